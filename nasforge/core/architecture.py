@@ -1,0 +1,90 @@
+"""A point of a search space: what was decided, and the two hashes that name it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from nasforge.core.errors import SpaceError
+
+Value: TypeAlias = bool | int | float | str
+"""What a decision may take."""
+
+MODEL = "model."
+TRAIN = "train."
+
+
+def digest(content: Any) -> str:
+    """Twelve hexadecimal digits that name a JSON-able content."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All decisions of one point: `model.*` names the network, `train.*` the recipe.
+
+    Attributes:
+        values: every active decision, key -> value, in the order the space walks them.
+        canonical: where the space knows isomorphic networks, the text that all of them share.
+    """
+
+    values: Mapping[str, Value]
+    canonical: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+
+    def part(self, prefix: str) -> dict[str, Value]:
+        """The decisions whose key starts with `prefix`, without it."""
+        return {key.removeprefix(prefix): value for key, value in self.values.items() if key.startswith(prefix)}
+
+    @property
+    def model(self) -> dict[str, Value]:
+        """The network's decisions, keys without `model.`."""
+        return self.part(MODEL)
+
+    @property
+    def train(self) -> dict[str, Value]:
+        """The recipe's decisions, keys without `train.`."""
+        return self.part(TRAIN)
+
+    @cached_property
+    def arch_id(self) -> str:
+        """Hash of the canonical `model.*` decisions: equal for equal networks, whatever their recipe."""
+        return digest(self.canonical if self.canonical is not None else self.model)
+
+    @cached_property
+    def point_id(self) -> str:
+        """Hash of all decisions: the network by its canonical form, and its recipe."""
+        return digest([self.arch_id, {k: v for k, v in self.values.items() if not k.startswith(MODEL)}])
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able object that `from_json` turns back into an equal architecture."""
+        content: dict[str, Any] = {"values": dict(self.values)}
+        if self.canonical is not None:
+            content["canonical"] = self.canonical
+        return content
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Architecture:
+        """The inverse of `to_json`.
+
+        Raises:
+            SpaceError: `content` has no mapping `values`.
+        """
+        values = content.get("values") if isinstance(content, Mapping) else None
+        if not isinstance(values, Mapping):
+            raise SpaceError("an architecture needs a mapping 'values' from decision keys to values")
+        return Architecture(dict(values), content.get("canonical"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Architecture, (dict(self.values), self.canonical)
+
+    def __hash__(self) -> int:
+        return hash(self.point_id)

@@ -1,0 +1,74 @@
+"""Every error a user can meet. Each message says where, what was got, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class NasforgeError(Exception):
+    """Parent of all errors that are the user's to mend; the command line prints them without a traceback."""
+
+
+class SpaceError(NasforgeError):
+    """A search space is malformed, or a value lies outside its domain."""
+
+
+class ConfigError(NasforgeError):
+    """A configuration has one or more problems; `problems` holds them all."""
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        self.problems: tuple[Problem, ...] = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class JournalError(NasforgeError):
+    """A journal cannot be read, is locked by another driver, or does not belong to this configuration."""
+
+
+class BuildError(NasforgeError):
+    """A builder could not make a network from an architecture, or left a decision unread."""
+
+
+class DataError(NasforgeError):
+    """A data set is missing, malformed or unreadable."""
+
+
+class SearchError(NasforgeError):
+    """A search cannot go on: nothing feasible, workers that fail at once, a metric nobody reports."""
+
+
+class ExportError(NasforgeError):
+    """An exported model could not be written, or differs from the network it was made from."""
+
+
+class TrackingError(NasforgeError):
+    """A tracking server refused or could not be reached."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a configuration, with the place where it stands."""
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    key: str | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        return ": ".join(part for part in (place, self.key, self.message) if part)
+
+
+def did_you_mean(got: str, allowed: Iterable[str]) -> str:
+    """The end of an error message for an unknown name: the closest allowed ones, then all of them.
+
+    Example:
+        >>> did_you_mean("evolutoin", ["evolution", "random"])
+        "did you mean 'evolution'? Known: evolution, random"
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(got, names, n=2)
+    hint = f"did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
+    return f"{hint}Known: {', '.join(names) if names else '(none)'}"

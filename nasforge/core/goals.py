@@ -1,0 +1,137 @@
+"""What a search is for: objectives, constraints, targets, the budget and the ladder of rungs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nasforge.core.errors import ConfigError
+
+_MINIMISED = ("cost/", "time/")
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric to optimise.
+
+    Attributes:
+        metric: its key, as in MLflow: `val/accuracy`, `cost/flops`.
+        maximise: the direction.
+    """
+
+    metric: str
+    maximise: bool
+
+    @staticmethod
+    def parse(text: str) -> Objective:
+        """`val/accuracy`, `cost/flops`, or with a direction: `max:val/recall`, `min:val/loss`.
+
+        Without a direction costs, times and losses are minimised, everything else is maximised.
+        """
+        direction, colon, metric = text.partition(":")
+        if colon and direction in ("max", "min") and metric:
+            return Objective(metric, direction == "max")
+        if colon or not text.strip():
+            raise ConfigError(f"objective '{text}' must look like val/accuracy, cost/flops, max:NAME or min:NAME")
+        return Objective(text, not (text.startswith(_MINIMISED) or text.endswith("loss")))
+
+    def oriented(self, value: float) -> float:
+        """`value` turned so that more is better."""
+        return value if self.maximise else -value
+
+    def __str__(self) -> str:
+        return f"{'max' if self.maximise else 'min'}:{self.metric}"
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A hard limit `metric <= bound`, checked before anything is trained.
+
+    Attributes:
+        metric: `cost/params`, `cost/flops` (multiply-adds), `cost/memory_mb` or `cost/latency_ms`.
+        bound: the largest value allowed, in the metric's unit.
+    """
+
+    metric: str
+    bound: float
+
+    @staticmethod
+    def parse(text: str) -> Constraint:
+        """`flops<=40M`, `params<=300k`, `latency_ms<=5`, `memory_mb<=500`. Raises ConfigError otherwise."""
+        found = re.fullmatch(r"\s*(?:cost/)?(\w+)\s*<=\s*([0-9.]+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE)
+        known = ("params", "flops", "memory_mb", "latency_ms")
+        if not found or found[1].lower() not in known:
+            raise ConfigError(
+                f"constraint '{text}' must look like flops<=40M, params<=300k, memory_mb<=500 or latency_ms<=5"
+            )
+        try:
+            bound = float(found[2]) * _UNITS[found[3].lower()]
+        except ValueError:
+            raise ConfigError(f"constraint '{text}': '{found[2]}' is not a number") from None
+        if bound <= 0:
+            raise ConfigError(f"constraint '{text}': the bound must be above zero, no network costs less")
+        return Constraint(f"cost/{found[1].lower()}", bound)
+
+    def violation(self, costs: Mapping[str, float]) -> float:
+        """Relative excess: 0 when met, 0.25 for a quarter above the bound."""
+        return max(0.0, costs[self.metric] / self.bound - 1.0)
+
+    def __str__(self) -> str:
+        return f"{self.metric.removeprefix('cost/')}<={self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a search may charge, counted from the journal, never from the clock.
+
+    Attributes:
+        trials: accepted trials (rejected ones are free).
+        worker_seconds: seconds that workers spent.
+        multiply_adds: multiply-adds that workers computed.
+    """
+
+    trials: float = math.inf
+    worker_seconds: float = math.inf
+    multiply_adds: float = math.inf
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "worker_seconds", "multiply_adds"):
+            amount = getattr(self, name)
+            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not amount > 0:
+                raise ConfigError(f"budget: {name} must be a number above zero, got {amount!r}")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the search ends by itself."""
+        return any(math.isfinite(limit) for limit in (self.trials, self.worker_seconds, self.multiply_adds))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One level of fidelity: train this long.
+
+    Attributes:
+        epochs: passes over the training part.
+    """
+
+    epochs: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ConfigError(f"ladder: epochs must be a whole number of at least 1, got {self.epochs!r}")
+
+
+def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
+    """The geometric ladder that ends at `epochs`: `ladder_to(9)` is 1, 3, 9."""
+    steps = [epochs]
+    while steps[-1] // eta >= 1:
+        steps.append(steps[-1] // eta)
+    return tuple(Rung(step) for step in reversed(steps))
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether `a` is at least as good as `b` everywhere and better somewhere (values to maximise)."""
+    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))

@@ -1,0 +1,136 @@
+"""The whole set of interfaces. Read this page first.
+
+    strategy --ask--> Proposal --check costs--> Job --evaluator--> Result --tell--> strategy
+
+An `Experiment` (nasforge/experiment.py) stands in the middle and writes the journal; a runner moves jobs to workers.
+All of these are protocols: nothing is inherited. Measures and results are plain data (nasforge/core/trial.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from nasforge.core.architecture import Value
+from nasforge.core.events import Event
+from nasforge.core.trial import Proposal, Result
+
+
+class Strategy(Protocol):
+    """Decides what to try next. Pure Python; never trains, never sees the budget.
+
+    A worked example, one worker, two trials:
+
+        ask(0) -> Measure(a)      tell(0, finished, values=(0.71,))
+        ask(1) -> Measure(b)      tell(1, failed)
+        ask(2) -> None            nothing is running: the strategy has finished
+
+    After a crash the same strategy is made anew and the journal replayed, in the order of its lines:
+
+        recall(0, Measure(a))     tell(0, ...)     recall(1, Measure(b))     tell(1, ...)
+
+    and `ask(2)` must give what it would have given. Therefore the randomness of ask n is `Random(f"{seed}/{n}")`.
+    """
+
+    def ask(self, number: int) -> Proposal | None:
+        """The proposal of trial `number`; None means "nothing until you tell me more" and changes nothing."""
+        ...
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Replay: "the journal says you asked this". Adopt it, compute nothing."""
+        ...
+
+    def tell(self, number: int, result: Result) -> None:
+        """The outcome, in any order; `values` are to be maximised, failures and rejections come too."""
+        ...
+
+
+class Report(Protocol):
+    """What an evaluator is given to speak while it works, and what it may know of its job."""
+
+    @property
+    def number(self) -> int:
+        """The trial."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """From 1."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Seed of this trial's training; the same for every attempt and when the trial is repeated."""
+        ...
+
+    @property
+    def experiment(self) -> Path:
+        """The experiment's folder; artifacts' paths are relative to it."""
+        ...
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trial's training checkpoint, whether or not it exists; shared by all attempts."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """This attempt's own folder for artifacts; made on first use."""
+        ...
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """The costs that the check found (`cost/params`, `cost/flops`, ...)."""
+        ...
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Say how it stands after `step`; False means stop now (the trial is closed, return anything).
+
+        `time/worker_s` and `work/multiply_adds`, counted since the trial began, are charged to the budget.
+        """
+        ...
+
+
+class Evaluator(Protocol):
+    """Finds out how good a proposal is. Must be picklable; loads its data on first use and keeps them."""
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        """The outcome; a failure is a Result too, an exception counts as a failure with cause `error`."""
+        ...
+
+
+class Pruner(Protocol):
+    """Decides whether a running trial is worth finishing."""
+
+    def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
+        """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise, its own included."""
+        ...
+
+
+class Tracker(Protocol):
+    """Watches. Losing a tracker loses nothing; it must never slow a search."""
+
+    def on_event(self, event: Event) -> None:
+        """One event, already in the journal."""
+        ...
+
+
+class Exporter(Protocol):
+    """Ships a trained network in one format."""
+
+    def __call__(self, model: Any, example: Any, path: Path) -> Path:
+        """Write `model` (an nn.Module in eval mode; `example`: a batch of inputs, N x C x H x W); returns the file."""
+        ...
+
+
+class Pick(Protocol):
+    """What a model builder asks. `Fixed` answers with an architecture's option, `Mixed` with all of them."""
+
+    def __call__(self, key: str, options: Mapping[Value, Callable[[], Any]]) -> Any:
+        """The module for decision `key` (without `model.`): builds the option decided, or a mixture of all."""
+        ...
+
+    def width(self, key: str, maximum: int | None = None) -> int:
+        """The number of channels decided for `key`; `maximum` is checked where given."""
+        ...

@@ -1,0 +1,290 @@
+"""What passes between strategy, experiment and evaluator: proposals, reports, results, and the record of a trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.space import SearchSpace
+
+Status: TypeAlias = Literal["finished", "pruned", "failed", "rejected"]
+"""How a trial ended: trained to the end, stopped early, broke, or violated a constraint before it started."""
+
+Cause: TypeAlias = Literal[
+    "diverged", "out_of_memory", "invalid_shape", "timeout", "crash", "preempted", "error", "missing_metric"
+]
+"""Why a trial failed. Only `crash` and `preempted` are infrastructure's fault and tried again."""
+
+CAUSES: tuple[str, ...] = get_args(Cause)
+RETRIED: frozenset[str] = frozenset({"crash", "preempted"})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a trial left behind.
+
+    Attributes:
+        path: relative to the experiment's folder.
+        sha256: hexadecimal digest of its content.
+        size: bytes.
+    """
+
+    path: str
+    sha256: str
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"path": self.path, "sha256": self.sha256, "size": self.size}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any] | None) -> Artifact | None:
+        """The inverse of `to_json`; None stays None."""
+        return None if content is None else Artifact(content["path"], content["sha256"], content["size"])
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What a piece of work cost.
+
+    Attributes:
+        worker_seconds: time a worker spent on it.
+        multiply_adds: multiply-adds computed, forward and backward.
+    """
+
+    worker_seconds: float = 0.0
+    multiply_adds: float = 0.0
+
+    def __add__(self, other: Charge) -> Charge:
+        return Charge(self.worker_seconds + other.worker_seconds, self.multiply_adds + other.multiply_adds)
+
+    def to_json(self) -> dict[str, float]:
+        """JSON-able form."""
+        return {"worker_seconds": self.worker_seconds, "multiply_adds": self.multiply_adds}
+
+    @staticmethod
+    def from_json(content: Mapping[str, float]) -> Charge:
+        """The inverse of `to_json`."""
+        return Charge(**content)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Proposal: find out how good this architecture is.
+
+    Attributes:
+        architecture: the point.
+        rung: index into the experiment's ladder; -1 is the last rung.
+        weights: start from these (a supernet's, or another trial's checkpoint) instead of an initialisation.
+    """
+
+    architecture: Architecture
+    rung: int = -1
+    weights: Artifact | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, see `proposal_from_json`."""
+        return {
+            "kind": "measure",
+            "architecture": self.architecture.to_json(),
+            "rung": self.rung,
+            "weights": self.weights.to_json() if self.weights else None,
+        }
+
+
+@dataclass(frozen=True)
+class TrainShared:
+    """Proposal: train one supernet over a space; its Result carries `alphas` and an artifact `weights`.
+
+    Attributes:
+        space: the space that the supernet mixes.
+        relaxation: registered name: how the options of a decision are combined (`uniform`: one random path a step).
+        epochs: passes over the training part.
+        weights: continue from these.
+        paths: restrict the sampled paths to these architectures.
+        alphas: initial architecture parameters, decision key -> one number per option.
+        cost_terms: metric -> weight of its expectation in the loss.
+    """
+
+    space: SearchSpace
+    relaxation: str
+    epochs: int
+    weights: Artifact | None = None
+    paths: tuple[Architecture, ...] = ()
+    alphas: Mapping[str, tuple[float, ...]] | None = None
+    cost_terms: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, see `proposal_from_json`."""
+        return {
+            "kind": "train_shared",
+            "space": self.space.to_json(),
+            "relaxation": self.relaxation,
+            "epochs": self.epochs,
+            "weights": self.weights.to_json() if self.weights else None,
+            "paths": [path.to_json() for path in self.paths],
+            "alphas": None if self.alphas is None else {key: list(row) for key, row in self.alphas.items()},
+            "cost_terms": dict(self.cost_terms),
+        }
+
+
+Proposal: TypeAlias = Measure | TrainShared
+
+
+def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
+    """The inverse of a proposal's `to_json`."""
+    weights = Artifact.from_json(content["weights"])
+    if content["kind"] == "measure":
+        return Measure(Architecture.from_json(content["architecture"]), content["rung"], weights)
+    return TrainShared(
+        space=SearchSpace.from_json(content["space"]),
+        relaxation=content["relaxation"],
+        epochs=content["epochs"],
+        weights=weights,
+        paths=tuple(Architecture.from_json(path) for path in content["paths"]),
+        alphas=None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
+        cost_terms=content["cost_terms"],
+    )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial broke, in words for its owner.
+
+    Attributes:
+        cause: one of `CAUSES`.
+        message: what happened, where.
+        advice: what to do about it.
+    """
+
+    cause: Cause
+    message: str
+    advice: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """JSON-able form."""
+        return {"cause": self.cause, "message": self.message, "advice": self.advice}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any] | None) -> Failure | None:
+        """The inverse of `to_json`; None stays None."""
+        return None if content is None else Failure(content["cause"], content["message"], content["advice"])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluator found out, or why it could not.
+
+    Attributes:
+        status: see `Status`.
+        metrics: key -> number, keys as in MLflow (`val/accuracy`, `cost/flops`); a rejection has
+            `constraint/violation`, the sum of relative excesses.
+        values: the objectives' metrics oriented to maximise; None unless finished or pruned after a report.
+            The experiment fills it in, evaluators leave it out.
+        steps_done: fidelity reached (epochs); results of different `steps_done` are not compared.
+        charged: what it cost.
+        artifacts: name -> file.
+        alphas: architecture parameters of a trained supernet, decision key -> one number per option.
+        error: set exactly when `status` is `failed`.
+    """
+
+    status: Status
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    values: tuple[float, ...] | None = None
+    steps_done: int = 0
+    charged: Charge = Charge()
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+    alphas: Mapping[str, tuple[float, ...]] | None = None
+    error: Failure | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form (NaN and infinities are the journal's to encode)."""
+        return {
+            "status": self.status,
+            "metrics": dict(self.metrics),
+            "values": None if self.values is None else list(self.values),
+            "steps_done": self.steps_done,
+            "charged": self.charged.to_json(),
+            "artifacts": {name: artifact.to_json() for name, artifact in self.artifacts.items()},
+            "alphas": None if self.alphas is None else {key: list(row) for key, row in self.alphas.items()},
+            "error": self.error.to_json() if self.error else None,
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Result:
+        """The inverse of `to_json`."""
+        artifacts = {name: Artifact.from_json(item) for name, item in content["artifacts"].items()}
+        return Result(
+            status=content["status"],
+            metrics=content["metrics"],
+            values=None if content["values"] is None else tuple(content["values"]),
+            steps_done=content["steps_done"],
+            charged=Charge.from_json(content["charged"]),
+            artifacts={name: artifact for name, artifact in artifacts.items() if artifact},
+            alphas=None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
+            error=Failure.from_json(content["error"]),
+        )
+
+    @staticmethod
+    def failed(cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> Result:
+        """A failure with its cause."""
+        return Result("failed", charged=charged, error=Failure(cause, message, advice))
+
+    @property
+    def usable(self) -> bool:
+        """Whether `values` may be compared: measured, and no NaN among them."""
+        return self.values is not None and not any(math.isnan(value) for value in self.values)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One report of a running trial: after `step` epochs these were the metrics.
+
+    Attributes:
+        metrics: key -> number.
+        values: the objectives oriented to maximise, None where a metric is missing or NaN.
+        charged: cost since the trial began, from the metrics `time/worker_s` and `work/multiply_adds`.
+        stop: the pruner's decision.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    values: tuple[float, ...] | None
+    charged: Charge
+    stop: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that the journal says of one number. `result` is None while it waits or runs."""
+
+    number: int
+    proposal: Proposal
+    costs: Mapping[str, float] = field(default_factory=dict)
+    attempts: int = 0
+    idle_attempts: int = 0
+    steps: tuple[Step, ...] = ()
+    result: Result | None = None
+
+    @property
+    def status(self) -> str:
+        """`running` or the result's status."""
+        return self.result.status if self.result else "running"
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The point of a Measure; None for a TrainShared."""
+        return self.proposal.architecture if isinstance(self.proposal, Measure) else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Costs, then the latest reported metrics, then the result's."""
+        last = self.steps[-1].metrics if self.steps else {}
+        return {**self.costs, **last, **(self.result.metrics if self.result else {})}
+
+    def with_step(self, step: Step) -> Trial:
+        """The trial after one more report."""
+        return replace(self, steps=(*self.steps, step), idle_attempts=0)
