@@ -104,7 +104,7 @@ class Pruner(Protocol):
     """Decides whether a running trial is worth finishing."""
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
-        """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise, its own included."""
+        """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise."""
         ...
 
 

@@ -1,0 +1,365 @@
+"""Settings as users write them -> frozen dataclasses. Every problem is collected and shown at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.architecture import MODEL, TRAIN, Value
+from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
+from nasforge.core.goals import Budget, Constraint, Objective, Rung, ladder_to
+from nasforge.core.space import SearchSpace
+from nasforge.space_file import load_space, shipped_spaces
+from nasforge.yaml_document import Document, read_yaml
+
+__all__ = ["DataConfig", "ExperimentConfig", "Named", "load_settings", "load_space", "resolve", "shipped_spaces"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and how they are divided.
+
+    Attributes:
+        source: a registered name (`digits`), a torchvision class (`FashionMNIST`), a `.npz` file or an image folder.
+        folder: where torchvision keeps its downloads.
+        validation: share of the training part that validates.
+        test: share that is sealed away; only where the source brings no test part of its own.
+        images: use only so many training and validation images, stratified.
+        resolution: resize to this height and width in pixels.
+        seed: of the division.
+    """
+
+    source: str
+    folder: str | None = None
+    validation: float = 0.1
+    test: float = 0.2
+    images: int | None = None
+    resolution: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("validation", "test"):
+            share = getattr(self, name)
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+                raise ConfigError(f"data: {name} must be a share between 0 and 1, got {share!r}")
+        for name in ("images", "resolution"):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise ConfigError(f"data: {name} must be a whole number of at least 1, got {number!r}")
+        if not isinstance(self.source, str) or not self.source:
+            raise ConfigError(f"data: source must be a name, a file or a folder, got {self.source!r}")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A registered name with its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"name": self.name, "options": dict(self.options)}
+
+    @staticmethod
+    def parse(content: Any, what: str) -> Named:
+        """From `evolution`, or from a mapping `{name: evolution, population: 20}`."""
+        if isinstance(content, Named):
+            return content
+        if isinstance(content, str) and content:
+            return Named(content)
+        if isinstance(content, Mapping) and isinstance(content.get("name"), str):
+            options = {str(k): v for k, v in content.items() if k not in ("name", "options")}
+            return Named(content["name"], {**options, **content.get("options", {})})
+        raise ConfigError(f"{what} must be a name, or a mapping with 'name' and options, got {content!r}")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that defines a search. See `resolve` for how users write it."""
+
+    name: str
+    space: SearchSpace
+    data: DataConfig | None
+    strategy: Named
+    evaluator: Named
+    pruner: Named
+    runner: Named
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    targets: tuple[Constraint, ...]
+    budget: Budget
+    ladder: tuple[Rung, ...]
+    recipe: Mapping[str, Value]
+    seed: int
+    runs_dir: Path
+    tracking_uri: str | None
+
+    @property
+    def folder(self) -> Path:
+        """Where the experiment lives."""
+        return self.runs_dir / self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, as the journal's header keeps it; infinite limits of the budget are left out."""
+        return {
+            "space": self.space.to_json(),
+            "data": None if self.data is None else asdict(self.data),
+            "strategy": self.strategy.to_json(),
+            "evaluator": self.evaluator.to_json(),
+            "pruner": self.pruner.to_json(),
+            "runner": self.runner.to_json(),
+            "objectives": [str(objective) for objective in self.objectives],
+            "constraints": [str(constraint) for constraint in self.constraints],
+            "targets": [str(target) for target in self.targets],
+            "budget": budget_to_json(self.budget),
+            "ladder": [asdict(rung) for rung in self.ladder],
+            "recipe": dict(self.recipe),
+            "seed": self.seed,
+            "tracking_uri": self.tracking_uri,
+        }
+
+    @staticmethod
+    def from_json(name: str, content: Mapping[str, Any], runs_dir: Path) -> ExperimentConfig:
+        """The inverse of `to_json`; the name and the runs folder come from where the journal was found."""
+        return ExperimentConfig(
+            name=name,
+            space=SearchSpace.from_json(content["space"]),
+            data=None if content["data"] is None else DataConfig(**content["data"]),
+            strategy=Named(**content["strategy"]),
+            evaluator=Named(**content["evaluator"]),
+            pruner=Named(**content["pruner"]),
+            runner=Named(**content["runner"]),
+            objectives=tuple(Objective.parse(text) for text in content["objectives"]),
+            constraints=tuple(Constraint.parse(text) for text in content["constraints"]),
+            targets=tuple(Constraint.parse(text) for text in content["targets"]),
+            budget=Budget(**content["budget"]),
+            ladder=tuple(Rung(**rung) for rung in content["ladder"]),
+            recipe=content["recipe"],
+            seed=content["seed"],
+            runs_dir=runs_dir,
+            tracking_uri=content["tracking_uri"],
+        )
+
+
+def budget_to_json(budget: Budget) -> dict[str, float]:
+    """The finite limits."""
+    return {name: limit for name, limit in asdict(budget).items() if math.isfinite(limit)}
+
+
+def check_name(name: Any) -> str:
+    """An experiment's name, safe as a folder's. Raises ConfigError otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"name {name!r}: an experiment's name starts with a letter or digit and holds up to 100 letters, "
+            "digits, '.', '_' and '-'"
+        )
+    return name
+
+
+_SETTINGS = (
+    *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
+    *("budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
+)
+
+
+def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
+    """The settings in an experiment's YAML file, for `resolve`. Paths in it are relative to the file."""
+    document = read_yaml(path)
+    if not isinstance(document.content, dict):
+        raise ConfigError([Problem("an experiment is a mapping of settings", str(path))])
+    settings = dict(document.content)
+    space = settings.get("space")
+    if isinstance(space, str) and (path.parent / space).exists():
+        settings["space"] = str(path.parent / space)
+    return settings, document
+
+
+def resolve(settings: Mapping[str, Any], document: Document | None = None) -> ExperimentConfig:
+    """Settings as users write them -> the whole configuration, with defaults filled in.
+
+    Args:
+        settings: `space` (a YAML file, a shipped name or a SearchSpace) and `data` (a name, file or folder, or a
+            mapping of DataConfig's fields); all others are optional: `strategy`, `evaluator`, `pruner`, `runner` (a name or a
+            mapping with `name`), `objectives`, `constraints`, `targets` (lists of texts), `budget` (mapping), `epochs`
+            or `ladder`, `recipe` (mapping), `seed`, `name`, `runs_dir`, `tracking_uri`.
+        document: the YAML file that they came from, for line numbers.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems: list[Problem] = []
+
+    def attempt(key: str, make: Any) -> Any:
+        try:
+            return make()
+        except ConfigError as error:
+            for problem in error.problems:
+                here = document.problem(problem.message, (key,)) if document and not problem.file else problem
+                problems.append(here)
+        except (NasforgeError, TypeError, ValueError) as error:
+            problems.append(document.problem(str(error), (key,)) if document else Problem(str(error), key=key))
+        return None
+
+    for key in settings:
+        if key not in _SETTINGS:
+            message = f"unknown setting; {did_you_mean(str(key), _SETTINGS)}"
+            problems.append(document.problem(message, (key,)) if document else Problem(message, key=str(key)))
+    given = {key: value for key, value in settings.items() if value is not None}
+    space = attempt("space", lambda: _space(given.get("space")))
+    data = attempt("data", lambda: _data(given.get("data")))
+    named = {
+        key: attempt(key, lambda key=key, default=default: Named.parse(given.get(key, default), key))
+        for key, default in (("strategy", "evolution"), ("evaluator", "training"), ("runner", "ray_tune"))
+    }
+    objectives = attempt("objectives", lambda: _objectives(given.get("objectives", ["val/accuracy"])))
+    constraints = attempt("constraints", lambda: _limits(given.get("constraints", [])))
+    targets = attempt("targets", lambda: _limits(given.get("targets", [])))
+    budget = attempt("budget", lambda: _budget(given.get("budget")))
+    ladder = attempt("ladder", lambda: _ladder(given.get("epochs"), given.get("ladder")))
+    pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
+    recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {})))
+    seed = attempt("seed", lambda: _seed(given.get("seed", 0)))
+    default_name = None
+    if space is not None and named["strategy"] is not None and seed is not None:
+        parts = [space.name, *([Path(data.source).stem or "data"] if data else []), named["strategy"].name, f"s{seed}"]
+        default_name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
+    name = attempt("name", lambda: check_name(given.get("name", default_name or "search")))
+    if space is not None and recipe:
+        searched = [key for key in recipe if TRAIN + key in space.domains]
+        if searched:
+            message = f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead"
+            problems.append(document.problem(message, ("recipe",)) if document else Problem(message, key="recipe"))
+    if problems:
+        raise ConfigError(problems)
+    return ExperimentConfig(
+        name=name,
+        space=space,
+        data=data,
+        strategy=named["strategy"],
+        evaluator=named["evaluator"],
+        pruner=pruner,
+        runner=named["runner"],
+        objectives=objectives,
+        constraints=constraints,
+        targets=targets,
+        budget=budget,
+        ladder=ladder,
+        recipe=recipe,
+        seed=seed,
+        runs_dir=Path(given.get("runs_dir", "runs")),
+        tracking_uri=given.get("tracking_uri"),
+    )
+
+
+def _space(content: Any) -> SearchSpace:
+    if isinstance(content, SearchSpace):
+        return content
+    if not isinstance(content, (str, Path)):
+        raise ConfigError("needs a YAML file or the name of a shipped space, see `nasforge spaces`")
+    return load_space(content)
+
+
+def _data(content: Any) -> DataConfig | None:
+    if content is None or isinstance(content, DataConfig):
+        return content
+    if isinstance(content, (str, Path)):
+        return DataConfig(str(content))
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"data must be a name, a file, a folder or a mapping, got {content!r}")
+    allowed = [item.name for item in fields(DataConfig)]
+    for key in content:
+        if key not in allowed:
+            raise ConfigError(f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}")
+    if "source" not in content:
+        raise ConfigError("data needs a source: a name, a file or a folder")
+    return DataConfig(**content)
+
+
+def _texts(content: Any, what: str) -> list[str]:
+    items = [content] if isinstance(content, str) else content
+    if not isinstance(items, Sequence):
+        raise ConfigError(f"{what} must be a list, got {content!r}")
+    return [str(item) for item in items]
+
+
+def _objectives(content: Any) -> tuple[Objective, ...]:
+    found = tuple(o if isinstance(o, Objective) else Objective.parse(o) for o in _texts_or_objects(content, Objective))
+    names = [objective.metric for objective in found]
+    if not found:
+        raise ConfigError("at least one objective is needed")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"an objective is given twice: {', '.join(names)}")
+    return found
+
+
+def _limits(content: Any) -> tuple[Constraint, ...]:
+    return tuple(
+        c if isinstance(c, Constraint) else Constraint.parse(c) for c in _texts_or_objects(content, Constraint)
+    )
+
+
+def _texts_or_objects(content: Any, kind: type) -> list[Any]:
+    if isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(c, kind) for c in content):
+        return list(content)
+    return _texts(content, kind.__name__.lower() + "s")
+
+
+def _budget(content: Any) -> Budget:
+    if content is None:
+        return Budget(trials=20)
+    if isinstance(content, Budget):
+        budget = content
+    elif isinstance(content, Mapping):
+        allowed = [item.name for item in fields(Budget)]
+        for key in content:
+            if key not in allowed:
+                raise ConfigError(f"unknown limit '{key}'; {did_you_mean(str(key), allowed)}")
+        budget = Budget(**{key: value for key, value in content.items() if value is not None})
+    else:
+        raise ConfigError(f"budget must be a mapping such as {{trials: 50}}, got {content!r}")
+    return budget if budget.bounded else Budget(trials=20)
+
+
+def _ladder(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
+    if epochs is not None and ladder is not None:
+        raise ConfigError("give epochs or a ladder, not both")
+    if ladder is None:
+        return ladder_to(Rung(3 if epochs is None else epochs).epochs)
+    if not isinstance(ladder, Sequence) or isinstance(ladder, str) or not ladder:
+        raise ConfigError(f"a ladder is a list such as [{{epochs: 1}}, {{epochs: 3}}], got {ladder!r}")
+    rungs = []
+    for item in ladder:
+        if isinstance(item, Rung):
+            rungs.append(item)
+        elif isinstance(item, Mapping) and set(item) == {"epochs"}:
+            rungs.append(Rung(item["epochs"]))
+        else:
+            raise ConfigError(f"a rung is {{epochs: N}}, got {item!r}")
+    if any(later.epochs <= earlier.epochs for earlier, later in itertools.pairwise(rungs)):
+        raise ConfigError(f"the rungs' epochs must rise, got {', '.join(str(rung.epochs) for rung in rungs)}")
+    return tuple(rungs)
+
+
+def _recipe(content: Any) -> dict[str, Value]:
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"recipe must be a mapping such as {{optimizer: adamw}}, got {content!r}")
+    for key, value in content.items():
+        if str(key).startswith((MODEL, TRAIN)):
+            raise ConfigError(f"recipe: write '{str(key).partition('.')[2]}', without the prefix")
+        if not isinstance(value, (str, int, float, bool)):
+            raise ConfigError(f"recipe: {key} needs one value, got {value!r}")
+    return dict(content)
+
+
+def _seed(content: Any) -> int:
+    if isinstance(content, bool) or not isinstance(content, int) or content < 0:
+        raise ConfigError(f"seed must be a whole number of at least 0, got {content!r}")
+    return content

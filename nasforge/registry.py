@@ -1,0 +1,93 @@
+"""Names of everything that can be plugged in. A name stands for `module:attribute` and is imported when asked for.
+
+Adding one of ours is one line here; a package of yours adds its own through the entry-point group `nasforge.<kind>`,
+and wherever a name is taken `mypackage.mymodule:thing` is taken too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from nasforge.core.errors import ConfigError, did_you_mean
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "strategy": {
+        "random": "nasforge.strategies.random:Random",
+        "evolution": "nasforge.strategies.evolution:Evolution",
+        "nsga2": "nasforge.strategies.nsga2:NSGA2",
+        "local_search": "nasforge.strategies.local_search:LocalSearch",
+        "optuna": "nasforge.strategies.optuna:OptunaSampler",
+    },
+    "pruner": {
+        "asha": "nasforge.pruners.asha:ASHA",
+        "median": "nasforge.pruners.median:Median",
+    },
+    "evaluator": {
+        "training": "nasforge.evaluators.training:Training",
+        "shared_weights": "nasforge.evaluators.shared_weights:SharedWeights",
+    },
+    "runner": {
+        "ray_tune": "nasforge.runners.ray_tune:run",
+        "local": "nasforge.runners.local:run",
+    },
+    "builder": {
+        "staged": "nasforge.models.staged:build",
+        "mobile": "nasforge.models.mobile:build",
+        "timm_backbone": "nasforge.models.timm_backbone:build",
+    },
+    "exporter": {
+        "onnx": "nasforge.exporters.onnx:to_onnx",
+        "torch_export": "nasforge.exporters.torch_export:to_torch_export",
+        "safetensors": "nasforge.exporters.safetensors:to_safetensors",
+    },
+}
+
+
+def _known(kind: str) -> dict[str, str]:
+    found = {entry.name: entry.value for entry in entry_points(group=f"nasforge.{kind}")}
+    return {**found, **BUILT_IN[kind]}
+
+
+def names(kind: str) -> list[str]:
+    """All registered names of a kind, sorted."""
+    return sorted(_known(kind))
+
+
+def get(kind: str, name: str) -> Any:
+    """What `name` stands for: a registered name, or `module:attribute`.
+
+    Raises:
+        ConfigError: unknown name, or the module cannot be imported.
+    """
+    known = _known(kind)
+    reference = known.get(name, name)
+    module, colon, attribute = reference.partition(":")
+    if not colon:
+        raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise ConfigError(f"{kind} '{name}': cannot import {module}: {error}") from error
+    except AttributeError:
+        raise ConfigError(f"{kind} '{name}': module {module} has no '{attribute}'") from None
+
+
+def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: Any) -> Any:
+    """Call what `name` stands for with `args`, `fixed` and the user's `options`.
+
+    Raises:
+        ConfigError: unknown name or option.
+    """
+    factory = get(kind, name)
+    parameters = inspect.signature(factory).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    given = [p.name for p in list(parameters.values())[: len(args)]]
+    allowed = [p for p in parameters if p not in given and p not in fixed]
+    for option in options:
+        if option not in allowed and not open_ended:
+            raise ConfigError(f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}")
+    return factory(*args, **fixed, **options)

@@ -1,0 +1,100 @@
+"""YAML files as plain values with line numbers, so that every message can say where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nasforge.core.errors import ConfigError, Problem
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads `1e-4` as a number and keeps `on`, `off`, `yes`, `no` as words."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed YAML file.
+
+    Attributes:
+        content: plain Python values.
+        lines: path of keys and indices -> line, from 1.
+        file: where it was read from.
+    """
+
+    content: Any
+    lines: Mapping[tuple[Any, ...], int]
+    file: str
+
+    def problem(self, message: str, path: tuple[Any, ...]) -> Problem:
+        """A problem at `path`, with the line of the nearest enclosing key that has one."""
+        known = path
+        while known and known not in self.lines:
+            known = known[:-1]
+        return Problem(message, self.file, self.lines.get(known), ".".join(str(part) for part in path) or None)
+
+
+def read_yaml(path: Path) -> Document:
+    """Parse a file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or repeats a key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([Problem("no such file", str(path))]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(f"cannot be read as text: {error}", str(path))]) from None
+    lines: dict[tuple[Any, ...], int] = {}
+    problems: list[Problem] = []
+    loader = _Loader(text)
+
+    def plain(node: yaml.Node, path_: tuple[Any, ...]) -> Any:
+        lines.setdefault(path_, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            content: dict[Any, Any] = {}
+            for key_node, value_node in node.value:
+                key = loader.construct_object(key_node, deep=True)
+                line = key_node.start_mark.line + 1
+                if not isinstance(key, (str, int, float, bool)):
+                    problems.append(Problem(f"a key must be a word or a number, got {key!r}", str(path), line))
+                    continue
+                if key in content:
+                    problems.append(Problem("given twice", str(path), line, ".".join(map(str, (*path_, key)))))
+                lines[(*path_, key)] = line
+                content[key] = plain(value_node, (*path_, key))
+            return content
+        if isinstance(node, yaml.SequenceNode):
+            return [plain(item, (*path_, index)) for index, item in enumerate(node.value)]
+        return loader.construct_object(node, deep=True)
+
+    try:
+        root = loader.get_single_node()
+        content = plain(root, ()) if root is not None else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or str(error)
+        raise ConfigError([Problem(f"not valid YAML: {what}", str(path), mark.line + 1 if mark else None)]) from None
+    except RecursionError:
+        raise ConfigError([Problem("nested too deeply, or an alias that contains itself", str(path))]) from None
+    finally:
+        loader.dispose()
+    if problems:
+        raise ConfigError(problems)
+    return Document(content, lines, str(path))
