@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,9 +187,9 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
 
     Args:
         settings: `space` (a YAML file, a shipped name or a SearchSpace) and `data` (a name, file or folder, or a
-            mapping of DataConfig's fields); all others are optional: `strategy`, `evaluator`, `pruner`, `runner` (a name or a
-            mapping with `name`), `objectives`, `constraints`, `targets` (lists of texts), `budget` (mapping), `epochs`
-            or `ladder`, `recipe` (mapping), `seed`, `name`, `runs_dir`, `tracking_uri`.
+            mapping of DataConfig's fields); all others are optional. `strategy`, `evaluator`, `pruner`, `runner`: a
+            name or a mapping with `name`. `objectives`, `constraints`, `targets`: lists of texts. `budget`, `recipe`:
+            mappings. `epochs` or `ladder`. `seed`, `name`, `runs_dir`, `tracking_uri`.
         document: the YAML file that they came from, for line numbers.
 
     Raises:
@@ -202,8 +202,12 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             return make()
         except ConfigError as error:
             for problem in error.problems:
-                here = document.problem(problem.message, (key,)) if document and not problem.file else problem
-                problems.append(here)
+                if problem.file:
+                    problems.append(problem)
+                else:
+                    problems.append(
+                        document.problem(problem.message, (key,)) if document else replace(problem, key=key)
+                    )
         except (NasforgeError, TypeError, ValueError) as error:
             problems.append(document.problem(str(error), (key,)) if document else Problem(str(error), key=key))
         return None

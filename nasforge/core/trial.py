@@ -259,11 +259,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Trial:
-    """All that the journal says of one number. `result` is None while it waits or runs."""
+    """All that the journal says of one number.
+
+    Attributes:
+        number: from 0, in the order asked.
+        proposal: what was asked.
+        costs: what the check found.
+        verdict: `accepted`, `rejected` or `failed`; empty before the check.
+        attempts: jobs handed out.
+        idle_attempts: those since the last report.
+        steps: reports, in order.
+        result: None while it waits or runs.
+    """
 
     number: int
     proposal: Proposal
     costs: Mapping[str, float] = field(default_factory=dict)
+    verdict: str = ""
     attempts: int = 0
     idle_attempts: int = 0
     steps: tuple[Step, ...] = ()

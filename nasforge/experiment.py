@@ -1,0 +1,435 @@
+"""A search in progress: the rules between strategy and runner, and the only writer of the journal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.architecture import digest
+from nasforge.core.errors import BuildError, JournalError, SearchError
+from nasforge.core.events import (
+    Asked,
+    Checked,
+    Event,
+    Extended,
+    Header,
+    Interrupted,
+    Reported,
+    Started,
+    TestOpened,
+    Told,
+)
+from nasforge.core.goals import Budget
+from nasforge.core.protocols import Pruner, Strategy, Tracker
+from nasforge.core.trial import RETRIED, Measure, Proposal, Result, Trial, proposal_from_json
+from nasforge.journal import Journal, dumps, loads, read_events
+from nasforge.state import State, differing, load_state, pruned_result
+
+VOLATILE = ("budget", "runner", "tracking_uri")
+"""Settings that may differ when a search is continued: they change neither what is asked nor what is measured."""
+
+Check = Callable[[Proposal], Mapping[str, float]]
+"""Costs of a proposal before it starts; raises BuildError for a network that cannot be built."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at a trial, as a runner hands it to a worker.
+
+    Attributes:
+        number: the trial.
+        attempt: from 1.
+        proposal: what to do.
+        seed: of the trial's training.
+        costs: what the check found.
+        experiment: absolute path of the experiment's folder.
+    """
+
+    number: int
+    attempt: int
+    proposal: Proposal
+    seed: int
+    costs: Mapping[str, float]
+    experiment: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trial's training checkpoint, shared by all attempts."""
+        return self.experiment / "artifacts" / str(self.number) / "checkpoint.pt"
+
+    @property
+    def folder(self) -> Path:
+        """This attempt's own folder."""
+        return self.experiment / "artifacts" / str(self.number) / f"attempt-{self.attempt}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {**vars(self), "proposal": self.proposal.to_json(), "experiment": str(self.experiment)}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Job:
+        """The inverse of `to_json`."""
+        proposal = proposal_from_json(content["proposal"])
+        return Job(**{**content, "proposal": proposal, "experiment": Path(content["experiment"])})
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed of a trial's training, from the search's seed and the trial's number."""
+    return int(digest(["trial", seed, number]), 16) % 2**31
+
+
+class Experiment:
+    """Budget, constraints, retries, pruning and resume; runners call `next`, `report` and `tell`, nothing else.
+
+        while (job := experiment.next()) is not None:          # one worker
+            result = evaluator(job.proposal, report)           # report(step, metrics) -> experiment.report(...)
+            experiment.tell(job.number, job.attempt, result)
+
+    With several workers None means "wait" while trials run and "finished" when none does.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        header: Header,
+        strategy: Strategy,
+        *,
+        check: Check,
+        pruner: Pruner | None = None,
+        trackers: Sequence[Tracker] = (),
+        max_attempts: int = 2,
+        max_rejections_in_a_row: int = 1000,
+        max_faults_in_a_row: int = 6,
+        keep_weights: int = 5,
+    ) -> None:
+        """Open `folder`: a new experiment, or the continuation of the one that is in it.
+
+        Args:
+            folder: where the journal and the artifacts live.
+            header: what this search is; when continued it must equal the journal's but for the settings in `VOLATILE`.
+            strategy: fresh; the journal is replayed into it.
+            check: costs of a proposal.
+            pruner: stops hopeless trials; None for never.
+            trackers: watch every new event.
+            max_attempts: attempts without a report after which a trial has failed with cause `crash`.
+            max_rejections_in_a_row: after so many the search ends with advice; a continued one may try as many again.
+            max_faults_in_a_row: so many trials that break before their first report end the search.
+            keep_weights: how many finished trials keep their weights on disk (the front first, then the best).
+
+        Raises:
+            JournalError: locked, corrupt, or written by a different search.
+        """
+        self.folder = folder.absolute()
+        header = replace(header, config=loads(dumps(dict(header.config))))
+        self._strategy = strategy
+        self._check = check
+        self._pruner = pruner
+        self._trackers = tuple(trackers)
+        self._max_attempts = max_attempts
+        self._keep_weights = keep_weights
+        self._weighty: list[Trial] = []
+        self._waiting: list[int] = []
+        self._out: set[int] = set()
+        self._stopping = False
+        self.journal = Journal(self.folder)
+        try:
+            self.resumed = bool(self.journal.events)
+            if self.resumed:
+                self._replay(self.journal.events, header)
+            else:
+                self.state = State(header)
+                self._write(header)
+            self._repair(Budget(**header.config["budget"]))
+            self._rejections_allowed = self.state.rejected_in_a_row + max_rejections_in_a_row
+            self._faults_allowed = self.state.faults_in_a_row + max_faults_in_a_row
+        except BaseException:
+            self.journal.close()
+            raise
+
+    # --- what a runner calls ----------------------------------------------------------------------------------------
+
+    def next(self) -> Job | None:
+        """The next job; None: nothing now, and the end when nothing runs.
+
+        Raises:
+            SearchError: nothing feasible is found, or every trial breaks at once.
+        """
+        if self.state.faults_in_a_row >= self._faults_allowed:
+            raise SearchError(self._fault_message())
+        if self._waiting:
+            return self._start(self._waiting.pop(0))
+        while not self._stopping and not self.state.spent:
+            number = len(self.state.trials)
+            proposal = self._strategy.ask(number)
+            if proposal is None:
+                return None
+            self._write(Asked(number, proposal))
+            if self._admit(number):
+                return self._start(number)
+            if self.state.rejected_in_a_row >= self._rejections_allowed:
+                raise SearchError(self._rejection_message())
+        return None
+
+    def report(self, number: int, attempt: int, step: int, metrics: Mapping[str, float]) -> bool:
+        """A running trial's metrics after `step`; False: stop it, it is closed as pruned.
+
+        A step that an earlier attempt reported already keeps what was said first.
+        """
+        trial = self.state.trials[number]
+        if trial.result is not None:
+            return False
+        for earlier in trial.steps:
+            if earlier.step == step:
+                return not earlier.stop
+        stop = self._prunes(trial, step, metrics)
+        self._write(Reported(number, attempt, step, dict(metrics), "stop" if stop else "continue"))
+        if stop:
+            self._close(number, pruned_result(self.state.trials[number]))
+        return not stop
+
+    def tell(self, number: int, attempt: int, result: Result) -> None:
+        """The outcome of a job. A lost worker's trial is put back to be tried again.
+
+        Raises:
+            SearchError: the trial is closed already.
+        """
+        trial = self.state.trials[number]
+        if trial.result is not None:
+            raise SearchError(f"trial {number} was told twice: it is closed as '{trial.result.status}'")
+        self._out.discard(number)
+        if result.error and result.error.cause in RETRIED and trial.idle_attempts < self._max_attempts:
+            self._waiting.append(number)
+            return
+        self._close(number, self._judged(trial, result))
+
+    def closed(self, number: int) -> bool:
+        """Whether a trial has its result."""
+        return self.state.trials[number].result is not None
+
+    @property
+    def running(self) -> int:
+        """Jobs handed out and not told."""
+        return len(self._out)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether asking has been stopped."""
+        return self._stopping
+
+    def stop(self) -> None:
+        """Ask for nothing more; what runs is finished, what waits for another attempt too."""
+        self._stopping = True
+
+    def interrupt(self) -> None:
+        """The driver stops now, on request: attempts under way do not count against their trials."""
+        for number in sorted(self._out):
+            self._write(Interrupted(number, self.state.trials[number].attempts))
+        self._out.clear()
+
+    def open_test(self, finalist: str, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """Let a retrained network meet the sealed test part, once; later calls return what was found then.
+
+        Args:
+            finalist: name of the retrained network.
+            measure: computes the test metrics.
+        """
+        if finalist not in self.state.tests:
+            self._write(TestOpened(finalist, dict(measure())))
+        return self.state.tests[finalist]
+
+    def close(self) -> None:
+        """Release the journal."""
+        self.journal.close()
+
+    def __enter__(self) -> Experiment:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def _write(self, event: Event) -> Event:
+        """Journal, apply, tell strategy and trackers; everyone gets the event as the journal will give it back."""
+        event = self.journal.append(event)
+        if not isinstance(event, Header):
+            self.state.apply(event)
+        if isinstance(event, Told):
+            self._strategy.tell(event.number, event.result)
+        for tracker in self._trackers:
+            tracker.on_event(event)
+        return event
+
+    def _start(self, number: int) -> Job:
+        trial = self.state.trials[number]
+        attempt = trial.attempts + 1
+        self._write(Started(number, attempt))
+        self._out.add(number)
+        seed = trial_seed(self.state.header.seed, number)
+        return Job(number, attempt, trial.proposal, seed, trial.costs, self.folder)
+
+    def _admit(self, number: int) -> bool:
+        """Check costs against constraints; a trial that does not pass is closed at once, uncharged."""
+        proposal = self.state.trials[number].proposal
+        try:
+            costs = dict(self._check(proposal))
+        except BuildError as error:
+            self._write(Checked(number, {}, "failed"))
+            advice = "the search space or its builder allows a network that cannot be built for this input"
+            self._close(number, Result.failed("invalid_shape", str(error), advice))
+            return False
+        violations = [c.violation(costs) for c in self.state.constraints if isinstance(proposal, Measure)]
+        if not any(violations):
+            self._write(Checked(number, costs, "accepted"))
+            return True
+        self._write(Checked(number, costs, "rejected"))
+        self._close(number, Result("rejected", {**costs, "constraint/violation": sum(violations)}))
+        return False
+
+    def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
+        if self._pruner is None or not isinstance(trial.proposal, Measure):
+            return False
+        values = self.state.values_of({**trial.costs, **metrics})
+        if values is None or step >= self.state.ladder[trial.proposal.rung].epochs:
+            return False
+        own = {**self.state.history.get(trial.number, {}), step: values}
+        return self._pruner.prune({**self.state.history, trial.number: own}, trial.number, step)
+
+    def _judged(self, trial: Trial, result: Result) -> Result:
+        """The result with its values; a finished measure without its objectives is a failure."""
+        if result.error and result.error.cause in RETRIED:
+            advice = "see the worker's log; a network that needs too much memory is killed by the system like this"
+            message = f"{trial.attempts} attempts ended without a result: {result.error.message}"
+            return replace(result, error=replace(result.error, cause="crash", message=message, advice=advice))
+        if result.status != "finished" or not isinstance(trial.proposal, Measure):
+            return result
+        metrics = {**trial.costs, **result.metrics}
+        values = self.state.values_of(metrics)
+        if values is not None:
+            return replace(result, metrics=metrics, values=values)
+        missing = [objective.metric for objective in self.state.objectives if objective.metric not in metrics]
+        if missing:
+            message = f"the evaluator reports no {', '.join(missing)}; it reports {', '.join(sorted(metrics))}"
+            return Result.failed("missing_metric", message, "choose another --objective", result.charged)
+        return Result.failed("diverged", "an objective is NaN", "lower the learning rate", result.charged)
+
+    def _close(self, number: int, result: Result) -> None:
+        self._out.discard(number)
+        self._write(Told(number, result))
+        self._retain(self.state.trials[number])
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _replay(self, events: list[Event], header: Header) -> None:
+        old = events[0]
+        assert isinstance(old, Header)  # noqa: S101  (the journal's reader made sure)
+        changed = differing(old.config, header.config, VOLATILE)
+        if old.data_hash != header.data_hash:
+            changed.append("the data (same source, other content)")
+        if changed:
+            raise JournalError(
+                f"{self.folder}: holds another search; different: {'; '.join(changed)}. Use the settings it was "
+                "started with to continue it, or another --name for a new one"
+            )
+        self.state = State(old)
+        for event in events[1:]:
+            self.state.apply(event)
+            if isinstance(event, Asked):
+                self._strategy.recall(event.number, event.proposal)
+            elif isinstance(event, Told):
+                self._strategy.tell(event.number, event.result)
+                self._retain(self.state.trials[event.number])
+
+    def _repair(self, budget: Budget) -> None:
+        """Bring what the last driver left half done to a point from which `next` can go on."""
+        if budget != self.state.budget:
+            self._write(Extended({k: v for k, v in vars(budget).items() if math.isfinite(v)}))
+        for trial in self.state.open_trials:
+            number = trial.number
+            if trial.steps and trial.steps[-1].stop:
+                self._close(number, pruned_result(trial))
+            elif trial.verdict != "accepted":
+                if self._admit(number):
+                    self._waiting.append(number)
+            elif trial.idle_attempts >= self._max_attempts:
+                self._close(number, self._judged(trial, Result.failed("crash", "the driver or its worker was killed")))
+            else:
+                self._waiting.append(number)
+
+    def _retain(self, trial: Trial) -> None:
+        """Delete what the trial no longer needs: its checkpoint now, weights when better ones have pushed it out."""
+        result = trial.result
+        place = self.folder / "artifacts" / str(trial.number)
+        (place / "checkpoint.pt").unlink(missing_ok=True)
+        if result is None or result.status != "finished" or not result.artifacts or result.values is None:
+            return
+        self._weighty.append(trial)
+        if len(self._weighty) > self._keep_weights:
+            dropped = self._least()
+            self._weighty.remove(dropped)
+            for artifact in dropped.result.artifacts.values() if dropped.result else ():
+                (self.folder / artifact.path).unlink(missing_ok=True)
+
+    def _least(self) -> Trial:
+        """Of the trials that have weights, the one that matters least."""
+
+        def key(trial: Trial) -> tuple[bool, tuple[float, ...], int]:
+            values = trial.result.values if trial.result and trial.result.values else ()
+            return (trial.number in kept, values, -trial.number)
+
+        kept = {trial.number for trial in self.state.front_of(self._weighty)}
+        return min(self._weighty, key=key)
+
+    def _rejection_message(self) -> str:
+        limits = ", ".join(str(constraint) for constraint in self.state.constraints)
+        rejected = list(self.state.trials.values())[-self.state.rejected_in_a_row :]
+        if not any(trial.status == "rejected" for trial in rejected):
+            error = rejected[-1].result.error if rejected[-1].result else None
+            return f"{len(rejected)} proposals in a row cannot be built: {error.message if error else ''}"
+        seen = []
+        for constraint in self.state.constraints:
+            costs = [trial.costs[constraint.metric] for trial in rejected if constraint.metric in trial.costs]
+            if costs:
+                seen.append(f"{constraint.metric.removeprefix('cost/')}: {min(costs):,.15g}")
+        return (
+            f"{len(rejected)} proposals in a row violate the constraints ({limits}). The smallest costs seen among "
+            f"them: {'; '.join(seen)}. Relax the constraint, or narrow the space (smaller widths, fewer layers)"
+        )
+
+    def _fault_message(self) -> str:
+        failed = [trial for trial in self.state.trials.values() if trial.result and trial.result.error]
+        errors = [trial.result.error for trial in failed[-3:] if trial.result and trial.result.error]
+        said = "; ".join(f"trial {t.number}: {e.message}" for t, e in zip(failed[-3:], errors, strict=True))
+        return (
+            f"{self.state.faults_in_a_row} trials in a row broke before their first report: {said}. Mend the cause, then "
+            "run the same command to go on; finished trials are kept"
+        )
+
+
+class _Silent:
+    """The strategy of an experiment that is reopened to look at its finalists."""
+
+    def ask(self, number: int) -> Proposal | None:
+        return None
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        pass
+
+    def tell(self, number: int, result: Result) -> None:
+        pass
+
+
+def reopen(folder: Path, trackers: Sequence[Tracker] = ()) -> Experiment:
+    """An existing experiment, locked, to open the test part for its finalists; it asks for nothing more.
+
+    Raises:
+        JournalError: no experiment there, locked, or corrupt.
+    """
+    header = read_events(folder)[0]
+    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
+    budget = load_state(folder).budget
+    config = {**header.config, "budget": {k: v for k, v in vars(budget).items() if math.isfinite(v)}}
+    return Experiment(folder, replace(header, config=config), _Silent(), check=lambda proposal: {}, trackers=trackers)

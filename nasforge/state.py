@@ -1,0 +1,220 @@
+"""What an experiment's journal adds up to. `apply` alone changes it, live and on replay."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.events import (
+    Asked,
+    Checked,
+    Event,
+    Extended,
+    Header,
+    Interrupted,
+    Reported,
+    Started,
+    TestOpened,
+    Told,
+)
+from nasforge.core.goals import Budget, Constraint, Objective, Rung, front
+from nasforge.core.trial import Charge, Result, Step, Trial
+from nasforge.journal import read_events
+
+
+class State:
+    """All trials of an experiment, its budget, and what has been charged.
+
+    Attributes:
+        header: the first line.
+        trials: number -> trial, in order of number.
+        budget: the limits in force.
+        tests: finalist -> what the sealed test part said.
+        history: trial -> step -> values to maximise, for pruners.
+        accepted: trials that passed the check; these are charged to the budget.
+        rejected_in_a_row: rejections since the last accepted trial.
+        faults_in_a_row: trials that ended in a crash or an error before their first report, since one that did not.
+    """
+
+    def __init__(self, header: Header) -> None:
+        config = header.config
+        self.header = header
+        self.objectives = tuple(Objective.parse(text) for text in config["objectives"])
+        self.constraints = tuple(Constraint.parse(text) for text in config["constraints"])
+        self.targets = tuple(Constraint.parse(text) for text in config["targets"])
+        self.ladder = tuple(Rung(**rung) for rung in config["ladder"])
+        self.budget = Budget(**config["budget"])
+        self.trials: dict[int, Trial] = {}
+        self.tests: dict[str, Mapping[str, float]] = {}
+        self.history: dict[int, dict[int, tuple[float, ...]]] = {}
+        self.accepted = 0
+        self.rejected_in_a_row = 0
+        self.faults_in_a_row = 0
+        self._closed_charge = Charge()
+        self._open: set[int] = set()
+
+    def apply(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case Asked(number, proposal):
+                self.trials[number] = Trial(number, proposal)
+                self._open.add(number)
+            case Checked(number, costs, verdict):
+                if self.trials[number].verdict:
+                    return  # checked again after a crash: the first verdict stands
+                self.trials[number] = replace(self.trials[number], costs=costs, verdict=verdict)
+                self.accepted += verdict == "accepted"
+                self.rejected_in_a_row = 0 if verdict == "accepted" else self.rejected_in_a_row + 1
+            case Started(number, attempt):
+                trial = self.trials[number]
+                self.trials[number] = replace(trial, attempts=attempt, idle_attempts=trial.idle_attempts + 1)
+            case Interrupted(number, _):
+                trial = self.trials[number]
+                self.trials[number] = replace(trial, idle_attempts=max(0, trial.idle_attempts - 1))
+            case Reported(number, _, step, metrics, decision):
+                trial = self.trials[number]
+                values = self.values_of({**trial.costs, **metrics})
+                charged = Charge(metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0))
+                self.trials[number] = trial.with_step(Step(step, metrics, values, charged, decision == "stop"))
+                if values is not None:
+                    self.history.setdefault(number, {})[step] = values
+            case Told(number, result):
+                trial = self.trials[number] = replace(self.trials[number], result=result)
+                self._open.discard(number)
+                self._closed_charge += result.charged
+                broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
+                if result.status != "rejected":
+                    self.faults_in_a_row = self.faults_in_a_row + 1 if broken and not trial.steps else 0
+            case Extended(budget):
+                self.budget = Budget(**budget)
+            case TestOpened(finalist, metrics):
+                self.tests[finalist] = metrics
+
+    def values_of(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
+        """The objectives oriented to maximise; None when one is missing or NaN."""
+        found = tuple(
+            objective.oriented(metrics[objective.metric])
+            for objective in self.objectives
+            if not math.isnan(metrics.get(objective.metric, math.nan))
+        )
+        return found if len(found) == len(self.objectives) else None
+
+    @property
+    def open_trials(self) -> list[Trial]:
+        """Trials without a result, in order of number."""
+        return [self.trials[number] for number in sorted(self._open)]
+
+    @property
+    def charged(self) -> Charge:
+        """What has been spent, running trials as far as they have reported."""
+        total = self._closed_charge
+        for number in self._open:
+            steps = self.trials[number].steps
+            total += steps[-1].charged if steps else Charge()
+        return total
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget allows no further ask."""
+        charged = self.charged
+        return (
+            self.accepted >= self.budget.trials
+            or charged.worker_seconds >= self.budget.worker_seconds
+            or charged.multiply_adds >= self.budget.multiply_adds
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Trials by status: finished, pruned, failed, rejected, running."""
+        found = Counter(trial.status for trial in self.trials.values())
+        return {status: found[status] for status in ("finished", "pruned", "failed", "rejected", "running")}
+
+    def finished(self) -> list[Trial]:
+        """Finished measures that can be compared: of the greatest fidelity reached, one (the best) per point."""
+        measured = [
+            trial
+            for trial in self.trials.values()
+            if trial.architecture and trial.result and trial.result.status == "finished" and trial.result.usable
+        ]
+        deepest = max((trial.result.steps_done for trial in measured if trial.result), default=0)
+        best: dict[str, Trial] = {}
+        for trial in measured:
+            if trial.result and trial.architecture and trial.result.steps_done == deepest:
+                held = best.get(trial.architecture.point_id)
+                if held is None or _values(trial) > _values(held):
+                    best[trial.architecture.point_id] = trial
+        return list(best.values())
+
+    def ranking(self) -> list[Trial]:
+        """Finished trials, best first by the first objective; those that miss a soft target come last."""
+        return sorted(
+            self.finished(), key=lambda trial: (self._misses(trial), [-v for v in _values(trial)], trial.number)
+        )
+
+    def front(self) -> list[Trial]:
+        """Finished trials that no other dominates in the objectives, best first by the first one."""
+        return self.front_of(self.ranking())
+
+    @staticmethod
+    def front_of(trials: list[Trial]) -> list[Trial]:
+        """Those of these finished trials that none of them dominates, in the order given."""
+        return [trials[index] for index in front([_values(trial) for trial in trials])]
+
+    @property
+    def best(self) -> Trial | None:
+        """First of the ranking."""
+        return next(iter(self.ranking()), None)
+
+    def failures(self) -> list[Trial]:
+        """Failed trials."""
+        return [trial for trial in self.trials.values() if trial.status == "failed"]
+
+    def _misses(self, trial: Trial) -> bool:
+        return any(target.violation(trial.metrics) > 0 for target in self.targets)
+
+
+def _values(trial: Trial) -> tuple[float, ...]:
+    assert trial.result is not None and trial.result.values is not None  # noqa: S101  (finished() made sure)
+    return trial.result.values
+
+
+def replay(events: list[Event]) -> State:
+    """The state after these events, of which the first is a header."""
+    header = events[0]
+    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
+    state = State(header)
+    for event in events[1:]:
+        state.apply(event)
+    return state
+
+
+def load_state(folder: Path) -> State:
+    """The state of an experiment's folder, read without a lock, also while it runs.
+
+    Raises:
+        JournalError: no journal there, or it is corrupt.
+    """
+    return replay(read_events(folder))
+
+
+def pruned_result(trial: Trial) -> Result:
+    """The result of a trial that was stopped after its last report."""
+    last = trial.steps[-1]
+    return Result("pruned", {**trial.costs, **last.metrics}, last.values, last.step, last.charged)
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...]) -> list[str]:
+    """Keys in which two configurations differ, nested ones with dots; for messages."""
+    found = []
+    for key in sorted({*old, *new}):
+        if key in ignore or old.get(key) == new.get(key):
+            continue
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += [f"{key}.{inner}" for inner in differing(a, b, ())]
+        else:
+            found.append(f"{key} (was {a!r}, now {b!r})" if len(repr(a)) + len(repr(b)) < 120 else key)
+    return found
