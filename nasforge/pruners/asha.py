@@ -1,0 +1,53 @@
+"""Asynchronous successive halving: stop what is not among the best at its rung, without ever waiting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from nasforge.core.errors import ConfigError
+from nasforge.core.goals import Rung
+from nasforge.strategies.ranking import Merit, fronts
+
+
+class ASHA:
+    """Stops a trial that, on reaching a rung, is not in the top 1/eta of all that reached it so far.
+
+    Li et al., "A System for Massively Parallel Hyperparameter Tuning" (https://arxiv.org/abs/1810.05934), in its
+    stopping form: nothing waits for others, and a trial that goes on keeps its worker. With several objectives trials
+    are ranked by non-dominated front, and a whole front goes on together. The first `eta - 1` trials of a rung go on.
+
+    Args:
+        ladder: its rungs' epochs are where trials are stopped; the last is the end anyway.
+        eta: one of so many goes on.
+    """
+
+    def __init__(self, ladder: tuple[Rung, ...], *, eta: float = 3) -> None:
+        if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 1 < eta < math.inf:
+            raise ConfigError(f"pruner asha: eta must be a number above 1, got {eta!r}")
+        self._steps = {rung.epochs for rung in ladder[:-1]}
+        self._eta = eta
+
+    def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
+        """Whether the trials at this rung that rank before this one already fill the top 1/eta."""
+        if step not in self._steps:
+            return False
+        at_rung = {trial: steps[step] for trial, steps in history.items() if step in steps}
+        if number not in at_rung or len(at_rung) < self._eta:
+            return False
+        return better(at_rung, number) >= len(at_rung) / self._eta
+
+
+def better(values: Mapping[int, tuple[float, ...]], number: int) -> int:
+    """How many trials rank before `number`: those of earlier non-dominated fronts (NaN ranks as the worst value)."""
+    trials = list(values)
+    merits = [Merit(True, 0, tuple(-math.inf if math.isnan(v) else v for v in values[trial])) for trial in trials]
+    if len(values[number]) == 1:
+        own = merits[trials.index(number)]
+        return sum(other.values > own.values for other in merits)
+    ahead = 0
+    for front in fronts(merits):
+        if any(trials[index] == number for index in front):
+            break
+        ahead += len(front)
+    return ahead

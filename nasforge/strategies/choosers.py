@@ -1,0 +1,154 @@
+"""The generic parts of every strategy: choosers that make a point, and the rule against proposing one twice.
+
+A chooser is what `SearchSpace.decide` asks. All of these work on any space, conditional ones too: a value is copied
+only where it lies in the domain, else drawn, so that nothing ever has to be repaired.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Collection, Container, Mapping
+
+from nasforge.core.architecture import Architecture, Value
+from nasforge.core.errors import JournalError, SpaceError
+from nasforge.core.space import Choice, Choose, Domain, Float, Int, SearchSpace
+from nasforge.core.trial import Measure, Proposal
+
+TRIES = 200
+"""So many draws in a row must have been seen before a point is proposed again."""
+
+_FINEST, _COARSEST = 0.01, 0.3
+
+
+def generator(seed: int, number: int) -> random.Random:
+    """The randomness of ask `number`, and of nothing else, so that a replayed search goes on as it would have."""
+    return random.Random(f"{seed}/{number}")
+
+
+def drawing(rng: random.Random) -> Choose:
+    """Draws every decision from its own domain."""
+    return lambda key, domain: domain.sample(rng)
+
+
+def following(values: Mapping[str, Value], rng: random.Random) -> Choose:
+    """Takes `values` where they are given and allowed, draws the rest (a warm start, a parent)."""
+
+    def choose(key: str, domain: Domain) -> Value:
+        return values[key] if key in values and _allowed(domain, values[key]) else domain.sample(rng)
+
+    return choose
+
+
+def mutation(parent: Architecture, keys: Collection[str], rng: random.Random) -> Choose:
+    """Follows the parent except at `keys`, where it takes another value (`nearby`)."""
+    follow = following(parent.values, rng)
+
+    def choose(key: str, domain: Domain) -> Value:
+        value = follow(key, domain)
+        return nearby(domain, value, rng) if key in keys else value
+
+    return choose
+
+
+def crossover(a: Architecture, b: Architecture, rng: random.Random) -> Choose:
+    """Takes the value of one of two parents for every decision, of either with equal chance."""
+
+    def choose(key: str, domain: Domain) -> Value:
+        parents = [p.values[key] for p in (a, b) if key in p.values and _allowed(domain, p.values[key])]
+        return rng.choice(parents) if parents else domain.sample(rng)
+
+    return choose
+
+
+def mutated(space: SearchSpace, parent: Architecture, rng: random.Random, changes: int = 1) -> Architecture:
+    """A point that differs from `parent` in `changes` of its decisions (fewer where it has fewer), and below them."""
+    keys = open_keys(space, parent)
+    return space.decide(mutation(parent, rng.sample(keys, min(changes, len(keys))), rng))
+
+
+def open_keys(space: SearchSpace, point: Architecture) -> list[str]:
+    """The decisions of a point that could have been decided otherwise."""
+    return [key for key in point.values if space.domains[key].size > 1]
+
+
+def nearby(domain: Domain, value: Value, rng: random.Random) -> Value:
+    """Another value: of a choice any other option, of a range a step in its (logarithmic) scale.
+
+    The size of the step is itself drawn, log-uniformly from 1 % to 30 % of the range, so that a search needs no
+    schedule to be coarse at first and fine later. A domain of one value gives that value.
+    """
+    if domain.size == 1:
+        return value
+    if isinstance(domain, Choice):
+        others = [
+            option
+            for option in domain.options
+            if option != value or isinstance(option, bool) != isinstance(value, bool)
+        ]
+        return rng.choice(others)
+    width = _FINEST * (_COARSEST / _FINEST) ** rng.random()
+    position = _position(domain, float(value)) + rng.gauss(0.0, width)
+    # Reflected at the ends, so that the ends are not favoured.
+    position = abs(position) % 2.0
+    moved = _at(domain, 2.0 - position if position > 1.0 else position)
+    if moved != value:
+        return moved
+    if domain.step is None:
+        return domain.sample(rng)
+    steps = [float(value) + sign * domain.step for sign in (-1, 1)]
+    return domain.check(rng.choice([step for step in steps if _allowed(domain, step)]))
+
+
+def unseen(draw: Callable[[int], Architecture], seen: Container[str], tries: int = TRIES) -> Architecture:
+    """The first draw whose `point_id` is not in `seen`; after `tries` seen ones in a row, the last of them.
+
+    Args:
+        draw: makes a point; it is told how many draws were seen already, and may go further afield then.
+        seen: the `point_id` of everything proposed so far.
+        tries: draws before a repetition is accepted.
+    """
+    for attempt in range(tries):
+        point = draw(attempt)
+        if point.point_id not in seen:
+            break
+    return point
+
+
+def measured(proposal: Proposal) -> Architecture:
+    """The point of a proposal that a strategy of Measures recalls.
+
+    Raises:
+        JournalError: the journal holds another kind of proposal, so it was written by another strategy.
+    """
+    if not isinstance(proposal, Measure):
+        raise JournalError(
+            "the journal holds a supernet's training, which this strategy never proposes; "
+            "continue it with the strategy that wrote it, or choose another experiment name"
+        )
+    return proposal.architecture
+
+
+def _allowed(domain: Domain, value: Value) -> bool:
+    try:
+        domain.check(value)
+    except SpaceError:
+        return False
+    return True
+
+
+def _position(domain: Int | Float, value: float) -> float:
+    """Where a value stands in its range, 0 to 1."""
+    low, high = float(domain.low), float(domain.high)
+    if domain.log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
+
+
+def _at(domain: Int | Float, position: float) -> Value:
+    """The allowed value nearest to a position."""
+    low, high = float(domain.low), float(domain.high)
+    value = low * (high / low) ** position if domain.log else low + (high - low) * position
+    if domain.step is not None:
+        value = low + domain.step * min(round((value - low) / domain.step), int(domain.size) - 1)
+    return domain.check(min(high, max(low, value)))

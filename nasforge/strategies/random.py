@@ -1,0 +1,38 @@
+"""Random search: the baseline that every other strategy has to beat."""
+
+from __future__ import annotations
+
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.strategies.choosers import drawing, generator, measured, unseen
+
+
+class Random:
+    """Draws every decision from its own domain; learns nothing.
+
+    Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization" (https://jmlr.org/papers/v13/bergstra12a.html).
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: any number.
+    """
+
+    def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1) -> None:
+        self._space = space
+        self._seed = seed
+        self._seen: set[str] = set()
+
+    def ask(self, number: int) -> Proposal | None:
+        """A random point that was not proposed before."""
+        choose = drawing(generator(self._seed, number))
+        point = unseen(lambda _: self._space.decide(choose), self._seen)
+        self._seen.add(point.point_id)
+        return Measure(point)
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed."""
+        self._seen.add(measured(proposal).point_id)
+
+    def tell(self, number: int, result: Result) -> None:
+        """Nothing to learn."""
