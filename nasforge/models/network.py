@@ -1,0 +1,70 @@
+"""From an architecture to a network, by the builder that its space names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from nasforge import registry
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import BuildError, NasforgeError
+from nasforge.core.protocols import Pick
+from nasforge.core.space import SearchSpace
+from nasforge.models.pick import Fixed
+
+
+def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:
+    """The function that the space's `builder` names.
+
+    Raises:
+        ConfigError: no such name, or its module cannot be imported.
+        BuildError: it is not callable.
+    """
+    builder = registry.get("builder", space.builder)
+    if not callable(builder):
+        raise BuildError(
+            f"space '{space.name}': builder '{space.builder}' is a {type(builder).__name__}, not a function"
+        )
+    return builder  # type: ignore[no-any-return]
+
+
+def build(space: SearchSpace, architecture: Architecture, *, in_channels: int, classes: int) -> nn.Module:
+    """The network of one architecture, freshly initialised from torch's generator.
+
+    Args:
+        space: the space that the architecture belongs to.
+        architecture: its `model.*` decisions are read, each at least once.
+        in_channels: C of the input N x C x H x W.
+        classes: size of the output N x classes.
+
+    Raises:
+        BuildError: a decision is unknown to the builder or was not read, or shapes do not fit.
+        ConfigError: the builder cannot be imported.
+    """
+    pick = Fixed(architecture)
+    network = call_builder(space, pick, in_channels=in_channels, classes=classes)
+    pick.finish()
+    return network
+
+
+def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: int) -> nn.Module:
+    """Call the space's builder with its fixed arguments; any error that it raises becomes a BuildError.
+
+    Raises:
+        BuildError: the builder failed or did not return a module.
+    """
+    builder = resolve_builder(space)
+    try:
+        network = builder(pick, in_channels=in_channels, classes=classes, **space.arguments)
+    except (NasforgeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise BuildError(
+            f"space '{space.name}': builder '{space.builder}' failed with in_channels={in_channels}, classes={classes}, "
+            f"arguments {dict(space.arguments)}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise BuildError(f"space '{space.name}': builder '{space.builder}' returned {network!r}, not a torch module")
+    return network

@@ -1,0 +1,88 @@
+"""How a builder asks for decisions, and the answer that one architecture gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from nasforge.core.architecture import MODEL, Architecture, Value
+from nasforge.core.errors import BuildError, did_you_mean
+
+
+def option_of(key: str, value: Value, options: Mapping[Value, Callable[[], Any]]) -> Callable[[], Any]:
+    """What `options` holds for `value`.
+
+    Raises:
+        BuildError: the builder has no such option.
+    """
+    if value in options:
+        return options[value]
+    raise BuildError(f"decision '{MODEL}{key}': the builder has no option {value!r}; {_known(value, options)}")
+
+
+def _known(value: Value, options: Iterable[Value]) -> str:
+    known = list(options)
+    if len(known) > 2 and known == list(range(known[0], known[0] + len(known))):  # type: ignore[arg-type, call-overload]
+        return f"Known: {known[0]}..{known[-1]}"
+    return did_you_mean(str(value), map(str, known))
+
+
+def width_of(key: str, value: Any, maximum: int | None) -> int:
+    """`value` as a number of channels.
+
+    Raises:
+        BuildError: it is not a whole number from 1 to `maximum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
+        raise BuildError(f"decision '{MODEL}{key}' must be a whole number of channels of at least 1, got {value!r}")
+    if maximum is not None and value > maximum:
+        raise BuildError(f"decision '{MODEL}{key}' is {value:g}, but this builder takes at most {maximum} channels")
+    return int(value)
+
+
+class Fixed:
+    """Answers a builder with the decisions of one architecture, and remembers which were read.
+
+    Example:
+        >>> pick = Fixed(architecture)
+        >>> network = build(pick, in_channels=3, classes=10)
+        >>> pick.finish()
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._values = architecture.model
+        self._read: set[str] = set()
+
+    def _value(self, key: str) -> Value:
+        if key not in self._values:
+            raise BuildError(
+                f"the builder asks for decision '{MODEL}{key}', which this architecture does not have; declare it in "
+                f"the search space (one option is enough). {did_you_mean(key, self._values)}"
+            )
+        self._read.add(key)
+        return self._values[key]
+
+    def __call__(self, key: str, options: Mapping[Value, Callable[[], Any]]) -> Any:
+        """Build the option decided for `key`, and only that.
+
+        Raises:
+            BuildError: the architecture has no such decision, or the builder no such option.
+        """
+        return option_of(key, self._value(key), options)()
+
+    def width(self, key: str, maximum: int | None = None) -> int:
+        """The number of channels decided for `key`. Raises BuildError if it is not one, or above `maximum`."""
+        return width_of(key, self._value(key), maximum)
+
+    def finish(self) -> None:
+        """Call after building.
+
+        Raises:
+            BuildError: a decision was never read: two architectures would name the same network.
+        """
+        unread = [key for key in self._values if key not in self._read]
+        if unread:
+            raise BuildError(
+                f"the builder never read {', '.join(repr(MODEL + key) for key in unread)}; "
+                f"take it out of the search space or use it. The builder reads: {', '.join(sorted(self._read))}"
+            )

@@ -1,0 +1,149 @@
+"""The staged network: a stem, three stages of layers, global average pooling, a head. The flagship builder."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from torch import nn
+
+from nasforge import registry
+from nasforge.blocks.catalogue import ACTIVATIONS, BLOCKS, BlockOption, block_options
+from nasforge.blocks.conv import Activation, ConvNorm
+from nasforge.core.architecture import Value
+from nasforge.core.errors import BuildError
+from nasforge.core.protocols import Pick
+
+
+def build(
+    pick: Pick,
+    *,
+    in_channels: int,
+    classes: int,
+    strides: Sequence[int] = (1, 2, 2),
+    stem_width: int = 16,
+    stem_stride: int = 1,
+    width_multiplier: float = 1.0,
+    dropout: float = 0.0,
+    layers: int = 4,
+    blocks: Mapping[str, str] | None = None,
+) -> nn.Sequential:
+    """A network for images N x C x H x W -> logits N x classes.
+
+    Reads the decisions `activation`, and for each stage i `stage{i}.width`, `stage{i}.layer0.block` and
+    `stage{i}.layer{j}.block`; the options of a block are those of `nasforge.blocks.catalogue`, `identity` makes a stage
+    shallower. Decisions nested below an option (`stage0.layer1.block.bottleneck.reduction`) are read where the block
+    takes them.
+
+    Args:
+        pick: answers the decisions.
+        in_channels: C of the images.
+        classes: number of logits.
+        strides: one per stage, taken by its first layer; the number of stages is its length.
+        stem_width: channels after the first 3x3 convolution, before the multiplier.
+        stem_stride: stride of that convolution; 2 for large images.
+        width_multiplier: scales all widths.
+        dropout: probability in front of the classifier.
+        layers: most layers of a stage.
+        blocks: blocks of your own, name -> "module:Class", called like ours; their names become options.
+
+    Raises:
+        BuildError: an argument out of range, or an option that this builder does not have.
+    """
+    _check(strides, stem_width, stem_stride, width_multiplier, dropout, layers)
+    own = {name: registry.get("block", reference) for name, reference in (blocks or {}).items()}
+    options = block_options({**BLOCKS, **own})
+    activation: Activation = partial(pick, "activation", ACTIVATIONS)
+
+    channels = scaled(stem_width, width_multiplier)
+    network: OrderedDict[str, nn.Module] = OrderedDict()
+    network["stem"] = ConvNorm(in_channels, channels, 3, stem_stride, activation=activation)
+    for i, stride in enumerate(strides):
+        width = scaled(pick.width(f"stage{i}.width"), width_multiplier)
+        stage: OrderedDict[str, nn.Module] = OrderedDict()
+        for j in range(layers):
+            shape = (channels, width, stride) if j == 0 else (width, width, 1)
+            stage[f"layer{j}"] = pick_block(pick, f"stage{i}.layer{j}.block", options, shape, activation)
+        network[f"stage{i}"] = nn.Sequential(stage)
+        channels = width
+    network.update(head(channels, classes, activation, dropout))
+    return nn.Sequential(network)
+
+
+def pick_block(
+    pick: Pick,
+    key: str,
+    options: Mapping[str, BlockOption],
+    shape: tuple[int, int, int],
+    activation: Activation,
+) -> nn.Module:
+    """The block decided for `key`, with the decisions nested below it.
+
+    Args:
+        pick: answers the decisions.
+        key: the decision.
+        options: name -> block.
+        shape: (in_channels, out_channels, stride).
+        activation: made where the block needs one.
+    """
+
+    def thunk(name: str, option: BlockOption) -> Callable[[], nn.Module]:
+        make = partial(option.make, *shape, activation=activation)
+        return partial(with_settings, pick, f"{key}.{name}", make, option.searched)
+
+    thunks: dict[Value, Callable[[], nn.Module]] = {name: thunk(name, option) for name, option in options.items()}
+    block: nn.Module = pick(key, thunks)
+    return block
+
+
+def with_settings(
+    pick: Pick, prefix: str, make: Callable[..., nn.Module], searched: Mapping[str, Sequence[Value]]
+) -> nn.Module:
+    """`make` called with every searched setting decided at `prefix.setting`; each value is an option of its own.
+
+    A supernet that mixes the values holds one module for each combination.
+    """
+    if not searched:
+        return make()
+    (setting, values), *rest = searched.items()
+    thunks = {v: partial(with_settings, pick, prefix, partial(make, **{setting: v}), dict(rest)) for v in values}
+    module: nn.Module = pick(f"{prefix}.{setting}", thunks)
+    return module
+
+
+def head(channels: int, classes: int, activation: Activation, dropout: float) -> OrderedDict[str, nn.Module]:
+    """Normalisation and activation, global average pooling, dropout, classifier.
+
+    The first two make blocks fit to stand last whose output is linear or not normalised (inverted, pre-activation).
+    """
+    return OrderedDict(
+        norm=nn.BatchNorm2d(channels),
+        activation=activation(),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        dropout=nn.Dropout(dropout),
+        classifier=nn.Linear(channels, classes),
+    )
+
+
+def scaled(width: int, multiplier: float) -> int:
+    """`width * multiplier`, rounded, at least one channel."""
+    return max(1, round(width * multiplier))
+
+
+def _check(
+    strides: Sequence[int], stem_width: int, stem_stride: int, width_multiplier: float, dropout: float, layers: int
+) -> None:
+    problems = []
+    if not isinstance(strides, (list, tuple)) or not strides or any(s not in (1, 2, 4) for s in strides):
+        problems.append(f"strides must be a list of 1, 2 or 4, one per stage, got {strides!r}")
+    for name, value in (("stem_width", stem_width), ("stem_stride", stem_stride), ("layers", layers)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            problems.append(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not isinstance(width_multiplier, (int, float)) or not width_multiplier > 0:
+        problems.append(f"width_multiplier must be above 0, got {width_multiplier!r}")
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        problems.append(f"dropout must be in 0..1 (1 excluded), got {dropout!r}")
+    if problems:
+        raise BuildError("builder 'staged': " + "; ".join(problems))
