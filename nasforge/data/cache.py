@@ -1,0 +1,89 @@
+"""Decode once per node: the images as a `.npy` file that all worker processes map into memory.
+
+The cache lies in `$NASFORGE_CACHE`, else `~/.cache/nasforge`. It may be a node's own disk (fastest) or a shared folder.
+What must be visible to all nodes of a cluster under the same path: the data source itself (the `.npz` file, the image
+folder, torchvision's folder) and the experiment's folder. Delete the cache whenever you like.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from nasforge.core.architecture import digest
+from nasforge.core.errors import DataError
+from nasforge.data.decoded import Decoded, Source
+
+FORMAT = 1
+
+
+def cache_folder() -> Path:
+    """Where decoded data sets are kept on this node."""
+    given = os.environ.get("NASFORGE_CACHE")
+    return Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "nasforge"
+
+
+def decoded(source: Source) -> tuple[Decoded, str]:
+    """The source's images and the hash of their content; from the cache where it has them.
+
+    Raises:
+        DataError: the source is malformed, or the cache folder cannot be written.
+    """
+    if source.key is None:
+        images = source.read(lambda shape: np.empty(shape, np.uint8))
+        return images, images.content_hash()
+    place = cache_folder() / "data" / digest([FORMAT, source.key])
+    try:
+        with _locked(place.with_suffix(".lock")):
+            if not (place / "about.json").exists():
+                _decode(source, place)
+    except OSError as error:
+        raise DataError(
+            f"the data cache {place.parent} cannot be used ({error}); "
+            "set NASFORGE_CACHE to a folder of this machine with room for the decoded images"
+        ) from error
+    about = json.loads((place / "about.json").read_text())
+    kept = Decoded(
+        images=np.load(place / "images.npy", mmap_mode="r"),
+        labels=np.load(place / "labels.npy"),
+        sizes=about["sizes"],
+        class_names=tuple(about["class_names"]),
+    )
+    return kept, about["content_hash"]
+
+
+def _decode(source: Source, place: Path) -> None:
+    """Fill a temporary folder, then rename it: a cache folder is whole or does not exist."""
+    temporary = place.with_suffix(".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed; we hold the lock
+    temporary.mkdir()
+
+    def allocate(shape: tuple[int, ...]) -> np.ndarray:
+        return np.lib.format.open_memmap(temporary / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+
+    try:
+        fresh = source.read(allocate)
+        if isinstance(fresh.images, np.memmap):
+            fresh.images.flush()
+        np.save(temporary / "labels.npy", fresh.labels)
+        about = {"sizes": fresh.sizes, "class_names": fresh.class_names, "content_hash": fresh.content_hash()}
+        (temporary / "about.json").write_text(json.dumps(about))
+        temporary.rename(place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the system gives back when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,94 @@
+"""What every data source gives: one array of bytes, labels, and how many images each of its parts has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from nasforge.core.errors import DataError
+
+Allocate: TypeAlias = Callable[[tuple[int, ...]], np.ndarray]
+"""Gives a uint8 array of a shape to fill: in memory, or a file of the cache."""
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A source's images, decoded.
+
+    Attributes:
+        images: uint8, N x C x H x W: the training part, then validation and test where the source has them.
+        labels: int64, class numbers from 0.
+        sizes: part -> number of images, in the order of `PARTS`.
+        class_names: one per class.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    sizes: dict[str, int]
+    class_names: tuple[str, ...]
+
+    def content_hash(self) -> str:
+        """SHA-256 of everything in it."""
+        state = hashlib.sha256(repr((self.images.shape, self.sizes, self.class_names)).encode())
+        for start in range(0, len(self.images), 4096):
+            state.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        state.update(np.ascontiguousarray(self.labels).data)
+        return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was found but not read yet.
+
+    Attributes:
+        key: names its content for the cache (paths, sizes, times of change); None to read it anew in every process.
+        read: decodes it into an array that it asks `Allocate` for.
+    """
+
+    key: Any
+    read: Callable[[Allocate], Decoded]
+
+
+def number_classes(labels: Sequence[np.ndarray], names: Sequence[str] | None, where: str) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Labels of any kind -> class numbers 0..K-1 in sorted order, and the classes' names.
+
+    Args:
+        labels: one array per part, the training part first.
+        names: of the classes, in the order of the sorted labels; None to name them by their labels.
+        where: the source, for messages.
+    """
+    known, first = np.unique(labels[0], return_inverse=True)
+    numbered = [first.reshape(-1).astype(np.int64)]
+    for other in labels[1:]:
+        strange = np.setdiff1d(other, known)
+        if len(strange):
+            raise DataError(f"{where}: label {strange[0]!s} is not among the training labels; every class needs training images")
+        numbered.append(np.searchsorted(known, other).astype(np.int64))
+    if names is None:
+        return numbered, tuple(str(label) for label in known)
+    # labels 0..K-1 may leave some of K names unused, for example in a thinned-out file
+    whole = np.issubdtype(known.dtype, np.integer)
+    if len(names) != len(known) and not (whole and 0 <= known.min() and known.max() < len(names)):
+        raise DataError(f"{where}: {len(names)} class_names for {len(known)} different labels; give one name per class")
+    chosen = [names[int(label)] for label in known] if whole and 0 <= known.min() and known.max() < len(names) else names
+    return numbered, tuple(str(name) for name in chosen)
+
+
+def resized(images: np.ndarray, resolution: int | None) -> np.ndarray:
+    """uint8 images N x C x H x W at `resolution` x `resolution` pixels, bilinear with anti-aliasing."""
+    if resolution is None or images.shape[2:] == (resolution, resolution):
+        return images
+    pieces = []
+    for start in range(0, len(images), 4096):
+        piece = torch.from_numpy(np.ascontiguousarray(images[start : start + 4096])).float()
+        scaled = interpolate(piece, (resolution, resolution), mode="bilinear", antialias=True)
+        pieces.append(scaled.round().clamp(0, 255).to(torch.uint8).numpy())
+    return np.concatenate(pieces)

@@ -1,0 +1,149 @@
+"""A data set divided into train, validation and a sealed test part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from nasforge.config import DataConfig
+from nasforge.core.architecture import digest
+from nasforge.core.errors import DataError
+from nasforge.data import cache, sources
+from nasforge.data.part import Part
+
+STATISTICS_IMAGES = 100_000
+"""Mean and standard deviation are taken from at most so many training images."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set as a search sees it.
+
+    Attributes:
+        shape: channels, height, width.
+        class_names: one per class.
+        train: to train on.
+        validation: to compare candidates on.
+        mean: of the training part per channel, images scaled to 0..1.
+        std: likewise.
+        fingerprint: hash of the images, labels and their division; equal data, equal figures.
+    """
+
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    train: Part
+    validation: Part
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    _test: Part = field(repr=False)
+
+    def open_test(self) -> Part:
+        """The sealed test part. Only retraining a finalist opens it, once per network, written in the journal."""
+        return self._test
+
+    def train_and_validation(self) -> Part:
+        """Both together, for retraining; normalised as the training part was."""
+        index = np.concatenate([self.train.index, self.validation.index])
+        labels = torch.cat([self.train.labels, self.validation.labels])
+        return replace(self.train, index=index, labels=labels, _resident={})
+
+
+@lru_cache(maxsize=2)
+def load_data(config: DataConfig) -> ImageData:
+    """The data set of `config`, decoded, divided and kept in this process from trial to trial.
+
+    The division is stratified and depends on `config.seed` alone. A source's own validation and test parts are used as
+    they are; otherwise `config.test` of all images is sealed away first, then `config.validation` of the rest.
+
+    Raises:
+        DataError: the source is missing or malformed, or has too few images of a class.
+    """
+    found, content_hash = cache.decoded(sources.find(config))
+    classes = len(found.class_names)
+    if classes < 2:
+        raise DataError(f"data {config.source}: only one class, '{found.class_names[0]}'; there is nothing to tell apart")
+    bounds = np.cumsum([0, *found.sizes.values()])
+    index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(found.sizes)}
+    division = _Division(config, found.labels, found.class_names)
+    if "test" not in index:
+        index["train"], index["test"] = division.cut(index["train"], config.test, "test")
+    if config.images is not None:
+        available = len(index["train"]) + len(index.get("validation", ()))
+        if config.images > available:
+            raise DataError(f"data {config.source}: {config.images} images asked for, {available} are there to train and validate")
+        for part in ("train", "validation"):
+            if part in index and config.images < available:
+                _, index[part] = division.cut(index[part], config.images / available, "thinned-out " + part)
+    if "validation" not in index:
+        index["train"], index["validation"] = division.cut(index["train"], config.validation, "validation")
+    mean, std = _statistics(found.images, index["train"], config.seed)
+    parts = {
+        name: Part(found.images, np.sort(rows), torch.from_numpy(found.labels[np.sort(rows)]), mean, std)
+        for name, rows in index.items()
+    }
+    split = [content_hash, config.validation, config.test, config.images, config.seed]
+    return ImageData(
+        shape=parts["train"].shape,
+        class_names=found.class_names,
+        train=parts["train"],
+        validation=parts["validation"],
+        mean=mean,
+        std=std,
+        fingerprint=digest(split),
+        _test=parts["test"],
+    )
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Stratified cuts of one data set, with messages that name its classes."""
+
+    config: DataConfig
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def cut(self, rows: np.ndarray, share: float, what: str) -> tuple[np.ndarray, np.ndarray]:
+        """`rows` without and with the given share, every class in both."""
+        where = f"data {self.config.source}"
+        classes = len(self.class_names)
+        counts = np.bincount(self.labels[rows], minlength=classes)
+        scarce = int(counts.argmin())
+        if counts[scarce] < 2:
+            raise DataError(
+                f"{where}: class '{self.class_names[scarce]}' has {counts[scarce]} image(s) where the {what} part is "
+                "divided off; every class needs at least one image in each part, add images or leave the class out"
+            )
+        taken = round(len(rows) * share)
+        if not classes <= taken <= len(rows) - classes:
+            raise DataError(
+                f"{where}: a share of {share:g} of {len(rows)} images gives the {what} part {taken}; with {classes} classes "
+                f"it needs {classes} to {len(rows) - classes}; change the share or use more images"
+            )
+        rest, part = train_test_split(rows, test_size=taken, stratify=self.labels[rows], random_state=self.config.seed)
+        for piece in (rest, part):
+            absent = np.setdiff1d(np.arange(classes), self.labels[piece])
+            if len(absent):
+                name = self.class_names[absent[0]]
+                raise DataError(f"{where}: class '{name}' has too few images ({counts[absent[0]]}) for a {what} share of {share:g}")
+        return rest, part
+
+
+def _statistics(images: np.ndarray, rows: np.ndarray, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of the training part, pixels scaled to 0..1."""
+    if len(rows) > STATISTICS_IMAGES:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, STATISTICS_IMAGES, replace=False))
+    levels = np.arange(256) / 255
+    counts = np.zeros((images.shape[1], 256))
+    for start in range(0, len(rows), 4096):
+        piece = images[rows[start : start + 4096]]
+        for channel in range(images.shape[1]):
+            counts[channel] += np.bincount(piece[:, channel].ravel(), minlength=256)
+    shares = counts / counts.sum(1, keepdims=True)
+    mean = shares @ levels
+    std = np.sqrt((shares * (levels[None] - mean[:, None]) ** 2).sum(1))
+    return tuple(mean.tolist()), tuple(np.maximum(std, 1e-3).tolist())

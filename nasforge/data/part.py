@@ -1,0 +1,106 @@
+"""A part of a data set: images as bytes, labels, and how to normalise them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+RESIDENT_BYTES = 2 * 1024**3
+"""Parts up to this size are kept whole on the training device; larger ones are streamed from the memory-mapped cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some images of a data set, `N` of them.
+
+    Attributes:
+        pixels: uint8, all images of the source, M x C x H x W; may be memory-mapped.
+        index: which of them belong to this part, N whole numbers.
+        labels: int64, N class numbers.
+        mean: of the training part per channel, images scaled to 0..1.
+        std: likewise.
+    """
+
+    pixels: np.ndarray
+    index: np.ndarray
+    labels: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    _resident: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_resident": {}}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the part is too large to be kept whole on a device."""
+        return len(self) * int(np.prod(self.shape)) > RESIDENT_BYTES
+
+    def take(self, positions: Tensor | slice) -> Tensor:
+        """The images at these positions of the part, uint8, in memory."""
+        where = positions.cpu().numpy() if isinstance(positions, Tensor) else positions
+        return torch.from_numpy(np.ascontiguousarray(self.pixels[self.index[where]]))
+
+    @property
+    def images(self) -> Tensor:
+        """All images, uint8, N x C x H x W, in main memory."""
+        return self.on(torch.device("cpu"))[0]
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """All images and labels on `device`; kept there for the next trial."""
+        key = str(device)
+        if key not in self._resident:
+            self._resident[key] = (self.take(slice(None)).to(device), self.labels.to(device))
+        return self._resident[key]
+
+    def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (uint8) and labels on `device`, `batch_size` at a time, in the given order of positions."""
+        pieces = order.split(batch_size)
+        if not self.streamed:
+            images, labels = self.on(device)
+            for piece in pieces:
+                here = piece.to(device)
+                yield images[here], labels[here]
+            return
+        workers = min(4, torch.get_num_threads())
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+            _Pieces(self),
+            batch_sampler=[piece.tolist() for piece in pieces],
+            collate_fn=_as_is,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+        )
+        for images, labels in loader:
+            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+class _Pieces(Dataset[tuple[Tensor, Tensor]]):
+    """A part as DataLoader workers read it: whole batches at once."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitems__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
+        where = torch.tensor(positions)
+        return self.part.take(where), self.part.labels[where]
+
+
+def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch

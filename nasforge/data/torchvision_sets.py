@@ -1,0 +1,110 @@
+"""torchvision's data sets by name, downloaded where the network allows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nasforge.config import DataConfig
+from nasforge.core.errors import DataError
+from nasforge.data.cache import cache_folder
+from nasforge.data.decoded import Allocate, Decoded, Source
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How a torchvision class is asked for its parts: argument name, then its value for each part."""
+
+    argument: str
+    train: Any
+    test: Any
+    validation: Any = None
+
+
+_FLAG = Splits("train", True, False)
+_TRAIN_TEST = Splits("split", "train", "test")
+_TRAIN_VAL_TEST = Splits("split", "train", "test", "val")
+
+KNOWN: dict[str, Splits] = {
+    "CIFAR10": _FLAG,
+    "CIFAR100": _FLAG,
+    "MNIST": _FLAG,
+    "FashionMNIST": _FLAG,
+    "KMNIST": _FLAG,
+    "QMNIST": _FLAG,
+    "USPS": _FLAG,
+    "SVHN": _TRAIN_TEST,
+    "STL10": _TRAIN_TEST,
+    "GTSRB": _TRAIN_TEST,
+    "Food101": _TRAIN_TEST,
+    "StanfordCars": _TRAIN_TEST,
+    "OxfordIIITPet": Splits("split", "trainval", "test"),
+    "FGVCAircraft": _TRAIN_VAL_TEST,
+    "Flowers102": _TRAIN_VAL_TEST,
+    "DTD": _TRAIN_VAL_TEST,
+    "PCAM": _TRAIN_VAL_TEST,
+    "Country211": Splits("split", "train", "test", "valid"),
+}
+
+
+def find(config: DataConfig) -> Source:
+    """torchvision's class `config.source`, in `config.folder` (default: `torchvision/` in the cache folder)."""
+    folder = Path(config.folder).expanduser().absolute() if config.folder else cache_folder() / "torchvision"
+    key = ["torchvision", config.source, str(folder), config.resolution]
+    return Source(key, lambda allocate: _read(config.source, folder, config.resolution, allocate))
+
+
+def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -> Decoded:
+    splits = KNOWN[name]
+    wanted = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    parts = {part: _open(name, folder, splits.argument, value) for part, value in wanted.items() if value is not None}
+    total = sum(len(part) for part in parts.values())
+    images: np.ndarray | None = None
+    labels: list[int] = []
+    for dataset in parts.values():
+        for picture, label in dataset:
+            pixels = _pixels(picture, resolution)
+            if images is None:
+                images = allocate((total, *pixels.shape))
+            if pixels.shape != images.shape[1:]:
+                raise DataError(f"data set {name}: images differ in size; set `resolution` to resize them all")
+            images[len(labels)] = pixels
+            labels.append(int(label))
+    if images is None:
+        raise DataError(f"data set {name} in {folder} is empty")
+    known = sorted(set(labels))
+    names = getattr(parts["train"], "classes", None) or known
+    names = names if len(names) == len(known) else known
+    numbers = np.searchsorted(known, labels).astype(np.int64)
+    sizes = {part: len(dataset) for part, dataset in parts.items()}
+    return Decoded(images, numbers, sizes, tuple(str(name) for name in names))
+
+
+def _open(name: str, folder: Path, argument: str, value: Any) -> Any:
+    import torchvision.datasets
+
+    make = getattr(torchvision.datasets, name)
+    try:
+        return make(str(folder), download=False, **{argument: value})
+    except (RuntimeError, OSError) as missing:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return make(str(folder), download=True, **{argument: value})
+        except (RuntimeError, OSError, ImportError) as error:
+            raise DataError(
+                f"data set {name} is not in {folder} ({missing}) and could not be downloaded ({error}); "
+                f"download it on a machine with a network, copy the folder and pass it with --data-dir, "
+                "or use a .npz file or an image folder"
+            ) from error
+
+
+def _pixels(picture: Any, resolution: int | None) -> np.ndarray:
+    image: Image.Image = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+    if resolution and image.size != (resolution, resolution):
+        image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.uint8)
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
