@@ -1,3 +1,39 @@
-"""NASForge: neural architecture search and hyperparameter search, one space, one loop, here or on a Ray cluster."""
+"""NASForge: neural architecture search and hyperparameter search, one space, one loop, here or on a Ray cluster.
+
+The public API, a dozen lines:
+
+    import nasforge
+
+    state = nasforge.search(space="tiny", data="digits", strategy="evolution", budget={"trials": 12}, name="first")
+    print(state.best.metrics["val/accuracy"], state.best.architecture.model)
+    print(nasforge.retrain("runs/first", top=1, seeds=2))
+    network = nasforge.load("runs/first/best")
+    nasforge.export("runs/first", to=["onnx"], out="exported")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "search": "nasforge.search",
+    "resolve": "nasforge.config",
+    "load_space": "nasforge.config",
+    "load_state": "nasforge.state",
+    "retrain": "nasforge.finalists",
+    "export": "nasforge.exporters.export",
+    "load": "nasforge.exporters.network_folder",
+}
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public names when they are used, so that `import nasforge` stays light."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'nasforge' has no attribute '{name}'")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value

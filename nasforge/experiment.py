@@ -26,7 +26,7 @@ from nasforge.core.goals import Budget
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.trial import RETRIED, Measure, Proposal, Result, Trial, proposal_from_json
 from nasforge.journal import Journal, dumps, loads, read_events
-from nasforge.state import State, differing, load_state, pruned_result
+from nasforge.state import State, differing, pruned_result
 
 VOLATILE = ("budget", "runner", "tracking_uri")
 """Settings that may differ when a search is continued: they change neither what is asked nor what is measured."""
@@ -125,7 +125,7 @@ class Experiment:
         self.folder = folder.absolute()
         header = replace(header, config=loads(dumps(dict(header.config))))
         self._strategy = strategy
-        self._check = check
+        self.check = check
         self._pruner = pruner
         self._trackers = tuple(trackers)
         self._max_attempts = max_attempts
@@ -142,7 +142,8 @@ class Experiment:
             else:
                 self.state = State(header)
                 self._write(header)
-            self._repair(Budget(**header.config["budget"]))
+            self._budget = Budget(**header.config["budget"])
+            self._repaired = False
             self._rejections_allowed = self.state.rejected_in_a_row + max_rejections_in_a_row
             self._faults_allowed = self.state.faults_in_a_row + max_faults_in_a_row
         except BaseException:
@@ -157,6 +158,8 @@ class Experiment:
         Raises:
             SearchError: nothing feasible is found, or every trial breaks at once.
         """
+        if not self._repaired:
+            self._repair()
         if self.state.faults_in_a_row >= self._faults_allowed:
             raise SearchError(self._fault_message())
         if self._waiting:
@@ -275,7 +278,7 @@ class Experiment:
         """Check costs against constraints; a trial that does not pass is closed at once, uncharged."""
         proposal = self.state.trials[number].proposal
         try:
-            costs = dict(self._check(proposal))
+            costs = dict(self.check(proposal))
         except BuildError as error:
             self._write(Checked(number, {}, "failed"))
             advice = "the search space or its builder allows a network that cannot be built for this input"
@@ -343,10 +346,11 @@ class Experiment:
                 self._strategy.tell(event.number, event.result)
                 self._retain(self.state.trials[event.number])
 
-    def _repair(self, budget: Budget) -> None:
+    def _repair(self) -> None:
         """Bring what the last driver left half done to a point from which `next` can go on."""
-        if budget != self.state.budget:
-            self._write(Extended({k: v for k, v in vars(budget).items() if math.isfinite(v)}))
+        self._repaired = True
+        if self._budget != self.state.budget:
+            self._write(Extended({k: v for k, v in vars(self._budget).items() if math.isfinite(v)}))
         for trial in self.state.open_trials:
             number = trial.number
             if trial.steps and trial.steps[-1].stop:
@@ -404,8 +408,8 @@ class Experiment:
         errors = [trial.result.error for trial in failed[-3:] if trial.result and trial.result.error]
         said = "; ".join(f"trial {t.number}: {e.message}" for t, e in zip(failed[-3:], errors, strict=True))
         return (
-            f"{self.state.faults_in_a_row} trials in a row broke before their first report: {said}. Mend the cause, then "
-            "run the same command to go on; finished trials are kept"
+            f"{self.state.faults_in_a_row} trials in a row broke before their first report: {said}. Mend the cause, "
+            "then run the same command to go on; finished trials are kept"
         )
 
 
@@ -430,6 +434,4 @@ def reopen(folder: Path, trackers: Sequence[Tracker] = ()) -> Experiment:
     """
     header = read_events(folder)[0]
     assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
-    budget = load_state(folder).budget
-    config = {**header.config, "budget": {k: v for k, v in vars(budget).items() if math.isfinite(v)}}
-    return Experiment(folder, replace(header, config=config), _Silent(), check=lambda proposal: {}, trackers=trackers)
+    return Experiment(folder, header, _Silent(), check=lambda proposal: {}, trackers=trackers)

@@ -1,0 +1,61 @@
+"""What a network costs, found before it is trained: the check of a search with image networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Measure, Proposal
+
+
+class CostCheck:
+    """Params, FLOPs and memory on the meta device, cached by `arch_id`; latency only where a limit needs it.
+
+    Attributes:
+        latency: times an architecture (ms); a runner whose workers are elsewhere puts its own in its place.
+        times: whether latency is measured at all.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        shape: tuple[int, int, int],
+        classes: int,
+        *,
+        times: bool,
+        latency: Callable[[Architecture], float],
+    ) -> None:
+        """Costs of networks of `space` for inputs of `shape` (channels, height, width)."""
+        self.space = space
+        self.shape = shape
+        self.classes = classes
+        self.times = times
+        self.latency = latency
+        self._known: dict[tuple[str, int], dict[str, float]] = {}
+
+    def __call__(self, proposal: Proposal) -> dict[str, float]:
+        """`cost/params`, `cost/flops`, `cost/memory_mb` and, if timed, `cost/latency_ms`; nothing for a supernet.
+
+        Raises:
+            BuildError: the network cannot be built for this input.
+        """
+        from nasforge.costs import costs_of
+        from nasforge.models.network import build
+
+        if not isinstance(proposal, Measure):
+            return {}
+        architecture = proposal.architecture
+        batch_size = int(architecture.train.get("batch_size", self.space.defaults.get("train.batch_size", 128)))
+        key = (architecture.arch_id, batch_size)
+        if key not in self._known:
+
+            def network() -> Any:
+                return build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
+
+            costs = dict(costs_of(network, self.shape, batch_size=batch_size))
+            if self.times:
+                costs["cost/latency_ms"] = self.latency(architecture)
+            self._known[key] = costs
+        return self._known[key]

@@ -1,0 +1,17 @@
+"""One worker, in this process: the shortest runner, for tests, debugging and one small machine."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from nasforge.core.protocols import Evaluator
+from nasforge.experiment import Experiment
+from nasforge.runners.work import perform
+
+
+def run(experiment: Experiment, evaluator: Evaluator) -> None:
+    """Work through the experiment, one job after the other."""
+    while (job := experiment.next()) is not None:
+        result = perform(evaluator, job, partial(experiment.report, job.number, job.attempt))
+        if not experiment.closed(job.number):
+            experiment.tell(job.number, job.attempt, result)

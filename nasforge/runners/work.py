@@ -1,0 +1,84 @@
+"""What every runner does with a job on a worker: call the evaluator, turn whatever comes into a Result."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from nasforge.core.errors import NasforgeError
+from nasforge.core.protocols import Evaluator
+from nasforge.core.trial import Result
+from nasforge.experiment import Job
+
+Send = Callable[[int, Mapping[str, float]], bool]
+
+
+class JobReport:
+    """The `Report` of a job; `send` carries (step, metrics) to the experiment and brings back whether to go on."""
+
+    def __init__(self, job: Job, send: Send) -> None:
+        self._job = job
+        self._send = send
+        self.stopped = False
+
+    @property
+    def number(self) -> int:
+        """The trial."""
+        return self._job.number
+
+    @property
+    def attempt(self) -> int:
+        """From 1."""
+        return self._job.attempt
+
+    @property
+    def seed(self) -> int:
+        """Of the trial's training."""
+        return self._job.seed
+
+    @property
+    def experiment(self) -> Path:
+        """The experiment's folder."""
+        return self._job.experiment
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trial's training checkpoint."""
+        self._job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        return self._job.checkpoint
+
+    @property
+    def folder(self) -> Path:
+        """This attempt's own folder."""
+        self._job.folder.mkdir(parents=True, exist_ok=True)
+        return self._job.folder
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """What the check found."""
+        return self._job.costs
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Say how it stands; False means stop. Once stopped, nothing more is sent."""
+        if not self.stopped:
+            self.stopped = not self._send(step, {key: float(value) for key, value in metrics.items()})
+        return not self.stopped
+
+
+def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
+    """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it."""
+    report = JobReport(job, send)
+    try:
+        return evaluator(job.proposal, report)
+    except NasforgeError as error:
+        return Result.failed("error", str(error), "mend the setting that the message names")
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        try:
+            (report.folder / "traceback.txt").write_text(traceback.format_exc())
+            advice = f"the whole traceback is in {job.folder / 'traceback.txt'}"
+        except OSError as unwritable:
+            advice = f"its traceback could not be written: {unwritable}"
+        return Result.failed("error", message, advice)

@@ -1,0 +1,204 @@
+"""From a configuration to a running search: makes the parts, opens the experiment, runs it, writes the best network."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any
+
+from nasforge import registry
+from nasforge.config import ExperimentConfig, resolve
+from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.events import SCHEMA, Header
+from nasforge.core.protocols import Evaluator, Tracker
+from nasforge.core.trial import Proposal
+from nasforge.experiment import Check, Experiment
+from nasforge.state import State
+
+_PACKAGES = ("nasforge", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
+_COSTS = ("cost/params", "cost/flops", "cost/memory_mb", "cost/latency_ms")
+
+Say = Callable[[str], None]
+"""Takes a sentence for the user."""
+
+
+class StopNow(KeyboardInterrupt):
+    """The user or the scheduler asked for an end at once; the search can be continued."""
+
+
+def search(
+    config: ExperimentConfig | None = None,
+    *,
+    trackers: Sequence[Tracker] = (),
+    say: Say = lambda text: print(text, file=sys.stderr),
+    on_open: Callable[[Experiment], None] = lambda experiment: None,
+    **settings: Any,
+) -> State:
+    """Run a search, or continue the one of the same name.
+
+    Example:
+        >>> state = nasforge.search(space="tiny", data="digits", strategy="evolution", budget={"trials": 12})
+        >>> state.best.metrics["val/accuracy"]
+
+    Args:
+        config: the whole configuration; or leave it out and give
+        settings: as in `nasforge.config.resolve`.
+        trackers: watch the events, beside MLflow.
+        say: takes what the user should know while it runs.
+        on_open: is given the experiment before the first trial.
+
+    Returns:
+        The state at the end; `best` is in it, and as a network in the folder `best/` of the experiment.
+
+    Raises:
+        NasforgeError: a user's mistake, in words.
+        StopNow: after SIGTERM or a second Ctrl-C; the same call continues.
+    """
+    config = config or resolve(settings)
+    evaluator = make_evaluator(config)
+    folder = config.folder
+    with _trackers(config, trackers, say) as watching:
+        experiment = Experiment(
+            folder,
+            make_header(config, evaluator),
+            make_strategy(config),
+            check=make_check(config, evaluator),
+            pruner=make_pruner(config),
+            trackers=watching,
+        )
+        with experiment:
+            on_open(experiment)
+            with _signals(experiment, say):
+                try:
+                    registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
+                except StopNow:
+                    experiment.interrupt()
+                    raise
+            state = experiment.state
+    _write_best(config, state, say)
+    return state
+
+
+def make_evaluator(config: ExperimentConfig) -> Evaluator:
+    """The evaluator of a configuration. Raises ConfigError, also for an objective that it does not report."""
+    fixed = (config.space, config.data, config.ladder, config.recipe)
+    evaluator: Evaluator = registry.make("evaluator", config.evaluator.name, config.evaluator.options, *fixed)
+    reported = getattr(evaluator, "metrics", None)
+    if reported is not None:
+        known = {*reported, *_COSTS}
+        for objective in config.objectives:
+            if objective.metric not in known:
+                raise ConfigError(
+                    f"objective '{objective.metric}' is not measured; {did_you_mean(objective.metric, known)}"
+                )
+    return evaluator
+
+
+def make_strategy(config: ExperimentConfig) -> Any:
+    """The strategy of a configuration, fresh."""
+    named = config.strategy
+    kinds = {"seed": config.seed, "objectives": len(config.objectives)}
+    return registry.make("strategy", named.name, named.options, config.space, **kinds)
+
+
+def make_pruner(config: ExperimentConfig) -> Any:
+    """The pruner of a configuration; None for `none`."""
+    if config.pruner.name == "none":
+        return None
+    return registry.make("pruner", config.pruner.name, config.pruner.options, config.ladder)
+
+
+def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
+    """What finds a proposal's costs: networks are built on the meta device; other evaluators have no costs."""
+    shape = getattr(evaluator, "shape", None)
+    wanted = {limit.metric for limit in (*config.constraints, *config.targets)}
+    wanted |= {objective.metric for objective in config.objectives if objective.metric in _COSTS}
+    if shape is None or not config.space.builder:
+        if wanted:
+            raise ConfigError(
+                f"{', '.join(sorted(wanted))}: the evaluator '{config.evaluator.name}' builds no network to measure"
+            )
+
+        def nothing(proposal: Proposal) -> Mapping[str, float]:
+            return {}
+
+        return nothing
+    from nasforge.evaluators.cost_check import CostCheck
+
+    evaluator_: Any = evaluator
+    times = "cost/latency_ms" in wanted
+    return CostCheck(config.space, shape, evaluator_.classes, times=times, latency=evaluator_.latency_ms)
+
+
+def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
+    """The first line of the journal."""
+    versions = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return Header(
+        schema=SCHEMA,
+        experiment=config.name,
+        config=config.to_json(),
+        space_hash=config.space.fingerprint,
+        seed=config.seed,
+        versions=versions,
+        data_hash=getattr(evaluator, "data_hash", ""),
+    )
+
+
+@contextmanager
+def _trackers(config: ExperimentConfig, given: Sequence[Tracker], say: Say) -> Iterator[list[Tracker]]:
+    """The user's trackers and MLflow's, which is flushed at the end whatever happens."""
+    if config.tracking_uri == "none":
+        yield list(given)
+        return
+    from nasforge.trackers.mlflow import MlflowTracker
+
+    tracker = MlflowTracker(config.folder, config.tracking_uri, say=say)
+    try:
+        yield [*given, tracker]
+    finally:
+        tracker.close()
+
+
+@contextmanager
+def _signals(experiment: Experiment, say: Say) -> Iterator[None]:
+    """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if experiment.stopping:
+            raise StopNow("stopped at once; the same command continues")
+        experiment.stop()
+        say("Stopping: no new trials, waiting for those that run. Ctrl-C again stops now; both can be continued.")
+
+    def on_terminate(number: int, frame: FrameType | None) -> None:
+        raise StopNow("stopped on SIGTERM; the same command continues")
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGTERM, on_terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
+    best = state.best
+    if best is None or best.result is None or "weights" not in best.result.artifacts:
+        return
+    from nasforge.finalists import write_best
+
+    write_best(config.folder)
