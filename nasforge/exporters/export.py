@@ -1,0 +1,113 @@
+"""Ship a trained network: write the formats asked for, prove that each is that network, then put it in place."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nasforge import registry
+from nasforge.config import DataConfig
+from nasforge.core.errors import ConfigError, ExportError, did_you_mean
+from nasforge.data import load_data
+from nasforge.exporters.model_card import model_card
+from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
+from nasforge.exporters.verify import Agreement, reload_of, verify
+
+CARD = "README.md"
+LARGEST = 2048
+"""Validation images that an export is verified on, at most."""
+
+
+def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str) -> dict[str, Any]:
+    """Ship an experiment's best network; each file is reloaded and compared before it takes its name.
+
+    Args:
+        experiment_folder: `runs/<experiment>`, whose `best/` is shipped; a network folder itself is taken too.
+        to: names of exporters: `onnx`, `torch_export`, `safetensors`, or `module:function` of your own.
+        out: folder to write to; files of the same names are replaced.
+
+    Returns:
+        `files` (format -> path), `card` (path), `accuracy` (on the `images` validation images compared) and
+        `verified` (format -> `Agreement` as a dictionary).
+
+    Raises:
+        ExportError: an unknown format, nothing to ship, `out` cannot be written, or an export is not the network.
+        DataError: the validation images cannot be loaded.
+    """
+    exporters = _exporters(to)
+    network = load(best_of(Path(experiment_folder)))
+    images, labels = validation_images(network)
+    out = Path(out)
+    files: dict[str, Path] = {}
+    verified: dict[str, Agreement] = {}
+    with one_error(out):
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
+        try:
+            example = images[:2].float() / 255
+            for name, exporter in exporters.items():
+                reload = reload_of(exporter, name)
+                folder = temporary / str(len(files))
+                folder.mkdir()
+                file = exporter(network, example, folder / "model")
+                verified[name] = verify(name, network, reload(file), images, labels)
+                files[name] = file
+            card = temporary / CARD
+            card.write_text(model_card(network, verified, {n: f.name for n, f in files.items()}), encoding="utf-8")
+            for file in files.values():
+                for written in sorted(file.parent.iterdir()):
+                    written.replace(out / written.name)
+            card.replace(out / CARD)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    first = next(iter(verified.values()))
+    return {
+        "files": {name: str(out / file.name) for name, file in files.items()},
+        "card": str(out / CARD),
+        "accuracy": first.accuracy,
+        "images": first.images,
+        "verified": {name: asdict(agreement) for name, agreement in verified.items()},
+    }
+
+
+def best_of(folder: Path) -> Path:
+    """The network folder to ship: `folder` itself if it is one, else its `best/`."""
+    return folder if (folder / DESCRIPTION).is_file() else folder / "best"
+
+
+def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor, Tensor]:
+    """Real validation images (uint8) and labels of the data that a network was trained on, `largest` at most.
+
+    Raises:
+        ExportError: the network says nothing of its data, or they have another shape now.
+        DataError: the data cannot be loaded.
+    """
+    settings = network.description.trained.get("data")
+    if not settings:
+        raise ExportError("the network does not say what data it was trained on, so no export of it can be verified")
+    data = load_data(DataConfig(**settings))
+    if tuple(data.shape) != network.shape or tuple(data.class_names) != network.class_names:
+        raise ExportError(
+            f"the data at '{settings['source']}' are not those of the training any more: images {tuple(data.shape)} in "
+            f"{len(data.class_names)} classes, the network has {network.shape} in {len(network.class_names)}"
+        )
+    return data.validation.images[:largest], data.validation.labels[:largest]
+
+
+def _exporters(to: Sequence[str]) -> dict[str, Any]:
+    names = [name for name in dict.fromkeys(to) if name]
+    if not names:
+        raise ExportError(f"no format to export to; known: {', '.join(registry.names('exporter'))}")
+    for name in names:
+        if name not in registry.names("exporter") and ":" not in name:
+            raise ExportError(f"unknown export format '{name}'; {did_you_mean(name, registry.names('exporter'))}")
+    try:
+        return {name: registry.get("exporter", name) for name in names}
+    except ConfigError as error:
+        raise ExportError(str(error)) from None

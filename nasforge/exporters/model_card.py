@@ -1,0 +1,153 @@
+"""The model card: what a shipped network is, how it came about, how to load it, and what it cannot do.
+
+Structure after "Model Cards for Model Reporting", Mitchell et al. 2018, https://arxiv.org/abs/1810.03993.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from nasforge.exporters.network_folder import Network
+from nasforge.exporters.verify import Agreement
+
+_LOADING = {
+    "onnx": """\
+```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+images = np.random.rand(4, {shape}).astype(np.float32)  # yours: floats in 0..1
+(logits,) = session.run(["logits"], {{"images": images}})
+print(logits.argmax(1))
+```""",
+    "torch_export": """\
+```python
+import torch
+
+network = torch.export.load("{file}").module()
+images = torch.rand(4, {shape})  # yours: floats in 0..1
+print(network(images).argmax(1))
+```""",
+    "safetensors": """\
+```python
+import nasforge
+import torch
+
+network = nasforge.load(".")  # the folder with network.json and weights.safetensors
+images = torch.rand(4, {shape})  # yours: floats in 0..1
+print([network.class_names[index] for index in network(images).argmax(1)])
+```""",
+}
+
+
+def model_card(network: Network, verified: Mapping[str, Agreement], files: Mapping[str, str]) -> str:
+    """Markdown about a network and the files that it was exported to.
+
+    Args:
+        network: a loaded network.
+        verified: format -> how well the export agreed.
+        files: format -> file name, relative to the card.
+    """
+    about = network.description
+    channels, height, width = about.shape
+    trained = dict(about.trained)
+    data = dict(trained.pop("data", None) or {})
+    recipe = dict(trained.pop("recipe", None) or {})
+    params = sum(parameter.numel() for parameter in network.parameters())
+    parts = [
+        f"# Network {about.architecture.arch_id} of the search space `{about.space.name}`",
+        f"An image classifier, found by NASForge and trained on `{data.get('source', 'unknown data')}`: images of "
+        f"{channels} x {height} x {width} to {len(about.class_names)} classes, {params:,} parameters.",
+        "## Input and output",
+        f"- input: floats in 0..1, N x {channels} x {height} x {width}, any N; normalisation is inside the network\n"
+        f"- output: logits, N x {len(about.class_names)}\n- classes, in this order: {_names(about.class_names)}",
+        "## How well, at what cost",
+        _table(("metric", "value"), {key: _number(key, value) for key, value in sorted(about.metrics.items())})
+        if about.metrics
+        else "Nothing was recorded.",
+        _measured(about.metrics, trained),
+        "## Architecture",
+        f"Builder `{about.space.builder}`"
+        + (f", arguments `{dict(about.space.arguments)}`" if about.space.arguments else "")
+        + ".",
+        _table(("decision", "value"), about.architecture.values),
+        "## Training",
+        _table(("setting", "value"), {**trained, **{f"recipe: {key}": value for key, value in sorted(recipe.items())}}),
+        "## Data",
+        _table(("setting", "value"), {k: v for k, v in data.items() if v is not None}),
+        "## Files, and how they were verified",
+        _table(
+            ("format", "file", "largest difference of an output", "accuracy here", "accuracy of the trained network"),
+            {
+                name: (
+                    f"`{files[name]}`",
+                    f"{agreement.difference:.2g} (outputs up to {agreement.largest:.3g})",
+                    f"{agreement.accuracy_exported:.4f}",
+                    f"{agreement.accuracy:.4f}",
+                )
+                for name, agreement in verified.items()
+            },
+        ),
+        f"Each file was loaded again and compared on {max(a.images for a in verified.values())} validation images.",
+    ]
+    for name, file in files.items():
+        if name in _LOADING:
+            code = _LOADING[name].format(file=file, shape=f"{channels}, {height}, {width}")
+            parts += [f"### Load the {name} file", code]
+    parts += [
+        "## Limits",
+        "- It knows these classes only, and gives every image one of them.\n"
+        "- The figures hold for images drawn like those above; on others, measure again.\n"
+        "- Validation figures guided the search and are optimistic; the test figure, where there is one, was measured "
+        "once.\n- Nothing was measured about fairness, or about robustness to noise and attacks.",
+        "## Made with",
+        _table(("package", "version"), {**_versions(), "python": platform.python_version()}),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _measured(metrics: Mapping[str, float], trained: Mapping[str, Any]) -> str:
+    if any(key.startswith("test/") for key in metrics):
+        return (
+            "`test/` was measured once, on the sealed test part, after training on train and validation images "
+            "together; accuracies are fractions."
+        )
+    return (
+        "`val/` guided the search; the test part was not opened. `nasforge retrain` trains longer and measures it. "
+        "Accuracies are fractions."
+    )
+
+
+def _names(names: tuple[str, ...]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:100])
+    return shown + (f" and {len(names) - 100} more (network.json has them all)" if len(names) > 100 else "")
+
+
+def _number(key: str, value: float) -> str:
+    if key in ("cost/params", "cost/flops"):
+        return f"{value:,.0f}" + (" multiply-adds" if key == "cost/flops" else "")
+    return f"{value:.6g}"
+
+
+def _table(head: tuple[str, ...], rows: Mapping[str, Any]) -> str:
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for key, value in rows.items():
+        cells = value if isinstance(value, tuple) else (value,)
+        lines.append("| " + " | ".join([f"`{key}`", *(str(cell).replace("|", "\\|") for cell in cells)]) + " |")
+    return "\n".join(lines)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("nasforge", "torch", "onnx", "onnxruntime", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

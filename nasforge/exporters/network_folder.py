@@ -1,0 +1,346 @@
+"""A trained network on disk: `network.json` says what it is, `weights.safetensors` holds parameters and buffers.
+
+A folder needs nothing but nasforge (and the user's own builder, if the space names one) to become a network again:
+no journal, no pickles. Normalisation travels inside, so the network takes images in 0..1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError, ExportError, NasforgeError
+from nasforge.core.space import SearchSpace
+from nasforge.journal import dumps, loads
+from nasforge.models.network import build
+
+SCHEMA = 1
+DESCRIPTION = "network.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything about a trained network except its weights.
+
+    Attributes:
+        space: the search space it comes from; its builder makes the network.
+        architecture: the point.
+        shape: channels, height and width of an input image.
+        class_names: in the order of the outputs.
+        mean: per channel, of training images scaled to 0..1.
+        std: likewise.
+        metrics: key -> number, keys as in MLflow.
+        trained: how the weights came about: `data`, `epochs`, `seed`, `recipe`.
+    """
+
+    space: SearchSpace
+    architecture: Architecture
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "schema": SCHEMA,
+            "space": self.space.to_json(),
+            "architecture": self.architecture.to_json(),
+            "shape": list(self.shape),
+            "class_names": list(self.class_names),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "metrics": dict(self.metrics),
+            "trained": dict(self.trained),
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Description:
+        """The inverse of `to_json`. Raises KeyError, TypeError, ValueError or NasforgeError on anything else."""
+        channels, height, width = (int(size) for size in content["shape"])
+        description = Description(
+            space=SearchSpace.from_json(content["space"]),
+            architecture=Architecture.from_json(content["architecture"]),
+            shape=(channels, height, width),
+            class_names=tuple(content["class_names"]),
+            mean=tuple(float(value) for value in content["mean"]),
+            std=tuple(float(value) for value in content["std"]),
+            metrics=dict(content["metrics"]),
+            trained=dict(content["trained"]),
+        )
+        if not len(description.mean) == len(description.std) == channels:
+            raise ValueError(f"{channels} channels, but {len(description.mean)} means and {len(description.std)} stds")
+        return description
+
+
+class Normalise(nn.Module):
+    """Images in 0..1 -> per channel zero mean and unit deviation, `(x - mean) / std`.
+
+    Shapes:
+        N x C x H x W -> the same.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise a batch."""
+        return (images - self.mean) / self.std
+
+
+class Network(nn.Module):
+    """A trained network ready to use: float images in 0..1, N x C x H x W, -> logits, N x classes.
+
+    Attributes:
+        description: everything known about it.
+        normalise: applied first.
+        body: the network that the builder made.
+    """
+
+    def __init__(self, description: Description, body: nn.Module) -> None:
+        super().__init__()
+        self.description = description
+        self.normalise = Normalise(description.mean, description.std)
+        self.body = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch of images."""
+        logits: Tensor = self.body(self.normalise(images))
+        return logits
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the outputs."""
+        return self.description.class_names
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an input image."""
+        return self.description.shape
+
+    @property
+    def architecture(self) -> Architecture:
+        """The point of the search space."""
+        return self.description.architecture
+
+
+def save_network(folder: Path | str, network: nn.Module, description: Description) -> Path:
+    """Write a trained network as a folder; an existing one is replaced only when the new one is complete.
+
+    Args:
+        folder: where to; its parent is made.
+        network: what the space's builder made, trained; without normalisation (a `Network` is unwrapped).
+        description: what it is.
+
+    Raises:
+        ExportError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    with replaced_folder(folder) as temporary:
+        write_network(temporary, network, description)
+    return folder
+
+
+def write_network(folder: Path, network: nn.Module, description: Description) -> None:
+    """The two files of a network folder, into a folder that exists; `save_network` is the safe way."""
+    body = network.body if isinstance(network, Network) else network
+    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in body.state_dict().items()}
+    weights = folder / WEIGHTS
+    save_file(tensors, weights)
+    content = description.to_json() | {"weights": {"sha256": sha256_of(weights), "size": weights.stat().st_size}}
+    text = json.dumps(json.loads(dumps(content)), indent=1)  # through the journal's form: JSON has no NaN
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> Network:
+    """The network kept in `folder`, in eval mode, normalisation inside.
+
+    Args:
+        folder: a network folder, such as `runs/<experiment>/best`.
+        device: where to put it.
+
+    Raises:
+        ExportError: the folder or a file is missing, damaged or of another schema, or the builder cannot be found.
+        BuildError: the space's builder does not make this network any more.
+
+    Example:
+        >>> network = nasforge.load("runs/tiny/best")
+        >>> network.class_names[network(images).argmax(1)[0]]
+    """
+    folder = _present(Path(folder))
+    content = _read_description(folder)
+    try:
+        description = Description.from_json(content)
+        expected = content["weights"]["sha256"]
+    except (KeyError, TypeError, ValueError, AttributeError, NasforgeError) as error:
+        raise ExportError(
+            f"{folder / DESCRIPTION}: not a network's description ({type(error).__name__}: {error}); restore the file"
+        ) from None
+    body = _untrained(folder, description)
+    weights = _read_weights(folder / WEIGHTS, expected)
+    try:
+        body.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ExportError(
+            f"{folder}: the weights do not fit the network that builder '{description.space.builder}' makes now; "
+            f"use the version of the builder that it was trained with. {_one_line(error)}"
+        ) from None
+    return Network(description, body).to(device).eval()
+
+
+def _untrained(folder: Path, description: Description) -> nn.Module:
+    try:
+        with torch.random.fork_rng(devices=[]):  # these weights are thrown away; the caller's random stream stays put
+            return build(
+                description.space,
+                description.architecture,
+                in_channels=description.shape[0],
+                classes=len(description.class_names),
+            )
+    except ConfigError as error:
+        raise ExportError(
+            f"{folder}: {error}. A builder of your own must be importable where its networks are loaded: "
+            "install its package, or add its folder to PYTHONPATH"
+        ) from None
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        advice = f"a network folder holds {DESCRIPTION} and {WEIGHTS}, such as runs/<experiment>/best"
+        raise ExportError(f"{folder}: no such folder; {advice}")
+    path = folder / DESCRIPTION
+    try:
+        content = loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        inside = f"; did you mean {folder / 'best'}?" if (folder / "best" / DESCRIPTION).is_file() else ""
+        raise ExportError(
+            f"{folder}: not a network folder, {DESCRIPTION} is missing (found: {there}){inside}"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ExportError(f"{path}: cannot be read ({error}); restore the file") from None
+    if not isinstance(content, dict) or "schema" not in content:
+        raise ExportError(f"{path}: not a network's description, it has no 'schema'; restore the file")
+    if content["schema"] != SCHEMA:
+        raise ExportError(
+            f"{path}: schema {content['schema']!r}, this version of nasforge reads {SCHEMA}; "
+            "load it with the version that wrote it, or retrain"
+        )
+    return content
+
+
+def _read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ExportError(f"{path}: the weights are missing; copy the whole folder, {DESCRIPTION} and {WEIGHTS}")
+    try:
+        if sha256_of(path) == expected_sha256:
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
+        reason = "its checksum differs from the one in " + DESCRIPTION
+    except (SafetensorError, OSError) as error:
+        reason = _one_line(error)
+    raise ExportError(f"{path}: the weights are damaged, {reason}; copy the folder again or retrain")
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal digest of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the name `folder` when the block ends well, and vanishes otherwise.
+
+    The old folder steps aside for the moment between two renames; `finish_replacement` mends a kill in between.
+
+    Raises:
+        ExportError: the disk is full or the place not writable.
+    """
+    with one_error(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        finish_replacement(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+            for written in temporary.rglob("*"):
+                _sync(written)
+            old = _aside(folder)
+            if folder.exists():
+                folder.rename(old)
+            temporary.rename(folder)
+            _sync(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def finish_replacement(folder: Path) -> None:
+    """Bring back the old folder where a kill fell between the two renames of a replacement."""
+    old = _aside(folder)
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _present(folder: Path) -> Path:
+    """Where the content of `folder` is: a replacement may be between its two renames, or was killed there."""
+    old = _aside(folder)
+    return old if not folder.exists() and old.exists() else folder
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def one_error(place: Path) -> Iterator[None]:
+    """Turn a failure to write below `place` into one ExportError that says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
+        raise ExportError(
+            f"cannot write {place}: {reason}; free some space, or choose a folder that you may write to"
+        ) from error

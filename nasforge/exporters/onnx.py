@@ -1,0 +1,98 @@
+"""ONNX: one file that ONNX Runtime and many devices' compilers read."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nasforge.core.errors import ExportError
+from nasforge.exporters.verify import Predict
+
+SUFFIX = ".onnx"
+
+
+def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
+    """Write `model` as one ONNX file, for any batch size; input `images`, output `logits`.
+
+    Args:
+        model: in eval mode.
+        example: a batch of inputs, N x C x H x W, on the model's device.
+        path: where to, with or without `.onnx`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ExportError: the `export` extra is missing, or the network has an operation that ONNX cannot say.
+    """
+    _need("onnx", "onnxscript")
+    path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+    example = example if len(example) > 1 else torch.cat([example, example])  # a batch of 1 would be taken as fixed
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                external_data=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+        raise ExportError(f"onnx: the network cannot be exported: {' '.join(str(error).split())[:400]}") from error
+    if program is None:
+        raise ExportError("onnx: torch.onnx.export gave no program; try another version of torch")
+    program.save(str(path), external_data=False)
+    return path
+
+
+def reload(path: Path) -> Predict:
+    """The file as a function from a batch of images to logits, run by ONNX Runtime on the CPU.
+
+    Raises:
+        ExportError: ONNX Runtime is missing or refuses the file.
+    """
+    _need("onnxruntime")
+    import onnxruntime  # an extra, not there for everyone
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no parent of their own
+        raise ExportError(f"{path}: ONNX Runtime refuses it: {' '.join(str(error).split())[:400]}") from error
+
+    def predict(images: Tensor) -> Tensor:
+        (logits,) = session.run(["logits"], {"images": images.cpu().numpy()})
+        return torch.from_numpy(logits)
+
+    return predict
+
+
+def _need(*modules: str) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ExportError(f'onnx: {", ".join(missing)} is not installed; pip install "nasforge[export]"')
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and advice to its own developers away from our output."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

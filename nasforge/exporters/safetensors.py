@@ -1,0 +1,36 @@
+"""Safetensors and the architecture as JSON: a network folder, for `nasforge.load` and for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from nasforge.core.errors import ExportError
+from nasforge.exporters.network_folder import WEIGHTS, Network, load, write_network
+from nasforge.exporters.verify import Predict
+
+
+def to_safetensors(model: Network, example: Tensor, path: Path) -> Path:
+    """Write `weights.safetensors` and `network.json` into the folder of `path`; `nasforge.load` reads that folder.
+
+    Args:
+        model: a loaded network; others have no description to write.
+        example: not needed, the format has no shapes of batches.
+        path: a name in the folder to write to.
+
+    Returns:
+        The file with the weights.
+
+    Raises:
+        ExportError: `model` is not a `Network`.
+    """
+    if not isinstance(model, Network):
+        raise ExportError(f"safetensors: needs a network from nasforge.load, got {type(model).__name__}")
+    write_network(path.parent, model, model.description)
+    return path.parent / WEIGHTS
+
+
+def reload(path: Path) -> Predict:
+    """The folder of `path` as a function from a batch of images to logits. Raises ExportError as `load` does."""
+    return load(path.parent)

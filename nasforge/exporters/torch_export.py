@@ -1,0 +1,60 @@
+"""torch.export: a `.pt2` file that torch loads and runs without nasforge or the network's Python code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nasforge.core.errors import ExportError
+from nasforge.exporters.verify import Predict
+
+SUFFIX = ".pt2"
+
+
+def to_torch_export(model: nn.Module, example: Tensor, path: Path) -> Path:
+    """Write `model` as a torch.export archive, for any batch size.
+
+    Args:
+        model: in eval mode.
+        example: a batch of inputs, N x C x H x W, on the model's device.
+        path: where to, with or without `.pt2`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ExportError: torch.export cannot trace the network, or the file cannot be written.
+    """
+    path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+    example = example if len(example) > 1 else torch.cat([example, example])  # a batch of 1 would be taken as fixed
+    try:
+        program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except Exception as error:  # torch.export raises errors of many kinds, each about the network's code
+        raise ExportError(
+            f"torch_export: the network cannot be traced: {' '.join(str(error).split())[:400]}"
+        ) from error
+    try:
+        torch.export.save(program, path)
+    except RuntimeError as error:  # torch's archive writer hides the OSError
+        raise ExportError(f"cannot write {path}: {' '.join(str(error).split())[:200]}; is the disk full?") from error
+    return path
+
+
+def reload(path: Path) -> Predict:
+    """The file as a function from a batch of images to logits.
+
+    Raises:
+        ExportError: torch refuses the file.
+    """
+    try:
+        module = torch.export.load(path).module()
+    except Exception as error:  # as above
+        raise ExportError(f"{path}: torch.export refuses it: {' '.join(str(error).split())[:400]}") from error
+
+    def predict(images: Tensor) -> Tensor:
+        logits: Tensor = module(images)
+        return logits
+
+    return predict

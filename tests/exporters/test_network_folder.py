@@ -1,0 +1,213 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nasforge.core.errors import BuildError, ExportError
+from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.exporters.network_folder import DESCRIPTION, WEIGHTS, Description, Network, load, save_network
+from nasforge.models.network import build
+
+HERE = str(Path(__file__).parent)
+
+
+def toy_space(builder="toy_builder:build"):
+    decisions = (Decision("model.width", Choice((4, 8))), Decision("model.activation", Choice(("relu", "silu"))))
+    return SearchSpace("toy", decisions, builder=builder)
+
+
+def trained(space=None, shape=(1, 8, 8), classes=10):
+    """A network whose BN statistics are not the initial ones, and its description."""
+    space = space or toy_space()
+    torch.manual_seed(3)
+    architecture = space.default_point()
+    network = build(space, architecture, in_channels=shape[0], classes=classes)
+    for _ in range(3):
+        network(torch.randn(16, *shape) * 2 + 1)
+    description = Description(
+        space,
+        architecture,
+        shape,
+        tuple(str(n) for n in range(classes)),
+        (0.3,) * shape[0],
+        (0.4,) * shape[0],
+        metrics={"val/accuracy": 0.5, "val/loss": float("nan")},
+        trained={"epochs": 3, "seed": 0, "data": {"source": "digits"}, "recipe": {"learning_rate": 0.1}},
+    )
+    return network.eval(), description
+
+
+def test_saved_and_loaded_networks_agree_bit_for_bit(tmp_path):
+    network, description = trained()
+    images = torch.rand(32, 1, 8, 8)
+    expected = network((images - 0.3) / 0.4)
+    loaded = load(save_network(tmp_path / "deep" / "best", network, description))
+    assert not loaded.training
+    assert not any(module.training for module in loaded.modules())
+    assert torch.equal(loaded(images), expected)
+    assert loaded.class_names == description.class_names
+    assert loaded.shape == (1, 8, 8)
+    assert loaded.architecture == description.architecture
+    assert loaded.description.metrics["val/accuracy"] == 0.5
+    assert loaded.description.metrics["val/loss"] != loaded.description.metrics["val/loss"]
+    for (key, a), (_, b) in zip(network.state_dict().items(), loaded.body.state_dict().items(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_a_wrapped_network_is_saved_without_a_second_normalisation(tmp_path):
+    network, description = trained()
+    once = load(save_network(tmp_path / "a", network, description))
+    twice = load(save_network(tmp_path / "b", once, description))
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(once(images), twice(images))
+
+
+def test_channels_last_weights_survive(tmp_path):
+    network, description = trained()
+    images = torch.rand(4, 1, 8, 8)
+    expected = Network(description, network)(images)
+    save_network(tmp_path / "n", network.to(memory_format=torch.channels_last), description)
+    torch.testing.assert_close(load(tmp_path / "n")(images), expected)
+
+
+def test_loads_in_a_process_that_never_saw_the_experiment(tmp_path):
+    network, description = trained()
+    images = torch.rand(5, 1, 8, 8)
+    torch.save(images, tmp_path / "images.pt")
+    save_network(tmp_path / "n", network, description)
+    code = (
+        "import sys, torch; from nasforge.exporters.network_folder import load;"
+        "folder = sys.argv[1]; net = load(folder + '/n');"
+        "torch.save(net(torch.load(folder + '/images.pt')), folder + '/logits.pt')"
+    )
+    environment = {**os.environ, "PYTHONPATH": HERE, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=tmp_path, env=environment)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), Network(description, network)(images))
+
+
+def test_loading_leaves_the_random_stream_alone(tmp_path):
+    save_network(tmp_path / "n", *trained())
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load(tmp_path / "n")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_existing_folder_is_replaced_whole(tmp_path):
+    network, description = trained()
+    save_network(tmp_path / "n", network, description)
+    (tmp_path / "n" / "left_over").write_text("old")
+    with torch.no_grad():
+        network[-1].bias += 1
+    save_network(tmp_path / "n", network, description)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["n"]
+    assert sorted(entry.name for entry in (tmp_path / "n").iterdir()) == [DESCRIPTION, WEIGHTS]
+    assert torch.equal(load(tmp_path / "n").body[-1].bias, network[-1].bias)
+
+
+def test_a_failed_save_keeps_the_old_network_and_leaves_nothing_behind(tmp_path):
+    network, description = trained()
+    save_network(tmp_path / "n", network, description)
+    before = (tmp_path / "n" / WEIGHTS).read_bytes()
+    bad = Description(**{**vars(description), "trained": {"not JSON": object()}})
+    with pytest.raises(Exception, match="JSON"):
+        save_network(tmp_path / "n", network, bad)
+    assert (tmp_path / "n" / WEIGHTS).read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["n"]
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+    network, description = trained()
+    save_network(tmp_path / "n", network, description)
+    (tmp_path / "n").rename(tmp_path / ".n.old")
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(load(tmp_path / "n")(images), Network(description, network)(images))
+    save_network(tmp_path / "n", network, description)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["n"]
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    code = f"""
+import resource, sys
+sys.path.insert(0, {HERE!r})
+from test_network_folder import save_network, trained
+from nasforge.core.errors import ExportError
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+try:
+    save_network({str(tmp_path / "n")!r}, *trained())
+except ExportError as error:
+    sys.exit(0 if "cannot write" in str(error) and "space" in str(error) else str(error))
+sys.exit("no error")
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / DESCRIPTION).unlink(), r"network\.json is missing \(found: weights\.safetensors\)"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "the weights are missing"),
+        (lambda folder: (folder / DESCRIPTION).write_text("{"), "cannot be read"),
+        (lambda folder: (folder / DESCRIPTION).write_text("[]"), "no 'schema'"),
+        (lambda folder: change(folder, schema=99), "schema 99, this version of nasforge reads 1"),
+        (lambda folder: change(folder, shape=[1, 8]), "not a network's description"),
+        (lambda folder: change(folder, mean=[0.1, 0.2]), "1 channels, but 2 means"),
+        (lambda folder: change(folder, architecture={}), "not a network's description"),
+        (lambda folder: flip(folder / WEIGHTS), "damaged, its checksum"),
+        (lambda folder: (folder / WEIGHTS).write_bytes(b""), "damaged"),
+    ],
+)
+def test_damage_is_named(tmp_path, damage, message):
+    folder = save_network(tmp_path / "n", *trained())
+    damage(folder)
+    with pytest.raises(ExportError, match=message) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def change(folder, **entries):
+    content = json.loads((folder / DESCRIPTION).read_text())
+    (folder / DESCRIPTION).write_text(json.dumps({**content, **entries}))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ExportError, match="no such folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_an_experiments_folder_points_to_its_best(tmp_path):
+    save_network(tmp_path / "best", *trained())
+    with pytest.raises(ExportError, match=r"did you mean .*best"):
+        load(tmp_path)
+
+
+def test_an_unknown_builder_says_that_it_must_be_importable(tmp_path):
+    folder = save_network(tmp_path / "n", *trained())
+    change(folder, space=toy_space("no_such_package:build").to_json())
+    with pytest.raises(ExportError, match=r"no_such_package.*PYTHONPATH"):
+        load(folder)
+
+
+def test_a_builder_that_changed_is_named(tmp_path):
+    folder = save_network(tmp_path / "n", *trained())
+    change(folder, class_names=["a", "b"])
+    with pytest.raises(ExportError, match="do not fit the network that builder 'toy_builder:build' makes now"):
+        load(folder)
+    change(folder, architecture={"values": {"model.width": 4}})
+    with pytest.raises(BuildError, match=r"model\.activation"):
+        load(folder)

@@ -1,0 +1,160 @@
+import copy
+import logging
+import warnings
+
+import pytest
+import torch
+from test_network_folder import trained
+from torch import nn
+
+from nasforge import registry
+from nasforge.core.errors import ExportError
+from nasforge.exporters import onnx, safetensors, torch_export
+from nasforge.exporters.network_folder import Network
+from nasforge.exporters.verify import reload_of, verify
+
+EXPORTERS = [
+    pytest.param(onnx.to_onnx, onnx.reload, id="onnx"),
+    pytest.param(torch_export.to_torch_export, torch_export.reload, id="torch_export"),
+    pytest.param(safetensors.to_safetensors, safetensors.reload, id="safetensors"),
+]
+
+
+@pytest.fixture(scope="module")
+def network():
+    body, description = trained()
+    return Network(description, body).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 256, (70, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def labels(network, images):
+    """Half of them right, so that accuracy says something."""
+    labels = network(images.float() / 255).argmax(1)
+    labels[::2] = (labels[::2] + 1) % 10
+    return labels
+
+
+@pytest.mark.parametrize(("exporter", "reload"), EXPORTERS)
+def test_every_export_agrees_for_every_batch_size(tmp_path, network, images, labels, exporter, reload):
+    file = exporter(network, images[:1].float() / 255, tmp_path / "model")
+    found = verify("it", network, reload(file), images, labels)
+    assert found.images == 70
+    assert found.accuracy == found.accuracy_exported == 0.5
+    assert found.difference < 1e-5 < found.largest
+
+
+@pytest.mark.parametrize(("exporter", "reload"), EXPORTERS)
+def test_a_wrong_bn_statistic_is_caught(tmp_path, network, images, labels, exporter, reload):
+    broken = copy.deepcopy(network)
+    broken.body[1].running_var[0] *= 1.5
+    file = exporter(broken, images[:2].float() / 255, tmp_path / "model")
+    with pytest.raises(ExportError, match="it: the exported network is not the trained one: its outputs differ by"):
+        verify("it", network, reload(file), images, labels)
+
+
+@pytest.mark.parametrize(("exporter", "reload"), EXPORTERS)
+def test_a_damaged_file_is_refused(tmp_path, network, images, exporter, reload):
+    file = exporter(network, images[:2].float() / 255, tmp_path / "model")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ExportError):
+        reload(file)
+
+
+def test_missing_normalisation_is_caught(network, images, labels):
+    with pytest.raises(ExportError, match="not the trained one"):
+        verify("it", network, network.body, images, labels)
+
+
+def test_train_mode_is_caught(network, images, labels):
+    with pytest.raises(ExportError, match="not the trained one"):
+        verify("it", network, copy.deepcopy(network).train(), images, labels)
+
+
+def test_nan_is_caught_wherever_it_comes(network, images, labels):
+    def predict(batch):
+        return network(batch) * (float("nan") if len(batch) == 2 else 1)
+
+    with pytest.raises(ExportError, match="differ by up to nan"):
+        verify("it", network, predict, images, labels)
+
+
+def test_another_accuracy_is_caught_even_within_the_tolerance(network, images, labels):
+    def predict(batch):
+        return network(batch).flip(1)
+
+    with pytest.raises(ExportError, match=r"accuracy of 0\.\d+ on 70 validation images, the trained one 0\.5000"):
+        verify("it", network, predict, images, labels, tolerance=1e9)
+
+
+def test_a_fixed_batch_size_is_caught(network, images, labels):
+    def predict(batch):
+        if len(batch) != 2:
+            raise RuntimeError("expected a batch of 2")
+        return network(batch)
+
+    with pytest.raises(ExportError, match=r"fails on a batch of 1: expected a batch of 2"):
+        verify("it", network, predict, images, labels)
+
+
+def test_a_wrong_shape_is_caught(network, images, labels):
+    with pytest.raises(ExportError, match=r"gives \(1, 9\) for a batch of 1, the trained one \(1, 10\)"):
+        verify("it", network, lambda batch: network(batch)[:, :9], images, labels)
+
+
+def test_nothing_is_verified_without_images(network, images, labels):
+    with pytest.raises(ExportError, match="no validation image"):
+        verify("it", network, network, images[:0], labels[:0])
+
+
+def test_every_registered_exporter_has_its_reload():
+    for name in registry.names("exporter"):
+        assert callable(reload_of(registry.get("exporter", name), name))
+
+
+def test_an_exporter_without_reload_is_refused():
+    with pytest.raises(ExportError, match=r"no function reload\(path\)"):
+        reload_of(nn.Linear, "mine")
+
+
+def test_the_file_gets_its_suffix_once(tmp_path, network, images):
+    example = images[:2].float() / 255
+    assert torch_export.to_torch_export(network, example, tmp_path / "v1.2").name == "v1.2.pt2"
+    assert torch_export.to_torch_export(network, example, tmp_path / "a.pt2").name == "a.pt2"
+
+
+def test_onnx_without_its_extra_says_what_to_install(tmp_path, network, images, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ExportError, match=r'pip install "nasforge\[export\]"'):
+        onnx.to_onnx(network, images[:2].float(), tmp_path / "model")
+    with pytest.raises(ExportError, match=r'onnxruntime is not installed; pip install "nasforge\[export\]"'):
+        onnx.reload(tmp_path / "model.onnx")
+
+
+def test_onnx_says_nothing_on_the_terminal(tmp_path, network, images, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        onnx.to_onnx(network, images[:2].float() / 255, tmp_path / "model")
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("torch.onnx").level == logging.NOTSET
+
+
+class Unexportable(nn.Module):
+    def forward(self, images):
+        return images if images.sum() > 0 else -images
+
+
+@pytest.mark.parametrize("exporter", [onnx.to_onnx, torch_export.to_torch_export])
+def test_a_network_that_cannot_be_traced_is_one_clear_error(tmp_path, exporter, images):
+    with pytest.raises(ExportError, match=r"the network cannot be"):
+        exporter(Unexportable().eval(), images[:2].float(), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors_needs_a_described_network(tmp_path, images):
+    with pytest.raises(ExportError, match=r"needs a network from nasforge\.load, got Linear"):
+        safetensors.to_safetensors(nn.Linear(2, 2), images, tmp_path / "model")
