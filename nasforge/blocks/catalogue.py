@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from torch import nn
@@ -17,6 +17,7 @@ from nasforge.blocks.inverted import InvertedBlock
 from nasforge.blocks.plain import NetworkInNetworkBlock, PairBlock
 from nasforge.blocks.residual import BottleneckBlock, PreActivationBlock, ResidualBlock, ResNeXtBlock
 from nasforge.blocks.separable import SeparableBlock
+from nasforge.core.architecture import Value
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "bottleneck": BottleneckBlock,
@@ -37,7 +38,7 @@ KERNELS = (3, 5, 7)
 SEARCHED = {"reduction": range(1, 17), "expansion": range(1, 11)}
 """Settings that are decisions nested below an option, and the values that they may take."""
 
-ACTIVATIONS: dict[str, Activation] = {
+ACTIVATIONS: dict[Value, Activation] = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "hardswish": nn.Hardswish,
@@ -60,6 +61,11 @@ class BlockOption:
     searched: Mapping[str, range]
 
 
+@cache
+def _takes(block: Callable[..., nn.Module]) -> tuple[str, ...]:
+    return tuple(inspect.signature(block).parameters)
+
+
 def block_options(blocks: Mapping[str, Callable[..., nn.Module]] = BLOCKS) -> dict[str, BlockOption]:
     """Option name -> block. What a block's signature takes decides its options.
 
@@ -68,7 +74,7 @@ def block_options(blocks: Mapping[str, Callable[..., nn.Module]] = BLOCKS) -> di
     """
     options = {}
     for name, block in blocks.items():
-        takes = inspect.signature(block).parameters
+        takes = _takes(block)
         kernels: list[dict[str, Any]] = [{"kernel": kernel} for kernel in KERNELS] if "kernel" in takes else [{}]
         excites: list[dict[str, Any]] = [{}, {"squeeze_excite": True}] if "squeeze_excite" in takes else [{}]
         searched = {setting: values for setting, values in SEARCHED.items() if setting in takes}

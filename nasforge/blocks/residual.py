@@ -63,7 +63,8 @@ class PreActivationBlock(nn.Module):
         """N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
         ready = self.pre(x)
         bypass: torch.Tensor = x if self.projection is None else self.projection(ready)
-        return bypass + self.branch(ready)
+        out: torch.Tensor = bypass + self.branch(ready)
+        return out
 
 
 class BottleneckBlock(Residual):

@@ -62,8 +62,8 @@ def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: i
         raise
     except Exception as error:
         raise BuildError(
-            f"space '{space.name}': builder '{space.builder}' failed with in_channels={in_channels}, classes={classes}, "
-            f"arguments {dict(space.arguments)}: {type(error).__name__}: {error}"
+            f"space '{space.name}': builder '{space.builder}' failed with in_channels={in_channels}, "
+            f"classes={classes}, arguments {dict(space.arguments)}: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(network, nn.Module):
         raise BuildError(f"space '{space.name}': builder '{space.builder}' returned {network!r}, not a torch module")

@@ -22,8 +22,9 @@ def option_of(key: str, value: Value, options: Mapping[Value, Callable[[], Any]]
 
 def _known(value: Value, options: Iterable[Value]) -> str:
     known = list(options)
-    if len(known) > 2 and known == list(range(known[0], known[0] + len(known))):  # type: ignore[arg-type, call-overload]
-        return f"Known: {known[0]}..{known[-1]}"
+    numbers = [option for option in known if isinstance(option, int) and not isinstance(option, bool)]
+    if len(known) > 5 and numbers == known:
+        return f"Known: whole numbers in {min(numbers)}..{max(numbers)}"
     return did_you_mean(str(value), map(str, known))
 
 
