@@ -27,7 +27,7 @@ _PUBLIC = {
     "export": "nasforge.exporters.export",
     "load": "nasforge.exporters.network_folder",
 }
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
