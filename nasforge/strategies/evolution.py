@@ -42,7 +42,7 @@ class Evolution:
         seed: int,
         objectives: int = 1,
         population: int = 10,
-        sample: int = 3,
+        sample: int = 5,
         elitist: bool = False,
     ) -> None:
         if population < 2 or not 1 <= sample <= population:

@@ -1,0 +1,53 @@
+"""The median stopping rule: stop what is worse than half of the others were on average by then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from nasforge.core.errors import ConfigError
+from nasforge.core.goals import Rung
+from nasforge.pruners.asha import better
+
+
+class Median:
+    """Stops a trial whose best report so far is worse than the median of the others' average reports.
+
+    Golovin et al., "Google Vizier: A Service for Black-Box Optimization" (https://doi.org/10.1145/3097983.3098043).
+    With several objectives "worse than the median" means: more than half of the others are in earlier non-dominated
+    fronts.
+
+    Args:
+        ladder: nothing is stopped before its first rung or after its last.
+        warmup_trials: so many others must have reached the step before anything is stopped.
+    """
+
+    def __init__(self, ladder: tuple[Rung, ...], *, warmup_trials: int = 5) -> None:
+        if isinstance(warmup_trials, bool) or not isinstance(warmup_trials, int) or warmup_trials < 1:
+            raise ConfigError(f"pruner median: warmup_trials must be a whole number above 0, got {warmup_trials!r}")
+        self._first = ladder[0].epochs
+        self._last = ladder[-1].epochs
+        self._warmup_trials = warmup_trials
+
+    def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
+        """Whether more than half of the trials that reached `step` were better until then."""
+        if not self._first <= step < self._last or step not in history.get(number, {}):
+            return False
+        others = [trial for trial, steps in history.items() if trial != number and step in steps]
+        if len(others) < self._warmup_trials:
+            return False
+        standing = {trial: _columns(history[trial], step, _average) for trial in others}
+        standing[number] = _columns(history[number], step, max)
+        return better(standing, number) > len(others) / 2
+
+
+def _columns(
+    reports: Mapping[int, tuple[float, ...]], step: int, combine: Callable[[Iterable[float]], float]
+) -> tuple[float, ...]:
+    """Every objective's reports up to `step`, combined to one number."""
+    rows = [values for at, values in reports.items() if at <= step]
+    return tuple(combine(column) for column in zip(*rows, strict=True))
+
+
+def _average(column: Iterable[float]) -> float:
+    numbers = list(column)
+    return sum(numbers) / len(numbers)

@@ -1,0 +1,155 @@
+"""Local search: the hardest cheap baseline. Tries all neighbours of the best, moves when one is better."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from nasforge.core.architecture import Architecture, Value
+from nasforge.core.errors import ConfigError
+from nasforge.core.space import Choice, Domain, SearchSpace
+from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.strategies.choosers import drawing, following, generator, measured, nearby, open_keys, unseen
+from nasforge.strategies.ranking import Merit, beats, merit
+
+_ENUMERATED = 8
+"""A range of up to so many values is tried value by value, a larger one by sampled steps."""
+
+
+@dataclass
+class _Descent:
+    """One way up from a random start.
+
+    Attributes:
+        number: the trial of the incumbent, which is the best so far.
+        point: the incumbent.
+        merit: what the incumbent reached; None until its start is told.
+        running: its trials that are out.
+        moves: decision and value of every neighbour of the incumbent, in the order of trying; made on first use.
+        position: the moves before it lead to points that were seen.
+    """
+
+    number: int
+    point: Architecture
+    merit: Merit | None = None
+    running: int = 0
+    moves: list[tuple[str, Value]] | None = None
+    position: int = 0
+
+
+class LocalSearch:
+    """Goes from the incumbent to the first better neighbour; starts anew at random where there is none.
+
+    White et al., "Exploring the Loss Landscape in Neural Architecture Search" (https://arxiv.org/abs/2005.02960).
+    A neighbour differs in one decision (and, where that opens others, in those, drawn at random). All neighbours are
+    tried in random order, those of large or continuous ranges by sampled steps. Workers never wait: while results are
+    out, further asks take the next neighbours, or another start where there are none left; the best incumbent is
+    served first.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: one; for several use `nsga2` or `evolution`.
+        starts: random points before the first descent.
+        steps: sampled neighbours per large or continuous range.
+    """
+
+    def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1, starts: int = 1, steps: int = 4) -> None:
+        if objectives != 1:
+            raise ConfigError(f"local_search takes one objective, got {objectives}; use nsga2 or evolution for several")
+        if starts < 1 or steps < 1:
+            raise ConfigError(f"local_search: starts and steps must be at least 1, got {starts} and {steps}")
+        self._space = space
+        self._seed = seed
+        self._starts = starts
+        self._steps = steps
+        self._started = 0
+        self._descents: list[_Descent] = []
+        self._running: dict[int, tuple[Architecture, _Descent]] = {}
+        self._seen: set[str] = set()
+
+    def ask(self, number: int) -> Proposal | None:
+        """A neighbour of the best incumbent that has one left, else a random point."""
+        point = None
+        if self._started >= self._starts:
+            for descent in self._best_first():
+                point = self._neighbour(descent)
+                if point is not None:
+                    break
+        if point is None:
+            choose = drawing(generator(self._seed, number))
+            point = unseen(lambda _: self._space.decide(choose), self._seen)
+        self._adopt(number, point)
+        return Measure(point)
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed."""
+        self._adopt(number, measured(proposal))
+
+    def tell(self, number: int, result: Result) -> None:
+        """A better neighbour becomes the incumbent of its descent."""
+        point, descent = self._running.pop(number)
+        descent.running -= 1
+        worth = merit(result)
+        if worth is not None and (descent.merit is None or beats(worth, descent.merit)):
+            descent.number, descent.point, descent.merit = number, point, worth
+            descent.moves, descent.position = None, 0
+        elif descent.merit is None:
+            self._descents.remove(descent)  # its start failed
+
+    def _best_first(self) -> list[_Descent]:
+        """The descents whose start was told; of equals the older first."""
+        told = [(descent.merit, descent) for descent in self._descents if descent.merit is not None]
+        return [descent for _, descent in sorted(told, key=lambda pair: pair[0], reverse=True)]
+
+    def _adopt(self, number: int, point: Architecture) -> None:
+        """Books a proposal, new or recalled, on the descent it is a neighbour of, else as a new start.
+
+        This depends on the point alone, so that a replay comes to the same books as the search did.
+        """
+        origin = next((d for d in self._best_first() if _one_change(d.point, point)), None)
+        if origin is None:
+            if self._started >= self._starts:
+                # A new start is asked for only when nothing else is left: descents without running trials are over.
+                self._descents = [descent for descent in self._descents if descent.running]
+            origin = _Descent(number, point)
+            self._descents.append(origin)
+            self._started += 1
+        origin.running += 1
+        self._running[number] = (point, origin)
+        self._seen.add(point.point_id)
+
+    def _neighbour(self, descent: _Descent) -> Architecture | None:
+        """The next neighbour of a descent's incumbent that was not seen; None where there is none."""
+        if descent.moves is None:
+            rng = random.Random(f"{self._seed}/{descent.number}/moves")
+            descent.moves = [
+                (key, value)
+                for key in open_keys(self._space, descent.point)
+                for value in self._others(self._space.domains[key], descent.point.values[key], rng)
+            ]
+            rng.shuffle(descent.moves)
+        while descent.position < len(descent.moves):
+            key, value = descent.moves[descent.position]
+            rng = random.Random(f"{self._seed}/{descent.number}/{descent.position}")
+            point = self._space.decide(following({**descent.point.values, key: value}, rng))
+            if point.point_id not in self._seen:
+                return point
+            descent.position += 1
+        return None
+
+    def _others(self, domain: Domain, value: Value, rng: random.Random) -> list[Value]:
+        """The values to try in place of `value`."""
+        if isinstance(domain, Choice):
+            return [option for option in domain.options if option is not domain.check(value)]
+        if domain.size <= _ENUMERATED:
+            step = domain.step or 0
+            values = [domain.check(domain.low + index * step) for index in range(int(domain.size))]
+            return [other for other in values if other != value]
+        return [nearby(domain, value, rng) for _ in range(self._steps)]
+
+
+def _one_change(a: Architecture, b: Architecture) -> bool:
+    """Whether two points differ in one decision, apart from decisions that are active in one of them only."""
+    shared = [key for key in a.values if key in b.values]
+    return sum(a.values[key] != b.values[key] for key in shared) == 1

@@ -1,0 +1,95 @@
+"""NSGA-II for several objectives, one child at a time so that no worker waits for a generation to end."""
+
+from __future__ import annotations
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.strategies.choosers import crossover, drawing, generator, measured, mutated, mutation, open_keys, unseen
+from nasforge.strategies.ranking import Merit, merit, ranked
+
+_PATIENCE = 20
+
+
+class NSGA2:
+    """Parents win tournaments by front and crowding; children cross and mutate; the last in rank leaves.
+
+    Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II" (https://doi.org/10.1109/4235.996017);
+    steady state as in Durillo et al., "On the Effect of the Steady-State Selection Scheme in Multi-Objective Genetic
+    Algorithms" (https://doi.org/10.1007/978-3-642-01020-0_18). Failed and rejected trials do not enter the
+    population, so that it consists of points that keep the constraints; pruned ones rank below all finished ones.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: any number; with one it is an elitist genetic algorithm.
+        population: members at most.
+        starts: random points that start the search.
+        crossover: chance that a child has two parents.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        objectives: int = 1,
+        population: int = 30,
+        starts: int = 10,
+        crossover: float = 0.9,
+    ) -> None:
+        if not 2 <= starts <= population:
+            raise ConfigError(f"nsga2: needs 2 <= starts <= population, got starts {starts}, population {population}")
+        if not 0 <= crossover <= 1:
+            raise ConfigError(f"nsga2: crossover is a chance in 0..1, got {crossover}")
+        self._space = space
+        self._seed = seed
+        self._size = population
+        self._starts = starts
+        self._crossover = crossover
+        self._population: list[tuple[Architecture, Merit]] = []  # best first
+        self._running: dict[int, Architecture] = {}
+        self._seen: set[str] = set()
+
+    def ask(self, number: int) -> Proposal | None:
+        """A random point until enough are known, then a child."""
+        rng = generator(self._seed, number)
+
+        def parent() -> Architecture:
+            return self._population[min(rng.randrange(len(self._population)) for _ in range(2))][0]
+
+        def child(attempt: int) -> Architecture:
+            point = parent()
+            if rng.random() < self._crossover:
+                point = self._space.decide(crossover(point, parent(), rng))
+            keys = open_keys(self._space, point)
+            changed = [key for key in keys if rng.random() * len(keys) < 1]
+            if changed:
+                point = self._space.decide(mutation(point, changed, rng))
+            # Alike parents have children that were seen: change them more and more.
+            return mutated(self._space, point, rng, changes=1 + attempt // _PATIENCE) if attempt else point
+
+        starting = not self._population or len(self._population) + len(self._running) < self._starts
+        choose = drawing(rng)
+        point = unseen((lambda _: self._space.decide(choose)) if starting else child, self._seen)
+        self._adopt(number, point)
+        return Measure(point)
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed."""
+        self._adopt(number, measured(proposal))
+
+    def tell(self, number: int, result: Result) -> None:
+        """The trial joins the population; of too many the last in rank leaves."""
+        point = self._running.pop(number)
+        worth = merit(result)
+        if worth is None:
+            return
+        members = [*self._population, (point, worth)]
+        order = ranked([member[1] for member in members])
+        self._population = [members[index] for index in order[: self._size]]
+
+    def _adopt(self, number: int, point: Architecture) -> None:
+        self._running[number] = point
+        self._seen.add(point.point_id)
