@@ -57,7 +57,9 @@ class Source:
     read: Callable[[Allocate], Decoded]
 
 
-def number_classes(labels: Sequence[np.ndarray], names: Sequence[str] | None, where: str) -> tuple[list[np.ndarray], tuple[str, ...]]:
+def number_classes(
+    labels: Sequence[np.ndarray], names: Sequence[str] | None, where: str
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Labels of any kind -> class numbers 0..K-1 in sorted order, and the classes' names.
 
     Args:
@@ -70,7 +72,9 @@ def number_classes(labels: Sequence[np.ndarray], names: Sequence[str] | None, wh
     for other in labels[1:]:
         strange = np.setdiff1d(other, known)
         if len(strange):
-            raise DataError(f"{where}: label {strange[0]!s} is not among the training labels; every class needs training images")
+            raise DataError(
+                f"{where}: label {strange[0]!s} is not among the training labels; every class needs training images"
+            )
         numbered.append(np.searchsorted(known, other).astype(np.int64))
     if names is None:
         return numbered, tuple(str(label) for label in known)
@@ -78,7 +82,9 @@ def number_classes(labels: Sequence[np.ndarray], names: Sequence[str] | None, wh
     whole = np.issubdtype(known.dtype, np.integer)
     if len(names) != len(known) and not (whole and 0 <= known.min() and known.max() < len(names)):
         raise DataError(f"{where}: {len(names)} class_names for {len(known)} different labels; give one name per class")
-    chosen = [names[int(label)] for label in known] if whole and 0 <= known.min() and known.max() < len(names) else names
+    chosen = (
+        [names[int(label)] for label in known] if whole and 0 <= known.min() and known.max() < len(names) else names
+    )
     return numbered, tuple(str(name) for name in chosen)
 
 

@@ -66,7 +66,9 @@ def load_data(config: DataConfig) -> ImageData:
     found, content_hash = cache.decoded(sources.find(config))
     classes = len(found.class_names)
     if classes < 2:
-        raise DataError(f"data {config.source}: only one class, '{found.class_names[0]}'; there is nothing to tell apart")
+        raise DataError(
+            f"data {config.source}: only one class, '{found.class_names[0]}'; there is nothing to tell apart"
+        )
     bounds = np.cumsum([0, *found.sizes.values()])
     index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(found.sizes)}
     division = _Division(config, found.labels, found.class_names)
@@ -75,7 +77,9 @@ def load_data(config: DataConfig) -> ImageData:
     if config.images is not None:
         available = len(index["train"]) + len(index.get("validation", ()))
         if config.images > available:
-            raise DataError(f"data {config.source}: {config.images} images asked for, {available} are there to train and validate")
+            raise DataError(
+                f"data {config.source}: {config.images} images asked for, {available} are there to train and validate"
+            )
         for part in ("train", "validation"):
             if part in index and config.images < available:
                 _, index[part] = division.cut(index[part], config.images / available, "thinned-out " + part)
@@ -129,7 +133,9 @@ class _Division:
             absent = np.setdiff1d(np.arange(classes), self.labels[piece])
             if len(absent):
                 name = self.class_names[absent[0]]
-                raise DataError(f"{where}: class '{name}' has too few images ({counts[absent[0]]}) for a {what} share of {share:g}")
+                raise DataError(
+                    f"{where}: class '{name}' has too few images ({counts[absent[0]]}) for a {what} share of {share:g}"
+                )
         return rest, part
 
 

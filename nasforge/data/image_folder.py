@@ -51,7 +51,9 @@ def _list(folder: Path) -> Listing:
                 if file.suffix.lower() in SUFFIXES and file.is_file()
             ]
             if not listing[part]:
-                raise DataError(f"{root}: no images; expected one folder per class with {', '.join(sorted(SUFFIXES))} files")
+                raise DataError(
+                    f"{root}: no images; expected one folder per class with {', '.join(sorted(SUFFIXES))} files"
+                )
     known = {name for _, name in listing["train"]}
     for part, files in listing.items():
         strange = sorted({name for _, name in files} - known)

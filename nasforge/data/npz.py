@@ -58,7 +58,9 @@ def _images(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim != 4 or array.shape[-1] > 4 or 0 in array.shape:
         raise DataError(f"{path}: {name} has shape {array.shape}, allowed: {_LAYOUT}")
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
-        raise DataError(f"{path}: {name} has type {array.dtype}, allowed: whole numbers 0..255, or reals 0..1 or 0..255")
+        raise DataError(
+            f"{path}: {name} has type {array.dtype}, allowed: whole numbers 0..255, or reals 0..1 or 0..255"
+        )
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise DataError(f"{path}: {name} contains NaN or infinite pixels; replace them before saving")
     low, high = array.min(), array.max()

@@ -28,7 +28,9 @@ def find(config: DataConfig) -> Source:
         return image_folder.find(config, path)
     if path.is_file():
         if path.suffix != ".npz":
-            raise DataError(f"data file {path}: only .npz files are read (x_train, y_train, x_test, y_test), got '{path.suffix}'")
+            raise DataError(
+                f"data file {path}: only .npz files are read (x_train, y_train, x_test, y_test), got '{path.suffix}'"
+            )
         return npz.find(config, path)
     if "/" in config.source or path.suffix:
         raise DataError(f"data: there is no file or folder {path}")

@@ -1,0 +1,184 @@
+"""The evaluator that trains: builds the network of a proposal, trains it on its rung, says how good it is."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from nasforge.config import DataConfig
+from nasforge.core.architecture import Value
+from nasforge.core.errors import BuildError, ConfigError, SearchError
+from nasforge.core.goals import Rung
+from nasforge.core.protocols import Report
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.data import ImageData, load_data
+from nasforge.models.network import build
+from nasforge.training.artifacts import load_weights, save_weights
+from nasforge.training.device import device_of, free_memory_mb
+from nasforge.training.loop import TrainingFailed, train
+from nasforge.training.recipe import Recipe, recipe_of
+
+_SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
+
+
+class Training:
+    """Trains every architecture from an initialisation (or from the proposal's weights) and validates it.
+
+    Light to pickle: data are loaded on the first call and kept in the process for the next.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = (
+        *("val/accuracy", "val/loss", "val/f1_macro", "train/loss"),
+        *("time/train_s", "time/worker_s", "work/multiply_adds"),
+    )
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: DataConfig | None,
+        ladder: Sequence[Rung],
+        recipe: Mapping[str, Value] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        time_limit_s: float | None = None,
+    ) -> None:
+        """Check the settings; load nothing.
+
+        Args:
+            space: the space of the architectures.
+            data: the data set.
+            ladder: rungs that proposals name by their index.
+            recipe: fixed settings, over the space's defaults.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`...
+            threads: of torch, in this process; None leaves them as they are.
+            time_limit_s: seconds that one trial may take, all attempts together.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        if data is None:
+            raise ConfigError("evaluator 'training' needs data: a name such as digits, a .npz file or an image folder")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise ConfigError(f"evaluator 'training': threads must be a whole number of at least 1, got {threads!r}")
+        if time_limit_s is not None and not time_limit_s > 0:
+            raise ConfigError(f"evaluator 'training': time_limit_s must be above 0, got {time_limit_s!r}")
+        self.space = space
+        self.data = data
+        self.ladder = tuple(ladder)
+        self.recipe = dict(recipe or {})
+        self.device = device
+        self.threads = threads
+        self.time_limit_s = time_limit_s
+        recipe_of(space, space.default_point(), self.recipe)
+
+    @property
+    def data_hash(self) -> str:
+        """Fingerprint of the data and their division; loads them."""
+        return load_data(self.data).fingerprint
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        """Train and report after every epoch; failures come back as results with their cause."""
+        began = time.monotonic()
+        if not isinstance(proposal, Measure):
+            raise SearchError("evaluator 'training' cannot train a supernet; use evaluator 'shared_weights'")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        device = device_of(self.device)
+        try:
+            return self._measure(proposal, report, device, began)
+        except TrainingFailed as error:
+            return Result("failed", charged=error.charged, error=error.failure)
+        except BuildError as error:
+            return Result.failed("invalid_shape", str(error), "constrain the space or mend its builder")
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0] or "no memory left"
+            return Result.failed("out_of_memory", f"{device}: {reason}", _SMALLER)
+        finally:
+            if device.type == "cuda":
+                gc.collect()
+                torch.cuda.empty_cache()
+
+    def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
+        needed_mb, free_mb = report.costs.get("cost/memory_mb"), free_memory_mb(device)
+        if needed_mb is not None and free_mb is not None and needed_mb > free_mb:
+            message = f"training needs about {needed_mb:.0f} MB, {device} has {free_mb:.0f} MB free"
+            return Result.failed("out_of_memory", message, _SMALLER)
+        recipe = recipe_of(self.space, proposal.architecture, self.recipe)
+        data = load_data(self.data)
+        network = self._network(proposal, report, data)
+        check_output(network, data, recipe)
+        trained = train(
+            network,
+            data.train,
+            recipe,
+            epochs=self.ladder[proposal.rung].epochs,
+            seed=report.seed,
+            device=device,
+            validation=data.validation,
+            checkpoint=report.checkpoint,
+            on_epoch=report,
+            flops=report.costs.get("cost/flops", 0.0),
+            time_limit_s=self.time_limit_s,
+            since=began,
+        )
+        lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
+        return Result(
+            "pruned" if trained.stopped else "finished",
+            metrics={**report.costs, **trained.metrics, **lost},
+            steps_done=trained.steps_done,
+            charged=trained.charged,
+            artifacts={} if trained.stopped else {"weights": save_weights(network.state_dict(), report)},
+        )
+
+    def _network(self, proposal: Measure, report: Report, data: ImageData) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(report.seed)
+            classes = len(data.class_names)
+            network = build(self.space, proposal.architecture, in_channels=data.shape[0], classes=classes)
+        if proposal.weights is not None:
+            state = load_weights(report.experiment, proposal.weights)
+            try:
+                network.load_state_dict(state)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+                raise SearchError(
+                    f"weights {proposal.weights.path} do not fit this architecture ({reason}); "
+                    "weights of a supernet are for evaluator 'shared_weights'"
+                ) from error
+        return network
+
+
+def check_output(network: nn.Module, data: ImageData, recipe: Recipe) -> None:
+    """Run two images through `network`, in eval mode so that nothing changes.
+
+    Raises:
+        TrainingFailed: `invalid_shape`, when they do not fit or the output is not N x classes.
+    """
+    images = torch.zeros(2, *data.shape)
+    try:
+        with torch.no_grad():
+            output = network.eval()(images)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if _is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        message = f"images of {' x '.join(map(str, data.shape))} do not go through the network: {reason}"
+        raise TrainingFailed("invalid_shape", message, "use fewer strides, larger images or another builder") from error
+    wanted = (2, len(data.class_names))
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != wanted:
+        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        message = f"the network gives {got} for 2 images, wanted {wanted}: one number per class"
+        raise TrainingFailed("invalid_shape", message, "let the builder end with its argument `classes`")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    texts = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error).lower() for text in texts)

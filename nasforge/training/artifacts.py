@@ -1,0 +1,54 @@
+"""Weights that outlive a trial: written whole or not at all, named by their hash, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nasforge.core.errors import DataError
+from nasforge.core.protocols import Report
+from nasforge.core.trial import Artifact
+
+
+def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weights") -> Artifact:
+    """Write `<name>.safetensors` into the attempt's folder; its path is relative to the experiment's."""
+    file = report.folder / f"{name}.safetensors"
+    temporary = file.with_suffix(".tmp")
+    save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}, temporary)
+    sha256, size = _sha256(temporary), temporary.stat().st_size
+    temporary.rename(file)
+    return Artifact(file.relative_to(report.experiment).as_posix(), sha256, size)
+
+
+def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
+    """The tensors of an artifact of that experiment, on the CPU.
+
+    Raises:
+        DataError: the file is missing, changed, or lies outside the experiment's folder.
+    """
+    file = (experiment / artifact.path).resolve()
+    if not file.is_relative_to(experiment.resolve()):
+        raise DataError(f"artifact {artifact.path} lies outside the experiment's folder {experiment}")
+    if not file.is_file():
+        raise DataError(f"weights {file} are missing; all workers must see the experiment's folder under the same path")
+    found = _sha256(file)
+    if found != artifact.sha256:
+        raise DataError(
+            f"weights {file} have changed: sha256 is {found[:12]}..., the journal says {artifact.sha256[:12]}...; "
+            "restore the file, or run the trial that wrote it again"
+        )
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except SafetensorError as error:
+        raise DataError(f"weights {file} are not a safetensors file: {error}") from error
+    return tensors
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,86 @@
+"""What a device does well: where to compute, in which precision and memory format, and how much memory is free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nasforge.core.errors import ConfigError
+from nasforge.training.recipe import Recipe
+
+
+def device_of(name: str) -> torch.device:
+    """`auto`: the first GPU where there is one, else the CPU; or any of torch's device names.
+
+    Raises:
+        ConfigError: the device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device '{name}' cannot be used here ({reason}); use auto or cpu") from error
+    return device
+
+
+def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether to compute under bfloat16 autocast.
+
+    `auto` says yes where the hardware multiplies bfloat16 numbers: CUDA from compute capability 8.0, CPUs with AVX512-BF16
+    or AMX. Elsewhere it is emulated: on a Xeon without them a ResNet-8 step took 1.4 to 2 times as long as in fp32, with
+    them it was 2.2 times as fast.
+    """
+    if recipe.precision != "auto":
+        return recipe.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return False
+
+
+def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
+    """channels_last where convolutions profit.
+
+    `auto` says yes on x86 CPUs (1.5 times as fast in fp32 for a ResNet-8) and wherever bf16 is used, where cuDNN and oneDNN
+    want it.
+    """
+    wanted = recipe.channels_last
+    if wanted == "auto":
+        wanted = device.type == "cpu" or uses_bf16(recipe, device)
+    return torch.channels_last if wanted else torch.contiguous_format
+
+
+def free_memory_mb(device: torch.device) -> float | None:
+    """Memory that a new training could take, in MB; None where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (free + kept) / 2**20
+    if device.type != "cpu":
+        return None
+    free_mb = [f for f in (_meminfo_mb(Path("/proc/meminfo")), _cgroup_mb(Path("/sys/fs/cgroup"))) if f is not None]
+    return min(free_mb, default=None)
+
+
+def _meminfo_mb(path: Path) -> float | None:
+    if not path.exists():
+        return None
+    for line in path.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def _cgroup_mb(folder: Path) -> float | None:
+    """What a container may still take (cgroup v2); page cache can be given back and counts as free."""
+    limit, used, parts = folder / "memory.max", folder / "memory.current", folder / "memory.stat"
+    if not (limit.exists() and used.exists() and parts.exists()) or limit.read_text().strip() == "max":
+        return None
+    cached = sum(int(line.split()[1]) for line in parts.read_text().splitlines() if line.startswith("inactive_file "))
+    return (int(limit.read_text()) - int(used.read_text()) + cached) / 2**20

@@ -1,0 +1,292 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nasforge.blocks.conv import zero_init_last_norms
+from nasforge.core.architecture import digest
+from nasforge.core.errors import ConfigError, NasforgeError
+from nasforge.core.trial import Cause, Charge, Failure
+from nasforge.data.augment import crop, cutout, flip, normalise
+from nasforge.data.part import Part
+from nasforge.training import checkpoint as checkpoints
+from nasforge.training.device import memory_format, uses_bf16
+from nasforge.training.optimisation import average_of, optimizer_of, schedule_of
+from nasforge.training.recipe import Recipe
+from nasforge.training.scoring import score
+
+CHECKPOINT_S = 60.0
+CUDA_CHECK_STEPS = 16
+"""On a GPU the loss is looked at so often: every look waits for the device."""
+
+OnEpoch = Callable[[int, Mapping[str, float]], bool]
+
+
+class TrainingFailed(NasforgeError):
+    """A training that cannot go on: why, and what it had cost."""
+
+    def __init__(self, cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> None:
+        self.failure = Failure(cause, message, advice)
+        self.charged = charged
+        super().__init__(f"{message}; {advice}" if advice else message)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to. The network itself holds the weights, averaged ones where the recipe says so.
+
+    Attributes:
+        metrics: of the last epoch, as reported.
+        steps_done: epochs trained.
+        charged: cost of all attempts, as far as their checkpoints tell.
+        stopped: `on_epoch` ended it early.
+        checkpoint_lost: there was a checkpoint that could not be used.
+    """
+
+    metrics: Mapping[str, float]
+    steps_done: int
+    charged: Charge
+    stopped: bool
+    checkpoint_lost: bool
+
+
+@dataclass
+class _Progress:
+    """Where a training stands; the plain numbers of its checkpoint."""
+
+    epoch: int = 0
+    position: int = 0
+    """Steps done in this epoch."""
+    loss_sum: float = 0.0
+    images_seen: int = 0
+    train_s: float = 0.0
+    worker_s: float = 0.0
+    multiply_adds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def charged(self) -> Charge:
+        return Charge(self.worker_s, self.multiply_adds)
+
+
+def train(
+    network: nn.Module,
+    part: Part,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    validation: Part | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+    flops: float = 0.0,
+    time_limit_s: float | None = None,
+    since: float | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
+) -> Trained:
+    """Train `network` in place.
+
+    On a CPU the outcome depends on the arguments alone (and on torch's number of threads): a training that was
+    interrupted anywhere and called again with the same `checkpoint` ends with the same bits as one that was not.
+
+    Args:
+        network: freshly initialised; takes normalised images N x C x H x W, gives logits N x classes.
+        part: to train on.
+        recipe: how.
+        epochs: passes over `part`; the schedule spans them.
+        seed: of order, augmentation and dropout.
+        device: where.
+        validation: scored after every epoch, on the averaged weights where the recipe has them.
+        checkpoint: file to continue from and to write at every epoch's end and every `checkpoint_s` seconds.
+        on_epoch: told (epochs done, metrics); False ends the training. After an interruption the last epoch is told again.
+        flops: multiply-adds of one image forward; a training step is charged three times that (forward, backward).
+        time_limit_s: seconds that all attempts together may take.
+        since: `time.monotonic()` of when this attempt's work began, where that was before the call.
+        checkpoint_s: see `checkpoint`.
+
+    Raises:
+        TrainingFailed: diverged, timeout, out_of_memory or invalid_shape.
+        ConfigError: the recipe does not fit the network or the images.
+    """
+    device = torch.device(device)
+    began = time.monotonic() if since is None else since
+    bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
+    _check_images(recipe, part)
+    _apply_to_network(recipe, network)
+    steps_per_epoch = max(1, len(part) // recipe.batch_size)  # the incomplete last batch is left out
+
+    # --- everything that a checkpoint holds -----------------------------------------------------------------------
+    network.to(device=device, memory_format=layout)
+    optimizer = optimizer_of(network, recipe)
+    schedule = schedule_of(optimizer, recipe, epochs, steps_per_epoch)
+    average = average_of(network, recipe)
+    ordering = torch.Generator().manual_seed(_derive(seed, "order"))
+    augmenting = torch.Generator(device).manual_seed(_derive(seed, "augment"))
+    progress = _Progress()
+    identity = digest([asdict(recipe), epochs, seed, len(part), sorted(network.state_dict())])
+    saved, lost = checkpoints.load(checkpoint, identity) if checkpoint else (None, False)
+    earlier_s = 0.0
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(_derive(seed, "dropout"))
+        if saved:
+            network.load_state_dict(saved["network"])
+            optimizer.load_state_dict(saved["optimizer"])
+            schedule.load_state_dict(saved["schedule"])
+            if average:
+                average.module.load_state_dict(saved["average"])
+            ordering.set_state(saved["ordering"])
+            augmenting.set_state(saved["augmenting"])
+            torch.set_rng_state(saved["dropout"])
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(saved["dropout_cuda"], device)
+            progress = _Progress(**saved["progress"])
+            earlier_s = progress.worker_s
+
+        def save(order_state: Tensor) -> None:
+            if checkpoint is None:
+                return
+            state: dict[str, Any] = {
+                "identity": identity,
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": {k: v for k, v in schedule.state_dict().items() if isinstance(v, (int, float, bool, list))},
+                "average": average.module.state_dict() if average else None,
+                "ordering": order_state,
+                "augmenting": augmenting.get_state(),
+                "dropout": torch.get_rng_state(),
+                "progress": asdict(progress),
+            }
+            if device.type == "cuda":
+                state["dropout_cuda"] = torch.cuda.get_rng_state(device)
+            checkpoints.save(checkpoint, state)
+
+        def fail(cause: Cause, message: str, advice: str) -> TrainingFailed:
+            progress.worker_s = earlier_s + time.monotonic() - began
+            return TrainingFailed(cause, message, advice, progress.charged)
+
+        def done(stopped: bool) -> Trained:
+            if average:
+                network.load_state_dict(average.module.state_dict())
+            return Trained(progress.metrics, progress.epoch, progress.charged, stopped, lost)
+
+        if saved and progress.position == 0 and progress.epoch and on_epoch:
+            if not on_epoch(progress.epoch, progress.metrics):
+                return done(stopped=True)
+
+        # --- epochs ---------------------------------------------------------------------------------------------------
+        last_saved = time.monotonic()
+        network.train()
+        while progress.epoch < epochs:
+            order_state = ordering.get_state()
+            order = torch.randperm(len(part), generator=ordering)[: steps_per_epoch * recipe.batch_size]
+            remaining = order[progress.position * recipe.batch_size :]
+            loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
+            resumed_s, epoch_began = progress.train_s, time.monotonic()
+
+            for images, labels in part.batches(remaining, recipe.batch_size, device):
+                schedule.step_update(progress.epoch * steps_per_epoch + progress.position)
+                if recipe.crop_pixels:
+                    images = crop(images, recipe.crop_pixels, augmenting)
+                if recipe.flip:
+                    images = flip(images, augmenting)
+                inputs = normalise(images, part.mean, part.std)
+                if recipe.cutout_pixels:
+                    inputs = cutout(inputs, recipe.cutout_pixels, augmenting)
+
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    logits = network(inputs.contiguous(memory_format=layout))
+                loss = cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                if recipe.clip_norm:
+                    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+                optimizer.step()
+                progress.position += 1
+                if average:
+                    average.update(network, step=progress.epoch * steps_per_epoch + progress.position)
+
+                loss_sum += loss.detach() * len(labels)
+                progress.images_seen += len(labels)
+                progress.multiply_adds += 3 * flops * len(labels)
+                if device.type != "cuda" or progress.position % CUDA_CHECK_STEPS == 0:
+                    progress.loss_sum = loss_sum.item()
+                    if not math.isfinite(progress.loss_sum):
+                        raise fail("diverged", *_diverged("training", progress, recipe))
+                now = time.monotonic()
+                progress.train_s = resumed_s + now - epoch_began
+                progress.worker_s = earlier_s + now - began
+                if time_limit_s is not None and progress.worker_s > time_limit_s:
+                    message = f"{progress.worker_s:.1f} s are over the limit of {time_limit_s:g} s in epoch {progress.epoch + 1}"
+                    raise fail("timeout", message, "raise the time limit, train fewer epochs or constrain flops")
+                if now - last_saved >= checkpoint_s and progress.position < steps_per_epoch:
+                    progress.loss_sum = loss_sum.item()
+                    save(order_state)
+                    last_saved = time.monotonic()
+
+            # --- the epoch's end: validate, save, report -------------------------------------------------------------
+            progress.loss_sum = loss_sum.item()
+            train_loss = progress.loss_sum / progress.images_seen
+            metrics = {"train/loss": train_loss}
+            if validation is not None:
+                judged = average.module if average else network
+                found = score(judged, validation, device=device, bf16=bf16, memory_format=layout)
+                metrics |= {f"val/{key}": value for key, value in found.items()}
+            if not all(math.isfinite(value) for value in metrics.values()):
+                raise fail("diverged", *_diverged("validation", progress, recipe))
+            progress.worker_s = earlier_s + time.monotonic() - began
+            metrics["time/train_s"] = progress.train_s
+            metrics["time/worker_s"] = progress.worker_s
+            metrics["work/multiply_adds"] = progress.multiply_adds
+            progress.epoch += 1
+            progress.position, progress.loss_sum, progress.images_seen = 0, 0.0, 0
+            progress.metrics = metrics
+            save(ordering.get_state())
+            last_saved = time.monotonic()
+            if on_epoch and not on_epoch(progress.epoch, metrics):
+                return done(stopped=True)
+        return done(stopped=False)
+
+
+def _diverged(where: str, progress: _Progress, recipe: Recipe) -> tuple[str, str]:
+    message = (
+        f"the {where} loss became infinite or not a number in epoch {progress.epoch + 1}, step {progress.position}"
+    )
+    advice = f"lower the learning rate (it is {recipe.learning_rate:g})"
+    return message, advice if recipe.clip_norm else advice + ", or set clip_norm"
+
+
+def _derive(seed: int, purpose: str) -> int:
+    """A seed for one of several independent generators."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8]) % 2**63
+
+
+def _check_images(recipe: Recipe, part: Part) -> None:
+    edge = min(part.shape[1:])
+    for name in ("crop_pixels", "cutout_pixels"):
+        if getattr(recipe, name) > edge:
+            raise ConfigError(
+                f"train.{name} is {getattr(recipe, name)}, but the images have only {edge} pixels; lower it"
+            )
+
+
+def _apply_to_network(recipe: Recipe, network: nn.Module) -> None:
+    if recipe.dropout:
+        layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+        if not layers:
+            raise ConfigError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
+        for layer in layers:
+            layer.p = recipe.dropout
+    if recipe.zero_init and not zero_init_last_norms(network):
+        raise ConfigError("train.zero_init is set, but the network has no residual branch that ends in a normalisation")
