@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nasforge import registry
@@ -97,7 +98,11 @@ def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor,
             f"the data at '{settings['source']}' are not those of the training any more: images {tuple(data.shape)} in "
             f"{len(data.class_names)} classes, the network has {network.shape} in {len(network.class_names)}"
         )
-    return data.validation.images[:largest], data.validation.labels[:largest]
+    part = data.validation
+    chosen = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[
+        :largest
+    ]  # parts may be sorted by class
+    return part.take(chosen), part.labels[chosen]
 
 
 def _exporters(to: Sequence[str]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def save_network(folder: Path | str, network: nn.Module, description: Descriptio
     Raises:
         ExportError: the folder cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     with replaced_folder(folder) as temporary:
         write_network(temporary, network, description)
     return folder
@@ -189,7 +189,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Network:
         >>> network = nasforge.load("runs/tiny/best")
         >>> network.class_names[network(images).argmax(1)[0]]
     """
-    folder = _present(Path(folder))
+    folder = _present(Path(folder).absolute())
     content = _read_description(folder)
     try:
         description = Description.from_json(content)

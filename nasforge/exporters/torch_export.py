@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nasforge.core.errors import ExportError
+from nasforge.exporters.network_folder import one_error
 from nasforge.exporters.verify import Predict
 
 SUFFIX = ".pt2"
@@ -35,10 +37,10 @@ def to_torch_export(model: nn.Module, example: Tensor, path: Path) -> Path:
         raise ExportError(
             f"torch_export: the network cannot be traced: {' '.join(str(error).split())[:400]}"
         ) from error
-    try:
-        torch.export.save(program, path)
-    except RuntimeError as error:  # torch's archive writer hides the OSError
-        raise ExportError(f"cannot write {path}: {' '.join(str(error).split())[:200]}; is the disk full?") from error
+    archive = io.BytesIO()  # on a full disk torch's own file writer aborts the process
+    torch.export.save(program, archive)
+    with one_error(path):
+        path.write_bytes(archive.getvalue())
     return path
 
 

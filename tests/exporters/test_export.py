@@ -1,0 +1,191 @@
+import json
+import os
+import re
+import stat
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_network_folder import full_disk, toy_space
+from torch import nn
+
+from nasforge.config import DataConfig
+from nasforge.core.errors import DataError, ExportError
+from nasforge.data import load_data
+from nasforge.exporters import torch_export
+from nasforge.exporters.export import best_of, export, validation_images
+from nasforge.exporters.network_folder import Description, Network, load, save_network
+from nasforge.models.network import build
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """An experiment's folder with `best/`: a small network really trained on the embedded digits."""
+    config = DataConfig("digits")
+    data = load_data(config)
+    space = toy_space()
+    torch.manual_seed(0)
+    architecture = space.point({"model.width": 8, "model.activation": "silu"})
+    body = build(space, architecture, in_channels=1, classes=10)
+    description = Description(
+        space,
+        architecture,
+        data.shape,
+        data.class_names,
+        data.mean,
+        data.std,
+        metrics={"val/accuracy": 0.9, "cost/params": 440, "cost/flops": 4928},
+        trained={"data": asdict(config), "epochs": 4, "seed": 0, "recipe": {"learning_rate": 0.01}},
+    )
+    network = Network(description, body)
+    optimizer = torch.optim.Adam(body.parameters(), lr=0.02)
+    images, labels = data.train.images.float() / 255, data.train.labels
+    for _ in range(4):
+        for batch in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(images[batch]), labels[batch]).backward()
+            optimizer.step()
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    save_network(folder / "best", network.eval(), description)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shipped(experiment):
+    out = experiment / "shipped" / "deep"
+    return export(experiment, ["onnx", "torch_export", "safetensors"], out), out
+
+
+def test_all_formats_are_written_and_verified(experiment, shipped):
+    result, out = shipped
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("README.md", "model.onnx", "model.pt2", "network.json", "weights.safetensors")
+    ]
+    assert result["files"] == {
+        "onnx": str(out / "model.onnx"),
+        "torch_export": str(out / "model.pt2"),
+        "safetensors": str(out / "weights.safetensors"),
+    }
+    network = load(experiment / "best")
+    data = load_data(DataConfig("digits"))
+    right = (network(data.validation.images.float() / 255).argmax(1) == data.validation.labels).float().mean()
+    assert result["accuracy"] == pytest.approx(float(right))
+    assert result["accuracy"] > 0.6
+    assert result["images"] == len(data.validation)
+    assert all(v["accuracy_exported"] == result["accuracy"] for v in result["verified"].values())
+    json.dumps(result)
+
+
+def test_the_shipped_folder_loads_as_a_network(experiment, shipped):
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(load(shipped[1])(images), load(experiment / "best")(images))
+
+
+def test_the_code_on_the_model_card_runs(shipped, monkeypatch, capsys):
+    result, out = shipped
+    card = Path(result["card"]).read_text()
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.chdir(out)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_model_card_tells_what_matters(shipped):
+    card = Path(shipped[0]["card"]).read_text()
+    for text in ("digits", "4,928 multiply-adds", "`model.activation` | silu", "learning_rate", "1 x 8 x 8", "`torch`"):
+        assert text in card, text
+    assert f"compared on {shipped[0]['images']} validation images" in card
+    assert "the test part was not opened" in card
+
+
+def test_unknown_formats_are_refused_with_a_hint(experiment, tmp_path):
+    with pytest.raises(ExportError, match=r"unknown export format 'onx'; did you mean 'onnx'\?"):
+        export(experiment, ["onx"], tmp_path / "out")
+    with pytest.raises(ExportError, match="no format"):
+        export(experiment, [], tmp_path / "out")
+    with pytest.raises(ExportError, match="no_such_module"):
+        export(experiment, ["no_such_module:to_it"], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_export_is_refused_and_the_old_file_stays(experiment, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    export(experiment, ["torch_export"], out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    whole = torch_export.to_torch_export
+
+    def with_a_wrong_bn_statistic(model, example, path):
+        broken = load(experiment / "best")
+        broken.body[1].running_mean += 0.5
+        return whole(broken, example, path)
+
+    with_a_wrong_bn_statistic.__module__ = torch_export.__name__
+    monkeypatch.setattr(torch_export, "to_torch_export", with_a_wrong_bn_statistic)
+    with pytest.raises(ExportError, match=r"torch_export: the exported network is not the trained one"):
+        export(experiment, ["safetensors", "torch_export"], out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_existing_files_are_replaced(experiment, tmp_path):
+    (tmp_path / "weights.safetensors").write_text("old")
+    (tmp_path / "mine.txt").write_text("mine")
+    export(experiment, ["safetensors"], tmp_path)
+    load(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_an_exporter_of_the_users_own_is_taken_by_module_and_name(experiment, tmp_path):
+    result = export(experiment, ["nasforge.exporters.safetensors:to_safetensors"], tmp_path)
+    assert Path(result["files"]["nasforge.exporters.safetensors:to_safetensors"]).is_file()
+
+
+def test_an_out_that_is_a_file_is_one_clear_error(experiment, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ExportError, match=rf"cannot write {re.escape(str(tmp_path / 'out'))}: .*; free some space"):
+        export(experiment, ["safetensors"], tmp_path / "out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_out_without_permission_is_one_clear_error(experiment, tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(ExportError, match="Permission denied"):
+        export(experiment, ["safetensors"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch_export", "safetensors"])
+def test_a_full_disk_is_one_clear_error(experiment, tmp_path, name):
+    with full_disk(), pytest.raises(ExportError, match=r"cannot write .*; free some space"):
+        export(experiment, [name], tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_experiment_without_best_says_so(tmp_path):
+    with pytest.raises(ExportError, match=r"best: no such folder"):
+        export(tmp_path, ["safetensors"], tmp_path / "out")
+
+
+def test_best_is_found_in_an_experiment_and_a_network_is_taken_as_it_is(experiment):
+    assert best_of(experiment) == experiment / "best"
+    assert best_of(experiment / "best") == experiment / "best"
+
+
+def test_data_that_changed_are_refused(experiment):
+    network = load(experiment / "best")
+    network.description = replace(network.description, class_names=("a",) * 10)
+    with pytest.raises(ExportError, match="not those of the training any more"):
+        validation_images(network)
+    network.description = replace(network.description, trained={})
+    with pytest.raises(ExportError, match="does not say what data"):
+        validation_images(network)
+    network.description = replace(network.description, trained={"data": {"source": "/gone/data.npz"}})
+    with pytest.raises(DataError):
+        validation_images(network)
+
+
+def test_many_validation_images_are_a_mixed_sample(experiment):
+    images, labels = validation_images(load(experiment / "best"), largest=50)
+    assert len(images) == len(labels) == 50
+    assert len(labels.unique()) > 5
