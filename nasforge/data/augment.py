@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,9 +24,10 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cutout(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """A square of `pixels` set to zero, its centre anywhere: Improved Regularization of Convolutional Neural Networks with Cutout.
+    """A square of `pixels` set to zero (on normalised images the mean), its centre anywhere in the image.
 
-    https://arxiv.org/abs/1708.04552 (on normalised images, where zero is the mean)
+    "Improved Regularization of Convolutional Neural Networks with Cutout", DeVries & Taylor 2017,
+    https://arxiv.org/abs/1708.04552
     """
     count, _, height, width = images.shape
 
@@ -40,9 +41,14 @@ def cutout(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     return images * (rows[:, None, :, None] | columns[:, None, None, :])
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 images -> float32 with mean 0 and standard deviation 1 per channel, channels_last in memory."""
-    form = {"dtype": torch.float32, "device": images.device}
-    centre = torch.tensor([255 * m for m in mean], **form).view(1, -1, 1, 1)
-    scale = torch.tensor([1 / (255 * s) for s in std], **form).view(1, -1, 1, 1)
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 images -> float32 with mean 0 and standard deviation 1 per channel."""
+    centre, scale = _constants(mean, std, images.device)
     return (images.float() - centre) * scale
+
+
+@lru_cache(maxsize=16)  # else every batch would wait for a copy to the GPU
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    centre = torch.tensor([255 * m for m in mean], dtype=torch.float32, device=device)
+    scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32, device=device)
+    return centre.view(1, -1, 1, 1), scale.view(1, -1, 1, 1)

@@ -78,13 +78,11 @@ def number_classes(
         numbered.append(np.searchsorted(known, other).astype(np.int64))
     if names is None:
         return numbered, tuple(str(label) for label in known)
-    # labels 0..K-1 may leave some of K names unused, for example in a thinned-out file
-    whole = np.issubdtype(known.dtype, np.integer)
-    if len(names) != len(known) and not (whole and 0 <= known.min() and known.max() < len(names)):
+    # whole numbers index the names, so that some of them may be unused; other labels are named in sorted order
+    indexed = np.issubdtype(known.dtype, np.integer) and known.min() >= 0 and known.max() < len(names)
+    if not indexed and len(names) != len(known):
         raise DataError(f"{where}: {len(names)} class_names for {len(known)} different labels; give one name per class")
-    chosen = (
-        [names[int(label)] for label in known] if whole and 0 <= known.min() and known.max() < len(names) else names
-    )
+    chosen = [names[int(label)] for label in known] if indexed else names
     return numbered, tuple(str(name) for name in chosen)
 
 

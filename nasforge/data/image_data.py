@@ -87,7 +87,7 @@ def load_data(config: DataConfig) -> ImageData:
         index["train"], index["validation"] = division.cut(index["train"], config.validation, "validation")
     mean, std = _statistics(found.images, index["train"], config.seed)
     parts = {
-        name: Part(found.images, np.sort(rows), torch.from_numpy(found.labels[np.sort(rows)]), mean, std)
+        name: Part(found.images, np.sort(rows), torch.from_numpy(found.labels[np.sort(rows)]), classes, mean, std)
         for name, rows in index.items()
     }
     split = [content_hash, config.validation, config.test, config.images, config.seed]
@@ -125,8 +125,8 @@ class _Division:
         taken = round(len(rows) * share)
         if not classes <= taken <= len(rows) - classes:
             raise DataError(
-                f"{where}: a share of {share:g} of {len(rows)} images gives the {what} part {taken}; with {classes} classes "
-                f"it needs {classes} to {len(rows) - classes}; change the share or use more images"
+                f"{where}: a share of {share:g} of {len(rows)} images gives the {what} part {taken}; "
+                f"with {classes} classes it needs {classes} to {len(rows) - classes}; change the share or use more images"
             )
         rest, part = train_test_split(rows, test_size=taken, stratify=self.labels[rows], random_state=self.config.seed)
         for piece in (rest, part):

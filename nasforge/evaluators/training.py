@@ -16,15 +16,13 @@ from nasforge.core.errors import BuildError, ConfigError, SearchError
 from nasforge.core.goals import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.data import ImageData, load_data
 from nasforge.models.network import build
 from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, free_memory_mb
-from nasforge.training.loop import TrainingFailed, train
-from nasforge.training.recipe import Recipe, recipe_of
-
-_SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
+from nasforge.training.loop import SMALLER, TrainingFailed, is_out_of_memory, train
+from nasforge.training.recipe import recipe_of
 
 
 class Training:
@@ -90,17 +88,21 @@ class Training:
         if self.threads:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)
+
+        def spent() -> Charge:
+            return Charge(time.monotonic() - began)
+
         try:
             return self._measure(proposal, report, device, began)
         except TrainingFailed as error:
             return Result("failed", charged=error.charged, error=error.failure)
         except BuildError as error:
-            return Result.failed("invalid_shape", str(error), "constrain the space or mend its builder")
+            return Result.failed("invalid_shape", str(error), "constrain the space or mend its builder", spent())
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = str(error).partition("\n")[0] or "no memory left"
-            return Result.failed("out_of_memory", f"{device}: {reason}", _SMALLER)
+            return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, spent())
         finally:
             if device.type == "cuda":
                 gc.collect()
@@ -110,11 +112,10 @@ class Training:
         needed_mb, free_mb = report.costs.get("cost/memory_mb"), free_memory_mb(device)
         if needed_mb is not None and free_mb is not None and needed_mb > free_mb:
             message = f"training needs about {needed_mb:.0f} MB, {device} has {free_mb:.0f} MB free"
-            return Result.failed("out_of_memory", message, _SMALLER)
+            return Result.failed("out_of_memory", message, SMALLER)
         recipe = recipe_of(self.space, proposal.architecture, self.recipe)
         data = load_data(self.data)
         network = self._network(proposal, report, data)
-        check_output(network, data, recipe)
         trained = train(
             network,
             data.train,
@@ -154,31 +155,3 @@ class Training:
                     "weights of a supernet are for evaluator 'shared_weights'"
                 ) from error
         return network
-
-
-def check_output(network: nn.Module, data: ImageData, recipe: Recipe) -> None:
-    """Run two images through `network`, in eval mode so that nothing changes.
-
-    Raises:
-        TrainingFailed: `invalid_shape`, when they do not fit or the output is not N x classes.
-    """
-    images = torch.zeros(2, *data.shape)
-    try:
-        with torch.no_grad():
-            output = network.eval()(images)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if _is_out_of_memory(error):
-            raise
-        reason = str(error).partition("\n")[0]
-        message = f"images of {' x '.join(map(str, data.shape))} do not go through the network: {reason}"
-        raise TrainingFailed("invalid_shape", message, "use fewer strides, larger images or another builder") from error
-    wanted = (2, len(data.class_names))
-    if not isinstance(output, torch.Tensor) or tuple(output.shape) != wanted:
-        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        message = f"the network gives {got} for 2 images, wanted {wanted}: one number per class"
-        raise TrainingFailed("invalid_shape", message, "let the builder end with its argument `classes`")
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    texts = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error).lower() for text in texts)

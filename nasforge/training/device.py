@@ -30,9 +30,9 @@ def device_of(name: str) -> torch.device:
 def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
     """Whether to compute under bfloat16 autocast.
 
-    `auto` says yes where the hardware multiplies bfloat16 numbers: CUDA from compute capability 8.0, CPUs with AVX512-BF16
-    or AMX. Elsewhere it is emulated: on a Xeon without them a ResNet-8 step took 1.4 to 2 times as long as in fp32, with
-    them it was 2.2 times as fast.
+    `auto` says yes where the hardware multiplies bfloat16 numbers: CUDA from compute capability 8.0, CPUs with
+    AVX512-BF16 or AMX. Elsewhere it is emulated: on a Xeon without them a ResNet-8 step took 1.4 to 2 times as long as
+    in fp32 (benchmarks/throughput.py measures both).
     """
     if recipe.precision != "auto":
         return recipe.precision == "bf16"
@@ -47,8 +47,7 @@ def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
 def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
     """channels_last where convolutions profit.
 
-    `auto` says yes on x86 CPUs (1.5 times as fast in fp32 for a ResNet-8) and wherever bf16 is used, where cuDNN and oneDNN
-    want it.
+    `auto` says yes on CPUs (a ResNet-8 in fp32 was 1.5 times as fast) and wherever bf16 is used.
     """
     wanted = recipe.channels_last
     if wanted == "auto":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def train(
         device: where.
         validation: scored after every epoch, on the averaged weights where the recipe has them.
         checkpoint: file to continue from and to write at every epoch's end and every `checkpoint_s` seconds.
-        on_epoch: told (epochs done, metrics); False ends the training. After an interruption the last epoch is told again.
+        on_epoch: told (epochs done, metrics), the last epoch again after an interruption; False ends the training.
         flops: multiply-adds of one image forward; a training step is charged three times that (forward, backward).
         time_limit_s: seconds that all attempts together may take.
         since: `time.monotonic()` of when this attempt's work began, where that was before the call.
@@ -128,17 +129,24 @@ def train(
     steps_per_epoch = max(1, len(part) // recipe.batch_size)  # the incomplete last batch is left out
 
     # --- everything that a checkpoint holds -----------------------------------------------------------------------
-    network.to(device=device, memory_format=layout)
+    network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = optimizer_of(network, recipe)
     schedule = schedule_of(optimizer, recipe, epochs, steps_per_epoch)
     average = average_of(network, recipe)
     ordering = torch.Generator().manual_seed(_derive(seed, "order"))
     augmenting = torch.Generator(device).manual_seed(_derive(seed, "augment"))
     progress = _Progress()
-    identity = digest([asdict(recipe), epochs, seed, len(part), sorted(network.state_dict())])
+    shapes = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
+    identity = digest([asdict(recipe), epochs, seed, len(part), shapes, device.type])
     saved, lost = checkpoints.load(checkpoint, identity) if checkpoint else (None, False)
     earlier_s = 0.0
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+
+    def fail(cause: Cause, message: str, advice: str) -> TrainingFailed:
+        progress.worker_s = earlier_s + time.monotonic() - began
+        return TrainingFailed(cause, message, advice, progress.charged)
+
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), _typed(fail, device):
         torch.manual_seed(_derive(seed, "dropout"))
         if saved:
             network.load_state_dict(saved["network"])
@@ -161,7 +169,7 @@ def train(
                 "identity": identity,
                 "network": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "schedule": {k: v for k, v in schedule.state_dict().items() if isinstance(v, (int, float, bool, list))},
+                "schedule": schedule.state_dict(),
                 "average": average.module.state_dict() if average else None,
                 "ordering": order_state,
                 "augmenting": augmenting.get_state(),
@@ -172,20 +180,19 @@ def train(
                 state["dropout_cuda"] = torch.cuda.get_rng_state(device)
             checkpoints.save(checkpoint, state)
 
-        def fail(cause: Cause, message: str, advice: str) -> TrainingFailed:
-            progress.worker_s = earlier_s + time.monotonic() - began
-            return TrainingFailed(cause, message, advice, progress.charged)
-
         def done(stopped: bool) -> Trained:
             if average:
                 network.load_state_dict(average.module.state_dict())
             return Trained(progress.metrics, progress.epoch, progress.charged, stopped, lost)
 
-        if saved and progress.position == 0 and progress.epoch and on_epoch:
-            if not on_epoch(progress.epoch, progress.metrics):
-                return done(stopped=True)
+        # an interruption may have come between saving and telling
+        again = saved is not None and progress.position == 0 and on_epoch is not None
+        if again and on_epoch and not on_epoch(progress.epoch, progress.metrics):
+            return done(stopped=True)
 
-        # --- epochs ---------------------------------------------------------------------------------------------------
+        _check_shapes(network, part, device, layout, fail)
+
+        # --- epochs -----------------------------------------------------------------------------------------------
         last_saved = time.monotonic()
         network.train()
         while progress.epoch < epochs:
@@ -228,7 +235,7 @@ def train(
                 progress.train_s = resumed_s + now - epoch_began
                 progress.worker_s = earlier_s + now - began
                 if time_limit_s is not None and progress.worker_s > time_limit_s:
-                    message = f"{progress.worker_s:.1f} s are over the limit of {time_limit_s:g} s in epoch {progress.epoch + 1}"
+                    message = f"over the limit of {time_limit_s:g} s in epoch {progress.epoch + 1} of {epochs}"
                     raise fail("timeout", message, "raise the time limit, train fewer epochs or constrain flops")
                 if now - last_saved >= checkpoint_s and progress.position < steps_per_epoch:
                     progress.loss_sum = loss_sum.item()
@@ -265,6 +272,48 @@ def _diverged(where: str, progress: _Progress, recipe: Recipe) -> tuple[str, str
     )
     advice = f"lower the learning rate (it is {recipe.learning_rate:g})"
     return message, advice if recipe.clip_norm else advice + ", or set clip_norm"
+
+
+SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
+Fail = Callable[[Cause, str, str], TrainingFailed]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in main memory."""
+    texts = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error).lower() for text in texts)
+
+
+@contextmanager
+def _typed(fail: Fail, device: torch.device) -> Iterator[None]:
+    """Name the errors by which torch says that memory ran out."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no memory left"
+        raise fail("out_of_memory", f"{device}: {reason}", SMALLER) from error
+
+
+def _check_shapes(
+    network: nn.Module, part: Part, device: torch.device, layout: torch.memory_format, fail: Fail
+) -> None:
+    """Run two images through `network`, in eval mode so that nothing changes."""
+    images = torch.zeros(2, *part.shape, device=device).contiguous(memory_format=layout)
+    try:
+        with torch.no_grad():
+            output = network.eval()(images)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        message = f"images of {' x '.join(map(str, part.shape))} do not go through the network: {reason}"
+        raise fail("invalid_shape", message, "use fewer strides, larger images or another builder") from error
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if got != (2, part.classes):
+        message = f"the network gives {got} for 2 images, wanted {(2, part.classes)}: one number per class"
+        raise fail("invalid_shape", message, "let the builder end with its argument `classes`")
 
 
 def _derive(seed: int, purpose: str) -> int:

@@ -31,20 +31,20 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, steps_per_epoch: int) -> Any:
     """timm's scheduler, counted in steps: `step_update(n)` sets the rate of step n, whatever came before.
 
-    One-cycle follows "Super-Convergence", Smith & Topin 2018, https://arxiv.org/abs/1708.07120, without cycling momentum.
+    One-cycle follows "Super-Convergence", Smith & Topin 2018, https://arxiv.org/abs/1708.07120; momentum stays as it is.
     """
     total = epochs * steps_per_epoch
     rise = round(0.3 * total) if recipe.schedule == "one_cycle" else round(recipe.warmup_epochs * steps_per_epoch)
     rise = min(rise, total - 1)
     begin = recipe.learning_rate / (25 if recipe.schedule == "one_cycle" else rise + 1)
     stair = max(1, round((recipe.decay_epochs or epochs / 3) * steps_per_epoch))
-    settings: dict[str, Any] = {
+    all_settings: dict[str, dict[str, Any]] = {
         "cosine": {"sched": "cosine"},
         "one_cycle": {"sched": "cosine"},
         "step": {"sched": "step", "decay_epochs": stair, "decay_rate": recipe.decay},
         "exponential": {"sched": "step", "decay_epochs": 1, "decay_rate": recipe.decay ** (1 / stair)},
         "constant": {"sched": "step", "decay_epochs": total, "decay_rate": 1.0},
-    }[recipe.schedule]
+    }
     schedule, _ = create_scheduler_v2(
         optimizer,
         num_epochs=total - rise,
@@ -54,7 +54,7 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, s
         min_lr=0.0,
         step_on_epochs=False,
         updates_per_epoch=1,  # one "epoch" of timm's is one step of ours
-        **settings,
+        **all_settings[recipe.schedule],
     )
     return schedule
 
