@@ -82,7 +82,7 @@ def load_data(config: DataConfig) -> ImageData:
             )
         for part in ("train", "validation"):
             if part in index and config.images < available:
-                _, index[part] = division.cut(index[part], config.images / available, "thinned-out " + part)
+                index[part] = division.thin(index[part], config.images / available)
     if "validation" not in index:
         index["train"], index["validation"] = division.cut(index["train"], config.validation, "validation")
     mean, std = _statistics(found.images, index["train"], config.seed)
@@ -111,6 +111,18 @@ class _Division:
     labels: np.ndarray
     class_names: tuple[str, ...]
 
+    def thin(self, rows: np.ndarray, share: float) -> np.ndarray:
+        """So much of `rows`, the same share of every class to the nearest image, at least one of each."""
+        rng = np.random.default_rng(self.config.seed)
+        shuffled = rng.permutation(rows)
+        labels = self.labels[shuffled]
+        # rank of every image among its class, as a share: taking the smallest ones takes equally from all classes
+        ranks = np.zeros(len(rows))
+        for number in range(len(self.class_names)):
+            members = np.flatnonzero(labels == number)
+            ranks[members] = np.arange(len(members)) / max(1, len(members))
+        return shuffled[np.argsort(ranks, kind="stable")[: max(len(self.class_names), round(len(rows) * share))]]
+
     def cut(self, rows: np.ndarray, share: float, what: str) -> tuple[np.ndarray, np.ndarray]:
         """`rows` without and with the given share, every class in both."""
         where = f"data {self.config.source}"
@@ -126,7 +138,7 @@ class _Division:
         if not classes <= taken <= len(rows) - classes:
             raise DataError(
                 f"{where}: a share of {share:g} of {len(rows)} images gives the {what} part {taken}; "
-                f"with {classes} classes it needs {classes} to {len(rows) - classes}; change the share or use more images"
+                f"with {classes} classes it needs {classes} to {len(rows) - classes}; change the share or add images"
             )
         rest, part = train_test_split(rows, test_size=taken, stratify=self.labels[rows], random_state=self.config.seed)
         for piece in (rest, part):

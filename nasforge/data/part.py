@@ -72,7 +72,7 @@ class Part:
 
     def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (uint8) and labels on `device`, `batch_size` at a time, in the given order of positions."""
-        pieces = torch.split(order, batch_size)  # type: ignore[no-untyped-call]
+        pieces = torch.split(order, batch_size)
         if not self.streamed:
             images, labels = self.on(device)
             for piece in pieces:

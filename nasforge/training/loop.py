@@ -129,7 +129,7 @@ def train(
     steps_per_epoch = max(1, len(part) // recipe.batch_size)  # the incomplete last batch is left out
 
     # --- everything that a checkpoint holds -----------------------------------------------------------------------
-    network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    network.to(device).to(memory_format=layout)
     optimizer = optimizer_of(network, recipe)
     schedule = schedule_of(optimizer, recipe, epochs, steps_per_epoch)
     average = average_of(network, recipe)

@@ -31,7 +31,7 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, steps_per_epoch: int) -> Any:
     """timm's scheduler, counted in steps: `step_update(n)` sets the rate of step n, whatever came before.
 
-    One-cycle follows "Super-Convergence", Smith & Topin 2018, https://arxiv.org/abs/1708.07120; momentum stays as it is.
+    One-cycle follows "Super-Convergence", Smith & Topin 2018, https://arxiv.org/abs/1708.07120; momentum stays put.
     """
     total = epochs * steps_per_epoch
     rise = round(0.3 * total) if recipe.schedule == "one_cycle" else round(recipe.warmup_epochs * steps_per_epoch)
