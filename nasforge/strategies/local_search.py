@@ -54,7 +54,7 @@ class LocalSearch:
         steps: sampled neighbours per large or continuous range.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1, starts: int = 1, steps: int = 4) -> None:
+    def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1, starts: int = 5, steps: int = 4) -> None:
         if objectives != 1:
             raise ConfigError(f"local_search takes one objective, got {objectives}; use nsga2 or evolution for several")
         if starts < 1 or steps < 1:

@@ -1,0 +1,187 @@
+"""Any of Optuna's samplers over our search spaces. The only module of strategies that imports optuna.
+
+The study lives in memory and is rebuilt from our journal, which is much faster than any storage of Optuna's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from nasforge.core.architecture import Architecture, Value
+from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.space import Choice, Choose, Domain, Int, SearchSpace
+from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.strategies.choosers import generator, measured, mutated, unseen
+
+SAMPLERS = {
+    "tpe": "TPESampler",
+    "gp": "GPSampler",
+    "cmaes": "CmaEsSampler",
+    "nsgaii": "NSGAIISampler",
+    "nsgaiii": "NSGAIIISampler",
+    "qmc": "QMCSampler",
+    "random": "RandomSampler",
+}
+"""Our name -> class in `optuna.samplers`."""
+
+# These write into a trial when they sample it, so a recalled trial has to be sampled too. The others read only
+# what trials were and what came out.
+_WRITING = frozenset({"cmaes", "nsgaii", "nsgaiii", "qmc"})
+_OURS = frozenset({"self", "seed", "constraints_func", "independent_sampler"})
+_VIOLATION = "violation"
+_PATIENCE = 20
+
+
+class OptunaSampler:
+    """Asks an Optuna sampler, over `model.*`, `train.*` or both.
+
+    Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework" (https://arxiv.org/abs/1907.10902).
+    A point that was seen already is replaced by an unseen neighbour. Failures are told as FAIL. TPE learns from
+    rejections by their violation, the other samplers see them as FAIL; pruned trials are told as PRUNED.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: any number for tpe, gp, nsgaii, nsgaiii, qmc and random; one for cmaes.
+        sampler: one of `SAMPLERS`.
+        options: of the sampler's class, as Optuna documents them (`n_startup_trials`, `multivariate`, ...).
+    """
+
+    def __init__(
+        self, space: SearchSpace, *, seed: int, objectives: int = 1, sampler: str = "tpe", **options: Any
+    ) -> None:
+        if sampler not in SAMPLERS:
+            raise ConfigError(f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(sampler, SAMPLERS)}")
+        if sampler == "cmaes" and objectives != 1:
+            raise ConfigError(f"strategy optuna: cmaes takes one objective, got {objectives}; use tpe, gp or nsgaii")
+        self._space = space
+        self._seed = seed
+        self._name = sampler
+        self._options = options
+        self._class = getattr(optuna.samplers, SAMPLERS[sampler])
+        self._check_options()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(directions=["maximize"] * objectives, sampler=self._sampler(0))
+        self._running: dict[int, Trial] = {}
+        self._seen: set[str] = set()
+
+    def ask(self, number: int) -> Proposal | None:
+        """The sampler's suggestion, or an unseen neighbour of it."""
+        trial, suggested = self._suggestion(number)
+        if suggested.point_id in self._seen:
+            self._study.tell(trial, state=TrialState.FAIL)
+            rng = generator(self._seed, number)
+            point = unseen(
+                lambda attempt: mutated(self._space, suggested, rng, changes=1 + attempt // _PATIENCE), self._seen
+            )
+            trial = self._enqueued(point)
+        else:
+            point = suggested
+        self._running[number] = trial
+        self._seen.add(point.point_id)
+        return Measure(point)
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Enters what was proposed into the study."""
+        point = measured(proposal)
+        trial = None
+        if self._name in _WRITING:
+            trial, suggested = self._suggestion(number)
+            if suggested.values != point.values:
+                self._study.tell(trial, state=TrialState.FAIL)
+                trial = None
+        self._running[number] = trial or self._enqueued(point)
+        self._seen.add(point.point_id)
+
+    def tell(self, number: int, result: Result) -> None:
+        """Tells the study in its own terms."""
+        trial = self._running.pop(number)
+        if result.status == "rejected" and self._name == "tpe":
+            trial.set_constraint(_VIOLATION, result.metrics["constraint/violation"])
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif result.values is None or not all(math.isfinite(value) for value in result.values):
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif result.status == "pruned":
+            if len(result.values) == 1:  # Optuna takes no reports with several objectives
+                trial.report(result.values[0], result.steps_done)
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, list(result.values))
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The sampler of ask `number`: made anew, so that it carries nothing over but the study."""
+        seed = generator(self._seed, number).randrange(2**32)
+        ours: dict[str, Any] = {"seed": seed}
+        if self._name == "qmc":
+            # One scrambled sequence for the whole search; Optuna keeps the place in it in the study.
+            ours = {"scramble": True, "seed": self._seed % 2**32}
+            ours["independent_sampler"] = optuna.samplers.RandomSampler(seed=seed)
+        if self._name in ("qmc", "cmaes", "gp"):
+            ours["warn_independent_sampling"] = False
+        ours = {key: value for key, value in ours.items() if key in inspect.signature(self._class).parameters}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            try:
+                return self._class(**{**ours, **self._options})
+            except ImportError as error:
+                raise ConfigError(
+                    f"strategy optuna: sampler '{self._name}' needs a package that is not installed: {error}"
+                ) from error
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"strategy optuna: sampler '{self._name}': {error}") from error
+
+    def _check_options(self) -> None:
+        allowed = [name for name in inspect.signature(self._class).parameters if name not in _OURS]
+        for option in self._options:
+            if option not in allowed:
+                raise ConfigError(
+                    f"strategy optuna: sampler '{self._name}' has no option '{option}'; {did_you_mean(option, allowed)}"
+                )
+        if self._name == "cmaes":
+            try:
+                __import__("cmaes")
+            except ImportError:
+                raise ConfigError(
+                    "strategy optuna: sampler 'cmaes' needs the package cmaes; run: pip install cmaes"
+                ) from None
+
+    def _suggestion(self, number: int) -> tuple[Trial, Architecture]:
+        self._study.sampler = self._sampler(number)
+        trial = self._study.ask()
+        return trial, self._space.decide(_suggesting(trial))
+
+    def _enqueued(self, point: Architecture) -> Trial:
+        """A trial of the study with exactly this point."""
+        domains = self._space.domains
+        fixed = {k: _to_optuna(domains[k], v) for k, v in point.values.items() if domains[k].size > 1}
+        self._study.enqueue_trial(fixed)
+        trial = self._study.ask()
+        self._space.decide(_suggesting(trial))
+        if self._name in _WRITING:
+            _ = trial.relative_params  # sampled for what it writes into the trial
+        return trial
+
+
+def _suggesting(trial: Trial) -> Choose:
+    """The chooser that asks an Optuna trial. Options go by index, since Optuna takes `1` and `True` for the same."""
+
+    def choose(key: str, domain: Domain) -> Value:
+        match domain:
+            case Choice():
+                return domain.options[int(trial.suggest_categorical(key, range(len(domain.options))))]
+            case Int():
+                return int(trial.suggest_int(key, domain.low, domain.high, step=domain.step, log=domain.log))
+            case _:
+                return float(trial.suggest_float(key, domain.low, domain.high, step=domain.step, log=domain.log))
+
+    return choose
+
+
+def _to_optuna(domain: Domain, value: Value) -> Value:
+    return domain.options.index(domain.check(value)) if isinstance(domain, Choice) else value
