@@ -86,9 +86,10 @@ def test_rejections_are_told_uncharged_and_cost_nothing(tmp_path: Path) -> None:
 
 def test_cap_on_rejections_says_what_to_relax(tmp_path: Path) -> None:
     config = toy_config(tmp_path, constraints=["params<=10"])
-    with toy_experiment(config, check=lambda p: {"cost/params": 1234.0}, max_rejections_in_a_row=20) as experiment:
-        with pytest.raises(SearchError, match=r"20 proposals in a row.*params<=10.*smallest.*params: 1,234.*Relax"):
-            experiment.next()
+    advice = r"20 proposals in a row.*params<=10.*smallest.*params: 1,234.*Relax"
+    costly = toy_experiment(config, check=lambda p: {"cost/params": 1234.0}, max_rejections_in_a_row=20)
+    with costly as experiment, pytest.raises(SearchError, match=advice):
+        experiment.next()
     with toy_experiment(config, check=lambda p: {"cost/params": 1.0}, max_rejections_in_a_row=20) as experiment:
         assert experiment.next() is not None, "a continued search may try again"
 
@@ -108,9 +109,8 @@ def test_network_that_cannot_be_built_fails_and_the_search_goes_on(tmp_path: Pat
         toy_config(tmp_path, name="none"),
         check=lambda p: (_ for _ in ()).throw(BuildError("no")),
         max_rejections_in_a_row=9,
-    ) as experiment:
-        with pytest.raises(SearchError, match="9 proposals in a row cannot be built: no"):
-            experiment.next()
+    ) as experiment, pytest.raises(SearchError, match="9 proposals in a row cannot be built: no"):
+        experiment.next()
 
 
 @pytest.mark.parametrize("cause", ["crash", "preempted"])

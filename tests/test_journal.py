@@ -72,7 +72,7 @@ def test_other_schema_is_refused_with_advice(tmp_path: Path) -> None:
     written(tmp_path)
     path = tmp_path / JOURNAL
     path.write_text(path.read_text().replace(f'"schema":{SCHEMA}', '"schema":99'))
-    with pytest.raises(JournalError, match="schema version 99.*--name"):
+    with pytest.raises(JournalError, match=r"schema version 99.*--name"):
         read_events(tmp_path)
 
 
@@ -114,7 +114,7 @@ def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monkey
     whole = (tmp_path / JOURNAL).read_bytes()
     really = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda handle, data, at: really(handle, data[:7], at))
-    with pytest.raises(JournalError, match="no space left.*same command"):
+    with pytest.raises(JournalError, match=r"no space left.*same command"):
         journal.append(Started(0, 1))
     assert (tmp_path / JOURNAL).read_bytes() == whole
     monkeypatch.undo()

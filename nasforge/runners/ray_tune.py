@@ -22,7 +22,7 @@ for _name, _setting in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old output is silent at verbose=0
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }.items():
     os.environ.setdefault(_name, _setting)
@@ -237,7 +237,7 @@ def _fit(bridge: _Bridge, shipped: Any, wanted: Mapping[str, Mapping[str, float]
         return tune.PlacementGroupFactory([_bundle(wanted[config["kind"]])])
 
     trainable = tune.with_resources(tune.with_parameters(_Worker, shipped=[shipped]), placement)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is in the journal, said once
     with tempfile.TemporaryDirectory(prefix="nasforge-ray-") as scratch:
         tuner = tune.Tuner(
             trainable,

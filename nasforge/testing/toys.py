@@ -84,7 +84,7 @@ class Planted:
 
 
 def toy_config(runs_dir: Path, **settings: Any) -> ExperimentConfig:
-    """Configuration of a search over `nested_space` with no data, no tracking; settings as in `nasforge.config.resolve`."""
+    """A search over `nested_space` with no data and no tracking; settings as in `nasforge.config.resolve`."""
     defaults: dict[str, Any] = {
         "space": nested_space(),
         "strategy": "random",

@@ -1,0 +1,141 @@
+"""Kill a search again and again and count what was lost: the measure behind "it survives a crash".
+
+python -m nasforge.testing.kills FOLDER RUNNER STRATEGY TRIALS      one driver, to be killed from outside
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from nasforge import registry
+from nasforge.core.errors import JournalError
+from nasforge.core.events import Asked, Event, Told
+from nasforge.journal import read_events
+from nasforge.testing.toys import Planted, toy_config, toy_experiment
+
+NAME = "toy"
+
+
+@dataclass
+class KillCount:
+    """What a campaign of kills found; all but `kills` and `trials` should be 0.
+
+    Attributes:
+        kills: drivers that were killed while the search was unfinished.
+        trials: trials of all searches.
+        lost: trials whose result was in the journal before a kill and is not, or is another, after.
+        twice: trials that ran although their result was in the journal.
+        changed: proposals in the journal before a kill that differ after.
+        differing: proposals that differ from those of an uninterrupted search (sequential runners only).
+    """
+
+    kills: int = 0
+    trials: int = 0
+    lost: int = 0
+    twice: int = 0
+    changed: int = 0
+    differing: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing went wrong."""
+        return self.lost == self.twice == self.changed == self.differing == 0
+
+
+def drive(folder: Path, runner: str, strategy: str, trials: int) -> None:
+    """One driver: start or continue the search in `folder` until it ends."""
+    pruner = "asha" if strategy != "nsga2" else "none"
+    config = toy_config(folder, name=NAME, strategy=strategy, budget={"trials": trials}, pruner=pruner)
+    evaluator = Planted(seconds=0.01, diary=folder / "diary.txt")
+    options = {"cpus": 2} if runner == "ray_tune" else {}
+    with toy_experiment(config, max_attempts=1000) as experiment:
+        registry.make("runner", runner, options, experiment, evaluator)
+
+
+def campaign(folder: Path, runner: str, strategy: str, *, trials: int, kills: int, rng: Random) -> KillCount:
+    """Kill the driver of one search `kills` times at random moments (fewer if it ends before), then let it finish.
+
+    Args:
+        folder: empty.
+        runner: registered name.
+        strategy: registered name.
+        trials: budget of the search.
+        kills: how often to kill.
+        rng: draws the moments.
+    """
+    count = KillCount(trials=trials)
+    seconds = 0.4 if runner == "local" else 2.0
+    for _ in range(kills):
+        known, ran = _events(folder), len(_diary(folder))
+        driver = _start(folder, runner, strategy, trials)
+        try:
+            # Wait for a first sign of life, so that most kills fall into work and not into imports.
+            deadline = time.monotonic() + (60 if rng.random() < 0.8 else rng.uniform(0, 2))
+            while driver.poll() is None and len(_events(folder)) == len(known) and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, seconds))
+            if driver.poll() is not None:
+                _compare(count, known, _events(folder), _diary(folder)[ran:])
+                break
+            os.killpg(driver.pid, signal.SIGKILL) if runner == "local" else driver.kill()
+            count.kills += 1
+        finally:
+            driver.kill()
+            driver.wait()
+        _compare(count, known, _events(folder), _diary(folder)[ran:])
+    known, ran = _events(folder), len(_diary(folder))
+    last = _start(folder, runner, strategy, trials)
+    if last.wait(timeout=600) != 0:
+        raise RuntimeError(
+            f"the last driver in {folder} ended with {last.returncode}: {last.stderr and last.stderr.read()}"
+        )
+    events = _events(folder)
+    _compare(count, known, events, _diary(folder)[ran:])
+    if runner == "local":
+        whole = folder / "whole"
+        whole.mkdir()
+        drive(whole, runner, strategy, trials)
+        count.differing = sum(a != b for a, b in zip(_asked(events), _asked(_events(whole)), strict=True))
+    return count
+
+
+def _start(folder: Path, runner: str, strategy: str, trials: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "nasforge.testing.kills", str(folder), runner, strategy, str(trials)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)  # noqa: S603
+
+
+def _compare(count: KillCount, known: list[Event], events: list[Event], ran: list[int]) -> None:
+    told = {event.number: event.result for event in known if isinstance(event, Told)}
+    now = {event.number: event.result for event in events if isinstance(event, Told)}
+    count.lost += sum(now.get(number) != result for number, result in told.items())
+    count.twice += sum(number in told for number in ran)
+    count.changed += sum(a != b for a, b in zip(_asked(known), _asked(events), strict=False))
+
+
+def _asked(events: list[Event]) -> list[Asked]:
+    return [event for event in events if isinstance(event, Asked)]
+
+
+def _events(folder: Path) -> list[Event]:
+    try:
+        return read_events(folder / NAME)
+    except JournalError:
+        if (folder / NAME / "journal.jsonl").exists() and (folder / NAME / "journal.jsonl").stat().st_size > 0:
+            raise
+        return []
+
+
+def _diary(folder: Path) -> list[int]:
+    path = folder / "diary.txt"
+    return [int(line.split()[0]) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+if __name__ == "__main__":
+    drive(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
