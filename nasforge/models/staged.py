@@ -51,7 +51,7 @@ def build(
     Raises:
         BuildError: an argument out of range, or an option that this builder does not have.
     """
-    _check(strides, stem_width, stem_stride, width_multiplier, dropout, layers)
+    check_arguments("staged", strides, stem_width, stem_stride, width_multiplier, dropout, layers)
     own = {name: registry.get("block", reference) for name, reference in (blocks or {}).items()}
     options = block_options({**BLOCKS, **own})
     activation: Activation = partial(pick, "activation", ACTIVATIONS)
@@ -132,9 +132,16 @@ def scaled(width: int, multiplier: float) -> int:
     return max(1, round(width * multiplier))
 
 
-def _check(
-    strides: Sequence[int], stem_width: int, stem_stride: int, width_multiplier: float, dropout: float, layers: int
+def check_arguments(
+    builder: str,
+    strides: Sequence[int],
+    stem_width: int,
+    stem_stride: int,
+    width_multiplier: float,
+    dropout: float,
+    layers: int,
 ) -> None:
+    """Raises BuildError with every argument of `builder` that is out of range."""
     problems = []
     if not isinstance(strides, (list, tuple)) or not strides or any(s not in (1, 2, 4) for s in strides):
         problems.append(f"strides must be a list of 1, 2 or 4, one per stage, got {strides!r}")
@@ -146,4 +153,4 @@ def _check(
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         problems.append(f"dropout must be in 0..1 (1 excluded), got {dropout!r}")
     if problems:
-        raise BuildError("builder 'staged': " + "; ".join(problems))
+        raise BuildError(f"builder '{builder}': " + "; ".join(problems))

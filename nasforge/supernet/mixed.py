@@ -68,8 +68,8 @@ class Mixed:
         domain = self._space.domains.get(MODEL + key)
         if domain is None:
             raise BuildError(
-                f"the builder asks for decision '{MODEL}{key}', which space '{self._space.name}' does not have; declare "
-                f"it there (one option is enough). {did_you_mean(MODEL + key, self._space.domains)}"
+                f"the builder asks for decision '{MODEL}{key}', which space '{self._space.name}' does not have; "
+                f"declare it there (one option is enough). {did_you_mean(MODEL + key, self._space.domains)}"
             )
         self._read.add(key)
         if isinstance(domain, Choice):
