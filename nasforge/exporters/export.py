@@ -99,9 +99,8 @@ def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor,
             f"{len(data.class_names)} classes, the network has {network.shape} in {len(network.class_names)}"
         )
     part = data.validation
-    chosen = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[
-        :largest
-    ]  # parts may be sorted by class
+    mixed = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))  # a part may be sorted by class
+    chosen = mixed[:largest]
     return part.take(chosen), part.labels[chosen]
 
 

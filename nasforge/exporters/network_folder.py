@@ -93,21 +93,24 @@ class Description:
 class Normalise(nn.Module):
     """Images in 0..1 -> per channel zero mean and unit deviation, `(x - mean) / std`.
 
+    Computed from 0..255, as in training: images that were bytes get the same bits here as there.
+
     Shapes:
         N x C x H x W -> the same.
     """
 
-    mean: Tensor
-    std: Tensor
+    centre: Tensor
+    scale: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
+        centre, scale = [255 * m for m in mean], [1 / (255 * s) for s in std]
+        self.register_buffer("centre", torch.tensor(centre, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).reshape(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise a batch."""
-        return (images - self.mean) / self.std
+        return (images * 255 - self.centre) * self.scale
 
 
 class Network(nn.Module):

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from nasforge.config import DataConfig
 from nasforge.core.errors import BuildError, ExportError
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.exporters.network_folder import DESCRIPTION, WEIGHTS, Description, Network, load, save_network
+from nasforge.data import load_data
+from nasforge.data.augment import normalise
+from nasforge.exporters.network_folder import DESCRIPTION, WEIGHTS, Description, Network, Normalise, load, save_network
 from nasforge.models.network import build
 
 HERE = str(Path(__file__).parent)
@@ -46,7 +49,8 @@ def trained(space=None, shape=(1, 8, 8), classes=10):
 def test_saved_and_loaded_networks_agree_bit_for_bit(tmp_path):
     network, description = trained()
     images = torch.rand(32, 1, 8, 8)
-    expected = network((images - 0.3) / 0.4)
+    expected = network(Normalise((0.3,), (0.4,))(images))
+    torch.testing.assert_close(expected, network((images - 0.3) / 0.4))
     loaded = load(save_network(tmp_path / "deep" / "best", network, description))
     assert not loaded.training
     assert not any(module.training for module in loaded.modules())
@@ -58,6 +62,12 @@ def test_saved_and_loaded_networks_agree_bit_for_bit(tmp_path):
     assert loaded.description.metrics["val/loss"] != loaded.description.metrics["val/loss"]
     for (key, a), (_, b) in zip(network.state_dict().items(), loaded.body.state_dict().items(), strict=True):
         assert torch.equal(a, b), key
+
+
+def test_bytes_are_normalised_to_the_same_bits_as_in_training():
+    data = load_data(DataConfig("digits"))
+    images = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
+    assert torch.equal(Normalise(data.mean, data.std)(images.float() / 255), normalise(images, data.mean, data.std))
 
 
 def test_a_wrapped_network_is_saved_without_a_second_normalisation(tmp_path):

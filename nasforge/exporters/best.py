@@ -1,0 +1,91 @@
+"""`best/` of an experiment: the network of its best trial, until a retrained one takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from nasforge.config import ExperimentConfig
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import DataError, ExportError, SearchError
+from nasforge.core.space import SearchSpace
+from nasforge.data import ImageData, load_data
+from nasforge.experiment import trial_seed
+from nasforge.exporters.network_folder import Description, load, save_network
+from nasforge.models.network import build
+from nasforge.state import State, load_state
+from nasforge.training.artifacts import load_weights
+from nasforge.training.recipe import recipe_of
+
+
+def write_best(folder: Path | str) -> Path:
+    """Write `best/` of an experiment from the weights that its best trial left.
+
+    A retrained network of the same point that is there already is better and stays.
+
+    Returns:
+        The network folder.
+
+    Raises:
+        SearchError: there is no finished trial, or the best one left no weights.
+        DataError: the weights or the data are damaged or missing.
+    """
+    folder = Path(folder)
+    state = load_state(folder)
+    config = config_of(folder, state)
+    trial = state.best
+    if trial is None or trial.architecture is None or trial.result is None:
+        raise SearchError(f"{folder}: no finished trial, so there is no best network")
+    artifact = trial.result.artifacts.get("weights")
+    if artifact is None or config.data is None:
+        raise SearchError(
+            f"{folder}: the best trial ({trial.number}) left no weights of its own; run `nasforge retrain`"
+        )
+    best = folder / "best"
+    if _is_retrained(best, trial.architecture):
+        return best
+    data = load_data(config.data)
+    network = build(config.space, trial.architecture, in_channels=data.shape[0], classes=len(data.class_names))
+    try:
+        network.load_state_dict(load_weights(folder, artifact))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{folder / artifact.path}: the weights do not fit trial {trial.number}: {reason}") from None
+    recipe = recipe_of(config.space, trial.architecture, config.recipe)
+    trained = {
+        "trial": trial.number,
+        "data": asdict(config.data),
+        "epochs": trial.result.steps_done,
+        "seed": trial_seed(state.header.seed, trial.number),
+        "recipe": asdict(recipe),
+    }
+    return save_network(best, network, describe(config.space, trial.architecture, data, trial.metrics, trained))
+
+
+def config_of(folder: Path, state: State) -> ExperimentConfig:
+    """The configuration of an experiment, from its journal, with the budget in force."""
+    folder = folder.absolute()
+    config = ExperimentConfig.from_json(folder.name, state.header.config, folder.parent)
+    return replace(config, budget=state.budget)
+
+
+def _is_retrained(best: Path, architecture: Architecture) -> bool:
+    """Whether `best` holds an undamaged retrained network of this point."""
+    try:
+        about = load(best).description
+    except ExportError:
+        return False
+    return "finalist" in about.trained and about.architecture.point_id == architecture.point_id
+
+
+def describe(
+    space: SearchSpace,
+    architecture: Architecture,
+    data: ImageData,
+    metrics: Mapping[str, float],
+    trained: Mapping[str, Any],
+) -> Description:
+    """The description of a network trained on `data`."""
+    return Description(space, architecture, data.shape, data.class_names, data.mean, data.std, metrics, trained)
