@@ -22,7 +22,7 @@ RESOLUTIONS = range(4, 513)
 
 
 class Resize(nn.Module):
-    """Scales images to `resolution` x `resolution`, bilinear, smoothed where it shrinks them."""
+    """Scales images to `resolution` x `resolution`, bilinear."""
 
     def __init__(self, resolution: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Resize(nn.Module):
         """N x C x H x W -> N x C x resolution x resolution."""
         if x.shape[-1] == self.resolution == x.shape[-2]:
             return x
-        return interpolate(x, size=(self.resolution, self.resolution), mode="bilinear", antialias=True)
+        return interpolate(x, size=(self.resolution, self.resolution), mode="bilinear")
 
     def extra_repr(self) -> str:
         """Shown when the network is printed."""
@@ -54,8 +54,8 @@ def build(
 ) -> nn.Sequential:
     """A network for images N x C x H x W -> logits N x classes.
 
-    "MobileNetV2", Sandler et al. 2018, https://arxiv.org/abs/1801.04381; "Searching for MobileNetV3", Howard et al. 2019,
-    https://arxiv.org/abs/1905.02244.
+    "MobileNetV2", Sandler et al. 2018, https://arxiv.org/abs/1801.04381, and "Searching for MobileNetV3", Howard et al.
+    2019, https://arxiv.org/abs/1905.02244.
 
     Reads the decisions `resolution`, `activation`, and for each stage i `stage{i}.width` and `stage{i}.layer{j}.block`
     (`inverted` or, after the first layer, `identity`) with `kernel`, `expansion` and `squeeze_excite` nested below

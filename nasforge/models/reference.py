@@ -16,7 +16,7 @@ from nasforge.costs import count_flops
 
 DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
-CLOSE = 0.05
+CLOSE = 0.03
 
 
 def resnet(depth: int, width: int, *, in_channels: int, classes: int) -> nn.Sequential:
@@ -52,7 +52,7 @@ def resnet(depth: int, width: int, *, in_channels: int, classes: int) -> nn.Sequ
 def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, nn.Module]:
     """The ResNet whose multiply-adds come nearest to `flops`, depth and width scaled.
 
-    Of those within 5 % of it, the one whose width is nearest to the paper's 16; else the nearest of all.
+    Of those within 3 % of it, the one whose width is nearest to the paper's 16; else the nearest of all.
 
     Args:
         flops: multiply-adds for one image.

@@ -1,0 +1,203 @@
+"""The evaluator with shared weights: trains a supernet once, then scores architectures on what they inherit from it."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+
+from nasforge.config import DataConfig
+from nasforge.core.architecture import Architecture, Value
+from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.goals import Rung
+from nasforge.core.protocols import Report
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Charge, Measure, Proposal, Result, TrainShared
+from nasforge.costs import count_flops
+from nasforge.data import load_data
+from nasforge.evaluators.training import Training
+from nasforge.models.network import build
+from nasforge.supernet.inheritance import inherit
+from nasforge.supernet.mixed import build_supernet
+from nasforge.supernet.training import (
+    RECALIBRATION_BATCH_SIZE,
+    RECALIBRATION_BATCHES,
+    SampledPaths,
+    mean_flops,
+    recalibrate,
+    recipe_point,
+    relaxation_of,
+)
+from nasforge.training.artifacts import load_weights, save_weights
+from nasforge.training.device import device_of, memory_format, uses_bf16
+from nasforge.training.loop import SMALLER, TrainingFailed, is_out_of_memory, train
+from nasforge.training.recipe import recipe_of
+from nasforge.training.scoring import score
+
+
+class SharedWeights:
+    """Answers three proposals.
+
+    `TrainShared`: trains the supernet of its space; the result has the artifact `weights`.
+    `Measure` with such weights: the child inherits them, its BN statistics are taken anew on a fixed number of training
+    batches, and it is validated without any training; `steps_done` is 0.
+    `Measure` without weights: trained as by evaluator `training`.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = Training.metrics
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: DataConfig | None,
+        ladder: Sequence[Rung],
+        recipe: Mapping[str, Value] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        time_limit_s: float | None = None,
+        recalibration_batches: int = RECALIBRATION_BATCHES,
+    ) -> None:
+        """Check the settings; load nothing.
+
+        Args:
+            space: the space of the architectures.
+            data: the data set.
+            ladder: rungs for measures without weights.
+            recipe: fixed settings, over the space's defaults.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`...
+            threads: of torch, in this process; None leaves them as they are.
+            time_limit_s: seconds that one trial may take, all attempts together.
+            recalibration_batches: training batches for the BN statistics of an inherited network.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        batches = recalibration_batches
+        if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
+            raise ConfigError(
+                f"evaluator 'shared_weights': recalibration_batches must be a whole number of at least 1, got {batches!r}"
+            )
+        if data is None:
+            raise ConfigError(
+                "evaluator 'shared_weights' needs data: a name such as digits, a .npz file or an image folder"
+            )
+        self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s)
+        self.data = data
+        self.recalibration_batches = batches
+
+    @property
+    def data_hash(self) -> str:
+        """Fingerprint of the data and their division; loads them."""
+        return self.training.data_hash
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of the images."""
+        return load_data(self.data).shape
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(load_data(self.data).class_names)
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Median time of one image on this worker's device."""
+        return self.training.latency_ms(architecture)
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        """Train a supernet, or measure on inherited weights; failures come back as results with their cause."""
+        if isinstance(proposal, Measure) and proposal.weights is None:
+            return self.training(proposal, report)
+        began = time.monotonic()
+        if self.training.threads:
+            torch.set_num_threads(self.training.threads)
+        device = device_of(self.training.device)
+        try:
+            if isinstance(proposal, TrainShared):
+                return self._train_shared(proposal, report, device, began)
+            return self._measure_inherited(proposal, report, device, began)
+        except TrainingFailed as error:
+            return Result("failed", charged=error.charged, error=error.failure)
+        except BuildError as error:
+            charge = Charge(time.monotonic() - began)
+            return Result.failed("invalid_shape", str(error), "fix what cannot be mixed with space.fixed", charge)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0] or "no memory left"
+            return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
+        finally:
+            if device.type == "cuda":
+                gc.collect()
+                torch.cuda.empty_cache()
+
+    def _train_shared(self, proposal: TrainShared, report: Report, device: torch.device, began: float) -> Result:
+        for name in ("alphas", "cost_terms"):
+            if getattr(proposal, name):
+                raise ConfigError(
+                    f"train_shared: relaxation '{proposal.relaxation}' draws its paths uniformly and takes no {name}; "
+                    "leave them out"
+                )
+        draw = relaxation_of(proposal.relaxation)(proposal.space, proposal.paths)
+        recipe = recipe_of(proposal.space, recipe_point(proposal.space), self.training.recipe)
+        data = load_data(self.data)
+        classes = len(data.class_names)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(report.seed)
+            supernet = build_supernet(proposal.space, data.shape[0], classes)
+        if proposal.weights is not None:
+            try:
+                supernet.load_state_dict(load_weights(report.experiment, proposal.weights))
+            except RuntimeError as error:
+                raise BuildError(
+                    f"weights {proposal.weights.path} are not of a supernet of space '{proposal.space.name}' as it is "
+                    f"fixed here: {' '.join(str(error).split())[:200]}"
+                ) from error
+        trained = train(
+            SampledPaths(supernet, draw),
+            data.train,
+            recipe,
+            epochs=proposal.epochs,
+            seed=report.seed,
+            device=device,
+            checkpoint=report.checkpoint,
+            on_epoch=report,
+            flops=mean_flops(proposal.space, draw, data.shape, classes),
+            time_limit_s=self.training.time_limit_s,
+            since=began,
+        )
+        lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
+        return Result(
+            "pruned" if trained.stopped else "finished",
+            metrics={**trained.metrics, **lost},
+            steps_done=trained.steps_done,
+            charged=trained.charged,
+            artifacts={} if trained.stopped else {"weights": save_weights(supernet.state_dict(), report)},
+        )
+
+    def _measure_inherited(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
+        assert proposal.weights is not None  # noqa: S101 - the caller asked, for the type checker
+        space, architecture = self.training.space, proposal.architecture
+        data = load_data(self.data)
+        child = build(space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
+        inherit(load_weights(report.experiment, proposal.weights), architecture, child)
+        recipe = recipe_of(space, architecture, self.training.recipe)
+        layout = memory_format(recipe, device)
+        child.to(device=device, memory_format=layout)
+        recalibrate(child, data.train, device=device, batches=self.recalibration_batches)
+        bf16 = uses_bf16(recipe, device)
+        found = score(child, data.validation, device=device, bf16=bf16, memory_format=layout)
+        flops = report.costs.get("cost/flops") or count_flops(child, data.shape)
+        images = min(self.recalibration_batches * RECALIBRATION_BATCH_SIZE, len(data.train)) + len(data.validation)
+        charged = Charge(time.monotonic() - began, flops * images)
+        metrics = {f"val/{key}": value for key, value in found.items()}
+        metrics |= {"time/worker_s": charged.worker_seconds, "work/multiply_adds": charged.multiply_adds}
+        return Result(
+            "finished",
+            metrics={**report.costs, **metrics},
+            charged=charged,
+            artifacts={"weights": save_weights(child.state_dict(), report)},
+        )
