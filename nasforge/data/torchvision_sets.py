@@ -90,13 +90,14 @@ def _open(name: str, folder: Path, argument: str, value: Any) -> Any:
     make = getattr(torchvision.datasets, name)
     try:
         return make(str(folder), download=False, **{argument: value})
-    except (RuntimeError, OSError) as missing:
+    except (RuntimeError, OSError):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return make(str(folder), download=True, **{argument: value})
         except (RuntimeError, OSError, ImportError) as error:
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"data set {name} is not in {folder} ({missing}) and could not be downloaded ({error}); "
+                f"data set {name} is not in {folder} and could not be downloaded ({reason}); "
                 f"download it on a machine with a network, copy the folder and pass it with --data-dir, "
                 "or use a .npz file or an image folder"
             ) from error

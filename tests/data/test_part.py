@@ -1,0 +1,38 @@
+import pickle
+
+import torch
+
+from nasforge.config import DataConfig
+from nasforge.data import load_data, part
+
+CPU = torch.device("cpu")
+
+
+def test_batches_follow_the_order_and_cover_it():
+    train = load_data(DataConfig("digits")).train
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:100]
+    batches = list(train.batches(order, 32, CPU))
+    assert [len(images) for images, _ in batches] == [32, 32, 32, 4]
+    assert torch.equal(torch.cat([images for images, _ in batches]), train.images[order])
+    assert torch.equal(torch.cat([labels for _, labels in batches]), train.labels[order])
+
+
+def test_streamed_batches_equal_resident_ones(monkeypatch):
+    train = load_data(DataConfig("digits")).train
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:100]
+    resident = list(train.batches(order, 32, CPU))
+    monkeypatch.setattr(part, "RESIDENT_BYTES", 1000)
+    assert train.streamed
+    streamed = list(train.batches(order, 32, CPU))
+    assert len(streamed) == len(resident)
+    for (a, x), (b, y) in zip(streamed, resident, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(x, y)
+
+
+def test_a_part_travels_without_what_lies_on_the_device():
+    train = load_data(DataConfig("digits")).train
+    assert len(train.images)
+    copy = pickle.loads(pickle.dumps(train))
+    assert copy._resident == {}
+    assert torch.equal(copy.images, train.images)

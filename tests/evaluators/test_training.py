@@ -1,0 +1,206 @@
+import dataclasses
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from nasforge.config import DataConfig, load_space
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError, NasforgeError
+from nasforge.core.goals import Rung
+from nasforge.core.protocols import Evaluator
+from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.core.trial import Measure, TrainShared
+from nasforge.data import load_data
+from nasforge.evaluators import training
+from nasforge.evaluators.training import Training
+from nasforge.models.network import build
+from nasforge.training import device as devices
+from nasforge.training.artifacts import load_weights
+from nasforge.training.scoring import score
+
+DATA = DataConfig("digits", images=300, validation=0.2)
+SPACE = load_space("tiny")
+POINT = SPACE.default_point()
+
+
+class Told:
+    """A report that keeps what it is told."""
+
+    number, attempt, seed = 0, 1, 3
+
+    def __init__(self, experiment: Path, stop_after=99, costs=None):
+        self.experiment = experiment
+        self.checkpoint = experiment / "artifacts" / "0" / "checkpoint.pt"
+        self.folder = experiment / "artifacts" / "0" / "attempt-1"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.costs = costs if costs is not None else {"cost/flops": 1e6, "cost/params": 5.0}
+        self.stop_after = stop_after
+        self.steps = []
+
+    def __call__(self, step, metrics):
+        self.steps.append((step, dict(metrics)))
+        return step < self.stop_after
+
+
+def evaluator(**settings):
+    return Training(SPACE, DATA, [Rung(1), Rung(2)], {"precision": "fp32"}, device="cpu", **settings)
+
+
+def test_a_measure_is_trained_reported_and_kept(tmp_path):
+    report = Told(tmp_path)
+    measure: Evaluator = pickle.loads(pickle.dumps(evaluator()))
+    result = measure(Measure(POINT), report)
+    assert (result.status, result.steps_done) == ("finished", 2)
+    assert [step for step, _ in report.steps] == [1, 2]
+    assert set(report.steps[0][1]) == set(Training.metrics)
+    assert result.metrics == {**report.costs, **report.steps[-1][1]}
+    assert result.charged.worker_seconds == result.metrics["time/worker_s"] > result.metrics["time/train_s"] > 0
+    assert result.charged.multiply_adds == 2 * 3 * 192 * 1e6  # epochs, forward + backward, 3 batches of 64
+    data = load_data(DATA)
+    network = build(SPACE, POINT, in_channels=1, classes=10)
+    network.load_state_dict(load_weights(tmp_path, result.artifacts["weights"]))
+    assert score(network, data.validation)["accuracy"] == pytest.approx(result.metrics["val/accuracy"])
+
+
+def test_the_rung_says_how_long(tmp_path):
+    assert evaluator()(Measure(POINT, rung=0), Told(tmp_path)).steps_done == 1
+
+
+def test_the_trials_seed_repeats_it(tmp_path):
+    losses = []
+    for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
+        report = Told(tmp_path / folder)
+        report.seed = seed
+        torch.manual_seed(len(losses))
+        losses.append(evaluator()(Measure(POINT, rung=0), report).metrics["val/loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_false_stops_it(tmp_path):
+    report = Told(tmp_path, stop_after=1)
+    result = evaluator()(Measure(POINT), report)
+    assert (result.status, result.steps_done, len(report.steps)) == ("pruned", 1, 1)
+
+
+def test_weights_of_another_trial_are_the_start(tmp_path):
+    first = evaluator()(Measure(POINT), Told(tmp_path / "x"))
+    fresh = Told(tmp_path / "x")
+    fresh.checkpoint = tmp_path / "x" / "other.pt"
+    warm = evaluator()(Measure(POINT, rung=0, weights=first.artifacts["weights"]), fresh)
+    cold = evaluator()(Measure(POINT, rung=0), Told(tmp_path / "y"))
+    assert warm.metrics["train/loss"] < cold.metrics["train/loss"] - 0.2
+    wider = SPACE.point({**POINT.values, "model.stage0.width": 16})
+    with pytest.raises(NasforgeError, match="do not fit this architecture.*'shared_weights'"):
+        evaluator()(Measure(wider, weights=first.artifacts["weights"]), Told(tmp_path / "x"))
+
+
+def test_an_attempt_continues_the_one_before(tmp_path):
+    report = Told(tmp_path)
+
+    class Killed(Exception):
+        pass
+
+    class Dying(Told):
+        def __call__(self, step, metrics):
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluator()(Measure(POINT), Dying(tmp_path))
+    assert report.checkpoint.exists()
+    result = evaluator()(Measure(POINT), report)
+    whole = evaluator()(Measure(POINT), Told(tmp_path / "whole"))
+    assert [step for step, _ in report.steps] == [1, 2]
+    assert result.metrics["val/loss"] == whole.metrics["val/loss"]
+    report.checkpoint.write_bytes(b"torn")
+    assert evaluator()(Measure(POINT), report).metrics["work/checkpoints_lost"] == 1.0
+
+
+def test_memory_that_will_not_do_is_foreseen(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "load_data", lambda config: pytest.fail("data were loaded"))
+    result = evaluator()(Measure(POINT), Told(tmp_path, costs={"cost/memory_mb": 1e9}))
+    assert result.error and result.error.cause == "out_of_memory"
+    assert "1000000000 MB" in result.error.message
+    monkeypatch.undo()
+    assert devices.free_memory_mb(torch.device("cpu")) > 100
+    assert evaluator()(Measure(POINT, rung=0), Told(tmp_path, costs={"cost/memory_mb": 1.0})).status == "finished"
+
+
+def test_divergence_and_timeout_come_back_as_results(tmp_path):
+    wild = dataclasses.replace(SPACE.fixed({}), decisions=tuple(d for d in SPACE.decisions if "learning" not in d.key))
+    point = Architecture({k: v for k, v in POINT.values.items() if "learning" not in k})
+    result = Training(wild, DATA, [Rung(9)], {"learning_rate": 1e30, "precision": "fp32"}, device="cpu")(
+        Measure(point), Told(tmp_path / "a")
+    )
+    assert result.status == "failed"
+    assert result.error and result.error.cause == "diverged"
+    assert "lower the learning rate" in result.error.advice
+    assert result.charged.worker_seconds > 0
+    result = evaluator(time_limit_s=1e-6)(Measure(POINT), Told(tmp_path / "b"))
+    assert result.error and result.error.cause == "timeout"
+
+
+def narrow(pick, *, in_channels, classes):
+    """A builder whose network needs 28 x 28 pixels."""
+    pick("size", {5: int})
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28 * in_channels, classes))
+
+
+def broken(pick, *, in_channels, classes):
+    pick("size", {5: int})
+    raise ValueError("these widths do not fit")
+
+
+@pytest.mark.parametrize(("builder", "message"), [("narrow", "do not go through"), ("broken", "widths do not fit")])
+def test_shapes_that_do_not_fit_come_back_as_results(tmp_path, builder, message, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    space = SearchSpace("odd", (Decision("model.size", Choice((5,))),), f"{Path(__file__).stem}:{builder}")
+    result = Training(space, DATA, [Rung(1)], device="cpu")(Measure(space.default_point()), Told(tmp_path))
+    assert result.error and result.error.cause == "invalid_shape"
+    assert message in result.error.message
+
+
+def test_a_supernet_is_another_evaluators_job(tmp_path):
+    with pytest.raises(NasforgeError, match="shared_weights"):
+        evaluator()(TrainShared(SPACE, "uniform", 1), Told(tmp_path))
+
+
+def test_mistakes_are_found_before_anything_runs():
+    with pytest.raises(ConfigError, match="did you mean 'optimizer'"):
+        Training(SPACE, DATA, [Rung(1)], {"optimiser": "sgd"})
+    with pytest.raises(ConfigError, match="needs data"):
+        Training(SPACE, None, [Rung(1)])
+    for bad in ({"threads": 0}, {"time_limit_s": 0}):
+        with pytest.raises(ConfigError, match=next(iter(bad))):
+            evaluator(**bad)
+
+
+def test_threads_are_set_where_asked_for(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        evaluator(threads=2)(Measure(POINT, rung=0), Told(tmp_path))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_data_hash_is_the_fingerprint_of_the_data():
+    assert evaluator().data_hash == load_data(DATA).fingerprint
+    assert Training(SPACE, DataConfig("digits", seed=1), [Rung(1)]).data_hash != evaluator().data_hash
+
+
+def test_light_to_pickle(tmp_path):
+    used = evaluator()
+    used(Measure(POINT, rung=0), Told(tmp_path))
+    assert len(pickle.dumps(used)) < 20_000
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_memory_is_given_back(tmp_path):
+    held = []
+    for i in range(3):
+        Training(SPACE, DATA, [Rung(1)], device="cuda")(Measure(POINT), Told(tmp_path / str(i)))
+        held.append(torch.cuda.memory_reserved())
+    assert held[0] == held[2]

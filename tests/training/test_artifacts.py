@@ -1,0 +1,48 @@
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from nasforge.core.errors import DataError
+from nasforge.training.artifacts import load_weights, save_weights
+
+
+@pytest.fixture
+def report(tmp_path):
+    folder = tmp_path / "artifacts" / "3" / "attempt-1"
+    folder.mkdir(parents=True)
+    return SimpleNamespace(experiment=tmp_path, folder=folder)
+
+
+def test_weights_come_back_exactly(report, tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    artifact = save_weights(network.state_dict(), report)
+    assert artifact.path == "artifacts/3/attempt-1/weights.safetensors"
+    assert artifact.size == (tmp_path / artifact.path).stat().st_size
+    found = load_weights(tmp_path, artifact)
+    assert found.keys() == network.state_dict().keys()
+    assert all(torch.equal(found[key], value) for key, value in network.state_dict().items())
+    assert [p.name for p in report.folder.iterdir()] == ["weights.safetensors"]
+
+
+def test_shared_tensors_are_kept(report, tmp_path):
+    weight = torch.arange(4.0)
+    found = load_weights(tmp_path, save_weights({"a": weight, "b": weight}, report, "shared"))
+    assert torch.equal(found["a"], found["b"])
+
+
+def test_a_changed_a_missing_and_a_foreign_file_are_refused(report, tmp_path):
+    artifact = save_weights({"a": torch.zeros(4)}, report)
+    file = tmp_path / artifact.path
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="have changed"):
+        load_weights(tmp_path, artifact)
+    file.unlink()
+    with pytest.raises(DataError, match="are missing; all workers must see"):
+        load_weights(tmp_path, artifact)
+    with pytest.raises(DataError, match="outside the experiment"):
+        load_weights(tmp_path, dataclasses.replace(artifact, path="../secret.safetensors"))

@@ -1,0 +1,298 @@
+import dataclasses
+import logging
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from nasforge.config import DataConfig
+from nasforge.core.errors import ConfigError
+from nasforge.data import load_data
+from nasforge.data.part import Part
+from nasforge.training.loop import TrainingFailed, train
+from nasforge.training.recipe import Recipe
+
+EVERYTHING = Recipe(
+    learning_rate=0.1,
+    batch_size=64,
+    warmup_epochs=1,
+    label_smoothing=0.1,
+    clip_norm=1.0,
+    ema_decay=0.95,
+    crop_pixels=1,
+    flip=True,
+    cutout_pixels=2,
+    dropout=0.2,
+    precision="fp32",
+)
+
+
+def parts(images=300) -> tuple[Part, Part]:
+    data = load_data(DataConfig("digits", images=images, validation=0.2))
+    return data.train, data.validation
+
+
+def network(seed=0, classes=10):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.0),
+            nn.Linear(32, classes),
+        )
+
+
+def trained(recipe=EVERYTHING, net=None, epochs=3, seed=5, **settings):
+    net = net if net is not None else network()
+    part, validation = parts()
+    outcome = train(net, part, recipe, epochs=epochs, seed=seed, validation=validation, **settings)
+    return net, outcome
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+class Interrupted(Exception):
+    pass
+
+
+def breaking(net, after_steps):
+    """The network, raising in its n-th training forward: as good as a kill, nothing after it is written."""
+    count = 0
+
+    def hook(module, inputs):
+        nonlocal count
+        if module.training:
+            count += 1
+            if count > after_steps:
+                raise Interrupted
+
+    handle = net.register_forward_pre_hook(hook)
+    return handle
+
+
+def test_it_learns_and_reports_every_epoch():
+    told = []
+    _, outcome = trained(
+        Recipe(learning_rate=0.2, batch_size=16), epochs=8, on_epoch=lambda step, m: told.append((step, m)) or True
+    )
+    assert [step for step, _ in told] == list(range(1, 9))
+    assert outcome.metrics["val/accuracy"] > 0.6
+    assert outcome.metrics["train/loss"] < 0.6 * told[0][1]["train/loss"]
+    assert set(outcome.metrics) == {
+        *("train/loss", "val/accuracy", "val/loss", "val/f1_macro"),
+        *("time/train_s", "time/worker_s", "work/multiply_adds"),
+    }
+    assert (outcome.steps_done, outcome.stopped) == (8, False)
+
+
+def test_a_seed_decides_everything_and_the_surrounding_generator_nothing():
+    torch.manual_seed(1)
+    a, first = trained()
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    b, second = trained()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(a, b)
+    assert first.metrics["val/loss"] == second.metrics["val/loss"]
+    assert not same(a, trained(seed=6)[0])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])  # 3 steps an epoch: in mid-epoch, at its end, twice
+def test_a_continued_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, optimizer, steps):
+    recipe = dataclasses.replace(EVERYTHING, optimizer=optimizer, learning_rate=0.01)
+    whole, outcome = trained(recipe)
+    file = tmp_path / "checkpoint.pt"
+    net = network()
+    breaking(net, steps)
+    with pytest.raises(Interrupted):
+        trained(recipe, net, checkpoint=file, checkpoint_s=0)
+    assert file.exists()
+    net = network(seed=99)  # the checkpoint decides, not the initialisation
+    seen = 0
+
+    def count(module, inputs):
+        nonlocal seen
+        seen += module.training
+
+    net.register_forward_pre_hook(count)
+    continued, again = trained(recipe, net, checkpoint=file)
+    assert seen == 9 - steps  # nothing done is done again
+    assert same(whole, continued)
+    for key in ("val/accuracy", "val/loss", "train/loss", "work/multiply_adds"):
+        assert again.metrics[key] == outcome.metrics[key]
+
+
+def test_an_interruption_while_reporting_tells_the_epoch_again(tmp_path):
+    file, told = tmp_path / "checkpoint.pt", []
+
+    def first(step, metrics):
+        told.append((step, metrics["val/loss"]))
+        if step == 2:
+            raise Interrupted
+        return True
+
+    with pytest.raises(Interrupted):
+        trained(checkpoint=file, on_epoch=first)
+    net, _ = trained(
+        net=network(seed=99), checkpoint=file, on_epoch=lambda s, m: told.append((s, m["val/loss"])) or True
+    )
+    assert [step for step, _ in told] == [1, 2, 2, 3]
+    assert told[1] == told[2]
+    assert same(net, trained()[0])
+
+
+def test_cost_is_summed_over_attempts(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+
+    def stop(step, metrics):
+        time.sleep(0.1)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        trained(checkpoint=file, since=time.monotonic() - 50, on_epoch=stop, flops=1000.0)
+    _, outcome = trained(checkpoint=file, flops=1000.0)
+    assert 50 < outcome.charged.worker_seconds < 60
+    assert outcome.charged.worker_seconds == outcome.metrics["time/worker_s"]
+    assert outcome.charged.multiply_adds == 3 * 3 * 192 * 1000.0  # epochs, forward + backward, 3 batches of 64
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "foreign"])
+def test_a_checkpoint_that_cannot_be_used_is_said_and_recorded(tmp_path, damage, caplog):
+    file = tmp_path / "checkpoint.pt"
+    trained(epochs=2, checkpoint=file, seed=8 if damage == "foreign" else 5)
+    if damage != "foreign":
+        whole = file.read_bytes()
+        file.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[damage])
+    with caplog.at_level(logging.WARNING):
+        net, outcome = trained(epochs=2, checkpoint=file)
+    assert outcome.checkpoint_lost
+    assert "start" in caplog.text
+    assert same(net, trained(epochs=2)[0])
+    assert not trained(epochs=2, checkpoint=file)[1].checkpoint_lost
+
+
+def test_a_finished_training_is_not_done_again(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    net, _ = trained(checkpoint=file)
+    again = network(seed=99)
+    breaking(again, 0)
+    _, outcome = trained(net=again, checkpoint=file)
+    assert outcome.steps_done == 3
+    assert same(net, again)
+
+
+def test_false_ends_the_training():
+    _, outcome = trained(epochs=5, on_epoch=lambda step, metrics: step < 2)
+    assert (outcome.steps_done, outcome.stopped) == (2, True)
+
+
+def test_validation_and_the_outcome_are_on_the_averaged_weights():
+    recipe = Recipe(learning_rate=0.05, batch_size=16, ema_decay=0.9, schedule="constant")
+    averaged, outcome = trained(recipe)
+    plain, bare = trained(dataclasses.replace(recipe, ema_decay=0.0))
+    assert outcome.metrics["train/loss"] == bare.metrics["train/loss"]  # the average does not touch the training
+    assert outcome.metrics["val/loss"] != bare.metrics["val/loss"]
+    assert not same(averaged, plain)
+    from nasforge.training.scoring import score
+
+    assert score(averaged, parts()[1])["loss"] == pytest.approx(outcome.metrics["val/loss"], rel=1e-5)
+
+
+def test_divergence_is_named_at_once_with_advice():
+    net = network()
+    breaking(net, 40)
+    with pytest.raises(TrainingFailed, match=r"lower the learning rate \(it is 1e\+30\)") as caught:
+        trained(Recipe(learning_rate=1e30, batch_size=16), net=net, epochs=50)
+    assert caught.value.failure.cause == "diverged"
+    assert caught.value.charged.worker_seconds > 0
+
+
+def test_the_time_limit():
+    with pytest.raises(TrainingFailed, match="over the limit of 10 s in epoch 1") as caught:
+        trained(time_limit_s=10, since=time.monotonic() - 11)
+    assert caught.value.failure.cause == "timeout"
+    assert caught.value.charged.worker_seconds >= 11
+
+
+class Failing(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.inner = network()
+        self.error = error
+
+    def forward(self, x):
+        if self.training:
+            raise self.error
+        return self.inner(x)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+    ],
+)
+def test_no_memory_left_is_named(error):
+    with pytest.raises(TrainingFailed) as caught:
+        trained(net=Failing(error), recipe=Recipe())
+    assert caught.value.failure.cause == "out_of_memory"
+
+
+def test_other_errors_are_not_dressed_up():
+    with pytest.raises(RuntimeError, match="something else"):
+        trained(net=Failing(RuntimeError("something else")), recipe=Recipe())
+
+
+def test_shapes_that_do_not_fit_are_named():
+    with pytest.raises(TrainingFailed, match="images of 1 x 8 x 8 do not go through") as caught:
+        trained(net=nn.Sequential(nn.Flatten(), nn.Linear(5, 10)), recipe=Recipe())
+    assert caught.value.failure.cause == "invalid_shape"
+    with pytest.raises(TrainingFailed, match=r"gives \(2, 7\) for 2 images, wanted \(2, 10\)") as caught:
+        trained(net=network(classes=7))
+    assert caught.value.failure.cause == "invalid_shape"
+
+
+def test_a_recipe_that_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.crop_pixels is 9, but the images have only 8"):
+        trained(Recipe(crop_pixels=9))
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ConfigError, match="no Dropout layer"):
+        trained(Recipe(dropout=0.5), net=bare)
+    with pytest.raises(ConfigError, match="no residual branch"):
+        trained(Recipe(zero_init=True), net=bare)
+
+
+def test_a_batch_larger_than_the_part_is_one_step():
+    _, outcome = trained(Recipe(batch_size=10_000), epochs=1, flops=1.0)
+    assert outcome.metrics["work/multiply_adds"] == 3 * 240
+
+
+def test_every_speed_setting_trains():
+    for precision in ("fp32", "bf16"):
+        for channels_last in (True, False):
+            recipe = Recipe(batch_size=64, precision=precision, channels_last=channels_last)
+            _, outcome = trained(recipe, epochs=1)
+            assert outcome.steps_done == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_trains_and_continues(tmp_path):
+    net, outcome = trained(dataclasses.replace(EVERYTHING, precision="auto"), device="cuda", epochs=4)
+    assert outcome.steps_done == 4
+    assert next(net.parameters()).device.type == "cuda"
+    broken = network()
+    breaking(broken, 4)
+    with pytest.raises(Interrupted):
+        trained(net=broken, device="cuda", checkpoint=tmp_path / "c.pt", checkpoint_s=0)
+    assert trained(device="cuda", checkpoint=tmp_path / "c.pt")[1].steps_done == 3
