@@ -1,0 +1,195 @@
+"""What is particular to each strategy; what they share is in the conformance suite."""
+
+import random
+
+import pytest
+
+from nasforge.core.errors import ConfigError
+from nasforge.core.space import Choice, Decision, Float, SearchSpace
+from nasforge.core.trial import Measure, Result
+from nasforge.strategies.evolution import Evolution
+from nasforge.strategies.local_search import LocalSearch
+from nasforge.strategies.nsga2 import NSGA2
+from nasforge.strategies.optuna import OptunaSampler
+from nasforge.strategies.random import Random
+from nasforge.testing.strategies import FLAT, MIXED
+
+
+def finished(*values, steps=3):
+    return Result("finished", values=values, steps_done=steps)
+
+
+def point(space, text):
+    return space.point({decision.key: letter for decision, letter in zip(space.decisions, text, strict=True)})
+
+
+def changes(a, b):
+    return sum(a.values[key] != b.values[key] for key in a.values)
+
+
+def fed(strategy, members):
+    """The strategy after trials with these points and results."""
+    for number, (text, result) in enumerate(members):
+        strategy.recall(number, Measure(point(FLAT, text)))
+        strategy.tell(number, result)
+    return strategy
+
+
+def parents(strategy, texts, number=100):
+    """Which of these points the next 40 asks are one change away from."""
+    found = set()
+    for ask in range(number, number + 40):
+        child = strategy.ask(ask).architecture
+        found |= {text for text in texts if changes(point(FLAT, text), child) == 1}
+    return found
+
+
+OLD_AND_BEST, YOUNG = "aaaaaa", ["bbbbbb", "cccccc", "dddddd"]
+
+
+def test_aging_evolution_lets_the_oldest_die_and_elitist_the_worst():
+    members = [(OLD_AND_BEST, finished(0.9)), *((text, finished(0.1 * i)) for i, text in enumerate(YOUNG))]
+    aging = fed(Evolution(FLAT, seed=0, population=3, sample=2), members)
+    assert OLD_AND_BEST not in parents(aging, [OLD_AND_BEST, *YOUNG])
+    elitist = fed(Evolution(FLAT, seed=0, population=3, sample=3, elitist=True), members)
+    assert parents(elitist, [OLD_AND_BEST, *YOUNG]) == {OLD_AND_BEST}
+
+
+def test_evolution_prefers_an_unpruned_trial_to_a_better_looking_pruned_one():
+    members = [("aaaaaa", Result("pruned", values=(0.9,), steps_done=1)), ("bbbbbb", finished(0.2))]
+    assert parents(fed(Evolution(FLAT, seed=0, population=2, sample=2), members), ["aaaaaa", "bbbbbb"]) == {"bbbbbb"}
+
+
+def test_evolution_drops_failed_and_rejected():
+    rejected = Result("rejected", metrics={"constraint/violation": 0.1})
+    members = [("aaaaaa", rejected), ("bbbbbb", Result.failed("crash", "gone")), ("cccccc", finished(0.0)),
+               ("dddddd", finished(0.0))]  # fmt: skip
+    found = parents(fed(Evolution(FLAT, seed=0, population=2, sample=1), members), [m[0] for m in members])
+    assert found == {"cccccc", "dddddd"}
+
+
+def test_nsga2_keeps_the_front_and_parents_come_from_it():
+    strategy = NSGA2(FLAT, seed=0, objectives=2, population=4, starts=2, crossover=0.0)
+    members = [("aaaaaa", finished(1.0, 0.0)), ("bbbbbb", finished(0.0, 1.0)), ("cccccc", finished(0.6, 0.6)),
+               ("dddddd", finished(0.9, 0.3)), ("eeeeee", finished(0.5, 0.5))]  # fmt: skip
+    fed(strategy, members)
+    kept = {"".join(member.values.values()) for member, _ in strategy._population}
+    assert kept == {"aaaaaa", "bbbbbb", "cccccc", "dddddd"}
+
+
+def test_nsga2_finds_both_ends_of_a_front():
+    def values(architecture):
+        share = list(architecture.values.values()).count("a") / 6
+        other = list(architecture.values.values()).count("b") / 6
+        return finished(share, other)
+
+    strategy = NSGA2(FLAT, seed=1, objectives=2)
+    seen = []
+    for number in range(250):
+        architecture = strategy.ask(number).architecture
+        seen.append(values(architecture))
+        strategy.tell(number, seen[-1])
+    front = {result.values for result in seen if sum(result.values) == 1}
+    assert {(1.0, 0.0), (0.0, 1.0)} <= front
+    assert len(front) >= 6
+
+
+def test_local_search_tries_all_neighbours_then_starts_anew():
+    strategy = LocalSearch(FLAT, seed=0, starts=1)
+    start = strategy.ask(0).architecture
+    strategy.tell(0, finished(1.0))
+    neighbours = {}
+    for number in range(1, 25):
+        neighbours[number] = strategy.ask(number).architecture
+        strategy.tell(number, finished(0.5))
+    assert {changes(start, neighbour) for neighbour in neighbours.values()} == {1}
+    assert len({neighbour.point_id for neighbour in neighbours.values()}) == 24
+    assert changes(start, strategy.ask(25).architecture) > 1
+
+
+def test_local_search_moves_to_a_better_neighbour_even_when_it_comes_late():
+    strategy = LocalSearch(FLAT, seed=0, starts=1)
+    strategy.recall(0, Measure(point(FLAT, "aaaaaa")))
+    strategy.tell(0, finished(0.5))
+    late = strategy.ask(1).architecture
+    for number in range(2, 25):  # the other neighbours are worse; then other starts keep the workers busy
+        strategy.ask(number)
+        strategy.tell(number, finished(0.4))
+    restart = strategy.ask(25).architecture
+    assert changes(restart, point(FLAT, "aaaaaa")) > 1
+    strategy.tell(25, finished(0.1))
+    strategy.tell(1, finished(0.9))
+    assert changes(strategy.ask(26).architecture, late) == 1
+
+
+def test_local_search_goes_on_from_sampled_steps_in_ranges():
+    strategy = LocalSearch(MIXED, seed=0, starts=1, steps=3)
+    start = strategy.ask(0).architecture
+    strategy.tell(0, finished(1.0))
+    rates = set()
+    for number in range(1, 30):
+        found = strategy.ask(number).architecture
+        strategy.tell(number, finished(0.0))
+        if changes_in_shared(start, found) == {"train.learning_rate"}:
+            rates.add(found.values["train.learning_rate"])
+    assert len(rates) == 3
+
+
+def changes_in_shared(a, b):
+    return {key for key in a.values if key in b.values and a.values[key] != b.values[key]}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Evolution(FLAT, seed=0, population=5, sample=6), "sample <= population"),
+        (lambda: NSGA2(FLAT, seed=0, population=5, starts=6), "starts <= population"),
+        (lambda: NSGA2(FLAT, seed=0, crossover=1.5), "chance in 0..1"),
+        (lambda: LocalSearch(FLAT, seed=0, objectives=2), "nsga2 or evolution"),
+        (lambda: LocalSearch(FLAT, seed=0, starts=0), "at least 1"),
+        (lambda: OptunaSampler(FLAT, seed=0, sampler="tpee"), "did you mean 'tpe'"),
+        (lambda: OptunaSampler(FLAT, seed=0, n_startup_trial=3), "did you mean 'n_startup_trials'"),
+        (lambda: OptunaSampler(FLAT, seed=0, sampler="qmc", qmc_type="latin"), "latin"),
+        (lambda: OptunaSampler(FLAT, seed=0, sampler="cmaes", objectives=2), "one objective"),
+    ],
+)
+def test_wrong_options_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def feasible_search(strategy, accepted):
+    """How many rejections a strategy needs for so many accepted trials where few points are allowed."""
+    rejections = number = 0
+    while number - rejections < accepted:
+        values = strategy.ask(number).architecture.values
+        excess = values["train.a"] + values["train.b"] - 0.35  # 6 % of the square
+        if excess > 0:
+            rejections += 1
+            strategy.tell(number, Result("rejected", metrics={"constraint/violation": excess / 0.35}))
+        else:
+            strategy.tell(number, finished(values["train.a"]))
+        number += 1
+    return rejections
+
+
+def test_tpe_and_evolution_learn_what_is_allowed():
+    space = SearchSpace("square", (Decision("train.a", Float(0, 1)), Decision("train.b", Float(0, 1))))
+    baseline = feasible_search(Random(space, seed=0), 30)
+    assert feasible_search(OptunaSampler(space, seed=0), 30) < baseline / 4
+    assert feasible_search(Evolution(space, seed=0), 30) < baseline / 2
+
+
+def test_optuna_is_told_options_by_index_so_that_true_and_one_stay_apart():
+    space = SearchSpace("odd", (Decision("model.a", Choice((1, True, "1"))),))
+    strategy = OptunaSampler(space, seed=0)
+    found = [strategy.ask(number).architecture.values["model.a"] for number in range(3)]
+    assert {(value, type(value)) for value in found} == {(1, int), (True, bool), ("1", str)}
+
+
+def test_asks_do_not_depend_on_the_global_generator():
+    for factory in (Random, Evolution, NSGA2, LocalSearch, OptunaSampler):
+        random.seed(1)
+        first = factory(MIXED, seed=0).ask(0)
+        random.seed(2)
+        assert factory(MIXED, seed=0).ask(0) == first

@@ -1,0 +1,101 @@
+"""The public suite itself: every check fails for a strategy with the fault it is there for."""
+
+import random
+
+import pytest
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.trial import Measure
+from nasforge.strategies.random import Random
+from nasforge.testing import strategies as suite
+
+
+class OutsideTheSpace(Random):
+    def ask(self, number):
+        values = dict(super().ask(number).architecture.values)
+        return Measure(Architecture({**values, next(iter(values)): "elsewhere"}))
+
+
+class Unseeded(Random):
+    def __init__(self, space, *, seed, objectives=1):
+        super().__init__(space, seed=random.SystemRandom().randrange(10**9), objectives=objectives)
+
+
+class SeedIgnored(Random):
+    def __init__(self, space, *, seed, objectives=1):
+        super().__init__(space, seed=0, objectives=objectives)
+
+
+class StreamCarried(Random):
+    """One generator for all asks, so that a replay falls behind."""
+
+    def __init__(self, space, *, seed, objectives=1):
+        super().__init__(space, seed=seed, objectives=objectives)
+        self._stream = random.Random(seed)
+
+    def ask(self, number):
+        return Measure(self._space.sample(self._stream))
+
+
+class NeedsValues(Random):
+    def tell(self, number, result):
+        self.best = max(getattr(self, "best", 0.0), result.values[0])
+
+
+class CountsQuestions(Random):
+    """None every other time, and the asking itself moves it on."""
+
+    asked = 0
+
+    def ask(self, number):
+        self.asked += 1
+        return None if self.asked % 3 == 0 else super().ask(self.asked)
+
+
+class Forgetful(Random):
+    def ask(self, number):
+        self._seen.clear()
+        return Measure(self._space.fixed({}).sample(random.Random(f"{self._seed}/{number // 2}")))
+
+
+class IgnoresOneDecision(Random):
+    def __init__(self, space, *, seed, objectives=1):
+        key = space.decisions[0].key
+        first = space.default_point().values[key]
+        super().__init__(space.fixed({key: first}), seed=seed, objectives=objectives)
+
+
+class RefusesFullyDecided(Random):
+    def ask(self, number):
+        return None if self._space.size == 1 else super().ask(number)
+
+
+class BreaksOnSecondObjective(Random):
+    def tell(self, number, result):
+        if result.values and len(result.values) > 1:
+            raise IndexError("only one")
+
+
+FAULTS = [
+    (suite.proposals_are_valid, OutsideTheSpace),
+    (suite.same_seed_same_asks, Unseeded),
+    (suite.same_seed_same_asks, SeedIgnored),
+    (suite.replay_continues, StreamCarried),
+    (suite.failures_and_rejections_are_survived, NeedsValues),
+    (suite.none_is_pure, CountsQuestions),
+    (suite.nothing_is_proposed_twice, Forgetful),
+    (suite.small_spaces_are_exhausted, IgnoresOneDecision),
+    (suite.one_point_is_enough, RefusesFullyDecided),
+    (suite.several_objectives_or_an_error, BreaksOnSecondObjective),
+    (suite.planted_optimum_is_approached, Random),
+]
+
+
+@pytest.mark.parametrize(("check", "faulty"), FAULTS, ids=lambda item: item.__name__)
+def test_fault_is_found(check, faulty):
+    with pytest.raises((AssertionError, TypeError, IndexError)):
+        check(faulty)
+
+
+def test_every_check_has_a_fault():
+    assert {check for check, _ in FAULTS} == {*suite.CHECKS, *suite.ADAPTIVE_CHECKS}
