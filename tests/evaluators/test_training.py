@@ -85,14 +85,14 @@ def test_false_stops_it(tmp_path):
 
 
 def test_weights_of_another_trial_are_the_start(tmp_path):
-    first = evaluator()(Measure(POINT), Told(tmp_path / "x"))
+    first = Training(SPACE, DATA, [Rung(8)], device="cpu")(Measure(POINT), Told(tmp_path / "x"))
     fresh = Told(tmp_path / "x")
     fresh.checkpoint = tmp_path / "x" / "other.pt"
     warm = evaluator()(Measure(POINT, rung=0, weights=first.artifacts["weights"]), fresh)
     cold = evaluator()(Measure(POINT, rung=0), Told(tmp_path / "y"))
     assert warm.metrics["train/loss"] < cold.metrics["train/loss"] - 0.2
     wider = SPACE.point({**POINT.values, "model.stage0.width": 16})
-    with pytest.raises(NasforgeError, match="do not fit this architecture.*'shared_weights'"):
+    with pytest.raises(NasforgeError, match=r"do not fit this architecture.*'shared_weights'"):
         evaluator()(Measure(wider, weights=first.artifacts["weights"]), Told(tmp_path / "x"))
 
 
