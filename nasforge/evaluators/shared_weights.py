@@ -78,7 +78,8 @@ class SharedWeights:
         batches = recalibration_batches
         if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
             raise ConfigError(
-                f"evaluator 'shared_weights': recalibration_batches must be a whole number of at least 1, got {batches!r}"
+                "evaluator 'shared_weights': recalibration_batches must be a whole number of at least 1, "
+                f"got {batches!r}"
             )
         if data is None:
             raise ConfigError(
@@ -186,7 +187,8 @@ class SharedWeights:
         inherit(load_weights(report.experiment, proposal.weights), architecture, child)
         recipe = recipe_of(space, architecture, self.training.recipe)
         layout = memory_format(recipe, device)
-        child.to(device=device, memory_format=layout)
+        child.to(device)
+        child.to(memory_format=layout)
         recalibrate(child, data.train, device=device, batches=self.recalibration_batches)
         bf16 = uses_bf16(recipe, device)
         found = score(child, data.validation, device=device, bf16=bf16, memory_format=layout)
