@@ -1,0 +1,111 @@
+"""How far an experiment's journal has been delivered: a reader of its new lines, and `tracking.json` with the ids."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.errors import JournalError, TrackingError
+from nasforge.core.events import Event, event_from_json
+from nasforge.journal import JOURNAL, loads
+
+IDS = "tracking.json"
+
+
+class JournalFollower:
+    """Reads a journal that another thread or process may be writing, whole lines only, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / JOURNAL
+        self._offset = 0
+        self._lines = 0
+
+    def total(self) -> int:
+        """Whole lines in the file; 0 where there is none yet."""
+        return self._path.read_bytes().count(b"\n") if self._path.exists() else 0
+
+    def read(self, at_most: int) -> list[Event]:
+        """The next events; empty at the end.
+
+        Raises:
+            JournalError: a corrupt line.
+        """
+        events: list[Event] = []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n") or len(events) == at_most:
+                    break
+                try:
+                    events.append(event_from_json(loads(line.decode())))
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    if events:
+                        break  # first those before it
+                    raise JournalError(f"{self._path}:{self._lines + 1}: this line is corrupt ({error})") from None
+                self._offset += len(line)
+                self._lines += 1
+        return events
+
+
+def new_ids() -> dict[str, Any]:
+    """Of a store that nothing was delivered to; the key names the parent run before it exists."""
+    key = uuid.uuid4().hex
+    return {"key": key, "experiment_id": "", "parent_run_id": "", "status": "", "open": {}, "delivered": 0}
+
+
+def read_ids(folder: Path) -> dict[str, Any]:
+    """What `write_ids` wrote: for each store its ids and the number of events delivered.
+
+    Raises:
+        TrackingError: the file is damaged.
+    """
+    try:
+        content = json.loads((folder / IDS).read_text())
+    except FileNotFoundError:
+        return {"schema": 1, "stores": {}}
+    except ValueError as error:
+        raise TrackingError(
+            f"{folder / IDS}: not readable as JSON ({error}). Delete it to deliver this "
+            "experiment to MLflow once more, as new runs"
+        ) from None
+    if not isinstance(content, dict) or content.get("schema") != 1:
+        raise TrackingError(
+            f"{folder / IDS}: written by another version of NASForge. Delete it to deliver this experiment as new runs"
+        )
+    return content
+
+
+def write_ids(folder: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    temporary = folder / f"{IDS}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(folder / IDS)
+
+
+def lock_delivery(folder: Path) -> int:
+    """Keep a second process from delivering the same experiment; closing the handle ends it, so does a kill."""
+    handle = os.open(folder / "tracking.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise TrackingError(f"another process delivers '{folder.name}' to MLflow already; wait for its end") from None
+    return handle
+
+
+@contextmanager
+def one_creator(database: Path | None) -> Iterator[None]:
+    """Two processes that open a missing SQLite database at once break its migration."""
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f"{database.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

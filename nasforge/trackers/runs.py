@@ -1,0 +1,255 @@
+"""What a journal's events mean to MLflow: one parent run, one run per trial and per finalist. Plain data, no mlflow."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nasforge.core.events import (
+    Asked,
+    Checked,
+    Event,
+    Extended,
+    Header,
+    Interrupted,
+    Reported,
+    Started,
+    TestOpened,
+    Told,
+)
+from nasforge.core.trial import Measure, Proposal, Trial
+from nasforge.state import State
+
+PARENT = "search"
+"""Key of the parent run; the others are `trial/<number>` and `finalist/<name>`."""
+
+ARCHITECTURE = "nasforge.architecture"
+_STATUS = {"finished": "FINISHED", "pruned": "KILLED", "rejected": "KILLED", "failed": "FAILED"}
+# Servers before MLflow 2 allow 500 characters in a parameter and 5,000 in a tag; newer ones more.
+_PARAM_LENGTH = 500
+TAG_LENGTH = 5000
+_VOLATILE = ("budget", "runner", "tracking_uri")
+
+
+@dataclass
+class Writes:
+    """What is to be written to one run. Writing it twice leaves the same as writing it once.
+
+    Attributes:
+        name: shown in the UI.
+        identity: tags that find the run again among those of its parent.
+        params: never change.
+        tags: may change, the last one counts.
+        metrics: (key, step, seconds after the run's start, value); times are those that workers spent, so they
+            do not depend on when the event was delivered.
+        status: MLflow's status to set, empty for none.
+        done: nothing more is expected of this run.
+        seconds: its duration, once it is done.
+    """
+
+    name: str
+    identity: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[tuple[str, int, float], float] = field(default_factory=dict)
+    status: str = ""
+    done: bool = False
+    seconds: float = 0.0
+
+    def measure(self, metrics: Mapping[str, float], step: int, seconds: float) -> None:
+        """Add metrics after `step`."""
+        for key, value in metrics.items():
+            self.metrics[(allowed_key(key), step, seconds)] = float(value)
+
+
+class Runs:
+    """Folds events into the state of the search and into writes, run by run."""
+
+    def __init__(self) -> None:
+        self.state: State | None = None
+        self.position = 0
+        self._closed: Counter[str] = Counter()
+        self._best: Trial | None = None
+        self._best_rank: tuple[Any, ...] = ()
+
+    def fold(self, events: Iterable[Event], skip: int = 0) -> dict[str, Writes]:
+        """The writes of these events, the next ones of the journal; those before position `skip` are only counted."""
+        writes: dict[str, Writes] = {}
+        for event in events:
+            sink = writes if self.position >= skip else {}
+            self._apply(event, sink)
+            self.position += 1
+        return writes
+
+    def _apply(self, event: Event, writes: dict[str, Writes]) -> None:
+        if isinstance(event, Header):
+            self.state = State(event)
+            parent = self._parent(writes)
+            parent.params.update(_header_params(event))
+            parent.tags.update(_header_tags(event))
+            return
+        state = self._state
+        state.apply(event)
+        match event:
+            case Asked(number, proposal):
+                run = self._trial(number, writes)
+                run.params.update(_proposal_params(proposal))
+                run.tags.update(_proposal_tags(proposal))
+            case Checked(number, costs, verdict):
+                run = self._trial(number, writes)
+                run.tags["nasforge.check"] = verdict
+                run.measure(costs, 0, 0.0)
+            case Started(number, attempt):
+                run = self._trial(number, writes)
+                run.tags.update({"nasforge.status": "running", "nasforge.attempts": str(attempt)})
+                run.status = "RUNNING"
+            case Interrupted(number, attempt):
+                run = self._trial(number, writes)
+                run.tags["nasforge.status"] = "interrupted"
+                run.status = "KILLED"
+            case Reported(number, _, step, metrics, _):
+                self._trial(number, writes).measure(metrics, step, metrics.get("time/worker_s", 0.0))
+            case Told(number, _):
+                self._close(number, writes)
+            case Extended():
+                self._parent(writes).tags.update(_budget_tags(state))
+            case TestOpened(finalist, metrics):
+                run = writes.setdefault(
+                    f"finalist/{finalist}", Writes(f"finalist {finalist}", {"nasforge.finalist": finalist})
+                )
+                run.measure(metrics, 0, 0.0)
+                run.tags["nasforge.status"] = "finished"
+                run.status, run.done = "FINISHED", True
+
+    def _close(self, number: int, writes: dict[str, Writes]) -> None:
+        state = self._state
+        trial = state.trials[number]
+        result = trial.result
+        assert result is not None  # noqa: S101  (the event brought it)
+        run = self._trial(number, writes)
+        run.seconds = result.charged.worker_seconds
+        run.status, run.done = _STATUS[result.status], True
+        said = {**trial.costs, **(trial.steps[-1].metrics if trial.steps else {})}
+        news = {key: value for key, value in result.metrics.items() if said.get(key) != value}
+        run.measure(news, result.steps_done, run.seconds)
+        run.tags["nasforge.status"] = result.status
+        if result.error:
+            run.tags.update(
+                {
+                    "nasforge.cause": result.error.cause,
+                    "nasforge.message": result.error.message,
+                    "nasforge.advice": result.error.advice,
+                }
+            )
+        self._closed[result.status] += 1
+        closed = self._closed.total()
+        self._compare(trial)
+        parent = self._parent(writes)
+        seconds = state.charged.worker_seconds
+        parent.measure({f"trials/{status}": self._closed[status] for status in _STATUS}, closed, seconds)
+        if self._best is not None:
+            best = self._best
+            parent.measure(
+                {f"best/{goal.metric}": best.metrics[goal.metric] for goal in state.objectives}, closed, seconds
+            )
+            parent.tags["nasforge.best_trial"] = str(best.number)
+            if best.architecture:
+                parent.tags["nasforge.best_arch_id"] = best.architecture.arch_id
+
+    def _compare(self, trial: Trial) -> None:
+        """Keep the first of `State.ranking()` without sorting all trials each time."""
+        result = trial.result
+        if not trial.architecture or result is None or result.status != "finished" or not result.usable:
+            return
+        met = not any(target.violation(trial.metrics) > 0 for target in self._state.targets)
+        rank = (result.steps_done, met, result.values)
+        if self._best is None or rank > self._best_rank:
+            self._best, self._best_rank = trial, rank
+
+    @property
+    def _state(self) -> State:
+        assert self.state is not None  # noqa: S101  (the journal's first line is its header)
+        return self.state
+
+    def _parent(self, writes: dict[str, Writes]) -> Writes:
+        return writes.setdefault(PARENT, Writes(self._state.header.experiment, {}))
+
+    @staticmethod
+    def _trial(number: int, writes: dict[str, Writes]) -> Writes:
+        return writes.setdefault(f"trial/{number}", Writes(f"trial {number}", {"nasforge.trial": str(number)}))
+
+
+def allowed_key(key: str) -> str:
+    """A key with the characters that MLflow forbids replaced by `_`."""
+    return re.sub(r"[^\w\-. :/]", "_", key)[:250]
+
+
+def _param(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= _PARAM_LENGTH else text[: _PARAM_LENGTH - 1] + "…"
+
+
+def _flat(prefix: str, content: Any) -> dict[str, str]:
+    if isinstance(content, Mapping):
+        found: dict[str, str] = {}
+        for key, value in content.items():
+            found.update(_flat(f"{prefix}.{key}" if prefix else str(key), value))
+        return found
+    return {} if content is None else {allowed_key(prefix): _param(content)}
+
+
+def _header_params(header: Header) -> dict[str, str]:
+    config = {key: value for key, value in header.config.items() if key not in (*_VOLATILE, "space", "ladder")}
+    for kind in ("strategy", "evaluator", "pruner"):
+        named = config.pop(kind, None)
+        if named:
+            config[kind] = named["name"]
+            config[f"{kind} option"] = named["options"]
+    for goals in ("objectives", "constraints", "targets"):
+        config[goals] = ", ".join(config.get(goals, ())) or None
+    config["ladder epochs"] = ", ".join(str(rung["epochs"]) for rung in header.config["ladder"])
+    config["space"] = header.config["space"]["name"]
+    config["space_hash"] = header.space_hash
+    config["data_hash"] = header.data_hash or None
+    return _flat("", config)
+
+
+def _header_tags(header: Header) -> dict[str, str]:
+    versions = {f"nasforge.version.{package}": version for package, version in header.versions.items()}
+    runner = header.config.get("runner") or {}
+    return {
+        "nasforge.experiment": header.experiment,
+        "nasforge.space": header.config["space"]["name"],
+        "nasforge.runner": runner.get("name", ""),
+        **versions,
+        **{f"nasforge.budget.{name}": f"{limit:g}" for name, limit in header.config["budget"].items()},
+    }
+
+
+def _budget_tags(state: State) -> dict[str, str]:
+    return {
+        f"nasforge.budget.{name}": f"{limit:g}" for name, limit in vars(state.budget).items() if math.isfinite(limit)
+    }
+
+
+def _proposal_params(proposal: Proposal) -> dict[str, str]:
+    if isinstance(proposal, Measure):
+        return _flat("", proposal.architecture.values)
+    return {"relaxation": proposal.relaxation, "epochs": str(proposal.epochs)}
+
+
+def _proposal_tags(proposal: Proposal) -> dict[str, str]:
+    if not isinstance(proposal, Measure):
+        return {"nasforge.proposal": "train_shared"}
+    architecture = proposal.architecture
+    return {
+        "nasforge.proposal": "measure",
+        "nasforge.arch_id": architecture.arch_id,
+        "nasforge.point_id": architecture.point_id,
+        ARCHITECTURE: json.dumps(architecture.to_json()),
+    }
