@@ -25,7 +25,7 @@ from nasforge.experiment import Experiment
 from nasforge.exporters.best import config_of, describe, write_best
 from nasforge.exporters.network_folder import DESCRIPTION, load, save_network
 from nasforge.models.network import build
-from nasforge.models.reference import resnet_of_flops
+from nasforge.models.reference import resnet, resnet_of_flops
 from nasforge.search import make_check, make_evaluator, make_header, make_pruner, make_strategy
 from nasforge.state import State, load_state
 from nasforge.training.device import device_of
@@ -174,10 +174,9 @@ def retrain(
     return finalists
 
 
-def build_reference(pick: Pick, *, in_channels: int, classes: int, flops: int, height: int, width: int) -> nn.Module:
-    """Builder of the ResNet nearest to `flops` multiply-adds, so that references are network folders like finalists."""
-    network: nn.Module = resnet_of_flops(flops, shape=(in_channels, height, width), classes=classes)[1]
-    return network
+def build_reference(pick: Pick, *, in_channels: int, classes: int, depth: int, width: int) -> nn.Module:
+    """Builder of a ResNet of given depth and width, so that references are network folders like finalists."""
+    return resnet(depth, width, in_channels=in_channels, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -211,10 +210,11 @@ class _Retraining:
         return Finalist(rank, trial.number, architecture, self.epochs, trial.metrics, retrained, reference)
 
     def _reference(self, flops: float) -> tuple[str, SearchSpace]:
-        _, height, width = self.data.shape
-        budget = round(flops)
-        name, _ = resnet_of_flops(budget, shape=self.data.shape, classes=len(self.data.class_names))
-        arguments = {"flops": budget, "height": height, "width": width}
+        """The ResNet nearest to `flops`: its name, and the space of which it is the only network."""
+        name, network = resnet_of_flops(flops, shape=self.data.shape, classes=len(self.data.class_names))
+        stage, classifier = network.get_submodule("stage0"), network.get_submodule("classifier")
+        assert isinstance(stage, nn.Sequential) and isinstance(classifier, nn.Linear)  # noqa: S101  (built just now)
+        arguments = {"depth": len(stage), "width": classifier.in_features // 4}
         return name, SearchSpace(name, (), builder=f"{__name__}:build_reference", arguments=arguments)
 
     def _all_seeds(
