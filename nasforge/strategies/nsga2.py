@@ -35,7 +35,7 @@ class NSGA2:
         *,
         seed: int,
         objectives: int = 1,
-        population: int = 30,
+        population: int = 20,
         starts: int = 10,
         crossover: float = 0.9,
     ) -> None:

@@ -1,0 +1,130 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.goals import Budget, Constraint, Objective, Rung, dominates, ladder_to
+from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.core.trial import Artifact, Charge, Measure, Result, TrainShared, proposal_from_json
+
+ARTIFACT = Artifact("artifacts/3/attempt-1/weights.safetensors", "ab" * 32, 1234)
+POINT = Architecture({"model.a": "x", "train.b": 0.1}, canonical="x")
+SPACE = SearchSpace("s", (Decision("model.a", Choice(("x", "y"))),))
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "maximise"),
+    [
+        ("val/accuracy", "val/accuracy", True),
+        ("cost/flops", "cost/flops", False),
+        ("time/train_s", "time/train_s", False),
+        ("val/loss", "val/loss", False),
+        ("max:val/loss", "val/loss", True),
+        ("min:my/metric", "my/metric", False),
+    ],
+)
+def test_objectives(text, metric, maximise):
+    objective = Objective.parse(text)
+    assert (objective.metric, objective.maximise) == (metric, maximise)
+    assert Objective.parse(str(objective)) == objective
+    assert objective.oriented(2.0) == (2.0 if maximise else -2.0)
+
+
+@pytest.mark.parametrize("text", ["", " ", "best:val/accuracy", "max:"])
+def test_wrong_objectives(text):
+    with pytest.raises(ConfigError, match="must look like"):
+        Objective.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "bound"),
+    [
+        ("flops<=40M", "cost/flops", 40e6),
+        ("params <= 300k", "cost/params", 300e3),
+        ("latency_ms<=5", "cost/latency_ms", 5),
+        ("memory_mb<=1.5k", "cost/memory_mb", 1500),
+        ("cost/flops<=1e6", "cost/flops", 1e6),
+        ("flops<=2G", "cost/flops", 2e9),
+    ],
+)
+def test_constraints(text, metric, bound):
+    constraint = Constraint.parse(text)
+    assert (constraint.metric, constraint.bound) == (metric, bound)
+    assert Constraint.parse(str(constraint)) == constraint
+    assert constraint.violation({metric: bound}) == 0
+    assert constraint.violation({metric: 1.25 * bound}) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("text", ["flops<40M", "flops>=40M", "accuracy<=1", "flops<=1.2.3", "flops<=0", "flops<=-3"])
+def test_wrong_constraints(text):
+    with pytest.raises(ConfigError, match="constraint"):
+        Constraint.parse(text)
+
+
+def test_budget_and_ladder():
+    assert not Budget().bounded
+    assert Budget(trials=3).bounded
+    for wrong in (0, -1, math.nan, True, "5"):
+        with pytest.raises(ConfigError, match="trials must be a number above zero"):
+            Budget(trials=wrong)
+    assert [rung.epochs for rung in ladder_to(9)] == [1, 3, 9]
+    assert [rung.epochs for rung in ladder_to(20)] == [2, 6, 20]
+    assert [rung.epochs for rung in ladder_to(1)] == [1]
+    for wrong in (0, 1.5, True):
+        with pytest.raises(ConfigError, match="epochs must be a whole number"):
+            Rung(wrong)
+
+
+vectors = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+
+
+@given(vectors, vectors, vectors)
+def test_domination_is_a_strict_partial_order(a, b, c):
+    assert not dominates(a, a)
+    assert not (dominates(a, b) and dominates(b, a))
+    if dominates(a, b) and dominates(b, c):
+        assert dominates(a, c)
+    assert dominates(a, b) == (min(x - y for x, y in zip(a, b, strict=True)) >= 0 and a != b)
+
+
+@pytest.mark.parametrize(
+    "proposal",
+    [
+        Measure(POINT),
+        Measure(POINT, rung=1, weights=ARTIFACT),
+        TrainShared(SPACE, "uniform", 3),
+        TrainShared(SPACE, "softmax", 3, ARTIFACT, (POINT,), {"model.a": (0.1, 0.2)}, {"cost/flops": 0.5}),
+    ],
+)
+def test_proposals_survive_json(proposal):
+    assert proposal_from_json(json.loads(json.dumps(proposal.to_json()))) == proposal
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        Result("finished", {"val/accuracy": 0.9}, (0.9, -3.0), 3, Charge(1.5, 2e9), {"weights": ARTIFACT}),
+        Result("finished", steps_done=2, alphas={"model.a": (0.1, -0.2)}),
+        Result.failed("diverged", "NaN after epoch 2", "lower the learning rate", Charge(0.5)),
+        Result("rejected", {"cost/flops": 9e9, "constraint/violation": 2.0}),
+    ],
+)
+def test_results_survive_json(result):
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_usable_results_have_values_and_no_nan():
+    assert Result("finished", values=(0.5, math.inf)).usable
+    assert not Result("finished", values=(0.5, math.nan)).usable
+    assert not Result("failed").usable
+    assert Charge(1, 2) + Charge(3, 4) == Charge(4, 6)
+
+
+def test_did_you_mean():
+    assert did_you_mean("evolutoin", ["random", "evolution"]) == "did you mean 'evolution'? Known: evolution, random"
+    assert did_you_mean("zzz", ["a"]) == "Known: a"
+    assert did_you_mean("zzz", []) == "Known: (none)"
