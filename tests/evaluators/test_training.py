@@ -88,6 +88,7 @@ def test_weights_of_another_trial_are_the_start(tmp_path):
     first = Training(SPACE, DATA, [Rung(8)], device="cpu")(Measure(POINT), Told(tmp_path / "x"))
     fresh = Told(tmp_path / "x")
     fresh.checkpoint = tmp_path / "x" / "other.pt"
+    fresh.folder = tmp_path / "x"
     warm = evaluator()(Measure(POINT, rung=0, weights=first.artifacts["weights"]), fresh)
     cold = evaluator()(Measure(POINT, rung=0), Told(tmp_path / "y"))
     assert warm.metrics["train/loss"] < cold.metrics["train/loss"] - 0.2
