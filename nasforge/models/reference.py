@@ -69,26 +69,18 @@ def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) 
         raise BuildError(f"a ResNet needs a budget of multiply-adds above 0, got {flops!r}")
     found = []
     for depth in DEPTHS:
-        make = partial(resnet, depth, in_channels=shape[0], classes=classes)
-        for width in _around(flops, make, shape):
-            off = abs(_flops(make, width, shape) / flops - 1)
+        a, b = _polynomial(partial(resnet, depth, in_channels=shape[0], classes=classes), shape)
+        below = max(1, int((-b + (b * b + 4 * a * flops) ** 0.5) / (2 * a)))
+        for width in (below, below + 1):
+            off = abs((a * width**2 + b * width) / flops - 1)
             found.append((off > CLOSE, abs(width / 16 - 1) if off <= CLOSE else off, depth, width))
     _, _, depth, width = min(found)
     return f"ResNet-{6 * depth + 2} x{width / 16:g}", resnet(depth, width, in_channels=shape[0], classes=classes)
 
 
-def _flops(make: Callable[[int], nn.Module], width: int, shape: tuple[int, int, int]) -> int:
+def _polynomial(make: Callable[[int], nn.Module], shape: tuple[int, int, int]) -> tuple[float, float]:
+    """a, b of multiply-adds = a width^2 + b width: exact, as every layer has width x width or width x constant."""
     with torch.device("meta"):
-        return count_flops(make(width), shape)
-
-
-def _around(flops: float, make: Callable[[int], nn.Module], shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """The widest network below `flops` and the next: multiply-adds are quadratic in the width, without a constant.
-
-    a w^2 + b w goes through two measured points; its root is exact, and neighbours guard against rounding.
-    """
-    one, two = _flops(make, 8, shape), _flops(make, 16, shape)
-    a = (two - 2 * one) / 128
-    b = one / 8 - 8 * a
-    width = int((-b + (b * b + 4 * a * flops) ** 0.5) / (2 * a))
-    return (max(1, width), max(1, width) + 1)
+        eight, sixteen = count_flops(make(8), shape), count_flops(make(16), shape)
+    a = (sixteen - 2 * eight) / 128
+    return a, eight / 8 - 8 * a

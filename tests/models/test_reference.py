@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from nasforge.core.errors import BuildError
+from nasforge.costs import count_flops, count_params
+from nasforge.models.reference import DEPTHS, resnet, resnet_of_flops
+
+SHAPE = (1, 28, 28)
+
+
+def test_resnet_20_is_the_one_that_was_measured():
+    network = resnet(3, 16, in_channels=1, classes=10)
+    assert count_params(network) == 272_186
+    assert count_flops(network, SHAPE) == 31_021_952
+    assert network(torch.rand(2, *SHAPE)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("flops", [1e6, 1e7, 4e7])
+def test_no_other_width_comes_nearer_than_the_tolerance(flops):
+    name, network = resnet_of_flops(flops, shape=SHAPE, classes=10)
+    off = abs(count_flops(network, SHAPE) / flops - 1)
+    depth, width = int(name.split()[0].removeprefix("ResNet-")), float(name.split("x")[1]) * 16
+    assert depth in {6 * n + 2 for n in DEPTHS}
+    assert count_params(network) == count_params(resnet((depth - 2) // 6, int(width), in_channels=1, classes=10))
+    if off > 0.03:
+        with torch.device("meta"):
+            others = [count_flops(resnet(n, w, in_channels=1, classes=10), SHAPE) for n in (1, 2) for w in range(1, 30)]
+        assert off <= min(abs(other / flops - 1) for other in others) + 1e-12
+
+
+def test_exact_budget_of_a_paper_width_gives_that_width():
+    name, _ = resnet_of_flops(31_021_952, shape=SHAPE, classes=10)
+    assert name == "ResNet-20 x1"
+
+
+def test_budget_must_be_positive():
+    with pytest.raises(BuildError, match="above 0"):
+        resnet_of_flops(0, shape=SHAPE, classes=10)

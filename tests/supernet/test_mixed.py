@@ -1,0 +1,122 @@
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from nasforge.config import load_space
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import BuildError
+from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
+from nasforge.supernet.mixed import Mixed, Mixture, build_supernet
+
+
+def space(**domains) -> SearchSpace:
+    return SearchSpace("s", tuple(Decision(f"model.{key}", domain) for key, domain in domains.items()))
+
+
+def narrow(name: str) -> SearchSpace:
+    """A shipped space with every width at its smallest."""
+    full = load_space(name)
+    return full.fixed({k: d.options[0] for k, d in full.domains.items() if k.endswith("width")})
+
+
+def test_builds_what_the_space_lists_and_nothing_else():
+    made = []
+
+    def thunk(name: str):
+        return lambda: made.append(name) or nn.Identity()
+
+    mixture = Mixed(space(op=Choice(("b", "c"))))("op", {name: thunk(name) for name in "abcd"})
+    assert made == ["b", "c"]
+    assert isinstance(mixture, Mixture)
+
+
+def test_one_option_left_needs_no_mixture():
+    built = Mixed(space(op=Choice(("b",))))("op", {"a": nn.ReLU, "b": nn.Identity})
+    assert type(built) is nn.Identity
+
+
+def test_width_with_several_values_is_refused_with_what_to_do():
+    pick = Mixed(space(width=Choice((8, 16))))
+    with pytest.raises(BuildError, match=r"width 'model\.width'.*8, 16.*space\.fixed\({\"model\.width\": 16}\)"):
+        pick.width("width")
+    assert Mixed(space(width=Choice((16,)))).width("width") == 16
+    assert Mixed(space(width=Int(12, 12))).width("width") == 12
+
+
+def test_unfixed_widths_of_a_shipped_space_are_refused_at_build_time():
+    with pytest.raises(BuildError, match=r"width 'model\.stage0\.width' of space 'tiny'"):
+        build_supernet(load_space("tiny"), 1, 10)
+
+
+def test_ranges_cannot_be_mixed():
+    with pytest.raises(BuildError, match=r"'model\.rate'.*is a range 0\.0\.\.1\.0.*space\.fixed"):
+        Mixed(space(rate=Float(0, 1)))("rate", {})
+
+
+def test_options_that_are_no_modules_cannot_be_mixed():
+    with pytest.raises(BuildError, match=r"'model\.size' cannot be mixed: option 1 is a int"):
+        Mixed(space(size=Choice((1, 2))))("size", {1: lambda: 1, 2: lambda: 2})
+    assert Mixed(space(size=Choice((2,))))("size", {1: lambda: 1, 2: lambda: 2}) == 2
+
+
+def test_unknown_decisions_options_and_unread_ones():
+    pick = Mixed(space(op=Choice(("a", "b")), other=Choice((1, 2))))
+    with pytest.raises(BuildError, match=r"asks for decision 'model\.depth'"):
+        pick("depth", {1: nn.Identity})
+    with pytest.raises(BuildError, match="no option 'b'"):
+        pick("op", {"a": nn.Identity})
+    with pytest.raises(BuildError, match=r"never read 'model\.other'"):
+        pick.finish()
+
+
+def test_only_the_active_path_runs():
+    supernet = build_supernet(narrow("tiny"), 1, 10)
+    point = supernet.space.sample(random.Random(1))
+    supernet.activate(point)
+    ran = []
+    for module in supernet.modules():
+        if isinstance(module, Mixture):
+            for name, option in module.named_children():
+                option.register_forward_hook(lambda m, i, o, name=name: ran.append(name))
+    supernet(torch.randn(2, 1, 8, 8))
+    decided = {f"@{key}={value}".replace(".", ":") for key, value in point.model.items()}
+    assert ran and set(ran) <= decided
+    supernet.zero_grad(set_to_none=True)
+    supernet(torch.randn(2, 1, 8, 8)).sum().backward()
+    touched = {key for key, p in supernet.named_parameters() if p.grad is not None}
+    assert all(set(part for part in key.split(".") if part.startswith("@")) <= decided for key in touched)
+
+
+def test_activation_is_one_decision_in_many_places():
+    supernet = build_supernet(narrow("tiny"), 1, 10)
+    point = supernet.space.fixed({"model.activation": "silu"}).sample(random.Random(0))
+    supernet.activate(point)
+    places = [m for m in supernet.modules() if isinstance(m, Mixture) and m.key == "activation"]
+    assert len(places) > 10
+    assert all(type(place.get_submodule(place._active)) is nn.SiLU for place in places)
+
+
+def test_running_before_a_path_is_chosen_says_what_to_do():
+    supernet = build_supernet(narrow("tiny"), 1, 10)
+    with pytest.raises(BuildError, match=r"has no active option: call supernet\.activate"):
+        supernet(torch.randn(1, 1, 8, 8))
+
+
+def test_activating_what_is_not_there():
+    supernet = build_supernet(narrow("tiny"), 1, 10)
+    with pytest.raises(BuildError, match=r"no decision 'model\.nonsense'"):
+        supernet.activate(Architecture({"model.nonsense": 1}))
+    with pytest.raises(BuildError, match=r"has no 'gelu' for 'model\.activation'"):
+        supernet.activate(Architecture({"model.activation": "gelu"}))
+    with pytest.raises(BuildError, match=r"has no 16 for 'model\.stage0\.width'"):
+        supernet.activate(Architecture({"model.stage0.width": 16}))  # fixed at 8
+
+
+def test_the_flagship_is_mixed_with_widths_fixed():
+    with torch.device("meta"):
+        supernet = build_supernet(narrow("blocks"), 3, 10)
+    places = [m for m in supernet.modules() if isinstance(m, Mixture)]
+    assert {m.key for m in places} >= {f"stage{i}.layer{j}.block" for i in range(3) for j in range(4)}
+    assert {m.key for m in places} >= {"stage0.layer0.block.bottleneck.reduction", "activation"}
