@@ -1,0 +1,378 @@
+"""The command line. Thin: options in, the public API, then tables for people or one JSON object (`--json`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from typer.exceptions import TyperException
+
+from nasforge import cli_output as output
+from nasforge.cli_output import Outcome
+from nasforge.core.errors import ConfigError, NasforgeError
+
+app = typer.Typer(
+    name="nasforge",
+    help="Neural architecture search: search, look, retrain, export. Every command has examples in its --help.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment: a folder in the runs folder.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.")]
+# Read by `main` before any command runs, so that nothing reaches stdout too early.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+_SEARCH, _DATA, _PARTS, _PLACE = "The search", "The data", "The parts", "Place and output"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 (a comparison failed), 2 (a user's mistake), 130 (stopped)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a builder of your own lies beside your space
+    wants_json = "--json" in given
+    with output.only_json(wants_json) as stdout:
+        outcome = _run(given)
+        if wants_json and outcome.content:
+            output.write_json(outcome.content, stdout)
+    return outcome.code
+
+
+def _run(arguments: list[str]) -> Outcome:
+    from nasforge.search import StopNow
+
+    try:
+        found = app(args=arguments, prog_name="nasforge", standalone_mode=False)
+        return found if isinstance(found, Outcome) else Outcome(code=int(found or 0))
+    except TyperException as error:
+        message = error.format_message().rstrip(".")
+        command = next((word for word in arguments if not word.startswith("-")), "")
+        return _failed(f"{message}. See: nasforge {command} --help".replace("  ", " "))
+    except StopNow as error:
+        return _failed(f"{error}: nasforge {' '.join(_quoted(arguments))}", code=130)
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed("stopped", code=130)
+    except NasforgeError as error:
+        return _failed(str(error))
+
+
+def _failed(message: str, code: int = 2) -> Outcome:
+    output.log().print(Text(f"error: {message}" if code == 2 else message, style="red"), soft_wrap=True)
+    return Outcome({"error": message}, code)
+
+
+def _quoted(arguments: Sequence[str]) -> list[str]:
+    import shlex
+
+    return [shlex.quote(word) for word in arguments]
+
+
+@app.command()
+def search(
+    space: Annotated[
+        str | None, typer.Argument(metavar="SPACE", help="A YAML file, or a shipped name: see `nasforge spaces`.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, a torchvision name, a .npz file or a folder of images.", rich_help_panel=_DATA),
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="See `nasforge strategies`. Default: evolution.")] = None,
+    max_trials: Annotated[int | None, typer.Option(help="End after so many trials. Default: 20.")] = None,
+    max_worker_seconds: Annotated[float | None, typer.Option(help="End after so much work, over all workers.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of the longest training. Default: 3.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="May be given again; max:KEY or min:KEY. Default: val/accuracy.")
+    ] = None,
+    constraint: Annotated[list[str] | None, typer.Option(help="'flops<=40M', 'params<=300k'; again for more.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the whole search. Default: 0.")] = None,
+    pruner: Annotated[str | None, typer.Option(help="asha, median or none. Default: asha.")] = None,
+    runner: Annotated[str | None, typer.Option(help="ray_tune or local. Default: ray_tune.")] = None,
+    evaluator: Annotated[str | None, typer.Option(help="What measures a proposal. Default: training.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="An option of a part: strategy.population=20.", rich_help_panel=_PARTS
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="An experiment's YAML file; options go over it.", rich_help_panel=_PARTS)
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where torchvision keeps its downloads.", rich_help_panel=_DATA)
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Use only so many training and validation images.", rich_help_panel=_DATA)
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Resize images to this height and width.", rich_help_panel=_DATA)
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=_PLACE)
+    ] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Trials at the same time. Default: what fits.", rich_help_panel=_PLACE)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the experiment. Default: made from the settings.", rich_help_panel=_PLACE)
+    ] = None,
+    runs_dir: Annotated[Path | None, typer.Option(help="Default: runs.", rich_help_panel=_PLACE)] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow's; none for no tracking. Default: RUNS/mlflow.db.", rich_help_panel=_PLACE),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the search would cost; write nothing.", rich_help_panel=_PLACE)
+    ] = False,
+    as_json: Json = False,
+) -> Outcome:
+    """Search for the best networks. The same command continues a search that was stopped.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge search tiny --data digits
+    nasforge search tiny --data digits --max-trials 40 --epochs 9 --name first
+    nasforge search blocks --data fashion.npz --constraint 'flops<=40M' --dry-run
+    nasforge search my_space.yaml --data photos/ --strategy nsga2 --objective val/accuracy --objective cost/flops
+    nasforge search blocks --data CIFAR10 --data-dir data --set strategy.population=20 --set recipe.optimizer=adamw
+    nasforge search --config experiment.yaml --address auto
+    """
+    from nasforge.cli_settings import config_of
+
+    settings: dict[str, Any] = {
+        **{"strategy": strategy, "pruner": pruner, "evaluator": evaluator, "runner": runner},
+        **{"objectives": objective, "constraints": constraint, "epochs": epochs, "seed": seed, "name": name},
+        **{"runs_dir": runs_dir, "tracking_uri": tracking_uri},
+    }
+    resolved = config_of(
+        space=space,
+        file=config,
+        data={
+            "source": data,
+            "folder": str(data_dir) if data_dir else None,
+            "images": images,
+            "resolution": resolution,
+        },
+        budget={"trials": max_trials, "worker_seconds": max_worker_seconds},
+        runner={"address": address, "max_concurrent_trials": max_concurrent},
+        assignments=assign or [],
+        settings=settings,
+    )
+    from nasforge import cli_results
+
+    if dry_run:
+        return cli_results.dry_run(resolved)
+    return cli_results.search(resolved)
+
+
+@app.command()
+def show(
+    name: Name,
+    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="One trial, whole.")] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Repeat that trial and compare; 1 when it differs.")] = False,
+    top: Annotated[int, typer.Option(help="Rows of the leaderboard.")] = 10,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+) -> Outcome:
+    """Leaderboard, Pareto front, failures by cause and what was spent. Also while the search runs.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge show first
+    nasforge show first --trial 7
+    nasforge show first --trial 7 --rerun
+    nasforge show first --json
+    """
+    from nasforge import cli_results
+    from nasforge.cli_settings import folder_of
+
+    folder = folder_of(name, runs_dir)
+    if rerun and trial is None:
+        raise ConfigError("--rerun repeats one trial: say which with --trial N")
+    if rerun and trial is not None:
+        return cli_results.rerun(folder, trial)
+    if trial is not None:
+        return cli_results.show_trial(folder, trial)
+    return cli_results.show(folder, top)
+
+
+@app.command()
+def describe(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or a shipped name.")],
+    point: Annotated[
+        str | None, typer.Option(metavar="FILE|random|default", help="One network of the space, part by part.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Take shape and classes from this data.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where torchvision keeps its downloads.")] = None,
+    shape: Annotated[str, typer.Option(metavar="CxHxW", help="Of an image.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=2)] = 10,
+    seed: Annotated[int, typer.Option(help="Of random points.")] = 0,
+    as_json: Json = False,
+) -> Outcome:
+    """The decisions of a search space, how many networks it holds, and what they cost.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge describe blocks
+    nasforge describe search_spaces/tiny.yaml --data digits
+    nasforge describe tiny --shape 1x8x8 --point random
+    nasforge describe tiny --shape 1x8x8 --point point.json --json
+    """
+    from nasforge import cli_describe
+    from nasforge.config import DataConfig, load_space
+
+    found = load_space(space)
+    size, count = cli_describe.parse_shape(shape), classes
+    if data is not None:
+        from nasforge.data import load_data
+
+        images = load_data(DataConfig(data, folder=str(data_dir) if data_dir else None))
+        size, count = images.shape, len(images.class_names)
+    content: dict[str, Any] = {"space": found.name, "builder": found.builder, "shape": size, "classes": count}
+    if point is not None:
+        chosen = cli_describe.read_point(found, point, seed)
+        content |= {"arch_id": chosen.arch_id, "point_id": chosen.point_id, "architecture": chosen.to_json()}
+        content["costs"] = cli_describe.costs_of_point(found, chosen, size, count)
+        rows = content["network"] = cli_describe.network_rows(found, chosen, size, count)
+        cli_describe.print_point(content, rows)
+        return Outcome(content)
+    costs, broken = cli_describe.sampled_costs(found, size, count, seed)
+    try:
+        default = cli_describe.costs_of_point(found, found.default_point(), size, count)
+    except NasforgeError:
+        default = None
+    content |= {"points": found.size, "networks": cli_describe.architectures(found), "sampled": len(costs)}
+    content |= {"unbuildable": broken, "costs": cli_describe.summary_of(costs, default)}
+    content["decisions"] = {key: domain.to_json() for key, domain in found.domains.items()}
+    cli_describe.print_space(found, content)
+    return Outcome(content)
+
+
+@app.command()
+def spaces(as_json: Json = False) -> Outcome:
+    """The search spaces that come with NASForge.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge spaces
+    nasforge spaces --json
+    """
+    from nasforge import cli_results
+
+    return cli_results.spaces()
+
+
+@app.command()
+def strategies(as_json: Json = False) -> Outcome:
+    """Strategies, pruners, evaluators, runners and export formats, with their options.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge strategies
+    nasforge search tiny --data digits --strategy evolution --set strategy.population=20
+    """
+    from nasforge import cli_results
+
+    return cli_results.parts()
+
+
+@app.command()
+def retrain(
+    name: Name,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 2,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: three times the search's longest.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+) -> Outcome:
+    """Train the best from scratch on train + validation and open the sealed test part once for each.
+
+    A ResNet of about the same FLOPs is trained by the same recipe beside each. The first becomes NAME/best.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge retrain first
+    nasforge retrain first --top 3 --seeds 5 --epochs 30
+    """
+    from nasforge import cli_results
+    from nasforge.cli_settings import folder_of
+
+    return cli_results.retrain(folder_of(name, runs_dir), top=top, seeds=seeds, epochs=epochs, device=device)
+
+
+@app.command()
+def export(
+    name: Name,
+    to: Annotated[str, typer.Option(help="Formats with commas: onnx, torch_export, safetensors.")] = "safetensors",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: RUNS/NAME/exported.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+) -> Outcome:
+    """Ship the best network: each file is reloaded and must agree with it on validation images.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge export first --to onnx,torch_export,safetensors --out exported
+    nasforge export first --to onnx --json
+    """
+    from nasforge import cli_results
+    from nasforge.cli_settings import folder_of
+
+    folder = folder_of(name, runs_dir)
+    return cli_results.export(folder, [word.strip() for word in to.split(",")], out or folder / "exported")
+
+
+@app.command()
+def track(
+    name: Name,
+    tracking_uri: Annotated[str | None, typer.Option(help="Default: where the search was tracked.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+) -> Outcome:
+    """Deliver to MLflow what it has not yet of an experiment, after the server was away.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge track first
+    nasforge track first --tracking-uri http://mlflow.example.org:5000
+    """
+    from nasforge import cli_results
+    from nasforge.cli_settings import folder_of
+
+    return cli_results.track(folder_of(name, runs_dir), tracking_uri)
+
+
+@app.command()
+def dashboard(
+    runs_dir: RunsDir = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+) -> Outcome:
+    """Open the web page: experiments, leaderboard, Pareto front, learning curves, failures.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge dashboard
+    nasforge dashboard --runs-dir runs --port 8600
+    """
+    from nasforge import cli_results
+
+    return cli_results.dashboard(runs_dir, port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

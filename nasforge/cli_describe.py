@@ -1,0 +1,206 @@
+"""What `nasforge describe` finds out: the decisions of a space, what its networks cost, one network stage by stage."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from nasforge.cli_output import count_text, domain_text, line, size_text, table
+from nasforge.core.architecture import MODEL, Architecture
+from nasforge.core.errors import BuildError, ConfigError, SpaceError
+from nasforge.core.space import Choice, Decision, SearchSpace
+
+SAMPLES = 100
+Shape = tuple[int, int, int]
+
+
+def parse_shape(text: str) -> Shape:
+    """`3x32x32` -> (3, 32, 32). Raises ConfigError otherwise."""
+    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    if not found or "0" in found.groups():
+        raise ConfigError(f"--shape '{text}' must look like 3x32x32: channels, height, width")
+    channels, height, width = (int(number) for number in found.groups())
+    return channels, height, width
+
+
+def read_point(space: SearchSpace, source: str, seed: int) -> Architecture:
+    """A point from a JSON file, `{"values": {...}}` or plain `{key: value}`; or `random`, or `default`.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        SpaceError: it is not a point of the space.
+    """
+    if source == "random":
+        return space.sample(Random(seed))
+    if source == "default":
+        return space.default_point()
+    try:
+        content = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"--point '{source}': no such file; give a JSON file, 'random' or 'default'") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--point {source}: cannot be read as JSON: {error}") from None
+    for key in ("best", "architecture"):  # what `search --json` and network.json wrap around a point
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    values = content.get("values", content) if isinstance(content, dict) else None
+    if not isinstance(values, dict):
+        raise SpaceError(f'--point {source}: needs a mapping from decisions to values, or {{"values": {{...}}}}')
+    return space.point(values)
+
+
+def decision_rows(space: SearchSpace) -> list[dict[str, str]]:
+    """One row per decision; neighbours that differ in their numbers alone share one, as `stage{0..2}.width`."""
+    rows: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for decision, condition in _walk(space.decisions, ""):
+        default = str(space.defaults.get(decision.key, ""))
+        kind = (re.sub(r"\d+", "#", decision.key), domain_text(decision.domain), re.sub(r"\d+", "#", condition))
+        rows.setdefault(kind, []).append((decision.key, default))
+    found = []
+    for (pattern, domain, condition), members in rows.items():
+        keys = [key for key, _ in members]
+        defaults = list(dict.fromkeys(default for _, default in members))
+        whole = _ranged(pattern, keys)
+        for key, default in [(whole, ", ".join(defaults))] if whole else members:
+            found.append({"decision": key, "values": domain, "default": default, "active if": condition})
+    return found
+
+
+def _walk(decisions: Sequence[Decision], condition: str) -> list[tuple[Decision, str]]:
+    found = []
+    for decision in decisions:
+        found.append((decision, condition))
+        if isinstance(decision.domain, Choice):
+            for option, branch in zip(decision.domain.options, decision.domain.branches, strict=True):
+                found += _walk(branch, f"block is {option}" if decision.key.endswith(".block") else f"it is {option}")
+    return found
+
+
+def _ranged(pattern: str, keys: Sequence[str]) -> str | None:
+    """The range key that stands for exactly these keys; None where there is none."""
+    numbers = [[int(number) for number in re.findall(r"\d+", key)] for key in keys]
+    columns = list(zip(*numbers, strict=True))
+    spans = [range(min(column), max(column) + 1) for column in columns]
+    covered = 1
+    for span in spans:
+        covered *= len(span)
+    if covered != len(keys):
+        return None
+    texts = iter(f"{{{span[0]}..{span[-1]}}}" if len(span) > 1 else str(span[0]) for span in spans)
+    return re.sub("#", lambda match: next(texts), pattern)
+
+
+def costs_of_point(space: SearchSpace, point: Architecture, shape: Shape, classes: int) -> dict[str, float]:
+    """Params, multiply-adds and memory of the network of one point. Raises BuildError."""
+    from nasforge.costs import costs_of
+    from nasforge.models.network import build
+
+    batch_size = int(point.train.get("batch_size", space.defaults.get("train.batch_size", 128)))
+    return costs_of(lambda: build(space, point, in_channels=shape[0], classes=classes), shape, batch_size)
+
+
+def sampled_costs(space: SearchSpace, shape: Shape, classes: int, seed: int) -> tuple[list[dict[str, float]], int]:
+    """Costs of random points, and how many of them no network can be built from for this input."""
+    found, broken = [], 0
+    for number in range(SAMPLES):
+        try:
+            point = space.sample(Random(f"describe/{seed}/{number}"))
+            found.append(costs_of_point(space, point, shape, classes))
+        except BuildError:
+            broken += 1
+    return found, broken
+
+
+def network_rows(space: SearchSpace, point: Architecture, shape: Shape, classes: int) -> list[dict[str, Any]]:
+    """The network of a point, part by part: class, output shape, params and multiply-adds for one image."""
+    import torch
+
+    from nasforge.costs import count_flops, count_params
+    from nasforge.models.network import build
+
+    with torch.device("meta"):
+        network = build(space, point, in_channels=shape[0], classes=classes)
+    seen: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {}
+
+    def remember(name: str) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            if inputs and hasattr(output, "shape"):
+                seen.setdefault(name, (module, tuple(inputs[0].shape[1:]), tuple(output.shape[1:])))
+
+        return hook
+
+    parts = []
+    for name, child in network.named_children():
+        inner = [(f"{name}.{n}", c) for n, c in child.named_children()] if type(child) is torch.nn.Sequential else []
+        parts += inner or [(name, child)]
+    handles = [child.register_forward_hook(remember(name)) for name, child in parts]
+    network.eval()
+    with torch.no_grad():
+        network(torch.empty(1, *shape, device="meta"))
+    for handle in handles:
+        handle.remove()
+    return [
+        {
+            "part": name,
+            "layer": type(module).__name__,
+            "output": "x".join(str(n) for n in after),
+            "params": count_params(module),
+            "flops": count_flops(module, before),
+        }
+        for name, (module, before, after) in seen.items()
+    ]
+
+
+def architectures(space: SearchSpace) -> float:
+    """How many networks the space holds: its size over `model.*` alone."""
+    return SearchSpace(space.name, tuple(d for d in space.decisions if d.key.startswith(MODEL))).size
+
+
+def print_space(space: SearchSpace, content: dict[str, Any]) -> None:
+    """The answer of `describe SPACE`."""
+    line(f"{space.name}: built by {space.builder}, {len(space.domains)} decisions", style="bold")
+    line(f"points: {size_text(space.size)}; networks: {size_text(architectures(space))}")
+    rows = decision_rows(space)
+    columns = ("decision", "values", "default", "active if")
+    table("Decisions", columns, [[row[column] for column in columns] for row in rows], left=columns)
+    costs = content["costs"]
+    names = [("params", "cost/params", count_text), ("flops", "cost/flops", count_text)]
+    names.append(("memory, MB", "cost/memory_mb", lambda value: f"{value:.1f}"))
+    body = []
+    for label in ("default", "smallest", "median", "largest"):
+        known = costs[label]
+        body.append([label, *(text(known[key]) if known else "-" for _, key, text in names)])
+    shape = "x".join(str(n) for n in content["shape"])
+    title = (
+        f"Costs for images {shape}, {content['classes']} classes ({content['sampled']} random points and the default)"
+    )
+    table(title, ("point", *(name for name, _, _ in names)), body, left=("point",))
+    if content["unbuildable"]:
+        line(f"{content['unbuildable']} of {SAMPLES} random points cannot be built for this input", style="yellow")
+
+
+def print_point(content: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    """The answer of `describe SPACE --point`."""
+    line(f"arch_id {content['arch_id']}, point_id {content['point_id']}", style="bold")
+    values = content["architecture"]["values"]
+    table("Decisions", ("decision", "value"), list(values.items()), left=("decision", "value"))
+    shown = [[r["part"], r["layer"], r["output"], count_text(r["params"]), count_text(r["flops"])] for r in rows]
+    table("Network", ("part", "layer", "output", "params", "flops"), shown, left=("part", "layer", "output"))
+    costs = content["costs"]
+    line(
+        f"params {costs['cost/params']:,.0f}; flops {costs['cost/flops']:,.0f} multiply-adds per image; "
+        f"training memory about {costs['cost/memory_mb']:,.1f} MB"
+    )
+
+
+def summary_of(costs: Sequence[dict[str, float]], default: dict[str, float] | None) -> dict[str, Any]:
+    """Per cost the smallest, the median and the largest of the points."""
+    if not costs:
+        return {"default": default, "smallest": None, "median": None, "largest": None}
+    ordered = {key: sorted(row[key] for row in costs) for key in costs[0]}
+    pick = {"smallest": 0, "median": len(costs) // 2, "largest": -1}
+    return {"default": default} | {label: {k: v[i] for k, v in ordered.items()} for label, i in pick.items()}

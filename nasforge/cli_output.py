@@ -1,0 +1,204 @@
+"""What commands print: tables and sentences for people, or one JSON object for programs, and nothing else on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nasforge.core.space import Choice, Domain, Float
+from nasforge.core.trial import Trial
+from nasforge.state import State
+
+_PIPE_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found.
+
+    Attributes:
+        content: the JSON object of `--json`.
+        code: exit code.
+    """
+
+    content: Mapping[str, Any] = field(default_factory=dict)
+    code: int = 0
+
+
+def out() -> Console:
+    """Where people read; silent when only JSON is wanted, which `only_json` marks by making the two streams one."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(highlight=False, quiet=sys.stdout is sys.stderr, width=width)
+
+
+def log() -> Console:
+    """Where progress and errors go."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A sentence for the user while something runs."""
+    log().print(Text(text, style="yellow"), soft_wrap=True)
+
+
+def line(text: str = "", style: str = "") -> None:
+    """A line of a command's answer, never wrapped or interpreted."""
+    out().print(Text(text, style=style), soft_wrap=True)
+
+
+@contextmanager
+def only_json(wanted: bool) -> Iterator[int]:
+    """Send everything that anybody prints to stderr, C libraries and child processes too; yields the real stdout.
+
+    Args:
+        wanted: False changes nothing.
+    """
+    sys.stdout.flush()
+    if not wanted:
+        yield 1
+        return
+    real, python_stdout = os.dup(1), sys.stdout
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        yield real
+    finally:
+        sys.stdout = python_stdout
+        os.dup2(real, 1)
+        os.close(real)
+
+
+def write_json(content: Mapping[str, Any], descriptor: int) -> None:
+    """One JSON object and a newline; what JSON has no number for becomes null."""
+    text = json.dumps(plain(content), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    data = text.encode()
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def plain(content: Any) -> Any:
+    """`content` with nothing in it that JSON does not have."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {str(key): plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(item) for item in content]
+    if content is None or isinstance(content, (str, int, bool)):
+        return content
+    return str(content)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:
+    """A table; numbers right, columns named in `left` and texts left. On a pipe it is as wide as it needs to be."""
+    console = out()
+    shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+    for index, column in enumerate(columns):
+        numeric = column not in left and all(
+            isinstance(row[index], (int, float)) or _looks_numeric(row[index]) for row in rows
+        )
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    console.print(shown)
+
+
+def _looks_numeric(cell: Any) -> bool:
+    text = str(cell).strip().removesuffix("%").removesuffix("s").removesuffix("k").removesuffix("M").removesuffix("G")
+    try:
+        float(text or "0")
+    except ValueError:
+        return text in ("-", "")
+    return True
+
+
+def count_text(value: float) -> str:
+    """`40000000` -> `40.0M`."""
+    if not math.isfinite(value):
+        return "-"
+    for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= bound:
+            return f"{value / bound:.1f}{unit}"
+    return f"{value:g}"
+
+
+def size_text(size: float) -> str:
+    """How many points a space has."""
+    if math.isinf(size):
+        return "infinitely many (a continuous decision)"
+    return f"{size:,.0f}" if size < 1e9 else f"{size:.1e}"
+
+
+def seconds_text(seconds: float) -> str:
+    """`4000` -> `1 h 07 min`."""
+    if not math.isfinite(seconds):
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def metric_text(key: str, value: float | None) -> str:
+    """A metric as people read it."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if key in ("cost/params", "cost/flops", "work/multiply_adds"):
+        return count_text(value)
+    if key.startswith("time/"):
+        return f"{value:.1f}"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def domain_text(domain: Domain) -> str:
+    """What a decision may take."""
+    if isinstance(domain, Choice):
+        return ", ".join(str(option) for option in domain.options)
+    extra = " (logarithmic)" if domain.log else ""
+    step = f" in steps of {domain.step:g}" if isinstance(domain, Float) and domain.step else ""
+    step = f" in steps of {domain.step}" if not isinstance(domain, Float) and domain.step > 1 else step
+    return f"{domain.low:g} .. {domain.high:g}{step}{extra}"
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """A trial as `show --json` gives it."""
+    architecture, result = trial.architecture, trial.result
+    return {
+        "number": trial.number,
+        "arch_id": architecture.arch_id if architecture else None,
+        "point_id": architecture.point_id if architecture else None,
+        "status": trial.status,
+        "metrics": trial.metrics,
+        "architecture": architecture.to_json() if architecture else None,
+        "attempts": trial.attempts,
+        "steps_done": result.steps_done if result else (trial.steps[-1].step if trial.steps else 0),
+        "charged": result.charged.to_json() if result else None,
+        "error": result.error.to_json() if result and result.error else None,
+    }
+
+
+def state_json(state: State) -> dict[str, Any]:
+    """An experiment as `search --json` gives it."""
+    best = state.best
+    counts = state.counts()
+    return {
+        "experiment": state.header.experiment,
+        "trials": {status: counts[status] for status in ("finished", "pruned", "failed", "rejected", "running")},
+        "best": trial_json(best) if best else None,
+        "front": [trial.number for trial in state.front()] if len(state.objectives) > 1 else None,
+        "objectives": [str(objective) for objective in state.objectives],
+        "constraints": [str(constraint) for constraint in state.constraints],
+        "charged": state.charged.to_json(),
+        "tests": state.tests,
+    }

@@ -1,0 +1,402 @@
+"""Behind the commands: call the public API, print what it found, hand back the JSON object."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from nasforge import registry
+from nasforge.cli_output import (
+    Outcome,
+    count_text,
+    line,
+    log,
+    metric_text,
+    out,
+    plain,
+    say,
+    seconds_text,
+    size_text,
+    state_json,
+    table,
+    trial_json,
+)
+from nasforge.cli_watch import RetrainProgress, Watch
+from nasforge.config import ExperimentConfig, shipped_spaces
+from nasforge.core.errors import ConfigError, JournalError, NasforgeError
+from nasforge.core.trial import Trial
+from nasforge.state import State, load_state
+
+
+def search(config: ExperimentConfig) -> Outcome:
+    """Run or continue a search and say what came out."""
+    from nasforge.search import search as run
+
+    watch = Watch(log())
+    with watch.shown():
+        state = run(config, trackers=[watch], say=watch.say, on_open=watch.on_open)
+    _print_summary(state)
+    best = state.best
+    if best is not None:
+        _print_network(best)
+    _print_next(config, state)
+    folder = config.folder
+    return Outcome({**state_json(state), "folder": str(folder)}, code=0)
+
+
+def dry_run(config: ExperimentConfig) -> Outcome:
+    """Say what a search would spend."""
+    from nasforge.probe import forecast
+
+    log().print("Checking random points and training one for a moment ...")
+    found = forecast(config)
+    low, high = found.interval
+    line(f"Dry run of '{config.name}': nothing was written.", style="bold")
+    rows = [
+        ("points of the space", size_text(found.points)),
+        (
+            "feasible share",
+            f"{found.feasible / found.sampled:.0%} of {found.sampled} random points "
+            f"(95 % interval {low:.0%} .. {high:.0%})",
+        ),
+        ("cannot be built", f"{found.unbuildable} of {found.sampled}"),
+        (
+            "probe",
+            ", ".join(f"{k.removeprefix('cost/')} {metric_text(k, v)}" for k, v in found.probe_costs.items()) or "-",
+        ),
+        ("seconds per trial", f"{found.seconds_per_trial:.1f} ({config.ladder[-1].epochs} epochs, one worker)"),
+        ("trials", f"{found.trials:g}" if math.isfinite(found.trials) else "until another limit is reached"),
+        ("workers", str(found.workers)),
+        ("expected in all", f"{seconds_text(found.seconds)} with the pruner off; it saves a part of that"),
+    ]
+    table("What it would cost", ("what", "how much"), rows, left=("what", "how much"))
+    return Outcome({"experiment": config.name, "dry_run": True, **found.to_json()})
+
+
+def show(folder: Path, top: int) -> Outcome:
+    """An experiment."""
+    state = load_state(folder)
+    _print_summary(state, top)
+    failures = state.failures()
+    if failures:
+        rows = []
+        for cause, trials in _by_cause(failures).items():
+            error = trials[0].result.error if trials[0].result else None
+            numbers = ", ".join(str(trial.number) for trial in trials[:8]) + (" ..." if len(trials) > 8 else "")
+            rows.append(
+                (cause, str(len(trials)), numbers, error.message if error else "", error.advice if error else "")
+            )
+        table("Failures", ("cause", "count", "trials", "first message", "advice"), rows)
+    if state.tests:
+        keys = sorted({key for metrics in state.tests.values() for key in metrics})
+        body = [[name, *(metric_text(key, metrics.get(key)) for key in keys)] for name, metrics in state.tests.items()]
+        table("Met the sealed test part", ("network", *keys), body, left=("network",))
+    _print_budget(state)
+    return Outcome(
+        {
+            **state_json(state),
+            "counts": state.counts(),
+            "trials": [trial_json(state.trials[number]) for number in sorted(state.trials)],
+        }
+    )
+
+
+def show_trial(folder: Path, number: int) -> Outcome:
+    """One trial, whole."""
+    state = load_state(folder)
+    trial = state.trials.get(number)
+    if trial is None:
+        raise JournalError(f"'{folder.name}' has no trial {number}; they go from 0 to {len(state.trials) - 1}")
+    content = trial_json(trial)
+    line(f"Trial {number}: {trial.status}", style="bold")
+    if trial.architecture is not None:
+        line(f"arch_id {trial.architecture.arch_id}, point_id {trial.architecture.point_id}")
+        table("Decisions", ("decision", "value"), list(trial.architecture.values.items()), left=("decision", "value"))
+    else:
+        line("trains a supernet")
+    if trial.steps:
+        keys = sorted({key for step in trial.steps for key in step.metrics})
+        body = [[str(s.step), *(metric_text(k, s.metrics.get(k)) for k in keys)] for s in trial.steps]
+        table("Reports", ("epoch", *keys), body)
+    if trial.metrics:
+        table(
+            "Metrics",
+            ("metric", "value"),
+            [(k, metric_text(k, v)) for k, v in sorted(trial.metrics.items())],
+            left=("metric",),
+        )
+    if trial.result and trial.result.error:
+        error = trial.result.error
+        line(f"{error.cause}: {error.message}", style="red")
+        line(f"Advice: {error.advice}")
+    content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
+    return Outcome({"experiment": folder.name, **content})
+
+
+def rerun(folder: Path, number: int) -> Outcome:
+    """Repeat a trial and compare."""
+    from nasforge.probe import rerun as repeat
+
+    log().print(f"Repeating trial {number} of '{folder.name}' ...")
+    found = repeat(folder, number)
+    if found.equal:
+        line(
+            f"Trial {number} came out again the same: {len(found.compared)} metrics equal to the last bit "
+            f"({found.device})."
+        )
+    else:
+        line(
+            f"Trial {number} came out differently (status then: {found.status[0]}, now: {found.status[1]}).",
+            style="red",
+        )
+        rows = [(key, repr(then), repr(now)) for key, (then, now) in found.differing.items()]
+        if rows:
+            table("Differing metrics", ("step/metric", "then", "now"), rows, left=("step/metric",))
+        if found.device.startswith("cuda"):
+            line("On a GPU the order of sums varies, so small differences are normal there; on a CPU there are none.")
+    return Outcome({"experiment": folder.name, "rerun": found.to_json()}, code=0 if found.equal else 1)
+
+
+def spaces() -> Outcome:
+    """The shipped search spaces."""
+    from nasforge.cli_describe import architectures
+    from nasforge.config import load_space
+
+    found: list[dict[str, Any]] = []
+    for name, path in shipped_spaces().items():
+        space = load_space(path)
+        about = next((text.strip("# \n") for text in path.read_text().splitlines() if text.startswith("#")), "")
+        found.append(
+            {
+                "name": name,
+                "decisions": len(space.domains),
+                "networks": architectures(space),
+                "about": about,
+                "file": str(path),
+            }
+        )
+    rows = [[row["name"], str(row["decisions"]), size_text(row["networks"]), row["about"]] for row in found]
+    table("Search spaces", ("name", "decisions", "networks", "about"), rows)
+    line("More of one: nasforge describe NAME. Your own: docs/search_spaces.md")
+    return Outcome({"spaces": found})
+
+
+def parts() -> Outcome:
+    """Everything that is chosen by name, with its options."""
+    content: dict[str, Any] = {}
+    for kind in ("strategy", "pruner", "evaluator", "runner", "exporter"):
+        found: list[dict[str, Any]] = []
+        for name in registry.names(kind):
+            try:
+                thing = registry.get(kind, name)
+            except NasforgeError as error:
+                found.append({"name": name, "about": f"not available: {error}", "options": {}})
+                continue
+            about = (inspect.getdoc(thing) or "").partition("\n")[0]
+            found.append({"name": name, "about": about, "options": _options(kind, thing)})
+        content[registry_title(kind)] = found
+        rows = [
+            [row["name"], row["about"], ", ".join(f"{key}={value}" for key, value in row["options"].items())]
+            for row in found
+        ]
+        table(registry_title(kind).capitalize(), ("name", "what", "options"), rows)
+    line("Set an option with --set, as in: --set strategy.population=20")
+    return Outcome(content)
+
+
+def registry_title(kind: str) -> str:
+    """The plural of a kind."""
+    return {"strategy": "strategies"}.get(kind, kind + "s")
+
+
+def _options(kind: str, thing: Any) -> dict[str, Any]:
+    """Keyword options and their defaults, without what the platform fills in."""
+    fixed = {
+        "space",
+        "ladder",
+        "seed",
+        "objectives",
+        "experiment",
+        "evaluator",
+        "data",
+        "recipe",
+        "model",
+        "example",
+        "path",
+    }
+    if kind == "exporter":
+        return {}
+    parameters = inspect.signature(thing).parameters.values()
+    found = {}
+    for parameter in parameters:
+        if parameter.name not in fixed and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            found[parameter.name] = None if parameter.default is parameter.empty else plain(parameter.default)
+    return found
+
+
+def retrain(folder: Path, *, top: int, seeds: int, epochs: int | None, device: str) -> Outcome:
+    """Retrain the best and meet the test part."""
+    from nasforge.finalists import retrain as run
+
+    progress = RetrainProgress(log())
+    with progress.shown():
+        finalists = run(folder, top=top, seeds=seeds, epochs=epochs, device=device, progress=progress)
+    rows = []
+    for finalist in finalists:
+        for who, retrained in (("found", finalist.retrained), ("reference", finalist.reference)):
+            test = {key: _spread(spread) for key, spread in retrained.test.items()}
+            rows.append(
+                [
+                    str(finalist.rank),
+                    who,
+                    retrained.name,
+                    metric_text("cost/params", retrained.costs.get("cost/params")),
+                    metric_text("cost/flops", retrained.costs.get("cost/flops")),
+                    test.get("test/accuracy", "-"),
+                    test.get("test/f1_macro", "-"),
+                    str(len(retrained.networks)),
+                ]
+            )
+            for failure in retrained.failures:
+                say(failure)
+    title = f"On the sealed test part, {finalists[0].epochs} epochs on train + validation"
+    table(
+        title,
+        ("rank", "network", "name", "params", "flops", "test/accuracy", "test/f1_macro", "seeds"),
+        rows,
+        left=("network", "name"),
+    )
+    line(f"The first is now {folder / 'best'}")
+    return Outcome(
+        {"experiment": folder.name, "finalists": [f.to_json() for f in finalists], "best": str(folder / "best")}
+    )
+
+
+def _spread(spread: Any) -> str:
+    return f"{spread.mean:.4f}" + (f" ± {spread.std:.4f}" if spread.std is not None else " (one seed)")
+
+
+def export(folder: Path, formats: Sequence[str], out_folder: Path) -> Outcome:
+    """Ship the best network."""
+    from nasforge.exporters.export import export as run
+
+    log().print(f"Exporting the best network of '{folder.name}', comparing each file with it ...")
+    content = run(folder, formats, out_folder)
+    rows = []
+    for name, path in content["files"].items():
+        agreement = content["verified"][name]
+        rows.append([name, path, f"{agreement['accuracy']:.4f}" if "accuracy" in agreement else "agrees"])
+    table(
+        f"Exported, each verified on {content['images']} validation images",
+        ("format", "file", "val/accuracy"),
+        rows,
+        left=("format", "file"),
+    )
+    line(f"Model card: {content['card']}")
+    return Outcome({"experiment": folder.name, **content})
+
+
+def track(folder: Path, uri: str | None) -> Outcome:
+    """Catch MLflow up."""
+    from nasforge.trackers.mlflow import track as deliver
+    from nasforge.trackers.mlflow import ui_command
+
+    count = deliver(folder, uri)
+    line(f"{count} events of '{folder.name}' delivered." if count else f"MLflow has all of '{folder.name}' already.")
+    line(f"Look at them: {ui_command(uri or load_state(folder).header.config['tracking_uri'], folder.parent)}")
+    return Outcome({"experiment": folder.name, "delivered": count})
+
+
+def dashboard(runs_dir: Path, port: int) -> Outcome:
+    """Run the web page until it is stopped."""
+    if find_spec("streamlit") is None:
+        raise ConfigError("the dashboard needs its extra: pip install 'nasforge[dashboard]'")
+    found = find_spec("dashboards.app")
+    if found is None or found.origin is None:
+        raise ConfigError("dashboards/app.py is not installed; install NASForge with pip install -e '.[dashboard]'")
+    options = ["--server.port", str(port), "--server.headless", "true", "--browser.gatherUsageStats", "false"]
+    command = [sys.executable, "-m", "streamlit", "run", found.origin, *options, "--", "--runs-dir", str(runs_dir)]
+    return Outcome(code=subprocess.run(command, check=False).returncode)  # noqa: S603
+
+
+# --- what several commands print -------------------------------------------------------------------------------------
+
+
+def _print_summary(state: State, top: int = 5) -> None:
+    counts = state.counts()
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
+    line(f"{state.header.experiment}: {said}", style="bold")
+    ranked = state.ranking()
+    if ranked:
+        _leaderboard(f"Best trials ({min(top, len(ranked))} of {len(ranked)})", state, ranked[:top])
+    if len(state.objectives) > 1 and ranked:
+        _leaderboard("Pareto front", state, state.front())
+
+
+def _leaderboard(title: str, state: State, trials: Sequence[Trial]) -> None:
+    keys = [objective.metric for objective in state.objectives]
+    keys += [key for key in ("val/accuracy", "cost/params", "cost/flops", "time/train_s") if key not in keys]
+    keys = [key for key in keys if any(key in trial.metrics for trial in trials)]
+    rows = []
+    for rank, trial in enumerate(trials, 1):
+        arch_id = trial.architecture.arch_id if trial.architecture else "-"
+        steps = trial.result.steps_done if trial.result else 0
+        rows.append(
+            [str(rank), str(trial.number), arch_id, str(steps), *(metric_text(k, trial.metrics.get(k)) for k in keys)]
+        )
+    table(title, ("rank", "trial", "arch_id", "epochs", *keys), rows, left=("arch_id",))
+
+
+def _print_network(trial: Trial) -> None:
+    if trial.architecture is None:
+        return
+    blocks = ", ".join(f"{key}={value}" for key, value in trial.architecture.model.items())
+    recipe = ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in trial.architecture.train.items()
+    )
+    out().print(f"Best network, trial {trial.number}: {blocks}", markup=False)
+    if recipe:
+        out().print(f"Its recipe: {recipe}", markup=False)
+
+
+def _print_budget(state: State) -> None:
+    charged, budget = state.charged, state.budget
+    rows = []
+    for name, spent, limit, text in (
+        ("trials", float(state.accepted), budget.trials, count_text),
+        ("worker time", charged.worker_seconds, budget.worker_seconds, seconds_text),
+        ("multiply-adds", charged.multiply_adds, budget.multiply_adds, count_text),
+    ):
+        rows.append((name, text(spent), text(limit) if math.isfinite(limit) else "no limit"))
+    table("Budget", ("what", "spent", "limit"), rows, left=("what",))
+
+
+def _by_cause(failures: Sequence[Trial]) -> dict[str, list[Trial]]:
+    found: dict[str, list[Trial]] = {}
+    for trial in failures:
+        error = trial.result.error if trial.result else None
+        found.setdefault(error.cause if error else "error", []).append(trial)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def _print_next(config: ExperimentConfig, state: State) -> None:
+    place = "" if config.runs_dir == Path("runs").absolute() else f" --runs-dir {config.runs_dir}"
+    if state.best is None:
+        line(f"No trial finished. Why: nasforge show {config.name}{place}", style="yellow")
+        return
+    line()
+    line("Next:", style="bold")
+    line(f"  nasforge retrain {config.name}{place}")
+    line(f"  nasforge export {config.name} --to onnx,torch_export,safetensors{place}")
+    line(f"  nasforge dashboard{place}")
+    if config.tracking_uri != "none":
+        from nasforge.trackers.mlflow import ui_command
+
+        line(f"  {ui_command(config.tracking_uri, config.runs_dir)}")

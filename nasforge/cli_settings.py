@@ -1,0 +1,151 @@
+"""From the options of `nasforge search` to settings for `nasforge.config.resolve`; the keys are those of the YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nasforge.config import ExperimentConfig, Named, check_name, load_settings, resolve
+from nasforge.core.errors import ConfigError, JournalError, did_you_mean
+from nasforge.journal import JOURNAL
+from nasforge.yaml_document import Document
+
+PARTS = ("strategy", "pruner", "evaluator", "runner")
+_MAPPINGS = ("recipe", "data", "budget")
+
+
+def config_of(
+    *,
+    space: str | None,
+    file: Path | None,
+    data: Mapping[str, Any],
+    budget: Mapping[str, Any],
+    runner: Mapping[str, Any],
+    assignments: Sequence[str],
+    settings: Mapping[str, Any],
+) -> ExperimentConfig:
+    """The configuration of a search from an experiment file and options, which go over it.
+
+    Args:
+        space: a YAML file or a shipped name.
+        file: an experiment's YAML file.
+        data: options that are fields of DataConfig; None where not given.
+        budget: options that are fields of Budget.
+        runner: options of the runner.
+        assignments: texts such as `strategy.population=20`.
+        settings: the other settings, as in `resolve`; None where not given.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    document: Document | None = None
+    merged: dict[str, Any] = {}
+    if file is not None:
+        merged, document = load_settings(file)
+    if space is None and "space" not in merged:
+        raise ConfigError("which search space? Give a YAML file or a shipped name: nasforge search tiny --data digits")
+    options = {**settings, "space": space}
+    merged.update({key: value for key, value in options.items() if value is not None and value != []})
+    if settings.get("epochs") is not None and settings.get("ladder") is None:
+        merged.pop("ladder", None)
+    _over(merged, "data", {key: value for key, value in data.items() if value is not None})
+    _over(merged, "budget", {key: value for key, value in budget.items() if value is not None})
+    _over(merged, "runner", {key: value for key, value in runner.items() if value is not None})
+    for text in assignments:
+        _assign(merged, text)
+    if isinstance(merged.get("data"), Mapping) and "source" not in merged["data"]:
+        raise ConfigError("which data? Give --data: a name such as digits, a .npz file or a folder of images")
+    config = resolve({**merged, "data": _absolute(merged.get("data"), file)}, document)
+    return replace(config, runs_dir=config.runs_dir.expanduser().absolute())
+
+
+def parse_value(text: str) -> Any:
+    """A value as JSON (`20`, `1e-3`, `true`, `[1, 2]`); whatever is not JSON is a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _over(merged: dict[str, Any], key: str, given: Mapping[str, Any]) -> None:
+    """Lay options over one nested setting, which a file may have given in its short form."""
+    if not given:
+        return
+    content = merged.get(key)
+    if key in PARTS:
+        named = Named.parse(content if content is not None else {"runner": "ray_tune"}.get(key), key)
+        merged[key] = {"name": named.name, "options": {**named.options, **given}}
+    elif key == "data" and isinstance(content, str):
+        merged[key] = {"source": content, **given}
+    else:
+        merged[key] = {**(content if isinstance(content, Mapping) else {}), **given}
+
+
+def _assign(merged: dict[str, Any], text: str) -> None:
+    """`strategy.population=20`, `recipe.optimizer=adamw`, `runner.resources.measure.gpu=0.25`."""
+    path, equals, value = text.partition("=")
+    part, *keys = path.strip().split(".")
+    allowed = (*PARTS, *_MAPPINGS)
+    if not equals or not keys or not all(keys):
+        raise ConfigError(f"--set '{text}' must look like strategy.population=20 or recipe.optimizer=adamw")
+    if part not in allowed:
+        raise ConfigError(f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}")
+    defaults = {"strategy": "evolution", "pruner": "asha", "evaluator": "training", "runner": "ray_tune"}
+    if part in PARTS:
+        named = Named.parse(merged.get(part, defaults[part]), part)
+        top = {"name": named.name, "options": dict(named.options)}
+        place: dict[str, Any] = top["options"]  # type: ignore[assignment]
+    else:
+        content = merged.get(part)
+        top = {"source": content} if isinstance(content, str) else dict(content or {})
+        place = top
+    for key in keys[:-1]:
+        place[key] = dict(place.get(key) or {})
+        place = place[key]
+    place[keys[-1]] = parse_value(value.strip())
+    merged[part] = top
+
+
+def _absolute(data: Any, file: Path | None) -> Any:
+    """Paths as workers see them, whose working folder is another; those in a file are relative to the file."""
+    if isinstance(data, str):
+        return _absolute_path(data, file)
+    if isinstance(data, Mapping):
+        found = dict(data)
+        for key in ("source", "folder"):
+            if isinstance(found.get(key), str):
+                found[key] = _absolute_path(found[key], file)
+        return found
+    return data
+
+
+def _absolute_path(text: str, file: Path | None) -> str:
+    path = Path(text).expanduser()
+    if "/" not in text and not path.suffix:
+        return text  # a name
+    for base in ([file.parent] if file else []) + [Path()]:
+        if (base / path).exists():
+            return str((base / path).absolute())
+    return str(path.absolute())
+
+
+def folder_of(name: str, runs_dir: Path) -> Path:
+    """The folder of an existing experiment.
+
+    Raises:
+        ConfigError: not a name.
+        JournalError: there is no such experiment.
+    """
+    folder = runs_dir.expanduser().absolute() / check_name(name)
+    if not (folder / JOURNAL).is_file():
+        known = experiments(runs_dir)
+        raise JournalError(f"no experiment '{name}' in {runs_dir}/; {did_you_mean(name, known)}")
+    return folder
+
+
+def experiments(runs_dir: Path) -> list[str]:
+    """Names of all experiments in a runs folder."""
+    return sorted(path.parent.name for path in runs_dir.expanduser().glob(f"*/{JOURNAL}"))

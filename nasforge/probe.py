@@ -1,0 +1,375 @@
+"""Before and after the search, outside of it: what a search would cost, and whether a trial comes out again the same.
+
+Neither writes anything into the runs folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from nasforge.config import ExperimentConfig
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import BuildError, JournalError, NasforgeError, SearchError
+from nasforge.core.goals import Rung
+from nasforge.core.trial import Artifact, Measure, Result, Trial
+from nasforge.experiment import Check, Job, trial_seed
+from nasforge.runners.work import perform
+from nasforge.search import make_check, make_evaluator, make_pruner, make_strategy
+from nasforge.state import load_state
+
+PROBE_IMAGES = 2000
+"""A probe trains on at most so many images; its seconds are scaled to all of them."""
+_Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a search would spend.
+
+    Attributes:
+        points: size of the space; infinite with a continuous decision.
+        sampled: points drawn at random and checked.
+        feasible: of these, the ones that keep all constraints.
+        unbuildable: of these, the ones that no network can be built from.
+        interval: 95 % interval of the feasible share (Wilson).
+        probe: the point that was trained.
+        probe_costs: its costs.
+        seconds_per_trial: of one worker, trained to the last rung; the probe's, scaled.
+        trials: of the budget; infinite where only another limit is set.
+        workers: trials that run at the same time.
+        seconds: of the whole search with the pruner off, as long as the budget lets it.
+    """
+
+    points: float
+    sampled: int
+    feasible: int
+    unbuildable: int
+    interval: tuple[float, float]
+    probe: Architecture
+    probe_costs: Mapping[str, float]
+    seconds_per_trial: float
+    trials: float
+    workers: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            **{key: value for key, value in vars(self).items() if key not in ("interval", "probe")},
+            "feasible_share": self.feasible / self.sampled,
+            "feasible_share_interval": list(self.interval),
+            "probe": self.probe.to_json(),
+        }
+
+
+def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: float = 30.0) -> Forecast:
+    """Say what a search would spend, from random points that are checked and one that is trained for a moment.
+
+    Args:
+        config: of the search.
+        samples: points to check.
+        check_seconds: no more points are checked after so long.
+
+    Raises:
+        SearchError: none of the points sampled is feasible, or the probe failed.
+        NasforgeError: the configuration does not make a search.
+    """
+    evaluator = make_evaluator(config)
+    make_strategy(config)
+    make_pruner(config)
+    check = make_check(config, evaluator)
+    feasible, unbuildable, sampled = [], 0, 0
+    end = time.monotonic() + check_seconds
+    smallest: dict[str, float] = {}
+    while sampled < samples and (sampled < 10 or time.monotonic() < end):
+        point = config.space.sample(Random(f"forecast/{config.seed}/{sampled}"))
+        sampled += 1
+        try:
+            costs = check(Measure(point))
+        except BuildError:
+            unbuildable += 1
+            continue
+        smallest = {key: min(value, smallest.get(key, math.inf)) for key, value in costs.items()}
+        if not any(limit.violation(costs) for limit in config.constraints):
+            feasible.append(point)
+    probe = _probe_point(config, check, feasible)
+    if probe is None:
+        limits = ", ".join(str(limit) for limit in config.constraints)
+        seen = ", ".join(
+            f"{limit.metric.removeprefix('cost/')} {smallest[limit.metric]:,.15g}"
+            for limit in config.constraints
+            if limit.metric in smallest
+        )
+        raise SearchError(
+            f"none of {sampled} random points is feasible ({unbuildable} cannot be built; constraints: "
+            f"{limits or 'none'}; smallest costs seen: {seen or 'none'}). Relax the constraint, or narrow the space"
+        )
+    costs = dict(check(Measure(probe)))
+    seconds = _seconds_per_trial(config, probe, costs)
+    workers = count_workers(config)
+    limits_s = [config.budget.trials * seconds / workers, config.budget.worker_seconds / workers]
+    flops = costs.get("cost/flops", 0.0)
+    if math.isfinite(config.budget.multiply_adds) and flops:
+        images = _images(evaluator)
+        per_trial = 3 * flops * images * config.ladder[-1].epochs  # forward, and twice as much backward
+        limits_s.append(config.budget.multiply_adds / per_trial * seconds / workers if per_trial else math.inf)
+    return Forecast(
+        points=config.space.size,
+        sampled=sampled,
+        feasible=len(feasible),
+        unbuildable=unbuildable,
+        interval=wilson(len(feasible), sampled),
+        probe=probe,
+        probe_costs=costs,
+        seconds_per_trial=seconds,
+        trials=config.budget.trials,
+        workers=workers,
+        seconds=min(limits_s),
+    )
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share. Wilson 1927; see https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval."""
+    share = successes / n
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def count_workers(config: ExperimentConfig) -> int:
+    """Trials that run at the same time: of the local runner one, of Ray as many as CPUs and GPUs allow.
+
+    Raises:
+        SearchError: a cluster at `--address` is not asked; say --max-concurrent.
+    """
+    if config.runner.name != "ray_tune":
+        return 1
+    options = config.runner.options
+    if options.get("max_concurrent_trials"):
+        return int(options["max_concurrent_trials"])
+    if options.get("address"):
+        raise SearchError(
+            f"how many workers the cluster at '{options['address']}' has is not known before it is joined; say "
+            "--max-concurrent N for the forecast"
+        )
+    gpus = options.get("logical_gpus")
+    if gpus is None:
+        gpus = _gpus()
+    available = {"cpu": float(options.get("cpus") or os.cpu_count() or 1), "gpu": float(gpus)}
+    default = {"cpu": 1.0, **({"gpu": 1.0} if gpus else {})}
+    wanted = {**(options.get("resources") or {}).get("measure", default)}
+    slots = [available[name] / amount for name, amount in wanted.items() if name in available and amount > 0]
+    return max(1, int(min(slots, default=1) + 1e-9))
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _probe_point(config: ExperimentConfig, check: Check, feasible: list[Architecture]) -> Architecture | None:
+    """The default point if it is feasible, else the first feasible one drawn."""
+    default = config.space.default_point()
+    try:
+        costs = check(Measure(default))
+        if not any(limit.violation(costs) for limit in config.constraints):
+            return default
+    except BuildError:
+        pass
+    return next(iter(feasible), None)
+
+
+def _seconds_per_trial(config: ExperimentConfig, point: Architecture, costs: Mapping[str, float]) -> float:
+    """Train two epochs of few images; the second one's time, scaled to all images and to the last rung's epochs."""
+    scale = 1.0
+    small = replace(config, ladder=(Rung(2),))
+    if config.data is not None:
+        images = _images(make_evaluator(config))
+        if images > PROBE_IMAGES:
+            small = replace(small, data=replace(config.data, images=PROBE_IMAGES))
+            scale = images / _images(make_evaluator(small))
+    evaluator = make_evaluator(small)
+    times: list[float] = []
+
+    def send(step: int, metrics: Mapping[str, float]) -> bool:
+        times.append(time.monotonic())
+        return len(times) < 2
+
+    with tempfile.TemporaryDirectory(prefix="nasforge-probe-") as folder, worker_threads(config):
+        began = time.monotonic()
+        job = Job(0, 1, Measure(point, rung=0), trial_seed(config.seed, 0), costs, Path(folder))
+        result = perform(evaluator, job, send)
+        whole = time.monotonic() - began
+    if result.error:
+        raise SearchError(f"the probe failed ({result.error.cause}): {result.error.message}. {result.error.advice}")
+    epoch = times[1] - times[0] if len(times) > 1 else whole
+    return epoch * scale * config.ladder[-1].epochs
+
+
+def _images(evaluator: Any) -> int:
+    """Training images that an evaluator's trials see, 0 where it has none; loads the data."""
+    if getattr(evaluator, "data", None) is None:
+        return 0
+    from nasforge.data import load_data
+
+    return len(load_data(evaluator.data).train)
+
+
+@contextmanager
+def worker_threads(config: ExperimentConfig) -> Iterator[None]:
+    """Torch with as many threads as a worker of this search has, since sums on a CPU depend on them."""
+    if config.runner.name != "ray_tune":
+        yield
+        return
+    import torch
+
+    wanted = (config.runner.options.get("resources") or {}).get("measure", {}).get("cpu", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(wanted)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A trial and its repetition.
+
+    Attributes:
+        number: the trial.
+        status: of the trial and of its repetition.
+        compared: metric -> (then, now), times left out; `step/metric` for the reports on the way.
+        device: what the repetition ran on.
+    """
+
+    number: int
+    status: tuple[str, str]
+    compared: Mapping[str, tuple[float, float]]
+    device: str
+
+    @property
+    def differing(self) -> dict[str, tuple[float, float]]:
+        """Metrics that are not equal to the last bit."""
+        return {
+            key: (then, now)
+            for key, (then, now) in self.compared.items()
+            if then != now and not (math.isnan(then) and math.isnan(now))
+        }
+
+    @property
+    def equal(self) -> bool:
+        """Whether the trial came out again the same."""
+        return self.status[0] == self.status[1] and not self.differing
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        differing = {key: {"then": then, "now": now} for key, (then, now) in self.differing.items()}
+        return {
+            "number": self.number,
+            "equal": self.equal,
+            "status": {"then": self.status[0], "now": self.status[1]},
+            "compared": len(self.compared),
+            "differing": differing,
+            "device": self.device,
+        }
+
+
+def rerun(folder: Path, number: int) -> Comparison:
+    """Repeat a trial with its seed in a temporary folder and compare what it reported; on a CPU it is equal.
+
+    A pruned trial is stopped where it was stopped.
+
+    Args:
+        folder: of the experiment.
+        number: of the trial.
+
+    Raises:
+        JournalError: no such trial, it is not closed, or the data are not the ones it was trained on.
+        SearchError: there is nothing to repeat.
+    """
+    state = load_state(folder)
+    config = ExperimentConfig.from_json(folder.name, state.header.config, folder.absolute().parent)
+    trial = state.trials.get(number)
+    if trial is None:
+        raise JournalError(f"{folder}: there is no trial {number}; they go from 0 to {len(state.trials) - 1}")
+    if trial.result is None:
+        raise JournalError(f"{folder}: trial {number} is not closed yet, there is nothing to compare with")
+    evaluator = make_evaluator(config)
+    if getattr(evaluator, "data_hash", "") != state.header.data_hash:
+        raise JournalError(f"{folder}: the data have changed since (same source, other content)")
+    if trial.verdict != "accepted":
+        return _check_again(trial, make_check(config, evaluator))
+    last_step = trial.steps[-1].step if trial.steps and trial.steps[-1].stop else math.inf
+    steps: dict[int, dict[str, float]] = {}
+
+    def send(step: int, metrics: Mapping[str, float]) -> bool:
+        steps[step] = dict(metrics)
+        return step < last_step
+
+    with tempfile.TemporaryDirectory(prefix="nasforge-rerun-") as temporary, worker_threads(config):
+        place = Path(temporary)
+        weights = trial.proposal.weights
+        if weights is not None:
+            _copy(folder, weights, place)
+        job = Job(number, 1, trial.proposal, trial_seed(state.header.seed, number), trial.costs, place)
+        result = perform(evaluator, job, send)
+    compared = {
+        f"{step.step}/{key}": (value, steps.get(step.step, {}).get(key, math.nan))
+        for step in trial.steps
+        for key, value in step.metrics.items()
+    }
+    if result.status == "finished":
+        compared |= {key: (value, result.metrics.get(key, math.nan)) for key, value in trial.result.metrics.items()}
+    now = "pruned" if steps and max(steps) >= last_step else result.status
+    return Comparison(
+        number, (_status(trial.result), _status(result, now)), _without_times(compared), _device(evaluator)
+    )
+
+
+def _status(result: Result, status: str | None = None) -> str:
+    status = status or result.status
+    return f"{status} ({result.error.cause})" if result.error and status == "failed" else status
+
+
+def _check_again(trial: Trial, check: Check) -> Comparison:
+    """A trial that never started: its costs are found again."""
+    try:
+        now = dict(check(trial.proposal))
+        status = trial.status
+    except NasforgeError:
+        now, status = {}, "failed"
+    compared = {key: (value, now.get(key, math.nan)) for key, value in trial.costs.items()}
+    return Comparison(trial.number, (trial.status, status), _without_times(compared), "meta")
+
+
+def _without_times(compared: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    return {key: pair for key, pair in compared.items() if "time/" not in key and "latency" not in key}
+
+
+def _copy(folder: Path, artifact: Artifact, place: Path) -> None:
+    source, target = folder / artifact.path, place / artifact.path
+    if not source.is_file():
+        raise SearchError(f"{source}: the weights that this trial started from are gone, it cannot be repeated")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _device(evaluator: Any) -> str:
+    name = getattr(evaluator, "device", None)
+    if name is None:
+        return "cpu"
+    from nasforge.training.device import device_of
+
+    return str(device_of(name))
