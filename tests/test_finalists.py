@@ -1,6 +1,8 @@
 import dataclasses
+import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +42,14 @@ SPACE = SearchSpace(
     arguments={"strides": [2], "stem_width": 4, "layers": 1},
     defaults={"train.batch_size": 64},
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def remembered_references():
+    """Looking for the nearest ResNet takes a second; here it is always the same."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(finalists, "resnet_of_flops", functools.cache(resnet_of_flops))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -337,9 +347,16 @@ def test_with_several_objectives_the_front_comes_first(folder):
 
 
 def test_the_default_is_three_times_the_longest_rung(folder):
-    said = []
-    retrain(folder, seeds=1, device="cpu", progress=lambda *args: said.append(args))
-    assert {of for _, _, of, _ in said} == {3}
+    class Enough(Exception):
+        pass
+
+    def progress(name, epoch, epochs, metrics):
+        assert epochs == 3
+        assert name.endswith("-e3")
+        raise Enough
+
+    with pytest.raises(Enough):
+        retrain(folder, seeds=1, device="cpu", progress=progress)
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
@@ -391,6 +408,21 @@ def test_the_reference_is_the_resnet_nearest_in_flops(retrained):
     kept = load(folder / "finalists" / finalist.reference.networks[0])
     shapes = [tensor.shape for tensor in network.state_dict().values()]
     assert [tensor.shape for tensor in kept.body.state_dict().values()] == shapes
+
+
+def test_the_code_of_the_documentation_runs(folder, tmp_path, monkeypatch, capsys):
+    documentation = Path(__file__).parents[1] / "docs" / "export.md"
+    retraining, exporting, loading, _ = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    folder.rename(tmp_path / "runs" / "first")
+    monkeypatch.chdir(tmp_path)
+    short = retraining.replace("epochs=30", "epochs=1")
+    assert short != retraining
+    for code in (short, exporting, loading):
+        exec(compile(code, documentation.name, "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].endswith("(n = 2)")
 
 
 def test_public_names():

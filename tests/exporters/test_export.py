@@ -142,6 +142,16 @@ def test_an_exporter_of_the_users_own_is_taken_by_module_and_name(experiment, tm
     assert Path(result["files"]["nasforge.exporters.safetensors:to_safetensors"]).is_file()
 
 
+def test_the_exporter_of_the_documentation_works(experiment, tmp_path, monkeypatch):
+    documentation = Path(__file__).parents[2] / "docs" / "export.md"
+    *_, code = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
+    (tmp_path / "documented_exporter.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = export(experiment, ["documented_exporter:to_zipped"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "model.pt2.gz"]
+    assert result["verified"]["documented_exporter:to_zipped"]["accuracy_exported"] == result["accuracy"]
+
+
 def test_an_out_that_is_a_file_is_one_clear_error(experiment, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(ExportError, match=rf"cannot write {re.escape(str(tmp_path / 'out'))}: .*; free some space"):
