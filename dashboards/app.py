@@ -1,0 +1,184 @@
+"""The dashboard's first page: the experiments of a runs folder, live. A view of the journals; it writes nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from nasforge.core.errors import JournalError
+from nasforge.report import figures, tables
+from nasforge.state import State, load_state
+
+REFRESH_S = 3
+TOP = 20
+_NUMBERS = {
+    "val/accuracy": "%.4f",
+    "val/loss": "%.4f",
+    "val/f1_macro": "%.4f",
+    "cost/params": "%d",
+    "cost/flops": "compact",
+    "cost/latency_ms": "%.2f",
+    "time/train_s": "%.1f",
+}
+
+
+def main() -> None:
+    """Draw the page."""
+    st.set_page_config(page_title="NASForge", page_icon=":material/account_tree:", layout="wide")
+    runs_dir = Path(os.environ.get("NASFORGE_RUNS_DIR", "runs"))
+    with st.sidebar:
+        st.title("NASForge")
+        st.caption(f"Runs folder: `{runs_dir}`")
+        names = [row["experiment"] for row in tables.experiments(runs_dir)]
+        chosen = st.selectbox("Experiment", names, key="experiment") if names else None
+        live = st.toggle("Live", value=True, key="live", help=f"Read the journal anew every {REFRESH_S} seconds")
+    if chosen is None:
+        _welcome(runs_dir)
+        return
+    st.fragment(_experiment, run_every=REFRESH_S if live else None)(runs_dir, chosen)
+
+
+def _welcome(runs_dir: Path) -> None:
+    st.header("No experiment yet")
+    st.write(f"There is no experiment in `{runs_dir}`. Start one, and reload this page:")
+    st.code(f"nasforge search tiny --data digits --max-trials 12 --runs-dir {runs_dir}", language="bash")
+
+
+def _experiment(runs_dir: Path, name: str) -> None:
+    st.header(name)
+    try:
+        state = load_state(runs_dir / name)
+    except JournalError as error:
+        st.error(f"This experiment's journal cannot be read.\n\n{error}", icon=":material/error:")
+        return
+    _headline(state)
+    tabs = st.tabs(["Overview", "Learning curves", "Trials", "Failures", "All experiments"])
+    with tabs[0]:
+        _overview(state)
+    with tabs[1]:
+        metrics = sorted(
+            {key for t in state.trials.values() for step in t.steps for key in step.metrics if _shown(key)}
+        )
+        first = metrics.index("val/accuracy") if "val/accuracy" in metrics else 0
+        metric = st.selectbox("Metric", metrics, index=first, key="curve") if metrics else "val/accuracy"
+        st.plotly_chart(figures.learning_curves_figure(state, metric), key="learning_curves")
+    with tabs[2]:
+        _trials(state)
+    with tabs[3]:
+        _failures(state)
+    with tabs[4]:
+        rows = tables.experiments(runs_dir)
+        st.dataframe(rows, hide_index=True, key="experiments")
+
+
+def _headline(state: State) -> None:
+    summary = tables.summary(state)
+    st.caption(
+        f"space **{summary['space']}** · strategy **{summary['strategy']}** · data **{summary['data'] or '–'}** · "
+        f"objectives **{', '.join(str(goal) for goal in state.objectives)}**"
+        + (f" · constraints **{', '.join(str(limit) for limit in state.constraints)}**" if state.constraints else "")
+    )
+    goal = state.objectives[0]
+    best = summary[f"best {goal.metric}"]
+    cells = [(f"Best {figures.title_of(goal.metric)}", "–" if best is None else f"{best:.4f}")]
+    cells += [(status.capitalize(), str(amount)) for status, amount in state.counts().items()]
+    for column, (label, value) in zip(st.columns(len(cells)), cells, strict=True):
+        column.metric(label, value)
+    used = summary["budget_used"]
+    if used is not None:
+        st.progress(used, text=f"{used:.0%} of the budget used ({state.charged.worker_seconds:,.0f} worker-seconds)")
+
+
+def _overview(state: State) -> None:
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Best so far")
+        st.plotly_chart(figures.best_so_far_figure(state), key="best_so_far")
+    with right:
+        st.subheader("Pareto front")
+        st.plotly_chart(figures.pareto_figure(state, *_axes(state)), key="pareto")
+    st.subheader("Leaderboard")
+    rows = tables.leaderboard(state, TOP)
+    if rows:
+        _table(rows, "leaderboard")
+    else:
+        st.info("No trial has finished yet.")
+
+
+def _axes(state: State) -> tuple[str, str]:
+    """The first two objectives, costs across; FLOPs where there is one objective only."""
+    metrics = [goal.metric for goal in state.objectives]
+    if len(metrics) == 1:
+        metrics.append("cost/flops" if metrics[0] != "cost/flops" else "cost/params")
+    first, second = metrics[:2]
+    return (first, second) if first.startswith("cost/") else (second, first)
+
+
+def _trials(state: State) -> None:
+    if not state.trials:
+        st.info("No trial has been asked for yet.")
+        return
+    best = state.best
+    numbers = sorted(state.trials)
+    start = numbers.index(best.number) if best else 0
+    number = st.selectbox("Trial", numbers, index=start, key="trial", format_func=lambda n: _label(state, n))
+    trial = state.trials[number]
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Architecture")
+        rows = [{**row, "value": str(row["value"])} for row in tables.decisions(trial)]
+        if rows:
+            st.dataframe(rows, hide_index=True, key="decisions")
+        else:
+            st.write("A shared training of a supernet: it has no point of its own.")
+    with right:
+        st.subheader("Metrics")
+        metrics = [{"metric": key, "value": value} for key, value in sorted(trial.metrics.items())]
+        st.dataframe(metrics, hide_index=True, key="metrics")
+        if trial.result and trial.result.error:
+            st.error(f"**{trial.result.error.cause}**: {trial.result.error.message}\n\n{trial.result.error.advice}")
+    st.subheader("All trials")
+    _table(tables.all_trials(state), "all_trials")
+
+
+def _label(state: State, number: int) -> str:
+    trial = state.trials[number]
+    arch_id = f" · {trial.architecture.arch_id}" if trial.architecture else ""
+    return f"trial {number} · {trial.status}{arch_id}"
+
+
+def _failures(state: State) -> None:
+    rows = tables.failures(state)
+    if not rows:
+        st.success("No trial has failed.")
+        return
+    st.plotly_chart(figures.failures_figure(state), key="failures_figure")
+    shown = [{**row, "trials": ", ".join(str(number) for number in row["trials"])} for row in rows]
+    st.dataframe(shown, hide_index=True, key="failures")
+
+
+def _shown(key: str) -> bool:
+    """Whether a metric is for people; the rest is the budget's book-keeping."""
+    return key != "time/worker_s" and not key.startswith("work/")
+
+
+def _table(rows: list[dict[str, Any]], key: str) -> None:
+    flat = [
+        {
+            **{name: value for name, value in row.items() if name != "metrics"},
+            **{name: value for name, value in row["metrics"].items() if _shown(name)},
+        }
+        for row in rows
+    ]
+    columns = dict.fromkeys(name for row in flat for name in row)
+    formats = {
+        name: st.column_config.NumberColumn(format=_NUMBERS.get(name, "%.4g")) for name in columns if "/" in name
+    }
+    st.dataframe(flat, hide_index=True, key=key, column_config=formats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Figures of a search, in Plotly: each takes a state and returns a figure that the dashboard shows or a file keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from nasforge.core.goals import Objective
+from nasforge.report.tables import best_so_far, failures, learning_curves
+from nasforge.state import State
+
+# Okabe & Ito's colours, told apart by colour-blind readers too: https://jfly.uni-koeln.de/color/
+_COLOURS = {
+    "finished": "#0072B2",
+    "pruned": "#E69F00",
+    "failed": "#D55E00",
+    "rejected": "#999999",
+    "running": "#009E73",
+}
+_BEST = "#D55E00"
+_NAMES = {
+    "val/accuracy": "validation accuracy",
+    "val/loss": "validation loss",
+    "val/f1_macro": "validation F1 (macro)",
+    "train/loss": "training loss",
+    "cost/flops": "FLOPs (multiply-adds)",
+    "cost/params": "parameters",
+    "cost/memory_mb": "training memory (MB)",
+    "cost/latency_ms": "latency (ms)",
+}
+
+
+def title_of(metric: str) -> str:
+    """A metric's name for an axis."""
+    return _NAMES.get(metric, metric)
+
+
+def best_so_far_figure(state: State) -> Any:
+    """The first objective of every finished trial and the best until then."""
+    rows = best_so_far(state)
+    goal = state.objectives[0]
+    figure = _figure("trial", title_of(goal.metric))
+    if not rows:
+        return _empty(figure, "No trial has finished yet")
+    numbers = [row["number"] for row in rows]
+    hover = f"trial %{{x}}<br>{title_of(goal.metric)} %{{y:.4g}}"
+    figure.add_scatter(
+        x=numbers,
+        y=[row["value"] for row in rows],
+        mode="markers",
+        name="finished trial",
+        marker={"color": _COLOURS["finished"], "size": 8, "opacity": 0.6},
+        hovertemplate=hover,
+    )
+    figure.add_scatter(
+        x=numbers,
+        y=[row["best"] for row in rows],
+        mode="lines",
+        name="best so far",
+        line={"color": _BEST, "shape": "hv", "width": 3},
+        hovertemplate=hover,
+    )
+    return figure
+
+
+def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") -> Any:
+    """Finished trials in two metrics, with the line of those that no other beats in both.
+
+    Args:
+        state: of the search.
+        x: metric on the horizontal axis; costs are shown in the logarithm.
+        y: metric on the vertical axis.
+    """
+    figure = _figure(title_of(x), title_of(y))
+    trials = [trial for trial in state.finished() if x in trial.metrics and y in trial.metrics]
+    if not trials:
+        return _empty(figure, f"No finished trial has {title_of(x)} and {title_of(y)} yet")
+    across, up = Objective.parse(x), Objective.parse(y)
+    front: list[Any] = []
+    reached = float("-inf")
+    for trial in sorted(trials, key=lambda t: (-across.oriented(t.metrics[x]), -up.oriented(t.metrics[y]), t.number)):
+        if up.oriented(trial.metrics[y]) > reached:
+            reached = up.oriented(trial.metrics[y])
+            front.append(trial)
+    on_front = {trial.number for trial in front}
+    rest = [trial for trial in trials if trial.number not in on_front]
+    for name, group, colour, mode in (
+        ("dominated", rest, _COLOURS["rejected"], "markers"),
+        ("Pareto front", front, _BEST, "lines+markers"),
+    ):
+        figure.add_scatter(
+            x=[trial.metrics[x] for trial in group],
+            y=[trial.metrics[y] for trial in group],
+            mode=mode,
+            name=name,
+            line={"color": colour, "shape": "hv", "width": 2},
+            marker={"color": colour, "size": 10},
+            customdata=[trial.number for trial in group],
+            hovertemplate=f"trial %{{customdata}}<br>{title_of(x)} %{{x:.4s}}<br>{title_of(y)} %{{y:.4g}}",
+        )
+    values = [trial.metrics[x] for trial in trials]
+    if x.startswith("cost/") and min(values) > 0:
+        wide = max(values) / min(values) > 10
+        figure.update_xaxes(type="log", dtick="D2" if not wide else 1, exponentformat="SI")
+    return figure
+
+
+def learning_curves_figure(state: State, metric: str = "val/accuracy") -> Any:
+    """One line per trial over its epochs, coloured by how it ended; the best trial is thick."""
+    figure = _figure("epoch", title_of(metric))
+    best = state.best
+    lines: dict[int, list[dict[str, Any]]] = {}
+    for point in learning_curves(state, metric):
+        lines.setdefault(point["number"], []).append(point)
+    if not lines:
+        return _empty(figure, f"No trial has reported {title_of(metric)} yet")
+    named: set[str] = set()
+    for number, points in sorted(lines.items(), key=lambda item: best is not None and item[0] == best.number):
+        is_best = best is not None and number == best.number
+        name = f"best: trial {number}" if is_best else points[0]["status"]
+        figure.add_scatter(
+            x=[point["epoch"] for point in points],
+            y=[point["value"] for point in points],
+            mode="lines+markers",
+            name=name,
+            legendgroup=name,
+            showlegend=name not in named,
+            opacity=1.0 if is_best else 0.55,
+            line={"color": _BEST if is_best else _COLOURS[points[0]["status"]], "width": 4 if is_best else 1.5},
+            marker={"size": 8 if is_best else 5},
+            hovertemplate=f"trial {number}, epoch %{{x}}<br>{title_of(metric)} %{{y:.4g}}<extra></extra>",
+        )
+        named.add(name)
+    longest = max(point["epoch"] for points in lines.values() for point in points)
+    figure.update_xaxes(dtick=1 if longest <= 20 else None)
+    return figure
+
+
+def failures_figure(state: State) -> Any:
+    """How many trials failed, by cause."""
+    rows = failures(state)
+    figure = _figure("trials", "")
+    if not rows:
+        return _empty(figure, "No trial has failed")
+    figure.add_bar(
+        x=[row["count"] for row in rows],
+        y=[row["cause"] for row in rows],
+        orientation="h",
+        marker={"color": _COLOURS["failed"]},
+        hovertext=[row["message"] for row in rows],
+    )
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def _figure(x: str, y: str) -> Any:
+    figure = go.Figure()
+    figure.update_layout(
+        template="plotly_white",
+        xaxis_title=x,
+        yaxis_title=y,
+        margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        height=360,
+        font={"size": 13},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
+    )
+    return figure
+
+
+def _empty(figure: Any, text: str) -> Any:
+    figure.add_annotation(text=text, showarrow=False, font={"size": 15, "color": "#666666"}, xref="paper", yref="paper")
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return figure
