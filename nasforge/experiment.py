@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -216,6 +217,12 @@ class Experiment:
     def running(self) -> int:
         """Jobs handed out and not told."""
         return len(self._out)
+
+    @property
+    def wanted(self) -> int:
+        """How many trials the budget's limit on them leaves to run; 0 when there is nothing to do."""
+        left = max(0.0, self._budget.trials - self.state.accepted) + len(self.state.open_trials)
+        return int(min(left, sys.maxsize))
 
     @property
     def stopping(self) -> bool:

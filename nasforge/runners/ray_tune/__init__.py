@@ -1,0 +1,119 @@
+"""Workers on this machine or on a Ray cluster, through Ray Tune. The only package that knows Ray.
+
+Tune schedules and places; it decides and remembers nothing. Its searcher and scheduler are two thin adapters that call
+the experiment's `next`, `report` and `tell`, so our journal stays the truth. What Ray Tune does on its own account and
+what therefore is switched off here is listed in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+for _name, _setting in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # no state of Tune's own
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old output is silent at verbose=0
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}.items():
+    os.environ.setdefault(_name, _setting)
+
+import ray  # noqa: E402  (the settings above are read at import)
+from ray import tune  # noqa: E402
+
+from nasforge.core.errors import ConfigError  # noqa: E402
+from nasforge.core.protocols import Evaluator  # noqa: E402
+from nasforge.evaluators.cost_check import CostCheck  # noqa: E402
+from nasforge.experiment import Experiment  # noqa: E402
+from nasforge.runners.ray_tune.bridge import AskNext, Bridge, Decide, StopOnError  # noqa: E402
+from nasforge.runners.ray_tune.cluster import bundle_of, connect, remote_latency, resources_of, slots_of  # noqa: E402
+from nasforge.runners.ray_tune.worker import Worker  # noqa: E402
+
+
+def run(
+    experiment: Experiment,
+    evaluator: Evaluator,
+    *,
+    address: str | None = None,
+    max_concurrent_trials: int | None = None,
+    resources: Mapping[str, Mapping[str, float]] | None = None,
+    cpus: int | None = None,
+    logical_gpus: int | None = None,
+) -> None:
+    """Work through the experiment on Ray workers.
+
+    Args:
+        experiment: open.
+        evaluator: is pickled to every worker process once and kept there from trial to trial.
+        address: of a running cluster (`auto`, `ray://host:10001`, `host:6379`); None starts Ray on this machine.
+        max_concurrent_trials: None for as many as the cluster's resources hold.
+        resources: per kind of job (`measure`, `train_shared`), what a worker takes: `{cpu: 1, gpu: 0.25}`. Where
+            nothing is said a job takes one CPU, and on a cluster with GPUs one GPU.
+        cpus: CPUs of a Ray started here; None for all.
+        logical_gpus: GPUs that a Ray started here is told to have; None for those that are there.
+
+    Raises:
+        ConfigError: unknown kind or resource, or more than any node has.
+        SearchError: the cluster cannot be reached, or its workers cannot import what they need.
+    """
+    if isinstance(max_concurrent_trials, bool) or (max_concurrent_trials is not None and max_concurrent_trials < 1):
+        raise ConfigError(f"runner: max_concurrent_trials must be at least 1, got {max_concurrent_trials!r}")
+    if not experiment.wanted:
+        return
+    started = connect(address, cpus, logical_gpus)
+    try:
+        wanted = resources_of(resources)
+        slots = min(max_concurrent_trials or sys.maxsize, slots_of(wanted["measure"]))
+        shipped = ray.put(evaluator)
+        check = experiment.check
+        if isinstance(check, CostCheck) and check.times:
+            if slots < 2 and max_concurrent_trials != 1:
+                raise ConfigError(
+                    "runner: a limit on latency takes one worker for its measurements, and there is only one"
+                )
+            slots = slots if max_concurrent_trials else slots - 1
+            check.latency = remote_latency(shipped, wanted["measure"])
+        _fit(Bridge(experiment, min(slots, experiment.wanted)), shipped, wanted, slots)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _fit(bridge: Bridge, shipped: Any, wanted: Mapping[str, Mapping[str, float]], slots: int) -> None:
+    def placement(config: Mapping[str, Any]) -> Any:
+        return tune.PlacementGroupFactory([bundle_of(wanted[config["kind"]])])
+
+    known = {"folder": str(bridge.experiment.folder), "data_hash": bridge.experiment.state.header.data_hash}
+    trainable = tune.with_resources(tune.with_parameters(Worker, shipped=[shipped], **known), placement)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is in the journal, said once
+    with tempfile.TemporaryDirectory(prefix="nasforge-ray-") as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=AskNext(bridge),
+                scheduler=Decide(bridge),
+                num_samples=-1,
+                max_concurrent_trials=slots,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: f"trial-{trial.config['number']}-{trial.trial_id}",
+                trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}-{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                verbose=0,
+                stop=StopOnError(bridge),
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+    if bridge.error is not None:
+        raise bridge.error

@@ -1,0 +1,193 @@
+"""Between Tune's callbacks and the experiment: the searcher asks, the scheduler decides, both through the bridge."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from nasforge.core.errors import SearchError
+from nasforge.core.trial import Measure, Result
+from nasforge.experiment import Experiment, Job
+from nasforge.journal import dumps, loads
+
+_CONTINUE: str = TrialScheduler.CONTINUE
+_STOP: str = TrialScheduler.STOP
+WARM_UP_S = 60.0
+"""How long workers that have started wait for the others before the search begins with those that are there."""
+
+
+class Bridge:
+    """Carries calls between Tune's callbacks and the experiment; keeps the first exception for after `fit`.
+
+    Tune swallows what a callback raises and runs the trial again, so nothing may leave here as an exception.
+    """
+
+    def __init__(self, experiment: Experiment, workers: int) -> None:
+        self.experiment = experiment
+        self.error: BaseException | None = None
+        self.jobs: dict[str, Job] = {}
+        self._workers = workers
+        self._called: set[str] = set()
+        self._warm: set[str] = set()
+        self._dismissed = 0
+        self._warm_since: float | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        try:
+            if self.error:
+                return Searcher.FINISHED
+            if len(self._called) < self._workers:
+                self._called.add(trial_id)
+                return {"number": -len(self._called), "kind": "measure", "job": ""}
+            job = self.experiment.next()
+            if job is None:
+                return None if self.experiment.running else Searcher.FINISHED
+            self.jobs[trial_id] = job
+            kind = "measure" if isinstance(job.proposal, Measure) else "train_shared"
+            return {"number": job.number, "kind": kind, "job": dumps(job.to_json())}
+        except BaseException as error:
+            self.error = error
+            return Searcher.FINISHED
+
+    def warm(self, trial_id: str, message: str) -> str:
+        """A worker has started. All are kept until all have, then let go one by one, each to a trial.
+
+        Otherwise Tune would put a trial that waits for its worker to start on one that has just become free, and kill
+        the other while it starts; with trials shorter than a start there would never be a second worker.
+        """
+        found = loads(message)
+        if found["problem"]:
+            self.error = self.error or SearchError(found["problem"])
+            return _STOP
+        self._warm.add(trial_id)
+        self._warm_since = self._warm_since or time.monotonic()
+        late = time.monotonic() - self._warm_since > WARM_UP_S
+        if (len(self._warm) >= self._workers or late) and len(self.jobs) >= min(self._dismissed, self._workers - 1):
+            self._dismissed += 1
+            return _STOP
+        return _CONTINUE
+
+    def report(self, trial_id: str, message: str) -> str:
+        try:
+            job, (step, metrics) = self.jobs[trial_id], loads(message)
+            if self.error is None and self.experiment.report(job.number, job.attempt, step, metrics):
+                return _CONTINUE
+        except BaseException as error:
+            self.error = self.error or error
+        return _STOP
+
+    def complete(self, trial_id: str, message: str | None) -> None:
+        """`message`: the result; None when the worker was lost."""
+        job = self.jobs.pop(trial_id, None)
+        try:
+            if job is None and message is None and trial_id not in self._warm:
+                raise SearchError(
+                    "a worker process died while it started; see the logs in /tmp/ray/session_latest/logs"
+                )
+            if job is None or self.error or self.experiment.closed(job.number):
+                return
+            if message is None:
+                result = Result.failed("crash", "the worker process died")
+            else:
+                result = Result.from_json(loads(message))
+            self.experiment.tell(job.number, job.attempt, result)
+        except BaseException as error:
+            self.error = self.error or error
+
+
+class AskNext(Searcher):  # type: ignore[misc]
+    """Tune's searcher: asks the experiment. Its pickled form is empty, for Tune copies searchers."""
+
+    def __init__(self, bridge: Bridge | None = None) -> None:
+        super().__init__(metric="unused", mode="max")
+        self._bridge = bridge
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bridge": None}
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._bridge.suggest(trial_id) if self._bridge else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        pass  # reports go through the scheduler, which alone may stop a trial
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if self._bridge:
+            self._bridge.complete(trial_id, None if error or not result else result.get("result"))
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class Decide(TrialScheduler):  # type: ignore[misc]
+    """Tune's scheduler: first come, first served; whether a trial goes on is the experiment's decision."""
+
+    def __init__(self, bridge: Bridge | None = None) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bridge": None}
+
+    def set_search_properties(self, metric: Any, mode: Any, **spec: Any) -> bool:
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        pass
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        pass
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if self._bridge and result.get("warm"):
+            return self._bridge.warm(trial.trial_id, result["warm"])
+        if self._bridge and result.get("report"):
+            return self._bridge.report(trial.trial_id, result["report"])
+        return _CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        pass
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        pass
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        for trial in tune_controller.get_trials():
+            if trial.status == "PENDING":
+                return trial
+        return None
+
+    def debug_string(self) -> str:
+        return "NASForge"
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class StopOnError(tune.Stopper):  # type: ignore[misc]
+    """Ends `fit` as soon as a callback has failed."""
+
+    def __init__(self, bridge: Bridge | None = None) -> None:
+        self._bridge = bridge
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_bridge": None}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._bridge is not None and self._bridge.error is not None

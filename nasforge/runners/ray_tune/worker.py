@@ -1,0 +1,103 @@
+"""The worker's side: a Tune trainable that keeps the evaluator and works on one job after the other."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from nasforge.core.protocols import Evaluator
+from nasforge.experiment import Job
+from nasforge.journal import dumps, loads
+from nasforge.runners.work import perform
+
+
+class Worker(tune.Trainable):  # type: ignore[misc]
+    """A worker process: keeps the evaluator, and with it the data, from trial to trial.
+
+    The evaluator calls `report` from within; Tune wants one result per `step()`. So the evaluator runs in a thread that
+    waits at every report until Tune comes back, which means "continue", or resets this worker, which means "stop".
+    """
+
+    def setup(self, config: dict[str, Any], shipped: list[Any], folder: str, data_hash: str) -> None:
+        # Begins no work: Tune makes workers that it then leaves idle, having put their trial on another one.
+        self._shipped, self._folder, self._data_hash = shipped[0], folder, data_hash
+        self._evaluator: Evaluator | None = None
+        self._work: _Work | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
+        self.config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        problem = self._ready()
+        if not self.config["job"] or problem:
+            time.sleep(0.05)
+            return {"warm": dumps({"problem": problem}), "report": None, "result": None, "unused": 0.0}
+        assert self._evaluator is not None  # noqa: S101  (_ready made sure)
+        if self._work is None:
+            self._work = _Work(self._evaluator, Job.from_json(loads(self.config["job"])))
+        else:
+            self._work.decisions.put(True)
+        step, content = self._work.messages.get()
+        if step is not None:
+            return {"warm": None, "report": dumps([step, content]), "result": None, "unused": 0.0}
+        return {"warm": None, "report": None, "result": dumps(content), "done": True, "unused": 0.0}
+
+    def _ready(self) -> str:
+        """Load the evaluator and its data, once; returns what is wrong here, in words."""
+        if self._evaluator is not None:
+            return ""
+        try:
+            self._evaluator = ray.get(self._shipped)
+            data_hash = getattr(self._evaluator, "data_hash", "")
+        except Exception as error:
+            cause = str(getattr(error, "cause", None) or error).strip()
+            last = cause.splitlines()[-1] if cause else type(error).__name__
+            return f"a worker cannot load the evaluator: {last}. Install the same packages and data on every node"
+        if data_hash != self._data_hash:
+            return "a worker sees other data than this process; the data must be the same on every node"
+        if not Path(self._folder).is_dir():
+            return f"a worker does not see {self._folder}; --runs-dir must lie on storage that all nodes see"
+        return ""
+
+    def cleanup(self) -> None:
+        if self._work is not None:
+            self._work.end()
+        self._work = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        pass
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        pass
+
+
+class _Work:
+    """One job in a thread of its own, and the two queues between it and Tune."""
+
+    def __init__(self, evaluator: Evaluator, job: Job) -> None:
+        self.messages: queue.SimpleQueue[tuple[int | None, Any]] = queue.SimpleQueue()
+        self.decisions: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+        def send(step: int, metrics: Mapping[str, float]) -> bool:
+            self.messages.put((step, dict(metrics)))
+            return self.decisions.get()
+
+        def work() -> None:
+            self.messages.put((None, perform(evaluator, job, send).to_json()))
+
+        self._thread = threading.Thread(target=work, name=f"trial-{job.number}", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop, if it has not ended: Tune has let the trial go, which waits at a report."""
+        self.decisions.put(False)
+        self._thread.join(timeout=30)
