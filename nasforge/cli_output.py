@@ -17,6 +17,7 @@ from rich.text import Text
 
 from nasforge.core.space import Choice, Domain, Float
 from nasforge.core.trial import Trial
+from nasforge.report import tables
 from nasforge.state import State
 
 _PIPE_WIDTH = 160
@@ -175,14 +176,10 @@ def trial_json(trial: Trial) -> dict[str, Any]:
     """A trial as `show --json` gives it."""
     architecture, result = trial.architecture, trial.result
     return {
-        "number": trial.number,
-        "arch_id": architecture.arch_id if architecture else None,
-        "point_id": architecture.point_id if architecture else None,
-        "status": trial.status,
-        "metrics": trial.metrics,
+        **tables.row(trial),
+        "point_id": architecture.point_id if architecture else "",
         "architecture": architecture.to_json() if architecture else None,
         "attempts": trial.attempts,
-        "steps_done": result.steps_done if result else (trial.steps[-1].step if trial.steps else 0),
         "charged": result.charged.to_json() if result else None,
         "error": result.error.to_json() if result and result.error else None,
     }

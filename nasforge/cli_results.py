@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-import subprocess
-import sys
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,9 @@ from nasforge.cli_output import (
 )
 from nasforge.cli_watch import RetrainProgress, Watch
 from nasforge.config import ExperimentConfig, shipped_spaces
-from nasforge.core.errors import ConfigError, JournalError, NasforgeError
+from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.core.trial import Trial
+from nasforge.report import tables
 from nasforge.state import State, load_state
 
 
@@ -83,16 +82,14 @@ def show(folder: Path, top: int) -> Outcome:
     """An experiment."""
     state = load_state(folder)
     _print_summary(state, top)
-    failures = state.failures()
+    failures = tables.failures(state)
     if failures:
         rows = []
-        for cause, trials in _by_cause(failures).items():
-            error = trials[0].result.error if trials[0].result else None
-            numbers = ", ".join(str(trial.number) for trial in trials[:8]) + (" ..." if len(trials) > 8 else "")
-            rows.append(
-                (cause, str(len(trials)), numbers, error.message if error else "", error.advice if error else "")
-            )
-        table("Failures", ("cause", "count", "trials", "first message", "advice"), rows)
+        for found in failures:
+            numbers = ", ".join(str(number) for number in found["trials"][:8])
+            more = " ..." if found["count"] > 8 else ""
+            rows.append((found["cause"], str(found["count"]), numbers + more, found["message"], found["advice"]))
+        table("Failures", ("cause", "count", "trials", "last message", "advice"), rows)
     if state.tests:
         keys = sorted({key for metrics in state.tests.values() for key in metrics})
         body = [[name, *(metric_text(key, metrics.get(key)) for key in keys)] for name, metrics in state.tests.items()]
@@ -245,8 +242,10 @@ def retrain(folder: Path, *, top: int, seeds: int, epochs: int | None, device: s
     from nasforge.finalists import retrain as run
 
     progress = RetrainProgress(log())
-    with progress.shown():
-        finalists = run(folder, top=top, seeds=seeds, epochs=epochs, device=device, progress=progress)
+    with progress.shown(), _tracked(folder) as trackers:
+        finalists = run(
+            folder, top=top, seeds=seeds, epochs=epochs, device=device, progress=progress, trackers=trackers
+        )
     rows = []
     for finalist in finalists:
         for who, retrained in (("found", finalist.retrained), ("reference", finalist.reference)):
@@ -276,6 +275,22 @@ def retrain(folder: Path, *, top: int, seeds: int, epochs: int | None, device: s
     return Outcome(
         {"experiment": folder.name, "finalists": [f.to_json() for f in finalists], "best": str(folder / "best")}
     )
+
+
+@contextmanager
+def _tracked(folder: Path) -> Iterator[list[Any]]:
+    """MLflow hears of finalists where it heard of the search."""
+    uri = load_state(folder).header.config["tracking_uri"]
+    if uri == "none":
+        yield []
+        return
+    from nasforge.trackers.mlflow import MlflowTracker
+
+    tracker = MlflowTracker(folder, uri, say=say)
+    try:
+        yield [tracker]
+    finally:
+        tracker.close()
 
 
 def _spread(spread: Any) -> str:
@@ -315,14 +330,10 @@ def track(folder: Path, uri: str | None) -> Outcome:
 
 def dashboard(runs_dir: Path, port: int) -> Outcome:
     """Run the web page until it is stopped."""
-    if find_spec("streamlit") is None:
-        raise ConfigError("the dashboard needs its extra: pip install 'nasforge[dashboard]'")
-    found = find_spec("dashboards.app")
-    if found is None or found.origin is None:
-        raise ConfigError("dashboards/app.py is not installed; install NASForge with pip install -e '.[dashboard]'")
-    options = ["--server.port", str(port), "--server.headless", "true", "--browser.gatherUsageStats", "false"]
-    command = [sys.executable, "-m", "streamlit", "run", found.origin, *options, "--", "--runs-dir", str(runs_dir)]
-    return Outcome(code=subprocess.run(command, check=False).returncode)  # noqa: S603
+    from dashboards.launch import launch
+
+    line(f"The dashboard is at http://127.0.0.1:{port}; Ctrl-C ends it.")
+    return Outcome(code=launch(runs_dir.expanduser(), port))
 
 
 # --- what several commands print -------------------------------------------------------------------------------------
@@ -332,25 +343,22 @@ def _print_summary(state: State, top: int = 5) -> None:
     counts = state.counts()
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
     line(f"{state.header.experiment}: {said}", style="bold")
-    ranked = state.ranking()
+    ranked = tables.leaderboard(state)
     if ranked:
         _leaderboard(f"Best trials ({min(top, len(ranked))} of {len(ranked)})", state, ranked[:top])
     if len(state.objectives) > 1 and ranked:
-        _leaderboard("Pareto front", state, state.front())
+        _leaderboard("Pareto front", state, tables.pareto_front(state))
 
 
-def _leaderboard(title: str, state: State, trials: Sequence[Trial]) -> None:
+def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> None:
     keys = [objective.metric for objective in state.objectives]
     keys += [key for key in ("val/accuracy", "cost/params", "cost/flops", "time/train_s") if key not in keys]
-    keys = [key for key in keys if any(key in trial.metrics for trial in trials)]
+    keys = [key for key in keys if any(key in row["metrics"] for row in found)]
     rows = []
-    for rank, trial in enumerate(trials, 1):
-        arch_id = trial.architecture.arch_id if trial.architecture else "-"
-        steps = trial.result.steps_done if trial.result else 0
-        rows.append(
-            [str(rank), str(trial.number), arch_id, str(steps), *(metric_text(k, trial.metrics.get(k)) for k in keys)]
-        )
-    table(title, ("rank", "trial", "arch_id", "epochs", *keys), rows, left=("arch_id",))
+    for row in found:
+        cells = [metric_text(key, row["metrics"].get(key)) for key in keys]
+        rows.append([str(row["number"]), row["arch_id"], str(row["epochs"]), *cells])
+    table(title, ("trial", "arch_id", "epochs", *keys), rows, left=("arch_id",))
 
 
 def _print_network(trial: Trial) -> None:
@@ -376,14 +384,6 @@ def _print_budget(state: State) -> None:
     ):
         rows.append((name, text(spent), text(limit) if math.isfinite(limit) else "no limit"))
     table("Budget", ("what", "spent", "limit"), rows, left=("what",))
-
-
-def _by_cause(failures: Sequence[Trial]) -> dict[str, list[Trial]]:
-    found: dict[str, list[Trial]] = {}
-    for trial in failures:
-        error = trial.result.error if trial.result else None
-        found.setdefault(error.cause if error else "error", []).append(trial)
-    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 
 def _print_next(config: ExperimentConfig, state: State) -> None:
