@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -149,27 +150,29 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def count_workers(config: ExperimentConfig) -> int:
     """Trials that run at the same time: of the local runner one, of Ray as many as CPUs and GPUs allow.
 
+    A cluster at an address is joined to count; for this machine nothing is started.
+
     Raises:
-        SearchError: a cluster at `--address` is not asked; say --max-concurrent.
+        SearchError: the cluster cannot be reached.
+        ConfigError: no node has what a worker is to take.
     """
     if config.runner.name != "ray_tune":
         return 1
     options = config.runner.options
-    if options.get("max_concurrent_trials"):
-        return int(options["max_concurrent_trials"])
+    most = int(options.get("max_concurrent_trials") or sys.maxsize)
+    resources = options.get("resources") or {}
     if options.get("address"):
-        raise SearchError(
-            f"how many workers the cluster at '{options['address']}' has is not known before it is joined; say "
-            "--max-concurrent N for the forecast"
-        )
+        from nasforge.runners.ray_tune.cluster import connect, resources_of, slots_of
+
+        connect(options["address"], None, None)
+        return min(most, slots_of(resources_of(resources)["measure"]))
     gpus = options.get("logical_gpus")
     if gpus is None:
         gpus = _gpus()
     available = {"cpu": float(options.get("cpus") or os.cpu_count() or 1), "gpu": float(gpus)}
-    default = {"cpu": 1.0, **({"gpu": 1.0} if gpus else {})}
-    wanted = {**(options.get("resources") or {}).get("measure", default)}
+    wanted = resources.get("measure", {"cpu": 1.0, **({"gpu": 1.0} if gpus else {})})
     slots = [available[name] / amount for name, amount in wanted.items() if name in available and amount > 0]
-    return max(1, int(min(slots, default=1) + 1e-9))
+    return min(most, max(1, int(min(slots, default=1) + 1e-9)))
 
 
 def _gpus() -> int:
