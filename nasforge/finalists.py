@@ -23,7 +23,7 @@ from nasforge.costs import costs_of
 from nasforge.data import ImageData, load_data
 from nasforge.experiment import Experiment
 from nasforge.exporters.best import config_of, describe, write_best
-from nasforge.exporters.network_folder import DESCRIPTION, load, save_network
+from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
 from nasforge.models.network import build
 from nasforge.models.reference import resnet, resnet_of_flops
 from nasforge.search import make_check, make_evaluator, make_header, make_pruner, make_strategy
@@ -286,7 +286,7 @@ class _Retraining:
         about = {
             "finalist": name,
             "data": asdict(self.config),
-            "parts": "train and validation",
+            "parts": TRAIN_AND_VALIDATION,
             "epochs": self.epochs,
             "seed": seed,
             "recipe": asdict(recipe),

@@ -422,6 +422,9 @@ def test_the_code_of_the_documentation_runs(folder, tmp_path, monkeypatch, capsy
         exec(compile(code, documentation.name, "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "`test/` was measured once" in card
+    assert "trained on them too" in card
     assert lines[0].endswith("(n = 2)")
 
 

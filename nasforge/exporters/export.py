@@ -34,8 +34,8 @@ def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str) ->
         out: folder to write to; files of the same names are replaced.
 
     Returns:
-        `files` (format -> path), `card` (path), `accuracy` (on the `images` validation images compared) and
-        `verified` (format -> `Agreement` as a dictionary).
+        `files` (format -> path), `card` (path), `accuracy` on the `images` validation images compared (proof of the
+        export; no measure of quality where `trained_on_these`), `verified` (format -> `Agreement` as a dictionary).
 
     Raises:
         ExportError: an unknown format, nothing to ship, `out` cannot be written, or an export is not the network.
@@ -73,6 +73,7 @@ def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str) ->
         "card": str(out / CARD),
         "accuracy": first.accuracy,
         "images": first.images,
+        "trained_on_these": network.saw_validation,
         "verified": {name: asdict(agreement) for name, agreement in verified.items()},
     }
 

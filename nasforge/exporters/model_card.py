@@ -92,7 +92,12 @@ def model_card(network: Network, verified: Mapping[str, Agreement], files: Mappi
                 for name, agreement in verified.items()
             },
         ),
-        f"Each file was loaded again and compared on {max(a.images for a in verified.values())} validation images.",
+        f"Each file was loaded again and compared on {max(a.images for a in verified.values())} validation images. "
+        + (
+            "The network was trained on them too: these accuracies prove the export, they say nothing of its quality."
+            if network.saw_validation
+            else "Those images guided the search: these accuracies prove the export and flatter the network."
+        ),
     ]
     for name, file in files.items():
         if name in _LOADING:

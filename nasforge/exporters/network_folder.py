@@ -31,6 +31,8 @@ from nasforge.models.network import build
 SCHEMA = 1
 DESCRIPTION = "network.json"
 WEIGHTS = "weights.safetensors"
+TRAIN_AND_VALIDATION = "train and validation"
+"""What `trained["parts"]` says of a network that was trained on both."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,11 @@ class Network(nn.Module):
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an input image."""
         return self.description.shape
+
+    @property
+    def saw_validation(self) -> bool:
+        """Whether it was trained on the validation images too, as finalists are."""
+        return self.description.trained.get("parts") == TRAIN_AND_VALIDATION
 
     @property
     def architecture(self) -> Architecture:

@@ -99,6 +99,8 @@ def test_the_model_card_tells_what_matters(shipped):
         assert text in card, text
     assert f"compared on {shipped[0]['images']} validation images" in card
     assert "the test part was not opened" in card
+    assert "guided the search" in card
+    assert not shipped[0]["trained_on_these"]
 
 
 def test_unknown_formats_are_refused_with_a_hint(experiment, tmp_path):
