@@ -23,7 +23,7 @@ OPTIONS = block_options()
 
 def make(name: str, *shape: int, activation=nn.ReLU) -> nn.Module:
     option = OPTIONS[name]
-    return option.make(*shape, activation=activation, **{setting: 2 for setting in option.searched})
+    return option.make(*shape, activation=activation, **dict.fromkeys(option.searched, 2))
 
 
 def params(module: nn.Module) -> int:

@@ -1,0 +1,205 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nasforge.config import DataConfig, load_space
+from nasforge.core.errors import ConfigError, DataError
+from nasforge.core.goals import Rung
+from nasforge.core.protocols import Evaluator
+from nasforge.core.trial import Artifact, Measure, TrainShared
+from nasforge.data import load_data
+from nasforge.evaluators.shared_weights import SharedWeights
+from nasforge.evaluators.training import Training
+from nasforge.models.network import build
+from nasforge.supernet.inheritance import inherited
+from nasforge.training.artifacts import load_weights
+from nasforge.training.scoring import score
+
+DATA = DataConfig("digits", images=300, validation=0.2)
+SPACE = load_space("tiny")
+KEY = "model.stage1.layer1.block"
+_POINT = SPACE.default_point().values
+TWO = SPACE.fixed({key: value for key, value in _POINT.items() if key != KEY}).fixed({f"{KEY}.bottleneck.reduction": 4})
+A, B = (TWO.fixed({KEY: option}).default_point() for option in ("residual", "bottleneck"))
+
+
+class Told:
+    """A report of one trial that keeps what it is told."""
+
+    attempt, seed = 1, 3
+
+    def __init__(self, experiment: Path, number: int = 0, stop_after: int = 99):
+        self.experiment, self.number, self.stop_after = experiment, number, stop_after
+        self.checkpoint = experiment / "artifacts" / str(number) / "checkpoint.pt"
+        self.folder = experiment / "artifacts" / str(number) / "attempt-1"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.costs: dict[str, float] = {}
+        self.steps: list[tuple[int, dict[str, float]]] = []
+
+    def __call__(self, step, metrics):
+        self.steps.append((step, dict(metrics)))
+        return step < self.stop_after
+
+
+def evaluator(**settings) -> SharedWeights:
+    return SharedWeights(SPACE, DATA, [Rung(1)], {"precision": "fp32"}, device="cpu", **settings)
+
+
+def job(epochs: int = 2, **settings) -> TrainShared:
+    return TrainShared(TWO, "uniform", epochs, paths=(A, B), **settings)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiment")
+    report = Told(folder)
+    shared: Evaluator = pickle.loads(pickle.dumps(evaluator()))
+    return folder, report, shared(job(12), report)
+
+
+def test_a_supernet_is_trained_reported_and_kept(trained):
+    folder, report, result = trained
+    assert (result.status, result.steps_done, result.error) == ("finished", 12, None)
+    assert [step for step, _ in report.steps] == list(range(1, 13))
+    first, last = report.steps[0][1], report.steps[-1][1]
+    assert {"train/loss", "time/worker_s", "work/multiply_adds"} <= set(first)
+    assert last["train/loss"] < first["train/loss"] - 0.5
+    assert result.charged.multiply_adds == last["work/multiply_adds"] > first["work/multiply_adds"] > 0
+    artifact = result.artifacts["weights"]
+    assert not Path(artifact.path).is_absolute()
+    assert (folder / artifact.path).stat().st_size == artifact.size
+    assert any("@stage1:layer1:block=bottleneck" in key for key in load_weights(folder, artifact))
+
+
+def test_measures_on_inherited_weights_train_nothing(trained):
+    folder, _, result = trained
+    shared = evaluator()
+    for number, point in enumerate((A, B), start=1):
+        report = Told(folder, number)
+        found = shared(Measure(point, weights=result.artifacts["weights"]), report)
+        assert (found.status, found.steps_done, report.steps) == ("finished", 0, [])
+        assert found.metrics["val/accuracy"] > 0.5  # a tenth is chance
+        child = build(TWO, point, in_channels=1, classes=10)
+        child.load_state_dict(load_weights(folder, found.artifacts["weights"]))
+        assert score(child, load_data(DATA).validation)["accuracy"] == pytest.approx(found.metrics["val/accuracy"])
+        taken = inherited(load_weights(folder, result.artifacts["weights"]), point)
+        parameters = dict(child.named_parameters())
+        assert all(torch.equal(taken[key], tensor) for key, tensor in parameters.items())
+        norms = [key for key in taken if key.endswith("running_mean")]
+        assert not any(torch.equal(taken[key], child.state_dict()[key]) for key in norms)  # recalibrated
+
+
+def test_a_measure_says_the_same_twice(trained):
+    folder, _, result = trained
+    measure = Measure(A, weights=result.artifacts["weights"])
+    first, second = (evaluator()(measure, Told(folder, number)).metrics for number in (11, 12))
+    assert {key: first[key] for key in first if key.startswith("val/")} == {
+        key: second[key] for key in second if key.startswith("val/")
+    }
+
+
+def test_recalibration_is_what_makes_inherited_weights_usable(trained):
+    folder, _, result = trained
+    state = inherited(load_weights(folder, result.artifacts["weights"]), B)
+    child = build(TWO, B, in_channels=1, classes=10)
+    child.load_state_dict(state)
+    for norm in (m for m in child.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.reset_running_stats()
+    stale = score(child, load_data(DATA).validation)["loss"]
+    found = evaluator()(Measure(B, weights=result.artifacts["weights"]), Told(folder, 13))
+    assert found.metrics["val/loss"] < stale
+
+
+def test_an_interrupted_supernet_continues_to_the_same_bits(tmp_path):
+    class Killed(Exception):
+        pass
+
+    class Dying(Told):
+        def __call__(self, step, metrics):
+            raise Killed
+
+    whole = evaluator()(job(), Told(tmp_path / "a"))
+    with pytest.raises(Killed):
+        evaluator()(job(), Dying(tmp_path / "b"))
+    report = Told(tmp_path / "b")
+    assert report.checkpoint.exists()
+    again = evaluator()(job(), report)
+    assert again.artifacts["weights"].sha256 == whole.artifacts["weights"].sha256
+    assert [step for step, _ in report.steps] == [1, 2]
+
+
+def test_continuing_from_weights_of_an_earlier_supernet(trained):
+    folder, report, result = trained
+    fresh = Told(folder, 21)
+    evaluator()(job(1, weights=result.artifacts["weights"]), fresh)
+    assert fresh.steps[0][1]["train/loss"] < report.steps[0][1]["train/loss"] - 0.5
+
+
+def test_false_stops_it(tmp_path):
+    result = evaluator()(job(3), Told(tmp_path, stop_after=1))
+    assert (result.status, result.steps_done, dict(result.artifacts)) == ("pruned", 1, {})
+
+
+def test_a_measure_without_weights_is_trained(tmp_path):
+    report, other = Told(tmp_path / "a"), Told(tmp_path / "b")
+    ours = evaluator()(Measure(A), report)
+    theirs = Training(SPACE, DATA, [Rung(1)], {"precision": "fp32"}, device="cpu")(Measure(A), other)
+    assert ours.steps_done == 1 and len(report.steps) == 1
+    assert ours.metrics["val/loss"] == theirs.metrics["val/loss"]
+
+
+def test_what_cannot_be_mixed_fails_by_name(tmp_path):
+    wide = SPACE.fixed({key: value for key, value in _POINT.items() if "width" not in key})
+    result = evaluator()(TrainShared(wide, "uniform", 1), Told(tmp_path))
+    assert result.status == "failed" and result.error.cause == "invalid_shape"
+    assert "width 'model.stage0.width'" in result.error.message and "space.fixed" in result.error.message
+
+
+def test_weights_that_do_not_belong(trained, tmp_path):
+    folder, _, result = trained
+    other = TWO.fixed({KEY: "residual"}).default_point()
+    wider = SPACE.point({**other.values, "model.stage0.width": 16})
+    failed = evaluator()(Measure(wider, weights=result.artifacts["weights"]), Told(folder, 31))
+    assert failed.error.cause == "invalid_shape" and "do not fit architecture" in failed.error.message
+    refused = evaluator()(
+        TrainShared(TWO.fixed({KEY: "residual"}), "uniform", 1, weights=result.artifacts["weights"]), Told(folder, 32)
+    )
+    assert refused.error.cause == "invalid_shape" and "not of a supernet of space 'tiny'" in refused.error.message
+    with pytest.raises(DataError, match="missing"):
+        evaluator()(Measure(A, weights=Artifact("artifacts/9/weights.safetensors", "0", 1)), Told(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"relaxation": "gumbel"}, "no relaxation 'gumbel'; Known: uniform"),
+        ({"alphas": {KEY: (0.0, 1.0)}}, "takes no alphas"),
+        ({"cost_terms": {"cost/flops": 1.0}}, "takes no cost_terms"),
+    ],
+)
+def test_what_uniform_paths_cannot_do_is_refused(tmp_path, settings, message):
+    proposal = TrainShared(**{"space": TWO, "relaxation": "uniform", "epochs": 1} | settings)
+    with pytest.raises(ConfigError, match=message):
+        evaluator()(proposal, Told(tmp_path))
+
+
+def test_an_open_recipe_is_refused(tmp_path):
+    model = {key: value for key, value in _POINT.items() if not key.startswith("train.")}
+    with pytest.raises(ConfigError, match=r"still decides train\.learning_rate"):
+        evaluator()(TrainShared(SPACE.fixed(model), "uniform", 1), Told(tmp_path))
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="needs data"):
+        SharedWeights(SPACE, None, [Rung(1)])
+    with pytest.raises(ConfigError, match="recalibration_batches must be"):
+        evaluator(recalibration_batches=0)
+
+
+def test_what_the_cost_check_asks_for():
+    shared = evaluator()
+    assert (shared.shape, shared.classes) == ((1, 8, 8), 10)
+    assert shared.data_hash == load_data(DATA).fingerprint
