@@ -19,7 +19,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "search": "nasforge.search",
+    "search": "nasforge.compose",
     "resolve": "nasforge.config",
     "load_space": "nasforge.config",
     "load_state": "nasforge.state",

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> Outcome:
-    from nasforge.search import StopNow
+    from nasforge.compose import StopNow
 
     try:
         found = app(args=arguments, prog_name="nasforge", standalone_mode=False)

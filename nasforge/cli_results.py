@@ -35,7 +35,7 @@ from nasforge.state import State, load_state
 
 def search(config: ExperimentConfig) -> Outcome:
     """Run or continue a search and say what came out."""
-    from nasforge.search import search as run
+    from nasforge.compose import search as run
 
     watch = Watch(log())
     with watch.shown():

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nasforge.compose import make_check, make_evaluator, make_header, make_pruner, make_strategy
 from nasforge.config import DataConfig, ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ExportError, SearchError
@@ -26,7 +27,6 @@ from nasforge.exporters.best import config_of, describe, write_best
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
 from nasforge.models.network import build
 from nasforge.models.reference import resnet, resnet_of_flops
-from nasforge.search import make_check, make_evaluator, make_header, make_pruner, make_strategy
 from nasforge.state import State, load_state
 from nasforge.training.device import device_of
 from nasforge.training.loop import TrainingFailed, train

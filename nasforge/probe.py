@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from nasforge.compose import make_check, make_evaluator, make_pruner, make_strategy
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, JournalError, NasforgeError, SearchError
@@ -25,7 +26,6 @@ from nasforge.core.goals import Rung
 from nasforge.core.trial import Artifact, Measure, Result, Trial
 from nasforge.experiment import Check, Job, trial_seed
 from nasforge.runners.work import perform
-from nasforge.search import make_check, make_evaluator, make_pruner, make_strategy
 from nasforge.state import load_state
 
 PROBE_IMAGES = 2000

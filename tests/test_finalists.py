@@ -25,7 +25,7 @@ from nasforge.exporters.network_folder import load
 from nasforge.finalists import Spread, retrain, write_best
 from nasforge.journal import Journal, read_events
 from nasforge.models.reference import resnet_of_flops
-from nasforge.search import search
+from nasforge.compose import search
 from nasforge.state import load_state
 from nasforge.training.loop import TrainingFailed, train
 from nasforge.training.scoring import score

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from nasforge.config import DataConfig
-from nasforge.core.architecture import Value
+from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, SearchError
 from nasforge.core.goals import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.costs import latency_ms
 from nasforge.data import ImageData, load_data
 from nasforge.models.network import build
 from nasforge.training.artifacts import load_weights, save_weights
@@ -79,6 +80,23 @@ class Training:
     def data_hash(self) -> str:
         """Fingerprint of the data and their division; loads them."""
         return load_data(self.data).fingerprint
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images; loads them."""
+        return load_data(self.data).shape
+
+    @property
+    def classes(self) -> int:
+        """How many there are; loads the data."""
+        return len(load_data(self.data).class_names)
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        network = build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
+        return latency_ms(network, self.shape, (1,), device_of(self.device))[1].median_ms
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train and report after every epoch; failures come back as results with their cause."""

@@ -92,10 +92,9 @@ def campaign(folder: Path, runner: str, strategy: str, *, trials: int, kills: in
         _compare(count, known, _events(folder), _diary(folder)[ran:])
     known, ran = _events(folder), len(_diary(folder))
     last = _start(folder, runner, strategy, trials)
-    if last.wait(timeout=600) != 0:
-        raise RuntimeError(
-            f"the last driver in {folder} ended with {last.returncode}: {last.stderr and last.stderr.read()}"
-        )
+    _, said = last.communicate(timeout=600)
+    if last.returncode != 0:
+        raise RuntimeError(f"the last driver in {folder} ended with {last.returncode}: {said.decode()}")
     events = _events(folder)
     _compare(count, known, events, _diary(folder)[ran:])
     if runner == "local":

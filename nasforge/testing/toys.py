@@ -10,13 +10,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from nasforge.compose import make_pruner, make_strategy
 from nasforge.config import ExperimentConfig, resolve
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.experiment import Experiment
-from nasforge.search import make_pruner, make_strategy
 
 
 def nested_space() -> SearchSpace:

@@ -49,7 +49,7 @@ def test_five_kills_each_lose_nothing_and_change_nothing(tmp_path: Path, strateg
 
 
 SIGNALLED = """
-import sys; from pathlib import Path; from nasforge.search import _signals, StopNow
+import sys; from pathlib import Path; from nasforge.compose import _signals, StopNow
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 from nasforge.runners.local import run
 with toy_experiment(toy_config(Path(sys.argv[1]), budget={"trials": 500})) as experiment:

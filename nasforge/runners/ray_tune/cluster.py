@@ -36,6 +36,11 @@ def connect(address: str | None, cpus: int | None, logical_gpus: int | None) -> 
 
 
 def resources_of(given: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
+    """What each kind of job takes: the user's wish, else a CPU and, where there are GPUs, a GPU.
+
+    Raises:
+        ConfigError: unknown kind, not a number, or more than any node has.
+    """
     cluster = ray.cluster_resources()
     wanted = {kind: dict(amounts) for kind, amounts in DEFAULT_RESOURCES.items()}
     if cluster.get("GPU", 0) >= 1:
@@ -61,11 +66,13 @@ def resources_of(given: Mapping[str, Mapping[str, float]] | None) -> dict[str, d
 
 
 def bundle_of(amounts: Mapping[str, float]) -> dict[str, float]:
+    """Ray's names for the amounts, without zeros."""
     names = {"cpu": "CPU", "gpu": "GPU"}
     return {names.get(name, name): amount for name, amount in amounts.items() if amount > 0} or {"CPU": 0.01}
 
 
 def slots_of(amounts: Mapping[str, float]) -> int:
+    """How many such workers the living nodes hold."""
     bundle = bundle_of(amounts)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return max(1, sum(int(min(node.get(n, 0) / amount + 1e-9 for n, amount in bundle.items())) for node in nodes))

@@ -62,7 +62,7 @@ def search(
     config = config or resolve(settings)
     evaluator = make_evaluator(config)
     folder = config.folder
-    with _trackers(config, trackers, say) as watching:
+    with tracking(config, trackers, say) as watching:
         experiment = Experiment(
             folder,
             make_header(config, evaluator),
@@ -155,7 +155,7 @@ def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
 
 
 @contextmanager
-def _trackers(config: ExperimentConfig, given: Sequence[Tracker], say: Say) -> Iterator[list[Tracker]]:
+def tracking(config: ExperimentConfig, given: Sequence[Tracker], say: Say) -> Iterator[list[Tracker]]:
     """The user's trackers and MLflow's, which is flushed at the end whatever happens."""
     if config.tracking_uri == "none":
         yield list(given)
@@ -199,6 +199,6 @@ def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
     best = state.best
     if best is None or best.result is None or "weights" not in best.result.artifacts:
         return
-    from nasforge.finalists import write_best
+    from nasforge.exporters.best import write_best
 
     write_best(config.folder)
