@@ -64,7 +64,7 @@ def _experiment(runs_dir: Path, name: str) -> None:
         )
         first = metrics.index("val/accuracy") if "val/accuracy" in metrics else 0
         metric = st.selectbox("Metric", metrics, index=first, key="curve") if metrics else "val/accuracy"
-        st.plotly_chart(figures.learning_curves_figure(state, metric), key="learning_curves")
+        _figure(figures.learning_curves_figure(state, metric), "learning_curves")
     with tabs[2]:
         _trials(state)
     with tabs[3]:
@@ -72,6 +72,10 @@ def _experiment(runs_dir: Path, name: str) -> None:
     with tabs[4]:
         rows = tables.experiments(runs_dir)
         st.dataframe(rows, hide_index=True, key="experiments")
+
+
+def _figure(figure: Any, key: str) -> None:
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False})
 
 
 def _headline(state: State) -> None:
@@ -96,14 +100,14 @@ def _overview(state: State) -> None:
     left, right = st.columns(2)
     with left:
         st.subheader("Best so far")
-        st.plotly_chart(figures.best_so_far_figure(state), key="best_so_far")
+        _figure(figures.best_so_far_figure(state), "best_so_far")
     with right:
         st.subheader("Pareto front")
-        st.plotly_chart(figures.pareto_figure(state, *_axes(state)), key="pareto")
+        _figure(figures.pareto_figure(state, *_axes(state)), "pareto")
     st.subheader("Leaderboard")
     rows = tables.leaderboard(state, TOP)
     if rows:
-        _table(rows, "leaderboard")
+        _table(rows, "leaderboard", state)
     else:
         st.info("No trial has finished yet.")
 
@@ -131,17 +135,17 @@ def _trials(state: State) -> None:
         st.subheader("Architecture")
         rows = [{**row, "value": str(row["value"])} for row in tables.decisions(trial)]
         if rows:
-            st.dataframe(rows, hide_index=True, key="decisions")
+            st.dataframe(rows, hide_index=True, height="content", key="decisions")
         else:
             st.write("A shared training of a supernet: it has no point of its own.")
     with right:
         st.subheader("Metrics")
-        metrics = [{"metric": key, "value": value} for key, value in sorted(trial.metrics.items())]
-        st.dataframe(metrics, hide_index=True, key="metrics")
+        metrics = [{"metric": key, "value": value} for key, value in sorted(trial.metrics.items()) if _shown(key)]
+        st.dataframe(metrics, hide_index=True, height="content", key="metrics")
         if trial.result and trial.result.error:
             st.error(f"**{trial.result.error.cause}**: {trial.result.error.message}\n\n{trial.result.error.advice}")
     st.subheader("All trials")
-    _table(tables.all_trials(state), "all_trials")
+    _table(tables.all_trials(state), "all_trials", state)
 
 
 def _label(state: State, number: int) -> str:
@@ -155,7 +159,7 @@ def _failures(state: State) -> None:
     if not rows:
         st.success("No trial has failed.")
         return
-    st.plotly_chart(figures.failures_figure(state), key="failures_figure")
+    _figure(figures.failures_figure(state), "failures_figure")
     shown = [{**row, "trials": ", ".join(str(number) for number in row["trials"])} for row in rows]
     st.dataframe(shown, hide_index=True, key="failures")
 
@@ -165,18 +169,14 @@ def _shown(key: str) -> bool:
     return key != "time/worker_s" and not key.startswith("work/")
 
 
-def _table(rows: list[dict[str, Any]], key: str) -> None:
-    flat = [
-        {
-            **{name: value for name, value in row.items() if name != "metrics"},
-            **{name: value for name, value in row["metrics"].items() if _shown(name)},
-        }
-        for row in rows
-    ]
-    columns = dict.fromkeys(name for row in flat for name in row)
-    formats = {
-        name: st.column_config.NumberColumn(format=_NUMBERS.get(name, "%.4g")) for name in columns if "/" in name
-    }
+def _table(rows: list[dict[str, Any]], key: str, state: State) -> None:
+    """Trials as a table: what they are, the objectives, then the other metrics."""
+    about = dict.fromkeys(name for row in rows for name in row if name != "metrics")
+    measured = {name for row in rows for name in row["metrics"] if _shown(name)}
+    goals = [goal.metric for goal in state.objectives if goal.metric in measured]
+    metrics = [*goals, *sorted(measured.difference(goals))]
+    flat = [{**{name: row[name] for name in about}, **{m: row["metrics"].get(m) for m in metrics}} for row in rows]
+    formats = {name: st.column_config.NumberColumn(format=_NUMBERS.get(name, "%.4g")) for name in metrics}
     st.dataframe(flat, hide_index=True, key=key, column_config=formats)
 
 

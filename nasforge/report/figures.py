@@ -75,7 +75,7 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
     figure = _figure(title_of(x), title_of(y))
     trials = [trial for trial in state.finished() if x in trial.metrics and y in trial.metrics]
     if not trials:
-        return _empty(figure, f"No finished trial has {title_of(x)} and {title_of(y)} yet")
+        return _empty(figure, f"No finished trial with<br>{title_of(x)} and {title_of(y)} yet")
     across, up = Objective.parse(x), Objective.parse(y)
     front: list[Any] = []
     reached = float("-inf")

@@ -79,7 +79,9 @@ def chromium(program: str, url: str, width: int = 1440, height: int = 1250) -> I
                 target = next(page for page in json.load(answer) if page["type"] == "page")
             with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
                 page = Page(connection)
-                page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+                page.call(
+                    "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+                )
                 page.call("Page.navigate", url=url)
                 yield page
         finally:
