@@ -37,8 +37,8 @@ def merit(result: Result) -> Merit | None:
 
 def beats(a: Merit, b: Merit) -> bool:
     """Whether `a` is better: finished, or trained further, or dominating at the same fidelity."""
-    if a[:2] != b[:2]:
-        return a[:2] > b[:2]
+    if a[:2] != b[:2] or len(a.values) == 1:
+        return a > b
     return dominates(a.values, b.values)
 
 
@@ -90,6 +90,9 @@ def ranked(merits: Sequence[Merit]) -> list[int]:
     """Indices best first: by front, in a front the least crowded first, earlier ones first where all is equal."""
     order: list[int] = []
     for front in fronts(merits):
+        if len(front) == 1:
+            order += front
+            continue
         front = sorted(front)
         distance = dict(zip(front, crowding([merits[index].values for index in front]), strict=True))
         order += sorted(front, key=lambda index: -distance[index])

@@ -1,6 +1,8 @@
 """What is particular to each strategy; what they share is in the conformance suite."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.nsga2 import NSGA2
 from nasforge.strategies.optuna import OptunaSampler
 from nasforge.strategies.random import Random
-from nasforge.testing.strategies import FLAT, MIXED
+from nasforge.testing.strategies import FLAT, MIXED, drive, replay
 
 
 def finished(*values, steps=3):
@@ -188,3 +190,27 @@ def test_asks_do_not_depend_on_the_global_generator():
         first = factory(MIXED, seed=0).ask(0)
         random.seed(2)
         assert factory(MIXED, seed=0).ask(0) == first
+
+
+def test_cmaes_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    with pytest.raises(ConfigError, match="pip install cmaes"):
+        OptunaSampler(FLAT, seed=0, sampler="cmaes")
+
+
+def test_cmaes_is_replayed():
+    pytest.importorskip("cmaes", reason="the package cmaes is not installed")
+    space = SearchSpace("numbers", tuple(Decision(f"train.{name}", Float(0, 1)) for name in "abc"))
+    whole = drive(OptunaSampler(space, seed=1, sampler="cmaes"), space, asks=40)
+    replayed = OptunaSampler(space, seed=1, sampler="cmaes")
+    replay(replayed, whole[:45])
+    assert drive(replayed, space, asks=40, journal=whole[:45]) == whole
+
+
+def test_only_the_optuna_strategy_imports_more_than_the_standard_library():
+    names = ["random", "evolution", "nsga2", "local_search"]
+    code = "import sys\n" + "".join(f"import nasforge.strategies.{name}\n" for name in names)
+    code += "import nasforge.pruners.asha, nasforge.pruners.median, nasforge.testing.strategies\n"
+    code += "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'numpy', 'yaml'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

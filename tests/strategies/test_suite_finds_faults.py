@@ -6,6 +6,7 @@ import pytest
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.trial import Measure
+from nasforge.strategies.choosers import following
 from nasforge.strategies.random import Random
 from nasforge.testing import strategies as suite
 
@@ -76,6 +77,15 @@ class BreaksOnSecondObjective(Random):
             raise IndexError("only one")
 
 
+class StandsStill(Random):
+    """Learns nothing and hardly looks around: changes the default point at one decision."""
+
+    def ask(self, number):
+        key = random.Random(number).choice(sorted(self._space.default_point().values))
+        values = {k: v for k, v in self._space.default_point().values.items() if k != key}
+        return Measure(self._space.decide(following(values, random.Random(number))))
+
+
 FAULTS = [
     (suite.proposals_are_valid, OutsideTheSpace),
     (suite.same_seed_same_asks, Unseeded),
@@ -87,7 +97,7 @@ FAULTS = [
     (suite.small_spaces_are_exhausted, IgnoresOneDecision),
     (suite.one_point_is_enough, RefusesFullyDecided),
     (suite.several_objectives_or_an_error, BreaksOnSecondObjective),
-    (suite.planted_optimum_is_approached, Random),
+    (suite.planted_optimum_is_approached, StandsStill),
 ]
 
 
