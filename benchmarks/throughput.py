@@ -1,0 +1,202 @@
+"""Training throughput: our pipeline against DataLoader + torchvision transforms in fp32, same network, same machine.
+
+    python benchmarks/throughput.py                          # Fashion-MNIST from $NASFORGE_DATA, writes results/throughput.json
+    python benchmarks/throughput.py --images 600 --repeats 1 --out /tmp/try.json
+
+Both sides train the same ResNet-8 from the same initialisation by the same recipe (SGD, crop by 2 pixels, flip) and are
+validated on the same images. They take turns, so that a machine that slows down slows both; each ratio is of one turn.
+The reference tries DataLoader with and without worker processes and counts its faster one. `ours_fp32` is our pipeline
+without bf16 and channels_last: what keeping the data on the device alone is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from nasforge.config import DataConfig
+from nasforge.data import ImageData, load_data
+from nasforge.data.part import Part
+from nasforge.models.reference import resnet
+from nasforge.training.device import device_of, memory_format, uses_bf16
+from nasforge.training.loop import train
+from nasforge.training.optimisation import optimizer_of, schedule_of
+from nasforge.training.recipe import Recipe
+from nasforge.training.scoring import score
+
+RESULTS = Path(__file__).parent / "results" / "throughput.json"
+RECIPE = Recipe(learning_rate=0.2, batch_size=256, schedule="one_cycle", crop_pixels=2, flip=True)
+
+
+class Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """A part as torchvision's own data sets give it: one PIL image at a time, transformed."""
+
+    def __init__(self, part: Part) -> None:
+        edge = part.shape[1]
+        self.arrays = part.images[:, 0].numpy()
+        self.labels = part.labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(edge, padding=RECIPE.crop_pixels),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(part.mean, part.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.arrays[row])), self.labels[row]
+
+
+def network(data: ImageData) -> nn.Module:
+    torch.manual_seed(0)
+    return resnet(8, 16, in_channels=data.shape[0], classes=len(data.class_names))
+
+
+def by_dataloader(data: ImageData, epochs: int, seed: int, device: torch.device, workers: int) -> dict[str, float]:
+    """The loop of a tutorial, in fp32."""
+    torch.manual_seed(seed)
+    net = network(data).to(device)
+    loader = DataLoader(
+        Pictures(data.train),
+        batch_size=RECIPE.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+    optimizer = optimizer_of(net, RECIPE)
+    schedule = schedule_of(optimizer, RECIPE, epochs, len(loader))
+    step, seconds = 0, 0.0
+    for _ in range(epochs):
+        net.train()
+        began = time.perf_counter()
+        for images, labels in loader:
+            schedule.step_update(step)
+            loss = cross_entropy(net(images.to(device)), labels.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            loss.item()  # both sides look at the loss
+            step += 1
+        seconds += time.perf_counter() - began
+    images_seen = step * RECIPE.batch_size
+    return {
+        "images_per_s": images_seen / seconds,
+        "val_accuracy": score(net, data.validation, device=device)["accuracy"],
+    }
+
+
+def by_nasforge(data: ImageData, epochs: int, seed: int, device: torch.device, recipe: Recipe) -> dict[str, float]:
+    net = network(data)
+    done = train(net, data.train, recipe, epochs=epochs, seed=seed, device=device, validation=data.validation)
+    images_seen = epochs * (len(data.train) // recipe.batch_size) * recipe.batch_size
+    return {
+        "images_per_s": images_seen / done.metrics["time/train_s"],
+        "val_accuracy": done.metrics["val/accuracy"],
+    }
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Training throughput against DataLoader + torchvision transforms.")
+    folder = os.environ.get("NASFORGE_DATA", "../shared/data")
+    parser.add_argument("--data", default=f"{folder}/fashion_mnist.npz")
+    parser.add_argument("--images", type=int, help="use only so many training and validation images")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="DataLoader worker counts to try")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    device = device_of(given.device)
+    data = load_data(DataConfig(given.data, images=given.images))
+    plain = replace(RECIPE, precision="fp32", channels_last=False)
+
+    one_epoch = {w: by_dataloader(data, 1, 0, device, w)["images_per_s"] for w in given.workers}
+    workers = max(one_epoch, key=lambda w: one_epoch[w])
+    sides = {
+        "dataloader_fp32": lambda seed: by_dataloader(data, given.epochs, seed, device, workers),
+        "ours_fp32": lambda seed: by_nasforge(data, given.epochs, seed, device, plain),
+        "ours": lambda seed: by_nasforge(data, given.epochs, seed, device, RECIPE),
+    }
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for seed in range(given.repeats):
+        for name, run in sides.items():
+            runs[name].append(run(seed))
+            print(f"{seed} {name}: " + ", ".join(f"{k} {v:.4g}" for k, v in runs[name][-1].items()), flush=True)
+
+    speeds = {name: [run["images_per_s"] for run in rows] for name, rows in runs.items()}
+    report = {
+        "command": " ".join(["python", "benchmarks/throughput.py", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "threads": given.threads,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "load_at_end": os.getloadavg()[0],
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "network": {"name": "ResNet-8", "params": sum(p.numel() for p in network(data).parameters())},
+        "training_images": len(data.train),
+        "epochs": given.epochs,
+        "repeats": given.repeats,
+        "chosen": {
+            "bf16": uses_bf16(RECIPE, device),
+            "channels_last": memory_format(RECIPE, device) is torch.channels_last,
+        },
+        "dataloader_workers_tried_images_per_s": {str(w): speed for w, speed in one_epoch.items()},
+        "dataloader_workers": workers,
+        "images_per_s": {name: spread(values) for name, values in speeds.items()},
+        "ratio_ours_to_dataloader": spread(
+            [a / b for a, b in zip(speeds["ours"], speeds["dataloader_fp32"], strict=True)]
+        ),
+        "ratio_ours_fp32_to_dataloader": spread(
+            [a / b for a, b in zip(speeds["ours_fp32"], speeds["dataloader_fp32"], strict=True)]
+        ),
+        "val_accuracy": {name: spread([run["val_accuracy"] for run in rows]) for name, rows in runs.items()},
+        "runs": runs,
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps({k: report[k] for k in ("ratio_ours_to_dataloader", "val_accuracy")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
