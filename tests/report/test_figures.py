@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,9 +54,15 @@ def test_without_trials_they_say_so(draw: str, tmp_path: Path) -> None:
     assert figure.layout.annotations[0].text.startswith("No ")
 
 
-def test_plotly_is_loaded_by_the_figures_alone() -> None:
-    import subprocess
+def test_the_documents_code_writes_a_page(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Path(__file__).parents[2] / "docs" / "dashboard.md"
+    (code,) = re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("NAME", "made"), {})
+    assert "Pareto front" in Path("front.html").read_text()
 
+
+def test_plotly_is_loaded_by_the_figures_alone() -> None:
     script = (
         "import sys, nasforge.report.tables; print([m for m in ('plotly', 'streamlit', 'torch') if m in sys.modules])"
     )

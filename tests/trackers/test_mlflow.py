@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,12 +18,16 @@ from typing import Any
 import pytest
 from made_journal import header, mixed, point, trial, write
 
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import NasforgeError, TrackingError
-from nasforge.core.events import Event, Extended, Interrupted, Started, TestOpened
+from nasforge.core.events import Asked, Event, Extended, Interrupted, Started, TestOpened
+from nasforge.core.trial import Measure
 from nasforge.journal import Journal
 from nasforge.state import load_state
 from nasforge.trackers import mlflow as views
 from nasforge.trackers.mlflow import MlflowTracker, track
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "tracking.md"
 
 
 def client_of(uri: str) -> Any:
@@ -299,6 +304,25 @@ def test_a_refused_write_is_left_out_and_said(runs_dir: Path, monkeypatch: pytes
     assert "trial 3: " in said
     assert "Changing param values" in said
     assert len(runs_of(runs_dir)[1]) == 8
+
+
+def test_an_architecture_too_long_for_a_tag_is_an_artifact(runs_dir: Path) -> None:
+    architecture = Architecture({f"model.layer{index}.block": "x" * 400 for index in range(120)})
+    folder = write(runs_dir / "made", [header(), Asked(0, Measure(architecture))])
+    track(folder)
+    run = runs_of(runs_dir)[1]["0"]
+    assert len(run.data.params) == 120
+    path = runs_dir / "mlartifacts" / run.info.run_id / "artifacts" / "architecture.json"
+    assert json.loads(path.read_text()) == architecture.to_json()
+
+
+def test_the_documents_code_finds_the_best_trial(runs_dir: Path) -> None:
+    track(write(runs_dir / "made", mixed()))
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code.replace("/absolute/path/runs", str(runs_dir)).replace("NAME", "made"), names)
+    assert names["trials"][0].data.tags["nasforge.trial"] == "7"
+    assert len(names["trials"]) == 8
 
 
 def test_two_processes_never_deliver_the_same_search(runs_dir: Path) -> None:
