@@ -1,6 +1,6 @@
 """Training throughput: our pipeline against DataLoader + torchvision transforms in fp32, same network, same machine.
 
-    python benchmarks/throughput.py                          # Fashion-MNIST from $NASFORGE_DATA, writes results/throughput.json
+    python benchmarks/throughput.py          # Fashion-MNIST from $NASFORGE_DATA -> benchmarks/results/throughput.json
     python benchmarks/throughput.py --images 600 --repeats 1 --out /tmp/try.json
 
 Both sides train the same ResNet-8 from the same initialisation by the same recipe (SGD, crop by 2 pixels, flip) and are
@@ -68,7 +68,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 def network(data: ImageData) -> nn.Module:
     torch.manual_seed(0)
-    return resnet(8, 16, in_channels=data.shape[0], classes=len(data.class_names))
+    return resnet(1, 16, in_channels=data.shape[0], classes=len(data.class_names))
 
 
 def by_dataloader(data: ImageData, epochs: int, seed: int, device: torch.device, workers: int) -> dict[str, float]:
