@@ -97,12 +97,12 @@ class SharedWeights:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width of the images."""
-        return load_data(self.data).shape
+        return self.training.shape
 
     @property
     def classes(self) -> int:
         """How many there are."""
-        return len(load_data(self.data).class_names)
+        return self.training.classes
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median time of one image on this worker's device."""

@@ -202,4 +202,5 @@ def test_settings_are_checked():
 def test_what_the_cost_check_asks_for():
     shared = evaluator()
     assert (shared.shape, shared.classes) == ((1, 8, 8), 10)
+    assert 0 < shared.latency_ms(A) < 1000
     assert shared.data_hash == load_data(DATA).fingerprint
