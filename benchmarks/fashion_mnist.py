@@ -1,0 +1,87 @@
+"""The flagship space on Fashion-MNIST under a CPU's means: strategies against each other, the winner against a ResNet.
+
+    NASFORGE_DATA=../shared/data python benchmarks/fashion_mnist.py        writes benchmarks/results/fashion_mnist.json
+
+`blocks`, at most 100k params and 10M FLOPs, 24 trials of 3 epochs with ASHA on 6,000 training and 2,000 validation
+images; evolution, NSGA-II (accuracy and FLOPs), local search and random, 3 seeds each. The best network of all is
+retrained, 15 epochs on all 60,000 images, 2 seeds, beside the ResNet of the same FLOPs by the same recipe; the test part
+is opened for these four networks only. Stop it at any time: the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+from machine import describe, write
+
+import nasforge
+from nasforge.state import State
+
+HERE = Path(__file__).parent
+STRATEGIES = ("evolution", "nsga2", "local_search", "random")
+
+
+def searched(strategy: str, seed: int, data: Path, options: argparse.Namespace) -> State:
+    objectives = ["val/accuracy", "cost/flops"] if strategy == "nsga2" else ["val/accuracy"]
+    return nasforge.search(
+        space="blocks",
+        data={"source": str(data), "images": 8000, "validation": 0.25},
+        strategy=strategy,
+        objectives=objectives,
+        constraints=["params<=100k", "flops<=10M"],
+        budget={"trials": options.trials},
+        epochs=3,
+        pruner="asha",
+        seed=seed,
+        name=f"fashion-{strategy}-s{seed}",
+        runs_dir=options.runs_dir,
+        tracking_uri="none",
+        runner={"name": "ray_tune", "max_concurrent_trials": 2},
+        evaluator={"name": "training", "threads": 1},
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=15, help="of the retraining")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--no-retrain", action="store_true")
+    options = parser.parse_args()
+    data = Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"
+    rows: list[dict[str, Any]] = []
+    for seed in range(options.seeds):
+        for strategy in STRATEGIES:
+            state = searched(strategy, seed, data, options)
+            best = state.best
+            assert best is not None and best.architecture is not None
+            accuracy = best.metrics["val/accuracy"]
+            counts = state.counts()
+            seconds = state.charged.worker_seconds
+            row = {"strategy": strategy, "seed": seed, "val_accuracy": accuracy, "trials": counts, "worker_s": seconds}
+            costs = {"params": best.costs["cost/params"], "flops": best.costs["cost/flops"]}
+            rows.append({**row, **costs, "arch_id": best.architecture.arch_id})
+            print(rows[-1], flush=True)
+    table = {}
+    for strategy in STRATEGIES:
+        found = [row["val_accuracy"] for row in rows if row["strategy"] == strategy]
+        spread = statistics.stdev(found) if len(found) > 1 else None
+        table[strategy] = {"mean": statistics.mean(found), "std": spread, "n": len(found), "max": max(found)}
+    content: dict[str, Any] = {"machine": describe(), "protocol": __doc__, "searches": rows, "val_accuracy": table}
+    write(HERE / "results" / "fashion_mnist.json", content)
+    if options.no_retrain:
+        return
+    winner = max(rows, key=lambda row: row["val_accuracy"])
+    folder = options.runs_dir / f"fashion-{winner['strategy']}-s{winner['seed']}"
+    finalists = nasforge.retrain(folder, top=1, seeds=2, epochs=options.epochs)
+    content["winner"] = {"search": winner, "finalists": [finalist.to_json() for finalist in finalists]}
+    write(HERE / "results" / "fashion_mnist.json", content)
+
+
+if __name__ == "__main__":
+    main()
