@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment: a fol
 RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.")]
 # Read by `main` before any command runs, so that nothing reaches stdout too early.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-_SEARCH, _DATA, _PARTS, _PLACE = "The search", "The data", "The parts", "Place and output"
+_DATA, _PARTS, _PLACE = "The data", "The parts", "Place and output"
+_STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,25 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wants_json = "--json" in given
     with output.only_json(wants_json) as stdout:
         outcome = _run(given)
+        if outcome.code == _STOPPED and not outcome.content:
+            outcome = _failed("stopped", _STOPPED)
         if wants_json and outcome.content:
             output.write_json(outcome.content, stdout)
     return outcome.code
 
 
 def _run(arguments: list[str]) -> Outcome:
-    from nasforge.compose import StopNow
-
     try:
-        found = app(args=arguments, prog_name="nasforge", standalone_mode=False)
+        found = app(args=arguments, prog_name="nasforge", standalone_mode=False, obj=arguments)
         return found if isinstance(found, Outcome) else Outcome(code=int(found or 0))
     except TyperException as error:
         message = error.format_message().rstrip(".")
         command = next((word for word in arguments if not word.startswith("-")), "")
         return _failed(f"{message}. See: nasforge {command} --help".replace("  ", " "))
-    except StopNow as error:
-        return _failed(f"{error}: nasforge {' '.join(_quoted(arguments))}", code=130)
-    except (KeyboardInterrupt, typer.Abort):
-        return _failed("stopped", code=130)
     except NasforgeError as error:
         return _failed(str(error))
 
@@ -67,14 +65,9 @@ def _failed(message: str, code: int = 2) -> Outcome:
     return Outcome({"error": message}, code)
 
 
-def _quoted(arguments: Sequence[str]) -> list[str]:
-    import shlex
-
-    return [shlex.quote(word) for word in arguments]
-
-
 @app.command()
 def search(
+    context: typer.Context,
     space: Annotated[
         str | None, typer.Argument(metavar="SPACE", help="A YAML file, or a shipped name: see `nasforge spaces`.")
     ] = None,
@@ -165,10 +158,15 @@ def search(
         settings=settings,
     )
     from nasforge import cli_results
+    from nasforge.compose import StopNow
 
     if dry_run:
         return cli_results.dry_run(resolved)
-    return cli_results.search(resolved)
+    try:
+        return cli_results.search(resolved)
+    except StopNow as error:
+        words = " ".join(shlex.quote(word) for word in context.obj)
+        return _failed(f"{error}: nasforge {words}", _STOPPED)
 
 
 @app.command()

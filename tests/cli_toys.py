@@ -1,0 +1,71 @@
+"""Evaluators for tests of the command line: no training, known answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.trial import Proposal, Result
+from nasforge.testing.toys import Planted
+
+SPACE = """\
+name: nested
+builder: staged
+decisions:
+  model:
+    block:
+      choice:
+        identity:
+        conv: {kernel: [1, 3, 5]}
+    depth: {int: [1, 8]}
+    width: [8, 16, 32, 64]
+  train:
+    learning_rate: {float: [0.0001, 1.0], log: true}
+"""
+SHIFT = 0.0
+"""Added to what `shifting` reports, so that a repetition differs."""
+
+
+def planted(
+    space: Any,
+    data: Any,
+    ladder: Sequence[Any],
+    recipe: Mapping[str, Any],
+    seconds: float = 0.0,
+    fail: Sequence[int] = (),
+) -> Planted:
+    return Planted(epochs=ladder[-1].epochs, seconds=seconds, fail=tuple(fail))
+
+
+class Noisy:
+    """Prints where it should not."""
+
+    def __init__(self, space: Any, data: Any, ladder: Sequence[Any], recipe: Mapping[str, Any]) -> None:
+        self.inner = Planted(epochs=ladder[-1].epochs)
+
+    def __call__(self, proposal: Proposal, report: Any) -> Result:
+        print("noise from Python")
+        os.write(1, b"noise from C\n")
+        os.system("echo noise from a child")
+        return self.inner(proposal, report)
+
+
+class Shifting(Planted):
+    """Reports something else once SHIFT is set."""
+
+    def metrics_of(self, values: Mapping[str, Any], seed: int, step: int) -> dict[str, float]:
+        metrics = super().metrics_of(values, seed, step)
+        return {**metrics, "val/accuracy": metrics["val/accuracy"] + SHIFT, "time/train_s": time.monotonic()}
+
+
+def shifting(space: Any, data: Any, ladder: Sequence[Any], recipe: Mapping[str, Any]) -> Shifting:
+    return Shifting(epochs=ladder[-1].epochs)
+
+
+def write_space(folder: Path) -> Path:
+    path = folder / "nested.yaml"
+    path.write_text(SPACE)
+    return path

@@ -1,0 +1,103 @@
+"""Forecasts and repetitions."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import cli_toys
+import pytest
+
+from nasforge import cli, search
+from nasforge.config import resolve
+from nasforge.core.errors import JournalError
+from nasforge.probe import count_workers, forecast, rerun, wilson
+
+
+def config_at(tmp_path, **settings):
+    defaults = {
+        "space": str(cli_toys.write_space(tmp_path)),
+        "evaluator": "cli_toys:planted",
+        "runner": "local",
+        "tracking_uri": "none",
+        "runs_dir": tmp_path / "runs",
+        "name": "toy",
+    }
+    return resolve({**defaults, **settings})
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"), [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (200, 200, 0.98115, 1.0)]
+)
+def test_wilson_agrees_with_published_values(successes, n, low, high):
+    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_a_forecast_scales_the_probe_and_writes_nothing(tmp_path):
+    evaluator = {"name": "cli_toys:planted", "options": {"seconds": 0.05}}
+    config = config_at(tmp_path, evaluator=evaluator, epochs=40, budget={"trials": 10})
+    began = time.monotonic()
+    found = forecast(config, samples=20)
+    assert time.monotonic() - began < 1.5  # two epochs, not forty
+    assert found.seconds_per_trial == pytest.approx(40 * 0.05, rel=0.5)
+    assert found.seconds == pytest.approx(10 * found.seconds_per_trial) and found.workers == 1
+    assert found.sampled == found.feasible == 20 and found.unbuildable == 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_forecast_stops_at_the_budget_of_worker_seconds(tmp_path):
+    evaluator = {"name": "cli_toys:planted", "options": {"seconds": 0.02}}
+    config = config_at(tmp_path, evaluator=evaluator, epochs=50, budget={"trials": 1000, "worker_seconds": 7.0})
+    assert forecast(config, samples=10).seconds == 7.0
+
+
+def test_the_feasible_share_of_real_networks(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["search", "tiny", "--data", "digits", "--images", "200", "--dry-run", "--json", "--runner", "local"]
+    assert cli.main([*words, "--constraint", "params<=12k"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    low, high = found["feasible_share_interval"]
+    assert 0 < low < found["feasible_share"] < high < 1
+    assert found["probe_costs"]["cost/params"] <= 12_000 and found["seconds_per_trial"] > 0
+    assert cli.main([*words, "--constraint", "params<=100"]) == 2
+    message = json.loads(capfd.readouterr().out)["error"]
+    assert "none of" in message and "params" in message and "Relax" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_workers_are_counted_from_cpus_gpus_and_the_limit(tmp_path):
+    def count(**options):
+        return count_workers(config_at(tmp_path, runner={"name": "ray_tune", **options}))
+
+    assert count(cpus=4, logical_gpus=0) == 4
+    assert count(cpus=4, logical_gpus=0, max_concurrent_trials=3) == 3
+    assert count(cpus=4, logical_gpus=2) == 2
+    assert count(cpus=8, logical_gpus=1, resources={"measure": {"cpu": 1, "gpu": 0.25}}) == 4
+    assert count(cpus=4, logical_gpus=0, resources={"measure": {"cpu": 2}}) == 2
+    assert count_workers(config_at(tmp_path)) == 1
+
+
+def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
+    evaluator = {"name": "cli_toys:planted", "options": {"fail": [3]}}
+    state = search(config_at(tmp_path, evaluator=evaluator, epochs=9, strategy="random", budget={"trials": 12}))
+    statuses = {trial.status for trial in state.trials.values()}
+    assert statuses == {"finished", "pruned", "failed"}
+    for number, trial in state.trials.items():
+        found = rerun(tmp_path / "runs/toy", number)
+        assert found.equal, (number, found)
+        assert found.compared or trial.status == "failed"
+
+
+def test_a_difference_is_found_wherever_it_is(tmp_path, monkeypatch):
+    search(config_at(tmp_path, evaluator="cli_toys:shifting", epochs=3, pruner="none", budget={"trials": 1}))
+    assert rerun(tmp_path / "runs/toy", 0).equal  # times differ, and are not compared
+    monkeypatch.setattr(cli_toys, "SHIFT", 1e-12)
+    found = rerun(tmp_path / "runs/toy", 0)
+    assert not found.equal
+    assert set(found.differing) == {"1/val/accuracy", "2/val/accuracy", "3/val/accuracy", "val/accuracy"}
+
+
+def test_there_must_be_such_a_trial(tmp_path):
+    search(config_at(tmp_path, budget={"trials": 1}))
+    with pytest.raises(JournalError, match="no trial 5"):
+        rerun(tmp_path / "runs/toy", 5)
