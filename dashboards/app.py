@@ -70,8 +70,9 @@ def _experiment(runs_dir: Path, name: str) -> None:
     with tabs[3]:
         _failures(state)
     with tabs[4]:
+        share = st.column_config.ProgressColumn("budget used", format="percent", min_value=0, max_value=1)
         rows = tables.experiments(runs_dir)
-        st.dataframe(rows, hide_index=True, key="experiments")
+        st.dataframe(rows, hide_index=True, key="experiments", column_config={"budget_used": share})
 
 
 def _figure(figure: Any, key: str) -> None:

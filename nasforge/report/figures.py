@@ -69,7 +69,7 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
 
     Args:
         state: of the search.
-        x: metric on the horizontal axis; costs are shown in the logarithm.
+        x: metric on the horizontal axis; a cost that spans more than a factor of 30 is shown in the logarithm.
         y: metric on the vertical axis.
     """
     figure = _figure(title_of(x), title_of(y))
@@ -100,9 +100,10 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
             hovertemplate=f"trial %{{customdata}}<br>{title_of(x)} %{{x:.4s}}<br>{title_of(y)} %{{y:.4g}}",
         )
     values = [trial.metrics[x] for trial in trials]
-    if x.startswith("cost/") and min(values) > 0:
-        wide = max(values) / min(values) > 10
-        figure.update_xaxes(type="log", dtick="D2" if not wide else 1, exponentformat="SI")
+    if x.startswith("cost/"):
+        figure.update_xaxes(exponentformat="SI", rangemode="tozero")
+        if min(values) > 0 and max(values) / min(values) > 30:
+            figure.update_xaxes(type="log", dtick=1)
     return figure
 
 

@@ -42,6 +42,9 @@ from mlflow.tracking import MlflowClient  # noqa: E402
 # MLflow tries to open a database eleven times, three minutes in all, also one that is no database.
 database_store.MAX_RETRY_COUNT = 2
 
+# Without it the UI opens on its pages for language models.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+_SOURCE = {"mlflow.source.name": "nasforge", "mlflow.source.type": "LOCAL"}
 _CHUNK = 500
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _LONGEST_PAUSE_S = 30.0
@@ -297,7 +300,7 @@ class _Delivery:
         found = found or self._find(f"tags.`nasforge.key` = '{self._mine['key']}'")
         if found is None:
             run = self._client.create_run(
-                self._experiment, run_name=self._folder.name, tags={"nasforge.key": self._mine["key"]}
+                self._experiment, run_name=self._folder.name, tags={"nasforge.key": self._mine["key"], **_SOURCE}
             )
             found = (run.info.run_id, run.info.start_time)
             self._sure = True
@@ -324,7 +327,7 @@ class _Delivery:
                     )
                 return str(found.experiment_id)
             try:
-                return str(self._client.create_experiment(name, artifact_location=place))
+                return str(self._client.create_experiment(name, artifact_location=place, tags=_KIND))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -364,7 +367,7 @@ class _Delivery:
         if not self._sure:
             found = self._find(" and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items()))
         if found is None:
-            run = self._client.create_run(self._experiment, run_name=writes.name, tags=identity)
+            run = self._client.create_run(self._experiment, run_name=writes.name, tags={**identity, **_SOURCE})
             found = (run.info.run_id, run.info.start_time)
         self._open[key] = found
         return found

@@ -29,10 +29,13 @@ PARENT = "search"
 """Key of the parent run; the others are `trial/<number>` and `finalist/<name>`."""
 
 ARCHITECTURE = "nasforge.architecture"
-_STATUS = {"finished": "FINISHED", "pruned": "KILLED", "rejected": "KILLED", "failed": "FAILED"}
+# MLflow's UI marks KILLED like FAILED, in red; a pruned trial has ended as it should.
+_STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "rejected": "KILLED", "failed": "FAILED"}
 # Servers before MLflow 2 allow 500 characters in a parameter and 5,000 in a tag; newer ones more.
 _PARAM_LENGTH = 500
 TAG_LENGTH = 5000
+# What the budget counts; a run's duration tells it already.
+_CHARGES = ("time/worker_s", "work/multiply_adds")
 _VOLATILE = ("budget", "runner", "tracking_uri")
 
 
@@ -64,6 +67,8 @@ class Writes:
     def measure(self, metrics: Mapping[str, float], step: int, seconds: float) -> None:
         """Add metrics after `step`."""
         for key, value in metrics.items():
+            if key in _CHARGES:
+                continue
             self.metrics[(allowed_key(key), step, seconds)] = float(value)
 
 

@@ -29,7 +29,7 @@ def test_pareto(made: Path) -> None:
     assert sorted(front.customdata) == [6, 7]
     assert sorted(dominated.customdata) == [0, 1, 2]
     assert sorted(front.x) == [8000.0, 16000.0]
-    assert figure.layout.xaxis.type == "log"
+    assert figure.layout.xaxis.type is None, "costs from 8k to 32k stand on a linear axis"
 
 
 def test_learning_curves(made: Path) -> None:
