@@ -16,7 +16,6 @@ from nasforge.cli_output import (
     line,
     log,
     metric_text,
-    out,
     plain,
     say,
     seconds_text,
@@ -362,16 +361,20 @@ def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> N
 
 
 def _print_network(trial: Trial) -> None:
+    """What the winner looks like: the network's decisions part by part, then the recipe's."""
     if trial.architecture is None:
         return
-    blocks = ", ".join(f"{key}={value}" for key, value in trial.architecture.model.items())
-    recipe = ", ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in trial.architecture.train.items()
-    )
-    out().print(f"Best network, trial {trial.number}: {blocks}", markup=False)
+    parts: dict[str, list[str]] = {}
+    for key, value in trial.architecture.model.items():
+        part, dot, rest = key.partition(".")
+        parts.setdefault(part if dot else "", []).append(f"{rest or key} {value}")
+    recipe = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.architecture.train.items()]
+    line()
+    line(f"The best network (trial {trial.number}, arch_id {trial.architecture.arch_id}):", style="bold")
+    for part, said in parts.items():
+        line(f"  {part or 'all':<8} {', '.join(said)}")
     if recipe:
-        out().print(f"Its recipe: {recipe}", markup=False)
+        line(f"  {'recipe':<8} {', '.join(recipe)}")
 
 
 def _print_budget(state: State) -> None:

@@ -151,7 +151,8 @@ class Watch:
             if "cost/" + name in metrics
         )
         limit = state.budget.trials
-        of = f"{state.accepted}/{limit:g}" if math.isfinite(limit) else f"{state.accepted}"
+        closed = state.accepted - len(state.open_trials)
+        of = f"{closed}/{limit:g}" if math.isfinite(limit) else f"{closed}"
         line = f"[{of}] trial {trial.number:<4} {trial.status:<8} {values}  {costs}  {_seconds(trial):.1f} s"
         error = trial.result.error if trial.result else None
         return f"{line}  {error.cause}: {error.message}" if error else line

@@ -1,0 +1,209 @@
+"""The repository as a newcomer meets it: README and docs, Makefile, CI, layers, the weight of an import."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from nasforge import cli
+from nasforge.config import load_settings, load_space, resolve
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+HEAVY = ("torch", "ray", "mlflow", "optuna", "numpy", "sklearn", "timm", "yaml", "typer")
+
+
+def blocks(page, language):
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(text):
+    """`nasforge ...` lines of a shell block, continued lines joined, comments left out."""
+    lines = text.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[1:] for line in words if line and Path(line[0]).name == "nasforge"]
+
+
+def parse(words):
+    group = typer.main.get_command(cli.app)
+    with group.make_context("nasforge", list(words)) as context:
+        name, command, rest = group.resolve_command(context, list(words))
+        command.make_context(name, list(rest), parent=context)
+
+
+def cases(language):
+    return [
+        pytest.param(block, id=f"{page.name}-{index}")
+        for page in PAGES
+        for index, block in enumerate(blocks(page, language))
+    ]
+
+
+@pytest.mark.parametrize("block", cases("bash"))
+def test_every_command_in_the_docs_parses(block):
+    for words in commands(block):
+        parse(words)
+
+
+def test_the_docs_show_every_command():
+    shown = {words[0] for page in PAGES for block in blocks(page, "bash") for words in commands(block)}
+    known = {command.callback.__name__ for command in cli.app.registered_commands}
+    assert shown == known
+
+
+@pytest.mark.parametrize("block", cases("python"))
+def test_python_in_the_docs_compiles_and_its_imports_are_there(block):
+    tree = ast.parse(block)
+    written = {line.removeprefix("# ").removesuffix(".py") for page in PAGES for line in _files(page, "python")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module not in written:
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                if not hasattr(module, name.name):
+                    importlib.import_module(f"{node.module}.{name.name}")
+
+
+def _files(page, language):
+    first = [block.splitlines()[0] for block in blocks(page, language)]
+    return [line for line in first if re.fullmatch(r"# \w+\.(py|yaml)", line)]
+
+
+@pytest.mark.parametrize("block", cases("yaml"))
+def test_yaml_in_the_docs_is_what_it_says(block, tmp_path):
+    path = tmp_path / "written.yaml"
+    path.write_text(block)
+    if "\nbuilder:" in block:
+        space = load_space(path)
+        assert space.decide(lambda key, domain: domain.sample(__import__("random").Random(0)))
+    else:
+        assert resolve(*load_settings(path)).budget.bounded
+
+
+def test_links_in_the_docs_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """The files that docs/plugins.md and docs/search_spaces.md write, in the working folder."""
+    for page in (ROOT / "docs/plugins.md", ROOT / "docs/search_spaces.md"):
+        for language in ("python", "yaml"):
+            for block in blocks(page, language):
+                name = re.match(r"# (\w+\.(?:py|yaml))\n", block)
+                if name:
+                    (tmp_path / name[1]).write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_the_builder_and_the_space_of_the_docs_make_networks(written, capfd):
+    for space in ("my_space.yaml", "my_tiny.yaml"):
+        for seed in ("1", "2", "3"):
+            words = ["describe", space, "--shape", "1x8x8", "--point", "random", "--seed", seed, "--json"]
+            assert cli.main(words) == 0
+            found = json.loads(capfd.readouterr().out)
+            assert 0 < found["costs"]["cost/params"] < 100_000 and found["network"]
+
+
+def test_the_strategy_of_the_docs_passes_the_suite(written):
+    (block,) = [b for b in blocks(ROOT / "docs/plugins.md", "python") if "CHECKS" in b]
+    exec(compile(block, "plugins.md", "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_python_api_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "README.md", "python")
+    (tmp_path / "readme.py").write_text(block)
+    done = subprocess.run([sys.executable, "readme.py"], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/first/best/network.json").is_file() and list((tmp_path / "exported").glob("*.onnx"))
+
+
+def test_import_is_light():
+    """No framework is loaded, and the import takes a blink of processor time."""
+    code = (
+        "import sys, time; began = time.process_time(); import nasforge; nasforge.__version__;"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], time.process_time() - began)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded, seconds = out.rsplit("]", 1)
+    assert loaded == "["
+    assert float(seconds) < 0.3
+
+
+def test_strategies_and_journal_load_no_framework():
+    modules = (
+        "nasforge.experiment, nasforge.state, nasforge.strategies.evolution, nasforge.pruners.asha, nasforge.config"
+    )
+    code = (
+        f"import sys, {modules}; print([m for m in {HEAVY[:3]!r} + ('optuna', 'sklearn', 'timm') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_imports_point_down():
+    lint = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_public_name_is_there():
+    import nasforge
+
+    for name in nasforge.__all__:
+        assert getattr(nasforge, name)
+    with pytest.raises(AttributeError, match="nothing"):
+        nasforge.nothing  # noqa: B018
+
+
+def _make(*arguments):
+    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_make_search_types_commands_that_exist():
+    done = _make("-n", "search", "VENV=/nowhere/venv", "PYTHON=python3")
+    assert done.returncode == 0, done.stderr
+    found = commands(done.stdout)
+    assert [words[0] for words in found] == ["search", "retrain", "show", "export", "track"]
+    for words in found:
+        parse(words)
+    assert "-m venv" in done.stdout and "pip install" in done.stdout
+
+
+def test_make_says_what_is_missing(tmp_path):
+    done = _make("setup", "PYTHON=", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode != 0 and "Python 3.11" in done.stderr
+
+
+def test_pre_commit_runs_the_commands_of_ci():
+    from nasforge.yaml_document import read_yaml
+
+    hooks = read_yaml(ROOT / ".pre-commit-config.yaml").content["repos"][0]["hooks"]
+    assert [hook["entry"].split()[-1] for hook in hooks] == ["lint", "types", "layers", "test"]
+    ci = (ROOT / ".ci/run").read_text()
+    assert "lint types layers" in ci and "-m pytest" in ci.strip().splitlines()[-1]
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    for target in ("lint", "types", "layers", "test"):
+        assert _make("-n", target, "VENV=/nowhere/venv").returncode == 0
+
+
+def test_the_licence_is_apache_2():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0" in text and "END OF TERMS AND CONDITIONS" in text
