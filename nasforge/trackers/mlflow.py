@@ -367,19 +367,22 @@ class _Delivery:
         if not self._sure:
             found = self._find(" and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items()))
         if found is None:
-            run = self._client.create_run(self._experiment, run_name=writes.name, tags={**identity, **_SOURCE})
+            # Tags that come with a new run are one insertion; added later each is a query of its own.
+            tags = {**identity, **_SOURCE, **_tags(writes)}
+            run = self._client.create_run(self._experiment, run_name=writes.name, tags=tags)
+            writes.tags.clear()
+            if len(writes.architecture) <= TAG_LENGTH:
+                writes.architecture = ""
             found = (run.info.run_id, run.info.start_time)
         self._open[key] = found
         return found
 
     def _write(self, run: tuple[str, int], writes: Writes) -> None:
         run_id, start_ms = run
-        text = writes.tags.get(ARCHITECTURE, "")
-        if len(text) > TAG_LENGTH:
-            self._client.log_text(run_id, text, "architecture.json")
-            writes.tags[ARCHITECTURE] = "see the artifact architecture.json"
+        if len(writes.architecture) > TAG_LENGTH:
+            self._client.log_text(run_id, writes.architecture, "architecture.json")
         params = [entities.Param(key, value) for key, value in writes.params.items()]
-        tags = [entities.RunTag(key, value[:TAG_LENGTH]) for key, value in writes.tags.items()]
+        tags = [entities.RunTag(key, value) for key, value in _tags(writes).items()]
         metrics = [
             entities.Metric(key, value, start_ms + int(1000 * seconds), step)
             for (key, step, seconds), value in writes.metrics.items()
@@ -395,6 +398,14 @@ class _Delivery:
     def _save(self) -> None:
         self._mine["open"] = {key: list(run) for key, run in self._open.items()}
         write_ids(self._folder, self._ids)
+
+
+def _tags(writes: Writes) -> dict[str, str]:
+    tags = {key: value[:TAG_LENGTH] for key, value in writes.tags.items()}
+    if writes.architecture:
+        long = len(writes.architecture) > TAG_LENGTH
+        tags[ARCHITECTURE] = "see the artifact architecture.json" if long else writes.architecture
+    return tags
 
 
 def _reason(error: Exception) -> str:

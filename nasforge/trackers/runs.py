@@ -48,6 +48,7 @@ class Writes:
         identity: tags that find the run again among those of its parent.
         params: never change.
         tags: may change, the last one counts.
+        architecture: as JSON, empty for a run without one.
         metrics: (key, step, seconds after the run's start, value); times are those that workers spent, so they
             do not depend on when the event was delivered.
         status: MLflow's status to set, empty for none.
@@ -59,6 +60,7 @@ class Writes:
     identity: dict[str, str]
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    architecture: str = ""
     metrics: dict[tuple[str, int, float], float] = field(default_factory=dict)
     status: str = ""
     done: bool = False
@@ -105,6 +107,8 @@ class Runs:
                 run = self._trial(number, writes)
                 run.params.update(_proposal_params(proposal))
                 run.tags.update(_proposal_tags(proposal))
+                if isinstance(proposal, Measure):
+                    run.architecture = json.dumps(proposal.architecture.to_json())
             case Checked(number, costs, verdict):
                 run = self._trial(number, writes)
                 run.tags["nasforge.check"] = verdict
@@ -256,5 +260,4 @@ def _proposal_tags(proposal: Proposal) -> dict[str, str]:
         "nasforge.proposal": "measure",
         "nasforge.arch_id": architecture.arch_id,
         "nasforge.point_id": architecture.point_id,
-        ARCHITECTURE: json.dumps(architecture.to_json()),
     }

@@ -22,6 +22,7 @@ def _together(batches: list[dict[str, Writes]]) -> dict[str, Writes]:
             one = total.setdefault(key, Writes(writes.name, writes.identity))
             one.params.update(writes.params)
             one.tags.update(writes.tags)
+            one.architecture = writes.architecture or one.architecture
             one.metrics.update(writes.metrics)
             one.status, one.done, one.seconds = writes.status or one.status, writes.done, writes.seconds
     return total
