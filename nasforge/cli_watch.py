@@ -170,7 +170,7 @@ def _seconds(trial: Trial) -> float:
 
 
 class RetrainProgress:
-    """The progress of a retraining: bars on a terminal, a line per epoch elsewhere."""
+    """The progress of a retraining: bars on a terminal, some lines per network elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -196,7 +196,8 @@ class RetrainProgress:
         loss = metrics.get("train/loss") if isinstance(metrics, dict) else None
         said = f"epoch {epoch}/{epochs}" + (f"  train/loss {loss:.4f}" if loss is not None else "")
         if not self._console.is_terminal:
-            self._console.print(Text(f"retraining {name}: {said}"), soft_wrap=True)
+            if epoch in (1, epochs) or epoch % max(1, epochs // 5) == 0:
+                self._console.print(Text(f"retraining {name}: {said}"), soft_wrap=True)
             return
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=epochs, said=said)

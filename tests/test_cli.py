@@ -308,3 +308,23 @@ def test_the_live_view_shows_trials_budget_and_the_best(tmp_path):
     best = experiment.state.best
     assert f"Best val/accuracy: {best.metrics['val/accuracy']:.4f} (trial {best.number})" in drawn
     assert "3 of 3" in drawn and "3 finished" in drawn
+
+
+@pytest.mark.slow
+def test_from_search_to_file(place, capfd):
+    """The whole way on a few real images: search, retrain, export, track, repeat."""
+    common = ("--name", "way", "--runner", "local", "--max-trials", "2", "--epochs", "1", "--json")
+    code, out, _ = nasforge_(capfd, "search", "tiny", "--data", "digits", "--images", "300", *common)
+    assert code == 0 and json.loads(out)["best"]["metrics"]["cost/flops"] > 0
+    code, out, _ = nasforge_(capfd, "retrain", "way", "--seeds", "1", "--epochs", "1", "--json")
+    (finalist,) = json.loads(out)["finalists"]
+    assert code == 0 and 0 < finalist["retrained"]["test"]["test/accuracy"]["mean"] <= 1
+    code, out, _ = nasforge_(capfd, "export", "way", "--to", "safetensors", "--out", "shipped", "--json")
+    found = json.loads(out)
+    assert code == 0 and Path(found["files"]["safetensors"]).exists() and Path(found["card"]).parent == Path("shipped")
+    code, out, _ = nasforge_(capfd, "track", "way")
+    assert code == 0 and "mlflow" in out and "runs/mlflow.db" in out
+    code, out, _ = nasforge_(capfd, "show", "way", "--trial", "0", "--rerun")
+    assert code == 0 and "equal to the last bit" in out
+    code, out, _ = nasforge_(capfd, "show", "way")
+    assert "Met the sealed test part" in out
