@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,8 @@ def spaces() -> Outcome:
     found: list[dict[str, Any]] = []
     for name, path in shipped_spaces().items():
         space = load_space(path)
-        about = next((text.strip("# \n") for text in path.read_text().splitlines() if text.startswith("#")), "")
+        comment = takewhile(lambda text: text.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        about = " ".join(text.strip("# ") for text in comment)
         found.append(
             {
                 "name": name,
