@@ -43,7 +43,8 @@ $(STAMP): pyproject.toml
 search: $(STAMP)
 	@"$(BIN)/nasforge" search search_spaces/tiny.yaml --data digits --name "$(EXPERIMENT)" --strategy evolution \
 		--max-trials 30 --epochs 9 --pruner asha --runner ray_tune --max-concurrent 2 --constraint 'params<=40k'
-	@"$(BIN)/nasforge" retrain "$(EXPERIMENT)" --top 1 --seeds 2 --epochs 15
+	@# networks this small train fastest on one thread
+	@OMP_NUM_THREADS=1 "$(BIN)/nasforge" retrain "$(EXPERIMENT)" --top 1 --seeds 2 --epochs 15
 	@"$(BIN)/nasforge" show "$(EXPERIMENT)" --top 5
 	@"$(BIN)/nasforge" export "$(EXPERIMENT)" --to onnx,torch_export,safetensors --out "exported/$(EXPERIMENT)"
 	@"$(BIN)/nasforge" track "$(EXPERIMENT)"

@@ -310,10 +310,12 @@ def export(folder: Path, formats: Sequence[str], out_folder: Path) -> Outcome:
         rows.append([name, path, f"{agreement['accuracy']:.4f}" if "accuracy" in agreement else "agrees"])
     table(
         f"Exported, each verified on {content['images']} validation images",
-        ("format", "file", "val/accuracy"),
+        ("format", "file", "accuracy"),
         rows,
         left=("format", "file"),
     )
+    if content["trained_on_these"]:
+        line("It was retrained on these images too: they prove that the files agree, not how good the network is.")
     line(f"Model card: {content['card']}")
     return Outcome({"experiment": folder.name, **content})
 

@@ -31,7 +31,8 @@ def blocks(page, language):
 def commands(text):
     """`nasforge ...` lines of a shell block, continued lines joined, comments left out."""
     lines = text.replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines]
+    words = [shlex.split(line.lstrip("\t@"), comments=True) for line in lines]
+    words = [line[1:] if line and line[0].startswith("OMP_") else line for line in words]
     return [line[1:] for line in words if line and Path(line[0]).name == "nasforge"]
 
 
