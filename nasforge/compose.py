@@ -132,7 +132,7 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
 
     evaluator_: Any = evaluator
     times = "cost/latency_ms" in wanted
-    return CostCheck(config.space, shape, evaluator_.classes, times=times, latency=evaluator_.latency_ms)
+    return CostCheck(config.space, shape, evaluator_.classes, config.recipe, times=times, latency=evaluator_.latency_ms)
 
 
 def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:

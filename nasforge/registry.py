@@ -39,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mobile": "nasforge.models.mobile:build",
         "timm_backbone": "nasforge.models.timm_backbone:build",
     },
+    "block": {},  # ours are in nasforge/blocks/catalogue.py; `blocks: {mine: "module:Class"}` of `staged` adds a user's
     "exporter": {
         "onnx": "nasforge.exporters.onnx:to_onnx",
         "torch_export": "nasforge.exporters.torch_export:to_torch_export",

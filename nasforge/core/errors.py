@@ -62,7 +62,7 @@ class Problem:
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
-    """The end of an error message for an unknown name: the closest allowed ones, then all of them.
+    """The end of an error message for an unknown name: the closest allowed ones, then all of them (at most twenty).
 
     Example:
         >>> did_you_mean("evolutoin", ["evolution", "random"])
@@ -71,4 +71,5 @@ def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     close = difflib.get_close_matches(got, names, n=2)
     hint = f"did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
-    return f"{hint}Known: {', '.join(names) if names else '(none)'}"
+    rest = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{hint}Known: {', '.join(names[:20]) if names else '(none)'}{rest}"

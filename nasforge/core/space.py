@@ -112,7 +112,8 @@ class Int:
 
     def check(self, value: Any) -> Value:
         """`value` as an int. Raises SpaceError outside the range or between steps."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not whole:
             raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}")
         number = int(value)
         if not self.low <= number <= self.high or (number - self.low) % self.step:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from nasforge.core.architecture import Architecture
+from nasforge.core.architecture import Architecture, Value
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal
 
@@ -23,14 +23,16 @@ class CostCheck:
         space: SearchSpace,
         shape: tuple[int, int, int],
         classes: int,
+        recipe: Mapping[str, Value],
         *,
         times: bool,
         latency: Callable[[Architecture], float],
     ) -> None:
-        """Costs of networks of `space` for inputs of `shape` (channels, height, width)."""
+        """Costs of networks of `space` for inputs of `shape` (channels, height, width), trained by `recipe`."""
         self.space = space
         self.shape = shape
         self.classes = classes
+        self.recipe = recipe
         self.times = times
         self.latency = latency
         self._known: dict[tuple[str, int], dict[str, float]] = {}
@@ -41,13 +43,14 @@ class CostCheck:
         Raises:
             BuildError: the network cannot be built for this input.
         """
-        from nasforge.costs import costs_of
+        from nasforge.costs import costs_of  # torch only when a network is built: the runners know this class too
         from nasforge.models.network import build
+        from nasforge.training.recipe import recipe_of
 
         if not isinstance(proposal, Measure):
             return {}
         architecture = proposal.architecture
-        batch_size = int(architecture.train.get("batch_size", self.space.defaults.get("train.batch_size", 128)))
+        batch_size = recipe_of(self.space, architecture, self.recipe).batch_size
         key = (architecture.arch_id, batch_size)
         if key not in self._known:
 

@@ -1,0 +1,83 @@
+"""A supernet job through both runners: killed while it trains, continued to the same bits, its paths then measured."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasforge.core.errors import JournalError
+from nasforge.core.events import Reported
+from nasforge.core.trial import Measure, TrainShared
+from nasforge.journal import read_events
+from nasforge.state import State, load_state
+from nasforge.testing.one_shot import EPOCHS, drive
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> State:
+    return drive(tmp_path_factory.mktemp("whole"), "local").state
+
+
+def reports(folder: Path) -> int:
+    try:
+        return sum(isinstance(event, Reported) for event in read_events(folder / "shared"))
+    except JournalError:
+        return 0
+
+
+def killed_and_continued(folder: Path, runner: str) -> State:
+    command = [sys.executable, "-m", "nasforge.testing.one_shot", str(folder), runner]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while reports(folder) < 2 and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert driver.poll() is None, driver.stderr and driver.stderr.read().decode()[-2000:]
+    driver.kill()
+    driver.communicate()
+    assert 2 <= reports(folder) < EPOCHS, "the kill came too late to be a test"
+    assert load_state(folder / "shared").trials[0].result is None
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return load_state(folder / "shared")
+
+
+def found(state: State) -> list[Any]:
+    """What must not depend on the runner or on kills."""
+    names = ("val/accuracy", "val/loss", "train/loss")
+    return [
+        (
+            trial.proposal.to_json() if isinstance(trial.proposal, TrainShared) else trial.architecture.values,  # type: ignore[union-attr]
+            {name: trial.result.metrics.get(name) for name in names},
+            trial.result.artifacts["weights"].sha256,
+        )
+        for trial in state.trials.values()
+        if trial.result
+    ]
+
+
+def test_supernet_then_measures_on_inherited_weights(uninterrupted: State) -> None:
+    shared, *paths = uninterrupted.trials.values()
+    assert isinstance(shared.proposal, TrainShared) and shared.status == "finished"
+    assert shared.result and [step.step for step in shared.steps] == list(range(1, EPOCHS + 1))
+    assert len(paths) >= 2 and all(path.status == "finished" for path in paths)
+    for path in paths:
+        assert isinstance(path.proposal, Measure)
+        assert path.proposal.weights == shared.result.artifacts["weights"]
+        assert path.result and path.result.steps_done == 0 and path.metrics["val/accuracy"] > 0.2
+    assert uninterrupted.best in paths, "a supernet is not a candidate"
+
+
+def test_killed_local_driver_continues_to_the_same_bits(tmp_path: Path, uninterrupted: State) -> None:
+    state = killed_and_continued(tmp_path, "local")
+    assert state.trials[0].attempts == 2
+    assert found(state) == found(uninterrupted)
+
+
+@pytest.mark.ray
+def test_killed_ray_driver_continues_to_the_same_bits(tmp_path: Path, uninterrupted: State) -> None:
+    state = killed_and_continued(tmp_path, "ray_tune")
+    assert state.trials[0].attempts == 2
+    assert found(state) == found(uninterrupted)
