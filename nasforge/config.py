@@ -227,7 +227,9 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     constraints = attempt("constraints", lambda: _limits(given.get("constraints", [])))
     targets = attempt("targets", lambda: _limits(given.get("targets", [])))
     budget = attempt("budget", lambda: _budget(given.get("budget")))
-    ladder = attempt("ladder", lambda: _ladder(given.get("epochs"), given.get("ladder")))
+    ladder = attempt(
+        "epochs" if "epochs" in given else "ladder", lambda: _ladder(given.get("epochs"), given.get("ladder"))
+    )
     pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
     recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {})))
     seed = attempt("seed", lambda: _seed(given.get("seed", 0)))

@@ -1,0 +1,222 @@
+"""The Ray runner: equal to the local one, across workers, logical GPUs and nodes; kills; what a user does wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from nasforge.core.errors import ConfigError, JournalError, SearchError
+from nasforge.core.events import Asked, Event, Told
+from nasforge.core.protocols import Report
+from nasforge.core.trial import Proposal, Result
+from nasforge.journal import read_events
+from nasforge.runners import local
+from nasforge.testing.kills import campaign
+from nasforge.testing.toys import Planted, toy_config, toy_experiment
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A Ray of two CPUs and one GPU that is not there, shared by the tests of this file."""
+    from nasforge.runners.ray_tune import ray
+
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import this file
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def run(experiment: Any, evaluator: Any, **options: Any) -> None:
+    from nasforge.runners.ray_tune import run as run_
+
+    run_(experiment, evaluator, **{"resources": {"measure": {"cpu": 1}}, **options})
+
+
+@dataclass
+class Where(Planted):
+    """`Planted` that leaves a line with its process, GPUs and threads in the trial's folder."""
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        seen = {"process": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+        (report.folder / "where.json").write_text(json.dumps(seen))
+        return super().__call__(proposal, report)
+
+
+def seen(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in folder.rglob("where.json")]
+
+
+def asks_and_tells(folder: Path) -> list[Event]:
+    return [event for event in read_events(folder) if isinstance(event, (Asked, Told))]
+
+
+@pytest.mark.parametrize(("strategy", "pruner"), [("evolution", "asha"), ("local_search", "none")])
+def test_one_worker_equals_the_local_runner(tmp_path: Path, strategy: str, pruner: str) -> None:
+    config = toy_config(tmp_path, strategy=strategy, pruner=pruner, name="ray")
+    with toy_experiment(config) as experiment:
+        run(experiment, Planted(), max_concurrent_trials=1)
+    here = toy_config(tmp_path, strategy=strategy, pruner=pruner, name="local")
+    with toy_experiment(here) as experiment:
+        local.run(experiment, Planted())
+        assert experiment.state.counts()["finished"] > 0
+    assert asks_and_tells(config.folder) == asks_and_tells(here.folder)
+
+
+def test_two_workers_are_kept_from_trial_to_trial(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 16}, pruner="asha")
+    with toy_experiment(config) as experiment:
+        run(experiment, Where(seconds=0.05))
+        counts = experiment.state.counts()
+    assert counts["finished"] + counts["pruned"] == 16 and counts["pruned"] > 0
+    assert len(seen(config.folder)) == 16
+    assert len({line["process"] for line in seen(config.folder)}) == 2
+
+
+def test_fractions_of_a_logical_gpu(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 6})
+    with toy_experiment(config) as experiment:
+        run(experiment, Where(seconds=0.1), resources={"measure": {"cpu": 0.5, "gpu": 0.5}})
+        assert experiment.state.counts()["finished"] == 6
+    assert {line["gpus"] for line in seen(config.folder)} == {"0"}
+    assert len({line["process"] for line in seen(config.folder)}) == 2, "half a GPU each: two workers side by side"
+
+
+def test_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 6})
+    with toy_experiment(config) as experiment:
+        run(experiment, Planted(crash=(2,), fail=(3,)))
+        state = experiment.state
+    assert state.counts()["finished"] == 5
+    assert state.trials[2].attempts == 2 and state.trials[2].status == "finished"
+    error = state.trials[3].result.error  # type: ignore[union-attr]
+    assert error and error.cause == "error" and "planted failure of trial 3" in error.message
+
+
+class OnlyHere:
+    """An evaluator that a worker cannot load."""
+
+    def __reduce__(self) -> Any:
+        return _only_in, (os.getpid(),)
+
+
+def _only_in(process: int) -> OnlyHere:
+    if os.getpid() != process:
+        raise ModuleNotFoundError("No module named 'my_secret_package'")
+    return OnlyHere()
+
+
+def test_worker_that_cannot_import_burns_no_trial(tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    with toy_experiment(config) as experiment, pytest.raises(SearchError, match="a worker cannot load the evaluator"):
+        run(experiment, OnlyHere())
+    assert [event.kind for event in read_events(config.folder)] == ["header"]
+
+
+def test_worker_with_other_data_is_refused(tmp_path: Path) -> None:
+    class Data(Planted):
+        data_hash = "other"
+
+    with toy_experiment(toy_config(tmp_path)) as experiment, pytest.raises(SearchError, match="sees other data"):
+        run(experiment, Data())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resources": {"measure": {"cpu": 64}}}, "asks for {'CPU': 64}, but the largest node has {'CPU': 2.0}"),
+        ({"resources": {"mesure": {"cpu": 1}}}, "did you mean 'measure'"),
+        ({"resources": {"measure": {"gpu": -1}}}, "at least 0"),
+        ({"max_concurrent_trials": 0}, "at least 1"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with toy_experiment(toy_config(tmp_path)) as experiment, pytest.raises(ConfigError, match=message):
+        run(experiment, Planted(), **options)
+
+
+def test_an_error_in_a_callback_comes_out_and_nothing_runs_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config(tmp_path)
+    with toy_experiment(config) as experiment:
+        really = experiment.tell
+
+        def tell(number: int, attempt: int, result: Result) -> None:
+            if number == 4:
+                raise JournalError("no space left on device")
+            really(number, attempt, result)
+
+        monkeypatch.setattr(experiment, "tell", tell)
+        with pytest.raises(JournalError, match="no space left"):
+            run(experiment, Planted(diary=tmp_path / "diary.txt"))
+    with toy_experiment(config) as experiment:
+        run(experiment, Planted(diary=tmp_path / "diary.txt"))
+        assert experiment.state.counts()["finished"] == 12
+        told = experiment.state.trials
+    ran = [tuple(map(int, line.split())) for line in (tmp_path / "diary.txt").read_text().splitlines()]
+    assert len(ran) == len(set(ran)) and {number for number, _ in ran} == set(told)
+
+
+@pytest.mark.parametrize("strategy", ["evolution"])
+def test_three_driver_kills_lose_nothing_and_run_nothing_twice(tmp_path: Path, strategy: str) -> None:
+    count = campaign(tmp_path, "ray_tune", strategy, trials=150, kills=3, rng=Random(1))
+    assert count.clean, count
+    assert count.kills >= 2, f"the search ended before it could be killed: {count}"
+
+
+CLUSTER = """
+import json, os, sys
+from pathlib import Path
+os.environ["RAY_AUTH_MODE"] = "disabled"
+from nasforge.runners.ray_tune import ray, run
+from ray.cluster_utils import Cluster
+from nasforge.testing.toys import toy_config, toy_experiment
+from dataclasses import dataclass
+from nasforge.testing.toys import Planted
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1, num_gpus=1)
+cluster.wait_for_nodes()
+
+class OnNode(Planted):
+    def __call__(self, proposal, report):
+        (report.folder / "node.txt").write_text(ray.get_runtime_context().get_node_id())
+        return super().__call__(proposal, report)
+
+config = toy_config(Path(sys.argv[1]), budget={"trials": 10})
+with toy_experiment(config) as experiment:
+    run(experiment, OnNode(seconds=0.1), address=cluster.address, resources={"measure": {"cpu": 1, "gpu": 1}})
+    nodes = {path.read_text() for path in config.folder.rglob("node.txt")}
+    print(json.dumps({"finished": experiment.state.counts()["finished"], "nodes": len(nodes)}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_several_nodes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CLUSTER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {"finished": 10, "nodes": 2}
+
+
+def test_no_cluster_at_the_address(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from nasforge.runners.ray_tune import run\n"
+        "from nasforge.testing.toys import Planted, toy_config, toy_experiment\n"
+        "with toy_experiment(toy_config(Path(sys.argv[1]))) as e: run(e, Planted(), address='127.0.0.1:1')\n"
+    )
+    environment = {**os.environ, "RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_gcs_rpc_server_connect_timeout_s": "1"}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert "SearchError: the Ray cluster at '127.0.0.1:1' cannot be reached" in done.stderr

@@ -1,0 +1,41 @@
+"""Names of plug-ins: everything named exists, and a wrong name or option says what to type."""
+
+import pytest
+
+from nasforge import registry
+from nasforge.core.errors import ConfigError
+
+
+@pytest.mark.parametrize("kind", sorted(registry.BUILT_IN))
+def test_everything_named_can_be_had(kind: str) -> None:
+    for name in registry.names(kind):
+        assert callable(registry.get(kind, name)), name
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ConfigError, match="unknown strategy 'evolutoin'; did you mean 'evolution'"):
+        registry.get("strategy", "evolutoin")
+
+
+def test_module_and_attribute() -> None:
+    assert registry.get("strategy", "nasforge.strategies.random:Random") is registry.get("strategy", "random")
+    with pytest.raises(ConfigError, match="cannot import nowhere"):
+        registry.get("strategy", "nowhere:Thing")
+    with pytest.raises(ConfigError, match="has no 'Thing'"):
+        registry.get("strategy", "nasforge.strategies.random:Thing")
+
+
+def test_options_are_checked_by_name() -> None:
+    def factory(space: str, *, seed: int, population: int = 3) -> tuple[str, int, int]:
+        return space, seed, population
+
+    registry.BUILT_IN["strategy"]["_test"] = "x:y"
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(registry, "get", lambda kind, name: factory)
+            assert registry.make("strategy", "_test", {"population": 5}, "s", seed=1) == ("s", 1, 5)
+            for wrong in ("populaton", "seed", "space"):
+                with pytest.raises(ConfigError, match=rf"has no option '{wrong}'.*Known: population"):
+                    registry.make("strategy", "_test", {wrong: 5}, "s", seed=1)
+    finally:
+        del registry.BUILT_IN["strategy"]["_test"]
