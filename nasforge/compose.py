@@ -60,6 +60,7 @@ def search(
         StopNow: after SIGTERM or a second Ctrl-C; the same call continues.
     """
     config = config or resolve(settings)
+    registry.check_options("runner", config.runner.name, config.runner.options, taken=2)
     evaluator = make_evaluator(config)
     folder = config.folder
     with tracking(config, trackers, say) as watching:

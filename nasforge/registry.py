@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -77,18 +77,26 @@ def get(kind: str, name: str) -> Any:
         raise ConfigError(f"{kind} '{name}': module {module} has no '{attribute}'") from None
 
 
+def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int = 0, fixed: Sequence[str] = ()) -> None:
+    """Whether what `name` stands for takes these options beside `taken` positional and `fixed` named arguments.
+
+    Raises:
+        ConfigError: unknown name or option.
+    """
+    parameters = inspect.signature(get(kind, name)).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    allowed = [parameter for parameter in list(parameters)[taken:] if parameter not in fixed]
+    for option in options:
+        if option not in allowed:
+            raise ConfigError(f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}")
+
+
 def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: Any) -> Any:
     """Call what `name` stands for with `args`, `fixed` and the user's `options`.
 
     Raises:
         ConfigError: unknown name or option.
     """
-    factory = get(kind, name)
-    parameters = inspect.signature(factory).parameters
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    given = [p.name for p in list(parameters.values())[: len(args)]]
-    allowed = [p for p in parameters if p not in given and p not in fixed]
-    for option in options:
-        if option not in allowed and not open_ended:
-            raise ConfigError(f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}")
-    return factory(*args, **fixed, **options)
+    check_options(kind, name, options, len(args), tuple(fixed))
+    return get(kind, name)(*args, **fixed, **options)

@@ -105,11 +105,14 @@ def test_network_that_cannot_be_built_fails_and_the_search_goes_on(tmp_path: Pat
         failures = experiment.state.failures()
         assert experiment.state.counts()["finished"] == 5 and failures
         assert all(t.result and t.result.error and t.result.error.cause == "invalid_shape" for t in failures)
-    with toy_experiment(
-        toy_config(tmp_path, name="none"),
-        check=lambda p: (_ for _ in ()).throw(BuildError("no")),
-        max_rejections_in_a_row=9,
-    ) as experiment, pytest.raises(SearchError, match="9 proposals in a row cannot be built: no"):
+    with (
+        toy_experiment(
+            toy_config(tmp_path, name="none"),
+            check=lambda p: (_ for _ in ()).throw(BuildError("no")),
+            max_rejections_in_a_row=9,
+        ) as experiment,
+        pytest.raises(SearchError, match="9 proposals in a row cannot be built: no"),
+    ):
         experiment.next()
 
 
