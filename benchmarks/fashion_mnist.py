@@ -4,8 +4,8 @@
 
 `blocks`, at most 100k params and 10M FLOPs, 24 trials of 3 epochs with ASHA on 6,000 training and 2,000 validation
 images; evolution, NSGA-II (accuracy and FLOPs), local search and random, 3 seeds each. The best network of all is
-retrained, 15 epochs on all 60,000 images, 2 seeds, beside the ResNet of the same FLOPs by the same recipe; the test part
-is opened for these four networks only. Stop it at any time: the same command continues.
+retrained, 15 epochs on all 60,000 images, 2 seeds, beside the ResNet of the same FLOPs by the same recipe; the test
+part is opened for these four networks only. Stop it at any time: the same command continues.
 """
 
 from __future__ import annotations

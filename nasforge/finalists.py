@@ -13,16 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from nasforge.compose import make_check, make_evaluator, make_header, make_pruner, make_strategy
 from nasforge.config import DataConfig, ExperimentConfig
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ExportError, SearchError
+from nasforge.core.errors import ExportError, JournalError, SearchError
 from nasforge.core.protocols import Pick, Tracker
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.costs import costs_of
 from nasforge.data import ImageData, load_data
-from nasforge.experiment import Experiment
+from nasforge.experiment import Experiment, reopen
 from nasforge.exporters.best import config_of, describe, write_best
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
 from nasforge.models.network import build
@@ -155,16 +154,9 @@ def retrain(
         counts = ", ".join(f"{count} {status}" for status, count in state.counts().items() if count)
         raise SearchError(f"{folder}: no finished trial to retrain ({counts or 'no trials'}); continue the search")
     place = device_of(device)
-    evaluator = make_evaluator(config)
-    experiment = Experiment(
-        folder,
-        make_header(config, evaluator),
-        make_strategy(config),
-        check=make_check(config, evaluator),
-        pruner=make_pruner(config),
-        trackers=trackers,
-    )
-    with experiment:
+    if state.header.data_hash not in ("", load_data(config.data).fingerprint):
+        raise JournalError(f"{folder}: the data have changed since the search; a comparison with it would mean nothing")
+    with reopen(folder, trackers) as experiment:
         whole = replace(config.data, images=None)
         data = load_data(whole)
         length = epochs or 3 * config.ladder[-1].epochs

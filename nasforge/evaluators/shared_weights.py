@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -18,6 +17,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result, TrainShared
 from nasforge.costs import count_flops
 from nasforge.data import load_data
+from nasforge.evaluators.guarded import guarded
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit
@@ -33,7 +33,7 @@ from nasforge.supernet.training import (
 )
 from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16
-from nasforge.training.loop import SMALLER, TrainingFailed, is_out_of_memory, train
+from nasforge.training.loop import train
 from nasforge.training.recipe import recipe_of
 from nasforge.training.scoring import score
 
@@ -116,24 +116,14 @@ class SharedWeights:
         if self.training.threads:
             torch.set_num_threads(self.training.threads)
         device = device_of(self.training.device)
-        try:
+        advice = "fix what cannot be mixed with space.fixed"
+
+        def work() -> Result:
             if isinstance(proposal, TrainShared):
                 return self._train_shared(proposal, report, device, began)
             return self._measure_inherited(proposal, report, device, began)
-        except TrainingFailed as error:
-            return Result("failed", charged=error.charged, error=error.failure)
-        except BuildError as error:
-            charge = Charge(time.monotonic() - began)
-            return Result.failed("invalid_shape", str(error), "fix what cannot be mixed with space.fixed", charge)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error).partition("\n")[0] or "no memory left"
-            return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
-        finally:
-            if device.type == "cuda":
-                gc.collect()
-                torch.cuda.empty_cache()
+
+        return guarded(work, device, began, advice)
 
     def _train_shared(self, proposal: TrainShared, report: Report, device: torch.device, began: float) -> Result:
         for name in ("alphas", "cost_terms"):

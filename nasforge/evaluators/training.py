@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -12,17 +11,18 @@ from torch import nn
 
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
-from nasforge.core.errors import BuildError, ConfigError, SearchError
+from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.core.trial import Measure, Proposal, Result
 from nasforge.costs import latency_ms
 from nasforge.data import ImageData, load_data
+from nasforge.evaluators.guarded import guarded
 from nasforge.models.network import build
 from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, free_memory_mb
-from nasforge.training.loop import SMALLER, TrainingFailed, is_out_of_memory, train
+from nasforge.training.loop import SMALLER, train
 from nasforge.training.recipe import recipe_of
 
 
@@ -107,24 +107,8 @@ class Training:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)
 
-        def spent() -> Charge:
-            return Charge(time.monotonic() - began)
-
-        try:
-            return self._measure(proposal, report, device, began)
-        except TrainingFailed as error:
-            return Result("failed", charged=error.charged, error=error.failure)
-        except BuildError as error:
-            return Result.failed("invalid_shape", str(error), "constrain the space or mend its builder", spent())
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error).partition("\n")[0] or "no memory left"
-            return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, spent())
-        finally:
-            if device.type == "cuda":
-                gc.collect()
-                torch.cuda.empty_cache()
+        advice = "constrain the space or mend its builder"
+        return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
         needed_mb, free_mb = report.costs.get("cost/memory_mb"), free_memory_mb(device)

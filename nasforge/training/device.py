@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from pathlib import Path
 
 import torch
@@ -53,6 +55,20 @@ def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
     if wanted == "auto":
         wanted = device.type == "cpu" or uses_bf16(recipe, device)
     return torch.channels_last if wanted else torch.contiguous_format
+
+
+def release_memory(device: torch.device) -> None:
+    """Give what a training has left behind back to the device, or to the system.
+
+    glibc keeps freed memory: a worker that had trained 18 of the flagship's networks held 5 GB; in a loop over six of
+    them this brought 1.7 GB down to 1.0 GB, where it had begun.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def free_memory_mb(device: torch.device) -> float | None:

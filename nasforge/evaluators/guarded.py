@@ -1,0 +1,37 @@
+"""What evaluators that train on a device share: failures become results with their cause, memory is given back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from nasforge.core.errors import BuildError
+from nasforge.core.trial import Charge, Result
+from nasforge.training.device import release_memory
+from nasforge.training.loop import SMALLER, TrainingFailed, is_out_of_memory
+
+
+def guarded(work: Callable[[], Result], device: torch.device, began: float, build_advice: str) -> Result:
+    """The result of `work`, or a failed one.
+
+    Args:
+        work: evaluates.
+        device: what it computes on.
+        began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
+        build_advice: what to do about a network that cannot be built.
+    """
+    try:
+        return work()
+    except TrainingFailed as error:
+        return Result("failed", charged=error.charged, error=error.failure)
+    except BuildError as error:
+        return Result.failed("invalid_shape", str(error), build_advice, Charge(time.monotonic() - began))
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no memory left"
+        return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
+    finally:
+        release_memory(device)
