@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,7 @@ def config_of(
         _assign(merged, text)
     if isinstance(merged.get("data"), Mapping) and "source" not in merged["data"]:
         raise ConfigError("which data? Give --data: a name such as digits, a .npz file or a folder of images")
-    config = resolve({**merged, "data": _absolute(merged.get("data"), file)}, document)
-    return replace(config, runs_dir=config.runs_dir.expanduser().absolute())
+    return resolve(merged, document)
 
 
 def parse_value(text: str) -> Any:
@@ -107,29 +105,6 @@ def _assign(merged: dict[str, Any], text: str) -> None:
         place = place[key]
     place[keys[-1]] = parse_value(value.strip())
     merged[part] = top
-
-
-def _absolute(data: Any, file: Path | None) -> Any:
-    """Paths as workers see them, whose working folder is another; those in a file are relative to the file."""
-    if isinstance(data, str):
-        return _absolute_path(data, file)
-    if isinstance(data, Mapping):
-        found = dict(data)
-        for key in ("source", "folder"):
-            if isinstance(found.get(key), str):
-                found[key] = _absolute_path(found[key], file)
-        return found
-    return data
-
-
-def _absolute_path(text: str, file: Path | None) -> str:
-    path = Path(text).expanduser()
-    if "/" not in text and not path.suffix:
-        return text  # a name
-    for base in ([file.parent] if file else []) + [Path()]:
-        if (base / path).exists():
-            return str((base / path).absolute())
-    return str(path.absolute())
 
 
 def folder_of(name: str, runs_dir: Path) -> Path:

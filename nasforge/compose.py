@@ -59,6 +59,8 @@ def search(
         NasforgeError: a user's mistake, in words.
         StopNow: after SIGTERM or a second Ctrl-C; the same call continues.
     """
+    if config is not None and settings:
+        raise ConfigError(f"give a configuration or settings, not both; got also {', '.join(settings)}")
     config = config or resolve(settings)
     registry.check_options("runner", config.runner.name, config.runner.options, taken=2)
     evaluator = make_evaluator(config)
@@ -81,7 +83,7 @@ def search(
                     experiment.interrupt()
                     raise
             state = experiment.state
-    _write_best(config, state, say)
+    _write_best(config, state)
     return state
 
 
@@ -179,12 +181,12 @@ def _signals(experiment: Experiment, say: Say) -> Iterator[None]:
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if experiment.stopping:
-            raise StopNow("stopped at once; the same command continues")
+            experiment.stop_now(StopNow("stopped at once; the same command continues"))
         experiment.stop()
         say("Stopping: no new trials, waiting for those that run. Ctrl-C again stops now; both can be continued.")
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
-        raise StopNow("stopped on SIGTERM; the same command continues")
+        experiment.stop_now(StopNow("stopped on SIGTERM; the same command continues"))
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, on_interrupt)
@@ -196,7 +198,7 @@ def _signals(experiment: Experiment, say: Say) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
+def _write_best(config: ExperimentConfig, state: State) -> None:
     best = state.best
     if best is None or best.result is None or "weights" not in best.result.artifacts:
         return

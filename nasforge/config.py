@@ -164,6 +164,7 @@ def check_name(name: Any) -> str:
     return name
 
 
+_PATHS = ("source", "folder")
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
     *("budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
@@ -179,7 +180,27 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     space = settings.get("space")
     if isinstance(space, str) and (path.parent / space).exists():
         settings["space"] = str(path.parent / space)
+    data = settings.get("data")
+    if isinstance(data, str):
+        settings["data"] = absolute_path(data, path.parent)
+    elif isinstance(data, Mapping):
+        paths = {key: absolute_path(data[key], path.parent) for key in _PATHS if isinstance(data.get(key), str)}
+        settings["data"] = {**data, **paths}
     return settings, document
+
+
+def absolute_path(text: str, folder: Path | None = None) -> str:
+    """A path as workers see it, whose working folder is another; a name (no slash, no suffix) stays a name.
+
+    Args:
+        text: from the user.
+        folder: where to look first, for paths in a file; else the working folder.
+    """
+    path = Path(text).expanduser()
+    if "/" not in text and not path.suffix:
+        return text
+    beside = folder / path if folder else path
+    return str((beside if beside.exists() else path).absolute())
 
 
 def resolve(settings: Mapping[str, Any], document: Document | None = None) -> ExperimentConfig:
@@ -260,7 +281,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         ladder=ladder,
         recipe=recipe,
         seed=seed,
-        runs_dir=Path(given.get("runs_dir", "runs")),
+        runs_dir=Path(given.get("runs_dir", "runs")).expanduser().absolute(),
         tracking_uri=given.get("tracking_uri"),
     )
 
@@ -274,10 +295,12 @@ def _space(content: Any) -> SearchSpace:
 
 
 def _data(content: Any) -> DataConfig | None:
-    if content is None or isinstance(content, DataConfig):
-        return content
+    if content is None:
+        return None
+    if isinstance(content, DataConfig):
+        content = asdict(content)
     if isinstance(content, (str, Path)):
-        return DataConfig(str(content))
+        content = {"source": content}
     if not isinstance(content, Mapping):
         raise ConfigError(f"data must be a name, a file, a folder or a mapping, got {content!r}")
     allowed = [item.name for item in fields(DataConfig)]
@@ -286,7 +309,11 @@ def _data(content: Any) -> DataConfig | None:
             raise ConfigError(f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}")
     if "source" not in content:
         raise ConfigError("data needs a source: a name, a file or a folder")
-    return DataConfig(**content)
+    given: dict[str, Any] = {**content}
+    for key in _PATHS:
+        if isinstance(given.get(key), (str, Path)):
+            given[key] = absolute_path(str(given[key]))
+    return DataConfig(**given)
 
 
 def _texts(content: Any, what: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from nasforge.core.events import (
 )
 from nasforge.core.goals import Budget
 from nasforge.core.protocols import Pruner, Strategy, Tracker
-from nasforge.core.trial import RETRIED, Measure, Proposal, Result, Trial, proposal_from_json
+from nasforge.core.trial import RETRIED, Charge, Measure, Proposal, Result, Trial, proposal_from_json
 from nasforge.journal import Journal, dumps, loads, read_events
 from nasforge.state import State, differing, pruned_result
 
@@ -128,11 +129,13 @@ class Experiment:
         self._strategy = strategy
         self.check = check
         self._pruner = pruner
-        self._trackers = tuple(trackers)
+        self._trackers = list(trackers)
         self._max_attempts = max_attempts
         self._keep_weights = keep_weights
         self._weighty: list[Trial] = []
         self._waiting: list[int] = []
+        self._writing = False
+        self._stop_after: BaseException | None = None
         self._out: set[int] = set()
         self._stopping = False
         self.journal = Journal(self.folder)
@@ -183,7 +186,7 @@ class Experiment:
         A step that an earlier attempt reported already keeps what was said first.
         """
         trial = self.state.trials[number]
-        if trial.result is not None:
+        if trial.result is not None or attempt != trial.attempts:
             return False
         for earlier in trial.steps:
             if earlier.step == step:
@@ -195,7 +198,7 @@ class Experiment:
         return not stop
 
     def tell(self, number: int, attempt: int, result: Result) -> None:
-        """The outcome of a job. A lost worker's trial is put back to be tried again.
+        """The outcome of a job. A lost worker's trial is put back to be tried again; a lost attempt's word is ignored.
 
         Raises:
             SearchError: the trial is closed already.
@@ -203,6 +206,8 @@ class Experiment:
         trial = self.state.trials[number]
         if trial.result is not None:
             raise SearchError(f"trial {number} was told twice: it is closed as '{trial.result.status}'")
+        if attempt != trial.attempts:
+            return
         self._out.discard(number)
         if result.error and result.error.cause in RETRIED and trial.idle_attempts < self._max_attempts:
             self._waiting.append(number)
@@ -233,6 +238,13 @@ class Experiment:
         """Ask for nothing more; what runs is finished, what waits for another attempt too."""
         self._stopping = True
 
+    def stop_now(self, stop: BaseException) -> None:
+        """Raise `stop`, for a signal's handler: here, or right after the event that is being written."""
+        if self._writing:
+            self._stop_after = stop
+        else:
+            raise stop
+
     def interrupt(self) -> None:
         """The driver stops now, on request: attempts under way do not count against their trials."""
         for number in sorted(self._out):
@@ -242,11 +254,15 @@ class Experiment:
     def open_test(self, finalist: str, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
         """Let a retrained network meet the sealed test part, once; later calls return what was found then.
 
+        The opening is journaled before it happens and its figures after; a crash between the two leaves an opening
+        without figures on record, and the next call measures the same network again.
+
         Args:
             finalist: name of the retrained network.
             measure: computes the test metrics.
         """
-        if finalist not in self.state.tests:
+        if not self.state.tests.get(finalist):
+            self._write(TestOpened(finalist, {}))  # on record before anyone looks
             self._write(TestOpened(finalist, dict(measure())))
         return self.state.tests[finalist]
 
@@ -264,13 +280,24 @@ class Experiment:
 
     def _write(self, event: Event) -> Event:
         """Journal, apply, tell strategy and trackers; everyone gets the event as the journal will give it back."""
-        event = self.journal.append(event)
-        if not isinstance(event, Header):
-            self.state.apply(event)
-        if isinstance(event, Told):
-            self._strategy.tell(event.number, event.result)
-        for tracker in self._trackers:
-            tracker.on_event(event)
+        self._writing = True
+        try:
+            event = self.journal.append(event)
+            if not isinstance(event, Header):
+                self.state.apply(event)
+            if isinstance(event, Told):
+                self._strategy.tell(event.number, event.result)
+        finally:
+            self._writing = False
+        for tracker in tuple(self._trackers):
+            try:
+                tracker.on_event(event)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                warnings.warn(f"a tracker failed and hears nothing more: {type(error).__name__}: {error}", stacklevel=2)
+        if self._stop_after is not None:
+            stop, self._stop_after = self._stop_after, None
+            raise stop
         return event
 
     def _start(self, number: int) -> Job:
@@ -291,13 +318,17 @@ class Experiment:
             advice = "the search space or its builder allows a network that cannot be built for this input"
             self._close(number, Result.failed("invalid_shape", str(error), advice))
             return False
-        violations = [c.violation(costs) for c in self.state.constraints if isinstance(proposal, Measure)]
-        if not any(violations):
+        if not isinstance(proposal, Measure) or not any(c.violation(costs) for c in self.state.constraints):
             self._write(Checked(number, costs, "accepted"))
             return True
         self._write(Checked(number, costs, "rejected"))
-        self._close(number, Result("rejected", {**costs, "constraint/violation": sum(violations)}))
+        self._reject(number)
         return False
+
+    def _reject(self, number: int) -> None:
+        costs = self.state.trials[number].costs
+        violation = sum(constraint.violation(costs) for constraint in self.state.constraints)
+        self._close(number, Result("rejected", {**costs, "constraint/violation": violation}))
 
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
         if self._pruner is None or not isinstance(trial.proposal, Measure):
@@ -328,6 +359,11 @@ class Experiment:
 
     def _close(self, number: int, result: Result) -> None:
         self._out.discard(number)
+        steps = self.state.trials[number].steps
+        if steps:  # a failure says nothing of what it cost: its reports do
+            known = steps[-1].charged
+            seconds = max(known.worker_seconds, result.charged.worker_seconds)
+            result = replace(result, charged=Charge(seconds, max(known.multiply_adds, result.charged.multiply_adds)))
         self._write(Told(number, result))
         self._retain(self.state.trials[number])
 
@@ -362,6 +398,8 @@ class Experiment:
             number = trial.number
             if trial.steps and trial.steps[-1].stop:
                 self._close(number, pruned_result(trial))
+            elif trial.verdict == "rejected":
+                self._reject(number)
             elif trial.verdict != "accepted":
                 if self._admit(number):
                     self._waiting.append(number)
@@ -374,25 +412,20 @@ class Experiment:
         """Delete what the trial no longer needs: its checkpoint now, weights when better ones have pushed it out."""
         result = trial.result
         place = self.folder / "artifacts" / str(trial.number)
-        (place / "checkpoint.pt").unlink(missing_ok=True)
+        for leftover in place.glob("checkpoint.pt*"):
+            leftover.unlink(missing_ok=True)
         if result is None or result.status != "finished" or not result.artifacts or result.values is None:
             return
         self._weighty.append(trial)
         if len(self._weighty) > self._keep_weights:
-            dropped = self._least()
-            self._weighty.remove(dropped)
-            for artifact in dropped.result.artifacts.values() if dropped.result else ():
-                (self.folder / artifact.path).unlink(missing_ok=True)
-
-    def _least(self) -> Trial:
-        """Of the trials that have weights, the one that matters least."""
-
-        def key(trial: Trial) -> tuple[bool, tuple[float, ...], int]:
-            values = trial.result.values if trial.result and trial.result.values else ()
-            return (trial.number in kept, values, -trial.number)
-
-        kept = {trial.number for trial in self.state.front_of(self._weighty)}
-        return min(self._weighty, key=key)
+            kept = {held.number for held in self.state.front_of(self._weighty)}
+            needed = {t.proposal.weights for t in self.state.open_trials if t.proposal.weights is not None}
+            spare = [t for t in self._weighty if t.result and needed.isdisjoint(t.result.artifacts.values())]
+            dropped = min(spare, key=lambda t: (t.number in kept, self.state.merit(t)), default=None)
+            if dropped is not None and dropped.result is not None:
+                self._weighty.remove(dropped)
+                for artifact in dropped.result.artifacts.values():
+                    (self.folder / artifact.path).unlink(missing_ok=True)
 
     def _rejection_message(self) -> str:
         limits = ", ".join(str(constraint) for constraint in self.state.constraints)

@@ -236,7 +236,7 @@ class _Retraining:
     ) -> Mapping[str, float]:
         """Train, save, test: each step is skipped when an earlier call has done it."""
         folder = self.experiment.folder / "finalists" / name
-        done = self.experiment.state.tests.get(name)
+        done = self.experiment.state.tests.get(name) or None  # empty: opened, and then the process was killed
         if done is None and not (folder / DESCRIPTION).is_file():
             self._train(folder, name, space, architecture, recipe, seed, costs)
         if done is None:

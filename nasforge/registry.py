@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, get_type_hints
 
 from nasforge.core.errors import ConfigError, did_you_mean
 
@@ -71,10 +72,15 @@ def get(kind: str, name: str) -> Any:
         raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}")
     try:
         return getattr(importlib.import_module(module), attribute)
+    except AttributeError as error:
+        if module in sys.modules:
+            raise ConfigError(f"{kind} '{name}': module {module} has no '{attribute}'") from None
+        raise ConfigError(f"{kind} '{name}': {module} breaks while it is imported: {error}") from error
     except ImportError as error:
         raise ConfigError(f"{kind} '{name}': cannot import {module}: {error}") from error
-    except AttributeError:
-        raise ConfigError(f"{kind} '{name}': module {module} has no '{attribute}'") from None
+    except Exception as error:  # a user's module may raise anything
+        what = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{kind} '{name}': {module} breaks while it is imported: {what}") from error
 
 
 def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int = 0, fixed: Sequence[str] = ()) -> None:
@@ -90,6 +96,22 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int =
     for option in options:
         if option not in allowed:
             raise ConfigError(f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}")
+    _check_types(kind, name, options)
+
+
+def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:
+    """Options against the annotations of what takes them, where it has any."""
+    from pydantic import TypeAdapter, ValidationError  # only when there is something to check
+
+    factory = get(kind, name)
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory) if options else {}
+    for option, value in options.items():
+        try:
+            if option in hints:
+                TypeAdapter(hints[option]).validate_python(value, strict=True)
+        except ValidationError as error:
+            wrong = error.errors()[0]["msg"].lower()
+            raise ConfigError(f"{kind} '{name}', option '{option}': {wrong}, got {value!r}") from None
 
 
 def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: Any) -> Any:

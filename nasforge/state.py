@@ -37,7 +37,8 @@ class State:
         history: trial -> step -> values to maximise, for pruners.
         accepted: trials that passed the check; these are charged to the budget.
         rejected_in_a_row: rejections since the last accepted trial.
-        faults_in_a_row: trials that ended in a crash or an error before their first report, since one that did not.
+        faults_in_a_row: trials that ended in a crash or an error before their first report, or without an objective's
+            metric, since one that did not.
     """
 
     def __init__(self, header: Header) -> None:
@@ -88,7 +89,9 @@ class State:
                 self._closed_charge += result.charged
                 broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
                 if result.status != "rejected":
-                    self.faults_in_a_row = self.faults_in_a_row + 1 if broken and not trial.steps else 0
+                    unmeasured = result.error is not None and result.error.cause == "missing_metric"
+                    fault = broken and (unmeasured or not trial.steps)
+                    self.faults_in_a_row = self.faults_in_a_row + 1 if fault else 0
             case Extended(budget):
                 self.budget = Budget(**budget)
             case TestOpened(finalist, metrics):
@@ -150,9 +153,14 @@ class State:
 
     def ranking(self) -> list[Trial]:
         """Finished trials, best first by the first objective; those that miss a soft target come last."""
-        return sorted(
-            self.finished(), key=lambda trial: (self._misses(trial), [-v for v in _values(trial)], trial.number)
-        )
+        return sorted(self.finished(), key=self.merit, reverse=True)
+
+    def merit(self, trial: Trial) -> tuple[bool, int, tuple[float, ...], int]:
+        """The order of finished measures, more is better: targets met, fidelity, objectives, the earlier trial."""
+        result = trial.result
+        steps = result.steps_done if result else 0
+        met = not any(target.violation(trial.metrics) > 0 for target in self.targets)
+        return (met, steps, _values(trial), -trial.number)
 
     def front(self) -> list[Trial]:
         """Finished trials that no other dominates in the objectives, best first by the first one."""
@@ -171,9 +179,6 @@ class State:
     def failures(self) -> list[Trial]:
         """Failed trials."""
         return [trial for trial in self.trials.values() if trial.status == "failed"]
-
-    def _misses(self, trial: Trial) -> bool:
-        return any(target.violation(trial.metrics) > 0 for target in self.targets)
 
 
 def _values(trial: Trial) -> tuple[float, ...]:

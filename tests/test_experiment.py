@@ -251,6 +251,8 @@ def test_re_reported_steps_keep_what_was_said_first(tmp_path: Path) -> None:
     with toy_experiment(toy_config(tmp_path)) as experiment:
         experiment.next()
         assert experiment.report(0, 1, 1, {"val/accuracy": 0.5})
+        experiment.tell(0, 1, Result.failed("crash", "gone"))
+        assert experiment.next().attempt == 2  # type: ignore[union-attr]
         assert experiment.report(0, 2, 1, {"val/accuracy": 0.9})
         assert [step.metrics for step in experiment.state.trials[0].steps] == [{"val/accuracy": 0.5}]
 
@@ -284,7 +286,7 @@ def test_check_without_tell_of_a_rejection_is_finished(tmp_path: Path) -> None:
     with toy_experiment(config) as experiment:
         experiment.journal.append(Asked(0, experiment._strategy.ask(0)))  # type: ignore[arg-type]
         experiment.journal.append(Checked(0, {"cost/params": 9.0}, "rejected"))
-    costs = iter([9.0, 1.0])
+    costs = iter([1.0])  # the first trial's verdict stands; asking again might find another
     with toy_experiment(config, check=lambda p: {"cost/params": next(costs)}) as experiment:
         job = experiment.next()
         assert job is not None and job.number == 1
@@ -401,6 +403,93 @@ def test_jobs_survive_json(tmp_path: Path) -> None:
     with toy_experiment(toy_config(tmp_path)) as experiment:
         job = experiment.next()
     assert job is not None and Job.from_json(job.to_json()) == job
+
+
+def test_a_lost_attempt_is_not_listened_to(tmp_path: Path) -> None:
+    with toy_experiment(toy_config(tmp_path)) as experiment:
+        experiment.next()
+        experiment.tell(0, 1, Result.failed("crash", "gone"))
+        experiment.next()
+        assert not experiment.report(0, 1, 1, {"val/accuracy": 0.9})
+        experiment.tell(0, 1, finished(0.9))
+        assert experiment.state.trials[0].result is None and not experiment.state.trials[0].steps
+
+
+def test_a_failure_charges_what_its_reports_said(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"worker_seconds": 50})
+    with toy_experiment(config) as experiment:
+        while (job := experiment.next()) is not None:
+            experiment.report(job.number, 1, 1, {"val/accuracy": 0.5, "time/worker_s": 20.0})
+            experiment.tell(job.number, 1, Result.failed("error", "broke after its first epoch"))
+        assert experiment.state.charged.worker_seconds == 60 and len(experiment.state.trials) == 3
+
+
+def test_a_metric_that_nobody_reports_ends_the_search(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, objectives=["val/precision"], budget={"trials": 40})
+    with toy_experiment(config) as experiment, pytest.raises(SearchError, match=r"6 trials.*no val/precision"):
+        run(experiment, Planted())
+
+
+def test_retention_follows_the_ranking_with_targets(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 9}, targets=["params<=4"])
+    check = lambda proposal: {"cost/params": float(proposal.architecture.values["model.depth"])}  # noqa: E731
+    with toy_experiment(config, keep_weights=2, check=check) as experiment:
+        while (job := experiment.next()) is not None:
+            artifacts = with_weights(config.folder, job.number)
+            experiment.tell(job.number, 1, finished(accuracy(job.number), artifacts=artifacts))
+        best = experiment.state.ranking()[0]
+        highest = max(experiment.state.finished(), key=lambda trial: trial.metrics["val/accuracy"])
+    assert best.costs["cost/params"] <= 4 and best.number != highest.number, "the case must tell the two orders apart"
+    assert (config.folder / best.result.artifacts["weights"].path).exists()  # type: ignore[union-attr]
+
+
+def test_a_signal_waits_for_the_event_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    config = toy_config(tmp_path, budget={"trials": 3})
+    with toy_experiment(config) as experiment:
+        experiment.next()
+        really = os.fsync
+
+        def interrupted(handle: int) -> None:
+            really(handle)
+            experiment.stop_now(KeyboardInterrupt("now"))
+
+        monkeypatch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.tell(0, 1, finished(0.5))
+        monkeypatch.undo()
+        assert experiment.closed(0)
+        experiment.interrupt()
+    kinds = [event.kind for event in read_events(config.folder)]
+    assert kinds == ["header", "asked", "checked", "started", "told"]
+
+
+def test_a_broken_tracker_is_dropped_and_the_search_goes_on(tmp_path: Path) -> None:
+    class Broken:
+        heard = 0
+
+        def on_event(self, event: Any) -> None:
+            self.heard += 1
+            raise RuntimeError("tracker broke")
+
+    broken = Broken()
+    config = toy_config(tmp_path, budget={"trials": 3})
+    with pytest.warns(UserWarning, match="tracker broke"), toy_experiment(config, trackers=[broken]) as experiment:
+        run(experiment, Planted())
+        assert experiment.state.counts()["finished"] == 3
+    assert broken.heard == 1
+
+
+def test_a_crash_while_the_test_part_is_open_stays_on_record(tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    with toy_experiment(config) as experiment:
+        work(experiment, 1)
+    with reopen(config.folder) as experiment, pytest.raises(MemoryError):
+        experiment.open_test("a-seed0", lambda: (_ for _ in ()).throw(MemoryError()))
+    assert load_state(config.folder).tests == {"a-seed0": {}}, "opened, and nobody knows what was seen"
+    with reopen(config.folder) as experiment:
+        assert experiment.open_test("a-seed0", lambda: {"test/accuracy": 0.5}) == {"test/accuracy": 0.5}
 
 
 def test_trial_numbers_and_attempts_are_the_only_state_of_started(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 
 import nasforge
 from nasforge import finalists
+from nasforge.compose import search
 from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, ExportError, JournalError, SearchError
 from nasforge.core.events import TestOpened
@@ -25,7 +26,6 @@ from nasforge.exporters.network_folder import load
 from nasforge.finalists import Spread, retrain, write_best
 from nasforge.journal import Journal, read_events
 from nasforge.models.reference import resnet_of_flops
-from nasforge.compose import search
 from nasforge.state import load_state
 from nasforge.training.loop import TrainingFailed, train
 from nasforge.training.scoring import score

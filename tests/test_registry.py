@@ -1,5 +1,7 @@
 """Names of plug-ins: everything named exists, and a wrong name or option says what to type."""
 
+from pathlib import Path
+
 import pytest
 
 from nasforge import registry
@@ -23,6 +25,22 @@ def test_module_and_attribute() -> None:
         registry.get("strategy", "nowhere:Thing")
     with pytest.raises(ConfigError, match="has no 'Thing'"):
         registry.get("strategy", "nasforge.strategies.random:Thing")
+
+
+@pytest.mark.parametrize(("value", "says"), [("abc", "integer"), (2.5, "integer"), (None, "integer")])
+def test_options_are_checked_by_type(value: object, says: str) -> None:
+    with pytest.raises(ConfigError, match=rf"strategy 'evolution', option 'population': .*{says}.*got {value!r}"):
+        registry.check_options("strategy", "evolution", {"population": value}, taken=1, fixed=("seed", "objectives"))
+
+
+def test_a_module_that_breaks_while_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "crooked_module.py").write_text("def build(:\n")
+    (tmp_path / "raising_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"breaks while it is imported: SyntaxError.*crooked_module.py, line 1"):
+        registry.get("builder", "crooked_module:build")
+    with pytest.raises(ConfigError, match="breaks while it is imported: ZeroDivisionError"):
+        registry.get("builder", "raising_module:build")
 
 
 def test_options_are_checked_by_name() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nasforge.core.errors import ConfigError
 
-_MINIMISED = ("cost/", "time/")
+_MINIMISED = ("cost/", "time/", "work/", "constraint/")
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 

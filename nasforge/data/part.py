@@ -86,6 +86,7 @@ class Part:
             collate_fn=_as_is,
             num_workers=workers,
             pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # of its own: the default one belongs to the training and its checkpoints
         )
         for images, labels in loader:
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

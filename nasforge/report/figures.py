@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nasforge.core.goals import Objective
+from nasforge.core.goals import front as non_dominated
 from nasforge.report.tables import best_so_far, failures, learning_curves
 from nasforge.state import State
 
@@ -76,13 +77,10 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
     trials = [trial for trial in state.finished() if x in trial.metrics and y in trial.metrics]
     if not trials:
         return _empty(figure, f"No finished trial with<br>{title_of(x)} and {title_of(y)} yet")
-    across, up = Objective.parse(x), Objective.parse(y)
-    front: list[Any] = []
-    reached = float("-inf")
-    for trial in sorted(trials, key=lambda t: (-across.oriented(t.metrics[x]), -up.oriented(t.metrics[y]), t.number)):
-        if up.oriented(trial.metrics[y]) > reached:
-            reached = up.oriented(trial.metrics[y])
-            front.append(trial)
+    declared = {objective.metric: objective for objective in state.objectives}
+    axes = [declared.get(metric) or Objective.parse(metric) for metric in (x, y)]
+    points = [[axis.oriented(trial.metrics[axis.metric]) for axis in axes] for trial in trials]
+    front = sorted((trials[index] for index in non_dominated(points)), key=lambda trial: trial.metrics[x])
     on_front = {trial.number for trial in front}
     rest = [trial for trial in trials if trial.number not in on_front]
     for name, group, colour, mode in (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from nasforge.core.errors import NasforgeError
+from nasforge.core.errors import NasforgeError, SearchError
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
 from nasforge.experiment import Job
@@ -21,6 +22,7 @@ class JobReport:
         self._job = job
         self._send = send
         self.stopped = False
+        self.broken: BaseException | None = None
 
     @property
     def number(self) -> int:
@@ -60,9 +62,18 @@ class JobReport:
         return self._job.costs
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Say how it stands; False means stop. Once stopped, nothing more is sent."""
+        """Say how it stands; False means stop. Once stopped, nothing more is sent.
+
+        Raises:
+            SearchError: a metric is not a number.
+        """
+        plain = _plain(metrics)
         if not self.stopped:
-            self.stopped = not self._send(step, {key: float(value) for key, value in metrics.items()})
+            try:
+                self.stopped = not self._send(step, plain)
+            except BaseException as error:
+                self.broken = error  # the driver's, not the evaluator's: `perform` lets it through
+                raise
         return not self.stopped
 
 
@@ -70,10 +81,17 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it."""
     report = JobReport(job, send)
     try:
-        return evaluator(job.proposal, report)
+        result = evaluator(job.proposal, report)
+        if not isinstance(result, Result):
+            raise SearchError(f"the evaluator returned {type(result).__name__}, not a nasforge.core.trial.Result")
+        return replace(result, metrics=_plain(result.metrics))
     except NasforgeError as error:
+        if report.broken is not None:
+            raise
         return Result.failed("error", str(error), "mend the setting that the message names")
     except Exception as error:
+        if report.broken is not None:
+            raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         try:
@@ -82,3 +100,14 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         except OSError as unwritable:
             advice = f"its traceback could not be written: {unwritable}"
         return Result.failed("error", message, advice)
+
+
+def _plain(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics as JSON has them: numpy's and torch's scalars become floats."""
+    plain = {}
+    for key, value in metrics.items():
+        try:
+            plain[str(key)] = float(value)
+        except (TypeError, ValueError):
+            raise SearchError(f"the evaluator's metric '{key}' is not a number: {value!r}") from None
+    return plain

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nasforge.core.architecture import MODEL, Architecture, Value
-from nasforge.core.errors import BuildError, did_you_mean
+from nasforge.core.errors import BuildError, SpaceError, did_you_mean
 from nasforge.core.space import Choice, SearchSpace
 from nasforge.models.network import call_builder
 from nasforge.models.pick import option_of, width_of
@@ -156,8 +156,10 @@ class Supernet(nn.Module):
             domain = self.space.domains.get(MODEL + key)
             if domain is None:
                 raise BuildError(f"the supernet of space '{self.space.name}' has no decision '{MODEL}{key}'")
-            if not isinstance(domain, Choice) or value not in domain.options:
-                raise BuildError(f"the supernet of space '{self.space.name}' has no {value!r} for '{MODEL}{key}'")
+            try:
+                domain.check(value)
+            except SpaceError as error:
+                raise BuildError(f"the supernet of space '{self.space.name}', '{MODEL}{key}': {error}") from None
         for module in self.network.modules():
             if isinstance(module, Mixture) and module.key in values:
                 module.activate(values[module.key])

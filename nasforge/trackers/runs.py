@@ -23,6 +23,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.trial import Measure, Proposal, Trial
+from nasforge.experiment import VOLATILE
 from nasforge.state import State
 
 PARENT = "search"
@@ -36,7 +37,6 @@ _PARAM_LENGTH = 500
 TAG_LENGTH = 5000
 # What the budget counts; a run's duration tells it already.
 _CHARGES = ("time/worker_s", "work/multiply_adds")
-_VOLATILE = ("budget", "runner", "tracking_uri")
 
 
 @dataclass
@@ -82,7 +82,6 @@ class Runs:
         self.position = 0
         self._closed: Counter[str] = Counter()
         self._best: Trial | None = None
-        self._best_rank: tuple[Any, ...] = ()
 
     def fold(self, events: Iterable[Event], skip: int = 0) -> dict[str, Writes]:
         """The writes of these events, the next ones of the journal; those before position `skip` are only counted."""
@@ -127,7 +126,7 @@ class Runs:
                 self._close(number, writes)
             case Extended():
                 self._parent(writes).tags.update(_budget_tags(state))
-            case TestOpened(finalist, metrics):
+            case TestOpened(finalist, metrics) if metrics:
                 run = writes.setdefault(
                     f"finalist/{finalist}", Writes(f"finalist {finalist}", {"nasforge.finalist": finalist})
                 )
@@ -175,10 +174,8 @@ class Runs:
         result = trial.result
         if not trial.architecture or result is None or result.status != "finished" or not result.usable:
             return
-        met = not any(target.violation(trial.metrics) > 0 for target in self._state.targets)
-        rank = (result.steps_done, met, result.values)
-        if self._best is None or rank > self._best_rank:
-            self._best, self._best_rank = trial, rank
+        if self._best is None or self._state.merit(trial) > self._state.merit(self._best):
+            self._best = trial
 
     @property
     def _state(self) -> State:
@@ -213,7 +210,7 @@ def _flat(prefix: str, content: Any) -> dict[str, str]:
 
 
 def _header_params(header: Header) -> dict[str, str]:
-    config = {key: value for key, value in header.config.items() if key not in (*_VOLATILE, "space", "ladder")}
+    config = {key: value for key, value in header.config.items() if key not in (*VOLATILE, "space", "ladder")}
     for kind in ("strategy", "evaluator", "pruner"):
         named = config.pop(kind, None)
         if named:

@@ -7,10 +7,13 @@ import sys
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
+from nasforge.core.errors import JournalError
 from nasforge.core.events import Interrupted
+from nasforge.core.trial import Result
 from nasforge.journal import read_events
 from nasforge.runners.local import run
 from nasforge.state import load_state
@@ -46,6 +49,32 @@ def test_five_kills_each_lose_nothing_and_change_nothing(tmp_path: Path, strateg
     count = campaign(tmp_path, "local", strategy, trials=60, kills=5, rng=Random(strategy))
     assert count.clean, count
     assert count.kills >= 3, f"the search ended before it could be killed: {count}"
+
+
+def test_what_an_evaluator_must_not_return(tmp_path: Path) -> None:
+    answers: list[Any] = [None, Result("finished", {"val/accuracy": "high"}), Result("finished", {"val/accuracy": 0.5})]  # type: ignore[dict-item]
+    with toy_experiment(toy_config(tmp_path, budget={"trials": 3})) as experiment:
+        run(experiment, lambda proposal, report: answers[report.number])
+        state = experiment.state
+    said = [trial.result.error.message for trial in state.failures() if trial.result and trial.result.error]
+    assert said == [
+        "the evaluator returned NoneType, not a nasforge.core.trial.Result",
+        "the evaluator's metric 'val/accuracy' is not a number: 'high'",
+    ]
+    assert state.counts()["finished"] == 1
+
+
+def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(tmp_path)
+    with toy_experiment(config) as experiment:
+
+        def report(*_: Any) -> bool:
+            raise JournalError("no space left on device")
+
+        monkeypatch.setattr(experiment, "report", report)
+        with pytest.raises(JournalError, match="no space left"):
+            run(experiment, Planted())
+    assert load_state(config.folder).counts()["failed"] == 0
 
 
 SIGNALLED = """

@@ -122,6 +122,37 @@ def test_worker_that_cannot_import_burns_no_trial(tmp_path: Path) -> None:
     assert [event.kind for event in read_events(config.folder)] == ["header"]
 
 
+def test_what_kills_the_evaluators_thread_is_a_failure(tmp_path: Path) -> None:
+    class Exits(Planted):
+        def __call__(self, proposal: Proposal, report: Report) -> Result:
+            if report.number == 1:
+                raise SystemExit(3)
+            return None if report.number == 2 else super().__call__(proposal, report)  # type: ignore[return-value]
+
+    with toy_experiment(toy_config(tmp_path, budget={"trials": 5})) as experiment:
+        run(experiment, Exits())
+        state = experiment.state
+    said = {trial.number: trial.result.error.message for trial in state.failures()}  # type: ignore[union-attr]
+    assert "SystemExit: 3" in said[1] and "returned NoneType" in said[2] and state.counts()["finished"] == 3
+
+
+def test_a_cluster_that_is_busy_elsewhere_still_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nasforge.runners.ray_tune import bridge, ray
+
+    @ray.remote(num_cpus=1)
+    class Other:
+        def here(self) -> bool:
+            return True
+
+    other = Other.remote()
+    assert ray.get(other.here.remote())
+    monkeypatch.setattr(bridge, "WARM_UP_S", 2.0)
+    with toy_experiment(toy_config(tmp_path, budget={"trials": 6})) as experiment:
+        run(experiment, Planted(), resources={"measure": {"cpu": 0.5}})
+        assert experiment.state.counts()["finished"] == 6
+    ray.kill(other)
+
+
 def test_worker_with_other_data_is_refused(tmp_path: Path) -> None:
     class Data(Planted):
         data_hash = "other"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -70,16 +69,18 @@ def run(
     started = connect(address, cpus, logical_gpus)
     try:
         wanted = resources_of(resources)
-        slots = min(max_concurrent_trials or sys.maxsize, slots_of(wanted["measure"]))
+        held = slots_of(wanted["measure"])
         shipped = ray.put(evaluator)
         check = experiment.check
         if isinstance(check, CostCheck) and check.times:
-            if slots < 2 and max_concurrent_trials != 1:
+            if held < 2:
                 raise ConfigError(
-                    "runner: a limit on latency takes one worker for its measurements, and there is only one"
+                    "runner: latency is measured on a worker that does nothing else, and there is room for one worker "
+                    "only; use --runner local, smaller resources per job, or more nodes"
                 )
-            slots = slots if max_concurrent_trials else slots - 1
+            held -= 1
             check.latency = remote_latency(shipped, wanted["measure"])
+        slots = min(max_concurrent_trials or held, held)
         _fit(Bridge(experiment, min(slots, experiment.wanted)), shipped, wanted, slots)
     finally:
         if started:

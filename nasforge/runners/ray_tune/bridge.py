@@ -33,7 +33,10 @@ class Bridge:
         self._workers = workers
         self._called: set[str] = set()
         self._warm: set[str] = set()
+        self._begun = 0
         self._dismissed = 0
+        self._over = False
+        self._losses: dict[str, Result] = {}
         self._warm_since: float | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -45,8 +48,10 @@ class Bridge:
                 return {"number": -len(self._called), "kind": "measure", "job": ""}
             job = self.experiment.next()
             if job is None:
-                return None if self.experiment.running else Searcher.FINISHED
+                self._over = not self.experiment.running
+                return Searcher.FINISHED if self._over else None
             self.jobs[trial_id] = job
+            self._begun += 1
             kind = "measure" if isinstance(job.proposal, Measure) else "train_shared"
             return {"number": job.number, "kind": kind, "job": dumps(job.to_json())}
         except BaseException as error:
@@ -66,7 +71,8 @@ class Bridge:
         self._warm.add(trial_id)
         self._warm_since = self._warm_since or time.monotonic()
         late = time.monotonic() - self._warm_since > WARM_UP_S
-        if (len(self._warm) >= self._workers or late) and len(self.jobs) >= min(self._dismissed, self._workers - 1):
+        all_here_and_last_at_work = len(self._warm) >= self._workers and self._begun >= self._dismissed
+        if late or self._over or self.error or all_here_and_last_at_work:
             self._dismissed += 1
             return _STOP
         return _CONTINUE
@@ -80,6 +86,16 @@ class Bridge:
             self.error = self.error or error
         return _STOP
 
+    def lost(self, trial: Any) -> None:
+        """A worker is gone; Tune calls this before `complete`. With its node it was preempted, alone it crashed."""
+        try:
+            error = trial.get_error()
+        except Exception as unreadable:
+            error = unreadable
+        said = str(error)
+        if getattr(error, "preempted", False) or "node has died" in said or "node was terminated" in said:
+            self._losses[trial.trial_id] = Result.failed("preempted", "the worker's node went away")
+
     def complete(self, trial_id: str, message: str | None) -> None:
         """`message`: the result; None when the worker was lost."""
         job = self.jobs.pop(trial_id, None)
@@ -91,7 +107,7 @@ class Bridge:
             if job is None or self.error or self.experiment.closed(job.number):
                 return
             if message is None:
-                result = Result.failed("crash", "the worker process died")
+                result = self._losses.pop(trial_id, Result.failed("crash", "the worker process died"))
             else:
                 result = Result.from_json(loads(message))
             self.experiment.tell(job.number, job.attempt, result)
@@ -146,7 +162,8 @@ class Decide(TrialScheduler):  # type: ignore[misc]
         pass
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        pass
+        if self._bridge:
+            self._bridge.lost(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if self._bridge and result.get("warm"):

@@ -13,6 +13,7 @@ import ray
 from ray import tune
 
 from nasforge.core.protocols import Evaluator
+from nasforge.core.trial import Result
 from nasforge.experiment import Job
 from nasforge.journal import dumps, loads
 from nasforge.runners.work import perform
@@ -92,7 +93,11 @@ class _Work:
             return self.decisions.get()
 
         def work() -> None:
-            self.messages.put((None, perform(evaluator, job, send).to_json()))
+            try:
+                result = perform(evaluator, job, send)
+            except BaseException as error:  # SystemExit too: whoever waits for this thread must hear of it
+                result = Result.failed("error", f"the evaluator ended its thread: {type(error).__name__}: {error}")
+            self.messages.put((None, result.to_json()))
 
         self._thread = threading.Thread(target=work, name=f"trial-{job.number}", daemon=True)
         self._thread.start()
