@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,10 +59,13 @@ def _run(arguments: list[str]) -> Outcome:
         return _failed(f"{message}. See: nasforge {command} --help".replace("  ", " "))
     except NasforgeError as error:
         return _failed(str(error))
+    except Exception as error:  # a plug-in's or ours: the traceback is for whoever mends it
+        traceback.print_exc()
+        return _failed(f"unexpected {type(error).__name__}: {error}. Finished trials are in the journal", 1)
 
 
 def _failed(message: str, code: int = 2) -> Outcome:
-    output.log().print(Text(f"error: {message}" if code == 2 else message, style="red"), soft_wrap=True)
+    output.log().print(Text(message if code == _STOPPED else f"error: {message}", style="red"), soft_wrap=True)
     return Outcome({"error": message}, code)
 
 
@@ -174,7 +178,7 @@ def show(
     name: Name,
     trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="One trial, whole.")] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Repeat that trial and compare; 1 when it differs.")] = False,
-    top: Annotated[int, typer.Option(help="Rows of the leaderboard.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Rows of the leaderboard.")] = 10,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> Outcome:

@@ -79,7 +79,9 @@ def _over(merged: dict[str, Any], key: str, given: Mapping[str, Any]) -> None:
     elif key == "data" and isinstance(content, str):
         merged[key] = {"source": content, **given}
     else:
-        merged[key] = {**(content if isinstance(content, Mapping) else {}), **given}
+        if content is not None and not isinstance(content, Mapping):
+            raise ConfigError(f"{key} must be a mapping, got {content!r}")
+        merged[key] = {**(content or {}), **given}
 
 
 def _assign(merged: dict[str, Any], text: str) -> None:
@@ -98,9 +100,15 @@ def _assign(merged: dict[str, Any], text: str) -> None:
         place: dict[str, Any] = top["options"]  # type: ignore[assignment]
     else:
         content = merged.get(part)
-        top = {"source": content} if isinstance(content, str) else dict(content or {})
+        if part == "data" and isinstance(content, str):
+            content = {"source": content}
+        if content is not None and not isinstance(content, Mapping):
+            raise ConfigError(f"{part} must be a mapping, got {content!r}")
+        top = dict(content or {})
         place = top
     for key in keys[:-1]:
+        if place.get(key) is not None and not isinstance(place[key], Mapping):
+            raise ConfigError(f"--set '{text}': '{key}' is {place[key]!r}, it has no options of its own")
         place[key] = dict(place.get(key) or {})
         place = place[key]
     place[keys[-1]] = parse_value(value.strip())

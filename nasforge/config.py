@@ -53,7 +53,13 @@ class DataConfig:
             number = getattr(self, name)
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
                 raise ConfigError(f"data: {name} must be a whole number of at least 1, got {number!r}")
-        if not isinstance(self.source, str) or not self.source:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ConfigError(f"data: seed must be a whole number from 0 to 4294967295, got {self.seed!r}")
+        if self.resolution is not None and self.resolution > 4096:
+            raise ConfigError(f"data: resolution must be at most 4096 pixels, got {self.resolution}")
+        if self.folder is not None and not isinstance(self.folder, str):
+            raise ConfigError(f"data: folder must be a path, got {self.folder!r}")
+        if not isinstance(self.source, str) or not self.source or len(self.source) > 4096:
             raise ConfigError(f"data: source must be a name, a file or a folder, got {self.source!r}")
 
 
@@ -77,7 +83,10 @@ class Named:
             return Named(content)
         if isinstance(content, Mapping) and isinstance(content.get("name"), str):
             options = {str(k): v for k, v in content.items() if k not in ("name", "options")}
-            return Named(content["name"], {**options, **content.get("options", {})})
+            inner = content.get("options") or {}
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"{what}: options must be a mapping, got {inner!r}")
+            return Named(content["name"], {**options, **inner})
         raise ConfigError(f"{what} must be a name, or a mapping with 'name' and options, got {content!r}")
 
 
@@ -254,6 +263,10 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
     recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {})))
     seed = attempt("seed", lambda: _seed(given.get("seed", 0)))
+    runs_dir = attempt(
+        "runs_dir", lambda: Path(_text(given.get("runs_dir", "runs"), "a folder")).expanduser().absolute()
+    )
+    uri = attempt("tracking_uri", lambda: _text(given["tracking_uri"], "an URI") if "tracking_uri" in given else None)
     default_name = None
     if space is not None and named["strategy"] is not None and seed is not None:
         parts = [space.name, *([Path(data.source).stem or "data"] if data else []), named["strategy"].name, f"s{seed}"]
@@ -281,8 +294,8 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         ladder=ladder,
         recipe=recipe,
         seed=seed,
-        runs_dir=Path(given.get("runs_dir", "runs")).expanduser().absolute(),
-        tracking_uri=given.get("tracking_uri"),
+        runs_dir=runs_dir,
+        tracking_uri=uri,
     )
 
 
@@ -390,6 +403,12 @@ def _recipe(content: Any) -> dict[str, Value]:
         if not isinstance(value, (str, int, float, bool)):
             raise ConfigError(f"recipe: {key} needs one value, got {value!r}")
     return dict(content)
+
+
+def _text(content: Any, what: str) -> str:
+    if not isinstance(content, (str, Path)):
+        raise ConfigError(f"must be {what}, got {content!r}")
+    return str(content)
 
 
 def _seed(content: Any) -> int:

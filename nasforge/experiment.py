@@ -104,6 +104,7 @@ class Experiment:
         trackers: Sequence[Tracker] = (),
         max_attempts: int = 2,
         max_rejections_in_a_row: int = 1000,
+        max_unbuildable_in_a_row: int = 50,
         max_faults_in_a_row: int = 6,
         keep_weights: int = 5,
     ) -> None:
@@ -118,6 +119,7 @@ class Experiment:
             trackers: watch every new event.
             max_attempts: attempts without a report after which a trial has failed with cause `crash`.
             max_rejections_in_a_row: after so many the search ends with advice; a continued one may try as many again.
+            max_unbuildable_in_a_row: so many proposals that cannot be built end it too.
             max_faults_in_a_row: so many trials that break before their first report end the search.
             keep_weights: how many finished trials keep their weights on disk (the front first, then the best).
 
@@ -149,6 +151,7 @@ class Experiment:
             self._budget = Budget(**header.config["budget"])
             self._repaired = False
             self._rejections_allowed = self.state.rejected_in_a_row + max_rejections_in_a_row
+            self._unbuildable_allowed = self.state.unbuildable_in_a_row + max_unbuildable_in_a_row
             self._faults_allowed = self.state.faults_in_a_row + max_faults_in_a_row
         except BaseException:
             self.journal.close()
@@ -176,7 +179,8 @@ class Experiment:
             self._write(Asked(number, proposal))
             if self._admit(number):
                 return self._start(number)
-            if self.state.rejected_in_a_row >= self._rejections_allowed:
+            too_many = self.state.rejected_in_a_row >= self._rejections_allowed
+            if too_many or self.state.unbuildable_in_a_row >= self._unbuildable_allowed:
                 raise SearchError(self._rejection_message())
         return None
 
@@ -382,7 +386,7 @@ class Experiment:
             )
         self.state = State(old)
         for event in events[1:]:
-            self.state.apply(event)
+            self.state.take(event)
             if isinstance(event, Asked):
                 self._strategy.recall(event.number, event.proposal)
             elif isinstance(event, Told):
@@ -430,9 +434,9 @@ class Experiment:
     def _rejection_message(self) -> str:
         limits = ", ".join(str(constraint) for constraint in self.state.constraints)
         rejected = list(self.state.trials.values())[-self.state.rejected_in_a_row :]
-        if not any(trial.status == "rejected" for trial in rejected):
-            error = rejected[-1].result.error if rejected[-1].result else None
-            return f"{len(rejected)} proposals in a row cannot be built: {error.message if error else ''}"
+        error = rejected[-1].result.error if rejected[-1].result else None
+        if error is not None:
+            return f"{self.state.unbuildable_in_a_row} proposals in a row cannot be built: {error.message}"
         seen = []
         for constraint in self.state.constraints:
             costs = [trial.costs[constraint.metric] for trial in rejected if constraint.metric in trial.costs]

@@ -89,7 +89,10 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int =
     Raises:
         ConfigError: unknown name or option.
     """
-    parameters = inspect.signature(get(kind, name)).parameters
+    try:
+        parameters = inspect.signature(get(kind, name)).parameters
+    except (TypeError, ValueError):
+        raise ConfigError(f"{kind} '{name}' is not a function or class of a {kind}; see docs/plugins.md") from None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     allowed = [parameter for parameter in list(parameters)[taken:] if parameter not in fixed]
@@ -121,4 +124,9 @@ def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: 
         ConfigError: unknown name or option.
     """
     check_options(kind, name, options, len(args), tuple(fixed))
-    return get(kind, name)(*args, **fixed, **options)
+    factory = get(kind, name)
+    try:
+        inspect.signature(factory).bind(*args, **fixed, **options)
+    except TypeError as error:
+        raise ConfigError(f"{kind} '{name}' cannot be made as a {kind} is: {error}; see docs/plugins.md") from None
+    return factory(*args, **fixed, **options)

@@ -32,6 +32,8 @@ def load_space(source: str | Path) -> SearchSpace:
         ConfigError: with every problem of the file.
     """
     path = Path(source)
+    if len(str(source)) > 4096 or any(len(part) > 255 for part in path.parts):
+        raise ConfigError(f"no search space '{str(source)[:60]}...': the name is too long for a file")
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
         shipped = shipped_spaces()
         if str(source) not in shipped:

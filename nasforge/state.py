@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nasforge.core.errors import JournalError
 from nasforge.core.events import (
     Asked,
     Checked,
@@ -36,7 +37,8 @@ class State:
         tests: finalist -> what the sealed test part said.
         history: trial -> step -> values to maximise, for pruners.
         accepted: trials that passed the check; these are charged to the budget.
-        rejected_in_a_row: rejections since the last accepted trial.
+        rejected_in_a_row: rejections since the last accepted trial, those that cannot be built among them.
+        unbuildable_in_a_row: proposals since the last one from which a network could be built.
         faults_in_a_row: trials that ended in a crash or an error before their first report, or without an objective's
             metric, since one that did not.
     """
@@ -54,6 +56,7 @@ class State:
         self.history: dict[int, dict[int, tuple[float, ...]]] = {}
         self.accepted = 0
         self.rejected_in_a_row = 0
+        self.unbuildable_in_a_row = 0
         self.faults_in_a_row = 0
         self._closed_charge = Charge()
         self._open: set[int] = set()
@@ -69,6 +72,7 @@ class State:
                     return  # checked again after a crash: the first verdict stands
                 self.trials[number] = replace(self.trials[number], costs=costs, verdict=verdict)
                 self.accepted += verdict == "accepted"
+                self.unbuildable_in_a_row = self.unbuildable_in_a_row + 1 if verdict == "failed" else 0
                 self.rejected_in_a_row = 0 if verdict == "accepted" else self.rejected_in_a_row + 1
             case Started(number, attempt):
                 trial = self.trials[number]
@@ -96,6 +100,46 @@ class State:
                 self.budget = Budget(**budget)
             case TestOpened(finalist, metrics):
                 self.tests[finalist] = metrics
+
+    def take(self, event: Event) -> None:
+        """Take in an event of a file, which may have been tampered with.
+
+        Raises:
+            JournalError: it cannot follow the events before it.
+        """
+        problem = self._contradiction(event)
+        if problem:
+            raise JournalError(
+                f"the journal of '{self.header.experiment}' has been changed: {problem}. Restore it from a backup, or cut "
+                "it off before that line to continue from there"
+            )
+        self.apply(event)
+
+    def _contradiction(self, event: Event) -> str:
+        """Why `event` cannot come now, with the kind of line and the trial; empty when it can."""
+        if isinstance(event, (Header, Extended, TestOpened)):
+            return ""
+        here = f"'{event.kind}' of trial {event.number}"
+        if isinstance(event, Asked):
+            return "" if event.number == len(self.trials) else f"{here} where {len(self.trials)} should follow"
+        trial = self.trials.get(event.number)
+        if trial is None:
+            return f"{here}, which was never asked"
+        if trial.result is not None and not isinstance(event, Interrupted):
+            return f"{here}, which is closed"
+        if isinstance(event, Started):
+            in_order = trial.verdict == "accepted" and event.attempt == trial.attempts + 1
+            return (
+                "" if in_order else f"{here}, attempt {event.attempt} after {trial.attempts}, check '{trial.verdict}'"
+            )
+        if isinstance(event, (Reported, Interrupted)) and event.attempt > trial.attempts:
+            return f"{here}, attempt {event.attempt}, which was never started"
+        if isinstance(event, Told):
+            if not trial.verdict:
+                return f"{here}, which was never checked"
+            if trial.verdict == "accepted" and not trial.attempts:
+                return f"{here}, which was never started"
+        return ""
 
     def values_of(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
         """The objectives oriented to maximise; None when one is missing or NaN."""
@@ -190,9 +234,12 @@ def replay(events: list[Event]) -> State:
     """The state after these events, of which the first is a header."""
     header = events[0]
     assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
-    state = State(header)
+    try:
+        state = State(header)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise JournalError(f"the journal's first line is corrupt ({type(error).__name__}: {error})") from None
     for event in events[1:]:
-        state.apply(event)
+        state.take(event)
     return state
 
 

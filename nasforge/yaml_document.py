@@ -63,7 +63,10 @@ def read_yaml(path: Path) -> Document:
         raise ConfigError([Problem(f"cannot be read as text: {error}", str(path))]) from None
     lines: dict[tuple[Any, ...], int] = {}
     problems: list[Problem] = []
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([Problem(f"not valid YAML: {error.__class__.__name__}: {error}", str(path))]) from None
 
     def plain(node: yaml.Node, path_: tuple[Any, ...]) -> Any:
         lines.setdefault(path_, node.start_mark.line + 1)

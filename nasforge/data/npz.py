@@ -31,12 +31,19 @@ def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     labels = [_labels(path, f"y_{part}", arrays[f"y_{part}"], len(images[i])) for i, part in enumerate(parts)]
     if len({piece.shape[1:] for piece in images}) > 1:
         raise DataError(f"{path}: x_train and x_test hold images of different shapes, {_LAYOUT}")
-    names = [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None
+    names = _names(path, arrays["class_names"]) if "class_names" in arrays else None
     numbered, class_names = number_classes(labels, names, str(path))
     whole = allocate((sum(map(len, images)), *images[0].shape[1:]))
     np.concatenate(images, out=whole)
     sizes = {part: len(piece) for part, piece in zip(parts, images, strict=True)}
     return Decoded(whole, np.concatenate(numbered), sizes, class_names)
+
+
+def _names(path: Path, array: np.ndarray) -> list[str]:
+    names = [str(name) for name in array] if array.ndim == 1 else []
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{path}: class_names must be a list of different names, got {array.tolist()!r}")
+    return names
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -47,7 +54,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return arrays or dict.fromkeys(file.files, np.empty(0))
     except ValueError as error:
         raise DataError(f"{path}: an array holds Python objects, not numbers; save plain arrays ({error})") from error
-    except (zipfile.BadZipFile, EOFError, OSError, AttributeError, TypeError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, AttributeError, TypeError, MemoryError) as error:
         raise DataError(f"{path}: this is not a readable .npz file ({error}); write it with numpy.savez") from error
 
 

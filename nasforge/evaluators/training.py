@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from nasforge.config import DataConfig
-from nasforge.core.architecture import Architecture, Value
+from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Rung
 from nasforge.core.protocols import Report
-from nasforge.core.space import SearchSpace
+from nasforge.core.space import Choice, SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
 from nasforge.costs import latency_ms
 from nasforge.data import ImageData, load_data
@@ -74,7 +74,12 @@ class Training:
         self.device = device
         self.threads = threads
         self.time_limit_s = time_limit_s
-        recipe_of(space, space.default_point(), self.recipe)
+        default = space.default_point()
+        for key, domain in space.domains.items():
+            if key.startswith(TRAIN):  # every extreme now, rather than a trial that meets it later
+                for value in domain.options if isinstance(domain, Choice) else (domain.low, domain.high):
+                    recipe_of(space, Architecture({**default.values, key: value}), self.recipe)
+        recipe_of(space, default, self.recipe)
 
     @property
     def data_hash(self) -> str:

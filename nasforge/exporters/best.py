@@ -88,4 +88,5 @@ def describe(
     trained: Mapping[str, Any],
 ) -> Description:
     """The description of a network trained on `data`."""
-    return Description(space, architecture, data.shape, data.class_names, data.mean, data.std, metrics, trained)
+    known = {**trained, "data_hash": data.fingerprint}
+    return Description(space, architecture, data.shape, data.class_names, data.mean, data.std, metrics, known)

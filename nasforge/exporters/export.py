@@ -99,6 +99,8 @@ def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor,
             f"the data at '{settings['source']}' are not those of the training any more: images {tuple(data.shape)} in "
             f"{len(data.class_names)} classes, the network has {network.shape} in {len(network.class_names)}"
         )
+    if network.description.trained.get("data_hash", data.fingerprint) != data.fingerprint:
+        raise ExportError(f"the data at '{settings['source']}' have changed since the training; restore them to export")
     part = data.validation
     mixed = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))  # a part may be sorted by class
     chosen = mixed[:largest]

@@ -60,7 +60,7 @@ def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: i
         network = builder(pick, in_channels=in_channels, classes=classes, **space.arguments)
     except (NasforgeError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BuildError(
             f"space '{space.name}': builder '{space.builder}' failed with in_channels={in_channels}, "
             f"classes={classes}, arguments {dict(space.arguments)}: {type(error).__name__}: {error}"

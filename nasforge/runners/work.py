@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nasforge.core.errors import NasforgeError, SearchError
+from nasforge.core.errors import ConfigError, NasforgeError, SearchError
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
 from nasforge.experiment import Job
@@ -65,7 +66,7 @@ class JobReport:
         """Say how it stands; False means stop. Once stopped, nothing more is sent.
 
         Raises:
-            SearchError: a metric is not a number.
+            ConfigError: a metric is not a number.
         """
         plain = _plain(metrics)
         if not self.stopped:
@@ -78,20 +79,30 @@ class JobReport:
 
 
 def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
-    """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it."""
+    """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it.
+
+    Raises:
+        ConfigError: the evaluator or its settings are wrong, whatever the architecture.
+        SearchError: the disk is full.
+    """
     report = JobReport(job, send)
     try:
         result = evaluator(job.proposal, report)
         if not isinstance(result, Result):
-            raise SearchError(f"the evaluator returned {type(result).__name__}, not a nasforge.core.trial.Result")
+            raise ConfigError(f"the evaluator returned {type(result).__name__}, not a nasforge.core.trial.Result")
         return replace(result, metrics=_plain(result.metrics))
-    except NasforgeError as error:
-        if report.broken is not None:
-            raise
-        return Result.failed("error", str(error), "mend the setting that the message names")
+    except ConfigError:
+        raise  # no other trial would fare better
     except Exception as error:
         if report.broken is not None:
             raise
+        if _no_room(error):
+            raise SearchError(
+                f"no space left on the device while trial {job.number} ran ({job.experiment}). Nothing finished is lost: "
+                "make room, then run the same command"
+            ) from error
+        if isinstance(error, NasforgeError):
+            return Result.failed("error", str(error), "mend the setting that the message names")
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         try:
@@ -109,5 +120,14 @@ def _plain(metrics: Mapping[str, float]) -> dict[str, float]:
         try:
             plain[str(key)] = float(value)
         except (TypeError, ValueError):
-            raise SearchError(f"the evaluator's metric '{key}' is not a number: {value!r}") from None
+            raise ConfigError(f"the evaluator's metric '{key}' is not a number: {value!r}") from None
     return plain
+
+
+def _no_room(error: BaseException | None) -> bool:
+    """Whether a full disk or a used-up quota is at the bottom of it; libraries in other languages say it in words only."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

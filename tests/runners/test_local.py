@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nasforge.core.errors import JournalError
+from nasforge.core.errors import ConfigError, JournalError, SearchError
 from nasforge.core.events import Interrupted
 from nasforge.core.trial import Result
 from nasforge.journal import read_events
@@ -51,17 +51,32 @@ def test_five_kills_each_lose_nothing_and_change_nothing(tmp_path: Path, strateg
     assert count.kills >= 3, f"the search ended before it could be killed: {count}"
 
 
-def test_what_an_evaluator_must_not_return(tmp_path: Path) -> None:
-    answers: list[Any] = [None, Result("finished", {"val/accuracy": "high"}), Result("finished", {"val/accuracy": 0.5})]  # type: ignore[dict-item]
-    with toy_experiment(toy_config(tmp_path, budget={"trials": 3})) as experiment:
-        run(experiment, lambda proposal, report: answers[report.number])
-        state = experiment.state
-    said = [trial.result.error.message for trial in state.failures() if trial.result and trial.result.error]
-    assert said == [
-        "the evaluator returned NoneType, not a nasforge.core.trial.Result",
-        "the evaluator's metric 'val/accuracy' is not a number: 'high'",
-    ]
-    assert state.counts()["finished"] == 1
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (None, "the evaluator returned NoneType, not a nasforge.core.trial.Result"),
+        (Result("finished", {"val/accuracy": "high"}), "metric 'val/accuracy' is not a number: 'high'"),  # type: ignore[dict-item]
+    ],
+)
+def test_what_an_evaluator_must_not_return(tmp_path: Path, answer: Any, says: str) -> None:
+    with toy_experiment(toy_config(tmp_path)) as experiment, pytest.raises(ConfigError, match=says):
+        run(experiment, lambda proposal, report: answer)
+    assert load_state(tmp_path / "toy").counts()["failed"] == 0, "it is not the architecture's fault"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")]
+)
+def test_a_disk_that_is_full_while_training_is_not_the_trials_fault(tmp_path: Path, error: Exception) -> None:
+    def evaluator(proposal: Any, report: Any) -> Result:
+        raise error
+
+    config = toy_config(tmp_path, budget={"trials": 3})
+    with toy_experiment(config) as experiment, pytest.raises(SearchError, match="make room, then run the same command"):
+        run(experiment, evaluator)
+    with toy_experiment(config) as experiment:
+        run(experiment, Planted())
+        assert experiment.state.counts()["finished"] == 3
 
 
 def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,13 +127,24 @@ def test_what_kills_the_evaluators_thread_is_a_failure(tmp_path: Path) -> None:
         def __call__(self, proposal: Proposal, report: Report) -> Result:
             if report.number == 1:
                 raise SystemExit(3)
-            return None if report.number == 2 else super().__call__(proposal, report)  # type: ignore[return-value]
+            return super().__call__(proposal, report)
 
     with toy_experiment(toy_config(tmp_path, budget={"trials": 5})) as experiment:
         run(experiment, Exits())
         state = experiment.state
     said = {trial.number: trial.result.error.message for trial in state.failures()}  # type: ignore[union-attr]
-    assert "SystemExit: 3" in said[1] and "returned NoneType" in said[2] and state.counts()["finished"] == 3
+    assert "SystemExit: 3" in said[1] and state.counts()["finished"] == 4
+
+
+def test_an_evaluator_that_returns_nothing_ends_the_search(tmp_path: Path) -> None:
+    class Nothing(Planted):
+        def __call__(self, proposal: Proposal, report: Report) -> Result:
+            return None  # type: ignore[return-value]
+
+    config = toy_config(tmp_path)
+    with toy_experiment(config) as experiment, pytest.raises(SearchError, match="returned NoneType"):
+        run(experiment, Nothing())
+    assert experiment.state.counts()["failed"] == 0
 
 
 def test_a_cluster_that_is_busy_elsewhere_still_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

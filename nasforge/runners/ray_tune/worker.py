@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from nasforge.core.errors import NasforgeError
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
 from nasforge.experiment import Job
@@ -48,6 +49,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         else:
             self._work.decisions.put(True)
         step, content = self._work.messages.get()
+        if isinstance(content, str):  # what ends the search, in words
+            return {"warm": dumps({"problem": content}), "report": None, "result": None, "unused": 0.0}
         if step is not None:
             return {"warm": None, "report": dumps([step, content]), "result": None, "unused": 0.0}
         return {"warm": None, "report": None, "result": dumps(content), "done": True, "unused": 0.0}
@@ -95,6 +98,9 @@ class _Work:
         def work() -> None:
             try:
                 result = perform(evaluator, job, send)
+            except NasforgeError as error:
+                self.messages.put((None, str(error)))
+                return
             except BaseException as error:  # SystemExit too: whoever waits for this thread must hear of it
                 result = Result.failed("error", f"the evaluator ended its thread: {type(error).__name__}: {error}")
             self.messages.put((None, result.to_json()))
