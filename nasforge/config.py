@@ -153,7 +153,7 @@ class ExperimentConfig:
             ladder=tuple(Rung(**rung) for rung in content["ladder"]),
             recipe=content["recipe"],
             seed=content["seed"],
-            runs_dir=runs_dir,
+            runs_dir=runs_dir.expanduser().absolute(),
             tracking_uri=content["tracking_uri"],
         )
 
@@ -263,9 +263,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
     recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {})))
     seed = attempt("seed", lambda: _seed(given.get("seed", 0)))
-    runs_dir = attempt(
-        "runs_dir", lambda: Path(_text(given.get("runs_dir", "runs"), "a folder")).expanduser().absolute()
-    )
+    runs_dir = attempt("runs_dir", lambda: Path(_text(given.get("runs_dir", "runs"), "a folder")))
     uri = attempt("tracking_uri", lambda: _text(given["tracking_uri"], "an URI") if "tracking_uri" in given else None)
     default_name = None
     if space is not None and named["strategy"] is not None and seed is not None:
@@ -294,7 +292,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         ladder=ladder,
         recipe=recipe,
         seed=seed,
-        runs_dir=runs_dir,
+        runs_dir=runs_dir.expanduser().absolute(),
         tracking_uri=uri,
     )
 

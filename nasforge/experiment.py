@@ -385,8 +385,8 @@ class Experiment:
                 "started with to continue it, or another --name for a new one"
             )
         self.state = State(old)
-        for event in events[1:]:
-            self.state.take(event)
+        for line, event in enumerate(events[1:], 2):
+            self.state.take(event, line)
             if isinstance(event, Asked):
                 self._strategy.recall(event.number, event.proposal)
             elif isinstance(event, Told):

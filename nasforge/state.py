@@ -101,8 +101,8 @@ class State:
             case TestOpened(finalist, metrics):
                 self.tests[finalist] = metrics
 
-    def take(self, event: Event) -> None:
-        """Take in an event of a file, which may have been tampered with.
+    def take(self, event: Event, line: int) -> None:
+        """Take in the event on a line of a file, which may have been tampered with.
 
         Raises:
             JournalError: it cannot follow the events before it.
@@ -110,8 +110,8 @@ class State:
         problem = self._contradiction(event)
         if problem:
             raise JournalError(
-                f"the journal of '{self.header.experiment}' has been changed: {problem}. Restore it from a backup, or cut "
-                "it off before that line to continue from there"
+                f"journal of '{self.header.experiment}', line {line}: {problem}. The file has been changed: restore it "
+                "from a backup, or cut it off before this line to continue from there"
             )
         self.apply(event)
 
@@ -128,10 +128,9 @@ class State:
         if trial.result is not None and not isinstance(event, Interrupted):
             return f"{here}, which is closed"
         if isinstance(event, Started):
-            in_order = trial.verdict == "accepted" and event.attempt == trial.attempts + 1
-            return (
-                "" if in_order else f"{here}, attempt {event.attempt} after {trial.attempts}, check '{trial.verdict}'"
-            )
+            if trial.verdict == "accepted" and event.attempt == trial.attempts + 1:
+                return ""
+            return f"{here}, attempt {event.attempt} after {trial.attempts}, check '{trial.verdict}'"
         if isinstance(event, (Reported, Interrupted)) and event.attempt > trial.attempts:
             return f"{here}, attempt {event.attempt}, which was never started"
         if isinstance(event, Told):
@@ -238,8 +237,8 @@ def replay(events: list[Event]) -> State:
         state = State(header)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise JournalError(f"the journal's first line is corrupt ({type(error).__name__}: {error})") from None
-    for event in events[1:]:
-        state.take(event)
+    for line, event in enumerate(events[1:], 2):
+        state.take(event, line)
     return state
 
 

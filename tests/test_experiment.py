@@ -109,7 +109,7 @@ def test_network_that_cannot_be_built_fails_and_the_search_goes_on(tmp_path: Pat
         toy_experiment(
             toy_config(tmp_path, name="none"),
             check=lambda p: (_ for _ in ()).throw(BuildError("no")),
-            max_rejections_in_a_row=9,
+            max_unbuildable_in_a_row=9,
         ) as experiment,
         pytest.raises(SearchError, match="9 proposals in a row cannot be built: no"),
     ):
@@ -403,6 +403,29 @@ def test_jobs_survive_json(tmp_path: Path) -> None:
     with toy_experiment(toy_config(tmp_path)) as experiment:
         job = experiment.next()
     assert job is not None and Job.from_json(job.to_json()) == job
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda lines: lines[:3] + lines[4:], "which was never started"),
+        (lambda lines: lines[:2] + lines[3:], "check ''"),
+        (lambda lines: lines[:1] + lines[8:], "where 0 should follow"),
+        (lambda lines: [*lines, lines[-1]], "which is closed"),
+        (lambda lines: [line.replace(b'"number":1', b'"number":"a"') for line in lines], "where 1 should follow"),
+    ],
+)
+def test_lines_that_contradict_each_other_are_refused(tmp_path: Path, change: Any, says: str) -> None:
+    config = toy_config(tmp_path, budget={"trials": 3})
+    with toy_experiment(config) as experiment:
+        run(experiment, Planted())
+    path = config.folder / JOURNAL
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(change(lines)))
+    with pytest.raises(JournalError, match=rf"line \d+: .*{says}"):
+        load_state(config.folder)
+    with pytest.raises(JournalError, match=says):
+        toy_experiment(config)
 
 
 def test_a_lost_attempt_is_not_listened_to(tmp_path: Path) -> None:

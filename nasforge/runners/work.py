@@ -98,8 +98,8 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
             raise
         if _no_room(error):
             raise SearchError(
-                f"no space left on the device while trial {job.number} ran ({job.experiment}). Nothing finished is lost: "
-                "make room, then run the same command"
+                f"no space left on the device while trial {job.number} ran ({job.experiment}). Nothing finished is "
+                "lost: make room, then run the same command"
             ) from error
         if isinstance(error, NasforgeError):
             return Result.failed("error", str(error), "mend the setting that the message names")
@@ -125,7 +125,7 @@ def _plain(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _no_room(error: BaseException | None) -> bool:
-    """Whether a full disk or a used-up quota is at the bottom of it; libraries in other languages say it in words only."""
+    """Whether a full disk or quota is at the bottom of it; libraries in other languages say it in words only."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
             return True
