@@ -252,7 +252,8 @@ def describe(
     except NasforgeError:
         default = None
     content |= {"points": found.size, "networks": cli_describe.architectures(found), "sampled": len(costs)}
-    content |= {"unbuildable": broken, "costs": cli_describe.summary_of(costs, default)}
+    content |= {"unbuildable": len(broken), "first_problem": broken[0] if broken else None}
+    content |= {"costs": cli_describe.summary_of(costs, default)}
     content["decisions"] = {key: domain.to_json() for key, domain in found.domains.items()}
     cli_describe.print_space(found, content)
     return Outcome(content)

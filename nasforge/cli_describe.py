@@ -98,20 +98,23 @@ def costs_of_point(space: SearchSpace, point: Architecture, shape: Shape, classe
     """Params, multiply-adds and memory of the network of one point. Raises BuildError."""
     from nasforge.costs import costs_of
     from nasforge.models.network import build
+    from nasforge.training.recipe import recipe_of
 
-    batch_size = int(point.train.get("batch_size", space.defaults.get("train.batch_size", 128)))
+    batch_size = recipe_of(space, point, {}).batch_size
     return costs_of(lambda: build(space, point, in_channels=shape[0], classes=classes), shape, batch_size)
 
 
-def sampled_costs(space: SearchSpace, shape: Shape, classes: int, seed: int) -> tuple[list[dict[str, float]], int]:
-    """Costs of random points, and how many of them no network can be built from for this input."""
-    found, broken = [], 0
+def sampled_costs(
+    space: SearchSpace, shape: Shape, classes: int, seed: int
+) -> tuple[list[dict[str, float]], list[str]]:
+    """Costs of random points, and why no network can be built from the others for this input."""
+    found, broken = [], []
     for number in range(SAMPLES):
         try:
             point = space.sample(Random(f"describe/{seed}/{number}"))
             found.append(costs_of_point(space, point, shape, classes))
-        except BuildError:
-            broken += 1
+        except BuildError as error:
+            broken.append(str(error))
     return found, broken
 
 
@@ -181,6 +184,7 @@ def print_space(space: SearchSpace, content: dict[str, Any]) -> None:
     table(title, ("point", *(name for name, _, _ in names)), body, left=("point",))
     if content["unbuildable"]:
         line(f"{content['unbuildable']} of {SAMPLES} random points cannot be built for this input", style="yellow")
+        line(f"the first of them: {content['first_problem']}", style="yellow")
 
 
 def print_point(content: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:

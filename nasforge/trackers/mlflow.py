@@ -189,8 +189,8 @@ def track(folder: Path, uri: str | None = None) -> int:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws
         raise TrackingError(
-            f"MLflow at {delivery.shown} cannot be reached ({_reason(error)}). {delivery.events} of {before} "
-            "events were delivered; start the server, then run the same command to continue"
+            f"MLflow at {delivery.shown} takes nothing ({_reason(error)}). {delivery.events} of {before} events "
+            "were delivered; make sure that the server runs, then run the same command to continue"
         ) from error
     finally:
         delivery.release()
