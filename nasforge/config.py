@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -128,7 +127,7 @@ class ExperimentConfig:
             "objectives": [str(objective) for objective in self.objectives],
             "constraints": [str(constraint) for constraint in self.constraints],
             "targets": [str(target) for target in self.targets],
-            "budget": budget_to_json(self.budget),
+            "budget": self.budget.limits,
             "ladder": [asdict(rung) for rung in self.ladder],
             "recipe": dict(self.recipe),
             "seed": self.seed,
@@ -156,11 +155,6 @@ class ExperimentConfig:
             runs_dir=runs_dir.expanduser().absolute(),
             tracking_uri=content["tracking_uri"],
         )
-
-
-def budget_to_json(budget: Budget) -> dict[str, float]:
-    """The finite limits."""
-    return {name: limit for name, limit in asdict(budget).items() if math.isfinite(limit)}
 
 
 def check_name(name: Any) -> str:
@@ -369,7 +363,7 @@ def _budget(content: Any) -> Budget:
         budget = Budget(**{key: value for key, value in content.items() if value is not None})
     else:
         raise ConfigError(f"budget must be a mapping such as {{trials: 50}}, got {content!r}")
-    return budget if budget.bounded else Budget(trials=20)
+    return budget if budget.limits else Budget(trials=20)
 
 
 def _ladder(epochs: Any, ladder: Any) -> tuple[Rung, ...]:

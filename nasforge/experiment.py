@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -397,7 +396,7 @@ class Experiment:
         """Bring what the last driver left half done to a point from which `next` can go on."""
         self._repaired = True
         if self._budget != self.state.budget:
-            self._write(Extended({k: v for k, v in vars(self._budget).items() if math.isfinite(v)}))
+            self._write(Extended(self._budget.limits))
         for trial in self.state.open_trials:
             number = trial.number
             if trial.steps and trial.steps[-1].stop:

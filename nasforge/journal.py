@@ -134,7 +134,7 @@ class Journal:
             self.events, self._size = _parse(self.path) if self.path.exists() else ([], 0)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             os.ftruncate(self._file, self._size)
-            _sync_folder(folder)
+            sync_folder(folder)
         except BaseException:
             os.close(self._lock)
             raise
@@ -169,7 +169,8 @@ class Journal:
         os.close(self._lock)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries, or a file's content, are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

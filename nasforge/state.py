@@ -198,12 +198,12 @@ class State:
         """Finished trials, best first by the first objective; those that miss a soft target come last."""
         return sorted(self.finished(), key=self.merit, reverse=True)
 
-    def merit(self, trial: Trial) -> tuple[bool, int, tuple[float, ...], int]:
-        """The order of finished measures, more is better: targets met, fidelity, objectives, the earlier trial."""
+    def merit(self, trial: Trial) -> tuple[int, bool, tuple[float, ...], int]:
+        """The order of finished measures, more is better: fidelity, targets met, objectives, the earlier trial."""
         result = trial.result
         steps = result.steps_done if result else 0
         met = not any(target.violation(trial.metrics) > 0 for target in self.targets)
-        return (met, steps, _values(trial), -trial.number)
+        return (steps, met, _values(trial), -trial.number)
 
     def front(self) -> list[Trial]:
         """Finished trials that no other dominates in the objectives, best first by the first one."""

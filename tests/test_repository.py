@@ -88,7 +88,7 @@ def test_yaml_in_the_docs_is_what_it_says(block, tmp_path):
         space = load_space(path)
         assert space.decide(lambda key, domain: domain.sample(__import__("random").Random(0)))
     else:
-        assert resolve(*load_settings(path)).budget.bounded
+        assert resolve(*load_settings(path)).budget.limits
 
 
 def test_links_in_the_docs_lead_somewhere():

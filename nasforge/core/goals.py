@@ -106,9 +106,9 @@ class Budget:
             raise ConfigError(f"budget: trials must be a whole number, got {self.trials!r}")
 
     @property
-    def bounded(self) -> bool:
-        """Whether the search ends by itself."""
-        return any(math.isfinite(limit) for limit in (self.trials, self.worker_seconds, self.multiply_adds))
+    def limits(self) -> dict[str, float]:
+        """The finite limits, by name."""
+        return {name: limit for name, limit in vars(self).items() if math.isfinite(limit)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ no journal, no pickles. Normalisation travels inside, so the network takes image
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,8 +24,9 @@ from torch import Tensor, nn
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, ExportError, NasforgeError
 from nasforge.core.space import SearchSpace
-from nasforge.journal import dumps, loads
+from nasforge.journal import dumps, loads, sync_folder
 from nasforge.models.network import build
+from nasforge.training.artifacts import sha256_of
 
 SCHEMA = 1
 DESCRIPTION = "network.json"
@@ -274,12 +274,6 @@ def _read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
     raise ExportError(f"{path}: the weights are damaged, {reason}; copy the folder again or retrain")
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal digest of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
@@ -301,12 +295,12 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
             for written in temporary.rglob("*"):
-                _sync(written)
+                sync_folder(written)
             old = _aside(folder)
             if folder.exists():
                 folder.rename(old)
             temporary.rename(folder)
-            _sync(folder.parent)
+            sync_folder(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -334,14 +328,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

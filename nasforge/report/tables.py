@@ -51,7 +51,7 @@ def budget_used(state: State) -> float | None:
         (charged.worker_seconds, budget.worker_seconds),
         (charged.multiply_adds, budget.multiply_adds),
     )
-    if not budget.bounded:
+    if not budget.limits:
         return None
     return min(1.0, max(amount / limit for amount, limit in spent))
 

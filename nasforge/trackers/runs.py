@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -238,9 +237,7 @@ def _header_tags(header: Header) -> dict[str, str]:
 
 
 def _budget_tags(state: State) -> dict[str, str]:
-    return {
-        f"nasforge.budget.{name}": f"{limit:g}" for name, limit in vars(state.budget).items() if math.isfinite(limit)
-    }
+    return {f"nasforge.budget.{name}": f"{limit:g}" for name, limit in state.budget.limits.items()}
 
 
 def _proposal_params(proposal: Proposal) -> dict[str, str]:

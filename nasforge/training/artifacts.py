@@ -20,7 +20,7 @@ def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weigh
     file = report.folder / f"{name}.safetensors"
     temporary = file.with_suffix(".tmp")
     save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}, temporary)
-    sha256, size = _sha256(temporary), temporary.stat().st_size
+    sha256, size = sha256_of(temporary), temporary.stat().st_size
     temporary.rename(file)
     return Artifact(file.relative_to(report.experiment).as_posix(), sha256, size)
 
@@ -36,7 +36,7 @@ def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
         raise DataError(f"artifact {artifact.path} lies outside the experiment's folder {experiment}")
     if not file.is_file():
         raise DataError(f"weights {file} are missing; all workers must see the experiment's folder under the same path")
-    found = _sha256(file)
+    found = sha256_of(file)
     if found != artifact.sha256:
         raise DataError(
             f"weights {file} have changed: sha256 is {found[:12]}..., the journal says {artifact.sha256[:12]}...; "
@@ -49,6 +49,7 @@ def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
     return tensors
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Hexadecimal digest of a file's content."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -66,8 +66,8 @@ def test_wrong_constraints(text):
 
 
 def test_budget_and_ladder():
-    assert not Budget().bounded
-    assert Budget(trials=3).bounded
+    assert not Budget().limits
+    assert Budget(trials=3).limits == {"trials": 3}
     for wrong in (0, -1, math.nan, True, "5"):
         with pytest.raises(ConfigError, match="trials must be a number above zero"):
             Budget(trials=wrong)
