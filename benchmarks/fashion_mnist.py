@@ -5,12 +5,14 @@
 `blocks`, at most 100k params and 10M FLOPs, 24 trials of 3 epochs with ASHA on 6,000 training and 2,000 validation
 images; evolution, NSGA-II (accuracy and FLOPs), local search and random, 3 seeds each. The best network of all is
 retrained, 15 epochs on all 60,000 images, 2 seeds, beside the ResNet of the same FLOPs by the same recipe; the test
-part is opened for these four networks only. Stop it at any time: the same command continues.
+part is opened for these four networks only. Stop it at any time: the same command continues,
+and what the result file has is not searched again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 from pathlib import Path
@@ -21,7 +23,7 @@ from machine import describe, write
 import nasforge
 from nasforge.state import State
 
-HERE = Path(__file__).parent
+RESULT = Path(__file__).parent / "results" / "fashion_mnist.json"
 STRATEGIES = ("evolution", "nsga2", "local_search", "random")
 
 
@@ -45,6 +47,16 @@ def searched(strategy: str, seed: int, data: Path, options: argparse.Namespace) 
     )
 
 
+def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    table = {}
+    for strategy in STRATEGIES:
+        found = [row["val_accuracy"] for row in rows if row["strategy"] == strategy]
+        if found:
+            spread = statistics.stdev(found) if len(found) > 1 else None
+            table[strategy] = {"mean": statistics.mean(found), "std": spread, "n": len(found), "max": max(found)}
+    return {"machine": describe(), "protocol": __doc__, "searches": rows, "val_accuracy": table}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
@@ -54,9 +66,12 @@ def main() -> None:
     parser.add_argument("--no-retrain", action="store_true")
     options = parser.parse_args()
     data = Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = json.loads(RESULT.read_text())["searches"] if RESULT.exists() else []
+    done = {(row["strategy"], row["seed"]) for row in rows}  # in earlier sittings
     for seed in range(options.seeds):
         for strategy in STRATEGIES:
+            if (strategy, seed) in done:
+                continue
             state = searched(strategy, seed, data, options)
             best = state.best
             assert best is not None and best.architecture is not None
@@ -67,20 +82,16 @@ def main() -> None:
             costs = {"params": best.costs["cost/params"], "flops": best.costs["cost/flops"]}
             rows.append({**row, **costs, "arch_id": best.architecture.arch_id})
             print(rows[-1], flush=True)
-    table = {}
-    for strategy in STRATEGIES:
-        found = [row["val_accuracy"] for row in rows if row["strategy"] == strategy]
-        spread = statistics.stdev(found) if len(found) > 1 else None
-        table[strategy] = {"mean": statistics.mean(found), "std": spread, "n": len(found), "max": max(found)}
-    content: dict[str, Any] = {"machine": describe(), "protocol": __doc__, "searches": rows, "val_accuracy": table}
-    write(HERE / "results" / "fashion_mnist.json", content)
+            write(RESULT, report(rows))  # a sitting may end here; the next one goes on
     if options.no_retrain:
         return
+    content = report(rows)
     winner = max(rows, key=lambda row: row["val_accuracy"])
     folder = options.runs_dir / f"fashion-{winner['strategy']}-s{winner['seed']}"
+    searched(winner["strategy"], winner["seed"], data, options)  # nothing to do, unless its folder is gone
     finalists = nasforge.retrain(folder, top=1, seeds=2, epochs=options.epochs)
     content["winner"] = {"search": winner, "finalists": [finalist.to_json() for finalist in finalists]}
-    write(HERE / "results" / "fashion_mnist.json", content)
+    write(RESULT, content)
 
 
 if __name__ == "__main__":
