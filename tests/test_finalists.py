@@ -77,7 +77,7 @@ def folder(searched, tmp_path):
 
 
 def opened(folder):
-    return [event for event in read_events(folder) if isinstance(event, TestOpened)]
+    return [event for event in read_events(folder) if isinstance(event, TestOpened) and event.metrics]
 
 
 # --- best/ at the end of a search -----------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def test_killed_local_driver_continues_to_the_same_bits(tmp_path: Path, uninterr
     assert found(state) == found(uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_killed_ray_driver_continues_to_the_same_bits(tmp_path: Path, uninterrupted: State) -> None:
     state = killed_and_continued(tmp_path, "ray_tune")

@@ -51,6 +51,7 @@ def test_a_forecast_stops_at_the_budget_of_worker_seconds(tmp_path):
     assert forecast(config, samples=10).seconds == 7.0
 
 
+@pytest.mark.slow
 def test_the_feasible_share_of_real_networks(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["search", "tiny", "--data", "digits", "--images", "200", "--dry-run", "--json", "--runner", "local"]

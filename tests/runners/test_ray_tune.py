@@ -209,6 +209,7 @@ def test_an_error_in_a_callback_comes_out_and_nothing_runs_twice(
     assert len(ran) == len(set(ran)) and {number for number, _ in ran} == set(told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["evolution"])
 def test_three_driver_kills_lose_nothing_and_run_nothing_twice(tmp_path: Path, strategy: str) -> None:
     count = campaign(tmp_path, "ray_tune", strategy, trials=150, kills=3, rng=Random(1))
@@ -252,6 +253,7 @@ def test_several_nodes(tmp_path: Path) -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == {"finished": 10, "nodes": 2}
 
 
+@pytest.mark.slow
 def test_no_cluster_at_the_address(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from nasforge.runners.ray_tune import run\n"

@@ -8,7 +8,7 @@ from nasforge.config import load_space
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
 from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
-from nasforge.supernet.mixed import Mixed, Mixture, build_supernet
+from nasforge.supernet.mixed import Mixed, Mixture, Supernet, build_supernet
 
 
 def space(**domains) -> SearchSpace:
@@ -108,10 +108,18 @@ def test_activating_what_is_not_there():
     supernet = build_supernet(narrow("tiny"), 1, 10)
     with pytest.raises(BuildError, match=r"no decision 'model\.nonsense'"):
         supernet.activate(Architecture({"model.nonsense": 1}))
-    with pytest.raises(BuildError, match=r"has no 'gelu' for 'model\.activation'"):
+    with pytest.raises(BuildError, match=r"'model\.activation': got 'gelu'"):
         supernet.activate(Architecture({"model.activation": "gelu"}))
-    with pytest.raises(BuildError, match=r"has no 16 for 'model\.stage0\.width'"):
+    with pytest.raises(BuildError, match=r"'model\.stage0\.width': got 16, allowed: 8"):
         supernet.activate(Architecture({"model.stage0.width": 16}))  # fixed at 8
+
+
+def test_a_whole_number_fixed_at_one_value_can_be_activated():
+    depth = Decision("model.depth", Int(3, 3))
+    space = SearchSpace("counted", (depth,))
+    Supernet(space, torch.nn.Identity()).activate(Architecture({"model.depth": 3}))
+    with pytest.raises(BuildError, match="allowed: 3"):
+        Supernet(space, torch.nn.Identity()).activate(Architecture({"model.depth": 4}))
 
 
 def test_the_flagship_is_mixed_with_widths_fixed():
