@@ -23,7 +23,9 @@ def test_streamed_batches_equal_resident_ones(monkeypatch):
     resident = list(train.batches(order, 32, CPU))
     monkeypatch.setattr(part, "RESIDENT_BYTES", 1000)
     assert train.streamed
+    before = torch.random.get_rng_state()
     streamed = list(train.batches(order, 32, CPU))
+    assert torch.equal(before, torch.random.get_rng_state()), "the generator belongs to the training's checkpoint"
     assert len(streamed) == len(resident)
     for (a, x), (b, y) in zip(streamed, resident, strict=True):
         assert torch.equal(a, b)

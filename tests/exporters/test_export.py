@@ -186,7 +186,11 @@ def test_best_is_found_in_an_experiment_and_a_network_is_taken_as_it_is(experime
 
 def test_data_that_changed_are_refused(experiment):
     network = load(experiment / "best")
-    network.description = replace(network.description, class_names=("a",) * 10)
+    about = network.description
+    network.description = replace(about, trained={**about.trained, "data_hash": "of other images"})
+    with pytest.raises(ExportError, match="have changed since the training"):
+        validation_images(network)
+    network.description = replace(about, class_names=("a",) * 10)
     with pytest.raises(ExportError, match="not those of the training any more"):
         validation_images(network)
     network.description = replace(network.description, trained={})
