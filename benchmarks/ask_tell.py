@@ -5,6 +5,7 @@
 Seconds are CPU time of the process (an ask waits for nothing), so that a busy machine does not blur them.
 Aim: random, evolution, nsga2 and local_search under 5 ms and flat; replay of 10,000 under 10 s (recall and tell of the
 strategy; reading the journal is not in it). Optuna's TPE is there for comparison: its own cost grows with the trials.
+Aim for predictor: 25 ms on average until 150 trials in a space like NAS-Bench-201 (`--space nasbench201`).
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from nasforge.config import load_space
 from nasforge.core.trial import Result, proposal_from_json
 from nasforge.testing.strategies import closeness
 
-STRATEGIES = ("random", "evolution", "nsga2", "local_search", "optuna")
+STRATEGIES = ("random", "evolution", "nsga2", "local_search", "optuna", "predictor")
 FINISHED = (100, 10_000)
 MEASURED = 100  # asks and tells after each number of finished trials
-SLOW, SLOW_MEASURED = ("optuna",), 10
+SLOW, SLOW_MEASURED = ("optuna", "predictor"), 10
 
 
 def one(strategy, space, number, journal):

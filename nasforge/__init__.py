@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "search": "nasforge.compose",
+    "compare": "nasforge.comparison",
     "resolve": "nasforge.config",
     "load_space": "nasforge.config",
     "load_state": "nasforge.state",

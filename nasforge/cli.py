@@ -14,6 +14,7 @@ from rich.text import Text
 from typer.exceptions import TyperException
 
 from nasforge import cli_output as output
+from nasforge.cli_compare import compare
 from nasforge.cli_output import Outcome
 from nasforge.core.errors import ConfigError, NasforgeError
 
@@ -87,6 +88,9 @@ def search(
         list[str] | None, typer.Option(help="May be given again; max:KEY or min:KEY. Default: val/accuracy.")
     ] = None,
     constraint: Annotated[list[str] | None, typer.Option(help="'flops<=40M', 'params<=300k'; again for more.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="A soft limit: shapes rewards and a supernet's loss, and the ranking.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the whole search. Default: 0.")] = None,
     pruner: Annotated[str | None, typer.Option(help="asha, median or none. Default: asha.")] = None,
     runner: Annotated[str | None, typer.Option(help="ray_tune or local. Default: ray_tune.")] = None,
@@ -137,6 +141,7 @@ def search(
     nasforge search tiny --data digits --max-trials 40 --epochs 9 --name first
     nasforge search blocks --data fashion.npz --constraint 'flops<=40M' --dry-run
     nasforge search my_space.yaml --data photos/ --strategy nsga2 --objective val/accuracy --objective cost/flops
+    nasforge search tiny --data digits --strategy cost_aware --target 'params<=10k' --set strategy.epochs=20
     nasforge search blocks --data CIFAR10 --data-dir data --set strategy.population=20 --set recipe.optimizer=adamw
     nasforge search --config experiment.yaml --address auto
     """
@@ -144,8 +149,8 @@ def search(
 
     settings: dict[str, Any] = {
         **{"strategy": strategy, "pruner": pruner, "evaluator": evaluator, "runner": runner},
-        **{"objectives": objective, "constraints": constraint, "epochs": epochs, "seed": seed, "name": name},
-        **{"runs_dir": runs_dir, "tracking_uri": tracking_uri},
+        **{"objectives": objective, "constraints": constraint, "targets": target, "epochs": epochs, "seed": seed},
+        **{"name": name, "runs_dir": runs_dir, "tracking_uri": tracking_uri},
     }
     resolved = config_of(
         space=space,
@@ -171,6 +176,9 @@ def search(
     except StopNow as error:
         words = " ".join(shlex.quote(word) for word in context.obj)
         return _failed(f"{error}: nasforge {words}", _STOPPED)
+
+
+app.command()(compare)
 
 
 @app.command()

@@ -115,7 +115,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
 
 
 def _looks_numeric(cell: Any) -> bool:
-    text = str(cell).strip().removesuffix("%").removesuffix("s").removesuffix("k").removesuffix("M").removesuffix("G")
+    text = str(cell).strip().removeprefix("<").rstrip("%skMG")
     try:
         float(text or "0")
     except ValueError:

@@ -56,6 +56,7 @@ def dry_run(config: ExperimentConfig) -> Outcome:
     log().print("Checking random points and training one for a moment ...")
     found = forecast(config)
     low, high = found.interval
+    trained = f"{found.epochs} epochs, " if found.epochs else ""
     line(f"Dry run of '{config.name}': nothing was written.", style="bold")
     rows = [
         ("points of the space", size_text(found.points)),
@@ -69,7 +70,7 @@ def dry_run(config: ExperimentConfig) -> Outcome:
             "probe",
             ", ".join(f"{k.removeprefix('cost/')} {metric_text(k, v)}" for k, v in found.probe_costs.items()) or "-",
         ),
-        ("seconds per trial", f"{found.seconds_per_trial:.1f} ({config.ladder[-1].epochs} epochs, one worker)"),
+        ("seconds per trial", f"{found.seconds_per_trial:.1f} ({trained}one worker)"),
         ("trials", f"{found.trials:g}" if math.isfinite(found.trials) else "until another limit is reached"),
         ("workers", str(found.workers)),
         ("expected in all", f"{seconds_text(found.seconds)} with the pruner off; it saves a part of that"),
@@ -188,7 +189,7 @@ def spaces() -> Outcome:
 def parts() -> Outcome:
     """Everything that is chosen by name, with its options."""
     content: dict[str, Any] = {}
-    for kind in ("strategy", "pruner", "evaluator", "runner", "exporter"):
+    for kind in ("strategy", "pruner", "evaluator", "proxy", "runner", "exporter"):
         found: list[dict[str, Any]] = []
         for name in registry.names(kind):
             try:
@@ -210,7 +211,7 @@ def parts() -> Outcome:
 
 def registry_title(kind: str) -> str:
     """The plural of a kind."""
-    return {"strategy": "strategies"}.get(kind, kind + "s")
+    return {"strategy": "strategies", "proxy": "proxies"}.get(kind, kind + "s")
 
 
 def _options(kind: str, thing: Any) -> dict[str, Any]:
@@ -228,7 +229,7 @@ def _options(kind: str, thing: Any) -> dict[str, Any]:
         "example",
         "path",
     }
-    if kind == "exporter":
+    if kind in ("exporter", "proxy"):
         return {}
     parameters = inspect.signature(thing).parameters.values()
     found = {}
@@ -400,8 +401,10 @@ def _print_next(config: ExperimentConfig, state: State) -> None:
         return
     line()
     line("Next:", style="bold")
-    line(f"  nasforge retrain {config.name}{place}")
-    line(f"  nasforge export {config.name} --to onnx,torch_export,safetensors{place}")
+    if config.data is not None:  # what was looked up in a table has no images to be trained on
+        line(f"  nasforge retrain {config.name}{place}")
+    if state.best.result is not None and "weights" in state.best.result.artifacts:
+        line(f"  nasforge export {config.name} --to onnx,torch_export,safetensors{place}")
     line(f"  nasforge dashboard{place}")
     if config.tracking_uri != "none":
         from nasforge.trackers.mlflow import ui_command

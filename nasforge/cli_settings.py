@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasforge.config import ExperimentConfig, Named, check_name, load_settings, resolve
+from nasforge.config import ExperimentConfig, Named, check_name, load_settings, resolve, suited_evaluator
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.journal import JOURNAL
-from nasforge.yaml_document import Document
+from nasforge.yaml_document import Document, parse_value
 
 PARTS = ("strategy", "pruner", "evaluator", "runner")
 _MAPPINGS = ("recipe", "data", "budget")
@@ -26,7 +25,24 @@ def config_of(
     assignments: Sequence[str],
     settings: Mapping[str, Any],
 ) -> ExperimentConfig:
-    """The configuration of a search from an experiment file and options, which go over it.
+    """The configuration of a search from an experiment file and options, which go over it; see `settings_of`."""
+    merged, document = settings_of(
+        space=space, file=file, data=data, budget=budget, runner=runner, assignments=assignments, settings=settings
+    )
+    return resolve(merged, document)
+
+
+def settings_of(
+    *,
+    space: str | None,
+    file: Path | None,
+    data: Mapping[str, Any],
+    budget: Mapping[str, Any],
+    runner: Mapping[str, Any],
+    assignments: Sequence[str],
+    settings: Mapping[str, Any],
+) -> tuple[dict[str, Any], Document | None]:
+    """Settings for `resolve`, and the file that some of them came from.
 
     Args:
         space: a YAML file or a shipped name.
@@ -57,15 +73,7 @@ def config_of(
         _assign(merged, text)
     if isinstance(merged.get("data"), Mapping) and "source" not in merged["data"]:
         raise ConfigError("which data? Give --data: a name such as digits, a .npz file or a folder of images")
-    return resolve(merged, document)
-
-
-def parse_value(text: str) -> Any:
-    """A value as JSON (`20`, `1e-3`, `true`, `[1, 2]`); whatever is not JSON is a text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return merged, document
 
 
 def _over(merged: dict[str, Any], key: str, given: Mapping[str, Any]) -> None:
@@ -93,8 +101,10 @@ def _assign(merged: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set '{text}' must look like strategy.population=20 or recipe.optimizer=adamw")
     if part not in allowed:
         raise ConfigError(f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}")
-    defaults = {"strategy": "evolution", "pruner": "asha", "evaluator": "training", "runner": "ray_tune"}
     if part in PARTS:
+        strategy = Named.parse(merged.get("strategy", "evolution"), "strategy").name
+        suited = suited_evaluator(strategy)
+        defaults = {"strategy": "evolution", "pruner": "asha", "evaluator": suited, "runner": "ray_tune"}
         named = Named.parse(merged.get(part, defaults[part]), part)
         top = {"name": named.name, "options": dict(named.options)}
         place: dict[str, Any] = top["options"]  # type: ignore[assignment]

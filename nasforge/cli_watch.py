@@ -16,11 +16,12 @@ from rich.text import Text
 
 from nasforge.cli_output import count_text, metric_text, seconds_text
 from nasforge.core.events import Event, Header, Interrupted, Told
-from nasforge.core.trial import Trial
+from nasforge.core.trial import TrainShared, Trial
 from nasforge.experiment import Experiment
 from nasforge.state import State
 
 _SHOWN = 8
+_OF_A_SUPERNET = ("train/loss", "supernet/accuracy", "supernet/derived_accuracy", "alphas/skips")
 
 
 class Watch:
@@ -75,6 +76,12 @@ class Watch:
         state = self._state
         if state is None or isinstance(event, Header):
             return
+        if isinstance(event, Told) and event.result.metrics.get("alphas/collapsed"):
+            self.say(
+                f"trial {event.number}: the supernet's alphas collapsed to options without weights, so its training "
+                "was ended early. What it stands for is likely poor: try gdas or drnas, fewer epochs, or "
+                "strategy.warmup_epochs"
+            )
         if self._live is not None:
             self._draw(force=isinstance(event, (Told, Interrupted)))
         elif isinstance(event, Told) and state.trials[event.number].status != "rejected":
@@ -144,7 +151,9 @@ class Watch:
 
     def _line(self, state: State, trial: Trial) -> str:
         metrics = trial.metrics
-        values = "  ".join(f"{key} {metric_text(key, metrics.get(key))}" for key in self._metrics(state))
+        shared = isinstance(trial.proposal, TrainShared)
+        wanted = [key for key in _OF_A_SUPERNET if key in metrics] if shared else self._metrics(state)
+        values = "  ".join(f"{key} {metric_text(key, metrics.get(key))}" for key in wanted)
         costs = "  ".join(
             f"{name} {metric_text('cost/' + name, metrics['cost/' + name])}"
             for name in ("params", "flops")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
 
 from nasforge import registry
-from nasforge.config import ExperimentConfig, resolve
+from nasforge.config import ExperimentConfig, resolve, suited_evaluator
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.protocols import Evaluator, Tracker
@@ -34,6 +36,7 @@ class StopNow(KeyboardInterrupt):
 def search(
     config: ExperimentConfig | None = None,
     *,
+    made_evaluator: Evaluator | None = None,
     trackers: Sequence[Tracker] = (),
     say: Say = lambda text: print(text, file=sys.stderr),
     on_open: Callable[[Experiment], None] = lambda experiment: None,
@@ -48,6 +51,9 @@ def search(
     Args:
         config: the whole configuration; or leave it out and give
         settings: as in `nasforge.config.resolve`.
+        made_evaluator: by `make_evaluator` for this configuration, where several searches share one; else it is made
+            here. One with a true attribute `instant` looks answers up in no time: events are then not waited for until
+            they are on the disk, since a machine's crash costs no work.
         trackers: watch the events, beside MLflow.
         say: takes what the user should know while it runs.
         on_open: is given the experiment before the first trial.
@@ -63,7 +69,7 @@ def search(
         raise ConfigError(f"give a configuration or settings, not both; got also {', '.join(settings)}")
     config = config or resolve(settings)
     registry.check_options("runner", config.runner.name, config.runner.options, taken=2)
-    evaluator = make_evaluator(config)
+    evaluator = made_evaluator or make_evaluator(config)
     folder = config.folder
     with tracking(config, trackers, say) as watching:
         experiment = Experiment(
@@ -73,6 +79,7 @@ def search(
             check=make_check(config, evaluator),
             pruner=make_pruner(config),
             trackers=watching,
+            sync=not getattr(evaluator, "instant", False),
         )
         with experiment:
             on_open(experiment)
@@ -88,9 +95,17 @@ def search(
 
 
 def make_evaluator(config: ExperimentConfig) -> Evaluator:
-    """The evaluator of a configuration. Raises ConfigError, also for an objective that it does not report."""
+    """The evaluator of a configuration; one that takes `objectives` is told them.
+
+    Raises:
+        ConfigError: the settings do not fit it, or it does not report an objective.
+    """
     fixed = (config.space, config.data, config.ladder, config.recipe)
-    evaluator: Evaluator = registry.make("evaluator", config.evaluator.name, config.evaluator.options, *fixed)
+    named = config.evaluator
+    given: dict[str, Any] = {}
+    if "objectives" in _parameters("evaluator", named.name):
+        given["objectives"] = config.objectives
+    evaluator: Evaluator = registry.make("evaluator", named.name, named.options, *fixed, **given)
     reported = getattr(evaluator, "metrics", None)
     if reported is not None:
         known = {*reported, *_COSTS}
@@ -102,11 +117,24 @@ def make_evaluator(config: ExperimentConfig) -> Evaluator:
     return evaluator
 
 
+def _parameters(kind: str, name: str) -> Collection[str]:
+    """Names that a factory's parameters have; none where Python cannot say."""
+    try:
+        return inspect.signature(registry.get(kind, name)).parameters
+    except (TypeError, ValueError):
+        return ()
+
+
 def make_strategy(config: ExperimentConfig) -> Any:
-    """The strategy of a configuration, fresh."""
+    """The strategy of a configuration, fresh; one that shapes its search by soft targets is given them as `targets`."""
     named = config.strategy
-    kinds = {"seed": config.seed, "objectives": len(config.objectives)}
-    return registry.make("strategy", named.name, named.options, config.space, **kinds)
+    needed, got = suited_evaluator(named.name), config.evaluator.name
+    if needed != "training" and got in {*registry.BUILT_IN["evaluator"]} - {needed}:  # a user's own may train them too
+        raise ConfigError(f"strategy '{named.name}' needs evaluator '{needed}', got '{got}'; leave the evaluator out")
+    given: dict[str, Any] = {"seed": config.seed, "objectives": len(config.objectives)}
+    if "targets" in _parameters("strategy", named.name):
+        given["targets"] = config.targets
+    return registry.make("strategy", named.name, named.options, config.space, **given)
 
 
 def make_pruner(config: ExperimentConfig) -> Any:
@@ -117,10 +145,13 @@ def make_pruner(config: ExperimentConfig) -> Any:
 
 
 def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
-    """What finds a proposal's costs: networks are built on the meta device; other evaluators have no costs."""
+    """What finds a proposal's costs: networks are built on the meta device, unless the evaluator has its own check."""
     shape = getattr(evaluator, "shape", None)
     wanted = {limit.metric for limit in (*config.constraints, *config.targets)}
     wanted |= {objective.metric for objective in config.objectives if objective.metric in _COSTS}
+    own = getattr(evaluator, "check_for", None)
+    if own is not None:
+        return own(wanted)  # type: ignore[no-any-return]
     if shape is None or not config.space.builder:
         if wanted:
             raise ConfigError(
@@ -140,21 +171,26 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
 
 def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
     """The first line of the journal."""
-    versions = {"python": sys.version.split()[0]}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return Header(
         schema=SCHEMA,
         experiment=config.name,
         config=config.to_json(),
         space_hash=config.space.fingerprint,
         seed=config.seed,
-        versions=versions,
+        versions=_versions(),
         data_hash=getattr(evaluator, "data_hash", ""),
     )
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    versions = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
 
 
 @contextmanager

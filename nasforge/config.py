@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, ladder_to
@@ -128,7 +129,7 @@ class ExperimentConfig:
             "constraints": [str(constraint) for constraint in self.constraints],
             "targets": [str(target) for target in self.targets],
             "budget": self.budget.limits,
-            "ladder": [asdict(rung) for rung in self.ladder],
+            "ladder": [rung.to_json() for rung in self.ladder],
             "recipe": dict(self.recipe),
             "seed": self.seed,
             "tracking_uri": self.tracking_uri,
@@ -168,6 +169,7 @@ def check_name(name: Any) -> str:
 
 
 _PATHS = ("source", "folder")
+_FILE_OPTIONS = ("path", "axes")
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
     *("budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
@@ -189,7 +191,20 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     elif isinstance(data, Mapping):
         paths = {key: absolute_path(data[key], path.parent) for key in _PATHS if isinstance(data.get(key), str)}
         settings["data"] = {**data, **paths}
+    if isinstance(settings.get("evaluator"), Mapping):
+        settings["evaluator"] = _with_whole_paths(settings["evaluator"], path.parent)
     return settings, document
+
+
+def _with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """An evaluator's options, the files among them as workers see them."""
+    nested = options.get("options")
+    paths = {k: absolute_path(options[k], folder) for k in _FILE_OPTIONS if isinstance(options.get(k), str)}
+    return {
+        **options,
+        **paths,
+        **({"options": _with_whole_paths(nested, folder)} if isinstance(nested, Mapping) else {}),
+    }
 
 
 def absolute_path(text: str, folder: Path | None = None) -> str:
@@ -245,8 +260,10 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     data = attempt("data", lambda: _data(given.get("data")))
     named = {
         key: attempt(key, lambda key=key, default=default: Named.parse(given.get(key, default), key))
-        for key, default in (("strategy", "evolution"), ("evaluator", "training"), ("runner", "ray_tune"))
+        for key, default in (("strategy", "evolution"), ("runner", "ray_tune"))
     }
+    suited = suited_evaluator(named["strategy"].name if named["strategy"] else "")
+    named["evaluator"] = attempt("evaluator", lambda: _evaluator(given.get("evaluator", suited)))
     objectives = attempt("objectives", lambda: _objectives(given.get("objectives", ["val/accuracy"])))
     constraints = attempt("constraints", lambda: _limits(given.get("constraints", [])))
     targets = attempt("targets", lambda: _limits(given.get("targets", [])))
@@ -289,6 +306,19 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         runs_dir=runs_dir.expanduser().absolute(),
         tracking_uri=uri,
     )
+
+
+def _evaluator(content: Any) -> Named:
+    named = Named.parse(content, "evaluator")
+    return Named(named.name, _with_whole_paths(named.options))
+
+
+def suited_evaluator(strategy: str) -> str:
+    """What measures where the user names nothing: a strategy with a supernet says so in its attribute `evaluator`."""
+    try:
+        return str(getattr(registry.get("strategy", strategy), "evaluator", "training"))
+    except ConfigError:  # an unknown strategy is reported where it is made
+        return "training"
 
 
 def _space(content: Any) -> SearchSpace:
@@ -377,12 +407,19 @@ def _ladder(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
     for item in ladder:
         if isinstance(item, Rung):
             rungs.append(item)
-        elif isinstance(item, Mapping) and set(item) == {"epochs"}:
-            rungs.append(Rung(item["epochs"]))
+        elif isinstance(item, Mapping) and set(item) in ({"epochs"}, {"proxies"}) and item != {"proxies": []}:
+            rungs.append(Rung(**item))
         else:
-            raise ConfigError(f"a rung is {{epochs: N}}, got {item!r}")
+            raise ConfigError(f"a rung is {{epochs: N}}, or as the first one {{proxies: [synflow, ...]}}, got {item!r}")
+    if any(rung.proxies for rung in rungs[1:]):
+        raise ConfigError("only the first rung of a ladder may be one of proxies")
+    if rungs[-1].proxies:
+        raise ConfigError(
+            "a rung of proxies is followed by one with epochs, such as {epochs: 3}; to search by proxies alone, leave "
+            "the ladder out and take evaluator zero_cost with an objective such as zc/synflow"
+        )
     if any(later.epochs <= earlier.epochs for earlier, later in itertools.pairwise(rungs)):
-        raise ConfigError(f"the rungs' epochs must rise, got {', '.join(str(rung.epochs) for rung in rungs)}")
+        raise ConfigError(f"the rungs' epochs must rise, got {', '.join(map(str, rungs))}")
     return tuple(rungs)
 
 

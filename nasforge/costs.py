@@ -105,6 +105,29 @@ def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     Raises:
         BuildError: the network cannot take such inputs.
     """
+    return int(_counted(network, shape).get_total_flops()) // 2  # torch counts a multiply-add as two
+
+
+def flops_by_module(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """`count_flops` of every module that multiplies anything, those within it included; name as in `named_modules`.
+
+    Args:
+        network: on any device.
+        shape: of one input, without the batch.
+
+    Raises:
+        BuildError: the network cannot take such inputs.
+    """
+    root = type(network).__name__
+    counts = _counted(network, shape).get_flop_counts()
+    return {
+        name.removeprefix(root).removeprefix("."): sum(operations.values()) // 2
+        for name, operations in counts.items()
+        if name != "Global"
+    }
+
+
+def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
     device = next((parameter.device for parameter in network.parameters()), torch.device("meta"))
     was_training = network.training
     network.eval()
@@ -119,7 +142,7 @@ def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
             network(torch.empty(1, *shape, device=device))
     finally:
         network.train(was_training)
-    return int(counter.get_total_flops()) // 2  # torch counts a multiplication and an addition as two
+    return counter
 
 
 def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, optimizer_slots: int = 2) -> float:

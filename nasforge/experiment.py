@@ -23,7 +23,7 @@ from nasforge.core.events import (
     TestOpened,
     Told,
 )
-from nasforge.core.goals import Budget
+from nasforge.core.goals import Budget, Rung
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.trial import RETRIED, Charge, Measure, Proposal, Result, Trial, proposal_from_json
 from nasforge.journal import Journal, dumps, loads, read_events
@@ -106,6 +106,7 @@ class Experiment:
         max_unbuildable_in_a_row: int = 50,
         max_faults_in_a_row: int = 6,
         keep_weights: int = 5,
+        sync: bool = True,
     ) -> None:
         """Open `folder`: a new experiment, or the continuation of the one that is in it.
 
@@ -121,6 +122,7 @@ class Experiment:
             max_unbuildable_in_a_row: so many proposals that cannot be built end it too.
             max_faults_in_a_row: so many trials that break before their first report end the search.
             keep_weights: how many finished trials keep their weights on disk (the front first, then the best).
+            sync: as in `Journal`.
 
         Raises:
             JournalError: locked, corrupt, or written by a different search.
@@ -139,7 +141,7 @@ class Experiment:
         self._stop_after: BaseException | None = None
         self._out: set[int] = set()
         self._stopping = False
-        self.journal = Journal(self.folder)
+        self.journal = Journal(self.folder, sync=sync)
         try:
             self.resumed = bool(self.journal.events)
             if self.resumed:
@@ -321,7 +323,9 @@ class Experiment:
             advice = "the search space or its builder allows a network that cannot be built for this input"
             self._close(number, Result.failed("invalid_shape", str(error), advice))
             return False
-        if not isinstance(proposal, Measure) or not any(c.violation(costs) for c in self.state.constraints):
+        # A rung of proxies costs next to nothing and has no place for one architecture of a batch to be refused.
+        free = not isinstance(proposal, Measure) or bool(self._rung(proposal).proxies)
+        if free or not any(limit.violation(costs) for limit in self.state.constraints):
             self._write(Checked(number, costs, "accepted"))
             return True
         self._write(Checked(number, costs, "rejected"))
@@ -333,11 +337,17 @@ class Experiment:
         violation = sum(constraint.violation(costs) for constraint in self.state.constraints)
         self._close(number, Result("rejected", {**costs, "constraint/violation": violation}))
 
+    def _rung(self, proposal: Measure) -> Rung:
+        ladder = self.state.ladder
+        if not -len(ladder) <= proposal.rung < len(ladder):
+            raise SearchError(f"the strategy asks for rung {proposal.rung}, but the ladder has {len(ladder)} rung(s)")
+        return ladder[proposal.rung]
+
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
         if self._pruner is None or not isinstance(trial.proposal, Measure):
             return False
         values = self.state.values_of({**trial.costs, **metrics})
-        if values is None or step >= self.state.ladder[trial.proposal.rung].epochs:
+        if values is None or step >= self._rung(trial.proposal).epochs:
             return False
         own = {**self.state.history.get(trial.number, {}), step: values}
         return self._pruner.prune({**self.state.history, trial.number: own}, trial.number, step)
@@ -351,14 +361,30 @@ class Experiment:
         if result.status != "finished" or not isinstance(trial.proposal, Measure):
             return result
         metrics = {**trial.costs, **result.metrics}
+        if len(result.also) != len(trial.proposal.also):
+            message = (
+                f"the evaluator answers {1 + len(result.also)} of the {len(trial.proposal.batch)} architectures of a "
+                f"batch at rung {trial.proposal.rung}"
+            )
+            return Result.failed("missing_metric", message, "measure one architecture per trial", result.charged)
         values = self.state.values_of(metrics)
-        if values is not None:
-            return replace(result, metrics=metrics, values=values)
+        proxies = self._rung(trial.proposal).proxies
+        if values is not None or proxies:
+            unchecked = metrics if not proxies else self._with_violation(metrics)
+            also = tuple(self._with_violation(member) for member in result.also)
+            return replace(result, metrics=unchecked, values=values, also=also)
         missing = [objective.metric for objective in self.state.objectives if objective.metric not in metrics]
         if missing:
             message = f"the evaluator reports no {', '.join(missing)}; it reports {', '.join(sorted(metrics))}"
             return Result.failed("missing_metric", message, "choose another --objective", result.charged)
         return Result.failed("diverged", "an objective is NaN", "lower the learning rate", result.charged)
+
+    def _with_violation(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Metrics of an architecture that no check has met, with what the check would have said of its costs."""
+        limits = self.state.constraints
+        if not limits or any(limit.metric not in metrics for limit in limits):
+            return metrics
+        return {**metrics, "constraint/violation": sum(limit.violation(metrics) for limit in limits)}
 
     def _close(self, number: int, result: Result) -> None:
         self._out.discard(number)

@@ -28,7 +28,8 @@ from nasforge.models.network import build
 from nasforge.models.reference import resnet, resnet_of_flops
 from nasforge.state import State, load_state
 from nasforge.training.device import device_of
-from nasforge.training.loop import TrainingFailed, train
+from nasforge.training.failures import TrainingFailed
+from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe, recipe_of
 from nasforge.training.scoring import score
 

@@ -107,13 +107,19 @@ class Journal:
         events: what was in it when it was opened.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sync: bool = True) -> None:
         """Open or create.
+
+        Args:
+            folder: of the experiment.
+            sync: whether each event is waited for until it is on the disk. Without, a kill of the process still loses
+                nothing, a crash of the machine may lose the last seconds.
 
         Raises:
             JournalError: another driver holds the lock, the folder cannot be written, or a line is corrupt.
         """
         self.path = folder / JOURNAL
+        self._sync = sync
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -134,7 +140,8 @@ class Journal:
             self.events, self._size = _parse(self.path) if self.path.exists() else ([], 0)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             os.ftruncate(self._file, self._size)
-            sync_folder(folder)
+            if sync:
+                sync_folder(folder)
         except BaseException:
             os.close(self._lock)
             raise
@@ -153,7 +160,8 @@ class Journal:
             written = os.pwrite(self._file, line, self._size)
             if written != len(line):
                 raise OSError(28, "no space left on device")
-            os.fsync(self._file)
+            if self._sync:
+                os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, self._size)
             raise JournalError(
@@ -165,6 +173,8 @@ class Journal:
 
     def close(self) -> None:
         """Let another driver in."""
+        if not self._sync:
+            os.fsync(self._file)
         os.close(self._file)
         os.close(self._lock)
 

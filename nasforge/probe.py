@@ -46,6 +46,7 @@ class Forecast:
         probe: the point that was trained.
         probe_costs: its costs.
         seconds_per_trial: of one worker, trained to the last rung; the probe's, scaled.
+        epochs: of such a trial; 0 where the evaluator reports none.
         trials: of the budget; infinite where only another limit is set.
         workers: trials that run at the same time.
         seconds: of the whole search with the pruner off, as long as the budget lets it.
@@ -59,6 +60,7 @@ class Forecast:
     probe: Architecture
     probe_costs: Mapping[str, float]
     seconds_per_trial: float
+    epochs: int
     trials: float
     workers: int
     seconds: float
@@ -116,14 +118,11 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
             f"{limits or 'none'}; smallest costs seen: {seen or 'none'}). Relax the constraint, or narrow the space"
         )
     costs = dict(check(Measure(probe)))
-    seconds = _seconds_per_trial(config, probe, costs)
+    seconds, per_trial, epochs = _charge_per_trial(config, probe, costs)
     workers = count_workers(config)
     limits_s = [config.budget.trials * seconds / workers, config.budget.worker_seconds / workers]
-    flops = costs.get("cost/flops", 0.0)
-    if math.isfinite(config.budget.multiply_adds) and flops:
-        images = _images(evaluator)
-        per_trial = 3 * flops * images * config.ladder[-1].epochs  # forward, and twice as much backward
-        limits_s.append(config.budget.multiply_adds / per_trial * seconds / workers if per_trial else math.inf)
+    if math.isfinite(config.budget.multiply_adds) and per_trial:
+        limits_s.append(config.budget.multiply_adds / per_trial * seconds / workers)
     return Forecast(
         points=config.space.size,
         sampled=sampled,
@@ -133,6 +132,7 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         probe=probe,
         probe_costs=costs,
         seconds_per_trial=seconds,
+        epochs=epochs,
         trials=config.budget.trials,
         workers=workers,
         seconds=min(limits_s),
@@ -193,9 +193,15 @@ def _probe_point(config: ExperimentConfig, check: Check, feasible: list[Architec
     return next(iter(feasible), None)
 
 
-def _seconds_per_trial(config: ExperimentConfig, point: Architecture, costs: Mapping[str, float]) -> float:
-    """Train two epochs of few images; the second one's time, scaled to all images and to the last rung's epochs."""
-    scale = 1.0
+def _charge_per_trial(
+    config: ExperimentConfig, point: Architecture, costs: Mapping[str, float]
+) -> tuple[float, float, int]:
+    """Seconds, multiply-adds and epochs of one trial.
+
+    Two epochs of few images are trained; the second one's time is scaled to all images and to the last rung's epochs.
+    What an evaluator that reports no epochs charges is taken as it is.
+    """
+    scale, images = 1.0, 0
     small = replace(config, ladder=(Rung(2),))
     if config.data is not None:
         images = _images(make_evaluator(config))
@@ -216,8 +222,12 @@ def _seconds_per_trial(config: ExperimentConfig, point: Architecture, costs: Map
         whole = time.monotonic() - began
     if result.error:
         raise SearchError(f"the probe failed ({result.error.cause}): {result.error.message}. {result.error.advice}")
+    if not times:
+        return whole, result.charged.multiply_adds, 0
     epoch = times[1] - times[0] if len(times) > 1 else whole
-    return epoch * scale * config.ladder[-1].epochs
+    epochs = config.ladder[-1].epochs
+    # A step computes forward, and twice as much backward.
+    return epoch * scale * epochs, 3 * costs.get("cost/flops", 0.0) * images * epochs, epochs
 
 
 def _images(evaluator: Any) -> int:
@@ -335,6 +345,8 @@ def rerun(folder: Path, number: int) -> Comparison:
     }
     if result.status == "finished":
         compared |= {key: (value, result.metrics.get(key, math.nan)) for key, value in trial.result.metrics.items()}
+        for index, (then, again) in enumerate(zip(trial.result.also, result.also, strict=True), 1):
+            compared |= {f"also {index}/{key}": (value, again.get(key, math.nan)) for key, value in then.items()}
     now = "pruned" if steps and max(steps) >= last_step else result.status
     return Comparison(
         number, (_status(trial.result), _status(result, now)), _without_times(compared), _device(evaluator)
@@ -358,7 +370,9 @@ def _check_again(trial: Trial, check: Check) -> Comparison:
 
 
 def _without_times(compared: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    return {key: pair for key, pair in compared.items() if "time/" not in key and "latency" not in key}
+    """Without what differs from run to run, and without what the experiment works out from the costs."""
+    apart = ("time/", "latency", "constraint/")
+    return {key: pair for key, pair in compared.items() if not any(text in key for text in apart)}
 
 
 def _copy(folder: Path, artifact: Artifact, place: Path) -> None:

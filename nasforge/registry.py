@@ -10,6 +10,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
@@ -21,7 +22,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "evolution": "nasforge.strategies.evolution:Evolution",
         "nsga2": "nasforge.strategies.nsga2:NSGA2",
         "local_search": "nasforge.strategies.local_search:LocalSearch",
+        "reinforce": "nasforge.strategies.reinforce:Reinforce",
+        "ppo": "nasforge.strategies.policy:PPO",
+        "darts": "nasforge.strategies.differentiable:darts",
+        "gdas": "nasforge.strategies.differentiable:gdas",
+        "drnas": "nasforge.strategies.differentiable:drnas",
+        "cost_aware": "nasforge.strategies.differentiable:cost_aware",
+        "spos": "nasforge.strategies.one_shot:spos",
+        "enas": "nasforge.strategies.one_shot:enas",
         "optuna": "nasforge.strategies.optuna:OptunaSampler",
+        "predictor": "nasforge.strategies.predictor:Predictor",
     },
     "pruner": {
         "asha": "nasforge.pruners.asha:ASHA",
@@ -29,15 +39,30 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "evaluator": {
         "training": "nasforge.evaluators.training:Training",
+        "zero_cost": "nasforge.evaluators.zero_cost:ZeroCost",
         "shared_weights": "nasforge.evaluators.shared_weights:SharedWeights",
+        "lookup_table": "nasforge.evaluators.lookup_table:LookupTable",
+    },
+    "proxy": {
+        "synflow": "nasforge.evaluators.proxies:synflow",
+        "snip": "nasforge.evaluators.proxies:snip",
+        "grad_norm": "nasforge.evaluators.proxies:grad_norm",
+        "grasp": "nasforge.evaluators.proxies:grasp",
+        "fisher": "nasforge.evaluators.proxies:fisher",
+        "jacov": "nasforge.evaluators.proxies:jacov",
+        "naswot": "nasforge.evaluators.proxies:naswot",
+        "zen": "nasforge.evaluators.proxies:zen",
     },
     "runner": {
         "ray_tune": "nasforge.runners.ray_tune:run",
         "local": "nasforge.runners.local:run",
+        "simulated": "nasforge.runners.simulated:run",
     },
     "builder": {
         "staged": "nasforge.models.staged:build",
         "mobile": "nasforge.models.mobile:build",
+        "nasbench201": "nasforge.models.nasbench201:build",
+        "darts_cell": "nasforge.models.darts_cell:build",
         "timm_backbone": "nasforge.models.timm_backbone:build",
     },
     "block": {},  # ours are in nasforge/blocks/catalogue.py; `blocks: {mine: "module:Class"}` of `staged` adds a user's
@@ -50,8 +75,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
 
 
 def _known(kind: str) -> dict[str, str]:
-    found = {entry.name: entry.value for entry in entry_points(group=f"nasforge.{kind}")}
-    return {**found, **BUILT_IN[kind]}
+    return {**_plugged_in(kind, tuple(sys.path)), **BUILT_IN[kind]}
+
+
+@cache
+def _plugged_in(kind: str, path: tuple[str, ...]) -> Mapping[str, str]:
+    """Of installed packages; finding them reads every package's metadata, so it is done once per `sys.path`."""
+    return {entry.name: entry.value for entry in entry_points(group=f"nasforge.{kind}")}
 
 
 def names(kind: str) -> list[str]:

@@ -16,6 +16,7 @@ from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpac
 from nasforge.yaml_document import Document, read_yaml
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_FUNCTIONS = ("canonical", "text", "derive")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -59,24 +60,27 @@ class _SpaceReader:
         if not isinstance(content, dict):
             self.report("a search space is a mapping with name, builder and decisions", ())
             raise ConfigError(self.problems)
-        allowed = ("name", "builder", "arguments", "decisions", "defaults", "canonical")
+        allowed = ("name", "builder", "arguments", "decisions", "defaults", *_FUNCTIONS)
         for key in content:
             if key not in allowed:
                 self.report(f"unknown; {did_you_mean(str(key), allowed)}", (key,))
-        for key in ("name", "builder"):
-            if not isinstance(content.get(key), str) or not content.get(key):
-                self.report(f"needs a text, got {content.get(key)!r}", (key,))
+        if not isinstance(content.get("name"), str) or not content.get("name"):
+            self.report(f"needs a text, got {content.get('name')!r}", ("name",))
+        builder = content.get("builder", "")  # a space that is only looked up in a table needs none
+        if not isinstance(builder, str) or ("builder" in content and not builder):
+            self.report(f"needs a text, got {builder!r}", ("builder",))
         if isinstance(content.get("name"), str) and not _NAME.fullmatch(content["name"]):
             self.report("may hold letters, digits, '.', '_' and '-' only", ("name",))
-        canonical = content.get("canonical", "")
-        if not isinstance(canonical, str) or (canonical and ":" not in canonical):
-            self.report(f"must look like module:function, got {canonical!r}", ("canonical",))
+        functions = {key: content.get(key, "") for key in _FUNCTIONS}
+        for key, reference in functions.items():
+            if not isinstance(reference, str) or (reference and ":" not in reference):
+                self.report(f"must look like module:function, got {reference!r}", (key,))
         arguments = self.mapping(content.get("arguments"), ("arguments",))
         decisions = self.sections(content.get("decisions"))
         defaults = self.defaults(content.get("defaults"), decisions)
         if not self.problems:
             try:
-                return SearchSpace(content["name"], decisions, content["builder"], arguments, defaults, canonical)
+                return SearchSpace(content["name"], decisions, builder, arguments, defaults, **functions)
             except SpaceError as error:
                 self.report(str(error), ("decisions",))
         raise ConfigError(self.problems)

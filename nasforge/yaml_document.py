@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,3 +102,11 @@ def read_yaml(path: Path) -> Document:
     if problems:
         raise ConfigError(problems)
     return Document(content, lines, str(path))
+
+
+def parse_value(text: str) -> Any:
+    """A value from a command line as JSON (`20`, `1e-3`, `true`, `[1, 2]`); whatever is not JSON is a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

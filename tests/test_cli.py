@@ -25,7 +25,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.state import load_state
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
-COMMANDS = ("search", "show", "describe", "spaces", "strategies", "retrain", "export", "track", "dashboard")
+COMMANDS = ("search", "show", "describe", "spaces", "strategies", "retrain", "export", "track", "dashboard", "compare")
 
 
 @pytest.fixture
@@ -81,11 +81,17 @@ def test_search_json_is_one_object_and_nothing_else(place, capfd):
         assert noise in err
 
 
+def test_only_commands_that_work_are_named_as_next(place, capfd):
+    _, out, _ = nasforge_(capfd, *SEARCH, "--name", "imaged", "--max-trials", "2", "--data", "digits")
+    assert "nasforge retrain imaged" in out and "nasforge export" not in out
+
+
 def test_search_prints_a_line_per_closed_trial_and_the_next_commands(place, capfd):
     code, out, err = nasforge_(capfd, *SEARCH, "--name", "first", "--max-trials", "4", "--pruner", "none")
     assert code == 0
     assert len(re.findall(r"^\[\d/4\] trial \d+ +finished val/accuracy 0\.\d+", err, re.MULTILINE)) == 4
-    assert "nasforge retrain first" in out and "nasforge export first" in out
+    assert "nasforge dashboard" in out
+    assert "nasforge retrain" not in out and "nasforge export" not in out  # no images, no weights
     best = load_state(place / "runs" / "first").best
     assert best.architecture.arch_id in out and f"{best.metrics['val/accuracy']:.4f}" in out
 

@@ -163,6 +163,11 @@ def test_json_round_trip(tmp_path: Path) -> None:
         ({"epochs": 3, "ladder": [{"epochs": 1}]}, "not both"),
         ({"ladder": [{"epochs": 3}, {"epochs": 1}]}, "must rise"),
         ({"ladder": [{"epoch": 3}]}, "a rung is"),
+        ({"ladder": [{"proxies": []}, {"epochs": 3}]}, "a rung is"),
+        ({"ladder": [{"proxies": ["synflow"]}]}, "followed by one with epochs"),
+        ({"ladder": [{"epochs": 1}, {"proxies": ["synflow"]}, {"epochs": 3}]}, "only the first rung"),
+        ({"ladder": [{"proxies": ["synflow", "synflow"]}, {"epochs": 3}]}, "list of different names"),
+        ({"ladder": [{"proxies": ["synflow"]}, {"epochs": 3}, {"epochs": 2}]}, "must rise, got synflow, 3, 2"),
         ({"recipe": {"train.optimizer": "sgd"}}, "without the prefix"),
         ({"recipe": {"learning_rate": 0.1}}, "the space searches this"),
         ({"seed": -1}, "at least 0"),
@@ -189,3 +194,23 @@ def test_an_experiment_file_names_its_space_relative_to_itself(tmp_path: Path) -
     (tmp_path / "experiment.yaml").write_text("space: space.yaml\ndata: digits\n")
     settings, document = load_settings(tmp_path / "experiment.yaml")
     assert resolve(settings, document).space.name == "toy"
+
+
+def test_an_evaluator_with_settings_reaches_the_search(tmp_path):
+    """`evaluator` of `nasforge.search` is the setting, not a ready-made evaluator."""
+    import nasforge
+
+    with pytest.raises(ConfigError, match="threads must be a whole number"):
+        nasforge.search(
+            space="tiny", data="digits", evaluator={"name": "training", "threads": 0}, runs_dir=tmp_path, runner="local"
+        )
+
+
+def test_a_strategy_of_supernets_refuses_an_evaluator_that_cannot_train_them(tmp_path):
+    import nasforge
+
+    with pytest.raises(ConfigError, match="'spos' needs evaluator 'shared_weights', got 'training'"):
+        nasforge.search(
+            space="tiny", data="digits", strategy="spos", evaluator="training", runs_dir=tmp_path, runner="local"
+        )
+    assert not list(tmp_path.iterdir())

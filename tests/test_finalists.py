@@ -27,7 +27,8 @@ from nasforge.finalists import Spread, retrain, write_best
 from nasforge.journal import Journal, read_events
 from nasforge.models.reference import resnet_of_flops
 from nasforge.state import load_state
-from nasforge.training.loop import TrainingFailed, train
+from nasforge.training.failures import TrainingFailed
+from nasforge.training.loop import train
 from nasforge.training.scoring import score
 
 SPACE = SearchSpace(

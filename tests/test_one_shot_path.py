@@ -28,8 +28,8 @@ def reports(folder: Path) -> int:
         return 0
 
 
-def killed_and_continued(folder: Path, runner: str) -> State:
-    command = [sys.executable, "-m", "nasforge.testing.one_shot", str(folder), runner]
+def killed_and_continued(folder: Path, runner: str, *strategy: str) -> State:
+    command = [sys.executable, "-m", "nasforge.testing.one_shot", str(folder), runner, *strategy]
     driver = subprocess.Popen(command, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while reports(folder) < 2 and driver.poll() is None and time.monotonic() < deadline:
@@ -74,6 +74,23 @@ def test_killed_local_driver_continues_to_the_same_bits(tmp_path: Path, uninterr
     state = killed_and_continued(tmp_path, "local")
     assert state.trials[0].attempts == 2
     assert found(state) == found(uninterrupted)
+
+
+def test_killed_search_of_alphas_continues_to_the_same_bits(tmp_path: Path) -> None:
+    """A SIGKILL between epochs of the bilevel loop: alphas, weights and what is derived from them are the same."""
+    whole = drive(tmp_path / "whole", "local", "gdas").state
+    state = killed_and_continued(tmp_path / "cut", "local", "gdas")
+    assert state.trials[0].attempts == 2 and state.trials[0].result and whole.trials[0].result
+    assert state.trials[0].result.alphas == whole.trials[0].result.alphas is not None
+    assert found(state) == found(whole) and len(whole.trials) == 7  # the supernet, then all six paths by their alphas
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_on_ray_a_search_of_alphas_finds_what_it_finds_here(tmp_path: Path) -> None:
+    """One worker and the same seed: the same proposals and figures, whichever runner."""
+    here, there = (drive(tmp_path / runner, runner, "gdas").state for runner in ("local", "ray_tune"))
+    assert found(here) == found(there)
 
 
 @pytest.mark.slow

@@ -82,9 +82,12 @@ def _files(page, language):
 
 @pytest.mark.parametrize("block", cases("yaml"))
 def test_yaml_in_the_docs_is_what_it_says(block, tmp_path):
+    for other in (other for page in PAGES for other in blocks(page, "yaml")):  # an experiment names its space's file
+        if name := re.match(r"# (\w+\.yaml)\n", other):
+            (tmp_path / name[1]).write_text(other)
     path = tmp_path / "written.yaml"
     path.write_text(block)
-    if "\nbuilder:" in block:
+    if "\ndecisions:" in block:
         space = load_space(path)
         assert space.decide(lambda key, domain: domain.sample(__import__("random").Random(0)))
     else:

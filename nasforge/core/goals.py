@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nasforge.core.errors import ConfigError
 
@@ -113,17 +114,41 @@ class Budget:
 
 @dataclass(frozen=True)
 class Rung:
-    """One level of fidelity: train this long.
+    """One level of fidelity: train this long, or train nothing and score the fresh network by zero-cost proxies.
 
     Attributes:
-        epochs: passes over the training part.
+        epochs: passes over the training part; 0 exactly where there are proxies.
+        proxies: their names; a Measure at this rung reports `zc/<name>` for each.
     """
 
-    epochs: int
+    epochs: int = 0
+    proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "proxies", _proxies(self.proxies))
+        if self.proxies and self.epochs == 0 and not isinstance(self.epochs, bool):
+            return
+        if self.proxies:
+            raise ConfigError(f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}")
         if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
             raise ConfigError(f"ladder: epochs must be a whole number of at least 1, got {self.epochs!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, as users write it: `{"epochs": 3}` or `{"proxies": ["synflow"]}`."""
+        return {"proxies": list(self.proxies)} if self.proxies else {"epochs": self.epochs}
+
+    def __str__(self) -> str:
+        return "+".join(self.proxies) or str(self.epochs)
+
+
+def _proxies(names: Any) -> tuple[str, ...]:
+    """Names of proxies, each a text, none twice. Raises ConfigError."""
+    wrong = f"ladder: proxies must be a list of different names such as [synflow, naswot], got {names!r}"
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(wrong)
+    if len(set(names)) < len(names):
+        raise ConfigError(wrong)
+    return tuple(names)
 
 
 def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:

@@ -70,6 +70,11 @@ class Choice:
         """Number of values of this decision alone."""
         return len(self.options)
 
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Every value."""
+        return self.options
+
     def only(self, value: Value) -> Choice:
         """The same choice with `value` as its one option."""
         option = self.check(value)
@@ -135,6 +140,11 @@ class Int:
     def size(self) -> float:
         """Number of values."""
         return (self.high - self.low) // self.step + 1
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Every value, rising."""
+        return tuple(range(self.low, self.high + 1, self.step))
 
     def only(self, value: Value) -> Int:
         """The same range with `value` as its one member."""
@@ -210,6 +220,13 @@ class Float:
             return 1
         return math.inf if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Every value, rising; none for a continuous range, which cannot be listed."""
+        if self.low == self.high:
+            return (self.low,)
+        return () if self.step is None else tuple(self._at(index) for index in range(int(self.size)))
+
     def only(self, value: Value) -> Float:
         """The same range with `value` as its one member."""
         number = float(self.check(value))
@@ -279,6 +296,10 @@ class SearchSpace:
         defaults: values of recipe settings (`train.*`) that are not decisions, and of decisions for `default_point`.
         canonical: `module:function`, torch-free, from the `model.*` values (keys without prefix) to a text that
             isomorphic networks share; empty where every point is its own network.
+        text: `module:function`, torch-free, from the `model.*` values to the text by which the literature and its
+            tables name the network; empty where there is none.
+        derive: `module:function`, torch-free, from alphas to architectures in order of decreasing score, as
+            `nasforge.strategies.derivation.by_odds`, which is used where this is empty.
     """
 
     name: str
@@ -287,6 +308,8 @@ class SearchSpace:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Value] = field(default_factory=dict)
     canonical: str = ""
+    text: str = ""
+    derive: str = ""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -346,11 +369,20 @@ class SearchSpace:
 
     @cached_property
     def _canonical_form(self) -> Callable[[Mapping[str, Value]], str]:
-        module, _, name = self.canonical.partition(":")
+        return self.function("canonical")
+
+    def function(self, field: str) -> Callable[..., Any]:
+        """What the field `canonical`, `text` or `derive` names.
+
+        Raises:
+            SpaceError: it cannot be imported.
+        """
+        reference = getattr(self, field)
+        module, _, name = reference.partition(":")
         try:
             return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
         except (ImportError, AttributeError, ValueError) as error:
-            raise SpaceError(f"space '{self.name}': cannot load canonical '{self.canonical}': {error}") from None
+            raise SpaceError(f"space '{self.name}': cannot load {field} '{reference}': {error}") from None
 
     def sample(self, rng: random.Random) -> Architecture:
         """A point whose every active decision is drawn from its own domain."""
@@ -382,7 +414,18 @@ class SearchSpace:
 
     def default_point(self) -> Architecture:
         """The point of the declared defaults; where there is none, the first option or the middle of the range."""
-        return self.decide(lambda key, domain: self.defaults[key] if key in self.defaults else _middle(domain))
+        return self.decide(lambda key, domain: self.default_of(key))
+
+    def default_of(self, key: str) -> Value:
+        """The declared default of a decision, active or not; else its first option or the middle of its range.
+
+        So it is where the decision was fixed at another value than the default.
+        """
+        domain = self.domains[key]
+        try:
+            return domain.check(self.defaults[key])
+        except (KeyError, SpaceError):
+            return _middle(domain)
 
     def fixed(self, values: Mapping[str, Any]) -> SearchSpace:
         """A smaller space in which the decisions named in `values` have that one value left.
@@ -408,7 +451,7 @@ class SearchSpace:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, see `from_json`."""
-        return {
+        content = {
             "name": self.name,
             "builder": self.builder,
             "arguments": dict(self.arguments),
@@ -416,6 +459,7 @@ class SearchSpace:
             "canonical": self.canonical,
             "decisions": [decision.to_json() for decision in self.decisions],
         }
+        return content | {key: getattr(self, key) for key in ("text", "derive") if getattr(self, key)}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> SearchSpace:
@@ -427,6 +471,8 @@ class SearchSpace:
             arguments=content["arguments"],
             defaults=content["defaults"],
             canonical=content["canonical"],
+            text=content.get("text", ""),
+            derive=content.get("derive", ""),
         )
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
-from nasforge.core.architecture import Architecture
+from nasforge.core.architecture import Architecture, Value
 from nasforge.core.space import SearchSpace
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "rejected"]
@@ -79,11 +79,18 @@ class Measure:
         architecture: the point.
         rung: index into the experiment's ladder; -1 is the last rung.
         weights: start from these (a supernet's, or another trial's checkpoint) instead of an initialisation.
+        also: further architectures measured in the same job, where one takes too little time for a job of its own.
     """
 
     architecture: Architecture
     rung: int = -1
     weights: Artifact | None = None
+    also: tuple[Architecture, ...] = ()
+
+    @property
+    def batch(self) -> tuple[Architecture, ...]:
+        """All architectures of the job, the first one first."""
+        return (self.architecture, *self.also)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, see `proposal_from_json`."""
@@ -92,6 +99,7 @@ class Measure:
             "architecture": self.architecture.to_json(),
             "rung": self.rung,
             "weights": self.weights.to_json() if self.weights else None,
+            **({"also": [architecture.to_json() for architecture in self.also]} if self.also else {}),
         }
 
 
@@ -107,6 +115,7 @@ class TrainShared:
         paths: restrict the sampled paths to these architectures.
         alphas: initial architecture parameters, decision key -> one number per option.
         cost_terms: metric -> weight of its expectation in the loss.
+        settings: of the relaxation, as it documents them.
     """
 
     space: SearchSpace
@@ -116,6 +125,7 @@ class TrainShared:
     paths: tuple[Architecture, ...] = ()
     alphas: Mapping[str, tuple[float, ...]] | None = None
     cost_terms: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Value] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, see `proposal_from_json`."""
@@ -128,6 +138,7 @@ class TrainShared:
             "paths": [path.to_json() for path in self.paths],
             "alphas": None if self.alphas is None else {key: list(row) for key, row in self.alphas.items()},
             "cost_terms": dict(self.cost_terms),
+            "settings": dict(self.settings),
         }
 
 
@@ -138,7 +149,8 @@ def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
     """The inverse of a proposal's `to_json`."""
     weights = Artifact.from_json(content["weights"])
     if content["kind"] == "measure":
-        return Measure(Architecture.from_json(content["architecture"]), content["rung"], weights)
+        also = tuple(Architecture.from_json(architecture) for architecture in content.get("also", ()))
+        return Measure(Architecture.from_json(content["architecture"]), content["rung"], weights, also)
     return TrainShared(
         space=SearchSpace.from_json(content["space"]),
         relaxation=content["relaxation"],
@@ -147,6 +159,7 @@ def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
         paths=tuple(Architecture.from_json(path) for path in content["paths"]),
         alphas=None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
         cost_terms=content["cost_terms"],
+        settings=content.get("settings", {}),
     )
 
 
@@ -182,13 +195,14 @@ class Result:
         status: see `Status`.
         metrics: key -> number, keys as in MLflow (`val/accuracy`, `cost/flops`); a rejection has
             `constraint/violation`, the sum of relative excesses.
-        values: the objectives' metrics oriented to maximise; None unless finished or pruned after a report.
-            The experiment fills it in, evaluators leave it out.
+        values: the objectives' metrics oriented to maximise; None unless finished or pruned after a report, and at a
+            rung of proxies that are not the objectives. The experiment fills it in, evaluators leave it out.
         steps_done: fidelity reached (epochs); results of different `steps_done` are not compared.
         charged: what it cost.
         artifacts: name -> file.
         alphas: architecture parameters of a trained supernet, decision key -> one number per option.
         error: set exactly when `status` is `failed`.
+        also: the metrics of the Measure's further architectures, in their order; `metrics` are those of its first.
     """
 
     status: Status
@@ -199,6 +213,7 @@ class Result:
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     alphas: Mapping[str, tuple[float, ...]] | None = None
     error: Failure | None = None
+    also: tuple[Mapping[str, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form (NaN and infinities are the journal's to encode)."""
@@ -211,6 +226,7 @@ class Result:
             "artifacts": {name: artifact.to_json() for name, artifact in self.artifacts.items()},
             "alphas": None if self.alphas is None else {key: list(row) for key, row in self.alphas.items()},
             "error": self.error.to_json() if self.error else None,
+            **({"also": [dict(metrics) for metrics in self.also]} if self.also else {}),
         }
 
     @staticmethod
@@ -226,6 +242,7 @@ class Result:
             artifacts={name: artifact for name, artifact in artifacts.items() if artifact},
             alphas=None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
             error=Failure.from_json(content["error"]),
+            also=tuple(content.get("also", ())),
         )
 
     @staticmethod

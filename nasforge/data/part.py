@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,11 @@ class Part:
         """The images at these positions of the part, uint8, in memory."""
         where = positions.cpu().numpy() if isinstance(positions, Tensor) else positions
         return torch.from_numpy(np.ascontiguousarray(self.pixels[self.index[where]]))
+
+    def subset(self, positions: Tensor) -> Part:
+        """The part of these positions, normalised as this one."""
+        where = positions.cpu()
+        return replace(self, index=self.index[where.numpy()], labels=self.labels[where], _resident={})
 
     @property
     def images(self) -> Tensor:

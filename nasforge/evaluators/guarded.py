@@ -10,10 +10,12 @@ import torch
 from nasforge.core.errors import BuildError
 from nasforge.core.trial import Charge, Result
 from nasforge.training.device import release_memory
-from nasforge.training.loop import SMALLER, TrainingFailed, is_out_of_memory
+from nasforge.training.failures import SMALLER, TrainingFailed, is_out_of_memory
 
 
-def guarded(work: Callable[[], Result], device: torch.device, began: float, build_advice: str) -> Result:
+def guarded(
+    work: Callable[[], Result], device: torch.device, began: float, build_advice: str, *, collect: bool = True
+) -> Result:
     """The result of `work`, or a failed one.
 
     Args:
@@ -21,6 +23,7 @@ def guarded(work: Callable[[], Result], device: torch.device, began: float, buil
         device: what it computes on.
         began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
         build_advice: what to do about a network that cannot be built.
+        collect: look for unused objects in circles too; a job of moments may do without.
     """
     try:
         return work()
@@ -34,4 +37,4 @@ def guarded(work: Callable[[], Result], device: torch.device, began: float, buil
         reason = str(error).partition("\n")[0] or "no memory left"
         return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
     finally:
-        release_memory(device)
+        release_memory(device, collect=collect)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -14,23 +14,16 @@ from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.goals import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Charge, Measure, Proposal, Result, TrainShared
+from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, TrainShared
 from nasforge.costs import count_flops
 from nasforge.data import load_data
 from nasforge.evaluators.guarded import guarded
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit
-from nasforge.supernet.mixed import build_supernet
-from nasforge.supernet.training import (
-    RECALIBRATION_BATCH_SIZE,
-    RECALIBRATION_BATCHES,
-    SampledPaths,
-    mean_flops,
-    recalibrate,
-    recipe_point,
-    relaxation_of,
-)
+from nasforge.supernet.job import shared_training
+from nasforge.supernet.mixed import Supernet, build_supernet
+from nasforge.supernet.training import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate, recipe_point
 from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16
 from nasforge.training.loop import train
@@ -88,6 +81,7 @@ class SharedWeights:
         self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s)
         self.data = data
         self.recalibration_batches = batches
+        self._kept: tuple[str, Mapping[str, torch.Tensor]] | None = None
 
     @property
     def data_hash(self) -> str:
@@ -126,39 +120,27 @@ class SharedWeights:
         return guarded(work, device, began, advice)
 
     def _train_shared(self, proposal: TrainShared, report: Report, device: torch.device, began: float) -> Result:
-        for name in ("alphas", "cost_terms"):
-            if getattr(proposal, name):
-                raise ConfigError(
-                    f"train_shared: relaxation '{proposal.relaxation}' draws its paths uniformly and takes no {name}; "
-                    "leave them out"
-                )
-        draw = relaxation_of(proposal.relaxation)(proposal.space, proposal.paths)
         recipe = recipe_of(proposal.space, recipe_point(proposal.space), self.training.recipe)
         data = load_data(self.data)
-        classes = len(data.class_names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(report.seed)
-            supernet = build_supernet(proposal.space, data.shape[0], classes)
-        if proposal.weights is not None:
-            try:
-                supernet.load_state_dict(load_weights(report.experiment, proposal.weights))
-            except RuntimeError as error:
-                raise BuildError(
-                    f"weights {proposal.weights.path} are not of a supernet of space '{proposal.space.name}' as it is "
-                    f"fixed here: {' '.join(str(error).split())[:200]}"
-                ) from error
+            supernet = build_supernet(proposal.space, data.shape[0], len(data.class_names))
+            if proposal.weights is not None:
+                _load(supernet, report, proposal.weights)
+            shared = shared_training(proposal, supernet, data, recipe, report.seed, device)
         trained = train(
-            SampledPaths(supernet, draw),
-            data.train,
+            shared.network,
+            shared.part,
             recipe,
             epochs=proposal.epochs,
             seed=report.seed,
             device=device,
             checkpoint=report.checkpoint,
             on_epoch=report,
-            flops=mean_flops(proposal.space, draw, data.shape, classes),
+            flops=shared.flops,
             time_limit_s=self.training.time_limit_s,
             since=began,
+            alternating=shared.alphas,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         return Result(
@@ -167,14 +149,24 @@ class SharedWeights:
             steps_done=trained.steps_done,
             charged=trained.charged,
             artifacts={} if trained.stopped else {"weights": save_weights(supernet.state_dict(), report)},
+            alphas=shared.alphas.relaxed.plain if shared.alphas else None,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+    def _weights(self, report: Report, weights: Artifact) -> Mapping[str, torch.Tensor]:
+        """A supernet's tensors; the latest stay with this worker for the measures to come."""
+        if self._kept is None or self._kept[0] != weights.sha256:
+            self._kept = (weights.sha256, load_weights(report.experiment, weights))
+        return self._kept[1]
 
     def _measure_inherited(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
         assert proposal.weights is not None  # noqa: S101 - the caller asked, for the type checker
         space, architecture = self.training.space, proposal.architecture
         data = load_data(self.data)
         child = build(space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
-        inherit(load_weights(report.experiment, proposal.weights), architecture, child)
+        inherit(self._weights(report, proposal.weights), architecture, child)
         recipe = recipe_of(space, architecture, self.training.recipe)
         layout = memory_format(recipe, device)
         child.to(device)
@@ -193,3 +185,13 @@ class SharedWeights:
             charged=charged,
             artifacts={"weights": save_weights(child.state_dict(), report)},
         )
+
+
+def _load(supernet: Supernet, report: Report, weights: Artifact) -> None:
+    try:
+        supernet.load_state_dict(load_weights(report.experiment, weights))
+    except RuntimeError as error:
+        raise BuildError(
+            f"weights {weights.path} are not of a supernet of space '{supernet.space.name}' as it is fixed here: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error

@@ -19,10 +19,12 @@ from nasforge.core.trial import Measure, Proposal, Result
 from nasforge.costs import latency_ms
 from nasforge.data import ImageData, load_data
 from nasforge.evaluators.guarded import guarded
+from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.network import build
 from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, free_memory_mb
-from nasforge.training.loop import SMALLER, train
+from nasforge.training.failures import SMALLER
+from nasforge.training.loop import train
 from nasforge.training.recipe import recipe_of
 
 
@@ -74,6 +76,8 @@ class Training:
         self.device = device
         self.threads = threads
         self.time_limit_s = time_limit_s
+        if any(rung.proxies for rung in self.ladder):
+            ZeroCost(space, data, self.ladder, device=device, threads=threads)  # are there such proxies?
         default = space.default_point()
         for key, domain in space.domains.items():
             if key.startswith(TRAIN):  # every extreme now, rather than a trial that meets it later
@@ -108,6 +112,12 @@ class Training:
         began = time.monotonic()
         if not isinstance(proposal, Measure):
             raise SearchError("evaluator 'training' cannot train a supernet; use evaluator 'shared_weights'")
+        if self.ladder[proposal.rung].proxies:
+            return ZeroCost(self.space, self.data, self.ladder, device=self.device, threads=self.threads)(
+                proposal, report
+            )
+        if proposal.also:
+            raise SearchError("evaluator 'training' trains one architecture per trial; only proxies take a batch")
         if self.threads:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)

@@ -22,6 +22,8 @@ def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:
         ConfigError: no such name, or its module cannot be imported.
         BuildError: it is not callable.
     """
+    if not space.builder:
+        raise BuildError(f"space '{space.name}' names no builder: it can only be looked up in a table")
     builder = registry.get("builder", space.builder)
     if not callable(builder):
         raise BuildError(

@@ -25,7 +25,7 @@ class ASHA:
     def __init__(self, ladder: tuple[Rung, ...], *, eta: float = 3) -> None:
         if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 1 < eta < math.inf:
             raise ConfigError(f"pruner asha: eta must be a number above 1, got {eta!r}")
-        self._steps = {rung.epochs for rung in ladder[:-1]}
+        self._steps = {rung.epochs for rung in ladder[:-1] if not rung.proxies}
         self._eta = eta
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:

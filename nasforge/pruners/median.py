@@ -17,14 +17,14 @@ class Median:
     fronts.
 
     Args:
-        ladder: nothing is stopped before its first rung or after its last.
+        ladder: nothing is stopped before its first rung with epochs or after its last.
         warmup_trials: so many others must have reached the step before anything is stopped.
     """
 
     def __init__(self, ladder: tuple[Rung, ...], *, warmup_trials: int = 5) -> None:
         if isinstance(warmup_trials, bool) or not isinstance(warmup_trials, int) or warmup_trials < 1:
             raise ConfigError(f"pruner median: warmup_trials must be a whole number above 0, got {warmup_trials!r}")
-        self._first = ladder[0].epochs
+        self._first = next(rung.epochs for rung in ladder if not rung.proxies)
         self._last = ladder[-1].epochs
         self._warmup_trials = warmup_trials
 

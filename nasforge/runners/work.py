@@ -90,7 +90,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         result = evaluator(job.proposal, report)
         if not isinstance(result, Result):
             raise ConfigError(f"the evaluator returned {type(result).__name__}, not a nasforge.core.trial.Result")
-        return replace(result, metrics=_plain(result.metrics))
+        return replace(result, metrics=_plain(result.metrics), also=tuple(_plain(metrics) for metrics in result.also))
     except ConfigError:
         raise  # no other trial would fare better
     except Exception as error:

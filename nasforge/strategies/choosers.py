@@ -18,6 +18,9 @@ from nasforge.core.trial import Measure, Proposal
 TRIES = 200
 """So many draws in a row must have been seen before a point is proposed again."""
 
+ENUMERATED = 8
+"""Neighbours along a range of up to so many values are all of them, along a larger one sampled steps."""
+
 _FINEST, _COARSEST = 0.01, 0.3
 
 
@@ -88,16 +91,36 @@ def nearby(domain: Domain, value: Value, rng: random.Random) -> Value:
         ]
         return rng.choice(others)
     width = _FINEST * (_COARSEST / _FINEST) ** rng.random()
-    position = _position(domain, float(value)) + rng.gauss(0.0, width)
     # Reflected at the ends, so that the ends are not favoured.
-    position = abs(position) % 2.0
-    moved = _at(domain, 2.0 - position if position > 1.0 else position)
+    place = abs(position(domain, float(value)) + rng.gauss(0.0, width)) % 2.0
+    moved = at(domain, 2.0 - place if place > 1.0 else place)
     if moved != value:
         return moved
     if domain.step is None:
         return domain.sample(rng)
     steps = [float(value) + sign * domain.step for sign in (-1, 1)]
     return domain.check(rng.choice([step for step in steps if _allowed(domain, step)]))
+
+
+def moves(space: SearchSpace, point: Architecture, rng: random.Random, steps: int = 4) -> list[tuple[str, Value]]:
+    """Decision and other value of everything in a point that could have been decided otherwise.
+
+    Args:
+        space: of the point.
+        point: where the moves start.
+        rng: draws the steps along ranges of more than `ENUMERATED` values.
+        steps: so many of them per such range.
+    """
+
+    def others(domain: Domain, value: Value) -> list[Value]:
+        if isinstance(domain, Choice):
+            return [option for option in domain.options if option is not domain.check(value)]
+        if domain.size <= ENUMERATED:
+            return [other for other in domain.values if other != value]
+        return [nearby(domain, value, rng) for _ in range(steps)]
+
+    domains = space.domains
+    return [(key, value) for key in open_keys(space, point) for value in others(domains[key], point.values[key])]
 
 
 def unseen(draw: Callable[[int], Architecture], seen: Container[str], tries: int = TRIES) -> Architecture:
@@ -137,7 +160,7 @@ def _allowed(domain: Domain, value: Value) -> bool:
     return True
 
 
-def _position(domain: Int | Float, value: float) -> float:
+def position(domain: Int | Float, value: float) -> float:
     """Where a value stands in its range, 0 to 1."""
     low, high = float(domain.low), float(domain.high)
     if domain.log:
@@ -145,10 +168,10 @@ def _position(domain: Int | Float, value: float) -> float:
     return (value - low) / (high - low)
 
 
-def _at(domain: Int | Float, position: float) -> Value:
-    """The allowed value nearest to a position."""
+def at(domain: Int | Float, place: float) -> Value:
+    """The allowed value nearest to a place in the range, 0 to 1."""
     low, high = float(domain.low), float(domain.high)
-    value = low * (high / low) ** position if domain.log else low + (high - low) * position
+    value = low * (high / low) ** place if domain.log else low + (high - low) * place
     if domain.step is not None:
         value = low + domain.step * min(round((value - low) / domain.step), int(domain.size) - 1)
     return domain.check(min(high, max(low, value)))

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
-from nasforge.core.space import Choice, Domain, SearchSpace
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.strategies.choosers import drawing, following, generator, measured, nearby, open_keys, unseen
+from nasforge.strategies.choosers import drawing, following, generator, measured, moves, unseen
 from nasforge.strategies.ranking import Merit, beats, merit
-
-_ENUMERATED = 8
-"""A range of up to so many values is tried value by value, a larger one by sampled steps."""
 
 
 @dataclass
@@ -52,6 +49,9 @@ class LocalSearch:
         objectives: one; for several use `nsga2` or `evolution`.
         starts: random points before the first descent.
         steps: sampled neighbours per large or continuous range.
+
+    Attributes:
+        seen: the `point_id` of everything proposed so far; may be shared with another strategy.
     """
 
     def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1, starts: int = 5, steps: int = 4) -> None:
@@ -66,7 +66,7 @@ class LocalSearch:
         self._started = 0
         self._descents: list[_Descent] = []
         self._running: dict[int, tuple[Architecture, _Descent]] = {}
-        self._seen: set[str] = set()
+        self.seen: set[str] = set()
 
     def ask(self, number: int) -> Proposal | None:
         """A neighbour of the best incumbent that has one left, else a random point."""
@@ -78,7 +78,7 @@ class LocalSearch:
                     break
         if point is None:
             choose = drawing(generator(self._seed, number))
-            point = unseen(lambda _: self._space.decide(choose), self._seen)
+            point = unseen(lambda _: self._space.decide(choose), self.seen)
         self._adopt(number, point)
         return Measure(point)
 
@@ -117,36 +117,22 @@ class LocalSearch:
             self._started += 1
         origin.running += 1
         self._running[number] = (point, origin)
-        self._seen.add(point.point_id)
+        self.seen.add(point.point_id)
 
     def _neighbour(self, descent: _Descent) -> Architecture | None:
         """The next neighbour of a descent's incumbent that was not seen; None where there is none."""
         if descent.moves is None:
             rng = random.Random(f"{self._seed}/{descent.number}/moves")
-            descent.moves = [
-                (key, value)
-                for key in open_keys(self._space, descent.point)
-                for value in self._others(self._space.domains[key], descent.point.values[key], rng)
-            ]
+            descent.moves = moves(self._space, descent.point, rng, self._steps)
             rng.shuffle(descent.moves)
         while descent.position < len(descent.moves):
             key, value = descent.moves[descent.position]
             rng = random.Random(f"{self._seed}/{descent.number}/{descent.position}")
             point = self._space.decide(following({**descent.point.values, key: value}, rng))
-            if point.point_id not in self._seen:
+            if point.point_id not in self.seen:
                 return point
             descent.position += 1
         return None
-
-    def _others(self, domain: Domain, value: Value, rng: random.Random) -> list[Value]:
-        """The values to try in place of `value`."""
-        if isinstance(domain, Choice):
-            return [option for option in domain.options if option is not domain.check(value)]
-        if domain.size <= _ENUMERATED:
-            step = domain.step or 0
-            values = [domain.check(domain.low + index * step) for index in range(int(domain.size))]
-            return [other for other in values if other != value]
-        return [nearby(domain, value, rng) for _ in range(self._steps)]
 
 
 def _one_change(a: Architecture, b: Architecture) -> bool:

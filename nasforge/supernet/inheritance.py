@@ -9,7 +9,7 @@ from torch import nn
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
-from nasforge.supernet.mixed import option_name
+from nasforge.supernet.mixed import leading_slice, option_name
 
 _NETWORK = "network."
 
@@ -34,7 +34,7 @@ def inherited(supernet_state: Mapping[str, torch.Tensor], architecture: Architec
 
 
 def inherit(supernet_state: Mapping[str, torch.Tensor], architecture: Architecture, child: nn.Module) -> None:
-    """Load a supernet's weights and buffers into the network built for `architecture`.
+    """Load a supernet's weights and buffers into the network built for `architecture`, sliced to its widths.
 
     Args:
         supernet_state: `Supernet.state_dict()`.
@@ -42,17 +42,19 @@ def inherit(supernet_state: Mapping[str, torch.Tensor], architecture: Architectu
         child: the network that `nasforge.models.network.build` made for it; changed in place.
 
     Raises:
-        BuildError: the supernet lacks a tensor of the child, or holds one of another shape.
+        BuildError: the supernet lacks a tensor of the child, or holds a smaller one.
     """
-    state = inherited(supernet_state, architecture)
-    own = child.state_dict()
-    problems = [f"'{key}' is missing" for key in own if key not in state]
-    problems += [f"'{key}' is not in the child" for key in state if key not in own]
-    problems += [
-        f"'{key}' is {tuple(state[key].shape)}, the child needs {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
+    available = inherited(supernet_state, architecture)
+    state: dict[str, torch.Tensor] = {}
+    problems = []
+    for key, wanted in child.state_dict().items():
+        if key not in available:
+            problems.append(f"'{key}' is missing")
+            continue
+        try:
+            state[key] = leading_slice(key, available[key], wanted.shape)
+        except BuildError as error:
+            problems.append(str(error))
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise BuildError(f"these supernet weights do not fit architecture {architecture.arch_id}: {shown}")

@@ -1,80 +1,22 @@
-"""Training a supernet: one path of it a step, by the same loop that trains a single network."""
+"""What training a supernet needs besides the loop: its recipe, its charge, its data, and statistics afterwards."""
 
 from __future__ import annotations
-
-import random
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import torch
 from torch import nn
 
 from nasforge.core.architecture import TRAIN, Architecture
-from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
 from nasforge.costs import count_flops
 from nasforge.data.augment import normalise
 from nasforge.data.part import Part
-from nasforge.supernet.mixed import Supernet, build_supernet
-
-Draw: TypeAlias = Callable[[random.Random], Architecture]
-"""Draws the path of one training step."""
+from nasforge.supernet.mixed import Supernet
+from nasforge.supernet.paths import Draw
 
 CHARGED_PATHS = 8
 RECALIBRATION_BATCHES = 16
 RECALIBRATION_BATCH_SIZE = 128
-
-
-def uniform(space: SearchSpace, paths: Sequence[Architecture]) -> Draw:
-    """One path a step, every option equally likely.
-
-    "Single Path One-Shot Neural Architecture Search with Uniform Sampling", Guo et al. 2020,
-    https://arxiv.org/abs/1904.00420.
-
-    Args:
-        space: whose points are the paths.
-        paths: draw from these only; empty for all.
-    """
-    return (lambda rng: paths[rng.randrange(len(paths))]) if paths else space.sample
-
-
-RELAXATIONS: dict[str, Callable[[SearchSpace, Sequence[Architecture]], Draw]] = {"uniform": uniform}
-
-
-class SampledPaths(nn.Module):
-    """A supernet that takes another path at every step of its training; in eval mode it stays on the last.
-
-    Paths are drawn from torch's default generator, whose state the training's checkpoint holds: a training that is
-    continued takes the paths that it would have taken.
-
-    Attributes:
-        supernet: what is trained.
-    """
-
-    def __init__(self, supernet: Supernet, draw: Draw) -> None:
-        super().__init__()
-        self.supernet = supernet
-        self._draw = draw
-        supernet.activate(draw(random.Random(0)))  # so that it can run before its first step
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> N x classes, through a path drawn anew in training mode."""
-        if self.training:
-            seed = int(torch.randint(2**62, ()))
-            self.supernet.activate(self._draw(random.Random(seed)))
-        out: torch.Tensor = self.supernet(x)
-        return out
-
-
-def relaxation_of(name: str) -> Callable[[SearchSpace, Sequence[Architecture]], Draw]:
-    """The relaxation registered as `name`.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in RELAXATIONS:
-        raise ConfigError(f"train_shared: no relaxation '{name}'; {did_you_mean(name, RELAXATIONS)}")
-    return RELAXATIONS[name]
 
 
 def recipe_point(space: SearchSpace) -> Architecture:
@@ -94,15 +36,20 @@ def recipe_point(space: SearchSpace) -> Architecture:
     return space.default_point()
 
 
-def mean_flops(space: SearchSpace, draw: Draw, shape: tuple[int, int, int], classes: int) -> float:
-    """Multiply-adds of a path for one image, as the mean over a fixed sample of paths: what a step is charged at."""
-    with torch.device("meta"):
-        supernet = build_supernet(space, shape[0], classes)
+def mean_flops(supernet: Supernet, draw: Draw, shape: tuple[int, int, int]) -> float:
+    """Multiply-adds of a path for one image, as the mean over the first paths: what a step is charged at."""
     total = 0
-    for number in range(CHARGED_PATHS):
-        supernet.activate(draw(random.Random(number)))
+    for step in range(CHARGED_PATHS):
+        supernet.activate(draw(step))
         total += count_flops(supernet, shape)
     return total / CHARGED_PATHS
+
+
+def halves(part: Part, share: float, seed: int) -> tuple[Part, Part]:
+    """A training part divided in two at random: for the weights (`share` of it) and for the alphas."""
+    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
+    cut = max(1, round(share * len(part)))
+    return part.subset(order[:cut].sort().values), part.subset(order[cut:].sort().values)
 
 
 def recalibrate(

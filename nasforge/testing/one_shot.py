@@ -1,6 +1,6 @@
 """The smallest one-shot search: train a supernet of two paths, then measure both on the weights they inherit.
 
-python -m nasforge.testing.one_shot FOLDER RUNNER        one driver, to be killed from outside
+python -m nasforge.testing.one_shot FOLDER RUNNER [STRATEGY]        one driver, to be killed from outside
 """
 
 from __future__ import annotations
@@ -72,15 +72,23 @@ def two_path_config(folder: Path, runner: str) -> ExperimentConfig:
     )
 
 
-def drive(folder: Path, runner: str) -> Experiment:
-    """Start or continue until the strategy has finished; returns the closed experiment."""
+def drive(folder: Path, runner: str, strategy: str = "") -> Experiment:
+    """Start or continue until the strategy has finished; returns the closed experiment.
+
+    Args:
+        folder: of the experiments.
+        runner: registered name.
+        strategy: registered name of one that trains a supernet for `EPOCHS` epochs; empty: `TwoPaths`.
+    """
     config = two_path_config(folder, runner)
     evaluator = make_evaluator(config)
     check = make_check(config, evaluator)
-    with Experiment(config.folder, make_header(config, evaluator), TwoPaths(config.space), check=check) as experiment:
+    options = {"epochs": EPOCHS} if strategy else {}
+    asking = registry.make("strategy", strategy, options, config.space, seed=0) if strategy else TwoPaths(config.space)
+    with Experiment(config.folder, make_header(config, evaluator), asking, check=check) as experiment:
         registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
     return experiment
 
 
 if __name__ == "__main__":
-    drive(Path(sys.argv[1]), sys.argv[2])
+    drive(Path(sys.argv[1]), *sys.argv[2:])

@@ -21,7 +21,8 @@ from nasforge.trackers.position import JournalFollower, lock_delivery, new_ids, 
 from nasforge.trackers.runs import ARCHITECTURE, PARENT, TAG_LENGTH, Runs, Writes
 from nasforge.trackers.tracking_uri import sqlite_file, tracking_uri, ui_command, without_password
 
-__all__ = ["MlflowTracker", "track", "tracking_uri", "ui_command"]
+__all__ = ["MlflowClient", "MlflowException", "MlflowTracker", "entities", "experiment_id", "reason"]
+__all__ += ["track", "tracking_uri", "ui_command"]
 
 # Read by mlflow when it is imported; a user's own settings go first. Trying again is our own work, so requests do not.
 for _name, _value in {
@@ -152,7 +153,7 @@ class MlflowTracker:
     def _complain(self, error: Exception) -> None:
         first = not self._delivery.complained
         self._delivery.complained = True
-        self._trouble = _reason(error)
+        self._trouble = reason(error)
         if first and not self._closing.is_set():
             self._say(
                 f"MLflow at {self._delivery.shown} takes nothing at the moment ({self._trouble}). The search goes on; "
@@ -189,7 +190,7 @@ def track(folder: Path, uri: str | None = None) -> int:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws
         raise TrackingError(
-            f"MLflow at {delivery.shown} takes nothing ({_reason(error)}). {delivery.events} of {before} events "
+            f"MLflow at {delivery.shown} takes nothing ({reason(error)}). {delivery.events} of {before} events "
             "were delivered; make sure that the server runs, then run the same command to continue"
         ) from error
     finally:
@@ -292,7 +293,7 @@ class _Delivery:
         """Find or make the experiment and the parent run."""
         with one_creator(sqlite_file(self._uri)):
             self._client = MlflowClient(tracking_uri=self._uri)
-            self._experiment = self._experiment_id()
+            self._experiment = experiment_id(self._client, self._uri)
         found = self._find(f"tags.`nasforge.key` = '{self._mine['key']}'") if self._mine["delivered"] else None
         if self._mine["delivered"] and found is None:
             self._mine.update(new_ids())  # the runs were deleted: begin again
@@ -314,25 +315,6 @@ class _Delivery:
         self._save()
         self._parent = found
 
-    def _experiment_id(self) -> str:
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "nasforge")
-        database = sqlite_file(self._uri)
-        place = str(database.parent / "mlartifacts") if database else None
-        for _ in range(2):
-            found = self._client.get_experiment_by_name(name)
-            if found is not None:
-                if found.lifecycle_stage == "deleted":
-                    raise TrackingError(
-                        f"MLflow's experiment '{name}' is deleted: restore it, or set MLFLOW_EXPERIMENT_NAME to another"
-                    )
-                return str(found.experiment_id)
-            try:
-                return str(self._client.create_experiment(name, artifact_location=place, tags=_KIND))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-        raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made")
-
     def _find(self, condition: str) -> tuple[str, int] | None:
         runs = self._client.search_runs([self._experiment], condition, max_results=1)
         return (runs[0].info.run_id, runs[0].info.start_time) if runs else None
@@ -348,7 +330,7 @@ class _Delivery:
                 if error.error_code not in _REFUSED:
                     self._sure = False  # a request without an answer may have been carried out
                     raise
-                self.refusals.append(f"{writes.name}: {_reason(error)}")
+                self.refusals.append(f"{writes.name}: {reason(error)}")
             except BaseException:
                 self._sure = False
                 raise
@@ -400,6 +382,31 @@ class _Delivery:
         write_ids(self._folder, self._ids)
 
 
+def experiment_id(client: Any, uri: str) -> str:
+    """Id of the MLflow experiment that all runs of ours go to, made where it is missing.
+
+    Raises:
+        TrackingError: it is deleted, or can neither be found nor made.
+    """
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "nasforge")
+    database = sqlite_file(uri)
+    place = str(database.parent / "mlartifacts") if database else None
+    for _ in range(2):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                raise TrackingError(
+                    f"MLflow's experiment '{name}' is deleted: restore it, or set MLFLOW_EXPERIMENT_NAME to another"
+                )
+            return str(found.experiment_id)
+        try:
+            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made")
+
+
 def _tags(writes: Writes) -> dict[str, str]:
     tags = {key: value[:TAG_LENGTH] for key, value in writes.tags.items()}
     if writes.architecture:
@@ -408,7 +415,7 @@ def _tags(writes: Writes) -> dict[str, str]:
     return tags
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The first line of what went wrong, short enough for a message."""
     text = str(error).strip().splitlines()
     line = text[0] if text else type(error).__name__

@@ -21,6 +21,7 @@ from nasforge.core.events import (
     TestOpened,
     Told,
 )
+from nasforge.core.goals import Rung
 from nasforge.core.trial import Measure, Proposal, Trial
 from nasforge.experiment import VOLATILE
 from nasforge.state import State
@@ -144,6 +145,8 @@ class Runs:
         said = {**trial.costs, **(trial.steps[-1].metrics if trial.steps else {})}
         news = {key: value for key, value in result.metrics.items() if said.get(key) != value}
         run.measure(news, result.steps_done, run.seconds)
+        for index, metrics in enumerate(result.also, 1):  # a batch as a curve, its first architecture at step 0
+            run.measure(metrics, index, run.seconds)
         run.tags["nasforge.status"] = result.status
         if result.error:
             run.tags.update(
@@ -217,7 +220,7 @@ def _header_params(header: Header) -> dict[str, str]:
             config[f"{kind} option"] = named["options"]
     for goals in ("objectives", "constraints", "targets"):
         config[goals] = ", ".join(config.get(goals, ())) or None
-    config["ladder epochs"] = ", ".join(str(rung["epochs"]) for rung in header.config["ladder"])
+    config["ladder epochs"] = ", ".join(str(Rung(**rung)) for rung in header.config["ladder"])
     config["space"] = header.config["space"]["name"]
     config["space_hash"] = header.space_hash
     config["data_hash"] = header.data_hash or None
@@ -254,4 +257,5 @@ def _proposal_tags(proposal: Proposal) -> dict[str, str]:
         "nasforge.proposal": "measure",
         "nasforge.arch_id": architecture.arch_id,
         "nasforge.point_id": architecture.point_id,
+        **({"nasforge.batch": str(len(proposal.batch))} if proposal.also else {}),
     }

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +16,13 @@ from torch.nn.functional import cross_entropy
 
 from nasforge.blocks.conv import zero_init_last_norms
 from nasforge.core.architecture import digest
-from nasforge.core.errors import ConfigError, NasforgeError
-from nasforge.core.trial import Cause, Charge, Failure
+from nasforge.core.errors import ConfigError
+from nasforge.core.trial import Cause, Charge
 from nasforge.data.augment import crop, cutout, flip, normalise
 from nasforge.data.part import Part
 from nasforge.training import checkpoint as checkpoints
 from nasforge.training.device import memory_format, uses_bf16
+from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.optimisation import average_of, optimizer_of, schedule_of
 from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
@@ -34,13 +34,29 @@ CUDA_CHECK_STEPS = 16
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 
 
-class TrainingFailed(NasforgeError):
-    """A training that cannot go on: why, and what it had cost."""
+class Alternating(Protocol):
+    """What is trained in turn with the weights, on data of its own (nasforge/supernet/bilevel.py)."""
 
-    def __init__(self, cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> None:
-        self.failure = Failure(cause, message, advice)
-        self.charged = charged
-        super().__init__(f"{message}; {advice}" if advice else message)
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing more to train; the loop ends after this epoch."""
+        ...
+
+    def step(self, number: int, inputs: Tensor, labels: Tensor, learning_rate: float) -> None:
+        """Called before step `number` of the weights, with its batch (normalised) and the weights' learning rate."""
+        ...
+
+    def epoch(self, done: int) -> Mapping[str, float]:
+        """Metrics after `done` epochs; called once at the end of each."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values for the training's checkpoint."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,7 @@ def train(
     time_limit_s: float | None = None,
     since: float | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    alternating: Alternating | None = None,
 ) -> Trained:
     """Train `network` in place.
 
@@ -116,6 +133,7 @@ def train(
         time_limit_s: seconds that all attempts together may take.
         since: `time.monotonic()` of when this attempt's work began, where that was before the call.
         checkpoint_s: see `checkpoint`.
+        alternating: takes a step before each of the weights'.
 
     Raises:
         TrainingFailed: diverged, timeout, out_of_memory or invalid_shape.
@@ -146,7 +164,7 @@ def train(
         return TrainingFailed(cause, message, advice, progress.charged)
 
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), _typed(fail, device):
+    with torch.random.fork_rng(cuda), typed(fail, device):
         torch.manual_seed(_derive(seed, "dropout"))
         if saved:
             network.load_state_dict(saved["network"])
@@ -157,6 +175,8 @@ def train(
             ordering.set_state(saved["ordering"])
             augmenting.set_state(saved["augmenting"])
             torch.set_rng_state(saved["dropout"])
+            if alternating:
+                alternating.load_state_dict(saved["alternating"])
             if device.type == "cuda":
                 torch.cuda.set_rng_state(saved["dropout_cuda"], device)
             progress = _Progress(**saved["progress"])
@@ -174,6 +194,7 @@ def train(
                 "ordering": order_state,
                 "augmenting": augmenting.get_state(),
                 "dropout": torch.get_rng_state(),
+                "alternating": alternating.state_dict() if alternating else None,
                 "progress": asdict(progress),
             }
             if device.type == "cuda":
@@ -190,12 +211,12 @@ def train(
         if again and on_epoch and not on_epoch(progress.epoch, progress.metrics):
             return done(stopped=True)
 
-        _check_shapes(network, part, device, layout, fail)
+        check_shapes(network, part, device, layout, fail)
 
         # --- epochs -----------------------------------------------------------------------------------------------
         last_saved = time.monotonic()
         network.train()
-        while progress.epoch < epochs:
+        while progress.epoch < epochs and not (alternating and alternating.settled):
             order_state = ordering.get_state()
             order = torch.randperm(len(part), generator=ordering)[: steps_per_epoch * recipe.batch_size]
             remaining = order[progress.position * recipe.batch_size :]
@@ -203,7 +224,8 @@ def train(
             resumed_s, epoch_began = progress.train_s, time.monotonic()
 
             for images, labels in part.batches(remaining, recipe.batch_size, device):
-                schedule.step_update(progress.epoch * steps_per_epoch + progress.position)
+                number = progress.epoch * steps_per_epoch + progress.position
+                schedule.step_update(number)
                 if recipe.crop_pixels:
                     images = crop(images, recipe.crop_pixels, augmenting)
                 if recipe.flip:
@@ -212,8 +234,11 @@ def train(
                 if recipe.cutout_pixels:
                     inputs = cutout(inputs, recipe.cutout_pixels, augmenting)
 
+                inputs = inputs.contiguous(memory_format=layout)
+                if alternating:
+                    alternating.step(number, inputs, labels, optimizer.param_groups[0]["lr"])
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    logits = network(inputs.contiguous(memory_format=layout))
+                    logits = network(inputs)
                 loss = cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -250,6 +275,8 @@ def train(
                 judged = average.module if average else network
                 found = score(judged, validation, device=device, bf16=bf16, memory_format=layout)
                 metrics |= {f"val/{key}": value for key, value in found.items()}
+            if alternating:
+                metrics |= alternating.epoch(progress.epoch + 1)
             if not all(math.isfinite(value) for value in metrics.values()):
                 raise fail("diverged", *_diverged("validation", progress, recipe))
             progress.worker_s = earlier_s + time.monotonic() - began
@@ -272,48 +299,6 @@ def _diverged(where: str, progress: _Progress, recipe: Recipe) -> tuple[str, str
     )
     advice = f"lower the learning rate (it is {recipe.learning_rate:g})"
     return message, advice if recipe.clip_norm else advice + ", or set clip_norm"
-
-
-SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
-Fail = Callable[[Cause, str, str], TrainingFailed]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or in main memory."""
-    texts = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error).lower() for text in texts)
-
-
-@contextmanager
-def _typed(fail: Fail, device: torch.device) -> Iterator[None]:
-    """Name the errors by which torch says that memory ran out."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = str(error).partition("\n")[0] or "no memory left"
-        raise fail("out_of_memory", f"{device}: {reason}", SMALLER) from error
-
-
-def _check_shapes(
-    network: nn.Module, part: Part, device: torch.device, layout: torch.memory_format, fail: Fail
-) -> None:
-    """Run two images through `network`, in eval mode so that nothing changes."""
-    images = torch.zeros(2, *part.shape, device=device).contiguous(memory_format=layout)
-    try:
-        with torch.no_grad():
-            output = network.eval()(images)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if is_out_of_memory(error):
-            raise
-        reason = str(error).partition("\n")[0]
-        message = f"images of {' x '.join(map(str, part.shape))} do not go through the network: {reason}"
-        raise fail("invalid_shape", message, "use fewer strides, larger images or another builder") from error
-    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if got != (2, part.classes):
-        message = f"the network gives {got} for 2 images, wanted {(2, part.classes)}: one number per class"
-        raise fail("invalid_shape", message, "let the builder end with its argument `classes`")
 
 
 def _derive(seed: int, purpose: str) -> int:

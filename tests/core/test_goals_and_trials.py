@@ -79,6 +79,25 @@ def test_budget_and_ladder():
             Rung(wrong)
 
 
+def test_rungs_of_proxies():
+    rung = Rung(proxies=["synflow", "naswot"])
+    assert (rung.epochs, rung.proxies, str(rung)) == (0, ("synflow", "naswot"), "synflow+naswot")
+    for each in (rung, Rung(3)):
+        assert Rung(**json.loads(json.dumps(each.to_json()))) == each
+    assert Rung(3).to_json() == {"epochs": 3}, "as journals had it before there were proxies"
+    with pytest.raises(ConfigError, match="not both"):
+        Rung(1, ("synflow",))
+    for wrong in ("synflow", ["a", "a"], [""], [3], 5):
+        with pytest.raises(ConfigError, match="list of different names"):
+            Rung(proxies=wrong)
+
+
+def test_what_is_no_batch_is_written_as_before_there_were_any():
+    measure, result = Measure(POINT), Result("finished", {"val/accuracy": 0.5}, (0.5,), 3)
+    assert "also" not in measure.to_json() and "also" not in result.to_json()
+    assert measure.batch == (POINT,) and Measure(POINT, also=(POINT,)).batch == (POINT, POINT)
+
+
 vectors = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
 
 
@@ -96,6 +115,7 @@ def test_domination_is_a_strict_partial_order(a, b, c):
     [
         Measure(POINT),
         Measure(POINT, rung=1, weights=ARTIFACT),
+        Measure(POINT, rung=0, also=(POINT, Architecture({"model.a": "y"}))),
         TrainShared(SPACE, "uniform", 3),
         TrainShared(SPACE, "softmax", 3, ARTIFACT, (POINT,), {"model.a": (0.1, 0.2)}, {"cost/flops": 0.5}),
     ],
@@ -109,6 +129,7 @@ def test_proposals_survive_json(proposal):
     [
         Result("finished", {"val/accuracy": 0.9}, (0.9, -3.0), 3, Charge(1.5, 2e9), {"weights": ARTIFACT}),
         Result("finished", steps_done=2, alphas={"model.a": (0.1, -0.2)}),
+        Result("finished", {"zc/synflow": 3.5}, also=({"zc/synflow": 1.0, "cost/params": 7.0}, {})),
         Result.failed("diverged", "NaN after epoch 2", "lower the learning rate", Charge(0.5)),
         Result("rejected", {"cost/flops": 9e9, "constraint/violation": 2.0}),
     ],

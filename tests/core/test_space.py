@@ -225,3 +225,9 @@ def test_a_logarithmic_range_is_drawn_uniformly_in_the_logarithm():
     assert 0.4 < sum(draw < 100 for draw in whole) / 2000 < 0.65
     assert min(whole) == 1
     assert max(whole) > 9000
+
+
+def test_the_default_of_a_decision_that_was_fixed_elsewhere_is_the_value_left():
+    space = SearchSpace("s", (Decision("model.a", Choice((1, 2, 3))),), defaults={"model.a": 2})
+    assert space.default_of("model.a") == 2
+    assert space.fixed({"model.a": 3}).default_of("model.a") == 3

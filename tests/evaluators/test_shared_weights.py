@@ -152,10 +152,80 @@ def test_a_measure_without_weights_is_trained(tmp_path):
 
 
 def test_what_cannot_be_mixed_fails_by_name(tmp_path):
-    wide = SPACE.fixed({key: value for key, value in _POINT.items() if "width" not in key})
-    result = evaluator()(TrainShared(wide, "uniform", 1), Told(tmp_path))
+    mobile = load_space("mobile")
+    point = mobile.default_point().values
+    sizes = mobile.fixed({key: value for key, value in point.items() if key != "model.resolution"})
+    result = evaluator()(TrainShared(sizes, "softmax", 1), Told(tmp_path))
     assert result.status == "failed" and result.error.cause == "invalid_shape"
-    assert "width 'model.stage0.width'" in result.error.message and "space.fixed" in result.error.message
+    assert "'model.resolution' cannot be mixed softly" in result.error.message and "space.fixed" in result.error.message
+
+
+def test_a_supernet_with_open_widths_is_trained_and_measured_at_any(tmp_path):
+    wide = SPACE.fixed({key: value for key, value in _POINT.items() if "width" not in key})
+    shared, report = evaluator(), Told(tmp_path)
+    result = shared(TrainShared(wide, "fair", 2), report)
+    assert result.status == "finished" and result.alphas is None
+    for width in (8, 16):
+        point = wide.point({**_POINT, "model.stage0.width": width})
+        measured = shared(Measure(point, weights=result.artifacts["weights"]), Told(tmp_path, width))
+        assert measured.status == "finished" and measured.steps_done == 0
+        child = load_weights(tmp_path, measured.artifacts["weights"])
+        built = build(SPACE, point, in_channels=1, classes=10)
+        assert {key: tensor.shape for key, tensor in child.items()} == {
+            k: t.shape for k, t in built.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel_hard", "dirichlet"])
+def test_alphas_learn_and_their_diagnostics_are_reported(tmp_path, relaxation):
+    report = Told(tmp_path)
+    result = evaluator()(TrainShared(TWO, relaxation, 3), report)
+    assert result.status == "finished" and set(result.alphas) == {KEY}
+    assert len(result.alphas[KEY]) == len(TWO.domains[KEY].options)
+    assert max(result.alphas[KEY]) - min(result.alphas[KEY]) > 0.05  # they began within thousandths of each other
+    told = report.steps[-1][1]
+    assert {"alphas/skips", "alphas/entropy", "supernet/accuracy", "supernet/derived_accuracy"} <= set(told)
+    assert 0 <= told["alphas/entropy"] <= 1 and told["supernet/derived_accuracy"] > 0.05
+
+
+def test_a_killed_search_of_alphas_ends_with_the_same_bits(tmp_path):
+    """Continued after any epoch: alphas, Adam's state and the samples are those of an uninterrupted search."""
+
+    def searched(folder: Path, stop_after: int = 99):
+        return evaluator()(
+            TrainShared(TWO, "gumbel_hard", 3, cost_terms={"cost/flops": 0.1}), Told(folder, 0, stop_after)
+        )
+
+    whole = searched(tmp_path / "whole")
+    searched(tmp_path / "cut", stop_after=2)  # leaves its checkpoint behind
+    again = searched(tmp_path / "cut")
+    assert again.status == "finished" and again.alphas == whole.alphas
+    ours, theirs = (load_weights(tmp_path / n, r.artifacts["weights"]) for n, r in (("whole", whole), ("cut", again)))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_initial_alphas_and_settings_are_taken(tmp_path):
+    options = TWO.domains[KEY].options
+    given = {KEY: tuple(3.0 if option == "identity" else 0.0 for option in options)}
+    settings = {"learning_rate": 1e-9, "stop_at_skips": 0.5}
+    result = evaluator()(TrainShared(TWO, "softmax", 6, alphas=given, settings=settings), Told(tmp_path))
+    assert result.alphas[KEY] == pytest.approx(given[KEY], abs=1e-4)
+    # skips only: ended after two epochs of the second half
+    assert result.steps_done == 5 and result.metrics["alphas/collapsed"] == 1
+    with pytest.raises(ConfigError, match="no setting 'temprature'; did you mean 'temperature'"):
+        evaluator()(TrainShared(TWO, "gumbel_hard", 1, settings={"temprature": 1.0}), Told(tmp_path / "b"))
+    with pytest.raises(ConfigError, match="second_order needs relaxation softmax"):
+        evaluator()(TrainShared(TWO, "gumbel_hard", 1, settings={"second_order": True}), Told(tmp_path / "c"))
+
+
+def test_a_worker_reads_a_supernet_once(trained, monkeypatch):
+    folder, _, result = trained
+    shared, weights = evaluator(), result.artifacts["weights"]
+    first = shared(Measure(A, weights=weights), Told(folder, 40))
+    monkeypatch.setattr("nasforge.evaluators.shared_weights.load_weights", None)
+    assert shared(Measure(B, weights=weights), Told(folder, 41)).status == "finished"
+    assert shared(Measure(A, weights=weights), Told(folder, 42)).metrics["val/loss"] == first.metrics["val/loss"]
+    assert len(pickle.dumps(shared)) < 100_000  # what is kept stays with the worker
 
 
 def test_weights_that_do_not_belong(trained, tmp_path):
@@ -175,7 +245,7 @@ def test_weights_that_do_not_belong(trained, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"relaxation": "gumbel"}, "no relaxation 'gumbel'; Known: uniform"),
+        ({"relaxation": "gumbel"}, "no relaxation 'gumbel'"),
         ({"alphas": {KEY: (0.0, 1.0)}}, "takes no alphas"),
         ({"cost_terms": {"cost/flops": 1.0}}, "takes no cost_terms"),
     ],

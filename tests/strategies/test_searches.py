@@ -51,9 +51,9 @@ OLD_AND_BEST, YOUNG = "aaaaaa", ["bbbbbb", "cccccc", "dddddd"]
 
 def test_aging_evolution_lets_the_oldest_die_and_elitist_the_worst():
     members = [(OLD_AND_BEST, finished(0.9)), *((text, finished(0.1 * i)) for i, text in enumerate(YOUNG))]
-    aging = fed(Evolution(FLAT, seed=0, population=3, sample=2), members)
+    aging = fed(Evolution(FLAT, seed=0, population=3, sample=2, elitist=False), members)
     assert OLD_AND_BEST not in parents(aging, [OLD_AND_BEST, *YOUNG])
-    elitist = fed(Evolution(FLAT, seed=0, population=3, sample=3, elitist=True), members)
+    elitist = fed(Evolution(FLAT, seed=0, population=3, sample=3), members)
     assert parents(elitist, [OLD_AND_BEST, *YOUNG]) == {OLD_AND_BEST}
 
 
@@ -208,7 +208,7 @@ def test_cmaes_is_replayed():
 
 
 def test_only_the_optuna_strategy_imports_more_than_the_standard_library():
-    names = ["random", "evolution", "nsga2", "local_search"]
+    names = ["random", "evolution", "nsga2", "local_search", "reinforce"]
     code = "import sys\n" + "".join(f"import nasforge.strategies.{name}\n" for name in names)
     code += "import nasforge.pruners.asha, nasforge.pruners.median, nasforge.testing.strategies\n"
     code += "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'numpy', 'yaml'} & set(sys.modules)))"

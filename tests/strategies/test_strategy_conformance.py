@@ -37,5 +37,5 @@ def test_optuna_samplers(sampler, check):
 
 
 @pytest.mark.parametrize("check", [*suite.CHECKS, *suite.ADAPTIVE_CHECKS], ids=ids)
-def test_elitist_evolution(check):
-    check(functools.partial(registry.get("strategy", "evolution"), elitist=True))
+def test_ageing_evolution(check):
+    check(functools.partial(registry.get("strategy", "evolution"), elitist=False))

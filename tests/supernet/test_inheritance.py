@@ -57,13 +57,51 @@ def test_supernet_equals_child_bit_for_bit(name, size, draws):
         assert all(torch.equal(state[key], tensor) for key, tensor in child.state_dict().items())
 
 
+@pytest.mark.parametrize(("name", "size", "draws"), [("tiny", 8, 4), ("blocks", 14, 3), ("mobile", 12, 3)])
+def test_with_open_widths_subnet_and_child_are_equal_bit_for_bit(name, size, draws):
+    """A narrower path is the leading slice of every tensor; gradients and statistics arrive there and nowhere else."""
+    full = load_space(name)
+    space = full.fixed({key: full.default_of(key) for key in full.domains if key.startswith("train.")})
+    supernet = shaken(space)
+    x = torch.randn(4, 1, size, size)
+    for seed in range(draws):
+        point = space.sample(random.Random(seed))
+        child = build(space, point, in_channels=1, classes=10)
+        inherit(supernet.state_dict(), point, child)
+        supernet.activate(point)
+        before = {key: tensor.clone() for key, tensor in supernet.state_dict().items()}
+        for training in (True, False):
+            supernet.train(training)
+            child.train(training)
+            supernet.zero_grad(set_to_none=True)
+            child.zero_grad(set_to_none=True)
+            ours, theirs = supernet(x), child(x)
+            assert torch.equal(ours, theirs)
+            ours.square().sum().backward()
+            theirs.square().sum().backward()
+            slopes = inherited({k: p.grad for k, p in supernet.named_parameters() if p.grad is not None}, point)
+            for key, parameter in child.named_parameters():
+                there = tuple(slice(n) for n in parameter.shape)
+                assert torch.equal(slopes[key][there], parameter.grad), key
+                outside = slopes[key].clone()
+                outside[there] = 0
+                assert not outside.any(), key
+        after = inherited(supernet.state_dict(), point)
+        for key, tensor in child.state_dict().items():
+            there = tuple(slice(n) for n in tensor.shape)
+            assert torch.equal(after[key][there], tensor), key
+            kept = inherited(before, point)[key].clone()
+            kept[there] = after[key][there]
+            assert torch.equal(kept, after[key]), f"{key} changed outside its slice"
+
+
 def test_weights_that_do_not_fit_are_named():
     space = narrow("tiny")
     point = space.sample(random.Random(0))
     child = build(space, point, in_channels=1, classes=10)
     state = build_supernet(space, 1, 10).state_dict()
-    with pytest.raises(BuildError, match=r"'classifier\.weight' is \(10, 12\), the child needs \(7, 12\)"):
-        inherit(state, point, build(space, point, in_channels=1, classes=7))
+    with pytest.raises(BuildError, match=r"'classifier\.weight' is \(11, 12\), and cannot be sliced from \(10, 12\)"):
+        inherit(state, point, build(space, point, in_channels=1, classes=11))
     del state["network.stem.conv.weight"]
     with pytest.raises(BuildError, match=r"'stem\.conv\.weight' is missing"):
         inherit(state, point, child)

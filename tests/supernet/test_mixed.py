@@ -8,7 +8,9 @@ from nasforge.config import load_space
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
 from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
-from nasforge.supernet.mixed import Mixed, Mixture, Supernet, build_supernet
+from nasforge.models.network import build
+from nasforge.supernet.inheritance import inherit
+from nasforge.supernet.mixed import Mixed, Mixture, build_supernet
 
 
 def space(**domains) -> SearchSpace:
@@ -37,17 +39,40 @@ def test_one_option_left_needs_no_mixture():
     assert type(built) is nn.Identity
 
 
-def test_width_with_several_values_is_refused_with_what_to_do():
-    pick = Mixed(space(width=Choice((8, 16))))
-    with pytest.raises(BuildError, match=r"width 'model\.width'.*8, 16.*space\.fixed\({\"model\.width\": 16}\)"):
-        pick.width("width")
+def test_a_width_is_built_at_its_largest_value():
+    pick = Mixed(space(width=Choice((8, 16, 12))))
+    assert pick.width("width") == 16 and pick.widths == {"width": (8, 16, 12)}
+    pick = Mixed(space(width=Int(4, 12, step=4)))
+    assert pick.width("width") == 12 and pick.widths == {"width": (4, 8, 12)}
     assert Mixed(space(width=Choice((16,)))).width("width") == 16
     assert Mixed(space(width=Int(12, 12))).width("width") == 12
+    with pytest.raises(BuildError, match=r"width 'model\.width'.*whole numbers"):
+        Mixed(space(width=Float(4, 12))).width("width")
 
 
-def test_unfixed_widths_of_a_shipped_space_are_refused_at_build_time():
-    with pytest.raises(BuildError, match=r"width 'model\.stage0\.width' of space 'tiny'"):
-        build_supernet(load_space("tiny"), 1, 10)
+def growing(pick, *, in_channels, classes):
+    """A builder with a projection only where the width differs from 8."""
+    width = pick.width("width")
+    start = nn.Conv2d(in_channels, 8, 3)
+    project = nn.Identity() if width == 8 else nn.Conv2d(8, width, 1)
+    return nn.Sequential(start, project, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
+
+
+@pytest.mark.parametrize(("widths", "fits"), [((4, 8, 12), True), ((4, 6, 8), False)])
+def test_widths_that_cannot_be_sliced_are_refused_at_build_time(widths, fits):
+    wanted = SearchSpace("growing", (Decision("model.width", Choice(widths)),), builder=f"{__name__}:growing")
+    if fits:
+        supernet = build_supernet(wanted, 1, 10)
+        x = torch.randn(2, 1, 6, 6)
+        for width in widths:
+            point = wanted.point({"model.width": width})
+            supernet.activate(point)
+            child = build(wanted, point, in_channels=1, classes=10)
+            inherit(supernet.state_dict(), point, child)
+            assert torch.equal(supernet(x), child(x))
+    else:
+        with pytest.raises(BuildError, match=r"width 'model\.width' of space 'growing' cannot be mixed: at 4"):
+            build_supernet(wanted, 1, 10)
 
 
 def test_ranges_cannot_be_mixed():
@@ -95,7 +120,8 @@ def test_activation_is_one_decision_in_many_places():
     supernet.activate(point)
     places = [m for m in supernet.modules() if isinstance(m, Mixture) and m.key == "activation"]
     assert len(places) > 10
-    assert all(type(place.get_submodule(place._active)) is nn.SiLU for place in places)
+    x = torch.randn(3, 2, 4, 4)
+    assert all(torch.equal(place(x), nn.functional.silu(x)) for place in places)
 
 
 def test_running_before_a_path_is_chosen_says_what_to_do():
@@ -115,11 +141,11 @@ def test_activating_what_is_not_there():
 
 
 def test_a_whole_number_fixed_at_one_value_can_be_activated():
-    depth = Decision("model.depth", Int(3, 3))
-    space = SearchSpace("counted", (depth,))
-    Supernet(space, torch.nn.Identity()).activate(Architecture({"model.depth": 3}))
+    wanted = SearchSpace("growing", (Decision("model.width", Int(3, 3)),), builder=f"{__name__}:growing")
+    supernet = build_supernet(wanted, 1, 10)
+    supernet.activate(Architecture({"model.width": 3}))
     with pytest.raises(BuildError, match="allowed: 3"):
-        Supernet(space, torch.nn.Identity()).activate(Architecture({"model.depth": 4}))
+        supernet.activate(Architecture({"model.width": 4}))
 
 
 def test_the_flagship_is_mixed_with_widths_fixed():

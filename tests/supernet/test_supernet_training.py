@@ -14,14 +14,9 @@ from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.models.network import build
 from nasforge.supernet.mixed import build_supernet
-from nasforge.supernet.training import (
-    SampledPaths,
-    mean_flops,
-    recalibrate,
-    recipe_point,
-    relaxation_of,
-    uniform,
-)
+from nasforge.supernet.paths import SampledPaths, fair, uniform
+from nasforge.supernet.relaxations import relaxation_of
+from nasforge.supernet.training import halves, mean_flops, recalibrate, recipe_point
 from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe
 
@@ -45,7 +40,7 @@ def data():
 def test_every_option_is_drawn_about_equally_often(space):
     supernet = build_supernet(space, 1, 10)
     drawn = Counter()
-    paths = SampledPaths(supernet, uniform(space, ()))
+    paths = SampledPaths(supernet, uniform(space, (), 0))
     paths.supernet.activate = lambda point: drawn.update([point.values[KEY]])
     paths.supernet.forward = lambda x: x
     torch.manual_seed(0)
@@ -57,12 +52,38 @@ def test_every_option_is_drawn_about_equally_often(space):
 
 def test_paths_restrict_what_is_drawn(space):
     only = [space.sample(random.Random(seed)) for seed in (1, 2)]
-    draw = uniform(space, only)
-    assert {draw(random.Random(seed)).arch_id for seed in range(30)} == {point.arch_id for point in only}
+    draw = uniform(space, only, 0)
+    assert {draw(step).arch_id for step in range(30)} == {point.arch_id for point in only}
+
+
+def test_fair_paths_take_every_option_equally_often(space):
+    draw = fair(space, (), 3)
+    options = space.domains[KEY].options
+    for turn in range(3):
+        taken = [draw(step).values[KEY] for step in range(turn * len(options), (turn + 1) * len(options))]
+        assert sorted(taken) == sorted(options)
+    nested = load_space("tiny")  # a nested decision counts the steps in which it is active
+    point = nested.default_point().values
+    nested = nested.fixed({key: value for key, value in point.items() if not key.startswith(KEY)})
+    key = f"{KEY}.bottleneck.reduction"
+    draw = fair(nested, (), 0)
+    active = [p.values[key] for p in (draw(step) for step in range(40)) if key in p.values]
+    assert Counter(active) == {2: 4, 4: 4}
+
+
+def test_a_training_part_is_divided_without_overlap(data):
+    first, second = halves(data.train, 0.5, 1)
+    assert abs(len(first) - len(second)) <= 1
+    assert set(first.index) | set(second.index) == set(data.train.index)
+    assert not set(first.index) & set(second.index)
+    assert torch.equal(
+        first.labels, torch.tensor([data.train.labels[list(data.train.index).index(i)] for i in first.index])
+    )
+    assert not torch.equal(halves(data.train, 0.5, 2)[0].labels, first.labels)
 
 
 def test_one_path_a_step_in_training_and_none_in_eval(space):
-    paths = SampledPaths(build_supernet(space, 1, 10), uniform(space, ()))
+    paths = SampledPaths(build_supernet(space, 1, 10), uniform(space, (), 0))
     seen = []
     activate = paths.supernet.activate
     paths.supernet.activate = lambda point: (seen.append(point), activate(point))
@@ -86,8 +107,8 @@ def test_training_is_continued_to_the_same_bits_in_the_middle_of_an_epoch(space,
         torch.manual_seed(5)
         drawn = []
 
-        def draw(rng: random.Random):
-            drawn.append(space.sample(rng))
+        def draw(step: int):
+            drawn.append(space.sample(random.Random(step)))
             if len(drawn) == die_at:
                 raise Killed
             return drawn[-1]
@@ -109,7 +130,7 @@ def test_weights_of_a_path_that_did_not_run_stay_as_they_are(space, data):
     before = {key: tensor.clone() for key, tensor in supernet.state_dict().items()}
     only = [space.fixed({KEY: "separable_3"}).default_point()]
     recipe = Recipe(batch_size=64, weight_decay=0.1)
-    train(SampledPaths(supernet, uniform(space, only)), data.train, recipe, epochs=1, seed=0)
+    train(SampledPaths(supernet, uniform(space, only, 0)), data.train, recipe, epochs=1, seed=0)
     changed = {key for key, tensor in supernet.state_dict().items() if not torch.equal(before[key], tensor)}
     mixed = {part for key in changed for part in key.split(".") if part.startswith("@")}
     assert mixed == {"@stage1:layer1:block=separable_3"}
@@ -121,15 +142,16 @@ def test_mean_flops_lies_between_the_cheapest_and_the_dearest_path(space):
     for option in space.domains[KEY].options:
         network = build(space, space.fixed({KEY: option}).default_point(), in_channels=1, classes=10)
         found.append(count_flops(network, (1, 8, 8)))
-    mean = mean_flops(space, uniform(space, ()), (1, 8, 8), 10)
+    supernet = build_supernet(space, 1, 10)
+    mean = mean_flops(supernet, uniform(space, (), 0), (1, 8, 8))
     assert min(found) < mean < max(found)
     only = [space.fixed({KEY: "identity"}).default_point()]
-    assert mean_flops(space, uniform(space, only), (1, 8, 8), 10) == min(found)
+    assert mean_flops(supernet, uniform(space, only, 0), (1, 8, 8)) == min(found)
 
 
 def test_unknown_relaxation_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"no relaxation 'softmax'; Known: uniform"):
-        relaxation_of("softmax")
+    with pytest.raises(ConfigError, match=r"no relaxation 'soft'; did you mean 'softmax'"):
+        relaxation_of("soft")
 
 
 def test_an_open_recipe_is_refused_with_what_to_fix(space):

@@ -10,7 +10,8 @@ from nasforge.config import DataConfig
 from nasforge.core.errors import ConfigError
 from nasforge.data import load_data
 from nasforge.data.part import Part
-from nasforge.training.loop import TrainingFailed, train
+from nasforge.training.failures import TrainingFailed
+from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe
 
 EVERYTHING = Recipe(

@@ -1,0 +1,67 @@
+"""Three families on one space and real images, at equal charge: random, evolution, REINFORCE, a single-path supernet.
+
+    NASFORGE_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/families.py   # -> benchmarks/results/families.json
+
+Fashion-MNIST, `blocks_four.yaml` beside this file, at most 100k params and 10M FLOPs; 6,000 training and 2,000
+validation images, 3 epochs, ASHA; 900 worker-seconds for each search, supernet and pruned trials included; 3 seeds. Two
+searches at a time, one thread each. `spos` trains its supernet for 12 epochs, measures 60 networks on its weights, then
+trains the best. The best of each family is retrained (15 epochs on all images, 1 seed) and meets the sealed test
+part once. Stop it at any time: the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from machine import describe, write
+
+import nasforge
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "families.json"
+STRATEGIES = ["random", "evolution", "reinforce", {"name": "spos", "epochs": 12, "measures": 60}]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--worker-seconds", type=float, default=900)
+    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--no-retrain", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    data = Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"
+    found = nasforge.compare(
+        strategies=STRATEGIES,
+        seeds=options.seeds,
+        name="families",
+        axis="worker_seconds",
+        workers=2,
+        runs_dir=options.runs_dir,
+        tracking_uri="none",
+        space=str(HERE / "blocks_four.yaml"),
+        data={"source": str(data), "images": options.images, "validation": 0.25},
+        evaluator={"name": "shared_weights", "threads": 1},
+        constraints=["params<=100k", "flops<=10M"],
+        budget={"worker_seconds": options.worker_seconds},
+        epochs=3,
+        pruner="asha",
+        progress=lambda name, done, total: print(f"{done}/{total} {name}", flush=True),
+    )
+    content = {"machine": describe(), "protocol": __doc__, "comparison": found.to_json()}
+    write(options.out, content)
+    if options.no_retrain:
+        return
+    finalists = {}
+    for row in found.rows:
+        best = max(range(len(row.values)), key=row.values.__getitem__)
+        folder = options.runs_dir / "families" / f"{row.label}-s{row.seeds[best]}"
+        finalists[row.label] = [f.to_json() for f in nasforge.retrain(folder, top=1, seeds=1, epochs=15)]
+        write(options.out, {**content, "finalists": finalists})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""A campaign: the same search with several strategies and seeds, side by side in processes, and continued when killed.
+
+Every search is an ordinary experiment in `runs/<campaign>/<strategy>-s<seed>`; its journal is the truth here too.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nasforge import registry
+from nasforge.compose import StopNow, make_evaluator, search
+from nasforge.config import ExperimentConfig, Named
+from nasforge.core.architecture import digest
+from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError
+from nasforge.core.events import Event, Header
+from nasforge.core.protocols import Evaluator
+from nasforge.experiment import VOLATILE, Experiment
+from nasforge.journal import JOURNAL, dumps, loads, read_events
+from nasforge.report.trajectory import Trajectory, trajectory
+from nasforge.state import differing, replay
+from nasforge.yaml_document import parse_value
+
+Progress = Callable[[str, int, int], None]
+"""Told (name of the search that is done, searches done, searches in all)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One search of a campaign.
+
+    Attributes:
+        trajectory: None where it broke before its first event.
+        failure: why it ended early, empty if it did not.
+    """
+
+    trajectory: Trajectory | None
+    failure: str = ""
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def parse_strategies(content: str | Sequence[str | Mapping[str, Any] | Named]) -> list[Named]:
+    """`random,evolution(sample=3,elitist=true),optuna(sampler=tpe)`, or a list of such texts and mappings.
+
+    Raises:
+        ConfigError: not of this form, or one strategy twice.
+    """
+    parts: list[Any] = _split(content) if isinstance(content, str) else list(content)
+    found = [_strategy(part) if isinstance(part, str) else Named.parse(part, "strategies") for part in parts]
+    if not found:
+        raise ConfigError("--strategies: name at least one, as in random,evolution(sample=3)")
+    labels = [label_of(named) for named in found]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ConfigError(f"--strategies: given twice: {', '.join(twice)}")
+    for named in found:
+        registry.get("strategy", named.name)
+    return found
+
+
+def _split(text: str) -> list[str]:
+    """At the commas that stand in no bracket."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _strategy(text: str) -> Named:
+    form = re.fullmatch(r"\s*([\w.:]+)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
+    options: dict[str, Any] = {}
+    for item in _split(form[2] or "") if form else []:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip().isidentifier():
+            form = None
+            break
+        options[key.strip()] = parse_value(value.strip())
+    if form is None:
+        raise ConfigError(f"--strategies: '{text}' must look like evolution or evolution(sample=3,elitist=true)")
+    return Named(form[1], options)
+
+
+def label_of(named: Named) -> str:
+    """How a strategy with its options is shown: `evolution(sample=3)`; different options never look alike."""
+    options = ",".join(f"{key}={_shown(value)}" for key, value in sorted(named.options.items()))
+    return f"{named.name}({options})" if options else named.name
+
+
+def _shown(value: Any) -> str:
+    plain = isinstance(value, str) and re.fullmatch(r"[\w.:/+-]+", value) and parse_value(value) == value
+    return str(value) if plain else dumps(value)
+
+
+def folder_name(named: Named, seed: int) -> str:
+    """Of a search: `evolution-sample-3-s7`; options that look alike in a name are told apart by a digest."""
+    label = label_of(named)
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-._")
+    if named.options and (len(plain) > 60 or re.sub(r"[(),=]", "-", label).strip("-") != plain):
+        plain = f"{plain[:60]}-{digest(label)[:6]}"
+    return f"{plain}-s{seed}"
+
+
+# --- one search ------------------------------------------------------------------------------------------------------
+
+_EVALUATORS: dict[str, Evaluator] = {}
+
+
+def evaluator_of(config: ExperimentConfig) -> Evaluator:
+    """The evaluator of a configuration; searches that differ in strategy, seed or budget share one in a process."""
+    content = config.to_json()
+    key = digest([dumps(content[part]) for part in ("space", "data", "evaluator", "ladder", "recipe", "objectives")])
+    if key not in _EVALUATORS:
+        _EVALUATORS[key] = make_evaluator(config)
+    return _EVALUATORS[key]
+
+
+def read_search(folder: Path) -> Trajectory:
+    """A search as its journal has it, with final figures where its evaluator is a table that has them.
+
+    Raises:
+        JournalError: no journal there, or it is corrupt.
+    """
+    return _trajectory(folder, read_events(folder))
+
+
+def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:
+    header = events[0]
+    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
+    named = header.config["evaluator"]["name"]
+    final = None
+    with suppress(NasforgeError):  # the table has moved: the comparison notes that when it asks for the optimum
+        if hasattr(registry.get("evaluator", named), "final"):
+            config = ExperimentConfig.from_json(folder.name, header.config, folder.parent)
+            final = getattr(evaluator_of(config), "final", None)
+    try:
+        return trajectory(events, final)
+    except NasforgeError as error:
+        raise JournalError(f"{folder}: {error}") from None
+
+
+def run_search(config: ExperimentConfig) -> Found:
+    """Run or continue one search; one whose budget is spent is only read.
+
+    Raises:
+        StopNow: somebody asked for an end.
+        NasforgeError: a mistake that every search of the campaign shares.
+    """
+    done = _finished(config)
+    if done is not None:
+        return Found(_trajectory(config.folder, done))
+    opened: list[Experiment] = []
+    failure = ""
+    try:
+        search(config, made_evaluator=evaluator_of(config), say=lambda text: None, on_open=opened.append)
+    except SearchError as error:
+        failure = str(error)
+    if opened and opened[0].stopping:
+        raise StopNow("stopped; the same command continues")
+    has_begun = (config.folder / JOURNAL).is_file()
+    return Found(read_search(config.folder) if has_begun else None, failure)
+
+
+def _finished(config: ExperimentConfig) -> list[Event] | None:
+    """The journal of this very search if its budget is spent, else None."""
+    path = config.folder / JOURNAL
+    if not path.is_file() or b"\n" not in path.read_bytes():
+        return None
+    events = read_events(config.folder)
+    old = events[0]
+    assert isinstance(old, Header)  # noqa: S101  (the journal's reader made sure)
+    if differing(old.config, loads(dumps(config.to_json())), VOLATILE):
+        return None  # refused when it is opened, with the keys
+    if old.data_hash != getattr(evaluator_of(config), "data_hash", ""):
+        return None
+    state = replay(events)
+    spent = state.spent and state.budget == config.budget and not state.open_trials
+    return events if spent else None
+
+
+def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
+    """The best first objective in the table of this search; None, with a note, where the table cannot tell it."""
+    try:
+        if not hasattr(registry.get("evaluator", config.evaluator.name), "optimum"):
+            return None
+        table: Any = evaluator_of(config)  # what follows is not in the protocol
+        metric, wanted = getattr(table, "metric", "a metric that it does not name"), config.objectives[0].metric
+        if metric != wanted:
+            notes.append(f"no trials to the optimum: the evaluator's optimum is of {metric}, the objective is {wanted}")
+            return None
+        if config.targets:  # the best so far may miss them, and be better than all that meet them
+            notes.append("no trials to the optimum: with soft targets the best so far is not the best signal")
+            return None
+        if not config.constraints:
+            return float(table.optimum)
+        limits = ", ".join(map(str, config.constraints))
+        best_within = getattr(table, "best_within", None)
+        if best_within is None:
+            notes.append(f"no trials to the optimum: the evaluator does not say what is best within {limits}")
+            return None
+        found = best_within(config.constraints)
+        if found is None:
+            notes.append(f"no trials to the optimum: nothing in the table keeps {limits}")
+        return None if found is None else float(found)
+    except NasforgeError as error:
+        notes.append(f"final figures and evaluations to the optimum of a table are missing: {error}")
+        return None
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+_STOP: Any = None
+
+
+def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Progress) -> list[Found]:
+    """Run every search, `workers` at a time; one worker is this process itself.
+
+    Raises:
+        StopNow: Ctrl-C or SIGTERM; the same call continues.
+        SearchError: a worker process was killed.
+        NasforgeError: a mistake that is not one search's own.
+    """
+    if workers == 1:
+        found = []
+        for config in configs:
+            found.append(run_search(config))
+            progress(config.name, len(found), len(configs))
+        return found
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    before = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(stop, workers)) as pool:
+        try:
+            return _collect(pool, configs, workers, progress)
+        except BaseException as error:
+            stop.set()
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()  # its search writes down that it was interrupted
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise SearchError(
+                    "a worker process was killed, by the system for want of memory perhaps. Finished trials are kept: "
+                    "the same command continues, with fewer --workers if memory was short"
+                ) from None
+            if isinstance(error, KeyboardInterrupt):
+                raise StopNow("stopped; the same command continues") from None
+            raise
+
+
+def _collect(
+    pool: ProcessPoolExecutor, configs: Sequence[ExperimentConfig], workers: int, progress: Progress
+) -> list[Found]:
+    """Hand out a few searches at a time, so that a stop finds little in the queue."""
+    found: dict[int, Found] = {}
+    out: dict[Future[Found], int] = {}
+    waiting: Iterator[int] = iter(range(len(configs)))
+    while len(found) < len(configs):
+        while len(out) < 2 * workers and (index := next(waiting, None)) is not None:
+            config = configs[index]
+            out[pool.submit(_work, config.name, config.to_json(), str(config.runs_dir))] = index
+        done, _ = wait(out, return_when=FIRST_COMPLETED)
+        for future in done:
+            index = out.pop(future)
+            found[index] = future.result()
+            progress(configs[index].name, len(found), len(configs))
+    return [found[index] for index in range(len(configs))]
+
+
+def _begin(stop: Any, workers: int) -> None:
+    """In a new worker: share the cores, and end with the driver, however that ends."""
+    global _STOP
+    _STOP = stop
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # outside a search, the driver says when to stop
+    driver = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if driver is not None:
+            driver.join()
+            os._exit(1)  # like a kill, which journals survive
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(name: str, content: Mapping[str, Any], runs_dir: str) -> Found:
+    if _STOP is not None and _STOP.is_set():
+        raise StopNow("stopped; the same command continues")
+    return run_search(ExperimentConfig.from_json(name, content, Path(runs_dir)))
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a campaign as Ctrl-C does; only where signals can be received (main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_terminate(number: int, frame: Any) -> None:
+        raise StopNow("stopped on SIGTERM; the same command continues")
+
+    before = signal.signal(signal.SIGTERM, on_terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,207 @@
+"""The command `compare`: options in, `nasforge.compare`, then tables for people or one JSON object."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nasforge import cli_output as output
+from nasforge.cli_output import Outcome
+from nasforge.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nasforge.report.comparison_records import Comparison
+
+_CAMPAIGN, _PARTS, _PLACE = "A campaign", "The searches of a campaign", "Place and output"
+_STOPPED = 130
+
+
+def compare(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Experiments already run, or a campaign's folder.")
+    ] = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="To run: 'evolution,evolution(sample=3)'. random is added.", rich_help_panel=_CAMPAIGN),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Searches per strategy. Default: 10.", rich_help_panel=_CAMPAIGN)
+    ] = None,
+    max_trials: Annotated[
+        int | None, typer.Option(help="Charged to each search. Default: 20.", rich_help_panel=_CAMPAIGN)
+    ] = None,
+    max_worker_seconds: Annotated[
+        float | None, typer.Option(help="Charged to each search.", rich_help_panel=_CAMPAIGN)
+    ] = None,
+    max_multiply_adds: Annotated[
+        float | None, typer.Option(help="Charged to each search.", rich_help_panel=_CAMPAIGN)
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Searches at the same time, each a process.", rich_help_panel=_CAMPAIGN)
+    ] = 1,
+    axis: Annotated[str, typer.Option(help="Compare over trials, worker_seconds or multiply_adds.")] = "trials",
+    at: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Checkpoints of the tables. Default: the whole charge.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="A YAML file or a shipped name.", rich_help_panel=_PARTS)] = None,
+    data: Annotated[
+        str | None, typer.Option(help="As for `nasforge search`; a table needs none.", rich_help_panel=_PARTS)
+    ] = None,
+    evaluator: Annotated[
+        str | None, typer.Option(help="lookup_table, training ... Default: training.", rich_help_panel=_PARTS)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of the longest training.", rich_help_panel=_PARTS)] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="May be given again. Default: val/accuracy.", rich_help_panel=_PARTS)
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help="'flops<=40M'; again for more.", rich_help_panel=_PARTS)
+    ] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="asha, median or none. Default: asha.", rich_help_panel=_PARTS)
+    ] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="local or ray_tune. Default: local.", rich_help_panel=_PARTS)
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="evaluator.path=table.npz ...", rich_help_panel=_PARTS),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="An experiment's YAML file; options go over it.", rich_help_panel=_PARTS)
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where torchvision keeps its downloads.", rich_help_panel=_PARTS)
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Use only so many training and validation images.", rich_help_panel=_PARTS)
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Folder of the result. Default: campaign, or comparison.", rich_help_panel=_PLACE),
+    ] = None,
+    runs_dir: Annotated[
+        Path | None, typer.Option("--runs-dir", metavar="DIR", help="Default: runs.", rich_help_panel=_PLACE)
+    ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow's; none for no tracking. Default: RUNS/mlflow.db.", rich_help_panel=_PLACE),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+    ] = False,
+) -> Outcome:
+    """Compare strategies over seeds at equal charge: experiments already run, or a campaign to run now.
+
+    A campaign always holds random search; the same command continues one that was stopped. Shared trainings, pruned
+    and failed trials are charged. Writes comparison.json, comparison.html and comparison.png, and an MLflow run.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge compare evolution-s0 evolution-s1 random-s0 random-s1
+    nasforge compare --space tiny --data digits --strategies evolution,local_search --seeds 5 --max-trials 30
+    nasforge compare --space my.yaml --data CIFAR10 --strategies 'evolution,evolution(sample=3),optuna(sampler=tpe)'
+    nasforge compare --config table.yaml --strategies reinforce,local_search --seeds 500 --workers 2 --name nb201
+    nasforge compare nb201 --at 100,150
+    """
+    from nasforge import comparison
+    from nasforge.cli_settings import settings_of
+    from nasforge.compose import StopNow
+
+    document = None
+    budget = {"trials": max_trials, "worker_seconds": max_worker_seconds, "multiply_adds": max_multiply_adds}
+    places = {"source": data, "folder": str(data_dir) if data_dir else None, "images": images}
+    options: dict[str, Any] = {
+        **{"evaluator": evaluator, "pruner": pruner, "runner": runner, "epochs": epochs},
+        **{"objectives": objective, "constraints": constraint},
+    }
+    given = {"space": space, "config": config, "set": assign, "seeds": seeds, **options, **budget, **places}
+    if strategies is None:
+        said = sorted(key for key, value in given.items() if value)
+        if said:
+            raise ConfigError(f"{', '.join(said)}: only for a campaign; name its --strategies")
+        call: dict[str, Any] = {"experiments": names or []}
+    else:
+        if any((text or "").startswith("strategy.") for text in assign or []):
+            raise ConfigError("--set strategy....: write options beside the name: --strategies 'evolution(sample=3)'")
+        merged, document = settings_of(
+            space=space, file=config, data=places, budget=budget, runner={}, assignments=assign or [], settings=options
+        )
+        for key in ("strategy", "seed", "name", "runs_dir", "tracking_uri"):
+            merged.pop(key, None)  # of the one search that the file describes
+        seeded = {} if seeds is None else {"seeds": seeds}
+        call = {"experiments": names or [], "strategies": strategies, "document": document, **seeded, **merged}
+    place = runs_dir or Path("runs")
+    common: dict[str, Any] = {
+        "name": name,
+        "axis": axis,
+        "at": _numbers(at),
+        "workers": workers,
+        "tracking_uri": tracking_uri,
+    }
+    try:
+        with _progress() as progress:
+            found = comparison.compare(**call, **common, runs_dir=place, progress=progress, say=output.say)
+    except StopNow as error:
+        words = " ".join(shlex.quote(word) for word in context.obj)
+        text = f"{error}: nasforge {words}"
+        output.say(text)
+        return Outcome({"error": text}, _STOPPED)
+    folder = comparison.folder_of(names or [], name, place, campaign=strategies is not None)
+    _print(found, folder)
+    return Outcome({**found.to_json(), "folder": str(folder)})
+
+
+def _numbers(text: str | None) -> list[float]:
+    try:
+        return [float(word) for word in (text or "").split(",") if word.strip()]
+    except ValueError:
+        raise ConfigError(f"--at '{text}' must look like 100 or 100,150") from None
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = output.log()
+    if console.is_terminal:
+        columns = (TextColumn("searches"), BarColumn(bar_width=40), TextColumn("{task.completed}/{task.total}"))
+        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+            task = bar.add_task("searches", total=None)
+            yield lambda name, done, total: bar.update(task, completed=done, total=total)
+        return
+
+    def say(name: str, done: int, total: int) -> None:
+        if done == total or done % max(1, total // 10) == 0:
+            console.print(f"{done} of {total} searches done ({name})", soft_wrap=True)
+
+    yield say
+
+
+def _print(found: Comparison, folder: Path) -> None:
+    from nasforge.report import comparison_page as page
+
+    axis = page.axis_title(found)
+    for quantity in dict.fromkeys(row.quantity for row in found.rows):
+        for at in sorted({row.at for row in found.rows if row.quantity == quantity}):
+            title = f"{page.quantity_title(found, quantity)} at {at:g} {axis}"
+            body = page.table_rows(found, quantity, at)
+            if body:
+                output.table(title, page.table_columns(found, quantity), body, left=("strategy",))
+    if found.to_optimum:
+        title = f"Charged trials to the optimum of the signal, {found.optimum:g} (a miss counts as "
+        output.table(f"{title}{found.to_optimum[0].cap:g})", *page.optimum_table(found), left=("strategy",))
+    for note in found.notes:
+        output.line(f"Note: {note}.", style="yellow")
+    for name, why in found.failed.items():
+        output.line(f"Failed: {name}: {why}", style="red")
+    files = sorted(path.name for path in folder.glob("comparison.*"))
+    output.line(f"In {folder}: {', '.join(files)}")

@@ -1,0 +1,326 @@
+"""Strategies compared honestly: experiments already run, or a campaign at equal charge, random always in it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasforge.campaign import (
+    Found,
+    Progress,
+    evaluator_of,
+    folder_name,
+    label_of,
+    optimum_of,
+    parse_strategies,
+    read_search,
+    run_all,
+    terminable,
+)
+from nasforge.compose import make_pruner, make_strategy
+from nasforge.config import ExperimentConfig, Named, check_name, resolve
+from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
+from nasforge.core.events import Header
+from nasforge.journal import JOURNAL, read_events
+from nasforge.report.trajectory import AXES, Trajectory
+from nasforge.state import differing
+from nasforge.yaml_document import Document
+
+if TYPE_CHECKING:
+    from nasforge.report.groups import Group
+    from nasforge.report.comparison_records import Comparison
+
+__all__ = ["compare"]
+
+RESULT = "comparison.json"
+_HARMLESS = ("device", "threads", "time_limit_s")
+
+Say = Callable[[str], None]
+
+
+def compare(
+    experiments: Sequence[str | Path] = (),
+    *,
+    strategies: str | Sequence[str | Mapping[str, Any] | Named] | None = None,
+    seeds: int | Sequence[int] = 10,
+    name: str | None = None,
+    axis: str = "trials",
+    at: Sequence[float] = (),
+    workers: int = 1,
+    runs_dir: Path | str = "runs",
+    tracking_uri: str | None = None,
+    document: Document | None = None,
+    progress: Progress = lambda name, done, total: None,
+    say: Say = lambda text: print(text, file=sys.stderr),
+    **settings: Any,
+) -> Comparison:
+    """Compare strategies over seeds at equal charge; writes `comparison.json`, a page and a picture.
+
+    Example:
+        >>> nasforge.compare(["evolution-s0", "evolution-s1", "random-s0", "random-s1"])
+        >>> found = nasforge.compare(strategies="random,evolution(sample=3)", seeds=20, space="tiny", data="digits",
+        ...                          budget={"trials": 30}, name="campaign")
+        >>> found.rows[0].label, found.rows[0].summary.mean
+
+    Args:
+        experiments: searches already run: names in `runs_dir`, folders, or campaigns, which stand for all of theirs.
+        strategies: or names of strategies to run, `evolution(sample=3)` or mappings with `name`; `random` is added.
+        seeds: so many, from 0, or these.
+        name: of the campaign; its folder in `runs_dir` takes searches and files. The same call continues it.
+        axis: what is charged: `trials`, `worker_seconds` or `multiply_adds`.
+        at: checkpoints of the table; left out, the whole charge that all have in common.
+        workers: searches at the same time, each in a process of its own (a script then needs the usual
+            `if __name__ == "__main__":`); 1 is this process.
+        runs_dir: where experiments live.
+        tracking_uri: MLflow's; `none` for none.
+        document: the YAML file that settings came from, for line numbers.
+        progress: told of every search that is done.
+        say: takes what the user should know.
+        settings: of every search, as in `nasforge.config.resolve`; the runner is `local` unless given.
+
+    Raises:
+        ConfigError: nothing to compare, searches that are not of the same problem, or a wrong setting.
+        JournalError: no such experiment, or it is corrupt.
+        StopNow: Ctrl-C; the same call continues.
+    """
+    if axis not in AXES:
+        raise ConfigError(f"--axis: unknown axis '{axis}'; {did_you_mean(axis, AXES)}")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"--workers must be a whole number of at least 1, got {workers!r}")
+    place = Path(runs_dir).expanduser().absolute()
+    failed: dict[str, str] = {}
+    if strategies is not None:
+        if experiments:
+            raise ConfigError("compare experiments already run, or --strategies to run, not both")
+        configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
+        folder = folder_of((), name, place, campaign=True)
+        with terminable():
+            outcomes = run_all(configs, workers=workers, progress=progress)
+        searches, failed = _sorted_out(configs, outcomes)
+        _remove_lone_figures(folder)
+    else:
+        if settings:
+            raise ConfigError(f"{', '.join(sorted(settings))}: settings of a campaign; name its --strategies")
+        folders = _folders(experiments, place)
+        folder = folder_of(experiments, name, place, campaign=False)
+        if (folder / JOURNAL).is_file():
+            raise ConfigError(f"{folder} holds an experiment; choose another --name for the comparison")
+        searches = []
+        for done, path in enumerate(folders, 1):
+            searches.append(read_search(path))
+            progress(path.name, done, len(folders))
+        configs = [_config_of(folders[0])]
+    return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=tracking_uri, say=say)
+
+
+def _report(
+    folder: Path,
+    searches: Sequence[Trajectory],
+    config: ExperimentConfig,
+    failed: Mapping[str, str],
+    *,
+    axis: str,
+    at: Sequence[float],
+    tracking_uri: str | None,
+    say: Say,
+) -> Comparison:
+    """Compute, write the files, tell MLflow."""
+    from nasforge.report.comparison import compare_groups
+    from nasforge.report.comparison_page import write_page, write_picture
+
+    notes: list[str] = []
+    found = compare_groups(
+        folder.name,
+        groups_of(searches),
+        axis=axis,
+        at=at,
+        optimum=optimum_of(config, notes),
+        notes=notes,
+        failed=failed,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_without_nan(found.to_json()), allow_nan=False, indent=1)
+    (folder / RESULT).write_text(text + "\n")
+    try:
+        write_page(found, folder / "comparison.html")
+        write_picture(found, folder / "comparison.png")
+    except NasforgeError as error:
+        say(str(error))
+    if tracking_uri != "none":
+        try:
+            _track(folder, found, tracking_uri)
+        except TrackingError as error:
+            say(f"{error}. The comparison itself is in {folder}")
+    return found
+
+
+def _track(folder: Path, found: Comparison, uri: str | None) -> None:
+    from nasforge.report.comparison_records import metrics_of
+    from nasforge.trackers.campaigns import Child, track_campaign
+
+    children = []
+    for label, about in found.strategies.items():
+        options = {f"strategy option.{key}": value for key, value in about["options"].items()}
+        params = {"strategy": about["name"], "seeds": len(about["seeds"]), **options}
+        children.append(Child(label, params, metrics_of(found, label)))
+    params = {"objectives": ", ".join(found.objectives), "axis": found.axis, "charged": found.end}
+    track_campaign(folder, {**params, "strategies": ", ".join(found.strategies)}, children, uri)
+
+
+def folder_of(experiments: Sequence[str | Path], name: str | None, runs_dir: Path | str, *, campaign: bool) -> Path:
+    """Where a comparison's files go: its campaign's folder, also when it is only looked at again, or one of its own."""
+    place = Path(runs_dir).expanduser().absolute()
+    if not campaign and name is None and len(experiments) == 1:
+        first = experiments[0]
+        again = first.expanduser().absolute() if isinstance(first, Path) else place / first
+        if not (again / JOURNAL).is_file():
+            return again
+    return place / check_name(name or ("campaign" if campaign else "comparison"))
+
+
+# --- a campaign ------------------------------------------------------------------------------------------------------
+
+
+def campaign_configs(
+    strategies: str | Sequence[str | Mapping[str, Any] | Named],
+    seeds: int | Sequence[int],
+    folder: Path,
+    settings: Mapping[str, Any],
+    document: Document | None = None,
+) -> list[ExperimentConfig]:
+    """One configuration per strategy and seed, all of the same problem; seed by seed, so that an early look is fair.
+
+    Raises:
+        ConfigError: a strategy, an option or a setting is wrong.
+    """
+    named = parse_strategies(strategies)
+    if all(label_of(one) != "random" for one in named):
+        named = [Named("random"), *named]
+    numbers = _seeds(seeds)
+    if (folder / JOURNAL).is_file():
+        raise ConfigError(f"{folder} holds one experiment; choose another --name for the campaign")
+    for key in ("strategy", "seed", "name"):
+        if settings.get(key) is not None:
+            raise ConfigError(f"{key}: a campaign sets it itself; see --strategies, --seeds and --name")
+    common = {**settings, "runs_dir": folder, "tracking_uri": "none", "runner": settings.get("runner") or "local"}
+    firsts = [resolve({**common, "strategy": one, "seed": 0, "name": folder_name(one, 0)}, document) for one in named]
+    for config in firsts:
+        make_strategy(config)  # a wrong option is said before anything runs
+        make_pruner(config)
+        evaluator_of(config)
+    return [
+        replace(config, seed=seed, name=check_name(folder_name(config.strategy, seed)))
+        for seed in numbers
+        for config in firsts
+    ]
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    if isinstance(seeds, int):
+        if isinstance(seeds, bool) or seeds < 1:
+            raise ConfigError(f"--seeds must be at least 1, got {seeds!r}")
+        return list(range(seeds))
+    found = list(seeds)
+    if not found or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in found):
+        raise ConfigError(f"--seeds: whole numbers of at least 0, got {seeds!r}")
+    if len(set(found)) < len(found):
+        raise ConfigError(f"--seeds: a seed is given twice in {seeds!r}")
+    return found
+
+
+def _sorted_out(
+    configs: Sequence[ExperimentConfig], outcomes: Sequence[Found]
+) -> tuple[list[Trajectory], dict[str, str]]:
+    failed = {c.name: o.failure for c, o in zip(configs, outcomes, strict=True) if o.failure}
+    searches = [outcome.trajectory for outcome in outcomes if outcome.trajectory is not None]
+    if not searches:
+        first = next(iter(failed.items()))
+        raise ConfigError(f"every search failed; {first[0]}: {first[1]}")
+    return searches, failed
+
+
+def _remove_lone_figures(folder: Path) -> None:
+    """Figures of an earlier call must not stand beside new ones if this one cannot draw."""
+    for name in ("comparison.html", "comparison.png"):
+        (folder / name).unlink(missing_ok=True)
+
+
+# --- experiments already run -----------------------------------------------------------------------------------------
+
+
+def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
+    if not experiments:
+        raise ConfigError("what is to be compared? Name experiments, or run some: --space SPACE --strategies a,b,c")
+    found: list[Path] = []
+    for given in experiments:
+        place = given.expanduser().absolute() if isinstance(given, Path) else runs_dir / given
+        if (place / JOURNAL).is_file():
+            found.append(place)
+        elif inner := sorted(path.parent for path in place.glob(f"*/{JOURNAL}")):
+            found += inner
+        else:
+            known = [path.parent.name for path in runs_dir.glob(f"*/{JOURNAL}")]
+            raise JournalError(f"no experiment '{given}' in {runs_dir}/; {did_you_mean(str(given), known)}")
+    if len(set(found)) < len(found):
+        twice = sorted({path.name for path in found if found.count(path) > 1})
+        raise ConfigError(f"given twice: {', '.join(twice)}")
+    return found
+
+
+def _config_of(folder: Path) -> ExperimentConfig:
+    header = read_events(folder)[0]
+    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
+    return ExperimentConfig.from_json(folder.name, header.config, folder.parent)
+
+
+def groups_of(searches: Sequence[Trajectory]) -> list[Group]:
+    """Searches by strategy and options, in the order given; pruner and evaluator are named where they differ.
+
+    Raises:
+        ConfigError: not of the same problem, or a search that is there twice.
+    """
+    from nasforge.report.groups import Group
+
+    first = searches[0]
+    for other in searches[1:]:
+        changed = differing(first.facts, other.facts, ())
+        mine, theirs = first.parts["evaluator"], other.parts["evaluator"]
+        if mine["name"] == theirs["name"]:
+            changed += [f"evaluator.{k}" for k in differing(mine["options"], theirs["options"], _HARMLESS)]
+        if changed:
+            raise ConfigError(
+                f"'{first.experiment}' and '{other.experiment}' are not searches of the same problem; different: "
+                f"{'; '.join(changed)}. Compare searches with the same space, data, ladder, objectives and limits"
+            )
+    varied = [p for p in ("pruner", "evaluator") if len({json.dumps(s.parts[p]["name"]) for s in searches}) > 1]
+    found: dict[str, list[Trajectory]] = {}
+    for search in searches:
+        beside = [f"{part} {search.parts[part]['name']}" for part in varied]
+        label = ", ".join([label_of(Named(**search.parts["strategy"])), *beside])
+        twin = next((s for s in found.get(label, ()) if s.seed == search.seed), None)
+        if twin is not None:
+            raise ConfigError(
+                f"'{twin.experiment}' and '{search.experiment}' are both {label} with seed {search.seed}: one search, "
+                "not two samples; name one of them"
+            )
+        found.setdefault(label, []).append(search)
+    return [
+        Group(label, mine[0].parts["strategy"], tuple(sorted(mine, key=lambda search: search.seed)))
+        for label, mine in found.items()
+    ]
+
+
+def _without_nan(content: Any) -> Any:
+    """What JSON has no number for becomes null."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {str(key): _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(item) for item in content]
+    return content

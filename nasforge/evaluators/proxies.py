@@ -1,0 +1,306 @@
+"""Zero-cost proxies: what an untrained network and one batch of images say of its accuracy after training.
+
+Each takes a freshly initialised network, normalised images (N x C x H x W) and their labels (N), and gives one number,
+more is better. All of them compute on copies of parameters and buffers, so the network stays as it is, and the loss is
+the mean cross-entropy. Weights are the trainable parameters of two or more dimensions: those of convolutions and linear
+layers, of attention, of a user's own layers; biases and the scales of normalisations are none. Unless it says otherwise
+a proxy computes in training mode (batch statistics) without dropout.
+
+Which of them are compared in "Zero-Cost Proxies for Lightweight NAS", https://arxiv.org/abs/2101.08134, and in
+"NAS-Bench-Suite-Zero", https://arxiv.org/abs/2210.03230; docs/zero_cost.md has figures for these lines here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
+_aten = torch.ops.aten
+_RECTIFIERS = frozenset(
+    {
+        *(_aten.relu, _aten.relu_, _aten.hardtanh, _aten.hardtanh_, _aten.leaky_relu, _aten.leaky_relu_),
+        *(_aten.silu, _aten.silu_, _aten.hardswish, _aten.hardswish_, _aten.mish, _aten.mish_, _aten.gelu),
+        *(_aten.elu, _aten.elu_, _aten.softplus, _aten._prelu_kernel, _aten.rrelu_with_noise),
+    }
+)
+
+
+class Undefined(Exception):
+    """The network has nothing that a proxy could look at."""
+
+
+def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """How much flows from input to output through all paths: the logarithm of 1 + the sum of |weight * gradient|.
+
+    Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow",
+    https://arxiv.org/abs/2006.05467; as a score of networks, without normalisations, Abdelfattah et al.,
+    https://arxiv.org/abs/2101.08134. Every parameter is replaced by its absolute value, the input is one image of ones,
+    what is differentiated is the sum of the outputs. Of `images` only the shape counts, and `labels` do not.
+    """
+    tensors, weights = _copies(network, lambda tensor: tensor.abs().double())
+    ones = torch.ones_like(images[:1], dtype=torch.float64)
+    with _mode(network, training=False), _without(network, _NORMS):
+        flow = _output(network, tensors, ones).sum()
+        gradients = torch.autograd.grad(flow, weights, allow_unused=True)
+    return math.log1p(sum((w * g).abs().sum().item() for w, g in _used(weights, gradients)))
+
+
+def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """How much the loss depends on the presence of every weight: the sum of |weight * gradient of the loss|.
+
+    Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity", https://arxiv.org/abs/1810.02340.
+    """
+    weights, gradients = _gradients(network, images, labels)
+    return math.fsum((w * g).abs().sum().item() for w, g in _used(weights, gradients))
+
+
+def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """How steep the loss is: the Euclidean norms of its gradients with respect to every layer's weights, summed.
+
+    Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", https://arxiv.org/abs/2101.08134.
+    """
+    weights, gradients = _gradients(network, images, labels)
+    return math.fsum(g.norm().item() for _, g in _used(weights, gradients))
+
+
+def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """How well the gradient's norm is kept: minus the sum of weight * (Hessian times gradient).
+
+    Wang et al., "Picking Winning Tickets Before Training by Preserving Gradient Flow",
+    https://arxiv.org/abs/2002.07376, with the sign of https://arxiv.org/abs/2101.08134, by which more is better.
+    """
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no second derivative
+        weights, gradients = _gradients(network, images, labels, create_graph=True)
+        used = [gradient for _, gradient in _used(weights, gradients)]
+        squared = torch.stack([(gradient.detach() * gradient).sum() for gradient in used]).sum()
+        products = torch.autograd.grad(squared, weights, allow_unused=True)
+    return -math.fsum((w * product).sum().item() for w, product in _used(weights, products))
+
+
+def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """How much the loss depends on every channel: squared (activation * gradient), summed over channels and layers.
+
+    Turner et al., "BlockSwap: Fisher-guided Block Substitution for Network Compression",
+    https://arxiv.org/abs/1906.04113: per channel of the output of a convolution or linear layer half the mean over the
+    images of (the sum over pixels of activation * gradient of the loss) squared.
+    """
+    saliences: list[float] = []
+
+    def keep(module: nn.Module, _: Any, output: Tensor) -> None:
+        channel = 1 if isinstance(module, _CONVOLUTIONS) else output.ndim - 1
+        pixels = [axis for axis in range(1, output.ndim) if axis != channel]
+        activation = output.detach().clone()  # an activation behind it may overwrite it
+
+        def add(gradient: Tensor) -> None:
+            product = activation * gradient
+            per_channel = product.sum(pixels) if pixels else product
+            saliences.append(0.5 * per_channel.square().mean(0).sum().item())
+
+        output.register_hook(add)  # type: ignore[no-untyped-call]
+
+    with ExitStack() as stack:
+        for module in network.modules():
+            if isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
+                stack.enter_context(_hook(module.register_forward_hook(keep)))
+        _gradients(network, images, labels)
+    if not saliences:
+        raise Undefined("it has no convolution or linear layer")
+    return math.fsum(saliences)
+
+
+def jacov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """How differently the network answers to the images: the score of their input gradients' correlation matrix.
+
+    Mellor et al., "Neural Architecture Search without Training", https://arxiv.org/abs/2006.04647, first version: with
+    the eigenvalues v of the correlations between the images' gradients of the summed outputs, and k = 1e-5,
+    minus the sum of log(v + k) + 1 / (v + k). At best all v are 1, which gives about minus the number of images.
+    """
+    tensors, _ = _copies(network)
+    images = images.detach().clone().requires_grad_()
+    with _mode(network):
+        (jacobian,) = torch.autograd.grad(_output(network, tensors, images).sum(), images)
+    eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(jacobian.flatten(1).double())) + 1e-5
+    return -float((eigenvalues.log() + 1 / eigenvalues).sum())
+
+
+def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """How well rectifiers tell the images apart: log |det K|, K the number of units in which two images agree.
+
+    Mellor et al., "Neural Architecture Search without Training", https://arxiv.org/abs/2006.04647. A unit is an input
+    of a ReLU, agreeing is having the same sign; the inputs of SiLU, GELU and the like are taken likewise, whether a
+    layer or a function computes them.
+    """
+    tensors, _ = _copies(network)
+    codes = _Codes(len(images))
+    with _mode(network), torch.no_grad(), codes:
+        _output(network, tensors, images)
+    if not codes.units:
+        raise Undefined("it has no activation such as a ReLU")
+    return float(torch.linalg.slogdet(codes.kernel).logabsdet)
+
+
+def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """How much features change with the input, in a network with Gaussian weights: the logarithm of the mean change.
+
+    Lin et al., "Zen-NAS: A Zero-Shot NAS for High-Performance Deep Image Recognition",
+    https://arxiv.org/abs/2102.01063: weights and inputs are drawn from N(0, 1), the inputs are moved by 0.01 times
+    another draw, and the sum of absolute changes is taken of the last map with more than one pixel (before the global
+    pooling; of the outputs where there is none). What every BatchNorm has divided by is given back: the logarithm of
+    the root of its channels' mean variance is added. Of `images` only the shape counts, and `labels` do not.
+    """
+    tensors = _gaussian(network)
+    features: list[Tensor] = []
+    variances: list[Tensor] = []
+
+    def keep_map(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            features[:] = [output.clone()]
+
+    def keep_variance(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
+        variances.append(inputs[0].var(axes, unbiased=False).mean())
+
+    def last_map(inputs: Tensor) -> Tensor:
+        features.clear()
+        output = _output(network, tensors, inputs)
+        return features[0] if features else output
+
+    inputs = torch.randn(images.shape).to(images.device)
+    moved = inputs + 0.01 * torch.randn(images.shape).to(images.device)
+    with _mode(network), torch.no_grad(), ExitStack() as stack:
+        for module in network.modules():
+            if module is not network:
+                stack.enter_context(_hook(module.register_forward_hook(keep_map)))
+        here = last_map(inputs)
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                stack.enter_context(_hook(module.register_forward_pre_hook(keep_variance)))
+        there = last_map(moved)
+    change = (here - there).abs().flatten(1).sum(1).mean().item()
+    if not change > 0:
+        raise Undefined("its features do not depend on the input")
+    return math.log(change) + sum(0.5 * math.log(variance.item()) for variance in variances)
+
+
+# --- what they share ------------------------------------------------------------------------------------------------
+
+
+def _copies(
+    network: nn.Module, change: Callable[[Tensor], Tensor] = torch.clone
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Copies of all parameters and buffers by name, floating ones changed; and those of the weights, for gradients."""
+    tensors, weights = {}, []
+    for name, parameter in network.named_parameters():
+        tensors[name] = change(parameter.detach())
+        if parameter.requires_grad and parameter.ndim >= 2:
+            weights.append(tensors[name].requires_grad_())
+    for name, buffer in network.named_buffers():
+        tensors[name] = change(buffer) if buffer.is_floating_point() else buffer.clone()
+    return tensors, weights
+
+
+def _gaussian(network: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, weights drawn from N(0, 1), biases 0, normalisations without effect."""
+    tensors, _ = _copies(network)
+    for prefix, module in network.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            key = f"{prefix}.{name}" if prefix else name
+            if key not in tensors:
+                continue  # shared with a module that came before
+            if isinstance(module, _NORMS):
+                tensors[key] = torch.ones_like(parameter) if name == "weight" else torch.zeros_like(parameter)
+            elif parameter.ndim >= 2:
+                tensors[key] = torch.randn(parameter.shape).to(parameter.device)
+            elif name == "bias":
+                tensors[key] = torch.zeros_like(parameter)
+    return tensors
+
+
+def _output(network: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
+    """The network's answer, computed with these tensors in place of its own."""
+    output = functional_call(network, tensors, (images,))
+    if not isinstance(output, Tensor):
+        raise Undefined(f"it returns a {type(output).__name__}, not a tensor")
+    return output
+
+
+def _gradients(
+    network: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool = False
+) -> tuple[list[Tensor], tuple[Tensor | None, ...]]:
+    """The weights (copies) and the loss's gradients with respect to them, None for those that take no part."""
+    tensors, weights = _copies(network)
+    if not weights:
+        raise Undefined("it has no weights that are trained")
+    with _mode(network):
+        loss = cross_entropy(_output(network, tensors, images), labels)
+        return weights, torch.autograd.grad(loss, weights, allow_unused=True, create_graph=create_graph)
+
+
+def _used(weights: list[Tensor], gradients: tuple[Tensor | None, ...]) -> list[tuple[Tensor, Tensor]]:
+    """Weights that take part in the output, with their gradients."""
+    return [(w.detach(), g) for w, g in zip(weights, gradients, strict=True) if g is not None]
+
+
+@contextmanager
+def _mode(network: nn.Module, *, training: bool = True) -> Iterator[None]:
+    """Training mode without dropout, or eval mode; every module's own is put back."""
+    before = [(module, module.training) for module in network.modules()]
+    try:
+        for module, _ in before:
+            module.training = training and not isinstance(module, nn.modules.dropout._DropoutNd)
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+@contextmanager
+def _without(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[None]:
+    """Modules of these kinds give back what they are given."""
+    with ExitStack() as stack:
+        for module in network.modules():
+            if isinstance(module, kinds):
+                stack.enter_context(_hook(module.register_forward_hook(lambda module, inputs, output: inputs[0])))
+        yield
+
+
+@contextmanager
+def _hook(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
+    """A hook for as long as this lasts."""
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts for every pair of images the rectifiers' inputs of which the signs agree.
+
+    Attributes:
+        kernel: N x N, these numbers.
+        units: rectifier inputs of one image.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kernel = torch.zeros(count, count, dtype=torch.float64)
+        self.units = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._overloadpacket in _RECTIFIERS and len(args[0]) == len(self.kernel):
+            code = (args[0] > 0).flatten(1).float()
+            agreeing = code @ code.T + (1 - code) @ (1 - code).T
+            self.kernel += agreeing.double().cpu()
+            self.units += code.shape[1]
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,336 @@
+"""Which row of a table belongs to a point: by the point's text, or by one column for each decision."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from nasforge.core.architecture import MODEL, TRAIN, Architecture
+from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
+from nasforge.core.space import Choice, Decision, Domain, SearchSpace
+from nasforge.evaluators.table_file import EMPTY, TableFile
+
+FORMS = ("text", "canonical", "arch_id", "point_id", "decisions")
+_COMPARED = 3000
+_NONE = ""
+_WORDS = {"true": ("true", "True", "TRUE", "1", "yes"), "false": ("false", "False", "FALSE", "0", "no")}
+
+Key: TypeAlias = str | tuple[str, ...]
+"""What a point and its row have in common: a text, or a token for each decision."""
+
+
+class Rows:
+    """Point -> row.
+
+    Attributes:
+        numbers: of the rows that are points of the space.
+    """
+
+    def __init__(
+        self,
+        file: TableFile,
+        keys: Sequence[Key],
+        numbers: Sequence[int],
+        key_of: Callable[[Architecture], Key],
+        shown: Callable[[Key], str],
+    ) -> None:
+        """Index the rows.
+
+        Args:
+            file: whose rows they are.
+            keys: of the rows.
+            numbers: of the rows.
+            key_of: the key of a point.
+            shown: a key in words.
+
+        Raises:
+            ConfigError: two rows have the same key.
+        """
+        self._file = file
+        self._key_of = key_of
+        self._shown = shown
+        self._index = dict(zip(keys, numbers, strict=True))
+        self.numbers = numbers
+        if len(self._index) < len(numbers):
+            first: dict[Key, int] = {}
+            for key, row in zip(keys, numbers, strict=True):
+                other = first.setdefault(key, row)
+                if other != row:
+                    raise ConfigError(
+                        f"table {file.path}: {file.place(other)} and {file.place(row)} are the same point: "
+                        f"{shown(key)}. A point needs one row: average them, or name another key"
+                    )
+
+    def row_of(self, architecture: Architecture) -> int | None:
+        """The row of a point; None where there is none."""
+        return self._index.get(self._key_of(architecture))
+
+    def missing(self, architecture: Architecture) -> str:
+        """Why there is no row for a point: its key, and the nearest one that there is."""
+        key = self._key_of(architecture)
+        compared = list(self._index)[:: 1 + len(self._index) // _COMPARED]
+        near: Key | None
+        if isinstance(key, str):
+            texts = [text for text in compared if isinstance(text, str)]
+            near = next(iter(difflib.get_close_matches(key, texts, n=1)), None)
+        else:
+            near = max(compared, key=lambda other: sum(a == b for a, b in zip(key, other, strict=True)))
+        nearest = f"; like it is {self._shown(near)} ({self._file.place(self._index[near])})" if near else ""
+        return (
+            f"table {self._file.path}: no row for this point: {self._shown(key)} is none of its "
+            f"{len(self._index):,} keys{nearest}"
+        )
+
+
+def rows_of(
+    space: SearchSpace, file: TableFile, key: str | Sequence[str] | None, form: str | None, labels: str | None
+) -> Rows:
+    """How the rows of `file` are found.
+
+    Args:
+        space: whose points they are.
+        file: the table.
+        key: the column with the text of a point; or columns, or a two-dimensional array, with one value for each
+            decision in the space's order; None: columns named like decisions, with or without `model.` and `train.`.
+        form: what the text is, one of `FORMS`; None: the space's `text`, else its `canonical` form, else `decisions`.
+        labels: an array of texts that the whole numbers of the key stand for.
+
+    Raises:
+        ConfigError: columns are missing or ambiguous, two rows are the same point, or none is a point of the space.
+    """
+    if not isinstance(key, str):
+        if form is not None:
+            raise ConfigError(f"table {file.path}: key_form says what the one key column holds: give it as key")
+        if key is None:
+            return _by_decision(space, file, _labelled(file, _named(space, file), labels))
+        columns = {name: file.texts(name) for name in key}
+        return _by_decision(space, file, _in_order(space, file, _labelled(file, columns, labels)))
+    blocks = file.blocks(key)
+    if blocks is not None:
+        columns = {f"{key}[{number}]": cells for number, cells in enumerate(blocks)}
+        return _by_decision(space, file, _in_order(space, file, _labelled(file, columns, labels)))
+    form = form or ("text" if space.text else "canonical" if space.canonical else "decisions")
+    if form not in FORMS:
+        raise ConfigError(f"table {file.path}: no key_form '{form}'; {did_you_mean(form, FORMS)}")
+    texts = file.texts(key)
+    if form != "decisions":
+        return Rows(file, texts, range(len(texts)), _text_of(space, form), lambda found: f"{key} '{found}'")
+    if len(space.domains) == 1:
+        return _by_decision(space, file, _labelled(file, dict.fromkeys(space.domains, texts), labels))
+    return _by_decision(space, file, _from_texts(space, file, texts))
+
+
+# --- by text ---------------------------------------------------------------------------------------------------------
+
+
+def _text_of(space: SearchSpace, form: str) -> Callable[[Architecture], Key]:
+    if form in ("arch_id", "point_id"):
+        return lambda architecture: str(getattr(architecture, form))
+    if not getattr(space, form):
+        raise ConfigError(f"space '{space.name}' names no function '{form}'; key_form may be {', '.join(FORMS[2:])}")
+    if form == "canonical":
+        return lambda architecture: str(architecture.canonical)
+    text = space.function("text")
+    return lambda architecture: str(text(architecture.model))
+
+
+# --- by decision -----------------------------------------------------------------------------------------------------
+
+
+def token(value: object) -> str:
+    """A value as cells are compared: `1`, `1.0` and `"1"` are the same, numbers count to seven digits."""
+    text = str(value).strip()
+    if isinstance(value, bool):
+        return text.lower()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number):
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.7g}"
+
+
+def _reader(domain: Domain) -> Callable[[str], str | None]:
+    """From a cell to the token of a value of the domain; `_NONE` for an empty one, None for no value of it."""
+    if isinstance(domain, Choice):
+        known = {token(option): token(option) for option in domain.options}
+        for option in domain.options:
+            if isinstance(option, bool):
+                known = {word: token(option) for word in _WORDS[token(option)]} | known
+        return lambda cell: known.get(token(cell), _NONE if cell.lower() in EMPTY else None)
+
+    def read(cell: str) -> str | None:
+        if cell.lower() in EMPTY:
+            return _NONE
+        try:
+            return token(domain.check(float(cell)))
+        except (SpaceError, ValueError):
+            return None
+
+    return read
+
+
+def _by_decision(space: SearchSpace, file: TableFile, columns: Mapping[str, Sequence[str]]) -> Rows:
+    """Rows whose cells are values of the decisions; those that lie outside the space are left out."""
+    lengths = {name: len(cells) for name, cells in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}")
+    tokens: dict[str, list[str | None]] = {}
+    for name, domain in space.domains.items():
+        if name in columns:
+            read = _reader(domain)
+            known = {cell: read(cell) for cell in set(columns[name])}
+            tokens[name] = [known[cell] for cell in columns[name]]
+        else:  # it has one value only
+            tokens[name] = [token(domain.values[0])] * max(lengths.values())
+    names = list(space.domains)
+    branches = {
+        name: {token(value): domain.branch(value) for value in domain.values if domain.branch(value)}
+        for name, domain in space.domains.items()
+        if isinstance(domain, Choice)
+    }
+
+    def point(row: int, cells: Mapping[str, str | None]) -> tuple[str, ...] | None:
+        """Tokens of the active decisions, `_NONE` for the others; None: not a point of the space."""
+        found = dict.fromkeys(names, _NONE)
+        waiting: list[Decision] = list(space.decisions)
+        while waiting:
+            name = waiting.pop().key
+            cell = cells[name]
+            if cell is None:
+                return None
+            if cell == _NONE:
+                got = columns[name][row]
+                if got and got.lower() != "nan":  # `none` may well be an option that this space has not
+                    return None
+                raise ConfigError(f"table {file.path}: {file.place(row)} has no value for '{name}', got '{got}'")
+            found[name] = cell
+            waiting += branches.get(name, {}).get(cell, ())
+        return tuple(found.values())
+
+    keys: list[Key] = []
+    numbers: list[int] = []
+    flat = len(space.decisions) == len(names)
+    for row, cells in enumerate(zip(*tokens.values(), strict=True)):
+        plain = flat and None not in cells and _NONE not in cells
+        key = tuple(map(str, cells)) if plain else point(row, dict(zip(names, cells, strict=True)))
+        if key is not None:
+            keys.append(key)
+            numbers.append(row)
+    if not keys:
+        raise ConfigError(_outside(space, file, columns, tokens))
+
+    def key_of(architecture: Architecture) -> Key:
+        values = architecture.values
+        return tuple(token(values[name]) if name in values else _NONE for name in names)
+
+    def shown(key: Key) -> str:
+        return ", ".join(f"{name} {cell}" for name, cell in zip(names, key, strict=True) if cell != _NONE)
+
+    return Rows(file, keys, numbers, key_of, shown)
+
+
+def _outside(
+    space: SearchSpace,
+    file: TableFile,
+    columns: Mapping[str, Sequence[str]],
+    tokens: Mapping[str, Sequence[str | None]],
+) -> str:
+    """None of the rows is a point of the space: by the first decision that the first row is wrong about."""
+    name = next(name for name in tokens if tokens[name][0] is None)
+    domain = space.domains[name]
+    allowed = did_you_mean(columns[name][0], map(str, domain.options)) if isinstance(domain, Choice) else repr(domain)
+    return (
+        f"table {file.path}: no row is a point of space '{space.name}': '{name}' cannot be '{columns[name][0]}' "
+        f"({file.place(0)}); {allowed}. If the key's numbers stand for texts, name the array of the texts: labels"
+    )
+
+
+def _named(space: SearchSpace, file: TableFile) -> dict[str, list[str]]:
+    """Columns that are named like decisions."""
+    short = {name: name.removeprefix(MODEL).removeprefix(TRAIN) for name in space.domains}
+    shared = Counter(short.values())
+    found = {}
+    lacking = []
+    for name, domain in space.domains.items():
+        if name in file.names:
+            found[name] = file.texts(name)
+        elif short[name] in file.names and shared[short[name]] == 1:
+            found[name] = file.texts(short[name])
+        elif domain.size != 1:
+            lacking.append(name)
+    if lacking or not found:
+        first = next(iter(lacking or space.domains))
+        raise ConfigError(
+            f"table {file.path}: no column for decision{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
+            f"{did_you_mean(short[first], file.names)}. Columns are named like decisions, or key names the column (or "
+            "the columns, one for each decision in order) that says which point a row is"
+        )
+    return found
+
+
+def _in_order(space: SearchSpace, file: TableFile, columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The decisions' columns by their order; decisions of one value may be left out."""
+    several = [name for name, domain in space.domains.items() if domain.size != 1]
+    for names in (list(space.domains), several):
+        if len(names) == len(columns):
+            return dict(zip(names, columns.values(), strict=True))
+    raise ConfigError(
+        f"table {file.path}: key has {len(columns)} columns ({', '.join(columns)}), the space "
+        f"{len(space.domains)} decisions ({', '.join(space.domains)})"
+    )
+
+
+def _labelled(file: TableFile, columns: Mapping[str, list[str]], labels: str | None) -> dict[str, list[str]]:
+    """Texts for the whole numbers that stand for them."""
+    if labels is None:
+        return dict(columns)
+    words = {str(number): word for number, word in enumerate(file.texts(labels))}
+    found = {}
+    for name, cells in columns.items():
+        wrong = next((cell for cell in cells if token(cell) not in words), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"table {file.path}: '{name}' has '{wrong}', which is no position in '{labels}' (0 to {len(words) - 1})"
+            )
+        found[name] = [words[token(cell)] for cell in cells]
+    return found
+
+
+def _from_texts(space: SearchSpace, file: TableFile, texts: Sequence[str]) -> dict[str, list[str]]:
+    """Columns from cells such as `{"width": 8, "op": "conv"}` or `width=8, op=conv`; names with prefix or without."""
+    full = {name.removeprefix(MODEL).removeprefix(TRAIN): name for name in space.domains}
+    full |= {name: name for name in space.domains}
+    columns: dict[str, list[str]] = {name: [] for name, domain in space.domains.items() if domain.size != 1}
+    for row, text in enumerate(texts):
+        values = {}
+        for name, value in _pairs(file, row, text).items():
+            if name not in full:
+                raise ConfigError(
+                    f"table {file.path}: {file.place(row)}: '{text}' names '{name}', which is no decision of space "
+                    f"'{space.name}'; {did_you_mean(name, full)}"
+                )
+            values[full[name]] = value
+        for name, cells in columns.items():
+            cells.append(values.get(name, _NONE))
+    return columns
+
+
+def _pairs(file: TableFile, row: int, text: str) -> dict[str, str]:
+    try:
+        if text.startswith("{"):
+            return {str(name): token(_NONE if value is None else value) for name, value in json.loads(text).items()}
+        pairs = [pair.partition("=") for pair in text.replace(";", ",").split(",") if pair.strip()]
+        if pairs and all(equals for _, equals, _ in pairs):
+            return {name.strip(): value.strip() for name, _, value in pairs}
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"table {file.path}: {file.place(row)}: '{text}' does not say the decisions as JSON or as name=value, "
+        "name=value; a table keyed by other texts needs a space that names its function `text` (docs/tables.md)"
+    )

@@ -1,0 +1,230 @@
+"""The evaluator that trains nothing: scores fresh networks by zero-cost proxies, many in one job."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from nasforge import registry
+from nasforge.config import DataConfig
+from nasforge.core.architecture import Architecture, Value
+from nasforge.core.errors import BuildError, ConfigError, SearchError
+from nasforge.core.goals import Objective, Rung
+from nasforge.core.protocols import Report
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.costs import count_flops, count_params, latency_ms
+from nasforge.data import load_data
+from nasforge.data.augment import normalise
+from nasforge.evaluators.guarded import guarded
+from nasforge.evaluators.proxies import Undefined
+from nasforge.models.network import build
+from nasforge.training.device import device_of
+from nasforge.training.failures import is_out_of_memory
+
+PREFIX = "zc/"
+IMAGES = 64
+
+
+class ZeroCost:
+    """Builds every network of a Measure with the trial's seed and reports `zc/<proxy>`, more is better.
+
+    All see the same batch of training images, in fp32; nothing is trained, so `steps_done` is 0. A proxy that has no
+    number for a network is NaN; where no proxy has one for any network the trial fails. Decisions of `train.*` and the
+    recipe change nothing here. The other evaluators hand Measures at a rung of proxies to this one.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: DataConfig | None,
+        ladder: Sequence[Rung],
+        recipe: Mapping[str, Value] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        proxies: Sequence[str] | None = None,
+        images: int = IMAGES,
+        objectives: Sequence[Objective] = (),
+    ) -> None:
+        """Check the settings; load nothing.
+
+        Args:
+            space: the space of the architectures.
+            data: the data set.
+            ladder: where it begins with a rung of proxies, those are measured, at every rung.
+            recipe: unused, nothing is trained.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`...
+            threads: of torch, in this process; None leaves them as they are.
+            proxies: registered names, or `module:function` of the user's own; None for the ladder's and the
+                objectives', and for all where they name none.
+            images: in the batch.
+            objectives: of the search.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        if data is None:
+            raise ConfigError("evaluator 'zero_cost' needs data: a name such as digits, a .npz file or an image folder")
+        for name, number, least in (("threads", threads, 1), ("images", images, 2)):
+            wrong = isinstance(number, bool) or not isinstance(number, int) or number < least
+            if wrong and (name, number) != ("threads", None):
+                raise ConfigError(
+                    f"evaluator 'zero_cost': {name} must be a whole number of at least {least}, got {number!r}"
+                )
+        if proxies is None:
+            wanted = [goal.metric.removeprefix(PREFIX) for goal in objectives if goal.metric.startswith(PREFIX)]
+            proxies = list(dict.fromkeys([*ladder[0].proxies, *wanted])) or registry.names("proxy")
+        if not proxies:
+            raise ConfigError("evaluator 'zero_cost': proxies must name at least one")
+        for name in proxies:
+            registry.get("proxy", name)
+        self.space = space
+        self.data = data
+        self.device = device
+        self.threads = threads
+        self.proxies = tuple(proxies)
+        self.images = images
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What it reports."""
+        return (*map(metric_of, self.proxies), "time/worker_s", "work/multiply_adds")
+
+    @property
+    def data_hash(self) -> str:
+        """Fingerprint of the data and their division; loads them."""
+        return load_data(self.data).fingerprint
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images; loads them."""
+        return load_data(self.data).shape
+
+    @property
+    def classes(self) -> int:
+        """How many there are; loads the data."""
+        return len(load_data(self.data).class_names)
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Median milliseconds of one image's forward pass on this worker's device, fp32."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        network = build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
+        return latency_ms(network, self.shape, (1,), device_of(self.device))[1].median_ms
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        """Score all architectures of the proposal; failures come back as results with their cause."""
+        began = time.monotonic()
+        if not isinstance(proposal, Measure) or proposal.weights is not None:
+            raise SearchError(
+                "zero-cost proxies are measured on freshly initialised networks: propose a Measure without weights"
+            )
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        device = device_of(self.device)
+        advice = "constrain the space or mend its builder"
+        collect = device.type != "cpu"  # nothing here refers to itself in circles, and a score takes moments
+        return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice, collect=collect)
+
+    def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
+        batch = self._batch(device)
+        work = _Work()
+        rows: list[dict[str, float]] = []
+        reasons: dict[str, tuple[str, bool]] = {}
+        for index, architecture in enumerate(proposal.batch):
+            row, found = self._scores(architecture, report.seed, batch, work, report.costs if index == 0 else {})
+            rows.append(row)
+            reasons = {**found, **reasons}
+        charged = Charge(time.monotonic() - began, work.multiply_adds)
+        numbers = [value for row in rows for key, value in row.items() if key.startswith(PREFIX)]
+        if not any(map(math.isfinite, numbers)):
+            said = "; ".join(f"{name}: {reason}" for name, (reason, _) in reasons.items())
+            mistaken = all(undefined for _, undefined in reasons.values())
+            return Result.failed(
+                "error" if mistaken else "diverged",
+                f"no proxy has a number for this network: {said}",
+                "choose other proxies, or mend the builder",
+                charged,
+            )
+        totals = {"time/worker_s": charged.worker_seconds, "work/multiply_adds": charged.multiply_adds}
+        return Result("finished", {**rows[0], **totals}, charged=charged, also=tuple(rows[1:]))
+
+    def _batch(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The same normalised training images and labels in every trial."""
+        part = load_data(self.data).train
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(self.data.seed))[: self.images]
+        images, labels = next(iter(part.batches(order, len(order), device)))
+        return normalise(images, part.mean, part.std), labels
+
+    def _scores(
+        self,
+        architecture: Architecture,
+        seed: int,
+        batch: tuple[Tensor, Tensor],
+        work: _Work,
+        known: Mapping[str, float],
+    ) -> tuple[dict[str, float], dict[str, tuple[str, bool]]]:
+        """Costs and scores; for the proxies without a number why, and whether the network lacks what they look at."""
+        images, labels = batch
+        scores: dict[str, float] = {}
+        reasons: dict[str, tuple[str, bool]] = {}
+        try:
+            network = self._network(architecture, seed).to(images.device)
+        except BuildError as error:
+            return dict.fromkeys(map(metric_of, self.proxies), math.nan), {"the builder": (str(error), False)}
+        costs = dict(known)
+        if not {"cost/params", "cost/flops"} <= known.keys():
+            costs["cost/params"] = float(count_params(network))
+            costs["cost/flops"] = float(count_flops(network, self.shape))
+        for name in self.proxies:
+            score = math.nan
+            try:
+                with torch.random.fork_rng(), work:
+                    torch.manual_seed(seed)
+                    score = float(registry.get("proxy", name)(network, images, labels))
+                if not math.isfinite(score):
+                    reasons[name] = (f"gave {score}", False)
+            except Exception as error:  # a user's network or proxy may raise anything
+                if is_out_of_memory(error):
+                    raise
+                undefined = isinstance(error, Undefined)
+                said = str(error).partition("\n")[0]
+                reasons[name] = (said if undefined else f"{type(error).__name__}: {said}", undefined)
+            scores[metric_of(name)] = score if math.isfinite(score) else math.nan
+        return {**costs, **scores}, reasons
+
+    def _network(self, architecture: Architecture, seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
+
+
+def metric_of(proxy: str) -> str:
+    """The key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
+    return PREFIX + proxy.rpartition(":")[2]
+
+
+class _Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the multiply-adds of convolutions and matrix products while it is entered, backward passes too.
+
+    Attributes:
+        multiply_adds: so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.multiply_adds = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.multiply_adds += count(*args, **(kwargs or {}), out_val=output) / 2  # torch counts two operations
+        return output

@@ -1,0 +1,85 @@
+"""The searches of a comparison by strategy: which ones can be tested against random, and what a reader must know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nasforge.report.comparison_records import Row
+from nasforge.report.trajectory import Trajectory
+
+BASELINE = "random"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The searches of one strategy with one set of options.
+
+    Attributes:
+        label: `evolution(sample=3)`.
+        strategy: name and options.
+        searches: one per seed.
+    """
+
+    label: str
+    strategy: Mapping[str, Any]
+    searches: tuple[Trajectory, ...]
+
+
+def baseline_of(groups: Sequence[Group]) -> str:
+    """Label of the first random search; empty without one."""
+    return next((group.label for group in groups if group.strategy["name"] == BASELINE), "")
+
+
+def like_baseline(groups: Sequence[Group]) -> set[str]:
+    """Labels of the strategies whose signals are all of the one kind that random's are."""
+    kinds = {group.label: {search.kind for search in group.searches} for group in groups}
+    wanted = kinds.get(baseline_of(groups), set())
+    return {label for label, mine in kinds.items() if len(wanted) == 1 and mine == wanted}
+
+
+def notes_of(groups: Sequence[Group], axis: str) -> list[str]:
+    """What a reader must know of the searches to judge their figures."""
+    searches = [search for group in groups for search in group.searches]
+    found = []
+    running = [search.experiment for search in searches if search.running]
+    if running:
+        found.append(f"still running or interrupted, compared as far as they are: {some(running)}")
+    short = [search.experiment for search in searches if not search.spent and not search.running]
+    if short:
+        found.append(f"ended with budget left; what they had found then stands to the end: {some(short)}")
+    sharing = [group.label for group in groups if any(search.shared for search in group.searches)]
+    if sharing and axis == "trials":
+        found.append(
+            f"trials do not cost the same with shared weights ({some(sharing)}): a supernet's training is one trial, "
+            "and so is a measure on weights that it gave; compare them with --axis worker_seconds"
+        )
+    if not baseline_of(groups):
+        found.append("no random search among them: there is nothing to test against")
+    seeds = {tuple(sorted(search.seed for search in group.searches)) for group in groups}
+    if len(seeds) > 1:
+        found.append("the strategies have different seeds; tests use those that they share with random")
+    if any(len(group.searches) < 5 for group in groups):
+        found.append("fewer than 5 seeds of a strategy: its spread and its test say little")
+    return found
+
+
+def without_figures(groups: Sequence[Group], rows: Sequence[Row], checkpoints: Sequence[float], axis: str) -> list[str]:
+    """The note on strategies that have no row at a checkpoint, if there are any."""
+    there = {(row.label, row.at) for row in rows if row.quantity == "signal"}
+    empty = {group.label: [f"{at:g}" for at in checkpoints if (group.label, at) not in there] for group in groups}
+    missing = [f"{label} at {', '.join(points)}" for label, points in empty.items() if points]
+    if not missing:
+        return []
+    return [
+        f"nothing to show of {'; '.join(missing)} {axis.replace('_', ' ')}: no trial of the greatest fidelity had "
+        "finished within that charge (a budget may be overshot by the last trial, which then does not count); give "
+        "a larger budget"
+    ]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of the names."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,93 @@
+"""Several virtual workers in this process: jobs end in the order of a table's clock, the same every time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from functools import partial
+from typing import TypeAlias
+
+from nasforge.core.errors import ConfigError
+from nasforge.core.events import Reported, Started, Told
+from nasforge.core.protocols import Evaluator
+from nasforge.core.trial import Result
+from nasforge.experiment import Experiment, Job
+from nasforge.runners.work import perform
+
+_Heard: TypeAlias = tuple[int, Mapping[str, float]]
+_Moment: TypeAlias = tuple[float, int, Job, int]
+"""When, the trial, its job, and the index of what happens then: a report, or the end."""
+
+
+def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: int = 4) -> None:
+    """Work through the experiment as so many workers would, by the seconds that the evaluator charges.
+
+    The virtual clock of syne-tune's simulator back end ("Syne Tune", Salinas et al. 2022,
+    https://proceedings.mlr.press/v188/salinas22a.html): a job is evaluated when it starts, its reports and its end are
+    heard at their virtual times, equal times in the order of the trials. A search that is continued takes up the clock
+    from its journal, so it goes on as if it had never stopped.
+
+    Args:
+        experiment: what to run.
+        evaluator: one that only looks up; a training would be run to its end before anything could stop it.
+        max_concurrent_trials: virtual workers.
+
+    Raises:
+        ConfigError: another evaluator, or no worker.
+    """
+    workers = max_concurrent_trials
+    if isinstance(workers, bool) or workers < 1:
+        raise ConfigError(f"runner 'simulated': max_concurrent_trials must be at least 1, got {workers!r}")
+    if not getattr(evaluator, "instant", False):
+        raise ConfigError("runner 'simulated' is for evaluators that look results up, such as lookup_table; take local")
+    now, starts = _clock(experiment)
+    moments: list[_Moment] = []
+    reports: dict[int, list[_Heard]] = {}
+    results: dict[int, Result] = {}
+    while True:
+        while len(moments) < workers and (job := experiment.next()) is not None:
+            reports[job.number] = []
+            results[job.number] = perform(evaluator, job, partial(_hear, reports[job.number]))
+            starts.setdefault(job.number, now)
+            heapq.heappush(moments, _moment(job, 0, starts, reports, results))
+        if not moments:
+            return
+        now, number, job, index = heapq.heappop(moments)
+        if index < len(reports[number]):
+            if experiment.report(number, job.attempt, *reports[number][index]):
+                heapq.heappush(moments, _moment(job, index + 1, starts, reports, results))
+        elif not experiment.closed(number):
+            experiment.tell(number, job.attempt, results[number])
+
+
+def _hear(heard: list[_Heard], step: int, metrics: Mapping[str, float]) -> bool:
+    heard.append((step, metrics))
+    return True
+
+
+def _moment(
+    job: Job,
+    index: int,
+    starts: Mapping[int, float],
+    reports: Mapping[int, list[_Heard]],
+    results: Mapping[int, Result],
+) -> _Moment:
+    """The next thing that happens in a job."""
+    heard = reports[job.number]
+    spent = (
+        heard[index][1].get("time/worker_s", 0.0) if index < len(heard) else results[job.number].charged.worker_seconds
+    )
+    return starts[job.number] + spent, job.number, job, index
+
+
+def _clock(experiment: Experiment) -> tuple[float, dict[int, float]]:
+    """The time that the journal has come to, and when each trial started."""
+    now, starts = 0.0, dict[int, float]()
+    for event in experiment.journal.events:
+        if isinstance(event, Started):
+            starts.setdefault(event.number, now)
+        elif isinstance(event, Reported):
+            now = starts[event.number] + event.metrics.get("time/worker_s", 0.0)
+        elif isinstance(event, Told) and event.number in starts:
+            now = starts[event.number] + event.result.charged.worker_seconds
+    return now, starts

@@ -1,0 +1,344 @@
+"""Differentiable search: a supernet's alphas learn by gradients; what they stand for is trained and ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TypeVar
+
+from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
+from nasforge.core.errors import ConfigError
+from nasforge.core.goals import Constraint
+from nasforge.core.protocols import Strategy
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Measure, Proposal, Result, TrainShared
+from nasforge.strategies.alpha_settings import Settings
+from nasforge.strategies.choosers import generator
+from nasforge.strategies.derivation import derive
+
+Factory = TypeVar("Factory", bound=Callable[..., Strategy])
+
+_SUPERNET_COSTS = ("cost/flops", "cost/params")
+
+
+class Differentiable:
+    """Asks for one or several trainings of the supernet, then for the networks that their alphas stand for, best first.
+
+    The derived networks are trained from an initialisation and ranked by what they reach. Where one violates a hard
+    constraint, the next in order takes its place. Decisions of the recipe stay at their defaults.
+
+    Args:
+        space: what to search; the evaluator builds its supernet.
+        seed: of the search; draws the first alphas.
+        objectives: one; the alphas follow the loss, and a cost term where the variant has one.
+        targets: soft limits on `cost/flops` or `cost/params`; a variant without a cost term leaves them to the ranking.
+        relaxation: registered in `nasforge.supernet.relaxations`.
+        epochs: of a supernet's training.
+        runs: supernets, independent of each other, side by side on the workers.
+        settings: of the alphas' learning.
+        cost_weight: of every cost term at the start; 0: no cost terms.
+    """
+
+    evaluator = "shared_weights"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        objectives: int,
+        targets: Sequence[Constraint],
+        relaxation: str,
+        epochs: int,
+        runs: int,
+        settings: Settings,
+        cost_weight: float = 0.0,
+    ) -> None:
+        if objectives != 1:
+            raise ConfigError(f"a differentiable search takes one objective, got {objectives}; give a cost as a target")
+        if epochs < 1 or runs < 1:
+            raise ConfigError(f"a differentiable search needs epochs and runs of at least 1, got {epochs} and {runs}")
+        if cost_weight < 0:
+            raise ConfigError(f"cost_weight must be at least 0, got {cost_weight}")
+        self._space = space
+        self._seed = seed
+        self._relaxation = relaxation
+        self._epochs = epochs
+        self._runs = runs
+        self._settings: dict[str, Value] = asdict(settings)
+        self._cost_terms: dict[str, float] = {}
+        if cost_weight:
+            bounded = [target for target in targets if target.metric in _SUPERNET_COSTS]
+            if targets and not bounded:
+                known = " and ".join(metric.removeprefix("cost/") for metric in _SUPERNET_COSTS)
+                said = ", ".join(map(str, targets))
+                raise ConfigError(f"cost_aware puts {known} into the loss, not {said}; give a target on one of them")
+            self._cost_terms = {target.metric: cost_weight for target in bounded} or {"cost/flops": cost_weight}
+            self._settings |= {f"bound/{target.metric}": target.bound for target in bounded}
+        self._trained = space.fixed(recipe_defaults(space))
+        self._asked = 0
+        self._training: set[int] = set()
+        self._derived: list[tuple[int, Iterator[Architecture]]] = []  # by the supernet's trial
+        self._seen: set[str] = set()
+
+    def ask(self, number: int) -> Proposal | None:
+        """A supernet's training, then derived networks; of several supernets in turn."""
+        if self._asked < self._runs:
+            proposal: Proposal = TrainShared(
+                self._trained,
+                self._relaxation,
+                self._epochs,
+                alphas=first_alphas(self._trained, self._seed, number),
+                cost_terms=self._cost_terms,
+                settings=self._settings,
+            )
+        else:
+            point = None if self._training else self._next()
+            if point is None:
+                return None
+            proposal = Measure(point)
+        self.recall(number, proposal)
+        return proposal
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed."""
+        if isinstance(proposal, TrainShared):
+            self._asked += 1
+            self._training.add(number)
+        else:
+            self._seen.add(proposal.architecture.point_id)
+
+    def tell(self, number: int, result: Result) -> None:
+        """A supernet's alphas are kept; how its networks fare changes nothing."""
+        if number not in self._training:
+            return
+        self._training.remove(number)
+        if result.alphas is not None:
+            self._derived.append((number, derive(self._space, result.alphas)))
+            self._derived.sort(key=lambda pair: pair[0])
+
+    def _next(self) -> Architecture | None:
+        """The next unseen network of the supernets in turn; None when all are exhausted."""
+        for offset in range(len(self._derived)):
+            turn = (len(self._seen) + offset) % len(self._derived)
+            for point in self._derived[turn][1]:
+                if point.point_id not in self._seen:
+                    return point
+        return None
+
+
+def on_shared_weights(factory: Factory) -> Factory:
+    """Marks a factory of strategies that need the evaluator `shared_weights`."""
+    setattr(factory, "evaluator", Differentiable.evaluator)  # noqa: B010 - a function has no such attribute declared
+    return factory
+
+
+def recipe_defaults(space: SearchSpace) -> dict[str, Value]:
+    """The defaults of all `train.*` decisions: the one recipe that the paths of a supernet share."""
+    return {key: space.default_of(key) for key in space.domains if key.startswith(TRAIN)}
+
+
+def first_alphas(space: SearchSpace, seed: int, number: int) -> dict[str, tuple[float, ...]]:
+    """Alphas near zero, 1e-3 times a normal draw as in DARTS, for every decision of the network that is left open."""
+    rng = generator(seed, number)
+    return {
+        key: tuple(rng.gauss(0.0, 1e-3) for _ in domain.values)
+        for key, domain in space.domains.items()
+        if key.startswith(MODEL) and len(domain.values) > 1
+    }
+
+
+@on_shared_weights
+def darts(
+    space: SearchSpace,
+    *,
+    seed: int,
+    objectives: int = 1,
+    targets: Sequence[Constraint] = (),
+    epochs: int = 25,
+    runs: int = 1,
+    second_order: bool = False,
+    learning_rate: float = 0.0,
+    warmup_epochs: int = 0,
+    stop_at_skips: float = 0.9,
+) -> Differentiable:
+    """Every option counts by its softmax: "DARTS", Liu et al. 2019, https://arxiv.org/abs/1806.09055.
+
+    Args:
+        space: what to search; its widths, if open, are sampled.
+        seed: of the search.
+        objectives: one.
+        targets: rank the derived networks.
+        epochs: of the supernet.
+        runs: supernets.
+        second_order: look one step of the weights ahead.
+        learning_rate: of the alphas; 0: chosen by the number of steps.
+        warmup_epochs: weights alone.
+        stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
+    """
+    settings = Settings(
+        second_order=second_order,
+        learning_rate=learning_rate,
+        warmup_epochs=warmup_epochs,
+        stop_at_skips=stop_at_skips,
+    )
+    return Differentiable(
+        space,
+        seed=seed,
+        objectives=objectives,
+        targets=targets,
+        relaxation="softmax",
+        epochs=epochs,
+        runs=runs,
+        settings=settings,
+    )
+
+
+@on_shared_weights
+def gdas(
+    space: SearchSpace,
+    *,
+    seed: int,
+    objectives: int = 1,
+    targets: Sequence[Constraint] = (),
+    epochs: int = 50,
+    runs: int = 1,
+    temperature: float = 10.0,
+    last_temperature: float = 0.1,
+    learning_rate: float = 0.0,
+    warmup_epochs: int = 0,
+    stop_at_skips: float = 0.9,
+) -> Differentiable:
+    """One Gumbel-sampled path a step: "GDAS", Dong & Yang 2019, https://arxiv.org/abs/1910.04465.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: one.
+        targets: rank the derived networks.
+        epochs: of the supernet.
+        runs: supernets.
+        temperature: of the Gumbel samples, at the start.
+        last_temperature: at the end.
+        learning_rate: of the alphas; 0: chosen by the number of steps.
+        warmup_epochs: weights alone.
+        stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
+    """
+    settings = Settings(
+        temperature=temperature,
+        last_temperature=last_temperature,
+        learning_rate=learning_rate,
+        warmup_epochs=warmup_epochs,
+        stop_at_skips=stop_at_skips,
+    )
+    return Differentiable(
+        space,
+        seed=seed,
+        objectives=objectives,
+        targets=targets,
+        relaxation="gumbel_hard",
+        epochs=epochs,
+        runs=runs,
+        settings=settings,
+    )
+
+
+@on_shared_weights
+def drnas(
+    space: SearchSpace,
+    *,
+    seed: int,
+    objectives: int = 1,
+    targets: Sequence[Constraint] = (),
+    epochs: int = 25,
+    runs: int = 1,
+    regulariser: float = 1e-3,
+    learning_rate: float = 0.0,
+    warmup_epochs: int = 0,
+    stop_at_skips: float = 0.9,
+) -> Differentiable:
+    """Shares drawn from a Dirichlet distribution: "DrNAS", Chen et al. 2021, https://arxiv.org/abs/2006.10355.
+
+    Args:
+        space: what to search; its widths, if open, are sampled.
+        seed: of the search.
+        objectives: one.
+        targets: rank the derived networks.
+        epochs: of the supernet.
+        runs: supernets.
+        regulariser: weight of the distance from the flat Dirichlet.
+        learning_rate: of the alphas; 0: chosen by the number of steps.
+        warmup_epochs: weights alone.
+        stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
+    """
+    settings = Settings(
+        regulariser=regulariser,
+        learning_rate=learning_rate,
+        warmup_epochs=warmup_epochs,
+        stop_at_skips=stop_at_skips,
+    )
+    return Differentiable(
+        space,
+        seed=seed,
+        objectives=objectives,
+        targets=targets,
+        relaxation="dirichlet",
+        epochs=epochs,
+        runs=runs,
+        settings=settings,
+    )
+
+
+@on_shared_weights
+def cost_aware(
+    space: SearchSpace,
+    *,
+    seed: int,
+    objectives: int = 1,
+    targets: Sequence[Constraint] = (),
+    epochs: int = 50,
+    runs: int = 1,
+    cost_weight: float = 0.1,
+    temperature: float = 10.0,
+    last_temperature: float = 0.1,
+    learning_rate: float = 0.0,
+    warmup_epochs: int = 0,
+) -> Differentiable:
+    """Gumbel-sampled paths with the expected FLOPs or params in the loss, so that targets are met.
+
+    "FBNet", Wu et al. 2019, https://arxiv.org/abs/1812.03443, and "ProxylessNAS", Cai et al. 2019,
+    https://arxiv.org/abs/1812.00332. The weight of a term follows the excess of the most likely network over its
+    target. Without targets the FLOPs count, relative to those of the flat mixture, with a fixed weight.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: one.
+        targets: `flops<=10M`, `params<=100k`: met by the derived network.
+        epochs: of the supernet.
+        runs: supernets.
+        cost_weight: of every term, at the start.
+        temperature: of the Gumbel samples, at the start.
+        last_temperature: at the end.
+        learning_rate: of the alphas; 0: chosen by the number of steps.
+        warmup_epochs: weights alone.
+    """
+    settings = Settings(
+        temperature=temperature,
+        last_temperature=last_temperature,
+        learning_rate=learning_rate,
+        # cheap options are wanted here, and many of them have no weights
+        warmup_epochs=warmup_epochs,
+        stop_at_skips=1.0,
+    )
+    return Differentiable(
+        space,
+        seed=seed,
+        objectives=objectives,
+        targets=targets,
+        relaxation="gumbel_hard",
+        epochs=epochs,
+        runs=runs,
+        settings=settings,
+        cost_weight=cost_weight,
+    )

@@ -1,0 +1,117 @@
+"""Points of any search space as rows of numbers, for strategies that learn from numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasforge.core.architecture import Architecture, Value
+from nasforge.core.space import Choice, Domain, SearchSpace
+from nasforge.strategies.choosers import position
+
+Rows = NDArray[np.float64]
+
+_APART = 0.5**0.5
+_UNLIKE = 0.1**0.5
+
+
+class _Columns(NamedTuple):
+    """Where a decision stands in a row, and what its values write there.
+
+    Attributes:
+        domain: of the decision.
+        entries: of a choice: for every option the columns it writes, and what.
+        scale: of a range: the column of its position; -1 for a choice.
+        absent: the column that says that the decision is not active; -1 where it always is.
+    """
+
+    domain: Domain
+    entries: dict[tuple[bool, Value], tuple[tuple[int, float], ...]]
+    scale: int
+    absent: int
+
+
+class Encoding:
+    """One row per point, made so that the squared distance of two rows is a sum over decisions.
+
+    Options of a choice are 1 apart (one column each). Options that are all numbers are ordered as well, 1.1 apart at
+    the ends and nearer in between. A range counts by the square of the difference on its (logarithmic) scale of 0..1.
+    A decision that is active in one of two points only sets them 0.5 apart or more.
+
+    Attributes:
+        decision: for every column the decision it belongs to, counted over the open ones.
+        decisions: how many decisions are open, that is, have more than one value.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        always = {decision.key for decision in space.decisions}
+        owners: list[int] = []
+        self._columns: dict[str, _Columns] = {}
+
+        def column() -> int:
+            owners.append(len(self._columns))
+            return len(owners) - 1
+
+        for key, domain in space.domains.items():
+            if domain.size == 1 and key in always:
+                continue
+            entries: dict[tuple[bool, Value], tuple[tuple[int, float], ...]] = {}
+            scale = -1
+            if not isinstance(domain, Choice):
+                scale = column() if domain.size > 1 else -1
+            elif _ordered(domain):
+                scale_of_options = column()
+                places = {option: place for place, option in enumerate(sorted(domain.options, key=_number))}
+                for option in domain.options:
+                    place = places[option] / (len(places) - 1)
+                    entries[_name(option)] = ((scale_of_options, place), (column(), _APART * _UNLIKE))
+            else:
+                entries = {_name(option): ((column(), _APART),) for option in domain.options}
+            absent = -1 if key in always else column()
+            self._columns[key] = _Columns(domain, entries, scale, absent)
+        self.decision: NDArray[np.intp] = np.array(owners, dtype=np.intp)
+        self.decisions = len(self._columns)
+
+    def __call__(self, points: Sequence[Architecture]) -> Rows:
+        """The rows of points: points x columns."""
+        rows: list[int] = []
+        columns: list[int] = []
+        values: list[float] = []
+
+        def write(row: int, column: int, value: float) -> None:
+            rows.append(row)
+            columns.append(column)
+            values.append(value)
+
+        for row, point in enumerate(points):
+            for key, (domain, entries, scale, absent) in self._columns.items():
+                if key not in point.values:
+                    write(row, absent, _APART)
+                    if scale >= 0:
+                        write(row, scale, 0.5)
+                elif isinstance(domain, Choice):
+                    for column, value in entries[_name(point.values[key])]:
+                        write(row, column, value)
+                elif scale >= 0:
+                    write(row, scale, position(domain, float(point.values[key])))
+        encoded = np.zeros((len(points), len(self.decision)))
+        encoded[rows, columns] = values
+        return encoded
+
+
+def _name(option: Value) -> tuple[bool, Value]:
+    """Keeps `True` and `1` apart."""
+    return isinstance(option, bool), option
+
+
+def _ordered(domain: Choice) -> bool:
+    """Whether the options are numbers, and enough of them for an order to say anything."""
+    numbers = all(isinstance(option, (int, float)) and not isinstance(option, bool) for option in domain.options)
+    return numbers and len(domain.options) > 2
+
+
+def _number(option: Any) -> float:
+    return float(option)

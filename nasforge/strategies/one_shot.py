@@ -1,0 +1,249 @@
+"""One-shot search: a supernet is trained on paths, architectures are measured on the weights they inherit."""
+
+from __future__ import annotations
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError
+from nasforge.core.goals import Constraint
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared
+from nasforge.strategies.choosers import generator
+from nasforge.strategies.differentiable import on_shared_weights, recipe_defaults
+from nasforge.strategies.evolution import Evolution
+from nasforge.strategies.ranking import Merit, merit, ranked
+from nasforge.strategies.reinforce import Reinforce
+
+_AGAIN = 0.25
+
+
+class OneShot:
+    """Rounds of a supernet's training and of measures on its weights; then the best are trained for themselves.
+
+    What is measured is chosen by another strategy, which is told the results as if they were trained. Only measures on
+    the same weights are compared: a later round begins with the best of the round before, measured again. When the
+    rounds are over, the best of the last one are trained from an initialisation, one after the other, until the budget
+    ends. Decisions of the recipe stay at their defaults.
+
+    Args:
+        space: what to search; the evaluator builds its supernet, smaller widths are slices of the largest.
+        seed: of the search.
+        chooser: picks what to measure, in the space with the recipe's defaults (`recipe_defaults`).
+        paths: how the supernet's steps choose their paths, `uniform` or `fair`.
+        policy: draws the paths of a later round's training, if any; else they come from the whole space.
+        policy_paths: how many paths of the policy such a round trains on.
+        rounds: of training and measuring.
+        epochs: of a round's training.
+        measures: accepted measures in a round.
+    """
+
+    evaluator = "shared_weights"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        chooser: Evolution | Reinforce,
+        paths: str,
+        rounds: int,
+        epochs: int,
+        measures: int,
+        policy: Reinforce | None = None,
+        policy_paths: int = 0,
+    ) -> None:
+        if min(rounds, epochs, measures) < 1:
+            raise ConfigError(
+                "a one-shot search needs rounds, epochs and measures of at least 1, "
+                f"got {rounds}, {epochs} and {measures}"
+            )
+        if paths not in ("uniform", "fair"):
+            raise ConfigError(f"a one-shot search draws paths 'uniform' or 'fair', got {paths!r}")
+        self._space = space
+        self._seed = seed
+        self._shared = space.fixed(recipe_defaults(space))
+        self._chooser = chooser
+        self._policy = policy
+        self._paths = paths
+        self._policy_paths = policy_paths
+        self._rounds = rounds
+        self._epochs = epochs
+        self._measures = measures
+        self._round = 0  # trainings asked for
+        self._training: int | None = None
+        self._weights: Artifact | None = None
+        self._broken = False
+        self._accepted = 0  # measures of this round that were not rejected
+        self._running: dict[int, tuple[Architecture, bool]] = {}  # point, whether the chooser asked for it
+        self._reached: list[tuple[Architecture, Merit]] = []  # in this round
+        self._before: list[tuple[Architecture, Merit]] = []  # in the round before
+        self._again: list[Architecture] = []  # the best of the round before, to be measured first
+        self._seen: set[str] = set()
+        self._final: set[str] = set()
+
+    def ask(self, number: int) -> Proposal | None:
+        """A training, a measure on its weights, or the training of one of the best."""
+        if self._broken or self._training is not None:
+            return None
+        proposal: Proposal | None = self._training_of(number) if self._round == 0 else None
+        if proposal is None and not self._final:
+            proposal = self._inherited(number)
+        if proposal is None and self._running:
+            return None
+        if proposal is None and not self._final and self._round < self._rounds:
+            proposal = self._training_of(number)
+        if proposal is None:
+            best = next((point for point in self._best() if point.point_id not in self._final), None)
+            proposal = None if best is None else Measure(best)
+        if proposal is not None:
+            self._adopt(number, proposal)
+        return proposal
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed."""
+        if isinstance(proposal, Measure) and proposal.weights and proposal.architecture.point_id not in self._seen:
+            self._chooser.recall(number, Measure(proposal.architecture))
+        self._adopt(number, proposal)
+
+    def tell(self, number: int, result: Result) -> None:
+        """The supernet's weights, or how a measure came out."""
+        if number == self._training:
+            self._training = None
+            weights = result.artifacts.get("weights")
+            if weights is not None:
+                self._weights = weights
+            elif self._weights is None:
+                self._broken = True
+            else:  # what was reached on the weights before still stands: on to the trainings
+                self._reached, self._rounds, self._accepted = self._before, self._round, self._measures
+            return
+        if number not in self._running:
+            return
+        point, chosen = self._running.pop(number)
+        if chosen:
+            self._chooser.tell(number, result)
+        if result.status == "rejected":
+            self._accepted -= 1
+        worth = merit(result)
+        if worth is not None:
+            self._reached.append((point, worth))
+
+    def _training_of(self, number: int) -> TrainShared:
+        drawn: list[Architecture] = []
+        if self._policy is not None and self._round > 0:
+            rng = generator(self._seed, number)
+            drawn = [self._policy.draw(rng) for _ in range(self._policy_paths)]
+        return TrainShared(self._shared, self._paths, self._epochs, weights=self._weights, paths=tuple(drawn))
+
+    def _inherited(self, number: int) -> Measure | None:
+        """The next measure of this round; None when it has enough, or the space has nothing new."""
+        if self._accepted >= self._measures:
+            return None
+        if self._again:
+            return Measure(self._again[0], weights=self._weights)
+        asked = self._chooser.ask(number)
+        if not isinstance(asked, Measure):
+            return None
+        if asked.architecture.point_id in self._seen:
+            self._chooser.withdraw(number)  # nothing new is left; None must change nothing
+            return None
+        return Measure(asked.architecture, weights=self._weights)
+
+    def _adopt(self, number: int, proposal: Proposal) -> None:
+        if isinstance(proposal, TrainShared):
+            self._training = number
+            self._round += 1
+            self._again = self._best()[: round(_AGAIN * self._measures)]
+            self._before, self._reached, self._accepted = self._reached, [], 0
+            if self._policy is not None:
+                self._policy.begin_anew()
+            return
+        point = proposal.architecture
+        if proposal.weights is None:
+            self._final.add(point.point_id)
+            return
+        new = point.point_id not in self._seen
+        if not new:
+            self._again = [other for other in self._again if other.point_id != point.point_id]
+        self._running[number] = (point, new)
+        self._seen.add(point.point_id)
+        self._accepted += 1
+
+    def _best(self) -> list[Architecture]:
+        """What this round measured, best first."""
+        return [self._reached[index][0] for index in ranked([worth for _, worth in self._reached])]
+
+
+@on_shared_weights
+def spos(
+    space: SearchSpace,
+    *,
+    seed: int,
+    objectives: int = 1,
+    epochs: int = 50,
+    measures: int = 200,
+    paths: str = "uniform",
+    population: int = 20,
+    sample: int = 5,
+) -> OneShot:
+    """One supernet on uniform or fair paths, then evolution on inherited weights.
+
+    "Single Path One-Shot Neural Architecture Search with Uniform Sampling", Guo et al. 2020,
+    https://arxiv.org/abs/1904.00420.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: any number.
+        epochs: of the supernet.
+        measures: networks measured on its weights, before the best are trained for themselves.
+        paths: `uniform`, or `fair` (FairNAS).
+        population: of the evolution.
+        sample: of the evolution.
+    """
+
+    shared = space.fixed(recipe_defaults(space))
+    chooser = Evolution(shared, seed=seed, objectives=objectives, population=population, sample=sample)
+    return OneShot(space, seed=seed, chooser=chooser, paths=paths, rounds=1, epochs=epochs, measures=measures)
+
+
+@on_shared_weights
+def enas(
+    space: SearchSpace,
+    *,
+    seed: int,
+    objectives: int = 1,
+    targets: tuple[Constraint, ...] = (),
+    rounds: int = 10,
+    epochs: int = 5,
+    measures: int = 20,
+    policy_paths: int = 50,
+) -> OneShot:
+    """Rounds of shared training on paths from a policy, and of the policy's learning from measures.
+
+    "Efficient Neural Architecture Search via Parameter Sharing", Pham et al. 2018, https://arxiv.org/abs/1802.03268.
+    The policy has one softmax per decision (strategy `reinforce`), where the paper has a recurrent network.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: one.
+        targets: soft limits, which shape the policy's reward.
+        rounds: how often weights and policy take turns.
+        epochs: of the supernet, in each round.
+        measures: networks measured in each round.
+        policy_paths: paths drawn from the policy for a round's training; the first round trains on uniform ones.
+    """
+
+    shared = space.fixed(recipe_defaults(space))
+    policy = Reinforce(shared, seed=seed, objectives=objectives, targets=targets)
+    return OneShot(
+        space,
+        seed=seed,
+        chooser=policy,
+        paths="uniform",
+        rounds=rounds,
+        epochs=epochs,
+        measures=measures,
+        policy=policy,
+        policy_paths=policy_paths,
+    )

@@ -1,0 +1,47 @@
+"""Any domain as a short list of options, for strategies that keep one number per option of every decision.
+
+A choice has its own options, a short range its values; a long or continuous range is cut into bins of equal width on
+its (logarithmic) scale, and a bin stands for all values in it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from nasforge.core.architecture import Architecture, Value
+from nasforge.core.space import Choice, Domain, SearchSpace
+from nasforge.strategies.choosers import at, position
+
+BINS = 8
+"""Bins of a range with more values than that."""
+
+
+def count(domain: Domain) -> int:
+    """How many options a domain has."""
+    return len(domain.options) if isinstance(domain, Choice) else int(min(domain.size, BINS))
+
+
+def option_of(domain: Domain, value: Value) -> int:
+    """The option that a value belongs to."""
+    if isinstance(domain, Choice):
+        # `True == 1` in Python, but they are two options here.
+        truth = isinstance(value, bool)
+        return next(i for i, own in enumerate(domain.options) if own == value and isinstance(own, bool) == truth)
+    if domain.size <= BINS:
+        return round((float(value) - domain.low) / domain.step) if domain.step else 0
+    return min(BINS - 1, int(position(domain, float(value)) * BINS))
+
+
+def value_of(domain: Domain, option: int, rng: random.Random) -> Value:
+    """The value of an option; of a bin one drawn uniformly on the domain's scale."""
+    if isinstance(domain, Choice):
+        return domain.options[option]
+    if domain.size <= BINS:
+        return domain.check(domain.low + option * domain.step) if domain.step else domain.low
+    return at(domain, (option + rng.random()) / BINS)
+
+
+def open_options(space: SearchSpace, point: Architecture) -> list[tuple[str, int]]:
+    """Decision and option of everything in a point that could have been decided otherwise, in the walk's order."""
+    domains = space.domains
+    return [(key, option_of(domains[key], value)) for key, value in point.values.items() if domains[key].size > 1]

@@ -1,0 +1,302 @@
+"""Differentiable architecture search: weights and alphas learn in turn, on halves of the training part.
+
+    min_alpha  L_val(w*(alpha), alpha)      with  w*(alpha) = argmin_w L_train(w, alpha)
+
+"DARTS", Liu et al. 2019, https://arxiv.org/abs/1806.09055, equations 3 to 8. The weights' half of it is the ordinary
+training loop; this is the other half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from nasforge.core.errors import ConfigError
+from nasforge.data.augment import normalise
+from nasforge.data.part import Part
+from nasforge.strategies.alpha_settings import Settings
+from nasforge.supernet.cost_term import CostTerm
+from nasforge.supernet.mixed import Mixture, Supernet
+from nasforge.supernet.relaxations import dirichlet_distance, probabilities
+from nasforge.supernet.relaxed import Relaxed
+
+_PAPERS_RATES = {"softmax": (19_500, 3e-4), "dirichlet": (39_000, 6e-4), "gumbel_hard": (97_500, 3e-4)}
+"""Steps and rate of Adam in the papers: DARTS 50 epochs, DrNAS 100, GDAS 250, of 390 steps each."""
+_HIGHEST_RATE = 0.05
+_BASELINE_DECAY = 0.9
+
+
+class AlphaSteps:
+    """The steps of the alphas, one before each step of the weights.
+
+    Attributes:
+        relaxed: whose alphas learn.
+    """
+
+    def __init__(
+        self,
+        relaxed: Relaxed,
+        part: Part,
+        settings: Settings,
+        *,
+        steps: int,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        bf16: bool = False,
+        layout: torch.memory_format = torch.contiguous_format,
+        cost_terms: Mapping[str, float] | None = None,
+        bounds: Mapping[str, float] | None = None,
+        diagnose: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        """Prepare; nothing is computed but the costs of the options.
+
+        Args:
+            relaxed: the training loop moves its supernet to `device`.
+            part: the alphas' half of the training part.
+            settings: how they learn.
+            steps: of the whole training.
+            epochs: likewise.
+            batch_size: images per step.
+            seed: of the order of images.
+            device: where the weights are.
+            bf16: whether to multiply in bfloat16.
+            layout: of the images.
+            cost_terms: `cost/flops` or `cost/params` -> weight of its expectation, relative to its bound, in the loss.
+            bounds: metric -> bound; the term's weight then rises while the most likely network is above it, and falls
+                back while it is below. A term without a bound is relative to what the flat mixture costs.
+            diagnose: further metrics at every epoch's end.
+
+        Raises:
+            ConfigError: settings or terms that this relaxation cannot take.
+        """
+        if settings.second_order and relaxed.relaxation != "softmax":
+            raise ConfigError(f"train_shared: second_order needs relaxation softmax, got {relaxed.relaxation}")
+        if settings.second_order and relaxed.supernet.widths:
+            raise ConfigError(
+                f"second_order needs fixed widths, open are {', '.join(relaxed.supernet.widths)}: use the first order, "
+                "or leave each width one value in the space's YAML (in Python: space.fixed)"
+            )
+        self.relaxed = relaxed
+        self._part = part
+        self._settings = settings
+        self._warmup_steps = settings.warmup_epochs * max(1, steps // max(1, epochs))
+        self._steps = steps
+        self._epochs = epochs
+        self._batch_size = min(batch_size, len(part))
+        self._seed = seed
+        self._device = device
+        self._bf16, self._layout = bf16, layout
+        self._diagnose = diagnose
+        papers_steps, papers_rate = _PAPERS_RATES.get(relaxed.relaxation, _PAPERS_RATES["gumbel_hard"])
+        shorter = max(1.0, papers_steps / max(1, steps))
+        rate = settings.learning_rate or min(_HIGHEST_RATE, papers_rate * shorter)
+        self._adam = torch.optim.Adam(
+            list(relaxed.alphas.values()), lr=rate, betas=(0.5, 0.999), weight_decay=settings.weight_decay
+        )
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._baseline: float | None = None
+        self._skipping = 0
+        self._terms = {
+            metric: CostTerm(relaxed, metric, weight, (bounds or {}).get(metric), part.shape)
+            for metric, weight in (cost_terms or {}).items()
+        }
+        self._without_weights = _options_without_weights(relaxed.supernet)
+        relaxed.settle()  # counting the costs changed what runs
+
+    @property
+    def settled(self) -> bool:
+        """Whether the search collapsed and was ended."""
+        return self._skipping >= 2
+
+    def step(self, number: int, inputs: Tensor, labels: Tensor, learning_rate: float) -> None:
+        """One step of Adam on the alphas; the weights and their gradients stay as they are.
+
+        Args:
+            number: of the weights' step that follows.
+            inputs: its images, normalised.
+            labels: its labels.
+            learning_rate: of the weights, which is how far `second_order` looks ahead.
+        """
+        progress = number / max(1, self._steps - 1)
+        start, end = self._settings.temperature, self._settings.last_temperature
+        self.relaxed.temperature = start + (end - start) * progress
+        if number >= self._warmup_steps:
+            self.relaxed.learning = True
+            images, truth = self._batch(number)
+            self._adam.zero_grad(set_to_none=True)
+            if self._settings.second_order:
+                weights = [p for p in self.relaxed.parameters() if p.requires_grad]
+                alphas = list(self.relaxed.alphas.values())
+                gradients = unrolled_gradient(
+                    lambda: self._loss(inputs, labels),
+                    lambda: self._loss(images, truth),
+                    weights,
+                    alphas,
+                    learning_rate,
+                )
+                for alpha, gradient in zip(alphas, gradients, strict=True):
+                    alpha.grad = gradient
+                extra = self._penalty() + self._regulariser()
+                if extra.requires_grad:
+                    extra.backward(inputs=alphas)  # type: ignore[no-untyped-call]
+            else:
+                loss = self._loss(images, truth)
+                total = loss + self._penalty() + self._regulariser() + self._score(loss)
+                # by the alphas alone: the weights' gradients, a third of the work, are not computed
+                total.backward(inputs=list(self.relaxed.alphas.values()))  # type: ignore[no-untyped-call]
+            self._adam.step()
+        self.relaxed.learning = False  # the weights' step that follows takes the alphas as they are
+
+    def epoch(self, done: int) -> Mapping[str, float]:
+        """Diagnostics; metrics of collapse: share of options without weights, entropy (1: undecided, 0: decided)."""
+        metrics = {"alphas/skips": self._skips(), "alphas/entropy": self._entropy()}
+        for metric, term in self._terms.items():
+            metrics[f"alphas/derived_{metric.removeprefix('cost/')}"] = term.derived()
+            metrics[f"alphas/weight_{metric.removeprefix('cost/')}"] = term.weight
+        late = done > max(self._settings.warmup_epochs, self._epochs / 2)
+        over = late and metrics["alphas/skips"] > self._settings.stop_at_skips
+        self._skipping = self._skipping + 1 if over else 0
+        metrics["alphas/collapsed"] = float(self.settled)
+        self.relaxed.settle()
+        return {**metrics, **self._diagnose()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Alphas, Adam's state, baseline, weights of the cost terms."""
+        return {
+            "alphas": {key: alpha.detach().clone() for key, alpha in self.relaxed.alphas.items()},
+            "adam": self._adam.state_dict(),
+            "baseline": self._baseline,
+            "skipping": self._skipping,
+            "terms": {metric: [term.weight, term.baseline] for metric, term in self._terms.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        with torch.no_grad():
+            for key, alpha in self.relaxed.alphas.items():
+                alpha.copy_(state["alphas"][key])
+        self._adam.load_state_dict(state["adam"])
+        self._baseline, self._skipping = state["baseline"], state["skipping"]
+        for metric, (weight, baseline) in state["terms"].items():
+            self._terms[metric].weight, self._terms[metric].baseline = weight, baseline
+        self.relaxed.settle()
+
+    def _batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """The batch of a step: a function of its number, so that nothing about it has to be saved."""
+        per_pass = max(1, len(self._part) // self._batch_size)
+        turn, position = divmod(number, per_pass)
+        if self._order[0] != turn:
+            generator = torch.Generator().manual_seed(self._seed + turn)
+            self._order = (turn, torch.randperm(len(self._part), generator=generator))
+        where = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
+        images, labels = next(iter(self._part.batches(where, self._batch_size, self._device)))
+        return normalise(images, self._part.mean, self._part.std).contiguous(memory_format=self._layout), labels
+
+    def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        # second order compares networks a hundredth apart, which bf16 could not tell from each other
+        bf16 = self._bf16 and not self._settings.second_order
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
+            logits = self.relaxed(inputs)
+        return cross_entropy(logits.float(), labels)
+
+    def _score(self, loss: Tensor) -> Tensor:
+        """Surrogate whose gradient is the score function's, for what was drawn."""
+        if not self.relaxed.draws:
+            return torch.zeros(())
+        value = float(loss.detach())
+        baseline = value if self._baseline is None else self._baseline
+        self._baseline = _BASELINE_DECAY * baseline + (1 - _BASELINE_DECAY) * value
+        return (value - baseline) * torch.stack(self.relaxed.draws).sum()
+
+    def _penalty(self) -> Tensor:
+        total = torch.zeros(())
+        for term in self._terms.values():
+            total = total + term.penalty()
+        return total.to(self._device)
+
+    def _regulariser(self) -> Tensor:
+        if self.relaxed.relaxation != "dirichlet" or not self._settings.regulariser:
+            return torch.zeros((), device=self._device)
+        distances = [
+            dirichlet_distance(a) for k, a in self.relaxed.alphas.items() if k not in self.relaxed.supernet.widths
+        ]
+        return (self._settings.regulariser * torch.stack(distances).sum()).to(self._device)
+
+    def _skips(self) -> float:
+        decided = [
+            free[int(self.relaxed.alphas[key].argmax())] for key, free in self._without_weights.items() if not all(free)
+        ]
+        return sum(decided) / len(decided) if decided else 0.0
+
+    def _entropy(self) -> float:
+        found = []
+        for alphas in self.relaxed.alphas.values():
+            p = probabilities(self.relaxed.relaxation, alphas.detach())
+            found.append(float(-(p * p.clamp_min(1e-12).log()).sum()) / math.log(len(p)))
+        return sum(found) / len(found) if found else 0.0
+
+
+def unrolled_gradient(
+    train_loss: Callable[[], Tensor],
+    validation_loss: Callable[[], Tensor],
+    weights: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    learning_rate: float,
+) -> list[Tensor]:
+    """DARTS' second-order gradient of the alphas, equations 7 and 8.
+
+        w'  = w - xi * grad_w L_train(w, alpha)
+        d   = grad_alpha L_val(w', alpha)
+              - xi * (grad_alpha L_train(w+, alpha) - grad_alpha L_train(w-, alpha)) / (2 eps)
+        w+- = w +- eps * grad_w' L_val(w', alpha),   eps = 0.01 / ||grad_w' L_val(w', alpha)||
+
+    Args:
+        train_loss: L_train of the weights and alphas as they are when it is called.
+        validation_loss: L_val likewise.
+        weights: changed in place and given back as they were.
+        alphas: what is differentiated by.
+        learning_rate: xi.
+
+    Returns:
+        One gradient per alpha.
+    """
+
+    def gradients(loss: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
+        found = torch.autograd.grad(loss, of, allow_unused=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(of, found, strict=True)]
+
+    kept = [weight.detach().clone() for weight in weights]
+
+    def shift(directions: Sequence[Tensor], by: float) -> None:
+        with torch.no_grad():
+            for weight, start, direction in zip(weights, kept, directions, strict=True):
+                weight.copy_(start + by * direction)
+
+    shift(gradients(train_loss(), weights), -learning_rate)
+    both = gradients(validation_loss(), (*weights, *alphas))
+    ahead, direct = both[: len(weights)], both[len(weights) :]
+    norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in ahead))
+    eps = 0.01 / max(norm, 1e-12)
+    shift(ahead, eps)
+    above = gradients(train_loss(), alphas)
+    shift(ahead, -eps)
+    below = gradients(train_loss(), alphas)
+    shift(ahead, 0.0)
+    return [d - learning_rate * (up - down) / (2 * eps) for d, up, down in zip(direct, above, below, strict=True)]
+
+
+def _options_without_weights(supernet: Supernet) -> dict[str, list[bool]]:
+    """For every mixed decision, which of its options have no parameters: skips, poolings, zeros."""
+    found: dict[str, list[bool]] = {}
+    for module in supernet.modules():
+        if isinstance(module, Mixture):
+            free = [not any(True for _ in option.parameters()) for option in module.children()]
+            found[module.key] = [a and b for a, b in zip(found.get(module.key, free), free, strict=True)]
+    return found

@@ -1,0 +1,158 @@
+"""What a `TrainShared` proposal trains: a supernet, by sampled paths or by shares whose alphas learn beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.trial import TrainShared
+from nasforge.data import ImageData
+from nasforge.data.part import Part
+from nasforge.models.network import build
+from nasforge.strategies.alpha_settings import Settings
+from nasforge.supernet.bilevel import AlphaSteps
+from nasforge.supernet.inheritance import inherit
+from nasforge.supernet.mixed import Share, Supernet
+from nasforge.supernet.paths import PATHS, SampledPaths
+from nasforge.supernet.relaxations import RELAXATIONS, probabilities
+from nasforge.supernet.relaxed import Relaxed, forward_flops
+from nasforge.supernet.training import halves, mean_flops, recalibrate
+from nasforge.training.device import memory_format, uses_bf16
+from nasforge.training.recipe import Recipe
+from nasforge.training.scoring import score
+
+_DIAGNOSED_IMAGES = 1000
+_DIAGNOSED_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class SharedTraining:
+    """The arguments of the training loop.
+
+    Attributes:
+        network: what is trained; holds the supernet.
+        part: images for the weights.
+        flops: multiply-adds to charge for one image's forward pass, the alphas' share of the work in it.
+        alphas: the steps of the alphas; None where paths are sampled.
+    """
+
+    network: nn.Module
+    part: Part
+    flops: float
+    alphas: AlphaSteps | None = None
+
+
+def shared_training(
+    proposal: TrainShared, supernet: Supernet, data: ImageData, recipe: Recipe, seed: int, device: torch.device
+) -> SharedTraining:
+    """What a proposal asks for.
+
+    Args:
+        proposal: names a way to draw paths (`PATHS`) or a relaxation (`RELAXATIONS`).
+        supernet: of its space.
+        data: images; the validation part is for diagnostics only.
+        recipe: of the weights.
+        seed: of the draws.
+        device: where the training will be.
+
+    Raises:
+        ConfigError: unknown relaxation or setting, or a combination that cannot be.
+    """
+    if proposal.relaxation in PATHS:
+        return _by_paths(proposal, supernet, data, seed)
+    if proposal.relaxation in RELAXATIONS:
+        return _by_shares(proposal, supernet, data, recipe, seed, device)
+    known = (*PATHS, *RELAXATIONS)
+    raise ConfigError(
+        f"train_shared: no relaxation '{proposal.relaxation}'; {did_you_mean(proposal.relaxation, known)}"
+    )
+
+
+def _by_paths(proposal: TrainShared, supernet: Supernet, data: ImageData, seed: int) -> SharedTraining:
+    for name in ("alphas", "cost_terms", "settings"):
+        if getattr(proposal, name):
+            raise ConfigError(f"train_shared: relaxation '{proposal.relaxation}' samples paths and takes no {name}")
+    draw = PATHS[proposal.relaxation](proposal.space, proposal.paths, seed)
+    flops = mean_flops(supernet, draw, data.shape)
+    return SharedTraining(SampledPaths(supernet, draw), data.train, flops)
+
+
+def _by_shares(
+    proposal: TrainShared, supernet: Supernet, data: ImageData, recipe: Recipe, seed: int, device: torch.device
+) -> SharedTraining:
+    if proposal.paths:
+        raise ConfigError(f"train_shared: relaxation '{proposal.relaxation}' takes no paths")
+    settings, bounds = Settings.of(proposal.settings)
+    relaxed = Relaxed(supernet, proposal.relaxation, proposal.alphas)
+    for_weights, for_alphas = halves(data.train, 0.5, seed)
+    steps = proposal.epochs * max(1, len(for_weights) // recipe.batch_size)
+    bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
+    flops = forward_flops(relaxed, data.shape)
+
+    def diagnose() -> Mapping[str, float]:
+        return accuracies(relaxed, data, for_weights, device, bf16, layout)
+
+    alphas = AlphaSteps(
+        relaxed,
+        for_alphas,
+        settings,
+        steps=steps,
+        epochs=proposal.epochs,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        device=device,
+        bf16=bf16,
+        layout=layout,
+        cost_terms=proposal.cost_terms,
+        bounds=bounds,
+        diagnose=diagnose,
+    )
+    # In passes (forward, backward to the activations, backward to the weights), of which the weights' step takes three:
+    # the alphas' takes two; looking ahead takes ten, all of L_train, all of L_val, twice two of L_train.
+    passes = (10 if settings.second_order else 2) * (1 - min(1.0, settings.warmup_epochs / proposal.epochs))
+    return SharedTraining(relaxed, for_weights, flops * (1 + passes / 3), alphas)
+
+
+def accuracies(
+    relaxed: Relaxed,
+    data: ImageData,
+    part: Part,
+    device: torch.device,
+    bf16: bool,
+    layout: torch.memory_format,
+) -> dict[str, float]:
+    """How good the supernet is as it is mixed, and the network that is derived first on the weights it inherits.
+
+    Relaxations of all options are mixed as they are on average; of single paths and open widths the most likely runs.
+
+    The gap between them is what discretisation costs ("Understanding and Robustifying Differentiable Architecture
+    Search", Zela et al. 2020, https://arxiv.org/abs/1909.09656).
+
+    Returns:
+        `supernet/accuracy`, `supernet/derived_accuracy`, on (at most 1,000 images of) the validation part.
+    """
+    supernet = relaxed.supernet
+    validation = data.validation.subset(torch.arange(min(_DIAGNOSED_IMAGES, len(data.validation))))
+    if relaxed.relaxation != "gumbel_hard" and not supernet.widths:
+        supernet.mix(
+            {
+                key: Share(tuple(range(len(alphas))), probabilities(relaxed.relaxation, alphas.detach()))
+                for key, alphas in relaxed.alphas.items()
+            }
+        )
+    mixed = score(relaxed, validation, device=device, bf16=bf16, memory_format=layout)["accuracy"]
+    relaxed.settle()
+
+    point = relaxed.derived
+    with torch.random.fork_rng(devices=[]):
+        child = build(supernet.space, point, in_channels=data.shape[0], classes=len(data.class_names))
+    inherit(supernet.state_dict(), point, child)
+    child.to(device)
+    child.to(memory_format=layout)
+    recalibrate(child, part, device=device, batches=_DIAGNOSED_BATCHES)
+    derived = score(child, validation, device=device, bf16=bf16, memory_format=layout)["accuracy"]
+    return {"supernet/accuracy": mixed, "supernet/derived_accuracy": derived}

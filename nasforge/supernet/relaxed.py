@@ -1,0 +1,121 @@
+"""A supernet whose decisions are shares of their options, and the alphas that say how large."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nasforge.core.architecture import MODEL, Architecture, Value
+from nasforge.core.errors import ConfigError
+from nasforge.costs import count_flops
+from nasforge.strategies.derivation import derive
+from nasforge.supernet.mixed import Mixture, Share, Supernet
+from nasforge.supernet.relaxations import drawn, most_likely, relaxation_of
+
+
+class Relaxed(nn.Module):
+    """A supernet whose decisions are shares of their options; in training mode every forward pass samples anew.
+
+    Decisions that cannot be shares (open widths) are drawn, and learn by the score function.
+
+    Attributes:
+        supernet: what is trained.
+        alphas: decision without `model.` -> one number per option; on the CPU; no parameters of this module, since the
+            weights' optimizer must not touch them.
+        temperature: of Gumbel samples.
+        learning: whether gradients reach the alphas.
+        taken: decision -> index, for those of which the latest sample took one option.
+        draws: log-probabilities of the widths of the latest sample.
+    """
+
+    def __init__(
+        self, supernet: Supernet, relaxation: str, alphas: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        """Alphas start near zero, drawn from torch's generator (as DARTS: 1e-3 times a normal draw).
+
+        Raises:
+            ConfigError: unknown relaxation, or alphas that are not of this space.
+        """
+        super().__init__()
+        self.supernet = supernet
+        self.relaxation = relaxation
+        self._relax = relaxation_of(relaxation)
+        self.temperature = 1.0
+        self.learning = True
+        self.taken: dict[str, int] = {}
+        self.draws: list[Tensor] = []
+        self.alphas: dict[str, Tensor] = {}
+        places = [module.key for module in supernet.modules() if isinstance(module, Mixture)]
+        for key in dict.fromkeys((*places, *supernet.widths)):
+            options = supernet.space.domains[MODEL + key].values
+            start = 1e-3 * torch.randn(len(options))
+            if alphas is not None:
+                given = alphas.get(MODEL + key)
+                if given is None or len(given) != len(options):
+                    raise ConfigError(f"train_shared: the alphas need {len(options)} numbers for '{MODEL}{key}'")
+                start = torch.tensor(given, dtype=torch.float32)
+            self.alphas[key] = start.requires_grad_()
+        self.settle()
+
+    @property
+    def plain(self) -> dict[str, tuple[float, ...]]:
+        """The alphas as numbers, decision key -> one per option."""
+        return {MODEL + key: tuple(alphas.tolist()) for key, alphas in self.alphas.items()}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """N x C x H x W -> N x classes."""
+        if self.training:
+            self.sample()
+        out: torch.Tensor = self.supernet(x)
+        return out
+
+    def sample(self) -> None:
+        """Take new shares, by the relaxation."""
+        device = next(self.supernet.parameters()).device
+        shares: dict[str, Share] = {}
+        widths: dict[str, Value] = {}
+        self.taken, self.draws = {}, []
+        for key, values in self.alphas.items():
+            alphas = values if self.learning else values.detach()
+            if key in self.supernet.widths:
+                index, log_probability = drawn(alphas)
+                widths[key] = self.supernet.widths[key][index]
+                self.draws.append(log_probability)
+                self.taken[key] = index
+            else:
+                share = self._relax(alphas, self.temperature)
+                if len(share.active) == 1:
+                    self.taken[key] = share.active[0]
+                # once for all places of the decision
+                shares[key] = Share(share.active, None if share.weights is None else share.weights.to(device))
+        self.supernet.mix(shares, widths)
+
+    @property
+    def derived(self) -> Architecture:
+        """The architecture that the alphas stand for first."""
+        return next(derive(self.supernet.space, self.plain))
+
+    def options(self, key: str) -> tuple[Value, ...]:
+        """The values of a decision, in the order of its alphas."""
+        return self.supernet.space.domains[MODEL + key].values
+
+    def settle(self) -> None:
+        """Let the most likely option of every decision run."""
+        widths = self.supernet.widths
+        shares = {key: most_likely(alphas.detach()) for key, alphas in self.alphas.items() if key not in widths}
+        self.supernet.mix(shares, {key: values[int(self.alphas[key].argmax())] for key, values in widths.items()})
+
+
+def forward_flops(relaxed: Relaxed, shape: tuple[int, int, int]) -> float:
+    """Multiply-adds of one image through the relaxed network; where paths are sampled, the mean of some."""
+    total = 0
+    samples = 8 if relaxed.relaxation == "gumbel_hard" or relaxed.supernet.widths else 1
+    learning, relaxed.learning = relaxed.learning, False
+    for _ in range(samples):
+        relaxed.sample()
+        total += count_flops(relaxed.supernet, shape)
+    relaxed.learning = learning
+    relaxed.settle()
+    return total / samples

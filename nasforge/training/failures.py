@@ -1,0 +1,63 @@
+"""How a training fails: its errors get a cause, a message and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nasforge.core.errors import NasforgeError
+from nasforge.core.trial import Cause, Charge, Failure
+from nasforge.data.part import Part
+
+SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
+
+
+class TrainingFailed(NasforgeError):
+    """A training that cannot go on: why, and what it had cost."""
+
+    def __init__(self, cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> None:
+        self.failure = Failure(cause, message, advice)
+        self.charged = charged
+        super().__init__(f"{message}; {advice}" if advice else message)
+
+
+Fail = Callable[[Cause, str, str], TrainingFailed]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in main memory."""
+    texts = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error).lower() for text in texts)
+
+
+@contextmanager
+def typed(fail: Fail, device: torch.device) -> Iterator[None]:
+    """Name the errors by which torch says that memory ran out."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no memory left"
+        raise fail("out_of_memory", f"{device}: {reason}", SMALLER) from error
+
+
+def check_shapes(network: nn.Module, part: Part, device: torch.device, layout: torch.memory_format, fail: Fail) -> None:
+    """Run two images through `network`, in eval mode so that nothing changes."""
+    images = torch.zeros(2, *part.shape, device=device).contiguous(memory_format=layout)
+    try:
+        with torch.no_grad():
+            output = network.eval()(images)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        message = f"images of {' x '.join(map(str, part.shape))} do not go through the network: {reason}"
+        raise fail("invalid_shape", message, "use fewer strides, larger images or another builder") from error
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if got != (2, part.classes):
+        message = f"the network gives {got} for 2 images, wanted {(2, part.classes)}: one number per class"
+        raise fail("invalid_shape", message, "let the builder end with its argument `classes`")

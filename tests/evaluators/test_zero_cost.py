@@ -1,0 +1,312 @@
+"""The evaluator that trains nothing: alone, as the first rung of a ladder, in batches, charged, and searched with."""
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import nasforge
+from nasforge.compose import make_check, make_evaluator, make_header, make_pruner
+from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
+from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.goals import Objective, Rung
+from nasforge.core.protocols import Evaluator
+from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared
+from nasforge.costs import costs_of
+from nasforge.data import load_data
+from nasforge.data.augment import normalise
+from nasforge.evaluators.lookup_table import LookupTable
+from nasforge.evaluators.proxies import synflow
+from nasforge.evaluators.shared_weights import SharedWeights
+from nasforge.evaluators.training import Training
+from nasforge.evaluators.zero_cost import ZeroCost, metric_of
+from nasforge.experiment import Experiment
+from nasforge.models.network import build
+from nasforge.probe import forecast, rerun
+from nasforge.runners.local import run
+from nasforge.state import load_state
+
+DATA = DataConfig("digits", images=400)
+SPACE = load_space("tiny")
+LADDER = (Rung(proxies=("synflow", "naswot")), Rung(1))
+POINTS = tuple(
+    SPACE.point({**SPACE.default_point().values, "model.stage0.layer1.block": block, "model.activation": activation})
+    for block, activation in (("residual", "relu"), ("identity", "relu"), ("separable_3", "silu"))
+)
+
+
+class Report:
+    """A job's report to nobody."""
+
+    number, attempt = 0, 1
+
+    def __init__(self, experiment: Path = Path("nowhere"), seed: int = 3, **costs: float):
+        self.experiment, self.seed, self.costs = experiment, seed, costs
+        self.checkpoint = experiment / "checkpoint.pt"
+        self.folder = experiment
+
+    def __call__(self, step: int, metrics: Any) -> bool:
+        raise AssertionError("nothing is reported on the way")
+
+
+def evaluator(**settings: Any) -> ZeroCost:
+    return ZeroCost(SPACE, DATA, LADDER, device="cpu", **settings)
+
+
+def scores(metrics: Any) -> dict[str, float]:
+    return {key: value for key, value in metrics.items() if key.startswith("zc/")}
+
+
+def only_zero(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """A user's proxy: how many images it was given, and the seed that it was given them with."""
+    return len(images) + torch.rand(()).item()
+
+
+def no_number(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """A user's proxy that has a number for narrow networks only."""
+    width = next(module for module in network.modules() if isinstance(module, nn.Linear)).in_features
+    return math.inf if width > 12 else 1.0
+
+
+def broken(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """A user's proxy that never works."""
+    raise ZeroDivisionError("nothing to divide by")
+
+
+def test_scores_are_the_proxies_on_the_builders_network_and_a_batch_of_training_images() -> None:
+    made: Evaluator = pickle.loads(pickle.dumps(evaluator(images=50)))
+    result = made(Measure(POINTS[0], rung=0), Report(seed=7))
+    assert (result.status, result.steps_done, result.values, result.also) == ("finished", 0, None, ())
+    data = load_data(DATA)
+    torch.manual_seed(7)
+    network = build(SPACE, POINTS[0], in_channels=1, classes=10)
+    images = normalise(data.train.images[:2], data.train.mean, data.train.std)
+    assert result.metrics["zc/synflow"] == synflow(network, images, data.train.labels[:2])
+    costs = costs_of(lambda: build(SPACE, POINTS[0], in_channels=1, classes=10), data.shape)
+    assert {key: result.metrics[key] for key in ("cost/params", "cost/flops")} == {
+        key: costs[key] for key in ("cost/params", "cost/flops")
+    }
+
+
+def test_the_seed_makes_the_network_and_nothing_else_the_score() -> None:
+    first, again, other = (evaluator()(Measure(POINTS[0], rung=0), Report(seed=seed)) for seed in (1, 1, 2))
+    assert scores(first.metrics) == scores(again.metrics)
+    assert all(scores(other.metrics)[key] != value for key, value in scores(first.metrics).items())
+
+
+def test_a_batch_gives_what_its_members_give_alone() -> None:
+    batch = evaluator()(Measure(POINTS[0], rung=0, also=POINTS[1:]), Report())
+    alone = [evaluator()(Measure(point, rung=0), Report()) for point in POINTS]
+    assert [scores(metrics) for metrics in (batch.metrics, *batch.also)] == [scores(one.metrics) for one in alone]
+    assert [member["cost/flops"] for member in batch.also] == [one.metrics["cost/flops"] for one in alone[1:]]
+    assert batch.charged.multiply_adds == sum(one.charged.multiply_adds for one in alone)
+    assert len({metrics["zc/synflow"] for metrics in (batch.metrics, *batch.also)}) == 3
+
+
+def test_what_is_computed_is_charged() -> None:
+    made = evaluator(proxies=["snip"], images=32)
+    result = made(Measure(POINTS[0]), Report())
+    flops = result.metrics["cost/flops"]
+    assert 2.8 * 32 * flops < result.charged.multiply_adds < 3.0 * 32 * flops, "forward and twice as much backward"
+    assert result.metrics["work/multiply_adds"] == result.charged.multiply_adds
+    assert 0 < result.charged.worker_seconds == result.metrics["time/worker_s"]
+
+
+def test_costs_that_the_check_found_are_kept() -> None:
+    result = evaluator()(Measure(POINTS[0], rung=0), Report(**{"cost/latency_ms": 5.0}))
+    assert result.metrics["cost/latency_ms"] == 5.0
+
+
+@pytest.mark.parametrize("kind", [Training, SharedWeights])
+def test_other_evaluators_delegate_at_a_rung_of_proxies(kind: Any) -> None:
+    made = kind(SPACE, DATA, LADDER, {}, device="cpu")
+    result = made(Measure(POINTS[0], rung=0, also=POINTS[1:]), Report())
+    expected = evaluator()(Measure(POINTS[0], rung=0, also=POINTS[1:]), Report())
+    assert scores(result.metrics) == scores(expected.metrics) and len(result.also) == 2
+    with pytest.raises(SearchError, match="one architecture per trial"):
+        made(Measure(POINTS[0], also=POINTS[1:]), Report())
+
+
+def test_a_users_own_proxy_and_one_without_a_number() -> None:
+    mine = [f"{__name__}:only_zero", f"{__name__}:no_number", "synflow"]
+    made = evaluator(proxies=mine, images=30)
+    assert made.metrics[:3] == ("zc/only_zero", "zc/no_number", "zc/synflow")
+    narrow = SPACE.point({**POINTS[0].values, "model.stage1.width": 12})
+    result = made(Measure(narrow, also=(POINTS[0],)), Report())
+    assert 30 < result.metrics["zc/only_zero"] < 31 and result.metrics["zc/no_number"] == 1.0
+    assert math.isnan(result.also[0]["zc/no_number"]), "infinity is no number either"
+    assert math.isfinite(result.also[0]["zc/synflow"])
+    assert metric_of("a.b:c") == "zc/c"
+
+
+def test_a_trial_fails_only_when_no_proxy_has_a_number() -> None:
+    bad = f"{__name__}:broken"
+    found = evaluator(proxies=[bad, "synflow"])(Measure(POINTS[0]), Report())
+    assert found.status == "finished" and math.isnan(found.metrics["zc/broken"])
+    failed = evaluator(proxies=[bad])(Measure(POINTS[0]), Report())
+    assert failed.error is not None and failed.error.cause == "diverged"
+    assert "no proxy has a number for this network: " in failed.error.message
+    assert f"{bad}: ZeroDivisionError: nothing to divide by" in failed.error.message
+    assert failed.charged.worker_seconds > 0
+
+
+def test_a_network_without_what_a_proxy_looks_at_is_a_mistake_in_the_settings(monkeypatch: Any) -> None:
+    made = evaluator(proxies=["naswot"])
+    monkeypatch.setattr(made, "_network", lambda architecture, seed: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    failed = made(Measure(POINTS[0]), Report())
+    assert failed.error is not None and failed.error.cause == "error", "six of these in a row end the search"
+    assert "naswot: it has no activation" in failed.error.message
+
+
+def test_what_it_cannot_measure_is_refused() -> None:
+    weights = Artifact("artifacts/0/weights.safetensors", "0", 1)
+    for proposal in (Measure(POINTS[0], weights=weights), TrainShared(SPACE, "uniform", 1)):
+        with pytest.raises(SearchError, match="freshly initialised"):
+            evaluator()(proposal, Report())
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"proxies": ["synfow"]}, "unknown proxy 'synfow'; did you mean 'synflow'"),
+        ({"proxies": []}, "at least one"),
+        ({"images": 1}, "images must be a whole number of at least 2, got 1"),
+        ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        evaluator(**settings)
+
+
+def test_unknown_proxies_of_a_ladder_and_missing_data_are_found_before_the_search() -> None:
+    with pytest.raises(ConfigError, match="unknown proxy 'synfow'"):
+        Training(SPACE, DATA, (Rung(proxies=("synfow",)), Rung(1)))
+    with pytest.raises(ConfigError, match="needs data"):
+        ZeroCost(SPACE, None, LADDER)
+
+
+def test_the_proxies_are_the_ladders_and_the_objectives_or_all() -> None:
+    goals = (Objective.parse("zc/snip"), Objective.parse("cost/flops"))
+    assert evaluator(objectives=goals).proxies == ("synflow", "naswot", "snip")
+    assert ZeroCost(SPACE, DATA, (Rung(3),), objectives=goals).proxies == ("snip",)
+    assert len(ZeroCost(SPACE, DATA, (Rung(3),)).proxies) == 8
+
+
+def test_a_table_answers_a_batch_and_what_it_lacks_is_no_number(tmp_path: Path) -> None:
+    space = SearchSpace("made_up", (Decision("model.width", Choice((8, 16, 32))),))
+    path = tmp_path / "table.csv"
+    path.write_text("width,accuracy,flow,size\n8,0.5,11.5,100\n16,0.6,12.5,200\n")
+    options = {"signal": "accuracy", "proxies": {"synflow": "flow"}, "costs": {"params": "size"}, "partial": True}
+    ladder = (Rung(proxies=("synflow",)), Rung(1))
+    table = LookupTable(space, None, ladder, path=str(path), **options)
+    points = [space.point({"model.width": width}) for width in (8, 32, 16)]
+    result = table(Measure(points[0], rung=0, also=tuple(points[1:])), Report())
+    assert result.metrics == {"zc/synflow": 11.5, "cost/params": 100.0} and result.steps_done == 0
+    missing, last = result.also
+    assert math.isnan(missing["zc/synflow"]) and last == {"zc/synflow": 12.5, "cost/params": 200.0}
+    with pytest.raises(ConfigError, match=r"proxies: \{naswot: COLUMN\}"):
+        LookupTable(space, None, (Rung(proxies=("synflow", "naswot")), Rung(1)), path=str(path), **options)
+
+
+# --- searches -------------------------------------------------------------------------------------------------------
+
+
+def free_search(folder: Path, **settings: Any) -> ExperimentConfig:
+    return resolve(
+        {
+            "space": "tiny",
+            "data": {"source": "digits", "images": 400},
+            "evaluator": {"name": "zero_cost", "device": "cpu", "images": 32},
+            "objectives": ["zc/synflow"],
+            "strategy": "evolution",
+            "budget": {"trials": 30},
+            "runner": "local",
+            "runs_dir": folder,
+            "tracking_uri": "none",
+            **settings,
+        }
+    )
+
+
+def test_a_search_without_any_training(tmp_path: Path) -> None:
+    config = free_search(tmp_path, constraints=["params<=15k"])
+    state = nasforge.search(config)
+    assert state.counts()["finished"] == 30 and state.counts()["rejected"] > 0
+    best = state.best
+    assert best is not None and best.result is not None
+    assert best.result.values == (best.metrics["zc/synflow"],) and best.result.steps_done == 0
+    assert best.metrics["cost/params"] <= 15_000
+    measured = [trial for trial in state.trials.values() if trial.status == "finished"]
+    assert all("zc/snip" not in trial.metrics for trial in measured), "only what the objective asks for is computed"
+    first = [trial.metrics["zc/synflow"] for trial in measured[:10]]
+    assert best.metrics["zc/synflow"] > max(first), "evolution found better than its random start"
+    assert rerun(config.folder, best.number).equal
+
+
+def test_what_a_search_without_training_would_cost(tmp_path: Path) -> None:
+    found = forecast(free_search(tmp_path, budget={"multiply_adds": 1e9}), samples=10)
+    assert 0 < found.seconds_per_trial < 5 and found.epochs == 0
+    assert found.seconds < math.inf
+
+
+def test_objectives_that_are_no_proxies_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"objective 'val/accuracy' is not measured; Known: .*zc/synflow"):
+        make_evaluator(free_search(tmp_path, objectives=["val/accuracy"]))
+    with pytest.raises(ConfigError, match="unknown proxy 'synfow'; did you mean 'synflow'"):
+        make_evaluator(free_search(tmp_path, objectives=["zc/synfow"]))
+
+
+class Preselecting:
+    """Scores a batch of eight at the first rung, then trains the best by naswot."""
+
+    def __init__(self) -> None:
+        self.told: list[Result] = []
+        self.asked = 0
+
+    def ask(self, number: int) -> Proposal | None:
+        if number == 0:
+            self.recall(0, Measure(POINTS[0], rung=0, also=POINTS[1:]))
+            return Measure(POINTS[0], rung=0, also=POINTS[1:])
+        if not self.told or number > 1:
+            return None
+        rows = [self.told[0].metrics, *self.told[0].also]
+        best = max(range(len(rows)), key=lambda index: rows[index]["zc/naswot"])
+        self.recall(1, Measure(POINTS[best]))
+        return Measure(POINTS[best])
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        self.asked += 1
+
+    def tell(self, number: int, result: Result) -> None:
+        self.told.append(result)
+
+
+def test_proxies_choose_what_is_trained_and_never_rank_with_it(tmp_path: Path) -> None:
+    ladder = [{"proxies": ["naswot", "synflow"]}, {"epochs": 1}]
+    config = free_search(
+        tmp_path, evaluator={"name": "training", "device": "cpu"}, objectives=["val/accuracy"], ladder=ladder
+    )
+    for sitting in range(2):  # the second one replays the first
+        trained = make_evaluator(config)
+        with Experiment(
+            config.folder,
+            make_header(config, trained),
+            strategy := Preselecting(),
+            check=make_check(config, trained),
+            pruner=make_pruner(config),
+        ) as experiment:
+            run(experiment, trained)
+        assert strategy.asked == 2 and len(strategy.told) == 2, f"sitting {sitting}"
+    state = load_state(config.folder)
+    batch, network = state.trials[0], state.trials[1]
+    assert batch.result is not None and network.result is not None
+    assert [trial.number for trial in state.ranking()] == [1]
+    assert batch.result.values is None and network.result.values == (network.metrics["val/accuracy"],)
+    assert state.charged == batch.result.charged + network.result.charged
+    assert rerun(config.folder, 0).equal

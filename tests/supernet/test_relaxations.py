@@ -1,0 +1,333 @@
+"""Every relaxation: what it computes, its expectation, its gradient; the expected cost; the bilevel step."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from nasforge.config import DataConfig, load_space
+from nasforge.core.architecture import MODEL
+from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.costs import count_flops, count_params
+from nasforge.data import load_data
+from nasforge.models.network import build
+from nasforge.strategies.alpha_settings import Settings
+from nasforge.strategies.derivation import derive
+from nasforge.supernet.bilevel import AlphaSteps, unrolled_gradient
+from nasforge.supernet.cost_term import CostTerm
+from nasforge.supernet.expected_cost import ExpectedCost
+from nasforge.supernet.mixed import Mixture, Share, build_supernet
+from nasforge.supernet.relaxations import RELAXATIONS, concentration, drawn, most_likely, probabilities
+from nasforge.supernet.relaxed import Relaxed, forward_flops
+
+ALPHAS = torch.tensor([0.5, -1.0, 1.5])
+
+
+def scaled(pick, *, in_channels, classes):
+    """A network whose decisions are known functions: x times one of three numbers, twice."""
+
+    class Times(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x):
+            return self.factor * x
+
+    layers = [pick(key, {f: lambda f=f: Times(f) for f in (1, 2, 4)}) for key in ("a", "b")]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(in_channels, classes, bias=False))
+
+
+SPACE = SearchSpace(
+    "scaled", tuple(Decision(f"model.{key}", Choice((1, 2, 4))) for key in "ab"), builder=f"{__name__}:scaled"
+)
+
+
+@pytest.mark.parametrize("name", sorted(RELAXATIONS))
+def test_expected_shares(name):
+    """The mean of many samples is what `probabilities` says; each sample is a distribution over the options."""
+    torch.manual_seed(0)
+    samples = [RELAXATIONS[name](ALPHAS, 0.5) for _ in range(4000)]
+    weights = torch.stack([share.weights for share in samples])
+    assert torch.allclose(weights.sum(1), torch.ones(4000), atol=1e-5) and (weights >= 0).all()
+    tolerance = 0.06 if name == "gumbel_soft" else 0.02  # a relaxed sample is biased at temperature 0.5
+    assert torch.allclose(weights.mean(0), probabilities(name, ALPHAS), atol=tolerance)
+    if name == "gumbel_hard":
+        assert all(len(share.active) == 1 and share.weights[share.active[0]] == 1 for share in samples[:50])
+
+
+def test_softmax_is_the_papers_and_dirichlets_mean_is_its_concentration():
+    assert torch.allclose(RELAXATIONS["softmax"](ALPHAS, 9.0).weights, ALPHAS.exp() / ALPHAS.exp().sum())
+    assert concentration(torch.zeros(3)).tolist() == pytest.approx([1.0001] * 3)
+    assert most_likely(ALPHAS).active == (2,) and most_likely(ALPHAS).weights is None
+
+
+def test_the_gradient_of_a_hard_sample_is_that_of_the_relaxed_one():
+    alphas = ALPHAS.clone().requires_grad_()
+    values = torch.tensor([1.0, 2.0, 4.0])
+    torch.manual_seed(3)
+    (RELAXATIONS["gumbel_hard"](alphas, 0.7).weights * values).sum().backward()
+    soft = ALPHAS.clone().requires_grad_()
+    torch.manual_seed(3)
+    (RELAXATIONS["gumbel_soft"](soft, 0.7).weights * values).sum().backward()
+    assert torch.allclose(alphas.grad, soft.grad)
+
+
+def test_the_score_functions_gradient_is_that_of_the_expectation():
+    """E[value * grad log p] = grad E[value], for what is drawn instead of shared."""
+    torch.manual_seed(1)
+    values = torch.tensor([1.0, 2.0, 4.0])
+    alphas = ALPHAS.clone().requires_grad_()
+    total = torch.zeros(())
+    for _ in range(6000):
+        index, log_probability = drawn(alphas)
+        total = total + (values[index] - 2.5) * log_probability / 6000
+    total.backward()
+    exact = ALPHAS.clone().requires_grad_()
+    (torch.softmax(exact, 0) * values).sum().backward()
+    assert torch.allclose(alphas.grad, exact.grad, atol=0.03)
+
+
+def test_a_soft_mixture_is_the_weighted_sum():
+    supernet = build_supernet(SPACE, 1, 2)
+    shares = {"a": Share((0, 1, 2), torch.tensor([0.2, 0.3, 0.5])), "b": Share((1,))}
+    supernet.mix(shares)
+    x = torch.randn(3, 1, 1, 1)
+    factor = (0.2 * 1 + 0.3 * 2 + 0.5 * 4) * 2
+    assert torch.allclose(supernet(x), factor * supernet.network[3](x.flatten(1)))
+    with pytest.raises(BuildError, match=r"needs to be told model\.b"):
+        supernet.mix({"a": shares["a"]})
+
+
+def test_options_that_do_not_count_are_not_computed():
+    supernet = build_supernet(SPACE, 1, 2)
+    supernet.mix({"a": Share((2,)), "b": Share((0, 1), torch.tensor([0.5, 0.5, 0.0]))})
+    ran = []
+    for name, module in supernet.named_modules():
+        if type(module).__name__ == "Times":
+            module.register_forward_hook(lambda m, i, o, name=name: ran.append(name))
+    supernet(torch.randn(1, 1, 1, 1))
+    assert ran == ["network.0.@a=4", "network.1.@b=1", "network.1.@b=2"]
+
+
+def test_alphas_are_no_weights_and_must_fit():
+    relaxed = Relaxed(build_supernet(SPACE, 1, 2), "softmax")
+    assert set(relaxed.alphas) == {"a", "b"} and set(relaxed.plain) == {"model.a", "model.b"}
+    assert all(parameter is not alpha for parameter in relaxed.parameters() for alpha in relaxed.alphas.values())
+    with pytest.raises(ConfigError, match=r"need 3 numbers for 'model\.b'"):
+        Relaxed(build_supernet(SPACE, 1, 2), "softmax", {"model.a": (0, 0, 0), "model.b": (0, 0)})
+
+
+@pytest.mark.parametrize("metric", ["cost/flops", "cost/params"])
+def test_expected_cost_of_certain_decisions_is_the_childs(metric):
+    full = load_space("tiny")
+    fixed = {key: full.default_of(key) for key in full.domains if key.startswith("train.") or key.endswith("width")}
+    space = full.fixed(fixed)
+    supernet = build_supernet(space, 1, 10)
+    expected = ExpectedCost(supernet, metric, (1, 8, 8))
+    keys = {module.key for module in supernet.modules() if isinstance(module, Mixture)}
+    drawn_costs = []
+    for seed in range(5):
+        point = space.sample(random.Random(seed))
+        certain = {}
+        for key in keys:
+            options = space.domains[MODEL + key].values
+            taken = point.model.get(key, options[0])
+            certain[key] = torch.tensor([float(option == taken) for option in options])
+        child = build(space, point, in_channels=1, classes=10)
+        exact = count_flops(child, (1, 8, 8)) if metric == "cost/flops" else count_params(child)
+        assert float(expected(certain)) == exact
+        drawn_costs.append(exact)
+
+
+def test_expected_cost_is_the_mean_over_all_paths():
+    full = load_space("tiny")
+    point = dict(full.default_point().values)
+    del point["model.stage1.layer1.block"], point["model.stage0.layer1.block"]
+    nested = {f"model.stage{i}.layer1.block.bottleneck.reduction": 2 for i in (0, 1)}
+    space = full.fixed(point).fixed(nested)
+    supernet = build_supernet(space, 1, 10)
+    expected = ExpectedCost(supernet, "cost/flops", (1, 8, 8))
+    torch.manual_seed(0)
+    keys = ("stage0.layer1.block", "stage1.layer1.block")
+    p = {key: torch.softmax(torch.randn(len(space.domains[MODEL + key].options)), 0) for key in keys}
+    total = 0.0
+    for i, a in enumerate(space.domains[MODEL + keys[0]].options):
+        for j, b in enumerate(space.domains[MODEL + keys[1]].options):
+            child = build(
+                space, space.fixed({MODEL + keys[0]: a, MODEL + keys[1]: b}).default_point(), in_channels=1, classes=10
+            )
+            total += float(p[keys[0]][i] * p[keys[1]][j]) * count_flops(child, (1, 8, 8))
+    assert float(expected(p)) == pytest.approx(total, rel=1e-5)
+
+
+def test_darts_hessian_vector_product_against_the_exact_one():
+    """Equation 8 against autograd through the unrolled step, on a net small enough for it."""
+    torch.manual_seed(0)
+    weight = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    alpha = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    xs, ys = torch.randn(2, 8, 2, dtype=torch.float64), torch.randint(3, (2, 8))
+
+    def loss(w, which):
+        mixed = torch.softmax(alpha, 0)
+        return cross_entropy((mixed[0] * xs[which] + mixed[1] * xs[which].tanh()) @ w.T, ys[which])
+
+    rate = 0.1
+    (slope,) = torch.autograd.grad(loss(weight, 0), weight, create_graph=True)
+    (exact,) = torch.autograd.grad(loss(weight - rate * slope, 1), alpha)
+    before = weight.detach().clone()
+    (found,) = unrolled_gradient(lambda: loss(weight, 0), lambda: loss(weight, 1), [weight], [alpha], rate)
+    (first_order,) = torch.autograd.grad(loss(weight, 1), alpha)
+    assert torch.equal(weight, before)
+    assert torch.allclose(found, exact, rtol=1e-4)
+    assert not torch.allclose(first_order, exact, rtol=1e-2)
+
+
+def alpha_steps(relaxation="softmax", cost_terms=None, bounds=None, **settings):
+    full = load_space("tiny")
+    point = dict(full.default_point().values)
+    searched = "model.stage1.layer1.block"
+    del point[searched]
+    space = full.fixed(point).fixed({f"{searched}.bottleneck.reduction": 2})
+    data = load_data(DataConfig("digits", images=200, validation=0.2))
+    torch.manual_seed(0)
+    relaxed = Relaxed(build_supernet(space, 1, 10), relaxation)
+    steps = AlphaSteps(
+        relaxed,
+        data.train,
+        Settings(**settings),
+        steps=40,
+        epochs=2,
+        batch_size=16,
+        seed=1,
+        device=torch.device("cpu"),
+        cost_terms=cost_terms,
+        bounds=bounds,
+    )
+    return relaxed, steps, data.train
+
+
+def test_a_step_moves_alphas_and_leaves_weights():
+    relaxed, steps, _ = alpha_steps()
+    alphas = {key: alpha.detach().clone() for key, alpha in relaxed.alphas.items()}
+    weights = [parameter.clone() for parameter in relaxed.parameters()]
+    relaxed.train()
+    steps.step(0, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1)
+    assert all(not torch.equal(alphas[key], alpha) for key, alpha in relaxed.alphas.items())
+    assert all(torch.equal(a, b) for a, b in zip(weights, relaxed.parameters(), strict=True))
+
+
+def test_warmup_leaves_the_alphas():
+    relaxed, steps, _ = alpha_steps(warmup_epochs=1)
+    alphas = relaxed.plain
+    relaxed.train()
+    steps.step(19, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1)
+    assert relaxed.plain == alphas
+    steps.step(20, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1)
+    assert relaxed.plain != alphas
+
+
+@pytest.mark.parametrize("widths", [False, True])
+def test_a_target_is_met_by_the_most_likely_network(widths):
+    """Also with open widths, where costs are those of sampled paths."""
+    full = load_space("tiny")
+    point = dict(full.default_point().values)
+    for key in ("model.stage1.layer1.block", *(["model.stage1.width"] if widths else [])):
+        del point[key]
+    space = full.fixed(point).fixed({"model.stage1.layer1.block.bottleneck.reduction": 2})
+    torch.manual_seed(0)
+    relaxed = Relaxed(build_supernet(space, 1, 10), "gumbel_hard")
+    block = space.domains["model.stage1.layer1.block"].options
+    with torch.no_grad():
+        relaxed.alphas["stage1.layer1.block"][block.index("residual")] = 1.0
+        if widths:
+            relaxed.alphas["stage1.width"][-1] = 1.0
+    narrowest = {"model.stage1.width": 12} if widths else {}
+    cheapest = space.fixed({"model.stage1.layer1.block": "identity", **narrowest}).default_point()
+    floor = count_params(build(space, cheapest, in_channels=1, classes=10))
+    term = CostTerm(relaxed, "cost/params", 0.1, 1.1 * floor, (1, 8, 8))
+    assert term.derived() > 1.1 * floor
+    adam = torch.optim.Adam(relaxed.alphas.values(), lr=0.05)
+    relaxed.train()
+    for _ in range(150):
+        relaxed.sample()
+        adam.zero_grad()
+        term.penalty().backward()
+        adam.step()
+    assert term.derived() <= 1.1 * floor
+
+
+def test_costs_of_decisions_that_leave_out_others_are_of_what_is_built():
+    """A DARTS cell keeps two edges of a node: what the other edges decide costs nothing."""
+    full = load_space("darts")
+    space = replace(full, arguments={**full.arguments, "channels": 4, "layers": 3})
+    torch.manual_seed(0)
+    relaxed = Relaxed(build_supernet(space, 1, 10), "gumbel_hard")
+    term = CostTerm(relaxed, "cost/params", 1.0, None, (1, 8, 8))
+    child = build(space, next(derive(space, relaxed.plain)), in_channels=1, classes=10)
+    assert term.derived() == count_params(child)
+    relaxed.train()
+    for _ in range(2):  # the first sample is its own baseline
+        relaxed.sample()
+        relaxed.alphas["normal.node3.inputs"].grad = None
+        term.penalty().backward()
+    assert relaxed.alphas["normal.node3.inputs"].grad is not None
+    with pytest.raises(ConfigError, match=r"has no exact expectation.*gumbel_hard"):
+        CostTerm(Relaxed(relaxed.supernet, "softmax"), "cost/params", 1.0, None, (1, 8, 8))
+
+
+def test_second_order_is_computed_in_fp32_where_the_rest_is_not():
+    """Equation 8 compares networks a hundredth apart: bf16 would round the difference away."""
+    exact, _, _ = alpha_steps()
+    found, steps, _ = alpha_steps(second_order=True)
+    coarse, coarse_steps, _ = alpha_steps(second_order=True)
+    coarse_steps._bf16 = True
+    torch.manual_seed(1)
+    images, labels = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
+    for relaxed, alphas in ((found, steps), (coarse, coarse_steps)):
+        relaxed.train()
+        alphas.step(0, images, labels, 0.1)
+    assert coarse.plain == found.plain != exact.plain
+
+
+def test_dropout_of_the_recipe_reaches_slices_that_were_made_before_it():
+    full = load_space("tiny")
+    space = full.fixed({key: full.default_of(key) for key in full.domains if key.startswith("train.")})
+    supernet = build_supernet(space, 1, 10)
+    point = space.sample(random.Random(0))
+    supernet.activate(point)
+    for module in supernet.network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    supernet.activate(point)  # the same slice again
+    rates = [module.p for module in supernet._running[0].modules() if isinstance(module, nn.Dropout)]
+    assert rates and set(rates) == {0.5}
+
+
+def test_costs_of_sampled_paths_need_sampled_paths():
+    full = load_space("tiny")
+    space = full.fixed({key: full.default_of(key) for key in full.domains if key.startswith("train.")})
+    relaxed = Relaxed(build_supernet(space, 1, 10), "softmax")
+    with pytest.raises(ConfigError, match="gumbel_hard"):
+        CostTerm(relaxed, "cost/flops", 1.0, None, (1, 8, 8))
+    with pytest.raises(ConfigError, match="not cost/latency_ms"):
+        CostTerm(relaxed, "cost/latency_ms", 1.0, None, (1, 8, 8))
+
+
+def test_what_a_step_is_charged():
+    relaxed, _, _ = alpha_steps()
+    space = relaxed.supernet.space
+    single = []
+    for option in space.domains["model.stage1.layer1.block"].options:
+        child = build(
+            space, space.fixed({"model.stage1.layer1.block": option}).default_point(), in_channels=1, classes=10
+        )
+        single.append(count_flops(child, (1, 8, 8)))
+    stem = min(single)  # identity costs nothing
+    assert forward_flops(relaxed, (1, 8, 8)) == stem + sum(cost - stem for cost in single)  # softmax computes all
+    hard, _, _ = alpha_steps("gumbel_hard")
+    assert min(single) <= forward_flops(hard, (1, 8, 8)) <= max(single)
