@@ -32,8 +32,8 @@ from nasforge.state import differing
 from nasforge.yaml_document import Document
 
 if TYPE_CHECKING:
-    from nasforge.report.groups import Group
     from nasforge.report.comparison_records import Comparison
+    from nasforge.report.groups import Group
 
 __all__ = ["compare"]
 

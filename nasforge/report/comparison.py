@@ -64,8 +64,9 @@ def compare_groups(
     unlike = [group.label for group in used if group.label not in alike]
     if unlike and baseline_of(used):
         said.append(
-            f"signals of a different kind than random's (evaluator, fidelity or inherited weights): {', '.join(unlike)}: "
-            "shown, not tested against random; compare final figures, or retrain the best of each"
+            "signals of a different kind than random's (evaluator, fidelity or inherited weights): "
+            f"{', '.join(unlike)}: shown, not tested against random; "
+            "compare final figures, or retrain the best of each"
         )
     curves: list[Curve] = []
     rows: list[Row] = []

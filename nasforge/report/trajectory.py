@@ -9,7 +9,7 @@ from typing import Any
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.events import Event, Header, Told
-from nasforge.core.trial import Measure, Trial, TrainShared
+from nasforge.core.trial import Measure, TrainShared, Trial
 from nasforge.state import State
 
 AXES = ("trials", "worker_seconds", "multiply_adds")
