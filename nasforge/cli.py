@@ -91,6 +91,10 @@ def search(
     target: Annotated[
         list[str] | None, typer.Option(help="A soft limit: shapes rewards and a supernet's loss, and the ranking.")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="Search this recipe's decisions in place of the space's: sgd."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the whole search. Default: 0.")] = None,
     pruner: Annotated[str | None, typer.Option(help="asha, median or none. Default: asha.")] = None,
     runner: Annotated[str | None, typer.Option(help="ray_tune or local. Default: ray_tune.")] = None,
@@ -162,6 +166,7 @@ def search(
             "resolution": resolution,
         },
         budget={"trials": max_trials, "worker_seconds": max_worker_seconds},
+        recipe={"open": recipe},
         runner={"address": address, "max_concurrent_trials": max_concurrent},
         assignments=assign or [],
         settings=settings,

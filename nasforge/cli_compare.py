@@ -132,7 +132,14 @@ def compare(
         if any((text or "").startswith("strategy.") for text in assign or []):
             raise ConfigError("--set strategy....: write options beside the name: --strategies 'evolution(sample=3)'")
         merged, document = settings_of(
-            space=space, file=config, data=places, budget=budget, runner={}, assignments=assign or [], settings=options
+            space=space,
+            file=config,
+            data=places,
+            budget=budget,
+            recipe={},
+            runner={},
+            assignments=assign or [],
+            settings=options,
         )
         for key in ("strategy", "seed", "name", "runs_dir", "tracking_uri"):
             merged.pop(key, None)  # of the one search that the file describes

@@ -13,6 +13,8 @@ from nasforge.yaml_document import Document, parse_value
 
 PARTS = ("strategy", "pruner", "evaluator", "runner")
 _MAPPINGS = ("recipe", "data", "budget")
+_SHORT = {"data": "source", "recipe": "open"}
+"""What a text stands for where a mapping is expected."""
 
 
 def config_of(
@@ -21,13 +23,21 @@ def config_of(
     file: Path | None,
     data: Mapping[str, Any],
     budget: Mapping[str, Any],
+    recipe: Mapping[str, Any],
     runner: Mapping[str, Any],
     assignments: Sequence[str],
     settings: Mapping[str, Any],
 ) -> ExperimentConfig:
     """The configuration of a search from an experiment file and options, which go over it; see `settings_of`."""
     merged, document = settings_of(
-        space=space, file=file, data=data, budget=budget, runner=runner, assignments=assignments, settings=settings
+        space=space,
+        file=file,
+        data=data,
+        budget=budget,
+        recipe=recipe,
+        runner=runner,
+        assignments=assignments,
+        settings=settings,
     )
     return resolve(merged, document)
 
@@ -38,6 +48,7 @@ def settings_of(
     file: Path | None,
     data: Mapping[str, Any],
     budget: Mapping[str, Any],
+    recipe: Mapping[str, Any],
     runner: Mapping[str, Any],
     assignments: Sequence[str],
     settings: Mapping[str, Any],
@@ -49,6 +60,7 @@ def settings_of(
         file: an experiment's YAML file.
         data: options that are fields of DataConfig; None where not given.
         budget: options that are fields of Budget.
+        recipe: options of the recipe.
         runner: options of the runner.
         assignments: texts such as `strategy.population=20`.
         settings: the other settings, as in `resolve`; None where not given.
@@ -68,6 +80,7 @@ def settings_of(
         merged.pop("ladder", None)
     _over(merged, "data", {key: value for key, value in data.items() if value is not None})
     _over(merged, "budget", {key: value for key, value in budget.items() if value is not None})
+    _over(merged, "recipe", {key: value for key, value in recipe.items() if value is not None})
     _over(merged, "runner", {key: value for key, value in runner.items() if value is not None})
     for text in assignments:
         _assign(merged, text)
@@ -84,8 +97,8 @@ def _over(merged: dict[str, Any], key: str, given: Mapping[str, Any]) -> None:
     if key in PARTS:
         named = Named.parse(content if content is not None else {"runner": "ray_tune"}.get(key), key)
         merged[key] = {"name": named.name, "options": {**named.options, **given}}
-    elif key == "data" and isinstance(content, str):
-        merged[key] = {"source": content, **given}
+    elif key in _SHORT and isinstance(content, str):
+        merged[key] = {_SHORT[key]: content, **given}
     else:
         if content is not None and not isinstance(content, Mapping):
             raise ConfigError(f"{key} must be a mapping, got {content!r}")
@@ -110,8 +123,8 @@ def _assign(merged: dict[str, Any], text: str) -> None:
         place: dict[str, Any] = top["options"]  # type: ignore[assignment]
     else:
         content = merged.get(part)
-        if part == "data" and isinstance(content, str):
-            content = {"source": content}
+        if part in _SHORT and isinstance(content, str):
+            content = {_SHORT[part]: content}
         if content is not None and not isinstance(content, Mapping):
             raise ConfigError(f"{part} must be a mapping, got {content!r}")
         top = dict(content or {})

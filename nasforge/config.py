@@ -14,7 +14,7 @@ from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, ladder_to
 from nasforge.core.space import SearchSpace
-from nasforge.space_file import load_space, shipped_spaces
+from nasforge.space_file import load_recipe, load_space, shipped_spaces
 from nasforge.yaml_document import Document, read_yaml
 
 __all__ = ["DataConfig", "ExperimentConfig", "Named", "load_settings", "load_space", "resolve", "shipped_spaces"]
@@ -191,6 +191,10 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     elif isinstance(data, Mapping):
         paths = {key: absolute_path(data[key], path.parent) for key in _PATHS if isinstance(data.get(key), str)}
         settings["data"] = {**data, **paths}
+    recipe = settings.get("recipe")
+    opened = recipe.get("open") if isinstance(recipe, Mapping) else recipe
+    if isinstance(opened, str) and (path.parent / opened).is_file():
+        settings["recipe"] = {**(recipe if isinstance(recipe, Mapping) else {}), "open": str(path.parent / opened)}
     if isinstance(settings.get("evaluator"), Mapping):
         settings["evaluator"] = _with_whole_paths(settings["evaluator"], path.parent)
     return settings, document
@@ -227,8 +231,10 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     Args:
         settings: `space` (a YAML file, a shipped name or a SearchSpace) and `data` (a name, file or folder, or a
             mapping of DataConfig's fields); all others are optional. `strategy`, `evaluator`, `pruner`, `runner`: a
-            name or a mapping with `name`. `objectives`, `constraints`, `targets`: lists of texts. `budget`, `recipe`:
-            mappings. `epochs` or `ladder`. `seed`, `name`, `runs_dir`, `tracking_uri`.
+            name or a mapping with `name`. `objectives`, `constraints`, `targets`: lists of texts. `budget`: a mapping.
+            `recipe`: a mapping of fixed settings, in which `open` names a recipe (a shipped one, a YAML file or a
+            SearchSpace) whose decisions are searched in place of the space's; or that name alone. `epochs` or `ladder`.
+            `seed`, `name`, `runs_dir`, `tracking_uri`.
         document: the YAML file that they came from, for line numbers.
 
     Raises:
@@ -272,7 +278,9 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         "epochs" if "epochs" in given else "ladder", lambda: _ladder(given.get("epochs"), given.get("ladder"))
     )
     pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
-    recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {})))
+    opened, recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {}))) or (None, {})
+    if space is not None and opened is not None:
+        space = space.with_recipe(opened)
     seed = attempt("seed", lambda: _seed(given.get("seed", 0)))
     runs_dir = attempt("runs_dir", lambda: Path(_text(given.get("runs_dir", "runs"), "a folder")))
     uri = attempt("tracking_uri", lambda: _text(given["tracking_uri"], "an URI") if "tracking_uri" in given else None)
@@ -423,15 +431,22 @@ def _ladder(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
-def _recipe(content: Any) -> dict[str, Value]:
+def _recipe(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]:
+    """The recipe whose decisions are opened, if one is named, and the settings that are fixed."""
+    if isinstance(content, (str, Path, SearchSpace)):
+        content = {"open": content}
     if not isinstance(content, Mapping):
-        raise ConfigError(f"recipe must be a mapping such as {{optimizer: adamw}}, got {content!r}")
-    for key, value in content.items():
+        raise ConfigError(f"recipe must be a recipe's name or a mapping such as {{optimizer: adamw}}, got {content!r}")
+    fixed = {key: value for key, value in content.items() if key != "open"}
+    opened = content.get("open")
+    if opened is not None and not isinstance(opened, SearchSpace):
+        opened = load_recipe(_text(opened, "a YAML file or the name of a shipped recipe"))
+    for key, value in fixed.items():
         if str(key).startswith((MODEL, TRAIN)):
             raise ConfigError(f"recipe: write '{str(key).partition('.')[2]}', without the prefix")
         if not isinstance(value, (str, int, float, bool)):
             raise ConfigError(f"recipe: {key} needs one value, got {value!r}")
-    return dict(content)
+    return opened, fixed
 
 
 def _text(content: Any, what: str) -> str:

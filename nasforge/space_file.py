@@ -26,22 +26,48 @@ def shipped_spaces() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with NASForge: spaces of `train.*` decisions alone."""
+    folder = Path(str(files("search_spaces"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def load_space(source: str | Path) -> SearchSpace:
     """The space in a YAML file, or a shipped one by name.
 
     Raises:
         ConfigError: with every problem of the file.
     """
+    return _SpaceReader(_document(source, "search space", shipped_spaces())).read()
+
+
+def load_recipe(source: str | Path) -> SearchSpace:
+    """The recipe in a YAML file, or a shipped one by name: written as a space is, without a network.
+
+    Raises:
+        ConfigError: with every problem of the file, a decision or default of the network among them.
+    """
+    document = _document(source, "recipe", shipped_recipes())
+    recipe = _SpaceReader(document).read()
+    parts = [part for part in ("builder", "arguments", *_FUNCTIONS) if document.content.get(part)]
+    problems = [document.problem("a recipe has no network; leave it out", (part,)) for part in parts]
+    for part in ("decisions", "defaults"):
+        if "model" in (document.content.get(part) or {}):
+            problems.append(document.problem("a recipe has no network; leave it out", (part, "model")))
+    if problems:
+        raise ConfigError(problems)
+    return recipe
+
+
+def _document(source: str | Path, what: str, shipped: Mapping[str, Path]) -> Document:
     path = Path(source)
     if len(str(source)) > 4096 or any(len(part) > 255 for part in path.parts):
-        raise ConfigError(f"no search space '{str(source)[:60]}...': the name is too long for a file")
+        raise ConfigError(f"no {what} '{str(source)[:60]}...': the name is too long for a file")
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
-        shipped = shipped_spaces()
         if str(source) not in shipped:
-            raise ConfigError(f"no search space '{source}': no such file; {did_you_mean(str(source), shipped)}")
+            raise ConfigError(f"no {what} '{source}': no such file; {did_you_mean(str(source), shipped)}")
         path = shipped[str(source)]
-    document = read_yaml(path)
-    return _SpaceReader(document).read()
+    return read_yaml(path)
 
 
 class _SpaceReader:

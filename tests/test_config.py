@@ -8,6 +8,7 @@ import pytest
 from nasforge.config import DataConfig, ExperimentConfig, load_settings, load_space, resolve
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Budget, Constraint, Objective, Rung
+from nasforge.space_file import load_recipe
 
 SPACE = """\
 name: toy
@@ -170,6 +171,9 @@ def test_json_round_trip(tmp_path: Path) -> None:
         ({"ladder": [{"proxies": ["synflow"]}, {"epochs": 3}, {"epochs": 2}]}, "must rise, got synflow, 3, 2"),
         ({"recipe": {"train.optimizer": "sgd"}}, "without the prefix"),
         ({"recipe": {"learning_rate": 0.1}}, "the space searches this"),
+        ({"recipe": {"open": "sgd", "momentum": 0.9}}, "momentum: the space searches this"),
+        ({"recipe": "sdg"}, "no recipe 'sdg': no such file; did you mean 'sgd'"),
+        ({"recipe": 3}, "a recipe's name or a mapping"),
         ({"seed": -1}, "at least 0"),
         ({"seed": True}, "at least 0"),
         ({"name": "../x"}, "starts with a letter or digit"),
@@ -214,3 +218,34 @@ def test_a_strategy_of_supernets_refuses_an_evaluator_that_cannot_train_them(tmp
             space="tiny", data="digits", strategy="spos", evaluator="training", runs_dir=tmp_path, runner="local"
         )
     assert not list(tmp_path.iterdir())
+
+
+RECIPE = """name: mine
+decisions:
+  train:
+    learning_rate: {float: [0.01, 0.1], log: true}
+defaults:
+  train: {momentum: 0.8}
+"""
+
+
+def test_a_recipe_is_opened_in_place_of_the_spaces(tmp_path):
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    (tmp_path / "experiment.yaml").write_text("space: tiny\ndata: digits\nrecipe: {open: mine.yaml, clip_norm: 1.0}\n")
+    found = resolve(*load_settings(tmp_path / "experiment.yaml"))
+    assert [key for key in found.space.domains if key.startswith("train.")] == ["train.learning_rate"]
+    assert found.space.defaults["train.momentum"] == 0.8 and found.recipe == {"clip_norm": 1.0}
+    tiny = load_space("tiny")
+    assert found.space.defaults["train.schedule"] == tiny.defaults["train.schedule"]
+    model = [key for key in tiny.domains if key.startswith("model.")]
+    assert [key for key in found.space.domains if key.startswith("model.")] == model
+    short = resolve({"space": "tiny", "data": "digits", "recipe": str(tmp_path / "mine.yaml")})
+    assert short.space == found.space and short.recipe == {}
+
+
+def test_a_recipe_has_no_network(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPE + "builder: staged\n")
+    assert problems(lambda: load_recipe(path)) == [f"{path}:7: builder: a recipe has no network; leave it out"]
+    path.write_text(RECIPE.replace("  train:\n    l", "  model:\n    width: [1, 2]\n  train:\n    l"))
+    assert problems(lambda: load_recipe(path)) == [f"{path}:3: decisions.model: a recipe has no network; leave it out"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from nasforge.core.architecture import Architecture, Value, digest
+from nasforge.core.architecture import TRAIN, Architecture, Value, digest
 from nasforge.core.errors import SpaceError, did_you_mean
 
 
@@ -448,6 +448,21 @@ class SearchSpace:
             return Decision(decision.key, domain)
 
         return replace(self, decisions=tuple(narrow(decision) for decision in self.decisions))
+
+    def with_recipe(self, recipe: SearchSpace) -> SearchSpace:
+        """This space's networks with another space's recipe: its `train.*` decisions and its defaults of `train.*`.
+
+        Defaults of settings that the recipe does not name stay as they are here.
+        """
+        train = {key: value for key, value in recipe.defaults.items() if key.startswith(TRAIN)}
+        return replace(
+            self,
+            decisions=(
+                *(decision for decision in self.decisions if not decision.key.startswith(TRAIN)),
+                *(decision for decision in recipe.decisions if decision.key.startswith(TRAIN)),
+            ),
+            defaults={**self.defaults, **train},
+        )
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, see `from_json`."""
