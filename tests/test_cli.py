@@ -228,7 +228,7 @@ def test_set_goes_over_the_options_and_over_a_file(place):
         "space: nested.yaml\nstrategy: {name: evolution, population: 8, sample: 3}\nbudget: {trials: 7}\n"
         "data: digits\nladder: [{epochs: 2}, {epochs: 4}]\n"
     )
-    given = {"space": None, "file": place / "experiment.yaml", "data": {}, "budget": {}, "runner": {}}
+    given = {"space": None, "file": place / "experiment.yaml", "data": {}, "budget": {}, "recipe": {}, "runner": {}}
     config = config_of(
         **given, assignments=["strategy.population=20", "runner.resources.measure.gpu=0.25"], settings={}
     )
@@ -246,7 +246,7 @@ def test_set_goes_over_the_options_and_over_a_file(place):
 
 def test_paths_become_absolute_and_names_stay(place):
     (place / "photos").mkdir()
-    given = {"space": "tiny", "file": None, "budget": {}, "runner": {}, "assignments": [], "settings": {}}
+    given = {"space": "tiny", "file": None, "budget": {}, "recipe": {}, "runner": {}, "assignments": [], "settings": {}}
     assert config_of(**given, data={"source": "photos/"}).data.source == str(place / "photos")
     assert config_of(**given, data={"source": "set.npz"}).data.source == str(place / "set.npz")
     config = config_of(**given, data={"source": "FashionMNIST", "folder": "./downloads"})
@@ -264,7 +264,9 @@ def test_values_are_json_or_texts(text, value):
 
 def test_an_assignment_needs_a_key(place):
     with pytest.raises(ConfigError, match="must look like"):
-        config_of(space="tiny", file=None, data={}, budget={}, runner={}, assignments=["strategy.=3"], settings={})
+        config_of(
+            space="tiny", file=None, data={}, budget={}, recipe={}, runner={}, assignments=["strategy.=3"], settings={}
+        )
 
 
 def test_describe_counts_and_costs(place, capfd):
