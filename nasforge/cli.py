@@ -95,6 +95,9 @@ def search(
         str | None,
         typer.Option(metavar="FILE|NAME", help="Search this recipe's decisions in place of the space's: sgd."),
     ] = None,
+    tune: Annotated[
+        str | None, typer.Option(metavar="STRATEGY", help="Search the recipe by a strategy of its own: optuna.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the whole search. Default: 0.")] = None,
     pruner: Annotated[str | None, typer.Option(help="asha, median or none. Default: asha.")] = None,
     runner: Annotated[str | None, typer.Option(help="ray_tune or local. Default: ray_tune.")] = None,
@@ -145,6 +148,7 @@ def search(
     nasforge search tiny --data digits --max-trials 40 --epochs 9 --name first
     nasforge search blocks --data fashion.npz --constraint 'flops<=40M' --dry-run
     nasforge search my_space.yaml --data photos/ --strategy nsga2 --objective val/accuracy --objective cost/flops
+    nasforge search tiny --data digits --strategy evolution --tune optuna --set tune.sampler=gp
     nasforge search tiny --data digits --strategy cost_aware --target 'params<=10k' --set strategy.epochs=20
     nasforge search blocks --data CIFAR10 --data-dir data --set strategy.population=20 --set recipe.optimizer=adamw
     nasforge search --config experiment.yaml --address auto
@@ -152,7 +156,7 @@ def search(
     from nasforge.cli_settings import config_of
 
     settings: dict[str, Any] = {
-        **{"strategy": strategy, "pruner": pruner, "evaluator": evaluator, "runner": runner},
+        **{"strategy": strategy, "tune": tune, "pruner": pruner, "evaluator": evaluator, "runner": runner},
         **{"objectives": objective, "constraints": constraint, "targets": target, "epochs": epochs, "seed": seed},
         **{"name": name, "runs_dir": runs_dir, "tracking_uri": tracking_uri},
     }

@@ -11,7 +11,7 @@ from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.journal import JOURNAL
 from nasforge.yaml_document import Document, parse_value
 
-PARTS = ("strategy", "pruner", "evaluator", "runner")
+PARTS = ("strategy", "tune", "pruner", "evaluator", "runner")
 _MAPPINGS = ("recipe", "data", "budget")
 _SHORT = {"data": "source", "recipe": "open"}
 """What a text stands for where a mapping is expected."""
@@ -115,10 +115,12 @@ def _assign(merged: dict[str, Any], text: str) -> None:
     if part not in allowed:
         raise ConfigError(f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}")
     if part in PARTS:
+        if part == "tune" and merged.get(part) is None:
+            raise ConfigError(f"--set '{text}': say which strategy searches the recipe: --tune optuna")
         strategy = Named.parse(merged.get("strategy", "evolution"), "strategy").name
         suited = suited_evaluator(strategy)
         defaults = {"strategy": "evolution", "pruner": "asha", "evaluator": suited, "runner": "ray_tune"}
-        named = Named.parse(merged.get(part, defaults[part]), part)
+        named = Named.parse(merged.get(part, defaults.get(part)), part)
         top = {"name": named.name, "options": dict(named.options)}
         place: dict[str, Any] = top["options"]  # type: ignore[assignment]
     else:

@@ -168,11 +168,12 @@ def check_name(name: Any) -> str:
     return name
 
 
+_JOINT = "joint"
 _PATHS = ("source", "folder")
 _FILE_OPTIONS = ("path", "axes")
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
-    *("budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
+    *("tune", "budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
 )
 
 
@@ -233,7 +234,8 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             mapping of DataConfig's fields); all others are optional. `strategy`, `evaluator`, `pruner`, `runner`: a
             name or a mapping with `name`. `objectives`, `constraints`, `targets`: lists of texts. `budget`: a mapping.
             `recipe`: a mapping of fixed settings, in which `open` names a recipe (a shipped one, a YAML file or a
-            SearchSpace) whose decisions are searched in place of the space's; or that name alone. `epochs` or `ladder`.
+            SearchSpace) whose decisions are searched in place of the space's; or that name alone. `tune`: a strategy
+            for the recipe beside the one for the network (strategy `joint`). `epochs` or `ladder`.
             `seed`, `name`, `runs_dir`, `tracking_uri`.
         document: the YAML file that they came from, for line numbers.
 
@@ -281,12 +283,18 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     opened, recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {}))) or (None, {})
     if space is not None and opened is not None:
         space = space.with_recipe(opened)
+    searched_by = named["strategy"].name if named["strategy"] else ""
+    if "tune" in given and named["strategy"] is not None and space is not None:
+        tuned = attempt("tune", lambda: _tuned(named["strategy"], given["tune"], space))
+        if tuned is not None:
+            searched_by = f"{searched_by}-{tuned.options['recipe']['name']}"
+            named["strategy"] = tuned
     seed = attempt("seed", lambda: _seed(given.get("seed", 0)))
     runs_dir = attempt("runs_dir", lambda: Path(_text(given.get("runs_dir", "runs"), "a folder")))
     uri = attempt("tracking_uri", lambda: _text(given["tracking_uri"], "an URI") if "tracking_uri" in given else None)
     default_name = None
     if space is not None and named["strategy"] is not None and seed is not None:
-        parts = [space.name, *([Path(data.source).stem or "data"] if data else []), named["strategy"].name, f"s{seed}"]
+        parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]
         default_name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
     name = attempt("name", lambda: check_name(given.get("name", default_name or "search")))
     if space is not None and recipe:
@@ -319,6 +327,21 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
 def _evaluator(content: Any) -> Named:
     named = Named.parse(content, "evaluator")
     return Named(named.name, _with_whole_paths(named.options))
+
+
+def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
+    """`strategy: evolution` and `tune: optuna` as the one strategy `joint` that they are short for."""
+    tune = Named.parse(content, "tune")
+    if strategy.name == _JOINT:
+        raise ConfigError(f"strategy {_JOINT} names its recipe's strategy itself: leave tune out, or strategy")
+    if not any(key.startswith(TRAIN) for key in space.domains):
+        raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
+    if not any(key.startswith(MODEL) for key in space.domains):
+        raise ConfigError(f"the space '{space.name}' has recipes alone: --strategy {tune.name}, without tune")
+    options = dict(tune.options)
+    own: dict[str, Any] = {key: options.pop(key) for key in ("revisit", "relatives") if key in options}
+    halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}
+    return Named(_JOINT, {**halves, **own})
 
 
 def suited_evaluator(strategy: str) -> str:

@@ -103,11 +103,11 @@ class LocalSearch:
         return [descent for _, descent in sorted(told, key=lambda pair: pair[0], reverse=True)]
 
     def _adopt(self, number: int, point: Architecture) -> None:
-        """Books a proposal, new or recalled, on the descent it is a neighbour of, else as a new start.
+        """Books a proposal, new or recalled, on the descent whose incumbent or neighbour it is, else as a new start.
 
         This depends on the point alone, so that a replay comes to the same books as the search did.
         """
-        origin = next((d for d in self._best_first() if _one_change(d.point, point)), None)
+        origin = next((d for d in self._best_first() if _near(d.point, point)), None)
         if origin is None:
             if self._started >= self._starts:
                 # A new start is asked for only when nothing else is left: descents without running trials are over.
@@ -135,7 +135,7 @@ class LocalSearch:
         return None
 
 
-def _one_change(a: Architecture, b: Architecture) -> bool:
-    """Whether two points differ in one decision, apart from decisions that are active in one of them only."""
+def _near(a: Architecture, b: Architecture) -> bool:
+    """Whether two points differ in one decision or none, apart from decisions that are active in one of them only."""
     shared = [key for key in a.values if key in b.values]
-    return sum(a.values[key] != b.values[key] for key in shared) == 1
+    return sum(a.values[key] != b.values[key] for key in shared) <= 1

@@ -50,11 +50,19 @@ class OptunaSampler:
         seed: of the search.
         objectives: any number for tpe, gp, nsgaii, nsgaiii, qmc and random; one for cmaes.
         sampler: one of `SAMPLERS`.
+        distinct: replace a point that was proposed before; a recipe may well be right for many networks.
         options: of the sampler's class, as Optuna documents them (`n_startup_trials`, `multivariate`, ...).
     """
 
     def __init__(
-        self, space: SearchSpace, *, seed: int, objectives: int = 1, sampler: str = "tpe", **options: Any
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        objectives: int = 1,
+        sampler: str = "tpe",
+        distinct: bool = True,
+        **options: Any,
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(sampler, SAMPLERS)}")
@@ -63,6 +71,7 @@ class OptunaSampler:
         self._space = space
         self._seed = seed
         self._name = sampler
+        self._distinct = distinct
         self._options = options
         self._class = getattr(optuna.samplers, SAMPLERS[sampler])
         self._check_options()
@@ -74,7 +83,7 @@ class OptunaSampler:
     def ask(self, number: int) -> Proposal | None:
         """The sampler's suggestion, or an unseen neighbour of it."""
         trial, suggested = self._suggestion(number)
-        if suggested.point_id in self._seen:
+        if self._distinct and suggested.point_id in self._seen:
             self._study.tell(trial, state=TrialState.FAIL)
             rng = generator(self._seed, number)
             point = unseen(

@@ -1,0 +1,343 @@
+"""Architecture and recipe in one search: one strategy asks for the network, another for how it is trained."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from nasforge import registry
+from nasforge.config import Named
+from nasforge.core.architecture import TRAIN, Architecture, digest
+from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.goals import Constraint
+from nasforge.core.protocols import Strategy
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.strategies.choosers import generator, measured, mutated, unseen
+from nasforge.strategies.ranking import Merit, beats, merit, ranked
+
+_KEPT = 20
+_AGAIN = 5
+_PATIENCE = 20
+
+
+class _Half:
+    """One of the two strategies, whose last ask can be taken back: None from `Joint.ask` must change nothing."""
+
+    def __init__(self, make: Callable[[], Strategy]) -> None:
+        self._make = make
+        self._strategy = make()
+        self._said: list[tuple[int, Proposal | Result]] = []
+
+    def ask(self, number: int) -> Measure | None:
+        proposal = self._strategy.ask(number)
+        if proposal is not None:
+            self._said.append((number, proposal))
+            if not isinstance(proposal, Measure):
+                raise SearchError("strategy joint: one half trains a supernet, which has one recipe for all networks")
+        return proposal
+
+    def recall(self, number: int, proposal: Measure) -> None:
+        self._said.append((number, proposal))
+        self._strategy.recall(number, proposal)
+
+    def tell(self, number: int, result: Result) -> None:
+        self._said.append((number, result))
+        self._strategy.tell(number, result)
+
+    def take_back(self) -> None:
+        """The last ask was not used: the strategy is made anew from everything before it."""
+        self._said.pop()
+        self._strategy = self._make()
+        for number, content in self._said:
+            if isinstance(content, Result):
+                self._strategy.tell(number, content)
+            else:
+                self._strategy.recall(number, content)
+
+
+class _Recipe(NamedTuple):
+    """The recipe of a trial.
+
+    Attributes:
+        point: its decisions.
+        number: of the ask by which its half proposed it; None where it was lent by a relative.
+        new: whether that ask is the last thing that the half was told of.
+    """
+
+    point: Architecture
+    number: int | None
+    new: bool = False
+
+
+class _Trial(NamedTuple):
+    network: Architecture
+    recipe: _Recipe | None
+
+
+class _Known(NamedTuple):
+    """The best result of a network."""
+
+    network: Architecture
+    recipe: Architecture
+    merit: Merit
+
+
+class Joint:
+    """Puts the asks of two strategies together, one over `model.*` and one over `train.*`; see `joint`.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        make_model: makes the strategy of the networks, fresh.
+        make_recipe: makes the strategy of the recipes.
+        revisit: as in `joint`.
+        relatives: as in `joint`.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        make_model: Callable[[SearchSpace], Strategy],
+        make_recipe: Callable[[SearchSpace], Strategy],
+        revisit: int,
+        relatives: bool,
+    ) -> None:
+        if revisit < 0:
+            raise ConfigError(f"joint: revisit is 0 for never, or every so manieth trial, got {revisit}")
+        self._space = space
+        self._seed = seed
+        self._networks, self._recipes = halves(space)
+        self._model = _Half(lambda: make_model(self._networks))
+        self._train = _Half(lambda: make_recipe(self._recipes))
+        self._revisit = revisit
+        self._relatives = relatives
+        self._running: dict[int, _Trial] = {}
+        self._spare: list[_Recipe] = []  # asked for networks that were rejected
+        self._seen: set[str] = set()
+        self._tried: dict[str, int] = {}  # arch_id -> recipes
+        self._best: list[_Known] = []  # best first
+        self._trained_by: dict[str, Architecture] = {}  # path of weights -> recipe
+        self._waiting = False
+
+    def ask(self, number: int) -> Proposal | None:
+        """A network with a recipe; None, which changes nothing, where one of the halves says so."""
+        if self._waiting:
+            return None
+        proposal = self._asked(number)
+        self._waiting = proposal is None
+        return proposal
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Each half remembers its part."""
+        measured(proposal)
+        assert isinstance(proposal, Measure)  # noqa: S101  (measured() made sure)
+        networks = tuple(self._networks.point(_without_recipe(point)) for point in proposal.batch)
+        own = replace(proposal, architecture=networks[0], also=networks[1:])
+        if own.also or own.weights:
+            self._model.recall(number, own)
+            self._adopt(number, proposal.architecture, _Trial(networks[0], None))
+        else:
+            self._recall(number, own, proposal.architecture)
+
+    def tell(self, number: int, result: Result) -> None:
+        """Both halves are told the same; of costs, which depend on the network alone, only the network's half."""
+        network, recipe = self._running.pop(number)
+        self._waiting = False
+        self._model.tell(number, result)
+        if recipe is None:
+            return
+        if result.status == "rejected" or (result.error and result.error.cause == "invalid_shape"):
+            if recipe.number is not None:
+                self._spare.append(recipe)
+            return
+        if recipe.number is None:
+            self._train.recall(number, Measure(recipe.point))
+        self._train.tell(number if recipe.number is None else recipe.number, result)
+        self._trained_by.update({artifact.path: recipe.point for artifact in result.artifacts.values()})
+        worth = merit(result)
+        if worth is not None and worth.finished:
+            self._remember(_Known(network, recipe.point, worth))
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def _asked(self, number: int) -> Measure | None:
+        recipe = None
+        if self._is_revisit(number) and self._best:
+            recipe = self._next_recipe(number)
+            if recipe is None:
+                return None
+            network = self._worth_another(recipe.point)
+            if network is not None:
+                self._model.recall(number, Measure(network))
+                return self._settle(number, Measure(network), recipe)
+        asked = self._model.ask(number)
+        if asked is None or asked.also or asked.weights:
+            if recipe is not None and recipe.new:
+                self._train.take_back()
+            return None if asked is None else self._continued(number, asked)
+        recipe = recipe or self._lent(number, asked.architecture) or self._next_recipe(number)
+        if recipe is None:
+            self._model.take_back()
+            return None
+        return self._settle(number, asked, recipe)
+
+    def _worth_another(self, recipe: Architecture) -> Architecture | None:
+        """Of the best networks that were not trained by this recipe, the one with the fewest recipes so far."""
+        best = [known.network for known in self._best[:_AGAIN]]
+        new = [network for network in best if self._joined(network, recipe).point_id not in self._seen]
+        return min(new, key=lambda network: self._tried[network.arch_id], default=None)
+
+    def _next_recipe(self, number: int) -> _Recipe | None:
+        """One that was asked for a rejected network, else what its half asks for."""
+        if self._spare:
+            return self._spare[0]
+        asked = self._train.ask(number)
+        if asked is None:
+            return None
+        if asked.also or asked.weights:
+            raise SearchError(
+                "strategy joint: the recipe's strategy continues from checkpoints, which belong to another network; "
+                "tune with optuna, random or evolution"
+            )
+        return _Recipe(asked.architecture, number, new=True)
+
+    def _settle(self, number: int, asked: Measure, recipe: _Recipe) -> Measure:
+        """Both halves have asked; where the pair was seen, an unseen neighbour takes its place."""
+        point = self._joined(asked.architecture, recipe.point)
+        if point.point_id not in self._seen:
+            if self._spare and recipe is self._spare[0]:
+                self._spare.pop(0)
+            self._adopt(number, point, _Trial(asked.architecture, recipe))
+            return replace(asked, architecture=point)
+        rng = generator(self._seed, number)
+        point = unseen(lambda tries: mutated(self._space, point, rng, changes=1 + tries // _PATIENCE), self._seen)
+        self._model.take_back()
+        if recipe.new:
+            self._train.take_back()
+        self._recall(number, replace(asked, architecture=self._networks.point(_without_recipe(point))), point)
+        return replace(asked, architecture=point)
+
+    def _continued(self, number: int, asked: Measure) -> Measure:
+        """What is not a training of its own has no recipe of its own: a batch of scores, a checkpoint that goes on."""
+        path = asked.weights.path if asked.weights else ""
+        recipe = self._trained_by.get(path, self._recipes.default_point())
+        points = tuple(self._joined(network, recipe) for network in asked.batch)
+        self._adopt(number, points[0], _Trial(asked.architecture, None))
+        return replace(asked, architecture=points[0], also=points[1:])
+
+    def _lent(self, number: int, network: Architecture) -> _Recipe | None:
+        """The best recipe of the nearest of the best networks, for every other new one."""
+        if not self._relatives or number % 2 or self._is_revisit(number) or not self._best:
+            return None
+
+        def distance(known: _Known) -> int:
+            a, b = network.values, known.network.values
+            return sum(a.get(key) != b.get(key) for key in {*a, *b})
+
+        return _Recipe(min(self._best, key=distance).recipe, None)
+
+    def _is_revisit(self, number: int) -> bool:
+        return self._revisit > 0 and number % self._revisit == self._revisit - 1
+
+    # --- books ------------------------------------------------------------------------------------------------------
+
+    def _recall(self, number: int, network: Measure, point: Architecture) -> None:
+        """Books of a pair that depend on the pair alone, so that a replay comes to the same ones."""
+        self._model.recall(number, network)
+        own = self._recipes.point({key: value for key, value in point.values.items() if key.startswith(TRAIN)})
+        lent = self._lent(number, network.architecture)
+        if lent is not None and lent.point == own:
+            recipe = lent
+        elif self._spare and self._spare[0].point == own:
+            recipe = self._spare.pop(0)
+        else:
+            self._train.recall(number, Measure(own))
+            recipe = _Recipe(own, number)
+        self._adopt(number, point, _Trial(network.architecture, recipe))
+
+    def _adopt(self, number: int, point: Architecture, trial: _Trial) -> None:
+        self._running[number] = trial
+        if trial.recipe is not None:
+            self._running[number] = trial._replace(recipe=trial.recipe._replace(new=False))
+            self._seen.add(point.point_id)
+            self._tried[point.arch_id] = self._tried.get(point.arch_id, 0) + 1
+
+    def _remember(self, known: _Known) -> None:
+        same = next((held for held in self._best if held.network.arch_id == known.network.arch_id), None)
+        if same is not None:
+            if not beats(known.merit, same.merit):
+                return
+            self._best.remove(same)
+        self._best.append(known)
+        self._best = [self._best[index] for index in ranked([held.merit for held in self._best])[:_KEPT]]
+
+    def _joined(self, network: Architecture, recipe: Architecture) -> Architecture:
+        return self._space.point({**network.values, **recipe.values})
+
+
+def halves(space: SearchSpace) -> tuple[SearchSpace, SearchSpace]:
+    """The space of the networks and the space of the recipes, which is without a network."""
+    recipe = tuple(decision for decision in space.decisions if decision.key.startswith(TRAIN))
+    network = tuple(decision for decision in space.decisions if not decision.key.startswith(TRAIN))
+    return replace(space, decisions=network), replace(space, decisions=recipe, canonical="", text="", derive="")
+
+
+def joint(
+    space: SearchSpace,
+    *,
+    seed: int,
+    objectives: int = 1,
+    targets: tuple[Constraint, ...] = (),
+    model: str | Mapping[str, Any] = "evolution",
+    recipe: str | Mapping[str, Any] = "optuna",
+    revisit: int = 4,
+    relatives: bool = False,
+) -> Strategy:
+    """One strategy for the network and one for its recipe, both told every result; `--tune` is short for it.
+
+    Every fourth trial is not a new network: of the five best, the one with the fewest recipes so far is trained by
+    another one. What a rejected network would have been trained by goes to the next network, so that the recipe's
+    strategy learns nothing from costs, which are not the recipe's. A strategy with a supernet cannot take part, since
+    all its networks are trained by one recipe. Where the space opens networks or recipes alone, it is searched by that
+    half's strategy.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: any number that both strategies take.
+        targets: soft limits, for strategies that take them.
+        model: strategy of the networks: a name, or a mapping of `name` and its options.
+        recipe: strategy of the recipes.
+        revisit: every so manieth trial gives a good network another recipe; 0 for never.
+        relatives: every other new network starts with the best recipe of the most similar one of the best twenty.
+    """
+
+    def half(named: str | Mapping[str, Any], seed: int, **wanted: Any) -> Callable[[SearchSpace], Strategy]:
+        content = Named.parse(named, "joint: a half")
+        name, options = content.name, content.options
+        if getattr(registry.get("strategy", name), "evaluator", "training") != "training":
+            raise ConfigError(
+                f"joint: '{name}' trains a supernet, all of whose networks have one recipe; search the network first, "
+                "then its recipe: nasforge tune EXPERIMENT"
+            )
+        taken = inspect.signature(registry.get("strategy", name)).parameters
+        given = {key: value for key, value in {"targets": targets, **wanted}.items() if key in taken}
+        return lambda part: registry.make("strategy", name, options, part, seed=seed, objectives=objectives, **given)
+
+    # A seed of its own, else both halves would draw the same numbers.
+    recipe_seed = int(digest(["recipe", seed]), 16) % 2**31
+    make_model, make_recipe = half(model, seed), half(recipe, recipe_seed, distinct=False)
+    networks, recipes = halves(space)
+    if not recipes.decisions or not networks.decisions:
+        make = make_recipe if recipes.decisions else make_model
+        return make(space)
+    return Joint(space, seed=seed, make_model=make_model, make_recipe=make_recipe, revisit=revisit, relatives=relatives)
+
+
+def _without_recipe(point: Architecture) -> dict[str, Any]:
+    return {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
