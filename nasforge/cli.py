@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from nasforge import cli_output as output
 from nasforge.cli_compare import compare
 from nasforge.cli_output import Outcome
+from nasforge.cli_retrain import retrain
 from nasforge.core.errors import ConfigError, NasforgeError
 
 app = typer.Typer(
@@ -306,30 +307,7 @@ def strategies(as_json: Json = False) -> Outcome:
     return cli_results.parts()
 
 
-@app.command()
-def retrain(
-    name: Name,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 1,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 2,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: three times the search's longest.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    runs_dir: RunsDir = Path("runs"),
-    as_json: Json = False,
-) -> Outcome:
-    """Train the best from scratch on train + validation and open the sealed test part once for each.
-
-    A ResNet of about the same FLOPs is trained by the same recipe beside each. The first becomes NAME/best.
-
-    [bold]Examples[/bold]
-
-    \b
-    nasforge retrain first
-    nasforge retrain first --top 3 --seeds 5 --epochs 30
-    """
-    from nasforge import cli_results
-    from nasforge.cli_settings import folder_of
-
-    return cli_results.retrain(folder_of(name, runs_dir), top=top, seeds=seeds, epochs=epochs, device=device)
+app.command()(retrain)
 
 
 @app.command()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from nasforge.cli_output import (
     log,
     metric_text,
     plain,
-    say,
     seconds_text,
     size_text,
     state_json,
     table,
     trial_json,
 )
-from nasforge.cli_watch import RetrainProgress, Watch
+from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig, shipped_spaces
 from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.core.trial import Trial
@@ -237,66 +235,6 @@ def _options(kind: str, thing: Any) -> dict[str, Any]:
         if parameter.name not in fixed and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             found[parameter.name] = None if parameter.default is parameter.empty else plain(parameter.default)
     return found
-
-
-def retrain(folder: Path, *, top: int, seeds: int, epochs: int | None, device: str) -> Outcome:
-    """Retrain the best and meet the test part."""
-    from nasforge.finalists import retrain as run
-
-    progress = RetrainProgress(log())
-    with progress.shown(), _tracked(folder) as trackers:
-        finalists = run(
-            folder, top=top, seeds=seeds, epochs=epochs, device=device, progress=progress, trackers=trackers
-        )
-    rows = []
-    for finalist in finalists:
-        for who, retrained in (("found", finalist.retrained), ("reference", finalist.reference)):
-            test = {key: _spread(spread) for key, spread in retrained.test.items()}
-            rows.append(
-                [
-                    str(finalist.rank),
-                    who,
-                    retrained.name,
-                    metric_text("cost/params", retrained.costs.get("cost/params")),
-                    metric_text("cost/flops", retrained.costs.get("cost/flops")),
-                    test.get("test/accuracy", "-"),
-                    test.get("test/f1_macro", "-"),
-                    str(len(retrained.networks)),
-                ]
-            )
-            for failure in retrained.failures:
-                say(failure)
-    title = f"On the sealed test part, {finalists[0].epochs} epochs on train + validation"
-    table(
-        title,
-        ("rank", "network", "name", "params", "flops", "test/accuracy", "test/f1_macro", "seeds"),
-        rows,
-        left=("network", "name"),
-    )
-    line(f"The first is now {folder / 'best'}")
-    return Outcome(
-        {"experiment": folder.name, "finalists": [f.to_json() for f in finalists], "best": str(folder / "best")}
-    )
-
-
-@contextmanager
-def _tracked(folder: Path) -> Iterator[list[Any]]:
-    """MLflow hears of finalists where it heard of the search."""
-    uri = load_state(folder).header.config["tracking_uri"]
-    if uri == "none":
-        yield []
-        return
-    from nasforge.trackers.mlflow import MlflowTracker
-
-    tracker = MlflowTracker(folder, uri, say=say)
-    try:
-        yield [tracker]
-    finally:
-        tracker.close()
-
-
-def _spread(spread: Any) -> str:
-    return f"{spread.mean:.4f}" + (f" ± {spread.std:.4f}" if spread.std is not None else " (one seed)")
 
 
 def export(folder: Path, formats: Sequence[str], out_folder: Path) -> Outcome:

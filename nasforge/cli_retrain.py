@@ -1,0 +1,150 @@
+"""The command `retrain`: options in, `nasforge.retrain`, then tables for people or one JSON object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nasforge.cli_output import Outcome, line, log, metric_text, say, table
+
+if TYPE_CHECKING:
+    from nasforge.finalists.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained, Spread
+
+_COLUMNS = ("rank", "network", "name", "params", "flops", "test/accuracy", "test/f1_macro", "seeds")
+
+
+def retrain(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The experiment: a folder in the runs folder.")],
+    top: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 1,
+    random: Annotated[
+        int, typer.Option(min=0, help="How many more, drawn from the other finished trials, to compare with.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 2,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: three times the search's longest.")] = None,
+    tta: Annotated[str, typer.Option(help="flip: also the mean answer for an image and its mirror; none.")] = "none",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.")] = Path("runs"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+    ] = False,
+) -> Outcome:
+    """Train the best from scratch on train + validation and open the sealed test part once for each.
+
+    A ResNet of about the same FLOPs is trained by the same recipe beside each of the best; two or more of them are also
+    measured as one ensemble. The first becomes NAME/best. The same command continues after an interruption.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge retrain first
+    nasforge retrain first --top 3 --random 3 --seeds 5 --epochs 30
+    nasforge retrain first --top 3 --tta flip --json
+    """
+    from nasforge.cli_settings import folder_of
+    from nasforge.cli_watch import RetrainProgress
+    from nasforge.finalists import retrain as run
+
+    folder = folder_of(name, runs_dir)
+    progress = RetrainProgress(log())
+    with progress.shown(), _tracked(folder) as trackers:
+        found = run(
+            folder,
+            top=top,
+            random=random,
+            seeds=seeds,
+            epochs=epochs,
+            tta=tta,
+            device=device,
+            progress=progress,
+            trackers=trackers,
+        )
+    _print(found)
+    line(f"The first is now {folder / 'best'}")
+    return Outcome({"experiment": folder.name, **found.to_json(), "best": str(folder / "best")})
+
+
+@contextmanager
+def _tracked(folder: Path) -> Iterator[list[Any]]:
+    """MLflow hears of finalists where it heard of the search."""
+    from nasforge.state import load_state
+
+    uri = load_state(folder).header.config["tracking_uri"]
+    if uri == "none":
+        yield []
+        return
+    from nasforge.trackers.mlflow import MlflowTracker
+
+    tracker = MlflowTracker(folder, uri, say=say)
+    try:
+        yield [tracker]
+    finally:
+        tracker.close()
+
+
+# --- what people read -------------------------------------------------------------------------------------------------
+
+
+def _print(found: Finalists) -> None:
+    flips = any(key.startswith("test_flip/") for finalist in found for key in finalist.retrained.test)
+    rows = []
+    for finalist in found.top:
+        rows.append(_row(str(finalist.rank), "found", finalist.retrained, flips))
+        if finalist.reference:
+            rows.append(_row("", "reference", finalist.reference, flips))
+    rows += [_row(str(finalist.rank), "random", finalist.retrained, flips) for finalist in found.random]
+    if found.ensemble:
+        rows.append(_ensemble_row(found.ensemble, flips))
+    columns = (*_COLUMNS, "test_flip/accuracy") if flips else _COLUMNS
+    title = f"On the sealed test part, {found[0].epochs} epochs on train + validation; ± is a 95 % confidence interval"
+    table(title, columns, rows, left=("network", "name"))
+    for finalist in (*found.top, *found.random):
+        for part in (finalist.retrained, finalist.reference):
+            for failure in part.failures if part else ():
+                say(failure)
+    for name, gain in found.gains.items():
+        line(_gain_text(name, gain))
+    if found.agreement.n > 1:
+        line(_agreement_text(found.agreement))
+
+
+def _row(rank: str, who: str, retrained: Retrained, flips: bool) -> list[str]:
+    test = {key: _spread_text(spread) for key, spread in retrained.test.items()}
+    figures = [test.get("test/accuracy", "-"), test.get("test/f1_macro", "-"), str(len(retrained.networks))]
+    costs = [metric_text(key, retrained.costs.get(key)) for key in ("cost/params", "cost/flops")]
+    return [rank, who, retrained.name, *costs, *figures, *([test.get("test_flip/accuracy", "-")] if flips else [])]
+
+
+def _ensemble_row(ensemble: Ensemble, flips: bool) -> list[str]:
+    costs = [metric_text(key, ensemble.costs.get(key)) for key in ("cost/params", "cost/flops")]
+    keys = ("test/accuracy", "test/f1_macro")
+    figures = [*(metric_text(key, ensemble.test.get(key)) for key in keys), "1"]
+    flipped = [metric_text("test_flip/accuracy", ensemble.test.get("test_flip/accuracy"))] if flips else []
+    return ["", "ensemble", f"of {len(ensemble.members)}", *costs, *figures, *flipped]
+
+
+def _spread_text(spread: Spread) -> str:
+    return f"{spread.mean:.4f}" + (f" ± {spread.margin:.4f}" if spread.margin is not None else " (one seed)")
+
+
+def _gain_text(over: str, gain: Gain) -> str:
+    whom = {"random": "random finished trials", "reference": "the reference ResNets"}[over]
+    counted = f"{gain.n[0]} against {gain.n[1]} {gain.over}"
+    if gain.low is None or gain.high is None:
+        return f"Gain over {whom}: {gain.difference:+.4f} ({counted}: too few for an interval)"
+    return f"Gain over {whom}: {gain.difference:+.4f} (95 % interval {gain.low:+.4f} .. {gain.high:+.4f}; {counted})"
+
+
+def _agreement_text(agreement: RankAgreement) -> str:
+    said = "Order in the search and on the test part: "
+    if agreement.tau is None:
+        return f"{said}Kendall's tau is not defined, all of one side are equal (n = {agreement.n})"
+    p_value = math.nan if agreement.p_value is None else agreement.p_value
+    said += f"Kendall's tau {agreement.tau:+.2f} (p = {p_value:.2g}, n = {agreement.n})"
+    if agreement.too_few:
+        said += f"; too few to tell: even perfect agreement has p = {agreement.least_p:.2g}, --random adds networks"
+    return said

@@ -1,0 +1,154 @@
+"""One retraining of one network: trained and saved, here or on any worker; then measured on the sealed test part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nasforge.config import DataConfig
+from nasforge.core.architecture import Architecture
+from nasforge.core.protocols import Pick
+from nasforge.core.space import SearchSpace
+from nasforge.data import load_data
+from nasforge.exporters.best import describe
+from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
+from nasforge.models.ensemble import Mirrored
+from nasforge.models.network import build
+from nasforge.models.reference import resnet, resnet_of_flops
+from nasforge.training.device import device_of
+from nasforge.training.failures import TrainingFailed
+from nasforge.training.loop import train
+from nasforge.training.recipe import Recipe
+from nasforge.training.scoring import score
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""Told (name of the network being retrained, epochs done, epochs in all, metrics)."""
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One training from scratch on train and validation together; light to pickle.
+
+    Attributes:
+        name: of the network, unique in its experiment.
+        folder: where the network is kept, its checkpoint beside it while it is trained.
+        space: names the builder.
+        architecture: the point.
+        recipe: how.
+        seed: of the initialisation and the training.
+        epochs: all of them; the last is kept.
+        data: without a limit on images.
+        costs: of the network.
+        device: `auto`, `cpu`...; decided where the training happens.
+    """
+
+    name: str
+    folder: Path
+    space: SearchSpace
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+    epochs: int
+    data: DataConfig
+    costs: Mapping[str, float]
+    device: str
+
+    @property
+    def trained(self) -> bool:
+        """Whether the network is there, whole."""
+        return (self.folder / DESCRIPTION).is_file()
+
+
+Outcomes = Iterator[tuple[Retraining, str]]
+"""Trainings as they end, each with the reason of its failure in words, empty where it went well."""
+
+
+def one_after_another(retrainings: Sequence[Retraining], progress: Progress) -> Outcomes:
+    """Train in this process."""
+    for retraining in retrainings:
+        yield retraining, train_network(retraining, progress)
+
+
+def train_network(retraining: Retraining, progress: Progress) -> str:
+    """Train a network and save it, from its checkpoint if there is one.
+
+    Returns:
+        Why it failed, in words; empty when it is saved.
+    """
+    data = load_data(retraining.data)
+    network = untrained(retraining.space, retraining.architecture, retraining.seed, data.shape[0], data.class_names)
+
+    def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
+        progress(retraining.name, epoch, retraining.epochs, metrics)
+        return True
+
+    try:
+        trained = train(
+            network,
+            data.train_and_validation(),
+            retraining.recipe,
+            epochs=retraining.epochs,
+            seed=retraining.seed,
+            device=device_of(retraining.device),
+            checkpoint=retraining.folder / "checkpoint.pt",
+            on_epoch=on_epoch,
+            flops=retraining.costs["cost/flops"],
+        )
+    except TrainingFailed as error:
+        return str(error)
+    about = {
+        "finalist": retraining.name,
+        "data": asdict(retraining.data),
+        "parts": TRAIN_AND_VALIDATION,
+        "epochs": retraining.epochs,
+        "seed": retraining.seed,
+        "recipe": asdict(retraining.recipe),
+    }
+    metrics = {**retraining.costs, **trained.metrics}
+    description = describe(retraining.space, retraining.architecture, data, metrics, about)
+    save_network(retraining.folder, network, description)
+    return ""
+
+
+def untrained(
+    space: SearchSpace, architecture: Architecture, seed: int, in_channels: int, class_names: Sequence[str]
+) -> nn.Module:
+    """The network as a seed initialises it; torch's own stream stays where it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(space, architecture, in_channels=in_channels, classes=len(class_names))
+
+
+def measure(network: nn.Module, data: DataConfig, device: torch.device, tta: str) -> dict[str, float]:
+    """What the sealed part says of a network that takes normalised images, in fp32, and with `tta` of its mean answer.
+
+    Returns:
+        `test/accuracy`, `test/loss`, `test/f1_macro`; with flips also `test_flip/...`.
+    """
+    part = load_data(data).open_test()
+    found = {f"test/{key}": value for key, value in score(network, part, device=device).items()}
+    if tta == "flip":
+        mirrored = score(Mirrored(network), part, device=device)
+        found |= {f"test_flip/{key}": value for key, value in mirrored.items()}
+    return found
+
+
+# --- the reference ---------------------------------------------------------------------------------------------------
+
+
+def reference_of(flops: float, shape: tuple[int, int, int], classes: int, builder: str) -> tuple[str, SearchSpace]:
+    """The ResNet nearest to `flops`: its name, and the space of which it is the only network, made by `builder`."""
+    name, network = resnet_of_flops(flops, shape=shape, classes=classes)
+    stage, classifier = network.get_submodule("stage0"), network.get_submodule("classifier")
+    assert isinstance(stage, nn.Sequential) and isinstance(classifier, nn.Linear)  # noqa: S101  (built just now)
+    arguments = {"depth": len(stage), "width": classifier.in_features // 4}
+    return name, SearchSpace(name, (), builder=builder, arguments=arguments)
+
+
+def build_reference(pick: Pick, *, in_channels: int, classes: int, depth: int, width: int) -> nn.Module:
+    """Builder of a ResNet of given depth and width, so that references are network folders like finalists."""
+    return resnet(depth, width, in_channels=in_channels, classes=classes)

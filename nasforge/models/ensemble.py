@@ -1,0 +1,85 @@
+"""Several networks as one: the mean of their class probabilities. Also one network over an image and its mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.protocols import Pick
+from nasforge.core.space import SearchSpace
+from nasforge.models.network import build as build_member
+
+BUILDER = f"{__name__}:build"
+
+
+class Ensemble(nn.Module):
+    """The logarithm of the mean of its members' probabilities, so that a softmax gives that mean.
+
+    "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles", Lakshminarayanan et al. 2017,
+    https://arxiv.org/abs/1612.01474
+
+    Shapes:
+        N x C x H x W -> N x classes.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-probabilities of a batch of normalised images."""
+        return mean_of([member(images) for member in self.members])
+
+
+class Mirrored(nn.Module):
+    """A network's answer averaged over an image and its mirror image, as `Ensemble` averages members.
+
+    Shapes:
+        N x C x H x W -> N x classes.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-probabilities of a batch of normalised images."""
+        return mean_of([self.network(images), self.network(images.flip(-1))])
+
+
+def mean_of(logits: Sequence[Tensor]) -> Tensor:
+    """log(mean(softmax)) of several N x classes, computed without leaving the logarithm."""
+    each = torch.stack([answer.float().log_softmax(-1) for answer in logits])
+    return each.logsumexp(0) - torch.log(torch.tensor(float(len(logits)), device=each.device))
+
+
+def ensemble_space(members: Sequence[tuple[SearchSpace, Architecture]]) -> SearchSpace:
+    """The space whose only network is the ensemble of these points, so that it is kept and loaded like any network."""
+    content = [{"space": space.to_json(), "architecture": point.to_json()} for space, point in members]
+    return SearchSpace(f"ensemble-of-{len(members)}", (), builder=BUILDER, arguments={"members": content})
+
+
+def build(pick: Pick, *, in_channels: int, classes: int, members: Sequence[Mapping[str, Any]]) -> nn.Module:
+    """Builder of `ensemble_space`.
+
+    Args:
+        pick: is asked nothing, the members are decided.
+        in_channels: C of the images.
+        classes: number of logits of every member.
+        members: each a space and an architecture, as JSON.
+    """
+    return Ensemble(
+        [
+            build_member(
+                SearchSpace.from_json(member["space"]),
+                Architecture.from_json(member["architecture"]),
+                in_channels=in_channels,
+                classes=classes,
+            )
+            for member in members
+        ]
+    )
