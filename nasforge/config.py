@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -438,10 +439,13 @@ def _ladder(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
     for item in ladder:
         if isinstance(item, Rung):
             rungs.append(item)
-        elif isinstance(item, Mapping) and set(item) in ({"epochs"}, {"proxies"}) and item != {"proxies": []}:
+        elif isinstance(item, Mapping) and _is_rung(item):
             rungs.append(Rung(**item))
         else:
-            raise ConfigError(f"a rung is {{epochs: N}}, or as the first one {{proxies: [synflow, ...]}}, got {item!r}")
+            raise ConfigError(
+                "a rung is {epochs: N}, perhaps with share: 0.2 and resolution: 16, or as the first one "
+                f"{{proxies: [synflow, ...]}}, got {item!r}"
+            )
     if any(rung.proxies for rung in rungs[1:]):
         raise ConfigError("only the first rung of a ladder may be one of proxies")
     if rungs[-1].proxies:
@@ -451,7 +455,22 @@ def _ladder(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
         )
     if any(later.epochs <= earlier.epochs for earlier, later in itertools.pairwise(rungs)):
         raise ConfigError(f"the rungs' epochs must rise, got {', '.join(map(str, rungs))}")
+    trained = [rung for rung in rungs if not rung.proxies]
+    if not trained[-1].full:
+        raise ConfigError(
+            "the last rung trains on all images as they are: leave its share and resolution out (data.images and "
+            "data.resolution say what all images are)"
+        )
+    for earlier, later in itertools.pairwise(trained):
+        sizes = [rung.resolution or math.inf for rung in (earlier, later)]
+        if later.share < earlier.share or sizes[1] < sizes[0]:
+            raise ConfigError(f"share and resolution must not fall from rung to rung, got {earlier}, then {later}")
     return tuple(rungs)
+
+
+def _is_rung(item: Mapping[str, Any]) -> bool:
+    trained = "epochs" in item and set(item) <= {"epochs", "share", "resolution"}
+    return trained or (set(item) == {"proxies"} and item["proxies"] != [])
 
 
 def _recipe(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]:

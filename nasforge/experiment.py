@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,17 @@ from nasforge.core.events import (
 )
 from nasforge.core.goals import Budget, Rung
 from nasforge.core.protocols import Pruner, Strategy, Tracker
-from nasforge.core.trial import RETRIED, Charge, Measure, Proposal, Result, Trial, proposal_from_json
+from nasforge.core.trial import (
+    CHECKPOINT,
+    RETRIED,
+    Artifact,
+    Charge,
+    Measure,
+    Proposal,
+    Result,
+    Trial,
+    proposal_from_json,
+)
 from nasforge.journal import Journal, dumps, loads, read_events
 from nasforge.state import State, differing, pruned_result
 
@@ -136,6 +146,7 @@ class Experiment:
         self._max_attempts = max_attempts
         self._keep_weights = keep_weights
         self._weighty: list[Trial] = []
+        self._continuable: list[Trial] = []
         self._waiting: list[int] = []
         self._writing = False
         self._stop_after: BaseException | None = None
@@ -438,23 +449,34 @@ class Experiment:
                 self._waiting.append(number)
 
     def _retain(self, trial: Trial) -> None:
-        """Delete what the trial no longer needs: its checkpoint now, weights when better ones have pushed it out."""
+        """Delete what nobody needs: the trial's own checkpoint now, weights and kept checkpoints when pushed out."""
         result = trial.result
         place = self.folder / "artifacts" / str(trial.number)
         for leftover in place.glob("checkpoint.pt*"):
             leftover.unlink(missing_ok=True)
-        if result is None or result.status != "finished" or not result.artifacts or result.values is None:
-            return
-        self._weighty.append(trial)
+        needed = {t.proposal.weights for t in self.state.open_trials if t.proposal.weights is not None}
+        if result is not None and result.status == "finished" and result.artifacts and result.values is not None:
+            self._weighty.append(trial)
+            if CHECKPOINT in result.artifacts:
+                self._continuable.append(trial)
         if len(self._weighty) > self._keep_weights:
             kept = {held.number for held in self.state.front_of(self._weighty)}
-            needed = {t.proposal.weights for t in self.state.open_trials if t.proposal.weights is not None}
             spare = [t for t in self._weighty if t.result and needed.isdisjoint(t.result.artifacts.values())]
             dropped = min(spare, key=lambda t: (t.number in kept, self.state.merit(t)), default=None)
             if dropped is not None and dropped.result is not None:
                 self._weighty.remove(dropped)
-                for artifact in dropped.result.artifacts.values():
-                    (self.folder / artifact.path).unlink(missing_ok=True)
+                self._delete(artifact for name, artifact in dropped.result.artifacts.items() if name != CHECKPOINT)
+        # A strategy that goes on from checkpoints says which ones it may yet want; else they go with the weights.
+        wanted = getattr(self._strategy, "wanted", None)
+        kept_checkpoints = needed | set(wanted() if wanted else map(_checkpoint, self._weighty))
+        for held in [t for t in self._continuable if _checkpoint(t) not in kept_checkpoints]:
+            self._continuable.remove(held)
+            self._delete([_checkpoint(held)])
+
+    def _delete(self, artifacts: Iterable[Artifact | None]) -> None:
+        for artifact in artifacts:
+            if artifact is not None:
+                (self.folder / artifact.path).unlink(missing_ok=True)
 
     def _rejection_message(self) -> str:
         limits = ", ".join(str(constraint) for constraint in self.state.constraints)
@@ -480,6 +502,10 @@ class Experiment:
             f"{self.state.faults_in_a_row} trials in a row broke before their first report: {said}. Mend the cause, "
             "then run the same command to go on; finished trials are kept"
         )
+
+
+def _checkpoint(trial: Trial) -> Artifact | None:
+    return trial.result.artifacts.get(CHECKPOINT) if trial.result else None
 
 
 class _Silent:

@@ -22,7 +22,7 @@ from nasforge.compose import make_check, make_evaluator, make_pruner, make_strat
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, JournalError, NasforgeError, SearchError
-from nasforge.core.goals import Rung
+from nasforge.core.goals import Rung, whole_epochs
 from nasforge.core.trial import Artifact, Measure, Result, Trial
 from nasforge.experiment import Check, Job, trial_seed
 from nasforge.runners.work import perform
@@ -219,15 +219,17 @@ def _charge_per_trial(
         began = time.monotonic()
         job = Job(0, 1, Measure(point, rung=0), trial_seed(config.seed, 0), costs, Path(folder))
         result = perform(evaluator, job, send)
-        whole = time.monotonic() - began
+        spent = time.monotonic() - began
     if result.error:
         raise SearchError(f"the probe failed ({result.error.cause}): {result.error.message}. {result.error.advice}")
     if not times:
-        return whole, result.charged.multiply_adds, 0
-    epoch = times[1] - times[0] if len(times) > 1 else whole
+        return spent, result.charged.multiply_adds, 0
+    epoch = times[1] - times[0] if len(times) > 1 else spent
     epochs = config.ladder[-1].epochs
+    trained = [rung for rung in config.ladder if not rung.proxies]
+    whole = whole_epochs(trained, edge=min(getattr(evaluator, "shape", (0, 0, 0))[1:]))
     # A step computes forward, and twice as much backward.
-    return epoch * scale * epochs, 3 * costs.get("cost/flops", 0.0) * images * epochs, epochs
+    return epoch * scale * whole, 3 * costs.get("cost/flops", 0.0) * images * whole, epochs
 
 
 def _images(evaluator: Any) -> int:

@@ -31,6 +31,9 @@ class Strategy(Protocol):
         recall(0, Measure(a))     tell(0, ...)     recall(1, Measure(b))     tell(1, ...)
 
     and `ask(2)` must give what it would have given. Therefore the randomness of ask n is `Random(f"{seed}/{n}")`.
+
+    One that goes on from other trials' checkpoints may have a method `wanted() -> Collection[Artifact]`: those that it
+    may yet name in a proposal. All others are deleted; without it, they are kept as long as the trial's weights.
     """
 
     def ask(self, number: int) -> Proposal | None:

@@ -22,6 +22,10 @@ CAUSES: tuple[str, ...] = get_args(Cause)
 RETRIED: frozenset[str] = frozenset({"crash", "preempted"})
 
 
+CHECKPOINT = "checkpoint"
+"""The artifact from which another trial's training goes on: weights, optimizer, averages, generators, epochs done."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A file that a trial left behind.
@@ -77,8 +81,10 @@ class Measure:
 
     Attributes:
         architecture: the point.
-        rung: index into the experiment's ladder; -1 is the last rung.
-        weights: start from these (a supernet's, or another trial's checkpoint) instead of an initialisation.
+        rung: index into the experiment's ladder; -1 is the last rung. A lower one is the beginning of the same
+            training, and leaves the artifact `checkpoint`.
+        weights: start from these (a supernet's, or the `checkpoint` of a trial at a lower rung, whose training then
+            goes on) instead of an initialisation.
         also: further architectures measured in the same job, where one takes too little time for a job of its own.
     """
 

@@ -41,10 +41,21 @@ class ImageData:
     std: tuple[float, ...]
     fingerprint: str
     _test: Part = field(repr=False)
+    _shares: dict[float, Part] = field(default_factory=dict, repr=False)
 
     def open_test(self) -> Part:
         """The sealed test part. Only retraining a finalist opens it, once per network, written in the journal."""
         return self._test
+
+    def share_of_train(self, share: float) -> Part:
+        """So much of the training part, the same share of every class; a smaller share lies within a larger one."""
+        if share == 1.0:
+            return self.train
+        if share not in self._shares:
+            rng = np.random.default_rng(0)  # the same images for every trial
+            rows = stratified(self.train.labels.numpy(), share, len(self.class_names), rng)
+            self._shares[share] = self.train.subset(torch.from_numpy(np.sort(rows)))
+        return self._shares[share]
 
     def train_and_validation(self) -> Part:
         """Both together, for retraining; normalised as the training part was."""
@@ -53,7 +64,7 @@ class ImageData:
         return replace(self.train, index=index, labels=labels, _resident={})
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)  # a ladder may hold the images at several resolutions
 def load_data(config: DataConfig) -> ImageData:
     """The data set of `config`, decoded, divided and kept in this process from trial to trial.
 
@@ -103,6 +114,17 @@ def load_data(config: DataConfig) -> ImageData:
     )
 
 
+def stratified(labels: np.ndarray, share: float, classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of so much of `labels`, the same share of every class to the nearest image, at least one of each."""
+    shuffled = rng.permutation(len(labels))
+    # rank of every image among its class, as a share: taking the smallest ones takes equally from all classes
+    ranks = np.zeros(len(labels))
+    for number in range(classes):
+        members = np.flatnonzero(labels[shuffled] == number)
+        ranks[members] = np.arange(len(members)) / max(1, len(members))
+    return shuffled[np.argsort(ranks, kind="stable")[: max(classes, round(len(labels) * share))]]
+
+
 @dataclass(frozen=True)
 class _Division:
     """Stratified cuts of one data set, with messages that name its classes."""
@@ -114,14 +136,8 @@ class _Division:
     def thin(self, rows: np.ndarray, share: float) -> np.ndarray:
         """So much of `rows`, the same share of every class to the nearest image, at least one of each."""
         rng = np.random.default_rng(self.config.seed)
-        shuffled = rng.permutation(rows)
-        labels = self.labels[shuffled]
-        # rank of every image among its class, as a share: taking the smallest ones takes equally from all classes
-        ranks = np.zeros(len(rows))
-        for number in range(len(self.class_names)):
-            members = np.flatnonzero(labels == number)
-            ranks[members] = np.arange(len(members)) / max(1, len(members))
-        return shuffled[np.argsort(ranks, kind="stable")[: max(len(self.class_names), round(len(rows) * share))]]
+        taken: np.ndarray = rows[stratified(self.labels[rows], share, len(self.class_names), rng)]
+        return taken
 
     def cut(self, rows: np.ndarray, share: float, what: str) -> tuple[np.ndarray, np.ndarray]:
         """`rows` without and with the given share, every class in both."""

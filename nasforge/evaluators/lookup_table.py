@@ -128,6 +128,11 @@ class LookupTable:
     def _check_ladder(self) -> None:
         fidelities = self._columns.fidelities
         for rung in self.ladder:
+            if not rung.full:
+                raise ConfigError(
+                    f"table {self.path}: it has no trainings on fewer or smaller images, but the ladder has the "
+                    f"rung {rung}; leave share and resolution out"
+                )
             lacking = [name for name in rung.proxies if name not in self._columns.proxies]
             if lacking:
                 raise ConfigError(

@@ -24,7 +24,7 @@ from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.job import shared_training
 from nasforge.supernet.mixed import Supernet, build_supernet
 from nasforge.supernet.training import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate, recipe_point
-from nasforge.training.artifacts import load_weights, save_weights
+from nasforge.training.artifacts import is_checkpoint, load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16
 from nasforge.training.loop import train
 from nasforge.training.recipe import recipe_of
@@ -37,7 +37,7 @@ class SharedWeights:
     `TrainShared`: trains the supernet of its space; the result has the artifact `weights`.
     `Measure` with such weights: the child inherits them, its BN statistics are taken anew on a fixed number of training
     batches, and it is validated without any training; `steps_done` is 0.
-    `Measure` without weights: trained as by evaluator `training`.
+    `Measure` without weights, or with a training's checkpoint: trained as by evaluator `training`.
     """
 
     metrics: ClassVar[tuple[str, ...]] = Training.metrics
@@ -104,7 +104,7 @@ class SharedWeights:
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train a supernet, or measure on inherited weights; failures come back as results with their cause."""
-        if isinstance(proposal, Measure) and proposal.weights is None:
+        if isinstance(proposal, Measure) and (proposal.weights is None or is_checkpoint(proposal.weights)):
             return self.training(proposal, report)
         began = time.monotonic()
         if self.training.threads:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -15,16 +17,17 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.costs import latency_ms
+from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
+from nasforge.costs import count_flops, latency_ms
 from nasforge.data import ImageData, load_data
 from nasforge.evaluators.guarded import guarded
 from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.network import build
-from nasforge.training.artifacts import load_weights, save_weights
+from nasforge.training.artifacts import file_of, is_checkpoint, load_weights, save_checkpoint, save_weights
 from nasforge.training.device import device_of, free_memory_mb
 from nasforge.training.failures import SMALLER
 from nasforge.training.loop import train
+from nasforge.training.phases import Phase
 from nasforge.training.recipe import recipe_of
 
 
@@ -87,8 +90,15 @@ class Training:
 
     @property
     def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them."""
-        return load_data(self.data).fingerprint
+        """Fingerprint of the data and their division; loads them and compares the ladder with their size."""
+        data = load_data(self.data)
+        for rung in self.ladder:
+            if rung.resolution is not None and rung.resolution >= min(data.shape[1:]):
+                raise ConfigError(
+                    f"ladder: the images have {data.shape[1]} x {data.shape[2]} pixels, so a rung at resolution "
+                    f"{rung.resolution} is not a lower one; choose less, or leave it out"
+                )
+        return data.fingerprint
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -133,11 +143,15 @@ class Training:
         recipe = recipe_of(self.space, proposal.architecture, self.recipe)
         data = load_data(self.data)
         network = self._network(proposal, report, data)
+        until, epochs = self.ladder[proposal.rung].epochs, self.ladder[-1].epochs
         trained = train(
             network,
             data.train,
             recipe,
-            epochs=self.ladder[proposal.rung].epochs,
+            epochs=epochs,
+            until=until,
+            earlier=self._cheaper_phases(network, data, report.costs.get("cost/flops", 0.0)),
+            start=_start(proposal, report),
             seed=report.seed,
             device=device,
             validation=data.validation,
@@ -148,20 +162,41 @@ class Training:
             since=began,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
+        artifacts = {}
+        if not trained.stopped:
+            artifacts["weights"] = save_weights(network.state_dict(), report)
+            if until < epochs:
+                artifacts[CHECKPOINT] = save_checkpoint(report.checkpoint, report)
         return Result(
             "pruned" if trained.stopped else "finished",
             metrics={**report.costs, **trained.metrics, **lost},
             steps_done=trained.steps_done,
             charged=trained.charged,
-            artifacts={} if trained.stopped else {"weights": save_weights(network.state_dict(), report)},
+            artifacts=artifacts,
         )
+
+    def _cheaper_phases(self, network: nn.Module, data: ImageData, flops: float) -> list[Phase]:
+        """What is trained on fewer or smaller images before all of them; smaller ones are validated on their like."""
+        phases = []
+        for rung in self.ladder:
+            if rung.proxies or rung.full:
+                continue
+            images, counted = data, flops
+            if rung.resolution is not None:
+                images = load_data(replace(self.data, resolution=rung.resolution))
+                counted = float(count_flops(network, images.shape))
+            part, validation = images.share_of_train(rung.share), images.validation
+            part = replace(part, mean=data.mean, std=data.std)  # normalised as all images are
+            validation = replace(validation, mean=data.mean, std=data.std)
+            phases.append(Phase(rung.epochs, part, validation, counted))
+        return phases
 
     def _network(self, proposal: Measure, report: Report, data: ImageData) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(report.seed)
             classes = len(data.class_names)
             network = build(self.space, proposal.architecture, in_channels=data.shape[0], classes=classes)
-        if proposal.weights is not None:
+        if proposal.weights is not None and not is_checkpoint(proposal.weights):
             state = load_weights(report.experiment, proposal.weights)
             try:
                 network.load_state_dict(state)
@@ -172,3 +207,10 @@ class Training:
                     "weights of a supernet are for evaluator 'shared_weights'"
                 ) from error
         return network
+
+
+def _start(proposal: Measure, report: Report) -> Path | None:
+    """The checkpoint that a proposal goes on from, if it does."""
+    if proposal.weights is None or not is_checkpoint(proposal.weights):
+        return None
+    return file_of(report.experiment, proposal.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from nasforge.core.errors import DataError
 from nasforge.core.protocols import Report
-from nasforge.core.trial import Artifact
+from nasforge.core.trial import CHECKPOINT, Artifact
 
 
 def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weights") -> Artifact:
@@ -31,6 +32,20 @@ def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
     Raises:
         DataError: the file is missing, changed, or lies outside the experiment's folder.
     """
+    file = file_of(experiment, artifact)
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except SafetensorError as error:
+        raise DataError(f"weights {file} are not a safetensors file: {error}") from error
+    return tensors
+
+
+def file_of(experiment: Path, artifact: Artifact) -> Path:
+    """Where an artifact of that experiment lies, unchanged.
+
+    Raises:
+        DataError: it is missing, changed, or lies outside the experiment's folder.
+    """
     file = (experiment / artifact.path).resolve()
     if not file.is_relative_to(experiment.resolve()):
         raise DataError(f"artifact {artifact.path} lies outside the experiment's folder {experiment}")
@@ -42,11 +57,22 @@ def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
             f"weights {file} have changed: sha256 is {found[:12]}..., the journal says {artifact.sha256[:12]}...; "
             "restore the file, or run the trial that wrote it again"
         )
-    try:
-        tensors: dict[str, Tensor] = load_file(file)
-    except SafetensorError as error:
-        raise DataError(f"weights {file} are not a safetensors file: {error}") from error
-    return tensors
+    return file
+
+
+def save_checkpoint(file: Path, report: Report) -> Artifact:
+    """Keep a copy of a training's checkpoint in the attempt's folder, for a trial that goes on from it."""
+    kept = report.folder / f"{CHECKPOINT}.pt"
+    temporary = kept.with_suffix(".tmp")
+    shutil.copyfile(file, temporary)
+    sha256, size = sha256_of(temporary), temporary.stat().st_size
+    temporary.rename(kept)
+    return Artifact(kept.relative_to(report.experiment).as_posix(), sha256, size)
+
+
+def is_checkpoint(artifact: Artifact | None) -> bool:
+    """Whether an artifact is a whole training's state, not weights alone."""
+    return artifact is not None and artifact.path.endswith(f"/{CHECKPOINT}.pt")
 
 
 def sha256_of(file: Path) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,8 @@ from nasforge.data.part import Part
 from nasforge.training import checkpoint as checkpoints
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
-from nasforge.training.optimisation import average_of, optimizer_of, schedule_of
+from nasforge.training.optimisation import adopt, average_of, optimizer_of, schedule_of
+from nasforge.training.phases import Course, Phase
 from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 
@@ -113,6 +114,9 @@ def train(
     since: float | None = None,
     checkpoint_s: float = CHECKPOINT_S,
     alternating: Alternating | None = None,
+    earlier: Sequence[Phase] = (),
+    until: int | None = None,
+    start: Path | None = None,
 ) -> Trained:
     """Train `network` in place.
 
@@ -134,29 +138,39 @@ def train(
         since: `time.monotonic()` of when this attempt's work began, where that was before the call.
         checkpoint_s: see `checkpoint`.
         alternating: takes a step before each of the weights'.
+        earlier: phases on fewer or smaller images, before `part` is trained on for the epochs that are left.
+        until: end after so many of the `epochs`; `checkpoint` is then the `start` of whoever goes on.
+        start: checkpoint of another training, to go on where it ended: equal to a training that never stopped where
+            the recipe is the same. Only what is done here is charged.
 
     Raises:
         TrainingFailed: diverged, timeout, out_of_memory or invalid_shape.
         ConfigError: the recipe does not fit the network or the images.
+        SearchError: `start` is of another network, or of a recipe that differs in more than may change on the way.
     """
     device = torch.device(device)
     began = time.monotonic() if since is None else since
     bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
     _check_images(recipe, part)
     _apply_to_network(recipe, network)
-    steps_per_epoch = max(1, len(part) // recipe.batch_size)  # the incomplete last batch is left out
+    course = Course([*earlier, Phase(epochs, part, validation, flops)], recipe.batch_size)
+    end = epochs if until is None else until
 
     # --- everything that a checkpoint holds -----------------------------------------------------------------------
     network.to(device).to(memory_format=layout)
     optimizer = optimizer_of(network, recipe)
-    schedule = schedule_of(optimizer, recipe, epochs, steps_per_epoch)
+    schedule = schedule_of(optimizer, recipe, epochs, course.full_steps)
     average = average_of(network, recipe)
     ordering = torch.Generator().manual_seed(_derive(seed, "order"))
     augmenting = torch.Generator(device).manual_seed(_derive(seed, "augment"))
     progress = _Progress()
     shapes = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
-    identity = digest([asdict(recipe), epochs, seed, len(part), shapes, device.type])
+    identity = digest([asdict(recipe), course.to_json(), seed, shapes, device.type])
+    lineage = {"recipe": asdict(recipe), "course": course.to_json(), "network": digest(shapes)}
     saved, lost = checkpoints.load(checkpoint, identity) if checkpoint else (None, False)
+    begun = saved is not None
+    if saved is None and start is not None:
+        saved = checkpoints.continued(start, lineage)
     earlier_s = 0.0
 
     def fail(cause: Cause, message: str, advice: str) -> TrainingFailed:
@@ -168,8 +182,9 @@ def train(
         torch.manual_seed(_derive(seed, "dropout"))
         if saved:
             network.load_state_dict(saved["network"])
-            optimizer.load_state_dict(saved["optimizer"])
-            schedule.load_state_dict(saved["schedule"])
+            adopt(optimizer, saved["optimizer"])
+            if begun:
+                schedule.load_state_dict(saved["schedule"])
             if average:
                 average.module.load_state_dict(saved["average"])
             ordering.set_state(saved["ordering"])
@@ -180,6 +195,8 @@ def train(
             if device.type == "cuda":
                 torch.cuda.set_rng_state(saved["dropout_cuda"], device)
             progress = _Progress(**saved["progress"])
+            if not begun:
+                progress = replace(progress, train_s=0.0, worker_s=0.0, multiply_adds=0.0)
             earlier_s = progress.worker_s
 
         def save(order_state: Tensor) -> None:
@@ -187,6 +204,7 @@ def train(
                 return
             state: dict[str, Any] = {
                 "identity": identity,
+                "lineage": lineage,
                 "network": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
@@ -207,32 +225,35 @@ def train(
             return Trained(progress.metrics, progress.epoch, progress.charged, stopped, lost)
 
         # an interruption may have come between saving and telling
-        again = saved is not None and progress.position == 0 and on_epoch is not None
+        again = begun and progress.position == 0 and on_epoch is not None
         if again and on_epoch and not on_epoch(progress.epoch, progress.metrics):
             return done(stopped=True)
 
-        check_shapes(network, part, device, layout, fail)
+        for phase in course.phases:
+            check_shapes(network, phase.part, device, layout, fail)
 
         # --- epochs -----------------------------------------------------------------------------------------------
         last_saved = time.monotonic()
         network.train()
-        while progress.epoch < epochs and not (alternating and alternating.settled):
+        while progress.epoch < end and not (alternating and alternating.settled):
+            phase, steps = course.phase(progress.epoch), course.steps(progress.epoch)
+            augmentation = course.recipe(progress.epoch, recipe)
             order_state = ordering.get_state()
-            order = torch.randperm(len(part), generator=ordering)[: steps_per_epoch * recipe.batch_size]
+            order = torch.randperm(len(phase.part), generator=ordering)[: steps * recipe.batch_size]
             remaining = order[progress.position * recipe.batch_size :]
             loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
             resumed_s, epoch_began = progress.train_s, time.monotonic()
 
-            for images, labels in part.batches(remaining, recipe.batch_size, device):
-                number = progress.epoch * steps_per_epoch + progress.position
+            for images, labels in phase.part.batches(remaining, recipe.batch_size, device):
+                number = course.place(progress.epoch, progress.position)
                 schedule.step_update(number)
-                if recipe.crop_pixels:
-                    images = crop(images, recipe.crop_pixels, augmenting)
-                if recipe.flip:
+                if augmentation.crop_pixels:
+                    images = crop(images, augmentation.crop_pixels, augmenting)
+                if augmentation.flip:
                     images = flip(images, augmenting)
                 inputs = normalise(images, part.mean, part.std)
-                if recipe.cutout_pixels:
-                    inputs = cutout(inputs, recipe.cutout_pixels, augmenting)
+                if augmentation.cutout_pixels:
+                    inputs = cutout(inputs, augmentation.cutout_pixels, augmenting)
 
                 inputs = inputs.contiguous(memory_format=layout)
                 if alternating:
@@ -247,11 +268,11 @@ def train(
                 optimizer.step()
                 progress.position += 1
                 if average:
-                    average.update(network, step=progress.epoch * steps_per_epoch + progress.position)
+                    average.update(network, step=course.done(progress.epoch, progress.position))
 
                 loss_sum += loss.detach() * len(labels)
                 progress.images_seen += len(labels)
-                progress.multiply_adds += 3 * flops * len(labels)
+                progress.multiply_adds += 3 * phase.flops * len(labels)
                 if device.type != "cuda" or progress.position % CUDA_CHECK_STEPS == 0:
                     progress.loss_sum = loss_sum.item()
                     if not math.isfinite(progress.loss_sum):
@@ -262,7 +283,7 @@ def train(
                 if time_limit_s is not None and progress.worker_s > time_limit_s:
                     message = f"over the limit of {time_limit_s:g} s in epoch {progress.epoch + 1} of {epochs}"
                     raise fail("timeout", message, "raise the time limit, train fewer epochs or constrain flops")
-                if now - last_saved >= checkpoint_s and progress.position < steps_per_epoch:
+                if now - last_saved >= checkpoint_s and progress.position < steps:
                     progress.loss_sum = loss_sum.item()
                     save(order_state)
                     last_saved = time.monotonic()
@@ -271,9 +292,9 @@ def train(
             progress.loss_sum = loss_sum.item()
             train_loss = progress.loss_sum / progress.images_seen
             metrics = {"train/loss": train_loss}
-            if validation is not None:
+            if phase.validation is not None:
                 judged = average.module if average else network
-                found = score(judged, validation, device=device, bf16=bf16, memory_format=layout)
+                found = score(judged, phase.validation, device=device, bf16=bf16, memory_format=layout)
                 metrics |= {f"val/{key}": value for key, value in found.items()}
             if alternating:
                 metrics |= alternating.epoch(progress.epoch + 1)

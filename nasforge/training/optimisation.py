@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -62,3 +63,15 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, s
 def average_of(network: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
     """The moving average of weights and statistics; its decay rises with the steps, so short trainings profit too."""
     return ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+
+
+_RECIPES = ("lr", "initial_lr", "lr_scale", "weight_decay", "momentum", "nesterov")
+"""Of an optimizer's groups of parameters: what the recipe says. The rest is where its training stands."""
+
+
+def adopt(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Go on from the state of another optimizer of this kind, by this one's own recipe."""
+    own = [{key: group[key] for key in _RECIPES if key in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)

@@ -1,0 +1,69 @@
+"""A training in phases: its first epochs on fewer or smaller images, its last ones on all of them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nasforge.data.part import Part
+from nasforge.training.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """A stretch of a training, with images of its own.
+
+    Attributes:
+        until: epochs done at its end, counted from the training's beginning.
+        part: to train on; an epoch is one pass over it.
+        validation: scored after each of its epochs.
+        flops: multiply-adds of one image of this size forward.
+    """
+
+    until: int
+    part: Part
+    validation: Part | None
+    flops: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """All phases of a training, in order; the last one has the whole data.
+
+    The schedule is counted in epochs: an epoch of few images takes it as far as an epoch of all, in fewer steps.
+    """
+
+    phases: Sequence[Phase]
+    batch_size: int
+
+    def phase(self, epoch: int) -> Phase:
+        """Of an epoch, counted from 0."""
+        return next((phase for phase in self.phases if epoch < phase.until), self.phases[-1])
+
+    def steps(self, epoch: int) -> int:
+        """Of an epoch; the incomplete last batch is left out."""
+        return max(1, len(self.phase(epoch).part) // self.batch_size)
+
+    @property
+    def full_steps(self) -> int:
+        """Of an epoch of the last phase, by which the schedule is counted."""
+        return self.steps(self.phases[-1].until - 1)
+
+    def place(self, epoch: int, position: int) -> int:
+        """Where a step stands in the schedule."""
+        return epoch * self.full_steps + position * self.full_steps // self.steps(epoch)
+
+    def done(self, epoch: int, position: int) -> int:
+        """Steps taken by then."""
+        return sum(self.steps(earlier) for earlier in range(epoch)) + position
+
+    def recipe(self, epoch: int, recipe: Recipe) -> Recipe:
+        """The recipe of an epoch: sizes in pixels are those of whole images, and shrink with the images."""
+        ratio = min(self.phase(epoch).part.shape[1:]) / min(self.phases[-1].part.shape[1:])
+        names = [name for name in ("crop_pixels", "cutout_pixels") if getattr(recipe, name)]
+        return replace(recipe, **{name: max(1, round(getattr(recipe, name) * ratio)) for name in names})
+
+    def to_json(self) -> list[Any]:
+        """What a continued training must share: each phase's end, number of images and their shape."""
+        return [[phase.until, len(phase.part), list(phase.part.shape)] for phase in self.phases]
