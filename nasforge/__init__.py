@@ -6,6 +6,7 @@ The public API, a dozen lines:
 
     state = nasforge.search(space="tiny", data="digits", strategy="evolution", budget={"trials": 12}, name="first")
     print(state.best.metrics["val/accuracy"], state.best.architecture.model)
+    tuned = nasforge.tune("runs/first", budget={"trials": 12})
     print(nasforge.retrain("runs/first", top=1, seeds=2))
     network = nasforge.load("runs/first/best")
     nasforge.export("runs/first", to=["onnx"], out="exported")
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "search": "nasforge.compose",
+    "tune": "nasforge.tuning",
     "compare": "nasforge.comparison",
     "resolve": "nasforge.config",
     "load_space": "nasforge.config",

@@ -17,6 +17,7 @@ from nasforge import cli_output as output
 from nasforge.cli_compare import compare
 from nasforge.cli_output import Outcome
 from nasforge.cli_retrain import retrain
+from nasforge.cli_tune import tune
 from nasforge.core.errors import ConfigError, NasforgeError
 
 app = typer.Typer(
@@ -189,6 +190,7 @@ def search(
 
 
 app.command()(compare)
+app.command()(tune)
 
 
 @app.command()

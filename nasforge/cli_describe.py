@@ -38,19 +38,28 @@ def read_point(space: SearchSpace, source: str, seed: int) -> Architecture:
         return space.sample(Random(seed))
     if source == "default":
         return space.default_point()
+    return space.point(read_values(source, "--point", "give a JSON file, 'random' or 'default'"))
+
+
+def read_values(source: str, option: str, advice: str = "give a JSON file") -> dict[str, Any]:
+    """Decisions and values from a JSON file, as `read_point` takes them; `option` is what named the file.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else.
+    """
     try:
         content = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"--point '{source}': no such file; give a JSON file, 'random' or 'default'") from None
+        raise ConfigError(f"{option} '{source}': no such file; {advice}") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--point {source}: cannot be read as JSON: {error}") from None
+        raise ConfigError(f"{option} {source}: cannot be read as JSON: {error}") from None
     for key in ("best", "architecture"):  # what `search --json` and network.json wrap around a point
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     values = content.get("values", content) if isinstance(content, dict) else None
     if not isinstance(values, dict):
-        raise SpaceError(f'--point {source}: needs a mapping from decisions to values, or {{"values": {{...}}}}')
-    return space.point(values)
+        raise SpaceError(f'{option} {source}: needs a mapping from decisions to values, or {{"values": {{...}}}}')
+    return values
 
 
 def decision_rows(space: SearchSpace) -> list[dict[str, str]]:

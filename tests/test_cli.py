@@ -25,7 +25,19 @@ from nasforge.core.errors import ConfigError
 from nasforge.state import load_state
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
-COMMANDS = ("search", "show", "describe", "spaces", "strategies", "retrain", "export", "track", "dashboard", "compare")
+COMMANDS = (
+    "search",
+    "show",
+    "describe",
+    "spaces",
+    "strategies",
+    "retrain",
+    "export",
+    "track",
+    "dashboard",
+    "compare",
+    "tune",
+)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.space import Choice, Choose, Domain, Int, SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.strategies.choosers import generator, measured, mutated, unseen
+from nasforge.strategies.choosers import following, generator, measured, mutated, unseen
 
 SAMPLERS = {
     "tpe": "TPESampler",
@@ -51,6 +52,7 @@ class OptunaSampler:
         objectives: any number for tpe, gp, nsgaii, nsgaiii, qmc and random; one for cmaes.
         sampler: one of `SAMPLERS`.
         distinct: replace a point that was proposed before; a recipe may well be right for many networks.
+        first: values of the point that is tried first; decisions that it leaves out are drawn.
         options: of the sampler's class, as Optuna documents them (`n_startup_trials`, `multivariate`, ...).
     """
 
@@ -62,6 +64,7 @@ class OptunaSampler:
         objectives: int = 1,
         sampler: str = "tpe",
         distinct: bool = True,
+        first: Mapping[str, Value] | None = None,
         **options: Any,
     ) -> None:
         if sampler not in SAMPLERS:
@@ -72,6 +75,10 @@ class OptunaSampler:
         self._seed = seed
         self._name = sampler
         self._distinct = distinct
+        self._first = first or {}
+        for key in self._first:
+            if key not in space.domains:
+                raise ConfigError(f"strategy optuna: first names '{key}'; {did_you_mean(key, space.domains)}")
         self._options = options
         self._class = getattr(optuna.samplers, SAMPLERS[sampler])
         self._check_options()
@@ -82,6 +89,11 @@ class OptunaSampler:
 
     def ask(self, number: int) -> Proposal | None:
         """The sampler's suggestion, or an unseen neighbour of it."""
+        if self._first and not self._seen:
+            point = self._space.decide(following(self._first, generator(self._seed, number)))
+            self._running[number] = self._enqueued(point)
+            self._seen.add(point.point_id)
+            return Measure(point)
         trial, suggested = self._suggestion(number)
         if self._distinct and suggested.point_id in self._seen:
             self._study.tell(trial, state=TrialState.FAIL)
@@ -100,7 +112,7 @@ class OptunaSampler:
         """Enters what was proposed into the study."""
         point = measured(proposal)
         trial = None
-        if self._name in _WRITING:
+        if self._name in _WRITING and (self._seen or not self._first):
             trial, suggested = self._suggestion(number)
             if suggested.values != point.values:
                 self._study.tell(trial, state=TrialState.FAIL)

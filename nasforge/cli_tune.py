@@ -1,0 +1,171 @@
+"""The command `tune`: options in, `nasforge.tune`, then a table for people or one JSON object."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nasforge import cli_output as output
+from nasforge.cli_output import Outcome
+from nasforge.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nasforge.tuning import Tuned
+
+_NETWORK, _SEARCH, _PLACE = "The network", "The search", "Place and output"
+_STOPPED = 130
+
+
+def tune(
+    context: typer.Context,
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="EXPERIMENT", help="Its best network, data and settings are taken.")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(metavar="N", help="The network of this trial instead.", rich_help_panel=_NETWORK)
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A network from a JSON file instead.", rich_help_panel=_NETWORK),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="TIMM_NAME", help="No experiment: this network of timm.", rich_help_panel=_NETWORK),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="With --model: as for `nasforge search`.", rich_help_panel=_NETWORK)
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where torchvision keeps its downloads.", rich_help_panel=_NETWORK)
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="With --model: use only so many images.", rich_help_panel=_NETWORK)
+    ] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="With --model; may be given again.", rich_help_panel=_NETWORK)
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="What to tune. Default: the space's own.", rich_help_panel=_SEARCH),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(help="tpe, gp, cmaes, nsgaii, nsgaiii, qmc or random.", rich_help_panel=_SEARCH)
+    ] = "tpe",
+    max_trials: Annotated[int | None, typer.Option(help="Default: 20.", rich_help_panel=_SEARCH)] = None,
+    max_worker_seconds: Annotated[
+        float | None, typer.Option(help="End after so much work.", rich_help_panel=_SEARCH)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of the longest training. Default: the experiment's.", rich_help_panel=_SEARCH)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the experiment's.", rich_help_panel=_SEARCH)] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="Default: the experiment's, or asha.", rich_help_panel=_SEARCH)
+    ] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="Default: the experiment's, or ray_tune.", rich_help_panel=_SEARCH)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Default: EXPERIMENT-tuned, or from the settings.", rich_help_panel=_PLACE)
+    ] = None,
+    runs_dir: Annotated[
+        Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.", rich_help_panel=_PLACE)
+    ] = Path("runs"),
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow's; none for no tracking.", rich_help_panel=_PLACE)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+    ] = False,
+) -> Outcome:
+    """Tune the recipe of one network: an experiment's best, another one, or a timm model by name.
+
+    The recipe that the network had is tried first, so that the gain is known. The result is an ordinary experiment: the
+    same command continues it, and show, retrain and export take it.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge tune first
+    nasforge tune first --trial 7 --recipe sgd --max-trials 40 --sampler gp
+    nasforge tune first --arch network.json --epochs 9 --name network-tuned
+    nasforge tune --model resnet18.a1_in1k --data CIFAR10 --recipe sgd
+    nasforge tune --model mobilenetv3_small_050 --data digits --recipe sgd --objective val/accuracy --objective val/loss
+    """
+    from nasforge.cli_describe import read_values
+    from nasforge.cli_settings import folder_of
+    from nasforge.cli_watch import Watch
+    from nasforge.compose import StopNow
+    from nasforge.tuning import tune as run
+
+    budget = {"trials": max_trials, "worker_seconds": max_worker_seconds}
+    settings: dict[str, Any] = {
+        **{"name": name, "epochs": epochs, "seed": seed, "pruner": pruner, "runner": runner},
+        **{"tracking_uri": tracking_uri, "budget": {k: v for k, v in budget.items() if v is not None} or None},
+    }
+    alone = {"data": data, "data_dir": data_dir, "images": images, "objective": objective}
+    if model is None:
+        said = [f"--{key.replace('_', '-')}" for key, value in alone.items() if value]
+        if said:
+            raise ConfigError(f"{', '.join(said)}: the experiment has its own; only with --model")
+    elif trial is not None or arch is not None:
+        raise ConfigError("--trial, --arch: networks of an experiment; leave them out with --model")
+    else:
+        place = {"source": data, "folder": str(data_dir) if data_dir else None, "images": images}
+        if data is None:
+            raise ConfigError("which data? Give --data: a name such as digits, a .npz file or a folder of images")
+        settings |= {"data": {k: v for k, v in place.items() if v is not None}, "objectives": objective or None}
+        settings["runs_dir"] = runs_dir
+    watch = Watch(output.log())
+    try:
+        with watch.shown():
+            tuned = run(
+                folder_of(experiment, runs_dir) if experiment is not None else None,
+                trial=trial,
+                architecture=read_values(arch, "--arch") if arch is not None else None,
+                recipe=recipe,
+                sampler=sampler,
+                model=model,
+                trackers=[watch],
+                say=watch.say,
+                on_open=watch.on_open,
+                **{key: value for key, value in settings.items() if value is not None},
+            )
+    except StopNow as error:
+        text = f"{error}: nasforge {' '.join(shlex.quote(word) for word in context.obj)}"
+        output.say(text)
+        return Outcome({"error": text}, _STOPPED)
+    return _said(tuned)
+
+
+def _said(tuned: Tuned) -> Outcome:
+    state, best = tuned.state, tuned.state.best
+    keys = [objective.metric for objective in state.objectives]
+    ranked = state.ranking()[:5]
+    shown = [*ranked, *([tuned.begun] if tuned.begun and tuned.begun not in ranked else [])]
+    rows = []
+    for trial in shown:
+        values = trial.architecture.train if trial.architecture else {}
+        cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values.values()]
+        which = f"{trial.number} (first)" if trial is tuned.begun else str(trial.number)
+        rows.append([which, *(output.metric_text(key, trial.metrics[key]) for key in keys), *cells])
+    if rows and best and best.architecture:
+        title = f"{state.header.experiment}: recipes of network {tuned.network}"
+        decided = {key for trial in shown if trial.architecture for key in trial.architecture.train}
+        if decided == set(best.architecture.train):
+            columns = ("trial", *keys, *best.architecture.train)
+        else:  # conditional decisions differ from trial to trial
+            columns, rows = ("trial", *keys), [row[: 1 + len(keys)] for row in rows]
+        output.table(title, columns, rows, left=("trial",))
+    else:
+        output.line("No trial finished.", style="yellow")
+    if tuned.gained is not None:
+        output.line(f"Gained over the first recipe: {tuned.gained:+.4f} {keys[0]}, one training of each.", style="bold")
+    name = state.header.experiment
+    output.line(f"Next: nasforge show {name}, nasforge retrain {name}, nasforge export {name}")
+    first = output.trial_json(tuned.begun) if tuned.begun else None
+    content = {**output.state_json(state), "network": tuned.network, "first": first, "gained": tuned.gained}
+    return Outcome({**content, "folder": str(tuned.config.folder)})
