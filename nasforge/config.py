@@ -299,7 +299,8 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         default_name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
     name = attempt("name", lambda: check_name(given.get("name", default_name or "search")))
     if space is not None and recipe:
-        searched = [key for key in recipe if TRAIN + key in space.domains]
+        decided = {key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}  # nested ones too
+        searched = [key for key in recipe if key in decided]
         if searched:
             message = f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead"
             problems.append(document.problem(message, ("recipe",)) if document else Problem(message, key="recipe"))

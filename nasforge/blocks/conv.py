@@ -8,6 +8,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from nasforge.blocks.drop_path import DropPath
+
 Activation: TypeAlias = Callable[[], nn.Module]
 """Makes one activation module; called once for every place that needs one."""
 
@@ -83,6 +85,7 @@ class Residual(nn.Module):
     """`after(shortcut(x) + branch(x))`, the form that every residual block shares; without a shortcut, just the branch.
 
     Attributes:
+        drop_path: leaves the branch out of some images, where a recipe says so and there is a shortcut.
         last_norm: the batch normalisation that ends the branch, see `zero_init_last_norms`.
     """
 
@@ -96,6 +99,7 @@ class Residual(nn.Module):
         super().__init__()
         self.branch = branch
         self.shortcut = bypass
+        self.drop_path = None if bypass is None else DropPath()
         self.after = nn.Identity() if after is None else after
         self._last_norm = (last_norm,)  # in a tuple: it is the branch's child, not a second one of ours
 
@@ -107,8 +111,8 @@ class Residual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
         out: torch.Tensor = self.branch(x)
-        if self.shortcut is not None:
-            out = self.shortcut(x) + out
+        if self.shortcut is not None and self.drop_path is not None:
+            out = self.shortcut(x) + self.drop_path(out)
         out = self.after(out)
         return out
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from nasforge.blocks.conv import Activation, ConvNorm, Residual, conv, groups_for, reduced, shortcut
+from nasforge.blocks.drop_path import DropPath
 from nasforge.blocks.squeeze_excite import squeeze_excite_or_not
 
 
@@ -58,12 +59,13 @@ class PreActivationBlock(nn.Module):
         )
         same = in_channels == out_channels and stride == 1
         self.projection = None if same else conv(in_channels, out_channels, 1, stride)
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
         ready = self.pre(x)
         bypass: torch.Tensor = x if self.projection is None else self.projection(ready)
-        out: torch.Tensor = bypass + self.branch(ready)
+        out: torch.Tensor = bypass + self.drop_path(self.branch(ready))
         return out
 
 

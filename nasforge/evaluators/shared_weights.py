@@ -23,10 +23,11 @@ from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.job import shared_training
 from nasforge.supernet.mixed import Supernet, build_supernet
-from nasforge.supernet.training import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate, recipe_point
+from nasforge.supernet.training import check_shared, recipe_point
 from nasforge.training.artifacts import is_checkpoint, load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16
 from nasforge.training.loop import train
+from nasforge.training.recalibration import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate
 from nasforge.training.recipe import recipe_of
 from nasforge.training.scoring import score
 
@@ -79,6 +80,7 @@ class SharedWeights:
                 "evaluator 'shared_weights' needs data: a name such as digits, a .npz file or an image folder"
             )
         self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s)
+        check_shared(recipe_of(space, space.default_point(), self.training.recipe))
         self.data = data
         self.recalibration_batches = batches
         self._kept: tuple[str, Mapping[str, torch.Tensor]] | None = None
@@ -141,6 +143,7 @@ class SharedWeights:
             time_limit_s=self.training.time_limit_s,
             since=began,
             alternating=shared.alphas,
+            fresh=proposal.weights is None,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         return Result(

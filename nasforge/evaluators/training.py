@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from nasforge.config import DataConfig
-from nasforge.core.architecture import TRAIN, Architecture, Value
+from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Rung
 from nasforge.core.protocols import Report
-from nasforge.core.space import Choice, SearchSpace
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
 from nasforge.costs import count_flops, latency_ms
 from nasforge.data import ImageData, load_data
@@ -28,7 +28,7 @@ from nasforge.training.device import device_of, free_memory_mb
 from nasforge.training.failures import SMALLER
 from nasforge.training.loop import train
 from nasforge.training.phases import Phase
-from nasforge.training.recipe import recipe_of
+from nasforge.training.recipe import check_recipes, recipe_of
 
 
 class Training:
@@ -81,12 +81,7 @@ class Training:
         self.time_limit_s = time_limit_s
         if any(rung.proxies for rung in self.ladder):
             ZeroCost(space, data, self.ladder, device=device, threads=threads)  # are there such proxies?
-        default = space.default_point()
-        for key, domain in space.domains.items():
-            if key.startswith(TRAIN):  # every extreme now, rather than a trial that meets it later
-                for value in domain.options if isinstance(domain, Choice) else (domain.low, domain.high):
-                    recipe_of(space, Architecture({**default.values, key: value}), self.recipe)
-        recipe_of(space, default, self.recipe)
+        check_recipes(space, self.recipe)
 
     @property
     def data_hash(self) -> str:
@@ -160,6 +155,7 @@ class Training:
             flops=report.costs.get("cost/flops", 0.0),
             time_limit_s=self.time_limit_s,
             since=began,
+            fresh=proposal.weights is None,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         artifacts = {}

@@ -20,8 +20,9 @@ from nasforge.supernet.mixed import Share, Supernet
 from nasforge.supernet.paths import PATHS, SampledPaths
 from nasforge.supernet.relaxations import RELAXATIONS, probabilities
 from nasforge.supernet.relaxed import Relaxed, forward_flops
-from nasforge.supernet.training import halves, mean_flops, recalibrate
+from nasforge.supernet.training import halves, mean_flops
 from nasforge.training.device import memory_format, uses_bf16
+from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 

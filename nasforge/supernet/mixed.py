@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
+from nasforge.blocks.drop_path import DropPath
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import BuildError, SpaceError, did_you_mean
 from nasforge.core.space import Choice, Choose, Domain, SearchSpace
@@ -403,9 +404,9 @@ _FILLS = frozenset(
 
 
 def _copy_dropout(source: nn.Module, target: nn.Module) -> None:
-    """A recipe sets the probability of dropout on the supernet; its slices follow, whenever they were made."""
+    """A recipe sets the probabilities of dropout on the supernet; its slices follow, whenever they were made."""
     for name, module in target.named_modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, (nn.Dropout, DropPath)):
             module.p = source.get_submodule(name).p  # type: ignore[assignment]
 
 

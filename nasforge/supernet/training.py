@@ -1,22 +1,23 @@
-"""What training a supernet needs besides the loop: its recipe, its charge, its data, and statistics afterwards."""
+"""What training a supernet needs besides the loop: its recipe, its charge, its data."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from nasforge.core.architecture import TRAIN, Architecture
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, Problem
 from nasforge.core.space import SearchSpace
 from nasforge.costs import count_flops
-from nasforge.data.augment import normalise
 from nasforge.data.part import Part
 from nasforge.supernet.mixed import Supernet
 from nasforge.supernet.paths import Draw
+from nasforge.training.recipe import Recipe
 
 CHARGED_PATHS = 8
-RECALIBRATION_BATCHES = 16
-RECALIBRATION_BATCH_SIZE = 128
+_NOT_SHARED = {
+    "swa_share": "the batch statistics of an average belong to one path, take ema_decay",
+    "early_stopping": "it is trained without a validation part",
+}
 
 
 def recipe_point(space: SearchSpace) -> Architecture:
@@ -36,6 +37,21 @@ def recipe_point(space: SearchSpace) -> Architecture:
     return space.default_point()
 
 
+def check_shared(recipe: Recipe) -> None:
+    """Whether a supernet can be trained so.
+
+    Raises:
+        ConfigError: with every setting that cannot be.
+    """
+    problems = [
+        Problem(f"is not for supernets: {reason}; leave it out", key=TRAIN + name)
+        for name, reason in _NOT_SHARED.items()
+        if getattr(recipe, name) != getattr(Recipe(), name)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
 def mean_flops(supernet: Supernet, draw: Draw, shape: tuple[int, int, int]) -> float:
     """Multiply-adds of a path for one image, as the mean over the first paths: what a step is charged at."""
     total = 0
@@ -50,47 +66,3 @@ def halves(part: Part, share: float, seed: int) -> tuple[Part, Part]:
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
     cut = max(1, round(share * len(part)))
     return part.subset(order[:cut].sort().values), part.subset(order[cut:].sort().values)
-
-
-def recalibrate(
-    network: nn.Module,
-    part: Part,
-    *,
-    device: torch.device | str = "cpu",
-    batches: int = RECALIBRATION_BATCHES,
-    batch_size: int = RECALIBRATION_BATCH_SIZE,
-    seed: int = 0,
-) -> None:
-    """Replace BN's running statistics by their mean over training batches; weights stay as they are.
-
-    Statistics gathered while other paths ran do not fit this one (Guo et al. 2020, section 3.4).
-
-    Args:
-        network: takes normalised images; changed in place, its mode restored.
-        part: the training part.
-        device: where the network is.
-        batches: how many, fewer if the part has fewer; always the same ones for a seed.
-        batch_size: of each.
-        seed: chooses the images.
-    """
-    device = torch.device(device)
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    modes = {module: module.training for module in network.modules()}
-    momenta = {norm: norm.momentum for norm in norms}
-    network.eval()  # dropout off
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-        norm.train()
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
-    size = min(batch_size, len(part))
-    order = order[: min(batches, len(part) // size) * size]
-    try:
-        with torch.no_grad():
-            for images, _ in part.batches(order, size, device):
-                network(normalise(images, part.mean, part.std))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for norm, momentum in momenta.items():
-            norm.momentum = momentum

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,17 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nasforge.blocks.conv import zero_init_last_norms
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError
 from nasforge.core.trial import Cause, Charge
 from nasforge.data.augment import crop, cutout, flip, normalise
 from nasforge.data.part import Part
 from nasforge.training import checkpoint as checkpoints
+from nasforge.training.averaging import average_of
+from nasforge.training.depth import set_drop_path
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
-from nasforge.training.optimisation import adopt, average_of, optimizer_of, schedule_of
+from nasforge.training.initialisation import initialise
+from nasforge.training.optimisation import adopt, optimizer_of, schedule_of
 from nasforge.training.phases import Course, Phase
+from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 
@@ -66,7 +70,7 @@ class Trained:
 
     Attributes:
         metrics: of the last epoch, as reported.
-        steps_done: epochs trained.
+        steps_done: epochs done; those after an early stop count, for the network is then as it was.
         charged: cost of all attempts, as far as their checkpoints tell.
         stopped: `on_epoch` ended it early.
         checkpoint_lost: there was a checkpoint that could not be used.
@@ -91,6 +95,10 @@ class _Progress:
     train_s: float = 0.0
     worker_s: float = 0.0
     multiply_adds: float = 0.0
+    best: float = -math.inf
+    """Of what early stopping looks at."""
+    stale: int = 0
+    """Epochs since then."""
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -117,6 +125,7 @@ def train(
     earlier: Sequence[Phase] = (),
     until: int | None = None,
     start: Path | None = None,
+    fresh: bool = True,
 ) -> Trained:
     """Train `network` in place.
 
@@ -124,7 +133,7 @@ def train(
     interrupted anywhere and called again with the same `checkpoint` ends with the same bits as one that was not.
 
     Args:
-        network: freshly initialised; takes normalised images N x C x H x W, gives logits N x classes.
+        network: takes normalised images N x C x H x W, gives logits N x classes.
         part: to train on.
         recipe: how.
         epochs: passes over `part`; the schedule spans them.
@@ -142,6 +151,7 @@ def train(
         until: end after so many of the `epochs`; `checkpoint` is then the `start` of whoever goes on.
         start: checkpoint of another training, to go on where it ended: equal to a training that never stopped where
             the recipe is the same. Only what is done here is charged.
+        fresh: the network is new, so the recipe may initialise it; else its weights are kept.
 
     Raises:
         TrainingFailed: diverged, timeout, out_of_memory or invalid_shape.
@@ -152,7 +162,9 @@ def train(
     began = time.monotonic() if since is None else since
     bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
     _check_images(recipe, part)
-    _apply_to_network(recipe, network)
+    _set_dropout(recipe, network)
+    if fresh:
+        initialise(network, recipe, _derive(seed, "init"))
     course = Course([*earlier, Phase(epochs, part, validation, flops)], recipe.batch_size)
     end = epochs if until is None else until
 
@@ -160,7 +172,7 @@ def train(
     network.to(device).to(memory_format=layout)
     optimizer = optimizer_of(network, recipe)
     schedule = schedule_of(optimizer, recipe, epochs, course.full_steps)
-    average = average_of(network, recipe)
+    average = average_of(network, recipe, epochs, partial(recalibrate, part=part, device=device))
     ordering = torch.Generator().manual_seed(_derive(seed, "order"))
     augmenting = torch.Generator(device).manual_seed(_derive(seed, "augment"))
     progress = _Progress()
@@ -186,7 +198,7 @@ def train(
             if begun:
                 schedule.load_state_dict(saved["schedule"])
             if average:
-                average.module.load_state_dict(saved["average"])
+                average.load_state_dict(saved["average"])
             ordering.set_state(saved["ordering"])
             augmenting.set_state(saved["augmenting"])
             torch.set_rng_state(saved["dropout"])
@@ -208,7 +220,7 @@ def train(
                 "network": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
-                "average": average.module.state_dict() if average else None,
+                "average": average.state_dict() if average else None,
                 "ordering": order_state,
                 "augmenting": augmenting.get_state(),
                 "dropout": torch.get_rng_state(),
@@ -220,8 +232,8 @@ def train(
             checkpoints.save(checkpoint, state)
 
         def done(stopped: bool) -> Trained:
-            if average:
-                network.load_state_dict(average.module.state_dict())
+            if average and average.network:
+                network.load_state_dict(average.network.state_dict())
             return Trained(progress.metrics, progress.epoch, progress.charged, stopped, lost)
 
         # an interruption may have come between saving and telling
@@ -236,6 +248,13 @@ def train(
         last_saved = time.monotonic()
         network.train()
         while progress.epoch < end and not (alternating and alternating.settled):
+            if recipe.early_stopping and progress.stale >= recipe.early_stopping:
+                progress.epoch += 1  # the network stays as it is, so that it can be compared after any epoch
+                save(ordering.get_state())
+                if on_epoch and not on_epoch(progress.epoch, progress.metrics):
+                    return done(stopped=True)
+                continue
+
             phase, steps = course.phase(progress.epoch), course.steps(progress.epoch)
             augmentation = course.recipe(progress.epoch, recipe)
             order_state = ordering.get_state()
@@ -257,7 +276,7 @@ def train(
 
                 inputs = inputs.contiguous(memory_format=layout)
                 if alternating:
-                    alternating.step(number, inputs, labels, optimizer.param_groups[0]["lr"])
+                    alternating.step(number, inputs, labels, max(group["lr"] for group in optimizer.param_groups))
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     logits = network(inputs)
                 loss = cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
@@ -268,7 +287,7 @@ def train(
                 optimizer.step()
                 progress.position += 1
                 if average:
-                    average.update(network, step=course.done(progress.epoch, progress.position))
+                    average.after_step(network, course.done(progress.epoch, progress.position))
 
                 loss_sum += loss.detach() * len(labels)
                 progress.images_seen += len(labels)
@@ -292,8 +311,10 @@ def train(
             progress.loss_sum = loss_sum.item()
             train_loss = progress.loss_sum / progress.images_seen
             metrics = {"train/loss": train_loss}
+            if average:
+                average.after_epoch(network, progress.epoch + 1)
             if phase.validation is not None:
-                judged = average.module if average else network
+                judged = (average and average.network) or network
                 found = score(judged, phase.validation, device=device, bf16=bf16, memory_format=layout)
                 metrics |= {f"val/{key}": value for key, value in found.items()}
             if alternating:
@@ -305,6 +326,9 @@ def train(
             metrics["time/worker_s"] = progress.worker_s
             metrics["work/multiply_adds"] = progress.multiply_adds
             progress.epoch += 1
+            if recipe.early_stopping and phase.validation is not None:
+                _look_for_progress(progress, metrics, recipe)
+                metrics["train/epochs"] = progress.epoch
             progress.position, progress.loss_sum, progress.images_seen = 0, 0.0, 0
             progress.metrics = metrics
             save(ordering.get_state())
@@ -336,12 +360,19 @@ def _check_images(recipe: Recipe, part: Part) -> None:
             )
 
 
-def _apply_to_network(recipe: Recipe, network: nn.Module) -> None:
+def _set_dropout(recipe: Recipe, network: nn.Module) -> None:
     if recipe.dropout:
         layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
         if not layers:
             raise ConfigError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
         for layer in layers:
             layer.p = recipe.dropout
-    if recipe.zero_init and not zero_init_last_norms(network):
-        raise ConfigError("train.zero_init is set, but the network has no residual branch that ends in a normalisation")
+    if recipe.drop_path:
+        set_drop_path(network, recipe.drop_path)
+
+
+def _look_for_progress(progress: _Progress, metrics: Mapping[str, float], recipe: Recipe) -> None:
+    found = metrics[f"val/{recipe.early_stopping_metric}"]
+    found = -found if recipe.early_stopping_metric == "loss" else found
+    progress.stale = 0 if found > progress.best else progress.stale + 1
+    progress.best = max(found, progress.best)

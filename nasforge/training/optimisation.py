@@ -1,4 +1,4 @@
-"""Optimizer, schedule and averaged weights of a recipe, by timm's factories."""
+"""Optimizer and schedule of a recipe, by timm's factories."""
 
 from __future__ import annotations
 
@@ -8,21 +8,34 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
-from timm.utils import ModelEmaV3
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
+from nasforge.training.depth import layer_groups
 from nasforge.training.recipe import Recipe
 
 
 def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer over all parameters; weight decay spares biases and normalisations (tensors of one dimension)."""
-    special = {"nesterov": recipe.nesterov and recipe.momentum > 0} if recipe.optimizer == "sgd" else {}
+    """The optimizer over all parameters; weight decay spares biases and normalisations (tensors of one dimension).
+
+    timm's Muon takes matrices and convolutions, those flattened to matrices; tensors of one dimension, depthwise
+    convolutions and very narrow ones learn by AdamW at the same rate. "Muon is Scalable for LLM Training", Liu et al.
+    2025, https://arxiv.org/abs/2502.16982, scales the steps so that both take rates as for AdamW.
+
+    Raises:
+        ConfigError: a rate by layer is wanted of a network without layer order.
+    """
+    special: dict[str, Any] = {}
+    if recipe.optimizer in ("sgd", "muon"):
+        special["nesterov"] = recipe.nesterov and recipe.momentum > 0
+    by_layer = recipe.layer_decay < 1
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        network,
+        layer_groups(network, recipe.layer_decay, recipe.weight_decay) if by_layer else network,
         opt=recipe.optimizer,
         lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
+        weight_decay=0.0 if by_layer else recipe.weight_decay,
         momentum=recipe.momentum,
+        betas=(recipe.beta1, recipe.beta2),
         filter_bias_and_bn=True,
         **special,
     )
@@ -38,6 +51,9 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, s
     rise = round(0.3 * total) if recipe.schedule == "one_cycle" else round(recipe.warmup_epochs * steps_per_epoch)
     rise = min(rise, total - 1)
     begin = recipe.learning_rate / (25 if recipe.schedule == "one_cycle" else rise + 1)
+    if recipe.schedule == "inverse_time":
+        horizon = (recipe.decay_epochs or epochs / 3) * steps_per_epoch
+        return InverseTime(optimizer, (1 / recipe.decay - 1) / horizon, rise, begin)
     stair = max(1, round((recipe.decay_epochs or epochs / 3) * steps_per_epoch))
     all_settings: dict[str, dict[str, Any]] = {
         "cosine": {"sched": "cosine"},
@@ -60,12 +76,7 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, s
     return schedule
 
 
-def average_of(network: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
-    """The moving average of weights and statistics; its decay rises with the steps, so short trainings profit too."""
-    return ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-
-
-_RECIPES = ("lr", "initial_lr", "lr_scale", "weight_decay", "momentum", "nesterov")
+_RECIPES = ("lr", "initial_lr", "lr_scale", "weight_decay", "momentum", "nesterov", "betas")
 """Of an optimizer's groups of parameters: what the recipe says. The rest is where its training stands."""
 
 
@@ -75,3 +86,19 @@ def adopt(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     optimizer.load_state_dict(dict(state))
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
+
+
+class InverseTime(Scheduler):  # type: ignore[misc]
+    """Rate / (1 + slope * t) after a linear rise, the one of the usual schedules that timm does not have.
+
+    "A Stochastic Approximation Method", Robbins & Monro 1951, https://doi.org/10.1214/aoms/1177729586.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, slope: float, rise: int, begin: float) -> None:
+        super().__init__(optimizer, "lr", t_in_epochs=False)
+        self.slope, self.rise, self.begin = slope, rise, begin
+
+    def _get_lr(self, t: int) -> list[float]:
+        if t < self.rise:
+            return [self.begin + (value - self.begin) * t / self.rise for value in self.base_values]
+        return [value / (1 + self.slope * (t - self.rise)) for value in self.base_values]

@@ -9,11 +9,13 @@ from typing import Any
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, Problem, did_you_mean
-from nasforge.core.space import SearchSpace
+from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 
 _CHOICES: dict[str, tuple[Value, ...]] = {
-    "optimizer": ("sgd", "adamw", "rmsprop"),
-    "schedule": ("cosine", "step", "exponential", "constant", "one_cycle"),
+    "optimizer": ("sgd", "adagrad", "rmsprop", "adam", "adamw", "lamb", "muon"),
+    "schedule": ("cosine", "step", "exponential", "inverse_time", "constant", "one_cycle"),
+    "early_stopping_metric": ("accuracy", "loss", "f1_macro"),
+    "init": ("builder", "he", "xavier", "orthogonal"),
     "precision": ("auto", "fp32", "bf16"),
     "channels_last": ("auto", True, False),
 }
@@ -21,6 +23,9 @@ _CHOICES: dict[str, tuple[Value, ...]] = {
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "learning_rate": (0, math.inf, False, False),
     "momentum": (0, 1, True, False),
+    "beta1": (0, 1, True, False),
+    "beta2": (0, 1, True, False),
+    "layer_decay": (0, 1, False, True),
     "weight_decay": (0, math.inf, True, False),
     "batch_size": (1, math.inf, True, False),
     "warmup_epochs": (0, math.inf, True, False),
@@ -29,10 +34,22 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "label_smoothing": (0, 1, True, False),
     "clip_norm": (0, math.inf, True, False),
     "ema_decay": (0, 1, True, False),
+    "swa_share": (0, 1, True, True),
+    "early_stopping": (0, math.inf, True, False),
     "crop_pixels": (0, math.inf, True, False),
     "cutout_pixels": (0, math.inf, True, False),
     "dropout": (0, 1, True, False),
+    "drop_path": (0, 1, True, False),
 }
+_OWN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd", "rmsprop", "muon")),
+    "nesterov": ("optimizer", ("sgd", "muon")),
+    "beta1": ("optimizer", ("adam", "adamw", "lamb", "muon")),
+    "beta2": ("optimizer", ("adam", "adamw", "lamb", "muon")),
+    "decay": ("schedule", ("step", "exponential", "inverse_time")),
+    "decay_epochs": ("schedule", ("step", "exponential", "inverse_time")),
+}
+"""Settings that only some options of another one read."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +57,33 @@ class Recipe:
     """The settings of a training. Zero switches off what has an amount.
 
     Attributes:
-        optimizer: `sgd`, `adamw` or `rmsprop`.
+        optimizer: `sgd`, `adagrad`, `rmsprop`, `adam`, `adamw`, `lamb` or `muon`.
         learning_rate: the highest rate of the schedule.
-        momentum: of SGD and RMSprop.
-        nesterov: Nesterov's form of SGD's momentum.
+        momentum: of SGD, RMSprop and Muon.
+        nesterov: Nesterov's form of the momentum of SGD and Muon.
+        beta1: decay of the mean gradient of Adam, AdamW and LAMB, and of the AdamW inside Muon.
+        beta2: of the mean square, likewise.
+        layer_decay: each layer's rate as a multiple of that of the layer behind it; 1 is the same for all.
         weight_decay: on convolutions and linear layers, never on normalisations and biases.
         batch_size: images per step.
         schedule: `cosine` to zero; `step`: times `decay` every `decay_epochs`; `exponential`: the same without stairs;
-            `constant`; `one_cycle`: linear rise over the first 30 % of the steps, then cosine to zero.
+            `inverse_time`: rate / (1 + slope * t), times `decay` after the first `decay_epochs`; `constant`;
+            `one_cycle`: linear rise over the first 30 % of the steps, then cosine to zero.
         warmup_epochs: linear rise before the schedule begins; `one_cycle` has its own.
-        decay: factor of `step` and `exponential`.
+        decay: factor of `step`, `exponential` and `inverse_time`.
         decay_epochs: see `schedule`; 0 is a third of all epochs.
         label_smoothing: share of the target spread over all classes.
         clip_norm: largest norm of the gradient.
         ema_decay: exponential moving average of the weights, which is then what is validated and kept.
+        swa_share: share of the epochs, the last ones, of whose weights the mean is then validated and kept.
+        early_stopping: epochs without a better `early_stopping_metric` after which the network is trained no further.
+        early_stopping_metric: of the validation part: `accuracy`, `loss` or `f1_macro`.
+        init: how convolutions and linear layers begin: as the `builder` made them, `he`, `xavier` or `orthogonal`.
         crop_pixels: shift images by up to so many pixels.
         flip: mirror half of the images left to right.
         cutout_pixels: edge of a blanked square.
         dropout: probability in the network's Dropout layers; 0 leaves them as the builder made them.
+        drop_path: probability of leaving out the last residual block's branch, less for those before it.
         zero_init: start residual branches at zero.
         precision: `bf16` autocast, `fp32`, or `auto`: bf16 where the device computes in it.
         channels_last: memory format; `auto`: where it is faster.
@@ -67,6 +93,9 @@ class Recipe:
     learning_rate: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
+    beta1: float = 0.9
+    beta2: float = 0.999
+    layer_decay: float = 1.0
     weight_decay: float = 5e-4
     batch_size: int = 128
     schedule: str = "cosine"
@@ -76,22 +105,36 @@ class Recipe:
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     ema_decay: float = 0.0
+    swa_share: float = 0.0
+    early_stopping: int = 0
+    early_stopping_metric: str = "accuracy"
+    init: str = "builder"
     crop_pixels: int = 0
     flip: bool = False
     cutout_pixels: int = 0
     dropout: float = 0.0
+    drop_path: float = 0.0
     zero_init: bool = False
     precision: str = "auto"
     channels_last: str | bool = "auto"
 
     def __post_init__(self) -> None:
-        problems = []
+        problems: list[Problem] = []
         for item in fields(self):
             problem = _problem(item.name, str(item.type), getattr(self, item.name))
             if problem:
                 problems.append(Problem(problem, key=TRAIN + item.name))
+        problems = problems or self._contradictions()
         if problems:
             raise ConfigError(problems)
+
+    def _contradictions(self) -> list[Problem]:
+        """Settings that exclude each other."""
+        found = []
+        if self.ema_decay and self.swa_share:
+            message = "set together with train.ema_decay, but one average is kept; leave one of them out"
+            found.append(Problem(message, key=TRAIN + "swa_share"))
+        return found
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Recipe:
@@ -117,9 +160,68 @@ class Recipe:
 
 
 def recipe_of(space: SearchSpace, architecture: Architecture, overrides: Mapping[str, Value]) -> Recipe:
-    """The recipe of one point: defaults < the space's `train.*` defaults < `overrides` < the point's own decisions."""
+    """The recipe of one point: defaults < the space's `train.*` defaults < `overrides` < the point's own decisions.
+
+    A nested decision sets what its key ends with: `train.optimizer.sgd.momentum` is the momentum.
+
+    Raises:
+        ConfigError: unknown or contradicting settings, bad values, or an option with a setting that it does not read.
+    """
     defaults = {key.removeprefix(TRAIN): value for key, value in space.defaults.items() if key.startswith(TRAIN)}
-    return Recipe.of({**defaults, **overrides, **architecture.train})
+    plain = {key: value for key, value in defaults.items() if "." not in key}  # others are of decisions, active or not
+    return Recipe.of({**plain, **overrides, **_by_setting(architecture.train)})
+
+
+def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
+    """Make the recipe of the default point, and of every extreme of every recipe decision, rather than in a trial.
+
+    Raises:
+        ConfigError: one of them cannot be.
+    """
+    recipe_of(space, space.default_point(), overrides)
+    for key, domain in space.domains.items():
+        if key.startswith(TRAIN):
+            for value in domain.options if isinstance(domain, Choice) else (domain.low, domain.high):
+                recipe_of(space, _point_with(space, key, value), overrides)
+
+
+def _point_with(space: SearchSpace, key: str, value: Value) -> Architecture:
+    """The default point as far as it can be, with `value` for the decision `key` and whatever that hangs below."""
+
+    def choose(asked: str, domain: Domain) -> Value:
+        if asked == key:
+            return value
+        if isinstance(domain, Choice):
+            for option in domain.options:
+                if any(key in _keys(decision) for decision in domain.branch(option)):
+                    return option
+        return space.default_of(asked)
+
+    return space.decide(choose)
+
+
+def _keys(decision: Decision) -> set[str]:
+    below = decision.domain.branches if isinstance(decision.domain, Choice) else ()
+    return {decision.key}.union(*(_keys(nested) for branch in below for nested in branch))
+
+
+def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
+    """Decisions of a recipe, keys without `train.`, by the settings that they make."""
+    found: dict[str, Value] = {}
+    problems = []
+    for key, value in decided.items():
+        *above, setting = key.split(".")
+        if setting in found:
+            problems.append(Problem(f"sets '{setting}' a second time; open it once", key=TRAIN + key))
+        parent, options = _OWN.get(setting, ("", ()))
+        option = above[above.index(parent) + 1] if parent in above[:-1] else None
+        if option is not None and option not in options:
+            message = f"{option} does not read '{setting}', only {', '.join(options)} do; open it below one of those"
+            problems.append(Problem(message, key=TRAIN + key))
+        found[setting] = value
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _problem(name: str, kind: str, value: Any) -> str | None:

@@ -16,8 +16,9 @@ from nasforge.models.network import build
 from nasforge.supernet.mixed import build_supernet
 from nasforge.supernet.paths import SampledPaths, fair, uniform
 from nasforge.supernet.relaxations import relaxation_of
-from nasforge.supernet.training import halves, mean_flops, recalibrate, recipe_point
+from nasforge.supernet.training import halves, mean_flops, recipe_point
 from nasforge.training.loop import train
+from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
 
 KEY = "model.stage1.layer1.block"

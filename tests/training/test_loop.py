@@ -105,10 +105,26 @@ def test_a_seed_decides_everything_and_the_surrounding_generator_nothing():
     assert not same(a, trained(seed=6)[0])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])  # 3 steps an epoch: in mid-epoch, at its end, twice
-def test_a_continued_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, optimizer, steps):
-    recipe = dataclasses.replace(EVERYTHING, optimizer=optimizer, learning_rate=0.01)
+# 3 steps an epoch: in mid-epoch, at its end, twice
+CUTS = [
+    *(("sgd", steps) for steps in (1, 2, 3, 4, 7)),
+    *(("rmsprop", 4), ("adagrad", 2), ("adam", 7), ("adamw", 3), ("lamb", 1), ("muon", 4)),
+    *(("swa", 5), ("swa", 7), ("inverse_time", 4)),
+]
+
+
+def altered(what):
+    """`EVERYTHING` with another optimizer, average or schedule."""
+    if what == "swa":
+        return dataclasses.replace(EVERYTHING, ema_decay=0.0, swa_share=0.7)
+    if what == "inverse_time":
+        return dataclasses.replace(EVERYTHING, schedule=what)
+    return dataclasses.replace(EVERYTHING, optimizer=what, learning_rate=0.01)
+
+
+@pytest.mark.parametrize(("what", "steps"), CUTS)
+def test_a_continued_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, what, steps):
+    recipe = altered(what)
     whole, outcome = trained(recipe)
     file = tmp_path / "checkpoint.pt"
     net = network()
@@ -205,6 +221,43 @@ def test_validation_and_the_outcome_are_on_the_averaged_weights():
     from nasforge.training.scoring import score
 
     assert score(averaged, parts()[1])["loss"] == pytest.approx(outcome.metrics["val/loss"], rel=1e-5)
+
+
+def test_a_network_that_was_trained_before_is_not_initialised():
+    recipe = Recipe(learning_rate=1e-9, init="orthogonal", weight_decay=0.0, batch_size=300)
+    kept, _ = trained(recipe, epochs=1, fresh=False)
+    assert torch.allclose(kept[0].weight, network()[0].weight, atol=1e-6)
+    drawn, _ = trained(recipe, epochs=1)
+    assert not torch.allclose(drawn[0].weight, network()[0].weight, atol=0.1)
+    assert same(drawn, trained(recipe, net=network(seed=7), epochs=1)[0])  # the seed of the training decides
+
+
+def test_early_stopping_trains_no_further_and_is_compared_at_every_epoch(tmp_path):
+    recipe = Recipe(learning_rate=1e-9, batch_size=64, early_stopping=2, schedule="constant")  # never any better
+    told = []
+    net = network()
+    trained_steps = breaking(net, 9)  # more than three epochs would raise
+    _, outcome = trained(recipe, net, epochs=6, on_epoch=lambda step, m: told.append((step, m)) or True, flops=1.0)
+    trained_steps.remove()
+    assert [step for step, _ in told] == [1, 2, 3, 4, 5, 6]
+    assert [m["train/epochs"] for _, m in told] == [1, 2, 3, 3, 3, 3]
+    assert all(m == told[2][1] for _, m in told[3:])
+    assert (outcome.steps_done, outcome.stopped) == (6, False)
+    assert outcome.charged.multiply_adds == 3 * 3 * 192
+
+    file = tmp_path / "checkpoint.pt"
+    pruned = trained(recipe, epochs=6, checkpoint=file, on_epoch=lambda step, m: step < 4)[1]
+    assert (pruned.steps_done, pruned.stopped) == (4, True)  # a pruner sees it at every rung
+    continued = network(seed=9)
+    breaking(continued, 0)
+    assert same(trained(recipe, continued, epochs=6, checkpoint=file)[0], net)
+
+
+@pytest.mark.parametrize(("metric", "value", "epochs"), [("loss", 0.0, 3), ("accuracy", 1.0, 3)])
+def test_early_stopping_looks_at_its_metric(metric, value, epochs):
+    recipe = Recipe(learning_rate=0.1, batch_size=16, early_stopping=epochs, early_stopping_metric=metric)
+    _, outcome = trained(recipe, epochs=3)
+    assert outcome.metrics["train/epochs"] == 3  # it gets better all the time
 
 
 def test_divergence_is_named_at_once_with_advice():

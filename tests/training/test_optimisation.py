@@ -1,8 +1,9 @@
 import pytest
 import torch
+from timm.optim import Lamb, Muon
 from torch import nn
 
-from nasforge.training.optimisation import average_of, optimizer_of, schedule_of
+from nasforge.training.optimisation import optimizer_of, schedule_of
 from nasforge.training.recipe import Recipe
 
 
@@ -20,7 +21,18 @@ def rates(recipe, epochs=10, steps=10):
     return found
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
+OPTIMIZERS = {
+    "sgd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "lamb": Lamb,
+    "muon": Muon,
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weight_decay_spares_biases_and_normalisations(name):
     optimizer = optimizer_of(network(), Recipe(optimizer=name, weight_decay=0.01))
     decay = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -29,12 +41,33 @@ def test_weight_decay_spares_biases_and_normalisations(name):
 
 
 def test_each_optimizer_is_the_one_it_is_called():
-    kinds = {name: type(optimizer_of(network(), Recipe(optimizer=name))) for name in ("sgd", "adamw", "rmsprop")}
-    assert kinds == {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+    assert {name: type(optimizer_of(network(), Recipe(optimizer=name))) for name in OPTIMIZERS} == OPTIMIZERS
     for nesterov in (True, False):
         group = optimizer_of(network(), Recipe(nesterov=nesterov, momentum=0.8)).param_groups[0]
         assert (group["nesterov"], group["momentum"]) == (nesterov, 0.8)
     assert optimizer_of(network(), Recipe(momentum=0.0)).param_groups[0]["nesterov"] is False
+
+
+def test_momentum_and_betas_reach_the_optimizer():
+    given = {"momentum": 0.7, "beta1": 0.8, "beta2": 0.95, "learning_rate": 0.01}
+    groups = {name: optimizer_of(network(), Recipe(optimizer=name, **given)).param_groups[0] for name in OPTIMIZERS}
+    assert {name for name, group in groups.items() if group.get("momentum") == 0.7} == {"sgd", "rmsprop", "muon"}
+    assert {name for name, group in groups.items() if group.get("betas") == (0.8, 0.95)} == {
+        *("adam", "adamw", "lamb", "muon")
+    }
+    assert all(group["lr"] == 0.01 for group in groups.values())
+
+
+def test_muon_orthogonalises_convolutions_and_leaves_vectors_to_adamw():
+    net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8))
+    optimizer = optimizer_of(net, Recipe(optimizer="muon", learning_rate=1e-3, weight_decay=0.0))
+    before = {name: tensor.clone() for name, tensor in net.named_parameters()}
+    net(torch.randn(4, 4, 6, 6, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+    optimizer.step()
+    moved = {name: (tensor - before[name]).detach() for name, tensor in net.named_parameters()}
+    steps = torch.linalg.svdvals(moved["0.weight"].flatten(1))
+    assert steps.max() < 1.5 * steps.min()  # an orthogonal matrix, as nearly as Newton and Schulz come
+    assert torch.allclose(moved["1.weight"].abs(), torch.full((8,), 1e-3), rtol=0.1)  # Adam's first step
 
 
 def test_cosine_falls_from_the_rate_to_zero():
@@ -75,7 +108,16 @@ def test_constant_stays_after_its_warmup():
     assert set(found[10:]) == {0.3}
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "step", "exponential", "constant"])
+def test_inverse_time_meets_the_decay_and_then_falls_ever_slower():
+    found = rates(Recipe(learning_rate=1.0, schedule="inverse_time", decay=0.5, decay_epochs=2, warmup_epochs=1))
+    assert found[:11] == sorted(found[:11])
+    assert [found[i] for i in (10, 30, 50, 90)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 5])
+
+
+SCHEDULES = ["cosine", "one_cycle", "step", "exponential", "inverse_time", "constant"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_rate_depends_on_the_step_alone(schedule):
     recipe = Recipe(schedule=schedule, warmup_epochs=1)
     optimizer = optimizer_of(network(), recipe)
@@ -83,18 +125,6 @@ def test_the_rate_depends_on_the_step_alone(schedule):
     assert optimizer.param_groups[0]["lr"] == rates(recipe)[57]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "step", "exponential", "constant"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_shortest_training_has_a_rate(schedule):
     assert all(rate > 0 for rate in rates(Recipe(schedule=schedule, warmup_epochs=5), epochs=1, steps=1))
-
-
-def test_the_average_follows_the_network():
-    net = network()
-    average = average_of(net, Recipe(ema_decay=0.9))
-    before = average.module[3].weight.clone()
-    with torch.no_grad():
-        net[3].weight += 1
-    average.update(net, step=1000)
-    moved = average.module[3].weight - before
-    assert torch.allclose(moved, torch.full_like(moved, 0.1), atol=1e-5)
-    assert average_of(net, Recipe()) is None

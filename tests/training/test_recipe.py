@@ -1,8 +1,12 @@
+import dataclasses
+from random import Random
+
 import pytest
 
-from nasforge.config import load_space
+from nasforge.config import load_space, resolve
 from nasforge.core.errors import ConfigError
-from nasforge.training.recipe import Recipe, recipe_of
+from nasforge.space_file import load_recipe
+from nasforge.training.recipe import Recipe, check_recipes, recipe_of
 
 
 def test_layers_of_settings_override_each_other():
@@ -59,6 +63,65 @@ def test_all_problems_are_shown_at_once():
 def test_bad_values_are_refused_by_name(bad):
     with pytest.raises(ConfigError, match=f"train.{next(iter(bad))}"):
         Recipe.of(bad)
+
+
+def nested(tmp_path, text):
+    file = tmp_path / "own.yaml"
+    file.write_text("name: own\ndecisions:\n  train:\n" + text)
+    return load_space("tiny").with_recipe(load_recipe(file))
+
+
+NESTED = """
+    optimizer:
+      choice:
+        sgd: {momentum: {float: [0.8, 0.97]}, learning_rate: {float: [0.02, 1.0], log: true}}
+        adamw: {beta2: {float: [0.9, 0.999]}, learning_rate: {float: [0.0003, 0.01], log: true}}
+"""
+
+
+def test_a_nested_decision_sets_what_its_key_ends_with(tmp_path):
+    space = nested(tmp_path, NESTED)
+    check_recipes(space, {})
+    for seed in range(4):
+        point = space.sample(Random(seed))
+        recipe = recipe_of(space, point, {})
+        assert recipe.learning_rate == point.values[f"train.optimizer.{recipe.optimizer}.learning_rate"]
+        assert (recipe.beta2 != 0.999) == (recipe.optimizer == "adamw")
+    space = dataclasses.replace(space, defaults={**space.defaults, "train.optimizer.adamw.learning_rate": 0.009})
+    sgd = space.decide(lambda key, domain: "sgd" if key == "train.optimizer" else space.default_of(key))
+    assert recipe_of(space, sgd, {}).learning_rate != 0.009  # the default of a decision that is not active
+
+
+def test_an_extreme_of_a_nested_decision_is_tried_too(tmp_path):
+    space = nested(tmp_path, "    optimizer: {choice: {sgd: {}, adamw: {beta2: {float: [0.9, 1.1]}}}}\n")
+    with pytest.raises(ConfigError, match=r"train\.beta2: got 1\.1"):
+        check_recipes(space, {})
+
+
+def test_an_option_with_a_setting_that_it_does_not_read_is_refused(tmp_path):
+    space = nested(tmp_path, "    optimizer: {choice: {sgd: {}, adamw: {momentum: [0.8, 0.9]}}}\n")
+    with pytest.raises(
+        ConfigError, match=r"train\.optimizer\.adamw\.momentum: adamw does not read 'momentum', only sgd"
+    ):
+        check_recipes(space, {})
+
+
+def test_a_setting_that_is_opened_twice_is_refused(tmp_path):
+    space = nested(tmp_path, NESTED + "    momentum: [0.8, 0.9]\n")
+    with pytest.raises(ConfigError, match="sets 'momentum' a second time; open it once"):
+        check_recipes(space, {})
+
+
+def test_a_setting_that_is_searched_cannot_be_fixed(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("name: own\ndecisions:\n  train:\n" + NESTED)
+    with pytest.raises(ConfigError, match="momentum: the space searches this"):
+        resolve({"space": "tiny", "data": "digits", "recipe": {"open": str(file), "momentum": 0.9}})
+
+
+def test_settings_that_exclude_each_other_are_refused():
+    with pytest.raises(ConfigError, match=r"train\.swa_share: set together with train\.ema_decay"):
+        Recipe(swa_share=0.2, ema_decay=0.99)
 
 
 def test_good_edge_values_are_taken():

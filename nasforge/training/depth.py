@@ -1,0 +1,90 @@
+"""The layers of a network from the images to the logits: what layer-wise rates and stochastic depth count by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from timm.optim import param_groups_layer_decay
+from torch import nn
+
+from nasforge.blocks.drop_path import DropPath
+from nasforge.core.errors import ConfigError
+
+_NO_ORDER = "the network has no layer order (it is neither a sequence of stages nor one of timm's with a group_matcher)"
+
+
+def inner(network: nn.Module) -> tuple[str, nn.Module]:
+    """The network inside its wrappers (a supernet has some), and the prefix of its tensors' names."""
+    prefix = ""
+    while not isinstance(network, nn.Sequential) and len(children := list(network.named_children())) == 1:
+        prefix, network = f"{prefix}{children[0][0]}.", children[0][1]
+    return prefix, network
+
+
+def layers_of(network: nn.Module) -> dict[str, nn.Module]:
+    """The layers of a sequential network by name, in order, its stages opened; none where there is no such order.
+
+    A layer that an architecture leaves out has its place all the same, so a supernet and its children count alike.
+    What follows the last stage is the head, and not listed.
+    """
+    prefix, body = inner(network)
+    if not isinstance(body, nn.Sequential):
+        return {}
+    found: dict[str, nn.Module] = {}
+    end = 0
+    for name, child in body.named_children():
+        if type(child) is nn.Sequential:
+            found |= {f"{prefix}{name}.{below}": module for below, module in child.named_children()}
+            end = len(found)
+        else:
+            found[prefix + name] = child
+    return dict(list(found.items())[: end or None])
+
+
+def layer_groups(network: nn.Module, layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters by layer for an optimizer, each layer's rate `layer_decay` times that of the layer behind it.
+
+    The last layer learns at the whole rate. timm's own networks are divided as timm does it.
+
+    Raises:
+        ConfigError: the network has no layer order.
+    """
+    ordered: Any = network if hasattr(network, "group_matcher") else _InOrder(network)
+    if not ordered.group_matcher(coarse=False):
+        raise ConfigError(f"train.layer_decay is set, but {_NO_ORDER}; leave the setting out")
+    return list(param_groups_layer_decay(ordered, weight_decay, layer_decay=layer_decay))
+
+
+class _InOrder:
+    """A sequential network with the two methods by which timm learns the order of layers."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.network.named_parameters()
+
+    def group_matcher(self, coarse: bool) -> dict[str, str]:
+        names = [name for name, layer in layers_of(self.network).items() if any(True for _ in layer.parameters())]
+        return {name: rf"^{re.escape(name)}\." for name in names}
+
+
+def set_drop_path(network: nn.Module, rate: float) -> None:
+    """Give every residual block its probability: from 0 at the first layer linearly to `rate` at the last.
+
+    The linear decay rule of "Deep Networks with Stochastic Depth", Huang et al. 2016, https://arxiv.org/abs/1603.09382.
+
+    Raises:
+        ConfigError: the network has no residual block of ours, or no layer order.
+    """
+    if not any(isinstance(module, DropPath) for module in network.modules()):
+        raise ConfigError("train.drop_path is set, but the network has no residual block that could be left out")
+    layers = list(layers_of(network).values())
+    if not layers:
+        raise ConfigError(f"train.drop_path is set, but {_NO_ORDER}; leave the setting out")
+    for number, layer in enumerate(layers):
+        for module in layer.modules():
+            if isinstance(module, DropPath):
+                module.p = rate * number / max(1, len(layers) - 1)

@@ -1,0 +1,41 @@
+"""How the weights of convolutions and linear layers begin, where a recipe says it instead of the builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nasforge.blocks.conv import zero_init_last_norms
+from nasforge.core.errors import ConfigError
+from nasforge.training.recipe import Recipe
+
+_DRAWS: dict[str, Callable[..., Tensor]] = {
+    "he": partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"),
+    "xavier": nn.init.xavier_normal_,
+    "orthogonal": nn.init.orthogonal_,
+}
+
+
+def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
+    """Draw the weights anew by the recipe's `init`, biases zero, and start residual branches at zero if it says so.
+
+    He: https://arxiv.org/abs/1502.01852. Xavier: Glorot & Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html.
+    Orthogonal: Saxe et al. 2014, https://arxiv.org/abs/1312.6120.
+
+    Raises:
+        ConfigError: `zero_init` without a residual branch that ends in a normalisation.
+    """
+    if recipe.init != "builder":
+        draw = _DRAWS[recipe.init]
+        device = next(network.parameters()).device
+        generator = torch.Generator(device).manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+                draw(module.weight, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+    if recipe.zero_init and not zero_init_last_norms(network):
+        raise ConfigError("train.zero_init is set, but the network has no residual branch that ends in a normalisation")

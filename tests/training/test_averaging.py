@@ -1,0 +1,65 @@
+import torch
+from torch import nn
+
+from nasforge.config import DataConfig
+from nasforge.data import load_data
+from nasforge.training.averaging import average_of
+from nasforge.training.loop import train
+from nasforge.training.recipe import Recipe
+
+
+def network(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
+
+
+def nothing(network):
+    pass
+
+
+def test_the_moving_average_follows_the_network():
+    net = network()
+    average = average_of(net, Recipe(ema_decay=0.9), 3, nothing)
+    before = average.network[4].weight.clone()
+    with torch.no_grad():
+        net[4].weight += 1
+    average.after_step(net, 1000)
+    moved = average.network[4].weight - before
+    assert torch.allclose(moved, torch.full_like(moved, 0.1), atol=1e-5)
+    assert average_of(net, Recipe(), 3, nothing) is None
+
+
+def test_the_mean_of_the_last_epochs_begins_when_it_is_time():
+    net, recalibrated = network(), []
+    average = average_of(net, Recipe(swa_share=0.5), 4, recalibrated.append)
+    for done in (1, 2, 3, 4):
+        with torch.no_grad():
+            net[4].weight.fill_(done)
+        average.after_epoch(net, done)
+        if done < 3:
+            assert average.network is None
+    assert torch.equal(average.network[4].weight, torch.full((10, 36), 3.5))
+    assert recalibrated == [average.network] * 2
+
+
+def test_what_is_validated_and_kept_is_the_mean_with_statistics_of_its_own():
+    data = load_data(DataConfig("digits", images=300, validation=0.2))
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def swa(share, net):
+        recipe = Recipe(learning_rate=0.1, batch_size=16, schedule="constant", swa_share=share, precision="fp32")
+
+        def on_epoch(step, metrics):
+            seen.append({key: tensor.clone() for key, tensor in net.state_dict().items()})
+            return True
+
+        return net, train(net, data.train, recipe, epochs=4, seed=1, validation=data.validation, on_epoch=on_epoch)
+
+    net, averaged = swa(0.5, network())
+    expected = (seen[2]["4.weight"] + seen[3]["4.weight"]) / 2
+    assert torch.allclose(net[4].weight, expected, atol=1e-6)
+    assert not torch.allclose(net[1].running_mean, seen[3]["1.running_mean"])
+    _, alone = swa(0.0, network())
+    assert averaged.metrics["train/loss"] == alone.metrics["train/loss"]
+    assert averaged.metrics["val/loss"] != alone.metrics["val/loss"]

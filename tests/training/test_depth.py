@@ -1,0 +1,128 @@
+from random import Random
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from nasforge.blocks.drop_path import DropPath
+from nasforge.blocks.residual import PreActivationBlock, ResidualBlock
+from nasforge.config import load_space
+from nasforge.core.errors import ConfigError
+from nasforge.models.network import build
+from nasforge.supernet.mixed import build_supernet
+from nasforge.training.depth import layer_groups, layers_of, set_drop_path
+from nasforge.training.optimisation import optimizer_of, schedule_of
+from nasforge.training.recipe import Recipe
+
+
+def child(name="tiny", seed=0):
+    space = load_space(name)
+    torch.manual_seed(seed)
+    return build(space, space.sample(Random(seed)), in_channels=1, classes=10)
+
+
+def scales(network, decay=0.5):
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    return {names[id(p)]: group["lr_scale"] for group in layer_groups(network, decay, 1e-4) for p in group["params"]}
+
+
+def test_stages_are_opened_and_the_head_is_last():
+    net = child()
+    assert list(layers_of(net)) == ["stem", *(f"stage{i}.layer{j}" for i in (0, 1) for j in (0, 1))]
+    found = scales(net)
+    assert found["classifier.weight"] == found["norm.weight"] == 1
+    ordered = [found[name] for name, _ in net.named_parameters()]
+    assert ordered == sorted(ordered)
+    assert set(found) == {name for name, _ in net.named_parameters()}
+
+
+@pytest.mark.parametrize("space", ["mobile", "nasbench201", "blocks"])
+def test_every_sequential_space_has_an_order(space):
+    found = list(scales(child(space)).values())
+    assert found == sorted(found)
+    assert len(set(found)) > 3
+
+
+def test_a_timm_network_is_divided_as_timm_does_it():
+    found = scales(timm.create_model("resnet10t", num_classes=10, in_chans=1))
+    assert found["fc.weight"] == 1
+    assert found["layer4.0.conv1.weight"] > found["layer1.0.conv1.weight"] > found["conv1.0.weight"]
+
+
+def test_a_supernet_has_its_children_s_order():
+    space = load_space("tiny")
+    found = scales(build_supernet(space, 1, 10))
+    assert found["network.classifier.weight"] == 1
+    assert found["network.stem.conv.weight"] == 0.5**5
+
+
+def test_the_rates_keep_their_ratio_all_along_the_schedule():
+    recipe = Recipe(layer_decay=0.5, learning_rate=0.8, warmup_epochs=1, optimizer="adamw", weight_decay=0.1)
+    optimizer = optimizer_of(child(), recipe)
+    schedule = schedule_of(optimizer, recipe, 4, 5)
+    for step in (0, 7, 19):
+        schedule.step_update(step)
+        highest = max(group["lr"] for group in optimizer.param_groups)
+        assert all(group["lr"] == pytest.approx(highest * group["lr_scale"]) for group in optimizer.param_groups)
+    assert {group["weight_decay"] for group in optimizer.param_groups if group["params"][0].ndim > 1} == {0.1}
+    assert {group["weight_decay"] for group in optimizer.param_groups if group["params"][0].ndim == 1} == {0.0}
+
+
+def test_a_network_without_layer_order_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.layer_decay is set, but the network has no layer order"):
+        layer_groups(child("darts"), 0.5, 0.0)
+    with pytest.raises(ConfigError, match=r"train\.drop_path is set, but the network has no residual block"):
+        set_drop_path(child("darts"), 0.5)
+
+
+@pytest.mark.parametrize("block", [ResidualBlock, PreActivationBlock])
+def test_a_branch_is_left_out_for_some_images_and_the_mean_stays(block):
+    net = block(4, 4).double()
+    x = torch.randn(4000, 4, 2, 2, dtype=torch.float64)
+    branch = net.branch(net.pre(x) if hasattr(net, "pre") else x)
+    without = x.relu() if block is ResidualBlock else x
+    net.drop_path.p = 0.25
+    torch.manual_seed(0)
+    out = net(x)
+    left_out = torch.isclose(out, without).flatten(1).all(1)
+    assert 0.22 < left_out.double().mean() < 0.28
+    whole = x + branch / 0.75
+    assert torch.allclose(out[~left_out], (whole.relu() if block is ResidualBlock else whole)[~left_out])
+    assert torch.equal(net.eval()(x), net(x))
+
+
+def test_at_zero_nothing_changes_and_nothing_is_drawn():
+    x = torch.randn(3, 2)
+    state = torch.get_rng_state()
+    assert DropPath()(x) is x
+    assert DropPath(0.5).eval()(x) is x
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not list(nn.Sequential(DropPath(0.3)).state_dict())
+
+
+def test_probabilities_rise_with_depth_alike_in_a_supernet_and_its_children():
+    space = load_space("tiny")
+    supernet = build_supernet(space, 1, 10)
+    set_drop_path(supernet, 0.4)
+    seen = set()
+    for seed in range(6):
+        point = space.sample(Random(seed))
+        torch.manual_seed(seed)
+        net = build(space, point, in_channels=1, classes=10)
+        if not any(isinstance(module, DropPath) for module in net.modules()):
+            continue
+        set_drop_path(net, 0.4)
+        supernet.activate(point)
+        running = supernet._running[0] if supernet._running else supernet.network
+        mixed = {}
+        for name, module in running.named_modules():
+            if isinstance(module, DropPath):
+                mixed[name.split(".@")[0].removesuffix(".drop_path")] = module.p
+        for name, module in net.named_modules():
+            if isinstance(module, DropPath):
+                seen.add(name)
+                assert module.p == pytest.approx(mixed[name.removesuffix(".drop_path")])
+                stage, layer = int(name[len("stage")]), int(name[len("stage0.layer")])
+                assert module.p == pytest.approx(0.1 * (1 + 2 * stage + layer))
+    assert seen
