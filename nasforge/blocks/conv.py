@@ -99,7 +99,7 @@ class Residual(nn.Module):
         super().__init__()
         self.branch = branch
         self.shortcut = bypass
-        self.drop_path = None if bypass is None else DropPath()
+        self.drop_path = DropPath()
         self.after = nn.Identity() if after is None else after
         self._last_norm = (last_norm,)  # in a tuple: it is the branch's child, not a second one of ours
 
@@ -111,7 +111,7 @@ class Residual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
         out: torch.Tensor = self.branch(x)
-        if self.shortcut is not None and self.drop_path is not None:
+        if self.shortcut is not None:
             out = self.shortcut(x) + self.drop_path(out)
         out = self.after(out)
         return out

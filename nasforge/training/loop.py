@@ -326,7 +326,7 @@ def train(
             metrics["time/worker_s"] = progress.worker_s
             metrics["work/multiply_adds"] = progress.multiply_adds
             progress.epoch += 1
-            if recipe.early_stopping and phase.validation is not None:
+            if recipe.early_stopping and phase is course.phases[-1] and phase.validation is not None:
                 _look_for_progress(progress, metrics, recipe)
                 metrics["train/epochs"] = progress.epoch
             progress.position, progress.loss_sum, progress.images_seen = 0, 0.0, 0

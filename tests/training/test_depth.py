@@ -1,3 +1,4 @@
+import dataclasses
 from random import Random
 
 import pytest
@@ -16,6 +17,12 @@ from nasforge.training.optimisation import optimizer_of, schedule_of
 from nasforge.training.recipe import Recipe
 
 
+def networks_of(name):
+    """The space without its recipe, as a supernet takes it."""
+    space = load_space(name)
+    return dataclasses.replace(space, decisions=tuple(d for d in space.decisions if d.key.startswith("model.")))
+
+
 def child(name="tiny", seed=0):
     space = load_space(name)
     torch.manual_seed(seed)
@@ -29,7 +36,7 @@ def scales(network, decay=0.5):
 
 def test_stages_are_opened_and_the_head_is_last():
     net = child()
-    assert list(layers_of(net)) == ["stem", *(f"stage{i}.layer{j}" for i in (0, 1) for j in (0, 1))]
+    assert list(layers_of(net)) == ["stem", *(f"stage{i}.layer{j}" for i in (0, 1) for j in (0, 1, 2))]
     found = scales(net)
     assert found["classifier.weight"] == found["norm.weight"] == 1
     ordered = [found[name] for name, _ in net.named_parameters()]
@@ -51,10 +58,10 @@ def test_a_timm_network_is_divided_as_timm_does_it():
 
 
 def test_a_supernet_has_its_children_s_order():
-    space = load_space("tiny")
+    space = networks_of("tiny")
     found = scales(build_supernet(space, 1, 10))
     assert found["network.classifier.weight"] == 1
-    assert found["network.stem.conv.weight"] == 0.5**5
+    assert found["network.stem.conv.weight"] == 0.5**7
 
 
 def test_the_rates_keep_their_ratio_all_along_the_schedule():
@@ -102,9 +109,9 @@ def test_at_zero_nothing_changes_and_nothing_is_drawn():
 
 
 def test_probabilities_rise_with_depth_alike_in_a_supernet_and_its_children():
-    space = load_space("tiny")
+    space = networks_of("tiny")
     supernet = build_supernet(space, 1, 10)
-    set_drop_path(supernet, 0.4)
+    set_drop_path(supernet, 0.6)
     seen = set()
     for seed in range(6):
         point = space.sample(Random(seed))
@@ -112,7 +119,7 @@ def test_probabilities_rise_with_depth_alike_in_a_supernet_and_its_children():
         net = build(space, point, in_channels=1, classes=10)
         if not any(isinstance(module, DropPath) for module in net.modules()):
             continue
-        set_drop_path(net, 0.4)
+        set_drop_path(net, 0.6)
         supernet.activate(point)
         running = supernet._running[0] if supernet._running else supernet.network
         mixed = {}
@@ -124,5 +131,5 @@ def test_probabilities_rise_with_depth_alike_in_a_supernet_and_its_children():
                 seen.add(name)
                 assert module.p == pytest.approx(mixed[name.removesuffix(".drop_path")])
                 stage, layer = int(name[len("stage")]), int(name[len("stage0.layer")])
-                assert module.p == pytest.approx(0.1 * (1 + 2 * stage + layer))
+                assert module.p == pytest.approx(0.1 * (1 + 3 * stage + layer))
     assert seen

@@ -212,7 +212,7 @@ def test_false_ends_the_training():
 
 
 def test_validation_and_the_outcome_are_on_the_averaged_weights():
-    recipe = Recipe(learning_rate=0.05, batch_size=16, ema_decay=0.9, schedule="constant")
+    recipe = Recipe(learning_rate=0.05, batch_size=16, ema_decay=0.9, schedule="constant", precision="fp32")
     averaged, outcome = trained(recipe)
     plain, bare = trained(dataclasses.replace(recipe, ema_decay=0.0))
     assert outcome.metrics["train/loss"] == bare.metrics["train/loss"]  # the average does not touch the training
