@@ -126,14 +126,14 @@ def _parameters(kind: str, name: str) -> Collection[str]:
 
 
 def make_strategy(config: ExperimentConfig) -> Any:
-    """The strategy of a configuration, fresh; one that shapes its search by soft targets is given them as `targets`."""
+    """The strategy of a configuration, fresh; one that takes `targets` or the `ladder` is given them."""
     named = config.strategy
     needed, got = suited_evaluator(named.name), config.evaluator.name
     if needed != "training" and got in {*registry.BUILT_IN["evaluator"]} - {needed}:  # a user's own may train them too
         raise ConfigError(f"strategy '{named.name}' needs evaluator '{needed}', got '{got}'; leave the evaluator out")
     given: dict[str, Any] = {"seed": config.seed, "objectives": len(config.objectives)}
-    if "targets" in _parameters("strategy", named.name):
-        given["targets"] = config.targets
+    own = {"targets": config.targets, "ladder": config.ladder}
+    given |= {key: value for key, value in own.items() if key in _parameters("strategy", named.name)}
     return registry.make("strategy", named.name, named.options, config.space, **given)
 
 

@@ -137,11 +137,13 @@ def none_is_pure(factory: Factory) -> None:
 
 
 def nothing_is_proposed_twice(factory: Factory) -> None:
-    """No point is measured twice while there are plenty of others, on other weights perhaps."""
+    """No point is measured twice while there are plenty of others, on other weights or at another rung perhaps."""
     for space in SPACES:
         lines = drive(factory(space, seed=5, objectives=1), space, asks=60)
         points = [
-            (content.architecture.point_id, content.weights) for _, content in lines if isinstance(content, Measure)
+            (content.architecture.point_id, content.weights, content.rung)
+            for _, content in lines
+            if isinstance(content, Measure)
         ]
         assert len(set(points)) == len(points), f"{space.name}: {len(points) - len(set(points))} points came again"
 
@@ -340,4 +342,6 @@ def _assert_point(space: SearchSpace, point: Architecture) -> None:
 
 
 def _points(lines: Iterable[Line]) -> list[str]:
-    return [content.architecture.point_id for _, content in lines if isinstance(content, Measure)]
+    """What was begun, in order; a training that goes on at a higher rung is none."""
+    measures = [content for _, content in lines if isinstance(content, Measure)]
+    return [measure.architecture.point_id for measure in measures if measure.rung < 1]

@@ -1,0 +1,197 @@
+"""Successive halving by promotion: many short trainings, of which the best go on from their checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from nasforge import registry
+from nasforge.config import Named
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.goals import Constraint, Rung, ladder_to
+from nasforge.core.protocols import Strategy
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result
+from nasforge.strategies.ranking import Merit, merit, ranked
+
+
+class _Reached(NamedTuple):
+    """What finished at a rung and may be promoted from there."""
+
+    number: int
+    point: Architecture
+    merit: Merit
+    checkpoint: Artifact | None
+
+
+class Promotion:
+    """Asks for the best that is not promoted yet, at the next rung, and else for something new at the lowest one.
+
+    Li et al., "A System for Massively Parallel Hyperparameter Tuning" (ASHA, https://arxiv.org/abs/1810.05934),
+    algorithm 2: a trial is promoted as soon as it is among the best 1/eta of all that finished at its rung, so nothing
+    waits for a rung to be full. A promoted trial goes on where the other ended, at the charge of the new epochs alone.
+    With `brackets` new trials begin at different rungs, as in Hyperband (https://arxiv.org/abs/1603.06560): of every
+    so many, each bracket has its share, and what begins higher is compared with what was promoted there.
+
+    What is new is asked of another strategy, which is told the first result of each of its points and nothing of the
+    promotions: values of different fidelity are never compared. With several objectives trials rank by non-dominated
+    front and crowding.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: any number that the other strategy takes.
+        targets: soft limits, for a strategy that takes them.
+        ladder: its rungs with epochs; the experiment's.
+        of: the strategy of new points, a name or a mapping of `name` and its options.
+        eta: one of so many is promoted.
+        brackets: begin at one of so many of the lowest rungs; 1 is ASHA.
+        checkpoints: how many trials of a rung may wait with their checkpoint for a promotion, the best of them; one
+            that is promoted without it is trained from its beginning.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        objectives: int = 1,
+        targets: tuple[Constraint, ...] = (),
+        ladder: tuple[Rung, ...] = ladder_to(9),
+        of: str | Mapping[str, Any] = "evolution",
+        eta: float = 3,
+        brackets: int = 1,
+        checkpoints: int = 5,
+    ) -> None:
+        if isinstance(eta, bool) or not 1 < eta < math.inf:
+            raise ConfigError(f"strategy promotion: eta must be a number above 1, got {eta!r}")
+        if len(ladder) < 2 or ladder[0].proxies:
+            raise ConfigError(
+                "strategy promotion needs a ladder of at least two rungs with epochs, such as "
+                f"[{{epochs: 1}}, {{epochs: 3}}, {{epochs: 9}}], got {', '.join(map(str, ladder))}"
+            )
+        if not 1 <= brackets <= len(ladder):
+            raise ConfigError(
+                f"strategy promotion: brackets must be 1 to {len(ladder)}, one for each rung, got {brackets}"
+            )
+        if checkpoints < 1:
+            raise ConfigError(f"strategy promotion: checkpoints must be at least 1, got {checkpoints}")
+        self._eta = eta
+        self._checkpoints = checkpoints
+        self._new = _strategy(Named.parse(of, "promotion: of"), space, seed, objectives, targets)
+        self._reached: list[list[_Reached]] = [[] for _ in ladder]
+        self._promoted: list[set[int]] = [set() for _ in ladder]
+        self._running: dict[int, tuple[Measure, bool]] = {}  # whether it is new
+        self._begun = 0
+        self._cycle = _cycle(len(ladder), brackets, eta)
+
+    def ask(self, number: int) -> Proposal | None:
+        """A promotion from the highest rung that has one, else a new point."""
+        proposal: Measure | None = self._promotion()
+        if proposal is None:
+            asked = self._new.ask(number)
+            if asked is None:
+                return None
+            if not isinstance(asked, Measure) or asked.also or asked.weights:
+                raise SearchError(
+                    "strategy promotion: the strategy of new points must propose plain trainings, one point each; take "
+                    "evolution, optuna or random without zero-cost scores"
+                )
+            proposal = replace(asked, rung=self._cycle[self._begun % len(self._cycle)])
+            if self._source(proposal) is not None:  # a point that came again would pass for a promotion
+                proposal = replace(asked, rung=0)
+        self._adopt(number, proposal)
+        return proposal
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed, and let the other strategy remember what is new."""
+        if not isinstance(proposal, Measure):
+            raise SearchError("strategy promotion: the journal holds a supernet's training, which this never proposes")
+        if self._source(proposal) is None:
+            self._new.recall(number, replace(proposal, rung=-1))
+        self._adopt(number, proposal)
+
+    def tell(self, number: int, result: Result) -> None:
+        """It stands at its rung now."""
+        proposal, new = self._running.pop(number)
+        if new:
+            self._new.tell(number, result)
+        worth = merit(result)
+        if worth is not None and worth.finished:
+            # At a rung all have the same fidelity, whatever their evaluator counts in.
+            reached = _Reached(
+                number, proposal.architecture, worth._replace(steps_done=0), result.artifacts.get(CHECKPOINT)
+            )
+            self._reached[proposal.rung].append(reached)
+
+    def wanted(self) -> Collection[Artifact]:
+        """Checkpoints of the best that wait at each rung below the last."""
+        kept = []
+        for rung in range(len(self._reached) - 1):
+            kept += [self._reached[rung][index] for index in self._waiting(rung)[: self._checkpoints]]
+        return [reached.checkpoint for reached in kept if reached.checkpoint is not None]
+
+    def _waiting(self, rung: int) -> list[int]:
+        """Indices of what reached a rung and is not promoted, best first."""
+        reached = self._reached[rung]
+        order = ranked([trial.merit for trial in reached])
+        return [index for index in order if reached[index].number not in self._promoted[rung]]
+
+    def _promotion(self) -> Measure | None:
+        for rung in reversed(range(len(self._reached) - 1)):
+            reached = self._reached[rung]
+            best = ranked([trial.merit for trial in reached])[: int(len(reached) / self._eta)]
+            for place, index in enumerate(self._waiting(rung)):
+                if index in best:
+                    trial = reached[index]
+                    kept = trial.checkpoint if place < self._checkpoints else None
+                    return Measure(trial.point, rung + 1, kept)
+        return None
+
+    def _source(self, proposal: Measure) -> _Reached | None:
+        """The trial at the rung below that a proposal promotes; None for a new point."""
+        if proposal.rung < 1:
+            return None
+        waiting = [self._reached[proposal.rung - 1][index] for index in self._waiting(proposal.rung - 1)]
+        return next((trial for trial in waiting if trial.point.point_id == proposal.architecture.point_id), None)
+
+    def _adopt(self, number: int, proposal: Measure) -> None:
+        source = self._source(proposal)
+        self._running[number] = (proposal, source is None)
+        if source is None:
+            self._begun += 1
+        else:
+            self._promoted[proposal.rung - 1].add(source.number)
+
+
+def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
+    """The rungs at which new trials begin, in turn: as many in each bracket as Hyperband has, for one at the top."""
+    top = rungs - 1
+    counts = [math.ceil(rungs / (top - first + 1) * eta ** (top - first)) for first in range(brackets)]
+    turns = [((turn + 0.5) / count, first) for first, count in enumerate(counts) for turn in range(count)]
+    return [first for _, first in sorted(turns)]
+
+
+def _strategy(
+    named: Named, space: SearchSpace, seed: int, objectives: int, targets: tuple[Constraint, ...]
+) -> Strategy:
+    """The strategy of new points."""
+    factory = registry.get("strategy", named.name)
+    if getattr(factory, "evaluator", "training") != "training":
+        raise ConfigError(
+            f"strategy promotion: '{named.name}' trains a supernet, whose networks have no rungs; "
+            "take evolution, optuna or random"
+        )
+    if named.name in ("promotion", "pbt"):
+        raise ConfigError(
+            f"strategy promotion: '{named.name}' goes on from checkpoints itself; take evolution or random"
+        )
+    given: dict[str, Any] = {"targets": targets} if "targets" in inspect.signature(factory).parameters else {}
+    made: Strategy = registry.make(
+        "strategy", named.name, named.options, space, seed=seed, objectives=objectives, **given
+    )
+    return made

@@ -1,0 +1,182 @@
+"""Promotion through the one loop: who is promoted, from which checkpoint, at which charge, and what is kept."""
+
+import json
+
+import pytest
+
+from nasforge import registry
+from nasforge.compose import make_evaluator, search
+from nasforge.config import DataConfig, resolve
+from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.goals import Rung
+from nasforge.core.trial import Artifact, Charge, Measure, Result
+from nasforge.experiment import Job, trial_seed
+from nasforge.runners.work import perform
+from nasforge.state import load_state
+from nasforge.strategies.promotion import Promotion, _cycle
+from nasforge.testing.strategies import FLAT, closeness
+from nasforge.testing.toys import nested_space, toy_config, toy_experiment
+from nasforge.training.artifacts import sha256_of
+
+LADDER = (Rung(1), Rung(3), Rung(9))
+
+
+class Writes:
+    """Leaves a checkpoint at every rung but the last; knows from which one it goes on."""
+
+    def __init__(self):
+        self.began_at = {}
+
+    def __call__(self, proposal, report):
+        begin = 0
+        if proposal.weights:
+            file = report.experiment / proposal.weights.path
+            assert sha256_of(file) == proposal.weights.sha256
+            begin = json.loads(file.read_text())["epochs"]
+        self.began_at[report.number] = begin
+        end = LADDER[proposal.rung].epochs
+        score = closeness(nested_space(), proposal.architecture)
+        for step in range(begin + 1, end + 1):
+            metrics = {"val/accuracy": score * (1 - 0.5**step), "work/multiply_adds": 10.0 * (step - begin)}
+            assert report(step, metrics)
+        artifacts = {}
+        if end < LADDER[-1].epochs:
+            file = report.folder / "checkpoint.pt"
+            file.write_text(json.dumps({"epochs": end}))
+            path = file.relative_to(report.experiment).as_posix()
+            artifacts["checkpoint"] = Artifact(path, sha256_of(file), file.stat().st_size)
+        charged = Charge(0.0, metrics["work/multiply_adds"])
+        return Result("finished", metrics, steps_done=end, charged=charged, artifacts=artifacts)
+
+
+def config_of(tmp_path, trials=40, **options):
+    ladder = [rung.to_json() for rung in LADDER]
+    strategy = {"name": "promotion", "of": "random", **options}
+    return toy_config(tmp_path, strategy=strategy, ladder=ladder, budget={"trials": trials}, seed=1)
+
+
+def run(config, evaluator):
+    with toy_experiment(config) as experiment:
+        registry.make("runner", "local", {}, experiment, evaluator)
+    return experiment.state
+
+
+def test_the_best_third_goes_on_from_its_checkpoint(tmp_path):
+    evaluator = Writes()
+    state = run(config_of(tmp_path), evaluator)
+    by_rung = [[t for t in state.trials.values() if t.proposal.rung == rung] for rung in range(3)]
+    sizes = [len(trials) for trials in by_rung]
+    assert sum(sizes) == 40 and sizes[1] <= sizes[0] / 3 and 1 <= sizes[2] <= sizes[1] / 3
+    for rung in (1, 2):
+        assert {evaluator.began_at[t.number] for t in by_rung[rung]} <= {LADDER[rung - 1].epochs, 0}
+        lower = {t.architecture.point_id: t for t in by_rung[rung - 1]}
+        for trial in by_rung[rung]:
+            source = lower[trial.architecture.point_id]
+            better = [
+                t for t in by_rung[rung - 1] if t.number < trial.number and t.result.values > source.result.values
+            ]
+            told = [t for t in by_rung[rung - 1] if t.number < trial.number]
+            assert len(better) < len(told) / 3  # it was among the best third of those known then
+
+
+def test_only_new_epochs_are_charged_and_the_leaderboard_shows_a_point_once(tmp_path):
+    evaluator = Writes()
+    state = run(config_of(tmp_path), evaluator)
+    for trial in state.trials.values():
+        epochs = LADDER[trial.proposal.rung].epochs - evaluator.began_at[trial.number]
+        assert trial.result.charged.multiply_adds == 10 * epochs
+        assert [step.step for step in trial.steps][-1] == LADDER[trial.proposal.rung].epochs
+    ranking = state.ranking()
+    assert {trial.result.steps_done for trial in ranking} == {9}
+    assert len({trial.architecture.point_id for trial in ranking}) == len(ranking)
+
+
+@pytest.mark.parametrize("checkpoints", [1, 3])
+def test_what_is_kept_is_bounded(tmp_path, checkpoints):
+    config = config_of(tmp_path, trials=10, checkpoints=checkpoints)
+    seen = []
+    for trials in range(10, 45, 5):  # the same search, continued with a larger budget
+        run(config_of(tmp_path, trials=trials, checkpoints=checkpoints), Writes())
+        seen.append(len(list(config.folder.glob("artifacts/*/*/checkpoint.pt"))))
+    assert 1 <= max(seen) <= 2 * checkpoints
+    assert len(list(config.folder.glob("artifacts/*/checkpoint.pt"))) == 0
+
+
+def test_a_search_that_was_stopped_goes_on_the_same(tmp_path):
+    whole = run(config_of(tmp_path / "whole"), Writes())
+    for trials in (7, 13, 40):
+        state = run(config_of(tmp_path / "parts", trials=trials), Writes())
+    assert [t.proposal for t in state.trials.values()] == [t.proposal for t in whole.trials.values()]
+    assert [t.result for t in load_state(config_of(tmp_path / "parts").folder).trials.values()] == [
+        t.result for t in whole.trials.values()
+    ]
+
+
+def test_a_promotion_without_a_checkpoint_is_trained_anew():
+    strategy = Promotion(FLAT, seed=0, ladder=LADDER, of="random")
+    for number in range(3):
+        assert strategy.ask(number).rung == 0
+        strategy.tell(number, Result("finished", values=(number / 3,), steps_done=1))
+    promoted = strategy.ask(3)
+    assert isinstance(promoted, Measure) and (promoted.rung, promoted.weights) == (1, None)
+
+
+def test_brackets_share_the_new_points_as_in_hyperband():
+    assert _cycle(3, 1, 3) == [0] * 9
+    cycle = _cycle(3, 3, 3)
+    assert [cycle.count(rung) for rung in range(3)] == [9, 5, 3]  # Hyperband with R = 9, eta = 3
+    strategy = Promotion(FLAT, seed=0, ladder=LADDER, of="random", brackets=3)
+    assert {strategy.ask(number).rung for number in range(17)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eta": 1}, "eta must be a number above 1"),
+        ({"brackets": 4}, "brackets must be 1 to 3"),
+        ({"checkpoints": 0}, "checkpoints must be at least 1"),
+        ({"of": "spos"}, "'spos' trains a supernet"),
+        ({"of": "promotion"}, "goes on from checkpoints itself"),
+        ({"of": "evolutoin"}, "did you mean 'evolution'"),
+        ({"ladder": (Rung(3),)}, "at least two rungs"),
+        ({"ladder": (Rung(proxies=("synflow",)), Rung(3))}, "at least two rungs with epochs"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Promotion(FLAT, **{"seed": 0, "ladder": LADDER, **options})
+
+
+def test_a_strategy_that_screens_by_proxies_is_refused_when_it_asks():
+    named = {"name": "predictor", "zero_cost": ["synflow"]}
+    with pytest.raises(SearchError, match="without zero-cost scores"):
+        Promotion(FLAT, seed=0, ladder=LADDER, of=named).ask(0)
+
+
+def test_networks_are_promoted_and_come_out_as_if_trained_at_once(tmp_path):
+    config = resolve(
+        {
+            "space": "tiny",
+            "data": DataConfig("digits", images=200, validation=0.2),
+            "strategy": {"name": "promotion", "of": "random", "eta": 2},
+            "evaluator": {"name": "training", "device": "cpu"},
+            "recipe": {"precision": "fp32"},
+            "ladder": [{"epochs": 1, "share": 0.5}, {"epochs": 2}],
+            "budget": {"trials": 3},
+            "runner": "local",
+            "name": "promoted",
+            "runs_dir": tmp_path,
+            "tracking_uri": "none",
+        }
+    )
+    state = search(config)
+    top = state.best
+    assert top.proposal.rung == 1 and top.proposal.weights.path.endswith("/checkpoint.pt")
+    assert [step.step for step in top.steps] == [2]
+    lower = next(t for t in state.trials.values() if t.proposal.rung == 0 and t.architecture == top.architecture)
+    evaluator = make_evaluator(config)
+    job = Job(lower.number, 1, Measure(top.architecture), trial_seed(0, lower.number), lower.costs, tmp_path / "again")
+    again = perform(evaluator, job, lambda step, metrics: True)
+    assert again.metrics["val/loss"] == top.result.metrics["val/loss"]
+    assert again.charged.multiply_adds == top.result.charged.multiply_adds + lower.result.charged.multiply_adds
+    assert (tmp_path / "promoted" / "best").is_dir()

@@ -1,0 +1,62 @@
+"""ASHA and median with every registered strategy, one objective and two: pruned trials are told, the search goes on."""
+
+import random
+
+import pytest
+
+from nasforge import registry
+from nasforge.core.errors import ConfigError
+from nasforge.core.trial import Charge, Result, TrainShared
+from nasforge.state import load_state
+from nasforge.testing.strategies import MIXED, closeness, outcome
+from nasforge.testing.toys import toy_config, toy_experiment
+
+TRIALS = 25
+
+
+def curves(proposal, report):
+    """Nine epochs towards the closeness to a planted optimum."""
+    if isinstance(proposal, TrainShared):
+        return outcome(MIXED, report.number, proposal)
+    close, end = closeness(MIXED, proposal.architecture), (1, 3, 9)[proposal.rung]
+    dear = 1 - close + random.Random(proposal.architecture.point_id).random() / 5
+    metrics = {}
+    for step in range(1, end + 1):
+        metrics = {"val/accuracy": close * (1 - 0.5**step), "cost/flops": dear, "work/multiply_adds": float(step)}
+        if not report(step, metrics):
+            return Result("pruned")
+    return Result("finished", metrics, steps_done=end, charged=Charge(0.0, float(end)))
+
+
+@pytest.mark.parametrize(("pruner", "objectives"), [("asha", 1), ("median", 1), ("asha", 2), ("median", 2)])
+@pytest.mark.parametrize("name", registry.names("strategy"))
+def test_pruned_trials_are_part_of_the_search(tmp_path, name, pruner, objectives):
+    try:
+        config = toy_config(
+            tmp_path,
+            space=MIXED,
+            strategy={"name": name, **({"measures": 10} if name in ("spos", "enas") else {})},
+            pruner={"name": pruner, **({"warmup_trials": 3} if pruner == "median" else {})},
+            objectives=["val/accuracy", "cost/flops"][:objectives],
+            ladder=[{"epochs": 1}, {"epochs": 3}, {"epochs": 9}],
+            budget={"trials": TRIALS},
+        )
+        experiment = toy_experiment(config)
+    except ConfigError:
+        assert objectives == 2  # refused by name when it is made, not in the middle of the search
+        return
+    with experiment:
+        registry.make("runner", "local", {}, experiment, curves)
+        state = experiment.state
+    counts = state.counts()
+    goes_on_itself = name in ("promotion", "pbt")
+    assert counts["failed"] == 0 and counts["pruned"] + counts["finished"] == len(state.trials)
+    shared = any(isinstance(trial.proposal, TrainShared) for trial in state.trials.values())
+    assert len(state.trials) == TRIALS or goes_on_itself or shared
+    assert counts["pruned"] > 0 or goes_on_itself or shared
+    assert all(trial.result.status == "finished" for trial in state.ranking())
+    steps = {trial.result.steps_done for trial in state.trials.values() if trial.status == "pruned"}
+    assert steps <= ({1, 3} if pruner == "asha" else set(range(1, 9)))
+    with toy_experiment(config) as again:  # replayed, pruned trials included, there is nothing left to do
+        assert again.next() is None
+    assert load_state(config.folder).counts() == counts
