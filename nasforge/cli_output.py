@@ -196,6 +196,8 @@ def state_json(state: State) -> dict[str, Any]:
         "front": [trial.number for trial in state.front()] if len(state.objectives) > 1 else None,
         "objectives": [str(objective) for objective in state.objectives],
         "constraints": [str(constraint) for constraint in state.constraints],
+        "targets": [str(target) for target in state.targets],
+        "targets_met": not state.missed(best) if best and state.targets else None,
         "charged": state.charged.to_json(),
         "tests": state.tests,
     }

@@ -290,6 +290,12 @@ def _print_summary(state: State, top: int = 5) -> None:
         _leaderboard(f"Best trials ({min(top, len(ranked))} of {len(ranked)})", state, ranked[:top])
     if len(state.objectives) > 1 and ranked:
         _leaderboard("Pareto front", state, tables.pareto_front(state))
+    best = state.best
+    missed = [] if best is None else state.missed(best)
+    if best is not None and missed:
+        costs = [f"{t.metric.removeprefix('cost/')} {metric_text(t.metric, best.metrics[t.metric])}" for t in missed]
+        limits = ", ".join(map(str, state.targets))
+        line(f"None of them meets {limits}: the best has {', '.join(costs)}", style="yellow")
 
 
 def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> None:
@@ -335,7 +341,8 @@ def _print_budget(state: State) -> None:
 def _print_next(config: ExperimentConfig, state: State) -> None:
     place = "" if config.runs_dir == Path("runs").absolute() else f" --runs-dir {config.runs_dir}"
     if state.best is None:
-        line(f"No trial finished. Why: nasforge show {config.name}{place}", style="yellow")
+        said = state.why_no_best
+        line(f"{said[0].upper()}{said[1:]}. See: nasforge show {config.name}{place}", style="yellow")
         return
     line()
     line("Next:", style="bold")

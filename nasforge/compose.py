@@ -20,6 +20,7 @@ from nasforge.core.events import SCHEMA, Header
 from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.trial import Proposal
 from nasforge.experiment import Check, Experiment
+from nasforge.journal import JOURNAL
 from nasforge.state import State
 
 _PACKAGES = ("nasforge", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
@@ -71,6 +72,8 @@ def search(
     registry.check_options("runner", config.runner.name, config.runner.options, taken=2)
     evaluator = made_evaluator or make_evaluator(config)
     folder = config.folder
+    if not (folder / JOURNAL).is_file():
+        _foresee(config, evaluator)
     with tracking(config, trackers, say) as watching:
         experiment = Experiment(
             folder,
@@ -135,6 +138,14 @@ def make_strategy(config: ExperimentConfig) -> Any:
     own = {"targets": config.targets, "ladder": config.ladder}
     given |= {key: value for key, value in own.items() if key in _parameters("strategy", named.name)}
     return registry.make("strategy", named.name, named.options, config.space, **given)
+
+
+def _foresee(config: ExperimentConfig, evaluator: Evaluator) -> None:
+    """Let the evaluator refuse what the strategy would ask for first, before there is a journal that says so."""
+    foresee = getattr(evaluator, "foresee", None)
+    first = make_strategy(config).ask(0) if foresee else None
+    if foresee and first is not None:
+        foresee(first)
 
 
 def make_pruner(config: ExperimentConfig) -> Any:

@@ -23,7 +23,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, front
-from nasforge.core.trial import Charge, Result, Step, Trial
+from nasforge.core.trial import Charge, Result, Step, TrainShared, Trial
 from nasforge.journal import read_events
 
 
@@ -202,8 +202,11 @@ class State:
         """The order of finished measures, more is better: fidelity, targets met, objectives, the earlier trial."""
         result = trial.result
         steps = result.steps_done if result else 0
-        met = not any(target.violation(trial.metrics) > 0 for target in self.targets)
-        return (steps, met, _values(trial), -trial.number)
+        return (steps, not self.missed(trial), _values(trial), -trial.number)
+
+    def missed(self, trial: Trial) -> list[Constraint]:
+        """The soft targets that a trial misses."""
+        return [target for target in self.targets if target.violation(trial.metrics) > 0]
 
     def front(self) -> list[Trial]:
         """Finished trials that no other dominates in the objectives, best first by the first one."""
@@ -218,6 +221,19 @@ class State:
     def best(self) -> Trial | None:
         """First of the ranking."""
         return next(iter(self.ranking()), None)
+
+    @property
+    def why_no_best(self) -> str:
+        """Why there is no best network (yet), in words for a user."""
+        shared = {t.number for t in self.trials.values() if isinstance(t.proposal, TrainShared)}
+        trained = [number for number in sorted(shared) if self.trials[number].status == "finished"]
+        if trained and len(trained) == len(self.trials):
+            which = f"trial{'s' if len(trained) > 1 else ''} {', '.join(map(str, trained))}"
+            return f"only a supernet was trained ({which}), no network measured yet; go on with a larger budget"
+        found = Counter(t.status for t in self.trials.values() if t.number not in trained)
+        counts = [f"{count} {status}" for status, count in found.items()]
+        counts += [f"{len(trained)} supernet{'s' if len(trained) > 1 else ''} trained"] if trained else []
+        return f"no network finished ({', '.join(counts) or 'no trials'})"
 
     def failures(self) -> list[Trial]:
         """Failed trials."""

@@ -348,3 +348,20 @@ def test_from_search_to_file(place, capfd):
     assert code == 0 and "equal to the last bit" in out
     code, out, _ = nasforge_(capfd, "show", "way")
     assert "Met the sealed test part" in out
+
+
+def test_targets_that_nothing_meets_are_said(place, capfd):
+    Path("t.yaml").write_text("name: t\ndecisions: {model: {width: [8, 16]}}\n")
+    Path("t.csv").write_text("width,accuracy,size\n8,0.5,2000\n16,0.75,5000\n")
+    table = [f"evaluator.{option}" for option in ("path=t.csv", "signal=accuracy", "costs.params=size")]
+    given = [word for option in table for word in ("--set", option)]
+    search = ("search", "t.yaml", "--evaluator", "lookup_table", "--runner", "local", "--tracking-uri", "none", *given)
+    two = (*search, "--max-trials", 2)
+    code, out, _ = nasforge_(capfd, *two, "--name", "small", "--target", "params<=1k")
+    assert code == 0 and "None of them meets params<=1000: the best has params 5.0k" in " ".join(out.split())
+    code, out, _ = nasforge_(capfd, "show", "small", "--json")
+    assert (json.loads(out)["targets"], json.loads(out)["targets_met"]) == (["params<=1000"], False)
+    code, out, _ = nasforge_(capfd, *two, "--name", "large", "--target", "params<=3k")
+    assert code == 0 and "None of them meets" not in out
+    code, out, _ = nasforge_(capfd, "show", "large", "--json")
+    assert json.loads(out)["targets_met"] is True and json.loads(out)["best"]["metrics"]["cost/params"] == 2000

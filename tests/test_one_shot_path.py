@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Reported
-from nasforge.core.trial import Measure, TrainShared
+from nasforge.core.trial import Measure, Result, TrainShared
 from nasforge.journal import read_events
 from nasforge.state import State, load_state
 from nasforge.testing.one_shot import EPOCHS, drive
@@ -68,6 +69,16 @@ def test_supernet_then_measures_on_inherited_weights(uninterrupted: State) -> No
         assert path.proposal.weights == shared.result.artifacts["weights"]
         assert path.result and path.result.steps_done == 0 and path.metrics["val/accuracy"] > 0.2
     assert uninterrupted.best in paths, "a supernet is not a candidate"
+
+
+def test_why_there_is_no_best_network(uninterrupted: State) -> None:
+    state = State(uninterrupted.header)
+    assert state.why_no_best == "no network finished (no trials)"
+    state.trials[0] = uninterrupted.trials[0]
+    assert state.best is None
+    assert state.why_no_best.startswith("only a supernet was trained (trial 0), no network measured yet; go on with")
+    state.trials[1] = replace(uninterrupted.trials[1], result=Result("rejected"))
+    assert state.why_no_best == "no network finished (1 rejected, 1 supernet trained)"
 
 
 def test_killed_local_driver_continues_to_the_same_bits(tmp_path: Path, uninterrupted: State) -> None:

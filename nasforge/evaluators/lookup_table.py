@@ -24,8 +24,8 @@ _COST = "cost/"
 class LookupTable:
     """Looks every Measure up in a table instead of training it; time and work are the table's, never the clock's.
 
-    A CSV or an NPZ, one row per point. A trial whose number is NaN has failed; one that is not in the table ends the
-    search with an error (see `partial`). Light to pickle: another process reads the file again, once.
+    A CSV or an NPZ, one row per point. A trial whose number is NaN or infinite has failed; one that is not in the table
+    ends the search with an error (see `partial`). Light to pickle: another process reads the file again, once.
     """
 
     instant = True
@@ -85,7 +85,7 @@ class LookupTable:
         Raises:
             ConfigError, DataError: the file, a column or the ladder do not fit.
         """
-        if (signal is None) == (fidelity is None):
+        if (signal is None) == (not fidelity):
             raise ConfigError(
                 "evaluator 'lookup_table' needs signal (the column that the search sees) or fidelity (epochs -> "
                 "column), one of them"
@@ -187,7 +187,7 @@ class LookupTable:
             costs = {limit.metric: columns.costs[limit.metric][row] for limit in limits}
             return not any(map(math.isnan, costs.values())) and not any(limit.violation(costs) for limit in limits)
 
-        rows = [row for row in columns.rows.numbers if not any(math.isnan(column[row]) for column in seen)]
+        rows = [row for row in columns.rows.numbers if all(math.isfinite(column[row]) for column in seen)]
         values = [seen[-1][row] for row in rows if kept(row)]
         return (max if self._maximise else min)(values, default=None)
 
@@ -263,7 +263,7 @@ class LookupTable:
                 break
             charged = Charge(columns.seconds[index][row], columns.multiply_adds[index][row])
             value = columns.signal[index][row]
-            if math.isnan(value):
+            if not math.isfinite(value):
                 message = f"table {self.path}: the signal has no number for this point at epoch {epochs}"
                 return Result.failed("diverged", message, "it is the table's word that this point failed", charged)
             metrics = {self.metric: value, "time/worker_s": charged.worker_seconds}

@@ -21,8 +21,10 @@ from nasforge.evaluators.guarded import guarded
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit
-from nasforge.supernet.job import shared_training
-from nasforge.supernet.mixed import Supernet, build_supernet
+from nasforge.supernet.job import check, shared_training
+from nasforge.supernet.mixed import Supernet, build_supernet, planned_supernet
+from nasforge.supernet.relaxations import RELAXATIONS
+from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.supernet.training import check_shared, recipe_point
 from nasforge.training.artifacts import is_checkpoint, load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16
@@ -103,6 +105,21 @@ class SharedWeights:
     def latency_ms(self, architecture: Architecture) -> float:
         """Median time of one image on this worker's device."""
         return self.training.latency_ms(architecture)
+
+    def foresee(self, proposal: Proposal) -> None:
+        """Refuse a training of a supernet that cannot be, without data or memory: it is built on the meta device.
+
+        Raises:
+            BuildError, ConfigError: something in the space cannot be mixed, or not like this; it is named.
+        """
+        if not isinstance(proposal, TrainShared):
+            return
+        recipe_of(proposal.space, recipe_point(proposal.space), self.training.recipe)
+        with torch.random.fork_rng(devices=[]):
+            supernet = planned_supernet(proposal.space, self.shape[0], self.classes)
+            check(proposal, supernet)
+            if proposal.relaxation in RELAXATIONS:
+                forward_flops(Relaxed(supernet, proposal.relaxation), self.shape)  # do its options' shapes agree?
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train a supernet, or measure on inherited weights; failures come back as results with their cause."""

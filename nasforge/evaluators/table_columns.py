@@ -113,10 +113,8 @@ def columns_of(hashed: Hashed, file: TableFile, asked: Asked) -> Columns:
             return (whole,)
         return tuple([value * epochs / fidelities[-1] for value in whole] for epochs in fidelities)
 
-    if rows.numbers and rows.numbers[-1] >= length:
-        raise ConfigError(
-            f"table {file.path}: the key has {rows.numbers[-1] + 1:,} rows or more, the signal {length:,}"
-        )
+    if rows.count != length:
+        raise ConfigError(f"table {file.path}: the key has {rows.count:,} rows, the signal {length:,}")
     return Columns(
         rows=rows,
         fidelities=fidelities,

@@ -50,7 +50,7 @@ class TableFile:
         self._rows: list[list[str]] = []
         self._lines: list[int] = []
         if not path.is_file():
-            raise DataError(f"table {path}: no such file")
+            raise DataError(f"table {path}: " + ("is a folder; needed is a file" if path.is_dir() else "no such file"))
         if path.suffix == ".npz":
             with _opened(path) as content:
                 names = list(content.files)
@@ -244,7 +244,9 @@ def _opened(path: Path) -> Any:
     """The NPZ file, to be closed by `with`."""
     try:
         content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except ValueError:  # numpy takes whatever it does not know for a pickle, and advises to trust it
+        raise DataError(f"table {path}: cannot be read as NPZ: not a file of numpy's") from None
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"table {path}: cannot be read as NPZ: {error}") from None
     if not hasattr(content, "files"):
         raise DataError(f"table {path}: holds one array without a name; save it with np.savez(path, column=array, ...)")

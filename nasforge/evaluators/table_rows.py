@@ -16,7 +16,7 @@ from nasforge.evaluators.table_file import EMPTY, TableFile
 
 FORMS = ("text", "canonical", "arch_id", "point_id", "decisions")
 _COMPARED = 3000
-_NONE = ""
+_NONE = "\0"
 _WORDS = {"true": ("true", "True", "TRUE", "1", "yes"), "false": ("false", "False", "FALSE", "0", "no")}
 
 Key: TypeAlias = str | tuple[str, ...]
@@ -28,6 +28,7 @@ class Rows:
 
     Attributes:
         numbers: of the rows that are points of the space.
+        count: how many rows the key has, those outside the space too.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Rows:
         file: TableFile,
         keys: Sequence[Key],
         numbers: Sequence[int],
+        count: int,
         key_of: Callable[[Architecture], Key],
         shown: Callable[[Key], str],
     ) -> None:
@@ -44,6 +46,7 @@ class Rows:
             file: whose rows they are.
             keys: of the rows.
             numbers: of the rows.
+            count: of all rows of the table.
             key_of: the key of a point.
             shown: a key in words.
 
@@ -55,6 +58,7 @@ class Rows:
         self._shown = shown
         self._index = dict(zip(keys, numbers, strict=True))
         self.numbers = numbers
+        self.count = count
         if len(self._index) < len(numbers):
             first: dict[Key, int] = {}
             for key, row in zip(keys, numbers, strict=True):
@@ -118,7 +122,8 @@ def rows_of(
         raise ConfigError(f"table {file.path}: no key_form '{form}'; {did_you_mean(form, FORMS)}")
     texts = file.texts(key)
     if form != "decisions":
-        return Rows(file, texts, range(len(texts)), _text_of(space, form), lambda found: f"{key} '{found}'")
+        numbers = range(len(texts))
+        return Rows(file, texts, numbers, len(texts), _text_of(space, form), lambda found: f"{key} '{found}'")
     if len(space.domains) == 1:
         return _by_decision(space, file, _labelled(file, dict.fromkeys(space.domains, texts), labels))
     return _by_decision(space, file, _from_texts(space, file, texts))
@@ -155,14 +160,22 @@ def token(value: object) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.7g}"
 
 
+def _token_of(domain: Domain) -> Callable[[object], str]:
+    """How values of a domain are compared: as `token` does, or as texts where that would confuse `01` and `1`."""
+    if isinstance(domain, Choice) and len(set(map(token, domain.options))) < len(domain.options):
+        return lambda value: str(value).strip()
+    return token
+
+
 def _reader(domain: Domain) -> Callable[[str], str | None]:
     """From a cell to the token of a value of the domain; `_NONE` for an empty one, None for no value of it."""
     if isinstance(domain, Choice):
-        known = {token(option): token(option) for option in domain.options}
+        token_of = _token_of(domain)
+        known = {token_of(option): token_of(option) for option in domain.options}
         for option in domain.options:
             if isinstance(option, bool):
-                known = {word: token(option) for word in _WORDS[token(option)]} | known
-        return lambda cell: known.get(token(cell), _NONE if cell.lower() in EMPTY else None)
+                known = {word: token_of(option) for word in _WORDS[token(option)]} | known
+        return lambda cell: known.get(token_of(cell), _NONE if cell.lower() in EMPTY else None)
 
     def read(cell: str) -> str | None:
         if cell.lower() in EMPTY:
@@ -180,6 +193,8 @@ def _by_decision(space: SearchSpace, file: TableFile, columns: Mapping[str, Sequ
     lengths = {name: len(cells) for name, cells in columns.items()}
     if len(set(lengths.values())) != 1:
         raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}")
+    if not max(lengths.values()):
+        raise ConfigError(f"table {file.path}: has no rows, {' and '.join(columns)} are empty")
     tokens: dict[str, list[str | None]] = {}
     for name, domain in space.domains.items():
         if name in columns:
@@ -189,8 +204,9 @@ def _by_decision(space: SearchSpace, file: TableFile, columns: Mapping[str, Sequ
         else:  # it has one value only
             tokens[name] = [token(domain.values[0])] * max(lengths.values())
     names = list(space.domains)
+    token_of = {name: _token_of(domain) for name, domain in space.domains.items()}
     branches = {
-        name: {token(value): domain.branch(value) for value in domain.values if domain.branch(value)}
+        name: {token_of[name](value): domain.branch(value) for value in domain.values if domain.branch(value)}
         for name, domain in space.domains.items()
         if isinstance(domain, Choice)
     }
@@ -227,12 +243,12 @@ def _by_decision(space: SearchSpace, file: TableFile, columns: Mapping[str, Sequ
 
     def key_of(architecture: Architecture) -> Key:
         values = architecture.values
-        return tuple(token(values[name]) if name in values else _NONE for name in names)
+        return tuple(token_of[name](values[name]) if name in values else _NONE for name in names)
 
     def shown(key: Key) -> str:
         return ", ".join(f"{name} {cell}" for name, cell in zip(names, key, strict=True) if cell != _NONE)
 
-    return Rows(file, keys, numbers, key_of, shown)
+    return Rows(file, keys, numbers, max(lengths.values()), key_of, shown)
 
 
 def _outside(
@@ -317,14 +333,14 @@ def _from_texts(space: SearchSpace, file: TableFile, texts: Sequence[str]) -> di
                 )
             values[full[name]] = value
         for name, cells in columns.items():
-            cells.append(values.get(name, _NONE))
+            cells.append(values.get(name, ""))
     return columns
 
 
 def _pairs(file: TableFile, row: int, text: str) -> dict[str, str]:
     try:
         if text.startswith("{"):
-            return {str(name): token(_NONE if value is None else value) for name, value in json.loads(text).items()}
+            return {str(name): "" if value is None else str(value) for name, value in json.loads(text).items()}
         pairs = [pair.partition("=") for pair in text.replace(";", ",").split(",") if pair.strip()]
         if pairs and all(equals for _, equals, _ in pairs):
             return {name.strip(): value.strip() for name, _, value in pairs}

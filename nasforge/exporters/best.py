@@ -37,7 +37,7 @@ def write_best(folder: Path | str) -> Path:
     config = config_of(folder, state)
     trial = state.best
     if trial is None or trial.architecture is None or trial.result is None:
-        raise SearchError(f"{folder}: no finished trial, so there is no best network")
+        raise SearchError(f"{folder}: there is no best network: {state.why_no_best}")
     artifact = trial.result.artifacts.get("weights")
     if artifact is None or config.data is None:
         raise SearchError(

@@ -19,6 +19,8 @@ from nasforge.data import load_data
 from nasforge.exporters.model_card import model_card
 from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
 from nasforge.exporters.verify import Agreement, reload_of, verify
+from nasforge.journal import JOURNAL
+from nasforge.state import load_state
 
 CARD = "README.md"
 LARGEST = 2048
@@ -79,8 +81,19 @@ def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str) ->
 
 
 def best_of(folder: Path) -> Path:
-    """The network folder to ship: `folder` itself if it is one, else its `best/`."""
-    return folder if (folder / DESCRIPTION).is_file() else folder / "best"
+    """The network folder to ship: `folder` itself if it is one, else its `best/`.
+
+    Raises:
+        ExportError: an experiment that has no network with weights yet.
+    """
+    if (folder / DESCRIPTION).is_file():
+        return folder
+    if not (folder / "best").is_dir() and (folder / JOURNAL).is_file():
+        state = load_state(folder)
+        found = state.best
+        lost = f"its best trial ({found.number}) left no weights; run `nasforge retrain`" if found else ""
+        raise ExportError(f"{folder}: nothing to ship: {lost or state.why_no_best}")
+    return folder / "best"
 
 
 def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor, Tensor]:

@@ -93,8 +93,7 @@ def retrain(
         raise SearchError(f"{folder}: this search trained no networks on images, there is nothing to retrain")
     ranked = _ranked(state)
     if not ranked:
-        counts = ", ".join(f"{count} {status}" for status, count in state.counts().items() if count)
-        raise SearchError(f"{folder}: no finished trial to retrain ({counts or 'no trials'}); continue the search")
+        raise SearchError(f"{folder}: nothing to retrain: {state.why_no_best}")
     drawn = _drawn(ranked, top, random, config.seed)
     place = device_of(device)
     if state.header.data_hash not in ("", load_data(config.data).fingerprint):

@@ -76,13 +76,7 @@ class AlphaSteps:
         Raises:
             ConfigError: settings or terms that this relaxation cannot take.
         """
-        if settings.second_order and relaxed.relaxation != "softmax":
-            raise ConfigError(f"train_shared: second_order needs relaxation softmax, got {relaxed.relaxation}")
-        if settings.second_order and relaxed.supernet.widths:
-            raise ConfigError(
-                f"second_order needs fixed widths, open are {', '.join(relaxed.supernet.widths)}: use the first order, "
-                "or leave each width one value in the space's YAML (in Python: space.fixed)"
-            )
+        check_order(settings, relaxed.relaxation, relaxed.supernet)
         self.relaxed = relaxed
         self._part = part
         self._settings = settings
@@ -241,6 +235,17 @@ class AlphaSteps:
             p = probabilities(self.relaxed.relaxation, alphas.detach())
             found.append(float(-(p * p.clamp_min(1e-12).log()).sum()) / math.log(len(p)))
         return sum(found) / len(found) if found else 0.0
+
+
+def check_order(settings: Settings, relaxation: str, supernet: Supernet) -> None:
+    """Raises ConfigError where `second_order` is asked for and cannot be."""
+    if settings.second_order and relaxation != "softmax":
+        raise ConfigError(f"train_shared: second_order needs relaxation softmax, got {relaxation}")
+    if settings.second_order and supernet.widths:
+        raise ConfigError(
+            f"second_order needs fixed widths, open are {', '.join(supernet.widths)}: use the first order, or leave "
+            "each width one value in the space's YAML (in Python: space.fixed)"
+        )
 
 
 def unrolled_gradient(

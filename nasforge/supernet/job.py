@@ -14,7 +14,7 @@ from nasforge.data import ImageData
 from nasforge.data.part import Part
 from nasforge.models.network import build
 from nasforge.strategies.alpha_settings import Settings
-from nasforge.supernet.bilevel import AlphaSteps
+from nasforge.supernet.bilevel import AlphaSteps, check_order
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.mixed import Share, Supernet
 from nasforge.supernet.paths import PATHS, SampledPaths
@@ -63,20 +63,33 @@ def shared_training(
     Raises:
         ConfigError: unknown relaxation or setting, or a combination that cannot be.
     """
+    check(proposal, supernet)
     if proposal.relaxation in PATHS:
         return _by_paths(proposal, supernet, data, seed)
-    if proposal.relaxation in RELAXATIONS:
-        return _by_shares(proposal, supernet, data, recipe, seed, device)
-    known = (*PATHS, *RELAXATIONS)
-    raise ConfigError(
-        f"train_shared: no relaxation '{proposal.relaxation}'; {did_you_mean(proposal.relaxation, known)}"
-    )
+    return _by_shares(proposal, supernet, data, recipe, seed, device)
+
+
+def check(proposal: TrainShared, supernet: Supernet) -> None:
+    """Refuse what cannot be trained; the supernet may be on the meta device.
+
+    Raises:
+        ConfigError: unknown relaxation or setting, or a combination that cannot be.
+    """
+    relaxation = proposal.relaxation
+    if relaxation in PATHS:
+        taken = [name for name in ("alphas", "cost_terms", "settings") if getattr(proposal, name)]
+        if taken:
+            raise ConfigError(f"train_shared: relaxation '{relaxation}' samples paths and takes no {taken[0]}")
+    elif relaxation in RELAXATIONS:
+        if proposal.paths:
+            raise ConfigError(f"train_shared: relaxation '{relaxation}' takes no paths")
+        check_order(Settings.of(proposal.settings)[0], relaxation, supernet)
+    else:
+        known = (*PATHS, *RELAXATIONS)
+        raise ConfigError(f"train_shared: no relaxation '{relaxation}'; {did_you_mean(relaxation, known)}")
 
 
 def _by_paths(proposal: TrainShared, supernet: Supernet, data: ImageData, seed: int) -> SharedTraining:
-    for name in ("alphas", "cost_terms", "settings"):
-        if getattr(proposal, name):
-            raise ConfigError(f"train_shared: relaxation '{proposal.relaxation}' samples paths and takes no {name}")
     draw = PATHS[proposal.relaxation](proposal.space, proposal.paths, seed)
     flops = mean_flops(supernet, draw, data.shape)
     return SharedTraining(SampledPaths(supernet, draw), data.train, flops)
@@ -85,8 +98,6 @@ def _by_paths(proposal: TrainShared, supernet: Supernet, data: ImageData, seed: 
 def _by_shares(
     proposal: TrainShared, supernet: Supernet, data: ImageData, recipe: Recipe, seed: int, device: torch.device
 ) -> SharedTraining:
-    if proposal.paths:
-        raise ConfigError(f"train_shared: relaxation '{proposal.relaxation}' takes no paths")
     settings, bounds = Settings.of(proposal.settings)
     relaxed = Relaxed(supernet, proposal.relaxation, proposal.alphas)
     for_weights, for_alphas = halves(data.train, 0.5, seed)

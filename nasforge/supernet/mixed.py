@@ -424,3 +424,9 @@ def build_supernet(space: SearchSpace, in_channels: int, classes: int) -> Supern
     supernet = Supernet(space, in_channels, classes)
     supernet.check_widths()
     return supernet
+
+
+def planned_supernet(space: SearchSpace, in_channels: int, classes: int) -> Supernet:
+    """As `build_supernet`, on the meta device: says what cannot be mixed, computes nothing."""
+    with torch.device("meta"), _Uninitialised():
+        return build_supernet(space, in_channels, classes)

@@ -1,5 +1,6 @@
 """A table instead of training: which row is a point's, what is reported and what is charged."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,20 @@ def test_texts_and_truths_match_too(tmp_path):
     evaluator = table(where, written(tmp_path, "a,b,accuracy\n1.0,True,1\n2,false,2\n1,0,3\n2,1,4\n"))
     found = [looked_up(evaluator, model__a=a, model__b=b) for a in "12" for b in (False, True)]
     assert [result.metrics["val/accuracy"] for result in found] == [3, 1, 2, 4]
+
+
+def test_options_that_differ_as_texts_only_are_told_apart(tmp_path):
+    long = ("0" * 8 + "1" * 9, "0" * 8 + "1" * 8 + "0")  # equal to seven digits
+    where = space(Decision("model.a", Choice(("1", "01", "none", ""))), Decision("model.b", Choice(long)))
+    cells = [(a, b) for a in ("1", "01", "none", "") for b in long]
+    columns = "a,b,accuracy\n" + "".join(f"{a},{b},{n}\n" for n, (a, b) in enumerate(cells))
+    texts = "what;accuracy\n" + "".join(f"{json.dumps({'a': a, 'b': b})};{n}\n" for n, (a, b) in enumerate(cells))
+    for evaluator in (
+        table(where, written(tmp_path, columns)),
+        table(where, written(tmp_path, texts, "texts.csv"), key="what"),
+    ):
+        found = [looked_up(evaluator, model__a=a, model__b=b).metrics["val/accuracy"] for a, b in cells]
+        assert found == list(range(8))
 
 
 def test_ranges_match_by_value(tmp_path):
@@ -161,6 +176,15 @@ def test_what_has_no_number_has_failed_and_others_go_on(tmp_path):
     assert state.counts() == {"finished": 3, "pruned": 0, "failed": 1, "rejected": 0, "running": 0}
     (failed,) = state.failures()
     assert failed.result.error.cause == "diverged" and "no number for this point" in failed.result.error.message
+
+
+def test_infinity_is_no_number(tmp_path):
+    for word, best in (("inf", max), ("-inf", min)):
+        rows = FLAT.replace("0.75", word).replace("1.0,,", f"1.0,{word},")
+        goal = [Objective("val/accuracy", best is max)]
+        evaluator = table(flat(), written(tmp_path, rows, f"{word}.csv"), objectives=goal)
+        assert evaluator.optimum == best(0.5, 0.25)
+        assert looked_up(evaluator, model__width=16, train__rate=0.1).status == "failed"
 
 
 def test_the_budget_is_of_the_tables_own_time(tmp_path):

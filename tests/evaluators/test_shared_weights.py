@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from nasforge.compose import search
 from nasforge.config import DataConfig, load_space
-from nasforge.core.errors import ConfigError, DataError
+from nasforge.core.errors import BuildError, ConfigError, DataError
 from nasforge.core.goals import Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Artifact, Measure, TrainShared
@@ -158,6 +159,31 @@ def test_what_cannot_be_mixed_fails_by_name(tmp_path):
     result = evaluator()(TrainShared(sizes, "softmax", 1), Told(tmp_path))
     assert result.status == "failed" and result.error.cause == "invalid_shape"
     assert "'model.resolution' cannot be mixed softly" in result.error.message and "space.fixed" in result.error.message
+
+
+def test_what_cannot_be_mixed_is_foreseen_without_training():
+    mobile = load_space("mobile")
+    point = mobile.default_point().values
+    sizes = mobile.fixed({key: value for key, value in point.items() if key != "model.resolution"})
+    before = torch.random.get_rng_state()
+    with pytest.raises(BuildError, match=r"'model\.resolution' cannot be mixed softly.*space\.fixed"):
+        evaluator().foresee(TrainShared(sizes, "softmax", 1))
+    wide = SPACE.fixed({key: value for key, value in _POINT.items() if "stage0.width" not in key})
+    with pytest.raises(ConfigError, match=r"second_order needs fixed widths, open are stage0\.width"):
+        evaluator().foresee(TrainShared(wide, "softmax", 1, settings={"second_order": True}))
+    with pytest.raises(ConfigError, match="no relaxation 'soft'"):
+        evaluator().foresee(TrainShared(TWO, "soft", 1))
+    evaluator().foresee(TrainShared(TWO, "softmax", 1, settings={"second_order": True}))
+    evaluator().foresee(Measure(A))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_what_is_foreseen_leaves_no_journal(tmp_path):
+    strategy = {"name": "darts", "second_order": True}
+    place = {"runner": "local", "runs_dir": tmp_path, "name": "wide", "tracking_uri": "none"}
+    with pytest.raises(ConfigError, match="second_order needs fixed widths"):
+        search(space="tiny", data={"source": "digits", "images": 300}, strategy=strategy, **place)
+    assert not (tmp_path / "wide").exists(), "the name is free for the search that is meant"
 
 
 def test_a_supernet_with_open_widths_is_trained_and_measured_at_any(tmp_path):

@@ -29,6 +29,7 @@ from nasforge.core.trial import Measure, TrainShared
         ("", {}, "needs a header line"),
         (FLAT, {"signal": "e{epochs}"}, r"no column looks like 'e\{epochs\}'"),
         (FLAT, {"signal": "accuracy", "fidelity": {1: "accuracy"}}, "needs signal .* or fidelity .*, one of them"),
+        (FLAT, {"fidelity": {}}, "needs signal .* or fidelity .*, one of them"),
         (FLAT, {"fidelity": {"first": "accuracy"}}, "fidelity maps epochs to columns, got 'first'"),
         (FLAT, {"fidelity": {9: "accuracy"}}, r"the ladder's epochs 3 have no column; known are 9\. Say .* ladder: \["),
         (FLAT, {"seconds": -1}, "seconds must be a number of at least 0, got -1"),
@@ -54,8 +55,10 @@ def test_one_clear_error_for_a_table_that_does_not_fit(tmp_path, text, options, 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv: no such file"):
         table(flat(), str(tmp_path / "nowhere.csv"))
+    with pytest.raises(DataError, match="is a folder; needed is a file"):
+        table(flat(), str(tmp_path))
     (tmp_path / "bad.npz").write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"bad\.npz: cannot be read as NPZ"):
+    with pytest.raises(DataError, match=r"bad\.npz: cannot be read as NPZ: not a file of numpy's$"):
         table(flat(), str(tmp_path / "bad.npz"))
     (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"bad\.csv: cannot be read as text"):
@@ -64,8 +67,15 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"array 'key' holds Python objects, which are not loaded"):
         table(flat(), str(tmp_path / "objects.npz"), key="key")
     np.savez(tmp_path / "short.npz", width=np.array([8, 16]), rate=np.array([1, 1]), accuracy=np.zeros(1))
-    with pytest.raises(ConfigError, match="the key has 2 rows or more, the signal 1"):
+    with pytest.raises(ConfigError, match="the key has 2 rows, the signal 1"):
         table(flat(), str(tmp_path / "short.npz"))
+    np.savez(tmp_path / "long.npz", width=np.array([8, 99]), rate=np.array([1, 1]), accuracy=np.zeros(3))
+    with pytest.raises(ConfigError, match="the key has 2 rows, the signal 3"):
+        table(flat(), str(tmp_path / "long.npz"))
+    np.savez(tmp_path / "none.npz", key=np.zeros((0, 2)), width=[], rate=[], accuracy=[])
+    for options in ({}, {"key": "key"}):
+        with pytest.raises(ConfigError, match="has no rows"):
+            table(flat(), str(tmp_path / "none.npz"), **options)
 
 
 def test_a_point_without_a_row_ends_the_search_with_the_nearest(tmp_path):

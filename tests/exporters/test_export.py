@@ -17,6 +17,7 @@ from nasforge.exporters import torch_export
 from nasforge.exporters.export import best_of, export, validation_images
 from nasforge.exporters.network_folder import Description, Network, load, save_network
 from nasforge.models.network import build
+from nasforge.testing.toys import toy_config, toy_experiment
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,12 @@ def test_a_full_disk_is_one_clear_error(experiment, tmp_path, name):
 def test_an_experiment_without_best_says_so(tmp_path):
     with pytest.raises(ExportError, match=r"best: no such folder"):
         export(tmp_path, ["safetensors"], tmp_path / "out")
+
+
+def test_an_experiment_whose_trials_left_no_network_says_why(tmp_path):
+    toy_experiment(toy_config(tmp_path)).close()
+    with pytest.raises(ExportError, match=r"nothing to ship: no network finished \(no trials\)"):
+        export(tmp_path / "toy", ["safetensors"], tmp_path / "out")
 
 
 def test_best_is_found_in_an_experiment_and_a_network_is_taken_as_it_is(experiment):

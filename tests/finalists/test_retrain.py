@@ -334,7 +334,7 @@ def test_numbers_below_one_are_refused(folder, wrong):
 
 def test_nothing_finished_is_said(folder):
     (folder / "journal.jsonl").write_text((folder / "journal.jsonl").read_text().splitlines()[0] + "\n")
-    with pytest.raises(SearchError, match=r"no finished trial to retrain \(no trials\)"):
+    with pytest.raises(SearchError, match=r"nothing to retrain: no network finished \(no trials\)"):
         retrain(folder)
 
 
