@@ -1,12 +1,13 @@
-"""Augmentation of whole batches where they lie: random crop, horizontal flip, cutout."""
+"""Augmentation of whole batches where they lie; every image draws its own numbers."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample, pad
 
 
 def crop(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
@@ -17,10 +18,68 @@ def crop(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     return windows[torch.arange(count, device=images.device), :, shift[0], shift[1]]
 
 
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image mirrored left to right with probability one half."""
+def flip(images: Tensor, generator: torch.Generator, *, axis: int = -1) -> Tensor:
+    """Each image mirrored left to right (upside down at axis -2) with probability one half."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
-    return torch.where(mirrored, images.flip(-1), images)
+    return torch.where(mirrored, images.flip(axis), images)
+
+
+def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
+    """Each image turned by up to `degrees` either way about its centre, bilinear, black where it leaves the frame.
+
+    uint8, N x C x H x W. (torchvision's `rotate` turns all images of a call by one angle.)
+    """
+    count, _, height, width = images.shape
+    angles = torch.deg2rad(degrees * (2 * torch.rand(count, generator=generator, device=images.device) - 1))
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    # affine_grid's axes run from -1 to 1 whatever the sides, so an angle has to be told their ratio
+    turns = torch.stack([cos, -sin * height / width, zero, sin * width / height, cos, zero], 1).view(count, 2, 3)
+    grid = affine_grid(turns, list(images.shape), align_corners=False)
+    turned = grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return turned.round().to(torch.uint8)
+
+
+def color_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation of each image times 1 - `strength` to 1 + `strength`, in this order.
+
+    uint8, N x C x H x W. The blends of torchvision's `ColorJitter`, which draws one factor for all images of a call;
+    saturation is for three channels only.
+    """
+    from torchvision.transforms.v2.functional import rgb_to_grayscale  # takes a second, and few recipes want it
+
+    count, channels = images.shape[:2]
+    factors = 1 + strength * (2 * torch.rand(3, count, 1, 1, 1, generator=generator, device=images.device) - 1)
+    changed = (images.float() * factors[0]).clamp(0, 255)
+    gray = rgb_to_grayscale(changed) if channels == 3 else changed.mean(1, keepdim=True)
+    changed = torch.lerp(gray.mean((1, 2, 3), keepdim=True), changed, factors[1]).clamp(0, 255)
+    if channels == 3:
+        changed = torch.lerp(rgb_to_grayscale(changed), changed, factors[2]).clamp(0, 255)
+    return changed.round().to(torch.uint8)
+
+
+def erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """With this probability a rectangle of noise: 2 to 33 % of the area, sides 1:3 to 3:1. Normalised, N x C x H x W.
+
+    "Random Erasing Data Augmentation", Zhong et al. 2017, https://arxiv.org/abs/1708.04896.
+    """
+    count, _, height, width = images.shape
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator, device=images.device)
+
+    area, ratio = uniform(0.02, 0.33) * height * width, uniform(-math.log(3), math.log(3)).exp()
+    chosen = uniform(0, 1) < probability
+
+    def inside(length: int, edge: Tensor) -> Tensor:
+        edge = edge.round().clamp(1, length)
+        start = (uniform(0, 1) * (length - edge + 1)).floor()
+        position = torch.arange(length, device=images.device)
+        return (position >= start[:, None]) & (position < (start + edge)[:, None])
+
+    rows, columns = inside(height, (area * ratio).sqrt()), inside(width, (area / ratio).sqrt())
+    blank = (rows[:, None, :, None] & columns[:, None, None, :]) & chosen[:, None, None, None]
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    return torch.where(blank, noise, images)
 
 
 def cutout(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:

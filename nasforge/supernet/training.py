@@ -16,6 +16,7 @@ from nasforge.training.recipe import Recipe
 CHARGED_PATHS = 8
 _NOT_SHARED = {
     "swa_share": "the batch statistics of an average belong to one path, take ema_decay",
+    "manifold_mixup": "its layers change from path to path, take mixup or cutmix",
     "early_stopping": "it is trained without a validation part",
 }
 

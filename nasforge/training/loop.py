@@ -6,28 +6,31 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError
 from nasforge.core.trial import Cause, Charge
-from nasforge.data.augment import crop, cutout, flip, normalise
 from nasforge.data.part import Part
 from nasforge.training import checkpoint as checkpoints
+from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
 from nasforge.training.depth import set_drop_path
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
+from nasforge.training.imbalance import order_of
 from nasforge.training.initialisation import initialise
+from nasforge.training.losses import criterion_of
+from nasforge.training.mixing import mixing_of
 from nasforge.training.optimisation import adopt, optimizer_of, schedule_of
 from nasforge.training.phases import Course, Phase
+from nasforge.training.progress import Progress
 from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
@@ -81,29 +84,6 @@ class Trained:
     charged: Charge
     stopped: bool
     checkpoint_lost: bool
-
-
-@dataclass
-class _Progress:
-    """Where a training stands; the plain numbers of its checkpoint."""
-
-    epoch: int = 0
-    position: int = 0
-    """Steps done in this epoch."""
-    loss_sum: float = 0.0
-    images_seen: int = 0
-    train_s: float = 0.0
-    worker_s: float = 0.0
-    multiply_adds: float = 0.0
-    best: float = -math.inf
-    """Of what early stopping looks at."""
-    stale: int = 0
-    """Epochs since then."""
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def charged(self) -> Charge:
-        return Charge(self.worker_s, self.multiply_adds)
 
 
 def train(
@@ -161,12 +141,14 @@ def train(
     device = torch.device(device)
     began = time.monotonic() if since is None else since
     bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
-    _check_images(recipe, part)
+    check_images(recipe, part)
     _set_dropout(recipe, network)
     if fresh:
         initialise(network, recipe, _derive(seed, "init"))
     course = Course([*earlier, Phase(epochs, part, validation, flops)], recipe.batch_size)
     end = epochs if until is None else until
+
+    criterion, mixing = criterion_of(recipe, part, device), mixing_of(network, recipe)
 
     # --- everything that a checkpoint holds -----------------------------------------------------------------------
     network.to(device).to(memory_format=layout)
@@ -175,7 +157,7 @@ def train(
     average = average_of(network, recipe, epochs, partial(recalibrate, part=part, device=device))
     ordering = torch.Generator().manual_seed(_derive(seed, "order"))
     augmenting = torch.Generator(device).manual_seed(_derive(seed, "augment"))
-    progress = _Progress()
+    progress = Progress()
     shapes = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
     identity = digest([asdict(recipe), course.to_json(), seed, shapes, device.type])
     lineage = {"recipe": asdict(recipe), "course": course.to_json(), "network": digest(shapes)}
@@ -206,7 +188,7 @@ def train(
                 alternating.load_state_dict(saved["alternating"])
             if device.type == "cuda":
                 torch.cuda.set_rng_state(saved["dropout_cuda"], device)
-            progress = _Progress(**saved["progress"])
+            progress = Progress(**saved["progress"])
             if not begun:
                 progress = replace(progress, train_s=0.0, worker_s=0.0, multiply_adds=0.0)
             earlier_s = progress.worker_s
@@ -258,7 +240,7 @@ def train(
             phase, steps = course.phase(progress.epoch), course.steps(progress.epoch)
             augmentation = course.recipe(progress.epoch, recipe)
             order_state = ordering.get_state()
-            order = torch.randperm(len(phase.part), generator=ordering)[: steps * recipe.batch_size]
+            order = order_of(phase.part, steps * recipe.batch_size, recipe.sampling, ordering)
             remaining = order[progress.position * recipe.batch_size :]
             loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
             resumed_s, epoch_began = progress.train_s, time.monotonic()
@@ -266,20 +248,13 @@ def train(
             for images, labels in phase.part.batches(remaining, recipe.batch_size, device):
                 number = course.place(progress.epoch, progress.position)
                 schedule.step_update(number)
-                if augmentation.crop_pixels:
-                    images = crop(images, augmentation.crop_pixels, augmenting)
-                if augmentation.flip:
-                    images = flip(images, augmenting)
-                inputs = normalise(images, part.mean, part.std)
-                if augmentation.cutout_pixels:
-                    inputs = cutout(inputs, augmentation.cutout_pixels, augmenting)
-
-                inputs = inputs.contiguous(memory_format=layout)
-                if alternating:
+                inputs = augmented(images, part, augmentation, augmenting).contiguous(memory_format=layout)
+                if alternating:  # on images as they are: it has no mixed labels
                     alternating.step(number, inputs, labels, max(group["lr"] for group in optimizer.param_groups))
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    logits = network(inputs)
-                loss = cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+                    mix = mixing(inputs, augmenting) if mixing else None
+                    logits = (mix.logits(network, inputs) if mix else network(inputs)).float()
+                loss = mix.loss(criterion, logits, labels) if mix else criterion(logits, labels)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 if recipe.clip_norm:
@@ -327,7 +302,7 @@ def train(
             metrics["work/multiply_adds"] = progress.multiply_adds
             progress.epoch += 1
             if recipe.early_stopping and phase is course.phases[-1] and phase.validation is not None:
-                _look_for_progress(progress, metrics, recipe)
+                progress.judge(metrics, recipe)
                 metrics["train/epochs"] = progress.epoch
             progress.position, progress.loss_sum, progress.images_seen = 0, 0.0, 0
             progress.metrics = metrics
@@ -338,7 +313,7 @@ def train(
         return done(stopped=False)
 
 
-def _diverged(where: str, progress: _Progress, recipe: Recipe) -> tuple[str, str]:
+def _diverged(where: str, progress: Progress, recipe: Recipe) -> tuple[str, str]:
     message = (
         f"the {where} loss became infinite or not a number in epoch {progress.epoch + 1}, step {progress.position}"
     )
@@ -351,15 +326,6 @@ def _derive(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8]) % 2**63
 
 
-def _check_images(recipe: Recipe, part: Part) -> None:
-    edge = min(part.shape[1:])
-    for name in ("crop_pixels", "cutout_pixels"):
-        if getattr(recipe, name) > edge:
-            raise ConfigError(
-                f"train.{name} is {getattr(recipe, name)}, but the images have only {edge} pixels; lower it"
-            )
-
-
 def _set_dropout(recipe: Recipe, network: nn.Module) -> None:
     if recipe.dropout:
         layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
@@ -369,10 +335,3 @@ def _set_dropout(recipe: Recipe, network: nn.Module) -> None:
             layer.p = recipe.dropout
     if recipe.drop_path:
         set_drop_path(network, recipe.drop_path)
-
-
-def _look_for_progress(progress: _Progress, metrics: Mapping[str, float], recipe: Recipe) -> None:
-    found = metrics[f"val/{recipe.early_stopping_metric}"]
-    found = -found if recipe.early_stopping_metric == "loss" else found
-    progress.stale = 0 if found > progress.best else progress.stale + 1
-    progress.best = max(found, progress.best)

@@ -14,6 +14,9 @@ from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 _CHOICES: dict[str, tuple[Value, ...]] = {
     "optimizer": ("sgd", "adagrad", "rmsprop", "adam", "adamw", "lamb", "muon"),
     "schedule": ("cosine", "step", "exponential", "inverse_time", "constant", "one_cycle"),
+    "loss": ("cross_entropy", "focal"),
+    "class_weights": ("none", "balanced"),
+    "sampling": ("uniform", "balanced"),
     "early_stopping_metric": ("accuracy", "loss", "f1_macro"),
     "init": ("builder", "he", "xavier", "orthogonal"),
     "precision": ("auto", "fp32", "bf16"),
@@ -31,13 +34,22 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "warmup_epochs": (0, math.inf, True, False),
     "decay": (0, 1, False, True),
     "decay_epochs": (0, math.inf, True, False),
+    "focal_gamma": (0, math.inf, True, False),
     "label_smoothing": (0, 1, True, False),
     "clip_norm": (0, math.inf, True, False),
     "ema_decay": (0, 1, True, False),
     "swa_share": (0, 1, True, True),
     "early_stopping": (0, math.inf, True, False),
     "crop_pixels": (0, math.inf, True, False),
+    "rotation_degrees": (0, 180, True, True),
+    "color_jitter": (0, 1, True, True),
+    "randaugment": (0, math.inf, True, False),
+    "randaugment_magnitude": (0, 30, True, True),
+    "random_erasing": (0, 1, True, True),
     "cutout_pixels": (0, math.inf, True, False),
+    "mixup": (0, math.inf, True, False),
+    "cutmix": (0, math.inf, True, False),
+    "manifold_mixup": (0, math.inf, True, False),
     "dropout": (0, 1, True, False),
     "drop_path": (0, 1, True, False),
 }
@@ -48,6 +60,7 @@ _OWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "beta2": ("optimizer", ("adam", "adamw", "lamb", "muon")),
     "decay": ("schedule", ("step", "exponential", "inverse_time")),
     "decay_epochs": ("schedule", ("step", "exponential", "inverse_time")),
+    "focal_gamma": ("loss", ("focal",)),
 }
 """Settings that only some options of another one read."""
 
@@ -72,6 +85,10 @@ class Recipe:
         warmup_epochs: linear rise before the schedule begins; `one_cycle` has its own.
         decay: factor of `step`, `exponential` and `inverse_time`.
         decay_epochs: see `schedule`; 0 is a third of all epochs.
+        loss: `cross_entropy`; `focal`: images that are already right count less, the less the higher `focal_gamma`.
+        focal_gamma: see `loss`; 0 is cross-entropy.
+        class_weights: of the loss: `none`; `balanced`: inverse to the sizes of the classes.
+        sampling: `uniform`: every image once an epoch; `balanced`: drawn so that all classes are as frequent.
         label_smoothing: share of the target spread over all classes.
         clip_norm: largest norm of the gradient.
         ema_decay: exponential moving average of the weights, which is then what is validated and kept.
@@ -81,7 +98,16 @@ class Recipe:
         init: how convolutions and linear layers begin: as the `builder` made them, `he`, `xavier` or `orthogonal`.
         crop_pixels: shift images by up to so many pixels.
         flip: mirror half of the images left to right.
+        vertical_flip: mirror half of the images upside down.
+        rotation_degrees: turn images by up to so much either way.
+        color_jitter: change brightness, contrast and saturation by up to this share.
+        randaugment: operations per image; 2 in the paper.
+        randaugment_magnitude: their strength.
+        random_erasing: probability of a rectangle of noise.
         cutout_pixels: edge of a blanked square.
+        mixup: alpha of the share at which pairs of images are mixed; each batch takes one of the mixings that are on.
+        cutmix: alpha of the share of an image that a rectangle of another one covers.
+        manifold_mixup: as `mixup`, but of what a layer drawn at random is given.
         dropout: probability in the network's Dropout layers; 0 leaves them as the builder made them.
         drop_path: probability of leaving out the last residual block's branch, less for those before it.
         zero_init: start residual branches at zero.
@@ -102,6 +128,10 @@ class Recipe:
     warmup_epochs: float = 0.0
     decay: float = 0.1
     decay_epochs: float = 0.0
+    loss: str = "cross_entropy"
+    focal_gamma: float = 2.0
+    class_weights: str = "none"
+    sampling: str = "uniform"
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     ema_decay: float = 0.0
@@ -111,7 +141,16 @@ class Recipe:
     init: str = "builder"
     crop_pixels: int = 0
     flip: bool = False
+    vertical_flip: bool = False
+    rotation_degrees: float = 0.0
+    color_jitter: float = 0.0
+    randaugment: int = 0
+    randaugment_magnitude: int = 9
+    random_erasing: float = 0.0
     cutout_pixels: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    manifold_mixup: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0
     zero_init: bool = False
@@ -134,6 +173,9 @@ class Recipe:
         if self.ema_decay and self.swa_share:
             message = "set together with train.ema_decay, but one average is kept; leave one of them out"
             found.append(Problem(message, key=TRAIN + "swa_share"))
+        if self.class_weights == self.sampling == "balanced":
+            message = "balanced together with train.sampling, which would correct for the classes twice; take one"
+            found.append(Problem(message, key=TRAIN + "class_weights"))
         return found
 
     @staticmethod

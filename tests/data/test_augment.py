@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nasforge.data.augment import crop, cutout, flip, normalise
+from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, rotate
 
 
 def images(count=64):
@@ -35,6 +35,57 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
     kept = [torch.equal(a, b) for a, b in zip(after, before, strict=True)]
     assert all(m != k for m, k in zip(mirrored, kept, strict=True))
     assert 70 < sum(mirrored) < 130
+
+
+def test_flips_are_along_their_axis():
+    before = images(50)
+    after = flip(before, seeded(), axis=-2)
+    assert {torch.equal(a, b.flip(-2)) or torch.equal(a, b) for a, b in zip(after, before, strict=True)} == {True}
+    assert any(torch.equal(a, b.flip(-2)) for a, b in zip(after, before, strict=True))
+
+
+def test_rotation_turns_every_image_by_its_own_angle_as_torchvision_does():
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as ops
+
+    ramp = torch.arange(12 * 16, dtype=torch.uint8).view(1, 1, 12, 16).repeat(5, 3, 1, 1)
+    after = rotate(ramp, 40.0, seeded(3))
+    angles = (40 * (2 * torch.rand(5, generator=seeded(3)) - 1)).tolist()
+    for turned, image, angle in zip(after, ramp, angles, strict=True):
+        wanted = ops.rotate(image, angle, interpolation=InterpolationMode.BILINEAR)
+        assert (turned.int() - wanted.int()).abs().float().mean() < 0.6  # torchvision rounds the border otherwise
+    assert len({tuple(image.flatten().tolist()) for image in after}) == 5
+    assert torch.equal(rotate(ramp, 0.0, seeded()), ramp)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_color_jitter_blends_as_torchvision_does_with_factors_of_each_image(channels):
+    from torchvision.transforms.v2 import functional as ops
+
+    before = images(4)[:, :channels]
+    after = color_jitter(before, 0.5, seeded(2))
+    factors = 1 + 0.5 * (2 * torch.rand(3, 4, 1, 1, 1, generator=seeded(2)) - 1)
+    for number in range(4):
+        brightness, contrast, saturation = factors[:, number].flatten().tolist()
+        wanted = ops.adjust_contrast(ops.adjust_brightness(before[number], brightness), contrast)
+        if channels == 3:
+            wanted = ops.adjust_saturation(wanted, saturation)
+        assert (after[number].int() - wanted.int()).abs().max() <= 3  # torchvision rounds after every step
+    assert torch.equal(color_jitter(before, 0.0, seeded()), before)
+
+
+def test_erasing_fills_a_rectangle_of_some_images_with_noise():
+    before = torch.zeros(400, 2, 20, 30)
+    after = erase(before, 0.5, seeded())
+    changed = (after != 0).any(1)
+    chosen = changed.flatten(1).any(1)
+    assert 160 < int(chosen.sum()) < 240
+    for image in changed[chosen][:50]:
+        rows, columns = int(image.any(1).sum()), int(image.any(0).sum())
+        assert int(image.sum()) == rows * columns  # a rectangle
+        assert 0.005 < rows * columns / 600 < 0.45
+    assert after[after != 0].std() == pytest.approx(1, abs=0.05)
+    assert torch.equal(erase(before, 0.0, seeded()), before)
 
 
 def test_cutout_blanks_a_square_in_all_channels():

@@ -109,7 +109,7 @@ def test_a_seed_decides_everything_and_the_surrounding_generator_nothing():
 CUTS = [
     *(("sgd", steps) for steps in (1, 2, 3, 4, 7)),
     *(("rmsprop", 4), ("adagrad", 2), ("adam", 7), ("adamw", 3), ("lamb", 1), ("muon", 4)),
-    *(("swa", 5), ("swa", 7), ("inverse_time", 4)),
+    *(("swa", 5), ("swa", 7), ("inverse_time", 4), ("augmented", 5), ("mixed", 2), ("balanced", 4)),
 ]
 
 
@@ -119,6 +119,20 @@ def altered(what):
         return dataclasses.replace(EVERYTHING, ema_decay=0.0, swa_share=0.7)
     if what == "inverse_time":
         return dataclasses.replace(EVERYTHING, schedule=what)
+    if what == "augmented":
+        return dataclasses.replace(
+            EVERYTHING,
+            vertical_flip=True,
+            rotation_degrees=20.0,
+            color_jitter=0.3,
+            randaugment=2,
+            random_erasing=0.5,
+            drop_path=0.0,
+        )
+    if what == "mixed":
+        return dataclasses.replace(EVERYTHING, mixup=0.4, cutmix=1.0, manifold_mixup=0.4, loss="focal")
+    if what == "balanced":
+        return dataclasses.replace(EVERYTHING, sampling="balanced", loss="focal")
     return dataclasses.replace(EVERYTHING, optimizer=what, learning_rate=0.01)
 
 
@@ -317,7 +331,7 @@ def test_shapes_that_do_not_fit_are_named():
 
 
 def test_a_recipe_that_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match=r"train\.crop_pixels is 9, but the images have only 8"):
+    with pytest.raises(ConfigError, match=r"train\.crop_pixels: is 9, but the images have only 8"):
         trained(Recipe(crop_pixels=9))
     bare = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(ConfigError, match="no Dropout layer"):

@@ -1,0 +1,61 @@
+"""The augmentation that a recipe asks for, in its order, and what of it needs another kind of image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nasforge.core.errors import ConfigError, Problem
+from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, rotate
+from nasforge.data.part import Part
+from nasforge.training.recipe import Recipe
+
+
+def check_images(recipe: Recipe, part: Part) -> None:
+    """Whether the images can be augmented so.
+
+    Raises:
+        ConfigError: with everything that cannot be.
+    """
+    edge, channels = min(part.shape[1:]), part.shape[0]
+    problems = [
+        Problem(f"is {getattr(recipe, name)}, but the images have only {edge} pixels; lower it", key=f"train.{name}")
+        for name in ("crop_pixels", "cutout_pixels")
+        if getattr(recipe, name) > edge
+    ]
+    if recipe.randaugment and channels not in (1, 3):
+        message = f"needs images of one or three channels, these have {channels}; leave it out"
+        problems.append(Problem(message, key="train.randaugment"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def augmented(images: Tensor, part: Part, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Images (uint8, N x C x H x W) moved, coloured, normalised and blanked, each by numbers of its own.
+
+    Args:
+        images: on the generator's device.
+        part: says how to normalise.
+        recipe: what to do.
+        generator: decides; what the recipe leaves out draws nothing.
+    """
+    if recipe.crop_pixels:
+        images = crop(images, recipe.crop_pixels, generator)
+    if recipe.flip:
+        images = flip(images, generator)
+    if recipe.vertical_flip:
+        images = flip(images, generator, axis=-2)
+    if recipe.rotation_degrees:
+        images = rotate(images, recipe.rotation_degrees, generator)
+    if recipe.color_jitter:
+        images = color_jitter(images, recipe.color_jitter, generator)
+    if recipe.randaugment:
+        from nasforge.data.randaugment import randaugment  # torchvision's transforms take a second
+
+        images = randaugment(images, recipe.randaugment, recipe.randaugment_magnitude, generator)
+    inputs = normalise(images, part.mean, part.std)
+    if recipe.cutout_pixels:
+        inputs = cutout(inputs, recipe.cutout_pixels, generator)
+    if recipe.random_erasing:
+        inputs = erase(inputs, recipe.random_erasing, generator)
+    return inputs

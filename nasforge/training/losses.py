@@ -1,0 +1,41 @@
+"""What a training lowers: cross-entropy or focal loss, with weights for classes of unequal size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from nasforge.data.part import Part
+from nasforge.training.imbalance import class_weights
+from nasforge.training.recipe import Recipe
+
+Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Logits N x classes and labels N -> mean loss."""
+
+
+def criterion_of(recipe: Recipe, part: Part, device: torch.device) -> Criterion:
+    """The loss that a recipe asks for; its weights are those of `part`'s classes."""
+    weight = class_weights(part).to(device) if recipe.class_weights == "balanced" else None
+    if recipe.loss == "focal":
+        return partial(focal_loss, gamma=recipe.focal_gamma, weight=weight, label_smoothing=recipe.label_smoothing)
+    return partial(cross_entropy, weight=weight, label_smoothing=recipe.label_smoothing)
+
+
+def focal_loss(
+    logits: Tensor, labels: Tensor, gamma: float, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy in which an image counts by (1 - p)^gamma, p being the probability of its right class.
+
+    "Focal Loss for Dense Object Detection", Lin et al. 2017, https://arxiv.org/abs/1708.02002, for one label of several
+    classes (torchvision's is for independent yes-or-no ones). At gamma 0 it is cross-entropy.
+    """
+    losses = cross_entropy(logits, labels, weight=weight, label_smoothing=label_smoothing, reduction="none")
+    right = logits.log_softmax(1).gather(1, labels[:, None]).squeeze(1).exp()
+    # the root of 1 - p has no finite slope at p = 1, so gamma below 1 is kept off it
+    losses = (1 - right).clamp_min(1e-6) ** gamma * losses
+    return losses.mean() if weight is None else losses.sum() / weight[labels].sum()

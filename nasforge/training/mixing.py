@@ -1,0 +1,101 @@
+"""Batches mixed with themselves: mixup, CutMix, and mixup of what a layer in the middle is given."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nasforge.core.errors import ConfigError
+from nasforge.training.depth import layers_of
+from nasforge.training.losses import Criterion
+from nasforge.training.recipe import Recipe
+
+_KINDS = ("mixup", "cutmix", "manifold_mixup")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How one batch is mixed: every image with its predecessor (images come in random order).
+
+    Attributes:
+        kind: `mixup`, `cutmix` or `manifold_mixup`.
+        share: of an image in the mix; the rest is its partner's.
+        box: rows and columns (from, to, from, to) that CutMix takes from the partner.
+        layer: what `manifold_mixup` mixes the input of.
+    """
+
+    kind: str
+    share: float
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    layer: nn.Module | None = None
+
+    def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """What the network says of the mixed images, N x C x H x W -> N x classes."""
+        out: Tensor
+        if self.layer is not None:
+            hook = self.layer.register_forward_pre_hook(lambda layer, given: (self._blend(given[0]), *given[1:]))
+            try:
+                out = network(inputs)
+            finally:
+                hook.remove()
+            return out
+        out = network(self._paste(inputs) if self.kind == "cutmix" else self._blend(inputs))
+        return out
+
+    def loss(self, criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss by each of the two labels, as their images are mixed."""
+        return self.share * criterion(logits, labels) + (1 - self.share) * criterion(logits, labels.roll(1))
+
+    def _blend(self, x: Tensor) -> Tensor:
+        return self.share * x + (1 - self.share) * x.roll(1, 0)
+
+    def _paste(self, images: Tensor) -> Tensor:
+        top, bottom, left, right = self.box
+        mixed = images.clone()
+        mixed[:, :, top:bottom, left:right] = images.roll(1, 0)[:, :, top:bottom, left:right]
+        return mixed
+
+
+def mixing_of(network: nn.Module, recipe: Recipe) -> Callable[[Tensor, torch.Generator], Mix] | None:
+    """What draws the mix of each batch; None for a recipe that mixes nothing.
+
+    Of several kinds that are on, every batch takes one, each as likely. All images of a batch share one share,
+    Beta(a, a), as in the papers: "mixup", Zhang et al. 2018, https://arxiv.org/abs/1710.09412; "CutMix", Yun et al.
+    2019, https://arxiv.org/abs/1905.04899; "Manifold Mixup", Verma et al. 2019, https://arxiv.org/abs/1806.05236.
+
+    Raises:
+        ConfigError: `manifold_mixup` with a network that has no order of layers.
+    """
+    kinds = [kind for kind in _KINDS if getattr(recipe, kind)]
+    layers = list(layers_of(network).values())
+    if recipe.manifold_mixup and not layers:
+        raise ConfigError("train.manifold_mixup is set, but the network has no layer order; take mixup or cutmix")
+
+    def draw(inputs: Tensor, generator: torch.Generator) -> Mix:
+        # one number of the training's generator decides all, so that a continued training mixes alike
+        rng = random.Random(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        kind = rng.choice(kinds)
+        alpha = getattr(recipe, kind)
+        share = rng.betavariate(alpha, alpha)
+        if kind == "manifold_mixup":
+            return Mix(kind, share, layer=rng.choice(layers))
+        if kind == "mixup":
+            return Mix(kind, share)
+        height, width = inputs.shape[2:]
+        edge = math.sqrt(1 - share)
+        rows, columns = (_stretch(length, edge, rng) for length in (height, width))
+        area = (rows[1] - rows[0]) * (columns[1] - columns[0])
+        return Mix(kind, 1 - area / (height * width), (*rows, *columns))
+
+    return draw if kinds else None
+
+
+def _stretch(length: int, share: float, rng: random.Random) -> tuple[int, int]:
+    """About `share` of `length`, its centre anywhere, cut off at the ends."""
+    centre, half = rng.randrange(length), int(length * share / 2)
+    return max(0, centre - half), min(length, centre + half)
