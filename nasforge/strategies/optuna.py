@@ -35,6 +35,9 @@ SAMPLERS = {
 # what trials were and what came out.
 _WRITING = frozenset({"cmaes", "nsgaii", "nsgaiii", "qmc"})
 _OURS = frozenset({"self", "seed", "constraints_func", "independent_sampler"})
+# These learn from rejections. The genetic ones look at complete trials alone, and at the values of those that keep the
+# constraints alone; a Gaussian process would need values that were never measured.
+_CONSTRAINED = {"tpe": TrialState.PRUNED, "nsgaii": TrialState.COMPLETE, "nsgaiii": TrialState.COMPLETE}
 _VIOLATION = "violation"
 _PATIENCE = 20
 
@@ -43,8 +46,9 @@ class OptunaSampler:
     """Asks an Optuna sampler, over `model.*`, `train.*` or both.
 
     Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework" (https://arxiv.org/abs/1907.10902).
-    A point that was seen already is replaced by an unseen neighbour. Failures are told as FAIL. TPE learns from
-    rejections by their violation, the other samplers see them as FAIL; pruned trials are told as PRUNED.
+    A point that was seen already is replaced by an unseen neighbour. Failures are told as FAIL. TPE, NSGA-II and
+    NSGA-III learn from rejections by their violation, the other samplers see them as FAIL; pruned trials are told as
+    PRUNED. The sampler of every ask is made anew and finds all it needs in the study, so all of them can be continued.
 
     Args:
         space: what to search.
@@ -123,9 +127,11 @@ class OptunaSampler:
     def tell(self, number: int, result: Result) -> None:
         """Tells the study in its own terms."""
         trial = self._running.pop(number)
-        if result.status == "rejected" and self._name == "tpe":
+        if result.status == "rejected" and self._name in _CONSTRAINED:
             trial.set_constraint(_VIOLATION, result.metrics["constraint/violation"])
-            self._study.tell(trial, state=TrialState.PRUNED)
+            state = _CONSTRAINED[self._name]
+            unread = [0.0] * len(self._study.directions) if state == TrialState.COMPLETE else None
+            self._study.tell(trial, unread, state=state)
         elif result.values is None or not all(math.isfinite(value) for value in result.values):
             self._study.tell(trial, state=TrialState.FAIL)
         elif result.status == "pruned":

@@ -1,0 +1,110 @@
+"""Every sampler: continued searches ask what the uninterrupted ones ask, limits teach, the first point comes first."""
+
+import functools
+
+import pytest
+
+from nasforge.core.errors import ConfigError
+from nasforge.core.space import Choice, Decision, Float, SearchSpace
+from nasforge.core.trial import Result
+from nasforge.strategies.optuna import SAMPLERS, OptunaSampler
+from nasforge.testing import strategies as suite
+
+RANGES = SearchSpace("ranges", tuple(Decision(f"train.{key}", Float(0.0, 1.0)) for key in ("x", "y", "z")))
+FAST = {"gp": {"n_startup_trials": 4}, "nsgaii": {"population_size": 4}, "nsgaiii": {"population_size": 4}}
+
+
+def made(sampler, space, **options):
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes")
+    return OptunaSampler(space, seed=1, sampler=sampler, **{**FAST.get(sampler, {}), **options})
+
+
+CASES = [
+    *(pytest.param(name, RANGES, id=f"{name}-ranges") for name in SAMPLERS),
+    *(
+        pytest.param(name, suite.MIXED, id=f"{name}-mixed", marks=[pytest.mark.slow] if name == "gp" else [])
+        for name in SAMPLERS
+    ),
+]
+
+
+@pytest.mark.parametrize(("sampler", "space"), CASES)
+def test_a_recalled_study_asks_what_the_uninterrupted_one_asks(sampler, space):
+    asks = 7 if sampler == "gp" else 14
+    whole = suite.drive(made(sampler, space), space, asks=asks)
+    for cut in (len(whole) - 5,) if sampler == "gp" else (3, 12, len(whole) - 4):
+        replayed = made(sampler, space)
+        suite.replay(replayed, whole[:cut])
+        assert suite.drive(replayed, space, asks=asks, journal=whole[:cut])[: cut + 1] == whole[: cut + 1]
+    one_by_one = [line[0] for line in sequential(made(sampler, space), asks)]
+    replayed = made(sampler, space)
+    suite.replay(replayed, [entry for pair in sequential(made(sampler, space), asks - 1) for entry in pair])
+    assert replayed.ask(asks - 1) == one_by_one[-1][1]
+
+
+def sequential(strategy, asks):
+    lines = []
+    for number in range(asks):
+        proposal = strategy.ask(number)
+        values = proposal.architecture.values
+        result = Result("finished", values=(-sum(v for v in values.values() if isinstance(v, float)),), steps_done=1)
+        strategy.tell(number, result)
+        lines.append(((number, proposal), (number, result)))
+    return lines
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "nsgaiii"])
+def test_samplers_that_take_constraints_learn_from_rejections(sampler):
+    options = {} if sampler == "tpe" else {"population_size": 10}
+    strategy = OptunaSampler(RANGES, seed=0, sampler=sampler, **options)
+    kept = []
+    for number in range(100):
+        x = strategy.ask(number).architecture.values["train.x"]
+        kept.append(x <= 0.2)
+        rejected = Result("rejected", metrics={"constraint/violation": x / 0.2 - 1})
+        strategy.tell(number, Result("finished", values=(0.5,), steps_done=1) if kept[-1] else rejected)
+    assert sum(kept[:10]) <= 5 and sum(kept[50:]) >= 30, (sum(kept[:10]), sum(kept[50:]))
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
+def test_the_first_point_comes_first(sampler):
+    first = {"train.x": 0.25, "train.y": 7.0}
+    strategy = made(sampler, RANGES, first=first)
+    asked = strategy.ask(0)
+    assert asked.architecture.values["train.x"] == 0.25 and 0 <= asked.architecture.values["train.y"] <= 1
+    strategy.tell(0, Result("finished", values=(0.5,), steps_done=1))
+    replayed = made(sampler, RANGES, first=first)
+    suite.replay(replayed, [(0, asked), (0, Result("finished", values=(0.5,), steps_done=1))])
+    assert replayed.ask(1) == strategy.ask(1)
+    with pytest.raises(ConfigError, match=r"first names 'train.w'"):
+        made(sampler, RANGES, first={"train.w": 1.0})
+
+
+def test_points_may_come_again_where_they_may():
+    space = SearchSpace("few", (Decision("train.batch", Choice((8, 16, 32))), Decision("train.ema", Choice((0, 1)))))
+    for distinct in (True, False):
+        lines = sequential(OptunaSampler(space, seed=0, distinct=distinct), 6)
+        points = {proposal.architecture.point_id for (_, proposal), _ in lines}
+        assert (len(points) == 6) == distinct
+
+
+def test_a_missing_package_is_named():
+    try:
+        import cmaes  # noqa: F401
+    except ImportError:
+        with pytest.raises(ConfigError, match=r"pip install cmaes"):
+            OptunaSampler(RANGES, seed=0, sampler="cmaes")
+    with pytest.raises(ConfigError, match=r"cmaes takes one objective"):
+        OptunaSampler(RANGES, seed=0, sampler="cmaes", objectives=2)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsgaii", "nsgaiii", "qmc", "random"])
+def test_two_objectives_replay(sampler):
+    options = FAST.get(sampler, {})
+    suite_space = SearchSpace("two", RANGES.decisions)
+    factory = functools.partial(OptunaSampler, sampler=sampler, objectives=2, **options)
+    whole = suite.drive(factory(suite_space, seed=0), suite_space, asks=8, objectives=2)
+    replayed = factory(suite_space, seed=0)
+    suite.replay(replayed, whole[:9])
+    assert suite.drive(replayed, suite_space, asks=8, objectives=2, journal=whole[:9])[:10] == whole[:10]
