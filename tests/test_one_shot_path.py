@@ -81,12 +81,14 @@ def test_why_there_is_no_best_network(uninterrupted: State) -> None:
     assert state.why_no_best == "no network finished (1 rejected, 1 supernet trained)"
 
 
+@pytest.mark.slow
 def test_killed_local_driver_continues_to_the_same_bits(tmp_path: Path, uninterrupted: State) -> None:
     state = killed_and_continued(tmp_path, "local")
     assert state.trials[0].attempts == 2
     assert found(state) == found(uninterrupted)
 
 
+@pytest.mark.slow
 def test_killed_search_of_alphas_continues_to_the_same_bits(tmp_path: Path) -> None:
     """A SIGKILL between epochs of the bilevel loop: alphas, weights and what is derived from them are the same."""
     whole = drive(tmp_path / "whole", "local", "gdas").state

@@ -346,6 +346,9 @@ class Supernet(nn.Module):
 def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]:
     """For every tensor of `part` the leading slice of the tensor of that name in `whole`.
 
+    Matrices are copied: on some processors the strides of a factor decide how a product's gradients are rounded, and a
+    slice's are not those of the child's own matrix. All others are views, so that statistics are updated in place.
+
     Raises:
         BuildError: `whole` has no such tensor, or a smaller one.
     """
@@ -355,7 +358,8 @@ def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]
         tensor = tensors.get(name)
         if tensor is None:
             raise BuildError(f"the network has a tensor '{name}', which it has not at the largest width")
-        found[name] = leading_slice(name, tensor, wanted.shape)
+        piece = leading_slice(name, tensor, wanted.shape)
+        found[name] = piece.contiguous() if isinstance(wanted, nn.Parameter) and wanted.dim() == 2 else piece
     return found
 
 

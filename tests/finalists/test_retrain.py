@@ -219,6 +219,7 @@ def interrupt_on_description(interrupt):
     return replace
 
 
+@pytest.mark.slow
 def test_a_killed_retraining_continues(retrained, folder):
     code = "import sys; from nasforge import retrain; retrain(sys.argv[1], seeds=2, epochs=400, device='cpu')"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

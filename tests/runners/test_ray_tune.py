@@ -147,6 +147,7 @@ def test_an_evaluator_that_returns_nothing_ends_the_search(tmp_path: Path) -> No
     assert experiment.state.counts()["failed"] == 0
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_busy_elsewhere_still_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nasforge.runners.ray_tune import bridge, ray
 
@@ -164,6 +165,7 @@ def test_a_cluster_that_is_busy_elsewhere_still_works(tmp_path: Path, monkeypatc
     ray.kill(other)
 
 
+@pytest.mark.slow
 def test_worker_with_other_data_is_refused(tmp_path: Path) -> None:
     class Data(Planted):
         data_hash = "other"
@@ -246,6 +248,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_several_nodes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CLUSTER, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
