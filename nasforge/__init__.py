@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "search": "nasforge.compose",
     "tune": "nasforge.tuning",
+    "calibrate": "nasforge.calibration",
     "compare": "nasforge.comparison",
     "resolve": "nasforge.config",
     "load_space": "nasforge.config",

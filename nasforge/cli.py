@@ -14,6 +14,7 @@ from rich.text import Text
 from typer.exceptions import TyperException
 
 from nasforge import cli_output as output
+from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
 from nasforge.cli_output import Outcome
 from nasforge.cli_retrain import retrain
@@ -189,6 +190,7 @@ def search(
         return _failed(f"{error}: nasforge {words}", _STOPPED)
 
 
+app.command()(calibrate)
 app.command()(compare)
 app.command()(tune)
 

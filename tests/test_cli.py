@@ -37,6 +37,7 @@ COMMANDS = (
     "dashboard",
     "compare",
     "tune",
+    "calibrate",
 )
 
 

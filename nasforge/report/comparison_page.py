@@ -74,11 +74,19 @@ def write_picture(found: Comparison, path: Path) -> None:
     Raises:
         ExportError: there is no Chromium, or it failed.
     """
+    quantity = next(q for q in ("hypervolume", "final", "signal") if q in _drawn(found) or q == "signal")
+    draw(curves_figure(found, quantity), path)
+
+
+def draw(figure: Any, path: Path) -> None:
+    """A Plotly figure as a PNG.
+
+    Raises:
+        ExportError: there is no Chromium, or it failed.
+    """
     program = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
     if program is None:
         raise ExportError(f"{path.name} is drawn by Chromium, and there is none on the PATH; the page has the figures")
-    quantity = next(q for q in ("hypervolume", "final", "signal") if q in _drawn(found) or q == "signal")
-    figure = curves_figure(found, quantity)
     figure.update_layout(width=_WIDTH, height=_HEIGHT)
     with tempfile.TemporaryDirectory() as folder:
         page, image = Path(folder) / "figure.html", Path(folder) / "figure.png"

@@ -1,0 +1,173 @@
+"""The command `calibrate`: options in, `nasforge.calibrate`, then a table for people or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nasforge import cli_output as output
+from nasforge.cli_output import Outcome
+from nasforge.core.errors import ExportError
+
+if TYPE_CHECKING:
+    from nasforge.report.calibration import Calibration, Correlation
+
+_PARTS, _PLACE = "The parts", "Place and output"
+_STOPPED = 130
+
+
+def calibrate(
+    context: typer.Context,
+    space: Annotated[str | None, typer.Argument(metavar="SPACE", help="A YAML file, or a shipped name.")] = None,
+    data: Annotated[str | None, typer.Option(help="As for `nasforge search`.")] = None,
+    networks: Annotated[int, typer.Option(min=3, help="Random networks, within the constraints.")] = 12,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 2,
+    epochs: Annotated[int | None, typer.Option(help="Of full training. Default: 9.")] = None,
+    proxies: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Zero-cost scores to compare as well.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Of the search whose cost is forecast.")] = 100,
+    constraint: Annotated[list[str] | None, typer.Option(help="'flops<=40M'; again for more.")] = None,
+    objective: Annotated[str | None, typer.Option(help="What ranks networks. Default: val/accuracy.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="FILE|NAME", help="Draw this recipe's decisions too.", rich_help_panel=_PARTS)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draws. Default: 0.", rich_help_panel=_PARTS)] = None,
+    runner: Annotated[str | None, typer.Option(help="ray_tune or local.", rich_help_panel=_PARTS)] = None,
+    evaluator: Annotated[str | None, typer.Option(help="Default: training.", rich_help_panel=_PARTS)] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="recipe.optimizer=adamw ...", rich_help_panel=_PARTS),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="An experiment's YAML file, with a ladder perhaps.", rich_help_panel=_PARTS)
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where torchvision keeps its downloads.")] = None,
+    images: Annotated[int | None, typer.Option(help="Use only so many images.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Resize images to this.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.", rich_help_panel=_PLACE)] = None,
+    name: Annotated[str | None, typer.Option(help="Default: calibrate-SPACE-DATA-s0.", rich_help_panel=_PLACE)] = None,
+    runs_dir: Annotated[
+        Path | None, typer.Option("--runs-dir", metavar="DIR", help="Default: runs.", rich_help_panel=_PLACE)
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow's; none for no tracking.", rich_help_panel=_PLACE)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+    ] = False,
+) -> Outcome:
+    """How far can a short training be trusted? Seed noise and rank correlation of each rung, and a ladder to take.
+
+    About a dozen random networks are trained to the end, twice. The result is an ordinary experiment: the same command
+    continues it. Writes calibration.json, calibration.html and calibration.png into its folder.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge calibrate tiny --data digits
+    nasforge calibrate tiny --data digits --networks 6 --epochs 4 --proxies synflow,naswot --json
+    nasforge calibrate --config experiment.yaml --seeds 3 --trials 500
+    """
+    from nasforge.calibration import calibrate as run
+    from nasforge.calibration import configured
+    from nasforge.cli_settings import config_of
+    from nasforge.cli_watch import Watch
+    from nasforge.compose import StopNow
+
+    settings: dict[str, Any] = {
+        **{"constraints": constraint, "objectives": [objective] if objective else None, "seed": seed},
+        **{"evaluator": evaluator, "name": name, "runs_dir": runs_dir, "tracking_uri": tracking_uri},
+        **{"epochs": epochs if epochs is not None or config is not None else 9, "runner": runner},
+    }
+    resolved = config_of(
+        space=space,
+        file=config,
+        data={
+            "source": data,
+            "folder": str(data_dir) if data_dir else None,
+            "images": images,
+            "resolution": resolution,
+        },
+        budget={},
+        recipe={"open": recipe},
+        runner={"address": address},
+        assignments=assign or [],
+        settings=settings,
+    )
+    scores = [word.strip() for word in proxies.split(",")] if proxies else []
+    wanted = configured(resolved, networks, seeds, scores, named=name is not None)
+    watch = Watch(output.log())
+    try:
+        with watch.shown():
+            found = run(
+                networks=networks,
+                seeds=seeds,
+                proxies=scores,
+                trials=trials,
+                config=wanted,
+                trackers=[watch],
+                say=watch.say,
+                on_open=watch.on_open,
+            )
+    except StopNow as error:
+        text = f"{error}: nasforge {' '.join(shlex.quote(word) for word in context.obj)}"
+        output.say(text)
+        return Outcome({"error": text}, _STOPPED)
+    return _said(found, wanted.folder)
+
+
+def _said(found: Calibration, folder: Path) -> Outcome:
+    from nasforge.report.calibration import RULE
+    from nasforge.report.calibration_page import draw_calibration, write_calibration
+
+    content = {"experiment": folder.name, **output.plain(found.to_json())}
+    (folder / "calibration.json").write_text(json.dumps(content, indent=1) + "\n")
+    try:
+        write_calibration(found, folder)
+        draw_calibration(found, folder / "calibration.png")
+    except ExportError as error:
+        output.say(str(error))
+    seeds = "other seeds" if found.seeds > 1 else "the same run"
+    rows = [
+        [
+            *(rung.rung, f"{100 * rung.cost:.0f}%", f"{rung.seconds:.3g}"),
+            *("-" if found.seeds == 1 else f"{rung.noise:.3g}", f"{rung.spread:.3g}"),
+            *(_interval(rung.spearman), _interval(rung.kendall), f"{rung.same_run:.2f}"),
+        ]
+        for rung in found.rungs
+    ]
+    columns = ("epochs", "cost", "worker s", "seed noise", "spread", "Spearman", "Kendall", "same run")
+    title = (
+        f"{found.metric} of {found.networks} networks, {found.seeds} seeds; correlations with full training of {seeds}"
+    )
+    output.table(title, columns, rows, left=("epochs", "Spearman", "Kendall"))
+    if found.proxies:
+        scores = [[name.removeprefix("zc/"), _interval(fact)] for name, fact in found.proxies.items()]
+        output.table("Zero-cost scores with full training", ("score", "Spearman"), scores, left=("score", "Spearman"))
+    if found.left_out:
+        output.line(f"{found.left_out} network(s) are left out: not trained to the end by every seed")
+    ladder = ", ".join(json.dumps(dict(rung)).replace('"', "") for rung in found.ladder)
+    output.line(f"Recommended: ladder: [{ladder}]   ({RULE})")
+    if len(found.ladder) > 1:
+        output.line(
+            f"A search of {found.trials} trials: about {found.seconds_without:,.0f} worker seconds without a pruner, "
+            f"{found.seconds_with:,.0f} with ASHA on this ladder ({100 * found.share:.0f}% of the work); the best is "
+            f"{found.lost:.4f} worse on average (simulated on these trainings)"
+        )
+    else:
+        output.line(
+            f"A search of {found.trials} trials: about {found.seconds_without:,.0f} worker seconds. No rung below the "
+            "last one can be relied on: search with --pruner none"
+        )
+    for advice in found.advice:
+        output.say(advice)
+    return Outcome(content)
+
+
+def _interval(fact: Correlation) -> str:
+    return f"{fact.value:.2f} ({fact.low:.2f} .. {fact.high:.2f})"

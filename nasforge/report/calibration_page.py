@@ -1,0 +1,80 @@
+"""A calibration to look at: correlation and noise over the cost of a training, as one page and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.errors import ExportError
+from nasforge.report.calibration import RULE, Calibration
+from nasforge.report.comparison_page import draw
+
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito
+
+
+def calibration_figure(found: Calibration) -> Any:
+    """Rank correlation of every rung with full training over what it costs, with the interval, and the seeds' noise.
+
+    Raises:
+        ExportError: Plotly is not installed.
+    """
+    try:
+        import plotly.graph_objects as go
+    except ImportError:
+        raise ExportError(
+            "the page needs Plotly: pip install 'nasforge[dashboard]'; the figures are in the JSON"
+        ) from None
+    x = [100 * rung.cost for rung in found.rungs]
+    figure = go.Figure()
+    for name, colour in (("spearman", _BLUE), ("kendall", _ORANGE)):
+        facts = [getattr(rung, name) for rung in found.rungs]
+        figure.add_scatter(
+            x=x,
+            y=[fact.value for fact in facts],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [fact.high - fact.value for fact in facts],
+                "arrayminus": [fact.value - fact.low for fact in facts],
+            },
+            text=[f"{rung.rung} epochs" for rung in found.rungs],
+            mode="lines+markers",
+            name={"spearman": "Spearman", "kendall": "Kendall"}[name],
+            line={"color": colour, "width": 2.5},
+            hovertemplate="%{text}: %{y:.2f}",
+        )
+    ends = [f"{rung.rung}: noise {rung.noise:.2g}, spread {rung.spread:.2g}" for rung in found.rungs]
+    for place, text in zip(x, ends, strict=True):
+        figure.add_annotation(
+            x=place, y=-0.02, text=text, textangle=-90, yanchor="bottom", showarrow=False, font_size=11
+        )
+    seeds = "other seeds" if found.seeds > 1 else "the same run"
+    figure.update_layout(
+        template="plotly_white",
+        xaxis_title="cost until the rung, % of a full training",
+        yaxis_title=f"rank correlation with full training ({seeds})",
+        yaxis_range=[-0.05, 1.05],
+        height=480,
+        margin={"l": 70, "r": 20, "t": 40, "b": 50},
+        font={"size": 14},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
+    )
+    return figure
+
+
+def write_calibration(found: Calibration, folder: Path) -> Path:
+    """`calibration.html` in `folder`, a file that needs no network."""
+    path = folder / "calibration.html"
+    figure = calibration_figure(found).to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
+    words = f"<p>{found.networks} networks, {found.seeds} seeds each. Recommended: {RULE}.</p>"
+    path.write_text(f'<!doctype html><meta charset="utf-8"><title>calibration</title>{words}{figure}\n')
+    return path
+
+
+def draw_calibration(found: Calibration, path: Path) -> None:
+    """The figure as a PNG.
+
+    Raises:
+        ExportError: there is no Chromium, or it failed.
+    """
+    draw(calibration_figure(found), path)

@@ -1,0 +1,79 @@
+"""The same few networks again and again: how far can a short training be trusted? (`nasforge calibrate`)"""
+
+from __future__ import annotations
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.strategies.choosers import drawing, generator, measured, unseen
+
+
+class Repeated:
+    """Random points, each of them proposed several times: every trial has a seed of its own.
+
+    What a constraint rejects, or cannot be built, is replaced by another draw. A trial of a batch of zero-cost scores
+    comes last where they are wanted.
+
+    Args:
+        space: what to draw from.
+        seed: of the draws.
+        objectives: any number.
+        networks: different points.
+        seeds: trainings of each.
+        scored: whether all are scored at the ladder's first rung, which is then one of proxies.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        objectives: int = 1,
+        networks: int = 12,
+        seeds: int = 2,
+        scored: bool = False,
+    ) -> None:
+        if networks < 3 or seeds < 1:
+            raise ConfigError(f"needs at least 3 networks and 1 seed, got {networks} and {seeds}")
+        self._space = space
+        self._seed = seed
+        self._networks = networks
+        self._repetitions = networks * (seeds - 1)
+        self._scored = scored
+        self._points: dict[int, Architecture] = {}  # by the number of the first trial
+        self._repeated = 0
+        self._seen: set[str] = set()
+
+    def ask(self, number: int) -> Proposal | None:
+        """A new point until there are enough, then one after the other again, then the scores."""
+        proposal = self._next(number)
+        if proposal is not None:
+            self.recall(number, proposal)
+        return proposal
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed."""
+        point = measured(proposal)
+        if isinstance(proposal, Measure) and proposal.also:
+            self._scored = False
+        elif len(self._points) < self._networks:
+            self._points[number] = point
+            self._seen.add(point.point_id)
+        else:
+            self._repeated += 1
+
+    def tell(self, number: int, result: Result) -> None:
+        """A network that nothing can be learnt from gives its place to another one."""
+        unbuildable = result.error is not None and result.error.cause == "invalid_shape"
+        if result.status == "rejected" or unbuildable:
+            self._points.pop(number, None)
+
+    def _next(self, number: int) -> Measure | None:
+        if len(self._points) < self._networks:
+            choose = drawing(generator(self._seed, number))
+            return Measure(unseen(lambda _: self._space.decide(choose), self._seen))
+        points = list(self._points.values())
+        if self._repeated < self._repetitions:
+            return Measure(points[self._repeated % self._networks])
+        return Measure(points[0], rung=0, also=tuple(points[1:])) if self._scored else None
