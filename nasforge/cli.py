@@ -200,6 +200,9 @@ def show(
     name: Name,
     trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="One trial, whole.")] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Repeat that trial and compare; 1 when it differs.")] = False,
+    importance: Annotated[
+        bool, typer.Option("--importance", help="Which decisions matter: a table and NAME/figures/*.html.")
+    ] = False,
     top: Annotated[int, typer.Option(min=1, help="Rows of the leaderboard.")] = 10,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
@@ -212,6 +215,7 @@ def show(
     nasforge show first
     nasforge show first --trial 7
     nasforge show first --trial 7 --rerun
+    nasforge show first --importance
     nasforge show first --json
     """
     from nasforge import cli_results
@@ -224,6 +228,10 @@ def show(
         return cli_results.rerun(folder, trial)
     if trial is not None:
         return cli_results.show_trial(folder, trial)
+    if importance:
+        from nasforge import cli_optuna
+
+        return cli_optuna.importance(folder)
     return cli_results.show(folder, top)
 
 
@@ -341,20 +349,30 @@ def export(
 def track(
     name: Name,
     tracking_uri: Annotated[str | None, typer.Option(help="Default: where the search was tracked.")] = None,
+    optuna: Annotated[
+        str | None, typer.Option(metavar="STORAGE", help="Write a study for optuna-dashboard there instead.")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> Outcome:
-    """Deliver to MLflow what it has not yet of an experiment, after the server was away.
+    """Deliver to MLflow what it has not yet of an experiment, after the server was away, and its figures.
 
     [bold]Examples[/bold]
 
     \b
     nasforge track first
     nasforge track first --tracking-uri http://mlflow.example.org:5000
+    nasforge track first --optuna sqlite:///runs/optuna.db
     """
     from nasforge import cli_results
     from nasforge.cli_settings import folder_of
 
+    if optuna is not None:
+        from nasforge import cli_optuna
+
+        if tracking_uri is not None:
+            raise ConfigError("--optuna writes a storage of Optuna, --tracking-uri names MLflow's: one at a time")
+        return cli_optuna.write_study(folder_of(name, runs_dir), optuna)
     return cli_results.track(folder_of(name, runs_dir), tracking_uri)
 
 

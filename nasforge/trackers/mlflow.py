@@ -186,6 +186,7 @@ def track(folder: Path, uri: str | None = None) -> int:
     try:
         delivery.deliver(live=False)
         delivery.finish()
+        delivery.log_figures()
     except NasforgeError:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws
@@ -273,6 +274,11 @@ class _Delivery:
         self._client.set_terminated(self._parent[0], status)
         self._mine["status"] = status
         self._save()
+
+    def log_figures(self) -> None:
+        """Give the parent run the pages that `nasforge show NAME --importance` has written, as they are now."""
+        for page in sorted((self._folder / "figures").glob("*.html")):
+            self._client.log_artifact(self._parent[0], str(page), "figures")
 
     def release(self) -> None:
         """Let another process deliver."""
