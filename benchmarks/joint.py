@@ -1,0 +1,155 @@
+"""Recipes on Fashion-MNIST under a CPU's means: tuned against default, joint against one after the other.
+
+    NASFORGE_DATA=../shared/data python benchmarks/joint.py [--seeds 3]     writes benchmarks/results/joint.json
+
+Data as in fashion_mnist.py: 6,000 training and 2,000 validation images, 3 epochs a trial, ASHA; recipes are those of
+`search_spaces/recipes/sgd.yaml`.
+
+* `recipe`: the default network of `blocks`; its recipe by Optuna's TPE (`nasforge.tune` on an experiment of the one
+  default trial) and by random search, 24 trials each, against the default recipe.
+* `network`: equal charged multiply-adds, `--multiply-adds`, at most 100k params and 10M FLOPs: networks and recipes
+  together (`evolution` with `tune: optuna`), networks with half of it and then the recipe of the best with the rest,
+  and networks alone by the default recipe.
+
+What a search says of its own winner is too good; so every winner is trained anew by its recipe, with seeds that no
+search had: 3 trainings of 3 epochs and 3 of `--final-epochs`. The test part stays sealed. Stop it at any time: the same
+command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+from machine import describe, write
+
+import nasforge
+from nasforge.core.architecture import TRAIN, Architecture
+from nasforge.core.space import SearchSpace
+from nasforge.space_file import load_recipe, load_space
+from nasforge.state import State
+
+RESULT = Path(__file__).parent / "results" / "joint.json"
+AGAIN = 3
+FRESH = 1000  # seeds of the trainings anew begin here
+
+
+class Bench:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.source = str(Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz")
+        self.space = load_space("blocks").with_recipe(load_recipe("sgd"))
+        self.train = [key for key in self.space.domains if key.startswith(TRAIN)]
+        self.plain = self.space.fixed({key: self.space.default_of(key) for key in self.train})
+
+    def search(self, name: str, space: SearchSpace, seed: int, **settings: Any) -> State:
+        defaults: dict[str, Any] = {"epochs": 3, "pruner": "asha"}
+        return nasforge.search(
+            space=space,
+            data={"source": self.source, "images": self.options.images, "validation": 0.25},
+            seed=seed,
+            name=f"joint-{name}-s{seed}",
+            runs_dir=self.options.runs_dir,
+            tracking_uri="none",
+            runner={"name": "ray_tune", "max_concurrent_trials": 2},
+            evaluator={"name": "training", "threads": 1},
+            **{**defaults, **settings},
+        )
+
+    def tuned(self, name: str, seed: int, sampler: str, budget: dict[str, float]) -> State:
+        folder = self.options.runs_dir / f"joint-{name}-s{seed}"
+        recipe = load_recipe("sgd")
+        state = nasforge.tune(
+            folder, recipe=recipe, sampler=sampler, budget=budget, seed=seed, name=f"joint-{name}-{sampler}-s{seed}"
+        ).state
+        return state
+
+    def anew(self, name: str, point: Architecture, seed: int) -> dict[str, float]:
+        """The point trained again with fresh seeds: mean validation accuracy, short and long."""
+        whole = {key: point.values.get(key, self.space.default_of(key)) for key in self.train}
+        networks = {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
+        only = self.space.fixed({**networks, **whole})
+        found = {}
+        for what, epochs in (("short", 3), ("long", self.options.final_epochs)):
+            state = self.search(
+                f"{name}-{what}", only, FRESH + seed, strategy="random", pruner="none", epochs=epochs,
+                budget={"trials": AGAIN},
+            )  # fmt: skip
+            found[what] = statistics.mean(trial.metrics["val/accuracy"] for trial in state.trials.values())
+        return found
+
+    def row(self, name: str, state: State, seed: int, *before: State) -> dict[str, Any]:
+        best = state.best
+        assert best is not None and best.architecture is not None
+        spent = sum(one.charged.multiply_adds for one in (state, *before))
+        seconds = sum(one.charged.worker_seconds for one in (state, *before))
+        return {
+            **{"search": name, "seed": seed, "val_accuracy": best.metrics["val/accuracy"], "multiply_adds": spent},
+            **{"worker_s": seconds, "anew": self.anew(name, best.architecture, seed)},
+            **{"arch_id": best.architecture.arch_id, "recipe": best.architecture.train},
+        }
+
+    def recipes(self, seed: int) -> list[dict[str, Any]]:
+        """One network: default recipe, tuned, random search over recipes."""
+        network = self.plain.fixed(
+            {key: value for key, value in self.plain.default_point().values.items() if not key.startswith(TRAIN)}
+        )
+        default = self.search("default", network, seed, strategy="random", budget={"trials": 1})
+        rows = [self.row("default recipe", default, seed)]
+        for sampler in ("tpe", "random"):
+            state = self.tuned("default", seed, sampler, {"trials": self.options.trials})
+            rows.append(self.row(f"recipe by {sampler}", state, seed))
+        return rows
+
+    def networks(self, seed: int) -> list[dict[str, Any]]:
+        """Equal charge: together, one after the other, networks alone."""
+        whole = self.options.multiply_adds
+        limits = {"constraints": ["params<=100k", "flops<=10M"], "strategy": "evolution"}
+        joint = self.search("together", self.space, seed, tune="optuna", budget={"multiply_adds": whole}, **limits)
+        alone = self.search("networks", self.plain, seed, budget={"multiply_adds": whole}, **limits)
+        first = self.search("half", self.plain, seed, budget={"multiply_adds": whole / 2}, **limits)
+        rest = whole - first.charged.multiply_adds
+        then = self.tuned("half", seed, "tpe", {"multiply_adds": rest})
+        return [
+            self.row("together", joint, seed),
+            self.row("networks alone", alone, seed),
+            self.row("networks, then recipe", then, seed, first),
+        ]
+
+
+def report(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for name in dict.fromkeys(row["search"] for row in rows):
+        mine = [row for row in rows if row["search"] == name]
+        table[name] = {"n": len(mine)}
+        for key in ("short", "long"):
+            values = [row["anew"][key] for row in mine]
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            table[name][key] = {"mean": statistics.mean(values), "std": spread}
+    settings = {key: str(value) for key, value in vars(options).items()}
+    return {"machine": describe(), "protocol": __doc__, "settings": settings, "searches": rows, "table": table}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=24, help="over recipes of the fixed network")
+    parser.add_argument("--multiply-adds", type=float, default=1.5e13, help="of each search of networks")
+    parser.add_argument("--final-epochs", type=int, default=9)
+    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    bench, rows = Bench(options), []
+    for seed in range(options.seeds):
+        for part in (bench.recipes, bench.networks):
+            rows += part(seed)
+            print(*(f"{row['search']}: {row['anew']}" for row in rows[-3:]), sep="\n", flush=True)
+            write(options.out, report(rows, options))  # a sitting may end here; the next one goes on
+
+
+if __name__ == "__main__":
+    main()
