@@ -23,11 +23,13 @@ from nasforge.cli_output import (
     table,
     trial_json,
 )
+from nasforge.cli_trial import show_classes, show_health
 from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig, shipped_spaces
 from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.core.trial import Trial
 from nasforge.report import tables
+from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
 
 
@@ -117,16 +119,18 @@ def show_trial(folder: Path, number: int) -> Outcome:
     else:
         line("trains a supernet")
     if trial.steps:
-        keys = sorted({key for step in trial.steps for key in step.metrics})
+        keys = sorted({key for step in trial.steps for key in step.metrics if not key.startswith(HEALTH)})
         body = [[str(s.step), *(metric_text(k, s.metrics.get(k)) for k in keys)] for s in trial.steps]
         table("Reports", ("epoch", *keys), body)
     if trial.metrics:
         table(
             "Metrics",
             ("metric", "value"),
-            [(k, metric_text(k, v)) for k, v in sorted(trial.metrics.items())],
+            [(k, metric_text(k, v)) for k, v in sorted(trial.metrics.items()) if not k.startswith(HEALTH)],
             left=("metric",),
         )
+    content["advice"] = show_health(trial)
+    content["classes"] = show_classes(folder, trial)
     if trial.result and trial.result.error:
         error = trial.result.error
         line(f"{error.cause}: {error.message}", style="red")

@@ -11,7 +11,7 @@ import torch
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError
-from nasforge.core.goals import Rung
+from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, TrainShared
@@ -55,6 +55,8 @@ class SharedWeights:
         threads: int | None = None,
         time_limit_s: float | None = None,
         recalibration_batches: int = RECALIBRATION_BATCHES,
+        objectives: Sequence[Objective] = (),
+        extra_metrics: Sequence[str] = (),
     ) -> None:
         """Check the settings; load nothing.
 
@@ -67,6 +69,8 @@ class SharedWeights:
             threads: of torch, in this process; None leaves them as they are.
             time_limit_s: seconds that one trial may take, all attempts together.
             recalibration_batches: training batches for the BN statistics of an inherited network.
+            objectives: of the search; what they need is measured.
+            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
 
         Raises:
             ConfigError: a setting is unknown or out of range.
@@ -81,7 +85,7 @@ class SharedWeights:
             raise ConfigError(
                 "evaluator 'shared_weights' needs data: a name such as digits, a .npz file or an image folder"
             )
-        self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s)
+        self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s, objectives, extra_metrics)
         check_shared(recipe_of(space, space.default_point(), self.training.recipe))
         self.data = data
         self.recalibration_batches = batches
@@ -193,7 +197,8 @@ class SharedWeights:
         child.to(memory_format=layout)
         recalibrate(child, data.train, device=device, batches=self.recalibration_batches)
         bf16 = uses_bf16(recipe, device)
-        found = score(child, data.validation, device=device, bf16=bf16, memory_format=layout)
+        extra = self.training.extra
+        found = score(child, data.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
         flops = report.costs.get("cost/flops") or count_flops(child, data.shape)
         images = min(self.recalibration_batches * RECALIBRATION_BATCH_SIZE, len(data.train)) + len(data.validation)
         charged = Charge(time.monotonic() - began, flops * images)

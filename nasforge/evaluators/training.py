@@ -14,7 +14,7 @@ from torch import nn
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Rung
+from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
@@ -23,12 +23,13 @@ from nasforge.data import ImageData, load_data
 from nasforge.evaluators.guarded import guarded
 from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.network import build
-from nasforge.training.artifacts import file_of, is_checkpoint, load_weights, save_checkpoint, save_weights
-from nasforge.training.device import device_of, free_memory_mb
+from nasforge.training.artifacts import file_of, is_checkpoint, load_weights, save_checkpoint, save_json, save_weights
+from nasforge.training.device import device_of, free_memory_mb, memory_format, uses_bf16
 from nasforge.training.failures import SMALLER
 from nasforge.training.loop import train
 from nasforge.training.phases import Phase
-from nasforge.training.recipe import check_recipes, recipe_of
+from nasforge.training.recipe import Recipe, check_recipes, recipe_of
+from nasforge.training.scoring import EXTRA, answers, by_class
 
 
 class Training:
@@ -39,6 +40,7 @@ class Training:
 
     metrics: ClassVar[tuple[str, ...]] = (
         *("val/accuracy", "val/loss", "val/f1_macro", "train/loss"),
+        *("val/precision_macro", "val/recall_macro", "val/balanced_accuracy", "val/roc_auc"),
         *("time/train_s", "time/worker_s", "work/multiply_adds"),
     )
 
@@ -51,6 +53,9 @@ class Training:
         device: str = "auto",
         threads: int | None = None,
         time_limit_s: float | None = None,
+        objectives: Sequence[Objective] = (),
+        extra_metrics: Sequence[str] = (),
+        per_class: bool = False,
     ) -> None:
         """Check the settings; load nothing.
 
@@ -62,6 +67,9 @@ class Training:
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
             threads: of torch, in this process; None leaves them as they are.
             time_limit_s: seconds that one trial may take, all attempts together.
+            objectives: of the search; what they need is measured.
+            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
+            per_class: write precision, recall and F1 of every class, and the confusion matrix, beside the weights.
 
         Raises:
             ConfigError: a setting is unknown or out of range.
@@ -79,6 +87,10 @@ class Training:
         self.device = device
         self.threads = threads
         self.time_limit_s = time_limit_s
+        self.extra = _extra_figures(objectives, extra_metrics)
+        self.per_class = per_class
+        if not isinstance(per_class, bool):
+            raise ConfigError(f"evaluator 'training': per_class must be true or false, got {per_class!r}")
         if any(rung.proxies for rung in self.ladder):
             ZeroCost(space, data, self.ladder, device=device, threads=threads)  # are there such proxies?
         check_recipes(space, self.recipe)
@@ -156,6 +168,7 @@ class Training:
             time_limit_s=self.time_limit_s,
             since=began,
             fresh=proposal.weights is None,
+            extra=self.extra,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         artifacts = {}
@@ -163,6 +176,8 @@ class Training:
             artifacts["weights"] = save_weights(network.state_dict(), report)
             if until < epochs:
                 artifacts[CHECKPOINT] = save_checkpoint(report.checkpoint, report)
+            if self.per_class:
+                artifacts["classes"] = save_json(self._by_class(network, recipe, data, device), report, "classes")
         return Result(
             "pruned" if trained.stopped else "finished",
             metrics={**report.costs, **trained.metrics, **lost},
@@ -170,6 +185,13 @@ class Training:
             charged=trained.charged,
             artifacts=artifacts,
         )
+
+    def _by_class(
+        self, network: nn.Module, recipe: Recipe, data: ImageData, device: torch.device
+    ) -> Mapping[str, object]:
+        layout, bf16 = memory_format(recipe, device), uses_bf16(recipe, device)
+        given = answers(network, data.validation, device=device, bf16=bf16, memory_format=layout)
+        return by_class(given, data.class_names)
 
     def _cheaper_phases(self, network: nn.Module, data: ImageData, flops: float) -> list[Phase]:
         """What is trained on fewer or smaller images before all of them; smaller ones are validated on their like."""
@@ -203,6 +225,16 @@ class Training:
                     "weights of a supernet are for evaluator 'shared_weights'"
                 ) from error
         return network
+
+
+def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]) -> tuple[str, ...]:
+    """The figures of `EXTRA` that an objective needs or that are asked for."""
+    known = [f"val/{name}" for name in EXTRA]
+    if isinstance(extra_metrics, str) or not all(metric in known for metric in extra_metrics):
+        allowed = ", ".join(known)
+        raise ConfigError(f"evaluator 'training': extra_metrics must be a list of {allowed}, got {extra_metrics!r}")
+    wanted = {*extra_metrics, *(objective.metric for objective in objectives)}
+    return tuple(name for name in EXTRA if f"val/{name}" in wanted)
 
 
 def _start(proposal: Measure, report: Report) -> Path | None:

@@ -17,6 +17,7 @@ CHARGED_PATHS = 8
 _NOT_SHARED = {
     "swa_share": "the batch statistics of an average belong to one path, take ema_decay",
     "manifold_mixup": "its layers change from path to path, take mixup or cutmix",
+    "health": "its parts change from path to path",
     "early_stopping": "it is trained without a validation part",
 }
 

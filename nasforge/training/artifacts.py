@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,6 +23,16 @@ def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weigh
     file = report.folder / f"{name}.safetensors"
     temporary = file.with_suffix(".tmp")
     save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}, temporary)
+    sha256, size = sha256_of(temporary), temporary.stat().st_size
+    temporary.rename(file)
+    return Artifact(file.relative_to(report.experiment).as_posix(), sha256, size)
+
+
+def save_json(content: Mapping[str, Any], report: Report, name: str) -> Artifact:
+    """Write `<name>.json` into the attempt's folder; its path is relative to the experiment's."""
+    file = report.folder / f"{name}.json"
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content))
     sha256, size = sha256_of(temporary), temporary.stat().st_size
     temporary.rename(file)
     return Artifact(file.relative_to(report.experiment).as_posix(), sha256, size)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from nasforge.training.averaging import average_of
 from nasforge.training.depth import set_drop_path
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
+from nasforge.training.health import Health, where_not_finite
 from nasforge.training.imbalance import order_of
 from nasforge.training.initialisation import initialise
 from nasforge.training.losses import criterion_of
@@ -106,6 +108,7 @@ def train(
     until: int | None = None,
     start: Path | None = None,
     fresh: bool = True,
+    extra: Collection[str] = (),
 ) -> Trained:
     """Train `network` in place.
 
@@ -131,6 +134,7 @@ def train(
         until: end after so many of the `epochs`; `checkpoint` is then the `start` of whoever goes on.
         start: checkpoint of another training, to go on where it ended: equal to a training that never stopped where
             the recipe is the same. Only what is done here is charged.
+        extra: figures to validate by, beside the usual ones (`nasforge.training.scoring.EXTRA`).
         fresh: the network is new, so the recipe may initialise it; else its weights are kept.
 
     Raises:
@@ -148,6 +152,7 @@ def train(
     course = Course([*earlier, Phase(epochs, part, validation, flops)], recipe.batch_size)
     end = epochs if until is None else until
 
+    health = Health(network) if recipe.health else None
     criterion, mixing = criterion_of(recipe, part, device), mixing_of(network, recipe)
 
     # --- everything that a checkpoint holds -----------------------------------------------------------------------
@@ -251,12 +256,16 @@ def train(
                 inputs = augmented(images, part, augmentation, augmenting).contiguous(memory_format=layout)
                 if alternating:  # on images as they are: it has no mixed labels
                     alternating.step(number, inputs, labels, max(group["lr"] for group in optimizer.param_groups))
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                look = health and progress.position == steps - 1
+                watching = health.watching() if health and look else nullcontext()
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16), watching:
                     mix = mixing(inputs, augmenting) if mixing else None
                     logits = (mix.logits(network, inputs) if mix else network(inputs)).float()
                 loss = mix.loss(criterion, logits, labels) if mix else criterion(logits, labels)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                if health and look:
+                    health.after_backward()
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
@@ -270,7 +279,7 @@ def train(
                 if device.type != "cuda" or progress.position % CUDA_CHECK_STEPS == 0:
                     progress.loss_sum = loss_sum.item()
                     if not math.isfinite(progress.loss_sum):
-                        raise fail("diverged", *_diverged("training", progress, recipe))
+                        raise fail("diverged", *_diverged("training", progress, recipe, network, inputs))
                 now = time.monotonic()
                 progress.train_s = resumed_s + now - epoch_began
                 progress.worker_s = earlier_s + now - began
@@ -290,12 +299,14 @@ def train(
                 average.after_epoch(network, progress.epoch + 1)
             if phase.validation is not None:
                 judged = (average and average.network) or network
-                found = score(judged, phase.validation, device=device, bf16=bf16, memory_format=layout)
+                found = score(judged, phase.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
                 metrics |= {f"val/{key}": value for key, value in found.items()}
             if alternating:
                 metrics |= alternating.epoch(progress.epoch + 1)
             if not all(math.isfinite(value) for value in metrics.values()):
-                raise fail("diverged", *_diverged("validation", progress, recipe))
+                raise fail("diverged", *_diverged("validation", progress, recipe, network, inputs))
+            if health:
+                metrics |= health.metrics()
             progress.worker_s = earlier_s + time.monotonic() - began
             metrics["time/train_s"] = progress.train_s
             metrics["time/worker_s"] = progress.worker_s
@@ -313,10 +324,12 @@ def train(
         return done(stopped=False)
 
 
-def _diverged(where: str, progress: Progress, recipe: Recipe) -> tuple[str, str]:
+def _diverged(where: str, progress: Progress, recipe: Recipe, network: nn.Module, inputs: Tensor) -> tuple[str, str]:
     message = (
         f"the {where} loss became infinite or not a number in epoch {progress.epoch + 1}, step {progress.position}"
     )
+    place = where_not_finite(network, inputs)
+    message += f"; first in {place}" if place else ""
     advice = f"lower the learning rate (it is {recipe.learning_rate:g})"
     return message, advice if recipe.clip_norm else advice + ", or set clip_norm"
 

@@ -111,6 +111,7 @@ class Recipe:
         dropout: probability in the network's Dropout layers; 0 leaves them as the builder made them.
         drop_path: probability of leaving out the last residual block's branch, less for those before it.
         zero_init: start residual branches at zero.
+        health: report norms of gradients and activations, and dead ReLUs, of every part of the network.
         precision: `bf16` autocast, `fp32`, or `auto`: bf16 where the device computes in it.
         channels_last: memory format; `auto`: where it is faster.
     """
@@ -154,6 +155,7 @@ class Recipe:
     dropout: float = 0.0
     drop_path: float = 0.0
     zero_init: bool = False
+    health: bool = False
     precision: str = "auto"
     channels_last: str | bool = "auto"
 

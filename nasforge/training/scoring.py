@@ -1,10 +1,24 @@
-"""How good a network is on a part: accuracy, macro-averaged F1 and cross-entropy."""
+"""How good a network is on a part: accuracy, macro-averaged F1, cross-entropy; on request more, and class by class."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -12,7 +26,28 @@ from nasforge.data.augment import normalise
 from nasforge.data.part import Part
 
 
-def score(
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a network says of a part.
+
+    Attributes:
+        truth: N class numbers.
+        probabilities: N x classes.
+        loss: mean cross-entropy, without label smoothing and class weights.
+    """
+
+    truth: np.ndarray
+    probabilities: np.ndarray
+    loss: float
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """N class numbers, the likeliest ones."""
+        chosen: np.ndarray = self.probabilities.argmax(1)
+        return chosen
+
+
+def answers(
     network: nn.Module,
     part: Part,
     *,
@@ -20,28 +55,78 @@ def score(
     batch_size: int = 512,
     bf16: bool = False,
     memory_format: torch.memory_format = torch.contiguous_format,
-) -> dict[str, float]:
-    """Measure `network`, which takes normalised images, in eval mode; its mode is restored.
-
-    Returns:
-        `accuracy` (share of right answers), `loss` (mean cross-entropy, no label smoothing), `f1_macro`.
-    """
+) -> Answers:
+    """Ask `network`, which takes normalised images, in eval mode; its mode is restored."""
     device = torch.device(device)
     was_training = network.training
     network.eval()
     order = torch.arange(len(part))
-    answers, loss = [], torch.zeros((), dtype=torch.float64, device=device)
+    found, loss = [], torch.zeros((), dtype=torch.float64, device=device)
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for images, labels in part.batches(order, batch_size, device):
                 logits = network(normalise(images, part.mean, part.std).contiguous(memory_format=memory_format)).float()
                 loss += cross_entropy(logits, labels, reduction="sum")
-                answers.append(logits.argmax(1))
+                found.append(logits)
     finally:
         network.train(was_training)
-    truth, answer = part.labels.numpy(), torch.cat(answers).cpu().numpy()
+    probabilities = torch.cat(found).softmax(1).cpu().numpy()
+    return Answers(part.labels.numpy(), probabilities, float(loss) / len(part))
+
+
+def _macro(function: Callable[..., float]) -> Callable[[Answers], float]:
+    """Its mean over the classes that the part has."""
+
+    def mean(given: Answers) -> float:
+        present = np.unique(given.truth)
+        return float(function(given.truth, given.chosen, average="macro", labels=present, zero_division=0.0))
+
+    return mean
+
+
+def _roc_auc(given: Answers) -> float:
+    """One class against the rest, the mean over the classes that the part has; a half where it has only one."""
+    present = np.unique(given.truth)
+    if len(present) < 2:
+        return 0.5
+    if not np.isfinite(given.probabilities).all():
+        return math.nan
+    return float(np.mean([roc_auc_score(given.truth == number, given.probabilities[:, number]) for number in present]))
+
+
+_FIGURES: dict[str, Callable[[Answers], float]] = {
+    "accuracy": lambda given: float(accuracy_score(given.truth, given.chosen)),
+    "loss": lambda given: given.loss,
+    "f1_macro": _macro(f1_score),
+}
+EXTRA: dict[str, Callable[[Answers], float]] = {
+    "precision_macro": _macro(precision_score),
+    "recall_macro": _macro(recall_score),
+    "balanced_accuracy": lambda given: float(balanced_accuracy_score(given.truth, given.chosen)),
+    "roc_auc": _roc_auc,
+}
+"""Figures that are computed where they are asked for."""
+
+
+def figures(given: Answers, extra: Collection[str] = ()) -> dict[str, float]:
+    """`accuracy` (share of right answers), `loss`, `f1_macro`, and those of `EXTRA` that are named."""
+    return {name: figure(given) for name, figure in {**_FIGURES, **EXTRA}.items() if name in {*_FIGURES, *extra}}
+
+
+def score(network: nn.Module, part: Part, *, extra: Collection[str] = (), **settings: Any) -> dict[str, float]:
+    """The figures of a network on a part; `settings` are those of `answers`."""
+    return figures(answers(network, part, **settings), extra)
+
+
+def by_class(given: Answers, names: Sequence[str]) -> dict[str, Any]:
+    """JSON-able: per class its images, precision, recall and F1; and the confusion matrix, rows are the truth."""
+    labels = np.arange(len(names))
+    columns = precision_recall_fscore_support(given.truth, given.chosen, labels=labels, zero_division=0.0)
+    rows = zip(names, *(column.tolist() for column in columns), strict=True)
     return {
-        "accuracy": float(accuracy_score(truth, answer)),
-        "loss": float(loss) / len(part),
-        "f1_macro": float(f1_score(truth, answer, average="macro", labels=np.unique(truth), zero_division=0.0)),
+        "classes": [
+            {"class": name, "images": images, "precision": precision, "recall": recall, "f1": f1}
+            for name, precision, recall, f1, images in rows
+        ],
+        "confusion": confusion_matrix(given.truth, given.chosen, labels=labels).tolist(),
     }

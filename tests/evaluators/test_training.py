@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import pickle
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from nasforge.config import DataConfig, load_space
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, NasforgeError
-from nasforge.core.goals import Rung
+from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Measure, TrainShared
@@ -18,7 +19,7 @@ from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.training import device as devices
 from nasforge.training.artifacts import load_weights
-from nasforge.training.scoring import score
+from nasforge.training.scoring import EXTRA, score
 
 DATA = DataConfig("digits", images=300, validation=0.2)
 SPACE = load_space("tiny")
@@ -54,7 +55,7 @@ def test_a_measure_is_trained_reported_and_kept(tmp_path):
     result = measure(Measure(POINT), report)
     assert (result.status, result.steps_done) == ("finished", 2)
     assert [step for step, _ in report.steps] == [1, 2]
-    assert set(report.steps[0][1]) == set(Training.metrics)
+    assert set(report.steps[0][1]) == set(Training.metrics) - {f"val/{name}" for name in EXTRA}
     assert result.metrics == {**report.costs, **report.steps[-1][1]}
     assert result.charged.worker_seconds == result.metrics["time/worker_s"] > result.metrics["time/train_s"] > 0
     assert result.charged.multiply_adds == 2 * 3 * 192 * 1e6  # epochs, forward + backward, 3 batches of 64
@@ -62,6 +63,20 @@ def test_a_measure_is_trained_reported_and_kept(tmp_path):
     network = build(SPACE, POINT, in_channels=1, classes=10)
     network.load_state_dict(load_weights(tmp_path, result.artifacts["weights"]))
     assert score(network, data.validation)["accuracy"] == pytest.approx(result.metrics["val/accuracy"])
+
+
+def test_what_objectives_need_is_measured_and_figures_by_class_are_written(tmp_path):
+    report = Told(tmp_path)
+    wanted = evaluator(objectives=[Objective("val/roc_auc", True)], extra_metrics=["val/recall_macro"], per_class=True)
+    result = pickle.loads(pickle.dumps(wanted))(Measure(POINT, rung=0), report)
+    assert {"val/roc_auc", "val/recall_macro"} < set(report.steps[0][1])
+    assert "val/balanced_accuracy" not in report.steps[0][1]
+    written = json.loads((tmp_path / result.artifacts["classes"].path).read_text())
+    recalls = [row["recall"] for row in written["classes"]]
+    assert sum(recalls) / 10 == pytest.approx(result.metrics["val/recall_macro"])
+    assert sum(map(sum, written["confusion"])) == 60
+    with pytest.raises(ConfigError, match=r"extra_metrics must be a list of val/precision_macro, .* got \['val/auc'\]"):
+        evaluator(extra_metrics=["val/auc"])
 
 
 def test_the_rung_says_how_long(tmp_path):

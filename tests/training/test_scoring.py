@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from nasforge.data.part import Part
-from nasforge.training.scoring import score
+from nasforge.training.scoring import EXTRA, answers, by_class, figures, score
 
 
 class Fixed(nn.Module):
@@ -37,3 +37,35 @@ def test_scoring_changes_no_statistics():
     pixels = np.random.default_rng(0).integers(0, 256, (9, 1, 1, 2), dtype=np.uint8)
     score(network, Part(pixels, np.arange(9), torch.arange(9) % 3, 3, (0.5,), (0.2,)))
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.items())
+
+
+def known():
+    """Three of four right; class 3 has no image."""
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(2, 2)
+    part = Part(pixels, np.arange(4), torch.tensor([0, 0, 1, 2]), 4, mean=(0.0,), std=(1 / 255,))
+    logits = torch.tensor([[2.0, 0, 0, -1], [-0.5, 2.0, 0, -1], [0, 2.0, 0, -1], [0, 0, 2.0, -1]])
+    return answers(Fixed(logits), part)
+
+
+def test_figures_on_request_by_hand():
+    assert set(figures(known())) == {"accuracy", "loss", "f1_macro"}
+    found = figures(known(), EXTRA)
+    assert found["precision_macro"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert found["recall_macro"] == found["balanced_accuracy"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    # class 0: one image above both others, one below both; class 1: above two, below the one mistaken for it
+    assert found["roc_auc"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+    assert set(figures(known(), ["roc_auc"])) == {"accuracy", "loss", "f1_macro", "roc_auc"}
+
+
+def test_figures_by_class_and_the_confusion():
+    found = by_class(known(), ["ant", "bee", "cat", "dog"])
+    assert found["confusion"] == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    ant = {"class": "ant", "images": 2, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3)}
+    assert found["classes"][0] == ant
+    assert found["classes"][3]["images"] == 0
+
+
+def test_numbers_that_are_none_give_none():
+    given = known()
+    given.probabilities[0] = np.nan
+    assert np.isnan(figures(given, ["roc_auc"])["roc_auc"])

@@ -1,0 +1,111 @@
+"""How a training feels, part by part: gradients, activations, ReLUs that never fire, and where numbers end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nasforge.training.depth import inner
+
+_RELUS = (nn.ReLU, nn.ReLU6)
+
+
+def parts_of(network: nn.Module) -> dict[str, nn.Module]:
+    """The network's children that have weights: its stem, stages, classifier."""
+    _, body = inner(network)
+    return {name: child for name, child in body.named_children() if any(True for _ in child.parameters())}
+
+
+class Health:
+    """Looks at one batch: what it makes of every part, and by how much it pulls at it.
+
+    A unit of a ReLU is a channel; it is dead on a batch when it is zero for every image at every place.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._parts = parts_of(network)
+        self._activations: dict[str, Tensor] = {}
+        self._relus: dict[str, list[tuple[Tensor, int]]] = {}
+        self._gradients: dict[str, Tensor] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look at the forward pass within."""
+        self._activations, self._relus = {}, {}
+        with _hooks() as hook:
+            for name, part in self._parts.items():
+                hook(part, lambda layer, given, out, name=name: self._see(name, out))
+                for module in part.modules():
+                    if isinstance(module, _RELUS):
+                        hook(module, lambda layer, given, out, name=name: self._see_relu(name, out))
+            yield
+
+    def after_backward(self) -> None:
+        """Look at the gradients as they are now, before they are clipped."""
+        for name, part in self._parts.items():
+            found = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
+            if found:
+                self._gradients[name] = nn.utils.get_total_norm(found)
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last batch that was looked at: norms of gradients, root mean squares of activations, dead ReLUs."""
+        found: dict[str, float] = {}
+        if self._gradients:
+            found["health/gradient_norm"] = float(torch.stack(list(self._gradients.values())).square().sum().sqrt())
+        for name in self._parts:
+            if name in self._gradients:
+                found[f"health/{name}.gradient_norm"] = float(self._gradients[name])
+            if name in self._activations:
+                found[f"health/{name}.activation"] = float(self._activations[name])
+            if name in self._relus:
+                dead = sum(int(number) for number, _ in self._relus[name])
+                found[f"health/{name}.dead_relus"] = dead / sum(units for _, units in self._relus[name])
+        return found
+
+    def _see(self, name: str, out: Any) -> None:
+        if isinstance(out, Tensor):
+            self._activations[name] = out.detach().float().square().mean().sqrt()
+
+    def _see_relu(self, name: str, out: Tensor) -> None:
+        fired = (out.detach() > 0).transpose(0, 1).flatten(1).any(1)
+        self._relus.setdefault(name, []).append(((~fired).sum(), len(fired)))
+
+
+def where_not_finite(network: nn.Module, inputs: Tensor) -> str:
+    """The first part, from the images on, that has or makes numbers which are infinite or not numbers; or nothing.
+
+    Args:
+        network: what diverged.
+        inputs: a batch to send through it, which changes its batch statistics.
+    """
+    first: list[str] = []
+
+    def look(name: str, part: nn.Module, out: Any) -> None:
+        if first or not isinstance(out, Tensor):
+            return
+        if not all(bool(parameter.isfinite().all()) for parameter in part.parameters()):
+            first.append(f"the weights of {name}")
+        elif not bool(out.isfinite().all()):
+            first.append(f"the output of {name}")
+
+    with torch.no_grad(), _hooks() as hook:
+        for name, part in parts_of(network).items():
+            hook(part, lambda layer, given, out, name=name: look(name, layer, out))
+        network(inputs)
+    return first[0] if first else ""
+
+
+@contextmanager
+def _hooks() -> Iterator[Callable[..., None]]:
+    """Forward hooks that are gone afterwards."""
+    handles = []
+    try:
+        yield lambda module, hook: handles.append(module.register_forward_hook(hook))
+    finally:
+        for handle in handles:
+            handle.remove()
