@@ -169,7 +169,7 @@ def check_name(name: Any) -> str:
     return name
 
 
-_JOINT = "joint"
+_JOINT, _PROMOTION = "joint", "promotion"
 _PATHS = ("source", "folder")
 _FILE_OPTIONS = ("path", "axes")
 _SETTINGS = (
@@ -288,7 +288,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     if "tune" in given and named["strategy"] is not None and space is not None:
         tuned = attempt("tune", lambda: _tuned(named["strategy"], given["tune"], space))
         if tuned is not None:
-            searched_by = f"{searched_by}-{tuned.options['recipe']['name']}"
+            searched_by = f"{searched_by}-{Named.parse(given['tune'], 'tune').name}"
             named["strategy"] = tuned
     seed = attempt("seed", lambda: _seed(given.get("seed", 0)))
     runs_dir = attempt("runs_dir", lambda: Path(_text(given.get("runs_dir", "runs"), "a folder")))
@@ -332,7 +332,10 @@ def _evaluator(content: Any) -> Named:
 
 
 def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
-    """`strategy: evolution` and `tune: optuna` as the one strategy `joint` that they are short for."""
+    """`strategy: evolution` and `tune: optuna` as the one strategy `joint` that they are short for.
+
+    What begins with short trainings gets its new points from `joint`: `promotion` of it.
+    """
     tune = Named.parse(content, "tune")
     if strategy.name == _JOINT:
         raise ConfigError(f"strategy {_JOINT} names its recipe's strategy itself: leave tune out, or strategy")
@@ -340,6 +343,9 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
         raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
     if not any(key.startswith(MODEL) for key in space.domains):
         raise ConfigError(f"the space '{space.name}' has recipes alone: --strategy {tune.name}, without tune")
+    if strategy.name == _PROMOTION:
+        inner = _tuned(Named.parse(strategy.options.get("of", "evolution"), "strategy.of"), tune, space)
+        return Named(_PROMOTION, {**strategy.options, "of": {"name": inner.name, **inner.options}})
     options = dict(tune.options)
     own: dict[str, Any] = {key: options.pop(key) for key in ("revisit", "relatives") if key in options}
     halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}

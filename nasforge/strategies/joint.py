@@ -326,6 +326,11 @@ def joint(
                 "then its recipe: nasforge tune EXPERIMENT"
             )
         taken = inspect.signature(registry.get("strategy", name)).parameters
+        if "ladder" in taken:
+            raise ConfigError(
+                f"joint: '{name}' goes on from checkpoints, and with them from their recipe; where it asks another "
+                "strategy for new points, let that one be joint: --strategy promotion --tune optuna"
+            )
         given = {key: value for key, value in {"targets": targets, **wanted}.items() if key in taken}
         return lambda part: registry.make("strategy", name, options, part, seed=seed, objectives=objectives, **given)
 

@@ -11,6 +11,7 @@ from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Measure, Result
 from nasforge.strategies.joint import Joint, joint
 from nasforge.strategies.optuna import OptunaSampler
+from nasforge.strategies.promotion import Promotion
 from nasforge.strategies.random import Random
 from nasforge.testing import strategies as suite
 
@@ -230,6 +231,8 @@ def test_one_half_alone_is_that_halfs_strategy():
 def test_a_supernet_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"'spos' trains a supernet.*nasforge tune"):
         joint(SPACE, seed=0, model="spos")
+    with pytest.raises(ConfigError, match=r"'promotion' goes on from checkpoints.*--strategy promotion --tune optuna"):
+        joint(SPACE, seed=0, model="promotion")
     with pytest.raises(ConfigError, match=r"unknown strategy 'evolusion'.*evolution"):
         joint(SPACE, seed=0, model="evolusion")
     with pytest.raises(ConfigError, match="has no option 'populatoin'"):
@@ -256,6 +259,19 @@ def test_tune_is_short_for_joint():
             "relatives": True,
         },
     }
+
+
+def test_tune_beside_promotion_is_promotion_of_joint():
+    strategy = {"name": "promotion", "of": "nsga2", "eta": 2}
+    config = resolve({"space": "tiny", "data": "digits", "strategy": strategy, "tune": "optuna"})
+    of = {"name": "joint", "model": {"name": "nsga2"}, "recipe": {"name": "optuna"}}
+    assert config.strategy.options == {"eta": 2, "of": of} and config.name == "tiny-digits-promotion-optuna-s0"
+    factory = partial(Promotion, of={**of, "model": "evolution"})
+    whole = suite.drive(factory(suite.MIXED, seed=1), suite.MIXED, asks=20)
+    assert any(line.rung > 0 for _, line in whole if isinstance(line, Measure))
+    replayed = factory(suite.MIXED, seed=1)
+    suite.replay(replayed, whole[:21])
+    assert suite.drive(replayed, suite.MIXED, asks=20, journal=whole[:21])[:22] == whole[:22]
 
 
 @pytest.mark.parametrize(
