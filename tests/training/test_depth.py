@@ -79,7 +79,7 @@ def test_the_rates_keep_their_ratio_all_along_the_schedule():
 def test_a_network_without_layer_order_is_refused():
     with pytest.raises(ConfigError, match=r"train\.layer_decay is set, but the network has no layer order"):
         layer_groups(child("darts"), 0.5, 0.0)
-    with pytest.raises(ConfigError, match=r"train\.drop_path is set, but the network has no residual block"):
+    with pytest.raises(ConfigError, match=r"train\.drop_path is set, but the network has no layer order"):
         set_drop_path(child("darts"), 0.5)
 
 

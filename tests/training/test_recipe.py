@@ -1,4 +1,6 @@
 import dataclasses
+import re
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -7,6 +9,7 @@ from nasforge.config import load_space, resolve
 from nasforge.core.errors import ConfigError
 from nasforge.space_file import load_recipe
 from nasforge.training.recipe import Recipe, check_recipes, recipe_of
+from nasforge.yaml_document import parse_value
 
 
 def test_layers_of_settings_override_each_other():
@@ -127,3 +130,12 @@ def test_settings_that_exclude_each_other_are_refused():
 def test_good_edge_values_are_taken():
     recipe = Recipe.of({"momentum": 0, "decay": 1, "warmup_epochs": 0.5, "channels_last": False, "weight_decay": 0})
     assert recipe.channels_last is False
+
+
+def test_the_docs_show_every_setting_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    shown = dict(re.findall(r"^\| `(\w+)` \| `(\S+)` \|", page, re.MULTILINE))
+    defaults = {item.name: item.default for item in dataclasses.fields(Recipe)}
+    assert set(shown) == set(defaults)
+    for name, text in shown.items():
+        assert parse_value(text) == defaults[name], name
