@@ -32,6 +32,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "enas": "nasforge.strategies.one_shot:enas",
         "optuna": "nasforge.strategies.optuna:OptunaSampler",
         "predictor": "nasforge.strategies.predictor:Predictor",
+        "pbt": "nasforge.strategies.pbt:PBT",
         "promotion": "nasforge.strategies.promotion:Promotion",
         "joint": "nasforge.strategies.joint:joint",
     },

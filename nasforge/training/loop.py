@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -195,7 +195,7 @@ def train(
                 torch.cuda.set_rng_state(saved["dropout_cuda"], device)
             progress = Progress(**saved["progress"])
             if not begun:
-                progress = replace(progress, train_s=0.0, worker_s=0.0, multiply_adds=0.0)
+                progress = progress.uncharged()
             earlier_s = progress.worker_s
 
         def save(order_state: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nasforge.core.trial import Charge
 from nasforge.training.recipe import Recipe
@@ -42,6 +42,12 @@ class Progress:
     def charged(self) -> Charge:
         """What the training cost."""
         return Charge(self.worker_s, self.multiply_adds)
+
+    def uncharged(self) -> Progress:
+        """The same place, with nothing charged yet: another trial paid for the way here."""
+        spent = {"time/train_s", "time/worker_s", "work/multiply_adds"}
+        metrics = {key: 0.0 if key in spent else value for key, value in self.metrics.items()}
+        return replace(self, train_s=0.0, worker_s=0.0, multiply_adds=0.0, metrics=metrics)
 
     def judge(self, metrics: Mapping[str, float], recipe: Recipe) -> None:
         """Count the epochs without anything better, by the metric that the recipe's early stopping looks at."""

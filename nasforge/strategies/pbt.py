@@ -1,0 +1,220 @@
+"""Population-based training: recipes change while their networks are trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from random import Random
+from typing import NamedTuple
+
+from nasforge.core.architecture import TRAIN, Architecture, Value
+from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.fidelity import CHANGEABLE
+from nasforge.core.goals import Rung, ladder_to
+from nasforge.core.space import Domain, SearchSpace
+from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result
+from nasforge.strategies.choosers import drawing, following, generator, measured, nearby, unseen
+from nasforge.strategies.ranking import Merit, merit, ranked
+
+_FAILURES = 3
+
+
+class _Stand(NamedTuple):
+    """What a member reached at a rung."""
+
+    point: Architecture
+    merit: Merit
+    checkpoint: Artifact
+
+
+class _Member:
+    """One of the population: a training in pieces, the weights of which may be another's by now.
+
+    Attributes:
+        rung: the last one it finished; -1 before the first.
+        failures: in a row since then.
+        running: whether a piece of it is out.
+    """
+
+    def __init__(self) -> None:
+        self.rung = -1
+        self.stand: _Stand | None = None
+        self.failures = 0
+        self.running = True
+
+
+class PBT:
+    """A population of trainings; at every rung the worst go on from a copy of one of the best, by a changed recipe.
+
+    Jaderberg et al., "Population Based Training of Neural Networks" (https://arxiv.org/abs/1711.09846), with truncation
+    selection. Members pass the ladder's rungs one after the other, each time as a trial of its own that goes on from a
+    checkpoint. A member that is among the worst quarter of all that reached its rung takes the weights, the network and
+    the recipe of one of the best quarter there, with the changeable decisions of the recipe changed; the others go on
+    as they are. Whoever is furthest behind goes first, and nobody waits: with several workers a member is compared with
+    those that came before it. A piece of training that fails counts as the worst of its rung. The search has finished
+    when all members have reached the last rung.
+
+    Members differ in all that the space opens; what may not change in mid-training (batch size, optimizer, the
+    network) stays that of the member whose weights are taken.
+
+    Args:
+        space: what to search; it opens at least one decision of the recipe that may change in mid-training.
+        seed: of the search.
+        objectives: any number; ranked by non-dominated front and crowding.
+        ladder: where members are compared, the experiment's: rungs of equal distance are usual.
+        population: members.
+        share: of the members at a rung that are replaced, and of those that are copied.
+        change: settings of the recipe that are changed, without `train.`; None for all that may.
+        resample: chance that a setting is drawn anew instead of moved a little.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        objectives: int = 1,
+        ladder: tuple[Rung, ...] = ladder_to(9),
+        population: int = 10,
+        share: float = 0.25,
+        change: Sequence[str] | None = None,
+        resample: float = 0.25,
+    ) -> None:
+        if population < 2 or not 0 < share <= 0.5 or not 0 <= resample <= 1:
+            raise ConfigError(
+                "strategy pbt: needs population >= 2, 0 < share <= 0.5 and 0 <= resample <= 1, "
+                f"got {population}, {share} and {resample}"
+            )
+        if len(ladder) < 2 or ladder[0].proxies:
+            raise ConfigError(
+                "strategy pbt compares its members at the rungs of a ladder of epochs, such as "
+                f"[{{epochs: 2}}, {{epochs: 4}}, {{epochs: 6}}], got {', '.join(map(str, ladder))}"
+            )
+        self._space = space
+        self._seed = seed
+        self._top = len(ladder) - 1
+        self._size = population
+        self._share = share
+        self._resample = resample
+        self._changed = _changed(space, change)
+        self._members: list[_Member] = []
+        self._running: dict[int, tuple[_Member, Architecture, int]] = {}  # the rung that it is on its way to
+        self._stands: list[list[_Stand]] = [[] for _ in ladder]
+        self._seen: set[str] = set()
+
+    def ask(self, number: int) -> Proposal | None:
+        """A new member, or the next piece of the one that is furthest behind."""
+        rng = generator(self._seed, number)
+        proposal: Measure | None = None
+        member = self._next()
+        if member is not None:
+            proposal = self._piece(member, rng)
+        elif len(self._members) < self._size:
+            choose = drawing(rng)
+            proposal = Measure(unseen(lambda _: self._space.decide(choose), self._seen), rung=0)
+        if proposal is not None:
+            self._adopt(number, proposal, member)
+        return proposal
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed."""
+        measured(proposal)
+        assert isinstance(proposal, Measure)  # noqa: S101  (measured() made sure)
+        self._adopt(number, proposal, self._next())
+
+    def tell(self, number: int, result: Result) -> None:
+        """A member stands at its rung now, or has failed on the way."""
+        member, point, rung = self._running.pop(number)
+        member.running = False
+        worth = merit(result)
+        if worth is not None and worth.finished:
+            checkpoint = result.artifacts.get(CHECKPOINT)
+            if checkpoint is None and rung < self._top:
+                raise SearchError(
+                    "strategy pbt goes on from checkpoints, and the evaluator leaves none; take evaluator training"
+                )
+            member.rung, member.failures = rung, 0
+            if checkpoint is not None:
+                member.stand = _Stand(point, worth._replace(steps_done=0), checkpoint)
+                self._stands[rung].append(member.stand)
+            return
+        member.failures += 1
+        if member.stand is None or member.failures >= _FAILURES:
+            self._members.remove(member)  # at the beginning another one takes its place
+            if member.stand is not None:
+                self._size -= 1
+
+    def wanted(self) -> Collection[Artifact]:
+        """Checkpoints of members that have yet to go on, and of the best at rungs that some have yet to pass."""
+        going = [m for m in self._members if m.stand is not None and m.rung < self._top]
+        kept = [m.stand.checkpoint for m in going if m.stand is not None]
+        last = -1 if len(self._members) < self._size else min((m.rung for m in self._members), default=self._top)
+        for rung in range(max(0, last), self._top):
+            kept += [stand.checkpoint for stand in self._best(rung)]
+        return kept
+
+    def _next(self) -> _Member | None:
+        """Of the members that are ready to go on, the one furthest behind; while the population grows, nobody."""
+        if len(self._members) < self._size:
+            return None
+        ready = [m for m in self._members if not m.running and m.rung < self._top]
+        return min(ready, key=lambda member: member.rung, default=None)
+
+    def _piece(self, member: _Member, rng: Random) -> Measure:
+        """On to the next rung: as it was, or as one of the best with a changed recipe."""
+        stand = member.stand
+        assert stand is not None  # noqa: S101  (a member without one is not ready)
+        reached = self._stands[member.rung]
+        order = ranked([other.merit for other in reached])
+        worst = order[len(order) - math.floor(self._share * len(order)) :]
+        is_worst = any(reached[index] is stand for index in worst)
+        if not is_worst and not member.failures:
+            return Measure(stand.point, member.rung + 1, stand.checkpoint)
+        donor = rng.choice(self._best(member.rung))
+        return Measure(self._explored(donor.point, rng), member.rung + 1, donor.checkpoint)
+
+    def _best(self, rung: int) -> list[_Stand]:
+        reached = self._stands[rung]
+        order = ranked([stand.merit for stand in reached])
+        return [reached[index] for index in order[: max(1, math.floor(self._share * len(order)))]]
+
+    def _explored(self, point: Architecture, rng: Random) -> Architecture:
+        """The same point but for what is changed: each moved a little on its scale, or drawn anew."""
+        follow = following(point.values, rng)
+
+        def choose(key: str, domain: Domain) -> Value:
+            if key not in self._changed or key not in point.values:
+                return follow(key, domain)
+            return domain.sample(rng) if rng.random() < self._resample else nearby(domain, follow(key, domain), rng)
+
+        return self._space.decide(choose)
+
+    def _adopt(self, number: int, proposal: Measure, member: _Member | None) -> None:
+        if member is None:
+            member = _Member()
+            self._members.append(member)
+        member.running = True
+        self._running[number] = (member, proposal.architecture, member.rung + 1)
+        self._seen.add(proposal.architecture.point_id)
+
+
+def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
+    """The decisions that are changed in mid-training. Raises ConfigError."""
+    recipe = {key: key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}
+    may = ", ".join(sorted(CHANGEABLE))
+    for name in change or ():
+        if name not in CHANGEABLE:
+            raise ConfigError(
+                f"strategy pbt: {name} may not change in mid-training, the training's state depends on it; may: {may}"
+            )
+        if name not in recipe.values():
+            opened = ", ".join(sorted(recipe.values())) or "none"
+            raise ConfigError(f"strategy pbt: change names {name}, which the space does not open; it opens {opened}")
+    wanted = CHANGEABLE if change is None else set(change)
+    found = {key for key, name in recipe.items() if name in wanted and space.domains[key].size > 1}
+    if not found:
+        raise ConfigError(
+            f"strategy pbt: the space opens no decision of the recipe that may change in mid-training ({may}); "
+            "open some: --recipe sgd"
+        )
+    return found
