@@ -6,7 +6,7 @@ import pytest
 
 from nasforge import registry
 from nasforge.core.errors import ConfigError
-from nasforge.core.trial import Charge, Result, TrainShared
+from nasforge.core.trial import CHECKPOINT, Artifact, Charge, Result, TrainShared
 from nasforge.state import load_state
 from nasforge.testing.strategies import MIXED, closeness, outcome
 from nasforge.testing.toys import toy_config, toy_experiment
@@ -25,7 +25,9 @@ def curves(proposal, report):
         metrics = {"val/accuracy": close * (1 - 0.5**step), "cost/flops": dear, "work/multiply_adds": float(step)}
         if not report(step, metrics):
             return Result("pruned")
-    return Result("finished", metrics, steps_done=end, charged=Charge(0.0, float(end)))
+    file = Artifact(f"artifacts/{report.number}/attempt-1/{CHECKPOINT}.pt", "0" * 64, 1)
+    artifacts = {CHECKPOINT: file} if end < 9 else {}
+    return Result("finished", metrics, steps_done=end, charged=Charge(0.0, float(end)), artifacts=artifacts)
 
 
 @pytest.mark.parametrize(("pruner", "objectives"), [("asha", 1), ("median", 1), ("asha", 2), ("median", 2)])
