@@ -117,6 +117,7 @@ class SharedWeights:
             BuildError, ConfigError: something in the space cannot be mixed, or not like this; it is named.
         """
         if not isinstance(proposal, TrainShared):
+            self.training.foresee(proposal)
             return
         recipe_of(proposal.space, recipe_point(proposal.space), self.training.recipe)
         with torch.random.fork_rng(devices=[]):

@@ -124,6 +124,14 @@ class Training:
         network = build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
         return latency_ms(network, self.shape, (1,), device_of(self.device))[1].median_ms
 
+    def foresee(self, proposal: Proposal) -> None:
+        """Refuse a batch of zero-cost scores where no rung of the ladder has proxies. Raises ConfigError."""
+        if isinstance(proposal, Measure) and proposal.also and not self.ladder[proposal.rung].proxies:
+            raise ConfigError(
+                "the strategy begins with zero-cost scores, but the ladder has no rung for them: let it begin with one "
+                "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out"
+            )
+
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train and report after every epoch; failures come back as results with their cause."""
         began = time.monotonic()

@@ -37,8 +37,9 @@ class ZeroCost:
     """Builds every network of a Measure with the trial's seed and reports `zc/<proxy>`, more is better.
 
     All see the same batch of training images, in fp32; nothing is trained, so `steps_done` is 0. A proxy that has no
-    number for a network is NaN; where no proxy has one for any network the trial fails. Decisions of `train.*` and the
-    recipe change nothing here. The other evaluators hand Measures at a rung of proxies to this one.
+    number for a network is NaN; where an objective is one of these, or no proxy has any number, the trial fails.
+    Decisions of `train.*` and the recipe change nothing here. The other evaluators hand Measures at a rung of proxies
+    to this one.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class ZeroCost:
         self.threads = threads
         self.proxies = tuple(proxies)
         self.images = images
+        self._wanted = tuple(goal.metric for goal in objectives if goal.metric.startswith(PREFIX))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -144,12 +146,15 @@ class ZeroCost:
             reasons = {**found, **reasons}
         charged = Charge(time.monotonic() - began, work.multiply_adds)
         numbers = [value for row in rows for key, value in row.items() if key.startswith(PREFIX)]
-        if not any(map(math.isfinite, numbers)):
-            said = "; ".join(f"{name}: {reason}" for name, (reason, _) in reasons.items())
-            mistaken = all(undefined for _, undefined in reasons.values())
+        lacking = [key for key in self._wanted if not proposal.also and math.isnan(rows[0].get(key, math.nan))]
+        if lacking or not any(map(math.isfinite, numbers)):
+            told = {n: found for n, found in reasons.items() if not lacking or metric_of(n) in lacking} or reasons
+            said = "; ".join(f"{name}: {reason}" for name, (reason, _) in told.items())
+            mistaken = all(undefined for _, undefined in told.values())
+            which = f"no number for the objective{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
             return Result.failed(
                 "error" if mistaken else "diverged",
-                f"no proxy has a number for this network: {said}",
+                f"{which if lacking else 'no proxy has a number for this network'}: {said}",
                 "choose other proxies, or mend the builder",
                 charged,
             )

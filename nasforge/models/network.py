@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from nasforge import registry
 from nasforge.core.architecture import Architecture
@@ -69,4 +70,10 @@ def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: i
         ) from error
     if not isinstance(network, nn.Module):
         raise BuildError(f"space '{space.name}': builder '{space.builder}' returned {network!r}, not a torch module")
+    lazy = next((name for name, parameter in network.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise BuildError(
+            f"space '{space.name}': builder '{space.builder}' leaves the size of '{lazy}' open until the first images; "
+            "take nn.Linear, nn.Conv2d ... with their sizes in place of the lazy module"
+        )
     return network

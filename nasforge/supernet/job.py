@@ -83,6 +83,10 @@ def check(proposal: TrainShared, supernet: Supernet) -> None:
     elif relaxation in RELAXATIONS:
         if proposal.paths:
             raise ConfigError(f"train_shared: relaxation '{relaxation}' takes no paths")
+        if not supernet.decisions:
+            raise ConfigError(
+                f"space '{supernet.space.name}' leaves nothing to choose: every decision of the network has one value"
+            )
         check_order(Settings.of(proposal.settings)[0], relaxation, supernet)
     else:
         known = (*PATHS, *RELAXATIONS)

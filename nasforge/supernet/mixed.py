@@ -216,6 +216,11 @@ class Supernet(nn.Module):
         """The slice that runs, in a tuple: it is not a child of ours. Empty: `network` itself."""
         self._mixtures = _mixtures_in(self.network)
 
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """What is left to choose, without `model.`: mixtures, then open widths."""
+        return (*dict.fromkeys(mixture.key for mixture in self._mixtures), *self.widths)
+
     def activate(self, architecture: Architecture) -> None:
         """Make `architecture` the path that runs.
 
@@ -352,7 +357,11 @@ def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]
     Raises:
         BuildError: `whole` has no such tensor, or a smaller one.
     """
-    tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
+    # under every name that it has: a module shared by two places may be in one of them only in `part`
+    tensors: dict[str, torch.Tensor] = {
+        **dict(whole.named_parameters(remove_duplicate=False)),
+        **dict(whole.named_buffers(remove_duplicate=False)),
+    }
     found = {}
     for name, wanted in (*part.named_parameters(), *part.named_buffers()):
         tensor = tensors.get(name)

@@ -11,7 +11,7 @@ from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.costs import count_flops
 from nasforge.strategies.derivation import derive
-from nasforge.supernet.mixed import Mixture, Share, Supernet
+from nasforge.supernet.mixed import Share, Supernet
 from nasforge.supernet.relaxations import drawn, most_likely, relaxation_of
 
 
@@ -47,8 +47,7 @@ class Relaxed(nn.Module):
         self.taken: dict[str, int] = {}
         self.draws: list[Tensor] = []
         self.alphas: dict[str, Tensor] = {}
-        places = [module.key for module in supernet.modules() if isinstance(module, Mixture)]
-        for key in dict.fromkeys((*places, *supernet.widths)):
+        for key in supernet.decisions:
             options = supernet.space.domains[MODEL + key].values
             start = 1e-3 * torch.randn(len(options))
             if alphas is not None:

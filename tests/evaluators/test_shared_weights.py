@@ -173,6 +173,8 @@ def test_what_cannot_be_mixed_is_foreseen_without_training():
         evaluator().foresee(TrainShared(wide, "softmax", 1, settings={"second_order": True}))
     with pytest.raises(ConfigError, match="no relaxation 'soft'"):
         evaluator().foresee(TrainShared(TWO, "soft", 1))
+    with pytest.raises(ConfigError, match="leaves nothing to choose"):
+        evaluator().foresee(TrainShared(SPACE.fixed(_POINT), "softmax", 1))
     evaluator().foresee(TrainShared(TWO, "softmax", 1, settings={"second_order": True}))
     evaluator().foresee(Measure(A))
     assert torch.equal(torch.random.get_rng_state(), before)

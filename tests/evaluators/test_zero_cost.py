@@ -155,6 +155,22 @@ def test_a_trial_fails_only_when_no_proxy_has_a_number() -> None:
     assert failed.charged.worker_seconds > 0
 
 
+def test_an_objective_without_a_number_fails_with_the_reason() -> None:
+    bad = f"{__name__}:broken"
+    wanted = [Objective.parse("zc/synflow"), Objective.parse("zc/broken")]
+    failed = ZeroCost(SPACE, DATA, LADDER, proxies=[bad, "synflow"], objectives=wanted)(Measure(POINTS[0]), Report())
+    assert failed.error is not None
+    said = f"no number for the objective zc/broken: {bad}: ZeroDivisionError: nothing to divide by"
+    assert failed.error.message == said
+
+
+def test_scores_without_a_rung_for_them_are_foreseen() -> None:
+    for made in (Training(SPACE, DATA, [Rung(1)]), SharedWeights(SPACE, DATA, [Rung(1)])):
+        with pytest.raises(ConfigError, match=r"the ladder has no rung for them: .*\{proxies: \["):
+            made.foresee(Measure(POINTS[0], rung=0, also=POINTS[1:]))
+    Training(SPACE, DATA, LADDER).foresee(Measure(POINTS[0], rung=0, also=POINTS[1:]))
+
+
 def test_a_network_without_what_a_proxy_looks_at_is_a_mistake_in_the_settings(monkeypatch: Any) -> None:
     made = evaluator(proxies=["naswot"])
     monkeypatch.setattr(made, "_network", lambda architecture, seed: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))

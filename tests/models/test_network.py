@@ -23,6 +23,9 @@ def builders(monkeypatch):
     def good(pick, *, in_channels, classes, bias=True):
         return nn.Linear(in_channels, classes, bias=bias) if pick.width("width") == 4 else nn.Identity()
 
+    def lazy(pick, *, in_channels, classes):
+        return nn.Sequential(nn.LazyLinear(pick.width("width")), nn.LazyLinear(classes))
+
     def forgetful(pick, *, in_channels, classes):
         return nn.Identity()
 
@@ -33,7 +36,7 @@ def builders(monkeypatch):
     def nothing(pick, *, in_channels, classes):
         return pick.width("width")
 
-    for function in (good, forgetful, broken, nothing):
+    for function in (good, lazy, forgetful, broken, nothing):
         setattr(module, function.__name__, function)
     module.number = 3
     monkeypatch.setitem(sys.modules, HERE, module)
@@ -52,6 +55,7 @@ def test_builds_with_the_spaces_arguments():
         ("forgetful", {}, r"never read 'model\.width'"),
         ("broken", {}, r"builder 'test_network_builders:broken' failed with in_channels=3.*groups"),
         ("good", {"bais": True}, r"failed with .*bais"),
+        ("lazy", {}, r"leaves the size of '0\.weight' open.*in place of the lazy module"),
         ("nothing", {}, "returned 4, not a torch module"),
     ],
 )

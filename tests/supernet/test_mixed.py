@@ -75,6 +75,40 @@ def test_widths_that_cannot_be_sliced_are_refused_at_build_time(widths, fits):
             build_supernet(wanted, 1, 10)
 
 
+class TwicePlaced(nn.Module):
+    """One convolution in two places, so that it has two names; a path may go through the second place alone."""
+
+    def __init__(self, pick, in_channels, classes):
+        super().__init__()
+        width = pick.width("width")
+        self.stem = nn.Conv2d(in_channels, width, 1)
+        conv = nn.Conv2d(width, width, 3, padding=1)
+        self.first, self.second = (pick(key, {"conv": lambda: conv, "skip": nn.Identity}) for key in ("a", "b"))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(self.stem(x))).mean((2, 3)))
+
+
+def twice_placed(pick, *, in_channels, classes):
+    return TwicePlaced(pick, in_channels, classes)
+
+
+def test_a_module_in_two_places_is_sliced_under_either_name():
+    options = Choice(("conv", "skip"))
+    decisions = [Decision("model.a", options), Decision("model.b", options), Decision("model.width", Choice((2, 4)))]
+    where = SearchSpace("twice", tuple(decisions), builder=f"{__name__}:twice_placed")
+    supernet = build_supernet(where, 1, 3)
+    images = torch.randn(2, 1, 4, 4)
+    for a in options.options:
+        for b in options.options:
+            point = where.point({"model.a": a, "model.b": b, "model.width": 2})
+            child = build(where, point, in_channels=1, classes=3)
+            inherit(supernet.state_dict(), point, child)
+            supernet.activate(point)
+            assert torch.allclose(supernet(images), child(images), atol=1e-6), (a, b)
+
+
 def test_ranges_cannot_be_mixed():
     with pytest.raises(BuildError, match=r"'model\.rate'.*is a range 0\.0\.\.1\.0.*space\.fixed"):
         Mixed(space(rate=Float(0, 1)))("rate", {})
