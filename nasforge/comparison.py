@@ -99,6 +99,7 @@ def compare(
             raise ConfigError("compare experiments already run, or --strategies to run, not both")
         configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
         folder = folder_of((), name, place, campaign=True)
+        _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
         with terminable():
             outcomes = run_all(configs, workers=workers, progress=progress)
         searches, failed = _sorted_out(configs, outcomes)
@@ -220,6 +221,14 @@ def campaign_configs(
     ]
 
 
+def _check_points(at: Sequence[float], limit: float, axis: str) -> None:
+    """Raises ConfigError for a checkpoint that no search can reach, before any of them runs."""
+    for point in at:
+        if not 0 < point <= limit:
+            known = f" and up to the budget of {limit:g} {axis.replace('_', ' ')}" if math.isfinite(limit) else ""
+            raise ConfigError(f"--at {point:g}: checkpoints lie above 0{known}")
+
+
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int):
         if isinstance(seeds, bool) or seeds < 1:
@@ -265,6 +274,7 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
             found += inner
         else:
             known = [path.parent.name for path in runs_dir.glob(f"*/{JOURNAL}")]
+            known += {path.parent.parent.name for path in runs_dir.glob(f"*/*/{JOURNAL}")}
             raise JournalError(f"no experiment '{given}' in {runs_dir}/; {did_you_mean(str(given), known)}")
     if len(set(found)) < len(found):
         twice = sorted({path.name for path in found if found.count(path) > 1})

@@ -159,6 +159,8 @@ def test_one_failing_search_is_listed(tmp_path: Path) -> None:
     assert sorted(found.failed) == ["evolution-s1", "random-s1"]
     assert "trials in a row broke" in found.failed["random-s1"]
     assert all(row.seeds == [0, 2] for row in found.rows)
+    with pytest.raises(ConfigError, match=r"nothing to compare\. .*-s1: 6 trials in a row broke"):
+        run(tmp_path, table="SomeBreak", seeds=[1], name="broken")
 
 
 def test_workers_find_the_same(tmp_path: Path) -> None:
@@ -185,7 +187,8 @@ def test_an_error_of_all_ends_the_campaign_also_with_workers(tmp_path: Path) -> 
         ({"axis": "time"}, "unknown axis 'time'"),
         ({"seed": 3}, "seed: a campaign sets it itself"),
         ({"name": "a/b"}, "name 'a/b'"),
-        ({"at": [7]}, r"--at 7: .*up to 6 trials"),
+        ({"at": [7]}, r"--at 7: .*up to the budget of 6 trials"),
+        ({"at": [3, 0]}, r"--at 0: checkpoints lie above 0"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -244,6 +247,9 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
         compare(runs_dir=tmp_path)
     with pytest.raises(JournalError, match="no experiment 'nowhere'"):
         compare(["nowhere"], runs_dir=tmp_path)
+    run(tmp_path)
+    with pytest.raises(JournalError, match="did you mean 'camp'"):
+        compare(["cmap"], runs_dir=tmp_path)
     with pytest.raises(ConfigError, match="not both"):
         compare(["x"], strategies="random", runs_dir=tmp_path)
     with pytest.raises(ConfigError, match="budget: settings of a campaign"):

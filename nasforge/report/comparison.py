@@ -54,7 +54,8 @@ def compare_groups(
     used = [replace(g, searches=tuple(s for s in g.searches if s.fidelity >= 0)) for g in groups]
     used = [group for group in used if group.searches]
     if not used:
-        raise ConfigError("no search has a finished trial yet; nothing to compare")
+        why = "".join(f". {search}: {reason}" for search, reason in list((failed or {}).items())[:1])
+        raise ConfigError(f"no search has a finished trial yet; nothing to compare{why}")
     end = _end(used, axis)
     checkpoints = _checkpoints(at, end, axis)
     grid = _grid(axis, max(end, *checkpoints))
