@@ -229,7 +229,8 @@ class State:
         trained = [number for number in sorted(shared) if self.trials[number].status == "finished"]
         if trained and len(trained) == len(self.trials):
             which = f"trial{'s' if len(trained) > 1 else ''} {', '.join(map(str, trained))}"
-            return f"only a supernet was trained ({which}), no network measured yet; go on with a larger budget"
+            how = "go on with a larger budget" if self.spent else "the same command goes on"
+            return f"only a supernet was trained ({which}), no network measured yet; {how}"
         found = Counter(t.status for t in self.trials.values() if t.number not in trained)
         counts = [f"{count} {status}" for status, count in found.items()]
         counts += [f"{len(trained)} supernet{'s' if len(trained) > 1 else ''} trained"] if trained else []

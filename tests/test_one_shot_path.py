@@ -76,7 +76,7 @@ def test_why_there_is_no_best_network(uninterrupted: State) -> None:
     assert state.why_no_best == "no network finished (no trials)"
     state.trials[0] = uninterrupted.trials[0]
     assert state.best is None
-    assert state.why_no_best.startswith("only a supernet was trained (trial 0), no network measured yet; go on with")
+    assert state.why_no_best.startswith("only a supernet was trained (trial 0), no network measured yet; ")
     state.trials[1] = replace(uninterrupted.trials[1], result=Result("rejected"))
     assert state.why_no_best == "no network finished (1 rejected, 1 supernet trained)"
 
