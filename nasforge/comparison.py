@@ -208,6 +208,8 @@ def campaign_configs(
     for key in ("strategy", "seed", "name"):
         if settings.get(key) is not None:
             raise ConfigError(f"{key}: a campaign sets it itself; see --strategies, --seeds and --name")
+    if settings.get("tune") is not None:
+        raise ConfigError("tune: name the pair as a strategy: --strategies 'joint(model=evolution,recipe=optuna)'")
     common = {**settings, "runs_dir": folder, "tracking_uri": "none", "runner": settings.get("runner") or "local"}
     firsts = [resolve({**common, "strategy": one, "seed": 0, "name": folder_name(one, 0)}, document) for one in named]
     for config in firsts:

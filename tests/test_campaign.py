@@ -186,6 +186,7 @@ def test_an_error_of_all_ends_the_campaign_also_with_workers(tmp_path: Path) -> 
         ({"workers": 0}, "--workers"),
         ({"axis": "time"}, "unknown axis 'time'"),
         ({"seed": 3}, "seed: a campaign sets it itself"),
+        ({"tune": "optuna"}, "tune: name the pair as a strategy"),
         ({"name": "a/b"}, "name 'a/b'"),
         ({"at": [7]}, r"--at 7: .*up to the budget of 6 trials"),
         ({"at": [3, 0]}, r"--at 0: checkpoints lie above 0"),
