@@ -9,6 +9,7 @@ import pytest
 
 import nasforge
 from nasforge import cli
+from nasforge.cli_settings import config_of
 from nasforge.config import resolve
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.trial import Result
@@ -177,3 +178,15 @@ def test_a_supernets_experiment_is_tuned_by_training(place):
         nasforge.tune("runs/shared", on_open=stop, say=lambda text: None)
     assert caught.value.args[0]["evaluator"] == {"name": "training", "options": {}}
     assert nested.best is not None
+
+
+def test_options_of_the_recipes_strategy():
+    def config(assignments, **settings):
+        parts = {"file": None, "data": {"source": "digits"}, "budget": {}, "recipe": {}, "runner": {}}
+        return config_of(space="tiny", assignments=assignments, settings=settings, **parts)
+
+    strategy = config(["tune.sampler=gp", "tune.revisit=0", "strategy.population=9"], tune="optuna").strategy
+    assert strategy.options["recipe"] == {"name": "optuna", "sampler": "gp"} and strategy.options["revisit"] == 0
+    assert strategy.options["model"] == {"name": "evolution", "population": 9}
+    with pytest.raises(ConfigError, match="say which strategy searches the recipe: --tune optuna"):
+        config(["tune.sampler=gp"])
