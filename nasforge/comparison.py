@@ -22,7 +22,7 @@ from nasforge.campaign import (
     run_all,
     terminable,
 )
-from nasforge.compose import make_pruner, make_strategy
+from nasforge.compose import foresee, make_pruner, make_strategy
 from nasforge.config import ExperimentConfig, Named, check_name, resolve
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.events import Header
@@ -215,7 +215,11 @@ def campaign_configs(
     for config in firsts:
         make_strategy(config)  # a wrong option is said before anything runs
         make_pruner(config)
-        evaluator_of(config)
+        evaluator = evaluator_of(config)
+        try:
+            foresee(config, evaluator)
+        except NasforgeError as error:
+            raise ConfigError(f"--strategies: {label_of(config.strategy)}: {error}") from None
     return [
         replace(config, seed=seed, name=check_name(folder_name(config.strategy, seed)))
         for seed in numbers

@@ -24,6 +24,9 @@ from nasforge.journal import JOURNAL
 from nasforge.state import State
 
 _PACKAGES = ("nasforge", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
+_UNBUILDABLE_IN_A_ROW = 50
+_LOOKED_UP_IN_A_ROW = 2000
+"""Of a partial table, which may hold few of its space's points; asking it for one that it has not costs nothing."""
 _COSTS = ("cost/params", "cost/flops", "cost/memory_mb", "cost/latency_ms")
 
 Say = Callable[[str], None]
@@ -73,7 +76,8 @@ def search(
     evaluator = made_evaluator or make_evaluator(config)
     folder = config.folder
     if not (folder / JOURNAL).is_file():
-        _foresee(config, evaluator)
+        foresee(config, evaluator)
+    instant = bool(getattr(evaluator, "instant", False))
     with tracking(config, trackers, say) as watching:
         experiment = Experiment(
             folder,
@@ -82,7 +86,8 @@ def search(
             check=make_check(config, evaluator),
             pruner=make_pruner(config),
             trackers=watching,
-            sync=not getattr(evaluator, "instant", False),
+            max_unbuildable_in_a_row=_LOOKED_UP_IN_A_ROW if instant else _UNBUILDABLE_IN_A_ROW,
+            sync=not instant,
         )
         with experiment:
             on_open(experiment)
@@ -140,12 +145,12 @@ def make_strategy(config: ExperimentConfig) -> Any:
     return registry.make("strategy", named.name, named.options, config.space, **given)
 
 
-def _foresee(config: ExperimentConfig, evaluator: Evaluator) -> None:
+def foresee(config: ExperimentConfig, evaluator: Evaluator) -> None:
     """Let the evaluator refuse what the strategy would ask for first, before there is a journal that says so."""
-    foresee = getattr(evaluator, "foresee", None)
-    first = make_strategy(config).ask(0) if foresee else None
-    if foresee and first is not None:
-        foresee(first)
+    refuse = getattr(evaluator, "foresee", None)
+    first = make_strategy(config).ask(0) if refuse else None
+    if refuse and first is not None:
+        refuse(first)
 
 
 def make_pruner(config: ExperimentConfig) -> Any:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from nasforge.comparison import compare
 from nasforge.compose import search
 from nasforge.config import DataConfig, load_space
 from nasforge.core.errors import BuildError, ConfigError, DataError
@@ -186,6 +187,10 @@ def test_what_is_foreseen_leaves_no_journal(tmp_path):
     with pytest.raises(ConfigError, match="second_order needs fixed widths"):
         search(space="tiny", data={"source": "digits", "images": 300}, strategy=strategy, **place)
     assert not (tmp_path / "wide").exists(), "the name is free for the search that is meant"
+    common = {"space": "tiny", "data": {"source": "digits", "images": 300}, "budget": {"trials": 2}}
+    with pytest.raises(ConfigError, match=r"--strategies: darts\(second_order=true\): second_order needs fixed widths"):
+        compare(strategies="darts(second_order=true)", seeds=1, runs_dir=tmp_path, tracking_uri="none", **common)
+    assert not (tmp_path / "campaign").exists()
 
 
 def test_a_supernet_with_open_widths_is_trained_and_measured_at_any(tmp_path):

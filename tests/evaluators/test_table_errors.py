@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from made_tables import FLAT, Silent, config_of, flat, looked_up, searched, table, written
+from made_tables import FLAT, Silent, config_of, flat, looked_up, searched, space, table, written
 
 from nasforge.compose import make_evaluator, search
 from nasforge.core.errors import ConfigError, DataError, NasforgeError
+from nasforge.core.space import Decision, Int
 from nasforge.core.trial import Measure, TrainShared
 
 
@@ -91,6 +92,14 @@ def test_a_partial_table_fails_points_uncharged(tmp_path):
     assert state.charged.worker_seconds == state.accepted == 2
     assert state.counts()["finished"] == 2
     assert all("no row for this point" in trial.result.error.message for trial in state.failures())
+
+
+def test_a_table_of_few_points_is_searched_patiently(tmp_path):
+    rows = "".join(f"{n},{n}\n" for n in (1, 700))
+    where = space(Decision("model.n", Int(1, 700)))
+    path = written(tmp_path, f"n,accuracy\n{rows}")
+    state = searched(tmp_path, where, path, {"partial": True}, budget={"trials": 2})
+    assert state.counts()["finished"] == 2 and len(state.failures()) > 50
 
 
 def test_a_limit_on_a_cost_that_the_table_has_not(tmp_path):
