@@ -75,6 +75,10 @@ def dry_run(config: ExperimentConfig) -> Outcome:
         ("workers", str(found.workers)),
         ("expected in all", f"{seconds_text(found.seconds)} with the pruner off; it saves a part of that"),
     ]
+    if found.supernets:
+        count = f"{found.supernets} supernets to begin with" if found.supernets > 1 else "one to begin with"
+        said = f"{found.supernet_seconds:.1f} ({count}; measures on its weights take less than a trial)"
+        rows.insert(5, ("seconds per supernet", said))
     table("What it would cost", ("what", "how much"), rows, left=("what", "how much"))
     return Outcome({"experiment": config.name, "dry_run": True, **found.to_json()})
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from nasforge.compose import make_check, make_evaluator, make_pruner, make_strategy
+from nasforge.compose import foresee, make_check, make_evaluator, make_pruner, make_strategy
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, JournalError, NasforgeError, SearchError
 from nasforge.core.goals import Rung, whole_epochs
-from nasforge.core.trial import Artifact, Measure, Result, Trial
+from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared, Trial
 from nasforge.experiment import Check, Job, trial_seed
 from nasforge.runners.work import perform
 from nasforge.state import load_state
@@ -50,6 +50,8 @@ class Forecast:
         trials: of the budget; infinite where only another limit is set.
         workers: trials that run at the same time.
         seconds: of the whole search with the pruner off, as long as the budget lets it.
+        supernets: trainings of a supernet that the strategy begins with, trials of the budget; `enas` asks for more.
+        supernet_seconds: of one of them.
     """
 
     points: float
@@ -64,6 +66,8 @@ class Forecast:
     trials: float
     workers: int
     seconds: float
+    supernets: int = 0
+    supernet_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -88,7 +92,8 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         NasforgeError: the configuration does not make a search.
     """
     evaluator = make_evaluator(config)
-    make_strategy(config)
+    foresee(config, evaluator)
+    shared = _supernets(config)
     make_pruner(config)
     check = make_check(config, evaluator)
     feasible, unbuildable, sampled = [], 0, 0
@@ -120,7 +125,10 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
     costs = dict(check(Measure(probe)))
     seconds, per_trial, epochs = _charge_per_trial(config, probe, costs)
     workers = count_workers(config)
-    limits_s = [config.budget.trials * seconds / workers, config.budget.worker_seconds / workers]
+    shared_seconds = _seconds_per_supernet(config, shared[0]) if shared else 0.0
+    supernets = min(len(shared), config.budget.trials)
+    trained_s = supernets * shared_seconds + (config.budget.trials - supernets) * seconds
+    limits_s = [trained_s / workers, config.budget.worker_seconds / workers]
     if math.isfinite(config.budget.multiply_adds) and per_trial:
         limits_s.append(config.budget.multiply_adds / per_trial * seconds / workers)
     return Forecast(
@@ -136,6 +144,8 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         trials=config.budget.trials,
         workers=workers,
         seconds=min(limits_s),
+        supernets=len(shared),
+        supernet_seconds=shared_seconds,
     )
 
 
@@ -201,6 +211,19 @@ def _charge_per_trial(
     Two epochs of few images are trained; the second one's time is scaled to all images and to the last rung's epochs.
     What an evaluator that reports no epochs charges is taken as it is.
     """
+    evaluator, images, scale = _small(config)
+    epoch, result, reported = _epoch_seconds(config, evaluator, Measure(point, rung=0), costs)
+    if not reported:
+        return epoch, result.charged.multiply_adds, 0
+    epochs = config.ladder[-1].epochs
+    trained = [rung for rung in config.ladder if not rung.proxies]
+    whole = whole_epochs(trained, edge=min(getattr(evaluator, "shape", (0, 0, 0))[1:]))
+    # A step computes forward, and twice as much backward.
+    return epoch * scale * whole, 3 * costs.get("cost/flops", 0.0) * images * whole, epochs
+
+
+def _small(config: ExperimentConfig) -> tuple[Any, int, float]:
+    """An evaluator of two epochs of few images, the images of the search, and how many times more these are."""
     scale, images = 1.0, 0
     small = replace(config, ladder=(Rung(2),))
     if config.data is not None:
@@ -208,7 +231,13 @@ def _charge_per_trial(
         if images > PROBE_IMAGES:
             small = replace(small, data=replace(config.data, images=PROBE_IMAGES))
             scale = images / _images(make_evaluator(small))
-    evaluator = make_evaluator(small)
+    return make_evaluator(small), images, scale
+
+
+def _epoch_seconds(
+    config: ExperimentConfig, evaluator: Any, proposal: Proposal, costs: Mapping[str, float]
+) -> tuple[float, Result, bool]:
+    """Seconds of the second epoch (of the whole where no epochs are reported), the result, whether any was reported."""
     times: list[float] = []
 
     def send(step: int, metrics: Mapping[str, float]) -> bool:
@@ -217,19 +246,28 @@ def _charge_per_trial(
 
     with tempfile.TemporaryDirectory(prefix="nasforge-probe-") as folder, worker_threads(config):
         began = time.monotonic()
-        job = Job(0, 1, Measure(point, rung=0), trial_seed(config.seed, 0), costs, Path(folder))
-        result = perform(evaluator, job, send)
+        result = perform(evaluator, Job(0, 1, proposal, trial_seed(config.seed, 0), costs, Path(folder)), send)
         spent = time.monotonic() - began
     if result.error:
         raise SearchError(f"the probe failed ({result.error.cause}): {result.error.message}. {result.error.advice}")
-    if not times:
-        return spent, result.charged.multiply_adds, 0
-    epoch = times[1] - times[0] if len(times) > 1 else spent
-    epochs = config.ladder[-1].epochs
-    trained = [rung for rung in config.ladder if not rung.proxies]
-    whole = whole_epochs(trained, edge=min(getattr(evaluator, "shape", (0, 0, 0))[1:]))
-    # A step computes forward, and twice as much backward.
-    return epoch * scale * whole, 3 * costs.get("cost/flops", 0.0) * images * whole, epochs
+    return times[1] - times[0] if len(times) > 1 else spent, result, bool(times)
+
+
+def _supernets(config: ExperimentConfig) -> list[TrainShared]:
+    """The trainings of supernets that the strategy begins with."""
+    strategy = make_strategy(config)
+    found: list[TrainShared] = []
+    while isinstance(proposal := strategy.ask(len(found)), TrainShared):
+        found.append(proposal)
+    return found
+
+
+def _seconds_per_supernet(config: ExperimentConfig, proposal: TrainShared) -> float:
+    """Seconds of a supernet's training: two of its epochs on few images, scaled like a trial's."""
+    evaluator, _, scale = _small(config)
+    settings = {**proposal.settings, **({"warmup_epochs": 0} if "warmup_epochs" in proposal.settings else {})}
+    epoch, _, _ = _epoch_seconds(config, evaluator, replace(proposal, epochs=2, settings=settings), {})
+    return epoch * scale * proposal.epochs
 
 
 def _images(evaluator: Any) -> int:

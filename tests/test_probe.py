@@ -9,8 +9,8 @@ import cli_toys
 import pytest
 
 from nasforge import cli, search
-from nasforge.config import resolve
-from nasforge.core.errors import JournalError
+from nasforge.config import load_space, resolve
+from nasforge.core.errors import ConfigError, JournalError
 from nasforge.probe import count_workers, forecast, rerun, wilson
 
 
@@ -42,6 +42,23 @@ def test_a_forecast_scales_the_probe_and_writes_nothing(tmp_path):
     assert found.seconds_per_trial == pytest.approx(40 * 0.05, rel=0.5)
     assert found.seconds == pytest.approx(10 * found.seconds_per_trial) and found.workers == 1
     assert found.sampled == found.feasible == 20 and found.unbuildable == 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_forecast_counts_the_training_of_supernets(tmp_path):
+    data = {"source": "digits", "images": 200}
+    tiny = load_space("tiny")
+    point = tiny.default_point().values
+    space = tiny.fixed({key: value for key, value in point.items() if key != "model.stage0.width"})
+    place = {"runner": "local", "tracking_uri": "none", "runs_dir": tmp_path / "runs", "epochs": 1}
+    strategy = {"name": "gdas", "epochs": 500, "runs": 2, "warmup_epochs": 100}
+    config = resolve({"space": space, "data": data, "strategy": strategy, "budget": {"trials": 3}, **place})
+    found = forecast(config, samples=2)
+    assert found.supernets == 2 and found.supernet_seconds > 100 * found.seconds_per_trial
+    assert found.seconds == pytest.approx(2 * found.supernet_seconds + found.seconds_per_trial)
+    ahead = resolve({"space": space, "data": data, "strategy": {"name": "darts", "second_order": True}, **place})
+    with pytest.raises(ConfigError, match="second_order needs fixed widths"):
+        forecast(ahead)
     assert not (tmp_path / "runs").exists()
 
 
