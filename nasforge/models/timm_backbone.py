@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import timm
+import torch
 from torch import nn
 
 from nasforge.core.errors import BuildError, did_you_mean
@@ -13,7 +15,7 @@ from nasforge.core.protocols import Pick
 
 
 def build(
-    pick: Pick, *, in_channels: int, classes: int, backbones: Sequence[str], pretrained: bool = False
+    pick: Pick, *, in_channels: int, classes: int, backbones: Sequence[str], pretrained: bool = False, weights: str = ""
 ) -> nn.Module:
     """The timm network that decision `backbone` names, with a classifier of `classes` logits.
 
@@ -25,6 +27,8 @@ def build(
         classes: number of logits.
         backbones: timm names that may be decided.
         pretrained: start from timm's weights, downloaded on first use.
+        weights: start from this `.safetensors` file of the one backbone listed, as timm saves it; a classifier of
+            other classes is left out, and a first convolution for other channels adapted.
 
     Raises:
         BuildError: a name that timm does not know, or weights that cannot be had.
@@ -34,17 +38,35 @@ def build(
     for name in backbones:
         if not timm.is_model(name):
             raise BuildError(f"builder 'timm_backbone': timm has no network '{name}'; {_nearest(str(name))}")
-    make = partial(_create, in_channels=in_channels, classes=classes, pretrained=pretrained)
+    if weights:
+        _check_weights(weights, backbones)
+    make = partial(_create, in_channels=in_channels, classes=classes, pretrained=pretrained, weights=weights)
     network: nn.Module = pick("backbone", {name: partial(make, name) for name in backbones})
     return network
 
 
-def _create(name: str, in_channels: int, classes: int, pretrained: bool) -> nn.Module:
+def _check_weights(weights: str, backbones: Sequence[str]) -> None:
+    where = "builder 'timm_backbone': weights"
+    if len(backbones) != 1:
+        raise BuildError(f"{where} are those of one network, but backbones lists {len(backbones)}; list one")
+    if Path(weights).suffix != ".safetensors" or not Path(weights).is_file():
+        raise BuildError(f"{where} must be a .safetensors file that every worker sees, got '{weights}'")
+
+
+def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights: str) -> nn.Module:
+    started = bool(pretrained or weights) and torch.get_default_device().type != "meta"  # costs need no weights
+    given = {"pretrained_cfg_overlay": {"file": weights}} if weights and started else {}
     try:
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, in_chans=in_channels, num_classes=classes)
+        network: nn.Module = timm.create_model(
+            name, pretrained=started, in_chans=in_channels, num_classes=classes, **given
+        )
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        advice = "set pretrained: false, or make the weights reachable" if pretrained else "choose another backbone"
+        reason = " ".join(str(error).split())[:200]
+        advice = "choose another backbone"
+        if started:
+            advice = "set pretrained: false, or make the weights reachable"
+        if started and weights:
+            advice = "take the file of this network"
         raise BuildError(f"builder 'timm_backbone': cannot make '{name}': {reason}; {advice}") from error
     return network
 

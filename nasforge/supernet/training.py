@@ -18,6 +18,7 @@ _NOT_SHARED = {
     "swa_share": "the batch statistics of an average belong to one path, take ema_decay",
     "manifold_mixup": "its layers change from path to path, take mixup or cutmix",
     "health": "its parts change from path to path",
+    "frozen_stages": "it begins with nothing to keep",
     "early_stopping": "it is trained without a validation part",
 }
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
@@ -69,6 +70,40 @@ class _InOrder:
     def group_matcher(self, coarse: bool) -> dict[str, str]:
         names = [name for name, layer in layers_of(self.network).items() if any(True for _ in layer.parameters())]
         return {name: rf"^{re.escape(name)}\." for name in names}
+
+
+def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
+    """Stop the gradients of the first parts of a network; returns the modules to keep in eval mode while it trains.
+
+    Parts are timm's coarse groups of its networks (stem, stages, head), of others the children that have weights.
+
+    Raises:
+        ConfigError: there are not so many parts before the last one.
+    """
+    if not stages:
+        return []
+    if hasattr(network, "group_matcher"):
+        timms: Any = network
+        groups = group_parameters(timms, timms.group_matcher(coarse=True), reverse=True)
+    else:
+        prefix, body = inner(network)
+        parts = [name for name, child in body.named_children() if any(True for _ in child.parameters())]
+        named = ((name, name.removeprefix(prefix).partition(".")[0]) for name, _ in network.named_parameters())
+        groups = {name: parts.index(part) for name, part in named}
+    last = max(groups.values())
+    if stages > last:
+        raise ConfigError(
+            f"train.frozen_stages is {stages}, but the network has {last} parts before its head; choose at most {last}"
+        )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(groups[name] >= stages)
+    return [module for module in network.modules() if is_frozen(module)]
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether a module has weights of its own and none of them learns."""
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 def set_drop_path(network: nn.Module, rate: float) -> None:

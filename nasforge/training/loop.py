@@ -22,7 +22,7 @@ from nasforge.data.part import Part
 from nasforge.training import checkpoint as checkpoints
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
-from nasforge.training.depth import set_drop_path
+from nasforge.training.depth import freeze, set_drop_path
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.health import Health, where_not_finite
@@ -157,6 +157,7 @@ def train(
 
     # --- everything that a checkpoint holds -----------------------------------------------------------------------
     network.to(device).to(memory_format=layout)
+    frozen = freeze(network, recipe.frozen_stages)
     optimizer = optimizer_of(network, recipe)
     schedule = schedule_of(optimizer, recipe, epochs, course.full_steps)
     average = average_of(network, recipe, epochs, partial(recalibrate, part=part, device=device))
@@ -234,6 +235,8 @@ def train(
         # --- epochs -----------------------------------------------------------------------------------------------
         last_saved = time.monotonic()
         network.train()
+        for module in frozen:
+            module.eval()
         while progress.epoch < end and not (alternating and alternating.settled):
             if recipe.early_stopping and progress.stale >= recipe.early_stopping:
                 progress.epoch += 1  # the network stays as it is, so that it can be compared after any epoch

@@ -7,6 +7,7 @@ from torch import nn
 
 from nasforge.data.augment import normalise
 from nasforge.data.part import Part
+from nasforge.training.depth import is_frozen
 
 RECALIBRATION_BATCHES = 16
 RECALIBRATION_BATCH_SIZE = 128
@@ -35,7 +36,11 @@ def recalibrate(
         seed: chooses the images.
     """
     device = torch.device(device)
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not is_frozen(module)
+    ]
     if not norms:
         return
     modes = {module: module.training for module in network.modules()}

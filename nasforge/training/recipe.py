@@ -40,6 +40,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "ema_decay": (0, 1, True, False),
     "swa_share": (0, 1, True, True),
     "early_stopping": (0, math.inf, True, False),
+    "frozen_stages": (0, math.inf, True, False),
     "crop_pixels": (0, math.inf, True, False),
     "rotation_degrees": (0, 180, True, True),
     "color_jitter": (0, 1, True, True),
@@ -110,6 +111,7 @@ class Recipe:
         manifold_mixup: as `mixup`, but of what a layer drawn at random is given.
         dropout: probability in the network's Dropout layers; 0 leaves them as the builder made them.
         drop_path: probability of leaving out the last residual block's branch, less for those before it.
+        frozen_stages: how many parts of the network, the stem first, keep weights and statistics as they begin.
         zero_init: start residual branches at zero.
         health: report norms of gradients and activations, and dead ReLUs, of every part of the network.
         precision: `bf16` autocast, `fp32`, or `auto`: bf16 where the device computes in it.
@@ -154,6 +156,7 @@ class Recipe:
     manifold_mixup: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0
+    frozen_stages: int = 0
     zero_init: bool = False
     health: bool = False
     precision: str = "auto"
@@ -178,6 +181,9 @@ class Recipe:
         if self.class_weights == self.sampling == "balanced":
             message = "balanced together with train.sampling, which would correct for the classes twice; take one"
             found.append(Problem(message, key=TRAIN + "class_weights"))
+        if self.frozen_stages and (self.init != "builder" or self.zero_init):
+            message = "keeps what the network begins with; leave train.init and train.zero_init as they are"
+            found.append(Problem(message, key=TRAIN + "frozen_stages"))
         return found
 
     @staticmethod

@@ -56,9 +56,9 @@ def answers(
     bf16: bool = False,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Answers:
-    """Ask `network`, which takes normalised images, in eval mode; its mode is restored."""
+    """Ask `network`, which takes normalised images, in eval mode; its modes are restored."""
     device = torch.device(device)
-    was_training = network.training
+    modes = {module: module.training for module in network.modules()}
     network.eval()
     order = torch.arange(len(part))
     found, loss = [], torch.zeros((), dtype=torch.float64, device=device)
@@ -69,7 +69,8 @@ def answers(
                 loss += cross_entropy(logits, labels, reduction="sum")
                 found.append(logits)
     finally:
-        network.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
     probabilities = torch.cat(found).softmax(1).cpu().numpy()
     return Answers(part.labels.numpy(), probabilities, float(loss) / len(part))
 

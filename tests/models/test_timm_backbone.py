@@ -1,5 +1,9 @@
+import dataclasses
+
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from nasforge.core.errors import BuildError
 from nasforge.core.space import Choice, Decision, SearchSpace
@@ -46,3 +50,30 @@ def test_backbones_must_be_a_list():
     made = space("resnet18", backbones="resnet18")
     with pytest.raises(BuildError, match="must be a list of timm names"):
         build(made, made.default_point(), in_channels=3, classes=10)
+
+
+def test_local_weights_of_other_channels_and_classes(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    trained = timm.create_model("resnet10t", num_classes=5)
+    save_file(trained.state_dict(), file)
+    made = space("resnet10t")
+    made = dataclasses.replace(made, arguments={**made.arguments, "weights": str(file)})
+    network = build(made, made.default_point(), in_channels=1, classes=7)
+    assert torch.equal(network.layer1[0].conv1.weight, trained.layer1[0].conv1.weight)
+    assert torch.allclose(network.conv1[0].weight, trained.conv1[0].weight.sum(1, keepdim=True))
+    assert network.fc.weight.shape[0] == 7
+    assert costs_of(lambda: build(made, made.default_point(), in_channels=3, classes=10), (3, 32, 32), 8)
+
+
+def test_weights_that_cannot_be(tmp_path):
+    def refused(match, *names, weights):
+        made = space(*names)
+        made = dataclasses.replace(made, arguments={**made.arguments, "weights": str(weights)})
+        with pytest.raises(BuildError, match=match):
+            build(made, made.default_point(), in_channels=3, classes=10)
+
+    other = tmp_path / "other.safetensors"
+    save_file(timm.create_model("resnet18", num_classes=5).state_dict(), other)
+    refused("cannot make 'resnet10t': .* take the file of this network", "resnet10t", weights=other)
+    refused(r"must be a .safetensors file that every worker sees, got '.*none", "resnet10t", weights=tmp_path / "none")
+    refused("those of one network, but backbones lists 2", "resnet10t", "resnet18", weights=other)

@@ -8,11 +8,13 @@ from torch import nn
 
 from nasforge.blocks.drop_path import DropPath
 from nasforge.blocks.residual import PreActivationBlock, ResidualBlock
-from nasforge.config import load_space
+from nasforge.config import DataConfig, load_space
 from nasforge.core.errors import ConfigError
+from nasforge.data import load_data
 from nasforge.models.network import build
 from nasforge.supernet.mixed import build_supernet
-from nasforge.training.depth import layer_groups, layers_of, set_drop_path
+from nasforge.training.depth import freeze, layer_groups, layers_of, set_drop_path
+from nasforge.training.loop import train
 from nasforge.training.optimisation import optimizer_of, schedule_of
 from nasforge.training.recipe import Recipe
 
@@ -133,3 +135,27 @@ def test_probabilities_rise_with_depth_alike_in_a_supernet_and_its_children():
                 stage, layer = int(name[len("stage")]), int(name[len("stage0.layer")])
                 assert module.p == pytest.approx(0.1 * (1 + 3 * stage + layer))
     assert seen
+
+
+@pytest.mark.parametrize("average", [{}, {"swa_share": 0.5}, {"ema_decay": 0.5}])
+def test_frozen_parts_keep_weights_and_statistics(average):
+    data = load_data(DataConfig("digits", images=150, validation=0.2))
+    net = child()
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    recipe = Recipe(batch_size=40, learning_rate=0.1, frozen_stages=2, precision="fp32", **average)
+    train(net, data.train, recipe, epochs=2, seed=0, validation=data.validation)
+    changed = {
+        key.partition(".")[0] for key, tensor in net.state_dict().items() if not torch.equal(tensor, before[key])
+    }
+    assert changed == {"stage1", "norm", "classifier"}
+
+
+def test_timm_s_parts_are_its_stages_and_the_head_is_always_trained():
+    net = timm.create_model("resnet10t", num_classes=10, in_chans=1)
+    freeze(net, 3)
+    learning = {name.partition(".")[0] for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert learning == {"layer3", "layer4", "fc"}
+    with pytest.raises(ConfigError, match=r"train\.frozen_stages is 9, but the network has 5 parts before its head"):
+        freeze(net, 9)
+    with pytest.raises(ConfigError, match=r"train\.frozen_stages: keeps what the network begins with"):
+        Recipe(frozen_stages=1, init="he")
