@@ -106,8 +106,21 @@ def is_frozen(module: nn.Module) -> bool:
     return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
+def set_dropout(network: nn.Module, rate: float) -> None:
+    """Give the network's Dropout layers this probability; 0 leaves them as the builder made them.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    if rate and not layers:
+        raise ConfigError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
+    for layer in layers if rate else ():
+        layer.p = rate
+
+
 def set_drop_path(network: nn.Module, rate: float) -> None:
-    """Give every residual block its probability: from 0 at the first layer linearly to `rate` at the last.
+    """Give every residual block its probability: from 0 at the first layer linearly to `rate` at the last; 0 changes none.
 
     The linear decay rule of "Deep Networks with Stochastic Depth", Huang et al. 2016, https://arxiv.org/abs/1603.09382.
     An architecture without a residual block has nothing to leave out.
@@ -115,6 +128,8 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
     Raises:
         ConfigError: the network has no layer order.
     """
+    if not rate:
+        return
     layers = list(layers_of(network).values())
     if not layers:
         raise ConfigError(f"train.drop_path is set, but {_NO_ORDER}; leave the setting out")

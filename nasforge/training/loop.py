@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from nasforge.core.architecture import digest
-from nasforge.core.errors import ConfigError
 from nasforge.core.trial import Cause, Charge
 from nasforge.data.part import Part
 from nasforge.training import checkpoint as checkpoints
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
-from nasforge.training.depth import freeze, set_drop_path
+from nasforge.training.depth import freeze, set_drop_path, set_dropout
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.health import Health, where_not_finite
@@ -146,7 +145,8 @@ def train(
     began = time.monotonic() if since is None else since
     bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
     check_images(recipe, part)
-    _set_dropout(recipe, network)
+    set_dropout(network, recipe.dropout)
+    set_drop_path(network, recipe.drop_path)
     if fresh:
         initialise(network, recipe, _derive(seed, "init"))
     course = Course([*earlier, Phase(epochs, part, validation, flops)], recipe.batch_size)
@@ -340,14 +340,3 @@ def _diverged(where: str, progress: Progress, recipe: Recipe, network: nn.Module
 def _derive(seed: int, purpose: str) -> int:
     """A seed for one of several independent generators."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8]) % 2**63
-
-
-def _set_dropout(recipe: Recipe, network: nn.Module) -> None:
-    if recipe.dropout:
-        layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
-        if not layers:
-            raise ConfigError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
-        for layer in layers:
-            layer.p = recipe.dropout
-    if recipe.drop_path:
-        set_drop_path(network, recipe.drop_path)
