@@ -42,6 +42,8 @@ class Bench:
         self.options = options
         self.source = str(Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz")
         self.space = load_space("blocks").with_recipe(load_recipe("sgd"))
+        two = {"name": "ray_tune", "max_concurrent_trials": 2}
+        self.runner = two if options.runner == "ray_tune" else options.runner
         self.train = [key for key in self.space.domains if key.startswith(TRAIN)]
         self.plain = self.space.fixed({key: self.space.default_of(key) for key in self.train})
 
@@ -54,7 +56,7 @@ class Bench:
             name=f"joint-{name}-s{seed}",
             runs_dir=self.options.runs_dir,
             tracking_uri="none",
-            runner={"name": "ray_tune", "max_concurrent_trials": 2},
+            runner=self.runner,
             evaluator={"name": "training", "threads": 1},
             **{**defaults, **settings},
         )
@@ -141,6 +143,7 @@ def main() -> None:
     parser.add_argument("--final-epochs", type=int, default=9)
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--runner", default="ray_tune")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     bench, rows = Bench(options), []
