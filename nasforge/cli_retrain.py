@@ -15,6 +15,7 @@ from nasforge.cli_output import Outcome, line, log, metric_text, say, table
 if TYPE_CHECKING:
     from nasforge.finalists.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained, Spread
 
+_PLACE = "Where it is trained"
 _COLUMNS = ("rank", "network", "name", "params", "flops", "test/accuracy", "test/f1_macro", "seeds")
 
 
@@ -28,6 +29,22 @@ def retrain(
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: three times the search's longest.")] = None,
     tta: Annotated[str, typer.Option(help="flip: also the mean answer for an image and its mirror; none.")] = "none",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    runner: Annotated[
+        str, typer.Option(help="local: one after the other; ray_tune: on Ray workers.", rich_help_panel=_PLACE)
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=_PLACE)
+    ] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Trainings at the same time. Default: what fits.", rich_help_panel=_PLACE)
+    ] = None,
+    workers_per_network: Annotated[
+        int | None, typer.Option(help="Train each network by so many workers at once.", rich_help_panel=_PLACE)
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="runner.resources.measure.gpu=0.5", rich_help_panel=_PLACE),
+    ] = None,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.")] = Path("runs"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
@@ -44,12 +61,16 @@ def retrain(
     nasforge retrain first
     nasforge retrain first --top 3 --random 3 --seeds 5 --epochs 30
     nasforge retrain first --top 3 --tta flip --json
+    nasforge retrain first --top 3 --seeds 5 --runner ray_tune --max-concurrent 4
+    nasforge retrain first --runner ray_tune --workers-per-network 2
     """
-    from nasforge.cli_settings import folder_of
+    from nasforge.cli_settings import folder_of, runner_of
     from nasforge.cli_watch import RetrainProgress
     from nasforge.finalists import retrain as run
 
     folder = folder_of(name, runs_dir)
+    options = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
+    parts = runner_of(runner, options, assign or [])
     progress = RetrainProgress(log())
     with progress.shown(), _tracked(folder) as trackers:
         found = run(
@@ -60,6 +81,7 @@ def retrain(
             epochs=epochs,
             tta=tta,
             device=device,
+            runner=parts,
             progress=progress,
             trackers=trackers,
         )

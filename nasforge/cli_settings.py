@@ -89,6 +89,17 @@ def settings_of(
     return merged, document
 
 
+def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A runner with its options, from those of a command and texts such as `runner.resources.measure.gpu=0.5`."""
+    merged: dict[str, Any] = {"runner": name}
+    for text in assignments:
+        if not text.startswith("runner."):
+            raise ConfigError(f"--set '{text}': only the runner has options here, as in runner.resources.measure.gpu=1")
+        _assign(merged, text)
+    _over(merged, "runner", {key: value for key, value in options.items() if value is not None})
+    return Named.parse(merged["runner"], "runner").to_json()
+
+
 def _over(merged: dict[str, Any], key: str, given: Mapping[str, Any]) -> None:
     """Lay options over one nested setting, which a file may have given in its short form."""
     if not given:

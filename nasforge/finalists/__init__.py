@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from nasforge.config import DataConfig, ExperimentConfig
+from nasforge import registry
+from nasforge.config import DataConfig, ExperimentConfig, Named
 from nasforge.core.architecture import Architecture, digest
-from nasforge.core.errors import ExportError, JournalError, SearchError
+from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
 from nasforge.core.protocols import Tracker
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
@@ -23,20 +24,26 @@ from nasforge.experiment import Experiment, reopen
 from nasforge.exporters.best import config_of, describe, write_best
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
 from nasforge.finalists.networks import (
+    Outcomes,
     Progress,
     Retraining,
     build_reference,
     measure,
     one_after_another,
     reference_of,
+    train_network,
     untrained,
 )
 from nasforge.finalists.verdict import Ensemble, Finalist, Finalists, Retrained, Spread, judged, spread
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
 from nasforge.state import State, load_state
+from nasforge.training.data_parallel import check_batch
 from nasforge.training.device import device_of
 from nasforge.training.recipe import Recipe, recipe_of
+
+_RUNNERS = ("local", "ray_tune")
+Trainer = Callable[[Sequence[Retraining], Progress], Outcomes]
 
 __all__ = ["Finalist", "Finalists", "Retrained", "Spread", "build_reference", "retrain", "write_best"]
 
@@ -50,6 +57,7 @@ def retrain(
     epochs: int | None = None,
     tta: str = "none",
     device: str = "auto",
+    runner: str | Mapping[str, Any] = "local",
     progress: Progress = lambda name, epoch, epochs, metrics: None,
     trackers: Sequence[Tracker] = (),
 ) -> Finalists:
@@ -68,6 +76,9 @@ def retrain(
         epochs: of each training; three times the search's longest where left out.
         tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening; or `none`.
         device: `auto`, `cpu`, `cuda`...
+        runner: `local`: one training after the other in this process. `ray_tune`: side by side on Ray workers, with the
+            options that a search's runner has, and `workers_per_network`: each training by so many workers at once,
+            with the outcome of one worker up to the order of sums.
         progress: told after every epoch.
         trackers: told of every opening of the test part.
 
@@ -87,6 +98,7 @@ def retrain(
             raise SearchError(f"retrain: {name} must be a whole number of at least {least}, got {number!r}")
     if tta not in ("none", "flip"):
         raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
+    trainer = _trainer(Named.parse(runner, "runner"))
     state = load_state(folder)
     config = config_of(folder, state)
     if config.data is None or not config.space.builder:
@@ -101,10 +113,34 @@ def retrain(
     with reopen(folder, trackers) as experiment:
         whole = replace(config.data, images=None)
         length = epochs or 3 * config.ladder[-1].epochs
-        work = _Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place)
+        work = _Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer)
         finalists = work.finalists(ranked[:top], drawn, ranked, progress)
         _keep_best(folder, finalists[0])
     return finalists
+
+
+def _trainer(runner: Named) -> Trainer:
+    """What trains, by a runner's name and options.
+
+    Raises:
+        ConfigError: no such runner or option.
+    """
+    if runner.name == "local":
+        if runner.options:
+            raise ConfigError(f"retrain: runner local has no options, got {', '.join(runner.options)}; use ray_tune")
+        return one_after_another
+    if runner.name != "ray_tune":
+        raise ConfigError(f"retrain: runner '{runner.name}' trains no networks; {did_you_mean(runner.name, _RUNNERS)}")
+    side_by_side = "nasforge.runners.ray_tune.trainings:side_by_side"
+    registry.check_options("runner", side_by_side, runner.options, taken=3)
+    workers = runner.options.get("workers_per_network", 1)
+
+    def on_workers(retrainings: Sequence[Retraining], progress: Progress) -> Outcomes:
+        for retraining in retrainings:
+            check_batch(retraining.recipe, workers)
+        return registry.make("runner", side_by_side, runner.options, train_network, retrainings, progress)  # type: ignore[no-any-return]
+
+    return on_workers
 
 
 @dataclass(frozen=True)
@@ -129,6 +165,7 @@ class _Work:
     tta: str
     device: str
     place: torch.device
+    trainer: Trainer
     failures: dict[str, str] = field(default_factory=dict)
 
     def finalists(
@@ -171,7 +208,7 @@ class _Work:
         for seed in range(self.seeds):
             whole_name = f"{name}-seed{seed}-e{self.epochs}"
             folder = self.experiment.folder / "finalists" / whole_name
-            where = (self.data_config, costs, self.device)
+            where = (self.data_config, costs, self.device, self.data.fingerprint)
             of_seeds.append(Retraining(whole_name, folder, space, architecture, recipe, seed, self.epochs, *where))
         return _Network(label, costs, tuple(of_seeds))
 
@@ -183,7 +220,7 @@ class _Work:
             if self._tested(retraining.name) or retraining.trained:
                 self._test(retraining)
         waiting = [r for r in retrainings if not self._tested(r.name)]
-        for retraining, failure in one_after_another(waiting, progress):
+        for retraining, failure in self.trainer(waiting, progress):
             if failure:
                 self.failures[retraining.name] = failure
             else:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture
+from nasforge.core.errors import SearchError
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
 from nasforge.data import load_data
@@ -19,6 +23,7 @@ from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION,
 from nasforge.models.ensemble import Mirrored
 from nasforge.models.network import build
 from nasforge.models.reference import resnet, resnet_of_flops
+from nasforge.training.data_parallel import data_parallel, own_checkpoint
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
@@ -44,6 +49,7 @@ class Retraining:
         data: without a limit on images.
         costs: of the network.
         device: `auto`, `cpu`...; decided where the training happens.
+        data_hash: what the data must be there.
     """
 
     name: str
@@ -56,6 +62,7 @@ class Retraining:
     data: DataConfig
     costs: Mapping[str, float]
     device: str
+    data_hash: str
 
     @property
     def trained(self) -> bool:
@@ -74,32 +81,45 @@ def one_after_another(retrainings: Sequence[Retraining], progress: Progress) -> 
 
 
 def train_network(retraining: Retraining, progress: Progress) -> str:
-    """Train a network and save it, from its checkpoint if there is one.
+    """Train a network and save it, from its checkpoint if there is one; in a process group all of it together.
 
     Returns:
         Why it failed, in words; empty when it is saved.
+
+    Raises:
+        SearchError: the experiment's folder or the same data are not here.
     """
+    experiment = retraining.folder.parents[1]
+    if not experiment.is_dir():
+        raise SearchError(f"a worker does not see {experiment}; --runs-dir must lie on storage that all nodes see")
     data = load_data(retraining.data)
+    if data.fingerprint != retraining.data_hash:
+        raise SearchError("a worker sees other data than this process; the data must be the same on every node")
     network = untrained(retraining.space, retraining.architecture, retraining.seed, data.shape[0], data.class_names)
+    grouped = dist.is_available() and dist.is_initialized()
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
         progress(retraining.name, epoch, retraining.epochs, metrics)
         return True
 
-    try:
-        trained = train(
-            network,
-            data.train_and_validation(),
-            retraining.recipe,
-            epochs=retraining.epochs,
-            seed=retraining.seed,
-            device=device_of(retraining.device),
-            checkpoint=retraining.folder / "checkpoint.pt",
-            on_epoch=on_epoch,
-            flops=retraining.costs["cost/flops"],
-        )
-    except TrainingFailed as error:
-        return str(error)
+    checkpoint = retraining.folder / "checkpoint.pt"
+    with TemporaryDirectory() as scratch, data_parallel(network) if grouped else nullcontext():
+        try:
+            trained = train(
+                network,
+                data.train_and_validation(),
+                retraining.recipe,
+                epochs=retraining.epochs,
+                seed=retraining.seed,
+                device=device_of(retraining.device),
+                checkpoint=own_checkpoint(checkpoint, Path(scratch)) if grouped else checkpoint,
+                on_epoch=on_epoch,
+                flops=retraining.costs["cost/flops"],
+            )
+        except TrainingFailed as error:
+            return str(error)
+    if grouped and dist.get_rank():
+        return ""
     about = {
         "finalist": retraining.name,
         "data": asdict(retraining.data),

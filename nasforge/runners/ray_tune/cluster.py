@@ -78,7 +78,8 @@ def slots_of(amounts: Mapping[str, float]) -> int:
     return max(1, sum(int(min(node.get(n, 0) / amount + 1e-9 for n, amount in bundle.items())) for node in nodes))
 
 
-def _options(amounts: Mapping[str, float]) -> dict[str, Any]:
+def options_of(amounts: Mapping[str, float]) -> dict[str, Any]:
+    """The amounts as Ray's tasks and actors take them."""
     bundle = bundle_of(amounts)
     others = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
     return {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "resources": others}
@@ -86,7 +87,7 @@ def _options(amounts: Mapping[str, float]) -> dict[str, Any]:
 
 def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
     """Latency on a worker of the same kind that does nothing else."""
-    clock = ray.remote(**_options(amounts))(_Clock).remote(shipped)
+    clock = ray.remote(**options_of(amounts))(_Clock).remote(shipped)
 
     def latency(architecture: Architecture) -> float:
         return float(ray.get(clock.latency_ms.remote(architecture.to_json())))

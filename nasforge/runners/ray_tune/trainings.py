@@ -1,0 +1,207 @@
+"""Independent trainings on Ray workers: several side by side, or each by several workers through Ray Train.
+
+The driver gets progress and outcomes, and alone writes the journal. What a worker has trained lies in the experiment's
+folder; a training whose worker was lost goes on from its checkpoint on another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Empty, Queue
+
+from nasforge.core.errors import ConfigError, NasforgeError, SearchError
+from nasforge.runners.ray_tune.cluster import bundle_of, connect, options_of, resources_of, slots_of
+
+Item = TypeVar("Item")
+Progress = Callable[..., None]
+Work = Callable[[Item, Progress], str]
+"""Does an item, tells its progress, returns the reason of a failure in words (empty: none). Picklable."""
+
+_LOST_TWICE = 2
+"""How often a training may lose its worker and go on."""
+
+
+def side_by_side(
+    work: Work[Item],
+    items: Sequence[Item],
+    progress: Progress,
+    *,
+    address: str | None = None,
+    max_concurrent_trials: int | None = None,
+    resources: Mapping[str, Mapping[str, float]] | None = None,
+    cpus: int | None = None,
+    logical_gpus: int | None = None,
+    workers_per_network: int = 1,
+) -> Iterator[tuple[Item, str]]:
+    """Items with their outcomes as they end. Options as those of the runner `ray_tune`; an item takes what a `measure`
+    takes there.
+
+    Args:
+        work: what to do with an item.
+        items: in this order.
+        progress: is told here what `work` tells there.
+        address: of a running cluster; None starts Ray on this machine.
+        max_concurrent_trials: items at the same time; None for as many as fit.
+        resources: `{measure: {cpu: 1, gpu: 0.25}}`, what a worker takes.
+        cpus: of a Ray started here.
+        logical_gpus: of a Ray started here.
+        workers_per_network: above 1, `work` runs on so many workers at once, in one group of `torch.distributed`, and
+            items are done one after the other.
+
+    Raises:
+        ConfigError: resources that no node has.
+        SearchError: the cluster cannot be reached, or lost a worker again and again.
+    """
+    for name, number in (
+        ("max_concurrent_trials", max_concurrent_trials),
+        ("workers_per_network", workers_per_network),
+    ):
+        if isinstance(number, bool) or (number is not None and number < 1):
+            raise ConfigError(f"runner: {name} must be at least 1, got {number!r}")
+    if not items:
+        return
+    started = connect(address, cpus, logical_gpus)
+    try:
+        wanted = resources_of(resources)["measure"]
+        slots = slots_of(wanted)
+        if workers_per_network > slots:
+            raise ConfigError(
+                f"runner: {workers_per_network} workers per network asked for, but the nodes hold {slots} of "
+                f"{bundle_of(wanted)}; ask for fewer, or for smaller resources per worker"
+            )
+        with _messages(progress) as queue:
+            if workers_per_network > 1:
+                yield from _in_groups(work, items, queue, wanted, workers_per_network)
+            else:
+                yield from _on_tasks(work, items, queue, wanted, min(max_concurrent_trials or slots, slots))
+    finally:
+        if started:
+            ray.shutdown()
+
+
+@contextmanager
+def _messages(progress: Progress) -> Iterator[Queue]:
+    """A queue to this process; what is put on it is told to `progress` by a thread."""
+    queue, over = Queue(actor_options={"num_cpus": 0}), threading.Event()
+
+    def listen() -> None:
+        while True:
+            try:
+                progress(*queue.get(timeout=0.2))
+            except Empty:
+                if over.is_set():
+                    return
+            except ray.exceptions.RayError:
+                return  # the cluster is gone; whoever waits for results says so
+
+    thread = threading.Thread(target=listen, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        over.set()
+        thread.join(timeout=10)
+
+
+# --- each on one worker -----------------------------------------------------------------------------------------------
+
+
+def _on_tasks(
+    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], slots: int
+) -> Iterator[tuple[Item, str]]:
+    # ray tries again when the worker was lost, not when `work` raised
+    task = ray.remote(max_retries=_LOST_TWICE, **options_of(wanted))(_do)
+    waiting, running = list(items), dict[Any, Item]()
+    while waiting or running:
+        while waiting and len(running) < slots:
+            item = waiting.pop(0)
+            running[task.remote(work, item, queue)] = item
+        done, _ = ray.wait(list(running), num_returns=1)
+        for reference in done:
+            item = running.pop(reference)
+            try:
+                outcome = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise _as_ours(error) from error
+            except ray.exceptions.RayError as error:
+                reason = str(error).partition("\n")[0]
+                raise SearchError(f"a training lost its worker again and again ({reason}); {_AGAIN}") from error
+            yield item, outcome
+
+
+def _do(work: Work[Item], item: Item, queue: Queue) -> str:
+    return work(item, lambda *told: queue.put(told))
+
+
+_AGAIN = "see the logs in /tmp/ray/session_latest/logs; the same command goes on from the checkpoints"
+
+
+def _as_ours(error: BaseException) -> BaseException:
+    """What was raised on a worker, if it is for the user; Ray's own wrapping otherwise."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, NasforgeError) else error
+
+
+# --- each on several workers ------------------------------------------------------------------------------------------
+
+
+def _in_groups(
+    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], workers: int
+) -> Iterator[tuple[Item, str]]:
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what failed is raised, said once
+    outcomes = Queue(actor_options={"num_cpus": 0})
+    uses_gpu = wanted.get("gpu", 0) > 0
+    for item in items:
+        with tempfile.TemporaryDirectory(prefix="nasforge-ray-") as scratch:
+            trainer = TorchTrainer(
+                _do_together,
+                train_loop_config={"work": work, "item": item, "queue": queue, "outcomes": outcomes},
+                scaling_config=ScalingConfig(
+                    num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(wanted)
+                ),
+                torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
+                run_config=RunConfig(
+                    name="retraining",
+                    storage_path=scratch,
+                    failure_config=FailureConfig(max_failures=0),
+                ),
+            )
+            try:
+                trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                failures = getattr(error, "worker_failures", {})
+                for failure in failures.values():
+                    raise _ours_in(failure) from error
+                raise SearchError(f"data-parallel training ended: {error}; {_AGAIN}") from error
+        yield item, outcomes.get(timeout=60)
+
+
+def _do_together(config: Mapping[str, Any]) -> None:
+    """On every worker of a group; the first one speaks for all."""
+    first = get_context().get_world_rank() == 0
+    queue = config["queue"]
+    outcome = config["work"](config["item"], lambda *told: queue.put(told) if first else None)
+    if first:
+        config["outcomes"].put(outcome)
+
+
+def _ours_in(failure: BaseException) -> BaseException:
+    """The user's mistake at the bottom of a worker's failure, or a sentence about it."""
+    seen: BaseException | None = failure
+    while seen is not None:
+        if isinstance(seen, NasforgeError):
+            return seen
+        if isinstance(getattr(seen, "cause", None), NasforgeError):
+            return seen.cause  # type: ignore[attr-defined,no-any-return]
+        seen = seen.__cause__ or seen.__context__
+    reason = str(failure).strip().splitlines()
+    return SearchError(f"data-parallel training ended: {reason[-1] if reason else type(failure).__name__}; {_AGAIN}")

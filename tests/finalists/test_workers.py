@@ -1,0 +1,72 @@
+"""Retraining on Ray workers: side by side, and each network by several of them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from nasforge.core.errors import ConfigError
+from nasforge.core.events import TestOpened
+from nasforge.exporters.network_folder import load
+from nasforge.finalists import networks, retrain
+from nasforge.journal import read_events
+
+
+def opened(folder):
+    return [event.finalist for event in read_events(folder) if isinstance(event, TestOpened) and event.metrics]
+
+
+def weights(folder, name):
+    return load(folder / "finalists" / name).body.state_dict()
+
+
+@pytest.fixture(scope="module")
+def alone(searched, tmp_path_factory):
+    folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("alone") / "small"))
+    return folder, retrain(folder, seeds=2, epochs=2, device="cpu")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_side_by_side_give_the_same_bits_and_one_journal(alone, folder):
+    told = []
+    runner = {"name": "ray_tune", "max_concurrent_trials": 2, "cpus": 2}
+    found = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner, progress=lambda *a: told.append(a))
+    assert found == alone[1]
+    for name in (*found[0].retrained.networks, *found[0].reference.networks):
+        a, b = weights(alone[0], name), weights(folder, name)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert sorted(opened(folder)) == sorted(opened(alone[0]))
+    assert sorted((name, epoch) for name, epoch, *_ in told) == sorted(
+        (name, epoch) for name in opened(folder) for epoch in (1, 2)
+    )
+    again = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner)
+    assert again == found and len(opened(folder)) == 4
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_on_one_network_give_its_weights_up_to_the_order_of_sums(alone, folder):
+    runner = {"name": "ray_tune", "workers_per_network": 2, "cpus": 2}
+    (found,) = retrain(folder, seeds=1, epochs=2, device="cpu", runner=runner)
+    for part in (found.retrained, found.reference):
+        (name,) = part.networks
+        a, b = weights(alone[0], name), weights(folder, name)
+        for key in a:
+            assert torch.allclose(a[key].float(), b[key].float(), atol=5e-3, rtol=1e-2), key
+    same = alone[1][0].retrained.networks[0]
+    tests = [folder_.joinpath("journal.jsonl").read_text() for folder_ in (alone[0], folder)]
+    assert all(same in text for text in tests)
+
+
+def test_runners_are_checked_before_anything_is_trained(folder, monkeypatch):
+    monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    for runner, message in (
+        ("simulated", "trains no networks"),
+        ({"name": "local", "cpus": 2}, "local has no options"),
+        ({"name": "ray_tune", "workers": 2}, "has no option 'workers'"),
+        ({"name": "ray_tune", "workers_per_network": 3}, "batch_size 64 cannot be divided among 3 workers"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            retrain(folder, seeds=1, epochs=1, device="cpu", runner=runner)
