@@ -105,6 +105,9 @@ def search(
     pruner: Annotated[str | None, typer.Option(help="asha, median or none. Default: asha.")] = None,
     runner: Annotated[str | None, typer.Option(help="ray_tune or local. Default: ray_tune.")] = None,
     evaluator: Annotated[str | None, typer.Option(help="What measures a proposal. Default: training.")] = None,
+    cv: Annotated[
+        int | None, typer.Option("--cv", metavar="K", help="Measure each network by a K-fold cross-validation.")
+    ] = None,
     assign: Annotated[
         list[str] | None,
         typer.Option(
@@ -154,12 +157,16 @@ def search(
     nasforge search tiny --data digits --strategy evolution --tune optuna --set tune.sampler=gp
     nasforge search tiny --data digits --strategy cost_aware --target 'params<=10k' --set strategy.epochs=20
     nasforge search blocks --data CIFAR10 --data-dir data --set strategy.population=20 --set recipe.optimizer=adamw
+    nasforge search tiny --data digits --cv 5 --pruner median --epochs 6
     nasforge search --config experiment.yaml --address auto
     """
     from nasforge.cli_settings import config_of
 
+    if cv is not None and evaluator not in (None, "cross_validation"):
+        raise ConfigError(f"--cv is the evaluator cross_validation, and --evaluator says {evaluator}: leave one out")
+    measured: Any = evaluator if cv is None else {"name": "cross_validation", "folds": cv}
     settings: dict[str, Any] = {
-        **{"strategy": strategy, "tune": tune, "pruner": pruner, "evaluator": evaluator, "runner": runner},
+        **{"strategy": strategy, "tune": tune, "pruner": pruner, "evaluator": measured, "runner": runner},
         **{"objectives": objective, "constraints": constraint, "targets": target, "epochs": epochs, "seed": seed},
         **{"name": name, "runs_dir": runs_dir, "tracking_uri": tracking_uri},
     }

@@ -27,7 +27,7 @@ from nasforge.cli_trial import show_classes, show_health
 from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig, shipped_spaces
 from nasforge.core.errors import JournalError, NasforgeError
-from nasforge.core.trial import Trial
+from nasforge.core.trial import ENSEMBLE, Trial
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
@@ -356,7 +356,7 @@ def _print_next(config: ExperimentConfig, state: State) -> None:
     line("Next:", style="bold")
     if config.data is not None:  # what was looked up in a table has no images to be trained on
         line(f"  nasforge retrain {config.name}{place}")
-    if state.best.result is not None and "weights" in state.best.result.artifacts:
+    if state.best.result is not None and {"weights", ENSEMBLE} & {*state.best.result.artifacts}:
         line(f"  nasforge export {config.name} --to onnx,torch_export,safetensors{place}")
     line(f"  nasforge dashboard{place}")
     if config.tracking_uri != "none":

@@ -18,7 +18,7 @@ from nasforge.config import ExperimentConfig, resolve, suited_evaluator
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.protocols import Evaluator, Tracker
-from nasforge.core.trial import Proposal
+from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment import Check, Experiment
 from nasforge.journal import JOURNAL
 from nasforge.state import State
@@ -252,7 +252,7 @@ def _signals(experiment: Experiment, say: Say) -> Iterator[None]:
 
 def _write_best(config: ExperimentConfig, state: State) -> None:
     best = state.best
-    if best is None or best.result is None or "weights" not in best.result.artifacts:
+    if best is None or best.result is None or not {"weights", ENSEMBLE} & {*best.result.artifacts}:
         return
     from nasforge.exporters.best import write_best
 

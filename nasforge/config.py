@@ -117,6 +117,27 @@ class ExperimentConfig:
         """Where the experiment lives."""
         return self.runs_dir / self.name
 
+    @property
+    def epochs(self) -> int:
+        """Of the longest training in the search; the ladder's last rung, unless that counts trainings."""
+        if self.evaluator.name in _TRAININGS:
+            return int(self.evaluator.options["epochs"])
+        return self.ladder[-1].epochs
+
+    @property
+    def trainings(self) -> int:
+        """Per trial: 1, or the folds or repeats of an evaluator that averages them."""
+        return self.ladder[-1].epochs if self.evaluator.name in _TRAININGS else 1
+
+    @property
+    def single(self) -> ExperimentConfig:
+        """The same with one training per trial."""
+        if self.evaluator.name not in _TRAININGS:
+            return self
+        own = ("epochs", _TRAININGS[self.evaluator.name][0])
+        options = {key: value for key, value in self.evaluator.options.items() if key not in own}
+        return replace(self, evaluator=Named("training", options), ladder=(Rung(self.epochs),))
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, as the journal's header keeps it; infinite limits of the budget are left out."""
         return {
@@ -170,6 +191,8 @@ def check_name(name: Any) -> str:
 
 
 _JOINT, _PROMOTION = "joint", "promotion"
+_TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
+"""Evaluators of several trainings per architecture: the option that says how many, and its default."""
 _PATHS = ("source", "folder")
 _FILE_OPTIONS = ("path", "axes")
 _SETTINGS = (
@@ -280,6 +303,9 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     ladder = attempt(
         "epochs" if "epochs" in given else "ladder", lambda: _ladder(given.get("epochs"), given.get("ladder"))
     )
+    if named["evaluator"] is not None and named["evaluator"].name in _TRAININGS and ladder is not None:
+        counted = attempt("evaluator", lambda: _in_turn(named["evaluator"], ladder, given))
+        named["evaluator"], ladder = counted or (named["evaluator"], ladder)
     pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
     opened, recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {}))) or (None, {})
     if space is not None and opened is not None:
@@ -350,6 +376,20 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
     own: dict[str, Any] = {key: options.pop(key) for key in ("revisit", "relatives") if key in options}
     halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}
     return Named(_JOINT, {**halves, **own})
+
+
+def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:
+    """An evaluator of several trainings: `epochs` are its option then, and the ladder counts trainings."""
+    what, default = _TRAININGS[evaluator.name]
+    if given.get("ladder") is not None:
+        raise ConfigError(f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder")
+    count = evaluator.options.get(what, default)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+        raise ConfigError(f"{evaluator.name}: {what} must be a whole number of at least 2, got {count!r}")
+    epochs = evaluator.options.get("epochs", ladder[-1].epochs)
+    return Named(evaluator.name, {**evaluator.options, what: count, "epochs": epochs}), tuple(
+        Rung(number) for number in range(1, count + 1)
+    )
 
 
 def suited_evaluator(strategy: str) -> str:

@@ -211,6 +211,9 @@ def _charge_per_trial(
     Two epochs of few images are trained; the second one's time is scaled to all images and to the last rung's epochs.
     What an evaluator that reports no epochs charges is taken as it is.
     """
+    if config.trainings > 1:
+        seconds, multiply_adds, epochs = _charge_per_trial(config.single, point, costs)
+        return config.trainings * seconds, config.trainings * multiply_adds, epochs
     evaluator, images, scale = _small(config)
     epoch, result, reported = _epoch_seconds(config, evaluator, Measure(point, rung=0), costs)
     if not reported:

@@ -22,6 +22,9 @@ CAUSES: tuple[str, ...] = get_args(Cause)
 RETRIED: frozenset[str] = frozenset({"crash", "preempted"})
 
 
+ENSEMBLE = "ensemble"
+"""The artifact with the weights of several networks of one architecture, whose answers are averaged."""
+
 CHECKPOINT = "checkpoint"
 """The artifact from which another trial's training goes on: weights, optimizer, averages, generators, epochs done."""
 

@@ -11,9 +11,11 @@ from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import DataError, ExportError, SearchError
 from nasforge.core.space import SearchSpace
+from nasforge.core.trial import ENSEMBLE
 from nasforge.data import ImageData, load_data
 from nasforge.experiment import trial_seed
 from nasforge.exporters.network_folder import Description, load, save_network
+from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
 from nasforge.state import State, load_state
 from nasforge.training.artifacts import load_weights
@@ -38,7 +40,7 @@ def write_best(folder: Path | str) -> Path:
     trial = state.best
     if trial is None or trial.architecture is None or trial.result is None:
         raise SearchError(f"{folder}: there is no best network: {state.why_no_best}")
-    artifact = trial.result.artifacts.get("weights")
+    artifact = trial.result.artifacts.get("weights") or trial.result.artifacts.get(ENSEMBLE)
     if artifact is None or config.data is None:
         raise SearchError(
             f"{folder}: the best trial ({trial.number}) left no weights of its own; run `nasforge retrain`"
@@ -47,9 +49,14 @@ def write_best(folder: Path | str) -> Path:
     if _is_retrained(best, trial.architecture):
         return best
     data = load_data(config.data)
-    network = build(config.space, trial.architecture, in_channels=data.shape[0], classes=len(data.class_names))
+    tensors = load_weights(folder, artifact)
+    space, point = config.space, trial.architecture
+    if "weights" not in trial.result.artifacts:  # the models of all folds, as one network
+        count = len({key.split(".")[1] for key in tensors})
+        space, point = ensemble_space([(config.space, trial.architecture)] * count), Architecture({})
+    network = build(space, point, in_channels=data.shape[0], classes=len(data.class_names))
     try:
-        network.load_state_dict(load_weights(folder, artifact))
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{folder / artifact.path}: the weights do not fit trial {trial.number}: {reason}") from None
@@ -57,11 +64,11 @@ def write_best(folder: Path | str) -> Path:
     trained = {
         "trial": trial.number,
         "data": asdict(config.data),
-        "epochs": trial.result.steps_done,
+        "epochs": trial.result.steps_done if space is config.space else config.epochs,
         "seed": trial_seed(state.header.seed, trial.number),
         "recipe": asdict(recipe),
     }
-    return save_network(best, network, describe(config.space, trial.architecture, data, trial.metrics, trained))
+    return save_network(best, network, describe(space, point, data, trial.metrics, trained))
 
 
 def config_of(folder: Path, state: State) -> ExperimentConfig:

@@ -112,7 +112,7 @@ def retrain(
         raise JournalError(f"{folder}: the data have changed since the search; a comparison with it would mean nothing")
     with reopen(folder, trackers) as experiment:
         whole = replace(config.data, images=None)
-        length = epochs or 3 * config.ladder[-1].epochs
+        length = epochs or 3 * config.epochs
         work = _Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer)
         finalists = work.finalists(ranked[:top], drawn, ranked, progress)
         _keep_best(folder, finalists[0])

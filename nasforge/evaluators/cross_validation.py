@@ -1,0 +1,297 @@
+"""Several trainings per architecture, averaged: on the folds of a cross-validation, or with several seeds.
+
+A step of such a trial is a training that is done, its value the mean so far; so a pruner looks after every fold, and
+compares trials with equally many of them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from sklearn.model_selection import StratifiedKFold
+
+from nasforge.config import DataConfig
+from nasforge.core.architecture import Architecture, Value, digest
+from nasforge.core.errors import ConfigError, DataError, SearchError
+from nasforge.core.goals import Rung
+from nasforge.core.protocols import Report
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
+from nasforge.data import ImageData, load_data
+from nasforge.data.part import Part
+from nasforge.evaluators.guarded import guarded
+from nasforge.evaluators.training import Training
+from nasforge.models.ensemble import Ensemble
+from nasforge.models.network import build
+from nasforge.training.artifacts import save_weights
+from nasforge.training.device import device_of
+from nasforge.training.failures import TrainingFailed
+from nasforge.training.loop import Trained, train
+from nasforge.training.recipe import recipe_of
+
+Split = tuple[Part, Part]
+"""What is trained on, what is validated on."""
+
+_ADDED = ("time/train_s", "time/worker_s", "work/multiply_adds")
+
+
+class CrossValidation:
+    """Stratified k-fold cross-validation over the train and the validation part; the test part stays sealed.
+
+    The folds are the same for all trials (by the data's seed). Images are normalised by the statistics of the train
+    part, in every fold. The models of all folds are kept as one ensemble.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = (*Training.metrics, "val/accuracy_std")
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: DataConfig | None,
+        ladder: Sequence[Rung],
+        recipe: Mapping[str, Value] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        time_limit_s: float | None = None,
+        folds: int = 5,
+        epochs: int = 3,
+    ) -> None:
+        """Check the settings; load nothing.
+
+        Args:
+            space: the space of the architectures.
+            data: the data set.
+            ladder: its steps are folds done: 1, 2, ... `folds`.
+            recipe: fixed settings, over the space's defaults.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`...
+            threads: of torch, in this process; None leaves them as they are.
+            time_limit_s: seconds that one trial may take, all folds and attempts together.
+            folds: of the cross-validation.
+            epochs: of each fold's training.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        self.training = _checked("cross_validation", space, data, ladder, recipe, device, threads, time_limit_s, epochs)
+        _check_ladder("cross_validation", "folds", folds, ladder)
+        self.folds = folds
+        self.epochs = epochs
+
+    @property
+    def data_hash(self) -> str:
+        """Fingerprint of the data and their division; loads them and makes sure that there are so many folds."""
+        self._splits(load_data(self.training.data))
+        return self.training.data_hash
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images; loads them."""
+        return self.training.shape
+
+    @property
+    def classes(self) -> int:
+        """How many there are; loads the data."""
+        return self.training.classes
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Median milliseconds of one image's forward pass on this worker's device."""
+        return self.training.latency_ms(architecture)
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        """Train on one fold after the other and report the mean after each."""
+        return _in_turn("cross_validation", self.training, self.epochs, self.folds, self._splits, proposal, report)
+
+    def _splits(self, data: ImageData) -> list[Split]:
+        whole = data.train_and_validation()
+        scarce = int(whole.labels.bincount(minlength=whole.classes).min())
+        if scarce < self.folds:
+            raise DataError(
+                f"data {self.training.data.source}: a class has {scarce} image(s) to train and validate, so there are "
+                f"no {self.folds} folds with each class in all of them; take fewer folds, or add images"
+            )
+        folds = StratifiedKFold(self.folds, shuffle=True, random_state=self.training.data.seed)
+        found = folds.split(whole.labels, whole.labels)
+        return [(whole.subset(torch.from_numpy(a)), whole.subset(torch.from_numpy(b))) for a, b in found]
+
+
+class RepeatedSeeds:
+    """Trains every architecture several times with other seeds, on the same images: less noise for more work.
+
+    The models of all repeats are kept as one ensemble.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = CrossValidation.metrics
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: DataConfig | None,
+        ladder: Sequence[Rung],
+        recipe: Mapping[str, Value] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        time_limit_s: float | None = None,
+        repeats: int = 3,
+        epochs: int = 3,
+    ) -> None:
+        """Check the settings; load nothing.
+
+        Args:
+            space: the space of the architectures.
+            data: the data set.
+            ladder: its steps are trainings done: 1, 2, ... `repeats`.
+            recipe: fixed settings, over the space's defaults.
+            device: `auto`, `cpu`, `cuda`, `cuda:1`...
+            threads: of torch, in this process; None leaves them as they are.
+            time_limit_s: seconds that one trial may take, all repeats and attempts together.
+            repeats: trainings per architecture.
+            epochs: of each.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        self.training = _checked("repeated_seeds", space, data, ladder, recipe, device, threads, time_limit_s, epochs)
+        _check_ladder("repeated_seeds", "repeats", repeats, ladder)
+        self.repeats = repeats
+        self.epochs = epochs
+
+    @property
+    def data_hash(self) -> str:
+        """Fingerprint of the data and their division; loads them."""
+        return self.training.data_hash
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images; loads them."""
+        return self.training.shape
+
+    @property
+    def classes(self) -> int:
+        """How many there are; loads the data."""
+        return self.training.classes
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Median milliseconds of one image's forward pass on this worker's device."""
+        return self.training.latency_ms(architecture)
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        """Train with one seed after the other and report the mean after each."""
+
+        def splits(data: ImageData) -> list[Split]:
+            return [(data.train, data.validation)] * self.repeats
+
+        return _in_turn("repeated_seeds", self.training, self.epochs, self.repeats, splits, proposal, report)
+
+
+# --- what both are ----------------------------------------------------------------------------------------------------
+
+
+def _checked(
+    name: str,
+    space: SearchSpace,
+    data: DataConfig | None,
+    ladder: Sequence[Rung],
+    recipe: Mapping[str, Value] | None,
+    device: str,
+    threads: int | None,
+    time_limit_s: float | None,
+    epochs: int,
+) -> Training:
+    """The evaluator of a single training, which knows whether the settings are good."""
+    if data is None:
+        raise ConfigError(f"evaluator '{name}' needs data: a name such as digits, a .npz file or an image folder")
+    if any(rung.proxies or not rung.full for rung in ladder):
+        raise ConfigError(f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none")
+    return Training(space, data, [Rung(epochs)], recipe, device, threads, time_limit_s)
+
+
+def _check_ladder(name: str, what: str, count: int, ladder: Sequence[Rung]) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+        raise ConfigError(f"evaluator '{name}': {what} must be a whole number of at least 2, got {count!r}")
+    if [rung.epochs for rung in ladder] != list(range(1, count + 1)):
+        raise ConfigError(f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out")
+
+
+def _in_turn(
+    name: str,
+    training: Training,
+    epochs: int,
+    count: int,
+    splits: Callable[[ImageData], Sequence[Split]],
+    proposal: Proposal,
+    report: Report,
+) -> Result:
+    """One training after the other, the mean reported after each; failures come back as results."""
+    began = time.monotonic()
+    if not isinstance(proposal, Measure):
+        raise SearchError(f"evaluator '{name}' cannot train a supernet; use evaluator 'shared_weights'")
+    if proposal.also or proposal.weights is not None:
+        raise SearchError(f"evaluator '{name}' trains one architecture per trial, from its initialisation")
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    device = device_of(training.device)
+
+    def work() -> Result:
+        data = load_data(training.data)
+        wanted = range(1, count + 1)[proposal.rung]  # a rung is so many trainings
+        members, done = [], list[Trained]()
+        since = began
+        for number, (part, validation) in enumerate(splits(data)[:wanted], 1):
+            seed = int(digest([report.seed, number]), 16) % 2**31
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                classes = len(data.class_names)
+                network = build(training.space, proposal.architecture, in_channels=data.shape[0], classes=classes)
+            spent = sum((trained.charged for trained in done), Charge())
+            try:
+                done.append(
+                    train(
+                        network,
+                        part,
+                        recipe_of(training.space, proposal.architecture, training.recipe),
+                        epochs=epochs,
+                        seed=seed,
+                        device=device,
+                        validation=validation,
+                        # one that is complete gives its network and figures back at once when the trial is continued
+                        checkpoint=report.checkpoint.with_name(f"{report.checkpoint.name}.{number}"),
+                        flops=report.costs.get("cost/flops", 0.0),
+                        time_limit_s=training.time_limit_s and max(training.time_limit_s - spent.worker_seconds, 1e-9),
+                        since=since,
+                    )
+                )
+            except TrainingFailed as error:
+                failure = error.failure
+                message = f"training {number} of {count}: {failure.message}"
+                raise TrainingFailed(failure.cause, message, failure.advice, spent + error.charged) from error
+            members.append(network.cpu())
+            since = time.monotonic()
+            if not report(number, _mean(done)):
+                return _result("pruned", done, report)
+        weights = save_weights(Ensemble(members).state_dict(), report, ENSEMBLE)
+        return replace(_result("finished", done, report), artifacts={ENSEMBLE: weights})
+
+    return guarded(work, device, began, "constrain the space or mend its builder")
+
+
+def _result(status: Status, done: Sequence[Trained], report: Report) -> Result:
+    lost = sum(trained.checkpoint_lost for trained in done)
+    metrics = {**report.costs, **_mean(done), **({"work/checkpoints_lost": float(lost)} if lost else {})}
+    charged = sum((trained.charged for trained in done), Charge())
+    return Result(status, metrics, None, len(done), charged)
+
+
+def _mean(done: Sequence[Trained]) -> dict[str, float]:
+    """Means over the trainings; what was spent is their sum."""
+    found = {}
+    for key in done[0].metrics:
+        values = [trained.metrics[key] for trained in done]
+        found[key] = sum(values) if key in _ADDED else statistics.fmean(values)
+    if len(done) > 1:
+        found["val/accuracy_std"] = statistics.stdev(trained.metrics["val/accuracy"] for trained in done)
+    return found
