@@ -27,7 +27,12 @@ from nasforge.training.recipe import Recipe
 
 
 def check_batch(recipe: Recipe, workers: int) -> None:
-    """Raises ConfigError where a batch cannot be divided evenly among so many processes."""
+    """Raises ConfigError where a recipe's batches cannot be divided evenly among so many processes."""
+    if workers > 1 and recipe.manifold_mixup:
+        raise ConfigError(
+            "train.manifold_mixup mixes a batch inside the network, which has only its share of it on each worker; "
+            "take mixup, or one worker per network"
+        )
     if recipe.batch_size % workers:
         raise ConfigError(
             f"train.batch_size {recipe.batch_size} cannot be divided among {workers} workers; "

@@ -72,3 +72,5 @@ def test_a_batch_must_divide():
     check_batch(Recipe(batch_size=64), 4)
     with pytest.raises(ConfigError, match="batch_size 50 cannot be divided among 4 workers"):
         check_batch(Recipe(batch_size=50), 4)
+    with pytest.raises(ConfigError, match="manifold_mixup mixes a batch inside the network"):
+        check_batch(Recipe(manifold_mixup=0.2), 2)

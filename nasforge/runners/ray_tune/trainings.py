@@ -55,7 +55,7 @@ def side_by_side(
         cpus: of a Ray started here.
         logical_gpus: of a Ray started here.
         workers_per_network: above 1, `work` runs on so many workers at once, in one group of `torch.distributed`, and
-            items are done one after the other.
+            items are done one after the other. A lost worker ends that, and the same call goes on.
 
     Raises:
         ConfigError: resources that no node has.
@@ -158,50 +158,60 @@ def _in_groups(
     work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], workers: int
 ) -> Iterator[tuple[Item, str]]:
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what failed is raised, said once
-    outcomes = Queue(actor_options={"num_cpus": 0})
-    uses_gpu = wanted.get("gpu", 0) > 0
-    for item in items:
-        with tempfile.TemporaryDirectory(prefix="nasforge-ray-") as scratch:
-            trainer = TorchTrainer(
-                _do_together,
-                train_loop_config={"work": work, "item": item, "queue": queue, "outcomes": outcomes},
-                scaling_config=ScalingConfig(
-                    num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(wanted)
-                ),
-                torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
-                run_config=RunConfig(
-                    name="retraining",
-                    storage_path=scratch,
-                    failure_config=FailureConfig(max_failures=0),
-                ),
-            )
+    outcomes, uses_gpu = Queue(actor_options={"num_cpus": 0}), wanted.get("gpu", 0) > 0
+    failed: list[BaseException] = []
+    with tempfile.TemporaryDirectory(prefix="nasforge-ray-") as scratch:
+        trainer = TorchTrainer(
+            _do_together,
+            train_loop_config={"work": work, "items": items, "queue": queue, "outcomes": outcomes},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(wanted)),
+            torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
+            run_config=RunConfig(name="retraining", storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
+        )
+
+        def fit() -> None:
             try:
                 trainer.fit()
-            except ray.train.TrainingFailedError as error:
-                failures = getattr(error, "worker_failures", {})
-                for failure in failures.values():
-                    raise _ours_in(failure) from error
-                raise SearchError(f"data-parallel training ended: {error}; {_AGAIN}") from error
-        yield item, outcomes.get(timeout=60)
+            except BaseException as error:  # for the thread that waits
+                failed.append(error)
+
+        fitting = threading.Thread(target=fit, name="data-parallel", daemon=True)
+        fitting.start()
+        done, over = 0, False
+        while done < len(items):
+            try:
+                outcome = outcomes.get(timeout=0.5)
+            except Empty:
+                if over:
+                    raise _ours_in(failed[0] if failed else SearchError("a group ended without a word")) from None
+                over = not fitting.is_alive()  # looked at once more after that: the last outcome may have come between
+                continue
+            yield items[done], outcome
+            done += 1
+        fitting.join()
 
 
 def _do_together(config: Mapping[str, Any]) -> None:
-    """On every worker of a group; the first one speaks for all."""
+    """On every worker of a group, one item after the other; the first worker speaks for all."""
     first = get_context().get_world_rank() == 0
-    queue = config["queue"]
-    outcome = config["work"](config["item"], lambda *told: queue.put(told) if first else None)
-    if first:
-        config["outcomes"].put(outcome)
+    for item in config["items"]:
+        outcome = config["work"](item, lambda *told: config["queue"].put(told) if first else None)
+        if first:
+            config["outcomes"].put(outcome)
 
 
 def _ours_in(failure: BaseException) -> BaseException:
-    """The user's mistake at the bottom of a worker's failure, or a sentence about it."""
-    seen: BaseException | None = failure
-    while seen is not None:
+    """The user's mistake at the bottom of a group's failure, or a sentence about it."""
+    waiting, known = list[Any]([failure]), set[int]()
+    while waiting:
+        seen = waiting.pop()
+        if id(seen) in known:
+            continue
+        known.add(id(seen))
         if isinstance(seen, NasforgeError):
             return seen
-        if isinstance(getattr(seen, "cause", None), NasforgeError):
-            return seen.cause  # type: ignore[attr-defined,no-any-return]
-        seen = seen.__cause__ or seen.__context__
-    reason = str(failure).strip().splitlines()
-    return SearchError(f"data-parallel training ended: {reason[-1] if reason else type(failure).__name__}; {_AGAIN}")
+        below = [getattr(seen, name, None) for name in ("cause", "__cause__", "__context__")]
+        waiting += [error for error in below if error is not None]
+        waiting += list(getattr(seen, "worker_failures", {}).values())
+    said = str(failure).strip().splitlines() or [type(failure).__name__]
+    return SearchError(f"data-parallel training ended: {said[-1]}; {_AGAIN}")
