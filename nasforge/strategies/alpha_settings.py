@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -57,7 +58,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) < 0:
+            if not 0 <= getattr(self, field.name) < math.inf:
                 raise ConfigError(f"{field.name} must be at least 0, got {getattr(self, field.name)}")
         if not 0 < self.last_temperature <= self.temperature:
             raise ConfigError(

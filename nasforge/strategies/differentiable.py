@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TypeVar
@@ -58,8 +59,11 @@ class Differentiable:
             raise ConfigError(f"a differentiable search takes one objective, got {objectives}; give a cost as a target")
         if epochs < 1 or runs < 1:
             raise ConfigError(f"a differentiable search needs epochs and runs of at least 1, got {epochs} and {runs}")
-        if cost_weight < 0:
-            raise ConfigError(f"cost_weight must be at least 0, got {cost_weight}")
+        if settings.warmup_epochs >= epochs:
+            raise ConfigError(
+                f"warmup_epochs must be less than epochs, or the alphas never learn; got {settings.warmup_epochs} and "
+                f"{epochs}"
+            )
         self._space = space
         self._seed = seed
         self._relaxation = relaxation
@@ -323,6 +327,8 @@ def cost_aware(
         learning_rate: of the alphas; 0: chosen by the number of steps.
         warmup_epochs: weights alone.
     """
+    if not 0 < cost_weight < math.inf:
+        raise ConfigError(f"cost_aware: cost_weight must be above 0, got {cost_weight}; without costs it is gdas")
     settings = Settings(
         temperature=temperature,
         last_temperature=last_temperature,

@@ -233,7 +233,8 @@ def enas(
         measures: networks measured in each round.
         policy_paths: paths drawn from the policy for a round's training; the first round trains on uniform ones.
     """
-
+    if policy_paths < 1:
+        raise ConfigError(f"enas: policy_paths must be at least 1, got {policy_paths}; without a policy it is spos")
     shared = space.fixed(recipe_defaults(space))
     policy = Reinforce(shared, seed=seed, objectives=objectives, targets=targets)
     return OneShot(

@@ -72,7 +72,7 @@ class OptunaSampler:
         **options: Any,
     ) -> None:
         if sampler not in SAMPLERS:
-            raise ConfigError(f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(sampler, SAMPLERS)}")
+            raise ConfigError(f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(str(sampler), SAMPLERS)}")
         if sampler == "cmaes" and objectives != 1:
             raise ConfigError(f"strategy optuna: cmaes takes one objective, got {objectives}; use tpe, gp or nsgaii")
         self._space = space

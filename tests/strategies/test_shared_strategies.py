@@ -1,11 +1,13 @@
 """Strategies that train supernets: what they ask for, in which order, and what they make of the answers."""
 
+import math
+
 import pytest
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.trial import Artifact, Measure, Result, TrainShared
-from nasforge.strategies.differentiable import cost_aware, darts, gdas
+from nasforge.strategies.differentiable import cost_aware, darts, drnas, gdas
 from nasforge.strategies.one_shot import enas, spos
 from nasforge.strategies.reinforce import Reinforce
 from nasforge.testing.strategies import FLAT, MIXED, SMALL
@@ -80,10 +82,21 @@ def test_the_recipe_is_fixed_at_its_defaults():
 
 
 @pytest.mark.parametrize(
-    ("factory", "options"), [(darts, {"runs": 0}), (spos, {"measures": 0}), (spos, {"paths": "odd"})]
+    ("factory", "options"),
+    [
+        (darts, {"runs": 0}),
+        (spos, {"measures": 0}),
+        (spos, {"paths": "odd"}),
+        (enas, {"policy_paths": 0}),
+        (darts, {"learning_rate": math.nan}),
+        (drnas, {"regulariser": math.inf}),
+        (cost_aware, {"cost_weight": 0.0}),
+        (cost_aware, {"cost_weight": math.nan}),
+        (gdas, {"epochs": 5, "warmup_epochs": 5}),
+    ],
 )
 def test_settings_out_of_range_are_refused(factory, options):
-    with pytest.raises(ConfigError, match=r"needs|draws"):
+    with pytest.raises(ConfigError, match=r"needs|draws|must be"):
         factory(FLAT, seed=0, **options)
     with pytest.raises(ConfigError, match="one objective"):
         darts(FLAT, seed=0, objectives=2)
