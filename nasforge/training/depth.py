@@ -120,7 +120,7 @@ def set_dropout(network: nn.Module, rate: float) -> None:
 
 
 def set_drop_path(network: nn.Module, rate: float) -> None:
-    """Give every residual block its probability: from 0 at the first layer linearly to `rate` at the last; 0 changes none.
+    """Give every residual block its probability: from 0 at the first layer linearly to `rate` at the last.
 
     The linear decay rule of "Deep Networks with Stochastic Depth", Huang et al. 2016, https://arxiv.org/abs/1603.09382.
     An architecture without a residual block has nothing to leave out.
