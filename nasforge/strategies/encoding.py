@@ -62,7 +62,7 @@ class Encoding:
             scale = -1
             if not isinstance(domain, Choice):
                 scale = column() if domain.size > 1 else -1
-            elif _ordered(domain):
+            elif ordered(domain):
                 scale_of_options = column()
                 places = {option: place for place, option in enumerate(sorted(domain.options, key=_number))}
                 for option in domain.options:
@@ -107,7 +107,7 @@ def _name(option: Value) -> tuple[bool, Value]:
     return isinstance(option, bool), option
 
 
-def _ordered(domain: Choice) -> bool:
+def ordered(domain: Choice) -> bool:
     """Whether the options are numbers, and enough of them for an order to say anything."""
     numbers = all(isinstance(option, (int, float)) and not isinstance(option, bool) for option in domain.options)
     return numbers and len(domain.options) > 2

@@ -19,6 +19,7 @@ from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.space import Choice, Choose, Domain, Int, SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
 from nasforge.strategies.choosers import following, generator, measured, mutated, unseen
+from nasforge.strategies.encoding import ordered
 
 SAMPLERS = {
     "tpe": "TPESampler",
@@ -46,9 +47,10 @@ class OptunaSampler:
     """Asks an Optuna sampler, over `model.*`, `train.*` or both.
 
     Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework" (https://arxiv.org/abs/1907.10902).
-    A point that was seen already is replaced by an unseen neighbour. Failures are told as FAIL. TPE, NSGA-II and
-    NSGA-III learn from rejections by their violation, the other samplers see them as FAIL; pruned trials are told as
-    PRUNED. The sampler of every ask is made anew and finds all it needs in the study, so all of them can be continued.
+    Options that are all numbers are ordered for it. A point that was seen already is replaced by an unseen neighbour.
+    Failures are told as FAIL, pruned trials as PRUNED. TPE, NSGA-II and NSGA-III learn from rejections by their
+    violation, the other samplers see them as FAIL. The sampler of every ask is made anew and finds all it needs in the
+    study, so all of them can be continued.
 
     Args:
         space: what to search.
@@ -196,10 +198,16 @@ class OptunaSampler:
 
 
 def _suggesting(trial: Trial) -> Choose:
-    """The chooser that asks an Optuna trial. Options go by index, since Optuna takes `1` and `True` for the same."""
+    """The chooser that asks an Optuna trial.
+
+    Options go by their place, since Optuna takes `1` and `True` for the same; numbers by their place in ascending
+    order, so that a sampler knows which are near each other.
+    """
 
     def choose(key: str, domain: Domain) -> Value:
         match domain:
+            case Choice() if ordered(domain):
+                return _places(domain)[int(trial.suggest_int(key, 0, len(domain.options) - 1))]
             case Choice():
                 return domain.options[int(trial.suggest_categorical(key, range(len(domain.options))))]
             case Int():
@@ -211,4 +219,8 @@ def _suggesting(trial: Trial) -> Choose:
 
 
 def _to_optuna(domain: Domain, value: Value) -> Value:
-    return domain.options.index(domain.check(value)) if isinstance(domain, Choice) else value
+    return _places(domain).index(domain.check(value)) if isinstance(domain, Choice) else value
+
+
+def _places(domain: Choice) -> list[Value]:
+    return sorted(domain.options, key=float) if ordered(domain) else list(domain.options)

@@ -108,3 +108,18 @@ def test_two_objectives_replay(sampler):
     replayed = factory(suite_space, seed=0)
     suite.replay(replayed, whole[:9])
     assert suite.drive(replayed, suite_space, asks=8, objectives=2, journal=whole[:9])[:10] == whole[:10]
+
+
+def test_numbers_are_ordered_for_the_sampler():
+    space = SearchSpace(
+        "steps", (Decision("train.batch", Choice((256, 8, 64))), Decision("train.kind", Choice(("a", "b"))))
+    )
+    strategy = OptunaSampler(space, seed=0)
+    lines = sequential(strategy, 6)
+    assert {proposal.architecture.values["train.batch"] for (_, proposal), _ in lines} == {8, 64, 256}
+    steps = {trial.distributions["train.batch"].__class__.__name__ for trial in strategy._study.trials}
+    assert steps == {"IntDistribution"}
+    for trial, ((_, proposal), _) in zip(
+        [t for t in strategy._study.trials if t.state.name == "COMPLETE"], lines, strict=True
+    ):
+        assert trial.params["train.batch"] == [8, 64, 256].index(proposal.architecture.values["train.batch"])
