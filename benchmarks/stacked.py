@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/stacked.py                     # -> benchmarks/results/stacked.json
     python benchmarks/stacked.py --device cuda --seconds 2 --out benchmarks/results/stacked_gpu.json
 
-A network of three convolutions (strides 1, 2, 2; batch norm, ReLU), global pooling and a linear layer, on 28 x 28
-images; SGD with momentum. Every configuration has its own initialisation, images, learning rate and momentum. Three ways:
+A network of three convolutions (`--strides` 1, 2, 2; batch norm, ReLU), global pooling and a linear layer, on 28 x 28
+images; SGD with momentum. Every configuration has its own initialisation, images, learning rate and momentum.
+Three ways:
 
 * `one_by_one`: each network alone, `torch.optim.SGD`, channels_last: what the evaluator does.
 * `grouped`: one network with `groups = K`, K times as many channels; batch norm is per channel and so per network.
@@ -31,7 +32,6 @@ from torch.nn.functional import batch_norm, conv2d, cross_entropy, relu
 
 RESULT = Path(__file__).parent / "results" / "stacked.json"
 CLASSES, EDGE = 10, 28
-STRIDES = (1, 2, 2)
 SIZES = {"4-8-16": (4, 8, 16), "8-16-32": (8, 16, 32), "16-32-64": (16, 32, 64), "32-64-128": (32, 64, 128)}
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -42,21 +42,22 @@ class Configurations(NamedTuple):
     """What differs between the trainings, and where they begin."""
 
     networks: list[nn.Module]
+    strides: list[int]
     rates: Tensor
     momenta: Tensor
 
 
-def configurations(widths: tuple[int, ...], count: int, device: torch.device) -> Configurations:
+def configurations(widths: tuple[int, ...], strides: list[int], count: int, device: torch.device) -> Configurations:
     networks: list[nn.Module] = []
     for seed in range(count):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
-        for before, width, stride in zip((1, *widths[:-1]), widths, STRIDES, strict=True):
+        for before, width, stride in zip((1, *widths[:-1]), widths, strides, strict=True):
             layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], CLASSES)]
         networks.append(nn.Sequential(*layers, *head).to(device))
     rates = torch.logspace(-2, -1, count, device=device)
-    return Configurations(networks, rates, torch.linspace(0.5, 0.95, count, device=device))
+    return Configurations(networks, strides, rates, torch.linspace(0.5, 0.95, count, device=device))
 
 
 def one_by_one(given: Configurations) -> Step:
@@ -138,7 +139,7 @@ def grouped(given: Configurations) -> Step:
         hidden = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         for index in range(0, len(parameters) - 2, 3):
             weight, scale, shift = parameters[index : index + 3]
-            hidden = conv2d(hidden, weight.flatten(0, 1), stride=STRIDES[index // 3], padding=1, groups=count)
+            hidden = conv2d(hidden, weight.flatten(0, 1), stride=given.strides[index // 3], padding=1, groups=count)
             mean, variance = running[index // 3]
             hidden = relu(batch_norm(hidden, mean, variance, scale.flatten(), shift.flatten(), training=True))
         pooled = hidden.mean((2, 3)).view(len(hidden), count, -1).transpose(0, 1)
@@ -153,12 +154,12 @@ def grouped(given: Configurations) -> Step:
 WAYS: dict[str, Callable[[Configurations], Step]] = {"one_by_one": one_by_one, "grouped": grouped, "vmap": by_vmap}
 
 
-def measure(widths: tuple[int, ...], count: int, batch: int, device: torch.device, seconds: float, turns: int) -> dict:
+def measure(widths: tuple[int, ...], count: int, batch: int, device: torch.device, given: argparse.Namespace) -> dict:
     """Ratios of one size, and how far apart the losses were after the same steps."""
     generator = torch.Generator(device).manual_seed(0)
     images = torch.randn(count, batch, 1, EDGE, EDGE, generator=generator, device=device)
     labels = torch.randint(CLASSES, (count, batch), generator=generator, device=device)
-    steps = {name: make(configurations(widths, count, device)) for name, make in WAYS.items()}
+    steps = {name: make(configurations(widths, given.strides, count, device)) for name, make in WAYS.items()}
     after = {}
     for name, step in steps.items():
         for _ in range(5):
@@ -174,9 +175,9 @@ def measure(widths: tuple[int, ...], count: int, batch: int, device: torch.devic
             torch.cuda.synchronize()
         return (time.perf_counter() - began) / repetitions
 
-    repetitions = {name: max(1, round(seconds / timed(step, 3))) for name, step in steps.items()}
+    repetitions = {name: max(1, round(given.seconds / timed(step, 3))) for name, step in steps.items()}
     took: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(turns):
+    for _ in range(given.turns):
         for name, step in steps.items():
             took[name].append(timed(step, repetitions[name]))
     ratios = {
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--configurations", type=int, nargs="+", default=[8])
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 128])
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--strides", type=int, nargs=3, default=[1, 2, 2])
     parser.add_argument("--seconds", type=float, default=0.7, help="of one way in one turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -210,7 +212,9 @@ def main() -> None:
     for size in given.sizes:
         for batch in given.batches:
             for count in given.configurations:
-                rows.append({"size": size, **measure(SIZES[size], count, batch, device, given.seconds, given.turns)})
+                rows.append(
+                    {"size": size, "strides": given.strides, **measure(SIZES[size], count, batch, device, given)}
+                )
                 print({k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
                 write(given.out, {**content, "protocol": __doc__, "rows": rows})
 
