@@ -450,6 +450,8 @@ class Experiment:
 
     def _retain(self, trial: Trial) -> None:
         """Delete what nobody needs: the trial's own checkpoint now, weights and kept checkpoints when pushed out."""
+        if isinstance(self._strategy, _Silent):
+            return  # only looked at: a strategy that goes on later knows what it needs
         result = trial.result
         place = self.folder / "artifacts" / str(trial.number)
         for leftover in place.glob("checkpoint.pt*"):

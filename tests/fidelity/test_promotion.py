@@ -10,7 +10,7 @@ from nasforge.config import DataConfig, resolve
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Rung
 from nasforge.core.trial import Artifact, Charge, Measure, Result
-from nasforge.experiment import Job, trial_seed
+from nasforge.experiment import Job, reopen, trial_seed
 from nasforge.runners.work import perform
 from nasforge.state import load_state
 from nasforge.strategies.promotion import Promotion, _cycle
@@ -110,6 +110,21 @@ def test_a_search_that_was_stopped_goes_on_the_same(tmp_path):
     assert [t.result for t in load_state(config_of(tmp_path / "parts").folder).trials.values()] == [
         t.result for t in whole.trials.values()
     ]
+
+
+def test_looking_at_finalists_deletes_no_checkpoint(tmp_path):
+    config = config_of(tmp_path, trials=25)
+    run(config, Writes())
+    before = sorted(config.folder.glob("artifacts/*/*/checkpoint.pt"))
+    with reopen(config.folder):
+        pass
+    assert before and sorted(config.folder.glob("artifacts/*/*/checkpoint.pt")) == before
+
+
+def test_it_goes_around_a_joint_search(tmp_path):
+    evaluator = Writes()
+    state = run(config_of(tmp_path, of={"name": "joint", "recipe": "random"}), evaluator)
+    assert state.counts()["finished"] == 40 and {t.proposal.rung for t in state.trials.values()} == {0, 1, 2}
 
 
 def test_a_promotion_without_a_checkpoint_is_trained_anew():
