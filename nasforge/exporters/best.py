@@ -16,7 +16,7 @@ from nasforge.data import ImageData, load_data
 from nasforge.experiment import trial_seed
 from nasforge.exporters.network_folder import Description, load, save_network
 from nasforge.models.ensemble import ensemble_space
-from nasforge.models.network import build
+from nasforge.models.network import build, without_start
 from nasforge.state import State, load_state
 from nasforge.training.artifacts import load_weights
 from nasforge.training.recipe import recipe_of
@@ -96,4 +96,5 @@ def describe(
 ) -> Description:
     """The description of a network trained on `data`."""
     known = {**trained, "data_hash": data.fingerprint}
+    space = without_start(space)
     return Description(space, architecture, data.shape, data.class_names, data.mean, data.std, metrics, known)

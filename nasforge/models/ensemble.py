@@ -12,6 +12,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
 from nasforge.models.network import build as build_member
+from nasforge.models.network import without_start
 
 BUILDER = f"{__name__}:build"
 
@@ -59,7 +60,7 @@ def mean_of(logits: Sequence[Tensor]) -> Tensor:
 
 def ensemble_space(members: Sequence[tuple[SearchSpace, Architecture]]) -> SearchSpace:
     """The space whose only network is the ensemble of these points, so that it is kept and loaded like any network."""
-    content = [{"space": space.to_json(), "architecture": point.to_json()} for space, point in members]
+    content = [{"space": without_start(space).to_json(), "architecture": point.to_json()} for space, point in members]
     return SearchSpace(f"ensemble-of-{len(members)}", (), builder=BUILDER, arguments={"members": content})
 
 

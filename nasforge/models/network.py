@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -50,6 +51,15 @@ def build(space: SearchSpace, architecture: Architecture, *, in_channels: int, c
     network = call_builder(space, pick, in_channels=in_channels, classes=classes)
     pick.finish()
     return network
+
+
+def without_start(space: SearchSpace) -> SearchSpace:
+    """The space without its builder's arguments `weights` and `pretrained`, which say where a training starts.
+
+    A trained network is built without them: it has weights of its own, and must load where those files are not.
+    """
+    kept = {key: value for key, value in space.arguments.items() if key not in ("weights", "pretrained")}
+    return replace(space, arguments=kept)
 
 
 def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: int) -> nn.Module:

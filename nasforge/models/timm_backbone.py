@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from nasforge.core.errors import BuildError, did_you_mean
@@ -68,7 +70,24 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
         if started and weights:
             advice = "take the file of this network"
         raise BuildError(f"builder 'timm_backbone': cannot make '{name}': {reason}; {advice}") from error
+    if started and weights:
+        _check_whole(network, name, weights)
     return network
+
+
+def _check_whole(network: Any, name: str, weights: str) -> None:
+    """timm passes over tensors that a file lacks; only the classifier, and what counts batches, may begin anew."""
+    heads = network.default_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    with safe_open(weights, framework="pt") as file:
+        there = set(file.keys())
+    wanted = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
+    lacking = [key for key in wanted if key not in there and not key.startswith(heads)]
+    if lacking:
+        raise BuildError(
+            f"builder 'timm_backbone': weights '{weights}' lack {len(lacking)} tensors of '{name}', such as "
+            f"{lacking[0]}; take the file of this network, as timm writes it"
+        )
 
 
 def _nearest(name: str) -> str:

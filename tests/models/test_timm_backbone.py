@@ -5,9 +5,15 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from nasforge.config import DataConfig
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.costs import costs_of
+from nasforge.data import load_data
+from nasforge.exporters.best import describe
+from nasforge.exporters.network_folder import load, save_network
+from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
 
 
@@ -76,4 +82,22 @@ def test_weights_that_cannot_be(tmp_path):
     save_file(timm.create_model("resnet18", num_classes=5).state_dict(), other)
     refused("cannot make 'resnet10t': .* take the file of this network", "resnet10t", weights=other)
     refused(r"must be a .safetensors file that every worker sees, got '.*none", "resnet10t", weights=tmp_path / "none")
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"stem.weight": torch.zeros(2)}, foreign)
+    refused(r"lack \d+ tensors of 'resnet10t', such as conv1", "resnet10t", weights=foreign)
     refused("those of one network, but backbones lists 2", "resnet10t", "resnet18", weights=other)
+
+
+def test_a_trained_network_loads_where_the_file_it_began_with_is_not(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=5).state_dict(), file)
+    made = space("test_resnet")
+    made = dataclasses.replace(made, arguments={**made.arguments, "weights": str(file)})
+    network = build(made, made.default_point(), in_channels=1, classes=10)
+    data = load_data(DataConfig("digits", images=100, resolution=32))
+    save_network(tmp_path / "kept", network, describe(made, made.default_point(), data, {}, {}))
+    ensemble = ensemble_space([(made, made.default_point())] * 2)
+    file.unlink()
+    kept = load(tmp_path / "kept")
+    assert torch.equal(kept.body.layer1[0].conv1.weight, network.layer1[0].conv1.weight)
+    assert build(ensemble, Architecture({}), in_channels=1, classes=10)
