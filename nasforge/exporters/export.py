@@ -90,8 +90,10 @@ def best_of(folder: Path) -> Path:
         return folder
     if not (folder / "best").is_dir() and (folder / JOURNAL).is_file():
         state = load_state(folder)
-        found = state.best
-        lost = f"its best trial ({found.number}) left no weights; run `nasforge retrain`" if found else ""
+        found, lost = state.best, ""
+        if found is not None:
+            looked_up = "; its networks were looked up, not trained" if state.header.config.get("data") is None else ""
+            lost = f"its best trial ({found.number}) left no weights{looked_up or '; run `nasforge retrain`'}"
         raise ExportError(f"{folder}: nothing to ship: {lost or state.why_no_best}")
     return folder / "best"
 

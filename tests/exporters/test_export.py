@@ -17,7 +17,8 @@ from nasforge.exporters import torch_export
 from nasforge.exporters.export import best_of, export, validation_images
 from nasforge.exporters.network_folder import Description, Network, load, save_network
 from nasforge.models.network import build
-from nasforge.testing.toys import toy_config, toy_experiment
+from nasforge.runners.local import run
+from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,12 @@ def test_an_experiment_without_best_says_so(tmp_path):
 def test_an_experiment_whose_trials_left_no_network_says_why(tmp_path):
     toy_experiment(toy_config(tmp_path)).close()
     with pytest.raises(ExportError, match=r"nothing to ship: no network finished \(no trials\)"):
+        export(tmp_path / "toy", ["safetensors"], tmp_path / "out")
+    with toy_experiment(toy_config(tmp_path, budget={"trials": 1})) as running:
+        run(running, Planted(epochs=3))
+    with pytest.raises(
+        ExportError, match=r"best trial \(0\) left no weights; its networks were looked up, not trained"
+    ):
         export(tmp_path / "toy", ["safetensors"], tmp_path / "out")
 
 
