@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from nasforge.core.errors import ConfigError
@@ -69,12 +70,15 @@ def mixing_of(network: nn.Module, recipe: Recipe) -> Callable[[Tensor, torch.Gen
     2019, https://arxiv.org/abs/1905.04899; "Manifold Mixup", Verma et al. 2019, https://arxiv.org/abs/1806.05236.
 
     Raises:
-        ConfigError: `manifold_mixup` with a network that has no order of layers.
+        ConfigError: `manifold_mixup` with a network that has no order of layers, or in data-parallel training.
     """
     kinds = [kind for kind in _KINDS if getattr(recipe, kind)]
     layers = list(layers_of(network).values())
     if recipe.manifold_mixup and not layers:
         raise ConfigError("train.manifold_mixup is set, but the network has no layer order; take mixup or cutmix")
+    if recipe.manifold_mixup and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        # a layer sees this process's share of the batch, in which other images are neighbours
+        raise ConfigError("train.manifold_mixup is set, but several processes share each batch; take mixup or cutmix")
 
     def draw(inputs: Tensor, generator: torch.Generator) -> Mix:
         # one number of the training's generator decides all, so that a continued training mixes alike

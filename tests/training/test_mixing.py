@@ -85,9 +85,13 @@ def test_the_generator_decides():
     assert draw(images(), seeded(1)) != draw(images(), seeded(2))
 
 
-def test_what_cannot_be_mixed_inside_is_refused_by_name():
+def test_what_cannot_be_mixed_inside_is_refused_by_name(monkeypatch):
     with pytest.raises(ConfigError, match=r"train\.manifold_mixup is set, but the network has no layer order"):
         mixing_of(timm.create_model("resnet10t", num_classes=10, in_chans=1), Recipe(manifold_mixup=0.2))
+    with monkeypatch.context() as patched, pytest.raises(ConfigError, match="several processes share each batch"):
+        patched.setattr(torch.distributed, "is_initialized", lambda: True)
+        patched.setattr(torch.distributed, "get_world_size", lambda: 2)
+        mixing_of(network(), Recipe(manifold_mixup=0.2))
     with pytest.raises(ConfigError, match=r"train\.manifold_mixup: is not for supernets: its layers change"):
         check_shared(Recipe(manifold_mixup=0.2))
     check_shared(Recipe(mixup=0.2, cutmix=1.0, drop_path=0.1, ema_decay=0.9))
