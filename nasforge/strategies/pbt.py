@@ -93,7 +93,7 @@ class PBT:
         self._space = space
         self._seed = seed
         self._top = len(ladder) - 1
-        self._size = population
+        self._size = self._most = population
         self._share = share
         self._resample = resample
         self._changed = _changed(space, change)
@@ -150,7 +150,7 @@ class PBT:
         kept = [m.stand.checkpoint for m in going if m.stand is not None]
         last = -1 if len(self._members) < self._size else min((m.rung for m in self._members), default=self._top)
         for rung in range(max(0, last), self._top):
-            kept += [stand.checkpoint for stand in self._best(rung)]
+            kept += [stand.checkpoint for stand in self._best(rung, of=self._most)]  # whoever may yet be one of them
         return kept
 
     def _next(self) -> _Member | None:
@@ -173,10 +173,12 @@ class PBT:
         donor = rng.choice(self._best(member.rung))
         return Measure(self._explored(donor.point, rng), member.rung + 1, donor.checkpoint)
 
-    def _best(self, rung: int) -> list[_Stand]:
+    def _best(self, rung: int, of: int | None = None) -> list[_Stand]:
+        """The best share of all that reached a rung; as many as there are when so many have reached it."""
         reached = self._stands[rung]
         order = ranked([stand.merit for stand in reached])
-        return [reached[index] for index in order[: max(1, math.floor(self._share * len(order)))]]
+        count = len(order) if of is None else of
+        return [reached[index] for index in order[: max(1, math.floor(self._share * count))]]
 
     def _explored(self, point: Architecture, rng: Random) -> Architecture:
         """The same point but for what is changed: each moved a little on its scale, or drawn anew."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from bisect import insort
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -84,6 +85,7 @@ class Promotion:
         self._checkpoints = checkpoints
         self._new = _strategy(Named.parse(of, "promotion: of"), space, seed, objectives, targets)
         self._reached: list[list[_Reached]] = [[] for _ in ladder]
+        self._order: list[list[int]] = [[] for _ in ladder]
         self._promoted: list[set[int]] = [set() for _ in ladder]
         self._running: dict[int, tuple[Measure, bool]] = {}  # whether it is new
         self._begun = 0
@@ -127,29 +129,36 @@ class Promotion:
                 number, proposal.architecture, worth._replace(steps_done=0), result.artifacts.get(CHECKPOINT)
             )
             self._reached[proposal.rung].append(reached)
+            for index in self._waiting(proposal.rung)[self._checkpoints :]:  # gone for good, see `wanted`
+                gone = self._reached[proposal.rung][index]
+                self._reached[proposal.rung][index] = gone._replace(checkpoint=None)
 
     def wanted(self) -> Collection[Artifact]:
         """Checkpoints of the best that wait at each rung below the last."""
-        kept = []
-        for rung in range(len(self._reached) - 1):
-            kept += [self._reached[rung][index] for index in self._waiting(rung)[: self._checkpoints]]
-        return [reached.checkpoint for reached in kept if reached.checkpoint is not None]
+        waiting = [self._reached[rung][i] for rung in range(len(self._reached) - 1) for i in self._waiting(rung)]
+        return [reached.checkpoint for reached in waiting if reached.checkpoint is not None]
+
+    def _ranked(self, rung: int) -> list[int]:
+        """Indices of what reached a rung, best first; kept, since it is asked for at every turn."""
+        reached, order = self._reached[rung], self._order[rung]
+        if reached and len(reached[0].merit.values) > 1 and len(order) < len(reached):
+            order[:] = ranked([trial.merit for trial in reached])
+        for index in range(len(order), len(reached)):
+            insort(order, index, key=lambda i: (-reached[i].merit.values[0], i))
+        return order
 
     def _waiting(self, rung: int) -> list[int]:
         """Indices of what reached a rung and is not promoted, best first."""
-        reached = self._reached[rung]
-        order = ranked([trial.merit for trial in reached])
-        return [index for index in order if reached[index].number not in self._promoted[rung]]
+        reached, promoted = self._reached[rung], self._promoted[rung]
+        return [index for index in self._ranked(rung) if reached[index].number not in promoted]
 
     def _promotion(self) -> Measure | None:
         for rung in reversed(range(len(self._reached) - 1)):
             reached = self._reached[rung]
-            best = ranked([trial.merit for trial in reached])[: int(len(reached) / self._eta)]
-            for place, index in enumerate(self._waiting(rung)):
-                if index in best:
-                    trial = reached[index]
-                    kept = trial.checkpoint if place < self._checkpoints else None
-                    return Measure(trial.point, rung + 1, kept)
+            waiting = self._waiting(rung)
+            if waiting and waiting[0] in self._ranked(rung)[: int(len(reached) / self._eta)]:
+                best = reached[waiting[0]]
+                return Measure(best.point, rung + 1, best.checkpoint)
         return None
 
     def _source(self, proposal: Measure) -> _Reached | None:

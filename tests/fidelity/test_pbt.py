@@ -29,6 +29,8 @@ SPACE = SearchSpace(
 class Learns:
     """Accuracy grows by the learning rate at each epoch: whoever copies the best weights keeps what they learnt."""
 
+    instant = True  # for virtual workers
+
     def __call__(self, proposal, report):
         value, begin = 0.0, 0
         if proposal.weights:
@@ -39,6 +41,7 @@ class Learns:
         for step in range(int(begin) + 1, end + 1):
             value += proposal.architecture.values["train.learning_rate"]
             metrics = {"val/accuracy": value, "work/multiply_adds": step - begin}
+            metrics["time/worker_s"] = (step - begin) * (1.0 + report.seed % 7)
             assert report(step, metrics)
         artifacts = {}
         if end < LADDER[-1].epochs:
@@ -46,7 +49,13 @@ class Learns:
             file.write_text(f"{end} {value}")
             path = file.relative_to(report.experiment).as_posix()
             artifacts["checkpoint"] = Artifact(path, sha256_of(file), file.stat().st_size)
-        return Result("finished", metrics, steps_done=end, charged=Charge(0.0, end - begin), artifacts=artifacts)
+        return Result(
+            "finished",
+            metrics,
+            steps_done=end,
+            charged=Charge(metrics["time/worker_s"], end - begin),
+            artifacts=artifacts,
+        )
 
 
 def config_of(tmp_path, trials=99, **options):
@@ -55,9 +64,9 @@ def config_of(tmp_path, trials=99, **options):
     return toy_config(tmp_path, space=SPACE, strategy=strategy, ladder=ladder, budget={"trials": trials}, seed=2)
 
 
-def run(config):
+def run(config, workers=1):
     with toy_experiment(config) as experiment:
-        registry.make("runner", "local", {}, experiment, Learns())
+        registry.make("runner", "simulated", {"max_concurrent_trials": workers}, experiment, Learns())
     return experiment.state
 
 
@@ -101,6 +110,13 @@ def test_only_new_epochs_are_charged_and_few_checkpoints_are_kept(tmp_path):
         kept.append(len(list(tmp_path.glob("toy/artifacts/*/*/checkpoint.pt"))))
     assert state.charged.multiply_adds == 8 * 8
     assert max(kept) <= 8 + 2 * 2 and kept[-1] == 0  # members, and the best two of the rungs that some have to pass
+
+
+@pytest.mark.parametrize("workers", [3, 8])
+def test_many_workers_find_every_checkpoint_that_is_named(tmp_path, workers):
+    state = run(config_of(tmp_path), workers)
+    assert state.counts()["finished"] == len(state.trials) == 32
+    assert any(t.architecture not in {u.architecture for u in list(state.trials.values())[:8]} for t in state.ranking())
 
 
 def test_a_search_that_was_stopped_goes_on_the_same(tmp_path):

@@ -24,6 +24,8 @@ LADDER = (Rung(1), Rung(3), Rung(9))
 class Writes:
     """Leaves a checkpoint at every rung but the last; knows from which one it goes on."""
 
+    instant = True  # for virtual workers
+
     def __init__(self):
         self.began_at = {}
 
@@ -37,7 +39,9 @@ class Writes:
         end = LADDER[proposal.rung].epochs
         score = closeness(nested_space(), proposal.architecture)
         for step in range(begin + 1, end + 1):
+            seconds = (step - begin) * (1 + report.seed % 7)
             metrics = {"val/accuracy": score * (1 - 0.5**step), "work/multiply_adds": 10.0 * (step - begin)}
+            metrics["time/worker_s"] = seconds
             assert report(step, metrics)
         artifacts = {}
         if end < LADDER[-1].epochs:
@@ -45,7 +49,7 @@ class Writes:
             file.write_text(json.dumps({"epochs": end}))
             path = file.relative_to(report.experiment).as_posix()
             artifacts["checkpoint"] = Artifact(path, sha256_of(file), file.stat().st_size)
-        charged = Charge(0.0, metrics["work/multiply_adds"])
+        charged = Charge(metrics["time/worker_s"], metrics["work/multiply_adds"])
         return Result("finished", metrics, steps_done=end, charged=charged, artifacts=artifacts)
 
 
@@ -55,9 +59,9 @@ def config_of(tmp_path, trials=40, **options):
     return toy_config(tmp_path, strategy=strategy, ladder=ladder, budget={"trials": trials}, seed=1)
 
 
-def run(config, evaluator):
+def run(config, evaluator, workers=1):
     with toy_experiment(config) as experiment:
-        registry.make("runner", "local", {}, experiment, evaluator)
+        registry.make("runner", "simulated", {"max_concurrent_trials": workers}, experiment, evaluator)
     return experiment.state
 
 
@@ -94,12 +98,25 @@ def test_only_new_epochs_are_charged_and_the_leaderboard_shows_a_point_once(tmp_
 @pytest.mark.parametrize("checkpoints", [1, 3])
 def test_what_is_kept_is_bounded(tmp_path, checkpoints):
     config = config_of(tmp_path, trials=10, checkpoints=checkpoints)
-    seen = []
+    seen, again = [], []
     for trials in range(10, 45, 5):  # the same search, continued with a larger budget
-        run(config_of(tmp_path, trials=trials, checkpoints=checkpoints), Writes())
+        evaluator = Writes()
+        state = run(config_of(tmp_path, trials=trials, checkpoints=checkpoints), evaluator)
+        assert state.counts()["failed"] == 0  # no checkpoint that is named is gone
+        promoted = [n for n in evaluator.began_at if state.trials[n].proposal.rung > 0]
+        again += [n for n in promoted if evaluator.began_at[n] == 0]
         seen.append(len(list(config.folder.glob("artifacts/*/*/checkpoint.pt"))))
     assert 1 <= max(seen) <= 2 * checkpoints
     assert len(list(config.folder.glob("artifacts/*/checkpoint.pt"))) == 0
+    assert bool(again) == (checkpoints == 1)  # with a place for one only, some are trained anew
+
+
+def test_many_workers_find_every_checkpoint_that_is_named(tmp_path):
+    evaluator = Writes()
+    state = run(config_of(tmp_path, trials=80, checkpoints=2), evaluator, workers=7)
+    assert state.counts()["finished"] == 80
+    assert {t.proposal.rung for t in state.trials.values()} == {0, 1, 2}
+    assert len(list(tmp_path.glob("toy/artifacts/*/*/checkpoint.pt"))) <= 2 * 2
 
 
 def test_a_search_that_was_stopped_goes_on_the_same(tmp_path):
