@@ -14,7 +14,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE
 from nasforge.data import ImageData, load_data
 from nasforge.experiment import trial_seed
-from nasforge.exporters.network_folder import Description, load, save_network
+from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, load, save_network
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, without_start
 from nasforge.state import State, load_state
@@ -67,6 +67,8 @@ def write_best(folder: Path | str) -> Path:
         "epochs": trial.result.steps_done if space is config.space else config.epochs,
         "seed": trial_seed(state.header.seed, trial.number),
         "recipe": asdict(recipe),
+        # every image validates one member of such an ensemble, and the others have learnt from it
+        **({"parts": TRAIN_AND_VALIDATION} if config.evaluator.name == "cross_validation" else {}),
     }
     return save_network(best, network, describe(space, point, data, trial.metrics, trained))
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from nasforge.data import ImageData, load_data
 from nasforge.experiment import Experiment, reopen
 from nasforge.exporters.best import config_of, describe, write_best
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
+from nasforge.finalists.choice import drawn_of, ranked_of
 from nasforge.finalists.networks import (
     Outcomes,
     Progress,
@@ -37,7 +37,7 @@ from nasforge.finalists.networks import (
 from nasforge.finalists.verdict import Ensemble, Finalist, Finalists, Retrained, Spread, judged, spread
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
-from nasforge.state import State, load_state
+from nasforge.state import load_state
 from nasforge.training.data_parallel import check_batch
 from nasforge.training.device import device_of
 from nasforge.training.recipe import Recipe, recipe_of
@@ -103,10 +103,10 @@ def retrain(
     config = config_of(folder, state)
     if config.data is None or not config.space.builder:
         raise SearchError(f"{folder}: this search trained no networks on images, there is nothing to retrain")
-    ranked = _ranked(state)
+    ranked = ranked_of(state)
     if not ranked:
         raise SearchError(f"{folder}: nothing to retrain: {state.why_no_best}")
-    drawn = _drawn(ranked, top, random, config.seed)
+    drawn = drawn_of(ranked, top, random, config.seed)
     place = device_of(device)
     if state.header.data_hash not in ("", load_data(config.data).fingerprint):
         raise JournalError(f"{folder}: the data have changed since the search; a comparison with it would mean nothing")
@@ -308,32 +308,6 @@ class _Work:
             "epochs": self.epochs,
         }
         save_network(folder, whole, describe(space, Architecture({}), self.data, costs, about))
-
-
-def _ranked(state: State) -> list[Trial]:
-    """The Pareto front first where there are several objectives, then the ranking."""
-    ranked = state.ranking()
-    if len(state.objectives) > 1:
-        front = state.front()
-        numbers = {trial.number for trial in front}
-        ranked = [*front, *(trial for trial in ranked if trial.number not in numbers)]
-    return ranked
-
-
-def _drawn(ranked: Sequence[Trial], top: int, count: int, seed: int) -> list[Trial]:
-    """So many of the trials below the top, at random but always the same; more of them begin with the same ones.
-
-    Raises:
-        SearchError: there are not so many.
-    """
-    others = sorted(ranked[top:], key=lambda trial: trial.number)
-    if count > len(others):
-        raise SearchError(
-            f"retrain: {count} random trials wanted, but {len(ranked)} finished at the full length and {top} of them "
-            f"are the top; ask for {len(others)} at most, or continue the search"
-        )
-    Random(f"{seed}/finalists").shuffle(others)
-    return others[:count]
 
 
 def _note(folder: Path, figures: Mapping[str, float]) -> None:

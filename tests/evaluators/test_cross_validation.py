@@ -208,7 +208,7 @@ def test_a_search_by_folds_prunes_between_them_and_leaves_an_ensemble(tmp_path):
     assert state.best.result.steps_done == 2
     best = load(tmp_path / "cv" / "best")
     assert best.description.space.name == "ensemble-of-2"
-    assert best.description.trained["epochs"] == 1
+    assert best.description.trained["epochs"] == 1 and best.saw_validation
     assert best(torch.rand(3, 1, 8, 8)).shape == (3, 10)
     assert not list((tmp_path / "cv").rglob("checkpoint.pt*"))
     assert not load_state(tmp_path / "cv").tests

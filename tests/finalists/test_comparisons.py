@@ -13,6 +13,7 @@ from nasforge.data import load_data
 from nasforge.exporters.export import export
 from nasforge.exporters.network_folder import load
 from nasforge.finalists import networks, retrain
+from nasforge.finalists.choice import drawn_of
 from nasforge.journal import read_events
 from nasforge.state import load_state
 from nasforge.training.scoring import score
@@ -101,12 +102,10 @@ def test_a_network_that_met_the_test_part_without_flips_is_not_measured_again(fo
 
 
 def test_more_random_trials_begin_with_the_same_ones(searched):
-    from nasforge.finalists import _drawn
-
     ranked = load_state(searched).ranking()
-    two = _drawn(ranked, 1, 2, seed=5)
-    assert _drawn(ranked, 1, 1, seed=5) == two[:1]
-    assert {tuple(t.number for t in _drawn(ranked, 1, 2, seed=s)) for s in range(9)} == {
+    two = drawn_of(ranked, 1, 2, seed=5)
+    assert drawn_of(ranked, 1, 1, seed=5) == two[:1]
+    assert {tuple(t.number for t in drawn_of(ranked, 1, 2, seed=s)) for s in range(9)} == {
         (ranked[1].number, ranked[2].number),
         (ranked[2].number, ranked[1].number),
     }

@@ -21,6 +21,7 @@ from nasforge.costs import count_flops
 from nasforge.data import load_data
 from nasforge.exporters.network_folder import load
 from nasforge.finalists import Spread, networks, retrain, write_best
+from nasforge.finalists.choice import ranked_of
 from nasforge.journal import Journal, read_events
 from nasforge.models.reference import resnet_of_flops
 from nasforge.state import load_state
@@ -287,7 +288,7 @@ def test_top_k_follows_the_ranking(folder):
 def test_with_several_objectives_the_front_comes_first(folder):
     state = load_state(folder)
     front = state.front()
-    assert finalists._ranked(state) == state.ranking()
+    assert ranked_of(state) == state.ranking()
     lines = (folder / "journal.jsonl").read_text().splitlines()
     header = json.loads(lines[0])
     header["config"]["objectives"] = ["max:val/accuracy", "min:val/loss"]
@@ -298,7 +299,7 @@ def test_with_several_objectives_the_front_comes_first(folder):
             event["result"]["values"] = [event["result"]["values"][0], 0.0 if worst else -5.0]
     (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [header, *events]))
     ranked = [trial.number for trial in state.ranking()]
-    assert [trial.number for trial in finalists._ranked(load_state(folder))[:3]] == [ranked[0], ranked[2], ranked[1]]
+    assert [trial.number for trial in ranked_of(load_state(folder))[:3]] == [ranked[0], ranked[2], ranked[1]]
     assert len(front) == 1
 
 

@@ -1,0 +1,36 @@
+"""Which trials of a search are retrained: the best, and some of the others at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from nasforge.core.errors import SearchError
+from nasforge.core.trial import Trial
+from nasforge.state import State
+
+
+def ranked_of(state: State) -> list[Trial]:
+    """The Pareto front first where there are several objectives, then the ranking."""
+    ranked = state.ranking()
+    if len(state.objectives) > 1:
+        front = state.front()
+        numbers = {trial.number for trial in front}
+        ranked = [*front, *(trial for trial in ranked if trial.number not in numbers)]
+    return ranked
+
+
+def drawn_of(ranked: Sequence[Trial], top: int, count: int, seed: int) -> list[Trial]:
+    """So many of the trials below the top, at random but always the same; more of them begin with the same ones.
+
+    Raises:
+        SearchError: there are not so many.
+    """
+    others = sorted(ranked[top:], key=lambda trial: trial.number)
+    if count > len(others):
+        raise SearchError(
+            f"retrain: {count} random trials wanted, but {len(ranked)} finished at the full length and {top} of them "
+            f"are the top; ask for {len(others)} at most, or continue the search"
+        )
+    Random(f"{seed}/finalists").shuffle(others)
+    return others[:count]
