@@ -29,7 +29,7 @@ from nasforge.training.failures import SMALLER
 from nasforge.training.loop import train
 from nasforge.training.phases import Phase
 from nasforge.training.recipe import Recipe, check_recipes, recipe_of
-from nasforge.training.scoring import EXTRA, answers, by_class
+from nasforge.training.scoring import EXTRA, answers, by_class, extra_among
 
 
 class Training:
@@ -241,8 +241,7 @@ def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]
     if isinstance(extra_metrics, str) or not all(metric in known for metric in extra_metrics):
         allowed = ", ".join(known)
         raise ConfigError(f"evaluator 'training': extra_metrics must be a list of {allowed}, got {extra_metrics!r}")
-    wanted = {*extra_metrics, *(objective.metric for objective in objectives)}
-    return tuple(name for name in EXTRA if f"val/{name}" in wanted)
+    return extra_among([*extra_metrics, *(objective.metric for objective in objectives)])
 
 
 def _start(proposal: Measure, report: Report) -> Path | None:

@@ -199,6 +199,10 @@ class _Work:
         reference = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
         return network, self._network(label, reference, space, Architecture({}), recipe)
 
+    def _measured(self, folder: Path) -> dict[str, float]:
+        network = load(folder, self.place).body
+        return measure(network, self.data_config, self.place, self.tta, self.config.objectives)
+
     def _network(
         self, label: str, name: str, space: SearchSpace, architecture: Architecture, recipe: Recipe
     ) -> _Network:
@@ -237,7 +241,7 @@ class _Work:
         if done is None:
             done = self.experiment.open_test(
                 retraining.name,
-                lambda: measure(load(folder, self.place).body, self.data_config, self.place, self.tta),
+                lambda: self._measured(folder),
             )
         _note(folder, done)
 
@@ -287,9 +291,7 @@ class _Work:
         }
         if not (folder / DESCRIPTION).is_file() and not self._tested(name):
             self._join(folder, name, members, costs)
-        done = self._tested(name) or self.experiment.open_test(
-            name, lambda: measure(load(folder, self.place).body, self.data_config, self.place, self.tta)
-        )
+        done = self._tested(name) or self.experiment.open_test(name, lambda: self._measured(folder))
         _note(folder, done)
         return Ensemble(name, tuple(members), costs, done)
 

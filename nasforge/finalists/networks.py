@@ -15,6 +15,7 @@ from torch import nn
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import SearchError
+from nasforge.core.goals import Objective
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
 from nasforge.data import load_data
@@ -28,7 +29,7 @@ from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe
-from nasforge.training.scoring import score
+from nasforge.training.scoring import extra_among, score
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Told (name of the network being retrained, epochs done, epochs in all, metrics)."""
@@ -143,16 +144,18 @@ def untrained(
         return build(space, architecture, in_channels=in_channels, classes=len(class_names))
 
 
-def measure(network: nn.Module, data: DataConfig, device: torch.device, tta: str) -> dict[str, float]:
+def measure(
+    network: nn.Module, data: DataConfig, device: torch.device, tta: str, objectives: Sequence[Objective] = ()
+) -> dict[str, float]:
     """What the sealed part says of a network that takes normalised images, in fp32, and with `tta` of its mean answer.
 
     Returns:
-        `test/accuracy`, `test/loss`, `test/f1_macro`; with flips also `test_flip/...`.
+        `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`.
     """
-    part = load_data(data).open_test()
-    found = {f"test/{key}": value for key, value in score(network, part, device=device).items()}
+    part, extra = load_data(data).open_test(), extra_among(objective.metric for objective in objectives)
+    found = {f"test/{key}": value for key, value in score(network, part, extra=extra, device=device).items()}
     if tta == "flip":
-        mirrored = score(Mirrored(network), part, device=device)
+        mirrored = score(Mirrored(network), part, extra=extra, device=device)
         found |= {f"test_flip/{key}": value for key, value in mirrored.items()}
     return found
 

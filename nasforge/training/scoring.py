@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,12 @@ EXTRA: dict[str, Callable[[Answers], float]] = {
     "roc_auc": _roc_auc,
 }
 """Figures that are computed where they are asked for."""
+
+
+def extra_among(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Those of `EXTRA` that metric keys such as `val/roc_auc` name."""
+    keys = set(metrics)
+    return tuple(name for name in EXTRA if f"val/{name}" in keys)
 
 
 def figures(given: Answers, extra: Collection[str] = ()) -> dict[str, float]:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from nasforge.config import DataConfig
 from nasforge.core.errors import SearchError
 from nasforge.core.events import TestOpened
+from nasforge.core.goals import Objective
 from nasforge.data import load_data
 from nasforge.exporters.export import export
 from nasforge.exporters.network_folder import load
@@ -118,3 +120,11 @@ def test_mistakes(folder):
         retrain(folder, random=-1)
     with pytest.raises(SearchError, match="tta must be none or flip"):
         retrain(folder, tta="rotate")
+
+
+def test_what_an_objective_needs_is_measured_on_the_test_part_too():
+    config = DataConfig("digits", images=300, validation=0.2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    found = networks.measure(network, config, torch.device("cpu"), "flip", [Objective("val/roc_auc", True)])
+    figures = ("accuracy", "loss", "f1_macro", "roc_auc")
+    assert set(found) == {f"{part}/{figure}" for part in ("test", "test_flip") for figure in figures}
