@@ -34,6 +34,7 @@ from nasforge.state import State
 
 RESULT = Path(__file__).parent / "results" / "joint.json"
 AGAIN = 3
+CHANCE = 0.1  # what a training that diverges counts for
 FRESH = 1000  # seeds of the trainings anew begin here
 
 
@@ -75,12 +76,14 @@ class Bench:
         networks = {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
         only = self.space.fixed({**networks, **whole})
         found = {}
+        short = name.replace(",", "").replace(" ", "-")
         for what, epochs in (("short", 3), ("long", self.options.final_epochs)):
             state = self.search(
-                f"{name}-{what}", only, FRESH + seed, strategy="random", pruner="none", epochs=epochs,
+                f"{short}-{what}", only, FRESH + seed, strategy="random", pruner="none", epochs=epochs,
                 budget={"trials": AGAIN},
             )  # fmt: skip
-            found[what] = statistics.mean(trial.metrics["val/accuracy"] for trial in state.trials.values())
+            reached = [trial.metrics.get("val/accuracy", CHANCE) for trial in state.trials.values()]
+            found[what] = statistics.mean(reached)
         return found
 
     def row(self, name: str, state: State, seed: int, *before: State) -> dict[str, Any]:
