@@ -1,4 +1,4 @@
-"""A calibration to look at: correlation and noise over the cost of a training, as one page and a picture."""
+"""A calibration to look at: correlation, noise and cost of every rung, as one page and a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito
 
 
 def calibration_figure(found: Calibration) -> Any:
-    """Rank correlation of every rung with full training over what it costs, with the interval, and the seeds' noise.
+    """Rank correlation of every rung with full training, with its interval; below, what it costs and the seeds' noise.
 
     Raises:
         ExportError: Plotly is not installed.
@@ -24,12 +24,17 @@ def calibration_figure(found: Calibration) -> Any:
         raise ExportError(
             "the page needs Plotly: pip install 'nasforge[dashboard]'; the figures are in the JSON"
         ) from None
-    x = [100 * rung.cost for rung in found.rungs]
+    places = range(len(found.rungs))
+    said = [
+        f"{rung.rung} epochs, {100 * rung.cost:.0f}% of the cost<br>"
+        f"seed noise {rung.noise:.2g}, spread {rung.spread:.2g}"
+        for rung in found.rungs
+    ]
     figure = go.Figure()
-    for name, colour in (("spearman", _BLUE), ("kendall", _ORANGE)):
+    for name, colour, beside in (("spearman", _BLUE, 0.0), ("kendall", _ORANGE, 0.03)):
         facts = [getattr(rung, name) for rung in found.rungs]
         figure.add_scatter(
-            x=x,
+            x=[place + beside for place in places],
             y=[fact.value for fact in facts],
             error_y={
                 "type": "data",
@@ -43,19 +48,14 @@ def calibration_figure(found: Calibration) -> Any:
             line={"color": colour, "width": 2.5},
             hovertemplate="%{text}: %{y:.2f}",
         )
-    ends = [f"{rung.rung}: noise {rung.noise:.2g}, spread {rung.spread:.2g}" for rung in found.rungs]
-    for place, text in zip(x, ends, strict=True):
-        figure.add_annotation(
-            x=place, y=-0.02, text=text, textangle=-90, yanchor="bottom", showarrow=False, font_size=11
-        )
     seeds = "other seeds" if found.seeds > 1 else "the same run"
     figure.update_layout(
         template="plotly_white",
-        xaxis_title="cost until the rung, % of a full training",
+        xaxis={"tickvals": list(places), "ticktext": said, "range": [-0.4, len(found.rungs) - 0.6]},
         yaxis_title=f"rank correlation with full training ({seeds})",
-        yaxis_range=[-0.05, 1.05],
+        yaxis_range=[-1.05 if any(rung.spearman.low < 0 for rung in found.rungs) else -0.05, 1.05],
         height=480,
-        margin={"l": 70, "r": 20, "t": 40, "b": 50},
+        margin={"l": 70, "r": 20, "t": 40, "b": 60},
         font={"size": 14},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
     )

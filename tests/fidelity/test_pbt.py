@@ -126,6 +126,26 @@ def test_a_search_that_was_stopped_goes_on_the_same(tmp_path):
     assert [t.proposal for t in parts.trials.values()] == [t.proposal for t in whole.trials.values()]
 
 
+def test_who_may_yet_be_among_the_best_is_wanted():
+    strategy = PBT(SPACE, seed=0, ladder=LADDER, population=8)
+    files = [Artifact(f"artifacts/{number}/attempt-1/checkpoint.pt", "0" * 64, 1) for number in range(16)]
+
+    def tell(number, value):
+        artifacts = {"checkpoint": files[number]}
+        strategy.tell(number, Result("finished", values=(value,), steps_done=2, artifacts=artifacts))
+
+    for number in range(8):
+        strategy.ask(number)
+    for number in range(4):
+        tell(number, float(number))
+    for number in range(8, 12):  # four go on, the first of them as an heir of the best
+        assert strategy.ask(number).rung == 1
+    for number in range(8, 12):
+        tell(number, 0.5)
+    assert {files[3], files[2]} <= set(strategy.wanted())  # when eight have come, two are the best quarter
+    assert files[1] not in strategy.wanted() and files[0] not in strategy.wanted()
+
+
 def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
     strategy = PBT(SPACE, seed=0, ladder=LADDER, population=2)
     for number in range(2):
