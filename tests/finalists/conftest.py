@@ -19,7 +19,7 @@ SPACE = SearchSpace(
     ),
     builder="staged",
     arguments={"strides": [2], "stem_width": 4, "layers": 1},
-    defaults={"train.batch_size": 64},
+    defaults={"train.batch_size": 64, "train.precision": "fp32"},
 )
 
 
