@@ -72,7 +72,7 @@ def test_write_best_says_when_there_are_no_weights(folder):
     with pytest.raises(SearchError, match=r"left no weights of its own; run `nasforge retrain`"):
         write_best(folder)
     (folder / "journal.jsonl").write_text(lines[0] + "\n")
-    with pytest.raises(SearchError, match="no finished trial"):
+    with pytest.raises(SearchError, match="no network finished"):
         write_best(folder)
 
 
