@@ -269,7 +269,12 @@ COMMAND = (
 def start(place: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "PATH": ""}
     command = [sys.executable, "-m", "nasforge", *COMMAND]
-    return subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+    try:
+        return subprocess.Popen(command, cwd=place, env=environment, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for_searches(place: Path, driver: subprocess.Popen[bytes], count: int) -> None:
