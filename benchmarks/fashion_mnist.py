@@ -98,7 +98,14 @@ def main() -> None:
     # a search of its one point: the folder of the search that found it may be gone
     space = load_space("blocks").fixed(winner["point"])
     searched("fashion-winner", space, data, options, strategy="random", budget={"trials": 1}, pruner="none")
-    finalists = nasforge.retrain(options.runs_dir / "fashion-winner", top=1, seeds=2, epochs=options.epochs)
+    finalists = nasforge.retrain(
+        options.runs_dir / "fashion-winner",
+        top=1,
+        seeds=2,
+        epochs=options.epochs,
+        runner={"name": "ray_tune", "max_concurrent_trials": 2},
+        progress=lambda name, epoch, epochs, metrics: print(name, f"{epoch}/{epochs}", flush=True),
+    )
     content["winner"] = {"search": winner, "finalists": [finalist.to_json() for finalist in finalists]}
     write(RESULT, content)
 
