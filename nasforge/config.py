@@ -2,93 +2,40 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
-from nasforge.core.goals import Budget, Constraint, Objective, Rung, ladder_to
+from nasforge.core.goals import Budget, Constraint, Objective, Rung
 from nasforge.core.space import SearchSpace
-from nasforge.space_file import load_recipe, load_space, shipped_spaces
+from nasforge.setting_values import (
+    PATHS,
+    DataConfig,
+    Named,
+    absolute_path,
+    budget_of,
+    data_of,
+    evaluator_of,
+    ladder_of,
+    limits_of,
+    objectives_of,
+    recipe_settings,
+    seed_of,
+    space_of,
+    text_of,
+    with_whole_paths,
+)
+from nasforge.space_file import load_space, shipped_spaces
 from nasforge.yaml_document import Document, read_yaml
 
 __all__ = ["DataConfig", "ExperimentConfig", "Named", "load_settings", "load_space", "resolve", "shipped_spaces"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the images come from and how they are divided.
-
-    Attributes:
-        source: a registered name (`digits`), a torchvision class (`FashionMNIST`), a `.npz` file or an image folder.
-        folder: where torchvision keeps its downloads.
-        validation: share of the training part that validates.
-        test: share that is sealed away; only where the source brings no test part of its own.
-        images: use only so many training and validation images, stratified.
-        resolution: resize to this height and width in pixels.
-        seed: of the division.
-    """
-
-    source: str
-    folder: str | None = None
-    validation: float = 0.1
-    test: float = 0.2
-    images: int | None = None
-    resolution: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("validation", "test"):
-            share = getattr(self, name)
-            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-                raise ConfigError(f"data: {name} must be a share between 0 and 1, got {share!r}")
-        for name in ("images", "resolution"):
-            number = getattr(self, name)
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-                raise ConfigError(f"data: {name} must be a whole number of at least 1, got {number!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise ConfigError(f"data: seed must be a whole number from 0 to 4294967295, got {self.seed!r}")
-        if self.resolution is not None and self.resolution > 4096:
-            raise ConfigError(f"data: resolution must be at most 4096 pixels, got {self.resolution}")
-        if self.folder is not None and not isinstance(self.folder, str):
-            raise ConfigError(f"data: folder must be a path, got {self.folder!r}")
-        if not isinstance(self.source, str) or not self.source or len(self.source) > 4096:
-            raise ConfigError(f"data: source must be a name, a file or a folder, got {self.source!r}")
-
-
-@dataclass(frozen=True)
-class Named:
-    """A registered name with its options."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {"name": self.name, "options": dict(self.options)}
-
-    @staticmethod
-    def parse(content: Any, what: str) -> Named:
-        """From `evolution`, or from a mapping `{name: evolution, population: 20}`."""
-        if isinstance(content, Named):
-            return content
-        if isinstance(content, str) and content:
-            return Named(content)
-        if isinstance(content, Mapping) and isinstance(content.get("name"), str):
-            options = {str(k): v for k, v in content.items() if k not in ("name", "options")}
-            inner = content.get("options") or {}
-            if not isinstance(inner, Mapping):
-                raise ConfigError(f"{what}: options must be a mapping, got {inner!r}")
-            return Named(content["name"], {**options, **inner})
-        raise ConfigError(f"{what} must be a name, or a mapping with 'name' and options, got {content!r}")
 
 
 @dataclass(frozen=True)
@@ -193,8 +140,6 @@ def check_name(name: Any) -> str:
 _JOINT, _PROMOTION = "joint", "promotion"
 _TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
 """Evaluators of several trainings per architecture: the option that says how many, and its default."""
-_PATHS = ("source", "folder")
-_FILE_OPTIONS = ("path", "axes")
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
     *("tune", "budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
@@ -214,40 +159,15 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     if isinstance(data, str):
         settings["data"] = absolute_path(data, path.parent)
     elif isinstance(data, Mapping):
-        paths = {key: absolute_path(data[key], path.parent) for key in _PATHS if isinstance(data.get(key), str)}
+        paths = {key: absolute_path(data[key], path.parent) for key in PATHS if isinstance(data.get(key), str)}
         settings["data"] = {**data, **paths}
     recipe = settings.get("recipe")
     opened = recipe.get("open") if isinstance(recipe, Mapping) else recipe
     if isinstance(opened, str) and (path.parent / opened).is_file():
         settings["recipe"] = {**(recipe if isinstance(recipe, Mapping) else {}), "open": str(path.parent / opened)}
     if isinstance(settings.get("evaluator"), Mapping):
-        settings["evaluator"] = _with_whole_paths(settings["evaluator"], path.parent)
+        settings["evaluator"] = with_whole_paths(settings["evaluator"], path.parent)
     return settings, document
-
-
-def _with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """An evaluator's options, the files among them as workers see them."""
-    nested = options.get("options")
-    paths = {k: absolute_path(options[k], folder) for k in _FILE_OPTIONS if isinstance(options.get(k), str)}
-    return {
-        **options,
-        **paths,
-        **({"options": _with_whole_paths(nested, folder)} if isinstance(nested, Mapping) else {}),
-    }
-
-
-def absolute_path(text: str, folder: Path | None = None) -> str:
-    """A path as workers see it, whose working folder is another; a name (no slash, no suffix) stays a name.
-
-    Args:
-        text: from the user.
-        folder: where to look first, for paths in a file; else the working folder.
-    """
-    path = Path(text).expanduser()
-    if "/" not in text and not path.suffix:
-        return text
-    beside = folder / path if folder else path
-    return str((beside if beside.exists() else path).absolute())
 
 
 def resolve(settings: Mapping[str, Any], document: Document | None = None) -> ExperimentConfig:
@@ -288,26 +208,26 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             message = f"unknown setting; {did_you_mean(str(key), _SETTINGS)}"
             problems.append(document.problem(message, (key,)) if document else Problem(message, key=str(key)))
     given = {key: value for key, value in settings.items() if value is not None}
-    space = attempt("space", lambda: _space(given.get("space")))
-    data = attempt("data", lambda: _data(given.get("data")))
+    space = attempt("space", lambda: space_of(given.get("space")))
+    data = attempt("data", lambda: data_of(given.get("data")))
     named = {
         key: attempt(key, lambda key=key, default=default: Named.parse(given.get(key, default), key))
         for key, default in (("strategy", "evolution"), ("runner", "ray_tune"))
     }
     suited = suited_evaluator(named["strategy"].name if named["strategy"] else "")
-    named["evaluator"] = attempt("evaluator", lambda: _evaluator(given.get("evaluator", suited)))
-    objectives = attempt("objectives", lambda: _objectives(given.get("objectives", ["val/accuracy"])))
-    constraints = attempt("constraints", lambda: _limits(given.get("constraints", [])))
-    targets = attempt("targets", lambda: _limits(given.get("targets", [])))
-    budget = attempt("budget", lambda: _budget(given.get("budget")))
+    named["evaluator"] = attempt("evaluator", lambda: evaluator_of(given.get("evaluator", suited)))
+    objectives = attempt("objectives", lambda: objectives_of(given.get("objectives", ["val/accuracy"])))
+    constraints = attempt("constraints", lambda: limits_of(given.get("constraints", [])))
+    targets = attempt("targets", lambda: limits_of(given.get("targets", [])))
+    budget = attempt("budget", lambda: budget_of(given.get("budget")))
     ladder = attempt(
-        "epochs" if "epochs" in given else "ladder", lambda: _ladder(given.get("epochs"), given.get("ladder"))
+        "epochs" if "epochs" in given else "ladder", lambda: ladder_of(given.get("epochs"), given.get("ladder"))
     )
     if named["evaluator"] is not None and named["evaluator"].name in _TRAININGS and ladder is not None:
         counted = attempt("evaluator", lambda: _in_turn(named["evaluator"], ladder, given))
         named["evaluator"], ladder = counted or (named["evaluator"], ladder)
     pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
-    opened, recipe = attempt("recipe", lambda: _recipe(given.get("recipe", {}))) or (None, {})
+    opened, recipe = attempt("recipe", lambda: recipe_settings(given.get("recipe", {}))) or (None, {})
     if space is not None and opened is not None:
         space = space.with_recipe(opened)
     searched_by = named["strategy"].name if named["strategy"] else ""
@@ -316,9 +236,9 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         if tuned is not None:
             searched_by = f"{searched_by}-{Named.parse(given['tune'], 'tune').name}"
             named["strategy"] = tuned
-    seed = attempt("seed", lambda: _seed(given.get("seed", 0)))
-    runs_dir = attempt("runs_dir", lambda: Path(_text(given.get("runs_dir", "runs"), "a folder")))
-    uri = attempt("tracking_uri", lambda: _text(given["tracking_uri"], "an URI") if "tracking_uri" in given else None)
+    seed = attempt("seed", lambda: seed_of(given.get("seed", 0)))
+    runs_dir = attempt("runs_dir", lambda: Path(text_of(given.get("runs_dir", "runs"), "a folder")))
+    uri = attempt("tracking_uri", lambda: text_of(given["tracking_uri"], "an URI") if "tracking_uri" in given else None)
     default_name = None
     if space is not None and named["strategy"] is not None and seed is not None:
         parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]
@@ -350,11 +270,6 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         runs_dir=runs_dir.expanduser().absolute(),
         tracking_uri=uri,
     )
-
-
-def _evaluator(content: Any) -> Named:
-    named = Named.parse(content, "evaluator")
-    return Named(named.name, _with_whole_paths(named.options))
 
 
 def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
@@ -398,153 +313,3 @@ def suited_evaluator(strategy: str) -> str:
         return str(getattr(registry.get("strategy", strategy), "evaluator", "training"))
     except ConfigError:  # an unknown strategy is reported where it is made
         return "training"
-
-
-def _space(content: Any) -> SearchSpace:
-    if isinstance(content, SearchSpace):
-        return content
-    if not isinstance(content, (str, Path)):
-        raise ConfigError("needs a YAML file or the name of a shipped space, see `nasforge spaces`")
-    return load_space(content)
-
-
-def _data(content: Any) -> DataConfig | None:
-    if content is None:
-        return None
-    if isinstance(content, DataConfig):
-        content = asdict(content)
-    if isinstance(content, (str, Path)):
-        content = {"source": content}
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"data must be a name, a file, a folder or a mapping, got {content!r}")
-    allowed = [item.name for item in fields(DataConfig)]
-    for key in content:
-        if key not in allowed:
-            raise ConfigError(f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}")
-    if "source" not in content:
-        raise ConfigError("data needs a source: a name, a file or a folder")
-    given: dict[str, Any] = {**content}
-    for key in _PATHS:
-        if isinstance(given.get(key), (str, Path)):
-            given[key] = absolute_path(str(given[key]))
-    return DataConfig(**given)
-
-
-def _texts(content: Any, what: str) -> list[str]:
-    items = [content] if isinstance(content, str) else content
-    if not isinstance(items, Sequence):
-        raise ConfigError(f"{what} must be a list, got {content!r}")
-    return [str(item) for item in items]
-
-
-def _objectives(content: Any) -> tuple[Objective, ...]:
-    found = tuple(o if isinstance(o, Objective) else Objective.parse(o) for o in _texts_or_objects(content, Objective))
-    names = [objective.metric for objective in found]
-    if not found:
-        raise ConfigError("at least one objective is needed")
-    if len(set(names)) < len(names):
-        raise ConfigError(f"an objective is given twice: {', '.join(names)}")
-    return found
-
-
-def _limits(content: Any) -> tuple[Constraint, ...]:
-    return tuple(
-        c if isinstance(c, Constraint) else Constraint.parse(c) for c in _texts_or_objects(content, Constraint)
-    )
-
-
-def _texts_or_objects(content: Any, kind: type) -> list[Any]:
-    if isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(c, kind) for c in content):
-        return list(content)
-    return _texts(content, kind.__name__.lower() + "s")
-
-
-def _budget(content: Any) -> Budget:
-    if content is None:
-        return Budget(trials=20)
-    if isinstance(content, Budget):
-        budget = content
-    elif isinstance(content, Mapping):
-        allowed = [item.name for item in fields(Budget)]
-        for key in content:
-            if key not in allowed:
-                raise ConfigError(f"unknown limit '{key}'; {did_you_mean(str(key), allowed)}")
-        budget = Budget(**{key: value for key, value in content.items() if value is not None})
-    else:
-        raise ConfigError(f"budget must be a mapping such as {{trials: 50}}, got {content!r}")
-    return budget if budget.limits else Budget(trials=20)
-
-
-def _ladder(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
-    if epochs is not None and ladder is not None:
-        raise ConfigError("give epochs or a ladder, not both")
-    if ladder is None:
-        return ladder_to(Rung(3 if epochs is None else epochs).epochs)
-    if not isinstance(ladder, Sequence) or isinstance(ladder, str) or not ladder:
-        raise ConfigError(f"a ladder is a list such as [{{epochs: 1}}, {{epochs: 3}}], got {ladder!r}")
-    rungs = []
-    for item in ladder:
-        if isinstance(item, Rung):
-            rungs.append(item)
-        elif isinstance(item, Mapping) and _is_rung(item):
-            rungs.append(Rung(**item))
-        else:
-            raise ConfigError(
-                "a rung is {epochs: N}, perhaps with share: 0.2 and resolution: 16, or as the first one "
-                f"{{proxies: [synflow, ...]}}, got {item!r}"
-            )
-    if any(rung.proxies for rung in rungs[1:]):
-        raise ConfigError("only the first rung of a ladder may be one of proxies")
-    if rungs[-1].proxies:
-        raise ConfigError(
-            "a rung of proxies is followed by one with epochs, such as {epochs: 3}; to search by proxies alone, leave "
-            "the ladder out and take evaluator zero_cost with an objective such as zc/synflow"
-        )
-    if any(later.epochs <= earlier.epochs for earlier, later in itertools.pairwise(rungs)):
-        raise ConfigError(f"the rungs' epochs must rise, got {', '.join(map(str, rungs))}")
-    trained = [rung for rung in rungs if not rung.proxies]
-    if not trained[-1].full:
-        raise ConfigError(
-            "the last rung trains on all images as they are: leave its share and resolution out (data.images and "
-            "data.resolution say what all images are)"
-        )
-    for earlier, later in itertools.pairwise(trained):
-        sizes = [rung.resolution or math.inf for rung in (earlier, later)]
-        if later.share < earlier.share or sizes[1] < sizes[0]:
-            raise ConfigError(f"share and resolution must not fall from rung to rung, got {earlier}, then {later}")
-    return tuple(rungs)
-
-
-def _is_rung(item: Mapping[str, Any]) -> bool:
-    trained = "epochs" in item and set(item) <= {"epochs", "share", "resolution"}
-    return trained or (set(item) == {"proxies"} and item["proxies"] != [])
-
-
-def _recipe(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]:
-    """The recipe whose decisions are opened, if one is named, and the settings that are fixed."""
-    if isinstance(content, (str, Path, SearchSpace)):
-        content = {"open": content}
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"recipe must be a recipe's name or a mapping such as {{optimizer: adamw}}, got {content!r}")
-    fixed = {key: value for key, value in content.items() if key != "open"}
-    opened = content.get("open")
-    if opened is not None and not isinstance(opened, SearchSpace):
-        opened = load_recipe(_text(opened, "a YAML file or the name of a shipped recipe"))
-    for key, value in fixed.items():
-        if str(key).startswith((MODEL, TRAIN)):
-            raise ConfigError(f"recipe: write '{str(key).partition('.')[2]}', without the prefix")
-        if not isinstance(value, (str, int, float, bool)):
-            raise ConfigError(f"recipe: {key} needs one value, got {value!r}")
-    return opened, fixed
-
-
-def _text(content: Any, what: str) -> str:
-    if not isinstance(content, (str, Path)):
-        raise ConfigError(f"must be {what}, got {content!r}")
-    return str(content)
-
-
-def _seed(content: Any) -> int:
-    if isinstance(content, bool) or not isinstance(content, int) or content < 0:
-        raise ConfigError(f"seed must be a whole number of at least 0, got {content!r}")
-    return content
