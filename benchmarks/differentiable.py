@@ -24,7 +24,7 @@ from machine import describe, write
 
 import nasforge
 from nasforge.config import load_space
-from nasforge.strategies.derivation import derive
+from nasforge.strategies.derivation import derive, without
 
 RESULT = Path(__file__).parent / "results" / "differentiable.json"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ def searched(variant: str, seed: int, options: argparse.Namespace) -> dict[str, 
     )
     trial = state.trials[0]
     assert trial.result is not None and trial.result.alphas is not None, trial.result
-    point = next(derive(full, trial.result.alphas))
+    point = next(derive(full, without(full, trial.result.alphas, "none")))
     told = {key: value for key, value in trial.metrics.items() if key.startswith(("alphas/", "supernet/"))}
     return {
         "variant": variant,

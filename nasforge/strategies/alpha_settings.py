@@ -28,6 +28,8 @@ class Settings:
             takes an option without weights (skip, pooling, none) in more than this share of its decisions: DARTS'
             collapse (early on, that is only what untrained weights are worth). 1: never.
             ("DARTS+", Liang et al. 2020, https://arxiv.org/abs/1909.06035, stops likewise.)
+        underived: option that takes part in the mixture and is not derived (`nasforge.strategies.derivation.without`);
+            empty: every option is.
     """
 
     learning_rate: float = 0.0
@@ -38,6 +40,7 @@ class Settings:
     warmup_epochs: int = 0
     regulariser: float = 1e-3
     stop_at_skips: float = 0.9
+    underived: str = "none"
 
     @staticmethod
     def of(given: Mapping[str, Value]) -> tuple[Settings, dict[str, float]]:
@@ -52,13 +55,13 @@ class Settings:
         for key, value in own.items():
             if key not in known:
                 raise ConfigError(f"train_shared has no setting '{key}'; {did_you_mean(key, known)}")
-            if isinstance(value, str) or isinstance(value, bool) != isinstance(known[key].default, bool):
+            if any(isinstance(value, kind) != isinstance(known[key].default, kind) for kind in (str, bool)):
                 raise ConfigError(f"train_shared: setting '{key}' is {value!r}, wanted like {known[key].default!r}")
         return Settings(**own), bounds  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not 0 <= getattr(self, field.name) < math.inf:
+            if not isinstance(field.default, str) and not 0 <= getattr(self, field.name) < math.inf:
                 raise ConfigError(f"{field.name} must be at least 0, got {getattr(self, field.name)}")
         if not 0 < self.last_temperature <= self.temperature:
             raise ConfigError(

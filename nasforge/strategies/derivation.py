@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -19,6 +20,22 @@ _Scored: TypeAlias = tuple[float, dict[str, Value]]
 def derive(space: SearchSpace, alphas: Alphas) -> Iterator[Architecture]:
     """The architectures that alphas stand for, best first: by the space's own `derive`, else `by_odds`."""
     return space.function("derive")(space, alphas) if space.derive else by_odds(space, alphas)
+
+
+def without(space: SearchSpace, alphas: Alphas, option: Value) -> Alphas:
+    """The alphas with `option` as the last choice wherever there is another.
+
+    The alpha of an operation that computes nothing says nothing of its worth: it scales the sum of the others, and the
+    normalisation that follows undoes that ("DARTS", section 2.4, https://arxiv.org/abs/1806.09055).
+    """
+
+    def lowered(key: str, row: Sequence[float]) -> Sequence[float]:
+        values = space.domains[key].values if key in space.domains else ()
+        if option not in values or len(values) == 1:
+            return row
+        return [-math.inf if value == option else score for value, score in zip(values, row, strict=True)]
+
+    return {key: lowered(key, row) for key, row in alphas.items()}
 
 
 def by_odds(space: SearchSpace, alphas: Alphas) -> Iterator[Architecture]:

@@ -15,7 +15,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
 from nasforge.strategies.alpha_settings import Settings
 from nasforge.strategies.choosers import generator
-from nasforge.strategies.derivation import derive
+from nasforge.strategies.derivation import derive, without
 
 Factory = TypeVar("Factory", bound=Callable[..., Strategy])
 
@@ -70,6 +70,7 @@ class Differentiable:
         self._epochs = epochs
         self._runs = runs
         self._settings: dict[str, Value] = asdict(settings)
+        self._underived = settings.underived
         self._cost_terms: dict[str, float] = {}
         if cost_weight:
             bounded = [target for target in targets if target.metric in _SUPERNET_COSTS]
@@ -118,7 +119,8 @@ class Differentiable:
             return
         self._training.remove(number)
         if result.alphas is not None:
-            self._derived.append((number, derive(self._space, result.alphas)))
+            alphas = without(self._space, result.alphas, self._underived)
+            self._derived.append((number, derive(self._space, alphas)))
             self._derived.sort(key=lambda pair: pair[0])
 
     def _next(self) -> Architecture | None:
@@ -165,6 +167,7 @@ def darts(
     learning_rate: float = 0.0,
     warmup_epochs: int = 0,
     stop_at_skips: float = 0.9,
+    underived: str = "none",
 ) -> Differentiable:
     """Every option counts by its softmax: "DARTS", Liu et al. 2019, https://arxiv.org/abs/1806.09055.
 
@@ -179,12 +182,14 @@ def darts(
         learning_rate: of the alphas; 0: chosen by the number of steps.
         warmup_epochs: weights alone.
         stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
+        underived: option that takes part in the mixture and is derived last (`derivation.without`); empty: as all.
     """
     settings = Settings(
         second_order=second_order,
         learning_rate=learning_rate,
         warmup_epochs=warmup_epochs,
         stop_at_skips=stop_at_skips,
+        underived=underived,
     )
     return Differentiable(
         space,
@@ -212,6 +217,7 @@ def gdas(
     learning_rate: float = 0.0,
     warmup_epochs: int = 0,
     stop_at_skips: float = 0.9,
+    underived: str = "none",
 ) -> Differentiable:
     """One Gumbel-sampled path a step: "GDAS", Dong & Yang 2019, https://arxiv.org/abs/1910.04465.
 
@@ -227,6 +233,7 @@ def gdas(
         learning_rate: of the alphas; 0: chosen by the number of steps.
         warmup_epochs: weights alone.
         stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
+        underived: option that takes part in the mixture and is derived last (`derivation.without`); empty: as all.
     """
     settings = Settings(
         temperature=temperature,
@@ -234,6 +241,7 @@ def gdas(
         learning_rate=learning_rate,
         warmup_epochs=warmup_epochs,
         stop_at_skips=stop_at_skips,
+        underived=underived,
     )
     return Differentiable(
         space,
@@ -260,6 +268,7 @@ def drnas(
     learning_rate: float = 0.0,
     warmup_epochs: int = 0,
     stop_at_skips: float = 0.9,
+    underived: str = "none",
 ) -> Differentiable:
     """Shares drawn from a Dirichlet distribution: "DrNAS", Chen et al. 2021, https://arxiv.org/abs/2006.10355.
 
@@ -274,12 +283,14 @@ def drnas(
         learning_rate: of the alphas; 0: chosen by the number of steps.
         warmup_epochs: weights alone.
         stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
+        underived: option that takes part in the mixture and is derived last (`derivation.without`); empty: as all.
     """
     settings = Settings(
         regulariser=regulariser,
         learning_rate=learning_rate,
         warmup_epochs=warmup_epochs,
         stop_at_skips=stop_at_skips,
+        underived=underived,
     )
     return Differentiable(
         space,
@@ -333,9 +344,10 @@ def cost_aware(
         temperature=temperature,
         last_temperature=last_temperature,
         learning_rate=learning_rate,
-        # cheap options are wanted here, and many of them have no weights
+        # cheap options are wanted here: many of them have no weights, and the cheapest of all is none
         warmup_epochs=warmup_epochs,
         stop_at_skips=1.0,
+        underived="",
     )
     return Differentiable(
         space,

@@ -78,6 +78,7 @@ class AlphaSteps:
         """
         check_order(settings, relaxed.relaxation, relaxed.supernet)
         self.relaxed = relaxed
+        relaxed.underived = settings.underived
         self._part = part
         self._settings = settings
         self._warmup_steps = settings.warmup_epochs * max(1, steps // max(1, epochs))
@@ -224,9 +225,8 @@ class AlphaSteps:
         return (self._settings.regulariser * torch.stack(distances).sum()).to(self._device)
 
     def _skips(self) -> float:
-        decided = [
-            free[int(self.relaxed.alphas[key].argmax())] for key, free in self._without_weights.items() if not all(free)
-        ]
+        taken = self.relaxed.likeliest
+        decided = [free[taken[key]] for key, free in self._without_weights.items() if not all(free)]
         return sum(decided) / len(decided) if decided else 0.0
 
     def _entropy(self) -> float:

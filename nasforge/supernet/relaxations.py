@@ -46,11 +46,6 @@ def concentration(alphas: Tensor) -> Tensor:
     return elu(alphas) + 1 + 1e-4
 
 
-def most_likely(alphas: Tensor) -> Share:
-    """The option with the largest alpha alone, as it is; all relaxations agree on it."""
-    return Share((int(alphas.argmax()),))
-
-
 def probabilities(name: str, alphas: Tensor) -> Tensor:
     """The expected share of every option, differentiable.
 

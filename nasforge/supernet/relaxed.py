@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.costs import count_flops
-from nasforge.strategies.derivation import derive
+from nasforge.strategies.derivation import derive, without
 from nasforge.supernet.mixed import Share, Supernet
-from nasforge.supernet.relaxations import drawn, most_likely, relaxation_of
+from nasforge.supernet.relaxations import drawn, relaxation_of
 
 
 class Relaxed(nn.Module):
@@ -26,6 +26,7 @@ class Relaxed(nn.Module):
             weights' optimizer must not touch them.
         temperature: of Gumbel samples.
         learning: whether gradients reach the alphas.
+        underived: option that is no candidate of what is derived; empty: all are.
         taken: decision -> index, for those of which the latest sample took one option.
         draws: log-probabilities of the widths of the latest sample.
     """
@@ -44,6 +45,7 @@ class Relaxed(nn.Module):
         self._relax = relaxation_of(relaxation)
         self.temperature = 1.0
         self.learning = True
+        self.underived = ""
         self.taken: dict[str, int] = {}
         self.draws: list[Tensor] = []
         self.alphas: dict[str, Tensor] = {}
@@ -94,7 +96,13 @@ class Relaxed(nn.Module):
     @property
     def derived(self) -> Architecture:
         """The architecture that the alphas stand for first."""
-        return next(derive(self.supernet.space, self.plain))
+        return next(derive(self.supernet.space, without(self.supernet.space, self.plain, self.underived)))
+
+    @property
+    def likeliest(self) -> dict[str, int]:
+        """Decision without `model.` -> index of the option that is derived first."""
+        rows = without(self.supernet.space, self.plain, self.underived)
+        return {key.removeprefix(MODEL): max(range(len(row)), key=row.__getitem__) for key, row in rows.items()}
 
     def options(self, key: str) -> tuple[Value, ...]:
         """The values of a decision, in the order of its alphas."""
@@ -102,9 +110,9 @@ class Relaxed(nn.Module):
 
     def settle(self) -> None:
         """Let the most likely option of every decision run."""
-        widths = self.supernet.widths
-        shares = {key: most_likely(alphas.detach()) for key, alphas in self.alphas.items() if key not in widths}
-        self.supernet.mix(shares, {key: values[int(self.alphas[key].argmax())] for key, values in widths.items()})
+        widths, taken = self.supernet.widths, self.likeliest
+        shares = {key: Share((index,)) for key, index in taken.items() if key not in widths}
+        self.supernet.mix(shares, {key: values[taken[key]] for key, values in widths.items()})
 
 
 def forward_flops(relaxed: Relaxed, shape: tuple[int, int, int]) -> float:

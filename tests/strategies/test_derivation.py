@@ -7,7 +7,7 @@ import pytest
 
 from nasforge.core.errors import SpaceError
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
-from nasforge.strategies.derivation import by_odds, derive
+from nasforge.strategies.derivation import by_odds, derive, without
 from nasforge.testing.strategies import FLAT, MIXED, NESTED
 
 
@@ -71,3 +71,13 @@ def test_a_space_may_derive_in_its_own_way():
     assert next(derive(space, {"model.x": (1.0, 0.0)})).values["model.x"] == 1
     own = SearchSpace("own", space.decisions, derive=f"{__name__}:reversed_order")
     assert next(derive(own, {"model.x": (1.0, 0.0)})).values["model.x"] == 2
+
+
+def test_what_computes_nothing_is_the_last_choice():
+    edges = tuple(Decision(f"model.edge{i}", Choice(("none", "skip", "conv"))) for i in range(2))
+    space = SearchSpace("cell", (*edges, Decision("model.only", Choice(("none",)))))
+    alphas = {"model.edge0": (9.0, 0.0, 1.0), "model.edge1": (5.0, 0.2, 0.0)}
+    chosen = [tuple(point.values.values())[:2] for point in derive(space, without(space, alphas, "none"))]
+    assert chosen[:4] == [("conv", "skip"), ("conv", "conv"), ("skip", "skip"), ("skip", "conv")]
+    assert len(chosen) == space.size == len(set(chosen)), "where nothing else is allowed it comes after all"
+    assert without(space, alphas, "") == alphas and without(space, alphas, "max_pool") == alphas

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from nasforge.config import load_space
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.trial import Artifact, Measure, Result, TrainShared
@@ -40,6 +41,18 @@ def test_supernets_run_side_by_side_and_their_networks_in_turn():
     strategy.tell(0, trained(first, "c"))
     points = [strategy.ask(number).architecture for number in (2, 3)]
     assert {tuple(point.values.values()) for point in points} == {("b",) * 6, ("c",) * 6}
+
+
+@pytest.mark.parametrize("factory", [darts, gdas, drnas])
+def test_an_operation_that_computes_nothing_is_mixed_and_not_derived(factory):
+    space = load_space("nasbench201")
+    for options, derived in (({}, False), ({"underived": ""}, True)):
+        strategy = factory(space, seed=0, **options)
+        proposal = strategy.ask(0)
+        assert proposal.settings["underived"] == options.get("underived", "none")
+        strategy.tell(0, trained(proposal, "none"))
+        taken = set(strategy.ask(1).architecture.model.values())
+        assert ("none" in taken) is derived
 
 
 def test_a_rejected_network_is_followed_by_the_next():

@@ -21,7 +21,7 @@ from nasforge.supernet.bilevel import AlphaSteps, unrolled_gradient
 from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.expected_cost import ExpectedCost
 from nasforge.supernet.mixed import Mixture, Share, build_supernet
-from nasforge.supernet.relaxations import RELAXATIONS, concentration, drawn, most_likely, probabilities
+from nasforge.supernet.relaxations import RELAXATIONS, concentration, drawn, probabilities
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 
 ALPHAS = torch.tensor([0.5, -1.0, 1.5])
@@ -63,7 +63,6 @@ def test_expected_shares(name):
 def test_softmax_is_the_papers_and_dirichlets_mean_is_its_concentration():
     assert torch.allclose(RELAXATIONS["softmax"](ALPHAS, 9.0).weights, ALPHAS.exp() / ALPHAS.exp().sum())
     assert concentration(torch.zeros(3)).tolist() == pytest.approx([1.0001] * 3)
-    assert most_likely(ALPHAS).active == (2,) and most_likely(ALPHAS).weights is None
 
 
 def test_the_gradient_of_a_hard_sample_is_that_of_the_relaxed_one():
@@ -219,6 +218,16 @@ def test_a_step_moves_alphas_and_leaves_weights():
     steps.step(0, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1)
     assert all(not torch.equal(alphas[key], alpha) for key, alpha in relaxed.alphas.items())
     assert all(torch.equal(a, b) for a, b in zip(weights, relaxed.parameters(), strict=True))
+
+
+def test_what_is_not_derived_counts_in_no_diagnostic():
+    for underived, skips in (("none", 1.0), ("identity", 0.0)):
+        relaxed, steps, _ = alpha_steps(underived=underived)
+        with torch.no_grad():
+            for key, alpha in relaxed.alphas.items():
+                alpha[relaxed.options(key).index("identity")] = 9.0
+        assert steps.epoch(1)["alphas/skips"] == skips
+        assert (relaxed.derived.model["stage1.layer1.block"] == "identity") is bool(skips)
 
 
 def test_warmup_leaves_the_alphas():
