@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,7 +34,6 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where 
 # Read by `main` before any command runs, so that nothing reaches stdout too early.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 _DATA, _PARTS, _PLACE = "The data", "The parts", "Place and output"
-_STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wants_json = "--json" in given
     with output.only_json(wants_json) as stdout:
         outcome = _run(given)
-        if outcome.code == _STOPPED and not outcome.content:
-            outcome = _failed("stopped", _STOPPED)
+        if outcome.code == output.STOPPED and not outcome.content:
+            outcome = _failed("stopped", output.STOPPED)
         if wants_json and outcome.content:
             output.write_json(outcome.content, stdout)
     return outcome.code
@@ -69,7 +67,7 @@ def _run(arguments: list[str]) -> Outcome:
 
 
 def _failed(message: str, code: int = 2) -> Outcome:
-    output.log().print(Text(message if code == _STOPPED else f"error: {message}", style="red"), soft_wrap=True)
+    output.log().print(Text(message if code == output.STOPPED else f"error: {message}", style="red"), soft_wrap=True)
     return Outcome({"error": message}, code)
 
 
@@ -193,8 +191,7 @@ def search(
     try:
         return cli_results.search(resolved)
     except StopNow as error:
-        words = " ".join(shlex.quote(word) for word in context.obj)
-        return _failed(f"{error}: nasforge {words}", _STOPPED)
+        return output.stopped(error, context.obj)
 
 
 app.command()(calibrate)

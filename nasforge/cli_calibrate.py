@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from nasforge.report.calibration import Calibration, Correlation
 
 _PARTS, _PLACE = "The parts", "Place and output"
-_STOPPED = 130
 
 
 def calibrate(
@@ -115,9 +113,7 @@ def calibrate(
                 on_open=watch.on_open,
             )
     except StopNow as error:
-        text = f"{error}: nasforge {' '.join(shlex.quote(word) for word in context.obj)}"
-        output.say(text)
-        return Outcome({"error": text}, _STOPPED)
+        return output.stopped(error, context.obj)
     return _said(found, wanted.folder)
 
 

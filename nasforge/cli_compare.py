@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from nasforge.report.comparison_records import Comparison
 
 _CAMPAIGN, _PARTS, _PLACE = "A campaign", "The searches of a campaign", "Place and output"
-_STOPPED = 130
 
 
 def compare(
@@ -157,10 +155,7 @@ def compare(
         with _progress() as progress:
             found = comparison.compare(**call, **common, runs_dir=place, progress=progress, say=output.say)
     except StopNow as error:
-        words = " ".join(shlex.quote(word) for word in context.obj)
-        text = f"{error}: nasforge {words}"
-        output.say(text)
-        return Outcome({"error": text}, _STOPPED)
+        return output.stopped(error, context.obj)
     folder = comparison.folder_of(names or [], name, place, campaign=strategies is not None)
     _print(found, folder)
     return Outcome({**found.to_json(), "folder": str(folder)})

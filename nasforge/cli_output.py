@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,17 @@ class Outcome:
 
     content: Mapping[str, Any] = field(default_factory=dict)
     code: int = 0
+
+
+STOPPED = 130
+"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
+
+
+def stopped(error: BaseException, words: Sequence[str]) -> Outcome:
+    """The end of a command that was stopped: says by which words it is continued."""
+    text = f"{error}: nasforge {' '.join(shlex.quote(word) for word in words)}"
+    say(text)
+    return Outcome({"error": text}, STOPPED)
 
 
 def out() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from nasforge.tuning import Tuned
 
 _NETWORK, _SEARCH, _PLACE = "The network", "The search", "Place and output"
-_STOPPED = 130
 
 
 def tune(
@@ -135,9 +133,7 @@ def tune(
                 **{key: value for key, value in settings.items() if value is not None},
             )
     except StopNow as error:
-        text = f"{error}: nasforge {' '.join(shlex.quote(word) for word in context.obj)}"
-        output.say(text)
-        return Outcome({"error": text}, _STOPPED)
+        return output.stopped(error, context.obj)
     return _said(tuned)
 
 
