@@ -15,7 +15,8 @@
   the same trainings.
 
 Reported: epochs trained, multiply-adds charged, best validation accuracy, and (of the first two) the rank among all of
-`none` of what was found. The test part stays sealed. Stop it at any time: the same command continues.
+`none` of what was found. The test part stays sealed. Stop it at any time: the same command continues, also where the
+folder of its runs is gone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import describe, write
+from sittings import Journals
 
 import nasforge
 from nasforge.state import State
@@ -59,15 +61,21 @@ def main() -> None:
         "tracking_uri": "none",
     }
 
+    journals = Journals(options.out, options.runs_dir)
+
     def search(name: str, seed: int, **settings: Any) -> State:
         print(f"asha-{name}-s{seed}", flush=True)
-        return nasforge.search(name=f"asha-{name}-s{seed}", seed=seed, **{**common, "strategy": "random", **settings})
+        state = nasforge.search(name=f"asha-{name}-s{seed}", seed=seed, **{**common, "strategy": "random", **settings})
+        journals.keep(f"asha-{name}-s{seed}")
+        return state
 
     content: dict[str, Any] = {"machine": describe(), "protocol": __doc__, "calibration": {}, "searches": []}
     for name, ladder in (("epochs", LADDER), ("share", CHEAPER)):
+        experiment = f"asha-calibrate-{name}"
         found = nasforge.calibrate(
-            networks=options.networks, seeds=2, trials=100, name=f"asha-calibrate-{name}", ladder=ladder, **common
+            networks=options.networks, seeds=2, trials=100, name=experiment, ladder=ladder, **common
         )
+        journals.keep(experiment)
         content["calibration"][name] = found.to_json()
         write(options.out, content)
     for seed in range(options.seeds):

@@ -6,7 +6,7 @@ Fashion-MNIST, `blocks_four.yaml` beside this file, at most 100k params and 10M 
 validation images, 3 epochs, ASHA; 900 worker-seconds for each search, supernet and pruned trials included; 3 seeds. Two
 searches at a time, one thread each. `spos` trains its supernet for 12 epochs, measures 60 networks on its weights, then
 trains the best. The best of each family is retrained (15 epochs on all images, 1 seed) and meets the sealed test
-part once. Stop it at any time: the same command continues.
+part once. Stop it at any time: the same command continues, also where the folder of its runs is gone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 
 from machine import describe, write
+from sittings import Journals
 
 import nasforge
 
@@ -34,6 +35,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     data = Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"
+    journals = Journals(options.out, options.runs_dir / "families")
+
+    def done(name: str, count: int, total: int) -> None:
+        print(f"{count}/{total} {name}", flush=True)
+        journals.keep(name)
+
     found = nasforge.compare(
         strategies=STRATEGIES,
         seeds=options.seeds,
@@ -49,7 +56,7 @@ def main() -> None:
         budget={"worker_seconds": options.worker_seconds},
         epochs=3,
         pruner="asha",
-        progress=lambda name, done, total: print(f"{done}/{total} {name}", flush=True),
+        progress=done,
     )
     content = {"machine": describe(), "protocol": __doc__, "comparison": found.to_json()}
     write(options.out, content)

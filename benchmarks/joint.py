@@ -13,7 +13,7 @@ Data as in fashion_mnist.py: 6,000 training and 2,000 validation images, 3 epoch
 
 What a search says of its own winner is too good; so every winner is trained anew by its recipe, with seeds that no
 search had: 3 trainings of 3 epochs and 3 of `--final-epochs`. The test part stays sealed. Stop it at any time: the same
-command continues.
+command continues, also where the folder of its runs is gone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import describe, write
+from sittings import Journals
 
 import nasforge
 from nasforge.core.architecture import TRAIN, Architecture
@@ -41,6 +42,7 @@ FRESH = 1000  # seeds of the trainings anew begin here
 class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.journals = Journals(options.out, options.runs_dir)
         self.source = str(Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz")
         self.space = load_space("blocks").with_recipe(load_recipe("sgd"))
         two = {"name": "ray_tune", "max_concurrent_trials": 2}
@@ -50,7 +52,7 @@ class Bench:
 
     def search(self, name: str, space: SearchSpace, seed: int, **settings: Any) -> State:
         defaults: dict[str, Any] = {"epochs": 3, "pruner": "asha"}
-        return nasforge.search(
+        state = nasforge.search(
             space=space,
             data={"source": self.source, "images": self.options.images, "validation": 0.25},
             seed=seed,
@@ -61,13 +63,14 @@ class Bench:
             evaluator={"name": "training", "threads": 1},
             **{**defaults, **settings},
         )
+        self.journals.keep(f"joint-{name}-s{seed}")
+        return state
 
     def tuned(self, name: str, seed: int, sampler: str, budget: dict[str, float]) -> State:
-        folder = self.options.runs_dir / f"joint-{name}-s{seed}"
+        folder, tuned = self.options.runs_dir / f"joint-{name}-s{seed}", f"joint-{name}-{sampler}-s{seed}"
         recipe = load_recipe("sgd")
-        state = nasforge.tune(
-            folder, recipe=recipe, sampler=sampler, budget=budget, seed=seed, name=f"joint-{name}-{sampler}-s{seed}"
-        ).state
+        state = nasforge.tune(folder, recipe=recipe, sampler=sampler, budget=budget, seed=seed, name=tuned).state
+        self.journals.keep(tuned)
         return state
 
     def anew(self, name: str, point: Architecture, seed: int) -> dict[str, float]:
