@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from sklearn.model_selection import StratifiedKFold
@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value, digest
 from nasforge.core.errors import ConfigError, DataError, SearchError
-from nasforge.core.goals import Rung
+from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
@@ -60,6 +60,8 @@ class CrossValidation:
         time_limit_s: float | None = None,
         folds: int = 5,
         epochs: int = 3,
+        objectives: Sequence[Objective] = (),
+        extra_metrics: Sequence[str] = (),
     ) -> None:
         """Check the settings; load nothing.
 
@@ -73,11 +75,14 @@ class CrossValidation:
             time_limit_s: seconds that one trial may take, all folds and attempts together.
             folds: of the cross-validation.
             epochs: of each fold's training.
+            objectives: of the search; what they need is measured.
+            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
 
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
-        self.training = _checked("cross_validation", space, data, ladder, recipe, device, threads, time_limit_s, epochs)
+        given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
+        self.training = _checked("cross_validation", space, data, ladder, epochs, *given)
         _check_ladder("cross_validation", "folds", folds, ladder)
         self.folds = folds
         self.epochs = epochs
@@ -138,6 +143,8 @@ class RepeatedSeeds:
         time_limit_s: float | None = None,
         repeats: int = 3,
         epochs: int = 3,
+        objectives: Sequence[Objective] = (),
+        extra_metrics: Sequence[str] = (),
     ) -> None:
         """Check the settings; load nothing.
 
@@ -151,11 +158,14 @@ class RepeatedSeeds:
             time_limit_s: seconds that one trial may take, all repeats and attempts together.
             repeats: trainings per architecture.
             epochs: of each.
+            objectives: of the search; what they need is measured.
+            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
 
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
-        self.training = _checked("repeated_seeds", space, data, ladder, recipe, device, threads, time_limit_s, epochs)
+        given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
+        self.training = _checked("repeated_seeds", space, data, ladder, epochs, *given)
         _check_ladder("repeated_seeds", "repeats", repeats, ladder)
         self.repeats = repeats
         self.epochs = epochs
@@ -196,18 +206,15 @@ def _checked(
     space: SearchSpace,
     data: DataConfig | None,
     ladder: Sequence[Rung],
-    recipe: Mapping[str, Value] | None,
-    device: str,
-    threads: int | None,
-    time_limit_s: float | None,
     epochs: int,
+    *given: Any,
 ) -> Training:
-    """The evaluator of a single training, which knows whether the settings are good."""
+    """The evaluator of a single training, which knows whether the settings are good; `given` are its others."""
     if data is None:
         raise ConfigError(f"evaluator '{name}' needs data: a name such as digits, a .npz file or an image folder")
     if any(rung.proxies or not rung.full for rung in ladder):
         raise ConfigError(f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none")
-    return Training(space, data, [Rung(epochs)], recipe, device, threads, time_limit_s)
+    return Training(space, data, [Rung(epochs)], *given)
 
 
 def _check_ladder(name: str, what: str, count: int, ladder: Sequence[Rung]) -> None:
@@ -263,6 +270,7 @@ def _in_turn(
                         flops=report.costs.get("cost/flops", 0.0),
                         time_limit_s=training.time_limit_s and max(training.time_limit_s - spent.worker_seconds, 1e-9),
                         since=since,
+                        extra=training.extra,
                     )
                 )
             except TrainingFailed as error:

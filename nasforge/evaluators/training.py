@@ -240,7 +240,7 @@ def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]
     known = [f"val/{name}" for name in EXTRA]
     if isinstance(extra_metrics, str) or not all(metric in known for metric in extra_metrics):
         allowed = ", ".join(known)
-        raise ConfigError(f"evaluator 'training': extra_metrics must be a list of {allowed}, got {extra_metrics!r}")
+        raise ConfigError(f"evaluator: extra_metrics must be a list of {allowed}, got {extra_metrics!r}")
     return extra_among([*extra_metrics, *(objective.metric for objective in objectives)])
 
 

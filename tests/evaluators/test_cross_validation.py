@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import nasforge
+from nasforge.compose import make_evaluator
 from nasforge.config import DataConfig, load_space, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, DataError, NasforgeError
@@ -55,7 +56,8 @@ def folds(**settings):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     report = Told(tmp_path_factory.mktemp("cv"))
-    return report, pickle.loads(pickle.dumps(folds()))(Measure(POINT), report)
+    evaluator = folds(extra_metrics=["val/recall_macro"])
+    return report, pickle.loads(pickle.dumps(evaluator))(Measure(POINT), report)
 
 
 def test_a_step_is_a_fold_and_its_value_the_mean_so_far(measured):
@@ -67,6 +69,7 @@ def test_a_step_is_a_fold_and_its_value_the_mean_so_far(measured):
     assert result.metrics["val/accuracy"] == pytest.approx(statistics.fmean(single))
     assert result.metrics["val/accuracy_std"] == pytest.approx(statistics.stdev(single))
     assert "val/accuracy_std" not in report.steps[0][1]
+    assert all(0 < metrics["val/recall_macro"] < 1 for _, metrics in report.steps)
 
 
 def test_all_folds_are_charged(measured):
@@ -186,6 +189,12 @@ def test_settings_make_the_ladder_of_folds():
         resolve({"space": "tiny", "data": "digits", "evaluator": "cross_validation", "ladder": [{"epochs": 2}]})
     with pytest.raises(ConfigError, match="folds must be a whole number of at least 2"):
         resolve({"space": "tiny", "data": "digits", "evaluator": {"name": "cross_validation", "folds": "x"}})
+
+
+@pytest.mark.parametrize("name", ["cross_validation", "repeated_seeds"])
+def test_what_an_objective_needs_is_measured_in_every_training(name):
+    config = resolve({"space": "tiny", "data": "digits", "evaluator": name, "objectives": ["val/roc_auc"]})
+    assert make_evaluator(config).training.extra == ("roc_auc",)
 
 
 def test_a_search_by_folds_prunes_between_them_and_leaves_an_ensemble(tmp_path):
