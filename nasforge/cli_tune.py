@@ -12,6 +12,7 @@ from nasforge.cli_output import Outcome
 from nasforge.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nasforge.core.architecture import Value
     from nasforge.tuning import Tuned
 
 _NETWORK, _SEARCH, _PLACE = "The network", "The search", "Place and output"
@@ -145,7 +146,7 @@ def _said(tuned: Tuned) -> Outcome:
     rows = []
     for trial in shown:
         values = trial.architecture.train if trial.architecture else {}
-        cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values.values()]
+        cells = [_text(value) for value in values.values()]
         which = f"{trial.number} (first)" if trial is tuned.begun else str(trial.number)
         rows.append([which, *(output.metric_text(key, trial.metrics[key]) for key in keys), *cells])
     if rows and best and best.architecture:
@@ -160,8 +161,16 @@ def _said(tuned: Tuned) -> Outcome:
         output.line("No trial finished.", style="yellow")
     if tuned.gained is not None:
         output.line(f"Gained over the first recipe: {tuned.gained:+.4f} {keys[0]}, one training of each.", style="bold")
+    if tuned.changed:
+        said = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
+        output.line(f"The first recipe differs from the one that the network had: {said}.")
     name = state.header.experiment
     output.line(f"Next: nasforge show {name}, nasforge retrain {name}, nasforge export {name}")
     first = output.trial_json(tuned.begun) if tuned.begun else None
+    changed = {key: {"then": then, "now": now} for key, (then, now) in tuned.changed.items()}
     content = {**output.state_json(state), "network": tuned.network, "first": first, "gained": tuned.gained}
-    return Outcome({**content, "folder": str(tuned.config.folder)})
+    return Outcome({**content, "changed": changed, "folder": str(tuned.config.folder)})
+
+
+def _text(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

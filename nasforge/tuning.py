@@ -11,14 +11,15 @@ from typing import Any
 from nasforge.compose import Say, search
 from nasforge.config import ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
-from nasforge.core.errors import ConfigError, JournalError, did_you_mean
-from nasforge.core.goals import Budget, Objective, ladder_to
+from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_mean
+from nasforge.core.goals import Budget, Objective, Rung, ladder_to
 from nasforge.core.protocols import Tracker
-from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.experiment import Experiment
 from nasforge.space_file import load_recipe
 from nasforge.state import State, load_state
+from nasforge.training.recipe import settings_of
 
 _BUILDER = "timm_backbone"
 _COSTS = "cost/"
@@ -34,12 +35,14 @@ class Tuned:
         state: of it.
         network: the network, in words: its `arch_id`, or timm's name.
         begun: the trial of the recipe that tuning began with; None where there was none, or it has not finished.
+        changed: where that recipe is not the one that the network had: setting -> (what it was, what it is).
     """
 
     config: ExperimentConfig
     state: State
     network: str
     begun: Trial | None
+    changed: Mapping[str, tuple[Value, Value]]
 
     @property
     def gained(self) -> float | None:
@@ -73,10 +76,11 @@ def tune(
     Args:
         experiment: the folder of an experiment; its data, runner, ladder and objectives are taken over, but for
             objectives and limits on costs, which a recipe does not change. The recipe that the network had is tried
-            first.
+            first, as far as `recipe` allows it.
         trial: the network of this trial, in place of the best.
         architecture: a network of the experiment's space, `model.*` -> value, in place of the best.
-        recipe: decisions that are tuned in place of the space's: a shipped recipe's name, a YAML file or a space.
+        recipe: decisions that are tuned in place of the space's: a shipped recipe's name, a YAML file or a space. Its
+            defaults hold too; what it does not name stays as the network had it.
         sampler: as in strategy `optuna`.
         model: a timm network by name instead of an experiment, from random weights.
         trackers: as in `search`.
@@ -92,18 +96,19 @@ def tune(
     strategy = Named("optuna", {"sampler": sampler})
     if (experiment is None) == (model is None):
         raise ConfigError("tune what? Name an experiment, or a timm model and data: one of the two")
+    changed: Mapping[str, tuple[Value, Value]] = {}
     if model is not None:
         config = resolve({**settings, "space": timm_space(model, recipe), "strategy": strategy})
         network = model
     else:
         source = load_state(Path(str(experiment)))
         point = _network_of(source, trial, architecture)
-        config = _config_after(Path(str(experiment)), source, point, recipe, strategy, settings)
+        config, changed = _config_after(Path(str(experiment)), source, point, recipe, strategy, settings)
         network = config.space.default_point().arch_id
     state = search(config, trackers=trackers, say=say, on_open=on_open)
     begun = state.trials.get(0) if "first" in config.strategy.options else None
     ranked = {found.number for found in state.finished()}
-    return Tuned(config, state, network, begun if begun and begun.number in ranked else None)
+    return Tuned(config, state, network, begun if begun and begun.number in ranked else None, changed)
 
 
 def timm_space(model: str, recipe: str | Path | SearchSpace | None) -> SearchSpace:
@@ -145,48 +150,84 @@ def _config_after(
     recipe: str | Path | SearchSpace | None,
     strategy: Named,
     settings: Mapping[str, Any],
-) -> ExperimentConfig:
-    """The experiment that tunes `point`, which was found in the experiment in `folder`."""
+) -> tuple[ExperimentConfig, dict[str, tuple[Value, Value]]]:
+    """The experiment that tunes `point`, which was found in the experiment in `folder`; and `Tuned.changed`."""
     for key in settings:
         if key not in _AFTER:
             raise ConfigError(f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}")
     config = ExperimentConfig.from_json(source.header.experiment, source.header.config, folder.absolute().parent)
-    space = config.space
-    if recipe is not None:
-        space = space.with_recipe(recipe if isinstance(recipe, SearchSpace) else load_recipe(recipe))
-    space = space.fixed({key: value for key, value in point.values.items() if not key.startswith(TRAIN)})
+    opened = load_recipe(recipe) if isinstance(recipe, (str, Path)) else recipe
+    network = {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
+    space = (config.space.with_recipe(opened) if opened else config.space).fixed(network)
     undecided = [key for key, domain in space.domains.items() if not key.startswith(TRAIN) and domain.size > 1]
     if undecided:
         raise ConfigError(f"the architecture leaves {', '.join(undecided)} open; give a value for every decision")
     if not any(key.startswith(TRAIN) and domain.size > 1 for key, domain in space.domains.items()):
         raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
-    first = {key: _begin(space, config.recipe, point, key) for key in space.domains if key.startswith(TRAIN)}
+    own = config.space.fixed(network).decide(lambda key, _: point.values.get(key, config.space.default_of(key)))
+    had = settings_of(config.space, own, config.recipe)
+    fixed = _fixed(config, own, space, opened)
+    first = _nearest(space, had)
+    begin = {key: value for key, value in first.values.items() if key.startswith(TRAIN)}
+    now = settings_of(space, first, fixed)
     given = resolve(
         {"strategy": strategy, "name": f"{config.name}-tuned", **settings, "space": space, "data": config.data}
     )
     objectives = tuple(o for o in config.objectives if not o.metric.startswith(_COSTS))
-    trained = config.evaluator.name not in ("shared_weights", "zero_cost")  # those measure without the recipe
-    return replace(
+    evaluator, ladder = _measured_by(config, settings.get("epochs"))
+    tuned = replace(
         config,
         name=check_name(given.name),
         space=space,
-        strategy=Named(strategy.name, {**strategy.options, "first": first}),
-        evaluator=config.evaluator if trained else Named("training"),
+        strategy=Named(strategy.name, {**strategy.options, "first": begin}),
+        evaluator=evaluator,
         pruner=given.pruner if "pruner" in settings else config.pruner,
         runner=given.runner if "runner" in settings else config.runner,
         objectives=objectives or (Objective.parse("val/accuracy"),),
         constraints=(),
         targets=(),
         budget=given.budget if "budget" in settings else Budget(trials=20),
-        ladder=ladder_to(settings["epochs"])
-        if settings.get("epochs")
-        else tuple(rung for rung in config.ladder if not rung.proxies),
-        recipe={key: value for key, value in config.recipe.items() if TRAIN + key not in space.domains},
+        ladder=ladder,
+        recipe=fixed,
         seed=given.seed if "seed" in settings else config.seed,
         tracking_uri=given.tracking_uri if "tracking_uri" in settings else config.tracking_uri,
     )
+    return tuned, {key: (had[key], now[key]) for key in had if had[key] != now[key]}
 
 
-def _begin(space: SearchSpace, fixed: Mapping[str, Value], point: Architecture, key: str) -> Value:
-    """What the network was trained with: a decision of its own, a setting of the experiment, or the space's default."""
-    return point.values.get(key, fixed.get(key.removeprefix(TRAIN), space.default_of(key)))
+def _fixed(
+    config: ExperimentConfig, own: Architecture, space: SearchSpace, opened: SearchSpace | None
+) -> dict[str, Value]:
+    """What of the experiment's settings and of the network's own decisions `space` does not open stays as it was."""
+    tuned = {_setting(key) for key in space.domains if key.startswith(TRAIN)}
+    named = {_setting(key) for key in opened.defaults} if opened else set()
+    decided = {_setting(key): value for key, value in own.values.items() if key.startswith(TRAIN)}
+    kept = {**{key: value for key, value in decided.items() if key not in named}, **config.recipe}
+    return {key: value for key, value in kept.items() if key not in tuned}
+
+
+def _nearest(space: SearchSpace, had: Mapping[str, Value]) -> Architecture:
+    """The point of these settings; where a domain has no such value, its default."""
+
+    def choose(key: str, domain: Domain) -> Value:
+        try:
+            return domain.check(had[_setting(key)])
+        except (KeyError, SpaceError):
+            return space.default_of(key)
+
+    return space.decide(choose)
+
+
+def _setting(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _measured_by(config: ExperimentConfig, epochs: int | None) -> tuple[Named, tuple[Rung, ...]]:
+    """Evaluator and ladder of the tuning: the experiment's, but trainings of `epochs` where they are given."""
+    evaluator = config.evaluator
+    if evaluator.name in ("shared_weights", "zero_cost"):  # those measure without the recipe
+        evaluator = Named("training")
+    if epochs and config.trainings > 1:
+        return Named(evaluator.name, {**evaluator.options, "epochs": epochs}), config.ladder
+    ladder = tuple(rung for rung in config.ladder if not rung.proxies)
+    return evaluator, ladder_to(epochs) if epochs else ladder

@@ -15,6 +15,7 @@ from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.trial import Result
 from nasforge.state import load_state
 from nasforge.testing.toys import nested_space
+from nasforge.training.recipe import recipe_of
 from nasforge.tuning import timm_space
 
 RATES = "recipe.yaml"
@@ -80,12 +81,38 @@ def test_another_network_another_recipe_another_sampler(place):
     tuned = nasforge.tune("runs/first", trial=2, recipe=place / RATES, sampler="random", name="t", seed=3)
     chosen = load_state(place / "runs" / "first").trials[2].architecture
     assert tuned.state.trials[0].architecture.model == chosen.model
-    assert tuned.state.trials[0].architecture.train["momentum"] == 0.5 and tuned.config.seed == 3
+    assert tuned.state.trials[0].architecture.train["momentum"] == 0.9 and tuned.config.seed == 3  # as it had
     assert set(tuned.state.trials[1].architecture.train) == {"learning_rate", "momentum"}
     assert tuned.config.strategy.options["sampler"] == "random"
     given = {"model.block": "conv", "model.block.conv.kernel": 3, "model.depth": 8, "model.width": 8}
     of_file = nasforge.tune("runs/first", architecture=given, name="u", budget={"trials": 2})
     assert of_file.state.trials[1].architecture.model["depth"] == 8
+
+
+@pytest.mark.parametrize(
+    ("recipe", "first", "changed"),
+    [
+        (
+            "optimizers",
+            {"optimizer": "sgd", "optimizer.sgd.learning_rate": 0.3, "schedule.cosine.warmup_epochs": 0},
+            {},
+        ),
+        ("adamw", {"learning_rate": 0.005}, {"optimizer": ("sgd", "adamw"), "learning_rate": (0.3, 0.005)}),
+        ("augmentation", {"crop_pixels": 0, "flip": False}, {}),
+    ],
+)
+def test_the_recipe_that_the_network_had_is_tried_first(place, capfd, recipe, first, changed):
+    searched(place)
+    network = {"model.block": "conv", "model.block.conv.kernel": 3, "model.depth": 8, "model.width": 8}
+    given = {**network, "train.learning_rate": 0.3}
+    tuned = nasforge.tune("runs/first", architecture=given, recipe=recipe, budget={"trials": 1}, say=lambda text: None)
+    assert tuned.begun.architecture.train.items() >= first.items()
+    assert tuned.changed.items() >= changed.items() and ("learning_rate" in tuned.changed) == bool(changed)
+    now = recipe_of(tuned.config.space, tuned.begun.architecture, tuned.config.recipe)
+    assert now.learning_rate == tuned.changed.get("learning_rate", (0.3, 0.3))[1]  # also where the recipe is silent
+    (place / "arch.json").write_text(json.dumps(given))
+    assert cli.main(["tune", "first", "--arch", "arch.json", "--recipe", recipe, "--max-trials", "1"]) == 0
+    assert ("differs from the one that the network had" in capfd.readouterr().out) == bool(tuned.changed)
 
 
 def test_command_prints_the_gain_and_one_json_object(place, capfd):
@@ -159,25 +186,37 @@ def test_a_timm_model_alone_with_two_objectives(place):
     assert nasforge.load(tuned.config.folder / "best") is not None
 
 
-def test_a_supernets_experiment_is_tuned_by_training(place):
+@pytest.mark.parametrize(
+    ("evaluator", "epochs", "tuned_by", "ladder"),
+    [
+        ({"name": "shared_weights", "options": {"recalibrate": 1}}, None, {"name": "training", "options": {}}, [1]),
+        (
+            {"name": "cross_validation", "options": {"folds": 2, "epochs": 1}},
+            4,
+            {"name": "cross_validation", "options": {"folds": 2, "epochs": 4}},
+            [1, 2],
+        ),
+    ],
+)
+def test_what_measured_the_search_measures_recipes_where_it_can(place, evaluator, epochs, tuned_by, ladder):
     class Stop(Exception):
         pass
 
     def stop(experiment):
         raise Stop(experiment.state.header.config)
 
-    nested = searched(place)
-    header = json.loads((place / "runs" / "first" / "journal.jsonl").read_text().splitlines()[0])
-    header["config"]["evaluator"] = {"name": "shared_weights", "options": {"recalibrate": 1}}
+    searched(place)
+    header, *lines = (place / "runs" / "first" / "journal.jsonl").read_text().splitlines()
+    header = json.loads(header)
+    header["config"] |= {"evaluator": evaluator, "ladder": [{"epochs": rung} for rung in ladder]}
     header["config"]["data"] = {"source": "digits", "images": 120}
-    lines = (place / "runs" / "first" / "journal.jsonl").read_text().splitlines()[1:]
-    other = place / "runs" / "shared"
+    other = place / "runs" / "other"
     other.mkdir()
     (other / "journal.jsonl").write_text("\n".join([json.dumps(header), *lines]) + "\n")
     with pytest.raises(Stop) as caught:
-        nasforge.tune("runs/shared", on_open=stop, say=lambda text: None)
-    assert caught.value.args[0]["evaluator"] == {"name": "training", "options": {}}
-    assert nested.best is not None
+        nasforge.tune("runs/other", epochs=epochs, on_open=stop, say=lambda text: None)
+    assert caught.value.args[0]["evaluator"] == tuned_by
+    assert [rung["epochs"] for rung in caught.value.args[0]["ladder"]] == ladder
 
 
 def test_options_of_the_recipes_strategy():

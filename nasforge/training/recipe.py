@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
@@ -217,9 +217,18 @@ def recipe_of(space: SearchSpace, architecture: Architecture, overrides: Mapping
     Raises:
         ConfigError: unknown or contradicting settings, bad values, or an option with a setting that it does not read.
     """
+    return Recipe.of(settings_of(space, architecture, overrides))
+
+
+def settings_of(space: SearchSpace, architecture: Architecture, overrides: Mapping[str, Value]) -> dict[str, Value]:
+    """All settings of `recipe_of` by name, their values not checked.
+
+    Raises:
+        ConfigError: a setting is made twice, or below an option that does not read it.
+    """
     defaults = {key.removeprefix(TRAIN): value for key, value in space.defaults.items() if key.startswith(TRAIN)}
     plain = {key: value for key, value in defaults.items() if "." not in key}  # others are of decisions, active or not
-    return Recipe.of({**plain, **overrides, **_by_setting(architecture.train)})
+    return {**asdict(Recipe()), **plain, **overrides, **_by_setting(architecture.train)}
 
 
 def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
