@@ -1,6 +1,8 @@
 """Retraining on Ray workers: side by side, and each network by several of them."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ def opened(folder):
 
 def weights(folder, name):
     return load(folder / "finalists" / name).body.state_dict()
+
+
+def descendants(pid):
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (thread / "children").read_text().split()):
+            yield child
+            yield from descendants(child)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,28 @@ def test_workers_side_by_side_give_the_same_bits_and_one_journal(alone, folder):
     )
     again = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner)
     assert again == found and len(opened(folder)) == 4
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(alone, folder):
+    killed, told = [], []
+
+    def kill_after_two_epochs(name, epoch, *_):
+        told.append((name, epoch))
+        if epoch == 2 and not killed:
+            offspring = ((pid, Path(f"/proc/{pid}/cmdline").read_text()) for pid in descendants(os.getpid()))
+            killed.extend(pid for pid, command in offspring if "ray::_do" in command)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    runner = {"name": "ray_tune", "max_concurrent_trials": 1, "cpus": 1}
+    found = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner, progress=kill_after_two_epochs)
+    assert killed and found == alone[1]
+    for name in (*found[0].retrained.networks, *found[0].reference.networks):
+        a, b = weights(alone[0], name), weights(folder, name)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert told.count(told[0]) == 1  # an epoch that lies in the checkpoint is not trained again
 
 
 @pytest.mark.ray
