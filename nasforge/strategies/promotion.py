@@ -36,7 +36,8 @@ class Promotion:
     algorithm 2: a trial is promoted as soon as it is among the best 1/eta of all that finished at its rung, so nothing
     waits for a rung to be full. A promoted trial goes on where the other ended, at the charge of the new epochs alone.
     With `brackets` new trials begin at different rungs, as in Hyperband (https://arxiv.org/abs/1603.06560): of every
-    so many, each bracket has its share, and what begins higher is compared with what was promoted there.
+    so many, each bracket has its share, and what begins higher is compared with what was promoted there. As in
+    Hyperband they are then random ones: first results of different fidelity teach no strategy anything.
 
     What is new is asked of another strategy, which is told the first result of each of its points and nothing of the
     promotions: values of different fidelity are never compared. With several objectives trials rank by non-dominated
@@ -50,7 +51,7 @@ class Promotion:
         ladder: its rungs with epochs; the experiment's.
         of: the strategy of new points, a name or a mapping of `name` and its options.
         eta: one of so many is promoted.
-        brackets: begin at one of so many of the lowest rungs; 1 is ASHA.
+        brackets: begin at one of so many of the lowest rungs, with `of: random`; 1 is ASHA.
         checkpoints: how many trials of a rung may wait with their checkpoint for a promotion, the best of them; one
             that is promoted without it is trained from its beginning.
     """
@@ -81,9 +82,15 @@ class Promotion:
             )
         if checkpoints < 1:
             raise ConfigError(f"strategy promotion: checkpoints must be at least 1, got {checkpoints}")
+        new = Named.parse(of, "promotion: of")
+        if brackets > 1 and new.name != "random":
+            raise ConfigError(
+                f"strategy promotion: with brackets new trials begin at different rungs, and '{new.name}' would "
+                "compare their results; take of: random, as Hyperband does, or brackets: 1"
+            )
         self._eta = eta
         self._checkpoints = checkpoints
-        self._new = _strategy(Named.parse(of, "promotion: of"), space, seed, objectives, targets)
+        self._new = _strategy(new, space, seed, objectives, targets)
         self._reached: list[list[_Reached]] = [[] for _ in ladder]
         self._order: list[list[int]] = [[] for _ in ladder]
         self._promoted: list[set[int]] = [set() for _ in ladder]

@@ -166,6 +166,7 @@ def test_brackets_share_the_new_points_as_in_hyperband():
     [
         ({"eta": 1}, "eta must be a number above 1"),
         ({"brackets": 4}, "brackets must be 1 to 3"),
+        ({"brackets": 2, "of": "optuna"}, "'optuna' would compare their results; take of: random"),
         ({"checkpoints": 0}, "checkpoints must be at least 1"),
         ({"of": "spos"}, "'spos' trains a supernet"),
         ({"of": "promotion"}, "goes on from checkpoints itself"),
