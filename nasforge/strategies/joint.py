@@ -232,7 +232,8 @@ class Joint:
 
     def _lent(self, number: int, network: Architecture) -> _Recipe | None:
         """The best recipe of the nearest of the best networks, for every other new one."""
-        if not self._relatives or number % 2 or self._is_revisit(number) or not self._best:
+        new = number - number // self._revisit if self._revisit else number  # counted without second recipes
+        if not self._relatives or new % 2 or self._is_revisit(number) or not self._best:
             return None
 
         def distance(known: _Known) -> int:

@@ -157,6 +157,9 @@ def test_a_relatives_best_recipe_is_where_a_network_starts():
         replayed.recall(number, Measure(point))
         replayed.tell(number, finished(0.5))
     assert replayed.ask(9) == search.ask(9)
+    revisiting, made = recorded(revisit=4, relatives=True)
+    run(revisiting, 12)  # of the new networks 0, 1, 2, 4, 5, 6, 8, 9, 10 every other one is lent a recipe
+    assert [line[1] for line in made["recipe"].log if line[0] == "recall"] == [2, 5, 8, 10]
 
 
 def test_the_nearest_relative_lends():
