@@ -11,6 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from nasforge.training.recipe import Recipe
 
+Recalibrate = Callable[[nn.Module], None]
+
 
 class Average(Protocol):
     """What follows the network while it is trained."""
@@ -24,8 +26,8 @@ class Average(Protocol):
         """Told after `done` steps."""
         ...
 
-    def after_epoch(self, network: nn.Module, done: int) -> None:
-        """Told after `done` epochs."""
+    def after_epoch(self, network: nn.Module, done: int, recalibrate: Recalibrate) -> None:
+        """Told after `done` epochs; `recalibrate` takes a network's batch statistics anew, on images like theirs."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class MovingAverage:
         """Move towards `network`."""
         self._average.update(network, step=done)
 
-    def after_epoch(self, network: nn.Module, done: int) -> None:
+    def after_epoch(self, network: nn.Module, done: int, recalibrate: Recalibrate) -> None:
         """Nothing: it follows every step."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -72,11 +74,10 @@ class LastEpochs:
     https://arxiv.org/abs/1803.05407. Their rate stays high meanwhile: take schedule `constant`, `step` or a low decay.
     """
 
-    def __init__(self, network: nn.Module, first: int, recalibrate: Callable[[nn.Module], None]) -> None:
-        """Average from the end of epoch `first` (the first is 1) on; `recalibrate` takes batch statistics anew."""
+    def __init__(self, network: nn.Module, first: int) -> None:
+        """Average from the end of epoch `first` (the first is 1) on."""
         self._average = AveragedModel(network)
         self._first = first
-        self._recalibrate = recalibrate
 
     @property
     def network(self) -> nn.Module | None:
@@ -86,11 +87,11 @@ class LastEpochs:
     def after_step(self, network: nn.Module, done: int) -> None:
         """Nothing: it follows epochs."""
 
-    def after_epoch(self, network: nn.Module, done: int) -> None:
+    def after_epoch(self, network: nn.Module, done: int, recalibrate: Recalibrate) -> None:
         """Take `network` into the mean, if it is time."""
         if done >= self._first:
             self._average.update_parameters(network)
-            self._recalibrate(self._average.module)
+            recalibrate(self._average.module)
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged network's, and of how many it is the mean."""
@@ -101,17 +102,14 @@ class LastEpochs:
         self._average.load_state_dict(state)
 
 
-def average_of(
-    network: nn.Module, recipe: Recipe, epochs: int, recalibrate: Callable[[nn.Module], None]
-) -> Average | None:
+def average_of(network: nn.Module, recipe: Recipe, epochs: int) -> Average | None:
     """The average that a recipe asks for; None where it asks for none.
 
     Args:
         network: on the device of the training.
         recipe: a moving average, or one of the last epochs, not both.
         epochs: of the whole training.
-        recalibrate: replaces a network's batch statistics.
     """
     if recipe.swa_share:
-        return LastEpochs(network, epochs - max(1, round(recipe.swa_share * epochs)) + 1, recalibrate)
+        return LastEpochs(network, epochs - max(1, round(recipe.swa_share * epochs)) + 1)
     return MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None

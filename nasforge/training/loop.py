@@ -160,7 +160,7 @@ def train(
     frozen = freeze(network, recipe.frozen_stages)
     optimizer = optimizer_of(network, recipe)
     schedule = schedule_of(optimizer, recipe, epochs, course.full_steps)
-    average = average_of(network, recipe, epochs, partial(recalibrate, part=part, device=device))
+    average = average_of(network, recipe, epochs)
     ordering = torch.Generator().manual_seed(_derive(seed, "order"))
     augmenting = torch.Generator(device).manual_seed(_derive(seed, "augment"))
     progress = Progress()
@@ -299,7 +299,7 @@ def train(
             train_loss = progress.loss_sum / progress.images_seen
             metrics = {"train/loss": train_loss}
             if average:
-                average.after_epoch(network, progress.epoch + 1)
+                average.after_epoch(network, progress.epoch + 1, partial(recalibrate, part=phase.part, device=device))
             if phase.validation is not None:
                 judged = (average and average.network) or network
                 found = score(judged, phase.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)

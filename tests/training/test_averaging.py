@@ -14,29 +14,25 @@ def network(seed=0):
         return nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
 
 
-def nothing(network):
-    pass
-
-
 def test_the_moving_average_follows_the_network():
     net = network()
-    average = average_of(net, Recipe(ema_decay=0.9), 3, nothing)
+    average = average_of(net, Recipe(ema_decay=0.9), 3)
     before = average.network[4].weight.clone()
     with torch.no_grad():
         net[4].weight += 1
     average.after_step(net, 1000)
     moved = average.network[4].weight - before
     assert torch.allclose(moved, torch.full_like(moved, 0.1), atol=1e-5)
-    assert average_of(net, Recipe(), 3, nothing) is None
+    assert average_of(net, Recipe(), 3) is None
 
 
 def test_the_mean_of_the_last_epochs_begins_when_it_is_time():
     net, recalibrated = network(), []
-    average = average_of(net, Recipe(swa_share=0.5), 4, recalibrated.append)
+    average = average_of(net, Recipe(swa_share=0.5), 4)
     for done in (1, 2, 3, 4):
         with torch.no_grad():
             net[4].weight.fill_(done)
-        average.after_epoch(net, done)
+        average.after_epoch(net, done, recalibrated.append)
         if done < 3:
             assert average.network is None
     assert torch.equal(average.network[4].weight, torch.full((10, 36), 3.5))

@@ -14,6 +14,7 @@ from nasforge.data import load_data
 from nasforge.evaluators.training import Training
 from nasforge.training.loop import train
 from nasforge.training.phases import Course, Phase
+from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
 from tests.evaluators.test_training import DATA, POINT, SPACE, Told
 
@@ -98,6 +99,14 @@ def test_every_phase_has_its_images_and_is_charged_for_them():
         3 * 32 * (10 + 13 * 40),
     ]
     assert [step for step, _ in told] == [1, 2, 3, 4]
+
+
+def test_a_mean_of_weights_has_the_statistics_of_the_images_that_it_is_validated_on():
+    net = network()
+    trained(net, dataclasses.replace(EVERYTHING, ema_decay=0.0, swa_share=1.0), until=1)
+    found = net[1].running_mean.clone()
+    recalibrate(net, phases()[0].part)
+    assert torch.equal(net[1].running_mean, found)
 
 
 def test_the_schedule_is_counted_in_epochs():
