@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.strategies.choosers import drawing, generator, measured, unseen
+from nasforge.strategies.choosers import TRIES, drawing, generator, measured, unseen
 
 
 class Repeated:
@@ -36,6 +36,8 @@ class Repeated:
     ) -> None:
         if networks < 3 or seeds < 1:
             raise ConfigError(f"needs at least 3 networks and 1 seed, got {networks} and {seeds}")
+        if space.size < networks:
+            raise ConfigError(f"{networks} networks asked for, the space '{space.name}' has only {space.size:g} points")
         self._space = space
         self._seed = seed
         self._networks = networks
@@ -72,7 +74,14 @@ class Repeated:
     def _next(self, number: int) -> Measure | None:
         if len(self._points) < self._networks:
             choose = drawing(generator(self._seed, number))
-            return Measure(unseen(lambda _: self._space.decide(choose), self._seen))
+            point = unseen(lambda _: self._space.decide(choose), self._seen)
+            if point.point_id in self._seen:
+                found = len(self._points)
+                raise SearchError(
+                    f"{TRIES} draws in a row brought no new network: {found} of the {len(self._seen)} drawn keep the "
+                    f"constraints; ask for {found} of them, or widen the space"
+                )
+            return Measure(point)
         points = list(self._points.values())
         if self._repeated < self._repetitions:
             return Measure(points[self._repeated % self._networks])

@@ -11,6 +11,7 @@ import nasforge
 from nasforge import cli, registry
 from nasforge.cli_output import plain
 from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.report.calibration import KEPT_SHARE, calibration, kendall, spearman
 from nasforge.state import load_state
@@ -43,6 +44,18 @@ def test_it_goes_on_after_a_replay(cut):
     for number, content in whole[:cut]:
         (again.tell if isinstance(content, Result) else again.recall)(number, content)
     assert drive(again, FLAT, asks=40, workers=1, journal=whole[:cut]) == whole
+
+
+def test_a_space_with_too_few_networks_is_said_to_have_too_few():
+    space = SearchSpace("few", (Decision("model.x", Choice(("a", "b", "c", "d"))),))
+    with pytest.raises(ConfigError, match="5 networks asked for, the space 'few' has only 4 points"):
+        Repeated(space, seed=0, networks=5)
+    strategy = Repeated(space, seed=0, networks=4)
+    for number in range(4):
+        strategy.ask(number)
+        strategy.tell(number, Result("rejected" if number == 2 else "finished"))
+    with pytest.raises(SearchError, match="3 of the 4 drawn keep the constraints"):
+        strategy.ask(4)
 
 
 def test_correlations_are_those_of_scipy():
