@@ -2,7 +2,7 @@
 
     NASFORGE_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/asha.py     # -> benchmarks/results/asha.json
 
-`blocks_four.yaml` beside this file, at most 100k params and 10M FLOPs; 6,000 training and 2,000 validation images.
+`blocks_four.yaml` beside this file, at most 100k params and 10M FLOPs; 4,500 training and 1,500 validation images.
 
 * `calibrate`: 12 random networks, 9 epochs, 2 seeds; rungs at 1, 3 and 9 epochs, and the cheaper ladder of below.
 * `searches`: `--trials` random networks, `--seeds` times, each set of networks trained
@@ -41,9 +41,9 @@ CHEAPER = [{"epochs": 1, "share": 0.2}, {"epochs": 3, "share": 0.5}, {"epochs": 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=27)
+    parser.add_argument("--trials", type=int, default=18)
     parser.add_argument("--networks", type=int, default=12)
-    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runner", default="ray_tune", choices=["ray_tune", "local"])
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))

@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=24, help="over recipes of the fixed network")
-    parser.add_argument("--multiply-adds", type=float, default=1.5e13, help="of each search of networks")
+    parser.add_argument("--multiply-adds", type=float, default=6e12, help="of each search of networks")
     parser.add_argument("--final-epochs", type=int, default=9)
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
