@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from timm.models import group_parameters
@@ -44,10 +44,11 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
     return dict(list(found.items())[: end or None])
 
 
-def layer_groups(network: nn.Module, layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
+def layer_groups(network: nn.Module, layer_decay: float, spared: Collection[str] = ()) -> list[dict[str, Any]]:
     """Parameters by layer for an optimizer, each layer's rate `layer_decay` times that of the layer behind it.
 
-    The last layer learns at the whole rate. timm's own networks are divided as timm does it.
+    The last layer learns at the whole rate. timm's own networks are divided as timm does it. `weight_decay` is 1, and 0
+    for vectors and for what is `spared` by name.
 
     Raises:
         ConfigError: the network has no layer order.
@@ -55,7 +56,7 @@ def layer_groups(network: nn.Module, layer_decay: float, weight_decay: float) ->
     ordered: Any = network if hasattr(network, "group_matcher") else _InOrder(network)
     if not ordered.group_matcher(coarse=False):
         raise ConfigError(f"train.layer_decay is set, but {_NO_ORDER}; leave the setting out")
-    return list(param_groups_layer_decay(ordered, weight_decay, layer_decay=layer_decay))
+    return list(param_groups_layer_decay(ordered, 1.0, spared, layer_decay=layer_decay))
 
 
 class _InOrder:

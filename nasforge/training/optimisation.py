@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -28,15 +28,20 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     special: dict[str, Any] = {}
     if recipe.optimizer in ("sgd", "muon"):
         special["nesterov"] = recipe.nesterov and recipe.momentum > 0
-    by_layer = recipe.layer_decay < 1
+    spared: Collection[str] = getattr(network, "no_weight_decay", set)()  # what timm's own networks name
+    if recipe.layer_decay < 1:
+        groups = layer_groups(network, recipe.layer_decay, spared)
+    else:
+        groups = param_groups_weight_decay(network, 1.0, no_weight_decay_list=spared)
+    for group in groups:  # timm divides otherwise at a decay of 0, and a training may go on at another one
+        group["weight_decay"] *= recipe.weight_decay
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        layer_groups(network, recipe.layer_decay, recipe.weight_decay) if by_layer else network,
+        groups,
         opt=recipe.optimizer,
         lr=recipe.learning_rate,
-        weight_decay=0.0 if by_layer else recipe.weight_decay,
+        weight_decay=0.0,
         momentum=recipe.momentum,
         betas=(recipe.beta1, recipe.beta2),
-        filter_bias_and_bn=True,
         **special,
     )
     return optimizer

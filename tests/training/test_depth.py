@@ -33,7 +33,7 @@ def child(name="tiny", seed=0):
 
 def scales(network, decay=0.5):
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {names[id(p)]: group["lr_scale"] for group in layer_groups(network, decay, 1e-4) for p in group["params"]}
+    return {names[id(p)]: group["lr_scale"] for group in layer_groups(network, decay) for p in group["params"]}
 
 
 def test_stages_are_opened_and_the_head_is_last():
@@ -78,9 +78,18 @@ def test_the_rates_keep_their_ratio_all_along_the_schedule():
     assert {group["weight_decay"] for group in optimizer.param_groups if group["params"][0].ndim == 1} == {0.0}
 
 
+@pytest.mark.parametrize("layer_decay", [0.5, 1.0])
+def test_what_timm_spares_of_weight_decay_is_spared(layer_decay):
+    net = timm.create_model("test_vit", num_classes=10)
+    optimizer = optimizer_of(net, Recipe(layer_decay=layer_decay, weight_decay=0.1))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay[id(net.pos_embed)] == decay[id(net.cls_token)] == 0
+    assert decay[id(net.head.weight)] == 0.1
+
+
 def test_a_network_without_layer_order_is_refused():
     with pytest.raises(ConfigError, match=r"train\.layer_decay is set, but the network has no layer order"):
-        layer_groups(child("darts"), 0.5, 0.0)
+        layer_groups(child("darts"), 0.5)
     with pytest.raises(ConfigError, match=r"train\.drop_path is set, but the network has no layer order"):
         set_drop_path(child("darts"), 0.5)
 

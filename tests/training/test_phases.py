@@ -180,6 +180,9 @@ def test_what_may_change_on_the_way_changes_and_what_may_not_is_refused_by_name(
     changed = dataclasses.replace(EVERYTHING, learning_rate=1e-9, weight_decay=0.1, momentum=0.0, dropout=0.1)
     moved = trained(cooler, changed, start=file)
     assert not same(kept, cooler) and moved.steps_done == 4
+    without = network()
+    trained(without, dataclasses.replace(EVERYTHING, weight_decay=0.0), start=file)
+    assert not same(kept, without)
     with pytest.raises(SearchError, match=r"batch_size was 32, is 16.*may change in mid-training.*learning_rate"):
         trained(network(), dataclasses.replace(EVERYTHING, batch_size=16), start=file)
     with pytest.raises(SearchError, match="another ladder"):
