@@ -125,7 +125,7 @@ def show_trial(folder: Path, number: int) -> Outcome:
     if trial.steps:
         keys = sorted({key for step in trial.steps for key in step.metrics if not key.startswith(HEALTH)})
         body = [[str(s.step), *(metric_text(k, s.metrics.get(k)) for k in keys)] for s in trial.steps]
-        table("Reports", ("epoch", *keys), body)
+        table("Reports", (tables.steps_of(state).removesuffix("s"), *keys), body)
     if trial.metrics:
         table(
             "Metrics",
@@ -314,7 +314,7 @@ def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> N
     for row in found:
         cells = [metric_text(key, row["metrics"].get(key)) for key in keys]
         rows.append([str(row["number"]), row["arch_id"], str(row["epochs"]), *cells])
-    table(title, ("trial", "arch_id", "epochs", *keys), rows, left=("arch_id",))
+    table(title, ("trial", "arch_id", tables.steps_of(state), *keys), rows, left=("arch_id",))
 
 
 def _print_network(trial: Trial) -> None:

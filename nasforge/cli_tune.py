@@ -34,6 +34,12 @@ def tune(
         str | None,
         typer.Option(metavar="TIMM_NAME", help="No experiment: this network of timm.", rich_help_panel=_NETWORK),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="With --model: begin with this .safetensors file of it.", rich_help_panel=_NETWORK
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="With --model: as for `nasforge search`.", rich_help_panel=_NETWORK)
     ] = None,
@@ -92,6 +98,7 @@ def tune(
     nasforge tune first --trial 7 --recipe sgd --max-trials 40 --sampler gp
     nasforge tune first --arch network.json --epochs 9 --name network-tuned
     nasforge tune --model resnet18.a1_in1k --data CIFAR10 --recipe sgd
+    nasforge tune --model resnet18 --weights resnet18.safetensors --data photos/ --recipe finetune
     nasforge tune --model mobilenetv3_small_050 --data digits --recipe sgd --objective val/accuracy --objective val/loss
     """
     from nasforge.cli_describe import read_values
@@ -105,7 +112,7 @@ def tune(
         **{"name": name, "epochs": epochs, "seed": seed, "pruner": pruner, "runner": runner},
         **{"tracking_uri": tracking_uri, "budget": {k: v for k, v in budget.items() if v is not None} or None},
     }
-    alone = {"data": data, "data_dir": data_dir, "images": images, "objective": objective}
+    alone = {"weights": weights, "data": data, "data_dir": data_dir, "images": images, "objective": objective}
     if model is None:
         said = [f"--{key.replace('_', '-')}" for key, value in alone.items() if value]
         if said:
@@ -128,6 +135,7 @@ def tune(
                 recipe=recipe,
                 sampler=sampler,
                 model=model,
+                weights=weights,
                 trackers=[watch],
                 say=watch.say,
                 on_open=watch.on_open,

@@ -18,6 +18,7 @@ from nasforge.cli_output import count_text, metric_text, seconds_text
 from nasforge.core.events import Event, Header, Interrupted, Told
 from nasforge.core.trial import TrainShared, Trial
 from nasforge.experiment import Experiment
+from nasforge.report.tables import steps_of
 from nasforge.state import State
 
 _SHOWN = 8
@@ -98,7 +99,15 @@ class Watch:
 
     def _trials(self, state: State) -> Table:
         table = Table(expand=False, header_style="bold")
-        columns = ("trial", "status", "epoch", *self._metrics(state), "params", "flops", "seconds")
+        columns = (
+            "trial",
+            "status",
+            steps_of(state).removesuffix("s"),
+            *self._metrics(state),
+            "params",
+            "flops",
+            "seconds",
+        )
         for column in columns:
             table.add_column(column, justify="left" if column == "status" else "right")
         closed = [t for t in reversed(list(state.trials.values())) if t.result and t.status != "rejected"]

@@ -17,7 +17,6 @@ from nasforge.setting_values import (
     PATHS,
     DataConfig,
     Named,
-    absolute_path,
     budget_of,
     data_of,
     evaluator_of,
@@ -31,7 +30,7 @@ from nasforge.setting_values import (
     with_whole_paths,
 )
 from nasforge.space_file import load_space, shipped_spaces
-from nasforge.yaml_document import Document, read_yaml
+from nasforge.yaml_document import Document, absolute_path, read_yaml
 
 __all__ = ["DataConfig", "ExperimentConfig", "Named", "load_settings", "load_space", "resolve", "shipped_spaces"]
 
@@ -67,21 +66,21 @@ class ExperimentConfig:
     @property
     def epochs(self) -> int:
         """Of the longest training in the search; the ladder's last rung, unless that counts trainings."""
-        if self.evaluator.name in _TRAININGS:
+        if self.evaluator.name in TRAININGS:
             return int(self.evaluator.options["epochs"])
         return self.ladder[-1].epochs
 
     @property
     def trainings(self) -> int:
         """Per trial: 1, or the folds or repeats of an evaluator that averages them."""
-        return self.ladder[-1].epochs if self.evaluator.name in _TRAININGS else 1
+        return self.ladder[-1].epochs if self.evaluator.name in TRAININGS else 1
 
     @property
     def single(self) -> ExperimentConfig:
         """The same with one training per trial."""
-        if self.evaluator.name not in _TRAININGS:
+        if self.evaluator.name not in TRAININGS:
             return self
-        own = ("epochs", _TRAININGS[self.evaluator.name][0])
+        own = ("epochs", TRAININGS[self.evaluator.name][0])
         options = {key: value for key, value in self.evaluator.options.items() if key not in own}
         return replace(self, evaluator=Named("training", options), ladder=(Rung(self.epochs),))
 
@@ -138,8 +137,8 @@ def check_name(name: Any) -> str:
 
 
 _JOINT, _PROMOTION = "joint", "promotion"
-_TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
-"""Evaluators of several trainings per architecture: the option that says how many, and its default."""
+TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
+"""Evaluators of several trainings per architecture, whose steps count these: the option, and its default."""
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
     *("tune", "budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
@@ -223,7 +222,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     ladder = attempt(
         "epochs" if "epochs" in given else "ladder", lambda: ladder_of(given.get("epochs"), given.get("ladder"))
     )
-    if named["evaluator"] is not None and named["evaluator"].name in _TRAININGS and ladder is not None:
+    if named["evaluator"] is not None and named["evaluator"].name in TRAININGS and ladder is not None:
         counted = attempt("evaluator", lambda: _in_turn(named["evaluator"], ladder, given))
         named["evaluator"], ladder = counted or (named["evaluator"], ladder)
     pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
@@ -295,7 +294,7 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
 
 def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:
     """An evaluator of several trainings: `epochs` are its option then, and the ladder counts trainings."""
-    what, default = _TRAININGS[evaluator.name]
+    what, default = TRAININGS[evaluator.name]
     if given.get("ladder") is not None:
         raise ConfigError(f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder")
     count = evaluator.options.get(what, default)

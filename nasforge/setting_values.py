@@ -14,6 +14,7 @@ from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, ladder_to
 from nasforge.core.space import SearchSpace
 from nasforge.space_file import load_recipe, load_space
+from nasforge.yaml_document import absolute_path
 
 PATHS = ("source", "folder")
 _FILE_OPTIONS = ("path", "axes")
@@ -96,20 +97,6 @@ def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> 
         **paths,
         **({"options": with_whole_paths(nested, folder)} if isinstance(nested, Mapping) else {}),
     }
-
-
-def absolute_path(text: str, folder: Path | None = None) -> str:
-    """A path as workers see it, whose working folder is another; a name (no slash, no suffix) stays a name.
-
-    Args:
-        text: from the user.
-        folder: where to look first, for paths in a file; else the working folder.
-    """
-    path = Path(text).expanduser()
-    if "/" not in text and not path.suffix:
-        return text
-    beside = folder / path if folder else path
-    return str((beside if beside.exists() else path).absolute())
 
 
 def evaluator_of(content: Any) -> Named:

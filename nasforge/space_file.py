@@ -13,7 +13,7 @@ from typing import Any
 from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, Problem, SpaceError, did_you_mean
 from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
-from nasforge.yaml_document import Document, read_yaml
+from nasforge.yaml_document import Document, absolute_path, read_yaml
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _FUNCTIONS = ("canonical", "text", "derive")
@@ -101,7 +101,7 @@ class _SpaceReader:
         for key, reference in functions.items():
             if not isinstance(reference, str) or (reference and ":" not in reference):
                 self.report(f"must look like module:function, got {reference!r}", (key,))
-        arguments = self.mapping(content.get("arguments"), ("arguments",))
+        arguments = self.with_whole_path(self.mapping(content.get("arguments"), ("arguments",)))
         decisions = self.sections(content.get("decisions"))
         defaults = self.defaults(content.get("defaults"), decisions)
         if not self.problems:
@@ -110,6 +110,13 @@ class _SpaceReader:
             except SpaceError as error:
                 self.report(str(error), ("decisions",))
         raise ConfigError(self.problems)
+
+    def with_whole_path(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A builder's arguments, the file of its `weights` as workers see it; it may lie beside the space."""
+        weights = arguments.get("weights")
+        if not isinstance(weights, str) or not weights:
+            return arguments
+        return {**arguments, "weights": absolute_path(weights, Path(self.document.file).parent)}
 
     def mapping(self, content: Any, path: tuple[Any, ...]) -> dict[str, Any]:
         if content is None:

@@ -20,9 +20,10 @@ from nasforge.experiment import Experiment
 from nasforge.space_file import load_recipe
 from nasforge.state import State, load_state
 from nasforge.training.recipe import settings_of
+from nasforge.yaml_document import absolute_path
 
 _BUILDER = "timm_backbone"
-_COSTS = "cost/"
+_UNTRAINED = ("cost/", "zc/")
 _AFTER = ("name", "budget", "epochs", "seed", "runner", "pruner", "tracking_uri")
 
 
@@ -62,6 +63,7 @@ def tune(
     recipe: str | Path | SearchSpace | None = None,
     sampler: str = "tpe",
     model: str | None = None,
+    weights: str | Path | None = None,
     trackers: Sequence[Tracker] = (),
     say: Say = lambda text: print(text, file=sys.stderr),
     on_open: Callable[[Experiment], None] = lambda experiment: None,
@@ -82,7 +84,8 @@ def tune(
         recipe: decisions that are tuned in place of the space's: a shipped recipe's name, a YAML file or a space. Its
             defaults hold too; what it does not name stays as the network had it.
         sampler: as in strategy `optuna`.
-        model: a timm network by name instead of an experiment, from random weights.
+        model: a timm network by name instead of an experiment, from random weights, or
+        weights: from those of this `.safetensors` file, as timm writes it.
         trackers: as in `search`.
         say: as in `search`.
         on_open: as in `search`.
@@ -96,9 +99,11 @@ def tune(
     strategy = Named("optuna", {"sampler": sampler})
     if (experiment is None) == (model is None):
         raise ConfigError("tune what? Name an experiment, or a timm model and data: one of the two")
+    if weights is not None and model is None:
+        raise ConfigError("weights are those of a timm model: name it too, or leave them out")
     changed: Mapping[str, tuple[Value, Value]] = {}
     if model is not None:
-        config = resolve({**settings, "space": timm_space(model, recipe), "strategy": strategy})
+        config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy})
         network = model
     else:
         source = load_state(Path(str(experiment)))
@@ -111,8 +116,8 @@ def tune(
     return Tuned(config, state, network, begun if begun and begun.number in ranked else None, changed)
 
 
-def timm_space(model: str, recipe: str | Path | SearchSpace | None) -> SearchSpace:
-    """The space of one timm network, random weights, and a recipe's decisions.
+def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str | Path | None = None) -> SearchSpace:
+    """The space of one timm network, from random weights or those of a file, and a recipe's decisions.
 
     Raises:
         ConfigError: no recipe.
@@ -121,7 +126,8 @@ def timm_space(model: str, recipe: str | Path | SearchSpace | None) -> SearchSpa
         raise ConfigError(f"which recipe is to be tuned for '{model}'? Name one: --recipe sgd, or a YAML file")
     opened = recipe if isinstance(recipe, SearchSpace) else load_recipe(recipe)
     backbone = Decision(f"{MODEL}backbone", Choice((model,)))
-    return SearchSpace(model, (backbone,), _BUILDER, {"backbones": [model]}).with_recipe(opened)
+    start = {} if weights is None else {"weights": absolute_path(str(weights))}
+    return SearchSpace(model, (backbone,), _BUILDER, {"backbones": [model], **start}).with_recipe(opened)
 
 
 def _network_of(state: State, trial: int | None, architecture: Mapping[str, Value] | None) -> Architecture:
@@ -173,7 +179,7 @@ def _config_after(
     given = resolve(
         {"strategy": strategy, "name": f"{config.name}-tuned", **settings, "space": space, "data": config.data}
     )
-    objectives = tuple(o for o in config.objectives if not o.metric.startswith(_COSTS))
+    objectives = tuple(o for o in config.objectives if not o.metric.startswith(_UNTRAINED))
     evaluator, ladder = _measured_by(config, settings.get("epochs"))
     tuned = replace(
         config,

@@ -50,6 +50,20 @@ class Document:
         return Problem(message, self.file, self.lines.get(known), ".".join(str(part) for part in path) or None)
 
 
+def absolute_path(text: str, folder: Path | None = None) -> str:
+    """A path as workers see it, whose working folder is another; a name (no slash, no suffix) stays a name.
+
+    Args:
+        text: from the user.
+        folder: where to look first, for paths in a file; else the working folder.
+    """
+    path = Path(text).expanduser()
+    if "/" not in text and not path.suffix:
+        return text
+    beside = folder / path if folder else path
+    return str((beside if beside.exists() else path).absolute())
+
+
 def read_yaml(path: Path) -> Document:
     """Parse a file.
 

@@ -87,6 +87,17 @@ def test_space_file_problems_say_where(tmp_path: Path, old: str, new: str, line:
     assert any(problem.startswith(f"{path}:{line}:") and says in problem for problem in found), found
 
 
+def test_weights_lie_beside_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tuned.yaml").write_text(
+        "name: tuned\nbuilder: timm_backbone\narguments: {backbones: [resnet18], weights: it.safetensors}\n"
+        "decisions: {model: {backbone: [resnet18]}}\n"
+    )
+    (tmp_path / "it.safetensors").touch()
+    monkeypatch.chdir(tmp_path.parent)
+    found = load_space(tmp_path / "tuned.yaml").arguments["weights"]
+    assert found == str(tmp_path / "it.safetensors")  # whoever continues elsewhere finds it, and the same settings
+
+
 def test_all_problems_of_a_space_at_once(tmp_path: Path) -> None:
     text = SPACE.replace("[relu, silu]", "[]").replace("log: true", "log: 3").replace("builder: staged", "builder: 3")
     assert len(problems(lambda: load_space(space_file(tmp_path, text)))) == 3

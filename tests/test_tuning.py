@@ -10,13 +10,14 @@ import pytest
 import nasforge
 from nasforge import cli
 from nasforge.cli_settings import config_of
-from nasforge.config import resolve
+from nasforge.config import Named, resolve
 from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.events import SCHEMA, Header
 from nasforge.core.trial import Result
-from nasforge.state import load_state
+from nasforge.state import State, load_state
 from nasforge.testing.toys import nested_space
 from nasforge.training.recipe import recipe_of
-from nasforge.tuning import timm_space
+from nasforge.tuning import _config_after, timm_space
 
 RATES = "recipe.yaml"
 
@@ -115,6 +116,13 @@ def test_the_recipe_that_the_network_had_is_tried_first(place, capfd, recipe, fi
     assert ("differs from the one that the network had" in capfd.readouterr().out) == bool(tuned.changed)
 
 
+def test_a_search_by_zero_cost_scores_is_tuned_by_accuracy(place):
+    scored = resolve({"space": "tiny", "data": "digits", "evaluator": "zero_cost", "objectives": ["zc/synflow"]})
+    source = State(Header(SCHEMA, "first", scored.to_json(), "", 0, {}, ""))
+    after, _ = _config_after(place / "first", source, scored.space.default_point(), None, Named("optuna"), {})
+    assert after.evaluator.name == "training" and [str(o) for o in after.objectives] == ["max:val/accuracy"]
+
+
 def test_command_prints_the_gain_and_one_json_object(place, capfd):
     searched(place)
     assert cli.main(["tune", "first", "--max-trials", "5"]) == 0
@@ -134,6 +142,7 @@ def test_command_prints_the_gain_and_one_json_object(place, capfd):
         (["tune"], "Name an experiment, or a timm model and data"),
         (["tune", "furst"], "no experiment 'furst'"),
         (["tune", "first", "--data", "digits"], "--data: the experiment has its own"),
+        (["tune", "first", "--weights", "a.safetensors"], "--weights: the experiment has its own"),
         (["tune", "first", "--trial", "99"], "no trial 99; they go from 0 to 5"),
         (["tune", "first", "--trial", "1", "--arch", "a.json"], "--arch 'a.json': no such file"),
         (["tune", "first", "--sampler", "tpee"], "unknown sampler 'tpee'; did you mean 'tpe'"),
@@ -167,6 +176,8 @@ def test_mistakes_of_the_python_api(place):
 def test_a_timm_model_alone_with_two_objectives(place):
     space = timm_space("test_resnet", "sgd")
     config = resolve({"space": space, "data": "digits", "strategy": "optuna"})
+    begun = timm_space("test_resnet", "sgd", weights="./trained.safetensors")
+    assert begun.arguments["weights"] == str(place / "trained.safetensors")  # continued from wherever
     assert config.name == "test_resnet-digits-optuna-s0"
     tuned = nasforge.tune(
         model="test_resnet",

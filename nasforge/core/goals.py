@@ -30,14 +30,14 @@ class Objective:
     def parse(text: str) -> Objective:
         """`val/accuracy`, `cost/flops`, or with a direction: `max:val/recall`, `min:val/loss`.
 
-        Without a direction costs, times and losses are minimised, everything else is maximised.
+        Without a direction costs, times, losses and standard deviations are minimised, everything else is maximised.
         """
         direction, colon, metric = text.partition(":")
         if colon and direction in ("max", "min") and metric:
             return Objective(metric, direction == "max")
         if colon or not text.strip():
             raise ConfigError(f"objective '{text}' must look like val/accuracy, cost/flops, max:NAME or min:NAME")
-        return Objective(text, not (text.startswith(_MINIMISED) or text.endswith("loss")))
+        return Objective(text, not (text.startswith(_MINIMISED) or text.endswith(("loss", "_std"))))
 
     def oriented(self, value: float) -> float:
         """`value` turned so that more is better."""

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from nasforge.config import TRAININGS
 from nasforge.core.errors import JournalError
 from nasforge.core.trial import Trial
 from nasforge.journal import JOURNAL
@@ -66,6 +67,11 @@ def row(trial: Trial) -> dict[str, Any]:
         "epochs": result.steps_done if result else (trial.steps[-1].step if trial.steps else 0),
         "metrics": dict(sorted(trial.metrics.items())),
     }
+
+
+def steps_of(state: State) -> str:
+    """What a trial's steps count: `epochs`, or the `folds` or `repeats` of an evaluator that averages trainings."""
+    return TRAININGS.get(state.header.config["evaluator"]["name"], ("epochs",))[0]
 
 
 def all_trials(state: State) -> list[dict[str, Any]]:

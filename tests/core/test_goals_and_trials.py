@@ -23,6 +23,7 @@ SPACE = SearchSpace("s", (Decision("model.a", Choice(("x", "y"))),))
         ("cost/flops", "cost/flops", False),
         ("time/train_s", "time/train_s", False),
         ("val/loss", "val/loss", False),
+        ("val/accuracy_std", "val/accuracy_std", False),
         ("max:val/loss", "val/loss", True),
         ("min:my/metric", "my/metric", False),
     ],

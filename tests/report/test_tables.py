@@ -81,3 +81,11 @@ def test_decisions_of_a_trial(made: Path) -> None:
     rows = tables.decisions(load_state(made).trials[1])
     assert [row["decision"] for row in rows] == ["model.width", "model.block", "train.learning_rate"]
     assert rows[0]["value"] == 16
+
+
+def test_steps_are_what_the_evaluator_counts(made: Path) -> None:
+    state = load_state(made)
+    assert tables.steps_of(state) == "epochs"
+    for name, counted in (("cross_validation", "folds"), ("repeated_seeds", "repeats")):
+        state.header.config["evaluator"]["name"] = name
+        assert tables.steps_of(state) == counted
