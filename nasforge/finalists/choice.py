@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from nasforge.core.architecture import MODEL
 from nasforge.core.errors import SearchError
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.state import State
 
 
 def ranked_of(state: State) -> list[Trial]:
-    """The Pareto front first where there are several objectives, then the ranking."""
+    """The Pareto front first where there are several objectives, then the ranking; every network once.
+
+    It stands there by its best recipe. Where the search had one network alone, its recipes are ranked.
+    """
     ranked = state.ranking()
     if len(state.objectives) > 1:
         front = state.front()
         numbers = {trial.number for trial in front}
         ranked = [*front, *(trial for trial in ranked if trial.number not in numbers)]
-    return ranked
+    space = SearchSpace.from_json(state.header.config["space"])
+    if all(domain.size == 1 for key, domain in space.domains.items() if key.startswith(MODEL)):
+        return ranked
+    by_network: dict[str, Trial] = {}
+    for trial in ranked:
+        if trial.architecture is not None:
+            by_network.setdefault(trial.architecture.arch_id, trial)
+    return list(by_network.values())
 
 
 def drawn_of(ranked: Sequence[Trial], top: int, count: int, seed: int) -> list[Trial]:
@@ -29,8 +41,8 @@ def drawn_of(ranked: Sequence[Trial], top: int, count: int, seed: int) -> list[T
     others = sorted(ranked[top:], key=lambda trial: trial.number)
     if count > len(others):
         raise SearchError(
-            f"retrain: {count} random trials wanted, but {len(ranked)} finished at the full length and {top} of them "
-            f"are the top; ask for {len(others)} at most, or continue the search"
+            f"retrain: {count} random trials wanted, but {len(ranked)} finished at the full length (a network counts "
+            f"once) and {top} of them are the top; ask for {len(others)} at most, or continue the search"
         )
     Random(f"{seed}/finalists").shuffle(others)
     return others[:count]

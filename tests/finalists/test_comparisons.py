@@ -1,23 +1,26 @@
 """Random trials, the ensemble and flips, beside the best."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from nasforge.compose import search
 from nasforge.config import DataConfig
 from nasforge.core.errors import SearchError
 from nasforge.core.events import TestOpened
-from nasforge.core.goals import Objective
+from nasforge.core.goals import Budget, Objective
 from nasforge.data import load_data
 from nasforge.exporters.export import export
 from nasforge.exporters.network_folder import load
 from nasforge.finalists import networks, retrain
-from nasforge.finalists.choice import drawn_of
+from nasforge.finalists.choice import drawn_of, ranked_of
 from nasforge.journal import read_events
 from nasforge.state import load_state
+from nasforge.testing.toys import Planted, nested_space, toy_config
 from nasforge.training.scoring import score
 
 
@@ -111,6 +114,20 @@ def test_more_random_trials_begin_with_the_same_ones(searched):
         (ranked[1].number, ranked[2].number),
         (ranked[2].number, ranked[1].number),
     }
+
+
+def test_a_network_is_a_finalist_once_by_its_best_recipe(tmp_path):
+    config = toy_config(tmp_path, strategy={"name": "joint", "model": "random", "recipe": "random"})
+    state = search(replace(config, budget=Budget(trials=24)), made_evaluator=Planted(), say=lambda text: None)
+    ranking, found = state.ranking(), ranked_of(state)
+    networks_of = [trial.architecture.arch_id for trial in ranking]
+    assert len(set(networks_of[:4])) < 4  # every fourth trial gives one of the best another recipe
+    assert [trial.architecture.arch_id for trial in found] == list(dict.fromkeys(networks_of))
+    assert all(trial == ranking[networks_of.index(trial.architecture.arch_id)] for trial in found)
+    network = {key: value for key, value in ranking[0].architecture.values.items() if key.startswith("model.")}
+    recipes = toy_config(tmp_path / "tuned", space=nested_space().fixed(network))
+    tuned = search(recipes, made_evaluator=Planted(), say=lambda text: None)
+    assert ranked_of(tuned) == tuned.ranking() and len(tuned.ranking()) == 12
 
 
 def test_mistakes(folder):
