@@ -7,7 +7,7 @@ images; evolution, NSGA-II (accuracy and FLOPs), local search and random, 3 seed
 retrained, 15 epochs on all 60,000 images, 2 seeds, beside the ResNet of the same FLOPs by the same recipe; the test
 part is opened for these four networks only. Stop it at any time: the same command continues, and what the result file
 has is not searched again, even where the folder of its runs is gone. The searches take about an hour of two quiet
-cores, the retraining two.
+cores, the retraining as long again.
 """
 
 from __future__ import annotations
