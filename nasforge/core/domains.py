@@ -1,0 +1,295 @@
+"""What decisions choose from: options, whole numbers, reals; and decisions, which options may open."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from nasforge.core.architecture import Value
+from nasforge.core.errors import SpaceError
+
+
+def same(a: Value, b: Value) -> bool:
+    """Equality that keeps `True` and `1` apart, but not `1` and `1.0`."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several options; an option may open further decisions.
+
+    Attributes:
+        options: the values, at least one, all different.
+        branches: for each option, the decisions that are active only under it.
+    """
+
+    options: tuple[Value, ...]
+    branches: tuple[tuple[Decision, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise SpaceError("a choice needs at least one option")
+        for index, option in enumerate(self.options):
+            if not isinstance(option, (bool, int, float, str)):
+                raise SpaceError(f"option {option!r} must be a string, a number or a truth value")
+            if any(same(option, earlier) for earlier in self.options[:index]):
+                raise SpaceError(f"option {option!r} is listed twice")
+        if self.branches and len(self.branches) != len(self.options):
+            raise SpaceError(f"{len(self.branches)} branches for {len(self.options)} options")
+        if not self.branches:
+            object.__setattr__(self, "branches", ((),) * len(self.options))
+
+    def check(self, value: Any) -> Value:
+        """The option equal to `value`. Raises SpaceError when there is none."""
+        for option in self.options:
+            if same(option, value):
+                return option
+        raise SpaceError(f"got {value!r}, allowed: {', '.join(repr(option) for option in self.options)}")
+
+    def branch(self, value: Value) -> tuple[Decision, ...]:
+        """The decisions that `value` opens."""
+        for option, branch in zip(self.options, self.branches, strict=True):
+            if same(option, value):
+                return branch
+        return ()
+
+    def sample(self, rng: random.Random) -> Value:
+        """A uniform draw."""
+        return self.options[rng.randrange(len(self.options))]
+
+    @property
+    def size(self) -> float:
+        """Number of values of this decision alone."""
+        return len(self.options)
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Every value."""
+        return self.options
+
+    @property
+    def middle(self) -> Value:
+        """The first option: options have no order."""
+        return self.options[0]
+
+    def only(self, value: Value) -> Choice:
+        """The same choice with `value` as its one option."""
+        option = self.check(value)
+        return Choice((option,), (self.branch(option),))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, see `domain_from_json`."""
+        return {
+            "kind": "choice",
+            "options": list(self.options),
+            "branches": [[decision.to_json() for decision in branch] for branch in self.branches],
+        }
+
+
+@dataclass(frozen=True)
+class Int:
+    """A whole number in `low..high`, both included.
+
+    Attributes:
+        step: distance of neighbouring values, counted from `low`; 1 with `log`.
+        log: draw uniformly in the logarithm; `low` must be positive.
+    """
+
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if any(isinstance(n, bool) or not isinstance(n, int) for n in (self.low, self.high, self.step)):
+            raise SpaceError(f"an int range needs whole numbers, got {self.low!r}..{self.high!r} step {self.step!r}")
+        if self.low > self.high:
+            raise SpaceError(f"low {self.low} is above high {self.high}")
+        if self.step < 1:
+            raise SpaceError(f"step must be at least 1, got {self.step}")
+        if self.log and self.low < 1:
+            raise SpaceError(f"a logarithmic range needs low >= 1, got {self.low}")
+        if self.log and self.step != 1:
+            raise SpaceError("a logarithmic range takes no step")
+
+    def check(self, value: Any) -> Value:
+        """`value` as an int. Raises SpaceError outside the range or between steps."""
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not whole:
+            raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}")
+        number = int(value)
+        if not self.low <= number <= self.high or (number - self.low) % self.step:
+            raise SpaceError(f"got {number}, allowed: {self.low}..{self.high} in steps of {self.step}")
+        return number
+
+    def branch(self, value: Value) -> tuple[Decision, ...]:
+        """Numbers open no further decisions."""
+        return ()
+
+    def sample(self, rng: random.Random) -> Value:
+        """A uniform draw, in the logarithm where asked for."""
+        if self.log:
+            drawn = math.exp(rng.uniform(math.log(self.low - 0.5 + 1e-12), math.log(self.high + 0.5)))
+            return min(self.high, max(self.low, round(drawn)))
+        return self.low + self.step * rng.randrange(int(self.size))
+
+    @property
+    def size(self) -> float:
+        """Number of values."""
+        return (self.high - self.low) // self.step + 1
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Every value, rising."""
+        return tuple(range(self.low, self.high + 1, self.step))
+
+    @property
+    def middle(self) -> Value:
+        """The value in the middle, the lower of two."""
+        return self.low + self.step * int((self.size - 1) // 2)
+
+    def only(self, value: Value) -> Int:
+        """The same range with `value` as its one member."""
+        number = int(self.check(value))
+        return Int(number, number, log=self.log)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, see `domain_from_json`."""
+        return {"kind": "int", "low": self.low, "high": self.high, "step": self.step, "log": self.log}
+
+
+@dataclass(frozen=True)
+class Float:
+    """A real number in `low..high`, both included.
+
+    Attributes:
+        step: if given, only `low + k * step`.
+        log: draw uniformly in the logarithm; `low` must be positive; takes no step.
+    """
+
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        for number in (self.low, self.high) + (() if self.step is None else (self.step,)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+                raise SpaceError(f"a float range needs finite numbers, got {number!r}")
+        if self.low > self.high:
+            raise SpaceError(f"low {self.low} is above high {self.high}")
+        if self.step is not None and self.step <= 0:
+            raise SpaceError(f"step must be positive, got {self.step}")
+        if self.log and self.low <= 0:
+            raise SpaceError(f"a logarithmic range needs low > 0, got {self.low}")
+        if self.log and self.step is not None:
+            raise SpaceError("a logarithmic range takes no step")
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
+
+    def check(self, value: Any) -> Value:
+        """`value` as a float. Raises SpaceError outside the range or between steps."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            raise SpaceError(f"got {value!r}, allowed: a number in {self.low}..{self.high}")
+        if self.step is None:
+            return float(value)
+        nearest = self._at(round((value - self.low) / self.step))
+        if not math.isclose(nearest, value, rel_tol=1e-9, abs_tol=1e-12):
+            raise SpaceError(f"got {value!r}, allowed: {self.low}..{self.high} in steps of {self.step}")
+        return nearest
+
+    def _at(self, index: int) -> float:
+        return round(self.low + index * (self.step or 0.0), 12)
+
+    def branch(self, value: Value) -> tuple[Decision, ...]:
+        """Numbers open no further decisions."""
+        return ()
+
+    def sample(self, rng: random.Random) -> Value:
+        """A uniform draw, in the logarithm where asked for."""
+        if self.step is not None:
+            return self._at(rng.randrange(int(self.size)))
+        if self.log:
+            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        else:
+            drawn = rng.uniform(self.low, self.high)
+        return min(self.high, max(self.low, drawn))
+
+    @property
+    def size(self) -> float:
+        """Number of values; infinite for a continuous range."""
+        if self.low == self.high:
+            return 1
+        return math.inf if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Every value, rising; none for a continuous range, which cannot be listed."""
+        if self.low == self.high:
+            return (self.low,)
+        return () if self.step is None else tuple(self._at(index) for index in range(int(self.size)))
+
+    @property
+    def middle(self) -> Value:
+        """The value in the middle, on the logarithmic scale where there is one."""
+        if self.step is not None:
+            return self._at(int((self.size - 1) // 2))
+        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+
+    def only(self, value: Value) -> Float:
+        """The same range with `value` as its one member."""
+        number = float(self.check(value))
+        return Float(number, number, log=self.log)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, see `domain_from_json`."""
+        return {"kind": "float", "low": self.low, "high": self.high, "step": self.step, "log": self.log}
+
+
+Domain: TypeAlias = Choice | Int | Float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A named question that every point answers while the decision is active."""
+
+    key: str
+    domain: Domain
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"key": self.key, "domain": self.domain.to_json()}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Decision:
+        """The inverse of `to_json`."""
+        return Decision(content["key"], domain_from_json(content["domain"]))
+
+    @property
+    def size(self) -> float:
+        """Number of sub-points below this decision."""
+        if not isinstance(self.domain, Choice):
+            return self.domain.size
+        return sum(product_of(branch) for branch in self.domain.branches)
+
+
+def product_of(decisions: tuple[Decision, ...]) -> float:
+    """Number of points of decisions that stand beside each other; infinite with a continuous one."""
+    return math.prod(decision.size for decision in decisions)
+
+
+def domain_from_json(content: Mapping[str, Any]) -> Domain:
+    """The inverse of a domain's `to_json`. Raises SpaceError for an unknown kind."""
+    match content["kind"]:
+        case "choice":
+            branches = tuple(tuple(Decision.from_json(d) for d in branch) for branch in content["branches"])
+            return Choice(tuple(content["options"]), branches)
+        case "int":
+            return Int(content["low"], content["high"], content["step"], content["log"])
+        case "float":
+            return Float(content["low"], content["high"], content["step"], content["log"])
+        case other:
+            raise SpaceError(f"unknown kind of domain {other!r}")
