@@ -270,7 +270,7 @@ def export(folder: Path, formats: Sequence[str], out_folder: Path) -> Outcome:
 def track(folder: Path, uri: str | None) -> Outcome:
     """Catch MLflow up."""
     from nasforge.trackers.mlflow import track as deliver
-    from nasforge.trackers.mlflow import ui_command
+    from nasforge.trackers.tracking_uri import ui_command
 
     count = deliver(folder, uri)
     line(f"{count} events of '{folder.name}' delivered." if count else f"MLflow has all of '{folder.name}' already.")
@@ -360,6 +360,6 @@ def _print_next(config: ExperimentConfig, state: State) -> None:
         line(f"  nasforge export {config.name} --to onnx,torch_export,safetensors{place}")
     line(f"  nasforge dashboard{place}")
     if config.tracking_uri != "none":
-        from nasforge.trackers.mlflow import ui_command
+        from nasforge.trackers.tracking_uri import ui_command
 
         line(f"  {ui_command(config.tracking_uri, config.runs_dir)}")

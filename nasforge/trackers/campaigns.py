@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import NasforgeError, TrackingError
-from nasforge.trackers.mlflow import MlflowClient, MlflowException, entities, experiment_id, reason
+from nasforge.trackers.mlflow_client import MlflowClient, MlflowException, entities, experiment_id, reason
 from nasforge.trackers.position import new_ids, one_creator, read_ids, write_ids
 from nasforge.trackers.runs import allowed_key
 from nasforge.trackers.tracking_uri import sqlite_file, tracking_uri, without_password

@@ -24,14 +24,14 @@ from nasforge.core.events import Asked, Event, Extended, Interrupted, Started, T
 from nasforge.core.trial import Measure
 from nasforge.journal import Journal
 from nasforge.state import load_state
-from nasforge.trackers import mlflow as views
 from nasforge.trackers.mlflow import MlflowTracker, track
+from nasforge.trackers.mlflow_client import MlflowClient, MlflowException
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tracking.md"
 
 
 def client_of(uri: str) -> Any:
-    return views.MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=uri)
 
 
 def runs_of(runs_dir: Path, uri: str | None = None) -> tuple[list[Any], dict[str, Any]]:
@@ -144,7 +144,7 @@ def test_an_answer_that_never_comes_makes_no_duplicates(
 ) -> None:
     """The request is carried out, then the connection breaks; so too when the driver is killed at that moment."""
     folder = write(runs_dir / "made", mixed(5))
-    real = getattr(views.MlflowClient, call)
+    real = getattr(MlflowClient, call)
     calls = 0
 
     def breaks(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -155,7 +155,7 @@ def test_an_answer_that_never_comes_makes_no_duplicates(
             raise ConnectionError("the line is cut")
         return answer
 
-    monkeypatch.setattr(views.MlflowClient, call, breaks)
+    monkeypatch.setattr(MlflowClient, call, breaks)
     with pytest.raises(TrackingError, match=r"the line is cut.*the same command to continue"):
         track(folder)
     track(folder)
@@ -173,9 +173,10 @@ def test_an_answer_that_never_comes_makes_no_duplicates(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from nasforge.trackers import mlflow as views
+from nasforge.trackers.mlflow import track
+from nasforge.trackers.mlflow_client import MlflowClient
 call, after = sys.argv[2], int(sys.argv[3])
-real, calls = getattr(views.MlflowClient, call), 0
+real, calls = getattr(MlflowClient, call), 0
 def dies(self, *args, **kwargs):
     global calls
     answer = real(self, *args, **kwargs)
@@ -183,8 +184,8 @@ def dies(self, *args, **kwargs):
     if calls == after:
         os.kill(os.getpid(), signal.SIGKILL)
     return answer
-setattr(views.MlflowClient, call, dies)
-views.track(Path(sys.argv[1]))
+setattr(MlflowClient, call, dies)
+track(Path(sys.argv[1]))
 """
 
 
@@ -272,14 +273,14 @@ def test_a_server_that_never_answers_does_not_hold_up_the_end(runs_dir: Path, si
 
 def test_a_server_that_comes_back_gets_everything(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = True
-    real = views.MlflowClient.search_runs
+    real = MlflowClient.search_runs
 
     def flaky(self: Any, *args: Any, **kwargs: Any) -> Any:
         if away:
             raise ConnectionError("Connection refused")
         return real(self, *args, **kwargs)
 
-    monkeypatch.setattr(views.MlflowClient, "search_runs", flaky)
+    monkeypatch.setattr(MlflowClient, "search_runs", flaky)
     driver = Driver(runs_dir / "made")
     driver.write(mixed())
     time.sleep(0.2)
@@ -291,14 +292,14 @@ def test_a_server_that_comes_back_gets_everything(runs_dir: Path, monkeypatch: p
 
 
 def test_a_refused_write_is_left_out_and_said(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = views.MlflowClient.log_batch
+    real = MlflowClient.log_batch
 
     def picky(self: Any, run_id: str, **content: Any) -> Any:
         if any(param.value == str(point(3).values["train.learning_rate"]) for param in content["params"]):
-            raise views.MlflowException("Changing param values is not allowed", error_code=1000)
+            raise MlflowException("Changing param values is not allowed", error_code=1000)
         return real(self, run_id, **content)
 
-    monkeypatch.setattr(views.MlflowClient, "log_batch", picky)
+    monkeypatch.setattr(MlflowClient, "log_batch", picky)
     driver = Driver(runs_dir / "made")
     driver.write(mixed())
     driver.close()
