@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from sklearn.model_selection import StratifiedKFold
@@ -37,6 +37,7 @@ from nasforge.training.recipe import recipe_of
 Split = tuple[Part, Part]
 """What is trained on, what is validated on."""
 
+_SPREAD = "val/accuracy_std"
 _ADDED = ("time/train_s", "time/worker_s", "work/multiply_adds")
 
 
@@ -47,7 +48,7 @@ class CrossValidation:
     part, in every fold. The models of all folds are kept as one ensemble.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = (*Training.metrics, "val/accuracy_std")
+    metrics: tuple[str, ...] = (*Training.metrics, _SPREAD)
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class CrossValidation:
         given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
         self.training = _checked("cross_validation", space, data, ladder, epochs, *given)
         _check_ladder("cross_validation", "folds", folds, ladder)
+        self.metrics = (*self.training.metrics, _SPREAD)
         self.folds = folds
         self.epochs = epochs
 
@@ -130,7 +132,7 @@ class RepeatedSeeds:
     The models of all repeats are kept as one ensemble.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = CrossValidation.metrics
+    metrics: tuple[str, ...] = CrossValidation.metrics
 
     def __init__(
         self,
@@ -167,6 +169,7 @@ class RepeatedSeeds:
         given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
         self.training = _checked("repeated_seeds", space, data, ladder, epochs, *given)
         _check_ladder("repeated_seeds", "repeats", repeats, ladder)
+        self.metrics = (*self.training.metrics, _SPREAD)
         self.repeats = repeats
         self.epochs = epochs
 
@@ -301,5 +304,5 @@ def _mean(done: Sequence[Trained]) -> dict[str, float]:
         values = [trained.metrics[key] for trained in done]
         found[key] = sum(values) if key in _ADDED else statistics.fmean(values)
     if len(done) > 1:
-        found["val/accuracy_std"] = statistics.stdev(trained.metrics["val/accuracy"] for trained in done)
+        found[_SPREAD] = statistics.stdev(trained.metrics["val/accuracy"] for trained in done)
     return found

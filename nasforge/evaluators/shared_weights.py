@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -43,7 +43,7 @@ class SharedWeights:
     `Measure` without weights, or with a training's checkpoint: trained as by evaluator `training`.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = Training.metrics
+    metrics: tuple[str, ...] = Training.metrics
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class SharedWeights:
                 "evaluator 'shared_weights' needs data: a name such as digits, a .npz file or an image folder"
             )
         self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s, objectives, extra_metrics)
+        self.metrics = self.training.metrics
         check_shared(recipe_of(space, space.default_point(), self.training.recipe))
         self.data = data
         self.recalibration_batches = batches

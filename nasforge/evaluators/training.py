@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -38,7 +37,7 @@ class Training:
     Light to pickle: data are loaded on the first call and kept in the process for the next.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = (
+    metrics: tuple[str, ...] = (
         *("val/accuracy", "val/loss", "val/f1_macro", "train/loss"),
         *("val/precision_macro", "val/recall_macro", "val/balanced_accuracy", "val/roc_auc"),
         *("time/train_s", "time/worker_s", "work/multiply_adds"),
@@ -68,7 +67,7 @@ class Training:
             threads: of torch, in this process; None leaves them as they are.
             time_limit_s: seconds that one trial may take, all attempts together.
             objectives: of the search; what they need is measured.
-            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
+            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (a class's number)...
             per_class: write precision, recall and F1 of every class, and the confusion matrix, beside the weights.
 
         Raises:
@@ -88,6 +87,7 @@ class Training:
         self.threads = threads
         self.time_limit_s = time_limit_s
         self.extra = _extra_figures(objectives, extra_metrics)
+        self.metrics = tuple(dict.fromkeys((*self.metrics, *(f"val/{name}" for name in self.extra))))
         self.per_class = per_class
         if not isinstance(per_class, bool):
             raise ConfigError(f"evaluator 'training': per_class must be true or false, got {per_class!r}")
@@ -97,8 +97,13 @@ class Training:
 
     @property
     def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them and compares the ladder with their size."""
+        """Fingerprint of the data and their division; loads them, and makes sure that ladder and metrics fit them."""
         data = load_data(self.data)
+        for name in self.extra:
+            number = name.rpartition("_of_")[2]
+            if number.isdecimal() and int(number) >= len(data.class_names):
+                some = ", ".join(f"{place}: {text}" for place, text in enumerate(data.class_names[:12]))
+                raise ConfigError(f"metric val/{name}: there are {len(data.class_names)} classes, numbered {some}")
         for rung in self.ladder:
             if rung.resolution is not None and rung.resolution >= min(data.shape[1:]):
                 raise ConfigError(
@@ -236,11 +241,14 @@ class Training:
 
 
 def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]) -> tuple[str, ...]:
-    """The figures of `EXTRA` that an objective needs or that are asked for."""
-    known = [f"val/{name}" for name in EXTRA]
-    if isinstance(extra_metrics, str) or not all(metric in known for metric in extra_metrics):
-        allowed = ", ".join(known)
-        raise ConfigError(f"evaluator: extra_metrics must be a list of {allowed}, got {extra_metrics!r}")
+    """The figures beside the usual ones that an objective needs or that are asked for."""
+    texts = not isinstance(extra_metrics, str) and all(isinstance(metric, str) for metric in extra_metrics)
+    if not texts or len(extra_among(extra_metrics)) < len({*extra_metrics}):
+        allowed = ", ".join(f"val/{name}" for name in EXTRA)
+        raise ConfigError(
+            f"evaluator: extra_metrics must be a list of {allowed}, or of one class by its number (val/recall_of_3, "
+            f"precision, f1), got {extra_metrics!r}"
+        )
     return extra_among([*extra_metrics, *(objective.metric for objective in objectives)])
 
 

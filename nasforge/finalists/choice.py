@@ -36,8 +36,13 @@ def drawn_of(ranked: Sequence[Trial], top: int, count: int, seed: int) -> list[T
     """So many of the trials below the top, at random but always the same; more of them begin with the same ones.
 
     Raises:
-        SearchError: there are not so many.
+        SearchError: there are not so many, or not even so many at the top.
     """
+    if top > len(ranked):
+        raise SearchError(
+            f"retrain: the best {top} wanted, but {len(ranked)} finished at the full length (a network counts once); "
+            f"ask for {len(ranked)} at most, or continue the search"
+        )
     others = sorted(ranked[top:], key=lambda trial: trial.number)
     if count > len(others):
         raise SearchError(

@@ -109,15 +109,28 @@ EXTRA: dict[str, Callable[[Answers], float]] = {
 """Figures that are computed where they are asked for."""
 
 
+_OF_CLASS: dict[str, Callable[..., float]] = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
+
+
+def figure_of(name: str) -> Callable[[Answers], float] | None:
+    """One of `EXTRA`, or a single class by its number, `recall_of_3`; None for another name."""
+    kind, found, number = name.partition("_of_")
+    if not found or kind not in _OF_CLASS or not number.isdecimal():
+        return EXTRA.get(name)
+    settings: dict[str, Any] = {"labels": [int(number)], "average": "macro", "zero_division": 0.0}
+    return lambda given: float(_OF_CLASS[kind](given.truth, given.chosen, **settings))
+
+
 def extra_among(metrics: Iterable[str]) -> tuple[str, ...]:
-    """Those of `EXTRA` that metric keys such as `val/roc_auc` name."""
-    keys = set(metrics)
-    return tuple(name for name in EXTRA if f"val/{name}" in keys)
+    """The names that `figure_of` knows of those that metric keys such as `val/roc_auc` have, each once."""
+    names = [metric.removeprefix("val/") for metric in metrics if metric.startswith("val/")]
+    return tuple(dict.fromkeys(name for name in names if figure_of(name)))
 
 
 def figures(given: Answers, extra: Collection[str] = ()) -> dict[str, float]:
-    """`accuracy` (share of right answers), `loss`, `f1_macro`, and those of `EXTRA` that are named."""
-    return {name: figure(given) for name, figure in {**_FIGURES, **EXTRA}.items() if name in {*_FIGURES, *extra}}
+    """`accuracy` (share of right answers), `loss`, `f1_macro`, and those named that `figure_of` knows."""
+    more = {name: figure for name in extra if (figure := figure_of(name))}
+    return {name: figure(given) for name, figure in {**_FIGURES, **more}.items()}
 
 
 def score(network: nn.Module, part: Part, *, extra: Collection[str] = (), **settings: Any) -> dict[str, float]:

@@ -193,8 +193,9 @@ def test_settings_make_the_ladder_of_folds():
 
 @pytest.mark.parametrize("name", ["cross_validation", "repeated_seeds"])
 def test_what_an_objective_needs_is_measured_in_every_training(name):
-    config = resolve({"space": "tiny", "data": "digits", "evaluator": name, "objectives": ["val/roc_auc"]})
-    assert make_evaluator(config).training.extra == ("roc_auc",)
+    objectives = ["val/roc_auc", "val/recall_of_3", "min:val/accuracy_std"]
+    config = resolve({"space": "tiny", "data": "digits", "evaluator": name, "objectives": objectives})
+    assert make_evaluator(config).training.extra == ("roc_auc", "recall_of_3")
 
 
 def test_a_search_by_folds_prunes_between_them_and_leaves_an_ensemble(tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nasforge.config import DataConfig, load_space
+from nasforge.compose import make_evaluator
+from nasforge.config import DataConfig, load_space, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, NasforgeError
 from nasforge.core.goals import Objective, Rung
@@ -77,6 +78,18 @@ def test_what_objectives_need_is_measured_and_figures_by_class_are_written(tmp_p
     assert sum(map(sum, written["confusion"])) == 60
     with pytest.raises(ConfigError, match=r"extra_metrics must be a list of val/precision_macro, .* got \['val/auc'\]"):
         evaluator(extra_metrics=["val/auc"])
+    with pytest.raises(ConfigError, match=r"extra_metrics must be a list"):
+        evaluator(extra_metrics=[3])
+
+
+def test_one_class_may_be_an_objective():
+    settings = {"space": SPACE, "data": {"source": "digits"}, "objectives": ["val/recall_of_3"]}
+    made = make_evaluator(resolve(settings))
+    assert made.extra == ("recall_of_3",) and made.data_hash
+    with pytest.raises(ConfigError, match="val/recall_of_12: there are 10 classes, numbered 0: 0, 1: 1"):
+        _ = evaluator(objectives=[Objective("val/recall_of_12", True)]).data_hash
+    with pytest.raises(ConfigError, match="objective 'val/recal_of_3' is not measured"):
+        make_evaluator(resolve({**settings, "objectives": ["val/recal_of_3"]}))
 
 
 def test_the_rung_says_how_long(tmp_path):

@@ -133,6 +133,8 @@ def test_a_network_is_a_finalist_once_by_its_best_recipe(tmp_path):
 def test_mistakes(folder):
     with pytest.raises(SearchError, match=r"3 random trials wanted, but 3 finished.*ask for 2 at most"):
         retrain(folder, random=3, seeds=1, epochs=1)
+    with pytest.raises(SearchError, match=r"the best 4 wanted, but 3 finished.*ask for 3 at most"):
+        retrain(folder, top=4, seeds=1, epochs=1)
     with pytest.raises(SearchError, match="random must be a whole number of at least 0"):
         retrain(folder, random=-1)
     with pytest.raises(SearchError, match="tta must be none or flip"):

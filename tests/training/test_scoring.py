@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from nasforge.data.part import Part
-from nasforge.training.scoring import EXTRA, answers, by_class, figures, score
+from nasforge.training.scoring import EXTRA, answers, by_class, extra_among, figures, score
 
 
 class Fixed(nn.Module):
@@ -55,6 +55,14 @@ def test_figures_on_request_by_hand():
     # class 0: one image above both others, one below both; class 1: above two, below the one mistaken for it
     assert found["roc_auc"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
     assert set(figures(known(), ["roc_auc"])) == {"accuracy", "loss", "f1_macro", "roc_auc"}
+
+
+def test_a_class_by_its_number_is_a_figure_too():
+    found = figures(known(), ["recall_of_0", "precision_of_1", "f1_of_0", "recall_of_3", "recall_of_x"])
+    assert {key: found[key] for key in found if "_of_" in key} == {
+        **{"recall_of_0": 0.5, "precision_of_1": 0.5, "f1_of_0": pytest.approx(2 / 3), "recall_of_3": 0.0}
+    }
+    assert extra_among(["val/f1_of_12", "val/accuracy", "cost/flops", "val/f1_of_12"]) == ("f1_of_12",)
 
 
 def test_figures_by_class_and_the_confusion():
