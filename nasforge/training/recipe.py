@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import combinations
 from typing import Any
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
@@ -64,6 +65,8 @@ _OWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "focal_gamma": ("loss", ("focal",)),
 }
 """Settings that only some options of another one read."""
+_EXCLUDING = frozenset({"ema_decay", "swa_share", "class_weights", "sampling", "frozen_stages", "init", "zero_init"})
+"""Settings some of which exclude each other, see `Recipe._contradictions`."""
 
 
 @dataclass(frozen=True)
@@ -234,25 +237,35 @@ def settings_of(space: SearchSpace, architecture: Architecture, overrides: Mappi
 def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
     """Make the recipe of the default point, and of every extreme of every recipe decision, rather than in a trial.
 
+    Where settings may exclude each other, every two extremes are tried together.
+
     Raises:
         ConfigError: one of them cannot be.
     """
     recipe_of(space, space.default_point(), overrides)
-    for key, domain in space.domains.items():
-        if key.startswith(TRAIN):
-            for value in domain.options if isinstance(domain, Choice) else (domain.low, domain.high):
-                recipe_of(space, _point_with(space, key, value), overrides)
+    extremes = [
+        (key, value)
+        for key, domain in space.domains.items()
+        if key.startswith(TRAIN)
+        for value in (domain.options if isinstance(domain, Choice) else (domain.low, domain.high))
+    ]
+    for key, value in extremes:
+        recipe_of(space, _point_with(space, {key: value}), overrides)
+    for (key, value), (other, its) in combinations(extremes, 2):
+        settings = {key.rpartition(".")[2], other.rpartition(".")[2]}
+        if key != other and (len(settings) == 1 or settings <= _EXCLUDING):
+            recipe_of(space, _point_with(space, {key: value, other: its}), overrides)
 
 
-def _point_with(space: SearchSpace, key: str, value: Value) -> Architecture:
-    """The default point as far as it can be, with `value` for the decision `key` and whatever that hangs below."""
+def _point_with(space: SearchSpace, wanted: Mapping[str, Value]) -> Architecture:
+    """The default point as far as it can be, with these decisions and whatever they hang below."""
 
     def choose(asked: str, domain: Domain) -> Value:
-        if asked == key:
-            return value
+        if asked in wanted:
+            return wanted[asked]
         if isinstance(domain, Choice):
             for option in domain.options:
-                if any(key in _keys(decision) for decision in domain.branch(option)):
+                if any(not wanted.keys().isdisjoint(_keys(decision)) for decision in domain.branch(option)):
                     return option
         return space.default_of(asked)
 

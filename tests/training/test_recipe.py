@@ -7,7 +7,7 @@ import pytest
 
 from nasforge.config import load_space, resolve
 from nasforge.core.errors import ConfigError
-from nasforge.space_file import load_recipe
+from nasforge.space_file import load_recipe, shipped_recipes
 from nasforge.training.recipe import Recipe, check_recipes, recipe_of
 from nasforge.yaml_document import parse_value
 
@@ -99,6 +99,26 @@ def test_an_extreme_of_a_nested_decision_is_tried_too(tmp_path):
     space = nested(tmp_path, "    optimizer: {choice: {sgd: {}, adamw: {beta2: {float: [0.9, 1.1]}}}}\n")
     with pytest.raises(ConfigError, match=r"train\.beta2: got 1"):
         check_recipes(space, {})
+
+
+@pytest.mark.parametrize(
+    ("opened", "says"),
+    [
+        ("    ema_decay: [0.0, 0.9]\n    swa_share: {float: [0.0, 0.5]}\n", "swa_share: set together with"),
+        ("    class_weights: [none, balanced]\n    sampling: [uniform, balanced]\n", "correct for the classes twice"),
+        ("    frozen_stages: {int: [0, 2]}\n    init: [builder, he]\n", "keeps what the network begins with"),
+        (
+            "    optimizer: {choice: {sgd: {}, adamw: {clip_norm: [0, 1]}}}\n"
+            "    schedule: {choice: {cosine: {}, step: {clip_norm: [0, 2]}}}\n",
+            "sets 'clip_norm' a second time",
+        ),
+    ],
+)
+def test_extremes_that_exclude_each_other_are_refused_though_each_alone_is_good(tmp_path, opened, says):
+    with pytest.raises(ConfigError, match=says):
+        check_recipes(nested(tmp_path, opened), {})
+    for recipe in shipped_recipes():
+        check_recipes(load_space("tiny").with_recipe(load_recipe(recipe)), {})
 
 
 def test_an_option_with_a_setting_that_it_does_not_read_is_refused(tmp_path):
