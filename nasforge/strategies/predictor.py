@@ -115,8 +115,10 @@ class Predictor:
         self._pool = Pool(space, self._encoding, seed)
         self._told: list[_Told] = []
         self._twins = Twins(space, self._encoding, seed)
-        self._rows: list[Rows] = []
-        self._twin_rows: list[Rows] = []
+        # The trials to learn from, in the order in which they could be: it only grows, so that a replay tunes the same.
+        self._known: list[int] = []
+        self._rows: dict[int, Rows] = {}
+        self._twin_rows: dict[int, Rows] = {}
         self._running: dict[int, Architecture] = {}
         self._seen: set[str] = set()
         self._members: tuple[Member, ...] = (Process(), Process(rough=True), Trees())
@@ -181,7 +183,10 @@ class Predictor:
             self._local.tell(number, result)
         violation = result.metrics["constraint/violation"] if result.status == "rejected" else 0.0
         worth = merit(result)
-        self._told.append(_Told(number, self._running.pop(number), worth, violation))
+        point = self._running.pop(number)
+        if self._can_be_learnt(point):
+            self._known.append(len(self._told))
+        self._told.append(_Told(number, point, worth, violation))
         if worth and (self._best is None or beats(worth, self._best)):
             self._best, self._stalled = worth, 0
         else:
@@ -216,7 +221,9 @@ class Predictor:
 
     def _tell_scores(self, batch: tuple[Architecture, ...], result: Result) -> None:
         if result.status == "finished":
+            missed = [trial for trial, told in enumerate(self._told) if not self._can_be_learnt(told.point)]
             self._scored.add(batch, [result.metrics, *result.also])
+            self._known += [trial for trial in missed if self._can_be_learnt(self._told[trial].point)]
             self._batches += 1
             self._failures = 0
             return
@@ -269,17 +276,18 @@ class Predictor:
             values = np.where(margins > 0, values, -np.inf) if (margins > 0).any() else margins
         return points[int(np.argmax(values))]
 
-    def _is_known(self, point: Architecture) -> bool:
+    def _can_be_learnt(self, point: Architecture) -> bool:
         """False for points without scores where others have them."""
         return not self._zero_cost or point in self._scored
 
     def _encode(self) -> None:
-        """Rows of what was told since the last time."""
-        for told in self._told[len(self._rows) :]:
+        """Rows of what became known since the last time."""
+        for trial in self._known[len(self._rows) :]:
+            told = self._told[trial]
             scores = self._scored.row(told.point)
             own, twins = self._encoding([told.point])[0], self._twins.of(told.number, told.point, _TWINS)
-            self._rows.append(np.concatenate([own, scores]))
-            self._twin_rows.append(np.hstack([twins, np.tile(scores, (len(twins), 1))]))
+            self._rows[trial] = np.concatenate([own, scores])
+            self._twin_rows[trial] = np.hstack([twins, np.tile(scores, (len(twins), 1))])
 
     def _lesson(self, known: list[int], targets: Targets, weights: int) -> Lesson:
         decision = self._encoding.decision
@@ -294,7 +302,7 @@ class Predictor:
             scores = iter(scalarised([merit for merit in merits if merit], weights))
             return normal_scores([next(scores) if merit else _FAILED for merit in merits])
 
-        known = [trial for trial, told in enumerate(self._told) if not told.violation and self._is_known(told.point)]
+        known = [trial for trial in self._known if not self._told[trial].violation]
         member.learn(self._lesson(known, targets, weights))
         return member.draw(rows, draws)
 
@@ -305,8 +313,7 @@ class Predictor:
             violations = [self._told[trial].violation for trial in trials]
             return np.array([-0.5 - min(1.5, violation) if violation else 1.0 for violation in violations])
 
-        checked = [told.merit or told.violation for told in self._told]
-        known = [i for i, told in enumerate(self._told) if checked[i] and self._is_known(told.point)]
+        known = [trial for trial in self._known if self._told[trial].merit or self._told[trial].violation]
         self._limits.learn(self._lesson(known, targets, 0))
         return self._limits.draw(rows, draws)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -31,20 +31,20 @@ class Lesson(NamedTuple):
     """What there is to learn from.
 
     Attributes:
-        rows: of every trial told.
+        rows: of every trial to learn from.
         decision: for every column the decision it belongs to.
-        known: the trials to learn from, in the order in which they were told.
+        known: the trials to learn from, in the order in which they became known.
         targets: target values of some of them, by the weights of objectives that are drawn from a number.
         weights: that number.
-        twins: for every trial told the rows of points that are the same network.
+        twins: for each of them the rows of points that are the same network.
     """
 
-    rows: Sequence[Rows]
+    rows: Mapping[int, Rows]
     decision: NDArray[np.intp]
     known: Sequence[int]
     targets: Targets
     weights: int
-    twins: Sequence[Rows]
+    twins: Mapping[int, Rows]
 
     def kept(self) -> tuple[Rows, Numbers]:
         """Rows and targets: all while they are few, then the best and the latest, so that learning stays cheap.

@@ -198,6 +198,32 @@ def test_a_replayed_search_with_scores_goes_on_the_same():
         assert (cut // 2, replayed.ask(cut // 2)) == journal[cut]
 
 
+def test_what_is_scored_after_it_was_measured_is_learnt_alike_by_a_replay():
+    """Local search measures points without scores; a later batch may score them."""
+    make = lambda: Predictor(FLAT, seed=0, zero_cost=["good"], screened=60)  # noqa: E731
+    points = [FLAT.sample(random.Random(number)) for number in range(75)]
+    scored, late = points[:60], points[60:]
+    batches = {0: scored, 33: late}
+    planned = {number: Measure(batch[0], rung=0, also=tuple(batch[1:])) for number, batch in batches.items()}
+    planned |= {number: Measure((scored, late)[number % 2][number // 2]) for number in range(1, 25)}
+    strategy, journal = make(), []
+    for number in range(42):
+        if number in planned:
+            proposal = planned[number]
+            strategy.recall(number, proposal)
+        else:
+            proposal = strategy.ask(number)
+        first, *also = map(scores_of, proposal.batch)
+        told = Result("finished", metrics=first, also=tuple(also))
+        told = told if proposal.rung == 0 else finished(closeness(FLAT, proposal.architecture))
+        strategy.tell(number, told)
+        journal += [(number, proposal), (number, told)]
+    for number in (36, 41):
+        replayed = make()
+        replay(replayed, journal[: 2 * number])
+        assert replayed.ask(number) == journal[2 * number][1]
+
+
 def test_while_the_first_scores_are_out_there_is_nothing_to_ask():
     strategy = Predictor(FLAT, seed=0, zero_cost=["good"], screened=50)
     assert strategy.ask(0).rung == 0
