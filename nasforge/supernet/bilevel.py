@@ -24,6 +24,7 @@ from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.mixed import Mixture, Supernet
 from nasforge.supernet.relaxations import dirichlet_distance, probabilities
 from nasforge.supernet.relaxed import Relaxed
+from nasforge.training.losses import Criterion
 
 _PAPERS_RATES = {"softmax": (19_500, 3e-4), "dirichlet": (39_000, 6e-4), "gumbel_hard": (97_500, 3e-4)}
 """Steps and rate of Adam in the papers: DARTS 50 epochs, DrNAS 100, GDAS 250, of 390 steps each."""
@@ -51,6 +52,7 @@ class AlphaSteps:
         device: torch.device,
         bf16: bool = False,
         layout: torch.memory_format = torch.contiguous_format,
+        criterion: Criterion = cross_entropy,
         cost_terms: Mapping[str, float] | None = None,
         bounds: Mapping[str, float] | None = None,
         diagnose: Callable[[], Mapping[str, float]] = dict,
@@ -68,9 +70,10 @@ class AlphaSteps:
             device: where the weights are.
             bf16: whether to multiply in bfloat16.
             layout: of the images.
+            criterion: what the weights lower, by which `second_order` looks ahead; the alphas lower cross-entropy.
             cost_terms: `cost/flops` or `cost/params` -> weight of its expectation, relative to its bound, in the loss.
-            bounds: metric -> bound; the term's weight then rises while the most likely network is above it, and falls
-                back while it is below. A term without a bound is relative to what the flat mixture costs.
+            bounds: metric -> bound; the term's weight then rises while the most likely network is above it. A term
+                without a bound is relative to what is derived at the start.
             diagnose: further metrics at every epoch's end.
 
         Raises:
@@ -88,6 +91,7 @@ class AlphaSteps:
         self._seed = seed
         self._device = device
         self._bf16, self._layout = bf16, layout
+        self._criterion = criterion
         self._diagnose = diagnose
         papers_steps, papers_rate = _PAPERS_RATES.get(relaxed.relaxation, _PAPERS_RATES["gumbel_hard"])
         shorter = max(1.0, papers_steps / max(1, steps))
@@ -130,7 +134,7 @@ class AlphaSteps:
                 weights = [p for p in self.relaxed.parameters() if p.requires_grad]
                 alphas = list(self.relaxed.alphas.values())
                 gradients = unrolled_gradient(
-                    lambda: self._loss(inputs, labels),
+                    lambda: self._train_loss(number, inputs, labels),
                     lambda: self._loss(images, truth),
                     weights,
                     alphas,
@@ -194,12 +198,18 @@ class AlphaSteps:
         images, labels = next(iter(self._part.batches(where, self._batch_size, self._device)))
         return normalise(images, self._part.mean, self._part.std).contiguous(memory_format=self._layout), labels
 
-    def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _train_loss(self, number: int, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the weights' step `number`; dropout leaves out the same in all that is compared there."""
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(self._seed + number)
+            return self._loss(inputs, labels, self._criterion)
+
+    def _loss(self, inputs: Tensor, labels: Tensor, criterion: Criterion = cross_entropy) -> Tensor:
         # second order compares networks a hundredth apart, which bf16 could not tell from each other
         bf16 = self._bf16 and not self._settings.second_order
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
             logits = self.relaxed(inputs)
-        return cross_entropy(logits.float(), labels)
+        return criterion(logits.float(), labels)
 
     def _score(self, loss: Tensor) -> Tensor:
         """Surrogate whose gradient is the score function's, for what was drawn."""

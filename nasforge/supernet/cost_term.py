@@ -88,7 +88,7 @@ class CostTerm:
             self.weight += _RISE * excess
         if self._exact is not None:
             shares = {key: probabilities(relaxed.relaxation, alphas) for key, alphas in relaxed.alphas.items()}
-            relative = self._exact(shares) / self._scale
+            relative = (self._exact(shares) / self._scale).float()
             if self._bound is None:
                 return self.weight * relative
             return self.weight * (torch.relu(relative - 1) + (relative if excess else 0.0))

@@ -66,7 +66,7 @@ class ExpectedCost:
 
     def __call__(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """E[cost]; `probabilities`: decision without `model.` -> one number per option, on the CPU."""
-        total = torch.tensor(float(self._fixed))
+        total = torch.tensor(self._fixed, dtype=torch.float64)  # float32 cannot hold what large networks multiply
         for place in self._places:
             total = total + place.expected(probabilities)
         return total
@@ -109,5 +109,5 @@ def _places(module: nn.Module, name: str, costs: Mapping[str, int]) -> tuple[_Pl
             nested = sum(costs.get(below, 0) for below, _ in _outermost(built, option))
             own.append(float(costs.get(option, 0) - nested))
             inner.append(_places(built, option, costs))
-        found.append(_Place(mixture.key, torch.tensor(own), tuple(inner)))
+        found.append(_Place(mixture.key, torch.tensor(own, dtype=torch.float64), tuple(inner)))
     return tuple(found)

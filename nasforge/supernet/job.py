@@ -22,6 +22,7 @@ from nasforge.supernet.relaxations import RELAXATIONS, probabilities
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.supernet.training import halves, mean_flops
 from nasforge.training.device import memory_format, uses_bf16
+from nasforge.training.losses import criterion_of
 from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
@@ -123,6 +124,7 @@ def _by_shares(
         device=device,
         bf16=bf16,
         layout=layout,
+        criterion=criterion_of(recipe, for_weights, device),
         cost_terms=proposal.cost_terms,
         bounds=bounds,
         diagnose=diagnose,

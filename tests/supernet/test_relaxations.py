@@ -164,6 +164,23 @@ def test_expected_cost_is_the_mean_over_all_paths():
     assert float(expected(p)) == pytest.approx(total, rel=1e-5)
 
 
+def huge(pick, *, in_channels, classes):
+    convolutions = {k: lambda k=k: nn.Conv2d(in_channels, 1, k, padding=k // 2, bias=False) for k in (1, 3)}
+    return nn.Sequential(pick("kernel", convolutions), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, classes))
+
+
+def test_the_expectation_of_large_costs_is_exact_too():
+    """7e8 multiply-adds, and one more: a float32 holds whole numbers to 1.7e7."""
+    space = SearchSpace("huge", (Decision("model.kernel", Choice((1, 3))),), builder=f"{__name__}:huge")
+    shape = (1, 9001, 9001)
+    with torch.device("meta"):
+        supernet = build_supernet(space, 1, 1)
+    expected = ExpectedCost(supernet, "cost/flops", shape)
+    assert float(expected({"kernel": torch.tensor([0.0, 1.0])})) == 9 * 9001**2 + 1
+    term = CostTerm(Relaxed(supernet, "softmax"), "cost/flops", 0.1, None, shape)  # else only of sampled paths
+    assert term.penalty().requires_grad
+
+
 def test_darts_hessian_vector_product_against_the_exact_one():
     """Equation 8 against autograd through the unrolled step, on a net small enough for it."""
     torch.manual_seed(0)
@@ -301,6 +318,27 @@ def test_second_order_is_computed_in_fp32_where_the_rest_is_not():
         relaxed.train()
         alphas.step(0, images, labels, 0.1)
     assert coarse.plain == found.plain != exact.plain
+
+
+def test_second_order_looks_ahead_by_the_loss_that_the_weights_lower(monkeypatch):
+    """It compares losses of the same images: dropout must not leave out something else every time."""
+    losses = []
+
+    def compared(train_loss, validation_loss, weights, alphas, learning_rate):
+        losses.extend(loss().item() for loss in (train_loss, train_loss, validation_loss, validation_loss))
+        return [torch.zeros_like(alpha) for alpha in alphas]
+
+    monkeypatch.setattr("nasforge.supernet.bilevel.unrolled_gradient", compared)
+    for rate in (0.5, 0.0):
+        relaxed, steps, _ = alpha_steps(second_order=True)
+        steps._criterion = lambda logits, labels: 100 + cross_entropy(logits, labels)
+        for module in relaxed.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
+        relaxed.train()
+        steps.step(0, torch.randn(16, 1, 8, 8), torch.randint(10, (16,)), 0.1)
+    assert losses[0] == losses[1] > 100 and losses[2] != losses[3]
+    assert losses[4] == losses[5] != losses[0] and losses[6] == losses[7] < 100
 
 
 def test_dropout_of_the_recipe_reaches_slices_that_were_made_before_it():
