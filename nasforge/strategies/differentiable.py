@@ -323,7 +323,7 @@ def cost_aware(
 
     "FBNet", Wu et al. 2019, https://arxiv.org/abs/1812.03443, and "ProxylessNAS", Cai et al. 2019,
     https://arxiv.org/abs/1812.00332. The weight of a term follows the excess of the most likely network over its
-    target. Without targets the FLOPs count, relative to those of the flat mixture, with a fixed weight.
+    target. Without targets the FLOPs count, relative to those of what is derived at the start, with a fixed weight.
 
     Args:
         space: what to search.

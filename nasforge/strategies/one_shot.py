@@ -217,6 +217,8 @@ def enas(
     epochs: int = 5,
     measures: int = 20,
     policy_paths: int = 50,
+    within: float = 0.0,
+    beyond: float = -1.0,
 ) -> OneShot:
     """Rounds of shared training on paths from a policy, and of the policy's learning from measures.
 
@@ -232,11 +234,13 @@ def enas(
         epochs: of the supernet, in each round.
         measures: networks measured in each round.
         policy_paths: paths drawn from the policy for a round's training; the first round trains on uniform ones.
+        within: exponent of cost / bound where a soft target is met (MnasNet's alpha).
+        beyond: exponent where it is missed (MnasNet's beta).
     """
     if policy_paths < 1:
         raise ConfigError(f"enas: policy_paths must be at least 1, got {policy_paths}; without a policy it is spos")
     shared = space.fixed(recipe_defaults(space))
-    policy = Reinforce(shared, seed=seed, objectives=objectives, targets=targets)
+    policy = Reinforce(shared, seed=seed, objectives=objectives, targets=targets, within=within, beyond=beyond)
     return OneShot(
         space,
         seed=seed,

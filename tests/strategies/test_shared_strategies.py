@@ -101,6 +101,7 @@ def test_the_recipe_is_fixed_at_its_defaults():
         (spos, {"measures": 0}),
         (spos, {"paths": "odd"}),
         (enas, {"policy_paths": 0}),
+        (enas, {"beyond": 1.0}),
         (darts, {"learning_rate": math.nan}),
         (drnas, {"regulariser": math.inf}),
         (cost_aware, {"cost_weight": 0.0}),
