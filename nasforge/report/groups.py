@@ -48,7 +48,8 @@ def notes_of(groups: Sequence[Group], axis: str) -> list[str]:
         found.append(f"still running or interrupted, compared as far as they are: {some(running)}")
     short = [search.experiment for search in searches if not search.spent and not search.running]
     if short:
-        found.append(f"ended with budget left; what they had found then stands to the end: {some(short)}")
+        left = "ended or were stopped with budget left"
+        found.append(f"{left}; what they had found then stands to the end: {some(short)}")
     sharing = [group.label for group in groups if any(search.shared for search in group.searches)]
     if sharing and axis == "trials":
         found.append(

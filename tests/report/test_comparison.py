@@ -126,7 +126,7 @@ def test_trial_counts_once_all_of_it_fits() -> None:
 def test_search_that_ended_by_itself_stands_to_the_end() -> None:
     found = compare_groups("c", [group("random", [1, 2, 3, 4]), group("darts", [NAN, 7], budget=4)])
     assert found.end == 4 and row(found, "darts").summary.mean == 7
-    assert any("ended with budget left" in note and "darts-s0" in note for note in found.notes)
+    assert any("ended or were stopped with budget left" in note and "darts-s0" in note for note in found.notes)
 
 
 def test_running_search_ends_the_comparison_where_it_is() -> None:
