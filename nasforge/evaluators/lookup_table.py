@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.evaluators.table_columns import Asked, Columns, Hashed, columns_of
 from nasforge.evaluators.table_file import open_table
+from nasforge.strategies.isomorphic import LISTED, every
 
 PROXY = "zc/"
 _COST = "cost/"
@@ -163,10 +164,7 @@ class LookupTable:
 
     @property
     def optimum(self) -> float:
-        """The best signal of the table at the ladder's last rung, by the objective's direction; a search's ceiling.
-
-        Of the rows that are points of the space, where the key has a column for each decision; else of all.
-        """
+        """The best signal of the table at the ladder's last rung, by the objective's direction; a search's ceiling."""
         found = self.best_within(())
         if found is None:
             raise ConfigError(f"table {self.path}: the signal has no number at all")
@@ -187,9 +185,17 @@ class LookupTable:
             costs = {limit.metric: columns.costs[limit.metric][row] for limit in limits}
             return not any(map(math.isnan, costs.values())) and not any(limit.violation(costs) for limit in limits)
 
-        rows = [row for row in columns.rows.numbers if all(math.isfinite(column[row]) for column in seen)]
+        rows = [row for row in self._points() if all(math.isfinite(column[row]) for column in seen)]
         values = [seen[-1][row] for row in rows if kept(row)]
         return (max if self._maximise else min)(values, default=None)
+
+    def _points(self) -> Iterable[int]:
+        """The rows that are points of the space; all rows, where the key is a text and the points are too many."""
+        rows = self._columns.rows
+        if len(rows.numbers) == self.space.size or self.space.size > LISTED:
+            return rows.numbers
+        found = {rows.row_of(self.space.point(values)) for values in every(self.space.decisions)}
+        return sorted(row for row in found if row is not None)
 
     def _require(self, wanted: Collection[str]) -> None:
         """Raises ConfigError if a cost has no column."""

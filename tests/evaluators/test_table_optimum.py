@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_tables import flat, table, written
+from made_tables import flat, space, table, written
 
 from nasforge.comparison import compare
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
+from nasforge.core.space import Choice, Decision
 from nasforge.report.comparison_records import Comparison
 
 ROWS = "width,rate,accuracy,loss,size\n8,0.1,0.5,0.4,4\n16,0.1,0.75,0.2,9\n8,1,0.25,0.1,5\n16,1.0,0.6,0.3,\n"
@@ -59,6 +60,17 @@ def test_best_within_limits(tmp_path: Path) -> None:
     assert evaluator.best_within([Constraint("cost/params", 1)]) is None
     with pytest.raises(ConfigError, match="no column of the table is named for it"):
         evaluator.best_within([Constraint("cost/latency_ms", 1)])
+
+
+def cell(values: dict[str, Any]) -> str:
+    return f"[{values['op']}]"
+
+
+def test_rows_outside_the_space_are_not_its_optimum(tmp_path: Path) -> None:
+    path = written(tmp_path, "cell,accuracy\n[conv],0.5\n[pool],0.25\n[wide],0.75\n")
+    for options, best in ((("conv", "pool"), 0.5), (("conv", "wide"), 0.75), (("pool", "unknown"), 0.25)):
+        where = space(Decision("model.op", Choice(options)), text=f"{__name__}:cell")
+        assert table(where, path, key="cell").optimum == best
 
 
 def test_the_optimum_is_of_the_last_rung_and_of_what_gets_there(tmp_path: Path) -> None:
