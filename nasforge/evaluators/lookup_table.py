@@ -72,7 +72,8 @@ class LookupTable:
             labels: array of the texts that whole numbers in the key stand for.
             axes: JSON file with the axes of the NPZ's arrays, for tables that are grids.
             fidelity: epochs -> column of the signal, instead of `signal`.
-            final: column of the last row of a comparison (a test accuracy); the search never sees it.
+            final: column of the last row of a comparison (a test accuracy); the search never sees it. Its direction is
+                the first objective's, unless `min:` or `max:` stands before the column.
             metric: what the signal is called.
             metrics: further numbers of a result, metric -> column (or columns, as `signal`), such as `val/loss: loss`.
             costs: `params`, `flops`, `latency_ms`, `memory_mb` or another -> column; constraints are checked by them.
@@ -104,7 +105,7 @@ class LookupTable:
             labels=labels,
             signal=signal,
             fidelity=tuple((_epochs(step), column) for step, column in (fidelity or {}).items()),
-            final=final,
+            final=None if final is None else final.removeprefix("min:").removeprefix("max:"),
             metrics=tuple((metrics or {}).items()),
             costs=tuple(named.items()),
             proxies=tuple((proxies or {}).items()),

@@ -60,7 +60,8 @@ def compare_groups(
     checkpoints = _checkpoints(at, end, axis)
     grid = _grid(axis, max(end, *checkpoints))
     reference, ideal = _box(used, goals) if len(goals) > 1 else (None, None)
-    quantities = _quantities(used, goals, reference, ideal)
+    final = _final_goal(used, goals[0])
+    quantities = _quantities(used, goals, final, reference, ideal)
     alike = like_baseline(used)
     unlike = [group.label for group in used if group.label not in alike]
     if unlike and baseline_of(used):
@@ -87,7 +88,8 @@ def compare_groups(
         axis=axis,
         end=end,
         strategies={group.label: _about(group) for group in groups},
-        final=_final_name(used),
+        final=final.metric,
+        final_maximised=final.maximise,
         curves=curves,
         rows=rows,
         optimum=optimum,
@@ -106,6 +108,7 @@ Figure = Callable[[Trajectory], Sequence[float] | None]
 def _quantities(
     groups: Sequence[Group],
     goals: Sequence[Objective],
+    final: Objective,
     reference: Sequence[float] | None,
     ideal: Sequence[float] | None,
 ) -> dict[str, tuple[Figure, bool]]:
@@ -113,7 +116,7 @@ def _quantities(
     found: dict[str, tuple[Figure, bool]] = {"signal": (_signal, goals[0].maximise)}
     searches = [search for group in groups for search in group.searches]
     if any(search.final is not None for search in searches):
-        found["final"] = (lambda search: search.final, goals[0].maximise)
+        found["final"] = (lambda search: search.final, final.maximise)
     if any(search.test is not None for search in searches):
         found["test"] = (lambda search: search.test, goals[0].maximise)
     if reference is not None and ideal is not None:
@@ -265,9 +268,11 @@ def _to_optimum(group: Group, goal: Objective, optimum: float, fidelity: int, ca
     return ToOptimum(group.label, len(counts), found, float(capped.mean()), float(np.median(capped)), cap)
 
 
-def _final_name(groups: Sequence[Group]) -> str:
+def _final_goal(groups: Sequence[Group], goal: Objective) -> Objective:
+    """What the table calls the final figure (nothing without one), and its direction: the objective's or as said."""
     searches = [search for group in groups for search in group.searches if search.final is not None]
-    return str(searches[0].parts["evaluator"]["options"].get("final", "final figure")) if searches else ""
+    text = str(searches[0].parts["evaluator"]["options"].get("final", "final figure")) if searches else ""
+    return Objective.parse(text) if text.startswith(("min:", "max:")) else Objective(text, goal.maximise)
 
 
 def _about(group: Group) -> dict[str, Any]:

@@ -203,7 +203,8 @@ def _protocol(found: Comparison) -> str:
 def table_columns(found: Comparison, quantity: str) -> tuple[str, ...]:
     """The header of a table of rows."""
     goal = Objective.parse(found.objectives[0])
-    bound = "mean − 2 SE" if quantity == "hypervolume" or goal.maximise else "mean + 2 SE"
+    more = {"hypervolume": True, "final": found.final_maximised}.get(quantity, goal.maximise)
+    bound = "mean − 2 SE" if more else "mean + 2 SE"
     tests = ("n pairs", "− random", "95 % interval", "p Wilcoxon", "p permutation")
     return ("strategy", "n", "mean", "std", "SE", bound, "median", "best", *tests)
 

@@ -87,6 +87,7 @@ class Comparison:
         end: how far all strategies can be compared.
         strategies: label -> strategy, seeds, experiments, fidelity and counts of trials.
         final: what the final figure is, as the table names it; empty without one.
+        final_maximised: whether more of it is better.
         curves: anytime curves.
         rows: the table, at every checkpoint best first.
         optimum: the best signal in the table; None where the evaluator has no table.
@@ -103,6 +104,7 @@ class Comparison:
     end: float
     strategies: dict[str, dict[str, Any]]
     final: str
+    final_maximised: bool
     curves: list[Curve]
     rows: list[Row]
     optimum: float | None

@@ -51,6 +51,8 @@ def test_a_table_that_changed_is_noticed(tmp_path):
 def test_final_is_told_apart_from_results(tmp_path):
     evaluator = table(flat(), written(tmp_path, FLAT), final="seconds")
     assert evaluator.final is not None and evaluator.final(flat().default_point()) == 10
+    directed = table(flat(), written(tmp_path, FLAT), final="min:seconds")
+    assert directed.final is not None and directed.final(flat().default_point()) == 10
     assert "seconds" not in str(looked_up(evaluator, model__width=8, train__rate=0.1).to_json()["metrics"])
     assert table(flat(), written(tmp_path, FLAT)).final is None
 

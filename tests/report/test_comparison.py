@@ -218,6 +218,20 @@ def test_less_is_better() -> None:
     assert "mean + 2 SE" in page.table_columns(found, "signal")
 
 
+def test_a_final_figure_may_have_a_direction_of_its_own() -> None:
+    def groups(column: str) -> list[Group]:
+        made = (group("random", [3], [3], final=[0.25]), group("x", [1], [2], final=[0.5]))
+        evaluator = {"name": "table", "options": {"final": column}}
+        told = [tuple(replace(s, parts={**s.parts, "evaluator": evaluator}) for s in g.searches) for g in made]
+        return [replace(g, searches=searches) for g, searches in zip(made, told, strict=True)]
+
+    for column, order, sign in (("max:right", ["x", "random"], "−"), ("min:wrong", ["random", "x"], "+")):
+        found = compare_groups("c", groups(column))
+        assert [r.label for r in found.rows if r.quantity == "final"] == order
+        assert found.final == column[4:] and f"mean {sign} 2 SE" in page.table_columns(found, "final")
+    assert compare_groups("c", groups("test")).final_maximised
+
+
 def test_hypervolume_is_a_share_of_the_box_of_all_that_was_measured() -> None:
     settings: dict[str, Any] = {"objectives": ["max:val/accuracy", "min:cost/flops"]}
     one = group("random", [0, 2], points=[(0, -4), (2, -2)], **settings)
