@@ -26,8 +26,12 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
     Orthogonal: Saxe et al. 2014, https://arxiv.org/abs/1312.6120.
 
     Raises:
-        ConfigError: `zero_init` without a residual branch that ends in a normalisation.
+        ConfigError: `zero_init` without a residual branch that ends in a normalisation, or anything but the builder's
+            weights where these are pretrained.
     """
+    if getattr(network, "pretrained", False) and (recipe.init != "builder" or recipe.zero_init):
+        message = "would overwrite the weights that the builder starts from; leave train.init and train.zero_init out"
+        raise ConfigError(f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}")
     if recipe.init != "builder":
         draw = _DRAWS[recipe.init]
         device = next(network.parameters()).device

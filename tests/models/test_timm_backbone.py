@@ -68,6 +68,9 @@ def test_local_weights_of_other_channels_and_classes(tmp_path):
     assert torch.equal(network.layer1[0].conv1.weight, trained.layer1[0].conv1.weight)
     assert torch.allclose(network.conv1[0].weight, trained.conv1[0].weight.sum(1, keepdim=True))
     assert network.fc.weight.shape[0] == 7
+    assert (
+        network.pretrained and not build(space("resnet10t"), made.default_point(), in_channels=1, classes=7).pretrained
+    )
     assert costs_of(lambda: build(made, made.default_point(), in_channels=3, classes=10), (3, 32, 32), 8)
 
 

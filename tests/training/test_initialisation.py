@@ -50,3 +50,16 @@ def test_the_builders_own_stays_and_branches_begin_at_zero_where_asked_for():
     assert torch.equal(net(x), x.relu())
     with pytest.raises(ConfigError, match="no residual branch"):
         initialise(network(), Recipe(zero_init=True), 0)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(init="he"), Recipe(zero_init=True)])
+def test_pretrained_weights_are_not_overwritten(recipe):
+    net = network()
+    net.pretrained = True
+    before = net[0].weight.clone()
+    with pytest.raises(
+        ConfigError, match=r"train\.(zero_)?init would overwrite the weights that the builder starts from"
+    ):
+        initialise(net, recipe, 0)
+    assert torch.equal(net[0].weight, before)
+    initialise(net, Recipe(), 0)
