@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy
 
 from nasforge.config import load_space
 from nasforge.models.network import call_builder
-from nasforge.supernet.mixed import build_supernet
+from nasforge.supernet.network import build_supernet
 from nasforge.supernet.relaxed import Relaxed
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.recipe import Recipe

@@ -14,7 +14,7 @@ from nasforge.costs import costs_of
 from nasforge.models.network import build
 from nasforge.space_file import load_recipe, shipped_recipes
 from nasforge.supernet.inheritance import inherit
-from nasforge.supernet.mixed import build_supernet
+from nasforge.supernet.network import build_supernet
 from nasforge.training.recipe import check_recipes, recipe_of
 
 FOLDER = Path(search_spaces.__file__).parent

@@ -22,7 +22,7 @@ from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.job import check, shared_training
-from nasforge.supernet.mixed import Supernet, build_supernet, planned_supernet
+from nasforge.supernet.network import Supernet, build_supernet, planned_supernet
 from nasforge.supernet.relaxations import RELAXATIONS
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.supernet.training import check_shared, recipe_point

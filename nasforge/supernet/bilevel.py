@@ -21,7 +21,8 @@ from nasforge.data.augment import normalise
 from nasforge.data.part import Part
 from nasforge.strategies.alpha_settings import Settings
 from nasforge.supernet.cost_term import CostTerm
-from nasforge.supernet.mixed import Mixture, Supernet
+from nasforge.supernet.mixed import Mixture
+from nasforge.supernet.network import Supernet
 from nasforge.supernet.relaxations import dirichlet_distance, probabilities
 from nasforge.supernet.relaxed import Relaxed
 from nasforge.training.losses import Criterion

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from nasforge.core.architecture import MODEL
 from nasforge.core.errors import ConfigError
 from nasforge.costs import flops_by_module
-from nasforge.supernet.mixed import Mixture, Share, Supernet, option_name
+from nasforge.supernet.mixed import Mixture, Share, option_name
+from nasforge.supernet.network import Supernet
 
 METRICS = ("cost/flops", "cost/params")
 

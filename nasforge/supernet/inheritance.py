@@ -9,7 +9,8 @@ from torch import nn
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
-from nasforge.supernet.mixed import leading_slice, option_name
+from nasforge.supernet.mixed import option_name
+from nasforge.supernet.slices import leading_slice
 
 _NETWORK = "network."
 

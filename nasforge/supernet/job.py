@@ -16,7 +16,8 @@ from nasforge.models.network import build
 from nasforge.strategies.alpha_settings import Settings
 from nasforge.supernet.bilevel import AlphaSteps, check_order
 from nasforge.supernet.inheritance import inherit
-from nasforge.supernet.mixed import Share, Supernet
+from nasforge.supernet.mixed import Share
+from nasforge.supernet.network import Supernet
 from nasforge.supernet.paths import PATHS, SampledPaths
 from nasforge.supernet.relaxations import RELAXATIONS, probabilities
 from nasforge.supernet.relaxed import Relaxed, forward_flops

@@ -11,7 +11,7 @@ from torch import nn
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.space import Decision, SearchSpace
-from nasforge.supernet.mixed import Supernet
+from nasforge.supernet.network import Supernet
 
 Draw: TypeAlias = Callable[[int], Architecture]
 """The path of training step 0, 1, 2, ...: a function of the step alone, so that a continued training takes the same."""

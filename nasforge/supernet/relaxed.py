@@ -11,7 +11,8 @@ from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.costs import count_flops
 from nasforge.strategies.derivation import derive, without
-from nasforge.supernet.mixed import Share, Supernet
+from nasforge.supernet.mixed import Share
+from nasforge.supernet.network import Supernet
 from nasforge.supernet.relaxations import drawn, relaxation_of
 
 

@@ -9,7 +9,7 @@ from nasforge.core.errors import ConfigError, Problem
 from nasforge.core.space import SearchSpace
 from nasforge.costs import count_flops
 from nasforge.data.part import Part
-from nasforge.supernet.mixed import Supernet
+from nasforge.supernet.network import Supernet
 from nasforge.supernet.paths import Draw
 from nasforge.training.recipe import Recipe
 

@@ -17,7 +17,8 @@ from nasforge.models.darts_cell import FactorizedReduction
 from nasforge.models.darts_genotype import CELLS, NODES, OPERATIONS, derive, edge_key, genotype, inputs_key, kept
 from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit
-from nasforge.supernet.mixed import Share, Supernet, build_supernet
+from nasforge.supernet.mixed import Share
+from nasforge.supernet.network import Supernet, build_supernet
 
 # "DARTS_V2" of the authors' genotypes.py
 V2 = {

@@ -14,7 +14,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.costs import count_flops, count_params
 from nasforge.models.nasbench201_cells import EDGES, EXAMPLE, OPERATIONS, canonical, edge_key, from_text, text
 from nasforge.models.network import build
-from nasforge.supernet.mixed import build_supernet
+from nasforge.supernet.network import build_supernet
 
 FOLDER = os.environ.get("NASFORGE_DATA")
 needs_table = pytest.mark.skipif(not FOLDER, reason="NASFORGE_DATA does not point to the folder with the tables")

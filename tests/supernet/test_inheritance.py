@@ -11,7 +11,7 @@ from nasforge.core.errors import BuildError
 from nasforge.core.space import SearchSpace
 from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit, inherited
-from nasforge.supernet.mixed import Supernet, build_supernet
+from nasforge.supernet.network import Supernet, build_supernet
 
 
 def narrow(name: str) -> SearchSpace:

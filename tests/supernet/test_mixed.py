@@ -10,7 +10,8 @@ from nasforge.core.errors import BuildError
 from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
 from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit
-from nasforge.supernet.mixed import Mixed, Mixture, build_supernet
+from nasforge.supernet.mixed import Mixed, Mixture
+from nasforge.supernet.network import build_supernet
 
 
 def space(**domains) -> SearchSpace:

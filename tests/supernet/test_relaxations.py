@@ -20,7 +20,8 @@ from nasforge.strategies.derivation import derive
 from nasforge.supernet.bilevel import AlphaSteps, unrolled_gradient
 from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.expected_cost import ExpectedCost
-from nasforge.supernet.mixed import Mixture, Share, build_supernet
+from nasforge.supernet.mixed import Mixture, Share
+from nasforge.supernet.network import build_supernet
 from nasforge.supernet.relaxations import RELAXATIONS, concentration, drawn, probabilities
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 

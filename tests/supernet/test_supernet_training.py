@@ -13,7 +13,7 @@ from nasforge.costs import count_flops
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.models.network import build
-from nasforge.supernet.mixed import build_supernet
+from nasforge.supernet.network import build_supernet
 from nasforge.supernet.paths import SampledPaths, fair, uniform
 from nasforge.supernet.relaxations import relaxation_of
 from nasforge.supernet.training import halves, mean_flops, recipe_point

@@ -12,7 +12,7 @@ from nasforge.config import DataConfig, load_space
 from nasforge.core.errors import ConfigError
 from nasforge.data import load_data
 from nasforge.models.network import build
-from nasforge.supernet.mixed import build_supernet
+from nasforge.supernet.network import build_supernet
 from nasforge.training.depth import freeze, layer_groups, layers_of, set_drop_path
 from nasforge.training.loop import train
 from nasforge.training.optimisation import optimizer_of, schedule_of
