@@ -72,6 +72,7 @@ def dry_run(config: ExperimentConfig) -> Outcome:
         ),
         ("seconds per trial", f"{found.seconds_per_trial:.1f} ({trained}one worker)"),
         ("trials", f"{found.trials:g}" if math.isfinite(found.trials) else "until another limit is reached"),
+        *([("a trial is", f"{found.piece:.0%} of that: trials go on from checkpoints")] if found.piece < 1 else []),
         ("workers", str(found.workers)),
         ("expected in all", f"{seconds_text(found.seconds)} with the pruner off; it saves a part of that"),
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.architecture import digest
-from nasforge.core.errors import BuildError, JournalError, SearchError
+from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchError
 from nasforge.core.events import (
     Asked,
     Checked,
@@ -27,6 +27,7 @@ from nasforge.core.goals import Budget, Rung
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.trial import (
     CHECKPOINT,
+    CONTRADICTION,
     RETRIED,
     Artifact,
     Charge,
@@ -334,6 +335,10 @@ class Experiment:
             advice = "the search space or its builder allows a network that cannot be built for this input"
             self._close(number, Result.failed("invalid_shape", str(error), advice))
             return False
+        except RecipeError as error:
+            self._write(Checked(number, {}, "failed"))
+            self._close(number, Result.failed("error", str(error), CONTRADICTION))
+            return False
         # A rung of proxies costs next to nothing and has no place for one architecture of a batch to be refused.
         free = not isinstance(proposal, Measure) or bool(self._rung(proposal).proxies)
         if free or not any(limit.violation(costs) for limit in self.state.constraints):
@@ -485,7 +490,8 @@ class Experiment:
         rejected = list(self.state.trials.values())[-self.state.rejected_in_a_row :]
         error = rejected[-1].result.error if rejected[-1].result else None
         if error is not None:
-            return f"{self.state.unbuildable_in_a_row} proposals in a row cannot be built: {error.message}"
+            verb = "built" if error.cause == "invalid_shape" else "trained"
+            return f"{self.state.unbuildable_in_a_row} proposals in a row cannot be {verb}: {error.message}"
         seen = []
         for constraint in self.state.constraints:
             costs = [trial.costs[constraint.metric] for trial in rejected if constraint.metric in trial.costs]

@@ -21,12 +21,13 @@ from typing import Any
 from nasforge.compose import foresee, make_check, make_evaluator, make_pruner, make_strategy
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import BuildError, JournalError, NasforgeError, SearchError
+from nasforge.core.errors import BuildError, JournalError, NasforgeError, RecipeError, SearchError
 from nasforge.core.goals import Rung, whole_epochs
 from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared, Trial
 from nasforge.experiment import Check, Job, trial_seed
 from nasforge.runners.work import perform
 from nasforge.state import load_state
+from nasforge.strategies.pieces import mean_piece
 
 PROBE_IMAGES = 2000
 """A probe trains on at most so many images; its seconds are scaled to all of them."""
@@ -41,17 +42,18 @@ class Forecast:
         points: size of the space; infinite with a continuous decision.
         sampled: points drawn at random and checked.
         feasible: of these, the ones that keep all constraints.
-        unbuildable: of these, the ones that no network can be built from.
+        unbuildable: of these, the ones that no network can be built from, or that contradict themselves.
         interval: 95 % interval of the feasible share (Wilson).
         probe: the point that was trained.
         probe_costs: its costs.
         seconds_per_trial: of one worker, trained to the last rung; the probe's, scaled.
         epochs: of such a trial; 0 where the evaluator reports none.
-        trials: of the budget; infinite where only another limit is set.
+        trials: of the budget, or as many as the strategy has; infinite where only another limit is set.
         workers: trials that run at the same time.
         seconds: of the whole search with the pruner off, as long as the budget lets it.
         supernets: trainings of a supernet that the strategy begins with, trials of the budget; `enas` asks for more.
         supernet_seconds: of one of them.
+        piece: what a trial is on average of one to the last rung, where trials go on from each other's checkpoints.
     """
 
     points: float
@@ -68,6 +70,7 @@ class Forecast:
     seconds: float
     supernets: int = 0
     supernet_seconds: float = 0.0
+    piece: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -104,7 +107,7 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         sampled += 1
         try:
             costs = check(Measure(point))
-        except BuildError:
+        except (BuildError, RecipeError):
             unbuildable += 1
             continue
         smallest = {key: min(value, smallest.get(key, math.inf)) for key, value in costs.items()}
@@ -126,8 +129,9 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
     seconds, per_trial, epochs = _charge_per_trial(config, probe, costs)
     workers = count_workers(config)
     shared_seconds = _seconds_per_supernet(config, shared[0]) if shared else 0.0
-    supernets = min(len(shared), config.budget.trials)
-    trained_s = supernets * shared_seconds + (config.budget.trials - supernets) * seconds
+    piece, trials = _piece(config, evaluator, costs)
+    supernets = min(len(shared), trials)
+    trained_s = supernets * shared_seconds + (trials - supernets) * piece * seconds
     limits_s = [trained_s / workers, config.budget.worker_seconds / workers]
     if math.isfinite(config.budget.multiply_adds) and per_trial:
         limits_s.append(config.budget.multiply_adds / per_trial * seconds / workers)
@@ -141,11 +145,12 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         probe_costs=costs,
         seconds_per_trial=seconds,
         epochs=epochs,
-        trials=config.budget.trials,
+        trials=trials,
         workers=workers,
         seconds=min(limits_s),
         supernets=len(shared),
         supernet_seconds=shared_seconds,
+        piece=piece,
     )
 
 
@@ -223,6 +228,22 @@ def _charge_per_trial(
     whole = whole_epochs(trained, edge=min(getattr(evaluator, "shape", (0, 0, 0))[1:]))
     # A step computes forward, and twice as much backward.
     return epoch * scale * whole, 3 * costs.get("cost/flops", 0.0) * images * whole, epochs
+
+
+def _piece(config: ExperimentConfig, evaluator: Any, costs: Mapping[str, float]) -> tuple[float, float]:
+    """What a trial is of a whole training on average, and how many there are."""
+    strategy = make_strategy(config)
+    if not hasattr(strategy, "wanted"):
+        return 1.0, config.budget.trials
+    return mean_piece(
+        strategy,
+        config.ladder,
+        trials=config.budget.trials,
+        objectives=len(config.objectives),
+        costs=costs,
+        edge=min(getattr(evaluator, "shape", (0, 0, 0))[1:]),
+        checkpoints=config.evaluator.name == "training",
+    )
 
 
 def _small(config: ExperimentConfig) -> tuple[Any, int, float]:

@@ -92,7 +92,7 @@ class State:
                 self._open.discard(number)
                 self._closed_charge += result.charged
                 broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
-                if result.status != "rejected":
+                if trial.verdict == "accepted":
                     unmeasured = result.error is not None and result.error.cause == "missing_metric"
                     fault = broken and (unmeasured or not trial.steps)
                     self.faults_in_a_row = self.faults_in_a_row + 1 if fault else 0

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from nasforge.core.errors import BuildError, JournalError, SearchError
+from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchError
 from nasforge.core.events import Asked, Checked, Reported, Started, Told
 from nasforge.core.goals import Budget
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result
 from nasforge.experiment import Experiment, Job, reopen
 from nasforge.journal import JOURNAL, read_events
 from nasforge.runners.local import run
+from nasforge.runners.work import perform
 from nasforge.state import load_state
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
@@ -159,6 +160,29 @@ def test_many_faults_in_a_row_end_the_search(tmp_path: Path) -> None:
     with toy_experiment(config) as experiment:
         run(experiment, Planted())
         assert experiment.state.counts()["finished"] == 44, "the same command goes on once the cause is mended"
+
+
+def test_a_recipe_that_cannot_be_is_a_failed_trial_not_the_end(tmp_path: Path) -> None:
+    def check(proposal: Proposal) -> Mapping[str, float]:
+        if proposal.architecture.values["model.depth"] % 2:
+            raise RecipeError("one average is kept")
+        return {}
+
+    config = toy_config(tmp_path, budget={"trials": 12})
+    with toy_experiment(config, check=check) as experiment:
+        run(experiment, Planted())
+        assert experiment.next() is None
+    state = load_state(config.folder)
+    failed = [trial for trial in state.trials.values() if trial.status == "failed"]
+    assert state.counts()["finished"] == 12 == state.accepted and failed  # what never started is not charged
+    assert {trial.result.error.cause for trial in failed if trial.result and trial.result.error} == {"error"}
+
+    def refusing(proposal: Proposal, report: Any) -> Result:
+        raise RecipeError("the network has 4 parts before its head")
+
+    job = Job(0, 1, state.trials[0].proposal, 0, {}, tmp_path)
+    result = perform(refusing, job, lambda step, metrics: True)
+    assert result.error and result.error.cause == "error" and "4 parts" in result.error.message
 
 
 def test_second_tell_is_refused(tmp_path: Path) -> None:

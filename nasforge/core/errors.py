@@ -23,6 +23,10 @@ class ConfigError(NasforgeError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class RecipeError(ConfigError):
+    """A recipe that cannot be, or not with this network or these images; another point of the space may be trained."""
+
+
 class JournalError(NasforgeError):
     """A journal cannot be read, is locked by another driver, or does not belong to this configuration."""
 

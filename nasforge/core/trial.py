@@ -25,6 +25,9 @@ RETRIED: frozenset[str] = frozenset({"crash", "preempted"})
 ENSEMBLE = "ensemble"
 """The artifact with the weights of several networks of one architecture, whose answers are averaged."""
 
+CONTRADICTION = "narrow the decision, or nest it below the options of another one that it goes with"
+"""Advice on a recipe that a space allows and that cannot be."""
+
 CHECKPOINT = "checkpoint"
 """The artifact from which another trial's training goes on: weights, optimizer, averages, generators, epochs done."""
 

@@ -109,6 +109,10 @@ class CrossValidation:
         """Median milliseconds of one image's forward pass on this worker's device."""
         return self.training.latency_ms(architecture)
 
+    def foresee(self, proposal: Proposal) -> None:
+        """Refuse what no trial could do. Raises ConfigError."""
+        self.training.foresee(proposal)
+
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train on one fold after the other and report the mean after each."""
         return _in_turn("cross_validation", self.training, self.epochs, self.folds, self._splits, proposal, report)
@@ -191,6 +195,10 @@ class RepeatedSeeds:
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device."""
         return self.training.latency_ms(architecture)
+
+    def foresee(self, proposal: Proposal) -> None:
+        """Refuse what no trial could do. Raises ConfigError."""
+        self.training.foresee(proposal)
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train with one seed after the other and report the mean after each."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
-from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.errors import BuildError, ConfigError, SearchError
 from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
@@ -25,6 +25,7 @@ from nasforge.models.network import build
 from nasforge.training.artifacts import file_of, is_checkpoint, load_weights, save_checkpoint, save_json, save_weights
 from nasforge.training.device import device_of, free_memory_mb, memory_format, uses_bf16
 from nasforge.training.failures import SMALLER
+from nasforge.training.fitting import check_fits
 from nasforge.training.loop import train
 from nasforge.training.phases import Phase
 from nasforge.training.recipe import Recipe, check_recipes, recipe_of
@@ -130,12 +131,27 @@ class Training:
         return latency_ms(network, self.shape, (1,), device_of(self.device))[1].median_ms
 
     def foresee(self, proposal: Proposal) -> None:
-        """Refuse a batch of zero-cost scores where no rung of the ladder has proxies. Raises ConfigError."""
+        """Refuse what no trial could do: a recipe that does not fit the default network, scores without proxies.
+
+        Raises:
+            ConfigError: the default recipe is not for the default network or the images, or a batch of zero-cost scores
+                comes first where no rung of the ladder has proxies.
+        """
+        self._check_default()
         if isinstance(proposal, Measure) and proposal.also and not self.ladder[proposal.rung].proxies:
             raise ConfigError(
                 "the strategy begins with zero-cost scores, but the ladder has no rung for them: let it begin with one "
                 "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out"
             )
+
+    def _check_default(self) -> None:
+        data, point = load_data(self.data), self.space.default_point()
+        try:
+            with torch.device("meta"):
+                network = build(self.space, point, in_channels=data.shape[0], classes=len(data.class_names))
+        except BuildError:
+            return  # the check of every proposal says so
+        check_fits(network, recipe_of(self.space, point, self.recipe), data.train)
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train and report after every epoch; failures come back as results with their cause."""

@@ -197,7 +197,9 @@ class _Work:
         classes, builder = len(self.data.class_names), f"{__name__}:build_reference"
         label, space = reference_of(network.costs["cost/flops"], self.data.shape, classes, builder)
         reference = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
-        return network, self._network(label, reference, space, Architecture({}), recipe)
+        # it was never trained before, so nothing of it may stay as it begins
+        learning = replace(recipe, frozen_stages=0)
+        return network, self._network(label, reference, space, Architecture({}), learning)
 
     def _measured(self, folder: Path) -> dict[str, float]:
         network = load(folder, self.place).body

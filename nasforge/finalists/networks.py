@@ -14,7 +14,7 @@ from torch import nn
 
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import SearchError
+from nasforge.core.errors import RecipeError, SearchError
 from nasforge.core.goals import Objective
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
@@ -117,7 +117,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
                 on_epoch=on_epoch,
                 flops=retraining.costs["cost/flops"],
             )
-        except TrainingFailed as error:
+        except (TrainingFailed, RecipeError) as error:
             return str(error)
     if grouped and dist.get_rank():
         return ""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nasforge.core.errors import ConfigError, NasforgeError, SearchError
+from nasforge.core.errors import ConfigError, NasforgeError, RecipeError, SearchError
 from nasforge.core.protocols import Evaluator
-from nasforge.core.trial import Result
+from nasforge.core.trial import CONTRADICTION, Measure, Result
 from nasforge.experiment import Job
 
 Send = Callable[[int, Mapping[str, float]], bool]
@@ -82,7 +82,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it.
 
     Raises:
-        ConfigError: the evaluator or its settings are wrong, whatever the architecture.
+        ConfigError: the evaluator or its settings are wrong, whatever the point.
         SearchError: the disk is full.
     """
     report = JobReport(job, send)
@@ -91,7 +91,9 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         if not isinstance(result, Result):
             raise ConfigError(f"the evaluator returned {type(result).__name__}, not a nasforge.core.trial.Result")
         return replace(result, metrics=_plain(result.metrics), also=tuple(_plain(metrics) for metrics in result.also))
-    except ConfigError:
+    except ConfigError as error:
+        if isinstance(error, RecipeError) and isinstance(job.proposal, Measure):
+            return Result.failed("error", str(error), CONTRADICTION)
         raise  # no other trial would fare better
     except Exception as error:
         if report.broken is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nasforge.core.errors import ConfigError, Problem
+from nasforge.core.errors import Problem, RecipeError
 from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, rotate
 from nasforge.data.part import Part
 from nasforge.training.recipe import Recipe
@@ -15,7 +15,7 @@ def check_images(recipe: Recipe, part: Part) -> None:
     """Whether the images can be augmented so.
 
     Raises:
-        ConfigError: with everything that cannot be.
+        RecipeError: with everything that cannot be.
     """
     edge, channels = min(part.shape[1:]), part.shape[0]
     problems = [
@@ -27,7 +27,7 @@ def check_images(recipe: Recipe, part: Part) -> None:
         message = f"needs images of one or three channels, these have {channels}; leave it out"
         problems.append(Problem(message, key="train.randaugment"))
     if problems:
-        raise ConfigError(problems)
+        raise RecipeError(problems)
 
 
 def augmented(images: Tensor, part: Part, recipe: Recipe, generator: torch.Generator) -> Tensor:

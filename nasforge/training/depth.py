@@ -11,7 +11,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from nasforge.blocks.drop_path import DropPath
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import RecipeError
 
 _NO_ORDER = "the network has no layer order (it is neither a sequence of stages nor one of timm's with a group_matcher)"
 
@@ -51,11 +51,11 @@ def layer_groups(network: nn.Module, layer_decay: float, spared: Collection[str]
     for vectors and for what is `spared` by name.
 
     Raises:
-        ConfigError: the network has no layer order.
+        RecipeError: the network has no layer order.
     """
     ordered: Any = network if hasattr(network, "group_matcher") else _InOrder(network)
     if not ordered.group_matcher(coarse=False):
-        raise ConfigError(f"train.layer_decay is set, but {_NO_ORDER}; leave the setting out")
+        raise RecipeError(f"train.layer_decay is set, but {_NO_ORDER}; leave the setting out")
     return list(param_groups_layer_decay(ordered, 1.0, spared, layer_decay=layer_decay))
 
 
@@ -79,7 +79,7 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
     Parts are timm's coarse groups of its networks (stem, stages, head), of others the children that have weights.
 
     Raises:
-        ConfigError: there are not so many parts before the last one.
+        RecipeError: there are not so many parts before the last one.
     """
     if not stages:
         return []
@@ -93,7 +93,7 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
         groups = {name: parts.index(part) for name, part in named}
     last = max(groups.values())
     if stages > last:
-        raise ConfigError(
+        raise RecipeError(
             f"train.frozen_stages is {stages}, but the network has {last} parts before its head; choose at most {last}"
         )
     for name, parameter in network.named_parameters():
@@ -111,11 +111,11 @@ def set_dropout(network: nn.Module, rate: float) -> None:
     """Give the network's Dropout layers this probability; 0 leaves them as the builder made them.
 
     Raises:
-        ConfigError: it has none.
+        RecipeError: it has none.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
     if rate and not layers:
-        raise ConfigError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
+        raise RecipeError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
     for layer in layers if rate else ():
         layer.p = rate
 
@@ -127,13 +127,13 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
     An architecture without a residual block has nothing to leave out.
 
     Raises:
-        ConfigError: the network has no layer order.
+        RecipeError: the network has no layer order.
     """
     if not rate:
         return
     layers = list(layers_of(network).values())
     if not layers:
-        raise ConfigError(f"train.drop_path is set, but {_NO_ORDER}; leave the setting out")
+        raise RecipeError(f"train.drop_path is set, but {_NO_ORDER}; leave the setting out")
     for number, layer in enumerate(layers):
         for module in layer.modules():
             if isinstance(module, DropPath):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasforge.blocks.conv import zero_init_last_norms
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import RecipeError
 from nasforge.training.recipe import Recipe
 
 _DRAWS: dict[str, Callable[..., Tensor]] = {
@@ -26,12 +26,12 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
     Orthogonal: Saxe et al. 2014, https://arxiv.org/abs/1312.6120.
 
     Raises:
-        ConfigError: `zero_init` without a residual branch that ends in a normalisation, or anything but the builder's
+        RecipeError: `zero_init` without a residual branch that ends in a normalisation, or anything but the builder's
             weights where these are pretrained.
     """
     if getattr(network, "pretrained", False) and (recipe.init != "builder" or recipe.zero_init):
         message = "would overwrite the weights that the builder starts from; leave train.init and train.zero_init out"
-        raise ConfigError(f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}")
+        raise RecipeError(f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}")
     if recipe.init != "builder":
         draw = _DRAWS[recipe.init]
         device = next(network.parameters()).device
@@ -42,4 +42,4 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
     if recipe.zero_init and not zero_init_last_norms(network):
-        raise ConfigError("train.zero_init is set, but the network has no residual branch that ends in a normalisation")
+        raise RecipeError("train.zero_init is set, but the network has no residual branch that ends in a normalisation")

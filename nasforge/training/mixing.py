@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import RecipeError
 from nasforge.training.depth import layers_of
 from nasforge.training.losses import Criterion
 from nasforge.training.recipe import Recipe
@@ -70,15 +70,15 @@ def mixing_of(network: nn.Module, recipe: Recipe) -> Callable[[Tensor, torch.Gen
     2019, https://arxiv.org/abs/1905.04899; "Manifold Mixup", Verma et al. 2019, https://arxiv.org/abs/1806.05236.
 
     Raises:
-        ConfigError: `manifold_mixup` with a network that has no order of layers, or in data-parallel training.
+        RecipeError: `manifold_mixup` with a network that has no order of layers, or in data-parallel training.
     """
     kinds = [kind for kind in _KINDS if getattr(recipe, kind)]
     layers = list(layers_of(network).values())
     if recipe.manifold_mixup and not layers:
-        raise ConfigError("train.manifold_mixup is set, but the network has no layer order; take mixup or cutmix")
+        raise RecipeError("train.manifold_mixup is set, but the network has no layer order; take mixup or cutmix")
     if recipe.manifold_mixup and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         # a layer sees this process's share of the batch, in which other images are neighbours
-        raise ConfigError("train.manifold_mixup is set, but several processes share each batch; take mixup or cutmix")
+        raise RecipeError("train.manifold_mixup is set, but several processes share each batch; take mixup or cutmix")
 
     def draw(inputs: Tensor, generator: torch.Generator) -> Mix:
         # one number of the training's generator decides all, so that a continued training mixes alike

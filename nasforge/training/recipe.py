@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
-from nasforge.core.errors import ConfigError, Problem, did_you_mean
+from nasforge.core.errors import Problem, RecipeError, did_you_mean
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 
 _CHOICES: dict[str, tuple[Value, ...]] = {
@@ -173,7 +173,7 @@ class Recipe:
                 problems.append(Problem(problem, key=TRAIN + item.name))
         problems = problems or self._contradictions()
         if problems:
-            raise ConfigError(problems)
+            raise RecipeError(problems)
 
     def _contradictions(self) -> list[Problem]:
         """Settings that exclude each other."""
@@ -194,7 +194,7 @@ class Recipe:
         """The recipe with these settings, the others at their defaults.
 
         Raises:
-            ConfigError: unknown settings or bad values, all of them.
+            RecipeError: unknown settings or bad values, all of them.
         """
         names = [item.name for item in fields(Recipe)]
         problems = [
@@ -205,10 +205,10 @@ class Recipe:
         recipe = None
         try:
             recipe = Recipe(**{key: value for key, value in values.items() if key in names})
-        except ConfigError as error:
+        except RecipeError as error:
             problems.extend(error.problems)
         if recipe is None or problems:
-            raise ConfigError(problems)
+            raise RecipeError(problems)
         return recipe
 
 
@@ -218,7 +218,7 @@ def recipe_of(space: SearchSpace, architecture: Architecture, overrides: Mapping
     A nested decision sets what its key ends with: `train.optimizer.sgd.momentum` is the momentum.
 
     Raises:
-        ConfigError: unknown or contradicting settings, bad values, or an option with a setting that it does not read.
+        RecipeError: unknown or contradicting settings, bad values, or an option with a setting that it does not read.
     """
     return Recipe.of(settings_of(space, architecture, overrides))
 
@@ -227,7 +227,7 @@ def settings_of(space: SearchSpace, architecture: Architecture, overrides: Mappi
     """All settings of `recipe_of` by name, their values not checked.
 
     Raises:
-        ConfigError: a setting is made twice, or below an option that does not read it.
+        RecipeError: a setting is made twice, or below an option that does not read it.
     """
     defaults = {key.removeprefix(TRAIN): value for key, value in space.defaults.items() if key.startswith(TRAIN)}
     plain = {key: value for key, value in defaults.items() if "." not in key}  # others are of decisions, active or not
@@ -240,7 +240,7 @@ def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
     Where settings may exclude each other, every two extremes are tried together.
 
     Raises:
-        ConfigError: one of them cannot be.
+        RecipeError: one of them cannot be.
     """
     recipe_of(space, space.default_point(), overrides)
     extremes = [
@@ -292,7 +292,7 @@ def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
             problems.append(Problem(message, key=TRAIN + key))
         found[setting] = value
     if problems:
-        raise ConfigError(problems)
+        raise RecipeError(problems)
     return found
 
 

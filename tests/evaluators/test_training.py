@@ -9,7 +9,7 @@ import torch
 from nasforge.compose import make_evaluator
 from nasforge.config import DataConfig, load_space, resolve
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError, NasforgeError
+from nasforge.core.errors import ConfigError, NasforgeError, RecipeError
 from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, SearchSpace
@@ -203,6 +203,17 @@ def test_mistakes_are_found_before_anything_runs():
     for bad in ({"threads": 0}, {"time_limit_s": 0}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
             evaluator(**bad)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [({"frozen_stages": 9}, "frozen_stages is 9, but"), ({"crop_pixels": 9}, "crop_pixels: is 9, but the images")],
+)
+def test_a_recipe_that_is_not_for_the_network_is_refused_before_the_first_trial(recipe, message):
+    with pytest.raises(RecipeError, match=message):
+        Training(SPACE, DATA, [Rung(1)], recipe).foresee(Measure(POINT))
+    fitting = {"frozen_stages": 1, "layer_decay": 0.9, "drop_path": 0.1, "manifold_mixup": 1.0, "crop_pixels": 1}
+    Training(SPACE, DATA, [Rung(1)], fitting).foresee(Measure(POINT))
 
 
 def test_threads_are_set_where_asked_for(tmp_path):

@@ -13,6 +13,8 @@ from nasforge.core.trial import Artifact, Charge, Measure, Result
 from nasforge.experiment import Job, reopen, trial_seed
 from nasforge.runners.work import perform
 from nasforge.state import load_state
+from nasforge.strategies.pbt import PBT
+from nasforge.strategies.pieces import mean_piece
 from nasforge.strategies.promotion import Promotion, _cycle
 from nasforge.testing.strategies import FLAT, closeness
 from nasforge.testing.toys import nested_space, toy_config, toy_experiment
@@ -213,3 +215,17 @@ def test_networks_are_promoted_and_come_out_as_if_trained_at_once(tmp_path):
     assert again.metrics["val/loss"] == top.result.metrics["val/loss"]
     assert again.charged.multiply_adds == top.result.charged.multiply_adds + lower.result.charged.multiply_adds
     assert (tmp_path / "promoted" / "best").is_dir()
+
+
+def test_the_cost_of_pieces_is_foretold():
+    told = {"objectives": 1, "costs": {}}
+    promoted = Promotion(nested_space(), seed=0, ladder=LADDER, of="random")
+    share, trials = mean_piece(promoted, LADDER, trials=13, **told)
+    assert trials == 13 and share == pytest.approx((9 * 1 + 3 * 2 + 1 * 6) / 13 / 9)  # epochs of 9, 3 and 1 networks
+    anew = Promotion(nested_space(), seed=0, ladder=LADDER, of="random")
+    share, _ = mean_piece(anew, LADDER, trials=13, checkpoints=False, **told)
+    assert share == pytest.approx((9 * 1 + 3 * 3 + 1 * 9) / 13 / 9)
+    even = (Rung(3), Rung(6), Rung(9))
+    population = PBT(nested_space(), seed=0, ladder=even, population=4)
+    share, trials = mean_piece(population, even, trials=40, **told)
+    assert trials == 12 and share == pytest.approx(1 / 3)

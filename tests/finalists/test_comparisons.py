@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from nasforge import finalists
 from nasforge.compose import search
 from nasforge.config import DataConfig
 from nasforge.core.errors import SearchError
@@ -21,6 +22,7 @@ from nasforge.finalists.choice import drawn_of, ranked_of
 from nasforge.journal import read_events
 from nasforge.state import load_state
 from nasforge.testing.toys import Planted, nested_space, toy_config
+from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 
 
@@ -43,6 +45,21 @@ def test_random_trials_are_others_than_the_best_and_have_no_reference(retrained)
     assert found.random[0].reference is None
     assert found.agreement.n == 3 and found.agreement.too_few
     assert set(found.gains) == {"random", "reference"}
+
+
+def test_nothing_of_a_reference_is_frozen(searched, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(searched, tmp_path / "small"))
+    frozen = []
+
+    def trained(retraining, progress):
+        frozen.append(retraining.recipe.frozen_stages)
+        return "not now"
+
+    monkeypatch.setattr(finalists, "recipe_of", lambda *given: Recipe(frozen_stages=1))
+    monkeypatch.setattr(networks, "train_network", trained)
+    with pytest.raises(SearchError):
+        retrain(folder, seeds=1, epochs=1, device="cpu")
+    assert frozen == [1, 0]
 
 
 def test_everything_meets_the_test_part_once_the_ensemble_too(retrained):
