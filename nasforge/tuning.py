@@ -120,13 +120,15 @@ def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str
     """The space of one timm network, from random weights or those of a file, and a recipe's decisions.
 
     Raises:
-        ConfigError: no recipe.
+        ConfigError: no recipe, or no such file.
     """
     if recipe is None:
         raise ConfigError(f"which recipe is to be tuned for '{model}'? Name one: --recipe sgd, or a YAML file")
     opened = recipe if isinstance(recipe, SearchSpace) else load_recipe(recipe)
     backbone = Decision(f"{MODEL}backbone", Choice((model,)))
     start = {} if weights is None else {"weights": absolute_path(str(weights))}
+    if weights is not None and not Path(start["weights"]).is_file():
+        raise ConfigError(f"no weights '{weights}' for '{model}': name a .safetensors file, as timm writes it")
     return SearchSpace(model, (backbone,), _BUILDER, {"backbones": [model], **start}).with_recipe(opened)
 
 

@@ -176,6 +176,9 @@ def test_mistakes_of_the_python_api(place):
 def test_a_timm_model_alone_with_two_objectives(place):
     space = timm_space("test_resnet", "sgd")
     config = resolve({"space": space, "data": "digits", "strategy": "optuna"})
+    with pytest.raises(ConfigError, match=r"no weights '\./trained\.safetensors' for 'test_resnet'"):
+        timm_space("test_resnet", "sgd", weights="./trained.safetensors")
+    (place / "trained.safetensors").touch()
     begun = timm_space("test_resnet", "sgd", weights="./trained.safetensors")
     assert begun.arguments["weights"] == str(place / "trained.safetensors")  # continued from wherever
     assert config.name == "test_resnet-digits-optuna-s0"
