@@ -51,7 +51,7 @@ def search(config: ExperimentConfig) -> Outcome:
 
 def dry_run(config: ExperimentConfig) -> Outcome:
     """Say what a search would spend."""
-    from nasforge.probe import forecast
+    from nasforge.forecast import forecast
 
     log().print("Checking random points and training one for a moment ...")
     found = forecast(config)
@@ -146,7 +146,7 @@ def show_trial(folder: Path, number: int) -> Outcome:
 
 def rerun(folder: Path, number: int) -> Outcome:
     """Repeat a trial and compare."""
-    from nasforge.probe import rerun as repeat
+    from nasforge.rerun import rerun as repeat
 
     log().print(f"Repeating trial {number} of '{folder.name}' ...")
     found = repeat(folder, number)

@@ -185,6 +185,23 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
     return CostCheck(config.space, shape, evaluator_.classes, config.recipe, times=times, latency=evaluator_.latency_ms)
 
 
+@contextmanager
+def worker_threads(config: ExperimentConfig) -> Iterator[None]:
+    """Torch with as many threads as a worker of this search has, since sums on a CPU depend on them."""
+    if config.runner.name != "ray_tune":
+        yield
+        return
+    import torch
+
+    wanted = (config.runner.options.get("resources") or {}).get("measure", {}).get("cpu", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(wanted)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
     """The first line of the journal."""
     return Header(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nasforge.config import resolve
 from nasforge.core.trial import Proposal, Result
 from nasforge.testing.toys import Planted
 
@@ -69,3 +70,16 @@ def write_space(folder: Path) -> Path:
     path = folder / "nested.yaml"
     path.write_text(SPACE)
     return path
+
+
+def config_at(tmp_path, **settings):
+    """An experiment of `planted` trials in `tmp_path`."""
+    defaults = {
+        "space": str(write_space(tmp_path)),
+        "evaluator": "cli_toys:planted",
+        "runner": "local",
+        "tracking_uri": "none",
+        "runs_dir": tmp_path / "runs",
+        "name": "toy",
+    }
+    return resolve({**defaults, **settings})

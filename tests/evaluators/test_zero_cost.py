@@ -26,8 +26,9 @@ from nasforge.evaluators.shared_weights import SharedWeights
 from nasforge.evaluators.training import Training
 from nasforge.evaluators.zero_cost import ZeroCost, metric_of
 from nasforge.experiment import Experiment
+from nasforge.forecast import forecast
 from nasforge.models.network import build
-from nasforge.probe import forecast, rerun
+from nasforge.rerun import rerun
 from nasforge.runners.local import run
 from nasforge.state import load_state
 

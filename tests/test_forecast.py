@@ -1,29 +1,17 @@
-"""Forecasts and repetitions."""
+"""Forecasts."""
 
 from __future__ import annotations
 
 import json
 import time
 
-import cli_toys
 import pytest
+from cli_toys import config_at
 
-from nasforge import cli, search
+from nasforge import cli
 from nasforge.config import load_space, resolve
-from nasforge.core.errors import ConfigError, JournalError
-from nasforge.probe import count_workers, forecast, rerun, wilson
-
-
-def config_at(tmp_path, **settings):
-    defaults = {
-        "space": str(cli_toys.write_space(tmp_path)),
-        "evaluator": "cli_toys:planted",
-        "runner": "local",
-        "tracking_uri": "none",
-        "runs_dir": tmp_path / "runs",
-        "name": "toy",
-    }
-    return resolve({**defaults, **settings})
+from nasforge.core.errors import ConfigError
+from nasforge.forecast import count_workers, forecast, wilson
 
 
 @pytest.mark.parametrize(
@@ -93,29 +81,3 @@ def test_workers_are_counted_from_cpus_gpus_and_the_limit(tmp_path):
     assert count(cpus=8, logical_gpus=1, resources={"measure": {"cpu": 1, "gpu": 0.25}}) == 4
     assert count(cpus=4, logical_gpus=0, resources={"measure": {"cpu": 2}}) == 2
     assert count_workers(config_at(tmp_path)) == 1
-
-
-def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
-    evaluator = {"name": "cli_toys:planted", "options": {"fail": [3]}}
-    state = search(config_at(tmp_path, evaluator=evaluator, epochs=9, strategy="random", budget={"trials": 12}))
-    statuses = {trial.status for trial in state.trials.values()}
-    assert statuses == {"finished", "pruned", "failed"}
-    for number, trial in state.trials.items():
-        found = rerun(tmp_path / "runs/toy", number)
-        assert found.equal, (number, found)
-        assert found.compared or trial.status == "failed"
-
-
-def test_a_difference_is_found_wherever_it_is(tmp_path, monkeypatch):
-    search(config_at(tmp_path, evaluator="cli_toys:shifting", epochs=3, pruner="none", budget={"trials": 1}))
-    assert rerun(tmp_path / "runs/toy", 0).equal  # times differ, and are not compared
-    monkeypatch.setattr(cli_toys, "SHIFT", 1e-12)
-    found = rerun(tmp_path / "runs/toy", 0)
-    assert not found.equal
-    assert set(found.differing) == {"1/val/accuracy", "2/val/accuracy", "3/val/accuracy", "val/accuracy"}
-
-
-def test_there_must_be_such_a_trial(tmp_path):
-    search(config_at(tmp_path, budget={"trials": 1}))
-    with pytest.raises(JournalError, match="no trial 5"):
-        rerun(tmp_path / "runs/toy", 5)

@@ -1,32 +1,29 @@
-"""Before and after the search, outside of it: what a search would cost, and whether a trial comes out again the same.
+"""Before the search: what it would cost, from points that are checked and one that is trained for a moment.
 
-Neither writes anything into the runs folder.
+Nothing is written into the runs folder.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from nasforge.compose import foresee, make_check, make_evaluator, make_pruner, make_strategy
+from nasforge.compose import foresee, make_check, make_evaluator, make_pruner, make_strategy, worker_threads
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import BuildError, JournalError, NasforgeError, RecipeError, SearchError
+from nasforge.core.errors import BuildError, RecipeError, SearchError
 from nasforge.core.goals import Rung, whole_epochs
-from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared, Trial
+from nasforge.core.trial import Measure, Proposal, Result, TrainShared
 from nasforge.experiment import Check, Job, trial_seed
 from nasforge.runners.work import perform
-from nasforge.state import load_state
 from nasforge.strategies.pieces import mean_piece
 
 PROBE_IMAGES = 2000
@@ -301,156 +298,3 @@ def _images(evaluator: Any) -> int:
     from nasforge.data import load_data
 
     return len(load_data(evaluator.data).train)
-
-
-@contextmanager
-def worker_threads(config: ExperimentConfig) -> Iterator[None]:
-    """Torch with as many threads as a worker of this search has, since sums on a CPU depend on them."""
-    if config.runner.name != "ray_tune":
-        yield
-        return
-    import torch
-
-    wanted = (config.runner.options.get("resources") or {}).get("measure", {}).get("cpu", 1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(wanted)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A trial and its repetition.
-
-    Attributes:
-        number: the trial.
-        status: of the trial and of its repetition.
-        compared: metric -> (then, now), times left out; `step/metric` for the reports on the way.
-        device: what the repetition ran on.
-    """
-
-    number: int
-    status: tuple[str, str]
-    compared: Mapping[str, tuple[float, float]]
-    device: str
-
-    @property
-    def differing(self) -> dict[str, tuple[float, float]]:
-        """Metrics that are not equal to the last bit."""
-        return {
-            key: (then, now)
-            for key, (then, now) in self.compared.items()
-            if then != now and not (math.isnan(then) and math.isnan(now))
-        }
-
-    @property
-    def equal(self) -> bool:
-        """Whether the trial came out again the same."""
-        return self.status[0] == self.status[1] and not self.differing
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
-        differing = {key: {"then": then, "now": now} for key, (then, now) in self.differing.items()}
-        return {
-            "number": self.number,
-            "equal": self.equal,
-            "status": {"then": self.status[0], "now": self.status[1]},
-            "compared": len(self.compared),
-            "differing": differing,
-            "device": self.device,
-        }
-
-
-def rerun(folder: Path, number: int) -> Comparison:
-    """Repeat a trial with its seed in a temporary folder and compare what it reported; on a CPU it is equal.
-
-    A pruned trial is stopped where it was stopped.
-
-    Args:
-        folder: of the experiment.
-        number: of the trial.
-
-    Raises:
-        JournalError: no such trial, it is not closed, or the data are not the ones it was trained on.
-        SearchError: there is nothing to repeat.
-    """
-    state = load_state(folder)
-    config = ExperimentConfig.from_json(folder.name, state.header.config, folder.absolute().parent)
-    trial = state.trials.get(number)
-    if trial is None:
-        raise JournalError(f"{folder}: there is no trial {number}; they go from 0 to {len(state.trials) - 1}")
-    if trial.result is None:
-        raise JournalError(f"{folder}: trial {number} is not closed yet, there is nothing to compare with")
-    evaluator = make_evaluator(config)
-    if getattr(evaluator, "data_hash", "") != state.header.data_hash:
-        raise JournalError(f"{folder}: the data have changed since (same source, other content)")
-    if trial.verdict != "accepted":
-        return _check_again(trial, make_check(config, evaluator))
-    last_step = trial.steps[-1].step if trial.steps and trial.steps[-1].stop else math.inf
-    steps: dict[int, dict[str, float]] = {}
-
-    def send(step: int, metrics: Mapping[str, float]) -> bool:
-        steps[step] = dict(metrics)
-        return step < last_step
-
-    with tempfile.TemporaryDirectory(prefix="nasforge-rerun-") as temporary, worker_threads(config):
-        place = Path(temporary)
-        weights = trial.proposal.weights
-        if weights is not None:
-            _copy(folder, weights, place)
-        job = Job(number, 1, trial.proposal, trial_seed(state.header.seed, number), trial.costs, place)
-        result = perform(evaluator, job, send)
-    compared = {
-        f"{step.step}/{key}": (value, steps.get(step.step, {}).get(key, math.nan))
-        for step in trial.steps
-        for key, value in step.metrics.items()
-    }
-    if result.status == "finished":
-        compared |= {key: (value, result.metrics.get(key, math.nan)) for key, value in trial.result.metrics.items()}
-        for index, (then, again) in enumerate(zip(trial.result.also, result.also, strict=True), 1):
-            compared |= {f"also {index}/{key}": (value, again.get(key, math.nan)) for key, value in then.items()}
-    now = "pruned" if steps and max(steps) >= last_step else result.status
-    return Comparison(
-        number, (_status(trial.result), _status(result, now)), _without_times(compared), _device(evaluator)
-    )
-
-
-def _status(result: Result, status: str | None = None) -> str:
-    status = status or result.status
-    return f"{status} ({result.error.cause})" if result.error and status == "failed" else status
-
-
-def _check_again(trial: Trial, check: Check) -> Comparison:
-    """A trial that never started: its costs are found again."""
-    try:
-        now = dict(check(trial.proposal))
-        status = trial.status
-    except NasforgeError:
-        now, status = {}, "failed"
-    compared = {key: (value, now.get(key, math.nan)) for key, value in trial.costs.items()}
-    return Comparison(trial.number, (trial.status, status), _without_times(compared), "meta")
-
-
-def _without_times(compared: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Without what differs from run to run, and without what the experiment works out from the costs."""
-    apart = ("time/", "latency", "constraint/")
-    return {key: pair for key, pair in compared.items() if not any(text in key for text in apart)}
-
-
-def _copy(folder: Path, artifact: Artifact, place: Path) -> None:
-    source, target = folder / artifact.path, place / artifact.path
-    if not source.is_file():
-        raise SearchError(f"{source}: the weights that this trial started from are gone, it cannot be repeated")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
-def _device(evaluator: Any) -> str:
-    name = getattr(evaluator, "device", None)
-    if name is None:
-        return "cpu"
-    from nasforge.training.device import device_of
-
-    return str(device_of(name))

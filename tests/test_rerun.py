@@ -1,0 +1,37 @@
+"""Repetitions."""
+
+from __future__ import annotations
+
+import cli_toys
+import pytest
+from cli_toys import config_at
+
+from nasforge import search
+from nasforge.core.errors import JournalError
+from nasforge.rerun import rerun
+
+
+def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
+    evaluator = {"name": "cli_toys:planted", "options": {"fail": [3]}}
+    state = search(config_at(tmp_path, evaluator=evaluator, epochs=9, strategy="random", budget={"trials": 12}))
+    statuses = {trial.status for trial in state.trials.values()}
+    assert statuses == {"finished", "pruned", "failed"}
+    for number, trial in state.trials.items():
+        found = rerun(tmp_path / "runs/toy", number)
+        assert found.equal, (number, found)
+        assert found.compared or trial.status == "failed"
+
+
+def test_a_difference_is_found_wherever_it_is(tmp_path, monkeypatch):
+    search(config_at(tmp_path, evaluator="cli_toys:shifting", epochs=3, pruner="none", budget={"trials": 1}))
+    assert rerun(tmp_path / "runs/toy", 0).equal  # times differ, and are not compared
+    monkeypatch.setattr(cli_toys, "SHIFT", 1e-12)
+    found = rerun(tmp_path / "runs/toy", 0)
+    assert not found.equal
+    assert set(found.differing) == {"1/val/accuracy", "2/val/accuracy", "3/val/accuracy", "val/accuracy"}
+
+
+def test_there_must_be_such_a_trial(tmp_path):
+    search(config_at(tmp_path, budget={"trials": 1}))
+    with pytest.raises(JournalError, match="no trial 5"):
+        rerun(tmp_path / "runs/toy", 5)
