@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from nasforge.core.goals import Objective
 from nasforge.core.goals import front as non_dominated
-from nasforge.report.tables import best_so_far, failures, learning_curves
+from nasforge.report.tables import best_so_far, failures, learning_curves, steps_of
 from nasforge.state import State
 
 # Okabe & Ito's colours, told apart by colour-blind readers too: https://jfly.uni-koeln.de/color/
@@ -106,8 +106,9 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
 
 
 def learning_curves_figure(state: State, metric: str = "val/accuracy") -> Any:
-    """One line per trial over its epochs, coloured by how it ended; the best trial is thick."""
-    figure = _figure("epoch", title_of(metric))
+    """One line per trial over its epochs (folds, repeats), coloured by how it ended; the best trial is thick."""
+    counted = steps_of(state).removesuffix("s")
+    figure = _figure(counted, title_of(metric))
     best = state.best
     lines: dict[int, list[dict[str, Any]]] = {}
     for point in learning_curves(state, metric):
@@ -128,7 +129,7 @@ def learning_curves_figure(state: State, metric: str = "val/accuracy") -> Any:
             opacity=1.0 if is_best else 0.55,
             line={"color": _BEST if is_best else _COLOURS[points[0]["status"]], "width": 4 if is_best else 1.5},
             marker={"size": 8 if is_best else 5},
-            hovertemplate=f"trial {number}, epoch %{{x}}<br>{title_of(metric)} %{{y:.4g}}<extra></extra>",
+            hovertemplate=f"trial {number}, {counted} %{{x}}<br>{title_of(metric)} %{{y:.4g}}<extra></extra>",
         )
         named.add(name)
     longest = max(point["epoch"] for points in lines.values() for point in points)

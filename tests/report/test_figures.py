@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,17 @@ def test_learning_curves(made: Path) -> None:
     best = figure.data[-1]
     assert best.name == "best: trial 7"
     assert list(best.y) == [0.67, 0.77, 0.87]
+    assert figure.layout.xaxis.title.text == "epoch"
     assert {line.name for line in figure.data if line.showlegend} == {"finished", "pruned", "best: trial 7"}
+
+
+def test_learning_curves_of_cross_validation_run_over_folds(made: Path) -> None:
+    state = load_state(made)
+    config = {**state.header.config, "evaluator": {"name": "cross_validation", "options": {}}}
+    state.header = replace(state.header, config=config)
+    figure = figures.learning_curves_figure(state)
+    assert figure.layout.xaxis.title.text == "fold"
+    assert "fold %{x}" in figure.data[0].hovertemplate
 
 
 def test_failures(made: Path) -> None:
