@@ -72,7 +72,7 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
         raise BuildError(f"builder 'timm_backbone': cannot make '{name}': {reason}; {advice}") from error
     if started and weights:
         _check_whole(network, name, weights)
-    network.pretrained = started  # type: ignore[assignment]  # a recipe that draws weights anew is refused
+    network.pretrained = bool(pretrained or weights)  # type: ignore[assignment]  # a recipe that draws weights anew is refused
     return network
 
 

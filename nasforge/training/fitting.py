@@ -7,7 +7,7 @@ from torch import nn
 from nasforge.data.part import Part
 from nasforge.training.augmentation import check_images
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
-from nasforge.training.initialisation import initialise
+from nasforge.training.initialisation import check_may_draw, initialise
 from nasforge.training.mixing import mixing_of
 from nasforge.training.optimisation import optimizer_of
 from nasforge.training.recipe import Recipe
@@ -27,6 +27,7 @@ def check_fits(network: nn.Module, recipe: Recipe, part: Part) -> None:
     check_images(recipe, part)
     set_dropout(network, recipe.dropout)
     set_drop_path(network, recipe.drop_path)
+    check_may_draw(network, recipe)
     if recipe.zero_init:
         initialise(network, Recipe(zero_init=True), 0)
     mixing_of(network, recipe)

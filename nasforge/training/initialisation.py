@@ -29,9 +29,7 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
         RecipeError: `zero_init` without a residual branch that ends in a normalisation, or anything but the builder's
             weights where these are pretrained.
     """
-    if getattr(network, "pretrained", False) and (recipe.init != "builder" or recipe.zero_init):
-        message = "would overwrite the weights that the builder starts from; leave train.init and train.zero_init out"
-        raise RecipeError(f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}")
+    check_may_draw(network, recipe)
     if recipe.init != "builder":
         draw = _DRAWS[recipe.init]
         device = next(network.parameters()).device
@@ -43,3 +41,10 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
                     nn.init.zeros_(module.bias)
     if recipe.zero_init and not zero_init_last_norms(network):
         raise RecipeError("train.zero_init is set, but the network has no residual branch that ends in a normalisation")
+
+
+def check_may_draw(network: nn.Module, recipe: Recipe) -> None:
+    """Raises RecipeError where the recipe would overwrite the weights that the builder starts from."""
+    if getattr(network, "pretrained", False) and (recipe.init != "builder" or recipe.zero_init):
+        message = "would overwrite the weights that the builder starts from; leave train.init and train.zero_init out"
+        raise RecipeError(f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}")

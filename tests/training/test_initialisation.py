@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from nasforge.blocks.residual import ResidualBlock
-from nasforge.core.errors import ConfigError
-from nasforge.training.initialisation import initialise
+from nasforge.core.errors import ConfigError, RecipeError
+from nasforge.training.initialisation import check_may_draw, initialise
 from nasforge.training.recipe import Recipe
 
 
@@ -61,5 +61,7 @@ def test_pretrained_weights_are_not_overwritten(recipe):
         ConfigError, match=r"train\.(zero_)?init would overwrite the weights that the builder starts from"
     ):
         initialise(net, recipe, 0)
+    with pytest.raises(RecipeError, match="would overwrite the weights"):
+        check_may_draw(net, recipe)  # asked before the first trial too
     assert torch.equal(net[0].weight, before)
     initialise(net, Recipe(), 0)
