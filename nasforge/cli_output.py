@@ -171,6 +171,8 @@ def metric_text(key: str, value: float | None) -> str:
         return count_text(value)
     if key.startswith("time/"):
         return f"{value:.1f}"
+    if 0 < abs(value) < 1e-3:  # the errors of some tables
+        return f"{value:.3e}"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
 

@@ -17,6 +17,7 @@ from nasforge import registry
 from nasforge.config import ExperimentConfig, resolve, suited_evaluator
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.events import SCHEMA, Header
+from nasforge.core.goals import COSTS
 from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment import Check, Experiment
@@ -27,7 +28,7 @@ _PACKAGES = ("nasforge", "torch", "torchvision", "timm", "ray", "optuna", "mlflo
 _UNBUILDABLE_IN_A_ROW = 50
 _LOOKED_UP_IN_A_ROW = 2000
 """Of a partial table, which may hold few of its space's points; asking it for one that it has not costs nothing."""
-_COSTS = ("cost/params", "cost/flops", "cost/memory_mb", "cost/latency_ms")
+_COSTS = tuple(f"cost/{name}" for name in COSTS)
 
 Say = Callable[[str], None]
 """Takes a sentence for the user."""

@@ -216,8 +216,8 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     suited = suited_evaluator(named["strategy"].name if named["strategy"] else "")
     named["evaluator"] = attempt("evaluator", lambda: evaluator_of(given.get("evaluator", suited)))
     objectives = attempt("objectives", lambda: objectives_of(given.get("objectives", ["val/accuracy"])))
-    constraints = attempt("constraints", lambda: limits_of(given.get("constraints", [])))
-    targets = attempt("targets", lambda: limits_of(given.get("targets", [])))
+    constraints = attempt("constraints", lambda: limits_of(given.get("constraints", []), named["evaluator"]))
+    targets = attempt("targets", lambda: limits_of(given.get("targets", []), named["evaluator"]))
     budget = attempt("budget", lambda: budget_of(given.get("budget")))
     ladder = attempt(
         "epochs" if "epochs" in given else "ladder", lambda: ladder_of(given.get("epochs"), given.get("ladder"))

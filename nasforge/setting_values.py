@@ -11,7 +11,7 @@ from typing import Any
 
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.goals import Budget, Constraint, Objective, Rung, ladder_to
+from nasforge.core.goals import COSTS, Budget, Constraint, Objective, Rung, ladder_to
 from nasforge.core.space import SearchSpace
 from nasforge.space_file import load_recipe, load_space
 from nasforge.yaml_document import absolute_path
@@ -155,11 +155,18 @@ def objectives_of(content: Any) -> tuple[Objective, ...]:
     return found
 
 
-def limits_of(content: Any) -> tuple[Constraint, ...]:
-    """Constraints or targets, or texts for `Constraint.parse`."""
-    return tuple(
+def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
+    """Constraints or targets, or texts for `Constraint.parse`, on what a network costs or the evaluator's own costs."""
+    own = evaluator.options.get("costs") if evaluator else None
+    known = (*COSTS, *(str(name).removeprefix("cost/") for name in (own if isinstance(own, Mapping) else ())))
+    found = tuple(
         c if isinstance(c, Constraint) else Constraint.parse(c) for c in _texts_or_objects(content, Constraint)
     )
+    for limit in found:
+        name = limit.metric.removeprefix("cost/")
+        if name not in known:
+            raise ConfigError(f"constraint '{limit}': no such cost; {did_you_mean(name, known)}")
+    return found
 
 
 def _texts_or_objects(content: Any, kind: type) -> list[Any]:

@@ -117,6 +117,13 @@ def test_yaml_words_stay_words(tmp_path: Path) -> None:
     assert space.domains["model.activation"].options == ("on", "off", "yes", "no", 0.001, True)  # type: ignore[union-attr]
 
 
+def test_keys_of_tables_stay_words(tmp_path: Path) -> None:
+    words = "[8:16:24, 1:30.5, 010, 1_2, 1e5, 10_000, -3, .5, 1.5e3]"
+    space = load_space(space_file(tmp_path, SPACE.replace("[relu, silu]", words).replace("silu}", "8:16:24}")))
+    found = space.domains["model.activation"].options  # type: ignore[union-attr]
+    assert found == ("8:16:24", "1:30.5", "010", "1_2", 1e5, 10_000, -3, 0.5, 1500.0)
+
+
 def test_missing_space_and_unknown_name() -> None:
     assert "no such file" in problems(lambda: load_space("nowhere/space.yaml"))[0]
     assert "did you mean 'blocks'" in problems(lambda: load_space("block"))[0]
@@ -166,6 +173,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
         ({"objectives": ["val/accuracy", "max:val/accuracy"]}, "given twice"),
         ({"objectives": ["best:val/accuracy"]}, "must look like"),
         ({"constraints": ["flops<40M"]}, "must look like flops<=40M"),
+        ({"constraints": ["parms<=3k"]}, "constraint 'parms<=3000': no such cost; did you mean 'params'"),
         ({"constraints": ["flops<=0"]}, "above zero"),
         ({"constraints": ["flops<=1.2.3M"]}, "not a number"),
         ({"budget": {"trials": 0}}, "above zero"),

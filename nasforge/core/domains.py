@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from nasforge.core.architecture import Value
@@ -15,6 +16,14 @@ from nasforge.core.errors import SpaceError
 def same(a: Value, b: Value) -> bool:
     """Equality that keeps `True` and `1` apart, but not `1` and `1.0`."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _name(value: Value) -> tuple[bool, Value]:
+    """What is equal for two values exactly where they are the `same`."""
+    return isinstance(value, bool), value
+
+
+_SHOWN = 50
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,11 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.options:
             raise SpaceError("a choice needs at least one option")
-        for index, option in enumerate(self.options):
+        for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
                 raise SpaceError(f"option {option!r} must be a string, a number or a truth value")
-            if any(same(option, earlier) for earlier in self.options[:index]):
+        for index, option in enumerate(self.options):
+            if self._places[_name(option)] != index:
                 raise SpaceError(f"option {option!r} is listed twice")
         if self.branches and len(self.branches) != len(self.options):
             raise SpaceError(f"{len(self.branches)} branches for {len(self.options)} options")
@@ -44,17 +54,28 @@ class Choice:
 
     def check(self, value: Any) -> Value:
         """The option equal to `value`. Raises SpaceError when there is none."""
-        for option in self.options:
-            if same(option, value):
-                return option
-        raise SpaceError(f"got {value!r}, allowed: {', '.join(repr(option) for option in self.options)}")
+        place = self._place(value)
+        if place is None:
+            allowed = ", ".join(map(repr, self.options[:_SHOWN]))
+            more = f" and {len(self.options) - _SHOWN:,} more" if len(self.options) > _SHOWN else ""
+            raise SpaceError(f"got {value!r}, allowed: {allowed}{more}")
+        return self.options[place]
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
         """The decisions that `value` opens."""
-        for option, branch in zip(self.options, self.branches, strict=True):
-            if same(option, value):
-                return branch
-        return ()
+        place = self._place(value)
+        return () if place is None else self.branches[place]
+
+    @cached_property
+    def _places(self) -> Mapping[tuple[bool, Value], int]:
+        """Where each option stands: thousands of them, a table's texts, may be the options of one decision."""
+        return {_name(option): place for place, option in enumerate(self.options)}
+
+    def _place(self, value: Any) -> int | None:
+        try:
+            return self._places.get(_name(value))
+        except TypeError:  # a list
+            return None
 
     def sample(self, rng: random.Random) -> Value:
         """A uniform draw."""

@@ -12,6 +12,8 @@ from nasforge.core.errors import ConfigError
 
 _MINIMISED = ("cost/", "time/", "work/", "constraint/")
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+COSTS = ("params", "flops", "memory_mb", "latency_ms")
+"""What a network costs; a table may have columns of further costs."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,14 @@ class Objective:
     def parse(text: str) -> Objective:
         """`val/accuracy`, `cost/flops`, or with a direction: `max:val/recall`, `min:val/loss`.
 
-        Without a direction costs, times, losses and standard deviations are minimised, everything else is maximised.
+        Without a direction costs, times, losses, errors and standard deviations are minimised, all else is maximised.
         """
         direction, colon, metric = text.partition(":")
         if colon and direction in ("max", "min") and metric:
             return Objective(metric, direction == "max")
         if colon or not text.strip():
             raise ConfigError(f"objective '{text}' must look like val/accuracy, cost/flops, max:NAME or min:NAME")
-        return Objective(text, not (text.startswith(_MINIMISED) or text.endswith(("loss", "_std"))))
+        return Objective(text, not (text.startswith(_MINIMISED) or text.endswith(("loss", "error", "_std"))))
 
     def oriented(self, value: float) -> float:
         """`value` turned so that more is better."""
@@ -52,7 +54,7 @@ class Constraint:
     """A hard limit `metric <= bound`, checked before anything is trained.
 
     Attributes:
-        metric: `cost/params`, `cost/flops` (multiply-adds), `cost/memory_mb` or `cost/latency_ms`.
+        metric: `cost/params`, `cost/flops` (multiply-adds), `cost/memory_mb`, `cost/latency_ms`, or a table's own.
         bound: the largest value allowed, in the metric's unit.
     """
 
@@ -61,10 +63,11 @@ class Constraint:
 
     @staticmethod
     def parse(text: str) -> Constraint:
-        """`flops<=40M`, `params<=300k`, `latency_ms<=5`, `memory_mb<=500`. Raises ConfigError otherwise."""
-        found = re.fullmatch(r"\s*(?:cost/)?(\w+)\s*<=\s*([0-9.]+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE)
-        known = ("params", "flops", "memory_mb", "latency_ms")
-        if not found or found[1].lower() not in known:
+        """`flops<=40M`, `params<=300k`, `latency_ms<=5`, `memory_mb<=500`, `joules<=3`. Raises ConfigError."""
+        found = re.fullmatch(
+            r"\s*(?:cost/)?([\w.-]+)\s*<=\s*([0-9.]+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE
+        )
+        if not found:
             raise ConfigError(
                 f"constraint '{text}' must look like flops<=40M, params<=300k, memory_mb<=500 or latency_ms<=5"
             )
@@ -74,7 +77,8 @@ class Constraint:
             raise ConfigError(f"constraint '{text}': '{found[2]}' is not a number") from None
         if bound <= 0:
             raise ConfigError(f"constraint '{text}': the bound must be above zero, no network costs less")
-        return Constraint(f"cost/{found[1].lower()}", bound)
+        name = found[1].lower() if found[1].lower() in COSTS else found[1]
+        return Constraint(f"cost/{name}", bound)
 
     def violation(self, costs: Mapping[str, float]) -> float:
         """Relative excess: 0 when met, 0.25 for a quarter above the bound."""

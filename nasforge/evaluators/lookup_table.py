@@ -68,7 +68,8 @@ class LookupTable:
             signal: column of the number that the search sees; with `{epochs}` in it (`val_e{epochs}`) one column for
                 each fidelity.
             key: column, columns or array that say which point a row is, see `table_rows.rows_of`.
-            key_form: what one key column holds: text, canonical, arch_id, point_id or decisions.
+            key_form: what one key column holds: text, canonical, arch_id, point_id, decisions, or how it is written, as
+                `{width0}:{width1}`.
             labels: array of the texts that whole numbers in the key stand for.
             axes: JSON file with the axes of the NPZ's arrays, for tables that are grids.
             fidelity: epochs -> column of the signal, instead of `signal`.
@@ -248,7 +249,13 @@ class LookupTable:
         said = self._columns.rows.missing(architecture)
         if self.partial:
             raise BuildError(said)
-        raise ConfigError(f"{said}. A table that covers only a part of the space needs partial: true")
+        near = self._columns.rows.nearest(architecture)
+        between = [name for name, domain in self.space.domains.items() if math.isinf(domain.size)]
+        advice = f"No table has every value of {', '.join(between)}: list its own in the space. " if between else ""
+        raise ConfigError(
+            f"{said}{f'; like it is {near}' if near else ''}. {advice}A table that covers only a part of "
+            "the space needs partial: true"
+        )
 
     # --- measuring --------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ EMPTY = frozenset({"", "nan", "na", "n/a", "null", "none", "-"})
 """Cells without a value, in lower case."""
 
 _SCALED = re.compile(r"(?P<column>.+?)\s*(?P<operator>[*/])\s*(?P<factor>[0-9.]+(?:[eE][+-]?\d+)?)\s*")
+_PICKED = re.compile(r"(?P<array>.+)\[(?P<place>mean|[1-9][0-9]*)\]")
 PATTERN = "{epochs}"
 """Stands for the fidelity in the name of a column."""
 
@@ -49,6 +50,7 @@ class TableFile:
         self._axes: dict[str, list[Any]] | None = None if axes is None else _read_axes(axes)
         self._rows: list[list[str]] = []
         self._lines: list[int] = []
+        self._last: dict[str, Any] = {}
         if not path.is_file():
             raise DataError(f"table {path}: " + ("is a folder; needed is a file" if path.is_dir() else "no such file"))
         if path.suffix == ".npz":
@@ -110,7 +112,7 @@ class TableFile:
         return expression, 1.0
 
     def fidelities(self, pattern: str) -> dict[int, str]:
-        """Epochs -> column for a pattern such as `val_e{epochs}`.
+        """Epochs -> column for a pattern such as `val_e{epochs}`, or `val[{epochs}]` of an array of learning curves.
 
         Raises:
             ConfigError: no column fits it.
@@ -118,6 +120,10 @@ class TableFile:
         name, _ = self.scaled(pattern)
         scale = pattern[len(name) :]
         before, _, after = name.partition(PATTERN)
+        if before.endswith("[") and after == "]" and not self._rows:
+            array = before.removesuffix("[")
+            count = max((1, *self._by_row(array).shape[1:2]))  # without any, the first says what is wrong
+            return {place: f"{array}[{place}]{scale}" for place in range(1, 1 + count)}
         form = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
         found = {int(match[1]): match[0] + scale for column in self.names if (match := form.fullmatch(column))}
         if not found:
@@ -130,11 +136,14 @@ class TableFile:
 
     def array(self, name: str) -> Any:
         """An array of the NPZ as it is. Raises ConfigError: there is none, or it holds Python objects."""
+        if name in self._last:
+            return self._last[name]
         with _opened(self.path) as content:
             if name not in content.files:
                 raise self._unknown(name)
             try:
-                return content[name]
+                self._last = {name: content[name]}  # of a learning curve every epoch is asked for
+                return self._last[name]
             except ValueError:
                 raise ConfigError(
                     f"table {self.path}: array '{name}' holds Python objects, which are not loaded from foreign "
@@ -199,16 +208,36 @@ class TableFile:
         return column * outer
 
     def _flat(self, name: str) -> Any:
-        """An array with one value per row."""
+        """One value per row: of `curve[12]` the twelfth of each row, of `runs[mean]` their mean."""
+        parts = None if name in self.names else _PICKED.fullmatch(name)
+        array = self._by_row(parts["array"] if parts else name)
+        if parts and array.ndim == 1:
+            raise ConfigError(f"table {self.path}: '{name}': the array has one value per row; leave the brackets out")
+        if parts and parts["place"] != "mean":
+            place = int(parts["place"])
+            if place > array.shape[1]:
+                raise ConfigError(f"table {self.path}: '{name}': the array has {array.shape[1]} values per row")
+            array = array[:, place - 1]
+        elif array.ndim > 1 and not parts and self._axes is None:
+            raise ConfigError(
+                f"table {self.path}: array '{name}' is {array.shape}; needed is one value per row: '{name}[3]' is the "
+                f"third of each, '{name}[{PATTERN}]' a learning curve, '{name}[mean]' the mean over seeds"
+            )
+        if array.ndim > 1 and array.dtype.kind not in "fiub":
+            raise ConfigError(f"table {self.path}: '{name}' is a mean of texts; needed is one value per row")
+        return array if array.ndim == 1 else array.astype(np.float64).mean(tuple(range(1, array.ndim)))
+
+    def _by_row(self, name: str) -> Any:
+        """An array whose first axis are the rows, those of a grid in the order of its axes."""
         array = self.array(name)
         if self._axes is not None:
             sizes = tuple(len(values) for values in self._axes.values())
             if array.shape[: len(sizes)] != sizes or array.dtype.kind not in "fiub":
                 axes = ", ".join(f"{axis} {size}" for axis, size in zip(self._axes, sizes, strict=True))
                 raise ConfigError(f"table {self.path}: array '{name}' is {array.shape}; the axes say {sizes} ({axes})")
-            return array.reshape(*sizes, -1).astype(np.float64).mean(-1).ravel()
-        if array.ndim != 1:
-            raise ConfigError(f"table {self.path}: array '{name}' is {array.shape}; needed is one value per row")
+            return array.reshape(-1, *array.shape[len(sizes) :])
+        if array.ndim == 0:
+            raise ConfigError(f"table {self.path}: '{name}' is one value, {array}; needed is one per row")
         return array
 
     def _parsed(self, name: str) -> list[float]:

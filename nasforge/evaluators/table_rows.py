@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from nasforge.core.architecture import MODEL, TRAIN, Architecture
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 from nasforge.evaluators.table_file import EMPTY, TableFile
+from nasforge.evaluators.table_texts import named_in, short, written_as
 
 FORMS = ("text", "canonical", "arch_id", "point_id", "decisions")
 _COMPARED = 3000
@@ -74,7 +74,12 @@ class Rows:
         return self._index.get(self._key_of(architecture))
 
     def missing(self, architecture: Architecture) -> str:
-        """Why there is no row for a point: its key, and the nearest one that there is."""
+        """That there is no row for a point."""
+        shown = self._shown(self._key_of(architecture))
+        return f"table {self._file.path}: no row for this point: {shown} is none of its {len(self._index):,} keys"
+
+    def nearest(self, architecture: Architecture) -> str:
+        """The row that is most like a point that has none; empty where none is like it. Slow where keys are texts."""
         key = self._key_of(architecture)
         compared = list(self._index)[:: 1 + len(self._index) // _COMPARED]
         near: Key | None
@@ -83,11 +88,7 @@ class Rows:
             near = next(iter(difflib.get_close_matches(key, texts, n=1)), None)
         else:
             near = max(compared, key=lambda other: sum(a == b for a, b in zip(key, other, strict=True)))
-        nearest = f"; like it is {self._shown(near)} ({self._file.place(self._index[near])})" if near else ""
-        return (
-            f"table {self._file.path}: no row for this point: {self._shown(key)} is none of its "
-            f"{len(self._index):,} keys{nearest}"
-        )
+        return f"{self._shown(near)} ({self._file.place(self._index[near])})" if near else ""
 
 
 def rows_of(
@@ -100,7 +101,8 @@ def rows_of(
         file: the table.
         key: the column with the text of a point; or columns, or a two-dimensional array, with one value for each
             decision in the space's order; None: columns named like decisions, with or without `model.` and `train.`.
-        form: what the text is, one of `FORMS`; None: the space's `text`, else its `canonical` form, else `decisions`.
+        form: what the text is, one of `FORMS`, or how it is written, as `{width0}:{width1}`; None: the space's `text`,
+            else its `canonical` form, else `decisions`.
         labels: an array of texts that the whole numbers of the key stand for.
 
     Raises:
@@ -118,15 +120,20 @@ def rows_of(
         columns = {f"{key}[{number}]": cells for number, cells in enumerate(blocks)}
         return _by_decision(space, file, _in_order(space, file, _labelled(file, columns, labels)))
     form = form or ("text" if space.text else "canonical" if space.canonical else "decisions")
-    if form not in FORMS:
-        raise ConfigError(f"table {file.path}: no key_form '{form}'; {did_you_mean(form, FORMS)}")
     texts = file.texts(key)
+    if "{" in form:
+        return _by_decision(space, file, _labelled(file, written_as(form, space, file, texts), labels))
+    if form not in FORMS:
+        raise ConfigError(
+            f"table {file.path}: no key_form '{form}'; {did_you_mean(form, FORMS)}, or how the key is written: "
+            f"'{':'.join(f'{{{short(name)}}}' for name in list(space.domains)[:3])}'"
+        )
     if form != "decisions":
         numbers = range(len(texts))
         return Rows(file, texts, numbers, len(texts), _text_of(space, form), lambda found: f"{key} '{found}'")
     if len(space.domains) == 1:
         return _by_decision(space, file, _labelled(file, dict.fromkeys(space.domains, texts), labels))
-    return _by_decision(space, file, _from_texts(space, file, texts))
+    return _by_decision(space, file, named_in(space, file, texts))
 
 
 # --- by text ---------------------------------------------------------------------------------------------------------
@@ -269,22 +276,21 @@ def _outside(
 
 def _named(space: SearchSpace, file: TableFile) -> dict[str, list[str]]:
     """Columns that are named like decisions."""
-    short = {name: name.removeprefix(MODEL).removeprefix(TRAIN) for name in space.domains}
-    shared = Counter(short.values())
+    shared = Counter(map(short, space.domains))
     found = {}
     lacking = []
     for name, domain in space.domains.items():
         if name in file.names:
             found[name] = file.texts(name)
-        elif short[name] in file.names and shared[short[name]] == 1:
-            found[name] = file.texts(short[name])
+        elif short(name) in file.names and shared[short(name)] == 1:
+            found[name] = file.texts(short(name))
         elif domain.size != 1:
             lacking.append(name)
     if lacking or not found:
         first = next(iter(lacking or space.domains))
         raise ConfigError(
             f"table {file.path}: no column for decision{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
-            f"{did_you_mean(short[first], file.names)}. Columns are named like decisions, or key names the column (or "
+            f"{did_you_mean(short(first), file.names)}. Columns are named like decisions, or key names the column (or "
             "the columns, one for each decision in order) that says which point a row is"
         )
     return found
@@ -316,37 +322,3 @@ def _labelled(file: TableFile, columns: Mapping[str, list[str]], labels: str | N
             )
         found[name] = [words[token(cell)] for cell in cells]
     return found
-
-
-def _from_texts(space: SearchSpace, file: TableFile, texts: Sequence[str]) -> dict[str, list[str]]:
-    """Columns from cells such as `{"width": 8, "op": "conv"}` or `width=8, op=conv`; names with prefix or without."""
-    full = {name.removeprefix(MODEL).removeprefix(TRAIN): name for name in space.domains}
-    full |= {name: name for name in space.domains}
-    columns: dict[str, list[str]] = {name: [] for name, domain in space.domains.items() if domain.size != 1}
-    for row, text in enumerate(texts):
-        values = {}
-        for name, value in _pairs(file, row, text).items():
-            if name not in full:
-                raise ConfigError(
-                    f"table {file.path}: {file.place(row)}: '{text}' names '{name}', which is no decision of space "
-                    f"'{space.name}'; {did_you_mean(name, full)}"
-                )
-            values[full[name]] = value
-        for name, cells in columns.items():
-            cells.append(values.get(name, ""))
-    return columns
-
-
-def _pairs(file: TableFile, row: int, text: str) -> dict[str, str]:
-    try:
-        if text.startswith("{"):
-            return {str(name): "" if value is None else str(value) for name, value in json.loads(text).items()}
-        pairs = [pair.partition("=") for pair in text.replace(";", ",").split(",") if pair.strip()]
-        if pairs and all(equals for _, equals, _ in pairs):
-            return {name.strip(): value.strip() for name, _, value in pairs}
-    except ValueError:
-        pass
-    raise ConfigError(
-        f"table {file.path}: {file.place(row)}: '{text}' does not say the decisions as JSON or as name=value, "
-        "name=value; a table keyed by other texts needs a space that names its function `text` (docs/tables.md)"
-    )

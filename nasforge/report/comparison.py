@@ -254,7 +254,7 @@ def _values(group: Group, figure: Figure, axis: str, checkpoint: float) -> dict[
 
 def _to_optimum(group: Group, goal: Objective, optimum: float, fidelity: int, cap: float) -> ToOptimum:
     """A best so far counts where it was measured at the greatest fidelity of all: the optimum is of that one."""
-    goalpost = goal.oriented(optimum) - 1e-9 * max(1.0, abs(optimum))
+    goalpost = goal.oriented(optimum) - 1e-9 * abs(optimum)
     counts = []
     for search in _reaching(group, "trials", cap):
         hits = (

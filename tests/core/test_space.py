@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -215,6 +216,18 @@ def test_one_and_true_stay_apart():
     assert type(choice.check(True)) is bool
     with pytest.raises(SpaceError):
         Choice((0, 1)).check(True)
+
+
+def test_a_choice_of_many_options_is_made_and_asked_at_once():
+    options = tuple(f"net{n}" for n in range(20_000))
+    began = time.process_time()
+    choice = Choice(options)
+    assert [choice.check(option) for option in options] == [*options]
+    assert choice.branch("net19999") == () and time.process_time() - began < 2
+    with pytest.raises(SpaceError, match=r"got 'net', allowed: 'net0', .*'net49' and 19,950 more$"):
+        choice.check("net")
+    with pytest.raises(SpaceError, match="got \\['net0'\\]"):
+        choice.check(["net0"])
 
 
 def test_a_logarithmic_range_is_drawn_uniformly_in_the_logarithm():

@@ -74,6 +74,36 @@ def test_a_key_that_says_its_decisions(tmp_path, cell):
     assert looked_up(table(flat(), path, key="what"), model__width=8, train__rate=0.1).metrics["val/accuracy"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("form", "cell"),
+    [
+        ("{width}:{rate}", "{width}:{rate}"),
+        ("|{rate}~0|+|{model.width}~1|", "|{rate:.2f}~0|+|{width}.0~1|"),
+        ("{c0}{c1}{width} {train.rate}", "xy{width} {rate}"),
+    ],
+)
+def test_a_key_whose_writing_is_said(tmp_path, form, cell):
+    letters = [Decision(f"model.c{n}", Choice((letter,))) for n, letter in enumerate("xy") if "c0" in form]
+    where = space(*letters, *flat().decisions)
+    rows = [(width, rate) for width in (8, 16, 32) for rate in (0.1, 1.0)]
+    text = "".join(f"{cell.format(width=w, rate=r)};{n}\n" for n, (w, r) in enumerate(rows))
+    evaluator = table(where, written(tmp_path, f"arch;accuracy\n{text}"), key="arch", key_form=form)
+    fixed = {key: value for key, value in where.default_point().values.items() if key.startswith("model.c")}
+    points = [where.point({**fixed, "model.width": w, "train.rate": r}) for w, r in rows[:4]]
+    found = [evaluator(Measure(point), Silent()) for point in points]
+    assert [result.metrics["val/accuracy"] for result in found] == [0, 1, 2, 3]
+    assert evaluator.optimum == 3, "a row outside the space is not its optimum"
+
+
+def test_a_key_whose_writing_is_said_leaves_inactive_decisions_empty(tmp_path):
+    cells = ["none///0", "conv/3//1", "pool//avg/1"]
+    path = written(tmp_path, "arch,accuracy\n" + "".join(f"{cell},{n}\n" for n, cell in enumerate(cells)))
+    form = "{block}/{block.conv.kernel}/{block.pool.kind}/{bias}"
+    evaluator = table(nested(), path, key="arch", key_form=form)
+    pool = {"model.block": "pool", "model.block.pool.kind": "avg", "model.bias": True}
+    assert looked_up(evaluator, **pool).metrics["val/accuracy"] == 2
+
+
 def test_a_graph_string_is_one_decision_or_the_spaces_text(tmp_path):
     path = written(tmp_path, 'graph,accuracy\n"[in,conv,out]",0.5\n"[in,pool,out]",0.75\n')
     one = space(Decision("model.cell", Choice(("[in,conv,out]", "[in,pool,out]"))))
@@ -154,6 +184,35 @@ def test_fidelities_are_reported_and_charged_in_part(tmp_path, options):
     assert evaluator.optimum == 2.5
 
 
+@pytest.mark.parametrize("grid", [False, True])
+def test_learning_curves_and_seeds_are_axes_of_an_array(tmp_path, grid):
+    rng = np.random.default_rng(0)
+    curves, runs = rng.random((2, 2, 4, 3)), rng.random((2, 2, 3)).astype(np.float32)
+    if grid:
+        (tmp_path / "axes.json").write_text('{"width": [8, 16], "rate": [0.1, 1.0]}')
+        np.savez(tmp_path / "t.npz", curves=curves, runs=runs)
+    else:
+        keys = {"width": np.array([8, 8, 16, 16]), "rate": np.array([0.1, 1.0, 0.1, 1.0])}
+        np.savez(tmp_path / "t.npz", curves=curves.reshape(4, 4, 3), runs=runs.reshape(4, 3), **keys)
+    evaluator = table(
+        flat(),
+        str(tmp_path / "t.npz"),
+        (1, 4),
+        axes=str(tmp_path / "axes.json") if grid else None,
+        signal="curves[{epochs}]*100",
+        final="runs[mean]",
+        metrics={"val/third": "curves[3]"},
+        seconds=8,
+    )
+    report = Silent()
+    result = looked_up(evaluator, report, model__width=16, train__rate=0.1)
+    expected = curves[1, 0].mean(-1)
+    assert [metrics["val/accuracy"] for metrics in report.steps.values()] == pytest.approx(list(expected * 100))
+    assert (result.metrics["val/third"], result.charged.worker_seconds) == (pytest.approx(expected[2]), 8)
+    assert evaluator.final and evaluator.final(flat().default_point()) == pytest.approx(runs[0, 0].mean())
+    assert evaluator.optimum == pytest.approx(curves.mean(-1)[:, :, 3].max() * 100)
+
+
 def test_a_number_that_is_missing_at_a_fidelity_fails_there(tmp_path):
     evaluator = table(flat(), written(tmp_path, CURVES), (1, 9), signal="e{epochs}", seconds=9)
     report = Silent()
@@ -223,6 +282,15 @@ def test_several_objectives_and_limits_are_the_tables(tmp_path):
     )
     assert limited.best.metrics["val/accuracy"] == 0.5
     assert all(trial.metrics["cost/params"] == 1000 for trial in limited.finished())
+
+
+def test_a_cost_of_the_tables_own_has_limits(tmp_path):
+    path = written(tmp_path, "width,rate,accuracy,joules\n8,0.1,0.5,1\n16,0.1,0.75,4\n8,1,0.25,2\n16,1,0.6,3\n")
+    given = {"constraints": ["energy<=2.5"], "budget": {"trials": 2}}
+    state = searched(tmp_path, flat(), path, {"costs": {"energy": "joules"}}, **given)
+    assert state.best.metrics["val/accuracy"] == 0.5 and state.best.metrics["cost/energy"] == 1
+    with pytest.raises(ConfigError, match=r"constraint 'energy<=2\.5': no such cost; Known: flops, heat,"):
+        config_of(tmp_path, flat(), path, {"costs": {"heat": "joules"}}, **given)
 
 
 def test_an_unknown_cost_keeps_no_limit(tmp_path):

@@ -1,12 +1,14 @@
 """One clear error for every way in which a table does not fit."""
 
+import time
+
 import numpy as np
 import pytest
 from made_tables import FLAT, Silent, config_of, flat, looked_up, searched, space, table, written
 
 from nasforge.compose import make_evaluator, search
-from nasforge.core.errors import ConfigError, DataError, NasforgeError
-from nasforge.core.space import Decision, Int
+from nasforge.core.errors import BuildError, ConfigError, DataError, NasforgeError
+from nasforge.core.space import Decision, Float, Int
 from nasforge.core.trial import Measure, TrainShared
 
 
@@ -37,7 +39,11 @@ from nasforge.core.trial import Measure, TrainShared
         (FLAT.replace("10", "-10"), {"seconds": "seconds"}, "line 2: seconds must be at least 0, got -10"),
         (FLAT, {"key": ["width"]}, r"key has 1 columns \(width\), the space 2 decisions \(model.width, train.rate\)"),
         (FLAT, {"key": "width", "key_form": "canonical"}, "space 'made_up' names no function 'canonical'"),
-        (FLAT, {"key": "width", "key_form": "name"}, "no key_form 'name'; did you mean|Known: arch_id"),
+        (FLAT, {"key": "width", "key_form": "name"}, "no key_form 'name'; .* how the key is written: '{width}:{rate}'"),
+        (FLAT, {"key": "width", "key_form": "{width}"}, "key_form '{width}' does not name train.rate"),
+        (FLAT, {"key": "width", "key_form": "{width}{width}{rate}"}, "names a decision twice"),
+        (FLAT, {"key": "width", "key_form": "{widht}:{rate}"}, "names 'widht', which is no .*did you mean 'width'"),
+        (FLAT, {"key": "width", "key_form": "{width}:{rate}"}, "line 2: '8' is not written as key_form"),
         (FLAT, {"key_form": "text"}, "key_form says what the one key column holds"),
         (
             "what,accuracy\n8-0.1,1\n",
@@ -73,6 +79,16 @@ def test_files_that_cannot_be_read(tmp_path):
     np.savez(tmp_path / "long.npz", width=np.array([8, 99]), rate=np.array([1, 1]), accuracy=np.zeros(3))
     with pytest.raises(ConfigError, match="the key has 2 rows, the signal 3"):
         table(flat(), str(tmp_path / "long.npz"))
+    np.savez(tmp_path / "runs.npz", width=[8, 16], rate=[1, 1], runs=np.zeros((2, 3)), one=1.0, accuracy=[1.0, 2.0])
+    for signal, says in (
+        ("runs", r"'runs' is \(2, 3\); needed is one value per row: 'runs\[3\]' .*'runs\[{epochs}\]' a learning curve"),
+        ("runs[4]", r"'runs\[4\]': the array has 3 values per row"),
+        ("accuracy[1]", "has one value per row; leave the brackets out"),
+        ("accuracy[{epochs}]", "has one value per row; leave the brackets out"),
+        ("one", "'one' is one value, 1.0"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            table(flat(), str(tmp_path / "runs.npz"), signal=signal)
     np.savez(tmp_path / "none.npz", key=np.zeros((0, 2)), width=[], rate=[], accuracy=[])
     for options in ({}, {"key": "key"}):
         with pytest.raises(ConfigError, match="has no rows"):
@@ -84,6 +100,28 @@ def test_a_point_without_a_row_ends_the_search_with_the_nearest(tmp_path):
     near = r"model.width 8, train.rate 1 is none of its 2 keys; like it is model.width 8, train.rate 0.1 \(line 2\)"
     with pytest.raises(ConfigError, match=rf"no row for this point: {near}.*needs partial: true"):
         looked_up(table(flat(), path), model__width=8, train__rate=1.0)
+
+
+def test_a_range_without_steps_has_more_values_than_a_table(tmp_path):
+    where = space(Decision("train.rate", Float(0.1, 1.0)))
+    evaluator = table(where, written(tmp_path, "rate,accuracy\n0.1,0.5\n1,0.75\n"))
+    with pytest.raises(ConfigError, match=r"No table has every value of train\.rate: list its own in the space\. "):
+        looked_up(evaluator, train__rate=0.3)
+
+
+def test_many_points_without_a_row_are_passed_over_at_once(tmp_path):
+    known = "".join(f"{'|'.join(str(n))}~{'x' * 60},{n}\n" for n in range(3000))
+    where = space(Decision("model.n", Int(0, 10**6)), text=f"{__name__}:long_text")
+    evaluator = table(where, written(tmp_path, f"arch,accuracy\n{known}"), key="arch", partial=True)
+    began = time.process_time()
+    for n in range(3000, 3200):
+        with pytest.raises(BuildError, match="no row for this point"):
+            looked_up(evaluator, model__n=n)
+    assert time.process_time() - began < 1
+
+
+def long_text(values):
+    return f"{'|'.join(str(values['n']))}~{'x' * 60}"
 
 
 def test_a_partial_table_fails_points_uncharged(tmp_path):

@@ -250,6 +250,13 @@ def test_evaluations_to_the_optimum() -> None:
     assert (one.n, one.cap, one.mean, one.median) == (3, 4, 3.0, 3.0) and one.found == pytest.approx(2 / 3)
 
 
+def test_the_optimum_of_tiny_errors_is_not_hit_by_others() -> None:
+    found = compare_groups(
+        "c", [group("random", [9e-10, 4e-10, 3e-10], objectives=["min:val/mse"])], optimum=3e-10 * (1 + 1e-15)
+    )
+    assert found.to_optimum[0].mean == 3.0 and found.to_optimum[0].found == 1.0
+
+
 def test_low_fidelity_is_no_hit_of_the_optimum() -> None:
     climbing = replace(search([5, 3, 5]), steps=[1, 3, 3])
     low = replace(search([5, 5, 5], seed=1), steps=[1, 1, 1])
