@@ -6,7 +6,7 @@ REDUCED PROTOCOL, for a CPU: the supernet (1 cell per stage, not 5; 8 channels, 
 16 x 16 instead of CIFAR-10 at 32 x 32: 4,000 training images, of which the alphas get half; 30 epochs, of GDAS 90, so
 that all compute about as much (`gdas_short`: 30; second order: more than twice as much). The first derived cell's
 CIFAR-10 test accuracy after 200 epochs is read from the table; the network itself is never trained. Published, by the
-full protocol on CIFAR-10 (FACTS.md): DARTS 54.30, GDAS 93.61, DrNAS 94.36; a random cell's mean is in the result file.
+full protocol on CIFAR-10: DARTS 54.30, GDAS 93.61, DrNAS 94.36; a random cell's mean is in the result file.
 Stop it at any time: what the result file has is not searched again.
 """
 

@@ -34,6 +34,8 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where 
 # Read by `main` before any command runs, so that nothing reaches stdout too early.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 _DATA, _PARTS, _PLACE = "The data", "The parts", "Place and output"
+_CONTINUED = ("search", "tune", "calibrate", "compare", "retrain", "track")
+"""Commands that go on where they were stopped."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with output.only_json(wants_json) as stdout:
         outcome = _run(given)
         if outcome.code == output.STOPPED and not outcome.content:
-            outcome = _failed("stopped", output.STOPPED)
+            outcome = _interrupted(given)
         if wants_json and outcome.content:
             output.write_json(outcome.content, stdout)
     return outcome.code
@@ -64,6 +66,13 @@ def _run(arguments: list[str]) -> Outcome:
     except Exception as error:  # a plug-in's or ours: the traceback is for whoever mends it
         traceback.print_exc()
         return _failed(f"unexpected {type(error).__name__}: {error}. Finished trials are in the journal", 1)
+
+
+def _interrupted(arguments: list[str]) -> Outcome:
+    """After Ctrl-C where no command listens for it."""
+    if next((word for word in arguments if not word.startswith("-")), "") in _CONTINUED:
+        return output.stopped("stopped; the same command continues", arguments)
+    return _failed("stopped", output.STOPPED)
 
 
 def _failed(message: str, code: int = 2) -> Outcome:

@@ -41,9 +41,9 @@ STOPPED = 130
 """Exit code after Ctrl-C or SIGTERM, as shells have it."""
 
 
-def stopped(error: BaseException, words: Sequence[str]) -> Outcome:
+def stopped(reason: BaseException | str, words: Sequence[str]) -> Outcome:
     """The end of a command that was stopped: says by which words it is continued."""
-    text = f"{error}: nasforge {' '.join(shlex.quote(word) for word in words)}"
+    text = f"{reason}: nasforge {' '.join(shlex.quote(word) for word in words)}"
     say(text)
     return Outcome({"error": text}, STOPPED)
 

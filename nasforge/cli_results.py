@@ -228,6 +228,7 @@ def _options(kind: str, thing: Any) -> dict[str, Any]:
         "ladder",
         "seed",
         "objectives",
+        "targets",
         "experiment",
         "evaluator",
         "data",

@@ -64,6 +64,7 @@ def retrain(
     nasforge retrain first --top 3 --seeds 5 --runner ray_tune --max-concurrent 4
     nasforge retrain first --runner ray_tune --workers-per-network 2
     """
+    from nasforge.campaign import terminable
     from nasforge.cli_settings import folder_of, runner_of
     from nasforge.cli_watch import RetrainProgress
     from nasforge.finalists import retrain as run
@@ -72,7 +73,7 @@ def retrain(
     options = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
     parts = runner_of(runner, options, assign or [])
     progress = RetrainProgress(log())
-    with progress.shown(), _tracked(folder) as trackers:
+    with terminable(), progress.shown(), _tracked(folder) as trackers:
         found = run(
             folder,
             top=top,

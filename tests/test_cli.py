@@ -17,7 +17,9 @@ import pytest
 import typer
 from rich.console import Console
 
+import nasforge.cli_results
 import nasforge.compose
+import nasforge.finalists
 from nasforge import cli, registry
 from nasforge.cli_settings import config_of, parse_value
 from nasforge.cli_watch import Watch
@@ -219,6 +221,29 @@ def test_stop_gives_130_and_the_command_that_continues(place, capfd, monkeypatch
     assert code == 130 and "nasforge search nested.yaml" in err and "recipe.optimizer=adamw" in err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_retraining_that_is_stopped_says_by_which_command_it_continues(place, capfd, monkeypatch, number):
+    def stopped(*args, **kwargs):
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+
+    nasforge_(capfd, *SEARCH, "--name", "first", "--max-trials", "1")
+    monkeypatch.setattr(nasforge.finalists, "retrain", stopped)
+    code, _, err = nasforge_(capfd, "retrain", "first", "--seeds", "3")
+    assert code == 130 and "the same command continues: nasforge retrain first --seeds 3" in err
+    code, out, _ = nasforge_(capfd, "retrain", "first", "--json")
+    assert code == 130 and "continues: nasforge retrain" in json.loads(out)["error"]
+
+
+def test_a_command_that_has_nothing_to_continue_only_stops(place, capfd, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nasforge.cli_results, "spaces", stopped)
+    code, _, err = nasforge_(capfd, "spaces")
+    assert code == 130 and err.strip() == "stopped"
+
+
 def test_sigterm_stops_a_real_search_which_then_continues(place):
     words = [*SEARCH, "--name", "first", "--max-trials", "5", "--set", "evaluator.seconds=0.2", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli_toys.__file__).parent)}
@@ -314,7 +339,8 @@ def test_spaces_and_strategies_list_the_registry(capfd):
     found = json.loads(out)
     assert {row["name"] for row in found["strategies"]} == set(registry.names("strategy"))
     assert "population" in next(row for row in found["strategies"] if row["name"] == "evolution")["options"]
-    assert "space" not in found["strategies"][0]["options"]
+    filled_in = {"space", "seed", "objectives", "targets", "ladder"}
+    assert all(filled_in.isdisjoint(row["options"]) for row in found["strategies"])
 
 
 def test_the_live_view_shows_trials_budget_and_the_best(tmp_path):

@@ -10,13 +10,21 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 import typer
 
-from nasforge import cli
-from nasforge.config import load_settings, load_space, resolve
+from nasforge import cli, cli_results, registry
+from nasforge.cli_output import Outcome
+from nasforge.config import _SETTINGS as SETTINGS
+from nasforge.config import DataConfig, load_settings, load_space, resolve
+from nasforge.core.goals import Budget
+from nasforge.experiment import VOLATILE
+from nasforge.state import differing
+from nasforge.training.recipe import _CHOICES as CHOICES
+from nasforge.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,10 +45,45 @@ def commands(text):
 
 
 def parse(words):
+    """The options of a command that are given or have defaults."""
     group = typer.main.get_command(cli.app)
     with group.make_context("nasforge", list(words)) as context:
         name, command, rest = group.resolve_command(context, list(words))
-        command.make_context(name, list(rest), parent=context)
+        return command.make_context(name, list(rest), parent=context).params
+
+
+@pytest.fixture
+def every_file(tmp_path, monkeypatch):
+    """The files that the docs write, in the working folder; a name stands for one file."""
+    for page in PAGES:
+        for block in (*blocks(page, "python"), *blocks(page, "yaml")):
+            if name := re.match(r"# (\w+\.(?:py|yaml))\n", block):
+                path = tmp_path / name[1]
+                assert not path.exists() or path.read_text() == block, f"{page.name}: {name[1]} is written twice"
+                path.write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_the_searches_of_the_docs_do_not_meet_under_one_name(every_file, monkeypatch):
+    """Whoever types every command, page after page, is never told that a name holds another search."""
+    asked = []
+    monkeypatch.setattr(cli_results, "search", lambda config: asked.append(config) or Outcome())
+    monkeypatch.setattr(cli_results, "dry_run", lambda config: Outcome())
+    tuned = {}
+    for page in PAGES:
+        for words in (words for block in blocks(page, "bash") for words in commands(block)):
+            if words[0] == "search":
+                assert cli.main(words) == 0, words
+            if words[0] in ("tune", "calibrate"):
+                given = parse(words)
+                name, _ = given.pop("name"), given.pop("max_trials", None)
+                made = words[0], given.get("experiment"), given.get("space"), given.get("data")
+                assert tuned.setdefault(name or made, given) == given, words
+    held = {}
+    for config in asked:
+        first = held.setdefault(config.folder, config)
+        assert not differing(first.to_json(), config.to_json(), VOLATILE), config.name
 
 
 def cases(language):
@@ -94,6 +137,38 @@ def test_yaml_in_the_docs_is_what_it_says(block, tmp_path):
         assert resolve(*load_settings(path)).budget.limits
 
 
+def rows(page, heading):
+    """Cells of the table below a heading, without code marks; rows that only divide are left out."""
+    text = (ROOT / "docs" / page).read_text().partition(f"\n{heading}\n")[2]
+    lines = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in table if not row[0].startswith("**")]
+
+
+def test_the_table_of_recipe_settings_has_all_of_them_with_their_defaults():
+    found = {row[0].strip("`"): row for row in rows("recipes.md", "## All settings")}
+    defaults = {key: str(value).lower() for key, value in asdict(Recipe()).items()}
+    assert found.keys() == defaults.keys()
+    for key, (_, default, allowed, _) in found.items():
+        said = default.strip("`")
+        assert said == defaults[key] or float(said) == float(defaults[key]), key
+        if key in CHOICES:
+            assert re.findall(r"`(\w+)`", allowed) == [str(option).lower() for option in CHOICES[key]], key
+
+
+def test_the_table_of_an_experiments_settings_has_all_of_them():
+    found = {
+        key: row
+        for row in rows("cli.md", "```bash\nnasforge search --config experiment.yaml --max-trials 20\n```")
+        for key in re.findall(r"`(\w+)`", row[0])
+    }
+    assert found.keys() == set(SETTINGS)
+    assert {item.name for item in fields(DataConfig)} <= set(re.findall(r"`(\w+)`", found["data"][2]))
+    assert {item.name for item in fields(Budget)} <= set(re.findall(r"`(\w+)`", found["budget"][2]))
+    for kind in ("evaluator", "runner"):
+        assert set(registry.names(kind)) <= set(re.findall(r"`(\w+)`", found[kind][2]))
+
+
 def test_links_in_the_docs_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
@@ -115,7 +190,7 @@ def written(tmp_path, monkeypatch):
 
 
 def test_the_builder_and_the_space_of_the_docs_make_networks(written, capfd):
-    for space in ("my_space.yaml", "my_tiny.yaml"):
+    for space in ("my_space.yaml", "my_tiny.yaml", "my_stages.yaml"):
         for seed in ("1", "2", "3"):
             words = ["describe", space, "--shape", "1x8x8", "--point", "random", "--seed", seed, "--json"]
             assert cli.main(words) == 0
