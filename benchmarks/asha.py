@@ -4,13 +4,16 @@
 
 `blocks_four.yaml` beside this file, at most 100k params and 10M FLOPs; 4,500 training and 1,500 validation images.
 
-* `calibrate`: 12 random networks, 9 epochs, 2 seeds; rungs at 1, 3 and 9 epochs, and the cheaper ladder of below.
-* `searches`: `--trials` random networks, `--seeds` times, each set of networks trained
+* `calibration`: 12 random points, 9 epochs, 2 seeds; rungs at 1, 3 and 9 epochs.
+  - `networks`: networks, all trained by the space's own recipe;
+  - `recipes`: networks and the four decisions of `search_spaces/recipes/sgd.yaml`;
+  - `recipes_share`: the same points as `recipes`, on the cheaper ladder of below.
+* `searches`: `--trials` random points of network and recipe, `--seeds` times, each set of points trained
   - `none`: all of them for 9 epochs;
   - `asha`: stopped at 1 and 3 epochs unless in the best third there;
   - `asha_share`: the same, the first epoch on a fifth of the images and the next two on half of them;
   - `promotion`: begun for 1 epoch, and promoted from checkpoints, for as many multiply-adds as `asha` charged.
-  Random search proposes the same networks, and a trial has the same seed, whatever is stopped: the best that remains
+  Random search proposes the same points, and a trial has the same seed, whatever is stopped: the best that remains
   is to be compared with the best of `none` directly. Rungs are of different fidelity in `asha_share`, its ends are not
   the same trainings.
 
@@ -30,12 +33,14 @@ from machine import describe, write
 from sittings import Journals
 
 import nasforge
+from nasforge.core.space import SearchSpace
+from nasforge.space_file import load_recipe, load_space
 from nasforge.state import State
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "asha.json"
-LADDER = [{"epochs": 1}, {"epochs": 3}, {"epochs": 9}]
-CHEAPER = [{"epochs": 1, "share": 0.2}, {"epochs": 3, "share": 0.5}, {"epochs": 9}]
+LADDER: list[dict[str, float]] = [{"epochs": 1}, {"epochs": 3}, {"epochs": 9}]
+CHEAPER: list[dict[str, float]] = [{"epochs": 1, "share": 0.2}, {"epochs": 3, "share": 0.5}, {"epochs": 9}]
 
 
 def main() -> None:
@@ -51,8 +56,9 @@ def main() -> None:
     options = parser.parse_args()
     data = Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"
     workers = {"max_concurrent_trials": options.workers} if options.runner == "ray_tune" else {}
+    networks = load_space(HERE / "blocks_four.yaml")
+    recipes = networks.with_recipe(load_recipe("sgd"))
     common: dict[str, Any] = {
-        "space": str(HERE / "blocks_four.yaml"),
         "data": {"source": str(data), "images": options.images, "validation": 0.25},
         "constraints": ["params<=100k", "flops<=10M"],
         "evaluator": {"name": "training", "threads": 1},
@@ -65,19 +71,25 @@ def main() -> None:
 
     def search(name: str, seed: int, **settings: Any) -> State:
         print(f"asha-{name}-s{seed}", flush=True)
-        state = nasforge.search(name=f"asha-{name}-s{seed}", seed=seed, **{**common, "strategy": "random", **settings})
+        state = nasforge.search(
+            name=f"asha-{name}-s{seed}", seed=seed, space=recipes, **{"strategy": "random", **common, **settings}
+        )
         journals.keep(f"asha-{name}-s{seed}")
         return state
 
-    content: dict[str, Any] = {"machine": describe(), "protocol": __doc__, "calibration": {}, "searches": []}
-    for name, ladder in (("epochs", LADDER), ("share", CHEAPER)):
+    def calibrate(name: str, space: SearchSpace, ladder: list[dict[str, float]]) -> None:
         experiment = f"asha-calibrate-{name}"
+        print(experiment, flush=True)
         found = nasforge.calibrate(
-            networks=options.networks, seeds=2, trials=100, name=experiment, ladder=ladder, **common
+            networks=options.networks, seeds=2, trials=100, name=experiment, space=space, ladder=ladder, **common
         )
         journals.keep(experiment)
         content["calibration"][name] = found.to_json()
         write(options.out, content)
+
+    content: dict[str, Any] = {"machine": describe(), "protocol": __doc__, "calibration": {}, "searches": []}
+    calibrate("networks", networks, LADDER)
+    calibrate("recipes", recipes, LADDER)
     for seed in range(options.seeds):
         budget = {"trials": options.trials}
         whole = search("none", seed, pruner="none", ladder=LADDER, budget=budget)
@@ -90,6 +102,7 @@ def main() -> None:
         for name, state in (("none", whole), ("asha", stopped), ("asha_share", cheaper), ("promotion", promoted)):
             content["searches"].append({"how": name, "seed": seed, **figures(state, whole)})
         write(options.out, content)
+    calibrate("recipes_share", recipes, CHEAPER)
 
 
 def figures(state: State, whole: State) -> dict[str, Any]:

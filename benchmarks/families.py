@@ -5,8 +5,8 @@
 Fashion-MNIST, `blocks_four.yaml` beside this file, at most 100k params and 10M FLOPs; 6,000 training and 2,000
 validation images, 3 epochs, ASHA; 900 worker-seconds for each search, supernet and pruned trials included; 3 seeds. Two
 searches at a time, one thread each. `spos` trains its supernet for 12 epochs, measures 60 networks on its weights, then
-trains the best. The best of each family is retrained (6 epochs on all images, 1 seed) and meets the sealed test
-part once. Stop it at any time: the same command continues, also where the folder of its runs is gone.
+trains the best. The best of each family is retrained (6 epochs on all images, `--final-seeds` times) and meets the
+sealed test part once. Stop it at any time: the same command continues, also where the folder of its runs is gone.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--no-retrain", action="store_true")
+    parser.add_argument("--final-seeds", type=int, default=1, help="trainings of each finalist and of its ResNet")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     data = Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"
@@ -66,8 +67,9 @@ def main() -> None:
     finalists = {}
     for row in found.rows:
         best = max(range(len(row.values)), key=row.values.__getitem__)
-        folder = options.runs_dir / "families" / f"{row.label}-s{row.seeds[best]}"
-        retrained = nasforge.retrain(folder, top=1, seeds=1, epochs=6, runner=TWO)
+        experiment = found.strategies[row.label]["experiments"][best]
+        folder = options.runs_dir / "families" / experiment
+        retrained = nasforge.retrain(folder, top=1, seeds=options.final_seeds, epochs=6, runner=TWO)
         finalists[row.label] = [finalist.to_json() for finalist in retrained]
         write(options.out, {**content, "finalists": finalists})
 
