@@ -24,7 +24,7 @@ from nasforge.core.goals import Rung
 from nasforge.core.trial import Measure
 from nasforge.data import load_data
 from nasforge.evaluators.zero_cost import ZeroCost, metric_of
-from nasforge.experiment import trial_seed
+from nasforge.job import trial_seed
 
 EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
 COLUMNS = {"naswot": "nwot"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,7 +134,7 @@ def _said(found: Calibration, folder: Path) -> Outcome:
         [
             *(rung.rung, f"{100 * rung.cost:.0f}%", f"{rung.seconds:.3g}"),
             *("-" if found.seeds == 1 else f"{rung.noise:.3g}", f"{rung.spread:.3g}"),
-            *(_interval(rung.spearman), _interval(rung.kendall), f"{rung.same_run:.2f}"),
+            *(_interval(rung.spearman), _interval(rung.kendall), _number(rung.same_run)),
         ]
         for rung in found.rungs
     ]
@@ -166,4 +167,8 @@ def _said(found: Calibration, folder: Path) -> Outcome:
 
 
 def _interval(fact: Correlation) -> str:
-    return f"{fact.value:.2f} ({fact.low:.2f} .. {fact.high:.2f})"
+    return "-" if math.isnan(fact.value) else f"{fact.value:.2f} ({fact.low:.2f} .. {fact.high:.2f})"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"

@@ -173,11 +173,12 @@ def _said(tuned: Tuned) -> Outcome:
         said = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
         output.line(f"The first recipe differs from the one that the network had: {said}.")
     name = state.header.experiment
-    output.line(f"Next: nasforge show {name}, nasforge retrain {name}, nasforge export {name}")
+    more = f", nasforge retrain {name}, nasforge export {name}" if best else ""
+    output.line(f"Next: nasforge show {name}{more}")
     first = output.trial_json(tuned.begun) if tuned.begun else None
     changed = {key: {"then": then, "now": now} for key, (then, now) in tuned.changed.items()}
     content = {**output.state_json(state), "network": tuned.network, "first": first, "gained": tuned.gained}
-    return Outcome({**content, "changed": changed, "folder": str(tuned.config.folder)})
+    return Outcome({**content, "changed": changed, "folder": str(tuned.config.folder)}, code=0 if best else 1)
 
 
 def _text(value: Value) -> str:

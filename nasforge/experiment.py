@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from nasforge.core.architecture import digest
 from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchError
 from nasforge.core.events import (
     Asked,
@@ -23,21 +21,21 @@ from nasforge.core.events import (
     TestOpened,
     Told,
 )
-from nasforge.core.goals import Budget, Rung
+from nasforge.core.goals import Budget
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.trial import (
-    CHECKPOINT,
     CONTRADICTION,
     RETRIED,
-    Artifact,
     Charge,
     Measure,
     Proposal,
     Result,
     Trial,
-    proposal_from_json,
 )
+from nasforge.job import Job, trial_seed
 from nasforge.journal import Journal, dumps, loads, read_events
+from nasforge.judging import judged, rung_of, why_everything_breaks, why_nothing_is_admitted
+from nasforge.retention import Retention
 from nasforge.state import State, differing, pruned_result
 
 VOLATILE = ("budget", "runner", "tracking_uri")
@@ -45,52 +43,6 @@ VOLATILE = ("budget", "runner", "tracking_uri")
 
 Check = Callable[[Proposal], Mapping[str, float]]
 """Costs of a proposal before it starts; raises BuildError for a network that cannot be built."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One attempt at a trial, as a runner hands it to a worker.
-
-    Attributes:
-        number: the trial.
-        attempt: from 1.
-        proposal: what to do.
-        seed: of the trial's training.
-        costs: what the check found.
-        experiment: absolute path of the experiment's folder.
-    """
-
-    number: int
-    attempt: int
-    proposal: Proposal
-    seed: int
-    costs: Mapping[str, float]
-    experiment: Path
-
-    @property
-    def checkpoint(self) -> Path:
-        """The trial's training checkpoint, shared by all attempts."""
-        return self.experiment / "artifacts" / str(self.number) / "checkpoint.pt"
-
-    @property
-    def folder(self) -> Path:
-        """This attempt's own folder."""
-        return self.experiment / "artifacts" / str(self.number) / f"attempt-{self.attempt}"
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {**vars(self), "proposal": self.proposal.to_json(), "experiment": str(self.experiment)}
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> Job:
-        """The inverse of `to_json`."""
-        proposal = proposal_from_json(content["proposal"])
-        return Job(**{**content, "proposal": proposal, "experiment": Path(content["experiment"])})
-
-
-def trial_seed(seed: int, number: int) -> int:
-    """The seed of a trial's training, from the search's seed and the trial's number."""
-    return int(digest(["trial", seed, number]), 16) % 2**31
 
 
 class Experiment:
@@ -145,9 +97,7 @@ class Experiment:
         self._pruner = pruner
         self._trackers = list(trackers)
         self._max_attempts = max_attempts
-        self._keep_weights = keep_weights
-        self._weighty: list[Trial] = []
-        self._continuable: list[Trial] = []
+        self._retention = Retention(self.folder, keep_weights, getattr(strategy, "wanted", None))
         self._waiting: list[int] = []
         self._writing = False
         self._stop_after: BaseException | None = None
@@ -181,7 +131,7 @@ class Experiment:
         if not self._repaired:
             self._repair()
         if self.state.faults_in_a_row >= self._faults_allowed:
-            raise SearchError(self._fault_message())
+            raise SearchError(why_everything_breaks(self.state))
         if self._waiting:
             return self._start(self._waiting.pop(0))
         while not self._stopping and not self.state.spent:
@@ -194,7 +144,7 @@ class Experiment:
                 return self._start(number)
             too_many = self.state.rejected_in_a_row >= self._rejections_allowed
             if too_many or self.state.unbuildable_in_a_row >= self._unbuildable_allowed:
-                raise SearchError(self._rejection_message())
+                raise SearchError(why_nothing_is_admitted(self.state))
         return None
 
     def report(self, number: int, attempt: int, step: int, metrics: Mapping[str, float]) -> bool:
@@ -229,7 +179,7 @@ class Experiment:
         if result.error and result.error.cause in RETRIED and trial.idle_attempts < self._max_attempts:
             self._waiting.append(number)
             return
-        self._close(number, self._judged(trial, result))
+        self._close(number, judged(trial, result, self.state))
 
     def closed(self, number: int) -> bool:
         """Whether a trial has its result."""
@@ -340,7 +290,7 @@ class Experiment:
             self._close(number, Result.failed("error", str(error), CONTRADICTION))
             return False
         # A rung of proxies costs next to nothing and has no place for one architecture of a batch to be refused.
-        free = not isinstance(proposal, Measure) or bool(self._rung(proposal).proxies)
+        free = not isinstance(proposal, Measure) or bool(rung_of(proposal, self.state).proxies)
         if free or not any(limit.violation(costs) for limit in self.state.constraints):
             self._write(Checked(number, costs, "accepted"))
             return True
@@ -353,54 +303,14 @@ class Experiment:
         violation = sum(constraint.violation(costs) for constraint in self.state.constraints)
         self._close(number, Result("rejected", {**costs, "constraint/violation": violation}))
 
-    def _rung(self, proposal: Measure) -> Rung:
-        ladder = self.state.ladder
-        if not -len(ladder) <= proposal.rung < len(ladder):
-            raise SearchError(f"the strategy asks for rung {proposal.rung}, but the ladder has {len(ladder)} rung(s)")
-        return ladder[proposal.rung]
-
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
         if self._pruner is None or not isinstance(trial.proposal, Measure):
             return False
         values = self.state.values_of({**trial.costs, **metrics})
-        if values is None or step >= self._rung(trial.proposal).epochs:
+        if values is None or step >= rung_of(trial.proposal, self.state).epochs:
             return False
         own = {**self.state.history.get(trial.number, {}), step: values}
         return self._pruner.prune({**self.state.history, trial.number: own}, trial.number, step)
-
-    def _judged(self, trial: Trial, result: Result) -> Result:
-        """The result with its values; a finished measure without its objectives is a failure."""
-        if result.error and result.error.cause in RETRIED:
-            advice = "see the worker's log; a network that needs too much memory is killed by the system like this"
-            message = f"{trial.attempts} attempts ended without a result: {result.error.message}"
-            return replace(result, error=replace(result.error, cause="crash", message=message, advice=advice))
-        if result.status != "finished" or not isinstance(trial.proposal, Measure):
-            return result
-        metrics = {**trial.costs, **result.metrics}
-        if len(result.also) != len(trial.proposal.also):
-            message = (
-                f"the evaluator answers {1 + len(result.also)} of the {len(trial.proposal.batch)} architectures of a "
-                f"batch at rung {trial.proposal.rung}"
-            )
-            return Result.failed("missing_metric", message, "measure one architecture per trial", result.charged)
-        values = self.state.values_of(metrics)
-        proxies = self._rung(trial.proposal).proxies
-        if values is not None or proxies:
-            unchecked = metrics if not proxies else self._with_violation(metrics)
-            also = tuple(self._with_violation(member) for member in result.also)
-            return replace(result, metrics=unchecked, values=values, also=also)
-        missing = [objective.metric for objective in self.state.objectives if objective.metric not in metrics]
-        if missing:
-            message = f"the evaluator reports no {', '.join(missing)}; it reports {', '.join(sorted(metrics))}"
-            return Result.failed("missing_metric", message, "choose another --objective", result.charged)
-        return Result.failed("diverged", "an objective is NaN", "lower the learning rate", result.charged)
-
-    def _with_violation(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
-        """Metrics of an architecture that no check has met, with what the check would have said of its costs."""
-        limits = self.state.constraints
-        if not limits or any(limit.metric not in metrics for limit in limits):
-            return metrics
-        return {**metrics, "constraint/violation": sum(limit.violation(metrics) for limit in limits)}
 
     def _close(self, number: int, result: Result) -> None:
         self._out.discard(number)
@@ -410,7 +320,7 @@ class Experiment:
             seconds = max(known.worker_seconds, result.charged.worker_seconds)
             result = replace(result, charged=Charge(seconds, max(known.multiply_adds, result.charged.multiply_adds)))
         self._write(Told(number, result))
-        self._retain(self.state.trials[number])
+        self._retain(number)
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -432,7 +342,7 @@ class Experiment:
                 self._strategy.recall(event.number, event.proposal)
             elif isinstance(event, Told):
                 self._strategy.tell(event.number, event.result)
-                self._retain(self.state.trials[event.number])
+                self._retain(event.number)
 
     def _repair(self) -> None:
         """Bring what the last driver left half done to a point from which `next` can go on."""
@@ -449,71 +359,14 @@ class Experiment:
                 if self._admit(number):
                     self._waiting.append(number)
             elif trial.idle_attempts >= self._max_attempts:
-                self._close(number, self._judged(trial, Result.failed("crash", "the driver or its worker was killed")))
+                killed = Result.failed("crash", "the driver or its worker was killed")
+                self._close(number, judged(trial, killed, self.state))
             else:
                 self._waiting.append(number)
 
-    def _retain(self, trial: Trial) -> None:
-        """Delete what nobody needs: the trial's own checkpoint now, weights and kept checkpoints when pushed out."""
-        if isinstance(self._strategy, _Silent):
-            return  # only looked at: a strategy that goes on later knows what it needs
-        result = trial.result
-        place = self.folder / "artifacts" / str(trial.number)
-        for leftover in place.glob("checkpoint.pt*"):
-            leftover.unlink(missing_ok=True)
-        needed = {t.proposal.weights for t in self.state.open_trials if t.proposal.weights is not None}
-        if result is not None and result.status == "finished" and result.artifacts and result.values is not None:
-            self._weighty.append(trial)
-            if CHECKPOINT in result.artifacts:
-                self._continuable.append(trial)
-        if len(self._weighty) > self._keep_weights:
-            kept = {held.number for held in self.state.front_of(self._weighty)}
-            spare = [t for t in self._weighty if t.result and needed.isdisjoint(t.result.artifacts.values())]
-            dropped = min(spare, key=lambda t: (t.number in kept, self.state.merit(t)), default=None)
-            if dropped is not None and dropped.result is not None:
-                self._weighty.remove(dropped)
-                self._delete(artifact for name, artifact in dropped.result.artifacts.items() if name != CHECKPOINT)
-        # A strategy that goes on from checkpoints says which ones it may yet want; else they go with the weights.
-        wanted = getattr(self._strategy, "wanted", None)
-        kept_checkpoints = needed | set(wanted() if wanted else map(_checkpoint, self._weighty))
-        for held in [t for t in self._continuable if _checkpoint(t) not in kept_checkpoints]:
-            self._continuable.remove(held)
-            self._delete([_checkpoint(held)])
-
-    def _delete(self, artifacts: Iterable[Artifact | None]) -> None:
-        for artifact in artifacts:
-            if artifact is not None:
-                (self.folder / artifact.path).unlink(missing_ok=True)
-
-    def _rejection_message(self) -> str:
-        limits = ", ".join(str(constraint) for constraint in self.state.constraints)
-        rejected = list(self.state.trials.values())[-self.state.rejected_in_a_row :]
-        error = rejected[-1].result.error if rejected[-1].result else None
-        if error is not None:
-            verb = "built" if error.cause == "invalid_shape" else "trained"
-            return f"{self.state.unbuildable_in_a_row} proposals in a row cannot be {verb}: {error.message}"
-        seen = []
-        for constraint in self.state.constraints:
-            costs = [trial.costs[constraint.metric] for trial in rejected if constraint.metric in trial.costs]
-            if costs:
-                seen.append(f"{constraint.metric.removeprefix('cost/')}: {min(costs):,.15g}")
-        return (
-            f"{len(rejected)} proposals in a row violate the constraints ({limits}). The smallest costs seen among "
-            f"them: {'; '.join(seen)}. Relax the constraint, or narrow the space (smaller widths, fewer layers)"
-        )
-
-    def _fault_message(self) -> str:
-        failed = [trial for trial in self.state.trials.values() if trial.result and trial.result.error]
-        errors = [trial.result.error for trial in failed[-3:] if trial.result and trial.result.error]
-        said = "; ".join(f"trial {t.number}: {e.message}" for t, e in zip(failed[-3:], errors, strict=True))
-        return (
-            f"{self.state.faults_in_a_row} trials in a row broke before their first report: {said}. Mend the cause, "
-            "then run the same command to go on; finished trials are kept"
-        )
-
-
-def _checkpoint(trial: Trial) -> Artifact | None:
-    return trial.result.artifacts.get(CHECKPOINT) if trial.result else None
+    def _retain(self, number: int) -> None:
+        if not isinstance(self._strategy, _Silent):  # only looked at: one that goes on later knows what it needs
+            self._retention.closed(self.state.trials[number], self.state)
 
 
 class _Silent:

@@ -22,7 +22,8 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, RecipeError, SearchError
 from nasforge.core.goals import Rung, whole_epochs
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
-from nasforge.experiment import Check, Job, trial_seed
+from nasforge.experiment import Check
+from nasforge.job import Job, trial_seed
 from nasforge.runners.work import perform
 from nasforge.strategies.pieces import mean_piece
 

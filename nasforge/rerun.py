@@ -14,7 +14,8 @@ from nasforge.compose import make_check, make_evaluator, worker_threads
 from nasforge.config import ExperimentConfig
 from nasforge.core.errors import JournalError, NasforgeError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial
-from nasforge.experiment import Check, Job, trial_seed
+from nasforge.experiment import Check
+from nasforge.job import Job, trial_seed
 from nasforge.runners.work import perform
 from nasforge.state import load_state
 

@@ -96,6 +96,14 @@ def test_search_json_is_one_object_and_nothing_else(place, capfd):
         assert noise in err
 
 
+def test_a_search_that_finds_nothing_does_not_exit_as_if_it_had(place, capfd):
+    words = [*SEARCH, "--name", "broken", "--max-trials", "3", "--json"]
+    code, out, err = nasforge_(capfd, *words, "--set", "evaluator.fail=[0, 1, 2]")
+    assert code == 1 and json.loads(out)["best"] is None and "no network finished (3 failed)" in err.lower()
+    code, out, _ = nasforge_(capfd, "show", "broken")
+    assert code == 0 and "planted failure" in out
+
+
 def test_only_commands_that_work_are_named_as_next(place, capfd):
     _, out, _ = nasforge_(capfd, *SEARCH, "--name", "imaged", "--max-trials", "2", "--data", "digits")
     assert "nasforge retrain imaged" in out and "nasforge export" not in out

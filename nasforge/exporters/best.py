@@ -13,8 +13,8 @@ from nasforge.core.errors import DataError, ExportError, SearchError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE
 from nasforge.data import ImageData, load_data
-from nasforge.experiment import trial_seed
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, load, save_network
+from nasforge.job import trial_seed
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, without_start
 from nasforge.state import State, load_state

@@ -277,9 +277,14 @@ def _simulated(
 
 def _advice(rungs: Sequence[RungFacts], seeds: int, networks: int) -> tuple[str, ...]:
     last, found = rungs[-1], []
-    if seeds == 1:
+    if math.isnan(last.spearman.value):
+        found.append(
+            "with one of the seeds all networks score alike at the end: nothing to order; train longer, on more images, "
+            "or check that the networks learn at all (nasforge show)"
+        )
+    elif seeds == 1:
         found.append("with one seed the noise of training is unknown, and correlations share the run's luck: --seeds 2")
-    elif not last.spearman.value >= 0.5:
+    elif last.spearman.value < 0.5:
         found.append(
             f"full training itself hardly orders these networks (Spearman {last.spearman.value:.2f} between seeds): "
             "their differences are within its noise; train longer, on more images, or search a wider space"

@@ -11,7 +11,8 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.events import Reported, Started, Told
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
-from nasforge.experiment import Experiment, Job
+from nasforge.experiment import Experiment
+from nasforge.job import Job
 from nasforge.runners.work import perform
 
 _Heard: TypeAlias = tuple[int, Mapping[str, float]]

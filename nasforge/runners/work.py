@@ -11,7 +11,7 @@ from pathlib import Path
 from nasforge.core.errors import ConfigError, NasforgeError, RecipeError, SearchError
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
-from nasforge.experiment import Job
+from nasforge.job import Job
 
 Send = Callable[[int, Mapping[str, float]], bool]
 

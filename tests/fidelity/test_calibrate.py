@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 import nasforge
-from nasforge import cli, registry
+from nasforge import cli, cli_calibrate, registry
 from nasforge.cli_output import plain
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import Choice, Decision, SearchSpace
@@ -119,6 +119,25 @@ def test_planted_rungs_are_seen_for_what_they_are(tmp_path):
 def test_noise_without_end_is_said(tmp_path):
     found = calibration(state_of(tmp_path, Curves(noise=50.0), networks=12))
     assert any("hardly orders these networks" in text for text in found.advice)
+
+
+class Alike(Curves):
+    """A network that learns nothing scores like any other."""
+
+    def __call__(self, proposal, report):
+        for step in range(1, 10):
+            report(step, {"val/accuracy": 0.1, "time/worker_s": 2.0 * step})
+        return Result("finished", {"val/accuracy": 0.1}, steps_done=9, charged=Charge(18.0, 0.0))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_networks_that_score_alike_have_no_correlation(tmp_path, capfd, seeds):
+    state = state_of(tmp_path, Alike(), seeds=seeds)
+    found = calibration(state)
+    assert math.isnan(found.rungs[0].spearman.value) and "all networks score alike" in found.advice[0]
+    assert found.ladder == ({"epochs": 9},)
+    cli_calibrate._said(found, tmp_path)
+    assert "nan" not in capfd.readouterr().out.lower()
 
 
 def test_one_seed_is_said_to_be_too_few_and_unfinished_networks_are_left_out(tmp_path):

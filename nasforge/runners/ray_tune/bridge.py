@@ -11,7 +11,8 @@ from ray.tune.search import Searcher
 
 from nasforge.core.errors import SearchError
 from nasforge.core.trial import Measure, Result
-from nasforge.experiment import Experiment, Job
+from nasforge.experiment import Experiment
+from nasforge.job import Job
 from nasforge.journal import dumps, loads
 
 _CONTINUE: str = TrialScheduler.CONTINUE

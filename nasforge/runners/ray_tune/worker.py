@@ -15,7 +15,7 @@ from ray import tune
 from nasforge.core.errors import NasforgeError
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
-from nasforge.experiment import Job
+from nasforge.job import Job
 from nasforge.journal import dumps, loads
 from nasforge.runners.work import perform
 

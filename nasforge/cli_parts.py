@@ -1,0 +1,89 @@
+"""Behind `nasforge spaces` and `nasforge strategies`: what there is to choose from by name."""
+
+from __future__ import annotations
+
+import inspect
+from itertools import takewhile
+from typing import Any
+
+from nasforge import registry
+from nasforge.cli_describe import architectures
+from nasforge.cli_output import Outcome, line, plain, size_text, table
+from nasforge.config import load_space, shipped_spaces
+from nasforge.core.errors import NasforgeError
+
+
+def spaces() -> Outcome:
+    """The shipped search spaces."""
+    found: list[dict[str, Any]] = []
+    for name, path in shipped_spaces().items():
+        space = load_space(path)
+        comment = takewhile(lambda text: text.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        about = " ".join(text.strip("# ") for text in comment)
+        found.append(
+            {
+                "name": name,
+                "decisions": len(space.domains),
+                "networks": architectures(space),
+                "about": about,
+                "file": str(path),
+            }
+        )
+    rows = [[row["name"], str(row["decisions"]), size_text(row["networks"]), row["about"]] for row in found]
+    table("Search spaces", ("name", "decisions", "networks", "about"), rows)
+    line("More of one: nasforge describe NAME. Your own: docs/search_spaces.md")
+    return Outcome({"spaces": found})
+
+
+def parts() -> Outcome:
+    """Everything that is chosen by name, with its options."""
+    content: dict[str, Any] = {}
+    for kind in ("strategy", "pruner", "evaluator", "proxy", "runner", "exporter"):
+        found: list[dict[str, Any]] = []
+        for name in registry.names(kind):
+            try:
+                thing = registry.get(kind, name)
+            except NasforgeError as error:
+                found.append({"name": name, "about": f"not available: {error}", "options": {}})
+                continue
+            about = (inspect.getdoc(thing) or "").partition("\n")[0]
+            found.append({"name": name, "about": about, "options": _options(kind, thing)})
+        content[registry_title(kind)] = found
+        rows = [
+            [row["name"], row["about"], ", ".join(f"{key}={value}" for key, value in row["options"].items())]
+            for row in found
+        ]
+        table(registry_title(kind).capitalize(), ("name", "what", "options"), rows)
+    line("Set an option with --set, as in: --set strategy.population=20")
+    return Outcome(content)
+
+
+def registry_title(kind: str) -> str:
+    """The plural of a kind."""
+    return {"strategy": "strategies", "proxy": "proxies"}.get(kind, kind + "s")
+
+
+def _options(kind: str, thing: Any) -> dict[str, Any]:
+    """Keyword options and their defaults, without what the platform fills in."""
+    fixed = {
+        "space",
+        "ladder",
+        "seed",
+        "objectives",
+        "targets",
+        "experiment",
+        "evaluator",
+        "data",
+        "recipe",
+        "model",
+        "example",
+        "path",
+    }
+    if kind in ("exporter", "proxy"):
+        return {}
+    parameters = inspect.signature(thing).parameters.values()
+    found = {}
+    for parameter in parameters:
+        if parameter.name not in fixed and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            found[parameter.name] = None if parameter.default is parameter.empty else plain(parameter.default)
+    return found
