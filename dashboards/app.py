@@ -8,8 +8,9 @@ from typing import Any
 
 import streamlit as st
 
-from nasforge.core.errors import JournalError
+from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.report import figures, tables
+from nasforge.report.drawing import network_figure
 from nasforge.state import State, load_state
 
 REFRESH_S = 3
@@ -66,7 +67,7 @@ def _experiment(runs_dir: Path, name: str) -> None:
         metric = st.selectbox("Metric", metrics, index=first, key="curve") if metrics else "val/accuracy"
         _figure(figures.learning_curves_figure(state, metric), "learning_curves")
     with tabs[2]:
-        _trials(state)
+        _trials(runs_dir / name, state)
     with tabs[3]:
         _failures(state)
     with tabs[4]:
@@ -122,7 +123,7 @@ def _axes(state: State) -> tuple[str, str]:
     return (first, second) if first.startswith("cost/") else (second, first)
 
 
-def _trials(state: State) -> None:
+def _trials(folder: Path, state: State) -> None:
     if not state.trials:
         st.info("No trial has been asked for yet.")
         return
@@ -145,8 +146,28 @@ def _trials(state: State) -> None:
         st.dataframe(metrics, hide_index=True, height="content", key="metrics")
         if trial.result and trial.result.error:
             st.error(f"**{trial.result.error.cause}**: {trial.result.error.message}\n\n{trial.result.error.advice}")
+    if trial.architecture is not None:
+        st.subheader("Network")
+        drawn = _drawing(str(folder), number, trial.architecture.arch_id)
+        if isinstance(drawn, str):
+            st.caption(drawn)
+        else:
+            _figure(drawn, "network")
     st.subheader("All trials")
     _table(tables.all_trials(state), "all_trials", state)
+
+
+@st.cache_data(max_entries=100, show_spinner="Drawing the network ...")
+def _drawing(folder: str, number: int, arch_id: str) -> Any:
+    """The network of a trial, or why it cannot be drawn; `arch_id` tells a folder's experiments apart."""
+    from nasforge.report.parts import parts_of_trial  # torch, not before it is needed
+
+    state = load_state(Path(folder))
+    try:
+        parts = parts_of_trial(Path(folder), state, state.trials[number])
+    except NasforgeError as error:
+        return f"Not drawn: {error}"
+    return network_figure({f"trial {number}, {arch_id}": parts})
 
 
 def _label(state: State, number: int) -> str:

@@ -91,6 +91,9 @@ def show(
     name: Name,
     trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="One trial, whole.")] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Repeat that trial and compare; 1 when it differs.")] = False,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw that trial's network into a .html or .png file.")
+    ] = None,
     importance: Annotated[
         bool, typer.Option("--importance", help="Which decisions matter: a table and NAME/figures/*.html.")
     ] = False,
@@ -106,6 +109,7 @@ def show(
     nasforge show first
     nasforge show first --trial 7
     nasforge show first --trial 7 --rerun
+    nasforge show first --trial 7 --draw network.png
     nasforge show first --importance
     nasforge show first --json
     """
@@ -113,12 +117,13 @@ def show(
     from nasforge.cli_settings import folder_of
 
     folder = folder_of(name, runs_dir)
-    if rerun and trial is None:
-        raise ConfigError("--rerun repeats one trial: say which with --trial N")
+    if trial is None and (rerun or draw is not None):
+        option, does = ("--rerun", "repeats one trial") if rerun else ("--draw", "draws the network of one trial")
+        raise ConfigError(f"{option} {does}: say which with --trial N")
     if rerun and trial is not None:
         return cli_results.rerun(folder, trial)
     if trial is not None:
-        return cli_results.show_trial(folder, trial)
+        return cli_results.show_trial(folder, trial, draw)
     if importance:
         from nasforge import cli_optuna
 
@@ -137,6 +142,9 @@ def describe(
     shape: Annotated[str, typer.Option(metavar="CxHxW", help="Of an image.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=2)] = 10,
     seed: Annotated[int, typer.Option(help="Of random points.")] = 0,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --point: draw the network into a .html or .png file.")
+    ] = None,
     as_json: Json = False,
 ) -> Outcome:
     """The decisions of a search space, how many networks it holds, and what they cost.
@@ -148,6 +156,7 @@ def describe(
     nasforge describe search_spaces/tiny.yaml --data digits
     nasforge describe tiny --shape 1x8x8 --point random
     nasforge describe tiny --shape 1x8x8 --point point.json --json
+    nasforge describe blocks --point random --draw network.png
     """
     from nasforge import cli_describe
     from nasforge.config import DataConfig, load_space
@@ -160,12 +169,19 @@ def describe(
         images = load_data(DataConfig(data, folder=str(data_dir) if data_dir else None))
         size, count = images.shape, len(images.class_names)
     content: dict[str, Any] = {"space": found.name, "builder": found.builder, "shape": size, "classes": count}
+    if draw is not None and point is None:
+        raise ConfigError("--draw draws one network: say which with --point")
     if point is not None:
+        from nasforge.report.parts import parts_of
+
         chosen = cli_describe.read_point(found, point, seed)
         content |= {"arch_id": chosen.arch_id, "point_id": chosen.point_id, "architecture": chosen.to_json()}
         content["costs"] = cli_describe.costs_of_point(found, chosen, size, count)
-        rows = content["network"] = cli_describe.network_rows(found, chosen, size, count)
-        cli_describe.print_point(content, rows)
+        parts = parts_of(found, chosen, size, count)
+        content["network"] = [part.to_json() for part in parts]
+        cli_describe.print_point(content, parts)
+        if draw is not None:
+            cli_describe.draw_networks({f"{found.name}, {chosen.arch_id}": parts}, draw)
         return Outcome(content)
     costs, broken = cli_describe.sampled_costs(found, size, count, seed)
     try:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasforge.cli_output import count_text, domain_text, line, size_text, table
 from nasforge.core.architecture import MODEL, Architecture
 from nasforge.core.errors import BuildError, ConfigError, SpaceError
 from nasforge.core.space import Choice, Decision, SearchSpace
+
+if TYPE_CHECKING:
+    from nasforge.report.parts import Part
 
 SAMPLES = 100
 Shape = tuple[int, int, int]
@@ -127,44 +130,24 @@ def sampled_costs(
     return found, broken
 
 
-def network_rows(space: SearchSpace, point: Architecture, shape: Shape, classes: int) -> list[dict[str, Any]]:
-    """The network of a point, part by part: class, output shape, params and multiply-adds for one image."""
-    import torch
+def draw_networks(networks: Mapping[str, Sequence[Part]], path: Path) -> None:
+    """Networks drawn side by side into `path`: a page (.html) or a picture (.png).
 
-    from nasforge.costs import count_flops, count_params
-    from nasforge.models.network import build
+    Raises:
+        ConfigError: another ending.
+        ExportError: Plotly or Chromium is missing, or the file cannot be written.
+    """
+    from nasforge.report.drawing import network_figure
+    from nasforge.report.picture import draw, write
 
-    with torch.device("meta"):
-        network = build(space, point, in_channels=shape[0], classes=classes)
-    seen: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {}
-
-    def remember(name: str) -> Any:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            if inputs and hasattr(output, "shape"):
-                seen.setdefault(name, (module, tuple(inputs[0].shape[1:]), tuple(output.shape[1:])))
-
-        return hook
-
-    parts = []
-    for name, child in network.named_children():
-        inner = [(f"{name}.{n}", c) for n, c in child.named_children()] if type(child) is torch.nn.Sequential else []
-        parts += inner or [(name, child)]
-    handles = [child.register_forward_hook(remember(name)) for name, child in parts]
-    network.eval()
-    with torch.no_grad():
-        network(torch.empty(1, *shape, device="meta"))
-    for handle in handles:
-        handle.remove()
-    return [
-        {
-            "part": name,
-            "layer": type(module).__name__,
-            "output": "x".join(str(n) for n in after),
-            "params": count_params(module),
-            "flops": count_flops(module, before),
-        }
-        for name, (module, before, after) in seen.items()
-    ]
+    if path.suffix not in (".html", ".png"):
+        raise ConfigError(f"--draw '{path}': must end with .html or .png")
+    figure = network_figure(networks)
+    if path.suffix == ".html":
+        write(path, figure.to_html(include_plotlyjs=True, config={"displaylogo": False}))
+    else:
+        draw(figure, path, figure.layout.width, figure.layout.height)
+    line(f"Drawn: {path}")
 
 
 def architectures(space: SearchSpace) -> float:
@@ -196,12 +179,12 @@ def print_space(space: SearchSpace, content: dict[str, Any]) -> None:
         line(f"the first of them: {content['first_problem']}", style="yellow")
 
 
-def print_point(content: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+def print_point(content: dict[str, Any], parts: Sequence[Part]) -> None:
     """The answer of `describe SPACE --point`."""
     line(f"arch_id {content['arch_id']}, point_id {content['point_id']}", style="bold")
     values = content["architecture"]["values"]
     table("Decisions", ("decision", "value"), list(values.items()), left=("decision", "value"))
-    shown = [[r["part"], r["layer"], r["output"], count_text(r["params"]), count_text(r["flops"])] for r in rows]
+    shown = [[p.part, p.layer, p.size, count_text(p.params), count_text(p.flops)] for p in parts]
     table("Network", ("part", "layer", "output", "params", "flops"), shown, left=("part", "layer", "output"))
     costs = content["costs"]
     line(

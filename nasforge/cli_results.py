@@ -106,8 +106,8 @@ def show(folder: Path, top: int) -> Outcome:
     )
 
 
-def show_trial(folder: Path, number: int) -> Outcome:
-    """One trial, whole."""
+def show_trial(folder: Path, number: int, draw: Path | None = None) -> Outcome:
+    """One trial, whole; its network drawn into the file `draw`."""
     state = load_state(folder)
     trial = state.trials.get(number)
     if trial is None:
@@ -136,6 +136,11 @@ def show_trial(folder: Path, number: int) -> Outcome:
         error = trial.result.error
         line(f"{error.cause}: {error.message}", style="red")
         line(f"Advice: {error.advice}")
+    if draw is not None:
+        from nasforge.cli_describe import draw_networks
+        from nasforge.report.parts import parts_of_trial
+
+        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial)}, draw)
     content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
     return Outcome({"experiment": folder.name, **content})
 

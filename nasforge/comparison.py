@@ -24,6 +24,7 @@ from nasforge.campaign import (
 )
 from nasforge.compose import foresee, make_pruner, make_strategy
 from nasforge.config import ExperimentConfig, Named, check_name, resolve
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.events import Header
 from nasforge.journal import JOURNAL, read_events
@@ -34,6 +35,7 @@ from nasforge.yaml_document import Document
 if TYPE_CHECKING:
     from nasforge.report.comparison_records import Comparison
     from nasforge.report.groups import Group
+    from nasforge.report.parts import Part
 
 __all__ = ["compare"]
 
@@ -147,8 +149,13 @@ def _report(
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_without_nan(found.to_json()), allow_nan=False, indent=1)
     (folder / RESULT).write_text(text + "\n")
+    networks: dict[str, list[Part]] = {}
     try:
-        write_page(found, folder / "comparison.html")
+        networks = _networks(found, config)
+    except NasforgeError as error:
+        say(f"the best networks cannot be drawn: {error}")
+    try:
+        write_page(found, folder / "comparison.html", networks)
         write_picture(found, folder / "comparison.png")
     except NasforgeError as error:
         say(str(error))
@@ -158,6 +165,21 @@ def _report(
         except TrackingError as error:
             say(f"{error}. The comparison itself is in {folder}")
     return found
+
+
+def _networks(found: Comparison, config: ExperimentConfig) -> dict[str, list[Part]]:
+    """The best network of each strategy, part by part; none where a table answered for networks that nobody built."""
+    from nasforge.data import load_data
+    from nasforge.report.parts import parts_of
+
+    if config.data is None or not config.space.builder:
+        return {}
+    data = load_data(config.data)
+    best = {label: about["best"]["architecture"] for label, about in found.strategies.items() if about["best"]}
+    return {
+        label: parts_of(config.space, Architecture.from_json(content), data.shape, len(data.class_names))
+        for label, content in best.items()
+    }
 
 
 def _track(folder: Path, found: Comparison, uri: str | None) -> None:

@@ -279,8 +279,8 @@ def _advice(rungs: Sequence[RungFacts], seeds: int, networks: int) -> tuple[str,
     last, found = rungs[-1], []
     if math.isnan(last.spearman.value):
         found.append(
-            "with one of the seeds all networks score alike at the end: nothing to order; train longer, on more images, "
-            "or check that the networks learn at all (nasforge show)"
+            "with one of the seeds all networks score alike at the end: nothing to order; train longer or on more "
+            "images, or check that the networks learn at all (nasforge show)"
         )
     elif seeds == 1:
         found.append("with one seed the noise of training is unknown, and correlations share the run's luck: --seeds 2")

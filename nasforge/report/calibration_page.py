@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.errors import ExportError
 from nasforge.report.calibration import RULE, Calibration
-from nasforge.report.comparison_page import draw
+from nasforge.report.picture import draw, graph_objects
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito
 
@@ -18,12 +17,7 @@ def calibration_figure(found: Calibration) -> Any:
     Raises:
         ExportError: Plotly is not installed.
     """
-    try:
-        import plotly.graph_objects as go
-    except ImportError:
-        raise ExportError(
-            "the page needs Plotly: pip install 'nasforge[dashboard]'; the figures are in the JSON"
-        ) from None
+    go = graph_objects()
     places = range(len(found.rungs))
     said = [
         f"{rung.rung} epochs, {100 * rung.cost:.0f}% of the cost<br>"

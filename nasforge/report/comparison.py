@@ -87,7 +87,7 @@ def compare_groups(
         objectives=[str(goal) for goal in goals],
         axis=axis,
         end=end,
-        strategies={group.label: _about(group) for group in groups},
+        strategies={group.label: _about(group, goals[0]) for group in groups},
         final=final.metric,
         final_maximised=final.maximise,
         curves=curves,
@@ -275,13 +275,16 @@ def _final_goal(groups: Sequence[Group], goal: Objective) -> Objective:
     return Objective.parse(text) if text.startswith(("min:", "max:")) else Objective(text, goal.maximise)
 
 
-def _about(group: Group) -> dict[str, Any]:
+def _about(group: Group, goal: Objective) -> dict[str, Any]:
     searches = group.searches
+    found = [search for search in searches if search.best is not None]
+    best = max(found, key=lambda search: (search.fidelity, goal.oriented(search.signal[-1])), default=None)
     return {
         **group.strategy,
         "seeds": [search.seed for search in searches],
         "experiments": [search.experiment for search in searches],
         "fidelity": sorted({search.fidelity for search in searches}),
         "trials": {status: sum(s.counts[status] for s in searches) for status in searches[0].counts},
+        "best": best and {"experiment": best.experiment, "signal": best.signal[-1], "architecture": best.best},
         "charged": {axis: [s.charged[axis][-1] if s.charged[axis] else 0.0 for s in searches] for axis in AXES},
     }

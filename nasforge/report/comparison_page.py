@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import html
 import math
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nasforge.core.errors import ExportError
 from nasforge.core.goals import Objective
 from nasforge.report.comparison_records import Comparison, Curve
+from nasforge.report.drawing import network_figure
+from nasforge.report.picture import HEIGHT, draw, graph_objects, write
+
+if TYPE_CHECKING:
+    from nasforge.report.parts import Part
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; random search is grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B4513", "#000000", "#7F3FBF")
 _GREY = "#777777"
 _DASHES = ("solid", "dash", "dot")
 _AXES = {"trials": "charged trials", "worker_seconds": "worker seconds", "multiply_adds": "multiply-adds"}
-_WIDTH, _HEIGHT = 1000, 480
-_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
-    *("--force-device-scale-factor=2", "--virtual-time-budget=10000"),
-)
 _STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1060px; color: #222; }
 table { border-collapse: collapse; margin: .5em 0 1.5em; } th, td { padding: .25em .7em; text-align: right; }
 th { border-bottom: 2px solid #888; } tr:nth-child(even) td { background: #f4f4f4; }
@@ -49,8 +43,13 @@ def axis_title(found: Comparison) -> str:
     return _AXES[found.axis]
 
 
-def write_page(found: Comparison, path: Path) -> None:
+def write_page(found: Comparison, path: Path, networks: Mapping[str, Sequence[Part]] | None = None) -> None:
     """The whole comparison as one HTML file that needs no network.
+
+    Args:
+        found: the comparison.
+        path: of the file.
+        networks: parts of the best network of each strategy, to be drawn; none where there is nothing to build.
 
     Raises:
         ExportError: Plotly is not installed, or the file cannot be written.
@@ -60,12 +59,18 @@ def write_page(found: Comparison, path: Path) -> None:
         figure = curves_figure(found, quantity)
         parts.append(figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False}))
     parts += _tables(found)
+    if networks:
+        parts.append("<h2>What each found: the best network of all its seeds</h2>")
+        drawing = network_figure(networks)
+        parts.append(
+            drawing.to_html(full_html=False, include_plotlyjs=not _drawn(found), config={"displaylogo": False})
+        )
     if found.notes:
         parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in found.notes) + "</ul>")
     if found.failed:
         rows = [[name, why] for name, why in found.failed.items()]
         parts.append("<h2>Searches that failed</h2>" + _html_table(("search", "why"), rows))
-    _write(path, _document(found.name, parts))
+    write(path, _document(found.name, parts))
 
 
 def write_picture(found: Comparison, path: Path) -> None:
@@ -78,45 +83,13 @@ def write_picture(found: Comparison, path: Path) -> None:
     draw(curves_figure(found, quantity), path)
 
 
-def draw(figure: Any, path: Path) -> None:
-    """A Plotly figure as a PNG.
-
-    Raises:
-        ExportError: there is no Chromium, or it failed.
-    """
-    program = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
-    if program is None:
-        raise ExportError(f"{path.name} is drawn by Chromium, and there is none on the PATH; the page has the figures")
-    figure.update_layout(width=_WIDTH, height=_HEIGHT)
-    with tempfile.TemporaryDirectory() as folder:
-        page, image = Path(folder) / "figure.html", Path(folder) / "figure.png"
-        plain = figure.to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
-        _write(page, f'<!doctype html><meta charset="utf-8"><body style="margin:0">{plain}</body>')
-        command = [program, *_FLAGS, f"--user-data-dir={folder}/profile", f"--window-size={_WIDTH},{_HEIGHT}"]
-        try:
-            done = subprocess.run(  # noqa: S603  (found on the PATH)
-                [*command, f"--screenshot={image}", page.as_uri()], capture_output=True, timeout=120, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ExportError(f"{path.name} could not be drawn: {error}") from None
-        if not image.is_file():
-            said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-            raise ExportError(f"{path.name} could not be drawn by {program}: {said[-1][:300]}")
-        shutil.copyfile(image, path)
-
-
 def curves_figure(found: Comparison, quantity: str) -> Any:
     """Mean over the seeds with its band, one line per strategy.
 
     Raises:
         ExportError: Plotly is not installed.
     """
-    try:
-        import plotly.graph_objects as go
-    except ImportError:
-        raise ExportError(
-            "the page needs Plotly: pip install 'nasforge[dashboard]'; the figures are in the JSON"
-        ) from None
+    go = graph_objects()
     figure = go.Figure()
     curves = [curve for curve in found.curves if curve.quantity == quantity]
     for curve, colour, dash in _styled(found, curves):
@@ -139,7 +112,7 @@ def curves_figure(found: Comparison, quantity: str) -> Any:
         template="plotly_white",
         xaxis_title=axis_title(found),
         yaxis_title=quantity_title(found, quantity),
-        height=_HEIGHT,
+        height=HEIGHT,
         margin={"l": 70, "r": 20, "t": 40, "b": 50},
         font={"size": 14},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
@@ -278,10 +251,3 @@ def _html_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def _document(title: str, parts: Sequence[str]) -> str:
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>"
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written: {error.strerror}") from None

@@ -85,7 +85,8 @@ class Comparison:
         objectives: as in the searches; the first one is the signal.
         axis: what is charged: `trials`, `worker_seconds` or `multiply_adds`.
         end: how far all strategies can be compared.
-        strategies: label -> strategy, seeds, experiments, fidelity and counts of trials.
+        strategies: label -> strategy, seeds, experiments, fidelity, counts of trials, what was charged, and the best
+            network of all its seeds.
         final: what the final figure is, as the table names it; empty without one.
         final_maximised: whether more of it is better.
         curves: anytime curves.

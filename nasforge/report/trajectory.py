@@ -40,6 +40,7 @@ class Trajectory:
         running: whether trials were open when it was read.
         reach: axis -> how far the search can be compared: beyond, it was not allowed to go or has not come yet.
         spent: whether its budget is.
+        best: the last incumbent's architecture, as JSON; None where nothing has finished.
     """
 
     experiment: str
@@ -58,6 +59,7 @@ class Trajectory:
     running: bool
     reach: Mapping[str, float]
     spent: bool
+    best: Mapping[str, Any] | None = None
 
     @property
     def fidelity(self) -> int:
@@ -130,6 +132,7 @@ def trajectory(events: Sequence[Event], final: Final | None = None) -> Trajector
         running=bool(state.open_trials),
         reach={axis: _reach(state, axis, charged[axis]) for axis in AXES},
         spent=state.spent,
+        best=None if best is None or best.architecture is None else best.architecture.to_json(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import sys
@@ -17,6 +18,7 @@ from chromium import chromium
 from made_journal import header, trial, write
 from streamlit.testing.v1 import AppTest
 
+import nasforge
 from dashboards import launch
 from nasforge.core.errors import ConfigError
 
@@ -69,6 +71,21 @@ def test_a_chosen_trial_shows_its_architecture_and_failure(page: Any, made: Path
     assert "lower the learning rate" in _texts(app.error)
     (decisions,) = [frame.value for frame in app.dataframe if "decision" in frame.value]
     assert dict(zip(decisions["decision"], decisions["value"], strict=True))["model.block"] == "inverted"
+
+
+def test_a_network_is_drawn_where_there_is_one(page: Any, tmp_path: Path) -> None:
+    searched = {"space": "tiny", "data": {"source": "digits", "images": 200}, "epochs": 1, "budget": {"trials": 1}}
+    place = {"runs_dir": str(tmp_path), "tracking_uri": "none", "name": "real", "runner": "local"}
+    state = nasforge.search(**searched, **place)
+    app = page(tmp_path)
+    assert "Network" in [title.value for title in app.subheader] and "Not drawn" not in _texts(app.caption)
+    drawn = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    titles = [note["text"] for figure in drawn for note in figure["layout"].get("annotations", [])]
+    assert any(f"trial 0, {state.best.architecture.arch_id}" in title for title in titles)
+
+
+def test_a_network_that_cannot_be_built_is_said(page: Any, made: Path) -> None:
+    assert "Not drawn: trial 7 has no network for images" in _texts(page(made.parent).caption)
 
 
 def test_new_events_show_up(page: Any, made: Path) -> None:

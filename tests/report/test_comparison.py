@@ -314,7 +314,7 @@ def test_same_colours_in_every_figure() -> None:
 
 def test_picture_needs_chromium_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = compare_groups("c", [group("random", [1, 2])])
-    monkeypatch.setattr(page.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(ExportError, match=r"drawn by Chromium, and there is none"):
         page.write_picture(found, tmp_path / "c.png")
 

@@ -1,0 +1,70 @@
+"""Plotly's figures as files: a page that needs no network, or a PNG taken by a headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.errors import ExportError
+
+WIDTH, HEIGHT = 1000, 480
+_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
+    *("--force-device-scale-factor=2", "--virtual-time-budget=10000"),
+)
+
+
+def graph_objects() -> Any:
+    """The module `plotly.graph_objects`.
+
+    Raises:
+        ExportError: Plotly is not installed.
+    """
+    try:
+        import plotly.graph_objects as go
+    except ImportError:
+        raise ExportError("figures need Plotly: pip install 'nasforge[dashboard]'") from None
+    return go
+
+
+def draw(figure: Any, path: Path, width: int = WIDTH, height: int = HEIGHT) -> None:
+    """A Plotly figure as a PNG of twice so many pixels.
+
+    Raises:
+        ExportError: there is no Chromium, or it failed.
+    """
+    program = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
+    if program is None:
+        raise ExportError(f"{path.name} is drawn by Chromium, and there is none on the PATH; the page has the figures")
+    figure.update_layout(width=width, height=height)
+    with tempfile.TemporaryDirectory() as folder:
+        page, image = Path(folder) / "figure.html", Path(folder) / "figure.png"
+        plain = figure.to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
+        write(page, f'<!doctype html><meta charset="utf-8"><body style="margin:0">{plain}</body>')
+        command = [program, *_FLAGS, f"--user-data-dir={folder}/profile", f"--window-size={width},{height}"]
+        try:
+            done = subprocess.run(  # noqa: S603  (found on the PATH)
+                [*command, f"--screenshot={image}", page.as_uri()], capture_output=True, timeout=120, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ExportError(f"{path.name} could not be drawn: {error}") from None
+        if not image.is_file():
+            said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+            raise ExportError(f"{path.name} could not be drawn by {program}: {said[-1][:300]}")
+        try:
+            shutil.copyfile(image, path)
+        except OSError as error:
+            raise ExportError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write(path: Path, text: str) -> None:
+    """A page's text. Raises ExportError where it cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror}") from None
