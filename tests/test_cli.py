@@ -17,7 +17,7 @@ import pytest
 import typer
 from rich.console import Console
 
-import nasforge.cli_results
+import nasforge.cli_parts
 import nasforge.compose
 import nasforge.finalists
 from nasforge import cli, registry
@@ -247,7 +247,7 @@ def test_a_command_that_has_nothing_to_continue_only_stops(place, capfd, monkeyp
     def stopped(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nasforge.cli_results, "spaces", stopped)
+    monkeypatch.setattr(nasforge.cli_parts, "spaces", stopped)
     code, _, err = nasforge_(capfd, "spaces")
     assert code == 130 and err.strip() == "stopped"
 
