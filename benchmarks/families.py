@@ -65,7 +65,7 @@ def main() -> None:
     if options.no_retrain:
         return
     finalists = {}
-    for row in found.rows:
+    for row in (row for row in found.rows if row.quantity == "signal"):
         best = max(range(len(row.values)), key=row.values.__getitem__)
         experiment = found.strategies[row.label]["experiments"][best]
         folder = options.runs_dir / "families" / experiment
