@@ -21,10 +21,11 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _GREY = "#777777"
 _DASHES = ("solid", "dash", "dot")
 _AXES = {"trials": "charged trials", "worker_seconds": "worker seconds", "multiply_adds": "multiply-adds"}
-_STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1060px; color: #222; }
-table { border-collapse: collapse; margin: .5em 0 1.5em; } th, td { padding: .25em .7em; text-align: right; }
+_STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; color: #222; }
+table { border-collapse: collapse; margin: .5em 0 1.5em; font-size: 14px; } th, td { padding: .25em .5em; }
+th, td { text-align: right; white-space: nowrap; } td:first-child, th:first-child { text-align: left; }
 th { border-bottom: 2px solid #888; } tr:nth-child(even) td { background: #f4f4f4; }
-td:first-child, th:first-child { text-align: left; } li { margin: .2em 0; } .small { color: #555; font-size: 13px; }"""
+.wide { overflow-x: auto; } li { margin: .2em 0; }"""
 
 
 def quantity_title(found: Comparison, quantity: str) -> str:
@@ -245,7 +246,7 @@ def _tables(found: Comparison) -> list[str]:
 def _html_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f"<table><tr>{head}</tr>{rows}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def _document(title: str, parts: Sequence[str]) -> str:
