@@ -12,6 +12,14 @@ from nasforge.cli_output import Outcome, line, plain, size_text, table
 from nasforge.config import load_space, shipped_spaces
 from nasforge.core.errors import NasforgeError
 
+_FILLED_IN = {
+    "strategy": ("space", "seed", "objectives", "targets", "ladder"),
+    "pruner": ("ladder",),
+    "evaluator": ("space", "data", "ladder", "recipe", "objectives"),
+    "runner": ("experiment", "evaluator"),
+}
+"""Parameters that are no options: the platform fills them in."""
+
 
 def spaces() -> Outcome:
     """The shipped search spaces."""
@@ -47,7 +55,7 @@ def parts() -> Outcome:
                 found.append({"name": name, "about": f"not available: {error}", "options": {}})
                 continue
             about = (inspect.getdoc(thing) or "").partition("\n")[0]
-            found.append({"name": name, "about": about, "options": _options(kind, thing)})
+            found.append({"name": name, "about": about, "options": options(kind, thing)})
         content[registry_title(kind)] = found
         rows = [
             [row["name"], row["about"], ", ".join(f"{key}={value}" for key, value in row["options"].items())]
@@ -63,27 +71,13 @@ def registry_title(kind: str) -> str:
     return {"strategy": "strategies", "proxy": "proxies"}.get(kind, kind + "s")
 
 
-def _options(kind: str, thing: Any) -> dict[str, Any]:
-    """Keyword options and their defaults, without what the platform fills in."""
-    fixed = {
-        "space",
-        "ladder",
-        "seed",
-        "objectives",
-        "targets",
-        "experiment",
-        "evaluator",
-        "data",
-        "recipe",
-        "model",
-        "example",
-        "path",
-    }
-    if kind in ("exporter", "proxy"):
+def options(kind: str, thing: Any) -> dict[str, Any]:
+    """Options that a user may set, and their defaults; None where there is none."""
+    if kind not in _FILLED_IN:
         return {}
-    parameters = inspect.signature(thing).parameters.values()
     found = {}
-    for parameter in parameters:
-        if parameter.name not in fixed and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+    for parameter in inspect.signature(thing).parameters.values():
+        named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if named and parameter.name not in _FILLED_IN[kind]:
             found[parameter.name] = None if parameter.default is parameter.empty else plain(parameter.default)
     return found

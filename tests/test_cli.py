@@ -349,6 +349,9 @@ def test_spaces_and_strategies_list_the_registry(capfd):
     assert "population" in next(row for row in found["strategies"] if row["name"] == "evolution")["options"]
     filled_in = {"space", "seed", "objectives", "targets", "ladder"}
     assert all(filled_in.isdisjoint(row["options"]) for row in found["strategies"])
+    joint = next(row for row in found["strategies"] if row["name"] == "joint")
+    table = next(row for row in found["evaluators"] if row["name"] == "lookup_table")
+    assert {"model", "recipe"} <= joint["options"].keys() and "path" in table["options"]
 
 
 def test_the_live_view_shows_trials_budget_and_the_best(tmp_path):

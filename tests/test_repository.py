@@ -16,15 +16,17 @@ from pathlib import Path
 import pytest
 import typer
 
-from nasforge import cli, cli_results, registry
+from nasforge import cli, cli_parts, cli_results, registry
 from nasforge.cli_output import Outcome
 from nasforge.config import _SETTINGS as SETTINGS
 from nasforge.config import DataConfig, load_settings, load_space, resolve
 from nasforge.core.goals import Budget
 from nasforge.experiment import VOLATILE
+from nasforge.registry import BUILT_IN
 from nasforge.state import differing
 from nasforge.training.recipe import _CHOICES as CHOICES
 from nasforge.training.recipe import Recipe
+from nasforge.yaml_document import parse_value
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -167,6 +169,23 @@ def test_the_table_of_an_experiments_settings_has_all_of_them():
     assert {item.name for item in fields(Budget)} <= set(re.findall(r"`(\w+)`", found["budget"][2]))
     for kind in ("evaluator", "runner"):
         assert set(registry.names(kind)) <= set(re.findall(r"`(\w+)`", found[kind][2]))
+
+
+@pytest.mark.parametrize(
+    ("heading", "kinds"),
+    [("## Strategies", ["strategy"]), ("## Pruners, evaluators, runners", ["pruner", "evaluator", "runner"])],
+)
+def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kinds):
+    known = {name: cli_parts.options(kind, registry.get(kind, name)) for kind in kinds for name in BUILT_IN[kind]}
+    known.pop("lookup_table", None)  # docs/tables.md
+    found, parts = {name: {} for name in known}, []
+    for part, option, default, _ in rows("options.md", heading):
+        parts = re.findall(r"`(\w+)`", part) or parts
+        named = zip(option.split(", "), default.split(", "), strict=True)
+        said = {key.strip("`"): None if value == "-" else parse_value(value.strip("`")) for key, value in named}
+        for name in parts:
+            found[name] |= said
+    assert found == known
 
 
 def test_links_in_the_docs_lead_somewhere():
