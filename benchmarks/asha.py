@@ -7,6 +7,7 @@
 * `calibration`: 12 random points, 9 epochs, 2 seeds; rungs at 1, 3 and 9 epochs.
   - `networks`: networks, all trained by the space's own recipe;
   - `recipes`: networks and the four decisions of `search_spaces/recipes/sgd.yaml`;
+  - `recipes_ema`: the same points as `recipes`, judged by a moving average of their weights (`ema_decay` 0.95);
   - `recipes_share`: the same points as `recipes`, on the cheaper ladder of below.
 * `searches`: `--trials` random points of network and recipe, `--seeds` times, each set of points trained
   - `none`: all of them for 9 epochs;
@@ -77,12 +78,13 @@ def main() -> None:
         journals.keep(f"asha-{name}-s{seed}")
         return state
 
-    def calibrate(name: str, space: SearchSpace, ladder: list[dict[str, float]]) -> None:
+    def calibrate(name: str, space: SearchSpace, ladder: list[dict[str, float]], **settings: Any) -> None:
         experiment = f"asha-calibrate-{name}"
         print(experiment, flush=True)
         found = nasforge.calibrate(
-            networks=options.networks, seeds=2, trials=100, name=experiment, space=space, ladder=ladder, **common
-        )
+            networks=options.networks, seeds=2, trials=100, name=experiment, space=space, ladder=ladder,
+            **common, **settings,
+        )  # fmt: skip
         journals.keep(experiment)
         content["calibration"][name] = found.to_json()
         write(options.out, content)
@@ -102,6 +104,7 @@ def main() -> None:
         for name, state in (("none", whole), ("asha", stopped), ("asha_share", cheaper), ("promotion", promoted)):
             content["searches"].append({"how": name, "seed": seed, **figures(state, whole)})
         write(options.out, content)
+    calibrate("recipes_ema", recipes, LADDER, recipe={"ema_decay": 0.95})
     calibrate("recipes_share", recipes, CHEAPER)
 
 
