@@ -146,13 +146,13 @@ def _trials(folder: Path, state: State) -> None:
         st.dataframe(metrics, hide_index=True, height="content", key="metrics")
         if trial.result and trial.result.error:
             st.error(f"**{trial.result.error.cause}**: {trial.result.error.message}\n\n{trial.result.error.advice}")
-    if trial.architecture is not None:
-        st.subheader("Network")
-        drawn = _drawing(str(folder), number, trial.architecture.arch_id)
-        if isinstance(drawn, str):
-            st.caption(drawn)
-        else:
-            _figure(drawn, "network")
+        if trial.architecture is not None:
+            st.subheader("Network")
+            drawn = _drawing(str(folder), number, trial.architecture.arch_id)
+            if isinstance(drawn, str):
+                st.caption(drawn)
+            else:
+                _figure(drawn, "network")
     st.subheader("All trials")
     _table(tables.all_trials(state), "all_trials", state)
 

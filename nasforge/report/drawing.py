@@ -39,7 +39,7 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
     for column, (title, parts) in enumerate(drawn.items()):
         total = sum(part.flops for part in parts)
         said = f"<b>{title}</b><br>{sum(p.params for p in networks[title]):,} params, {total:,} FLOPs"
-        figure.add_annotation(x=column, y=-0.9, text=said, showarrow=False, yanchor="bottom", font={"size": 13})
+        figure.add_annotation(x=column, y=-0.9, text=said, showarrow=False, yanchor="bottom", font=_text(13))
         y = 0.0
         for before, part in zip([parts[0], *parts], parts, strict=False):
             y += _GAP if part.output[1:] != before.output[1:] else 0.0
@@ -59,7 +59,7 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
                 ),
             )
             text = f"{part.title}  {part.size.replace('x', '×')}  <span style='color:#666'>{share}</span>"
-            figure.add_annotation(x=column, y=y, text=text, showarrow=False, font={"size": 11})
+            figure.add_annotation(x=column, y=y, text=text, showarrow=False, font=_text(11))
             y += 1.0
         depth = max(depth, y)
     figure.update_layout(
@@ -72,6 +72,10 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
         yaxis={"visible": False, "range": [depth, -3.0], "fixedrange": True},
     )
     return figure
+
+
+def _text(size: int) -> dict[str, Any]:
+    return {"size": size, "color": "#222222"}  # said, or a page's own theme makes it pale
 
 
 def _shown(parts: Sequence[Part]) -> list[Part]:
