@@ -199,6 +199,7 @@ def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
         if not hasattr(registry.get("evaluator", config.evaluator.name), "optimum"):
             return None
         table: Any = evaluator_of(config)  # what follows is not in the protocol
+        notes += getattr(table, "remarks", ())
         metric, wanted = getattr(table, "metric", "a metric that it does not name"), config.objectives[0].metric
         if metric != wanted:
             notes.append(f"no trials to the optimum: the evaluator's optimum is of {metric}, the objective is {wanted}")

@@ -22,6 +22,7 @@ from nasforge.report.tables import steps_of
 from nasforge.state import State
 
 _SHOWN = 8
+_UNBUILDABLE = 3
 _OF_A_SUPERNET = ("train/loss", "supernet/accuracy", "supernet/derived_accuracy", "alphas/skips")
 
 
@@ -85,8 +86,13 @@ class Watch:
             )
         if self._live is not None:
             self._draw(force=isinstance(event, (Told, Interrupted)))
-        elif isinstance(event, Told) and state.trials[event.number].status != "rejected":
-            self._console.print(Text(self._line(state, state.trials[event.number])), soft_wrap=True)
+        elif isinstance(event, Told):
+            trial = state.trials[event.number]
+            in_vain = (
+                trial.verdict == "failed" and state.unbuildable_in_a_row > _UNBUILDABLE
+            )  # thousands in some tables
+            if trial.status != "rejected" and not in_vain:
+                self._console.print(Text(self._line(state, trial)), soft_wrap=True)
 
     def _draw(self, *, force: bool) -> None:
         now = time.monotonic()

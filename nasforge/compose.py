@@ -78,6 +78,8 @@ def search(
     folder = config.folder
     if not (folder / JOURNAL).is_file():
         foresee(config, evaluator)
+        for remark in getattr(evaluator, "remarks", ()):
+            say(f"Note: {remark}.")
     instant = bool(getattr(evaluator, "instant", False))
     with tracking(config, trackers, say) as watching:
         experiment = Experiment(

@@ -113,8 +113,9 @@ class Experiment:
                 self._write(header)
             self._budget = Budget(**header.config["budget"])
             self._repaired = False
-            self._rejections_allowed = self.state.rejected_in_a_row + max_rejections_in_a_row
-            self._unbuildable_allowed = self.state.unbuildable_in_a_row + max_unbuildable_in_a_row
+            unbuildable = self.state.unbuildable_in_a_row
+            self._rejections_allowed = self.state.rejected_in_a_row - unbuildable + max_rejections_in_a_row
+            self._unbuildable_allowed = unbuildable + max_unbuildable_in_a_row
             self._faults_allowed = self.state.faults_in_a_row + max_faults_in_a_row
         except BaseException:
             self.journal.close()
@@ -142,7 +143,8 @@ class Experiment:
             self._write(Asked(number, proposal))
             if self._admit(number):
                 return self._start(number)
-            too_many = self.state.rejected_in_a_row >= self._rejections_allowed
+            violating = self.state.rejected_in_a_row - self.state.unbuildable_in_a_row
+            too_many = violating >= self._rejections_allowed
             if too_many or self.state.unbuildable_in_a_row >= self._unbuildable_allowed:
                 raise SearchError(why_nothing_is_admitted(self.state))
         return None

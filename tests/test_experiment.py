@@ -112,6 +112,7 @@ def test_network_that_cannot_be_built_fails_and_the_search_goes_on(tmp_path: Pat
             toy_config(tmp_path, name="none"),
             check=lambda p: (_ for _ in ()).throw(BuildError("no")),
             max_unbuildable_in_a_row=9,
+            max_rejections_in_a_row=5,  # of those that violate a constraint
         ) as experiment,
         pytest.raises(SearchError, match="9 proposals in a row cannot be built: no"),
     ):

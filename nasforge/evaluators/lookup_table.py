@@ -151,6 +151,10 @@ class LookupTable:
                 f"{known}. Say in the experiment's file: ladder: [{rungs}], or give one column as signal"
             )
 
+        last = self.ladder[-1].epochs
+        if not any(map(math.isfinite, self._columns.signal[fidelities.index(last) if last in fidelities else -1])):
+            raise ConfigError(f"table {self.path}: the signal has no number in any row")
+
     # --- what it knows ----------------------------------------------------------------------------------------------
 
     @property
@@ -165,11 +169,22 @@ class LookupTable:
         return open_table(self.path, self._axes).fingerprint
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before the search: that the table knows more of a trial than the ladder asks for."""
+        last, known = self.ladder[-1].epochs, self._columns.fidelities
+        if not known or last == known[-1]:
+            return ()
+        return (
+            f"trials are measured at epoch {last}, where the ladder ends; the table knows them until epoch {known[-1]} "
+            f"(ladder: [{{epochs: {last}}}, {{epochs: {known[-1]}}}])",
+        )
+
+    @property
     def optimum(self) -> float:
         """The best signal of the table at the ladder's last rung, by the objective's direction; a search's ceiling."""
         found = self.best_within(())
         if found is None:
-            raise ConfigError(f"table {self.path}: the signal has no number at all")
+            raise ConfigError(f"table {self.path}: the signal has no number in any row that is a point of the space")
         return found
 
     def best_within(self, limits: Sequence[Constraint]) -> float | None:

@@ -113,7 +113,10 @@ def rows_of(
             raise ConfigError(f"table {file.path}: key_form says what the one key column holds: give it as key")
         if key is None:
             return _by_decision(space, file, _labelled(file, _named(space, file), labels))
-        columns = {name: file.texts(name) for name in key}
+        # Decisions of two branches may be one column: `key: [block, kernel, kernel]`.
+        columns = {
+            name if name not in key[:place] else f"{name}, {place}": file.texts(name) for place, name in enumerate(key)
+        }
         return _by_decision(space, file, _in_order(space, file, _labelled(file, columns, labels)))
     blocks = file.blocks(key)
     if blocks is not None:

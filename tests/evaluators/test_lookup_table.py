@@ -143,6 +143,16 @@ def test_conditional_decisions_have_empty_cells(tmp_path):
     assert looked_up(evaluator, **pool).metrics["val/accuracy"] == 6
 
 
+def test_decisions_of_two_branches_may_be_one_column(tmp_path):
+    kernels = [Decision(f"model.op.{op}.kernel", Choice(sizes)) for op, sizes in (("conv", (3, 5)), ("pool", (2, 3)))]
+    where = space(Decision("model.op", Choice(("conv", "pool", "skip"), ((kernels[0],), (kernels[1],), ()))))
+    path = written(tmp_path, "op,kernel,accuracy\nconv,3,1\nconv,5,2\npool,2,3\npool,3,4\nskip,,5\n")
+    evaluator = table(where, path, key=["op", "kernel", "kernel"])
+    assert looked_up(evaluator, **{"model.op": "pool", "model.op.pool.kernel": 3}).metrics["val/accuracy"] == 4
+    assert looked_up(evaluator, **{"model.op": "conv", "model.op.conv.kernel": 3}).metrics["val/accuracy"] == 1
+    assert looked_up(evaluator, **{"model.op": "skip"}).metrics["val/accuracy"] == evaluator.optimum == 5
+
+
 def test_a_smaller_space_leaves_rows_out_and_needs_no_column_for_what_is_fixed(tmp_path):
     small = nested().fixed({"model.bias": False, "model.block": "conv"})
     evaluator = table(small, written(tmp_path, NESTED))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_tables import FLAT, Silent, config_of, flat, looked_up, searched, space, table, written
 
+from nasforge.cli import main
 from nasforge.compose import make_evaluator, search
 from nasforge.core.errors import BuildError, ConfigError, DataError, NasforgeError
 from nasforge.core.space import Decision, Float, Int
@@ -30,6 +31,7 @@ from nasforge.core.trial import Measure, TrainShared
         ("width,rate,rate\n8,0.1,1\n", {}, "column 'rate' is there twice"),
         ("width,rate,accuracy\n", {}, "needs a header line"),
         ("", {}, "needs a header line"),
+        (FLAT, {"signal": "seconds*1e999"}, "the signal has no number in any row"),
         (FLAT, {"signal": "e{epochs}"}, r"no column looks like 'e\{epochs\}'"),
         (FLAT, {"signal": "accuracy", "fidelity": {1: "accuracy"}}, "needs signal .* or fidelity .*, one of them"),
         (FLAT, {"fidelity": {}}, "needs signal .* or fidelity .*, one of them"),
@@ -138,6 +140,17 @@ def test_a_table_of_few_points_is_searched_patiently(tmp_path):
     path = written(tmp_path, f"n,accuracy\n{rows}")
     state = searched(tmp_path, where, path, {"partial": True}, budget={"trials": 2})
     assert state.counts()["finished"] == 2 and len(state.failures()) > 50
+
+
+def test_thousands_of_points_without_a_row_are_not_told_one_by_one(tmp_path, capsys):
+    path = written(tmp_path, "n,accuracy\n1,1\n")
+    (tmp_path / "n.yaml").write_text("name: n\ndecisions: {model: {n: {int: [1, 9999]}}}\n")
+    words = ["--evaluator", "lookup_table", "--set", f"evaluator.path={path}", "--set", "evaluator.signal=accuracy"]
+    words += ["--set", "evaluator.partial=true", "--strategy", "random", "--runner", "local", "--tracking-uri", "none"]
+    assert main(["search", str(tmp_path / "n.yaml"), *words, "--runs-dir", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("no row for this point") == 4, "three trials, and the end"
+    assert "2000 proposals in a row cannot be built" in said.err
 
 
 def test_a_limit_on_a_cost_that_the_table_has_not(tmp_path):

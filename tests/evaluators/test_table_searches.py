@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from made_tables import FLAT, Silent, config_of, flat, looked_up, space, table, written
 
+from nasforge.campaign import optimum_of
 from nasforge.cli import main
 from nasforge.compose import make_evaluator, search
 from nasforge.config import load_settings, resolve
@@ -145,3 +146,15 @@ def test_hpo_grids_are_read_as_they_are(tmp_path, name, axes, direction, best):
         assert evaluator(Measure(point), Silent()).metrics["val/loss"] == pytest.approx(values[index])
     state = search(replace(config, seed=1), say=lambda text: None)
     assert state.counts()["finished"] == 20
+
+
+def test_a_table_that_knows_more_than_the_ladder_asks_for_is_said(tmp_path):
+    rows = "".join(f"{width},{rate},{width},1,{rate}\n" for width in (8, 16) for rate in (0.1, 1.0))
+    path = written(tmp_path, f"width,rate,e1,e3,e9\n{rows}")
+    for ladder, count in (([{"epochs": 3}], 1), ([{"epochs": 9}], 0)):
+        config = config_of(tmp_path, flat(), path, {"signal": "e{epochs}"}, ladder=ladder, name=f"t{count}")
+        said, notes = list[str](), list[str]()
+        search(config, say=said.append)
+        optimum_of(config, notes)
+        assert len(said) == len(notes) == count
+        assert all("measured at epoch 3, where the ladder ends; the table knows them until epoch 9" in s for s in said)
