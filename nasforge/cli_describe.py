@@ -157,7 +157,8 @@ def architectures(space: SearchSpace) -> float:
 
 def print_space(space: SearchSpace, content: dict[str, Any]) -> None:
     """The answer of `describe SPACE`."""
-    line(f"{space.name}: built by {space.builder}, {len(space.domains)} decisions", style="bold")
+    built = f"built by {space.builder}" if space.builder else "without a builder, for tables alone"
+    line(f"{space.name}: {built}, {len(space.domains)} decisions", style="bold")
     line(f"points: {size_text(space.size)}; networks: {size_text(architectures(space))}")
     rows = decision_rows(space)
     columns = ("decision", "values", "default", "active if")

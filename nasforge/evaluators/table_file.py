@@ -53,7 +53,7 @@ class TableFile:
         self._last: dict[str, Any] = {}
         if not path.is_file():
             raise DataError(f"table {path}: " + ("is a folder; needed is a file" if path.is_dir() else "no such file"))
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             with _opened(path) as content:
                 names = list(content.files)
         else:
@@ -246,8 +246,9 @@ class TableFile:
             try:
                 found.append(math.nan if cell.lower() in EMPTY else float(cell))
             except ValueError:
+                comma = "; write it with a point" if re.fullmatch(r"[-+]?\d+,\d+", cell) else ""
                 raise ConfigError(
-                    f"table {self.path}: {self.place(row)}: column '{name}' needs a number, got '{cell}'"
+                    f"table {self.path}: {self.place(row)}: column '{name}' needs a number, got '{cell}'{comma}"
                 ) from None
         return found
 

@@ -19,7 +19,8 @@ from nasforge.core.trial import Measure, TrainShared
         ("width,rate,acc\n8,0.1,1\n", {}, "no column 'accuracy'; Known: acc, rate, width"),
         ("width,rte,accuracy\n8,0.1,1\n", {}, "no column for decision train.rate; did you mean 'rte'"),
         ("a,b,accuracy\n8,0.1,1\n", {"key": "c"}, "no column 'c'; Known: a, accuracy, b"),
-        ("width,rate,accuracy\n8,0.1,high\n", {}, "line 2: column 'accuracy' needs a number, got 'high'"),
+        ("width,rate,accuracy\n8,0.1,high\n", {}, "line 2: column 'accuracy' needs a number, got 'high'$"),
+        ("width;rate;accuracy\n8;0.1;0,5\n", {}, "needs a number, got '0,5'; write it with a point"),
         (
             "width,rate,accuracy\n8,0.1,1\n\n8,.1,2\n",
             {},
@@ -66,9 +67,10 @@ def test_files_that_cannot_be_read(tmp_path):
         table(flat(), str(tmp_path / "nowhere.csv"))
     with pytest.raises(DataError, match="is a folder; needed is a file"):
         table(flat(), str(tmp_path))
-    (tmp_path / "bad.npz").write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"bad\.npz: cannot be read as NPZ: not a file of numpy's$"):
-        table(flat(), str(tmp_path / "bad.npz"))
+    for name in ("bad.npz", "BAD.NPZ"):
+        (tmp_path / name).write_bytes(b"no zip")
+        with pytest.raises(DataError, match=rf"{name}: cannot be read as NPZ: not a file of numpy's$"):
+            table(flat(), str(tmp_path / name))
     (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"bad\.csv: cannot be read as text"):
         table(flat(), str(tmp_path / "bad.csv"))
