@@ -69,7 +69,8 @@ def decision_rows(space: SearchSpace) -> list[dict[str, str]]:
     """One row per decision; neighbours that differ in their numbers alone share one, as `stage{0..2}.width`."""
     rows: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for decision, condition in _walk(space.decisions, ""):
-        default = str(space.defaults.get(decision.key, ""))
+        value = space.default_of(decision.key)
+        default = f"{value:.4g}" if isinstance(value, float) else str(value)
         kind = (re.sub(r"\d+", "#", decision.key), domain_text(decision.domain), re.sub(r"\d+", "#", condition))
         rows.setdefault(kind, []).append((decision.key, default))
     found = []

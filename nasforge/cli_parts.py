@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from itertools import takewhile
 from typing import Any
 
@@ -58,12 +59,17 @@ def parts() -> Outcome:
             found.append({"name": name, "about": about, "options": options(kind, thing)})
         content[registry_title(kind)] = found
         rows = [
-            [row["name"], row["about"], ", ".join(f"{key}={value}" for key, value in row["options"].items())]
+            [row["name"], row["about"], ", ".join(f"{key}={_typed(value)}" for key, value in row["options"].items())]
             for row in found
         ]
         table(registry_title(kind).capitalize(), ("name", "what", "options"), rows)
     line("Set an option with --set, as in: --set strategy.population=20")
     return Outcome(content)
+
+
+def _typed(value: Any) -> str:
+    """A default as it would be typed; where there is none, a dash."""
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def registry_title(kind: str) -> str:

@@ -23,7 +23,7 @@ from nasforge.cli_trial import show_classes, show_health
 from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig
 from nasforge.core.errors import JournalError
-from nasforge.core.trial import ENSEMBLE, Trial
+from nasforge.core.trial import ENSEMBLE, Measure, Trial
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
@@ -228,6 +228,16 @@ def _print_summary(state: State, top: int = 5) -> None:
         costs = [f"{t.metric.removeprefix('cost/')} {metric_text(t.metric, best.metrics[t.metric])}" for t in missed]
         limits = ", ".join(map(str, state.targets))
         line(f"None of them meets {limits}: the best has {', '.join(costs)}", style="yellow")
+    if best is not None and isinstance(best.proposal, Measure) and best.proposal.weights and not _epochs(best):
+        line(
+            "They were measured on the supernet's weights; none is trained for itself yet. That begins after as many "
+            "as strategy.measures says: go on with a larger budget, or retrain the best",
+            style="yellow",
+        )
+
+
+def _epochs(trial: Trial) -> int:
+    return trial.result.steps_done if trial.result else 0
 
 
 def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> None:

@@ -150,6 +150,9 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     document = read_yaml(path)
     if not isinstance(document.content, dict):
         raise ConfigError([Problem("an experiment is a mapping of settings", str(path))])
+    if "decisions" in document.content:
+        message = "a search space, not an experiment; search it by: nasforge search FILE"
+        raise ConfigError([document.problem(message, ("decisions",))])
     settings = dict(document.content)
     space = settings.get("space")
     if isinstance(space, str) and (path.parent / space).exists():

@@ -86,6 +86,9 @@ class _SpaceReader:
         if not isinstance(content, dict):
             self.report("a search space is a mapping with name, builder and decisions", ())
             raise ConfigError(self.problems)
+        if "space" in content:
+            self.report("an experiment, not a search space; run it by: nasforge search --config FILE", ("space",))
+            raise ConfigError(self.problems)
         allowed = ("name", "builder", "arguments", "decisions", "defaults", *_FUNCTIONS)
         for key in content:
             if key not in allowed:

@@ -18,12 +18,17 @@ import typer
 from rich.console import Console
 
 import nasforge.cli_parts
+import nasforge.cli_results
 import nasforge.compose
 import nasforge.finalists
 from nasforge import cli, registry
+from nasforge.cli_describe import decision_rows
 from nasforge.cli_settings import config_of, parse_value
 from nasforge.cli_watch import Watch
+from nasforge.config import load_space
 from nasforge.core.errors import ConfigError
+from nasforge.core.events import Asked, Checked, Started, Told
+from nasforge.core.trial import Artifact, Measure, Result
 from nasforge.state import load_state
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
@@ -325,6 +330,12 @@ def test_describe_counts_and_costs(place, capfd):
     assert "model.stage{0..1}.layer{1..2}.block" in out and "bottleneck" in out
 
 
+def test_describe_shows_the_default_of_every_decision():
+    shown = {row["decision"]: row["default"] for row in decision_rows(load_space("mobile"))}
+    assert all(part for default in shown.values() for part in default.split(", "))
+    assert shown["model.stage0.width"] == "16" and shown["train.weight_decay"] == "0.0001"
+
+
 def test_describe_a_point_takes_what_it_gives(place, capfd):
     _, out, _ = nasforge_(capfd, "describe", "tiny", "--shape", "1x8x8", "--point", "random", "--seed", "3", "--json")
     found = json.loads(out)
@@ -352,6 +363,8 @@ def test_spaces_and_strategies_list_the_registry(capfd):
     joint = next(row for row in found["strategies"] if row["name"] == "joint")
     table = next(row for row in found["evaluators"] if row["name"] == "lookup_table")
     assert {"model", "recipe"} <= joint["options"].keys() and "path" in table["options"]
+    _, out, _ = nasforge_(capfd, "strategies")
+    assert "elitist=true" in out and "sample=-" in out and "True" not in out and "None" not in out
 
 
 def test_the_live_view_shows_trials_budget_and_the_best(tmp_path):
@@ -386,6 +399,19 @@ def test_from_search_to_file(place, capfd):
     assert code == 0 and "equal to the last bit" in out
     code, out, _ = nasforge_(capfd, "show", "way")
     assert "Met the sealed test part" in out
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_networks_that_were_measured_on_a_supernet_alone_are_said_to_be(tmp_path, capfd, epochs):
+    with toy_experiment(toy_config(tmp_path)) as experiment:
+        state = experiment.state
+    point = load_space(cli_toys.write_space(tmp_path)).default_point()
+    measure = Measure(point, weights=Artifact("artifacts/0/weights.safetensors", "", 0))
+    told = Told(0, Result("finished", {"val/accuracy": 0.5}, (0.5,), epochs))
+    for event in (Asked(0, measure), Checked(0, {}, "accepted"), Started(0, 1), told):
+        state.apply(event)
+    nasforge.cli_results._print_summary(state)
+    assert ("none is trained for itself yet" in capfd.readouterr().out) == (epochs == 0)
 
 
 def test_targets_that_nothing_meets_are_said(place, capfd):

@@ -273,3 +273,13 @@ def test_a_recipe_has_no_network(tmp_path):
     assert problems(lambda: load_recipe(path)) == [f"{path}:7: builder: a recipe has no network; leave it out"]
     path.write_text(RECIPE.replace("  train:\n    l", "  model:\n    width: [1, 2]\n  train:\n    l"))
     assert problems(lambda: load_recipe(path)) == [f"{path}:3: decisions.model: a recipe has no network; leave it out"]
+
+
+def test_a_space_and_an_experiment_are_not_taken_for_each_other(tmp_path):
+    space, experiment = tmp_path / "space.yaml", tmp_path / "experiment.yaml"
+    space.write_text("name: s\ndecisions: {model: {width: [8, 16]}}\n")
+    experiment.write_text("data: digits\nspace: tiny\n")
+    with pytest.raises(ConfigError, match=r"experiment.yaml:2: space: an experiment, .* --config FILE"):
+        load_space(experiment)
+    with pytest.raises(ConfigError, match=r"space.yaml:2: decisions: a search space, .* nasforge search FILE"):
+        load_settings(space)

@@ -35,7 +35,7 @@ from nasforge.training.scoring import score
 
 
 class SharedWeights:
-    """Answers three proposals.
+    """Trains a supernet, then measures networks on the weights that they inherit, or trains them by themselves.
 
     `TrainShared`: trains the supernet of its space; the result has the artifact `weights`.
     `Measure` with such weights: the child inherits them, its BN statistics are taken anew on a fixed number of training
