@@ -17,6 +17,7 @@ import pytest
 import typer
 
 from nasforge import cli, cli_parts, cli_results, registry
+from nasforge.blocks.catalogue import block_options
 from nasforge.cli_output import Outcome
 from nasforge.config import _SETTINGS as SETTINGS
 from nasforge.config import DataConfig, load_settings, load_space, resolve
@@ -186,6 +187,16 @@ def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kin
         for name in parts:
             found[name] |= said
     assert found == known
+
+
+def test_the_blocks_of_the_docs_are_the_catalogues():
+    text = (ROOT / "docs/search_spaces.md").read_text()
+    said = re.search(r"Options of a block decision: (.*?); `_se` after any but the last two", text, re.DOTALL)[1]
+    names = []
+    for name in re.findall(r"`([\w|]+)`", said):
+        stem, _, kernels = name.rpartition("_")
+        names += [f"{stem}_{kernel}" for kernel in kernels.split("|")] if "|" in name else [name]
+    assert {*names, *(f"{name}_se" for name in names[:-2])} == set(block_options())
 
 
 def test_links_in_the_docs_lead_somewhere():
