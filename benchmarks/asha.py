@@ -7,16 +7,17 @@
 * `calibration`: 12 random points, 9 epochs, 2 seeds; rungs at 1, 3 and 9 epochs.
   - `networks`: networks, all trained by the space's own recipe;
   - `recipes`: networks and the four decisions of `search_spaces/recipes/sgd.yaml`;
-  - `recipes_ema`: the same points as `recipes`, judged by a moving average of their weights (`ema_decay` 0.95);
+  - `recipes_precise`: the same points as `recipes`, judged with batch statistics taken anew (`precise_bn` 8);
   - `recipes_share`: the same points as `recipes`, on the cheaper ladder of below.
 * `searches`: `--trials` random points of network and recipe, `--seeds` times, each set of points trained
   - `none`: all of them for 9 epochs;
   - `asha`: stopped at 1 and 3 epochs unless in the best third there;
   - `asha_share`: the same, the first epoch on a fifth of the images and the next two on half of them;
-  - `promotion`: begun for 1 epoch, and promoted from checkpoints, for as many multiply-adds as `asha` charged.
+  - `promotion`: begun for 1 epoch, and promoted from checkpoints, for as many multiply-adds as `asha` charged;
+  - `asha_precise`: as `asha`, judged with batch statistics taken anew.
   Random search proposes the same points, and a trial has the same seed, whatever is stopped: the best that remains
-  is to be compared with the best of `none` directly. Rungs are of different fidelity in `asha_share`, its ends are not
-  the same trainings.
+  is to be compared with the best of `none` directly. Rungs are of different fidelity in `asha_share`, and statistics
+  in `asha_precise`: their ends are not the same trainings.
 
 Reported: epochs trained, multiply-adds charged, best validation accuracy, and (of the first two) the rank among all of
 `none` of what was found. The test part stays sealed. Stop it at any time: the same command continues, also where the
@@ -42,6 +43,7 @@ HERE = Path(__file__).parent
 RESULT = HERE / "results" / "asha.json"
 LADDER: list[dict[str, float]] = [{"epochs": 1}, {"epochs": 3}, {"epochs": 9}]
 CHEAPER: list[dict[str, float]] = [{"epochs": 1, "share": 0.2}, {"epochs": 3, "share": 0.5}, {"epochs": 9}]
+PRECISE = {"precise_bn": 8}
 
 
 def main() -> None:
@@ -92,6 +94,7 @@ def main() -> None:
     content: dict[str, Any] = {"machine": describe(), "protocol": __doc__, "calibration": {}, "searches": []}
     calibrate("networks", networks, LADDER)
     calibrate("recipes", recipes, LADDER)
+    calibrate("recipes_precise", recipes, LADDER, recipe=PRECISE)
     for seed in range(options.seeds):
         budget = {"trials": options.trials}
         whole = search("none", seed, pruner="none", ladder=LADDER, budget=budget)
@@ -101,10 +104,12 @@ def main() -> None:
         promoted = search(
             "promotion", seed, strategy={"name": "promotion", "of": "random"}, ladder=LADDER, budget=spent
         )
-        for name, state in (("none", whole), ("asha", stopped), ("asha_share", cheaper), ("promotion", promoted)):
+        precise = search("asha_precise", seed, pruner="asha", ladder=LADDER, budget=budget, recipe=PRECISE)
+        for name, state in {
+            **{"none": whole, "asha": stopped, "asha_share": cheaper, "promotion": promoted, "asha_precise": precise}
+        }.items():
             content["searches"].append({"how": name, "seed": seed, **figures(state, whole)})
         write(options.out, content)
-    calibrate("recipes_ema", recipes, LADDER, recipe={"ema_decay": 0.95})
     calibrate("recipes_share", recipes, CHEAPER)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -146,6 +147,7 @@ class SharedWeights:
 
     def _train_shared(self, proposal: TrainShared, report: Report, device: torch.device, began: float) -> Result:
         recipe = recipe_of(proposal.space, recipe_point(proposal.space), self.training.recipe)
+        recipe = replace(recipe, precise_bn=0)  # every path has statistics of its own, taken when it is measured
         data = load_data(self.data)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(report.seed)

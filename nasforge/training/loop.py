@@ -300,8 +300,10 @@ def train(
             metrics = {"train/loss": train_loss}
             if average:
                 average.after_epoch(network, progress.epoch + 1, partial(recalibrate, part=phase.part, device=device))
+            judged = (average and average.network) or network
+            if recipe.precise_bn:
+                recalibrate(judged, phase.part, device=device, batches=recipe.precise_bn)
             if phase.validation is not None:
-                judged = (average and average.network) or network
                 found = score(judged, phase.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
                 metrics |= {f"val/{key}": value for key, value in found.items()}
             if alternating:

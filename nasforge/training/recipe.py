@@ -40,6 +40,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "clip_norm": (0, math.inf, True, False),
     "ema_decay": (0, 1, True, False),
     "swa_share": (0, 1, True, True),
+    "precise_bn": (0, math.inf, True, False),
     "early_stopping": (0, math.inf, True, False),
     "frozen_stages": (0, math.inf, True, False),
     "crop_pixels": (0, math.inf, True, False),
@@ -97,6 +98,9 @@ class Recipe:
         clip_norm: largest norm of the gradient.
         ema_decay: exponential moving average of the weights, which is then what is validated and kept.
         swa_share: share of the epochs, the last ones, of whose weights the mean is then validated and kept.
+        precise_bn: batches of 128 training images on which batch normalisation's statistics are taken anew after every
+            epoch, before the network is validated ("Rethinking 'Batch' in BatchNorm", Wu & Johnson 2021,
+            https://arxiv.org/abs/2105.07576, section 3). Running averages lag behind weights that learn fast.
         early_stopping: epochs without a better `early_stopping_metric` after which the network is trained no further.
         early_stopping_metric: of the validation part: `accuracy`, `loss` or `f1_macro`.
         init: how convolutions and linear layers begin: as the `builder` made them, `he`, `xavier` or `orthogonal`.
@@ -142,6 +146,7 @@ class Recipe:
     clip_norm: float = 0.0
     ema_decay: float = 0.0
     swa_share: float = 0.0
+    precise_bn: int = 0
     early_stopping: int = 0
     early_stopping_metric: str = "accuracy"
     init: str = "builder"
