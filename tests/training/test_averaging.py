@@ -5,7 +5,9 @@ from nasforge.config import DataConfig
 from nasforge.data import load_data
 from nasforge.training.averaging import average_of
 from nasforge.training.loop import train
+from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
+from nasforge.training.scoring import score
 
 
 def network(seed=0):
@@ -59,3 +61,25 @@ def test_what_is_validated_and_kept_is_the_mean_with_statistics_of_its_own():
     _, alone = swa(0.0, network())
     assert averaged.metrics["train/loss"] == alone.metrics["train/loss"]
     assert averaged.metrics["val/loss"] != alone.metrics["val/loss"]
+
+
+def test_statistics_are_taken_anew_before_validation_and_training_goes_its_way():
+    data = load_data(DataConfig("digits", images=300, validation=0.2))
+
+    def precise(batches):
+        recipe = Recipe(learning_rate=0.3, batch_size=16, schedule="constant", precise_bn=batches, precision="fp32")
+        net = network()
+        return net, train(net, data.train, recipe, epochs=2, seed=1, validation=data.validation)
+
+    net, outcome = precise(2)
+    plain, other = precise(0)
+    assert torch.equal(net[4].weight, plain[4].weight)  # training never reads running statistics
+    assert outcome.metrics["train/loss"] == other.metrics["train/loss"]
+    assert outcome.metrics["val/loss"] != other.metrics["val/loss"]
+    recalibrate(plain, data.train, batches=2)
+    assert same(net, plain)
+    assert score(net, data.validation)["loss"] == outcome.metrics["val/loss"]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))

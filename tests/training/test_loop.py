@@ -110,6 +110,7 @@ CUTS = [
     *(("sgd", steps) for steps in (1, 2, 3, 4, 7)),
     *(("rmsprop", 4), ("adagrad", 2), ("adam", 7), ("adamw", 3), ("lamb", 1), ("muon", 4)),
     *(("swa", 5), ("swa", 7), ("inverse_time", 4), ("augmented", 5), ("mixed", 2), ("balanced", 4)),
+    *(("precise", 4), ("precise", 6)),
 ]
 
 
@@ -131,6 +132,8 @@ def altered(what):
         )
     if what == "mixed":
         return dataclasses.replace(EVERYTHING, mixup=0.4, cutmix=1.0, manifold_mixup=0.4, loss="focal")
+    if what == "precise":
+        return dataclasses.replace(EVERYTHING, precise_bn=1)
     if what == "balanced":
         return dataclasses.replace(EVERYTHING, sampling="balanced", loss="focal")
     return dataclasses.replace(EVERYTHING, optimizer=what, learning_rate=0.01)
