@@ -5,7 +5,7 @@
 `blocks_four.yaml` beside this file, at most 100k params and 10M FLOPs; 4,500 training and 1,500 validation images.
 
 * `calibration`: 12 random points, 9 epochs, 2 seeds; rungs at 1, 3 and 9 epochs.
-  - `networks`: networks, all trained by the space's own recipe;
+  - `networks`: networks, all trained by the space's own recipe, judged with running averages of batch statistics;
   - `recipes`: networks and the four decisions of `search_spaces/recipes/sgd.yaml`;
   - `recipes_precise`: the same points as `recipes`, judged with batch statistics taken anew (`precise_bn` 8);
   - `recipes_share`: the same points as `recipes`, on the cheaper ladder of below.
@@ -43,7 +43,7 @@ HERE = Path(__file__).parent
 RESULT = HERE / "results" / "asha.json"
 LADDER: list[dict[str, float]] = [{"epochs": 1}, {"epochs": 3}, {"epochs": 9}]
 CHEAPER: list[dict[str, float]] = [{"epochs": 1, "share": 0.2}, {"epochs": 3, "share": 0.5}, {"epochs": 9}]
-PRECISE = {"precise_bn": 8}
+RUNNING, PRECISE = {"precise_bn": 0}, {"precise_bn": 8}
 
 
 def main() -> None:
@@ -75,26 +75,29 @@ def main() -> None:
     def search(name: str, seed: int, **settings: Any) -> State:
         print(f"asha-{name}-s{seed}", flush=True)
         state = nasforge.search(
-            name=f"asha-{name}-s{seed}", seed=seed, space=recipes, **{"strategy": "random", **common, **settings}
+            **{
+                **{"name": f"asha-{name}-s{seed}", "seed": seed, "space": recipes, "strategy": "random"},
+                **{"recipe": RUNNING, **common, **settings},
+            }
         )
         journals.keep(f"asha-{name}-s{seed}")
         return state
 
-    def calibrate(name: str, space: SearchSpace, ladder: list[dict[str, float]], **settings: Any) -> None:
+    def calibrate(name: str, space: SearchSpace, ladder: list[dict[str, float]], recipe: dict[str, int]) -> None:
         experiment = f"asha-calibrate-{name}"
         print(experiment, flush=True)
         found = nasforge.calibrate(
-            networks=options.networks, seeds=2, trials=100, name=experiment, space=space, ladder=ladder,
-            **common, **settings,
+            networks=options.networks, seeds=2, trials=100, name=experiment, space=space, ladder=ladder, recipe=recipe,
+            **common,
         )  # fmt: skip
         journals.keep(experiment)
         content["calibration"][name] = found.to_json()
         write(options.out, content)
 
     content: dict[str, Any] = {"machine": describe(), "protocol": __doc__, "calibration": {}, "searches": []}
-    calibrate("networks", networks, LADDER)
-    calibrate("recipes", recipes, LADDER)
-    calibrate("recipes_precise", recipes, LADDER, recipe=PRECISE)
+    calibrate("networks", networks, LADDER, RUNNING)
+    calibrate("recipes", recipes, LADDER, RUNNING)
+    calibrate("recipes_precise", recipes, LADDER, PRECISE)
     for seed in range(options.seeds):
         budget = {"trials": options.trials}
         whole = search("none", seed, pruner="none", ladder=LADDER, budget=budget)
@@ -110,7 +113,7 @@ def main() -> None:
         }.items():
             content["searches"].append({"how": name, "seed": seed, **figures(state, whole)})
         write(options.out, content)
-    calibrate("recipes_share", recipes, CHEAPER)
+    calibrate("recipes_share", recipes, CHEAPER, PRECISE)
 
 
 def figures(state: State, whole: State) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from nasforge import registry
 from nasforge.config import ExperimentConfig, resolve, suited_evaluator
-from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.errors import ConfigError, DataError, did_you_mean
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.goals import COSTS
 from nasforge.core.protocols import Evaluator, Tracker
@@ -101,7 +101,7 @@ def search(
                     experiment.interrupt()
                     raise
             state = experiment.state
-    _write_best(config, state)
+    _write_best(config, state, say)
     return state
 
 
@@ -270,10 +270,14 @@ def _signals(experiment: Experiment, say: Say) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _write_best(config: ExperimentConfig, state: State) -> None:
+def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
+    """The network folder `best/`; a finished search without its weights (copied, cleaned up) is a finished search."""
     best = state.best
     if best is None or best.result is None or not {"weights", ENSEMBLE} & {*best.result.artifacts}:
         return
     from nasforge.exporters.best import write_best
 
-    write_best(config.folder)
+    try:
+        write_best(config.folder)
+    except DataError as error:
+        say(f"best/ is not written: {error}. `nasforge retrain {config.name}` trains the best anew")

@@ -146,7 +146,7 @@ class Recipe:
     clip_norm: float = 0.0
     ema_decay: float = 0.0
     swa_share: float = 0.0
-    precise_bn: int = 0
+    precise_bn: int = 8
     early_stopping: int = 0
     early_stopping_metric: str = "accuracy"
     init: str = "builder"
