@@ -120,6 +120,8 @@ def show(
     if trial is None and (rerun or draw is not None):
         option, does = ("--rerun", "repeats one trial") if rerun else ("--draw", "draws the network of one trial")
         raise ConfigError(f"{option} {does}: say which with --trial N")
+    if rerun and draw is not None:
+        raise ConfigError("--rerun repeats a trial and --draw draws its network: one at a time")
     if rerun and trial is not None:
         return cli_results.rerun(folder, trial)
     if trial is not None:

@@ -88,9 +88,8 @@ class Watch:
             self._draw(force=isinstance(event, (Told, Interrupted)))
         elif isinstance(event, Told):
             trial = state.trials[event.number]
-            in_vain = (
-                trial.verdict == "failed" and state.unbuildable_in_a_row > _UNBUILDABLE
-            )  # thousands in some tables
+            # a partial table may have thousands of points without a row
+            in_vain = trial.verdict == "failed" and state.unbuildable_in_a_row > _UNBUILDABLE
             if trial.status != "rejected" and not in_vain:
                 self._console.print(Text(self._line(state, trial)), soft_wrap=True)
 

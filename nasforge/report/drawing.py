@@ -41,7 +41,7 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
         said = f"<b>{title}</b><br>{sum(p.params for p in networks[title]):,} params, {total:,} FLOPs"
         figure.add_annotation(x=column, y=-0.9, text=said, showarrow=False, yanchor="bottom", font=_text(13))
         y = 0.0
-        for before, part in zip([parts[0], *parts], parts, strict=False):
+        for before, part in zip([*parts[:1], *parts], parts, strict=False):
             y += _GAP if part.output[1:] != before.output[1:] else 0.0
             share = f"{part.flops / (total or 1):.0%}"
             width = 0.5 + 0.42 * part.output[0] / widest

@@ -40,7 +40,7 @@ def draw(figure: Any, path: Path, width: int = WIDTH, height: int = HEIGHT) -> N
     """
     program = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
     if program is None:
-        raise ExportError(f"{path.name} is drawn by Chromium, and there is none on the PATH; the page has the figures")
+        raise ExportError(f"{path.name} is drawn by Chromium, and there is none on the PATH; .html pages need none")
     figure.update_layout(width=width, height=height)
     with tempfile.TemporaryDirectory() as folder:
         page, image = Path(folder) / "figure.html", Path(folder) / "figure.png"

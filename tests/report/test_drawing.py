@@ -59,6 +59,11 @@ def test_the_drawing_shows_what_computes_and_what_resizes():
     assert figure.data[0].x[0] > figure.data[1].x[0] and figure.data[0].marker.color != figure.data[1].marker.color
 
 
+def test_a_network_without_parts_of_its_own_is_an_empty_column():
+    figure = network_figure({"whole": [], "one": PARTS})
+    assert figure.layout.annotations[0].text == "<b>whole</b><br>0 params, 0 FLOPs" and len(figure.data) == 4
+
+
 def test_a_point_is_drawn_by_the_command(tmp_path, capfd):
     words = ["describe", "tiny", "--shape", "1x8x8", "--point", "default"]
     assert cli.main([*words, "--draw", str(tmp_path / "a.html"), "--json"]) == 0
@@ -81,6 +86,8 @@ def test_a_trial_is_drawn_by_the_command(tmp_path, capfd, monkeypatch):
     assert "first, trial 0" in (tmp_path / "net.html").read_text()
     assert cli.main(["show", "first", "--draw", "net.html"]) == 2
     assert "--draw draws the network of one trial: say which with --trial N" in capfd.readouterr().err
+    assert cli.main(["show", "first", "--trial", "0", "--rerun", "--draw", "net.html"]) == 2
+    assert "one at a time" in capfd.readouterr().err
 
 
 def test_a_comparison_draws_the_best_of_each(tmp_path, monkeypatch):
