@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def calibration_figure(found: Calibration) -> Any:
     go = graph_objects()
     places = range(len(found.rungs))
     said = [
-        f"{rung.rung} epochs, {100 * rung.cost:.0f}% of the cost<br>"
+        f"epoch {rung.rung}, {100 * rung.cost:.0f}% of the cost<br>"
         f"seed noise {rung.noise:.2g}, spread {rung.spread:.2g}"
         for rung in found.rungs
     ]
@@ -36,18 +37,20 @@ def calibration_figure(found: Calibration) -> Any:
                 "array": [fact.high - fact.value for fact in facts],
                 "arrayminus": [fact.value - fact.low for fact in facts],
             },
-            text=[f"{rung.rung} epochs" for rung in found.rungs],
+            text=[f"epoch {rung.rung}" for rung in found.rungs],
             mode="lines+markers",
             name={"spearman": "Spearman", "kendall": "Kendall"}[name],
             line={"color": colour, "width": 2.5},
             hovertemplate="%{text}: %{y:.2f}",
         )
     seeds = "other seeds" if found.seeds > 1 else "the same run"
+    lows = [fact.low for rung in found.rungs for fact in (rung.spearman, rung.kendall)]
+    lowest = min(math.floor(4 * low) / 4 for low in [0.0, *lows] if not math.isnan(low))
     figure.update_layout(
         template="plotly_white",
         xaxis={"tickvals": list(places), "ticktext": said, "range": [-0.4, len(found.rungs) - 0.6]},
         yaxis_title=f"rank correlation with full training ({seeds})",
-        yaxis_range=[-1.05 if any(rung.spearman.low < 0 for rung in found.rungs) else -0.05, 1.05],
+        yaxis_range=[lowest - 0.05, 1.05],
         height=480,
         margin={"l": 70, "r": 20, "t": 40, "b": 60},
         font={"size": 14},
