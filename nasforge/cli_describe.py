@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nasforge.cli_output import count_text, domain_text, line, size_text, table
 from nasforge.core.architecture import MODEL, Architecture
-from nasforge.core.errors import BuildError, ConfigError, SpaceError
+from nasforge.core.errors import BuildError, ConfigError, RecipeError, SpaceError
 from nasforge.core.space import Choice, Decision, SearchSpace
 
 if TYPE_CHECKING:
@@ -120,13 +120,13 @@ def costs_of_point(space: SearchSpace, point: Architecture, shape: Shape, classe
 def sampled_costs(
     space: SearchSpace, shape: Shape, classes: int, seed: int
 ) -> tuple[list[dict[str, float]], list[str]]:
-    """Costs of random points, and why no network can be built from the others for this input."""
+    """Costs of random points, and why the others have none: no network for this input, or a recipe that cannot be."""
     found, broken = [], []
     for number in range(SAMPLES):
         try:
             point = space.sample(Random(f"describe/{seed}/{number}"))
             found.append(costs_of_point(space, point, shape, classes))
-        except BuildError as error:
+        except (BuildError, RecipeError) as error:
             broken.append(str(error))
     return found, broken
 

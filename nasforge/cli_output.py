@@ -202,10 +202,9 @@ def trial_json(trial: Trial) -> dict[str, Any]:
 def state_json(state: State) -> dict[str, Any]:
     """An experiment as `search --json` gives it."""
     best = state.best
-    counts = state.counts()
     return {
         "experiment": state.header.experiment,
-        "trials": {status: counts[status] for status in ("finished", "pruned", "failed", "rejected", "running")},
+        "trials": state.counts(),
         "best": trial_json(best) if best else None,
         "front": [trial.number for trial in state.front()] if len(state.objectives) > 1 else None,
         "objectives": [str(objective) for objective in state.objectives],

@@ -178,7 +178,7 @@ def export(folder: Path, formats: Sequence[str], out_folder: Path) -> Outcome:
     rows = []
     for name, path in content["files"].items():
         agreement = content["verified"][name]
-        rows.append([name, path, f"{agreement['accuracy']:.4f}" if "accuracy" in agreement else "agrees"])
+        rows.append([name, path, f"{agreement['accuracy']:.4f}"])
     table(
         f"Exported, each verified on {content['images']} validation images",
         ("format", "file", "accuracy"),

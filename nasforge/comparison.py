@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-RESULT = "comparison.json"
+_RESULT, _PAGE, _PICTURE = "comparison.json", "comparison.html", "comparison.png"
 _HARMLESS = ("device", "threads", "time_limit_s")
 
 Say = Callable[[str], None]
@@ -105,7 +105,6 @@ def compare(
         with terminable():
             outcomes = run_all(configs, workers=workers, progress=progress)
         searches, failed = _sorted_out(configs, outcomes)
-        _remove_lone_figures(folder)
     else:
         if settings:
             raise ConfigError(f"{', '.join(sorted(settings))}: settings of a campaign; name its --strategies")
@@ -148,15 +147,17 @@ def _report(
     )
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_without_nan(found.to_json()), allow_nan=False, indent=1)
-    (folder / RESULT).write_text(text + "\n")
+    (folder / _RESULT).write_text(text + "\n")
+    for earlier in (_PAGE, _PICTURE):  # no figures of another comparison beside these, should this one not be drawn
+        (folder / earlier).unlink(missing_ok=True)
     networks: dict[str, list[Part]] = {}
     try:
         networks = _networks(found, config)
     except NasforgeError as error:
         say(f"the best networks cannot be drawn: {error}")
     try:
-        write_page(found, folder / "comparison.html", networks)
-        write_picture(found, folder / "comparison.png")
+        write_page(found, folder / _PAGE, networks)
+        write_picture(found, folder / _PICTURE)
     except NasforgeError as error:
         say(str(error))
     if tracking_uri != "none":
@@ -279,12 +280,6 @@ def _sorted_out(
         first = next(iter(failed.items()))
         raise ConfigError(f"every search failed; {first[0]}: {first[1]}")
     return searches, failed
-
-
-def _remove_lone_figures(folder: Path) -> None:
-    """Figures of an earlier call must not stand beside new ones if this one cannot draw."""
-    for name in ("comparison.html", "comparison.png"):
-        (folder / name).unlink(missing_ok=True)
 
 
 # --- experiments already run -----------------------------------------------------------------------------------------

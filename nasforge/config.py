@@ -155,7 +155,7 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
         raise ConfigError([document.problem(message, ("decisions",))])
     settings = dict(document.content)
     space = settings.get("space")
-    if isinstance(space, str) and (path.parent / space).exists():
+    if isinstance(space, str) and (path.parent / space).is_file():
         settings["space"] = str(path.parent / space)
     data = settings.get("data")
     if isinstance(data, str):
@@ -240,7 +240,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             named["strategy"] = tuned
     seed = attempt("seed", lambda: seed_of(given.get("seed", 0)))
     runs_dir = attempt("runs_dir", lambda: Path(text_of(given.get("runs_dir", "runs"), "a folder")))
-    uri = attempt("tracking_uri", lambda: text_of(given["tracking_uri"], "an URI") if "tracking_uri" in given else None)
+    uri = attempt("tracking_uri", lambda: text_of(given["tracking_uri"], "a URI") if "tracking_uri" in given else None)
     default_name = None
     if space is not None and named["strategy"] is not None and seed is not None:
         parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]

@@ -201,7 +201,7 @@ def _probe_point(config: ExperimentConfig, check: Check, feasible: list[Architec
         costs = check(Measure(default))
         if not any(limit.violation(costs) for limit in config.constraints):
             return default
-    except BuildError:
+    except (BuildError, RecipeError):
         pass
     return next(iter(feasible), None)
 

@@ -63,7 +63,8 @@ def _document(source: str | Path, what: str, shipped: Mapping[str, Path]) -> Doc
     path = Path(source)
     if len(str(source)) > 4096 or any(len(part) > 255 for part in path.parts):
         raise ConfigError(f"no {what} '{str(source)[:60]}...': the name is too long for a file")
-    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+    is_there = path.exists() and not path.is_dir()  # a folder may well be called as a shipped one is
+    if not is_there and path.suffix not in (".yaml", ".yml"):
         if str(source) not in shipped:
             raise ConfigError(f"no {what} '{source}': no such file; {did_you_mean(str(source), shipped)}")
         path = shipped[str(source)]

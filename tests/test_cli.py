@@ -22,12 +22,13 @@ import nasforge.cli_results
 import nasforge.compose
 import nasforge.finalists
 from nasforge import cli, registry
-from nasforge.cli_describe import decision_rows
+from nasforge.cli_describe import decision_rows, sampled_costs
 from nasforge.cli_settings import config_of, parse_value
 from nasforge.cli_watch import Watch
 from nasforge.config import load_space
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Asked, Checked, Started, Told
+from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Artifact, Measure, Result
 from nasforge.state import load_state
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
@@ -337,6 +338,16 @@ def test_describe_counts_and_costs(place, capfd):
     assert costs["smallest"]["cost/params"] < costs["default"]["cost/params"] < costs["largest"]["cost/params"]
     _, out, _ = nasforge_(capfd, "describe", "tiny", "--shape", "1x8x8")
     assert "model.stage{0..1}.layer{1..2}.block" in out and "bottleneck" in out
+
+
+def test_describe_counts_recipes_that_cannot_be_with_networks_that_cannot(monkeypatch):
+    monkeypatch.setattr("nasforge.cli_describe.SAMPLES", 8)
+    averages = SearchSpace(
+        "averages", tuple(Decision(f"train.{name}", Choice((0.0, 0.9))) for name in ("ema_decay", "swa_share"))
+    )
+    costs, broken = sampled_costs(load_space("tiny").with_recipe(averages), (1, 8, 8), 10, 0)
+    assert costs and broken and len(costs) + len(broken) == 8
+    assert all("one average is kept" in why for why in broken)
 
 
 def test_describe_shows_the_default_of_every_decision():

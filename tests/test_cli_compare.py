@@ -44,6 +44,15 @@ def test_campaign_then_a_second_look(place: Path, capfd: Any) -> None:
     assert not (place / "runs" / "comparison").exists(), "a campaign's second look stays in its folder"
 
 
+def test_an_earlier_picture_does_not_stay_beside_new_figures(place: Path, capfd: Any) -> None:
+    arguments = ("--strategies", "random", "--tracking-uri", "none")
+    assert nasforge(capfd, *CAMPAIGN, *arguments)[0] == 0
+    picture = place / "runs" / "camp" / "comparison.png"
+    for again in ((*CAMPAIGN, *arguments), ("compare", "camp", "--tracking-uri", "none")):
+        picture.write_text("of another comparison")
+        assert nasforge(capfd, *again)[0] == 0 and not picture.exists()  # nothing draws in these tests
+
+
 def test_json_is_one_object(place: Path, capfd: Any) -> None:
     code, out, _ = nasforge(capfd, *CAMPAIGN, "--strategies", "random", "--json")
     found = json.loads(out)

@@ -129,6 +129,16 @@ def test_missing_space_and_unknown_name() -> None:
     assert "did you mean 'blocks'" in problems(lambda: load_space("block"))[0]
 
 
+def test_a_folder_does_not_hide_what_is_shipped_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tiny", "sgd"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "experiment.yaml").write_text("space: tiny\nrecipe: sgd\ndata: digits\n")
+    monkeypatch.chdir(tmp_path)
+    settings, document = load_settings(tmp_path / "experiment.yaml")
+    assert resolve(settings, document).space.name == load_space("tiny").name == "tiny"
+    assert load_recipe("sgd").name == "sgd"
+
+
 def test_defaults(tmp_path: Path) -> None:
     config = resolve({"space": "tiny", "data": "digits"})
     assert config.name == "tiny-digits-evolution-s0" and config.budget == Budget(trials=20)
