@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from nasforge import cli_output as output
 from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
+from nasforge.cli_options import Json, Name, RunsDir
 from nasforge.cli_output import Outcome
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
@@ -30,10 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment: a folder in the runs folder.")]
-RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.")]
-# Read by `main` before any command runs, so that nothing reaches stdout too early.
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 _CONTINUED = ("search", "tune", "calibrate", "compare", "retrain", "track")
 """Commands that go on where they were stopped."""
 
@@ -161,41 +158,12 @@ def describe(
     nasforge describe blocks --point random --draw network.png
     """
     from nasforge import cli_describe
-    from nasforge.config import DataConfig, load_space
 
-    found = load_space(space)
-    size, count = cli_describe.parse_shape(shape), classes
-    if data is not None:
-        from nasforge.data import load_data
-
-        images = load_data(DataConfig(data, folder=str(data_dir) if data_dir else None))
-        size, count = images.shape, len(images.class_names)
-    content: dict[str, Any] = {"space": found.name, "builder": found.builder, "shape": size, "classes": count}
-    if draw is not None and point is None:
-        raise ConfigError("--draw draws one network: say which with --point")
     if point is not None:
-        from nasforge.report.parts import parts_of
-
-        chosen = cli_describe.read_point(found, point, seed)
-        content |= {"arch_id": chosen.arch_id, "point_id": chosen.point_id, "architecture": chosen.to_json()}
-        content["costs"] = cli_describe.costs_of_point(found, chosen, size, count)
-        parts = parts_of(found, chosen, size, count)
-        content["network"] = [part.to_json() for part in parts]
-        cli_describe.print_point(content, parts)
-        if draw is not None:
-            cli_describe.draw_networks({f"{found.name}, {chosen.arch_id}": parts}, draw)
-        return Outcome(content)
-    costs, broken = cli_describe.sampled_costs(found, size, count, seed)
-    try:
-        default = cli_describe.costs_of_point(found, found.default_point(), size, count)
-    except NasforgeError:
-        default = None
-    content |= {"points": found.size, "networks": cli_describe.architectures(found), "sampled": len(costs)}
-    content |= {"unbuildable": len(broken), "first_problem": broken[0] if broken else None}
-    content |= {"costs": cli_describe.summary_of(costs, default)}
-    content["decisions"] = {key: domain.to_json() for key, domain in found.domains.items()}
-    cli_describe.print_space(found, content)
-    return Outcome(content)
+        return cli_describe.describe_point(space, point, data, data_dir, shape, classes, seed, draw)
+    if draw is not None:
+        raise ConfigError("--draw draws one network: say which with --point")
+    return cli_describe.describe(space, data, data_dir, shape, classes, seed)
 
 
 @app.command()

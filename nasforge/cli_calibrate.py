@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
 from nasforge.core.errors import ExportError
@@ -16,49 +17,44 @@ from nasforge.core.errors import ExportError
 if TYPE_CHECKING:
     from nasforge.report.calibration import Calibration, Correlation
 
-_PARTS, _PLACE = "The parts", "Place and output"
+_EPOCHS = 9
 
 
 def calibrate(
     context: typer.Context,
-    space: Annotated[str | None, typer.Argument(metavar="SPACE", help="A YAML file, or a shipped name.")] = None,
-    data: Annotated[str | None, typer.Option(help="As for `nasforge search`.")] = None,
+    space: options.Space = None,
+    data: options.Data = None,
     networks: Annotated[int, typer.Option(min=3, help="Random networks, within the constraints.")] = 12,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 2,
-    epochs: Annotated[int | None, typer.Option(help="Of full training. Default: 9.")] = None,
+    epochs: Annotated[int | None, typer.Option(help=f"Of full training. Default: {_EPOCHS}.")] = None,
     proxies: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="Zero-cost scores to compare as well.")
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Of the search whose cost is forecast.")] = 100,
-    constraint: Annotated[list[str] | None, typer.Option(help="'flops<=40M'; again for more.")] = None,
+    constraint: options.Constraint = None,
     objective: Annotated[str | None, typer.Option(help="What ranks networks. Default: val/accuracy.")] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="FILE|NAME", help="Draw this recipe's decisions too.", rich_help_panel=_PARTS)
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="Draw this recipe's decisions too.", rich_help_panel=options.PARTS),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the draws. Default: 0.", rich_help_panel=_PARTS)] = None,
-    runner: Annotated[str | None, typer.Option(help="ray_tune or local.", rich_help_panel=_PARTS)] = None,
-    evaluator: Annotated[str | None, typer.Option(help="Default: training.", rich_help_panel=_PARTS)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draws. Default: 0.", rich_help_panel=options.PARTS)] = None,
+    runner: Annotated[str | None, typer.Option(help="ray_tune or local.", rich_help_panel=options.PARTS)] = None,
+    evaluator: Annotated[str | None, typer.Option(help="Default: training.", rich_help_panel=options.PARTS)] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="recipe.optimizer=adamw ...", rich_help_panel=_PARTS),
+        typer.Option("--set", metavar="KEY=VALUE", help="recipe.optimizer=adamw ...", rich_help_panel=options.PARTS),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="An experiment's YAML file, with a ladder perhaps.", rich_help_panel=_PARTS)
+    config: options.Config = None,
+    data_dir: options.DataDir = None,
+    images: options.Images = None,
+    resolution: options.Resolution = None,
+    address: options.Address = None,
+    name: Annotated[
+        str | None, typer.Option(help="Default: calibrate-SPACE-DATA-s0.", rich_help_panel=options.PLACE)
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where torchvision keeps its downloads.")] = None,
-    images: Annotated[int | None, typer.Option(help="Use only so many images.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Resize images to this.")] = None,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.", rich_help_panel=_PLACE)] = None,
-    name: Annotated[str | None, typer.Option(help="Default: calibrate-SPACE-DATA-s0.", rich_help_panel=_PLACE)] = None,
-    runs_dir: Annotated[
-        Path | None, typer.Option("--runs-dir", metavar="DIR", help="Default: runs.", rich_help_panel=_PLACE)
-    ] = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow's; none for no tracking.", rich_help_panel=_PLACE)
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
-    ] = False,
+    runs_dir: options.RunsDirOfFile = None,
+    tracking_uri: options.TrackingUri = None,
+    as_json: options.Json = False,
 ) -> Outcome:
     """How far can a short training be trusted? Seed noise and rank correlation of each rung, and a ladder to take.
 
@@ -74,32 +70,30 @@ def calibrate(
     """
     from nasforge.calibration import calibrate as run
     from nasforge.calibration import configured
-    from nasforge.cli_settings import config_of
+    from nasforge.cli_settings import data_options, settings_of
     from nasforge.cli_watch import Watch
     from nasforge.compose import StopNow
+    from nasforge.config import resolve
 
-    settings: dict[str, Any] = {
-        **{"constraints": constraint, "objectives": [objective] if objective else None, "seed": seed},
-        **{"evaluator": evaluator, "name": name, "runs_dir": runs_dir, "tracking_uri": tracking_uri},
-        **{"epochs": epochs if epochs is not None or config is not None else 9, "runner": runner},
-    }
-    resolved = config_of(
+    settings, document = settings_of(
         space=space,
         file=config,
-        data={
-            "source": data,
-            "folder": str(data_dir) if data_dir else None,
-            "images": images,
-            "resolution": resolution,
-        },
-        budget={},
+        data=data_options(data, data_dir, images, resolution),
         recipe={"open": recipe},
-        runner={"address": address},
+        runner_options={"address": address},
         assignments=assign or [],
-        settings=settings,
+        runner=runner,
+        evaluator=evaluator,
+        objectives=[objective] if objective else None,
+        constraints=constraint,
+        epochs=epochs if epochs is not None or config is not None else _EPOCHS,
+        seed=seed,
+        name=name,
+        runs_dir=runs_dir,
+        tracking_uri=tracking_uri,
     )
     scores = [word.strip() for word in proxies.split(",")] if proxies else []
-    wanted = configured(resolved, networks, seeds, scores, named=name is not None)
+    wanted = configured(resolve(settings, document), networks, seeds, scores, named=name is not None)
     watch = Watch(output.log())
     try:
         with watch.shown():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
 from nasforge.core.errors import ConfigError
@@ -16,7 +17,7 @@ from nasforge.core.errors import ConfigError
 if TYPE_CHECKING:
     from nasforge.report.comparison_records import Comparison
 
-_CAMPAIGN, _PARTS, _PLACE = "A campaign", "The searches of a campaign", "Place and output"
+_CAMPAIGN, _PARTS = "A campaign", "The searches of a campaign"
 
 
 def compare(
@@ -82,18 +83,11 @@ def compare(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Folder of the result. Default: campaign, or comparison.", rich_help_panel=_PLACE),
+        typer.Option(help="Folder of the result. Default: campaign, or comparison.", rich_help_panel=options.PLACE),
     ] = None,
-    runs_dir: Annotated[
-        Path | None, typer.Option("--runs-dir", metavar="DIR", help="Default: runs.", rich_help_panel=_PLACE)
-    ] = None,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(help="MLflow's; none for no tracking. Default: RUNS/mlflow.db.", rich_help_panel=_PLACE),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
-    ] = False,
+    runs_dir: options.RunsDirOfFile = None,
+    tracking_uri: options.TrackingUri = None,
+    as_json: options.Json = False,
 ) -> Outcome:
     """Compare strategies over seeds at equal charge: experiments already run, or a campaign to run now.
 
@@ -110,50 +104,49 @@ def compare(
     nasforge compare nb201 --at 100,150
     """
     from nasforge import comparison
-    from nasforge.cli_settings import settings_of
+    from nasforge.cli_settings import data_options, settings_of
     from nasforge.compose import StopNow
 
-    document = None
     budget = {"trials": max_trials, "worker_seconds": max_worker_seconds, "multiply_adds": max_multiply_adds}
-    places = {"source": data, "folder": str(data_dir) if data_dir else None, "images": images}
-    options: dict[str, Any] = {
-        **{"evaluator": evaluator, "pruner": pruner, "runner": runner, "epochs": epochs},
-        **{"objectives": objective, "constraints": constraint},
+    searched: dict[str, Any] = {
+        "space": space,
+        "evaluator": evaluator,
+        "epochs": epochs,
+        "objectives": objective,
+        "constraints": constraint,
+        "pruner": pruner,
+        "runner": runner,
     }
-    given = {"space": space, "config": config, "set": assign, "seeds": seeds, **options, **budget, **places}
+    places = data_options(data, data_dir, images)
+    campaign: dict[str, Any] = {}
     if strategies is None:
+        given = {**searched, **budget, **places, "config": config, "set": assign, "seeds": seeds}
         said = sorted(key for key, value in given.items() if value)
         if said:
             raise ConfigError(f"{', '.join(said)}: only for a campaign; name its --strategies")
-        call: dict[str, Any] = {"experiments": names or []}
     else:
         if any((text or "").startswith("strategy.") for text in assign or []):
             raise ConfigError("--set strategy....: write options beside the name: --strategies 'evolution(sample=3)'")
-        merged, document = settings_of(
-            space=space,
-            file=config,
-            data=places,
-            budget=budget,
-            recipe={},
-            runner={},
-            assignments=assign or [],
-            settings=options,
-        )
+        campaign, document = settings_of(file=config, data=places, budget=budget, assignments=assign or [], **searched)
         for key in ("strategy", "seed", "name", "runs_dir", "tracking_uri"):
-            merged.pop(key, None)  # of the one search that the file describes
-        seeded = {} if seeds is None else {"seeds": seeds}
-        call = {"experiments": names or [], "strategies": strategies, "document": document, **seeded, **merged}
+            campaign.pop(key, None)  # of the one search that the file describes
+        campaign |= {"strategies": strategies, "document": document}
+        campaign |= {} if seeds is None else {"seeds": seeds}
     place = runs_dir or Path("runs")
-    common: dict[str, Any] = {
-        "name": name,
-        "axis": axis,
-        "at": _numbers(at),
-        "workers": workers,
-        "tracking_uri": tracking_uri,
-    }
     try:
         with _progress() as progress:
-            found = comparison.compare(**call, **common, runs_dir=place, progress=progress, say=output.say)
+            found = comparison.compare(
+                names or [],
+                name=name,
+                axis=axis,
+                at=_numbers(at),
+                workers=workers,
+                runs_dir=place,
+                tracking_uri=tracking_uri,
+                progress=progress,
+                say=output.say,
+                **campaign,
+            )
     except StopNow as error:
         return output.stopped(error, context.obj)
     folder = comparison.folder_of(names or [], name, place, campaign=strategies is not None)

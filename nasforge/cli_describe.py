@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from nasforge.cli_output import count_text, domain_text, line, size_text, table
+from nasforge.cli_output import Outcome, count_text, domain_text, line, size_text, table
+from nasforge.config import DataConfig, load_space
 from nasforge.core.architecture import MODEL, Architecture
-from nasforge.core.errors import BuildError, ConfigError, RecipeError, SpaceError
+from nasforge.core.errors import BuildError, ConfigError, NasforgeError, RecipeError, SpaceError
 from nasforge.core.space import Choice, Decision, SearchSpace
 
 if TYPE_CHECKING:
@@ -19,6 +21,77 @@ if TYPE_CHECKING:
 
 SAMPLES = 100
 Shape = tuple[int, int, int]
+
+
+def describe(source: str, data: str | None, data_dir: Path | None, shape: str, classes: int, seed: int) -> Outcome:
+    """A space: its decisions, how many networks it holds, what some of them cost."""
+    space = load_space(source)
+    size, count = _input(data, data_dir, shape, classes)
+    costs, broken = sampled_costs(space, size, count, seed)
+    try:
+        default = costs_of_point(space, space.default_point(), size, count)
+    except NasforgeError:
+        default = None
+    content = {
+        "space": space.name,
+        "builder": space.builder,
+        "shape": size,
+        "classes": count,
+        "points": space.size,
+        "networks": architectures(space),
+        "sampled": len(costs),
+        "unbuildable": len(broken),
+        "first_problem": broken[0] if broken else None,
+        "costs": summary_of(costs, default),
+        "decisions": {key: domain.to_json() for key, domain in space.domains.items()},
+    }
+    print_space(space, content)
+    return Outcome(content)
+
+
+def describe_point(
+    source: str,
+    point: str,
+    data: str | None,
+    data_dir: Path | None,
+    shape: str,
+    classes: int,
+    seed: int,
+    draw: Path | None,
+) -> Outcome:
+    """One network of a space, part by part; drawn into the file `draw`."""
+    from nasforge.report.parts import parts_of
+
+    space = load_space(source)
+    size, count = _input(data, data_dir, shape, classes)
+    chosen = read_point(space, point, seed)
+    parts = parts_of(space, chosen, size, count)
+    content = {
+        "space": space.name,
+        "builder": space.builder,
+        "shape": size,
+        "classes": count,
+        "arch_id": chosen.arch_id,
+        "point_id": chosen.point_id,
+        "architecture": chosen.to_json(),
+        "costs": costs_of_point(space, chosen, size, count),
+        "network": [part.to_json() for part in parts],
+    }
+    print_point(content, parts)
+    if draw is not None:
+        draw_networks({f"{space.name}, {chosen.arch_id}": parts}, draw)
+    return Outcome(content)
+
+
+def _input(data: str | None, data_dir: Path | None, shape: str, classes: int) -> tuple[Shape, int]:
+    """Shape and number of classes of the data, or as they are given."""
+    given = parse_shape(shape)
+    if data is None:
+        return given, classes
+    from nasforge.data import load_data
+
+    images = load_data(DataConfig(data, folder=str(data_dir) if data_dir else None))
+    return images.shape, len(images.class_names)
 
 
 def parse_shape(text: str) -> Shape:
@@ -98,10 +171,7 @@ def _ranged(pattern: str, keys: Sequence[str]) -> str | None:
     numbers = [[int(number) for number in re.findall(r"\d+", key)] for key in keys]
     columns = list(zip(*numbers, strict=True))
     spans = [range(min(column), max(column) + 1) for column in columns]
-    covered = 1
-    for span in spans:
-        covered *= len(span)
-    if covered != len(keys):
+    if math.prod(map(len, spans)) != len(keys):
         return None
     texts = iter(f"{{{span[0]}..{span[-1]}}}" if len(span) > 1 else str(span[0]) for span in spans)
     return re.sub("#", lambda match: next(texts), pattern)
@@ -156,7 +226,7 @@ def architectures(space: SearchSpace) -> float:
     return SearchSpace(space.name, tuple(d for d in space.decisions if d.key.startswith(MODEL))).size
 
 
-def print_space(space: SearchSpace, content: dict[str, Any]) -> None:
+def print_space(space: SearchSpace, content: Mapping[str, Any]) -> None:
     """The answer of `describe SPACE`."""
     built = f"built by {space.builder}" if space.builder else "without a builder, for tables alone"
     line(f"{space.name}: {built}, {len(space.domains)} decisions", style="bold")
@@ -181,7 +251,7 @@ def print_space(space: SearchSpace, content: dict[str, Any]) -> None:
         line(f"the first of them: {content['first_problem']}", style="yellow")
 
 
-def print_point(content: dict[str, Any], parts: Sequence[Part]) -> None:
+def print_point(content: Mapping[str, Any], parts: Sequence[Part]) -> None:
     """The answer of `describe SPACE --point`."""
     line(f"arch_id {content['arch_id']}, point_id {content['point_id']}", style="bold")
     values = content["architecture"]["values"]

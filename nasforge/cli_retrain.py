@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nasforge import cli_options as options
 from nasforge.cli_output import Outcome, line, log, metric_text, say, table
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _COLUMNS = ("rank", "network", "name", "params", "flops", "test/accuracy", "test
 
 
 def retrain(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The experiment: a folder in the runs folder.")],
+    name: options.Name,
     top: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 1,
     random: Annotated[
         int, typer.Option(min=0, help="How many more, drawn from the other finished trials, to compare with.")
@@ -45,10 +46,8 @@ def retrain(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="runner.resources.measure.gpu=0.5", rich_help_panel=_PLACE),
     ] = None,
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.")] = Path("runs"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
-    ] = False,
+    runs_dir: options.RunsDir = Path("runs"),
+    as_json: options.Json = False,
 ) -> Outcome:
     """Train the best from scratch on train + validation and open the sealed test part once for each.
 
@@ -70,8 +69,8 @@ def retrain(
     from nasforge.finalists import retrain as run
 
     folder = folder_of(name, runs_dir)
-    options = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
-    parts = runner_of(runner, options, assign or [])
+    places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
+    parts = runner_of(runner, places, assign or [])
     progress = RetrainProgress(log())
     with terminable(), progress.shown(), _tracked(folder) as trackers:
         found = run(

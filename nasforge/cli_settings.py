@@ -1,4 +1,4 @@
-"""From the options of `nasforge search` to settings for `nasforge.config.resolve`; the keys are those of the YAML."""
+"""From the options of a command to settings for `nasforge.config.resolve`; the keys are those of the YAML."""
 
 from __future__ import annotations
 
@@ -6,62 +6,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasforge.config import ExperimentConfig, Named, check_name, load_settings, resolve, suited_evaluator
+from nasforge.config import DEFAULTS, Named, check_name, load_settings, suited_evaluator
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.journal import JOURNAL
 from nasforge.yaml_document import Document, parse_value
 
+WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
 PARTS = ("strategy", "tune", "pruner", "evaluator", "runner")
+_NOTHING: Mapping[str, Any] = {}
 _MAPPINGS = ("recipe", "data", "budget")
 _SHORT = {"data": "source", "recipe": "open"}
 """What a text stands for where a mapping is expected."""
 
 
-def config_of(
-    *,
-    space: str | None,
-    file: Path | None,
-    data: Mapping[str, Any],
-    budget: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-    runner: Mapping[str, Any],
-    assignments: Sequence[str],
-    settings: Mapping[str, Any],
-) -> ExperimentConfig:
-    """The configuration of a search from an experiment file and options, which go over it; see `settings_of`."""
-    merged, document = settings_of(
-        space=space,
-        file=file,
-        data=data,
-        budget=budget,
-        recipe=recipe,
-        runner=runner,
-        assignments=assignments,
-        settings=settings,
-    )
-    return resolve(merged, document)
-
-
 def settings_of(
     *,
     space: str | None,
-    file: Path | None,
-    data: Mapping[str, Any],
-    budget: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-    runner: Mapping[str, Any],
-    assignments: Sequence[str],
-    settings: Mapping[str, Any],
+    file: Path | None = None,
+    data: Mapping[str, Any] = _NOTHING,
+    budget: Mapping[str, Any] = _NOTHING,
+    recipe: Mapping[str, Any] = _NOTHING,
+    runner_options: Mapping[str, Any] = _NOTHING,
+    assignments: Sequence[str] = (),
+    **settings: Any,
 ) -> tuple[dict[str, Any], Document | None]:
-    """Settings for `resolve`, and the file that some of them came from.
+    """Settings for `resolve` from an experiment's file and options, which go over it; and the file.
 
     Args:
         space: a YAML file or a shipped name.
         file: an experiment's YAML file.
-        data: options that are fields of DataConfig; None where not given.
+        data: options that are fields of DataConfig, see `data_options`; None where not given.
         budget: options that are fields of Budget.
         recipe: options of the recipe.
-        runner: options of the runner.
+        runner_options: options of the runner.
         assignments: texts such as `strategy.population=20`.
         settings: the other settings, as in `resolve`; None where not given.
 
@@ -78,15 +55,22 @@ def settings_of(
     merged.update({key: value for key, value in options.items() if value is not None and value != []})
     if settings.get("epochs") is not None and settings.get("ladder") is None:
         merged.pop("ladder", None)
-    _over(merged, "data", {key: value for key, value in data.items() if value is not None})
-    _over(merged, "budget", {key: value for key, value in budget.items() if value is not None})
-    _over(merged, "recipe", {key: value for key, value in recipe.items() if value is not None})
-    _over(merged, "runner", {key: value for key, value in runner.items() if value is not None})
+    nested = {"data": data, "budget": budget, "recipe": recipe, "runner": runner_options}
+    for key, given in nested.items():
+        _over(merged, key, given)
     for text in assignments:
         _assign(merged, text)
     if isinstance(merged.get("data"), Mapping) and "source" not in merged["data"]:
-        raise ConfigError("which data? Give --data: a name such as digits, a .npz file or a folder of images")
+        raise ConfigError(WHICH_DATA)
     return merged, document
+
+
+def data_options(
+    source: str | None, folder: Path | None, images: int | None, resolution: int | None = None
+) -> dict[str, Any]:
+    """The options of a command's data as fields of DataConfig; None where not given."""
+    place = None if folder is None else str(folder)
+    return {"source": source, "folder": place, "images": images, "resolution": resolution}
 
 
 def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -96,17 +80,18 @@ def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str])
         if not text.startswith("runner."):
             raise ConfigError(f"--set '{text}': only the runner has options here, as in runner.resources.measure.gpu=1")
         _assign(merged, text)
-    _over(merged, "runner", {key: value for key, value in options.items() if value is not None})
+    _over(merged, "runner", options)
     return Named.parse(merged["runner"], "runner").to_json()
 
 
-def _over(merged: dict[str, Any], key: str, given: Mapping[str, Any]) -> None:
-    """Lay options over one nested setting, which a file may have given in its short form."""
+def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any]) -> None:
+    """Lay options (None where not given) over one nested setting, which a file may have given in its short form."""
+    given = {name: value for name, value in options.items() if value is not None}
     if not given:
         return
     content = merged.get(key)
     if key in PARTS:
-        named = Named.parse(content if content is not None else {"runner": "ray_tune"}.get(key), key)
+        named = Named.parse(content if content is not None else DEFAULTS[key], key)
         merged[key] = {"name": named.name, "options": {**named.options, **given}}
     elif key in _SHORT and isinstance(content, str):
         merged[key] = {_SHORT[key]: content, **given}
@@ -128,10 +113,9 @@ def _assign(merged: dict[str, Any], text: str) -> None:
     if part in PARTS:
         if part == "tune" and merged.get(part) is None:
             raise ConfigError(f"--set '{text}': say which strategy searches the recipe: --tune optuna")
-        strategy = Named.parse(merged.get("strategy", "evolution"), "strategy").name
-        suited = suited_evaluator(strategy)
-        defaults = {"strategy": "evolution", "pruner": "asha", "evaluator": suited, "runner": "ray_tune"}
-        named = Named.parse(merged.get(part, defaults.get(part)), part)
+        strategy = Named.parse(merged.get("strategy", DEFAULTS["strategy"]), "strategy").name
+        default = suited_evaluator(strategy) if part == "evaluator" else DEFAULTS.get(part)
+        named = Named.parse(merged.get(part, default), part)
         top = {"name": named.name, "options": dict(named.options)}
         place: dict[str, Any] = top["options"]  # type: ignore[assignment]
     else:

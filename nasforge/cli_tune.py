@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
 from nasforge.core.errors import ConfigError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from nasforge.core.architecture import Value
     from nasforge.tuning import Tuned
 
-_NETWORK, _SEARCH, _PLACE = "The network", "The search", "Place and output"
+_NETWORK, _SEARCH = "The network", "The search"
 
 
 def tune(
@@ -74,17 +75,15 @@ def tune(
         str | None, typer.Option(help="Default: the experiment's, or ray_tune.", rich_help_panel=_SEARCH)
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Default: EXPERIMENT-tuned, or from the settings.", rich_help_panel=_PLACE)
+        str | None, typer.Option(help="Default: EXPERIMENT-tuned, or from the settings.", rich_help_panel=options.PLACE)
     ] = None,
     runs_dir: Annotated[
-        Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.", rich_help_panel=_PLACE)
+        Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.", rich_help_panel=options.PLACE)
     ] = Path("runs"),
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow's; none for no tracking.", rich_help_panel=_PLACE)
+        str | None, typer.Option(help="MLflow's; none for no tracking.", rich_help_panel=options.PLACE)
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
-    ] = False,
+    as_json: options.Json = False,
 ) -> Outcome:
     """Tune the recipe of one network: an experiment's best, another one, or a timm model by name.
 
@@ -102,15 +101,20 @@ def tune(
     nasforge tune --model mobilenetv3_small_050 --data digits --recipe sgd --objective val/accuracy --objective val/loss
     """
     from nasforge.cli_describe import read_values
-    from nasforge.cli_settings import folder_of
+    from nasforge.cli_settings import WHICH_DATA, data_options, folder_of
     from nasforge.cli_watch import Watch
     from nasforge.compose import StopNow
     from nasforge.tuning import tune as run
 
-    budget = {"trials": max_trials, "worker_seconds": max_worker_seconds}
+    limits = {"trials": max_trials, "worker_seconds": max_worker_seconds}
     settings: dict[str, Any] = {
-        **{"name": name, "epochs": epochs, "seed": seed, "pruner": pruner, "runner": runner},
-        **{"tracking_uri": tracking_uri, "budget": {k: v for k, v in budget.items() if v is not None} or None},
+        "name": name,
+        "budget": {limit: amount for limit, amount in limits.items() if amount is not None} or None,
+        "epochs": epochs,
+        "seed": seed,
+        "pruner": pruner,
+        "runner": runner,
+        "tracking_uri": tracking_uri,
     }
     alone = {"weights": weights, "data": data, "data_dir": data_dir, "images": images, "objective": objective}
     if model is None:
@@ -120,11 +124,10 @@ def tune(
     elif trial is not None or arch is not None:
         raise ConfigError("--trial, --arch: networks of an experiment; leave them out with --model")
     else:
-        place = {"source": data, "folder": str(data_dir) if data_dir else None, "images": images}
         if data is None:
-            raise ConfigError("which data? Give --data: a name such as digits, a .npz file or a folder of images")
-        settings |= {"data": {k: v for k, v in place.items() if v is not None}, "objectives": objective or None}
-        settings["runs_dir"] = runs_dir
+            raise ConfigError(WHICH_DATA)
+        place = {key: value for key, value in data_options(data, data_dir, images).items() if value is not None}
+        settings |= {"data": place, "objectives": objective or None, "runs_dir": runs_dir}
     watch = Watch(output.log())
     try:
         with watch.shown():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,9 @@ def check_name(name: Any) -> str:
     return name
 
 
-_JOINT, _PROMOTION = "joint", "promotion"
+DEFAULTS = {"strategy": "evolution", "pruner": "asha", "runner": "ray_tune"}
+"""What is taken where nothing is named; the evaluator that suits depends on the strategy, see `suited_evaluator`."""
+
 TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
 """Evaluators of several trainings per architecture, whose steps count these: the option, and its default."""
 _SETTINGS = (
@@ -190,77 +192,70 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     """
     problems: list[Problem] = []
 
-    def attempt(key: str, make: Any) -> Any:
+    def wrong(message: str, key: str) -> None:
+        problems.append(document.problem(message, (key,)) if document else Problem(message, key=str(key)))
+
+    def attempt(key: str, make: Callable[..., Any], *content: Any) -> Any:
         try:
-            return make()
+            return make(*content)
         except ConfigError as error:
             for problem in error.problems:
                 if problem.file:
                     problems.append(problem)
                 else:
-                    problems.append(
-                        document.problem(problem.message, (key,)) if document else replace(problem, key=key)
-                    )
+                    wrong(problem.message, key)
         except (NasforgeError, TypeError, ValueError) as error:
-            problems.append(document.problem(str(error), (key,)) if document else Problem(str(error), key=key))
+            wrong(str(error), key)
         return None
 
     for key in settings:
         if key not in _SETTINGS:
-            message = f"unknown setting; {did_you_mean(str(key), _SETTINGS)}"
-            problems.append(document.problem(message, (key,)) if document else Problem(message, key=str(key)))
+            wrong(f"unknown setting; {did_you_mean(str(key), _SETTINGS)}", key)
     given = {key: value for key, value in settings.items() if value is not None}
-    space = attempt("space", lambda: space_of(given.get("space")))
-    data = attempt("data", lambda: data_of(given.get("data")))
-    named = {
-        key: attempt(key, lambda key=key, default=default: Named.parse(given.get(key, default), key))
-        for key, default in (("strategy", "evolution"), ("runner", "ray_tune"))
-    }
-    suited = suited_evaluator(named["strategy"].name if named["strategy"] else "")
-    named["evaluator"] = attempt("evaluator", lambda: evaluator_of(given.get("evaluator", suited)))
-    objectives = attempt("objectives", lambda: objectives_of(given.get("objectives", ["val/accuracy"])))
-    constraints = attempt("constraints", lambda: limits_of(given.get("constraints", []), named["evaluator"]))
-    targets = attempt("targets", lambda: limits_of(given.get("targets", []), named["evaluator"]))
-    budget = attempt("budget", lambda: budget_of(given.get("budget")))
-    ladder = attempt(
-        "epochs" if "epochs" in given else "ladder", lambda: ladder_of(given.get("epochs"), given.get("ladder"))
-    )
-    if named["evaluator"] is not None and named["evaluator"].name in TRAININGS and ladder is not None:
-        counted = attempt("evaluator", lambda: _in_turn(named["evaluator"], ladder, given))
-        named["evaluator"], ladder = counted or (named["evaluator"], ladder)
-    pruner = attempt("pruner", lambda: Named.parse(given.get("pruner", "asha"), "pruner"))
-    opened, recipe = attempt("recipe", lambda: recipe_settings(given.get("recipe", {}))) or (None, {})
+    space = attempt("space", space_of, given.get("space"))
+    data = attempt("data", data_of, given.get("data"))
+    named = {key: attempt(key, Named.parse, given.get(key, default), key) for key, default in DEFAULTS.items()}
+    strategy = named["strategy"]
+    suited = suited_evaluator(strategy.name if strategy else "")
+    evaluator = attempt("evaluator", evaluator_of, given.get("evaluator", suited))
+    objectives = attempt("objectives", objectives_of, given.get("objectives", ["val/accuracy"]))
+    constraints = attempt("constraints", limits_of, given.get("constraints", []), evaluator)
+    targets = attempt("targets", limits_of, given.get("targets", []), evaluator)
+    budget = attempt("budget", budget_of, given.get("budget"))
+    ladder = attempt("epochs" if "epochs" in given else "ladder", ladder_of, given.get("epochs"), given.get("ladder"))
+    if evaluator is not None and evaluator.name in TRAININGS and ladder is not None:
+        evaluator, ladder = attempt("evaluator", _in_turn, evaluator, ladder, given) or (evaluator, ladder)
+    opened, recipe = attempt("recipe", recipe_settings, given.get("recipe", {})) or (None, {})
     if space is not None and opened is not None:
         space = space.with_recipe(opened)
-    searched_by = named["strategy"].name if named["strategy"] else ""
-    if "tune" in given and named["strategy"] is not None and space is not None:
-        tuned = attempt("tune", lambda: _tuned(named["strategy"], given["tune"], space))
+    searched_by = strategy.name if strategy else ""
+    if "tune" in given and strategy is not None and space is not None:
+        tuned = attempt("tune", _tuned, strategy, given["tune"], space)
         if tuned is not None:
             searched_by = f"{searched_by}-{Named.parse(given['tune'], 'tune').name}"
-            named["strategy"] = tuned
-    seed = attempt("seed", lambda: seed_of(given.get("seed", 0)))
-    runs_dir = attempt("runs_dir", lambda: Path(text_of(given.get("runs_dir", "runs"), "a folder")))
-    uri = attempt("tracking_uri", lambda: text_of(given["tracking_uri"], "a URI") if "tracking_uri" in given else None)
+            strategy = tuned
+    seed = attempt("seed", seed_of, given.get("seed", 0))
+    runs_dir = attempt("runs_dir", text_of, given.get("runs_dir", "runs"), "a folder")
+    uri = attempt("tracking_uri", text_of, given["tracking_uri"], "a URI") if "tracking_uri" in given else None
     default_name = None
-    if space is not None and named["strategy"] is not None and seed is not None:
+    if space is not None and strategy is not None and seed is not None:
         parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]
         default_name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
-    name = attempt("name", lambda: check_name(given.get("name", default_name or "search")))
+    name = attempt("name", check_name, given.get("name", default_name or "search"))
     if space is not None and recipe:
         decided = {key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}  # nested ones too
         searched = [key for key in recipe if key in decided]
         if searched:
-            message = f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead"
-            problems.append(document.problem(message, ("recipe",)) if document else Problem(message, key="recipe"))
+            wrong(f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead", "recipe")
     if problems:
         raise ConfigError(problems)
     return ExperimentConfig(
         name=name,
         space=space,
         data=data,
-        strategy=named["strategy"],
-        evaluator=named["evaluator"],
-        pruner=pruner,
+        strategy=strategy,
+        evaluator=evaluator,
+        pruner=named["pruner"],
         runner=named["runner"],
         objectives=objectives,
         constraints=constraints,
@@ -269,7 +264,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         ladder=ladder,
         recipe=recipe,
         seed=seed,
-        runs_dir=runs_dir.expanduser().absolute(),
+        runs_dir=Path(runs_dir).expanduser().absolute(),
         tracking_uri=uri,
     )
 
@@ -280,19 +275,19 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
     What begins with short trainings gets its new points from `joint`: `promotion` of it.
     """
     tune = Named.parse(content, "tune")
-    if strategy.name == _JOINT:
-        raise ConfigError(f"strategy {_JOINT} names its recipe's strategy itself: leave tune out, or strategy")
+    if strategy.name == "joint":
+        raise ConfigError("strategy joint names its recipe's strategy itself: leave tune out, or strategy")
     if not any(key.startswith(TRAIN) for key in space.domains):
         raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
     if not any(key.startswith(MODEL) for key in space.domains):
         raise ConfigError(f"the space '{space.name}' has recipes alone: --strategy {tune.name}, without tune")
-    if strategy.name == _PROMOTION:
+    if strategy.name == "promotion":
         inner = _tuned(Named.parse(strategy.options.get("of", "evolution"), "strategy.of"), tune, space)
-        return Named(_PROMOTION, {**strategy.options, "of": {"name": inner.name, **inner.options}})
+        return Named("promotion", {**strategy.options, "of": {"name": inner.name, **inner.options}})
     options = dict(tune.options)
     own: dict[str, Any] = {key: options.pop(key) for key in ("revisit", "relatives") if key in options}
     halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}
-    return Named(_JOINT, {**halves, **own})
+    return Named("joint", {**halves, **own})
 
 
 def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:

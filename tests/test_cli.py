@@ -23,9 +23,9 @@ import nasforge.compose
 import nasforge.finalists
 from nasforge import cli, registry
 from nasforge.cli_describe import decision_rows, sampled_costs
-from nasforge.cli_settings import config_of, parse_value
+from nasforge.cli_settings import parse_value, settings_of
 from nasforge.cli_watch import Watch
-from nasforge.config import load_space
+from nasforge.config import load_space, resolve
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Asked, Checked, Started, Told
 from nasforge.core.space import Choice, Decision, SearchSpace
@@ -284,22 +284,27 @@ def test_sigterm_stops_a_real_search_which_then_continues(place):
     assert done.returncode == 0 and sum(json.loads(done.stdout)["trials"].values()) == 5, done.stderr
 
 
+def config_of(**options):
+    return resolve(*settings_of(**options))
+
+
 def test_set_goes_over_the_options_and_over_a_file(place):
     (place / "experiment.yaml").write_text(
         "space: nested.yaml\nstrategy: {name: evolution, population: 8, sample: 3}\nbudget: {trials: 7}\n"
         "data: digits\nladder: [{epochs: 2}, {epochs: 4}]\n"
     )
-    given = {"space": None, "file": place / "experiment.yaml", "data": {}, "budget": {}, "recipe": {}, "runner": {}}
-    config = config_of(
-        **given, assignments=["strategy.population=20", "runner.resources.measure.gpu=0.25"], settings={}
-    )
+    given = {"space": None, "file": place / "experiment.yaml"}
+    config = config_of(**given, assignments=["strategy.population=20", "runner.resources.measure.gpu=0.25"])
     assert config.strategy.options == {"population": 20, "sample": 3}
     assert config.runner.options == {"resources": {"measure": {"gpu": 0.25}}}
     assert config.budget.trials == 7 and [rung.epochs for rung in config.ladder] == [2, 4]
     over = config_of(
-        **{**given, "data": {"images": 500}, "budget": {"trials": 3}},
+        **given,
+        data={"images": 500},
+        budget={"trials": 3},
         assignments=["recipe.optimizer=adamw"],
-        settings={"epochs": 1, "seed": 4},
+        epochs=1,
+        seed=4,
     )
     assert over.budget.trials == 3 and over.ladder[-1].epochs == 1 and over.seed == 4
     assert over.data.source == "digits" and over.data.images == 500 and over.recipe == {"optimizer": "adamw"}
@@ -307,10 +312,9 @@ def test_set_goes_over_the_options_and_over_a_file(place):
 
 def test_paths_become_absolute_and_names_stay(place):
     (place / "photos").mkdir()
-    given = {"space": "tiny", "file": None, "budget": {}, "recipe": {}, "runner": {}, "assignments": [], "settings": {}}
-    assert config_of(**given, data={"source": "photos/"}).data.source == str(place / "photos")
-    assert config_of(**given, data={"source": "set.npz"}).data.source == str(place / "set.npz")
-    config = config_of(**given, data={"source": "FashionMNIST", "folder": "./downloads"})
+    assert config_of(space="tiny", data={"source": "photos/"}).data.source == str(place / "photos")
+    assert config_of(space="tiny", data={"source": "set.npz"}).data.source == str(place / "set.npz")
+    config = config_of(space="tiny", data={"source": "FashionMNIST", "folder": "./downloads"})
     assert config.data.source == "FashionMNIST" and config.data.folder == str(place / "downloads")
     assert config.runs_dir == place / "runs"
 
@@ -325,9 +329,7 @@ def test_values_are_json_or_texts(text, value):
 
 def test_an_assignment_needs_a_key(place):
     with pytest.raises(ConfigError, match="must look like"):
-        config_of(
-            space="tiny", file=None, data={}, budget={}, recipe={}, runner={}, assignments=["strategy.=3"], settings={}
-        )
+        config_of(space="tiny", assignments=["strategy.=3"])
 
 
 def test_describe_counts_and_costs(place, capfd):

@@ -9,7 +9,7 @@ import pytest
 
 import nasforge
 from nasforge import cli
-from nasforge.cli_settings import config_of
+from nasforge.cli_settings import settings_of
 from nasforge.config import Named, resolve
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import SCHEMA, Header
@@ -235,8 +235,7 @@ def test_what_measured_the_search_measures_recipes_where_it_can(place, evaluator
 
 def test_options_of_the_recipes_strategy():
     def config(assignments, **settings):
-        parts = {"file": None, "data": {"source": "digits"}, "budget": {}, "recipe": {}, "runner": {}}
-        return config_of(space="tiny", assignments=assignments, settings=settings, **parts)
+        return resolve(*settings_of(space="tiny", data={"source": "digits"}, assignments=assignments, **settings))
 
     strategy = config(["tune.sampler=gp", "tune.revisit=0", "strategy.population=9"], tune="optuna").strategy
     assert strategy.options["recipe"] == {"name": "optuna", "sampler": "gp"} and strategy.options["revisit"] == 0
