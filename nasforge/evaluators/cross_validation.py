@@ -105,6 +105,11 @@ class CrossValidation:
         """How many there are; loads the data."""
         return self.training.classes
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before the search: settings of the recipe that no training heeds."""
+        return self.training.remarks
+
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device."""
         return self.training.latency_ms(architecture)
@@ -191,6 +196,11 @@ class RepeatedSeeds:
     def classes(self) -> int:
         """How many there are; loads the data."""
         return self.training.classes
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before the search: settings of the recipe that no training heeds."""
+        return self.training.remarks
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device."""

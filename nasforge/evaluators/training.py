@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from nasforge.config import DataConfig
-from nasforge.core.architecture import Architecture, Value
-from nasforge.core.errors import BuildError, ConfigError, SearchError
+from nasforge.core.architecture import TRAIN, Architecture, Value
+from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, SearchError
 from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
@@ -28,7 +28,8 @@ from nasforge.training.failures import SMALLER
 from nasforge.training.fitting import check_fits
 from nasforge.training.loop import train
 from nasforge.training.phases import Phase
-from nasforge.training.recipe import Recipe, check_recipes, recipe_of
+from nasforge.training.recipe import Recipe, check_recipes, extreme_points, recipe_of
+from nasforge.training.remarks import remarks_on
 from nasforge.training.scoring import EXTRA, answers, by_class, extra_among
 
 
@@ -123,6 +124,11 @@ class Training:
         """How many there are; loads the data."""
         return len(load_data(self.data).class_names)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before the search: settings of the recipe that no training heeds."""
+        return remarks_on(self.space, self.recipe, self.ladder[-1].epochs)
+
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
         if self.threads:
@@ -134,17 +140,18 @@ class Training:
         """Refuse what no trial could do: a recipe that does not fit the default network, scores without proxies.
 
         Raises:
-            ConfigError: the default recipe is not for the default network or the images, or a batch of zero-cost scores
-                comes first where no rung of the ladder has proxies.
+            ConfigError: the default recipe is not for the default network or the images, nor, where there is no other
+                network, an end of one of the recipe's decisions; or a batch of zero-cost scores comes first where no
+                rung of the ladder has proxies.
         """
-        self._check_default()
+        self._check_recipes()
         if isinstance(proposal, Measure) and proposal.also and not self.ladder[proposal.rung].proxies:
             raise ConfigError(
                 "the strategy begins with zero-cost scores, but the ladder has no rung for them: let it begin with one "
                 "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out"
             )
 
-    def _check_default(self) -> None:
+    def _check_recipes(self) -> None:
         data, point = load_data(self.data), self.space.default_point()
         try:
             with torch.device("meta"):
@@ -152,6 +159,16 @@ class Training:
         except BuildError:
             return  # the check of every proposal says so
         check_fits(network, recipe_of(self.space, point, self.recipe), data.train)
+        if any(domain.size > 1 for key, domain in self.space.domains.items() if not key.startswith(TRAIN)):
+            return  # what one network does not take another one may
+        problems: list[Problem] = []
+        for extreme in extreme_points(self.space):
+            try:
+                check_fits(network, recipe_of(self.space, extreme, self.recipe), data.train)
+            except RecipeError as error:
+                problems += (problem for problem in error.problems if problem not in problems)
+        if problems:
+            raise RecipeError(problems)
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train and report after every epoch; failures come back as results with their cause."""

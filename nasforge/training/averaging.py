@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from timm.utils import ModelEmaV3
@@ -10,8 +9,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from nasforge.training.recipe import Recipe
-
-Recalibrate = Callable[[nn.Module], None]
 
 
 class Average(Protocol):
@@ -26,8 +23,8 @@ class Average(Protocol):
         """Told after `done` steps."""
         ...
 
-    def after_epoch(self, network: nn.Module, done: int, recalibrate: Recalibrate) -> None:
-        """Told after `done` epochs; `recalibrate` takes a network's batch statistics anew, on images like theirs."""
+    def after_epoch(self, network: nn.Module, done: int) -> None:
+        """Told after `done` epochs."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,7 +52,7 @@ class MovingAverage:
         """Move towards `network`."""
         self._average.update(network, step=done)
 
-    def after_epoch(self, network: nn.Module, done: int, recalibrate: Recalibrate) -> None:
+    def after_epoch(self, network: nn.Module, done: int) -> None:
         """Nothing: it follows every step."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -68,7 +65,7 @@ class MovingAverage:
 
 
 class LastEpochs:
-    """The plain mean of the weights at the end of each of the last epochs, batch statistics taken anew.
+    """The plain mean of the weights at the end of each of the last epochs; its batch statistics must be taken anew.
 
     "Averaging Weights Leads to Wider Optima and Better Generalization", Izmailov et al. 2018,
     https://arxiv.org/abs/1803.05407. Their rate stays high meanwhile: take schedule `constant`, `step` or a low decay.
@@ -87,11 +84,10 @@ class LastEpochs:
     def after_step(self, network: nn.Module, done: int) -> None:
         """Nothing: it follows epochs."""
 
-    def after_epoch(self, network: nn.Module, done: int, recalibrate: Recalibrate) -> None:
+    def after_epoch(self, network: nn.Module, done: int) -> None:
         """Take `network` into the mean, if it is time."""
         if done >= self._first:
             self._average.update_parameters(network)
-            recalibrate(self._average.module)
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged network's, and of how many it is the mean."""

@@ -13,8 +13,6 @@ from torch import nn
 from nasforge.blocks.drop_path import DropPath
 from nasforge.core.errors import RecipeError
 
-_NO_ORDER = "the network has no layer order (it is neither a sequence of stages nor one of timm's with a group_matcher)"
-
 
 def inner(network: nn.Module) -> tuple[str, nn.Module]:
     """The network inside its wrappers (a supernet has some), and the prefix of its tensors' names."""
@@ -55,7 +53,10 @@ def layer_groups(network: nn.Module, layer_decay: float, spared: Collection[str]
     """
     ordered: Any = network if hasattr(network, "group_matcher") else _InOrder(network)
     if not ordered.group_matcher(coarse=False):
-        raise RecipeError(f"train.layer_decay is set, but {_NO_ORDER}; leave the setting out")
+        raise RecipeError(
+            "train.layer_decay is set, but the network has no layer order (it is neither a sequence of stages nor one "
+            "of timm's with a group_matcher); leave the setting out"
+        )
     return list(param_groups_layer_decay(ordered, 1.0, spared, layer_decay=layer_decay))
 
 
@@ -102,22 +103,32 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Whether a module has weights of its own and none of them learns."""
-    own = list(module.parameters(recurse=False))
-    return bool(own) and not any(parameter.requires_grad for parameter in own)
+    """Whether a module has weights of its own, and neither those learn nor any below it.
+
+    A transformer has tokens of its own: where they alone are frozen, the network is not.
+    """
+    own = any(True for _ in module.parameters(recurse=False))
+    return own and not any(parameter.requires_grad for parameter in module.parameters())
 
 
 def set_dropout(network: nn.Module, rate: float) -> None:
     """Give the network's Dropout layers this probability; 0 leaves them as the builder made them.
 
+    Those of timm's networks that have no such layer (ResNet, EfficientNet) drop by their attribute `drop_rate`.
+
     Raises:
-        RecipeError: it has none.
+        RecipeError: it has neither.
     """
+    if not rate:
+        return
     layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
-    if rate and not layers:
-        raise RecipeError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
-    for layer in layers if rate else ():
+    for layer in layers:
         layer.p = rate
+    if not layers:
+        if not (hasattr(network, "group_matcher") and hasattr(network, "drop_rate")):
+            raise RecipeError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
+        timms: Any = network
+        timms.drop_rate = rate
 
 
 def set_drop_path(network: nn.Module, rate: float) -> None:
@@ -133,7 +144,7 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
         return
     layers = list(layers_of(network).values())
     if not layers:
-        raise RecipeError(f"train.drop_path is set, but {_NO_ORDER}; leave the setting out")
+        raise RecipeError("train.drop_path is set, but the network is no sequence of stages; leave the setting out")
     for number, layer in enumerate(layers):
         for module in layer.modules():
             if isinstance(module, DropPath):

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +31,7 @@ from nasforge.training.mixing import mixing_of
 from nasforge.training.optimisation import adopt, optimizer_of, schedule_of
 from nasforge.training.phases import Course, Phase
 from nasforge.training.progress import Progress
-from nasforge.training.recalibration import recalibrate
+from nasforge.training.recalibration import RECALIBRATION_BATCHES, recalibrate
 from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 
@@ -299,10 +298,11 @@ def train(
             train_loss = progress.loss_sum / progress.images_seen
             metrics = {"train/loss": train_loss}
             if average:
-                average.after_epoch(network, progress.epoch + 1, partial(recalibrate, part=phase.part, device=device))
+                average.after_epoch(network, progress.epoch + 1)
             judged = (average and average.network) or network
-            if recipe.precise_bn:
-                recalibrate(judged, phase.part, device=device, batches=recipe.precise_bn)
+            batches = recipe.precise_bn or (RECALIBRATION_BATCHES if recipe.swa_share and judged is not network else 0)
+            if batches and (phase.validation is not None or progress.epoch + 1 == end):
+                recalibrate(judged, phase.part, device=device, batches=batches)
             if phase.validation is not None:
                 found = score(judged, phase.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
                 metrics |= {f"val/{key}": value for key, value in found.items()}

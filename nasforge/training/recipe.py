@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from typing import Any
@@ -56,11 +56,12 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "dropout": (0, 1, True, False),
     "drop_path": (0, 1, True, False),
 }
-_OWN: dict[str, tuple[str, tuple[str, ...]]] = {
+READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd", "rmsprop", "muon")),
     "nesterov": ("optimizer", ("sgd", "muon")),
     "beta1": ("optimizer", ("adam", "adamw", "lamb", "muon")),
     "beta2": ("optimizer", ("adam", "adamw", "lamb", "muon")),
+    "warmup_epochs": ("schedule", ("cosine", "step", "exponential", "inverse_time", "constant")),
     "decay": ("schedule", ("step", "exponential", "inverse_time")),
     "decay_epochs": ("schedule", ("step", "exponential", "inverse_time")),
     "focal_gamma": ("loss", ("focal",)),
@@ -83,7 +84,7 @@ class Recipe:
         beta2: of the mean square, likewise.
         layer_decay: each layer's rate as a multiple of that of the layer behind it; 1 is the same for all.
         weight_decay: on convolutions and linear layers, never on normalisations and biases.
-        batch_size: images per step.
+        batch_size: images per step; an incomplete last batch of an epoch is left out.
         schedule: `cosine` to zero; `step`: times `decay` every `decay_epochs`; `exponential`: the same without stairs;
             `inverse_time`: rate / (1 + slope * t), times `decay` after the first `decay_epochs`; `constant`;
             `one_cycle`: linear rise over the first 30 % of the steps, then cosine to zero.
@@ -93,10 +94,12 @@ class Recipe:
         loss: `cross_entropy`; `focal`: images that are already right count less, the less the higher `focal_gamma`.
         focal_gamma: see `loss`; 0 is cross-entropy.
         class_weights: of the loss: `none`; `balanced`: inverse to the sizes of the classes.
-        sampling: `uniform`: every image once an epoch; `balanced`: drawn so that all classes are as frequent.
+        sampling: `uniform`: every image once an epoch, but for an incomplete last batch; `balanced`: drawn so that all
+            classes are as frequent.
         label_smoothing: share of the target spread over all classes.
         clip_norm: largest norm of the gradient.
-        ema_decay: exponential moving average of the weights, which is then what is validated and kept.
+        ema_decay: exponential moving average of the weights, which is then what is validated and kept; after n steps
+            its decay is at most 1 - n^(-2/3).
         swa_share: share of the epochs, the last ones, of whose weights the mean is then validated and kept.
         precise_bn: batches of 128 training images on which batch normalisation's statistics are taken anew after every
             epoch, before the network is validated ("Rethinking 'Batch' in BatchNorm", Wu & Johnson 2021,
@@ -248,18 +251,27 @@ def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
         RecipeError: one of them cannot be.
     """
     recipe_of(space, space.default_point(), overrides)
-    extremes = [
-        (key, value)
-        for key, domain in space.domains.items()
-        if key.startswith(TRAIN)
-        for value in (domain.options if isinstance(domain, Choice) else (domain.low, domain.high))
-    ]
-    for key, value in extremes:
-        recipe_of(space, _point_with(space, {key: value}), overrides)
-    for (key, value), (other, its) in combinations(extremes, 2):
+    for point in extreme_points(space):
+        recipe_of(space, point, overrides)
+    for (key, value), (other, its) in combinations(_extremes(space), 2):
         settings = {key.rpartition(".")[2], other.rpartition(".")[2]}
         if key != other and (len(settings) == 1 or settings <= _EXCLUDING):
             recipe_of(space, _point_with(space, {key: value, other: its}), overrides)
+
+
+def extreme_points(space: SearchSpace) -> Iterator[Architecture]:
+    """The default point with one recipe decision after the other at each of its ends, or at each of its options."""
+    for key, value in _extremes(space):
+        yield _point_with(space, {key: value})
+
+
+def ends_of(domain: Domain) -> tuple[Value, ...]:
+    """The options of a choice; the lowest and the highest number of a range."""
+    return domain.options if isinstance(domain, Choice) else (domain.low, domain.high)
+
+
+def _extremes(space: SearchSpace) -> list[tuple[str, Value]]:
+    return [(key, value) for key, domain in space.domains.items() if key.startswith(TRAIN) for value in ends_of(domain)]
 
 
 def _point_with(space: SearchSpace, wanted: Mapping[str, Value]) -> Architecture:
@@ -290,7 +302,7 @@ def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
         *above, setting = key.split(".")
         if setting in found:
             problems.append(Problem(f"sets '{setting}' a second time; open it once", key=TRAIN + key))
-        parent, options = _OWN.get(setting, ("", ()))
+        parent, options = READ_BY.get(setting, ("", ()))
         option = above[above.index(parent) + 1] if parent in above[:-1] else None
         if option is not None and option not in options:
             message = f"{option} does not read '{setting}', only {', '.join(options)} do; open it below one of those"

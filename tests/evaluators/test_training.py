@@ -18,6 +18,7 @@ from nasforge.data import load_data
 from nasforge.evaluators import training
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
+from nasforge.space_file import load_recipe
 from nasforge.training import device as devices
 from nasforge.training.artifacts import load_weights
 from nasforge.training.scoring import EXTRA, score
@@ -214,6 +215,30 @@ def test_a_recipe_that_is_not_for_the_network_is_refused_before_the_first_trial(
         Training(SPACE, DATA, [Rung(1)], recipe).foresee(Measure(POINT))
     fitting = {"frozen_stages": 1, "layer_decay": 0.9, "drop_path": 0.1, "manifold_mixup": 1.0, "crop_pixels": 1}
     Training(SPACE, DATA, [Rung(1)], fitting).foresee(Measure(POINT))
+
+
+def test_recipes_that_the_only_network_does_not_take_are_refused_before_the_first_trial():
+    backbone = Decision("model.backbone", Choice(("test_resnet",)))
+    alone = SearchSpace("alone", (backbone,), "timm_backbone", {"backbones": ["test_resnet"]})
+    regularised = alone.with_recipe(load_recipe("regularisation"))
+    with pytest.raises(
+        RecipeError, match=r"^train\.drop_path is set, but the network is no sequence of stages; [^\n]*$"
+    ):
+        Training(regularised, DATA, [Rung(1)]).foresee(Measure(regularised.default_point()))
+    several = SPACE.with_recipe(load_recipe("regularisation"))
+    Training(several, DATA, [Rung(1)]).foresee(Measure(several.default_point()))
+    one = several.fixed({key: value for key, value in POINT.values.items() if key.startswith("model.")})
+    Training(one, DATA, [Rung(1)]).foresee(Measure(one.default_point()))
+
+
+@pytest.mark.parametrize("name", ["training", "cross_validation", "repeated_seeds"])
+def test_what_no_training_heeds_is_said_before_the_search(name):
+    config = resolve(
+        {"space": "tiny", "data": "digits", "evaluator": name, "recipe": {"focal_gamma": 3.0}, "epochs": 1}
+    )
+    unread, rising = make_evaluator(config).remarks
+    assert "train.focal_gamma is 3.0, but train.loss is cross_entropy" in unread
+    assert "train.warmup_epochs is 1 and a training has 1 epochs" in rising
 
 
 def test_threads_are_set_where_asked_for(tmp_path):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -29,16 +30,15 @@ def test_the_moving_average_follows_the_network():
 
 
 def test_the_mean_of_the_last_epochs_begins_when_it_is_time():
-    net, recalibrated = network(), []
+    net = network()
     average = average_of(net, Recipe(swa_share=0.5), 4)
     for done in (1, 2, 3, 4):
         with torch.no_grad():
             net[4].weight.fill_(done)
-        average.after_epoch(net, done, recalibrated.append)
+        average.after_epoch(net, done)
         if done < 3:
             assert average.network is None
     assert torch.equal(average.network[4].weight, torch.full((10, 36), 3.5))
-    assert recalibrated == [average.network] * 2
 
 
 def test_what_is_validated_and_kept_is_the_mean_with_statistics_of_its_own():
@@ -79,6 +79,25 @@ def test_statistics_are_taken_anew_before_validation_and_training_goes_its_way()
     recalibrate(plain, data.train, batches=2)
     assert same(net, plain)
     assert score(net, data.validation)["loss"] == outcome.metrics["val/loss"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "validated", "batches"),
+    [
+        ({"precise_bn": 2}, True, [2, 2]),
+        ({"precise_bn": 2}, False, [2]),  # nobody looks before the end
+        ({"precise_bn": 2, "swa_share": 0.5}, True, [2, 2]),
+        ({"precise_bn": 0, "swa_share": 0.5}, True, [16]),  # of the mean alone
+        ({"precise_bn": 0, "ema_decay": 0.9}, True, []),
+    ],
+)
+def test_statistics_are_taken_once_for_what_is_looked_at(recipe, validated, batches, monkeypatch):
+    data = load_data(DataConfig("digits", images=300, validation=0.2))
+    taken = []
+    monkeypatch.setattr("nasforge.training.loop.recalibrate", lambda *args, batches, **kw: taken.append(batches))
+    validation = data.validation if validated else None
+    train(network(), data.train, Recipe(precision="fp32", **recipe), epochs=2, seed=1, validation=validation)
+    assert taken == batches
 
 
 def same(a, b):

@@ -13,7 +13,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.data import load_data
 from nasforge.models.network import build
 from nasforge.supernet.network import build_supernet
-from nasforge.training.depth import freeze, layer_groups, layers_of, set_drop_path
+from nasforge.training.depth import freeze, layer_groups, layers_of, set_drop_path, set_dropout
 from nasforge.training.loop import train
 from nasforge.training.optimisation import optimizer_of, schedule_of
 from nasforge.training.recipe import Recipe
@@ -90,7 +90,7 @@ def test_what_timm_spares_of_weight_decay_is_spared(layer_decay):
 def test_a_network_without_layer_order_is_refused():
     with pytest.raises(ConfigError, match=r"train\.layer_decay is set, but the network has no layer order"):
         layer_groups(child("darts"), 0.5)
-    with pytest.raises(ConfigError, match=r"train\.drop_path is set, but the network has no layer order"):
+    with pytest.raises(ConfigError, match=r"train\.drop_path is set, but the network is no sequence of stages"):
         set_drop_path(child("darts"), 0.5)
 
 
@@ -157,6 +157,28 @@ def test_frozen_parts_keep_weights_and_statistics(average):
         key.partition(".")[0] for key, tensor in net.state_dict().items() if not torch.equal(tensor, before[key])
     }
     assert changed == {"stage1", "norm", "classifier"}
+
+
+def test_a_transformer_whose_tokens_are_frozen_trains_in_training_mode():
+    net = timm.create_model("test_vit", num_classes=10)
+    frozen = freeze(net, 2)
+    assert not net.cls_token.requires_grad and not net.blocks[0].norm1.weight.requires_grad
+    assert net.blocks[0].norm1 in frozen and net not in frozen
+    net.train()
+    for module in frozen:
+        module.eval()
+    assert net.training and net.blocks[1].training and net.head_drop.training
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_dropout_reaches_timm_s_networks(name):
+    net = timm.create_model(name, num_classes=10, in_chans=1)
+    images = torch.randn(1, 1, 160, 160).expand(2, -1, -1, -1)
+    for module in net.modules():
+        module.training = not isinstance(module, nn.BatchNorm2d)
+    assert torch.allclose(net(images)[0], net(images)[1], atol=1e-5)
+    set_dropout(net, 0.5)
+    assert not torch.allclose(net(images)[0], net(images)[1], atol=1e-5)
 
 
 def test_timm_s_parts_are_its_stages_and_the_head_is_always_trained():
