@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
 
+import timm
+import torch
+from timm.layers import DropPath as TimmDropPath
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 from torch import nn
@@ -135,12 +139,15 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
     """Give every residual block its probability: from 0 at the first layer linearly to `rate` at the last.
 
     The linear decay rule of "Deep Networks with Stochastic Depth", Huang et al. 2016, https://arxiv.org/abs/1603.09382.
-    An architecture without a residual block has nothing to leave out.
+    An architecture without a residual block has nothing to leave out. timm's networks get theirs where timm puts them.
 
     Raises:
-        RecipeError: the network has no layer order.
+        RecipeError: the network has no layer order, or is one of timm's without stochastic depth.
     """
     if not rate:
+        return
+    if hasattr(network, "group_matcher"):
+        _set_timms_drop_path(network, rate)
         return
     layers = list(layers_of(network).values())
     if not layers:
@@ -149,3 +156,19 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
         for module in layer.modules():
             if isinstance(module, DropPath):
                 module.p = rate * number / max(1, len(layers) - 1)
+
+
+def _set_timms_drop_path(network: Any, rate: float) -> None:
+    """What timm does when it makes a network with `drop_path_rate`; a twin on the meta device shows the places."""
+    name = getattr(network, "pretrained_cfg", {}).get("architecture", "")
+    places: dict[str, float] = {}
+    if timm.is_model(name):
+        with suppress(TypeError), torch.device("meta"):  # not all of them have the argument
+            twin = timm.create_model(name, drop_path_rate=rate).named_modules()
+            places = {place: module.drop_prob for place, module in twin if isinstance(module, TimmDropPath)}
+    if not places:
+        what = f"timm's {name}" if name else "the network"
+        raise RecipeError(f"train.drop_path is set, but {what} has no stochastic depth; leave the setting out")
+    for place, probability in places.items():
+        block, _, attribute = place.rpartition(".")
+        setattr(network.get_submodule(block), attribute, DropPath(probability))

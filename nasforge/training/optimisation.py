@@ -60,9 +60,10 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, s
         horizon = (recipe.decay_epochs or epochs / 3) * steps_per_epoch
         return InverseTime(optimizer, (1 / recipe.decay - 1) / horizon, rise, begin)
     stair = max(1, round((recipe.decay_epochs or epochs / 3) * steps_per_epoch))
+    falls = "cosine" if total - rise > 1 else "constant"  # one step at the whole rate; timm's cosine warns of it
     all_settings: dict[str, dict[str, Any]] = {
-        "cosine": {"sched": "cosine"},
-        "one_cycle": {"sched": "cosine"},
+        "cosine": {"sched": falls},
+        "one_cycle": {"sched": falls},
         "step": {"sched": "step", "decay_epochs": stair, "decay_rate": recipe.decay},
         "exponential": {"sched": "step", "decay_epochs": 1, "decay_rate": recipe.decay ** (1 / stair)},
         "constant": {"sched": "step", "decay_epochs": total, "decay_rate": 1.0},

@@ -266,8 +266,10 @@ def extreme_points(space: SearchSpace) -> Iterator[Architecture]:
 
 
 def ends_of(domain: Domain) -> tuple[Value, ...]:
-    """The options of a choice; the lowest and the highest number of a range."""
-    return domain.options if isinstance(domain, Choice) else (domain.low, domain.high)
+    """The options of a choice; the lowest and the highest number of a range, as its steps reach it."""
+    if isinstance(domain, Choice):
+        return domain.options
+    return (domain.values[0], domain.values[-1]) if domain.values else (domain.low, domain.high)
 
 
 def _extremes(space: SearchSpace) -> list[tuple[str, Value]]:

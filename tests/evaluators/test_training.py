@@ -12,7 +12,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, NasforgeError, RecipeError
 from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Evaluator
-from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.core.space import Choice, Decision, Int, SearchSpace
 from nasforge.core.trial import Measure, TrainShared
 from nasforge.data import load_data
 from nasforge.evaluators import training
@@ -220,15 +220,16 @@ def test_a_recipe_that_is_not_for_the_network_is_refused_before_the_first_trial(
 def test_recipes_that_the_only_network_does_not_take_are_refused_before_the_first_trial():
     backbone = Decision("model.backbone", Choice(("test_resnet",)))
     alone = SearchSpace("alone", (backbone,), "timm_backbone", {"backbones": ["test_resnet"]})
-    regularised = alone.with_recipe(load_recipe("regularisation"))
-    with pytest.raises(
-        RecipeError, match=r"^train\.drop_path is set, but the network is no sequence of stages; [^\n]*$"
-    ):
-        Training(regularised, DATA, [Rung(1)]).foresee(Measure(regularised.default_point()))
-    several = SPACE.with_recipe(load_recipe("regularisation"))
+    ranges = {"train.frozen_stages": Int(0, 9), "train.crop_pixels": Int(0, 12), "train.batch_size": Int(32, 128)}
+    too_far = SearchSpace("far", tuple(Decision(key, domain) for key, domain in ranges.items()))
+    refused = alone.with_recipe(too_far)
+    with pytest.raises(RecipeError, match="frozen_stages is 9, but the network has") as caught:
+        Training(refused, DATA, [Rung(1)]).foresee(Measure(refused.default_point()))
+    assert "train.crop_pixels: is 12, but the images have only 8 pixels" in str(caught.value)
+    several = SPACE.with_recipe(too_far)  # what one network does not take another one may
     Training(several, DATA, [Rung(1)]).foresee(Measure(several.default_point()))
-    one = several.fixed({key: value for key, value in POINT.values.items() if key.startswith("model.")})
-    Training(one, DATA, [Rung(1)]).foresee(Measure(one.default_point()))
+    regularised = alone.with_recipe(load_recipe("regularisation"))
+    Training(regularised, DATA, [Rung(1)]).foresee(Measure(regularised.default_point()))
 
 
 @pytest.mark.parametrize("name", ["training", "cross_validation", "repeated_seeds"])

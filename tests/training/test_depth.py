@@ -181,6 +181,24 @@ def test_dropout_reaches_timm_s_networks(name):
     assert not torch.allclose(net(images)[0], net(images)[1], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+def test_timm_s_networks_drop_where_timm_lets_them(name):
+    def places(network, kind, attribute):
+        found = {
+            name: getattr(module, attribute) for name, module in network.named_modules() if isinstance(module, kind)
+        }
+        return {name: probability for name, probability in found.items() if probability}
+
+    net = timm.create_model(name, num_classes=10, in_chans=1)
+    set_drop_path(net, 0.4)
+    expected = places(timm.create_model(name, drop_path_rate=0.4), timm.layers.DropPath, "drop_prob")
+    assert places(net, DropPath, "p") == expected != {}
+    with torch.device("meta"):
+        without = timm.create_model("vgg11")
+    with pytest.raises(ConfigError, match=r"train\.drop_path is set, but timm's vgg11 has no stochastic depth"):
+        set_drop_path(without, 0.4)
+
+
 def test_timm_s_parts_are_its_stages_and_the_head_is_always_trained():
     net = timm.create_model("resnet10t", num_classes=10, in_chans=1)
     freeze(net, 3)

@@ -121,11 +121,24 @@ def test_extremes_that_exclude_each_other_are_refused_though_each_alone_is_good(
         check_recipes(load_space("tiny").with_recipe(load_recipe(recipe)), {})
 
 
+def test_a_range_whose_steps_do_not_reach_its_end_is_tried_as_far_as_they_do(tmp_path):
+    check_recipes(nested(tmp_path, "    crop_pixels: {int: [0, 3], step: 2}\n"), {})
+    space = nested(tmp_path, "    label_smoothing: {float: [0.0, 1.05], step: 0.1}\n")
+    with pytest.raises(ConfigError, match=r"train\.label_smoothing: got 1\.0,"):
+        check_recipes(space, {})
+
+
 def test_an_option_with_a_setting_that_it_does_not_read_is_refused(tmp_path):
     space = nested(tmp_path, "    optimizer: {choice: {sgd: {}, adamw: {momentum: [0.8, 0.9]}}}\n")
     with pytest.raises(
         ConfigError, match=r"train\.optimizer\.adamw\.momentum: adamw does not read 'momentum', only sgd"
     ):
+        check_recipes(space, {})
+
+
+def test_one_cycle_does_not_read_a_warmup(tmp_path):
+    space = nested(tmp_path, "    schedule: {choice: {cosine: {}, one_cycle: {warmup_epochs: [0, 1]}}}\n")
+    with pytest.raises(ConfigError, match="one_cycle does not read 'warmup_epochs', only cosine, step"):
         check_recipes(space, {})
 
 
