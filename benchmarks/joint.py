@@ -13,12 +13,14 @@ Data as in fashion_mnist.py: 6,000 training and 2,000 validation images, 3 epoch
 
 What a search says of its own winner is too good; so every winner is trained anew by its recipe, with seeds that no
 search had: 3 trainings of 3 epochs and 3 of `--final-epochs`. The test part stays sealed. Stop it at any time: the same
-command continues, also where the folder of its runs is gone.
+command continues, also where the folder of its runs is gone. `--draw FILE` makes a picture of the result and trains
+nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 from pathlib import Path
@@ -30,6 +32,8 @@ from sittings import Journals
 import nasforge
 from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.space import SearchSpace
+from nasforge.report.picture import draw as picture
+from nasforge.report.picture import graph_objects
 from nasforge.space_file import load_recipe, load_space
 from nasforge.state import State
 
@@ -137,8 +141,40 @@ def report(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
             values = [row["anew"][key] for row in mine]
             spread = statistics.stdev(values) if len(values) > 1 else None
             table[name][key] = {"mean": statistics.mean(values), "std": spread}
-    settings = {key: str(value) for key, value in vars(options).items()}
+    settings = {key: str(value) for key, value in vars(options).items() if key != "draw"}
     return {"machine": describe(), "protocol": __doc__, "settings": settings, "searches": rows, "table": table}
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Every winner trained anew: a point for each seed of its search, a bar at their mean."""
+    names = list(found["table"])
+    figure = graph_objects().Figure()
+    epochs = {"short": 3, "long": int(found["settings"]["final_epochs"])}
+    for (key, count), colour, beside in zip(epochs.items(), ("#0072B2", "#D55E00"), (0.12, -0.12), strict=True):
+        rows = [row for row in found["searches"] if row["search"] in names]
+        figure.add_scatter(
+            x=[row["anew"][key] for row in rows],
+            y=[names.index(row["search"]) + beside for row in rows],
+            mode="markers",
+            name=f"{count} epochs",
+            marker={"color": colour, "size": 10, "opacity": 0.7},
+        )
+        figure.add_scatter(
+            x=[found["table"][name][key]["mean"] for name in names],
+            y=[place + beside for place in range(len(names))],
+            mode="markers",
+            name=f"{count} epochs, mean",
+            marker={"color": colour, "size": 22, "symbol": "line-ns-open", "line": {"width": 3}},
+        )
+    figure.update_layout(
+        template="plotly_white",
+        xaxis_title=f"validation accuracy, mean of {AGAIN} trainings with fresh seeds",
+        yaxis={"tickvals": list(range(len(names))), "ticktext": names, "autorange": "reversed"},
+        margin={"l": 170, "r": 20, "t": 40, "b": 60},
+        font={"size": 14},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
+    )
+    picture(figure, path)
 
 
 def main() -> None:
@@ -151,7 +187,11 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--runner", default="ray_tune")
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="only a picture (PNG) of --out")
     options = parser.parse_args()
+    if options.draw:
+        draw(json.loads(options.out.read_text()), options.draw)
+        return
     bench, rows = Bench(options), []
     for seed in range(options.seeds):
         for part in (bench.recipes, bench.networks):
