@@ -42,7 +42,7 @@ def calibrate(
     evaluator: Annotated[str | None, typer.Option(help="Default: training.", rich_help_panel=options.PARTS)] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="recipe.optimizer=adamw ...", rich_help_panel=options.PARTS),
+        typer.Option("--set", metavar="KEY=VALUE", help="recipe.mixup=0.2 ...", rich_help_panel=options.PARTS),
     ] = None,
     config: options.Config = None,
     data_dir: options.DataDir = None,

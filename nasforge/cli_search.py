@@ -81,7 +81,7 @@ def search(
     nasforge search my_space.yaml --data photos/ --strategy nsga2 --objective val/accuracy --objective cost/flops
     nasforge search tiny --data digits --strategy evolution --tune optuna --set tune.sampler=gp
     nasforge search tiny --data digits --strategy cost_aware --target 'params<=10k' --set strategy.epochs=20
-    nasforge search blocks --data CIFAR10 --data-dir data --set strategy.population=20 --set recipe.optimizer=adamw
+    nasforge search blocks --data CIFAR10 --data-dir data --set strategy.population=20 --set recipe.mixup=0.2
     nasforge search tiny --data digits --cv 5 --pruner median --epochs 6
     nasforge search --config experiment.yaml --address auto
     """

@@ -102,12 +102,12 @@ def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any]) -> None:
 
 
 def _assign(merged: dict[str, Any], text: str) -> None:
-    """`strategy.population=20`, `recipe.optimizer=adamw`, `runner.resources.measure.gpu=0.25`."""
+    """`strategy.population=20`, `recipe.mixup=0.2`, `runner.resources.measure.gpu=0.25`."""
     path, equals, value = text.partition("=")
     part, *keys = path.strip().split(".")
     allowed = (*PARTS, *_MAPPINGS)
     if not equals or not keys or not all(keys):
-        raise ConfigError(f"--set '{text}' must look like strategy.population=20 or recipe.optimizer=adamw")
+        raise ConfigError(f"--set '{text}' must look like strategy.population=20 or recipe.mixup=0.2")
     if part not in allowed:
         raise ConfigError(f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}")
     if part in PARTS:

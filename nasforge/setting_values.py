@@ -243,7 +243,7 @@ def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]
     if isinstance(content, (str, Path, SearchSpace)):
         content = {"open": content}
     if not isinstance(content, Mapping):
-        raise ConfigError(f"recipe must be a recipe's name or a mapping such as {{optimizer: adamw}}, got {content!r}")
+        raise ConfigError(f"recipe must be a recipe's name or a mapping such as {{mixup: 0.2}}, got {content!r}")
     fixed = {key: value for key, value in content.items() if key != "open"}
     opened = content.get("open")
     if opened is not None and not isinstance(opened, SearchSpace):

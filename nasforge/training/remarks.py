@@ -10,6 +10,8 @@ from nasforge.training.recipe import READ_BY, ends_of, settings_of
 
 _OF_WHAT_IS_ON = {"early_stopping_metric": "early_stopping", "randaugment_magnitude": "randaugment"}
 """Settings that are read where another one is above 0."""
+_HIGH_RATES = {"rmsprop": 0.02, "adam": 0.03, "adamw": 0.03, "lamb": 0.1, "muon": 0.1}
+"""The ends of the ranges in `search_spaces/recipes`; SGD's rates are far above them."""
 
 
 def remarks_on(space: SearchSpace, overrides: Mapping[str, Value], epochs: int) -> tuple[str, ...]:
@@ -27,8 +29,8 @@ class _Recipes:
     """All recipes of a space, by the values that each setting may have."""
 
     def __init__(self, space: SearchSpace, overrides: Mapping[str, Value]) -> None:
-        default = settings_of(space, space.default_point(), overrides)
-        self._values = {setting: [value] for setting, value in default.items()}
+        self._default = settings_of(space, space.default_point(), overrides)
+        self._values = {setting: [value] for setting, value in self._default.items()}
         self._given = {setting: f"is {value}" for setting, value in overrides.items()}
         for key, domain in space.domains.items():
             if key.startswith(TRAIN):
@@ -45,6 +47,9 @@ class _Recipes:
         for setting, parent in _OF_WHAT_IS_ON.items():
             if setting in self._given and not any(self._values[parent]):
                 yield f"train.{setting} {self._given[setting]}, but train.{parent} is 0, so nothing reads it"
+        optimizer, rate = str(self._default["optimizer"]), float(self._default["learning_rate"])
+        if rate > _HIGH_RATES.get(optimizer, rate):
+            yield f"train.learning_rate is {rate:g} by default, much for {optimizer}: above {_HIGH_RATES[optimizer]:g}"
         if any(self._values["early_stopping"]) and any(self._values["swa_share"]):
             yield "train.swa_share averages the last epochs; a training that train.early_stopping ends has none of them"
         rises = [value for value in self._values["warmup_epochs"] if isinstance(value, (int, float))]

@@ -18,10 +18,6 @@ def test_the_shipped_spaces_and_recipes_have_nothing_unread():
     ("overrides", "says"),
     [
         ({"focal_gamma": 3.0}, "train.focal_gamma is 3.0, but train.loss is cross_entropy; what reads it: focal"),
-        (
-            {"optimizer": "adamw"},  # tiny searches the momentum
-            "train.momentum is searched, but train.optimizer is adamw; what reads it: sgd, rmsprop, muon",
-        ),
         ({"schedule": "one_cycle", "warmup_epochs": 2}, "train.warmup_epochs is 2, but train.schedule is one_cycle"),
         ({"early_stopping_metric": "loss"}, "train.early_stopping is 0, so nothing reads it"),
         ({"randaugment_magnitude": 5}, "train.randaugment is 0, so nothing reads it"),
@@ -32,6 +28,13 @@ def test_the_shipped_spaces_and_recipes_have_nothing_unread():
 def test_what_no_training_heeds_is_said(overrides, says):
     (remark,) = remarks_on(TINY, overrides, 3)
     assert says in remark
+
+
+def test_an_optimizer_without_settings_of_its_own_is_noticed():
+    unread, rate = remarks_on(TINY, {"optimizer": "adamw"}, 3)  # tiny searches momentum and rate of SGD
+    assert unread == "train.momentum is searched, but train.optimizer is adamw; what reads it: sgd, rmsprop, muon"
+    assert rate == "train.learning_rate is 0.2 by default, much for adamw: above 0.03"
+    assert remarks_on(TINY.with_recipe(load_recipe("adamw")), {"optimizer": "muon"}, 3) == ()
 
 
 def test_what_some_recipe_of_the_space_heeds_is_not_mentioned():
