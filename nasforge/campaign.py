@@ -23,10 +23,11 @@ from nasforge.compose import StopNow, make_evaluator, search
 from nasforge.config import ExperimentConfig, Named
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError
-from nasforge.core.events import Event, Header
+from nasforge.core.events import Event, header_of
 from nasforge.core.protocols import Evaluator
 from nasforge.experiment import VOLATILE, Experiment
 from nasforge.journal import JOURNAL, dumps, loads, read_events
+from nasforge.report.groups import label_of
 from nasforge.report.trajectory import Trajectory, trajectory
 from nasforge.state import differing, replay
 from nasforge.yaml_document import parse_value
@@ -96,17 +97,6 @@ def _strategy(text: str) -> Named:
     return Named(form[1], options)
 
 
-def label_of(named: Named) -> str:
-    """How a strategy with its options is shown: `evolution(sample=3)`; different options never look alike."""
-    options = ",".join(f"{key}={_shown(value)}" for key, value in sorted(named.options.items()))
-    return f"{named.name}({options})" if options else named.name
-
-
-def _shown(value: Any) -> str:
-    plain = isinstance(value, str) and re.fullmatch(r"[\w.:/+-]+", value) and parse_value(value) == value
-    return str(value) if plain else dumps(value)
-
-
 def folder_name(named: Named, seed: int) -> str:
     """Of a search: `evolution-sample-3-s7`; options that look alike in a name are told apart by a digest."""
     label = label_of(named)
@@ -140,13 +130,12 @@ def read_search(folder: Path) -> Trajectory:
 
 
 def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:
-    header = events[0]
-    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
+    header = header_of(events)
     named = header.config["evaluator"]["name"]
     final = None
     with suppress(NasforgeError):  # the table has moved: the comparison notes that when it asks for the optimum
         if hasattr(registry.get("evaluator", named), "final"):
-            config = ExperimentConfig.from_json(folder.name, header.config, folder.parent)
+            config = ExperimentConfig.of_journal(header, folder)
             final = getattr(evaluator_of(config), "final", None)
     try:
         return trajectory(events, final)
@@ -182,8 +171,7 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
     if not path.is_file() or b"\n" not in path.read_bytes():
         return None
     events = read_events(config.folder)
-    old = events[0]
-    assert isinstance(old, Header)  # noqa: S101  (the journal's reader made sure)
+    old = header_of(events)
     if differing(old.config, loads(dumps(config.to_json())), VOLATILE):
         return None  # refused when it is opened, with the keys
     if old.data_hash != getattr(evaluator_of(config), "data_hash", ""):

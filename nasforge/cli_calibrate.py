@@ -13,6 +13,7 @@ from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
 from nasforge.core.errors import ExportError
+from nasforge.report.plain import plain
 
 if TYPE_CHECKING:
     from nasforge.report.calibration import Calibration, Correlation
@@ -116,7 +117,7 @@ def _said(found: Calibration, folder: Path) -> Outcome:
     from nasforge.report.calibration import RULE
     from nasforge.report.calibration_page import draw_calibration, write_calibration
 
-    content = {"experiment": folder.name, **output.plain(found.to_json())}
+    content = {"experiment": folder.name, **plain(found.to_json())}
     (folder / "calibration.json").write_text(json.dumps(content, indent=1) + "\n")
     try:
         write_calibration(found, folder)

@@ -19,6 +19,7 @@ from rich.text import Text
 from nasforge.core.space import Choice, Domain, Float
 from nasforge.core.trial import Trial
 from nasforge.report import tables
+from nasforge.report.plain import plain
 from nasforge.state import State
 
 _PIPE_WIDTH = 160
@@ -97,19 +98,6 @@ def write_json(content: Mapping[str, Any], descriptor: int) -> None:
     data = text.encode()
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def plain(content: Any) -> Any:
-    """`content` with nothing in it that JSON does not have."""
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, Mapping):
-        return {str(key): plain(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [plain(item) for item in content]
-    if content is None or isinstance(content, (str, int, bool)):
-        return content
-    return str(content)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from nasforge import registry
 from nasforge.cli_describe import architectures
-from nasforge.cli_output import Outcome, line, plain, size_text, table
+from nasforge.cli_output import Outcome, line, size_text, table
 from nasforge.config import load_space, shipped_spaces
 from nasforge.core.errors import NasforgeError
+from nasforge.report.plain import plain
 
 _FILLED_IN = {
     "strategy": ("space", "seed", "objectives", "targets", "ladder"),

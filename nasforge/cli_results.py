@@ -28,6 +28,8 @@ from nasforge.report import tables
 from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
 
+_LIMITS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
+
 
 def search(config: ExperimentConfig) -> Outcome:
     """Run or continue a search and say what came out."""
@@ -269,14 +271,11 @@ def _print_network(trial: Trial) -> None:
 
 
 def _print_budget(state: State) -> None:
-    charged, budget = state.charged, state.budget
     rows = []
-    for name, spent, limit, text in (
-        ("trials", float(state.accepted), budget.trials, count_text),
-        ("worker time", charged.worker_seconds, budget.worker_seconds, seconds_text),
-        ("multiply-adds", charged.multiply_adds, budget.multiply_adds, count_text),
-    ):
-        rows.append((name, text(spent), text(limit) if math.isfinite(limit) else "no limit"))
+    texts = {"trials": count_text, "worker_seconds": seconds_text, "multiply_adds": count_text}
+    for name, used in state.used.items():
+        limit, text = getattr(state.budget, name), texts[name]
+        rows.append((_LIMITS[name], text(used), text(limit) if math.isfinite(limit) else "no limit"))
     table("Budget", ("what", "spent", "limit"), rows, left=("what",))
 
 

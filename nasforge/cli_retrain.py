@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -66,13 +64,16 @@ def retrain(
     from nasforge.campaign import terminable
     from nasforge.cli_settings import folder_of, runner_of
     from nasforge.cli_watch import RetrainProgress
+    from nasforge.compose import tracking
     from nasforge.finalists import retrain as run
+    from nasforge.state import load_state
 
     folder = folder_of(name, runs_dir)
     places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
     parts = runner_of(runner, places, assign or [])
     progress = RetrainProgress(log())
-    with terminable(), progress.shown(), _tracked(folder) as trackers:
+    uri = load_state(folder).header.config["tracking_uri"]  # MLflow hears of finalists where it heard of the search
+    with terminable(), progress.shown(), tracking(folder, uri, (), say) as trackers:
         found = run(
             folder,
             top=top,
@@ -88,24 +89,6 @@ def retrain(
     _print(found)
     line(f"The first is now {folder / 'best'}")
     return Outcome({"experiment": folder.name, **found.to_json(), "best": str(folder / "best")})
-
-
-@contextmanager
-def _tracked(folder: Path) -> Iterator[list[Any]]:
-    """MLflow hears of finalists where it heard of the search."""
-    from nasforge.state import load_state
-
-    uri = load_state(folder).header.config["tracking_uri"]
-    if uri == "none":
-        yield []
-        return
-    from nasforge.trackers.mlflow import MlflowTracker
-
-    tracker = MlflowTracker(folder, uri, say=say)
-    try:
-        yield [tracker]
-    finally:
-        tracker.close()
 
 
 # --- what people read -------------------------------------------------------------------------------------------------

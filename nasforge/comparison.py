@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,34 +15,30 @@ from nasforge.campaign import (
     Progress,
     evaluator_of,
     folder_name,
-    label_of,
     optimum_of,
     parse_strategies,
     read_search,
     run_all,
     terminable,
 )
-from nasforge.compose import foresee, make_pruner, make_strategy
+from nasforge.compose import Say, foresee, make_pruner, make_strategy
 from nasforge.config import ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
-from nasforge.core.events import Header
+from nasforge.core.events import header_of
 from nasforge.journal import JOURNAL, read_events
+from nasforge.report.groups import groups_of, label_of
+from nasforge.report.plain import plain
 from nasforge.report.trajectory import AXES, Trajectory
-from nasforge.state import differing
 from nasforge.yaml_document import Document
 
 if TYPE_CHECKING:
     from nasforge.report.comparison_records import Comparison
-    from nasforge.report.groups import Group
     from nasforge.report.parts import Part
 
 __all__ = ["compare"]
 
 _RESULT, _PAGE, _PICTURE = "comparison.json", "comparison.html", "comparison.png"
-_HARMLESS = ("device", "threads", "time_limit_s")
-
-Say = Callable[[str], None]
 
 
 def compare(
@@ -116,7 +112,7 @@ def compare(
         for done, path in enumerate(folders, 1):
             searches.append(read_search(path))
             progress(path.name, done, len(folders))
-        configs = [_config_of(folders[0])]
+        configs = [ExperimentConfig.of_journal(header_of(read_events(folders[0])), folders[0])]
     return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=tracking_uri, say=say)
 
 
@@ -146,7 +142,7 @@ def _report(
         failed=failed,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_without_nan(found.to_json()), allow_nan=False, indent=1)
+    text = json.dumps(plain(found.to_json()), allow_nan=False, indent=1)
     (folder / _RESULT).write_text(text + "\n")
     for earlier in (_PAGE, _PICTURE):  # no figures of another comparison beside these, should this one not be drawn
         (folder / earlier).unlink(missing_ok=True)
@@ -303,57 +299,3 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
         twice = sorted({path.name for path in found if found.count(path) > 1})
         raise ConfigError(f"given twice: {', '.join(twice)}")
     return found
-
-
-def _config_of(folder: Path) -> ExperimentConfig:
-    header = read_events(folder)[0]
-    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
-    return ExperimentConfig.from_json(folder.name, header.config, folder.parent)
-
-
-def groups_of(searches: Sequence[Trajectory]) -> list[Group]:
-    """Searches by strategy and options, in the order given; pruner and evaluator are named where they differ.
-
-    Raises:
-        ConfigError: not of the same problem, or a search that is there twice.
-    """
-    from nasforge.report.groups import Group
-
-    first = searches[0]
-    for other in searches[1:]:
-        changed = differing(first.facts, other.facts, ())
-        mine, theirs = first.parts["evaluator"], other.parts["evaluator"]
-        if mine["name"] == theirs["name"]:
-            changed += [f"evaluator.{k}" for k in differing(mine["options"], theirs["options"], _HARMLESS)]
-        if changed:
-            raise ConfigError(
-                f"'{first.experiment}' and '{other.experiment}' are not searches of the same problem; different: "
-                f"{'; '.join(changed)}. Compare searches with the same space, data, ladder, objectives and limits"
-            )
-    varied = [p for p in ("pruner", "evaluator") if len({json.dumps(s.parts[p]["name"]) for s in searches}) > 1]
-    found: dict[str, list[Trajectory]] = {}
-    for search in searches:
-        beside = [f"{part} {search.parts[part]['name']}" for part in varied]
-        label = ", ".join([label_of(Named(**search.parts["strategy"])), *beside])
-        twin = next((s for s in found.get(label, ()) if s.seed == search.seed), None)
-        if twin is not None:
-            raise ConfigError(
-                f"'{twin.experiment}' and '{search.experiment}' are both {label} with seed {search.seed}: one search, "
-                "not two samples; name one of them"
-            )
-        found.setdefault(label, []).append(search)
-    return [
-        Group(label, mine[0].parts["strategy"], tuple(sorted(mine, key=lambda search: search.seed)))
-        for label, mine in found.items()
-    ]
-
-
-def _without_nan(content: Any) -> Any:
-    """What JSON has no number for becomes null."""
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, Mapping):
-        return {str(key): _without_nan(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_without_nan(item) for item in content]
-    return content

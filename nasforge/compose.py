@@ -10,17 +10,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from nasforge import registry
+from nasforge.admission import Check
 from nasforge.config import ExperimentConfig, resolve, suited_evaluator
 from nasforge.core.errors import ConfigError, DataError, did_you_mean
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.goals import COSTS
 from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.trial import ENSEMBLE, Proposal
-from nasforge.experiment import Check, Experiment
+from nasforge.experiment import Experiment
 from nasforge.journal import JOURNAL
 from nasforge.state import State
 
@@ -81,7 +83,7 @@ def search(
         for remark in getattr(evaluator, "remarks", ()):
             say(f"Note: {remark}.")
     instant = bool(getattr(evaluator, "instant", False))
-    with tracking(config, trackers, say) as watching:
+    with tracking(folder, config.tracking_uri, trackers, say) as watching:
         experiment = Experiment(
             folder,
             make_header(config, evaluator),
@@ -230,14 +232,14 @@ def _versions() -> Mapping[str, str]:
 
 
 @contextmanager
-def tracking(config: ExperimentConfig, given: Sequence[Tracker], say: Say) -> Iterator[list[Tracker]]:
-    """The user's trackers and MLflow's, which is flushed at the end whatever happens."""
-    if config.tracking_uri == "none":
+def tracking(folder: Path, uri: str | None, given: Sequence[Tracker], say: Say) -> Iterator[list[Tracker]]:
+    """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens."""
+    if uri == "none":
         yield list(given)
         return
     from nasforge.trackers.mlflow import MlflowTracker
 
-    tracker = MlflowTracker(config.folder, config.tracking_uri, say=say)
+    tracker = MlflowTracker(folder, uri, say=say)
     try:
         yield [*given, tracker]
     finally:

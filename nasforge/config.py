@@ -11,6 +11,7 @@ from typing import Any
 from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
+from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective, Rung
 from nasforge.core.space import SearchSpace
 from nasforge.setting_values import (
@@ -124,6 +125,12 @@ class ExperimentConfig:
             runs_dir=runs_dir.expanduser().absolute(),
             tracking_uri=content["tracking_uri"],
         )
+
+    @staticmethod
+    def of_journal(header: Header, folder: Path) -> ExperimentConfig:
+        """The configuration of the experiment in `folder`, as the header of its journal has it."""
+        folder = folder.absolute()
+        return ExperimentConfig.from_json(folder.name, header.config, folder.parent)
 
 
 def check_name(name: Any) -> str:

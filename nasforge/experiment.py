@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchError
+from nasforge.admission import Check, admission, rejection
+from nasforge.core.errors import JournalError, SearchError
 from nasforge.core.events import (
     Asked,
     Checked,
@@ -20,29 +21,19 @@ from nasforge.core.events import (
     Started,
     TestOpened,
     Told,
+    header_of,
 )
 from nasforge.core.goals import Budget
 from nasforge.core.protocols import Pruner, Strategy, Tracker
-from nasforge.core.trial import (
-    CONTRADICTION,
-    RETRIED,
-    Charge,
-    Measure,
-    Proposal,
-    Result,
-    Trial,
-)
+from nasforge.core.trial import RETRIED, Charge, Measure, Result, Trial
 from nasforge.job import Job, trial_seed
-from nasforge.journal import Journal, dumps, loads, read_events
-from nasforge.judging import judged, rung_of, why_everything_breaks, why_nothing_is_admitted
+from nasforge.journal import Journal, dumps, loads
+from nasforge.judging import judged, why_everything_breaks, why_nothing_is_admitted
 from nasforge.retention import Retention
 from nasforge.state import State, differing, pruned_result
 
 VOLATILE = ("budget", "runner", "tracking_uri")
 """Settings that may differ when a search is continued: they change neither what is asked nor what is measured."""
-
-Check = Callable[[Proposal], Mapping[str, float]]
-"""Costs of a proposal before it starts; raises BuildError for a network that cannot be built."""
 
 
 class Experiment:
@@ -68,7 +59,7 @@ class Experiment:
         max_rejections_in_a_row: int = 1000,
         max_unbuildable_in_a_row: int = 50,
         max_faults_in_a_row: int = 6,
-        keep_weights: int = 5,
+        keep_weights: int | None = 5,
         sync: bool = True,
     ) -> None:
         """Open `folder`: a new experiment, or the continuation of the one that is in it.
@@ -84,7 +75,8 @@ class Experiment:
             max_rejections_in_a_row: after so many the search ends with advice; a continued one may try as many again.
             max_unbuildable_in_a_row: so many proposals that cannot be built end it too.
             max_faults_in_a_row: so many trials that break before their first report end the search.
-            keep_weights: how many finished trials keep their weights on disk (the front first, then the best).
+            keep_weights: how many finished trials keep their weights on disk (the front first, then the best); None
+                where nothing is to be deleted.
             sync: as in `Journal`.
 
         Raises:
@@ -97,7 +89,9 @@ class Experiment:
         self._pruner = pruner
         self._trackers = list(trackers)
         self._max_attempts = max_attempts
-        self._retention = Retention(self.folder, keep_weights, getattr(strategy, "wanted", None))
+        self._retention: Retention | None = None
+        if keep_weights is not None:
+            self._retention = Retention(self.folder, keep_weights, getattr(strategy, "wanted", None))
         self._waiting: list[int] = []
         self._writing = False
         self._stop_after: BaseException | None = None
@@ -279,37 +273,17 @@ class Experiment:
 
     def _admit(self, number: int) -> bool:
         """Check costs against constraints; a trial that does not pass is closed at once, uncharged."""
-        proposal = self.state.trials[number].proposal
-        try:
-            costs = dict(self.check(proposal))
-        except BuildError as error:
-            self._write(Checked(number, {}, "failed"))
-            advice = "the search space or its builder allows a network that cannot be built for this input"
-            self._close(number, Result.failed("invalid_shape", str(error), advice))
-            return False
-        except RecipeError as error:
-            self._write(Checked(number, {}, "failed"))
-            self._close(number, Result.failed("error", str(error), CONTRADICTION))
-            return False
-        # A rung of proxies costs next to nothing and has no place for one architecture of a batch to be refused.
-        free = not isinstance(proposal, Measure) or bool(rung_of(proposal, self.state).proxies)
-        if free or not any(limit.violation(costs) for limit in self.state.constraints):
-            self._write(Checked(number, costs, "accepted"))
-            return True
-        self._write(Checked(number, costs, "rejected"))
-        self._reject(number)
-        return False
-
-    def _reject(self, number: int) -> None:
-        costs = self.state.trials[number].costs
-        violation = sum(constraint.violation(costs) for constraint in self.state.constraints)
-        self._close(number, Result("rejected", {**costs, "constraint/violation": violation}))
+        found = admission(self.state.trials[number].proposal, self.check, self.state)
+        self._write(Checked(number, found.costs, found.verdict))
+        if found.refusal is not None:
+            self._close(number, found.refusal)
+        return found.refusal is None
 
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
         if self._pruner is None or not isinstance(trial.proposal, Measure):
             return False
         values = self.state.values_of({**trial.costs, **metrics})
-        if values is None or step >= rung_of(trial.proposal, self.state).epochs:
+        if values is None or step >= self.state.rung_of(trial.proposal).epochs:
             return False
         own = {**self.state.history.get(trial.number, {}), step: values}
         return self._pruner.prune({**self.state.history, trial.number: own}, trial.number, step)
@@ -324,11 +298,14 @@ class Experiment:
         self._write(Told(number, result))
         self._retain(number)
 
+    def _retain(self, number: int) -> None:
+        if self._retention is not None:
+            self._retention.closed(self.state.trials[number], self.state)
+
     # --- opening ----------------------------------------------------------------------------------------------------
 
     def _replay(self, events: list[Event], header: Header) -> None:
-        old = events[0]
-        assert isinstance(old, Header)  # noqa: S101  (the journal's reader made sure)
+        old = header_of(events)
         changed = differing(old.config, header.config, VOLATILE)
         if old.data_hash != header.data_hash:
             changed.append("the data (same source, other content)")
@@ -356,7 +333,7 @@ class Experiment:
             if trial.steps and trial.steps[-1].stop:
                 self._close(number, pruned_result(trial))
             elif trial.verdict == "rejected":
-                self._reject(number)
+                self._close(number, rejection(trial.costs, self.state))
             elif trial.verdict != "accepted":
                 if self._admit(number):
                     self._waiting.append(number)
@@ -365,31 +342,3 @@ class Experiment:
                 self._close(number, judged(trial, killed, self.state))
             else:
                 self._waiting.append(number)
-
-    def _retain(self, number: int) -> None:
-        if not isinstance(self._strategy, _Silent):  # only looked at: one that goes on later knows what it needs
-            self._retention.closed(self.state.trials[number], self.state)
-
-
-class _Silent:
-    """The strategy of an experiment that is reopened to look at its finalists."""
-
-    def ask(self, number: int) -> Proposal | None:
-        return None
-
-    def recall(self, number: int, proposal: Proposal) -> None:
-        pass
-
-    def tell(self, number: int, result: Result) -> None:
-        pass
-
-
-def reopen(folder: Path, trackers: Sequence[Tracker] = ()) -> Experiment:
-    """An existing experiment, locked, to open the test part for its finalists; it asks for nothing more.
-
-    Raises:
-        JournalError: no experiment there, locked, or corrupt.
-    """
-    header = read_events(folder)[0]
-    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
-    return Experiment(folder, header, _Silent(), check=lambda proposal: {}, trackers=trackers)

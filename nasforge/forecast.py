@@ -16,13 +16,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from nasforge.admission import Check
 from nasforge.compose import foresee, make_check, make_evaluator, make_pruner, make_strategy, worker_threads
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, RecipeError, SearchError
 from nasforge.core.goals import Rung, whole_epochs
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
-from nasforge.experiment import Check
 from nasforge.job import Job, trial_seed
 from nasforge.runners.work import perform
 from nasforge.strategies.pieces import mean_piece

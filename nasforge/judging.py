@@ -5,22 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from nasforge.core.errors import SearchError
-from nasforge.core.goals import Rung
 from nasforge.core.trial import RETRIED, Measure, Result, Trial
 from nasforge.state import State
-
-
-def rung_of(proposal: Measure, state: State) -> Rung:
-    """The rung that a proposal names.
-
-    Raises:
-        SearchError: the ladder has none of that number.
-    """
-    ladder = state.ladder
-    if not -len(ladder) <= proposal.rung < len(ladder):
-        raise SearchError(f"the strategy asks for rung {proposal.rung}, but the ladder has {len(ladder)} rung(s)")
-    return ladder[proposal.rung]
 
 
 def judged(trial: Trial, result: Result, state: State) -> Result:
@@ -39,7 +25,7 @@ def judged(trial: Trial, result: Result, state: State) -> Result:
         )
         return Result.failed("missing_metric", message, "measure one architecture per trial", result.charged)
     values = state.values_of(metrics)
-    proxies = rung_of(trial.proposal, state).proxies
+    proxies = state.rung_of(trial.proposal).proxies
     if values is not None or proxies:
         unchecked = metrics if not proxies else _with_violation(metrics, state)
         also = tuple(_with_violation(member, state) for member in result.also)

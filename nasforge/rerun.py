@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nasforge.admission import Check
 from nasforge.compose import make_check, make_evaluator, worker_threads
 from nasforge.config import ExperimentConfig
 from nasforge.core.errors import JournalError, NasforgeError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial
-from nasforge.experiment import Check
 from nasforge.job import Job, trial_seed
 from nasforge.runners.work import perform
 from nasforge.state import load_state
@@ -77,7 +77,7 @@ def rerun(folder: Path, number: int) -> Repetition:
         SearchError: there is nothing to repeat.
     """
     state = load_state(folder)
-    config = ExperimentConfig.from_json(folder.name, state.header.config, folder.absolute().parent)
+    config = ExperimentConfig.of_journal(state.header, folder)
     trial = state.trials.get(number)
     if trial is None:
         raise JournalError(f"{folder}: there is no trial {number}; they go from 0 to {len(state.trials) - 1}")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.errors import JournalError
+from nasforge.core.errors import JournalError, SearchError
 from nasforge.core.events import (
     Asked,
     Checked,
@@ -21,9 +21,10 @@ from nasforge.core.events import (
     Started,
     TestOpened,
     Told,
+    header_of,
 )
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, front
-from nasforge.core.trial import Charge, Result, Step, TrainShared, Trial
+from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial
 from nasforge.journal import read_events
 
 
@@ -140,6 +141,18 @@ class State:
                 return f"{here}, which was never started"
         return ""
 
+    def rung_of(self, proposal: Measure) -> Rung:
+        """The rung that a proposal names.
+
+        Raises:
+            SearchError: the ladder has none of that number.
+        """
+        if not -len(self.ladder) <= proposal.rung < len(self.ladder):
+            raise SearchError(
+                f"the strategy asks for rung {proposal.rung}, but the ladder has {len(self.ladder)} rung(s)"
+            )
+        return self.ladder[proposal.rung]
+
     def values_of(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
         """The objectives oriented to maximise; None when one is missing or NaN."""
         found = tuple(
@@ -164,14 +177,20 @@ class State:
         return total
 
     @property
+    def used(self) -> dict[str, float]:
+        """What counts against each limit of the budget, by its name."""
+        charged = self.charged
+        return {
+            "trials": float(self.accepted),
+            "worker_seconds": charged.worker_seconds,
+            "multiply_adds": charged.multiply_adds,
+        }
+
+    @property
     def spent(self) -> bool:
         """Whether the budget allows no further ask."""
-        charged = self.charged
-        return (
-            self.accepted >= self.budget.trials
-            or charged.worker_seconds >= self.budget.worker_seconds
-            or charged.multiply_adds >= self.budget.multiply_adds
-        )
+        used = self.used
+        return any(used[name] >= limit for name, limit in self.budget.limits.items())
 
     def counts(self) -> dict[str, int]:
         """Trials by status: finished, pruned, failed, rejected, running."""
@@ -180,11 +199,7 @@ class State:
 
     def finished(self) -> list[Trial]:
         """Finished measures that can be compared: of the greatest fidelity reached, one (the best) per point."""
-        measured = [
-            trial
-            for trial in self.trials.values()
-            if trial.architecture and trial.result and trial.result.status == "finished" and trial.result.usable
-        ]
+        measured = [trial for trial in self.trials.values() if trial.comparable]
         deepest = max((trial.result.steps_done for trial in measured if trial.result), default=0)
         best: dict[str, Trial] = {}
         for trial in measured:
@@ -248,10 +263,8 @@ def _values(trial: Trial) -> tuple[float, ...]:
 
 def replay(events: list[Event]) -> State:
     """The state after these events, of which the first is a header."""
-    header = events[0]
-    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
     try:
-        state = State(header)
+        state = State(header_of(events))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise JournalError(f"the journal's first line is corrupt ({type(error).__name__}: {error})") from None
     for line, event in enumerate(events[1:], 2):

@@ -163,7 +163,7 @@ def _config_after(
     for key in settings:
         if key not in _AFTER:
             raise ConfigError(f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}")
-    config = ExperimentConfig.from_json(source.header.experiment, source.header.config, folder.absolute().parent)
+    config = ExperimentConfig.of_journal(source.header, folder)
     opened = load_recipe(recipe) if isinstance(recipe, (str, Path)) else recipe
     network = {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
     space = (config.space.with_recipe(opened) if opened else config.space).fixed(network)

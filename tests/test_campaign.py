@@ -15,13 +15,14 @@ import pytest
 
 import nasforge
 from nasforge import campaign
-from nasforge.campaign import folder_name, label_of, parse_strategies
+from nasforge.campaign import folder_name, parse_strategies
 from nasforge.comparison import compare
 from nasforge.config import Named
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import Asked
 from nasforge.journal import read_events
 from nasforge.report.comparison_records import Comparison
+from nasforge.report.groups import label_of
 from nasforge.testing.toys import nested_space
 
 HERE = Path(__file__).parent

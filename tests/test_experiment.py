@@ -11,9 +11,10 @@ from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchEr
 from nasforge.core.events import Asked, Checked, Reported, Started, Told
 from nasforge.core.goals import Budget
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result
-from nasforge.experiment import Experiment, reopen
+from nasforge.experiment import Experiment
 from nasforge.job import Job
 from nasforge.journal import JOURNAL, read_events
+from nasforge.reopening import reopen
 from nasforge.runners.local import run
 from nasforge.runners.work import perform
 from nasforge.state import load_state

@@ -1,8 +1,8 @@
-"""The events of a journal. One line each; `apply` of an experiment is the only reader that changes state."""
+"""The events of a journal, one line each. `State.apply` alone makes of them what is known (nasforge/state.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -120,6 +120,13 @@ Event: TypeAlias = Header | Asked | Checked | Started | Reported | Told | Interr
 _KINDS: dict[str, type[Any]] = {
     event.kind: event for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, TestOpened)
 }
+
+
+def header_of(events: Sequence[Event]) -> Header:
+    """The first event of a journal, which its reader made sure is the header."""
+    header = events[0]
+    assert isinstance(header, Header)  # noqa: S101  (for the type checker)
+    return header
 
 
 def event_to_json(event: Event) -> dict[str, Any]:

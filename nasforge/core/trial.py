@@ -321,6 +321,12 @@ class Trial:
         return self.proposal.architecture if isinstance(self.proposal, Measure) else None
 
     @property
+    def comparable(self) -> bool:
+        """Whether it is a finished measure whose values may be compared."""
+        result = self.result
+        return bool(self.architecture and result and result.status == "finished" and result.usable)
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Costs, then the latest reported metrics, then the result's."""
         last = self.steps[-1].metrics if self.steps else {}

@@ -75,9 +75,7 @@ def write_best(folder: Path | str) -> Path:
 
 def config_of(folder: Path, state: State) -> ExperimentConfig:
     """The configuration of an experiment, from its journal, with the budget in force."""
-    folder = folder.absolute()
-    config = ExperimentConfig.from_json(folder.name, state.header.config, folder.parent)
-    return replace(config, budget=state.budget)
+    return replace(ExperimentConfig.of_journal(state.header, folder), budget=state.budget)
 
 
 def _is_retrained(best: Path, architecture: Architecture) -> bool:

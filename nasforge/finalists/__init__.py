@@ -19,7 +19,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.costs import costs_of
 from nasforge.data import ImageData, load_data
-from nasforge.experiment import Experiment, reopen
+from nasforge.experiment import Experiment
 from nasforge.exporters.best import config_of, describe, write_best
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
 from nasforge.finalists.choice import drawn_of, ranked_of
@@ -37,6 +37,7 @@ from nasforge.finalists.networks import (
 from nasforge.finalists.verdict import Ensemble, Finalist, Finalists, Retrained, Spread, judged, spread
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
+from nasforge.reopening import reopen
 from nasforge.state import load_state
 from nasforge.training.data_parallel import check_batch
 from nasforge.training.device import device_of

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nasforge.config import Named
+from nasforge.core.errors import ConfigError
+from nasforge.journal import dumps
 from nasforge.report.comparison_records import Row
 from nasforge.report.trajectory import Trajectory
+from nasforge.state import differing
+from nasforge.yaml_document import parse_value
 
 BASELINE = "random"
+_HARMLESS = ("device", "threads", "time_limit_s")
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,52 @@ class Group:
     label: str
     strategy: Mapping[str, Any]
     searches: tuple[Trajectory, ...]
+
+
+def label_of(named: Named) -> str:
+    """How a strategy with its options is shown: `evolution(sample=3)`; different options never look alike."""
+    options = ",".join(f"{key}={_shown(value)}" for key, value in sorted(named.options.items()))
+    return f"{named.name}({options})" if options else named.name
+
+
+def _shown(value: Any) -> str:
+    plain = isinstance(value, str) and re.fullmatch(r"[\w.:/+-]+", value) and parse_value(value) == value
+    return str(value) if plain else dumps(value)
+
+
+def groups_of(searches: Sequence[Trajectory]) -> list[Group]:
+    """Searches by strategy and options, in the order given; pruner and evaluator are named where they differ.
+
+    Raises:
+        ConfigError: not of the same problem, or a search that is there twice.
+    """
+    first = searches[0]
+    for other in searches[1:]:
+        changed = differing(first.facts, other.facts, ())
+        mine, theirs = first.parts["evaluator"], other.parts["evaluator"]
+        if mine["name"] == theirs["name"]:
+            changed += [f"evaluator.{k}" for k in differing(mine["options"], theirs["options"], _HARMLESS)]
+        if changed:
+            raise ConfigError(
+                f"'{first.experiment}' and '{other.experiment}' are not searches of the same problem; different: "
+                f"{'; '.join(changed)}. Compare searches with the same space, data, ladder, objectives and limits"
+            )
+    varied = [p for p in ("pruner", "evaluator") if len({json.dumps(s.parts[p]["name"]) for s in searches}) > 1]
+    found: dict[str, list[Trajectory]] = {}
+    for search in searches:
+        beside = [f"{part} {search.parts[part]['name']}" for part in varied]
+        label = ", ".join([label_of(Named(**search.parts["strategy"])), *beside])
+        twin = next((s for s in found.get(label, ()) if s.seed == search.seed), None)
+        if twin is not None:
+            raise ConfigError(
+                f"'{twin.experiment}' and '{search.experiment}' are both {label} with seed {search.seed}: one search, "
+                "not two samples; name one of them"
+            )
+        found.setdefault(label, []).append(search)
+    return [
+        Group(label, mine[0].parts["strategy"], tuple(sorted(mine, key=lambda search: search.seed)))
+        for label, mine in found.items()
+    ]
 
 
 def baseline_of(groups: Sequence[Group]) -> str:

@@ -110,7 +110,7 @@ def parts_of_trial(folder: Path, state: State, trial: Trial) -> list[Part]:
         ExportError: the trial has no network for images.
         DataError: the data, whose size and classes the network has, cannot be loaded.
     """
-    config = ExperimentConfig.from_json(folder.name, state.header.config, folder.parent)
+    config = ExperimentConfig.of_journal(state.header, folder)
     if trial.architecture is None or config.data is None or not config.space.builder:
         raise ExportError(f"trial {trial.number} has no network for images: there is nothing to draw")
     data = load_data(config.data)

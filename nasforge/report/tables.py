@@ -46,15 +46,10 @@ def summary(state: State) -> dict[str, Any]:
 
 def budget_used(state: State) -> float | None:
     """Largest share spent of any finite limit, at most 1; None for a search without end."""
-    charged, budget = state.charged, state.budget
-    spent = (
-        (state.accepted, budget.trials),
-        (charged.worker_seconds, budget.worker_seconds),
-        (charged.multiply_adds, budget.multiply_adds),
-    )
-    if not budget.limits:
+    if not state.budget.limits:
         return None
-    return min(1.0, max(amount / limit for amount, limit in spent))
+    used = state.used
+    return min(1.0, max(used[name] / limit for name, limit in state.budget.limits.items()))
 
 
 def row(trial: Trial) -> dict[str, Any]:

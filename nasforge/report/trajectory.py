@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nasforge.core.architecture import Architecture
-from nasforge.core.events import Event, Header, Told
+from nasforge.core.events import Event, Told, header_of
 from nasforge.core.trial import Measure, TrainShared, Trial
 from nasforge.state import State
 
@@ -91,8 +91,7 @@ def trajectory(events: Sequence[Event], final: Final | None = None) -> Trajector
     Raises:
         JournalError: the events contradict each other.
     """
-    header = events[0]
-    assert isinstance(header, Header)  # noqa: S101  (the journal's reader made sure)
+    header = header_of(events)
     state = State(header)
     closed: list[Trial] = []
     incumbents: list[Trial | None] = []
@@ -104,7 +103,7 @@ def trajectory(events: Sequence[Event], final: Final | None = None) -> Trajector
         trial = state.trials[event.number]
         if trial.verdict != "accepted":
             continue  # neither started nor charged
-        if comparable(trial) and (best is None or state.merit(trial) > state.merit(best)):
+        if trial.comparable and (best is None or state.merit(trial) > state.merit(best)):
             best = trial
         closed.append(trial)
         incumbents.append(best)
@@ -125,21 +124,13 @@ def trajectory(events: Sequence[Event], final: Final | None = None) -> Trajector
         shared=any(isinstance(trial.proposal, TrainShared) or _inherits(trial) for trial in closed),
         final=None if final is None else _each(incumbents, final),
         test=_each(incumbents, lambda point: _tested(state, point)) if state.tests else None,
-        points=[
-            t.result.values if comparable(t) and t.result and t.result.steps_done == last else None for t in closed
-        ],
+        points=[t.result.values if t.comparable and t.result and t.result.steps_done == last else None for t in closed],
         counts=state.counts(),
         running=bool(state.open_trials),
         reach={axis: _reach(state, axis, charged[axis]) for axis in AXES},
         spent=state.spent,
         best=None if best is None or best.architecture is None else best.architecture.to_json(),
     )
-
-
-def comparable(trial: Trial) -> bool:
-    """Whether it is a finished measure with values."""
-    result = trial.result
-    return bool(trial.architecture and result and result.status == "finished" and result.usable)
 
 
 def _inherits(trial: Trial) -> bool:

@@ -11,10 +11,9 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from nasforge.core.errors import NasforgeError, TrackingError
-from nasforge.core.events import Event
+from nasforge.core.events import Event, header_of
 from nasforge.journal import read_events
 from nasforge.trackers.delivery import Delivery
 from nasforge.trackers.mlflow_client import reason
@@ -151,8 +150,7 @@ def track(folder: Path, uri: str | None = None) -> int:
         TrackingError: the URI is none of MLflow's, the server cannot be reached, or a running search delivers already.
     """
     folder = folder.absolute()
-    header: Any = read_events(folder)[0]
-    chosen = uri if uri is not None else header.config.get("tracking_uri")
+    chosen = uri if uri is not None else header_of(read_events(folder)).config.get("tracking_uri")
     if chosen == "none":
         raise TrackingError(f"'{folder.name}' was searched without tracking; say where to with --tracking-uri")
     delivery = Delivery(folder, tracking_uri(chosen, folder.parent))

@@ -97,7 +97,7 @@ class Runs:
             self.state = State(event)
             parent = self._parent(writes)
             parent.params.update(_header_params(event))
-            parent.tags.update(_header_tags(event))
+            parent.tags.update(_header_tags(event) | _budget_tags(self.state))
             return
         state = self._state
         state.apply(event)
@@ -173,8 +173,7 @@ class Runs:
 
     def _compare(self, trial: Trial) -> None:
         """Keep the first of `State.ranking()` without sorting all trials each time."""
-        result = trial.result
-        if not trial.architecture or result is None or result.status != "finished" or not result.usable:
+        if not trial.comparable:
             return
         if self._best is None or self._state.merit(trial) > self._state.merit(self._best):
             self._best = trial
@@ -235,7 +234,6 @@ def _header_tags(header: Header) -> dict[str, str]:
         "nasforge.space": header.config["space"]["name"],
         "nasforge.runner": runner.get("name", ""),
         **versions,
-        **{f"nasforge.budget.{name}": f"{limit:g}" for name, limit in header.config["budget"].items()},
     }
 
 

@@ -9,11 +9,11 @@ import scipy.stats
 
 import nasforge
 from nasforge import cli, cli_calibrate, registry
-from nasforge.cli_output import plain
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.report.calibration import KEPT_SHARE, calibration, kendall, spearman
+from nasforge.report.plain import plain
 from nasforge.state import load_state
 from nasforge.strategies.repeated import Repeated
 from nasforge.testing.strategies import FLAT, closeness, drive

@@ -10,8 +10,8 @@ from nasforge.config import DataConfig, resolve
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Rung
 from nasforge.core.trial import Artifact, Charge, Measure, Result
-from nasforge.experiment import reopen
 from nasforge.job import Job, trial_seed
+from nasforge.reopening import reopen
 from nasforge.runners.work import perform
 from nasforge.state import load_state
 from nasforge.strategies.pbt import PBT
