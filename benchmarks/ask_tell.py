@@ -23,7 +23,7 @@ from pathlib import Path
 from nasforge import registry
 from nasforge.config import load_space
 from nasforge.core.trial import Result, proposal_from_json
-from nasforge.testing.strategies import closeness
+from nasforge.testing.scripted import closeness
 
 STRATEGIES = ("random", "evolution", "nsga2", "local_search", "optuna", "predictor")
 FINISHED = (100, 10_000)

@@ -13,6 +13,7 @@ from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
 from nasforge.core.errors import ExportError
+from nasforge.core.goals import PROXY
 from nasforge.report.plain import plain
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _said(found: Calibration, folder: Path) -> Outcome:
     )
     output.table(title, columns, rows, left=("epochs", "Spearman", "Kendall"))
     if found.proxies:
-        scores = [[name.removeprefix("zc/"), _interval(fact)] for name, fact in found.proxies.items()]
+        scores = [[name.removeprefix(PROXY), _interval(fact)] for name, fact in found.proxies.items()]
         output.table("Zero-cost scores with full training", ("score", "Spearman"), scores, left=("score", "Spearman"))
     if found.left_out:
         output.line(f"{found.left_out} network(s) are left out: not trained to the end by every seed")

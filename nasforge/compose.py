@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -116,7 +115,7 @@ def make_evaluator(config: ExperimentConfig) -> Evaluator:
     fixed = (config.space, config.data, config.ladder, config.recipe)
     named = config.evaluator
     given: dict[str, Any] = {}
-    if "objectives" in _parameters("evaluator", named.name):
+    if "objectives" in registry.parameters_of("evaluator", named.name):
         given["objectives"] = config.objectives
     evaluator: Evaluator = registry.make("evaluator", named.name, named.options, *fixed, **given)
     reported = getattr(evaluator, "metrics", None)
@@ -130,14 +129,6 @@ def make_evaluator(config: ExperimentConfig) -> Evaluator:
     return evaluator
 
 
-def _parameters(kind: str, name: str) -> Collection[str]:
-    """Names that a factory's parameters have; none where Python cannot say."""
-    try:
-        return inspect.signature(registry.get(kind, name)).parameters
-    except (TypeError, ValueError):
-        return ()
-
-
 def make_strategy(config: ExperimentConfig) -> Any:
     """The strategy of a configuration, fresh; one that takes `targets` or the `ladder` is given them."""
     named = config.strategy
@@ -146,7 +137,8 @@ def make_strategy(config: ExperimentConfig) -> Any:
         raise ConfigError(f"strategy '{named.name}' needs evaluator '{needed}', got '{got}'; leave the evaluator out")
     given: dict[str, Any] = {"seed": config.seed, "objectives": len(config.objectives)}
     own = {"targets": config.targets, "ladder": config.ladder}
-    given |= {key: value for key, value in own.items() if key in _parameters("strategy", named.name)}
+    taken = registry.parameters_of("strategy", named.name)
+    given |= {key: value for key, value in own.items() if key in taken}
     return registry.make("strategy", named.name, named.options, config.space, **given)
 
 

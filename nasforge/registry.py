@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, get_type_hints
@@ -24,10 +24,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "local_search": "nasforge.strategies.local_search:LocalSearch",
         "reinforce": "nasforge.strategies.reinforce:Reinforce",
         "ppo": "nasforge.strategies.policy:PPO",
-        "darts": "nasforge.strategies.differentiable:darts",
-        "gdas": "nasforge.strategies.differentiable:gdas",
-        "drnas": "nasforge.strategies.differentiable:drnas",
-        "cost_aware": "nasforge.strategies.differentiable:cost_aware",
+        "darts": "nasforge.strategies.darts:darts",
+        "gdas": "nasforge.strategies.darts:gdas",
+        "drnas": "nasforge.strategies.darts:drnas",
+        "cost_aware": "nasforge.strategies.darts:cost_aware",
         "spos": "nasforge.strategies.one_shot:spos",
         "enas": "nasforge.strategies.one_shot:enas",
         "optuna": "nasforge.strategies.optuna:OptunaSampler",
@@ -116,6 +116,14 @@ def get(kind: str, name: str) -> Any:
     except Exception as error:  # a user's module may raise anything
         what = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{kind} '{name}': {module} breaks while it is imported: {what}") from error
+
+
+def parameters_of(kind: str, name: str) -> Collection[str]:
+    """Names of the parameters that what `name` stands for has; none where Python cannot say."""
+    try:
+        return inspect.signature(get(kind, name)).parameters
+    except (TypeError, ValueError):
+        return ()
 
 
 def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int = 0, fixed: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ from nasforge.compose import Say, search
 from nasforge.config import ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_mean
-from nasforge.core.goals import Budget, Objective, Rung, ladder_to
+from nasforge.core.goals import PROXY, Budget, Objective, Rung, ladder_to
 from nasforge.core.protocols import Tracker
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 from nasforge.core.trial import Trial
@@ -23,7 +23,7 @@ from nasforge.training.recipe import settings_of
 from nasforge.yaml_document import absolute_path
 
 _BUILDER = "timm_backbone"
-_UNTRAINED = ("cost/", "zc/")
+_UNTRAINED = ("cost/", PROXY)
 _AFTER = ("name", "budget", "epochs", "seed", "runner", "pruner", "tracking_uri")
 
 

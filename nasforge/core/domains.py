@@ -54,12 +54,21 @@ class Choice:
 
     def check(self, value: Any) -> Value:
         """The option equal to `value`. Raises SpaceError when there is none."""
+        return self.options[self.place(value)]
+
+    def place(self, value: Any) -> int:
+        """Where the option equal to `value` stands. Raises SpaceError when there is none."""
         place = self._place(value)
         if place is None:
             allowed = ", ".join(map(repr, self.options[:_SHOWN]))
             more = f" and {len(self.options) - _SHOWN:,} more" if len(self.options) > _SHOWN else ""
             raise SpaceError(f"got {value!r}, allowed: {allowed}{more}")
-        return self.options[place]
+        return place
+
+    def others(self, value: Value) -> list[Value]:
+        """All options but `value`, in their order. Raises SpaceError when it is none of them."""
+        place = self.place(value)
+        return [*self.options[:place], *self.options[place + 1 :]]
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
         """The decisions that `value` opens."""

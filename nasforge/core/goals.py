@@ -14,6 +14,8 @@ _MINIMISED = ("cost/", "time/", "work/", "constraint/")
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 COSTS = ("params", "flops", "memory_mb", "latency_ms")
 """What a network costs; a table may have columns of further costs."""
+PROXY = "zc/"
+"""With what the metrics of zero-cost proxies begin."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,11 @@ def _proxies(names: Any) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ConfigError(wrong)
     return tuple(names)
+
+
+def proxy_metric(name: str) -> str:
+    """The key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
+    return PROXY + name.rpartition(":")[2]
 
 
 def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:

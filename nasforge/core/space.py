@@ -228,7 +228,10 @@ class SearchSpace:
             derive=content.get("derive", ""),
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of the whole space; two spaces that could propose or build differently never share it."""
         return digest(self.to_json())
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)

@@ -10,15 +10,14 @@ from typing import Any
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, did_you_mean
-from nasforge.core.goals import Constraint, Objective, Rung
+from nasforge.core.goals import Constraint, Objective, Rung, proxy_metric
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
-from nasforge.evaluators.table_columns import Asked, Columns, Hashed, columns_of
+from nasforge.evaluators.table_columns import Asked, Columns, columns_of
 from nasforge.evaluators.table_file import open_table
 from nasforge.strategies.isomorphic import LISTED, every
 
-PROXY = "zc/"
 _COST = "cost/"
 
 
@@ -122,7 +121,7 @@ class LookupTable:
     def _columns(self) -> Columns:
         if self._found is None:
             file = open_table(self.path, self._axes)
-            self._found = columns_of(Hashed(self.space, self.space.fingerprint), file, self._asked)
+            self._found = columns_of(self.space, file, self._asked)
         return self._found
 
     def __getstate__(self) -> dict[str, Any]:
@@ -312,8 +311,8 @@ class LookupTable:
             try:
                 row = self._row(point)
             except BuildError:  # a partial table; the others of the batch are not to blame
-                return {PROXY + name: math.nan for name in rung.proxies}
-            return {PROXY + name: self._columns.proxies[name][row] for name in rung.proxies} | self._costs(point)
+                return {proxy_metric(name): math.nan for name in rung.proxies}
+            return {proxy_metric(name): self._columns.proxies[name][row] for name in rung.proxies} | self._costs(point)
 
         first, *also = map(scores, proposal.batch)
         return Result("finished", first, also=tuple(also))

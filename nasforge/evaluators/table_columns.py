@@ -56,29 +56,15 @@ class Asked:
     multiply_adds: float | str
 
 
-class Hashed:
-    """A space that a cache can hold by its fingerprint."""
-
-    def __init__(self, space: SearchSpace, fingerprint: str) -> None:
-        self.space = space
-        self.fingerprint = fingerprint
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Hashed) and self.fingerprint == other.fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
-
 @lru_cache(maxsize=8)
-def columns_of(hashed: Hashed, file: TableFile, asked: Asked) -> Columns:
+def columns_of(space: SearchSpace, file: TableFile, asked: Asked) -> Columns:
     """The columns that are asked for, each checked."""
     by_epochs = dict(sorted(asked.fidelity))
     if asked.signal is not None and PATTERN in asked.signal:
         by_epochs = file.fidelities(asked.signal)
     fidelities = tuple(by_epochs)
     signal = tuple(file.numbers(name) for name in by_epochs.values() or (str(asked.signal),))
-    rows = rows_of(hashed.space, file, asked.key, asked.key_form, asked.labels)
+    rows = rows_of(space, file, asked.key, asked.key_form, asked.labels)
     length = len(signal[0])
 
     def column(name: str) -> list[float]:

@@ -16,7 +16,7 @@ from nasforge import registry
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, SearchError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import PROXY, Objective, Rung, proxy_metric
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
@@ -29,7 +29,6 @@ from nasforge.models.network import build
 from nasforge.training.device import device_of
 from nasforge.training.failures import is_out_of_memory
 
-PREFIX = "zc/"
 IMAGES = 64
 
 
@@ -80,7 +79,7 @@ class ZeroCost:
                     f"evaluator 'zero_cost': {name} must be a whole number of at least {least}, got {number!r}"
                 )
         if proxies is None:
-            wanted = [goal.metric.removeprefix(PREFIX) for goal in objectives if goal.metric.startswith(PREFIX)]
+            wanted = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
             proxies = list(dict.fromkeys([*ladder[0].proxies, *wanted])) or registry.names("proxy")
         if not proxies:
             raise ConfigError("evaluator 'zero_cost': proxies must name at least one")
@@ -92,12 +91,12 @@ class ZeroCost:
         self.threads = threads
         self.proxies = tuple(proxies)
         self.images = images
-        self._wanted = tuple(goal.metric for goal in objectives if goal.metric.startswith(PREFIX))
+        self._wanted = tuple(goal.metric for goal in objectives if goal.metric.startswith(PROXY))
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """What it reports."""
-        return (*map(metric_of, self.proxies), "time/worker_s", "work/multiply_adds")
+        return (*map(proxy_metric, self.proxies), "time/worker_s", "work/multiply_adds")
 
     @property
     def data_hash(self) -> str:
@@ -145,10 +144,10 @@ class ZeroCost:
             rows.append(row)
             reasons = {**found, **reasons}
         charged = Charge(time.monotonic() - began, work.multiply_adds)
-        numbers = [value for row in rows for key, value in row.items() if key.startswith(PREFIX)]
+        numbers = [value for row in rows for key, value in row.items() if key.startswith(PROXY)]
         lacking = [key for key in self._wanted if not proposal.also and math.isnan(rows[0].get(key, math.nan))]
         if lacking or not any(map(math.isfinite, numbers)):
-            told = {n: found for n, found in reasons.items() if not lacking or metric_of(n) in lacking} or reasons
+            told = {n: found for n, found in reasons.items() if not lacking or proxy_metric(n) in lacking} or reasons
             said = "; ".join(f"{name}: {reason}" for name, (reason, _) in told.items())
             mistaken = all(undefined for _, undefined in told.values())
             which = f"no number for the objective{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
@@ -183,7 +182,7 @@ class ZeroCost:
         try:
             network = self._network(architecture, seed).to(images.device)
         except BuildError as error:
-            return dict.fromkeys(map(metric_of, self.proxies), math.nan), {"the builder": (str(error), False)}
+            return dict.fromkeys(map(proxy_metric, self.proxies), math.nan), {"the builder": (str(error), False)}
         costs = dict(known)
         if not {"cost/params", "cost/flops"} <= known.keys():
             costs["cost/params"] = float(count_params(network))
@@ -202,18 +201,13 @@ class ZeroCost:
                 undefined = isinstance(error, Undefined)
                 said = str(error).partition("\n")[0]
                 reasons[name] = (said if undefined else f"{type(error).__name__}: {said}", undefined)
-            scores[metric_of(name)] = score if math.isfinite(score) else math.nan
+            scores[proxy_metric(name)] = score if math.isfinite(score) else math.nan
         return {**costs, **scores}, reasons
 
     def _network(self, architecture: Architecture, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
-
-
-def metric_of(proxy: str) -> str:
-    """The key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
-    return PREFIX + proxy.rpartition(":")[2]
 
 
 class _Work(TorchDispatchMode):  # type: ignore[no-untyped-call]

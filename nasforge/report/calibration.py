@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from nasforge.core.errors import SearchError
-from nasforge.core.goals import Rung
+from nasforge.core.goals import PROXY, Rung
 from nasforge.core.trial import Measure, Trial
 from nasforge.pruners.asha import ASHA
 from nasforge.state import State
@@ -198,7 +198,7 @@ def _proxies(state: State, groups: list[list[Trial]], final: Matrix, resampled: 
             continue
         rows = dict(zip((p.point_id for p in proposal.batch), (trial.result.metrics, *trial.result.also), strict=True))
         ids = [group[0].architecture.point_id for group in groups if group[0].architecture]
-        for name in sorted(key for key in trial.result.metrics if key.startswith("zc/")):
+        for name in sorted(key for key in trial.result.metrics if key.startswith(PROXY)):
             scores = np.array([rows[point].get(name, math.nan) for point in ids])
             if not np.isnan(scores).any():
                 found[name] = _agreement(scores[:, None], final[:, None], spearman, resampled)

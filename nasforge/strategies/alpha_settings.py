@@ -9,6 +9,9 @@ from dataclasses import dataclass, fields
 from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, did_you_mean
 
+COST_TERMS = ("cost/flops", "cost/params")
+"""What a supernet's loss can hold beside the images'."""
+
 
 @dataclass(frozen=True)
 class Settings:

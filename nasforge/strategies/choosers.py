@@ -18,6 +18,9 @@ from nasforge.core.trial import Measure, Proposal
 TRIES = 200
 """So many draws in a row must have been seen before a point is proposed again."""
 
+PATIENCE = 20
+"""After so many seen draws in a row, a neighbour is looked for one decision further away."""
+
 ENUMERATED = 8
 """Neighbours along a range of up to so many values are all of them, along a larger one sampled steps."""
 
@@ -84,12 +87,7 @@ def nearby(domain: Domain, value: Value, rng: random.Random) -> Value:
     if domain.size == 1:
         return value
     if isinstance(domain, Choice):
-        others = [
-            option
-            for option in domain.options
-            if option != value or isinstance(option, bool) != isinstance(value, bool)
-        ]
-        return rng.choice(others)
+        return rng.choice(domain.others(value))
     width = _FINEST * (_COARSEST / _FINEST) ** rng.random()
     # Reflected at the ends, so that the ends are not favoured.
     place = abs(position(domain, float(value)) + rng.gauss(0.0, width)) % 2.0
@@ -114,7 +112,7 @@ def moves(space: SearchSpace, point: Architecture, rng: random.Random, steps: in
 
     def others(domain: Domain, value: Value) -> list[Value]:
         if isinstance(domain, Choice):
-            return [option for option in domain.options if option is not domain.check(value)]
+            return domain.others(value)
         if domain.size <= ENUMERATED:
             return [other for other in domain.values if other != value]
         return [nearby(domain, value, rng) for _ in range(steps)]
@@ -138,8 +136,18 @@ def unseen(draw: Callable[[int], Architecture], seen: Container[str], tries: int
     return point
 
 
+def unseen_neighbour(space: SearchSpace, point: Architecture, rng: random.Random, seen: Container[str]) -> Architecture:
+    """A point near `point` that is not in `seen`; where many are, it lies further and further away."""
+    return unseen(lambda attempt: mutated(space, point, rng, changes=1 + attempt // PATIENCE), seen)
+
+
 def measured(proposal: Proposal) -> Architecture:
-    """The point of a proposal that a strategy of Measures recalls.
+    """The point of a proposal that a strategy of Measures recalls. Raises JournalError for another kind."""
+    return measure_of(proposal).architecture
+
+
+def measure_of(proposal: Proposal) -> Measure:
+    """The proposal that a strategy of Measures recalls.
 
     Raises:
         JournalError: the journal holds another kind of proposal, so it was written by another strategy.
@@ -149,7 +157,7 @@ def measured(proposal: Proposal) -> Architecture:
             "the journal holds a supernet's training, which this strategy never proposes; "
             "continue it with the strategy that wrote it, or choose another experiment name"
         )
-    return proposal.architecture
+    return proposal
 
 
 def _allowed(domain: Domain, value: Value) -> bool:

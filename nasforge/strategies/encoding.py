@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nasforge.core.architecture import Architecture, Value
+from nasforge.core.architecture import Architecture
 from nasforge.core.space import Choice, Domain, SearchSpace
 from nasforge.strategies.choosers import position
 
@@ -23,13 +23,13 @@ class _Columns(NamedTuple):
 
     Attributes:
         domain: of the decision.
-        entries: of a choice: for every option the columns it writes, and what.
+        entries: of a choice: for every option, by its place, the columns it writes, and what.
         scale: of a range: the column of its position; -1 for a choice.
         absent: the column that says that the decision is not active; -1 where it always is.
     """
 
     domain: Domain
-    entries: dict[tuple[bool, Value], tuple[tuple[int, float], ...]]
+    entries: list[tuple[tuple[int, float], ...]]
     scale: int
     absent: int
 
@@ -58,7 +58,7 @@ class Encoding:
         for key, domain in space.domains.items():
             if domain.size == 1 and key in always:
                 continue
-            entries: dict[tuple[bool, Value], tuple[tuple[int, float], ...]] = {}
+            entries: list[tuple[tuple[int, float], ...]] = []
             scale = -1
             if not isinstance(domain, Choice):
                 scale = column() if domain.size > 1 else -1
@@ -67,9 +67,9 @@ class Encoding:
                 places = {option: place for place, option in enumerate(sorted(domain.options, key=_number))}
                 for option in domain.options:
                     place = places[option] / (len(places) - 1)
-                    entries[_name(option)] = ((scale_of_options, place), (column(), _APART * _UNLIKE))
+                    entries.append(((scale_of_options, place), (column(), _APART * _UNLIKE)))
             else:
-                entries = {_name(option): ((column(), _APART),) for option in domain.options}
+                entries = [((column(), _APART),) for _ in domain.options]
             absent = -1 if key in always else column()
             self._columns[key] = _Columns(domain, entries, scale, absent)
         self.decision: NDArray[np.intp] = np.array(owners, dtype=np.intp)
@@ -93,18 +93,13 @@ class Encoding:
                     if scale >= 0:
                         write(row, scale, 0.5)
                 elif isinstance(domain, Choice):
-                    for column, value in entries[_name(point.values[key])]:
+                    for column, value in entries[domain.place(point.values[key])]:
                         write(row, column, value)
                 elif scale >= 0:
                     write(row, scale, position(domain, float(point.values[key])))
         encoded = np.zeros((len(points), len(self.decision)))
         encoded[rows, columns] = values
         return encoded
-
-
-def _name(option: Value) -> tuple[bool, Value]:
-    """Keeps `True` and `1` apart."""
-    return isinstance(option, bool), option
 
 
 def ordered(domain: Choice) -> bool:

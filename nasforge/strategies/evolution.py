@@ -8,10 +8,9 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.strategies.choosers import drawing, generator, measured, mutated, unseen
+from nasforge.strategies.choosers import PATIENCE, drawing, generator, measured, mutated, unseen
 from nasforge.strategies.ranking import Merit, fronts, merit, ranked
 
-_PATIENCE = 20
 _FEW = 5
 
 
@@ -72,7 +71,7 @@ class Evolution:
             contenders = rng.sample(self._population, min(self._sample, len(self._population)))
             best = rng.choice(fronts([member.merit for member in contenders])[0])
             # Where every neighbour was seen already, look further away.
-            return mutated(self._space, contenders[best].point, rng, changes=1 + attempt // _PATIENCE)
+            return mutated(self._space, contenders[best].point, rng, changes=1 + attempt // PATIENCE)
 
         # Where few points are allowed, random ones are too dear to fill a population with.
         wanted = self._size if self._rejected < self._size else min(self._size, _FEW)

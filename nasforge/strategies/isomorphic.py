@@ -37,31 +37,16 @@ class Twins:
         """Rows of up to `most` other points that are the same as that of trial `number`, drawn."""
         if self._space is None:
             return self._encoding([])
-        rows, classes = _listed(_Fingerprinted(self._space))
+        rows, classes = _listed(self._space)
         own = self._encoding([point])[0]
         others = [index for index in classes[_key(point)] if not np.array_equal(rows[index], own)]
         chosen = random.Random(f"{self._seed}/twins/{number}").sample(others, min(most, len(others)))
         return rows[chosen]
 
 
-class _Fingerprinted:
-    """A space that is equal to another with the same content, so that every search of it lists it once."""
-
-    def __init__(self, space: SearchSpace) -> None:
-        self.space = space
-        self._fingerprint = space.fingerprint
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Fingerprinted) and self._fingerprint == other._fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self._fingerprint)
-
-
 @lru_cache(maxsize=2)
-def _listed(wanted: _Fingerprinted) -> tuple[Rows, Mapping[_Key, list[int]]]:
+def _listed(space: SearchSpace) -> tuple[Rows, Mapping[_Key, list[int]]]:
     """The rows of all points of a space, and which of them are the same."""
-    space = wanted.space
     points = [space.point(values) for values in every(space.decisions)]
     classes: dict[_Key, list[int]] = {}
     for index, point in enumerate(points):

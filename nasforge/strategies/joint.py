@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from nasforge import registry
-from nasforge.config import Named
+from nasforge.config import Named, suited_evaluator
 from nasforge.core.architecture import TRAIN, Architecture, digest
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.strategies.choosers import generator, measured, mutated, unseen
+from nasforge.strategies.choosers import generator, measure_of, unseen_neighbour
 from nasforge.strategies.ranking import Merit, beats, merit, ranked
 
 _KEPT = 20
 _AGAIN = 5
-_PATIENCE = 20
 
 
 class _Half:
@@ -134,15 +132,14 @@ class Joint:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Each half remembers its part."""
-        measured(proposal)
-        assert isinstance(proposal, Measure)  # noqa: S101  (measured() made sure)
-        networks = tuple(self._networks.point(_without_recipe(point)) for point in proposal.batch)
-        own = replace(proposal, architecture=networks[0], also=networks[1:])
+        measure = measure_of(proposal)
+        networks = tuple(self._networks.point(_without_recipe(point)) for point in measure.batch)
+        own = replace(measure, architecture=networks[0], also=networks[1:])
         if own.also or own.weights:
             self._model.recall(number, own)
-            self._adopt(number, proposal.architecture, _Trial(networks[0], None))
+            self._adopt(number, measure.architecture, _Trial(networks[0], None))
         else:
-            self._recall(number, own, proposal.architecture)
+            self._recall(number, own, measure.architecture)
 
     def tell(self, number: int, result: Result) -> None:
         """Both halves are told the same; of costs, which depend on the network alone, only the network's half."""
@@ -214,8 +211,7 @@ class Joint:
                 self._spare.pop(0)
             self._adopt(number, point, _Trial(asked.architecture, recipe))
             return replace(asked, architecture=point)
-        rng = generator(self._seed, number)
-        point = unseen(lambda tries: mutated(self._space, point, rng, changes=1 + tries // _PATIENCE), self._seen)
+        point = unseen_neighbour(self._space, point, generator(self._seed, number), self._seen)
         self._model.take_back()
         if recipe.new:
             self._train.take_back()
@@ -321,12 +317,12 @@ def joint(
     def half(named: str | Mapping[str, Any], seed: int, **wanted: Any) -> Callable[[SearchSpace], Strategy]:
         content = Named.parse(named, "joint: a half")
         name, options = content.name, content.options
-        if getattr(registry.get("strategy", name), "evaluator", "training") != "training":
+        if suited_evaluator(name) != "training":
             raise ConfigError(
                 f"joint: '{name}' trains a supernet, all of whose networks have one recipe; search the network first, "
                 "then its recipe: nasforge tune EXPERIMENT"
             )
-        taken = inspect.signature(registry.get("strategy", name)).parameters
+        taken = registry.parameters_of("strategy", name)
         if "ladder" in taken:
             raise ConfigError(
                 f"joint: '{name}' goes on from checkpoints, and with them from their recipe; where it asks another "

@@ -6,10 +6,18 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.strategies.choosers import crossover, drawing, generator, measured, mutated, mutation, open_keys, unseen
+from nasforge.strategies.choosers import (
+    PATIENCE,
+    crossover,
+    drawing,
+    generator,
+    measured,
+    mutated,
+    mutation,
+    open_keys,
+    unseen,
+)
 from nasforge.strategies.ranking import Merit, merit, ranked
-
-_PATIENCE = 20
 
 
 class NSGA2:
@@ -68,7 +76,7 @@ class NSGA2:
             if changed:
                 point = self._space.decide(mutation(point, changed, rng))
             # Alike parents have children that were seen: change them more and more.
-            return mutated(self._space, point, rng, changes=1 + attempt // _PATIENCE) if attempt else point
+            return mutated(self._space, point, rng, changes=1 + attempt // PATIENCE) if attempt else point
 
         starting = not self._population or len(self._population) + len(self._running) < self._starts
         choose = drawing(rng)

@@ -8,10 +8,10 @@ from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared
 from nasforge.strategies.choosers import generator
-from nasforge.strategies.differentiable import on_shared_weights, recipe_defaults
 from nasforge.strategies.evolution import Evolution
 from nasforge.strategies.ranking import Merit, merit, ranked
 from nasforge.strategies.reinforce import Reinforce
+from nasforge.strategies.supernets import SHARED_WEIGHTS, on_shared_weights, recipe_defaults
 
 _AGAIN = 0.25
 
@@ -36,7 +36,7 @@ class OneShot:
         measures: accepted measures in a round.
     """
 
-    evaluator = "shared_weights"
+    evaluator = SHARED_WEIGHTS
 
     def __init__(
         self,
@@ -200,7 +200,6 @@ def spos(
         population: of the evolution.
         sample: of the evolution.
     """
-
     shared = space.fixed(recipe_defaults(space))
     chooser = Evolution(shared, seed=seed, objectives=objectives, population=population, sample=sample)
     return OneShot(space, seed=seed, chooser=chooser, paths=paths, rounds=1, epochs=epochs, measures=measures)

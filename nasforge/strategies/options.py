@@ -24,9 +24,7 @@ def count(domain: Domain) -> int:
 def option_of(domain: Domain, value: Value) -> int:
     """The option that a value belongs to."""
     if isinstance(domain, Choice):
-        # `True == 1` in Python, but they are two options here.
-        truth = isinstance(value, bool)
-        return next(i for i, own in enumerate(domain.options) if own == value and isinstance(own, bool) == truth)
+        return domain.place(value)
     if domain.size <= BINS:
         return round((float(value) - domain.low) / domain.step) if domain.step else 0
     return min(BINS - 1, int(position(domain, float(value)) * BINS))

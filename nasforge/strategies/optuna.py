@@ -18,7 +18,7 @@ from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.space import Choice, Choose, Domain, Int, SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.strategies.choosers import following, generator, measured, mutated, unseen
+from nasforge.strategies.choosers import following, generator, measured, unseen_neighbour
 from nasforge.strategies.encoding import ordered
 
 SAMPLERS = {
@@ -40,7 +40,6 @@ _OURS = frozenset({"self", "seed", "constraints_func", "independent_sampler"})
 # constraints alone; a Gaussian process would need values that were never measured.
 _CONSTRAINED = {"tpe": TrialState.PRUNED, "nsgaii": TrialState.COMPLETE, "nsgaiii": TrialState.COMPLETE}
 _VIOLATION = "violation"
-_PATIENCE = 20
 
 
 class OptunaSampler:
@@ -103,10 +102,7 @@ class OptunaSampler:
         trial, suggested = self._suggestion(number)
         if self._distinct and suggested.point_id in self._seen:
             self._study.tell(trial, state=TrialState.FAIL)
-            rng = generator(self._seed, number)
-            point = unseen(
-                lambda attempt: mutated(self._space, suggested, rng, changes=1 + attempt // _PATIENCE), self._seen
-            )
+            point = unseen_neighbour(self._space, suggested, generator(self._seed, number), self._seen)
             trial = self._enqueued(point)
         else:
             point = suggested

@@ -13,7 +13,7 @@ from nasforge.core.fidelity import CHANGEABLE
 from nasforge.core.goals import Rung, ladder_to
 from nasforge.core.space import Domain, SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result
-from nasforge.strategies.choosers import drawing, following, generator, measured, nearby, unseen
+from nasforge.strategies.choosers import drawing, following, generator, measure_of, nearby, unseen
 from nasforge.strategies.ranking import Merit, merit, ranked
 
 _FAILURES = 3
@@ -118,9 +118,7 @@ class PBT:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        measured(proposal)
-        assert isinstance(proposal, Measure)  # noqa: S101  (measured() made sure)
-        self._adopt(number, proposal, self._next())
+        self._adopt(number, measure_of(proposal), self._next())
 
     def tell(self, number: int, result: Result) -> None:
         """A member stands at its rung now, or has failed on the way."""

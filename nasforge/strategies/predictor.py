@@ -16,7 +16,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
 from nasforge.strategies.candidates import Pool
-from nasforge.strategies.choosers import drawing, generator, measured, unseen
+from nasforge.strategies.choosers import drawing, generator, measure_of, measured, unseen
 from nasforge.strategies.encoding import Encoding, Rows
 from nasforge.strategies.isomorphic import LISTED, Twins, every
 from nasforge.strategies.local_search import LocalSearch
@@ -161,13 +161,13 @@ class Predictor:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        point = measured(proposal)
-        if self._zero_cost and isinstance(proposal, Measure) and proposal.rung == _PROXIES:
-            self._scoring[number] = proposal.batch
+        measure = measure_of(proposal)
+        if self._zero_cost and measure.rung == _PROXIES:
+            self._scoring[number] = measure.batch
             return
         if self._looks_elsewhere(number):
-            self._local.recall(number, proposal)
-        self._adopt(number, point)
+            self._local.recall(number, measure)
+        self._adopt(number, measure.architecture)
 
     def tell(self, number: int, result: Result) -> None:
         """One more trial to learn from, or a batch of scores.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from bisect import insort
 from collections.abc import Collection, Mapping
@@ -10,13 +9,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from nasforge import registry
-from nasforge.config import Named
+from nasforge.config import Named, suited_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint, Rung, ladder_to
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result
+from nasforge.strategies.choosers import measure_of
 from nasforge.strategies.ranking import Merit, merit, ranked
 
 
@@ -118,11 +118,10 @@ class Promotion:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed, and let the other strategy remember what is new."""
-        if not isinstance(proposal, Measure):
-            raise SearchError("strategy promotion: the journal holds a supernet's training, which this never proposes")
-        if self._source(proposal) is None:
-            self._new.recall(number, replace(proposal, rung=-1))
-        self._adopt(number, proposal)
+        measure = measure_of(proposal)
+        if self._source(measure) is None:
+            self._new.recall(number, replace(measure, rung=-1))
+        self._adopt(number, measure)
 
     def tell(self, number: int, result: Result) -> None:
         """It stands at its rung now."""
@@ -196,8 +195,7 @@ def _strategy(
     named: Named, space: SearchSpace, seed: int, objectives: int, targets: tuple[Constraint, ...]
 ) -> Strategy:
     """The strategy of new points."""
-    factory = registry.get("strategy", named.name)
-    if getattr(factory, "evaluator", "training") != "training":
+    if suited_evaluator(named.name) != "training":
         raise ConfigError(
             f"strategy promotion: '{named.name}' trains a supernet, whose networks have no rungs; "
             "take evolution, optuna or random"
@@ -206,7 +204,7 @@ def _strategy(
         raise ConfigError(
             f"strategy promotion: '{named.name}' goes on from checkpoints itself; take evolution or random"
         )
-    given: dict[str, Any] = {"targets": targets} if "targets" in inspect.signature(factory).parameters else {}
+    given: dict[str, Any] = {"targets": targets} if "targets" in registry.parameters_of("strategy", named.name) else {}
     made: Strategy = registry.make(
         "strategy", named.name, named.options, space, seed=seed, objectives=objectives, **given
     )

@@ -6,7 +6,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
-from nasforge.strategies.choosers import TRIES, drawing, generator, measured, unseen
+from nasforge.strategies.choosers import TRIES, drawing, generator, measure_of, unseen
 
 
 class Repeated:
@@ -56,12 +56,12 @@ class Repeated:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        point = measured(proposal)
-        if isinstance(proposal, Measure) and proposal.also:
+        measure = measure_of(proposal)
+        if measure.also:
             self._scored = False
         elif len(self._points) < self._networks:
-            self._points[number] = point
-            self._seen.add(point.point_id)
+            self._points[number] = measure.architecture
+            self._seen.add(measure.architecture.point_id)
         else:
             self._repeated += 1
 

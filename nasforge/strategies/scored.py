@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import SearchError
+from nasforge.core.goals import PROXY, proxy_metric
 from nasforge.strategies.encoding import Encoding, Rows
 
 _SPREAD = 4.0
@@ -37,7 +38,7 @@ class Scored:
     """
 
     def __init__(self, names: Sequence[str], encoding: Encoding) -> None:
-        self._names = ["zc/" + name.rpartition(":")[2] for name in names]
+        self._names = [proxy_metric(name) for name in names]
         self._encoding = encoding
         self._index: dict[str, int] = {}
         self._reference: dict[str, list[float]] = {}
@@ -94,9 +95,9 @@ class Scored:
         """
         missing = [name for name in self._names if name not in metrics[0]]
         if missing:
-            named = ", ".join(name.removeprefix("zc/") for name in self._names)
+            named = ", ".join(name.removeprefix(PROXY) for name in self._names)
             raise SearchError(
-                f"strategy predictor: zero_cost names {missing[0].removeprefix('zc/')}, but the ladder's first rung "
+                f"strategy predictor: zero_cost names {missing[0].removeprefix(PROXY)}, but the ladder's first rung "
                 f"reports no {missing[0]}; let it begin with a rung of these proxies: ladder: [{{proxies: [{named}]}}, "
                 "{epochs: N}]"
             )

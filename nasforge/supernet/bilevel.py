@@ -21,7 +21,7 @@ from nasforge.data.augment import normalise
 from nasforge.data.part import Part
 from nasforge.strategies.alpha_settings import Settings
 from nasforge.supernet.cost_term import CostTerm
-from nasforge.supernet.mixed import Mixture
+from nasforge.supernet.mixed import mixtures_in
 from nasforge.supernet.network import Supernet
 from nasforge.supernet.relaxations import dirichlet_distance, probabilities
 from nasforge.supernet.relaxed import Relaxed
@@ -311,8 +311,7 @@ def unrolled_gradient(
 def _options_without_weights(supernet: Supernet) -> dict[str, list[bool]]:
     """For every mixed decision, which of its options have no parameters: skips, poolings, zeros."""
     found: dict[str, list[bool]] = {}
-    for module in supernet.modules():
-        if isinstance(module, Mixture):
-            free = [not any(True for _ in option.parameters()) for option in module.children()]
-            found[module.key] = [a and b for a, b in zip(found.get(module.key, free), free, strict=True)]
+    for mixture in mixtures_in(supernet):
+        free = [not any(True for _ in option.parameters()) for option in mixture.children()]
+        found[mixture.key] = [a and b for a, b in zip(found.get(mixture.key, free), free, strict=True)]
     return found

@@ -12,7 +12,7 @@ from nasforge.core.architecture import MODEL, Architecture
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.costs import count_flops, count_params
 from nasforge.models.network import build
-from nasforge.supernet.expected_cost import METRICS, ExpectedCost
+from nasforge.supernet.expected_cost import ExpectedCost, check_metric
 from nasforge.supernet.relaxations import probabilities
 from nasforge.supernet.relaxed import Relaxed
 
@@ -55,8 +55,7 @@ class CostTerm:
         Raises:
             ConfigError: another metric, or costs that need single paths with a relaxation of all options.
         """
-        if metric not in METRICS:
-            raise ConfigError(f"a supernet's loss can hold {' and '.join(METRICS)}, not {metric}")
+        check_metric(metric)
         self.weight = weight
         self.baseline: float | None = None
         self._relaxed, self._metric, self._bound, self._shape = relaxed, metric, bound, shape

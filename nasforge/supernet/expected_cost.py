@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from nasforge.core.architecture import MODEL
 from nasforge.core.errors import ConfigError
 from nasforge.costs import flops_by_module
-from nasforge.supernet.mixed import Mixture, Share, option_name
+from nasforge.strategies.alpha_settings import COST_TERMS
+from nasforge.supernet.mixed import Mixture, Share, mixtures_in, option_name
 from nasforge.supernet.network import Supernet
-
-METRICS = ("cost/flops", "cost/params")
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,13 @@ class ExpectedCost:
 
         Args:
             supernet: its mixture changes; tell it again what to run.
-            metric: one of `METRICS`.
+            metric: one of `COST_TERMS`.
             shape: channels, height, width of an image.
 
         Raises:
             ConfigError: another metric, or the supernet's widths are open.
         """
-        if metric not in METRICS:
-            raise ConfigError(f"a supernet's loss can hold {' and '.join(METRICS)}, not {metric}")
+        check_metric(metric)
         if supernet.widths:
             raise ConfigError(f"the expected {metric} needs fixed widths; open: {', '.join(supernet.widths)}")
         self.metric = metric
@@ -73,12 +71,17 @@ class ExpectedCost:
         return total
 
 
+def check_metric(metric: str) -> None:
+    """Raises ConfigError for a cost that a supernet's loss cannot hold."""
+    if metric not in COST_TERMS:
+        raise ConfigError(f"a supernet's loss can hold {' and '.join(COST_TERMS)}, not {metric}")
+
+
 def _flops(supernet: Supernet, shape: tuple[int, int, int]) -> dict[str, int]:
     everything = {}
-    for module in supernet.modules():
-        if isinstance(module, Mixture):
-            options = supernet.space.domains[MODEL + module.key].values
-            everything[module.key] = Share(tuple(range(len(options))))
+    for mixture in mixtures_in(supernet):
+        options = supernet.space.domains[MODEL + mixture.key].values
+        everything[mixture.key] = Share(tuple(range(len(options))))
     supernet.mix(everything)
     return flops_by_module(supernet, shape)
 

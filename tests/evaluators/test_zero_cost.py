@@ -13,7 +13,7 @@ import nasforge
 from nasforge.compose import make_check, make_evaluator, make_header, make_pruner
 from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective, Rung, proxy_metric
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared
@@ -24,7 +24,7 @@ from nasforge.evaluators.lookup_table import LookupTable
 from nasforge.evaluators.proxies import synflow
 from nasforge.evaluators.shared_weights import SharedWeights
 from nasforge.evaluators.training import Training
-from nasforge.evaluators.zero_cost import ZeroCost, metric_of
+from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.experiment import Experiment
 from nasforge.forecast import forecast
 from nasforge.models.network import build
@@ -142,7 +142,7 @@ def test_a_users_own_proxy_and_one_without_a_number() -> None:
     assert 30 < result.metrics["zc/only_zero"] < 31 and result.metrics["zc/no_number"] == 1.0
     assert math.isnan(result.also[0]["zc/no_number"]), "infinity is no number either"
     assert math.isfinite(result.also[0]["zc/synflow"])
-    assert metric_of("a.b:c") == "zc/c"
+    assert proxy_metric("a.b:c") == "zc/c"
 
 
 def test_a_trial_fails_only_when_no_proxy_has_a_number() -> None:

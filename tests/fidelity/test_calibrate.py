@@ -16,7 +16,7 @@ from nasforge.report.calibration import KEPT_SHARE, calibration, kendall, spearm
 from nasforge.report.plain import plain
 from nasforge.state import load_state
 from nasforge.strategies.repeated import Repeated
-from nasforge.testing.strategies import FLAT, closeness, drive
+from nasforge.testing.scripted import FLAT, closeness, drive
 from nasforge.testing.toys import nested_space, toy_config, toy_experiment
 
 

@@ -10,7 +10,7 @@ from nasforge.core.goals import Rung
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Result
 from nasforge.strategies.pbt import PBT
-from nasforge.testing.strategies import FLAT, MIXED
+from nasforge.testing.scripted import FLAT, MIXED
 from nasforge.testing.toys import toy_config, toy_experiment
 from nasforge.training.artifacts import sha256_of
 

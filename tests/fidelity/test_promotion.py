@@ -17,7 +17,7 @@ from nasforge.state import load_state
 from nasforge.strategies.pbt import PBT
 from nasforge.strategies.pieces import mean_piece
 from nasforge.strategies.promotion import Promotion, _cycle
-from nasforge.testing.strategies import FLAT, closeness
+from nasforge.testing.scripted import FLAT, closeness
 from nasforge.testing.toys import nested_space, toy_config, toy_experiment
 from nasforge.training.artifacts import sha256_of
 

@@ -8,7 +8,7 @@ from nasforge import registry
 from nasforge.core.errors import ConfigError
 from nasforge.core.trial import CHECKPOINT, Artifact, Charge, Result, TrainShared
 from nasforge.state import load_state
-from nasforge.testing.strategies import MIXED, closeness, outcome
+from nasforge.testing.scripted import MIXED, closeness, outcome
 from nasforge.testing.toys import toy_config, toy_experiment
 
 TRIALS = 25

@@ -8,7 +8,7 @@ from nasforge.core.errors import JournalError
 from nasforge.core.space import Choice, Float, Int
 from nasforge.core.trial import TrainShared
 from nasforge.strategies import choosers
-from nasforge.testing.strategies import FLAT, MIXED, NESTED, SMALL
+from nasforge.testing.scripted import FLAT, MIXED, NESTED, SMALL
 
 DOMAINS = [
     Choice((1, True, "a")),

@@ -8,7 +8,7 @@ import pytest
 from nasforge.core.errors import SpaceError
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.strategies.derivation import by_odds, derive, without
-from nasforge.testing.strategies import FLAT, MIXED, NESTED
+from nasforge.testing.scripted import FLAT, MIXED, NESTED
 
 
 def alphas_of(space, seed):

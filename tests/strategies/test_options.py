@@ -6,7 +6,7 @@ import pytest
 
 from nasforge.core.space import Choice, Float, Int
 from nasforge.strategies.options import BINS, count, open_options, option_of, value_of
-from nasforge.testing.strategies import MIXED
+from nasforge.testing.scripted import MIXED
 
 DOMAINS = [
     Choice(("a", "b", "c")),

@@ -12,7 +12,7 @@ from nasforge.core.space import Decision, Float, Int, SearchSpace
 from nasforge.core.trial import Measure, Result
 from nasforge.strategies.predictor import Predictor
 from nasforge.strategies.random import Random
-from nasforge.testing.strategies import FLAT, MIXED, NESTED, closeness, drive, replay
+from nasforge.testing.scripted import FLAT, MIXED, NESTED, closeness, drive, replay
 
 FOLDER = os.environ.get("NASFORGE_DATA")
 

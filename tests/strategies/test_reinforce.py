@@ -15,7 +15,7 @@ from nasforge.core.trial import Measure, Result
 from nasforge.strategies.policy import PPO, Policy, clipped
 from nasforge.strategies.random import Random
 from nasforge.strategies.reinforce import Reinforce, gradient, softmax
-from nasforge.testing.strategies import FLAT, NESTED, SMALL, best_planted, drive, replay
+from nasforge.testing.scripted import FLAT, NESTED, SMALL, best_planted, drive, replay
 
 BOTH = pytest.mark.parametrize("factory", [Reinforce, PPO], ids=["reinforce", "ppo"])
 ARMS = [0.3, -1.2, 2.0, 0.5]

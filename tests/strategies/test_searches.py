@@ -14,7 +14,7 @@ from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.nsga2 import NSGA2
 from nasforge.strategies.optuna import OptunaSampler
 from nasforge.strategies.random import Random
-from nasforge.testing.strategies import FLAT, MIXED, drive, replay
+from nasforge.testing.scripted import FLAT, MIXED, drive, replay
 
 
 def finished(*values, steps=3):

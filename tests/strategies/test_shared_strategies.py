@@ -8,10 +8,10 @@ from nasforge.config import load_space
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.trial import Artifact, Measure, Result, TrainShared
-from nasforge.strategies.differentiable import cost_aware, darts, drnas, gdas
+from nasforge.strategies.darts import cost_aware, darts, drnas, gdas
 from nasforge.strategies.one_shot import enas, spos
 from nasforge.strategies.reinforce import Reinforce
-from nasforge.testing.strategies import FLAT, MIXED, SMALL
+from nasforge.testing.scripted import FLAT, MIXED, SMALL
 
 WEIGHTS = Artifact("artifacts/0/attempt-1/weights.safetensors", "0" * 64, 1)
 

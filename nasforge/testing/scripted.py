@@ -1,0 +1,196 @@
+"""Searches in miniature: small spaces with a planted optimum, and trials whose outcome their number decides."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.protocols import Strategy
+from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
+from nasforge.core.trial import CHECKPOINT, Artifact, Proposal, Result, TrainShared, proposal_from_json
+
+Factory: TypeAlias = Callable[..., Strategy]
+"""What the registry takes: called as `factory(space, seed=..., objectives=...)`."""
+
+Line: TypeAlias = tuple[int, Proposal | Result]
+"""What a journal says: of trial `number`, that it was asked or what was told."""
+
+FLAT = SearchSpace("flat", tuple(Decision(f"model.layer{i}", Choice(("a", "b", "c", "d", "e"))) for i in range(6)))
+NESTED = SearchSpace(
+    "nested",
+    tuple(
+        Decision(
+            f"model.layer{i}",
+            Choice(
+                ("identity", "plain", "inverted"),
+                (
+                    (),
+                    (Decision(f"model.layer{i}.plain.kernel", Choice((3, 5))),),
+                    (
+                        Decision(f"model.layer{i}.inverted.expansion", Choice((2, 4, 6))),
+                        Decision(
+                            f"model.layer{i}.inverted.squeeze",
+                            Choice((False, True), ((), (Decision(f"model.layer{i}.inverted.squeeze.to", Int(1, 4)),))),
+                        ),
+                    ),
+                ),
+            ),
+        )
+        for i in range(3)
+    ),
+)
+MIXED = SearchSpace(
+    "mixed",
+    (
+        *NESTED.decisions[:1],
+        Decision("model.activation", Choice(("relu", "silu"))),
+        Decision("model.width", Int(8, 128, log=True)),
+        Decision("model.only", Choice(("this",))),
+        Decision("train.learning_rate", Float(1e-4, 1.0, log=True)),
+        Decision("train.momentum", Float(0.0, 0.99)),
+        Decision("train.dropout", Float(0.0, 0.5, step=0.1)),
+        Decision("train.epochs_warmup", Int(0, 9, step=3)),
+    ),
+)
+SMALL = SearchSpace("small", (Decision("model.a", Choice((1, 2, 3))), Decision("model.b", Choice((True, False)))))
+SPACES = (FLAT, NESTED, MIXED)
+
+
+def drive(
+    strategy: Strategy,
+    space: SearchSpace,
+    *,
+    asks: int,
+    objectives: int = 1,
+    workers: int = 3,
+    journal: Iterable[Line] = (),
+    repeat_none: int = 1,
+) -> list[Line]:
+    """A search in miniature: `workers` trials out at a time, told out of order, every outcome scripted by number.
+
+    Args:
+        strategy: made anew, or having replayed `journal`.
+        space: what it searches.
+        asks: proposals in all.
+        objectives: values per result.
+        workers: trials out at a time.
+        journal: what happened before.
+        repeat_none: how often to ask again when the answer is None.
+
+    Returns:
+        The whole journal.
+    """
+    lines = list(journal)
+    asked = {number: content for number, content in lines if not isinstance(content, Result)}
+    told = {number for number, content in lines if isinstance(content, Result)}
+    number = len(asked)
+    while True:
+        running = sorted(set(asked) - told)
+        proposal = None
+        if len(running) < workers and number < asks:
+            for _ in range(repeat_none):
+                proposal = strategy.ask(number)
+                if proposal is not None:
+                    break
+        if proposal is not None:
+            asked[number] = proposal
+            lines.append((number, proposal))
+            number += 1
+        elif running:
+            # Drawn from the journal's length alone, so that a continued search is told in the same order.
+            back = random.Random(len(lines)).choice(running)
+            result = outcome(space, back, asked[back], objectives)
+            strategy.tell(back, result)
+            told.add(back)
+            lines.append((back, result))
+        else:
+            return lines
+
+
+def replay(strategy: Strategy, lines: Iterable[Line]) -> None:
+    """Recalls and tells what a journal says, as parsed back from JSON."""
+    for number, content in lines:
+        text = json.dumps(content.to_json())
+        if isinstance(content, Result):
+            strategy.tell(number, Result.from_json(json.loads(text)))
+        else:
+            strategy.recall(number, proposal_from_json(json.loads(text)))
+
+
+def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int = 1) -> Result:
+    """The scripted result of a trial: of every eleven one fails, two are rejected, one is pruned."""
+    if isinstance(proposal, TrainShared):
+        optimum = space.sample(random.Random("planted")).values
+        rng = random.Random(number)
+        alphas = {  # a supernet that has learnt which options are best, not how good the others are
+            key: tuple(
+                (_alike(domain, optimum[key], value) if key in optimum else 0.0) + rng.random() / 4
+                for value in domain.values
+            )
+            for key, domain in proposal.space.domains.items()
+            if len(domain.values) > 1
+        }
+        return Result(
+            "finished",
+            steps_done=proposal.epochs,
+            alphas=alphas,
+            artifacts={"weights": Artifact(f"artifacts/{number}/attempt-1/weights.safetensors", "0" * 64, 1)},
+        )
+    close = closeness(space, proposal.architecture)
+    values = (close, 1 - close**2)[:objectives]
+    match number % 11:
+        case 3:
+            return Result.failed("diverged", "the loss became NaN")
+        case 5 | 8:
+            return Result("rejected", metrics={"cost/flops": 2e6, "constraint/violation": 1 - close})
+        case 9:
+            return Result("pruned", values=values, steps_done=1)
+        case _:
+            # A rung below the last one leaves a checkpoint to go on from.
+            file = Artifact(f"artifacts/{number}/attempt-1/{CHECKPOINT}.pt", "0" * 64, 1)
+            artifacts = {CHECKPOINT: file} if proposal.rung >= 0 else {}
+            return Result("finished", values=values, steps_done=3, artifacts=artifacts)
+
+
+def best_planted(factory: Factory, space: SearchSpace, seed: int, asks: int) -> float:
+    """The best closeness to the planted optimum that a search of so many trials reaches."""
+    strategy = factory(space, seed=seed, objectives=1)
+    best = -math.inf
+    for number in range(asks):
+        proposal = strategy.ask(number)
+        if proposal is None:
+            break
+        if isinstance(proposal, TrainShared):
+            strategy.tell(number, outcome(space, number, proposal))
+            continue
+        close = closeness(space, proposal.architecture)
+        best = max(best, close)
+        strategy.tell(number, Result("finished", values=(close,), steps_done=3))
+    return best
+
+
+def closeness(space: SearchSpace, point: Architecture) -> float:
+    """How near a point is to the planted optimum of its space, 1 at the optimum itself: the mean over its decisions."""
+    optimum = space.sample(random.Random("planted")).values
+    alike = [
+        _alike(space.domains[key], value, point.values[key]) if key in point.values else 0.0
+        for key, value in optimum.items()
+    ]
+    return sum(alike) / len(alike)
+
+
+def _alike(domain: Domain, a: object, b: object) -> float:
+    """1 for equal values; for numbers less, the further they are apart in their (logarithmic) range."""
+    if (
+        isinstance(domain, Choice)
+        or domain.size == 1
+        or not isinstance(a, (int, float))
+        or not isinstance(b, (int, float))
+    ):
+        return float(a == b)
+    scale: Callable[[float], float] = math.log if domain.log else float
+    return 1 - abs(scale(a) - scale(b)) / (scale(domain.high) - scale(domain.low))
