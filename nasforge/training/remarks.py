@@ -31,7 +31,7 @@ class _Recipes:
     def __init__(self, space: SearchSpace, overrides: Mapping[str, Value]) -> None:
         self._default = settings_of(space, space.default_point(), overrides)
         self._values = {setting: [value] for setting, value in self._default.items()}
-        self._given = {setting: f"is {value}" for setting, value in overrides.items()}
+        self._given = {setting: f"is {_short(value)}" for setting, value in overrides.items()}
         for key, domain in space.domains.items():
             if key.startswith(TRAIN):
                 self._values[key.rpartition(".")[2]].extend(ends_of(domain))
@@ -55,9 +55,13 @@ class _Recipes:
         rises = [value for value in self._values["warmup_epochs"] if isinstance(value, (int, float))]
         if min(rises) >= epochs and self._any("schedule", READ_BY["warmup_epochs"][1]):
             yield (
-                f"train.warmup_epochs is {min(rises):g} and a training has {epochs} epochs: "
-                "its learning rate rises to the end and never falls"
+                f"train.warmup_epochs is {min(rises):g}, no shorter than a training (epochs: {epochs}): "
+                "the learning rate rises to its end and never falls"
             )
 
     def _any(self, setting: str, options: tuple[str, ...]) -> bool:
         return any(value in options for value in self._values[setting])
+
+
+def _short(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

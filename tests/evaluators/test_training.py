@@ -238,8 +238,8 @@ def test_what_no_training_heeds_is_said_before_the_search(name):
         {"space": "tiny", "data": "digits", "evaluator": name, "recipe": {"focal_gamma": 3.0}, "epochs": 1}
     )
     unread, rising = make_evaluator(config).remarks
-    assert "train.focal_gamma is 3.0, but train.loss is cross_entropy" in unread
-    assert "train.warmup_epochs is 1 and a training has 1 epochs" in rising
+    assert "train.focal_gamma is 3, but train.loss is cross_entropy" in unread
+    assert "train.warmup_epochs is 1, no shorter than a training (epochs: 1)" in rising
 
 
 def test_threads_are_set_where_asked_for(tmp_path):

@@ -17,12 +17,15 @@ def test_the_shipped_spaces_and_recipes_have_nothing_unread():
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ({"focal_gamma": 3.0}, "train.focal_gamma is 3.0, but train.loss is cross_entropy; what reads it: focal"),
+        ({"focal_gamma": 3.0}, "train.focal_gamma is 3, but train.loss is cross_entropy; what reads it: focal"),
         ({"schedule": "one_cycle", "warmup_epochs": 2}, "train.warmup_epochs is 2, but train.schedule is one_cycle"),
         ({"early_stopping_metric": "loss"}, "train.early_stopping is 0, so nothing reads it"),
         ({"randaugment_magnitude": 5}, "train.randaugment is 0, so nothing reads it"),
         ({"early_stopping": 1, "swa_share": 0.5}, "train.swa_share averages the last epochs; a training that"),
-        ({"warmup_epochs": 3}, "train.warmup_epochs is 3 and a training has 3 epochs: its learning rate rises to the"),
+        (
+            {"warmup_epochs": 3},
+            "train.warmup_epochs is 3, no shorter than a training (epochs: 3): the learning rate rises",
+        ),
     ],
 )
 def test_what_no_training_heeds_is_said(overrides, says):
