@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,20 +290,3 @@ def _work(name: str, content: Mapping[str, Any], runs_dir: str) -> Found:
     if _STOP is not None and _STOP.is_set():
         raise StopNow("stopped; the same command continues")
     return run_search(ExperimentConfig.from_json(name, content, Path(runs_dir)))
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends a campaign as Ctrl-C does; only where signals can be received (main thread)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_terminate(number: int, frame: Any) -> None:
-        raise StopNow("stopped on SIGTERM; the same command continues")
-
-    before = signal.signal(signal.SIGTERM, on_terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -61,10 +61,9 @@ def retrain(
     nasforge retrain first --top 3 --seeds 5 --runner ray_tune --max-concurrent 4
     nasforge retrain first --runner ray_tune --workers-per-network 2
     """
-    from nasforge.campaign import terminable
     from nasforge.cli_settings import folder_of, runner_of
     from nasforge.cli_watch import RetrainProgress
-    from nasforge.compose import tracking
+    from nasforge.compose import terminable, tracking
     from nasforge.finalists import retrain as run
     from nasforge.state import load_state
 

@@ -85,7 +85,9 @@ def search(
     nasforge search tiny --data digits --cv 5 --pruner median --epochs 6
     nasforge search --config experiment.yaml --address auto
     """
+    from nasforge import cli_results
     from nasforge.cli_settings import data_options, settings_of
+    from nasforge.compose import StopNow
     from nasforge.config import resolve
 
     if cv is not None and evaluator not in (None, "cross_validation"):
@@ -113,9 +115,6 @@ def search(
         tracking_uri=tracking_uri,
     )
     resolved = resolve(settings, document)
-    from nasforge import cli_results
-    from nasforge.compose import StopNow
-
     if dry_run:
         return cli_results.dry_run(resolved)
     try:

@@ -19,9 +19,8 @@ from nasforge.campaign import (
     parse_strategies,
     read_search,
     run_all,
-    terminable,
 )
-from nasforge.compose import Say, foresee, make_pruner, make_strategy
+from nasforge.compose import Say, foresee, make_pruner, make_strategy, terminable
 from nasforge.config import ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean

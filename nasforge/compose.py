@@ -264,6 +264,23 @@ def _signals(experiment: Experiment, say: Say) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a campaign or a retraining as Ctrl-C does; only where signals can be received (main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_terminate(number: int, frame: FrameType | None) -> None:
+        raise StopNow("stopped on SIGTERM; the same command continues")
+
+    before = signal.signal(signal.SIGTERM, on_terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
     """The network folder `best/`; a finished search without its weights (copied, cleaned up) is a finished search."""
     best = state.best

@@ -30,12 +30,10 @@ from nasforge.setting_values import (
     text_of,
     with_whole_paths,
 )
-from nasforge.space_file import load_space, shipped_spaces
+from nasforge.space_file import NAME, load_space, shipped_spaces
 from nasforge.yaml_document import Document, absolute_path, read_yaml
 
 __all__ = ["DataConfig", "ExperimentConfig", "Named", "load_settings", "load_space", "resolve", "shipped_spaces"]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class ExperimentConfig:
 
 def check_name(name: Any) -> str:
     """An experiment's name, safe as a folder's. Raises ConfigError otherwise."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"name {name!r}: an experiment's name starts with a letter or digit and holds up to 100 letters, "
             "digits, '.', '_' and '-'"

@@ -146,7 +146,7 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
 
 
 def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, optimizer_slots: int = 2) -> float:
-    """Estimated memory of training in fp32: weights, gradients, optimizer, saved activations. An estimate.
+    """An estimate of the memory of training in fp32: weights, gradients, optimizer, saved activations.
 
     What autograd keeps for the backward pass is measured on the meta device; the largest of it is counted twice more,
     for the gradients that flow through it. Left out are the workspace of convolution kernels and the framework itself.

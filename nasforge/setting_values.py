@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, did_you_mean
@@ -16,7 +16,10 @@ from nasforge.core.space import SearchSpace
 from nasforge.space_file import load_recipe, load_space
 from nasforge.yaml_document import absolute_path
 
+Goal = TypeVar("Goal", Objective, Constraint)
+
 PATHS = ("source", "folder")
+"""Settings of the data that may name a file or a folder."""
 _FILE_OPTIONS = ("path", "axes")
 
 
@@ -137,16 +140,17 @@ def data_of(content: Any) -> DataConfig | None:
     return DataConfig(**given)
 
 
-def _texts(content: Any, what: str) -> list[str]:
+def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:
+    """Objects of a kind, or texts for its `parse`."""
     items = [content] if isinstance(content, str) else content
     if not isinstance(items, Sequence):
-        raise ConfigError(f"{what} must be a list, got {content!r}")
-    return [str(item) for item in items]
+        raise ConfigError(f"{kind.__name__.lower()}s must be a list, got {content!r}")
+    return tuple(item if isinstance(item, kind) else kind.parse(str(item)) for item in items)
 
 
 def objectives_of(content: Any) -> tuple[Objective, ...]:
     """Objectives, or texts for `Objective.parse`; at least one, none twice."""
-    found = tuple(o if isinstance(o, Objective) else Objective.parse(o) for o in _texts_or_objects(content, Objective))
+    found = _parsed(content, Objective)
     names = [objective.metric for objective in found]
     if not found:
         raise ConfigError("at least one objective is needed")
@@ -159,20 +163,12 @@ def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
     """Constraints or targets, or texts for `Constraint.parse`, on what a network costs or the evaluator's own costs."""
     own = evaluator.options.get("costs") if evaluator else None
     known = (*COSTS, *(str(name).removeprefix("cost/") for name in (own if isinstance(own, Mapping) else ())))
-    found = tuple(
-        c if isinstance(c, Constraint) else Constraint.parse(c) for c in _texts_or_objects(content, Constraint)
-    )
+    found = _parsed(content, Constraint)
     for limit in found:
         name = limit.metric.removeprefix("cost/")
         if name not in known:
             raise ConfigError(f"constraint '{limit}': no such cost; {did_you_mean(name, known)}")
     return found
-
-
-def _texts_or_objects(content: Any, kind: type) -> list[Any]:
-    if isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(c, kind) for c in content):
-        return list(content)
-    return _texts(content, kind.__name__.lower() + "s")
 
 
 def budget_of(content: Any) -> Budget:

@@ -17,7 +17,8 @@ from nasforge.yaml_document import Document, absolute_path, read_yaml
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _FUNCTIONS = ("canonical", "text", "derive")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a space or an experiment, safe as a folder's."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -99,7 +100,7 @@ class _SpaceReader:
         builder = content.get("builder", "")  # a space that is only looked up in a table needs none
         if not isinstance(builder, str) or ("builder" in content and not builder):
             self.report(f"needs a text, got {builder!r}", ("builder",))
-        if isinstance(content.get("name"), str) and not _NAME.fullmatch(content["name"]):
+        if isinstance(content.get("name"), str) and not NAME.fullmatch(content["name"]):
             self.report("may hold letters, digits, '.', '_' and '-' only", ("name",))
         functions = {key: content.get(key, "") for key in _FUNCTIONS}
         for key, reference in functions.items():

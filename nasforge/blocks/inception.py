@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -36,11 +37,44 @@ class Branches(nn.Module):
         return torch.cat([branch(x) for branch in self.branches.values()], dim=1)
 
 
+Convolutions: TypeAlias = Callable[[int, int], list[nn.Module]]
+"""From (input channels, output channels) to the layers that see more than one pixel, at the module's stride."""
+
+
+def module(
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    reduction: int,
+    activation: Activation,
+    three: Convolutions,
+    five: Convolutions,
+) -> Branches:
+    """1x1; 1x1 then `three`; 1x1 then `five`; pooling then 1x1.
+
+    The bottleneck in front of `three` has `in_channels / reduction` channels, that of `five` a sixth of it: with
+    reduction 2 these are the 96 and 16 of GoogLeNet's module 3a.
+    """
+    one, middle, large, pool = split(out_channels)
+    narrow, narrower = reduced(in_channels, reduction), reduced(in_channels, 6 * reduction)
+    branches: dict[str, nn.Module] = {}
+    if one:
+        branches["one"] = ConvNorm(in_channels, one, 1, stride, activation=activation)
+    if middle:
+        bottleneck = ConvNorm(in_channels, narrow, activation=activation)
+        branches["three"] = nn.Sequential(bottleneck, *three(narrow, middle))
+    if large:
+        bottleneck = ConvNorm(in_channels, narrower, activation=activation)
+        branches["five"] = nn.Sequential(bottleneck, *five(narrower, large))
+    if pool:
+        branches["pool"] = nn.Sequential(nn.MaxPool2d(3, stride, 1), ConvNorm(in_channels, pool, activation=activation))
+    return Branches(branches)
+
+
 class InceptionBlock(nn.Sequential):
     """Module of "Going Deeper with Convolutions", Szegedy et al. 2014, https://arxiv.org/abs/1409.4842.
 
-    1x1; 1x1 then 3x3; 1x1 then 5x5; pooling then 1x1. The bottleneck of the 3x3 has `in_channels / reduction` channels,
-    that of the 5x5 a sixth of it: with reduction 2 these are the 96 and 16 of module 3a.
+    Its branches are those of `module`, with one 3x3 and one 5x5 convolution.
     """
 
     def __init__(
@@ -53,26 +87,16 @@ class InceptionBlock(nn.Sequential):
         activation: Activation = nn.ReLU,
         squeeze_excite: bool = False,
     ) -> None:
-        one, three, five, pool = split(out_channels)
-        narrow, narrower = reduced(in_channels, reduction), reduced(in_channels, 6 * reduction)
-        branches: dict[str, nn.Module] = {}
-        if one:
-            branches["one"] = ConvNorm(in_channels, one, 1, stride, activation=activation)
-        if three:
-            branches["three"] = nn.Sequential(
-                ConvNorm(in_channels, narrow, activation=activation),
-                ConvNorm(narrow, three, 3, stride, activation=activation),
-            )
-        if five:
-            branches["five"] = nn.Sequential(
-                ConvNorm(in_channels, narrower, activation=activation),
-                ConvNorm(narrower, five, 5, stride, activation=activation),
-            )
-        if pool:
-            branches["pool"] = nn.Sequential(
-                nn.MaxPool2d(3, stride, 1), ConvNorm(in_channels, pool, activation=activation)
-            )
-        super().__init__(Branches(branches), *squeeze_excite_or_not(out_channels, squeeze_excite))
+        def three(channels_in: int, channels_out: int) -> list[nn.Module]:
+            return [ConvNorm(channels_in, channels_out, 3, stride, activation=activation)]
+
+        def five(channels_in: int, channels_out: int) -> list[nn.Module]:
+            return [ConvNorm(channels_in, channels_out, 5, stride, activation=activation)]
+
+        super().__init__(
+            module(in_channels, out_channels, stride, reduction, activation, three, five),
+            *squeeze_excite_or_not(out_channels, squeeze_excite),
+        )
 
 
 class FactorisedInceptionBlock(nn.Sequential):
@@ -91,29 +115,16 @@ class FactorisedInceptionBlock(nn.Sequential):
         activation: Activation = nn.ReLU,
         squeeze_excite: bool = False,
     ) -> None:
-        def pair(channels_in: int, channels_out: int, step: int) -> list[nn.Module]:
+        def pair(channels_in: int, channels_out: int, step: int = stride) -> list[nn.Module]:
             return [
                 ConvNorm(channels_in, channels_out, (1, 3), step, activation=activation),
                 ConvNorm(channels_out, channels_out, (3, 1), activation=activation),
             ]
 
-        one, three, five, pool = split(out_channels)
-        narrow, narrower = reduced(in_channels, reduction), reduced(in_channels, 6 * reduction)
-        branches: dict[str, nn.Module] = {}
-        if one:
-            branches["one"] = ConvNorm(in_channels, one, 1, stride, activation=activation)
-        if three:
-            branches["three"] = nn.Sequential(
-                ConvNorm(in_channels, narrow, activation=activation), *pair(narrow, three, stride)
-            )
-        if five:
-            branches["five"] = nn.Sequential(
-                ConvNorm(in_channels, narrower, activation=activation),
-                *pair(narrower, five, stride),
-                *pair(five, five, 1),
-            )
-        if pool:
-            branches["pool"] = nn.Sequential(
-                nn.MaxPool2d(3, stride, 1), ConvNorm(in_channels, pool, activation=activation)
-            )
-        super().__init__(Branches(branches), *squeeze_excite_or_not(out_channels, squeeze_excite))
+        def two_pairs(channels_in: int, channels_out: int) -> list[nn.Module]:
+            return [*pair(channels_in, channels_out), *pair(channels_out, channels_out, 1)]
+
+        super().__init__(
+            module(in_channels, out_channels, stride, reduction, activation, pair, two_pairs),
+            *squeeze_excite_or_not(out_channels, squeeze_excite),
+        )

@@ -65,6 +65,11 @@ class Problem:
         return ": ".join(part for part in (place, self.key, self.message) if part)
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What an error says, of whatever library, on one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     """The end of an error message for an unknown name: the closest allowed ones, then all of them (at most twenty).
 

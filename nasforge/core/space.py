@@ -157,7 +157,7 @@ class SearchSpace:
     def default_of(self, key: str) -> Value:
         """The declared default of a decision, active or not; else its first option or the middle of its range.
 
-        So it is where the decision was fixed at another value than the default.
+        A decision that was fixed (`fixed`) at another value than the declared default has that value.
         """
         domain = self.domains[key]
         try:

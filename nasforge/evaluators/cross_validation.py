@@ -24,10 +24,10 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
 from nasforge.data import ImageData, load_data
 from nasforge.data.part import Part
-from nasforge.evaluators.guarded import guarded
+from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training
 from nasforge.models.ensemble import Ensemble
-from nasforge.models.network import build
+from nasforge.models.network import fresh
 from nasforge.training.artifacts import save_weights
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
@@ -231,8 +231,7 @@ def _checked(
     *given: Any,
 ) -> Training:
     """The evaluator of a single training, which knows whether the settings are good; `given` are its others."""
-    if data is None:
-        raise ConfigError(f"evaluator '{name}' needs data: a name such as digits, a .npz file or an image folder")
+    data = needed(data, name)
     if any(rung.proxies or not rung.full for rung in ladder):
         raise ConfigError(f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none")
     return Training(space, data, [Rung(epochs)], *given)
@@ -271,10 +270,8 @@ def _in_turn(
         since = began
         for number, (part, validation) in enumerate(splits(data)[:wanted], 1):
             seed = int(digest([report.seed, number]), 16) % 2**31
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                classes = len(data.class_names)
-                network = build(training.space, proposal.architecture, in_channels=data.shape[0], classes=classes)
+            classes = len(data.class_names)
+            network = fresh(training.space, proposal.architecture, seed, in_channels=data.shape[0], classes=classes)
             spent = sum((trained.charged for trained in done), Charge())
             try:
                 done.append(

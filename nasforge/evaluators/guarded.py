@@ -1,4 +1,4 @@
-"""What evaluators that train on a device share: failures become results with their cause, memory is given back."""
+"""What evaluators of image networks share: they need data; failures become results, and memory is given back."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from collections.abc import Callable
 
 import torch
 
-from nasforge.core.errors import BuildError
+from nasforge.config import DataConfig
+from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.trial import Charge, Result
 from nasforge.training.device import release_memory
 from nasforge.training.failures import SMALLER, TrainingFailed, is_out_of_memory
+
+
+def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
+    """The data that an evaluator cannot do without. Raises ConfigError where there are none."""
+    if data is None:
+        raise ConfigError(f"evaluator '{evaluator}' needs data: a name such as digits, a .npz file or an image folder")
+    return data
 
 
 def guarded(

@@ -11,14 +11,14 @@ import torch
 
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
-from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.errors import BuildError, ConfigError, one_line
 from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, TrainShared
 from nasforge.costs import count_flops
 from nasforge.data import load_data
-from nasforge.evaluators.guarded import guarded
+from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.supernet.inheritance import inherit
@@ -82,10 +82,7 @@ class SharedWeights:
                 "evaluator 'shared_weights': recalibration_batches must be a whole number of at least 1, "
                 f"got {batches!r}"
             )
-        if data is None:
-            raise ConfigError(
-                "evaluator 'shared_weights' needs data: a name such as digits, a .npz file or an image folder"
-            )
+        data = needed(data, "shared_weights")
         self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s, objectives, extra_metrics)
         self.metrics = self.training.metrics
         check_shared(recipe_of(space, space.default_point(), self.training.recipe))
@@ -222,5 +219,5 @@ def _load(supernet: Supernet, report: Report, weights: Artifact) -> None:
     except RuntimeError as error:
         raise BuildError(
             f"weights {weights.path} are not of a supernet of space '{supernet.space.name}' as it is fixed here: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"{one_line(error, 200)}"
         ) from error

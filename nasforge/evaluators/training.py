@@ -19,9 +19,9 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
 from nasforge.costs import count_flops, latency_ms
 from nasforge.data import ImageData, load_data
-from nasforge.evaluators.guarded import guarded
+from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
-from nasforge.models.network import build
+from nasforge.models.network import build, fresh
 from nasforge.training.artifacts import file_of, is_checkpoint, load_weights, save_checkpoint, save_json, save_weights
 from nasforge.training.device import device_of, free_memory_mb, memory_format, uses_bf16
 from nasforge.training.failures import SMALLER
@@ -75,8 +75,7 @@ class Training:
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
-        if data is None:
-            raise ConfigError("evaluator 'training' needs data: a name such as digits, a .npz file or an image folder")
+        data = needed(data, "training")
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ConfigError(f"evaluator 'training': threads must be a whole number of at least 1, got {threads!r}")
         if time_limit_s is not None and not time_limit_s > 0:
@@ -256,10 +255,8 @@ class Training:
         return phases
 
     def _network(self, proposal: Measure, report: Report, data: ImageData) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(report.seed)
-            classes = len(data.class_names)
-            network = build(self.space, proposal.architecture, in_channels=data.shape[0], classes=classes)
+        classes = len(data.class_names)
+        network = fresh(self.space, proposal.architecture, report.seed, in_channels=data.shape[0], classes=classes)
         if proposal.weights is not None and not is_checkpoint(proposal.weights):
             state = load_weights(report.experiment, proposal.weights)
             try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -23,9 +23,9 @@ from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.costs import count_flops, count_params, latency_ms
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
-from nasforge.evaluators.guarded import guarded
+from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.proxies import Undefined
-from nasforge.models.network import build
+from nasforge.models.network import build, fresh
 from nasforge.training.device import device_of
 from nasforge.training.failures import is_out_of_memory
 
@@ -70,8 +70,7 @@ class ZeroCost:
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
-        if data is None:
-            raise ConfigError("evaluator 'zero_cost' needs data: a name such as digits, a .npz file or an image folder")
+        data = needed(data, "zero_cost")
         for name, number, least in (("threads", threads, 1), ("images", images, 2)):
             wrong = isinstance(number, bool) or not isinstance(number, int) or number < least
             if wrong and (name, number) != ("threads", None):
@@ -180,7 +179,8 @@ class ZeroCost:
         scores: dict[str, float] = {}
         reasons: dict[str, tuple[str, bool]] = {}
         try:
-            network = self._network(architecture, seed).to(images.device)
+            network = fresh(self.space, architecture, seed, in_channels=self.shape[0], classes=self.classes)
+            network.to(images.device)
         except BuildError as error:
             return dict.fromkeys(map(proxy_metric, self.proxies), math.nan), {"the builder": (str(error), False)}
         costs = dict(known)
@@ -203,11 +203,6 @@ class ZeroCost:
                 reasons[name] = (said if undefined else f"{type(error).__name__}: {said}", undefined)
             scores[proxy_metric(name)] = score if math.isfinite(score) else math.nan
         return {**costs, **scores}, reasons
-
-    def _network(self, architecture: Architecture, seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
 
 
 class _Work(TorchDispatchMode):  # type: ignore[no-untyped-call]

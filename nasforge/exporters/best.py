@@ -9,7 +9,7 @@ from typing import Any
 
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import DataError, ExportError, SearchError
+from nasforge.core.errors import DataError, ExportError, SearchError, one_line
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE
 from nasforge.data import ImageData, load_data
@@ -58,7 +58,7 @@ def write_best(folder: Path | str) -> Path:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise DataError(f"{folder / artifact.path}: the weights do not fit trial {trial.number}: {reason}") from None
     recipe = recipe_of(config.space, trial.architecture, config.recipe)
     trained = {

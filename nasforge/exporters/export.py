@@ -15,6 +15,7 @@ from torch import Tensor
 from nasforge import registry
 from nasforge.config import DataConfig
 from nasforge.core.errors import ConfigError, ExportError, did_you_mean
+from nasforge.core.protocols import Exporter
 from nasforge.data import load_data
 from nasforge.exporters.model_card import model_card
 from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
@@ -122,7 +123,7 @@ def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor,
     return part.take(chosen), part.labels[chosen]
 
 
-def _exporters(to: Sequence[str]) -> dict[str, Any]:
+def _exporters(to: Sequence[str]) -> dict[str, Exporter]:
     names = [name for name in dict.fromkeys(to) if name]
     if not names:
         raise ExportError(f"no format to export to; known: {', '.join(registry.names('exporter'))}")

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError, ExportError, NasforgeError
+from nasforge.core.errors import ConfigError, ExportError, NasforgeError, one_line
 from nasforge.core.space import SearchSpace
 from nasforge.journal import dumps, loads, sync_folder
 from nasforge.models.network import build
@@ -215,7 +215,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Network:
     except RuntimeError as error:
         raise ExportError(
             f"{folder}: the weights do not fit the network that builder '{description.space.builder}' makes now; "
-            f"use the version of the builder that it was trained with. {_one_line(error)}"
+            f"use the version of the builder that it was trained with. {one_line(error)}"
         ) from None
     return Network(description, body).to(device).eval()
 
@@ -270,12 +270,8 @@ def _read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
             return tensors
         reason = "its checksum differs from the one in " + DESCRIPTION
     except (SafetensorError, OSError) as error:
-        reason = _one_line(error)
+        reason = one_line(error)
     raise ExportError(f"{path}: the weights are damaged, {reason}; copy the folder again or retrain")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 @contextmanager
@@ -336,7 +332,7 @@ def one_error(place: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         raise ExportError(
             f"cannot write {place}: {reason}; free some space, or choose a folder that you may write to"
         ) from error

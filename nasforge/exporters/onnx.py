@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nasforge.core.errors import ExportError
+from nasforge.core.errors import ExportError, one_line
 from nasforge.exporters.verify import Predict
 
 SUFFIX = ".onnx"
@@ -48,7 +48,7 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
-        raise ExportError(f"onnx: the network cannot be exported: {' '.join(str(error).split())[:400]}") from error
+        raise ExportError(f"onnx: the network cannot be exported: {one_line(error, 400)}") from error
     if program is None:
         raise ExportError("onnx: torch.onnx.export gave no program; try another version of torch")
     program.save(str(path), external_data=False)
@@ -67,7 +67,7 @@ def reload(path: Path) -> Predict:
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no parent of their own
-        raise ExportError(f"{path}: ONNX Runtime refuses it: {' '.join(str(error).split())[:400]}") from error
+        raise ExportError(f"{path}: ONNX Runtime refuses it: {one_line(error, 400)}") from error
 
     def predict(images: Tensor) -> Tensor:
         (logits,) = session.run(["logits"], {"images": images.cpu().numpy()})

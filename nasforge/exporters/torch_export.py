@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nasforge.core.errors import ExportError
+from nasforge.core.errors import ExportError, one_line
 from nasforge.exporters.network_folder import one_error
 from nasforge.exporters.verify import Predict
 
@@ -34,9 +34,7 @@ def to_torch_export(model: nn.Module, example: Tensor, path: Path) -> Path:
     try:
         program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except Exception as error:  # torch.export raises errors of many kinds, each about the network's code
-        raise ExportError(
-            f"torch_export: the network cannot be traced: {' '.join(str(error).split())[:400]}"
-        ) from error
+        raise ExportError(f"torch_export: the network cannot be traced: {one_line(error, 400)}") from error
     archive = io.BytesIO()  # on a full disk torch's own file writer aborts the process
     torch.export.save(program, archive)
     with one_error(path):
@@ -53,7 +51,7 @@ def reload(path: Path) -> Predict:
     try:
         module = torch.export.load(path).module()
     except Exception as error:  # as above
-        raise ExportError(f"{path}: torch.export refuses it: {' '.join(str(error).split())[:400]}") from error
+        raise ExportError(f"{path}: torch.export refuses it: {one_line(error, 400)}") from error
 
     def predict(images: Tensor) -> Tensor:
         logits: Tensor = module(images)

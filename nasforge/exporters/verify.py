@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from nasforge.core.errors import ExportError
+from nasforge.core.errors import ExportError, one_line
 
 Predict: TypeAlias = Callable[[Tensor], Tensor]
 """Float images in 0..1, N x C x H x W, -> logits, N x classes."""
@@ -124,8 +124,7 @@ def _both(name: str, network: nn.Module, exported: Predict, images: Tensor) -> t
         got = exported(batch)
     except Exception as error:  # whatever a runtime raises, the export is no good
         raise ExportError(
-            f"{name}: the exported network fails on a batch of {len(batch)}: {' '.join(str(error).split())[:300]}. "
-            "The file was not kept"
+            f"{name}: the exported network fails on a batch of {len(batch)}: {one_line(error)}. The file was not kept"
         ) from error
     if got.shape != expected.shape:
         raise ExportError(

@@ -6,18 +6,13 @@ https://arxiv.org/abs/2001.00326. Free of torch: tables are looked up without it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from nasforge.core.architecture import Value
-from nasforge.core.errors import SpaceError, did_you_mean
 
-OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NODES = 4
 EDGES = tuple((source, node) for node in range(1, NODES) for source in range(node))
 """(from, to), in the order of the text: 0-1, 0-2, 1-2, 0-3, 1-3, 2-3."""
-
-EXAMPLE = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 
 
 def edge_key(source: int, node: int) -> str:
@@ -36,37 +31,6 @@ def text(values: Mapping[str, Value]) -> str:
         for node in range(1, NODES)
     ]
     return "+".join(nodes)
-
-
-def from_text(cell: str) -> dict[str, Value]:
-    """The inverse of `text`.
-
-    Raises:
-        SpaceError: not a text of a cell; says what is wrong where.
-    """
-    nodes = cell.strip().split("+")
-    if len(nodes) != NODES - 1:
-        raise SpaceError(f"cell '{cell}': {len(nodes)} nodes joined by '+' instead of {NODES - 1}; such as {EXAMPLE}")
-    values: dict[str, Value] = {}
-    for node, inputs in enumerate(nodes, 1):
-        found = re.fullmatch(r"\|(.+)\|", inputs.strip())
-        edges = found[1].split("|") if found else []
-        if len(edges) != node:
-            raise SpaceError(
-                f"cell '{cell}': node {node}, '{inputs}', needs {node} x |operation~source|; see {EXAMPLE}"
-            )
-        for source, edge in enumerate(edges):
-            operation, tilde, number = edge.partition("~")
-            if not tilde or number != str(source):
-                raise SpaceError(
-                    f"cell '{cell}': node {node} has '{edge}' where '{operation or 'none'}~{source}' belongs"
-                )
-            if operation not in OPERATIONS:
-                raise SpaceError(
-                    f"cell '{cell}': node {node}: no operation '{operation}'; {did_you_mean(operation, OPERATIONS)}"
-                )
-            values[edge_key(source, node)] = operation
-    return {edge_key(*edge): values[edge_key(*edge)] for edge in EDGES}
 
 
 def canonical(values: Mapping[str, Value]) -> str:

@@ -53,6 +53,13 @@ def build(space: SearchSpace, architecture: Architecture, *, in_channels: int, c
     return network
 
 
+def fresh(space: SearchSpace, architecture: Architecture, seed: int, *, in_channels: int, classes: int) -> nn.Module:
+    """The network as a seed initialises it; torch's own stream stays where it is. Arguments and errors of `build`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(space, architecture, in_channels=in_channels, classes=classes)
+
+
 def without_start(space: SearchSpace) -> SearchSpace:
     """The space without its builder's arguments `weights` and `pretrained`, which say where a training starts.
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from nasforge.core.errors import BuildError, did_you_mean
+from nasforge.core.errors import BuildError, did_you_mean, one_line
 from nasforge.core.protocols import Pick
 
 
@@ -63,7 +63,7 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
             name, pretrained=started, in_chans=in_channels, num_classes=classes, **given
         )
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         advice = "choose another backbone"
         if started:
             advice = "set pretrained: false, or make the weights reachable"

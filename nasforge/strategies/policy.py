@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ class Policy(nn.Module):
         domains = {key: domain for key, domain in space.domains.items() if domain.size > 1}
         self.decisions = {key: index for index, key in enumerate(domains)}
         self.sizes = {key: count(domain) for key, domain in domains.items()}
-        self.first = {key: sum(list(self.sizes.values())[:index]) for key, index in self.decisions.items()}
+        self.first = dict(zip(self.sizes, accumulate(self.sizes.values(), initial=0), strict=False))
         total = max(1, sum(self.sizes.values()))
         rows = max(1, len(domains))
         self.decision = nn.Embedding(rows, width, device="meta")

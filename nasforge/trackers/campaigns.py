@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import NasforgeError, TrackingError
-from nasforge.trackers.mlflow_client import MlflowClient, MlflowException, entities, experiment_id, reason
-from nasforge.trackers.position import new_ids, one_creator, read_ids, write_ids
+from nasforge.trackers.mlflow_client import SOURCE, MlflowClient, MlflowException, entities, experiment_id, reason
+from nasforge.trackers.position import ids_of, one_creator, read_ids, write_ids
 from nasforge.trackers.runs import allowed_key
 from nasforge.trackers.tracking_uri import sqlite_file, tracking_uri, without_password
 
@@ -56,7 +56,7 @@ def track_campaign(folder: Path, params: Mapping[str, Any], children: Sequence[C
             client = MlflowClient(tracking_uri=full)
             experiment = experiment_id(client, full)
         ids = read_ids(folder)
-        mine = ids["stores"].setdefault("default" if full == tracking_uri(None, folder.parent) else shown, new_ids())
+        mine = ids_of(ids, full, folder.parent)
         _delete(client, experiment, mine["key"])
         write_ids(folder, ids)  # the key must be known before the run exists
         return _write(client, experiment, mine["key"], folder, params, children)
@@ -80,12 +80,11 @@ def _delete(client: Any, experiment: str, key: str) -> None:
 def _write(
     client: Any, experiment: str, key: str, folder: Path, params: Mapping[str, Any], children: Sequence[Child]
 ) -> str:
-    source = {"mlflow.source.name": "nasforge", "mlflow.source.type": "LOCAL"}
-    tags = {"nasforge.key": key, "nasforge.campaign": folder.name, **source}
+    tags = {"nasforge.key": key, "nasforge.campaign": folder.name, **SOURCE}
     parent = client.create_run(experiment, run_name=folder.name, tags=tags).info.run_id
     client.log_batch(parent, params=_params(params))
     for child in children:
-        tags = {"mlflow.parentRunId": parent, "nasforge.strategy": child.name[:5000], **source}
+        tags = {"mlflow.parentRunId": parent, "nasforge.strategy": child.name[:5000], **SOURCE}
         run = client.create_run(experiment, run_name=child.name, tags=tags).info
         client.log_batch(run.run_id, params=_params(child.params))
         metrics = [

@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nasforge.trackers.mlflow_client import MlflowClient, MlflowException, entities, experiment_id, reason
-from nasforge.trackers.position import JournalFollower, lock_delivery, new_ids, one_creator, read_ids, write_ids
+from nasforge.trackers.mlflow_client import SOURCE, MlflowClient, MlflowException, entities, experiment_id, reason
+from nasforge.trackers.position import JournalFollower, ids_of, lock_delivery, new_ids, one_creator, read_ids, write_ids
 from nasforge.trackers.runs import ARCHITECTURE, PARENT, TAG_LENGTH, Runs, Writes
-from nasforge.trackers.tracking_uri import sqlite_file, tracking_uri, without_password
+from nasforge.trackers.tracking_uri import sqlite_file, without_password
 
-_SOURCE = {"mlflow.source.name": "nasforge", "mlflow.source.type": "LOCAL"}
 _CHUNK = 500
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 
@@ -48,9 +47,7 @@ class Delivery:
 
     def _read_ids(self) -> None:
         self._ids = read_ids(self._folder)
-        # The default store moves with its runs folder, so it is not named by its path.
-        default = self._uri == tracking_uri(None, self._folder.parent)
-        self._mine: dict[str, Any] = self._ids["stores"].setdefault("default" if default else self.shown, new_ids())
+        self._mine = ids_of(self._ids, self._uri, self._folder.parent)
 
     def left(self) -> int:
         """Events in the journal that are not delivered."""
@@ -122,7 +119,7 @@ class Delivery:
         found = found or self._find(f"tags.`nasforge.key` = '{self._mine['key']}'")
         if found is None:
             run = self._client.create_run(
-                self._experiment, run_name=self._folder.name, tags={"nasforge.key": self._mine["key"], **_SOURCE}
+                self._experiment, run_name=self._folder.name, tags={"nasforge.key": self._mine["key"], **SOURCE}
             )
             found = (run.info.run_id, run.info.start_time)
             self._sure = True
@@ -171,7 +168,7 @@ class Delivery:
             found = self._find(" and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items()))
         if found is None:
             # Tags that come with a new run are one insertion; added later each is a query of its own.
-            tags = {**identity, **_SOURCE, **_tags(writes)}
+            tags = {**identity, **SOURCE, **_tags(writes)}
             run = self._client.create_run(self._experiment, run_name=writes.name, tags=tags)
             writes.tags.clear()
             if len(writes.architecture) <= TAG_LENGTH:

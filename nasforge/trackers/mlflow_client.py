@@ -8,7 +8,7 @@ from typing import Any
 from nasforge.core.errors import TrackingError
 from nasforge.trackers.tracking_uri import sqlite_file
 
-__all__ = ["MlflowClient", "MlflowException", "entities", "experiment_id", "reason"]
+__all__ = ["SOURCE", "MlflowClient", "MlflowException", "entities", "experiment_id", "reason"]
 
 # Read by mlflow when it is imported; a user's own settings go first. Trying again is our own work, so requests do not.
 for _name, _value in {
@@ -31,6 +31,9 @@ database_store.MAX_RETRY_COUNT = 2
 
 # Without it the UI opens on its pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+SOURCE = {"mlflow.source.name": "nasforge", "mlflow.source.type": "LOCAL"}
+"""Tags of every run of ours."""
 
 
 def experiment_id(client: Any, uri: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from nasforge.core.errors import JournalError, TrackingError
 from nasforge.core.events import Event, event_from_json
 from nasforge.journal import JOURNAL, loads
+from nasforge.trackers.tracking_uri import tracking_uri, without_password
 
 IDS = "tracking.json"
 
@@ -79,6 +80,14 @@ def read_ids(folder: Path) -> dict[str, Any]:
             f"{folder / IDS}: written by another version of NASForge. Delete it to deliver this experiment as new runs"
         )
     return content
+
+
+def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:
+    """The ids of one store in what `read_ids` gives; new ones where nothing was delivered to it."""
+    # The default store moves with its runs folder, so it is not named by its path.
+    name = "default" if uri == tracking_uri(None, runs_dir) else without_password(uri)
+    found: dict[str, Any] = content["stores"].setdefault(name, new_ids())
+    return found
 
 
 def write_ids(folder: Path, content: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,26 @@ from nasforge.core.trial import CHECKPOINT, Artifact
 
 
 def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weights") -> Artifact:
-    """Write `<name>.safetensors` into the attempt's folder; its path is relative to the experiment's."""
-    file = report.folder / f"{name}.safetensors"
-    temporary = file.with_suffix(".tmp")
-    save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}, temporary)
-    sha256, size = sha256_of(temporary), temporary.stat().st_size
-    temporary.rename(file)
-    return Artifact(file.relative_to(report.experiment).as_posix(), sha256, size)
+    """Write `<name>.safetensors` into the attempt's folder."""
+    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
+    return _written(f"{name}.safetensors", report, lambda file: save_file(tensors, file))
 
 
 def save_json(content: Mapping[str, Any], report: Report, name: str) -> Artifact:
-    """Write `<name>.json` into the attempt's folder; its path is relative to the experiment's."""
-    file = report.folder / f"{name}.json"
+    """Write `<name>.json` into the attempt's folder."""
+    return _written(f"{name}.json", report, lambda file: file.write_text(json.dumps(content)))
+
+
+def save_checkpoint(file: Path, report: Report) -> Artifact:
+    """Keep a copy of a training's checkpoint in the attempt's folder, for a trial that goes on from it."""
+    return _written(f"{CHECKPOINT}.pt", report, lambda copy: shutil.copyfile(file, copy))
+
+
+def _written(name: str, report: Report, write: Callable[[Path], Any]) -> Artifact:
+    """A file of the attempt's folder, under its name once it is whole; the path is relative to the experiment's."""
+    file = report.folder / name
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content))
+    write(temporary)
     sha256, size = sha256_of(temporary), temporary.stat().st_size
     temporary.rename(file)
     return Artifact(file.relative_to(report.experiment).as_posix(), sha256, size)
@@ -70,16 +76,6 @@ def file_of(experiment: Path, artifact: Artifact) -> Path:
             "restore the file, or run the trial that wrote it again"
         )
     return file
-
-
-def save_checkpoint(file: Path, report: Report) -> Artifact:
-    """Keep a copy of a training's checkpoint in the attempt's folder, for a trial that goes on from it."""
-    kept = report.folder / f"{CHECKPOINT}.pt"
-    temporary = kept.with_suffix(".tmp")
-    shutil.copyfile(file, temporary)
-    sha256, size = sha256_of(temporary), temporary.stat().st_size
-    temporary.rename(kept)
-    return Artifact(kept.relative_to(report.experiment).as_posix(), sha256, size)
 
 
 def is_checkpoint(artifact: Artifact | None) -> bool:
