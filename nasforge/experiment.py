@@ -248,6 +248,8 @@ class Experiment:
             event = self.journal.append(event)
             if not isinstance(event, Header):
                 self.state.apply(event)
+            if isinstance(event, Started):  # before a stop that waits for the end of this line: `interrupt` names it
+                self._out.add(event.number)
             if isinstance(event, Told):
                 self._strategy.tell(event.number, event.result)
         finally:
@@ -267,7 +269,6 @@ class Experiment:
         trial = self.state.trials[number]
         attempt = trial.attempts + 1
         self._write(Started(number, attempt))
-        self._out.add(number)
         seed = trial_seed(self.state.header.seed, number)
         return Job(number, attempt, trial.proposal, seed, trial.costs, self.folder)
 

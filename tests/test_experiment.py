@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchError
-from nasforge.core.events import Asked, Checked, Reported, Started, Told
+from nasforge.core.events import Asked, Checked, Event, Reported, Started, Told
 from nasforge.core.goals import Budget
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result
 from nasforge.experiment import Experiment
@@ -341,6 +341,29 @@ def test_an_interrupt_on_request_does_not_count(tmp_path: Path) -> None:
             job = experiment.next()
             assert job is not None and job.attempt == attempt
             experiment.interrupt()
+
+
+def test_a_stop_while_a_start_is_being_written_does_not_count_either(tmp_path: Path) -> None:
+    def stop_at_a_start(experiment: Experiment) -> None:
+        append = experiment.journal.append
+
+        def stopped(event: Event) -> Event:
+            if isinstance(event, Started):
+                experiment.stop_now(KeyboardInterrupt("now"))
+            return append(event)
+
+        experiment.journal.append = stopped  # type: ignore[method-assign]
+
+    config = toy_config(tmp_path, budget={"trials": 1})
+    for _ in range(3):
+        with toy_experiment(config) as experiment:
+            stop_at_a_start(experiment)
+            with pytest.raises(KeyboardInterrupt):
+                experiment.next()
+            experiment.interrupt()
+    with toy_experiment(config) as experiment:
+        job = experiment.next()
+        assert job is not None and job.attempt == 4, "never closed as crashed"
 
 
 def test_stop_lets_running_work_finish_and_asks_nothing_more(tmp_path: Path) -> None:
