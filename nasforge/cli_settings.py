@@ -8,7 +8,7 @@ from typing import Any
 
 from nasforge.config import DEFAULTS, Named, check_name, load_settings, suited_evaluator
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
-from nasforge.journal import JOURNAL
+from nasforge.journal import JOURNAL, experiments_in
 from nasforge.yaml_document import Document, parse_value
 
 WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
@@ -144,11 +144,6 @@ def folder_of(name: str, runs_dir: Path) -> Path:
     """
     folder = runs_dir.expanduser().absolute() / check_name(name)
     if not (folder / JOURNAL).is_file():
-        known = experiments(runs_dir)
+        known = [path.name for path in experiments_in(folder.parent)]
         raise JournalError(f"no experiment '{name}' in {runs_dir}/; {did_you_mean(name, known)}")
     return folder
-
-
-def experiments(runs_dir: Path) -> list[str]:
-    """Names of all experiments in a runs folder."""
-    return sorted(path.parent.name for path in runs_dir.expanduser().glob(f"*/{JOURNAL}"))

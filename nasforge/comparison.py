@@ -25,7 +25,7 @@ from nasforge.config import ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.events import header_of
-from nasforge.journal import JOURNAL, read_events
+from nasforge.journal import JOURNAL, experiments_in, read_events
 from nasforge.report.groups import groups_of, label_of
 from nasforge.report.plain import plain
 from nasforge.report.trajectory import AXES, Trajectory
@@ -288,10 +288,10 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
         place = given.expanduser().absolute() if isinstance(given, Path) else runs_dir / given
         if (place / JOURNAL).is_file():
             found.append(place)
-        elif inner := sorted(path.parent for path in place.glob(f"*/{JOURNAL}")):
+        elif inner := experiments_in(place):
             found += inner
         else:
-            known = [path.parent.name for path in runs_dir.glob(f"*/{JOURNAL}")]
+            known = [path.name for path in experiments_in(runs_dir)]
             known += {path.parent.parent.name for path in runs_dir.glob(f"*/*/{JOURNAL}")}
             raise JournalError(f"no experiment '{given}' in {runs_dir}/; {did_you_mean(str(given), known)}")
     if len(set(found)) < len(found):

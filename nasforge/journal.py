@@ -46,6 +46,11 @@ def loads(text: str) -> Any:
     return json.loads(text, object_hook=_decode)
 
 
+def experiments_in(folder: Path) -> list[Path]:
+    """The folders of the experiments that lie in `folder`, by name."""
+    return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}"))
+
+
 def read_events(folder: Path) -> list[Event]:
     """All whole events of an experiment's journal, without a lock: for views. A torn last line is left out.
 

@@ -9,7 +9,7 @@ from typing import Any
 from nasforge.config import TRAININGS
 from nasforge.core.errors import JournalError
 from nasforge.core.trial import Trial
-from nasforge.journal import JOURNAL
+from nasforge.journal import JOURNAL, experiments_in
 from nasforge.state import State, load_state
 
 
@@ -18,10 +18,9 @@ def experiments(runs_dir: Path) -> list[dict[str, Any]]:
 
     An empty or missing folder gives no rows.
     """
-    journals = sorted(runs_dir.glob(f"*/{JOURNAL}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    folders = sorted(experiments_in(runs_dir), key=lambda path: (path / JOURNAL).stat().st_mtime, reverse=True)
     rows: list[dict[str, Any]] = []
-    for journal in journals:
-        folder = journal.parent
+    for folder in folders:
         try:
             rows.append({"experiment": folder.name, **summary(load_state(folder)), "problem": ""})
         except JournalError as error:
