@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from nasforge.finalists.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained, Spread
 
 _PLACE = "Where it is trained"
-_COLUMNS = ("rank", "network", "name", "params", "flops", "test/accuracy", "test/f1_macro", "seeds")
+_COLUMNS = ("rank", "network", "name", "params", "flops")
+_COSTS = ("cost/params", "cost/flops")
+_FIGURES = ("test/accuracy", "test/f1_macro")
 
 
 def retrain(
@@ -95,52 +98,69 @@ def retrain(
 
 def _print(found: Finalists) -> None:
     flips = any(key.startswith("test_flip/") for finalist in found for key in finalist.retrained.test)
+    figures = tuple(dict.fromkeys((found.figure, *_FIGURES)))
+    more = ("test_flip/accuracy",) if flips else ()
     rows = []
     for finalist in found.top:
-        rows.append(_row(str(finalist.rank), "found", finalist.retrained, flips))
+        rows.append(_row(str(finalist.rank), "found", finalist.retrained, figures, more))
         if finalist.reference:
-            rows.append(_row("", "reference", finalist.reference, flips))
-    rows += [_row(str(finalist.rank), "random", finalist.retrained, flips) for finalist in found.random]
+            rows.append(_row("", "reference", finalist.reference, figures, more))
+    rows += [_row(str(finalist.rank), "random", finalist.retrained, figures, more) for finalist in found.random]
     if found.ensemble:
-        rows.append(_ensemble_row(found.ensemble, flips))
-    columns = (*_COLUMNS, "test_flip/accuracy") if flips else _COLUMNS
-    title = f"On the sealed test part, {found[0].epochs} epochs on train + validation; ± is a 95 % confidence interval"
+        rows.append(_ensemble_row(found.ensemble, figures, more))
+    columns = (*_COLUMNS, *figures, "seeds", *more)
+    epochs = f"{found[0].epochs} epoch{'s' * (found[0].epochs > 1)}"
+    title = f"On the sealed test part, {epochs} on train + validation; ± is a 95 % confidence interval"
     table(title, columns, rows, left=("network", "name"))
     for finalist in (*found.top, *found.random):
         for part in (finalist.retrained, finalist.reference):
             for failure in part.failures if part else ():
                 say(failure)
     for name, gain in found.gains.items():
-        line(_gain_text(name, gain))
+        line(_gain_text(name, gain, found.figure))
     if found.agreement.n > 1:
         line(_agreement_text(found.agreement))
 
 
-def _row(rank: str, who: str, retrained: Retrained, flips: bool) -> list[str]:
+def _row(rank: str, who: str, retrained: Retrained, figures: Sequence[str], more: Sequence[str]) -> list[str]:
     test = {key: _spread_text(spread) for key, spread in retrained.test.items()}
-    figures = [test.get("test/accuracy", "-"), test.get("test/f1_macro", "-"), str(len(retrained.networks))]
-    costs = [metric_text(key, retrained.costs.get(key)) for key in ("cost/params", "cost/flops")]
-    return [rank, who, retrained.name, *costs, *figures, *([test.get("test_flip/accuracy", "-")] if flips else [])]
+    shown = [
+        *(test.get(key, "-") for key in figures),
+        str(len(retrained.networks)),
+        *(test.get(key, "-") for key in more),
+    ]
+    costs = [metric_text(key, retrained.costs.get(key)) for key in _COSTS]
+    return [rank, who, retrained.name, *costs, *shown]
 
 
-def _ensemble_row(ensemble: Ensemble, flips: bool) -> list[str]:
-    costs = [metric_text(key, ensemble.costs.get(key)) for key in ("cost/params", "cost/flops")]
-    keys = ("test/accuracy", "test/f1_macro")
-    figures = [*(metric_text(key, ensemble.test.get(key)) for key in keys), "1"]
-    flipped = [metric_text("test_flip/accuracy", ensemble.test.get("test_flip/accuracy"))] if flips else []
-    return ["", "ensemble", f"of {len(ensemble.members)}", *costs, *figures, *flipped]
+def _ensemble_row(ensemble: Ensemble, figures: Sequence[str], more: Sequence[str]) -> list[str]:
+    costs = [metric_text(key, ensemble.costs.get(key)) for key in _COSTS]
+    test = {key: metric_text(key, ensemble.test.get(key)) for key in (*figures, *more)}
+    shown = [*(test[key] for key in figures), "1", *(test[key] for key in more)]
+    return ["", "ensemble", f"of {len(ensemble.members)}", *costs, *shown]
 
 
 def _spread_text(spread: Spread) -> str:
     return f"{spread.mean:.4f}" + (f" ± {spread.margin:.4f}" if spread.margin is not None else " (one seed)")
 
 
-def _gain_text(over: str, gain: Gain) -> str:
-    whom = {"random": "random finished trials", "reference": "the reference ResNets"}[over]
-    counted = f"{gain.n[0]} against {gain.n[1]} {gain.over}"
+def _gain_text(over: str, gain: Gain, figure: str) -> str:
+    whom = {"random": "the random others", "reference": "the reference ResNets"}[over]
+    said = f"Gain over {whom}" + (f" in {figure}" if figure != _FIGURES[0] else "")
+    counted = _counted(gain)
     if gain.low is None or gain.high is None:
-        return f"Gain over {whom}: {gain.difference:+.4f} ({counted}: too few for an interval)"
-    return f"Gain over {whom}: {gain.difference:+.4f} (95 % interval {gain.low:+.4f} .. {gain.high:+.4f}; {counted})"
+        return f"{said}: {gain.difference:+.4f} ({counted}: too few for an interval)"
+    return f"{said}: {gain.difference:+.4f} (95 % interval {gain.low:+.4f} .. {gain.high:+.4f}; {counted})"
+
+
+def _counted(gain: Gain) -> str:
+    (ours, theirs), (mine, other) = gain.n, gain.over
+    if mine == "pairs":
+        return f"{ours} networks, each with its own"
+    if mine == other:
+        return f"{ours} against {theirs} {mine}"
+    mine, other = (kind if n > 1 else kind[:-1] for n, kind in zip(gain.n, gain.over, strict=True))
+    return f"{ours} {mine} against {theirs} {other}"
 
 
 def _agreement_text(agreement: RankAgreement) -> str:

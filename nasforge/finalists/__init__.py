@@ -182,7 +182,13 @@ class _Work:
             self._finalist(ranks[trial.number], trial, network, reference) for trial, network, reference in planned
         ]
         best = found[: len(top)]
-        return judged(best, found[len(top) :], self._ensemble(best))
+        return judged(best, found[len(top) :], self._ensemble(best), self.config.objectives[self._judged_by])
+
+    @property
+    def _judged_by(self) -> int:
+        """Which objective: the first that was measured on images, not a cost."""
+        measured = (i for i, objective in enumerate(self.config.objectives) if objective.metric.startswith("val/"))
+        return next(measured, 0)
 
     # --- what is to be trained --------------------------------------------------------------------------------------
 
@@ -258,7 +264,7 @@ class _Work:
             trial.architecture,
             self.epochs,
             trial.metrics,
-            trial.result.values[0] if trial.result and trial.result.values else float("nan"),
+            trial.result.values[self._judged_by] if trial.result and trial.result.values else float("nan"),
             self._retrained(network),
             self._retrained(reference) if reference else None,
         )
@@ -325,7 +331,7 @@ def _note(folder: Path, figures: Mapping[str, float]) -> None:
 
 
 def _keep_best(folder: Path, first: Finalist) -> None:
-    """Make the first network of the best finalist `best/`."""
+    """Make the first network of the best finalist `best/`, which may be it already."""
     if not first.retrained.networks:
         raise SearchError(
             f"retraining the best failed with every seed; best/ is as it was. {first.retrained.failures[0]}"
@@ -334,7 +340,17 @@ def _keep_best(folder: Path, first: Finalist) -> None:
     try:
         network = load(source)
     except ExportError as error:
+        if _is_best(folder, source.name):
+            return
         raise SearchError(
             f"{error}. It met the test part, so it is not trained again; retrain with other --epochs or more --seeds"
         ) from None
     save_network(folder / "best", network, network.description)
+
+
+def _is_best(folder: Path, name: str) -> bool:
+    """Whether `best/` holds this retrained network, whole."""
+    try:
+        return load(folder / "best").description.trained.get("finalist") == name
+    except ExportError:
+        return False

@@ -12,10 +12,12 @@ from scipy.stats import kendalltau
 from scipy.stats import t as student
 
 from nasforge.core.architecture import Architecture
+from nasforge.core.goals import Objective
 
 LEVEL = 0.95
 """Of every confidence interval here."""
-_FIGURE = "test/accuracy"
+ACCURACY = Objective("test/accuracy", maximise=True)
+"""What networks are judged by where the search's objective is not measured on the test part."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Finalist:
         architecture: the point.
         epochs: of every retraining.
         found: the trial's metrics in the search.
-        merit: the search's first objective, to be maximised.
+        merit: the search's first objective that was measured on images, to be maximised.
         retrained: the finalist's own figures.
         reference: the ResNet's; None for a network that was drawn at random.
     """
@@ -116,21 +118,22 @@ class RankAgreement:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better the finalists are on the test part, in accuracy.
+    """How much better the finalists are on the test part, by the figure that they are judged by.
 
     Attributes:
-        difference: of the means.
+        difference: of the means, above 0 where the finalists are better.
         low: lower end of the 95 % confidence interval; None with fewer than two on a side.
         high: upper end.
         n: how many on either side.
-        over: what was counted: `networks`, each the mean of its seeds, or `seeds` where a side has one network only.
+        over: what they are: `networks`, each the mean of its seeds; `seeds` of a side's only network; `pairs` of a
+            network and its own reference, on both sides.
     """
 
     difference: float
     low: float | None
     high: float | None
     n: tuple[int, int]
-    over: str
+    over: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ class Finalists(Sequence[Finalist]):
         ensemble: of `top`, one network of each; None for a single one.
         agreement: of the search's order with the test part's, over `top` and `random`.
         gains: of `top` over `random` (where there are any) and over `reference`.
+        figure: what `agreement` and `gains` are about: the search's objective on the test part, else `test/accuracy`.
     """
 
     top: tuple[Finalist, ...]
@@ -167,6 +171,7 @@ class Finalists(Sequence[Finalist]):
     ensemble: Ensemble | None = None
     agreement: RankAgreement = field(default_factory=lambda: rank_agreement([], []))
     gains: Mapping[str, Gain] = field(default_factory=dict)
+    figure: str = ACCURACY.metric
 
     @overload
     def __getitem__(self, index: int) -> Finalist: ...
@@ -186,16 +191,30 @@ class Finalists(Sequence[Finalist]):
             "ensemble": asdict(self.ensemble) if self.ensemble else None,
             "agreement": {**asdict(self.agreement), "too_few": self.agreement.too_few},
             "gains": {name: asdict(gain) for name, gain in self.gains.items()},
+            "figure": self.figure,
         }
 
 
-def judged(top: Sequence[Finalist], drawn: Sequence[Finalist], ensemble: Ensemble | None) -> Finalists:
-    """The whole verdict over networks that have met the test part."""
-    known = [(found.merit, _mean(found.retrained)) for found in (*top, *drawn)]
-    pairs = [(merit, mean) for merit, mean in known if mean is not None]
+def judged(
+    top: Sequence[Finalist],
+    drawn: Sequence[Finalist],
+    ensemble: Ensemble | None,
+    objective: Objective = ACCURACY,
+) -> Finalists:
+    """The whole verdict over networks that have met the test part.
+
+    Args:
+        top: the best of the search.
+        drawn: others of it.
+        ensemble: of the best.
+        objective: of the search, `Finalist.merit`; the test part's figure of that name is compared where all have it.
+    """
+    goal = _on_the_test_part(objective, [*top, *drawn])
+    known = [(found.merit, mean_of(found.retrained, goal)) for found in (*top, *drawn)]
+    pairs = [(merit, goal.oriented(mean)) for merit, mean in known if mean is not None]
     gains = {
-        "random": gain([found.retrained for found in top], [found.retrained for found in drawn]),
-        "reference": gain([found.retrained for found in top], [found.reference for found in top if found.reference]),
+        "random": gain([found.retrained for found in top], [found.retrained for found in drawn], goal),
+        "reference": gain_of_pairs([(found.retrained, found.reference) for found in top if found.reference], goal),
     }
     return Finalists(
         top=tuple(top),
@@ -203,7 +222,15 @@ def judged(top: Sequence[Finalist], drawn: Sequence[Finalist], ensemble: Ensembl
         ensemble=ensemble,
         agreement=rank_agreement([merit for merit, _ in pairs], [mean for _, mean in pairs]),
         gains={name: found for name, found in gains.items() if found is not None},
+        figure=goal.metric,
     )
+
+
+def _on_the_test_part(objective: Objective, finalists: Sequence[Finalist]) -> Objective:
+    """The same figure on the test part; accuracy, where it was not measured on every network."""
+    wanted = objective.metric.replace("val/", "test/", 1)
+    parts = [part for found in finalists for part in (found.retrained, found.reference) if part and part.test]
+    return Objective(wanted, objective.maximise) if all(wanted in part.test for part in parts) else ACCURACY
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -232,51 +259,52 @@ def rank_agreement(search: Sequence[float], test: Sequence[float]) -> RankAgreem
     return RankAgreement(float(found.statistic), float(found.pvalue), n, least)
 
 
-def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained]) -> Gain | None:
-    """The difference of mean test accuracies with Welch's interval; None where a side has no figures.
+def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained], goal: Objective = ACCURACY) -> Gain | None:
+    """The difference of mean figures with Welch's interval; None where a side has no figures.
 
     Welch, "The Generalization of 'Student's' Problem when Several Different Population Variances are Involved"
     (https://doi.org/10.1093/biomet/34.1-2.28). The networks are what is sampled, so each counts once, by the mean over
-    its seeds; with a single network on a side only its seeds tell of chance.
+    its seeds; of a side with a single network its seeds tell of chance.
     """
-    sides = [[found.test[_FIGURE] for found in side if _mean(found) is not None] for side in (ours, theirs)]
-    a, b = sides
-    if not a or not b:
+    found = [[r.test[goal.metric] for r in side if mean_of(r, goal) is not None] for side in (ours, theirs)]
+    if not all(found):
         return None
-    if len(a) > 1 and len(b) > 1:
-        (mean_a, var_a, n_a), (mean_b, var_b, n_b) = (_moments([s.mean for s in side]) for side in sides)
-        over = "networks"
-    else:
-        (mean_a, var_a, n_a), (mean_b, var_b, n_b) = (_pooled(side) for side in sides)
-        over = "seeds"
-    difference = mean_a - mean_b
-    if min(n_a, n_b) < 2 or var_a is None or var_b is None:
-        return Gain(difference, None, None, (n_a, n_b), over)
-    parts = var_a / n_a, var_b / n_b
-    error = math.sqrt(sum(parts))
-    if error == 0:
-        return Gain(difference, difference, difference, (n_a, n_b), over)
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (n_a - 1) + parts[1] ** 2 / (n_b - 1))
-    margin = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
-    return Gain(difference, difference - margin, difference + margin, (n_a, n_b), over)
+    (mean_a, variance_a, n_a, over_a), (mean_b, variance_b, n_b, over_b) = map(_mean_and_variance, found)
+    difference = goal.oriented(mean_a) - goal.oriented(mean_b)
+    if variance_a is None or variance_b is None:
+        return Gain(difference, None, None, (n_a, n_b), (over_a, over_b))
+    margin, variance = 0.0, variance_a + variance_b
+    if variance > 0:
+        freedom = variance**2 / (variance_a**2 / (n_a - 1) + variance_b**2 / (n_b - 1))
+        margin = float(student.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    return Gain(difference, difference - margin, difference + margin, (n_a, n_b), (over_a, over_b))
 
 
-def _moments(values: Sequence[float]) -> tuple[float, float | None, int]:
-    """Mean, sample variance and number."""
-    return statistics.fmean(values), statistics.variance(values) if len(values) > 1 else None, len(values)
+def gain_of_pairs(pairs: Iterable[tuple[Retrained, Retrained]], goal: Objective = ACCURACY) -> Gain | None:
+    """The mean difference within pairs, a network and its own reference, with Student's interval; None without figures.
+
+    A network and a reference of its FLOPs, by its recipe, differ less by chance than two networks do. Of a single pair
+    the seeds are counted, as in `gain`.
+    """
+    whole = [(a, b) for a, b in pairs if mean_of(a, goal) is not None and mean_of(b, goal) is not None]
+    if len(whole) < 2:
+        return gain([a for a, _ in whole], [b for _, b in whole], goal)
+    of_each = [goal.oriented(a.test[goal.metric].mean) - goal.oriented(b.test[goal.metric].mean) for a, b in whole]
+    found = spread(of_each)
+    margin = found.margin or 0.0
+    return Gain(found.mean, found.mean - margin, found.mean + margin, (found.n, found.n), ("pairs", "pairs"))
 
 
-def _pooled(side: Sequence[Spread]) -> tuple[float, float | None, int]:
-    """Mean, sample variance and number over all seeds of all networks of a side."""
-    n = sum(found.n for found in side)
-    mean = sum(found.mean * found.n for found in side) / n
-    if n < 2:
-        return mean, None, n
-    squares = sum((found.std or 0.0) ** 2 * (found.n - 1) + found.n * (found.mean - mean) ** 2 for found in side)
-    return mean, squares / (n - 1), n
+def _mean_and_variance(side: Sequence[Spread]) -> tuple[float, float | None, int, str]:
+    """Mean, variance of that mean, how many it is of, and what these are; no variance of a single one."""
+    if len(side) == 1:
+        (one,) = side
+        return one.mean, None if one.std is None else one.std**2 / one.n, one.n, "seeds"
+    means = [found.mean for found in side]
+    return statistics.fmean(means), statistics.variance(means) / len(means), len(means), "networks"
 
 
-def _mean(retrained: Retrained) -> float | None:
-    """Mean test accuracy, where there is one."""
-    found = retrained.test.get(_FIGURE)
+def mean_of(retrained: Retrained, goal: Objective = ACCURACY) -> float | None:
+    """The mean of a figure on the test part, where there is one."""
+    found = retrained.test.get(goal.metric)
     return None if found is None or math.isnan(found.mean) else found.mean

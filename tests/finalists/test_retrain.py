@@ -169,6 +169,8 @@ def test_a_finalist_that_met_the_test_part_is_not_trained_again_even_when_its_fo
     folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
     shutil.rmtree(folder / "finalists")
     monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    assert retrain(folder, seeds=2, epochs=2, device="cpu") == retrained[1]  # best/ holds the first, whole
+    shutil.rmtree(folder / "best")
     with pytest.raises(SearchError, match=r"not trained again; retrain with other --epochs or more --seeds"):
         retrain(folder, seeds=2, epochs=2, device="cpu")
 

@@ -5,11 +5,22 @@ import pytest
 from scipy import stats
 
 from nasforge.core.architecture import Architecture
-from nasforge.finalists.verdict import Finalist, Retrained, Spread, gain, judged, rank_agreement, spread
+from nasforge.core.goals import Objective
+from nasforge.finalists.verdict import (
+    Finalist,
+    Retrained,
+    Spread,
+    gain,
+    gain_of_pairs,
+    judged,
+    rank_agreement,
+    spread,
+)
 
 
-def retrained(*accuracies, name="x"):
+def retrained(*accuracies, name="x", **others):
     test = {"test/accuracy": spread(accuracies)} if accuracies else {}
+    test |= {f"test/{key}": spread([value]) for key, value in others.items()}
     return Retrained(name, tuple(f"{name}-{i}" for i in range(len(accuracies))), {"cost/params": 1.0}, test)
 
 
@@ -59,14 +70,31 @@ def test_gain_counts_networks_by_the_mean_of_their_seeds():
     interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
     assert found.difference == pytest.approx(sum(a) / 3 - sum(b) / 2)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert (found.n, found.over) == ((3, 2), "networks")
+    assert (found.n, found.over) == ((3, 2), ("networks", "networks"))
 
 
-def test_gain_of_a_single_network_counts_its_seeds():
-    found = gain([retrained(0.94, 0.96)], [retrained(0.90, 0.91), retrained(0.95)])
-    interval = stats.ttest_ind([0.94, 0.96], [0.90, 0.91, 0.95], equal_var=False).confidence_interval()
+def test_gain_of_a_single_network_counts_its_seeds_and_the_other_sides_networks():
+    found = gain([retrained(0.94, 0.96)], [retrained(0.90, 0.92), retrained(0.95)])
+    interval = stats.ttest_ind([0.94, 0.96], [0.91, 0.95], equal_var=False).confidence_interval()
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert (found.n, found.over) == ((2, 3), "seeds")
+    assert (found.n, found.over) == ((2, 2), ("seeds", "networks"))
+    more_seeds = gain([retrained(0.94, 0.96)], [retrained(*[0.90, 0.92] * 5), retrained(*[0.95] * 10)])
+    assert (more_seeds.low, more_seeds.high) == pytest.approx((found.low, found.high))  # still two networks
+
+
+def test_a_network_is_paired_with_its_own_reference():
+    ours = [retrained(0.90, 0.92), retrained(0.80), retrained(0.70)]
+    theirs = [retrained(0.90), retrained(0.78, 0.80), retrained(0.688)]
+    found = gain_of_pairs(zip(ours, theirs, strict=True))
+    interval = stats.ttest_rel([0.91, 0.80, 0.70], [0.90, 0.79, 0.688]).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.difference == pytest.approx(0.032 / 3) and (found.n, found.over) == ((3, 3), ("pairs", "pairs"))
+    assert found.low > 0 > gain(ours, theirs).low  # as unpaired networks they would drown in their differences
+    one_failed = gain_of_pairs([(ours[0], theirs[0]), (ours[1], retrained()), (ours[2], theirs[2])])
+    assert one_failed.difference == pytest.approx(0.011) and one_failed.n == (2, 2)
+    alone = gain_of_pairs([(retrained(0.94, 0.96), retrained(0.90, 0.91))])
+    assert alone == gain([retrained(0.94, 0.96)], [retrained(0.90, 0.91)]) and alone.over == ("seeds", "seeds")
+    assert gain_of_pairs([(retrained(0.9), retrained())]) is None
 
 
 def test_gain_without_chance_or_figures():
@@ -87,3 +115,14 @@ def test_judged_compares_top_with_random_and_reference():
     assert list(found) == top and found[0] is top[0] and len(found) == 2
     json.dumps(found.to_json())
     assert "random" not in judged(top, [], None).gains
+
+
+def test_networks_are_judged_by_what_the_search_was_for():
+    top = [Finalist(1, 0, Architecture({"model.a": 1}), 3, {}, -0.2, retrained(0.9, loss=0.3))]
+    drawn = [Finalist(2, 1, Architecture({"model.a": 2}), 3, {}, -0.4, retrained(0.95, loss=0.5))]
+    found = judged(top, drawn, None, Objective("val/loss", maximise=False))
+    assert found.figure == "test/loss" and found.to_json()["figure"] == "test/loss"
+    assert found.gains["random"].difference == pytest.approx(0.2)  # less is better
+    assert found.agreement.tau == pytest.approx(1)
+    other = judged(top, drawn, None, Objective("val/roc_auc", maximise=True))  # not measured on the test part
+    assert other.figure == "test/accuracy" and other.gains["random"].difference == pytest.approx(-0.05)
