@@ -158,6 +158,13 @@ def test_mistakes(place, capfd, arguments, says):
     assert says in capfd.readouterr().err
 
 
+def test_a_model_that_timm_does_not_know_leaves_no_experiment(place, capfd):
+    assert cli.main(["tune", "--model", "test_resent", "--data", "digits", "--recipe", "sgd"]) == 2
+    said = capfd.readouterr().err
+    assert "only network cannot be built" in said and "no network 'test_resent'; did you mean 'test_resnet'" in said
+    assert not list(place.glob("runs/*test*"))
+
+
 def test_mistakes_of_the_python_api(place):
     searched(place, space=nested_space().fixed({"train.learning_rate": 0.3}))
     with pytest.raises(ConfigError, match="opens no decision of the recipe"):

@@ -46,6 +46,11 @@ class Artifact:
     sha256: str
     size: int
 
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is a whole training's state, not weights alone."""
+        return self.path.endswith(f"/{CHECKPOINT}.pt")
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
         return {"path": self.path, "sha256": self.sha256, "size": self.size}
@@ -87,8 +92,9 @@ class Measure:
 
     Attributes:
         architecture: the point.
-        rung: index into the experiment's ladder; -1 is the last rung. A lower one is the beginning of the same
-            training, and leaves the artifact `checkpoint`.
+        rung: index into the experiment's ladder; -1 is the last rung, on the way to which a pruner may stop it. One
+            that is named is reached, unless training fails. A lower one is the beginning of the same training, and
+            leaves the artifact `checkpoint`.
         weights: start from these (a supernet's, or the `checkpoint` of a trial at a lower rung, whose training then
             goes on) instead of an initialisation.
         also: further architectures measured in the same job, where one takes too little time for a job of its own.

@@ -27,7 +27,7 @@ from nasforge.supernet.network import Supernet, build_supernet, planned_supernet
 from nasforge.supernet.relaxations import RELAXATIONS
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.supernet.training import check_shared, recipe_point
-from nasforge.training.artifacts import is_checkpoint, load_weights, save_weights
+from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16
 from nasforge.training.loop import train
 from nasforge.training.recalibration import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate
@@ -127,7 +127,7 @@ class SharedWeights:
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train a supernet, or measure on inherited weights; failures come back as results with their cause."""
-        if isinstance(proposal, Measure) and (proposal.weights is None or is_checkpoint(proposal.weights)):
+        if isinstance(proposal, Measure) and (proposal.weights is None or proposal.weights.is_checkpoint):
             return self.training(proposal, report)
         began = time.monotonic()
         if self.training.threads:

@@ -22,7 +22,7 @@ from nasforge.data import ImageData, load_data
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.network import build, fresh
-from nasforge.training.artifacts import file_of, is_checkpoint, load_weights, save_checkpoint, save_json, save_weights
+from nasforge.training.artifacts import file_of, load_weights, save_checkpoint, save_json, save_weights
 from nasforge.training.device import device_of, free_memory_mb, memory_format, uses_bf16
 from nasforge.training.failures import SMALLER
 from nasforge.training.fitting import check_fits
@@ -139,9 +139,9 @@ class Training:
         """Refuse what no trial could do: a recipe that does not fit the default network, scores without proxies.
 
         Raises:
-            ConfigError: the default recipe is not for the default network or the images, nor, where there is no other
-                network, an end of one of the recipe's decisions; or a batch of zero-cost scores comes first where no
-                rung of the ladder has proxies.
+            ConfigError: the only network of the space cannot be built; the default recipe is not for the default
+                network or the images, nor, where there is no other network, an end of one of the recipe's decisions; or
+                a batch of zero-cost scores comes first where no rung of the ladder has proxies.
         """
         self._check_recipes()
         if isinstance(proposal, Measure) and proposal.also and not self.ladder[proposal.rung].proxies:
@@ -152,13 +152,16 @@ class Training:
 
     def _check_recipes(self) -> None:
         data, point = load_data(self.data), self.space.default_point()
+        several = any(domain.size > 1 for key, domain in self.space.domains.items() if not key.startswith(TRAIN))
         try:
             with torch.device("meta"):
                 network = build(self.space, point, in_channels=data.shape[0], classes=len(data.class_names))
-        except BuildError:
-            return  # the check of every proposal says so
+        except BuildError as error:
+            if several or not self.space.builder:
+                return  # the check of every proposal says so
+            raise ConfigError(f"the space's only network cannot be built: {error}") from error
         check_fits(network, recipe_of(self.space, point, self.recipe), data.train)
-        if any(domain.size > 1 for key, domain in self.space.domains.items() if not key.startswith(TRAIN)):
+        if several:
             return  # what one network does not take another one may
         problems: list[Problem] = []
         for extreme in extreme_points(self.space):
@@ -257,7 +260,7 @@ class Training:
     def _network(self, proposal: Measure, report: Report, data: ImageData) -> nn.Module:
         classes = len(data.class_names)
         network = fresh(self.space, proposal.architecture, report.seed, in_channels=data.shape[0], classes=classes)
-        if proposal.weights is not None and not is_checkpoint(proposal.weights):
+        if proposal.weights is not None and not proposal.weights.is_checkpoint:
             state = load_weights(report.experiment, proposal.weights)
             try:
                 network.load_state_dict(state)
@@ -284,6 +287,6 @@ def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]
 
 def _start(proposal: Measure, report: Report) -> Path | None:
     """The checkpoint that a proposal goes on from, if it does."""
-    if proposal.weights is None or not is_checkpoint(proposal.weights):
+    if proposal.weights is None or not proposal.weights.is_checkpoint:
         return None
     return file_of(report.experiment, proposal.weights)

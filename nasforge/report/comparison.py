@@ -12,7 +12,7 @@ import numpy as np
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Objective
 from nasforge.report.comparison_records import Comparison, Curve, Row, ToOptimum
-from nasforge.report.groups import Group, baseline_of, like_baseline, notes_of, some, without_figures
+from nasforge.report.groups import Group, baseline_of, left_out, like_baseline, notes_of, some, without_figures
 from nasforge.report.hypervolume import hypervolume_curve
 from nasforge.report.statistics import Matrix, PairedTest, bootstrap_band, holm, paired_test, summary
 from nasforge.report.trajectory import AXES, Trajectory
@@ -79,7 +79,7 @@ def compare_groups(
         for checkpoint in checkpoints:
             tested = {group.label for group in used} if quantity in ("final", "test") else alike
             rows += _table(used, quantity, figure, maximise, axis, checkpoint, tested, seed)
-    said += without_figures(used, rows, checkpoints, axis)
+    said += [*without_figures(used, rows, checkpoints, axis), *left_out(rows)]
     cap = _end(used, "trials")
     top = max(search.fidelity for group in used for search in group.searches)
     return Comparison(

@@ -110,6 +110,12 @@ def notes_of(groups: Sequence[Group], axis: str) -> list[str]:
             f"trials do not cost the same with shared weights ({some(sharing)}): a supernet's training is one trial, "
             "and so is a measure on weights that it gave; compare them with --axis worker_seconds"
         )
+    pieces = [group.label for group in groups if any(search.pieces for search in group.searches)]
+    if pieces and axis == "trials":
+        found.append(
+            f"trials do not cost the same where they are parts of trainings ({some(pieces)}): a promoted one is a "
+            "trial of its own; compare them with --axis worker_seconds"
+        )
     if not baseline_of(groups):
         found.append("no random search among them: there is nothing to test against")
     seeds = {tuple(sorted(search.seed for search in group.searches)) for group in groups}
@@ -132,6 +138,25 @@ def without_figures(groups: Sequence[Group], rows: Sequence[Row], checkpoints: S
         "finished within that charge (a budget may be overshot by the last trial, which then does not count); give "
         "a larger budget"
     ]
+
+
+def left_out(rows: Sequence[Row]) -> list[str]:
+    """Notes on seeds that have a signal and lack the final or the test figure: means and tests are of the others."""
+    seeds = {(row.quantity, row.label, row.at): {*row.seeds} for row in rows}
+    reasons = {"final": "the table has none for what they had found", "test": "what they had found was not retrained"}
+    found = []
+    for quantity in reasons.keys() & {row.quantity for row in rows}:
+        missing: dict[str, set[int]] = {}
+        for (kind, label, at), known in seeds.items():
+            if kind == "signal" and known - seeds.get((quantity, label, at), set()):
+                missing.setdefault(label, set()).update(known - seeds.get((quantity, label, at), set()))
+        said = [f"{label} (seed {some([str(seed) for seed in sorted(of)])})" for label, of in missing.items()]
+        if said:
+            found.append(
+                f"the figure '{quantity}' is missing of {', '.join(said)}: {reasons[quantity]}; means and tests are of "
+                "the others"
+            )
+    return sorted(found)
 
 
 def some(names: Sequence[str]) -> str:

@@ -31,7 +31,8 @@ class Trajectory:
         charged: axis -> cumulative charge; shared trainings, pruned and failed trials are in it.
         signal: the incumbent's first objective as it was measured; NaN before the first.
         steps: the fidelity at which the incumbent was measured.
-        inherited: whether the incumbent was measured on weights that were not trained from an initialisation.
+        inherited: whether the incumbent was measured on weights that were not trained from an initialisation; one that
+            went on from a checkpoint was.
         shared: whether weights were shared in it: a supernet trained, or a measure on inherited ones.
         final: the incumbent's final figure by the table; None without one.
         test: the incumbent's mean on the sealed test part; None where nothing was retrained.
@@ -41,6 +42,7 @@ class Trajectory:
         reach: axis -> how far the search can be compared: beyond, it was not allowed to go or has not come yet.
         spent: whether its budget is.
         best: the last incumbent's architecture, as JSON; None where nothing has finished.
+        pieces: whether trials were asked for at a lower rung, so that one is a part of a training.
     """
 
     experiment: str
@@ -60,6 +62,7 @@ class Trajectory:
     reach: Mapping[str, float]
     spent: bool
     best: Mapping[str, Any] | None = None
+    pieces: bool = False
 
     @property
     def fidelity(self) -> int:
@@ -130,11 +133,19 @@ def trajectory(events: Sequence[Event], final: Final | None = None) -> Trajector
         reach={axis: _reach(state, axis, charged[axis]) for axis in AXES},
         spent=state.spent,
         best=None if best is None or best.architecture is None else best.architecture.to_json(),
+        pieces=any(_is_piece(trial, len(state.ladder)) for trial in closed),
     )
 
 
 def _inherits(trial: Trial) -> bool:
-    return isinstance(trial.proposal, Measure) and trial.proposal.weights is not None
+    weights = trial.proposal.weights
+    return isinstance(trial.proposal, Measure) and weights is not None and not weights.is_checkpoint
+
+
+def _is_piece(trial: Trial, rungs: int) -> bool:
+    """Whether it ends below the last rung by its own proposal; a batch of zero-cost scores is no training."""
+    proposal = trial.proposal
+    return isinstance(proposal, Measure) and 0 <= proposal.rung < rungs - 1 and not proposal.also
 
 
 def _cumulative(closed: Sequence[Trial]) -> dict[str, list[float]]:

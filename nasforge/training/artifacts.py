@@ -78,11 +78,6 @@ def file_of(experiment: Path, artifact: Artifact) -> Path:
     return file
 
 
-def is_checkpoint(artifact: Artifact | None) -> bool:
-    """Whether an artifact is a whole training's state, not weights alone."""
-    return artifact is not None and artifact.path.endswith(f"/{CHECKPOINT}.pt")
-
-
 def sha256_of(file: Path) -> str:
     """Hexadecimal digest of a file's content."""
     with file.open("rb") as stream:

@@ -36,6 +36,8 @@ def search(
     evaluator: str = "table",
     inherited: bool = False,
     shared: bool = False,
+    pieces: bool = False,
+    test: Sequence[float] | None = None,
 ) -> Trajectory:
     count = len(signal)
     done = {"trials": float(count), "worker_seconds": cost * count, "multiply_adds": 10.0 * count}
@@ -52,7 +54,7 @@ def search(
         inherited=[inherited and not math.isnan(value) for value in signal],
         shared=shared,
         final=final,
-        test=None,
+        test=test,
         points=points or [(value,) for value in signal],
         counts={"finished": count},
         running=running,
@@ -61,6 +63,7 @@ def search(
             for axis, total in done.items()
         },
         spent=spent,
+        pieces=pieces,
     )
 
 
@@ -89,6 +92,25 @@ def test_table_at_checkpoints() -> None:
     assert row(found, "random", at=3).against_random is None
     curve = next(c for c in found.curves if c.label == "evolution")
     assert curve.x == [1, 2, 3] and curve.mean == [1, 2.5, 3.5]
+
+
+def test_seeds_without_a_final_figure_are_named() -> None:
+    def finals(name: str, *values: float) -> Group:
+        made = [search([1.0], seed=i, name=name, final=[value], test=[NAN]) for i, value in enumerate(values)]
+        return Group(name, {"name": name, "options": {}}, tuple(made))
+
+    found = compare_groups("c", [finals("random", 1.0, 2.0, 3.0), finals("x", 4.0, NAN, 6.0), finals("y", NAN, NAN)])
+    assert row(found, "x", "final").summary.n == 2
+    (note,) = [note for note in found.notes if "'final'" in note]
+    assert "missing of x (seed 1), y (seed 0, 1): the table has none" in note and "random" not in note
+    assert not any("'test'" in note for note in found.notes)  # nothing was retrained
+
+
+def test_parts_of_trainings_are_not_trials_of_one_cost() -> None:
+    groups = [group("random", [1, 2]), group("promotion", [1, 3], pieces=True)]
+    assert any("parts of trainings (promotion)" in note for note in compare_groups("c", groups).notes)
+    assert not any("parts of" in note for note in compare_groups("c", groups, axis="worker_seconds").notes)
+    assert row(compare_groups("c", groups), "promotion").against_random is not None
 
 
 def test_pairs_are_common_seeds() -> None:

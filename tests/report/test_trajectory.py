@@ -115,6 +115,20 @@ def test_shared_training_is_charged_on_every_axis(tmp_path: Path) -> None:
     assert found.shared and found.inherited == [False, True, True] and found.kind[1:] == (0, True)
 
 
+def test_what_went_on_from_a_checkpoint_was_trained_from_an_initialisation(tmp_path: Path) -> None:
+    def evaluator(proposal: Proposal, report: Any) -> Result:
+        assert isinstance(proposal, Measure)
+        kept = {"checkpoint": Artifact(f"artifacts/{report.number}/attempt-1/checkpoint.pt", "0" * 64, 1)}
+        metrics = {"val/accuracy": 0.5 + report.number / 100}
+        return Result(
+            "finished", metrics, steps_done=(1, 3)[proposal.rung], artifacts=kept if not proposal.rung else {}
+        )
+
+    found = searched(tmp_path, evaluator, strategy={"name": "promotion", "of": "random"}, budget={"trials": 4})
+    assert found.steps[-1] == 3 and found.pieces
+    assert not found.shared and not any(found.inherited) and found.kind[1:] == (3, False)
+
+
 def test_running_search_reaches_as_far_as_it_is(tmp_path: Path) -> None:
     config = toy_config(tmp_path, budget={"trials": 9})
     with toy_experiment(config) as experiment:
