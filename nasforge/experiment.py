@@ -281,13 +281,13 @@ class Experiment:
         return found.refusal is None
 
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
-        if self._pruner is None or not isinstance(trial.proposal, Measure):
-            return False
+        if self._pruner is None or not isinstance(trial.proposal, Measure) or trial.proposal.rung >= 0:
+            return False  # what is asked for at a rung by name is judged there, by the strategy
         values = self.state.values_of({**trial.costs, **metrics})
         if values is None or step >= self.state.rung_of(trial.proposal).epochs:
             return False
         own = {**self.state.history.get(trial.number, {}), step: values}
-        return self._pruner.prune({**self.state.history, trial.number: own}, trial.number, step)
+        return self._pruner.prune({**self.state.rivals(trial), trial.number: own}, trial.number, step)
 
     def _close(self, number: int, result: Result) -> None:
         self._out.discard(number)

@@ -61,6 +61,7 @@ class State:
         self.faults_in_a_row = 0
         self._closed_charge = Charge()
         self._open: set[int] = set()
+        self._beyond: set[int] = set()  # trials whose costs miss a soft target
 
     def apply(self, event: Event) -> None:
         """Take in one event."""
@@ -72,6 +73,8 @@ class State:
                 if self.trials[number].verdict:
                     return  # checked again after a crash: the first verdict stands
                 self.trials[number] = replace(self.trials[number], costs=costs, verdict=verdict)
+                if any(target.violation(costs) > 0 for target in self.targets if target.metric in costs):
+                    self._beyond.add(number)
                 self.accepted += verdict == "accepted"
                 self.unbuildable_in_a_row = self.unbuildable_in_a_row + 1 if verdict == "failed" else 0
                 self.rejected_in_a_row = 0 if verdict == "accepted" else self.rejected_in_a_row + 1
@@ -222,6 +225,16 @@ class State:
     def missed(self, trial: Trial) -> list[Constraint]:
         """The soft targets that a trial misses."""
         return [target for target in self.targets if target.violation(trial.metrics) > 0]
+
+    def rivals(self, trial: Trial) -> dict[int, dict[int, tuple[float, ...]]]:
+        """The `history` that a trial is judged by: of those that meet all soft targets if it does, else of the others.
+
+        Whatever misses one comes last on the leaderboard, and must not stop what meets them all.
+        """
+        if not self.targets:
+            return self.history
+        misses = trial.number in self._beyond
+        return {number: steps for number, steps in self.history.items() if (number in self._beyond) == misses}
 
     def front(self) -> list[Trial]:
         """Finished trials that no other dominates in the objectives, best first by the first one."""

@@ -243,7 +243,7 @@ def _first_kept(rungs: Sequence[RungFacts]) -> int:
     """Where the recommended ladder begins, by `RULE`."""
     wanted = KEPT_SHARE * rungs[-1].spearman.value
     first = len(rungs) - 1
-    while first > 0 and rungs[first - 1].spearman.value >= wanted:
+    while first > 0 and rungs[first - 1].spearman.value >= wanted > 0:  # of an order that is none, nothing can be kept
         first -= 1
     return first
 

@@ -78,11 +78,13 @@ def study_of(state: State, storage: str | None = None) -> optuna.Study:
 def importances(state: State) -> dict[str, dict[str, float]]:
     """Objective -> decision -> share of the variance that it explains by itself and in pairs, largest first.
 
+    All shares of an objective are 0 where it is the same in all finished trials.
+
     Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance" (fANOVA,
     https://proceedings.mlr.press/v32/hutter14.html). Decisions that are not active in every finished trial have none.
 
     Raises:
-        SearchError: too few trials, or none of the decisions varies.
+        SearchError: too few trials, or neither a decision nor an objective varies.
     """
     study = study_of(state)
     finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
@@ -97,8 +99,16 @@ def importances(state: State) -> dict[str, dict[str, float]]:
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     found = {}
     for index, objective in enumerate(state.objectives):
+        if len({trial.values[index] for trial in finished}) == 1:  # Optuna raises RuntimeError
+            found[objective.metric] = dict.fromkeys(varied, 0.0)
+            continue
         found[objective.metric] = optuna.importance.get_param_importances(
             study, evaluator=evaluator, params=varied, target=_target(index)
+        )
+    if not any(any(shares.values()) for shares in found.values()):
+        raise SearchError(
+            f"all {len(finished)} finished trials of '{state.header.experiment}' have the same "
+            f"{', '.join(found)}: no decision explains a difference that is not there"
         )
     return found
 
@@ -124,6 +134,8 @@ def write_figures(state: State, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for index, (metric, shares) in enumerate(ranked.items()):
+        if not any(shares.values()):
+            continue
         params = list(shares)
         more: dict[str, Any] = {"target": _target(index), "target_name": metric}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)

@@ -85,6 +85,11 @@ class PBT:
                 "strategy pbt: needs population >= 2, 0 < share <= 0.5 and 0 <= resample <= 1, "
                 f"got {population}, {share} and {resample}"
             )
+        if math.floor(share * population) < 1:
+            raise ConfigError(
+                f"strategy pbt: a share of {share:g} of {population} members is nobody, none would be replaced; take "
+                f"a population of {math.ceil(1 / share)} or more, or a larger share"
+            )
         if len(ladder) < 2 or ladder[0].proxies:
             raise ConfigError(
                 "strategy pbt compares its members at the rungs of a ladder of epochs, such as "

@@ -25,6 +25,7 @@ class _Reached(NamedTuple):
 
     number: int
     point: Architecture
+    missed: bool
     merit: Merit
     checkpoint: Artifact | None
 
@@ -41,13 +42,13 @@ class Promotion:
 
     What is new is asked of another strategy, which is told the first result of each of its points and nothing of the
     promotions: values of different fidelity are never compared. With several objectives trials rank by non-dominated
-    front and crowding.
+    front and crowding; those that miss a soft target rank last.
 
     Args:
         space: what to search.
         seed: of the search.
         objectives: any number that the other strategy takes.
-        targets: soft limits, for a strategy that takes them.
+        targets: soft limits, also for a strategy that takes them.
         ladder: its rungs with epochs; the experiment's.
         of: the strategy of new points, a name or a mapping of `name` and its options.
         eta: one of so many is promoted.
@@ -89,6 +90,7 @@ class Promotion:
                 "compare their results; take of: random, as Hyperband does, or brackets: 1"
             )
         self._eta = eta
+        self._targets = targets
         self._checkpoints = checkpoints
         self._new = _strategy(new, space, seed, objectives, targets)
         self._reached: list[list[_Reached]] = [[] for _ in ladder]
@@ -131,9 +133,9 @@ class Promotion:
         worth = merit(result)
         if worth is not None and worth.finished:
             # At a rung all have the same fidelity, whatever their evaluator counts in.
-            reached = _Reached(
-                number, proposal.architecture, worth._replace(steps_done=0), result.artifacts.get(CHECKPOINT)
-            )
+            missed = any(target.violation(result.metrics) > 0 for target in self._targets)
+            worth = worth._replace(steps_done=0)
+            reached = _Reached(number, proposal.architecture, missed, worth, result.artifacts.get(CHECKPOINT))
             self._reached[proposal.rung].append(reached)
             for index in self._waiting(proposal.rung)[self._checkpoints :]:  # gone for good, see `wanted`
                 gone = self._reached[proposal.rung][index]
@@ -148,9 +150,9 @@ class Promotion:
         """Indices of what reached a rung, best first; kept, since it is asked for at every turn."""
         reached, order = self._reached[rung], self._order[rung]
         if reached and len(reached[0].merit.values) > 1 and len(order) < len(reached):
-            order[:] = ranked([trial.merit for trial in reached])
+            order[:] = sorted(ranked([trial.merit for trial in reached]), key=lambda i: reached[i].missed)
         for index in range(len(order), len(reached)):
-            insort(order, index, key=lambda i: (-reached[i].merit.values[0], i))
+            insort(order, index, key=lambda i: (reached[i].missed, -reached[i].merit.values[0], i))
         return order
 
     def _waiting(self, rung: int) -> list[int]:

@@ -196,6 +196,8 @@ def train(
             progress = Progress(**saved["progress"])
             if not begun:
                 progress = progress.uncharged()
+                if saved["lineage"]["recipe"] != lineage["recipe"]:
+                    progress.best, progress.stale = -math.inf, 0  # patience with the old one is not for the new one
             earlier_s = progress.worker_s
 
         def save(order_state: Tensor) -> None:

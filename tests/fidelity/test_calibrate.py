@@ -12,7 +12,15 @@ from nasforge import cli, cli_calibrate, registry
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Charge, Measure, Result
-from nasforge.report.calibration import KEPT_SHARE, calibration, kendall, spearman
+from nasforge.report.calibration import (
+    KEPT_SHARE,
+    Correlation,
+    RungFacts,
+    _first_kept,
+    calibration,
+    kendall,
+    spearman,
+)
 from nasforge.report.plain import plain
 from nasforge.state import load_state
 from nasforge.strategies.repeated import Repeated
@@ -119,6 +127,12 @@ def test_planted_rungs_are_seen_for_what_they_are(tmp_path):
 def test_noise_without_end_is_said(tmp_path):
     found = calibration(state_of(tmp_path, Curves(noise=50.0), networks=12))
     assert any("hardly orders these networks" in text for text in found.advice)
+
+
+@pytest.mark.parametrize(("correlations", "first"), [((0.5, 0.7, 0.8), 1), ((-0.1, -0.2), 1), ((0.1, 0.0), 1)])
+def test_no_rung_is_kept_of_an_order_that_is_none(correlations, first):
+    facts = [Correlation(value, -1.0, 1.0) for value in correlations]
+    assert _first_kept([RungFacts("", 1, 1.0, 1.0, 0.0, 0.0, fact, fact, 0.0) for fact in facts]) == first
 
 
 class Alike(Curves):

@@ -1,5 +1,7 @@
 """Population-based training through the one loop: who copies whom, what changes, what is kept, and on real networks."""
 
+from dataclasses import replace
+
 import pytest
 
 from nasforge import registry
@@ -99,7 +101,8 @@ def test_a_population_beats_the_same_trainings_on_their_own(tmp_path):
         assert len(ended) == 8
         return sum(ended) / 8
 
-    alone = mean(run(config_of(tmp_path / "b", share=0.01)))  # nobody is replaced
+    random = toy_config(tmp_path / "b", space=SPACE, budget={"trials": 8}, seed=2)
+    alone = mean(run(replace(random, ladder=LADDER)))  # the same points, and nobody is replaced
     assert mean(run(config_of(tmp_path / "a"))) > alone
 
 
@@ -147,7 +150,7 @@ def test_who_may_yet_be_among_the_best_is_wanted():
 
 
 def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
-    strategy = PBT(SPACE, seed=0, ladder=LADDER, population=2)
+    strategy = PBT(SPACE, seed=0, ladder=LADDER, population=2, share=0.5)
     for number in range(2):
         file = Artifact(f"artifacts/{number}/attempt-1/checkpoint.pt", "0" * 64, 1)
         strategy.ask(number)
@@ -171,6 +174,7 @@ def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
         (SPACE, {"change": ["momentum"]}, "momentum, which the space does not open; it opens batch_size, flip"),
         (SPACE, {"population": 1}, "population >= 2"),
         (SPACE, {"share": 0.6}, "share <= 0.5"),
+        (SPACE, {"population": 3}, "0.25 of 3 members is nobody, .* a population of 4 or more"),
         (SPACE, {"ladder": (Rung(3),)}, "at the rungs of a ladder"),
     ],
 )

@@ -1,14 +1,15 @@
 """Promotion through the one loop: who is promoted, from which checkpoint, at which charge, and what is kept."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from nasforge import registry
 from nasforge.compose import make_evaluator, search
-from nasforge.config import DataConfig, resolve
+from nasforge.config import DataConfig, Named, resolve
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Rung
+from nasforge.core.goals import Constraint, Rung
 from nasforge.core.trial import Artifact, Charge, Measure, Result
 from nasforge.job import Job, trial_seed
 from nasforge.reopening import reopen
@@ -156,12 +157,33 @@ def test_a_promotion_without_a_checkpoint_is_trained_anew():
     assert isinstance(promoted, Measure) and (promoted.rung, promoted.weights) == (1, None)
 
 
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_what_meets_the_targets_is_promoted_first(objectives):
+    target = Constraint("cost/flops", 10.0)
+    strategy = Promotion(FLAT, seed=0, objectives=objectives, targets=(target,), ladder=LADDER, of="random")
+    points = [strategy.ask(number).architecture for number in range(6)]
+    for number, flops in enumerate((20.0, 5.0, 5.0, 20.0, 20.0, 20.0)):  # the later the better
+        values = (number / 10,) * objectives
+        strategy.tell(number, Result("finished", {"cost/flops": flops}, values, steps_done=1))
+    promoted = [strategy.ask(number) for number in (6, 7)]
+    assert [proposal.rung for proposal in promoted] == [1, 1]
+    assert [proposal.architecture for proposal in promoted] == [points[2], points[1]]
+
+
 def test_brackets_share_the_new_points_as_in_hyperband():
     assert _cycle(3, 1, 3) == [0] * 9
     cycle = _cycle(3, 3, 3)
     assert [cycle.count(rung) for rung in range(3)] == [9, 5, 3]  # Hyperband with R = 9, eta = 3
     strategy = Promotion(FLAT, seed=0, ladder=LADDER, of="random", brackets=3)
     assert {strategy.ask(number).rung for number in range(17)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("pruner", ["asha", {"name": "median", "warmup_trials": 1}])
+def test_what_begins_at_a_higher_rung_is_not_stopped_below_it(tmp_path, pruner):
+    config = config_of(tmp_path, trials=17, brackets=3)
+    state = run(replace(config, pruner=Named.parse(pruner, "pruner")), Writes())
+    begun = [t for t in state.trials.values() if t.proposal.rung > 0 and t.proposal.weights is None]
+    assert len(begun) >= 5 and state.counts()["finished"] == 17  # nobody is pruned at the rungs below
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.trial import CHECKPOINT, Artifact, Charge, Result, TrainShared
 from nasforge.state import load_state
 from nasforge.testing.scripted import MIXED, closeness, outcome
-from nasforge.testing.toys import toy_config, toy_experiment
+from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
 TRIALS = 25
 
@@ -62,3 +62,21 @@ def test_pruned_trials_are_part_of_the_search(tmp_path, name, pruner, objectives
     with toy_experiment(config) as again:  # replayed, pruned trials included, there is nothing left to do
         assert again.next() is None
     assert load_state(config.folder).counts() == counts
+
+
+@pytest.mark.parametrize("pruner", ["asha", "median"])
+def test_what_misses_a_target_stops_none_that_meets_it(tmp_path, pruner):
+    def flops(proposal):
+        values = proposal.architecture.values
+        return {"cost/flops": float(values["model.depth"] * values["model.width"] ** 2)}
+
+    config = toy_config(tmp_path, pruner=pruner, targets=["flops<=2k"], budget={"trials": 40}, seed=1)
+    with toy_experiment(config, check=flops) as experiment:
+        registry.make("runner", "local", {}, experiment, Planted())  # the wider and deeper, the better
+        state = experiment.state
+    meeting = [trial for trial in state.trials.values() if not state.missed(trial)]
+    finished = [trial for trial in meeting if trial.status == "finished"]
+    assert 10 <= len(meeting) <= 30 and len(finished) >= len(meeting) / 3
+    assert state.counts()["pruned"] >= 10
+    top = max(meeting, key=lambda trial: trial.steps[0].values)
+    assert top in finished and state.best in finished

@@ -89,6 +89,18 @@ def test_too_little_to_say_anything(tmp_path):
         importances(searched(tmp_path, trials=2))
 
 
+def test_an_objective_that_never_differs_is_explained_by_nothing(tmp_path, monkeypatch):
+    alike = {n: Result("finished", {"val/accuracy": 0.1}, steps_done=3) for n in range(6)}
+    state = searched(tmp_path, trials=6, scripted=alike)
+    with pytest.raises(SearchError, match="all 6 finished trials of 'toy' have the same val/accuracy"):
+        importances(state)
+    two = searched(tmp_path, trials=6, scripted=alike, name="two", objectives=["val/accuracy", "cost/flops"])
+    found = importances(two)
+    assert set(found["val/accuracy"].values()) == {0.0} and sum(found["cost/flops"].values()) == pytest.approx(1)
+    monkeypatch.setattr(optuna_study, "importances", lambda state: {"val/accuracy": found["val/accuracy"]})
+    assert write_figures(two, tmp_path / "figures") == []
+
+
 def test_figures_are_pages_of_their_own(tmp_path, monkeypatch):
     state = searched(tmp_path, trials=8)
     files = write_figures(state, tmp_path / "figures")

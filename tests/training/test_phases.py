@@ -145,6 +145,17 @@ def test_epochs_after_an_early_stop_are_not_charged_again(tmp_path):
     assert ended.metrics["time/worker_s"] < 60
 
 
+def test_an_early_stop_is_undone_by_a_changed_recipe_alone(tmp_path):
+    recipe = dataclasses.replace(EVERYTHING, learning_rate=1e-9, ema_decay=0.0, early_stopping=1)
+    stopped, kept, changed = network(), network(), network()
+    trained(stopped, recipe, earlier=[], checkpoint=tmp_path / "lower.pt", until=3)
+    as_it_was = trained(kept, recipe, earlier=[], start=tmp_path / "lower.pt")
+    assert same(kept, stopped) and as_it_was.charged.multiply_adds == 0
+    anew = dataclasses.replace(recipe, learning_rate=0.02)
+    went_on = trained(changed, anew, earlier=[], start=tmp_path / "lower.pt")
+    assert went_on.charged.multiply_adds == 3 * 32 * 7 * 40 and not same(changed, stopped)
+
+
 def test_a_continued_training_that_dies_goes_on_from_its_own_checkpoint(tmp_path):
     lower, upper = tmp_path / "lower.pt", tmp_path / "upper.pt"
     whole = network()
