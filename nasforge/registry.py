@@ -42,8 +42,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "evaluator": {
         "training": "nasforge.evaluators.training:Training",
-        "cross_validation": "nasforge.evaluators.cross_validation:CrossValidation",
-        "repeated_seeds": "nasforge.evaluators.cross_validation:RepeatedSeeds",
+        "cross_validation": "nasforge.evaluators.cross_validation:cross_validation",
+        "repeated_seeds": "nasforge.evaluators.cross_validation:repeated_seeds",
         "zero_cost": "nasforge.evaluators.zero_cost:ZeroCost",
         "shared_weights": "nasforge.evaluators.shared_weights:SharedWeights",
         "lookup_table": "nasforge.evaluators.lookup_table:LookupTable",

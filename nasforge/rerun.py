@@ -148,7 +148,7 @@ def _copy(folder: Path, artifact: Artifact, place: Path) -> None:
 
 
 def _device(evaluator: Any) -> str:
-    name = getattr(evaluator, "device", None)
+    name = getattr(getattr(evaluator, "training", evaluator), "device", None)  # of those that hand trainings on
     if name is None:
         return "cpu"
     from nasforge.training.device import device_of

@@ -7,8 +7,11 @@ import pytest
 from cli_toys import config_at
 
 from nasforge import search
+from nasforge.config import DataConfig, load_space
 from nasforge.core.errors import JournalError
-from nasforge.rerun import rerun
+from nasforge.core.goals import Rung
+from nasforge.evaluators.cross_validation import repeated_seeds
+from nasforge.rerun import _device, rerun
 
 
 def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
@@ -35,3 +38,9 @@ def test_there_must_be_such_a_trial(tmp_path):
     search(config_at(tmp_path, budget={"trials": 1}))
     with pytest.raises(JournalError, match="no trial 5"):
         rerun(tmp_path / "runs/toy", 5)
+
+
+def test_the_device_is_named_of_evaluators_that_hand_trainings_on_too():
+    ladder = [Rung(1), Rung(2)]
+    evaluator = repeated_seeds(load_space("tiny"), DataConfig("digits"), ladder, device="meta", repeats=2)
+    assert _device(evaluator) == _device(evaluator.training) == "meta"

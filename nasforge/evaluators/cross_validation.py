@@ -37,189 +37,218 @@ from nasforge.training.recipe import recipe_of
 Split = tuple[Part, Part]
 """What is trained on, what is validated on."""
 
+Divide = Callable[[ImageData, int, DataConfig], Sequence[Split]]
+"""From the data, the number of trainings and the data's settings to what each training has. Picklable."""
+
 _SPREAD = "val/accuracy_std"
 _ADDED = ("time/train_s", "time/worker_s", "work/multiply_adds")
 
 
-class CrossValidation:
+class Averaged:
+    """Trains every architecture several times and reports the mean after each; the models are kept as one ensemble.
+
+    Made by `cross_validation` and `repeated_seeds`.
+    """
+
+    def __init__(self, name: str, training: Training, epochs: int, count: int, divide: Divide) -> None:
+        """Take the parts.
+
+        Args:
+            name: of the evaluator.
+            training: the evaluator of a single training, with the settings of all.
+            epochs: of each training.
+            count: trainings.
+            divide: says on what each is trained and validated.
+        """
+        self.metrics: tuple[str, ...] = (*training.metrics, _SPREAD)
+        self.training = training
+        self._name = name
+        self._epochs = epochs
+        self._count = count
+        self._divide = divide
+
+    @property
+    def data_hash(self) -> str:
+        """Fingerprint of the data and their division; loads them and makes sure that they can be divided so."""
+        self._divide(load_data(self.training.data), self._count, self.training.data)
+        return self.training.data_hash
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images; loads them."""
+        return self.training.shape
+
+    @property
+    def classes(self) -> int:
+        """How many there are; loads the data."""
+        return self.training.classes
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before the search: settings of the recipe that no training heeds."""
+        return self.training.remarks
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Median milliseconds of one image's forward pass on this worker's device."""
+        return self.training.latency_ms(architecture)
+
+    def foresee(self, proposal: Proposal) -> None:
+        """Refuse what no trial could do. Raises ConfigError."""
+        self.training.foresee(proposal)
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        """One training after the other, the mean reported after each; failures come back as results."""
+        began = time.monotonic()
+        if not isinstance(proposal, Measure):
+            raise SearchError(f"evaluator '{self._name}' cannot train a supernet; use evaluator 'shared_weights'")
+        if proposal.also or proposal.weights is not None:
+            raise SearchError(f"evaluator '{self._name}' trains one architecture per trial, from its initialisation")
+        if self.training.threads:
+            torch.set_num_threads(self.training.threads)
+        device = device_of(self.training.device)
+        advice = "constrain the space or mend its builder"
+        return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
+
+    def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
+        training = self.training
+        data = load_data(training.data)
+        splits = self._divide(data, self._count, training.data)
+        wanted = range(1, self._count + 1)[proposal.rung]  # a rung is so many trainings
+        members, done = [], list[Trained]()
+        since = began
+        for number, (part, validation) in enumerate(splits[:wanted], 1):
+            seed = int(digest([report.seed, number]), 16) % 2**31
+            classes = len(data.class_names)
+            network = fresh(training.space, proposal.architecture, seed, in_channels=data.shape[0], classes=classes)
+            spent = sum((trained.charged for trained in done), Charge())
+            try:
+                done.append(
+                    train(
+                        network,
+                        part,
+                        recipe_of(training.space, proposal.architecture, training.recipe),
+                        epochs=self._epochs,
+                        seed=seed,
+                        device=device,
+                        validation=validation,
+                        # one that is complete gives its network and figures back at once when the trial is continued
+                        checkpoint=report.checkpoint.with_name(f"{report.checkpoint.name}.{number}"),
+                        flops=report.costs.get("cost/flops", 0.0),
+                        time_limit_s=training.time_limit_s and max(training.time_limit_s - spent.worker_seconds, 1e-9),
+                        since=since,
+                        extra=training.extra,
+                    )
+                )
+            except TrainingFailed as error:
+                failure = error.failure
+                message = f"training {number} of {self._count}: {failure.message}"
+                raise TrainingFailed(failure.cause, message, failure.advice, spent + error.charged) from error
+            members.append(network.cpu())
+            since = time.monotonic()
+            if not report(number, _mean(done)):
+                return _result("pruned", done, report)
+        weights = save_weights(Ensemble(members).state_dict(), report, ENSEMBLE)
+        return replace(_result("finished", done, report), artifacts={ENSEMBLE: weights})
+
+
+def cross_validation(
+    space: SearchSpace,
+    data: DataConfig | None,
+    ladder: Sequence[Rung],
+    recipe: Mapping[str, Value] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    time_limit_s: float | None = None,
+    folds: int = 5,
+    epochs: int = 3,
+    objectives: Sequence[Objective] = (),
+    extra_metrics: Sequence[str] = (),
+) -> Averaged:
     """Stratified k-fold cross-validation over the train and the validation part; the test part stays sealed.
 
     The folds are the same for all trials (by the data's seed). Images are normalised by the statistics of the train
-    part, in every fold. The models of all folds are kept as one ensemble.
+    part, in every fold. Settings are checked, nothing is loaded.
+
+    Args:
+        space: the space of the architectures.
+        data: the data set.
+        ladder: its steps are folds done: 1, 2, ... `folds`.
+        recipe: fixed settings, over the space's defaults.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`...
+        threads: of torch, in this process; None leaves them as they are.
+        time_limit_s: seconds that one trial may take, all folds and attempts together.
+        folds: of the cross-validation.
+        epochs: of each fold's training.
+        objectives: of the search; what they need is measured.
+        extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
     """
-
-    metrics: tuple[str, ...] = (*Training.metrics, _SPREAD)
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        data: DataConfig | None,
-        ladder: Sequence[Rung],
-        recipe: Mapping[str, Value] | None = None,
-        device: str = "auto",
-        threads: int | None = None,
-        time_limit_s: float | None = None,
-        folds: int = 5,
-        epochs: int = 3,
-        objectives: Sequence[Objective] = (),
-        extra_metrics: Sequence[str] = (),
-    ) -> None:
-        """Check the settings; load nothing.
-
-        Args:
-            space: the space of the architectures.
-            data: the data set.
-            ladder: its steps are folds done: 1, 2, ... `folds`.
-            recipe: fixed settings, over the space's defaults.
-            device: `auto`, `cpu`, `cuda`, `cuda:1`...
-            threads: of torch, in this process; None leaves them as they are.
-            time_limit_s: seconds that one trial may take, all folds and attempts together.
-            folds: of the cross-validation.
-            epochs: of each fold's training.
-            objectives: of the search; what they need is measured.
-            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
-
-        Raises:
-            ConfigError: a setting is unknown or out of range.
-        """
-        given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
-        self.training = _checked("cross_validation", space, data, ladder, epochs, *given)
-        _check_ladder("cross_validation", "folds", folds, ladder)
-        self.metrics = (*self.training.metrics, _SPREAD)
-        self.folds = folds
-        self.epochs = epochs
-
-    @property
-    def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them and makes sure that there are so many folds."""
-        self._splits(load_data(self.training.data))
-        return self.training.data_hash
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images; loads them."""
-        return self.training.shape
-
-    @property
-    def classes(self) -> int:
-        """How many there are; loads the data."""
-        return self.training.classes
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a user should know before the search: settings of the recipe that no training heeds."""
-        return self.training.remarks
-
-    def latency_ms(self, architecture: Architecture) -> float:
-        """Median milliseconds of one image's forward pass on this worker's device."""
-        return self.training.latency_ms(architecture)
-
-    def foresee(self, proposal: Proposal) -> None:
-        """Refuse what no trial could do. Raises ConfigError."""
-        self.training.foresee(proposal)
-
-    def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """Train on one fold after the other and report the mean after each."""
-        return _in_turn("cross_validation", self.training, self.epochs, self.folds, self._splits, proposal, report)
-
-    def _splits(self, data: ImageData) -> list[Split]:
-        whole = data.train_and_validation()
-        scarce = int(whole.labels.bincount(minlength=whole.classes).min())
-        if scarce < self.folds:
-            raise DataError(
-                f"data {self.training.data.source}: a class has {scarce} image(s) to train and validate, so there are "
-                f"no {self.folds} folds with each class in all of them; take fewer folds, or add images"
-            )
-        folds = StratifiedKFold(self.folds, shuffle=True, random_state=self.training.data.seed)
-        found = folds.split(whole.labels, whole.labels)
-        return [(whole.subset(torch.from_numpy(a)), whole.subset(torch.from_numpy(b))) for a, b in found]
+    given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
+    training = _checked("cross_validation", space, data, ladder, epochs, *given)
+    _check_ladder("cross_validation", "folds", folds, ladder)
+    return Averaged("cross_validation", training, epochs, folds, in_folds)
 
 
-class RepeatedSeeds:
+def repeated_seeds(
+    space: SearchSpace,
+    data: DataConfig | None,
+    ladder: Sequence[Rung],
+    recipe: Mapping[str, Value] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    time_limit_s: float | None = None,
+    repeats: int = 3,
+    epochs: int = 3,
+    objectives: Sequence[Objective] = (),
+    extra_metrics: Sequence[str] = (),
+) -> Averaged:
     """Trains every architecture several times with other seeds, on the same images: less noise for more work.
 
-    The models of all repeats are kept as one ensemble.
+    Args:
+        space: the space of the architectures.
+        data: the data set.
+        ladder: its steps are trainings done: 1, 2, ... `repeats`.
+        recipe: fixed settings, over the space's defaults.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`...
+        threads: of torch, in this process; None leaves them as they are.
+        time_limit_s: seconds that one trial may take, all repeats and attempts together.
+        repeats: trainings per architecture.
+        epochs: of each.
+        objectives: of the search; what they need is measured.
+        extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
     """
-
-    metrics: tuple[str, ...] = CrossValidation.metrics
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        data: DataConfig | None,
-        ladder: Sequence[Rung],
-        recipe: Mapping[str, Value] | None = None,
-        device: str = "auto",
-        threads: int | None = None,
-        time_limit_s: float | None = None,
-        repeats: int = 3,
-        epochs: int = 3,
-        objectives: Sequence[Objective] = (),
-        extra_metrics: Sequence[str] = (),
-    ) -> None:
-        """Check the settings; load nothing.
-
-        Args:
-            space: the space of the architectures.
-            data: the data set.
-            ladder: its steps are trainings done: 1, 2, ... `repeats`.
-            recipe: fixed settings, over the space's defaults.
-            device: `auto`, `cpu`, `cuda`, `cuda:1`...
-            threads: of torch, in this process; None leaves them as they are.
-            time_limit_s: seconds that one trial may take, all repeats and attempts together.
-            repeats: trainings per architecture.
-            epochs: of each.
-            objectives: of the search; what they need is measured.
-            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
-
-        Raises:
-            ConfigError: a setting is unknown or out of range.
-        """
-        given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
-        self.training = _checked("repeated_seeds", space, data, ladder, epochs, *given)
-        _check_ladder("repeated_seeds", "repeats", repeats, ladder)
-        self.metrics = (*self.training.metrics, _SPREAD)
-        self.repeats = repeats
-        self.epochs = epochs
-
-    @property
-    def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them."""
-        return self.training.data_hash
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images; loads them."""
-        return self.training.shape
-
-    @property
-    def classes(self) -> int:
-        """How many there are; loads the data."""
-        return self.training.classes
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a user should know before the search: settings of the recipe that no training heeds."""
-        return self.training.remarks
-
-    def latency_ms(self, architecture: Architecture) -> float:
-        """Median milliseconds of one image's forward pass on this worker's device."""
-        return self.training.latency_ms(architecture)
-
-    def foresee(self, proposal: Proposal) -> None:
-        """Refuse what no trial could do. Raises ConfigError."""
-        self.training.foresee(proposal)
-
-    def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """Train with one seed after the other and report the mean after each."""
-
-        def splits(data: ImageData) -> list[Split]:
-            return [(data.train, data.validation)] * self.repeats
-
-        return _in_turn("repeated_seeds", self.training, self.epochs, self.repeats, splits, proposal, report)
+    given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
+    training = _checked("repeated_seeds", space, data, ladder, epochs, *given)
+    _check_ladder("repeated_seeds", "repeats", repeats, ladder)
+    return Averaged("repeated_seeds", training, epochs, repeats, as_it_is)
 
 
-# --- what both are ----------------------------------------------------------------------------------------------------
+def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
+    """Stratified folds of train and validation together, each of which validates once.
+
+    Raises:
+        DataError: a class has fewer images than there are folds.
+    """
+    whole = data.train_and_validation()
+    scarce = int(whole.labels.bincount(minlength=whole.classes).min())
+    if scarce < count:
+        raise DataError(
+            f"data {config.source}: a class has {scarce} image(s) to train and validate, so there are no {count} folds "
+            "with each class in all of them; take fewer folds, or add images"
+        )
+    folds = StratifiedKFold(count, shuffle=True, random_state=config.seed)
+    found = folds.split(whole.labels, whole.labels)
+    return [(whole.subset(torch.from_numpy(a)), whole.subset(torch.from_numpy(b))) for a, b in found]
+
+
+def as_it_is(data: ImageData, count: int, config: DataConfig) -> list[Split]:
+    """Every time the data's own division."""
+    return [(data.train, data.validation)] * count
 
 
 def _checked(
@@ -242,67 +271,6 @@ def _check_ladder(name: str, what: str, count: int, ladder: Sequence[Rung]) -> N
         raise ConfigError(f"evaluator '{name}': {what} must be a whole number of at least 2, got {count!r}")
     if [rung.epochs for rung in ladder] != list(range(1, count + 1)):
         raise ConfigError(f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out")
-
-
-def _in_turn(
-    name: str,
-    training: Training,
-    epochs: int,
-    count: int,
-    splits: Callable[[ImageData], Sequence[Split]],
-    proposal: Proposal,
-    report: Report,
-) -> Result:
-    """One training after the other, the mean reported after each; failures come back as results."""
-    began = time.monotonic()
-    if not isinstance(proposal, Measure):
-        raise SearchError(f"evaluator '{name}' cannot train a supernet; use evaluator 'shared_weights'")
-    if proposal.also or proposal.weights is not None:
-        raise SearchError(f"evaluator '{name}' trains one architecture per trial, from its initialisation")
-    if training.threads:
-        torch.set_num_threads(training.threads)
-    device = device_of(training.device)
-
-    def work() -> Result:
-        data = load_data(training.data)
-        wanted = range(1, count + 1)[proposal.rung]  # a rung is so many trainings
-        members, done = [], list[Trained]()
-        since = began
-        for number, (part, validation) in enumerate(splits(data)[:wanted], 1):
-            seed = int(digest([report.seed, number]), 16) % 2**31
-            classes = len(data.class_names)
-            network = fresh(training.space, proposal.architecture, seed, in_channels=data.shape[0], classes=classes)
-            spent = sum((trained.charged for trained in done), Charge())
-            try:
-                done.append(
-                    train(
-                        network,
-                        part,
-                        recipe_of(training.space, proposal.architecture, training.recipe),
-                        epochs=epochs,
-                        seed=seed,
-                        device=device,
-                        validation=validation,
-                        # one that is complete gives its network and figures back at once when the trial is continued
-                        checkpoint=report.checkpoint.with_name(f"{report.checkpoint.name}.{number}"),
-                        flops=report.costs.get("cost/flops", 0.0),
-                        time_limit_s=training.time_limit_s and max(training.time_limit_s - spent.worker_seconds, 1e-9),
-                        since=since,
-                        extra=training.extra,
-                    )
-                )
-            except TrainingFailed as error:
-                failure = error.failure
-                message = f"training {number} of {count}: {failure.message}"
-                raise TrainingFailed(failure.cause, message, failure.advice, spent + error.charged) from error
-            members.append(network.cpu())
-            since = time.monotonic()
-            if not report(number, _mean(done)):
-                return _result("pruned", done, report)
-        weights = save_weights(Ensemble(members).state_dict(), report, ENSEMBLE)
-        return replace(_result("finished", done, report), artifacts={ENSEMBLE: weights})
-
-    return guarded(work, device, began, "constrain the space or mend its builder")
 
 
 def _result(status: Status, done: Sequence[Trained], report: Report) -> Result:

@@ -14,8 +14,7 @@ from nasforge.core.errors import ConfigError, DataError, NasforgeError
 from nasforge.core.goals import Rung
 from nasforge.core.trial import ENSEMBLE, Measure, TrainShared
 from nasforge.data import load_data
-from nasforge.evaluators import cross_validation
-from nasforge.evaluators.cross_validation import CrossValidation, RepeatedSeeds
+from nasforge.evaluators.cross_validation import cross_validation, in_folds, repeated_seeds
 from nasforge.exporters.network_folder import load
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
@@ -50,7 +49,7 @@ class Told:
 
 
 def folds(**settings):
-    return CrossValidation(SPACE, DATA, LADDER, {"precision": "fp32"}, device="cpu", folds=3, epochs=1, **settings)
+    return cross_validation(SPACE, DATA, LADDER, {"precision": "fp32"}, device="cpu", folds=3, epochs=1, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_all_folds_are_charged(measured):
 
 def test_folds_are_stratified_disjoint_the_same_for_all_and_leave_the_test_part_alone():
     data = load_data(DATA)
-    splits, again = folds()._splits(data), folds()._splits(data)
+    splits, again = in_folds(data, 3, DATA), in_folds(data, 3, DATA)
     held = [set(validation.index.tolist()) for _, validation in splits]
     pool = set(data.train.index.tolist()) | set(data.validation.index.tolist())
     assert set.union(*held) == pool and sum(map(len, held)) == len(pool) == 240
@@ -99,7 +98,7 @@ def test_the_models_are_kept_as_an_ensemble(measured):
     tensors = load_weights(report.experiment, result.artifacts[ENSEMBLE])
     whole = build(ensemble_space([(SPACE, POINT)] * 3), Architecture({}), in_channels=1, classes=10)
     whole.load_state_dict(tensors)
-    _, validation = folds()._splits(load_data(DATA))[0]
+    _, validation = in_folds(load_data(DATA), 3, DATA)[0]
     member = whole.eval().members[0]
     assert score(member, validation)["accuracy"] == pytest.approx(report.steps[0][1]["val/accuracy"])
     assert not torch.equal(member.state_dict()["classifier.weight"], whole.members[1].state_dict()["classifier.weight"])
@@ -121,7 +120,7 @@ def test_an_attempt_continues_the_one_before_with_the_same_bits(measured, tmp_pa
             raise Killed
         return train(network, *args, **kwargs)
 
-    monkeypatch.setattr(cross_validation, "train", dying)
+    monkeypatch.setattr("nasforge.evaluators.cross_validation.train", dying)
     with pytest.raises(Killed):
         folds()(Measure(POINT), Told(tmp_path))
     monkeypatch.undo()
@@ -147,7 +146,7 @@ def test_a_failure_says_in_which_fold_and_charges_those_before(tmp_path):
 
 
 def test_repeats_differ_in_their_seed_alone(tmp_path):
-    evaluator = RepeatedSeeds(SPACE, DATA, LADDER[:2], {"precision": "fp32"}, device="cpu", repeats=2, epochs=1)
+    evaluator = repeated_seeds(SPACE, DATA, LADDER[:2], {"precision": "fp32"}, device="cpu", repeats=2, epochs=1)
     report = Told(tmp_path)
     result = evaluator(Measure(POINT), report)
     assert (result.status, result.steps_done) == ("finished", 2)
@@ -158,12 +157,12 @@ def test_repeats_differ_in_their_seed_alone(tmp_path):
 
 def test_mistakes():
     with pytest.raises(ConfigError, match="folds must be a whole number of at least 2, got 1"):
-        CrossValidation(SPACE, DATA, [Rung(1)], folds=1)
+        cross_validation(SPACE, DATA, [Rung(1)], folds=1)
     with pytest.raises(ConfigError, match="its ladder is made of folds, 1 to 5"):
-        CrossValidation(SPACE, DATA, [Rung(1), Rung(3)])
+        cross_validation(SPACE, DATA, [Rung(1), Rung(3)])
     with pytest.raises(ConfigError, match="'cross_validation' needs data"):
-        CrossValidation(SPACE, None, LADDER, folds=3)
-    scarce = CrossValidation(SPACE, DATA, [Rung(n) for n in range(1, 101)], folds=100)
+        cross_validation(SPACE, None, LADDER, folds=3)
+    scarce = cross_validation(SPACE, DATA, [Rung(n) for n in range(1, 101)], folds=100)
     with pytest.raises(DataError, match="no 100 folds with each class"):
         _ = scarce.data_hash
 
