@@ -119,9 +119,12 @@ def calibration(state: State, *, trials: int = 100, eta: float = 3) -> Calibrati
     ladder = [rung for rung in state.ladder if not rung.proxies]
     groups, left_out = _groups(state, ladder)
     if len(groups) < 3:
+        advice = "run the same command to go on"
+        if state.spent:  # which would find nothing to do
+            advice = "mend the cause or ask for more --networks, under another --name"
         raise SearchError(
             f"only {len(groups)} network(s) were trained to the end by every seed, a rank correlation needs three; "
-            "see the failures with nasforge show, and run the same command to go on"
+            f"see the failures with nasforge show, and {advice}"
         )
     seeds = len(groups[0])
     values = np.array([[[_at(t, rung.epochs).values[0] for rung in ladder] for t in g] for g in groups])

@@ -10,6 +10,7 @@ import scipy.stats
 import nasforge
 from nasforge import cli, cli_calibrate, registry
 from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.goals import Budget
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.report.calibration import (
@@ -159,8 +160,12 @@ def test_one_seed_is_said_to_be_too_few_and_unfinished_networks_are_left_out(tmp
     assert math.isnan(found.rungs[0].noise) and any("--seeds 2" in text for text in found.advice)
     state = state_of(tmp_path / "cut", Curves(), trials=12)  # eight networks, four of them twice
     assert (calibration(state).networks, calibration(state).left_out) == (4, 4)
-    with pytest.raises(SearchError, match=r"only 2 network\(s\) were trained to the end"):
-        calibration(state_of(tmp_path / "few", Curves(), trials=10))
+    few = state_of(tmp_path / "few", Curves(), trials=10)
+    with pytest.raises(SearchError, match=r"only 2 network\(s\) were trained to the end.*under another --name"):
+        calibration(few)  # its budget is spent: the same command would do nothing
+    few.budget = Budget(trials=16)
+    with pytest.raises(SearchError, match="run the same command to go on"):
+        calibration(few)
 
 
 def test_networks_are_calibrated_continued_and_shown(tmp_path, capfd, monkeypatch):
