@@ -22,7 +22,7 @@ from nasforge.data import load_data
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
 from nasforge.models.ensemble import Mirrored
-from nasforge.models.network import build
+from nasforge.models.network import fresh
 from nasforge.models.reference import resnet, resnet_of_flops
 from nasforge.training.data_parallel import data_parallel, own_checkpoint
 from nasforge.training.device import device_of
@@ -74,6 +74,9 @@ class Retraining:
 Outcomes = Iterator[tuple[Retraining, str]]
 """Trainings as they end, each with the reason of its failure in words, empty where it went well."""
 
+Trainer = Callable[[Sequence[Retraining], Progress], Outcomes]
+"""What trains: here, or on workers."""
+
 
 def one_after_another(retrainings: Sequence[Retraining], progress: Progress) -> Outcomes:
     """Train in this process."""
@@ -96,7 +99,8 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
     data = load_data(retraining.data)
     if data.fingerprint != retraining.data_hash:
         raise SearchError("a worker sees other data than this process; the data must be the same on every node")
-    network = untrained(retraining.space, retraining.architecture, retraining.seed, data.shape[0], data.class_names)
+    channels, classes = data.shape[0], len(data.class_names)
+    network = fresh(retraining.space, retraining.architecture, retraining.seed, in_channels=channels, classes=classes)
     grouped = dist.is_available() and dist.is_initialized()
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -135,15 +139,6 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
     return ""
 
 
-def untrained(
-    space: SearchSpace, architecture: Architecture, seed: int, in_channels: int, class_names: Sequence[str]
-) -> nn.Module:
-    """The network as a seed initialises it; torch's own stream stays where it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(space, architecture, in_channels=in_channels, classes=len(class_names))
-
-
 def measure(
     network: nn.Module, data: DataConfig, device: torch.device, tta: str, objectives: Sequence[Objective] = ()
 ) -> dict[str, float]:
@@ -163,13 +158,17 @@ def measure(
 # --- the reference ---------------------------------------------------------------------------------------------------
 
 
-def reference_of(flops: float, shape: tuple[int, int, int], classes: int, builder: str) -> tuple[str, SearchSpace]:
-    """The ResNet nearest to `flops`: its name, and the space of which it is the only network, made by `builder`."""
+REFERENCE_BUILDER = "nasforge.finalists:build_reference"
+"""As network folders name it."""
+
+
+def reference_of(flops: float, shape: tuple[int, int, int], classes: int) -> tuple[str, SearchSpace]:
+    """The ResNet nearest to `flops`: its name, and the space of which it is the only network."""
     name, network = resnet_of_flops(flops, shape=shape, classes=classes)
     stage, classifier = network.get_submodule("stage0"), network.get_submodule("classifier")
     assert isinstance(stage, nn.Sequential) and isinstance(classifier, nn.Linear)  # noqa: S101  (built just now)
     arguments = {"depth": len(stage), "width": classifier.in_features // 4}
-    return name, SearchSpace(name, (), builder=builder, arguments=arguments)
+    return name, SearchSpace(name, (), builder=REFERENCE_BUILDER, arguments=arguments)
 
 
 def build_reference(pick: Pick, *, in_channels: int, classes: int, depth: int, width: int) -> nn.Module:

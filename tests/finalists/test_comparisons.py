@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge import finalists
 from nasforge.compose import search
 from nasforge.config import DataConfig
 from nasforge.core.errors import SearchError
@@ -17,7 +16,7 @@ from nasforge.core.goals import Budget, Objective
 from nasforge.data import load_data
 from nasforge.exporters.export import export
 from nasforge.exporters.network_folder import load
-from nasforge.finalists import networks, retrain
+from nasforge.finalists import networks, retrain, work
 from nasforge.finalists.choice import drawn_of, ranked_of
 from nasforge.journal import read_events
 from nasforge.state import load_state
@@ -55,7 +54,7 @@ def test_nothing_of_a_reference_is_frozen(searched, tmp_path, monkeypatch):
         frozen.append(retraining.recipe.frozen_stages)
         return "not now"
 
-    monkeypatch.setattr(finalists, "recipe_of", lambda *given: Recipe(frozen_stages=1))
+    monkeypatch.setattr(work, "recipe_of", lambda *given: Recipe(frozen_stages=1))
     monkeypatch.setattr(networks, "train_network", trained)
     with pytest.raises(SearchError):
         retrain(folder, seeds=1, epochs=1, device="cpu")

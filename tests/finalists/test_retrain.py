@@ -13,14 +13,13 @@ import pytest
 import torch
 
 import nasforge
-from nasforge import finalists
 from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, ExportError, JournalError, SearchError
 from nasforge.core.events import TestOpened
 from nasforge.costs import count_flops
 from nasforge.data import load_data
 from nasforge.exporters.network_folder import load
-from nasforge.finalists import Spread, networks, retrain, write_best
+from nasforge.finalists import Spread, networks, retrain, work, write_best
 from nasforge.finalists.choice import ranked_of
 from nasforge.journal import Journal, read_events
 from nasforge.models.reference import resnet_of_flops
@@ -196,7 +195,7 @@ def test_a_retraining_continues_after_an_interruption_with_the_same_bits(retrain
         if moment == "saved":
             patched.setattr(networks, "score", interrupt)
         if moment == "tested":
-            patched.setattr(finalists, "replace", interrupt_on_description(interrupt))
+            patched.setattr(work, "replace", interrupt_on_description(interrupt))
         progress = (lambda name, epoch, *_: interrupt()) if moment == "training" else (lambda *_: None)
         with pytest.raises(Interruption):
             retrain(folder, seeds=2, epochs=2, device="cpu", progress=progress)
