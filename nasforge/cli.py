@@ -119,6 +119,8 @@ def show(
         raise ConfigError(f"{option} {does}: say which with --trial N")
     if rerun and draw is not None:
         raise ConfigError("--rerun repeats a trial and --draw draws its network: one at a time")
+    if importance and trial is not None:
+        raise ConfigError("--importance is of all trials and --trial shows one: one at a time")
     if rerun and trial is not None:
         return cli_results.rerun(folder, trial)
     if trial is not None:

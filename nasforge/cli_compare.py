@@ -127,7 +127,14 @@ def compare(
     else:
         if any((text or "").startswith("strategy.") for text in assign or []):
             raise ConfigError("--set strategy....: write options beside the name: --strategies 'evolution(sample=3)'")
-        campaign, document = settings_of(file=config, data=places, budget=budget, assignments=assign or [], **searched)
+        campaign, document = settings_of(
+            file=config,
+            data=places,
+            budget=budget,
+            assignments=assign or [],
+            defaults=comparison.CAMPAIGN_DEFAULTS,
+            **searched,
+        )
         for key in ("strategy", "seed", "name", "runs_dir", "tracking_uri"):
             campaign.pop(key, None)  # of the one search that the file describes
         campaign |= {"strategies": strategies, "document": document}

@@ -28,6 +28,7 @@ def settings_of(
     recipe: Mapping[str, Any] = _NOTHING,
     runner_options: Mapping[str, Any] = _NOTHING,
     assignments: Sequence[str] = (),
+    defaults: Mapping[str, str] = DEFAULTS,
     **settings: Any,
 ) -> tuple[dict[str, Any], Document | None]:
     """Settings for `resolve` from an experiment's file and options, which go over it; and the file.
@@ -40,6 +41,7 @@ def settings_of(
         recipe: options of the recipe.
         runner_options: options of the runner.
         assignments: texts such as `strategy.population=20`.
+        defaults: whose options are given where no name is.
         settings: the other settings, as in `resolve`; None where not given.
 
     Raises:
@@ -57,9 +59,9 @@ def settings_of(
         merged.pop("ladder", None)
     nested = {"data": data, "budget": budget, "recipe": recipe, "runner": runner_options}
     for key, given in nested.items():
-        _over(merged, key, given)
+        _over(merged, key, given, defaults)
     for text in assignments:
-        _assign(merged, text)
+        _assign(merged, text, defaults)
     if isinstance(merged.get("data"), Mapping) and "source" not in merged["data"]:
         raise ConfigError(WHICH_DATA)
     return merged, document
@@ -84,14 +86,14 @@ def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str])
     return Named.parse(merged["runner"], "runner").to_json()
 
 
-def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any]) -> None:
+def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any], defaults: Mapping[str, str] = DEFAULTS) -> None:
     """Lay options (None where not given) over one nested setting, which a file may have given in its short form."""
     given = {name: value for name, value in options.items() if value is not None}
     if not given:
         return
     content = merged.get(key)
     if key in PARTS:
-        named = Named.parse(content if content is not None else DEFAULTS[key], key)
+        named = Named.parse(content if content is not None else defaults[key], key)
         merged[key] = {"name": named.name, "options": {**named.options, **given}}
     elif key in _SHORT and isinstance(content, str):
         merged[key] = {_SHORT[key]: content, **given}
@@ -101,7 +103,7 @@ def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any]) -> None:
         merged[key] = {**(content or {}), **given}
 
 
-def _assign(merged: dict[str, Any], text: str) -> None:
+def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEFAULTS) -> None:
     """`strategy.population=20`, `recipe.mixup=0.2`, `runner.resources.measure.gpu=0.25`."""
     path, equals, value = text.partition("=")
     part, *keys = path.strip().split(".")
@@ -113,8 +115,8 @@ def _assign(merged: dict[str, Any], text: str) -> None:
     if part in PARTS:
         if part == "tune" and merged.get(part) is None:
             raise ConfigError(f"--set '{text}': say which strategy searches the recipe: --tune optuna")
-        strategy = Named.parse(merged.get("strategy", DEFAULTS["strategy"]), "strategy").name
-        default = suited_evaluator(strategy) if part == "evaluator" else DEFAULTS.get(part)
+        strategy = Named.parse(merged.get("strategy", defaults["strategy"]), "strategy").name
+        default = suited_evaluator(strategy) if part == "evaluator" else defaults.get(part)
         named = Named.parse(merged.get(part, default), part)
         top = {"name": named.name, "options": dict(named.options)}
         place: dict[str, Any] = top["options"]  # type: ignore[assignment]

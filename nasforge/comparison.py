@@ -21,7 +21,7 @@ from nasforge.campaign import (
     run_all,
 )
 from nasforge.compose import Say, foresee, make_pruner, make_strategy, terminable
-from nasforge.config import ExperimentConfig, Named, check_name, resolve
+from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.events import header_of
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
+CAMPAIGN_DEFAULTS = {**DEFAULTS, "runner": "local"}
+"""Of the searches of a campaign, which share the processors by `workers`."""
 _RESULT, _PAGE, _PICTURE = "comparison.json", "comparison.html", "comparison.png"
 
 
@@ -228,7 +230,8 @@ def campaign_configs(
             raise ConfigError(f"{key}: a campaign sets it itself; see --strategies, --seeds and --name")
     if settings.get("tune") is not None:
         raise ConfigError("tune: name the pair as a strategy: --strategies 'joint(model=evolution,recipe=optuna)'")
-    common = {**settings, "runs_dir": folder, "tracking_uri": "none", "runner": settings.get("runner") or "local"}
+    runner = settings.get("runner") or CAMPAIGN_DEFAULTS["runner"]
+    common = {**settings, "runs_dir": folder, "tracking_uri": "none", "runner": runner}
     firsts = [resolve({**common, "strategy": one, "seed": 0, "name": folder_name(one, 0)}, document) for one in named]
     for config in firsts:
         make_strategy(config)  # a wrong option is said before anything runs

@@ -109,7 +109,8 @@ def rerun(folder: Path, number: int) -> Repetition:
     }
     if result.status == "finished":
         compared |= {key: (value, result.metrics.get(key, math.nan)) for key, value in trial.result.metrics.items()}
-        for index, (then, again) in enumerate(zip(trial.result.also, result.also, strict=True), 1):
+        fewer: tuple[Mapping[str, float], ...] = ({},) * (len(trial.result.also) - len(result.also))
+        for index, (then, again) in enumerate(zip(trial.result.also, result.also + fewer, strict=False), 1):
             compared |= {f"also {index}/{key}": (value, again.get(key, math.nan)) for key, value in then.items()}
     now = "pruned" if steps and max(steps) >= last_step else result.status
     return Repetition(

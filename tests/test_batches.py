@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ from nasforge.experiment import Experiment
 from nasforge.journal import read_events
 from nasforge.pruners.asha import ASHA
 from nasforge.pruners.median import Median
+from nasforge.rerun import rerun
 from nasforge.runners.local import run
 from nasforge.state import load_state
 from nasforge.strategies.evolution import Evolution
@@ -103,6 +105,20 @@ def test_a_batch_is_one_trial_with_all_its_metrics(tmp_path: Path) -> None:
         assert chosen == trial.proposal.batch[answers.index(max(answers))]
     assert state.charged == Charge(3 * 0.5 + 3 * 0.03, 3 * 200.0 + 3 * 300.0)
     assert {trial.number for trial in state.ranking()} == {1, 3, 5}, "scores of proxies never rank with trained ones"
+
+
+def test_a_repetition_that_answers_fewer_of_a_batch_differs(tmp_path: Path, monkeypatch: Any) -> None:
+    class Fewer(Scoring):
+        def __call__(self, proposal: Proposal, report: Any) -> Result:
+            result = super().__call__(proposal, report)
+            return replace(result, also=result.also[:-1])
+
+    with experiment_in(tmp_path, budget={"trials": 1}) as experiment:
+        run(experiment, Scoring())
+        folder = experiment.folder
+    for evaluator, missing in ((Scoring(), set()), (Fewer(), {"also 3/zc/planted", "also 3/cost/params"})):
+        monkeypatch.setattr("nasforge.rerun.make_evaluator", lambda config, evaluator=evaluator: evaluator)
+        assert {key for key in rerun(folder, 0).differing if key.startswith("also")} == missing
 
 
 def test_a_killed_driver_continues_to_the_same_journal(tmp_path: Path) -> None:
