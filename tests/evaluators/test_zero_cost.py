@@ -173,9 +173,9 @@ def test_scores_without_a_rung_for_them_are_foreseen() -> None:
 
 
 def test_a_network_without_what_a_proxy_looks_at_is_a_mistake_in_the_settings(monkeypatch: Any) -> None:
-    made = evaluator(proxies=["naswot"])
-    monkeypatch.setattr(made, "_network", lambda architecture, seed: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    failed = made(Measure(POINTS[0]), Report())
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    monkeypatch.setattr("nasforge.evaluators.zero_cost.fresh", lambda *network, **shape: linear)
+    failed = evaluator(proxies=["naswot"])(Measure(POINTS[0]), Report())
     assert failed.error is not None and failed.error.cause == "error", "six of these in a row end the search"
     assert "naswot: it has no activation" in failed.error.message
 
