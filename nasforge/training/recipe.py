@@ -101,9 +101,10 @@ class Recipe:
         ema_decay: exponential moving average of the weights, which is then what is validated and kept; after n steps
             its decay is at most 1 - n^(-2/3).
         swa_share: share of the epochs, the last ones, of whose weights the mean is then validated and kept.
-        precise_bn: batches of 128 training images on which batch normalisation's statistics are taken anew after every
-            epoch, before the network is validated ("Rethinking 'Batch' in BatchNorm", Wu & Johnson 2021,
-            https://arxiv.org/abs/2105.07576, section 3). Running averages lag behind weights that learn fast.
+        precise_bn: batches of 128 training images on which batch normalisation's statistics are taken anew before the
+            network is validated, without a validation part at the end alone ("Rethinking 'Batch' in BatchNorm", Wu &
+            Johnson 2021, https://arxiv.org/abs/2105.07576, section 3). Running averages lag behind weights that learn
+            fast. 0: leave them, but for the mean of `swa_share`, which has none of its own.
         early_stopping: epochs without a better `early_stopping_metric` after which the network is trained no further.
         early_stopping_metric: of the validation part: `accuracy`, `loss` or `f1_macro`.
         init: how convolutions and linear layers begin: as the `builder` made them, `he`, `xavier` or `orthogonal`.
