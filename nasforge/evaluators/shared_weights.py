@@ -28,7 +28,7 @@ from nasforge.supernet.relaxations import RELAXATIONS
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.supernet.training import check_shared, recipe_point
 from nasforge.training.artifacts import load_weights, save_weights
-from nasforge.training.device import device_of, memory_format, uses_bf16
+from nasforge.training.device import device_of, memory_format, uses_bf16, without_overrun
 from nasforge.training.loop import train
 from nasforge.training.recalibration import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate
 from nasforge.training.recipe import recipe_of
@@ -151,6 +151,7 @@ class SharedWeights:
             supernet = build_supernet(proposal.space, data.shape[0], len(data.class_names))
             if proposal.weights is not None:
                 _load(supernet, report, proposal.weights)
+            recipe = without_overrun(recipe, device, supernet.narrowest)
             shared = shared_training(proposal, supernet, data, recipe, report.seed, device)
         trained = train(
             shared.network,

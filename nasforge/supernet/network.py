@@ -59,6 +59,11 @@ class Supernet(nn.Module):
         """What is left to choose, without `model.`: mixtures, then open widths."""
         return (*dict.fromkeys(mixture.key for mixture in self._mixtures), *self.widths)
 
+    @property
+    def narrowest(self) -> nn.Module:
+        """All options at the smallest widths; on the meta device where widths are open."""
+        return self.part({key: min(values) for key, values in self.widths.items()}) if self.widths else self.network
+
     def activate(self, architecture: Architecture) -> None:
         """Make `architecture` the path that runs.
 

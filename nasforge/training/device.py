@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from nasforge.core.errors import ConfigError
 from nasforge.training.recipe import Recipe
@@ -44,6 +46,28 @@ def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
         able = torch.cpu.get_capabilities()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return False
+
+
+def without_overrun(recipe: Recipe, device: torch.device, network: nn.Module) -> Recipe:
+    """Return the recipe with channels_last off where training `network` with it would damage the process's memory.
+
+    In channels_last and fp32, oneDNN 3.12 (torch 2.14) writes past the end of its buffer while it computes the weight
+    gradient of a 1x1 convolution with a stride and fewer than 7 input channels, on CPUs with AVX2. The process then
+    dies with "double free or corruption".
+    """
+    if device.type != "cpu" or uses_bf16(recipe, device) or not any(map(_overruns, network.modules())):
+        return recipe
+    return replace(recipe, channels_last=False)
+
+
+def _overruns(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.groups == 1
+        and module.in_channels < 8
+    )
 
 
 def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:

@@ -21,7 +21,7 @@ from nasforge.training import checkpoint as checkpoints
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
-from nasforge.training.device import memory_format, uses_bf16
+from nasforge.training.device import memory_format, uses_bf16, without_overrun
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.health import Health, where_not_finite
 from nasforge.training.imbalance import order_of
@@ -142,6 +142,7 @@ def train(
     """
     device = torch.device(device)
     began = time.monotonic() if since is None else since
+    recipe = without_overrun(recipe, device, network)
     bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
     check_images(recipe, part)
     set_dropout(network, recipe.dropout)

@@ -1,5 +1,11 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from nasforge.core.errors import ConfigError
 from nasforge.training import device as devices
@@ -27,6 +33,42 @@ def test_bf16_only_where_the_cpu_multiplies_in_it(monkeypatch):
 def test_memory_format():
     assert devices.memory_format(Recipe(), CPU) is torch.channels_last
     assert devices.memory_format(Recipe(channels_last=False), CPU) is torch.contiguous_format
+
+
+def test_narrow_strided_1x1_convolutions_are_not_trained_in_channels_last():
+    """torch's CPU kernel for their weight gradient writes past its buffer there, and the process dies."""
+    fp32 = Recipe(precision="fp32")
+    narrow = nn.Sequential(nn.Conv2d(4, 16, 1, stride=2))
+    assert devices.without_overrun(fp32, CPU, narrow).channels_last is False
+    assert devices.without_overrun(replace(fp32, channels_last=True), CPU, narrow).channels_last is False
+    assert devices.without_overrun(Recipe(precision="bf16"), CPU, narrow).channels_last == "auto"
+    for other in (nn.Conv2d(8, 16, 1, stride=2), nn.Conv2d(4, 16, 1), nn.Conv2d(4, 16, 3, stride=2), nn.Linear(4, 4)):
+        assert devices.without_overrun(fp32, CPU, other) is fp32
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": {"name": "spos", "epochs": 2, "measures": 2}}])
+def test_narrow_networks_train_in_a_process_that_survives(tmp_path, options):
+    space = """\
+name: narrow
+builder: staged
+arguments: {strides: [1, 2], layers: 1, stem_width: 4}
+decisions:
+  model: {activation: [relu], "stage{0..1}.width": [4, 6], "stage{0..1}.layer0.block": [residual]}
+"""
+    (tmp_path / "narrow.yaml").write_text(space)
+    settings = {
+        **{"space": str(tmp_path / "narrow.yaml"), "data": {"source": "digits", "images": 200}, "runner": "local"},
+        **{"tracking_uri": "none", "runs_dir": str(tmp_path), "name": "n", "budget": {"trials": 4}, "epochs": 2},
+        **{"strategy": "random", "recipe": {"batch_size": 16, "precision": "fp32"}, **options},
+    }
+    script = f"import nasforge; print(nasforge.search(**{settings!r}).counts())"
+    # glibc checks every block that is freed, so that an overrun ends the process at once
+    checked = {"LD_PRELOAD": "libc_malloc_debug.so.0", "GLIBC_TUNABLES": "glibc.malloc.check=3"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **checked}, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "'failed': 0" in done.stdout
 
 
 def test_free_memory_is_what_the_system_says(tmp_path):
