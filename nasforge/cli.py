@@ -20,6 +20,7 @@ from nasforge.cli_output import Outcome
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
 from nasforge.cli_tune import tune
+from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, NasforgeError
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ def _interrupted(arguments: list[str]) -> Outcome:
 
 
 def _failed(message: str, code: int = 2) -> Outcome:
+    message = cut(message)
     output.log().print(Text(message if code == output.STOPPED else f"error: {message}", style="red"), soft_wrap=True)
     return Outcome({"error": message}, code)
 

@@ -191,7 +191,7 @@ def state_json(state: State) -> dict[str, Any]:
     """An experiment as `search --json` gives it."""
     best = state.best
     return {
-        "experiment": state.header.experiment,
+        "experiment": state.name,
         "trials": state.counts(),
         "best": trial_json(best) if best else None,
         "front": [trial.number for trial in state.front()] if len(state.objectives) > 1 else None,

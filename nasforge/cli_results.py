@@ -218,7 +218,7 @@ def dashboard(runs_dir: Path, port: int) -> Outcome:
 def _print_summary(state: State, top: int = 5) -> None:
     counts = state.counts()
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
-    line(f"{state.header.experiment}: {said}", style="bold")
+    line(f"{state.name}: {said}", style="bold")
     ranked = tables.leaderboard(state)
     if ranked:
         _leaderboard(f"Best trials ({min(top, len(ranked))} of {len(ranked)})", state, ranked[:top])
