@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if outcome.code == output.STOPPED and not outcome.content:
             outcome = _interrupted(given)
         if wants_json and outcome.content:
-            output.write_json(outcome.content, stdout)
+            output.write_json({**outcome.content, **(outcome.more() if outcome.more else {})}, stdout)
     return outcome.code
 
 

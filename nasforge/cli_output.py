@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,10 +32,12 @@ class Outcome:
     Attributes:
         content: the JSON object of `--json`.
         code: exit code.
+        more: makes further content, where that takes long and only `--json` shows it.
     """
 
     content: Mapping[str, Any] = field(default_factory=dict)
     code: int = 0
+    more: Callable[[], Mapping[str, Any]] | None = None
 
 
 STOPPED = 130

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,12 @@ from nasforge.core.events import (
     header_of,
 )
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, front
-from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial
-from nasforge.journal import JOURNAL, corrupt, read_events, without_collection
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial, made
+from nasforge.journal import JOURNAL, corrupt, lines_of, without_collection
+
+_NEW = vars(Trial(0, TrainShared(SearchSpace("", ()), "", 0)))
+"""The fields of a trial that was just asked for, but for its number and its proposal."""
 
 
 class State:
@@ -90,8 +94,27 @@ class State:
     def apply(self, event: Event) -> None:
         """Take in one event."""
         match event:
+            case Reported(number, attempt, step, metrics, decision):
+                trial = self.trials[number]
+                values = self.values_of(metrics, trial.costs)
+                seconds, operations = metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0)
+                fields = {"step": step, "metrics": metrics, "values": values, "attempt": attempt}
+                report = made(Step, {**fields, "charged": Charge(seconds, operations), "stop": decision == "stop"})
+                self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0)
+                if values is not None:
+                    self.history.setdefault(number, {})[step] = values
+            case Told(number, result):
+                trial = self.trials[number] = self.trials[number].changed(result=result)
+                self._open.discard(number)
+                self._finished = self._ranking = None
+                self._closed_charge += result.charged
+                broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
+                if trial.verdict == "accepted":
+                    unmeasured = result.error is not None and result.error.cause == "missing_metric"
+                    fault = broken and (unmeasured or not trial.steps)
+                    self.faults_in_a_row = self.faults_in_a_row + 1 if fault else 0
             case Asked(number, proposal):
-                self.trials[number] = Trial(number, proposal)
+                self.trials[number] = made(Trial, {**_NEW, "number": number, "proposal": proposal})
                 self._open.add(number)
             case Checked(number, costs, verdict):
                 trial = self.trials[number]
@@ -109,24 +132,6 @@ class State:
             case Interrupted(number, _):
                 trial = self.trials[number]
                 self.trials[number] = trial.changed(idle_attempts=max(0, trial.idle_attempts - 1))
-            case Reported(number, attempt, step, metrics, decision):
-                trial = self.trials[number]
-                values = self.values_of(metrics, trial.costs)
-                charged = Charge(metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0))
-                report = Step(step, metrics, values, charged, decision == "stop", attempt)
-                self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0)
-                if values is not None:
-                    self.history.setdefault(number, {})[step] = values
-            case Told(number, result):
-                trial = self.trials[number] = self.trials[number].changed(result=result)
-                self._open.discard(number)
-                self._finished = self._ranking = None
-                self._closed_charge += result.charged
-                broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
-                if trial.verdict == "accepted":
-                    unmeasured = result.error is not None and result.error.cause == "missing_metric"
-                    fault = broken and (unmeasured or not trial.steps)
-                    self.faults_in_a_row = self.faults_in_a_row + 1 if fault else 0
             case Extended(budget):
                 self.budget = Budget(**budget)
             case TestOpened(finalist, metrics):
@@ -145,9 +150,12 @@ class State:
 
     def contradiction(self, event: Event) -> str:
         """Why `event` cannot come now, with the kind of line and the trial; empty when it can."""
-        if isinstance(event, (Header, Extended, TestOpened)):
+        if isinstance(event, Asked):
+            problem = self._asked_problem(event)
+        elif isinstance(event, (Header, Extended, TestOpened)):
             return ""
-        problem = self._asked_problem(event) if isinstance(event, Asked) else self._trial_problem(event)
+        else:
+            problem = self._trial_problem(event)
         return f"'{event.kind}' of trial {event.number}{problem}" if problem else ""
 
     def _asked_problem(self, event: Asked) -> str:
@@ -199,10 +207,9 @@ class State:
             if len(result.values) != len(self.objectives):
                 return f", {len(result.values)} values of {len(self.objectives)} objective(s)"
             if result.status == "finished":
-                metrics = {**trial.metrics, **result.metrics}
-                missing = [goal.metric for goal in self.objectives if goal.metric not in metrics]
-                if missing:
-                    return f", values without the metric {', '.join(missing)}"
+                for goal in self.objectives:
+                    if goal.metric not in result.metrics and goal.metric not in trial.metrics:
+                        return f", values without the metric {goal.metric}"
         if result.status == "finished" and len(result.also) != len(proposal.also):
             return f", metrics of {1 + len(result.also)} architectures where {len(proposal.batch)} were asked for"
         return ""
@@ -361,7 +368,7 @@ def _values(trial: Trial) -> tuple[float, ...]:
     return trial.result.values
 
 
-def replay(events: list[Event], folder: Path | None = None) -> State:
+def replay(events: Iterable[Event], folder: Path | None = None) -> State:
     """The state after these events, of which the first is a header.
 
     Args:
@@ -372,9 +379,13 @@ def replay(events: list[Event], folder: Path | None = None) -> State:
         JournalError: an event cannot follow those before it.
     """
     with without_collection():
-        state = State(header_of(events), folder)
-        for line, event in enumerate(events[1:], 2):
-            state.take(event, line)
+        state: State | None = None
+        for line, event in enumerate(events, 1):
+            if state is None:
+                state = State(header_of([event]), folder)
+            else:
+                state.take(event, line)
+    assert state is not None  # noqa: S101  (a reader refuses journals without a header)
     return state
 
 
@@ -384,7 +395,7 @@ def load_state(folder: Path) -> State:
     Raises:
         JournalError: no journal there, or it is corrupt.
     """
-    return replay(read_events(folder), folder)
+    return replay((line.event for line in lines_of(folder)), folder)
 
 
 def pruned_result(trial: Trial) -> Result:

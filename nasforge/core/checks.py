@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import EventError, NasforgeError
@@ -43,6 +43,7 @@ from nasforge.core.trial import (
     Result,
     Status,
     TrainShared,
+    made,
 )
 
 MESSAGE_LENGTH = 4000
@@ -50,6 +51,8 @@ MESSAGE_LENGTH = 4000
 
 CHARGES = ("time/worker_s", "work/multiply_adds")
 """Metrics of a report that are charged to the budget."""
+
+_Checked = TypeVar("_Checked")
 
 _STATUSES: tuple[str, ...] = get_args(Status)
 _VERDICTS = ("accepted", "rejected", "failed")
@@ -67,28 +70,29 @@ def event(content: Event) -> Event:
     Raises:
         EventError: a field holds what it cannot hold.
     """
+    checked: dict[str, Any] = {}
     match content:
-        case Reported(number, attempt, step, metrics, decision, alphas):
-            step, metrics, alphas = report(step, metrics, alphas)
-            _one_of(decision, _DECISIONS, "decision")
-            return Reported(_number(number), _attempt(attempt), step, metrics, decision, alphas)
-        case Told(number, outcome):
-            return Told(_number(number), result(outcome))
-        case Asked(number, asked):
-            return Asked(_number(number), proposal(asked))
-        case Checked(number, costs, verdict):
-            _one_of(verdict, _VERDICTS, "verdict")
-            return Checked(_number(number), numbers(costs, "costs"), verdict)
-        case Started(number, attempt):
-            return Started(_number(number), _attempt(attempt))
-        case Interrupted(number, attempt):
-            return Interrupted(_number(number), _attempt(attempt))
+        case Reported():
+            step, metrics, alphas = report(content.step, content.metrics, content.alphas)
+            _one_of(content.decision, _DECISIONS, "decision")
+            checked = {"step": step, "metrics": metrics, "alphas": alphas, "attempt": _attempt(content.attempt)}
+        case Told():
+            checked = {"result": result(content.result)}
+        case Asked():
+            checked = {"proposal": proposal(content.proposal)}
+        case Checked():
+            _one_of(content.verdict, _VERDICTS, "verdict")
+            checked = {"costs": numbers(content.costs, "costs")}
+        case Started() | Interrupted():
+            checked = {"attempt": _attempt(content.attempt)}
         case Header():
             return _header(content)
-        case Extended(budget):
-            return Extended(_budget(budget))
-        case TestOpened(finalist, metrics):
-            return TestOpened(text(finalist, "finalist"), numbers(metrics, "metrics"))
+        case Extended():
+            return Extended(_budget(content.budget))
+        case TestOpened():
+            return TestOpened(text(content.finalist, "finalist"), numbers(content.metrics, "metrics"))
+    checked["number"] = whole(content.number, "number")
+    return _with(content, checked)
 
 
 def report(
@@ -126,19 +130,19 @@ def result(content: Any) -> Result:
     metrics = numbers(content.metrics, "metrics")
     if content.status == "rejected" and math.isnan(metrics.get(VIOLATION, math.nan)):
         raise EventError(f"a rejected result needs the metric {VIOLATION}")
-    values = content.values
-    return Result(
-        status=content.status,
-        metrics=metrics,
-        values=None if values is None else _row(values, "values"),
-        steps_done=whole(content.steps_done, "steps_done"),
-        charged=charge(content.charged),
-        artifacts=_artifacts(content.artifacts),
-        alphas=rows(content.alphas, "alphas"),
-        error=None if content.error is None else _failure(content.error),
-        also=tuple(numbers(member, "also") for member in _sequence(content.also, "also")),
-        violations=numbers(content.violations, "violations"),
-    )
+    checked: dict[str, Any] = {
+        "metrics": metrics,
+        "values": None if content.values is None else _row(content.values, "values"),
+        "steps_done": whole(content.steps_done, "steps_done"),
+        "charged": charge(content.charged),
+        "artifacts": _artifacts(content.artifacts),
+        "alphas": rows(content.alphas, "alphas"),
+        "error": None if content.error is None else _failure(content.error),
+        "violations": numbers(content.violations, "violations"),
+    }
+    if content.also != ():
+        checked["also"] = tuple(numbers(member, "also") for member in _sequence(content.also, "also"))
+    return _with(content, checked)
 
 
 def proposal(content: Any) -> Proposal:
@@ -298,6 +302,15 @@ def config(content: Mapping[str, Any]) -> None:
         text(content["tracking_uri"], "tracking_uri")
 
 
+def _with(content: _Checked, checked: Mapping[str, Any]) -> _Checked:
+    """An object with its fields as they were checked; itself where none changed, as in every journal of our own."""
+    fields = vars(content)
+    for name, value in checked.items():
+        if fields[name] is not value:
+            return made(type(content), {**fields, **checked})
+    return content
+
+
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +347,7 @@ def _failure(content: Any) -> Failure:
 
 def _artifacts(content: Any) -> dict[str, Artifact]:
     if content == {}:
-        return {}
+        return content  # type: ignore[no-any-return]
     found = {}
     for name, artifact in _mapping(content, "artifacts").items():
         found[text(name, "artifacts")] = _artifact(artifact, f"artifact '{name}'")
@@ -358,7 +371,8 @@ def _architecture(content: Any, what: str) -> None:
     if not isinstance(content, Architecture):
         raise EventError(f"{what} must be a nasforge.core.architecture.Architecture, got {_shown(content)}")
     for key, value in content.values.items():
-        _value(key, value, what)
+        if type(value) is not str or type(key) is not str:
+            _value(key, value, what)
     if content.canonical is not None:
         text(content.canonical, f"{what}: canonical")
 
@@ -383,6 +397,8 @@ def _value(key: Any, value: Any, what: str) -> None:
 
 
 def _row(content: Any, what: str) -> tuple[float, ...]:
+    if type(content) is tuple and all(type(value) is float for value in content):
+        return content
     return tuple(number(value, what) for value in _sequence(content, what))
 
 
@@ -391,10 +407,6 @@ def _amount(value: Any, what: str) -> float:
     if not 0 <= plain < math.inf:
         raise EventError(f"{what} must be a finite number of at least 0, got {_shown(plain)}")
     return plain
-
-
-def _number(value: Any) -> int:
-    return whole(value, "number")
 
 
 def _attempt(value: Any) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from nasforge.core.trial import Proposal, Result, proposal_from_json
+from nasforge.core.trial import Proposal, Result, made, proposal_from_json
 
 SCHEMA = 2
 """Version of the format of new journals, see docs/journal.md."""
@@ -130,6 +131,7 @@ Event: TypeAlias = Header | Asked | Checked | Started | Reported | Told | Interr
 _KINDS: dict[str, type[Any]] = {
     event.kind: event for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, TestOpened)
 }
+_FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in _KINDS.values()}
 
 
 def header_of(events: Sequence[Event]) -> Header:
@@ -166,10 +168,14 @@ def event_from_json(content: Mapping[str, Any]) -> Event:
     Raises:
         AttributeError, KeyError, TypeError, ValueError: not an event.
     """
-    fields = {name: value for name, value in content.items() if name != "event"}
-    kind = _KINDS[content["event"]]
-    if kind is Asked:
+    fields = dict(content)
+    kind = _KINDS[fields.pop("event")]
+    if kind is Reported:
+        fields.setdefault("alphas", None)
+    elif kind is Asked:
         fields["proposal"] = proposal_from_json(fields["proposal"])
     elif kind is Told:
         fields["result"] = Result.from_json(fields["result"])
-    return kind(**fields)  # type: ignore[no-any-return]
+    if fields.keys() != _FIELDS[kind]:
+        raise TypeError(f"an event '{kind.kind}' has {', '.join(sorted(_FIELDS[kind]))}, got {', '.join(fields)}")
+    return made(kind, fields)  # type: ignore[no-any-return]

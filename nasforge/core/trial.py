@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import DataError
@@ -35,6 +35,19 @@ VIOLATION = "constraint/violation"
 
 CHECKPOINT = "checkpoint"
 """The artifact from which another trial's training goes on: weights, optimizer, averages, generators, epochs done."""
+
+_Made = TypeVar("_Made")
+
+
+def made(kind: type[_Made], fields: dict[str, Any]) -> _Made:
+    """An object of a frozen dataclass with exactly these fields, all of them.
+
+    The dataclass' own constructor sets its fields one by one through `object.__setattr__`. Long journals make millions
+    of objects, for which that was a third of the time.
+    """
+    content = object.__new__(kind)
+    object.__setattr__(content, "__dict__", fields)
+    return content
 
 
 @dataclass(frozen=True)
@@ -224,7 +237,8 @@ def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
     if content["kind"] == "measure":
         also = tuple(Architecture.from_json(architecture) for architecture in content.get("also", ()))
         architecture = Architecture.from_json(content["architecture"])
-        return Measure(architecture, content["rung"], weights, also, Origin.from_json(content.get("origin")))
+        fields = {"architecture": architecture, "rung": content["rung"], "weights": weights, "also": also}
+        return made(Measure, {**fields, "origin": Origin.from_json(content.get("origin"))})
     return TrainShared(
         space=SearchSpace.from_json(content["space"]),
         relaxation=content["relaxation"],
@@ -311,18 +325,19 @@ class Result:
     def from_json(content: Mapping[str, Any]) -> Result:
         """The inverse of `to_json`."""
         artifacts: dict[str, Any] = {name: Artifact.from_json(item) for name, item in content["artifacts"].items()}
-        return Result(
-            status=content["status"],
-            metrics=content["metrics"],
-            values=None if content["values"] is None else tuple(content["values"]),
-            steps_done=content["steps_done"],
-            charged=Charge.from_json(content["charged"]),
-            artifacts=artifacts,
-            alphas=None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
-            error=Failure.from_json(content["error"]),
-            also=tuple(content.get("also", ())),
-            violations=content.get("violations", {}),
-        )
+        fields = {
+            "status": content["status"],
+            "metrics": content["metrics"],
+            "values": None if content["values"] is None else tuple(content["values"]),
+            "steps_done": content["steps_done"],
+            "charged": Charge.from_json(content["charged"]),
+            "artifacts": artifacts,
+            "alphas": None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
+            "error": Failure.from_json(content["error"]),
+            "also": tuple(content.get("also", ())),
+            "violations": content.get("violations", {}),
+        }
+        return made(Result, fields)
 
     @staticmethod
     def failed(cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> Result:
@@ -402,8 +417,5 @@ class Trial:
         return {**self.costs, **last, **(self.result.metrics if self.result else {})}
 
     def changed(self, **changes: Any) -> Trial:
-        """The trial with other attributes; `dataclasses.replace` is four times as slow, and journals are long."""
-        trial = object.__new__(Trial)
-        trial.__dict__.update(self.__dict__)
-        trial.__dict__.update(changes)
-        return trial
+        """The trial with other attributes, as `dataclasses.replace` and four times as fast."""
+        return made(Trial, {**self.__dict__, **changes})

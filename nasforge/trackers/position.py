@@ -44,7 +44,7 @@ class JournalFollower:
                 if not line.endswith(b"\n") or len(events) == at_most:
                     break
                 try:
-                    events.append(parse(self._path, self._lines + 1, line.removesuffix(b"\n")).event)
+                    events.append(parse(self._path, self._lines + 1, line).event)
                 except JournalError:
                     if events:
                         break  # first those before it
