@@ -152,6 +152,10 @@ class SharedWeights:
             if proposal.weights is not None:
                 _load(supernet, report, proposal.weights)
             shared = shared_training(proposal, supernet, data, recipe, report.seed, device)
+
+        def on_epoch(step: int, metrics: Mapping[str, float]) -> bool:
+            return report(step, metrics, shared.alphas.relaxed.plain) if shared.alphas else report(step, metrics)
+
         trained = train(
             shared.network,
             shared.part,
@@ -160,7 +164,7 @@ class SharedWeights:
             seed=report.seed,
             device=device,
             checkpoint=report.checkpoint,
-            on_epoch=report,
+            on_epoch=on_epoch,
             flops=shared.flops,
             time_limit_s=self.training.time_limit_s,
             since=began,
