@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from nasforge.core.errors import BuildError, RecipeError
-from nasforge.core.trial import CONTRADICTION, Measure, Proposal, Result
+from nasforge.core import checks
+from nasforge.core.errors import BuildError, EventError, RecipeError
+from nasforge.core.trial import CONTRADICTION, VIOLATION, Measure, Proposal, Result
 from nasforge.state import State
 
 Check = Callable[[Proposal], Mapping[str, float]]
 """Costs of a proposal before it starts; raises BuildError for a network that cannot be built."""
+
+_MEND = "mend the evaluator's check, which gives a number for every cost"
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,27 @@ class Admission:
 def admission(proposal: Proposal, check: Check, state: State) -> Admission:
     """Costs against constraints."""
     try:
-        costs = dict(check(proposal))
+        costs = checks.numbers(dict(check(proposal)), "the costs")
     except BuildError as error:
         advice = "the search space or its builder allows a network that cannot be built for this input"
         return Admission("failed", {}, Result.failed("invalid_shape", str(error), advice))
     except RecipeError as error:
         return Admission("failed", {}, Result.failed("error", str(error), CONTRADICTION))
+    except (EventError, TypeError, ValueError) as error:
+        return Admission("failed", {}, Result.failed("error", f"the check of costs: {error}", _MEND))
     # A rung of proxies costs next to nothing and has no place for one architecture of a batch to be refused.
-    free = not isinstance(proposal, Measure) or bool(state.rung_of(proposal).proxies)
-    if free or not any(limit.violation(costs) for limit in state.constraints):
+    if not isinstance(proposal, Measure) or state.rung_of(proposal).proxies:
         return Admission("accepted", costs)
-    return Admission("rejected", costs, rejection(costs, state))
+    unknown = [limit.metric for limit in state.constraints if math.isnan(costs.get(limit.metric, math.nan))]
+    if unknown:
+        message = f"the check of costs gives no {', '.join(unknown)}, which the constraints need"
+        return Admission("failed", costs, Result.failed("error", message, _MEND))
+    refusal = rejection(costs, state)
+    return Admission("rejected", costs, refusal) if refusal.violations else Admission("accepted", costs)
 
 
 def rejection(costs: Mapping[str, float], state: State) -> Result:
-    """The result of a proposal with these costs, which violate the constraints."""
-    violation = sum(constraint.violation(costs) for constraint in state.constraints)
-    return Result("rejected", {**costs, "constraint/violation": violation})
+    """The result of a proposal with these costs, which violate the constraints: which, and by how much."""
+    excesses = {str(limit): limit.violation(costs) for limit in state.constraints if limit.metric in costs}
+    violations = {limit: excess for limit, excess in excesses.items() if excess > 0}
+    return Result("rejected", {**costs, VIOLATION: sum(excesses.values())}, violations=violations)

@@ -138,7 +138,9 @@ def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:
             config = ExperimentConfig.of_journal(header, folder)
             final = getattr(evaluator_of(config), "final", None)
     try:
-        return trajectory(events, final)
+        return trajectory(events, final, folder)
+    except JournalError:
+        raise
     except NasforgeError as error:
         raise JournalError(f"{folder}: {error}") from None
 
@@ -176,7 +178,7 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
         return None  # refused when it is opened, with the keys
     if old.data_hash != getattr(evaluator_of(config), "data_hash", ""):
         return None
-    state = replay(events)
+    state = replay(events, config.folder)
     spent = state.spent and state.budget == config.budget and not state.open_trials
     return events if spent else None
 

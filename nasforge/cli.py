@@ -20,6 +20,7 @@ from nasforge.cli_output import Outcome
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
 from nasforge.cli_tune import tune
+from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, NasforgeError
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if outcome.code == output.STOPPED and not outcome.content:
             outcome = _interrupted(given)
         if wants_json and outcome.content:
-            output.write_json(outcome.content, stdout)
+            output.write_json({**outcome.content, **(outcome.more() if outcome.more else {})}, stdout)
     return outcome.code
 
 
@@ -73,6 +74,7 @@ def _interrupted(arguments: list[str]) -> Outcome:
 
 
 def _failed(message: str, code: int = 2) -> Outcome:
+    message = cut(message)
     output.log().print(Text(message if code == output.STOPPED else f"error: {message}", style="red"), soft_wrap=True)
     return Outcome({"error": message}, code)
 

@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,10 +32,12 @@ class Outcome:
     Attributes:
         content: the JSON object of `--json`.
         code: exit code.
+        more: makes further content, where that takes long and only `--json` shows it.
     """
 
     content: Mapping[str, Any] = field(default_factory=dict)
     code: int = 0
+    more: Callable[[], Mapping[str, Any]] | None = None
 
 
 STOPPED = 130
@@ -191,7 +193,7 @@ def state_json(state: State) -> dict[str, Any]:
     """An experiment as `search --json` gives it."""
     best = state.best
     return {
-        "experiment": state.header.experiment,
+        "experiment": state.name,
         "trials": state.counts(),
         "best": trial_json(best) if best else None,
         "front": [trial.number for trial in state.front()] if len(state.objectives) > 1 else None,

@@ -24,6 +24,7 @@ from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig
 from nasforge.core.errors import JournalError
 from nasforge.core.trial import ENSEMBLE, Measure, Trial
+from nasforge.journal import without_collection
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
@@ -84,7 +85,12 @@ def dry_run(config: ExperimentConfig) -> Outcome:
 
 def show(folder: Path, top: int) -> Outcome:
     """An experiment."""
-    state = load_state(folder)
+    with without_collection():
+        state = load_state(folder)
+        return _shown(state, top)
+
+
+def _shown(state: State, top: int) -> Outcome:
     _print_summary(state, top)
     failures = tables.failures(state)
     if failures:
@@ -100,11 +106,8 @@ def show(folder: Path, top: int) -> Outcome:
         table("Met the sealed test part", ("network", *keys), body, left=("network",))
     _print_budget(state)
     return Outcome(
-        {
-            **state_json(state),
-            "counts": state.counts(),
-            "trials": [trial_json(state.trials[number]) for number in sorted(state.trials)],
-        }
+        {**state_json(state), "counts": state.counts()},
+        more=lambda: {"trials": [trial_json(state.trials[number]) for number in sorted(state.trials)]},
     )
 
 
@@ -218,10 +221,10 @@ def dashboard(runs_dir: Path, port: int) -> Outcome:
 def _print_summary(state: State, top: int = 5) -> None:
     counts = state.counts()
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
-    line(f"{state.header.experiment}: {said}", style="bold")
-    ranked = tables.leaderboard(state)
+    line(f"{state.name}: {said}", style="bold")
+    ranked = len(state.ranking())
     if ranked:
-        _leaderboard(f"Best trials ({min(top, len(ranked))} of {len(ranked)})", state, ranked[:top])
+        _leaderboard(f"Best trials ({min(top, ranked)} of {ranked})", state, tables.leaderboard(state, top))
     if len(state.objectives) > 1 and ranked:
         _leaderboard("Pareto front", state, tables.pareto_front(state))
     best = state.best

@@ -38,7 +38,7 @@ def show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
     artifact = trial.result.artifacts.get("classes") if trial.result else None
     if artifact is None:
         return None
-    file = folder / artifact.path
+    file = artifact.inside(folder)
     if not file.is_file():
         line("Figures by class were deleted with the trial's weights: only the best trials keep theirs.")
         return None

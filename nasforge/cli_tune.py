@@ -161,7 +161,7 @@ def _said(tuned: Tuned) -> Outcome:
         which = f"{trial.number} (first)" if trial is tuned.begun else str(trial.number)
         rows.append([which, *(output.metric_text(key, trial.metrics[key]) for key in keys), *cells])
     if rows and best and best.architecture:
-        title = f"{state.header.experiment}: recipes of network {tuned.network}"
+        title = f"{state.name}: recipes of network {tuned.network}"
         decided = {key for trial in shown if trial.architecture for key in trial.architecture.train}
         if decided == set(best.architecture.train):
             columns = ("trial", *keys, *best.architecture.train)
@@ -175,7 +175,7 @@ def _said(tuned: Tuned) -> Outcome:
     if tuned.changed:
         said = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
         output.line(f"The first recipe differs from the one that the network had: {said}.")
-    name = state.header.experiment
+    name = state.name
     more = f", nasforge retrain {name}, nasforge export {name}" if best else ""
     output.line(f"Next: nasforge show {name}{more}")
     first = output.trial_json(tuned.begun) if tuned.begun else None

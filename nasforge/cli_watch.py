@@ -48,7 +48,7 @@ class Watch:
         self._state = experiment.state
         counts = experiment.state.counts()
         done = sum(counts.values()) - counts["running"]
-        name = experiment.state.header.experiment
+        name = experiment.state.name
         if experiment.resumed:
             said = f"Continuing '{name}': {done} trials are done, {counts['running']} were running."
         else:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasforge.admission import Check, admission, rejection
-from nasforge.core.errors import JournalError, SearchError
+from nasforge.core import checks
+from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError
 from nasforge.core.events import (
     Asked,
     Checked,
@@ -27,8 +28,8 @@ from nasforge.core.goals import Budget
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.trial import RETRIED, Charge, Measure, Result, Trial
 from nasforge.job import Job, trial_seed
-from nasforge.journal import Journal, dumps, loads
-from nasforge.judging import judged, why_everything_breaks, why_nothing_is_admitted
+from nasforge.journal import Journal, corrupt, dumps, loads
+from nasforge.judging import judged, why_everything_breaks, why_nothing_is_admitted, wrong_word
 from nasforge.retention import Retention
 from nasforge.state import State, differing, pruned_result
 
@@ -103,7 +104,7 @@ class Experiment:
             if self.resumed:
                 self._replay(self.journal.events, header)
             else:
-                self.state = State(header)
+                self.state = State(header, self.folder)
                 self._write(header)
             self._budget = Budget(**header.config["budget"])
             self._repaired = False
@@ -121,7 +122,7 @@ class Experiment:
         """The next job; None: nothing now, and the end when nothing runs.
 
         Raises:
-            SearchError: nothing feasible is found, or every trial breaks at once.
+            SearchError: nothing feasible is found, every trial breaks at once, or the strategy proposes what cannot be.
         """
         if not self._repaired:
             self._repair()
@@ -134,7 +135,7 @@ class Experiment:
             proposal = self._strategy.ask(number)
             if proposal is None:
                 return None
-            self._write(Asked(number, proposal))
+            self._write(self._sound(Asked(number, proposal)))
             if self._admit(number):
                 return self._start(number)
             violating = self.state.rejected_in_a_row - self.state.unbuildable_in_a_row
@@ -143,25 +144,45 @@ class Experiment:
                 raise SearchError(why_nothing_is_admitted(self.state))
         return None
 
-    def report(self, number: int, attempt: int, step: int, metrics: Mapping[str, float]) -> bool:
-        """A running trial's metrics after `step`; False: stop it, it is closed as pruned.
+    def report(
+        self,
+        number: int,
+        attempt: int,
+        step: int,
+        metrics: Mapping[str, float],
+        alphas: Mapping[str, Sequence[float]] | None = None,
+    ) -> bool:
+        """A running trial's metrics after `step`; False: stop it, it is closed.
 
-        A step that an earlier attempt reported already keeps what was said first.
+        It is closed as pruned, or as failed where the report is none. A step that an earlier attempt reported already
+        keeps what was said first.
         """
         trial = self.state.trials[number]
         if trial.result is not None or attempt != trial.attempts:
             return False
+        try:
+            step, metrics, rows = checks.report(step, metrics, alphas)
+        except EventError as error:
+            self._close(number, wrong_word(error))
+            return False
         for earlier in trial.steps:
             if earlier.step == step:
                 return not earlier.stop
+        reported = Reported(number, attempt, step, metrics, "continue", rows)
+        problem = self.state.contradiction(reported)
+        if problem:
+            self._close(number, wrong_word(problem))
+            return False
         stop = self._prunes(trial, step, metrics)
-        self._write(Reported(number, attempt, step, dict(metrics), "stop" if stop else "continue"))
+        self._write(replace(reported, decision="stop") if stop else reported)
         if stop:
             self._close(number, pruned_result(self.state.trials[number]))
         return not stop
 
     def tell(self, number: int, attempt: int, result: Result) -> None:
         """The outcome of a job. A lost worker's trial is put back to be tried again; a lost attempt's word is ignored.
+
+        A result that is none closes the trial as failed.
 
         Raises:
             SearchError: the trial is closed already.
@@ -172,10 +193,17 @@ class Experiment:
         if attempt != trial.attempts:
             return
         self._out.discard(number)
+        try:
+            result = checks.result(result)
+        except EventError as error:
+            self._close(number, wrong_word(error, result))
+            return
         if result.error and result.error.cause in RETRIED and trial.idle_attempts < self._max_attempts:
             self._waiting.append(number)
             return
-        self._close(number, judged(trial, result, self.state))
+        outcome = judged(trial, result, self.state)
+        problem = self.state.misfit(trial, outcome)
+        self._close(number, wrong_word(f"trial {number}{problem}", result) if problem else outcome)
 
     def closed(self, number: int) -> bool:
         """Whether a trial has its result."""
@@ -265,6 +293,20 @@ class Experiment:
             raise stop
         return event
 
+    def _sound(self, asked: Asked) -> Asked:
+        """What the strategy asks for; what cannot be is refused before it is written, so that it spoils nothing."""
+        try:
+            asked = Asked(asked.number, checks.proposal(asked.proposal))
+            problem = self.state.contradiction(asked)
+        except EventError as error:
+            problem = str(error)
+        if problem:
+            raise SearchError(
+                f"the strategy's proposal for trial {asked.number} cannot be used: {problem}. Mend the strategy, then "
+                "run the same command to continue"
+            )
+        return asked
+
     def _start(self, number: int) -> Job:
         trial = self.state.trials[number]
         attempt = trial.attempts + 1
@@ -283,7 +325,7 @@ class Experiment:
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
         if self._pruner is None or not isinstance(trial.proposal, Measure) or trial.proposal.rung >= 0:
             return False  # what is asked for at a rung by name is judged there, by the strategy
-        values = self.state.values_of({**trial.costs, **metrics})
+        values = self.state.values_of(metrics, trial.costs)
         if values is None or step >= self.state.rung_of(trial.proposal).epochs:
             return False
         own = {**self.state.history.get(trial.number, {}), step: values}
@@ -315,13 +357,20 @@ class Experiment:
                 f"{self.folder}: holds another search; different: {'; '.join(changed)}. Use the settings it was "
                 "started with to continue it, or another --name for a new one"
             )
-        self.state = State(old)
+        self.state = State(old, self.folder)
         for line, event in enumerate(events[1:], 2):
             self.state.take(event, line)
-            if isinstance(event, Asked):
-                self._strategy.recall(event.number, event.proposal)
-            elif isinstance(event, Told):
-                self._strategy.tell(event.number, event.result)
+            try:
+                if isinstance(event, Asked):
+                    self._strategy.recall(event.number, event.proposal)
+                elif isinstance(event, Told):
+                    self._strategy.tell(event.number, event.result)
+            except NasforgeError:
+                raise
+            except Exception as error:
+                problem = f"strategy '{old.config['strategy']['name']}' cannot follow: {type(error).__name__}: {error}"
+                raise corrupt(self.journal.path, line, EventError(problem)) from error
+            if isinstance(event, Told):
                 self._retain(event.number)
 
     def _repair(self) -> None:
@@ -335,6 +384,11 @@ class Experiment:
                 self._close(number, pruned_result(trial))
             elif trial.verdict == "rejected":
                 self._close(number, rejection(trial.costs, self.state))
+            elif trial.verdict == "failed":
+                found = admission(trial.proposal, self.check, self.state)
+                again = "its check failed before the driver was killed, and does not any more"
+                broken = found.refusal is not None and found.refusal.error is not None
+                self._close(number, found.refusal if broken and found.refusal else Result.failed("error", again))
             elif trial.verdict != "accepted":
                 if self._admit(number):
                     self._waiting.append(number)

@@ -262,7 +262,7 @@ def _epoch_seconds(
     """Seconds of the second epoch (of the whole where no epochs are reported), the result, whether any was reported."""
     times: list[float] = []
 
-    def send(step: int, metrics: Mapping[str, float]) -> bool:
+    def send(step: int, metrics: Mapping[str, float], alphas: object = None) -> bool:
         times.append(time.monotonic())
         return len(times) < 2
 

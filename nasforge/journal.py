@@ -1,19 +1,42 @@
-"""The append-only file that is the truth of an experiment: one JSON event a line, on disk before it is acted on."""
+"""The append-only file that is the truth of an experiment: one JSON event a line, on disk before it is acted on.
+
+docs/journal.md describes the format.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import gc
+import itertools
 import json
 import math
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
-from nasforge.core.errors import JournalError
-from nasforge.core.events import SCHEMA, Event, Header, event_from_json, event_to_json
+from nasforge.core import checks
+from nasforge.core.errors import EventError, JournalError
+from nasforge.core.events import SCHEMA, SCHEMAS, Event, Header, event_from_json, event_to_json
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
+_WORK = ("artifacts", "best", "finalists")
+"""What an experiment's folder holds beside its journal that no other journal may overwrite."""
+
+
+class Line(NamedTuple):
+    """A line of a journal.
+
+    Attributes:
+        event: what happened.
+        at: when it was written, in seconds since the epoch (UTC); None in journals of schema 1.
+    """
+
+    event: Event
+    at: float | None
 
 
 def _encode(content: Any) -> Any:
@@ -31,6 +54,11 @@ def _decode(content: dict[str, Any]) -> Any:
     return float(content["$float"]) if content.keys() == {"$float"} else content
 
 
+_plain = json.JSONDecoder()
+_scan: Callable[[str, int], tuple[Any, int]] = vars(_plain)["scan_once"]
+_with_floats = json.JSONDecoder(object_hook=_decode)
+
+
 def dumps(content: Any) -> str:
     """JSON on one line that `loads` reads back equal, NaN and infinities included."""
     try:
@@ -43,12 +71,70 @@ def dumps(content: Any) -> str:
 
 def loads(text: str) -> Any:
     """The inverse of `dumps`."""
-    return json.loads(text, object_hook=_decode)
+    if '"$float"' in text:  # a hook is called for every object, and almost no line has such a number
+        return _with_floats.decode(text)
+    try:
+        content, end = _scan(text, 0)
+    except StopIteration:
+        end = -1
+    return content if end == len(text) else _plain.decode(text)  # which allows space around it, or says what is wrong
 
 
 def experiments_in(folder: Path) -> list[Path]:
     """The folders of the experiments that lie in `folder`, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}"))
+
+
+def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
+    """The error for a line of a file that cannot be.
+
+    Args:
+        path: of the file.
+        line: its number, from 1.
+        problem: in words, or as the exception that it caused.
+    """
+    said = problem
+    if isinstance(problem, Exception) and not isinstance(problem, EventError):
+        said = f"{type(problem).__name__}: {problem}"
+    return JournalError(
+        f"{path}:{line}: this line is corrupt ({checks.cut(str(said))}). Restore the file from a backup, or cut it "
+        "off before this line to continue from there"
+    )
+
+
+def parse(path: Path, number: int, line: bytes) -> Line:
+    """The event on a line of a journal.
+
+    Args:
+        path: of the file, for messages.
+        number: of the line, from 1; the first one is the header, and no other one.
+        line: its content, with the end of the line.
+
+    Raises:
+        JournalError: the line is corrupt, or the header is of another schema version.
+    """
+    try:
+        content = loads(line[:-1].decode())
+        schema = content["schema"] if number == 1 and "schema" in content else SCHEMA
+        if type(schema) is int and schema not in SCHEMAS:
+            raise JournalError(
+                f"{path}: written with schema version {schema}, this NASForge reads versions "
+                f"{', '.join(map(str, SCHEMAS))}. Use the NASForge that wrote it (its version is in the first line), "
+                "or start a new experiment with another --name"
+            )
+        at = content.pop("at", None)
+        event = checks.event(event_from_json(content))
+        if at is not None:
+            at = checks.number(at, "at")
+    except (JournalError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file may hold anything
+        raise corrupt(path, number, error) from None
+    if number == 1 and not isinstance(event, Header):
+        raise JournalError(f"{path}:1: the first line must be the header, got '{event.kind}'")
+    if number > 1 and isinstance(event, Header):
+        raise JournalError(f"{path}:{number}: a second header; two journals were joined")
+    return Line(event, at)
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -57,52 +143,46 @@ def read_events(folder: Path) -> list[Event]:
     Raises:
         JournalError: no journal, another schema version, or a corrupt line (with its number).
     """
-    events, _ = _parse(folder / JOURNAL)
-    if not events:
-        raise JournalError(f"{folder}: the journal is empty; the experiment has not begun")
-    return events
+    return [line.event for line in read_lines(folder)]
 
 
-def _parse(path: Path) -> tuple[list[Event], int]:
-    """The events, and the number of bytes that whole lines take."""
+def read_lines(folder: Path) -> list[Line]:
+    """All whole lines of an experiment's journal, as `read_events`, with the times at which they were written."""
+    with without_collection():
+        return list(lines_of(folder))
+
+
+def lines_of(folder: Path) -> Iterator[Line]:
+    """The lines that `read_lines` gives, one by one: a view that keeps none of them needs half the time."""
+    path = folder / JOURNAL
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            number = 0
+            for number, line in enumerate(_whole_lines(file), 1):
+                yield parse(path, number, line)
     except FileNotFoundError:
-        raise JournalError(f"{path.parent}: no experiment here ({path.name} is missing)") from None
+        raise JournalError(f"{folder}: no experiment here ({path.name} is missing)") from None
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}") from None
-    whole = content.rfind(b"\n") + 1
-    events: list[Event] = []
-    for index, line in enumerate(content[:whole].split(b"\n")[:-1]):
-        try:
-            event = event_from_json(loads(line.decode()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if index == 0:
-                _check_schema(path, line)
-            raise JournalError(
-                f"{path}:{index + 1}: this line is corrupt ({type(error).__name__}: {error}). Restore the file from a "
-                "backup, or cut it off before this line to continue from there"
-            ) from None
-        if index == 0:
-            _check_schema(path, line)
-            if not isinstance(event, Header):
-                raise JournalError(f"{path}:1: the first line must be the header, got '{event.kind}'")
-        elif isinstance(event, Header):
-            raise JournalError(f"{path}:{index + 1}: a second header; two journals were joined")
-        events.append(event)
-    return events, whole
+    if not number:
+        raise JournalError(f"{folder}: the journal is empty; the experiment has not begun")
 
 
-def _check_schema(path: Path, line: bytes) -> None:
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file without the last one, if that has no end; with their ends."""
+    return itertools.takewhile(lambda line: line.endswith(b"\n"), file)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Switch garbage collection off while many objects are made that all stay: it would look through them in vain."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        schema = loads(line.decode())["schema"]
-    except (ValueError, KeyError, TypeError):
-        return
-    if schema != SCHEMA:
-        raise JournalError(
-            f"{path}: written with schema version {schema}, this NASForge reads version {SCHEMA}. Use the NASForge "
-            "that wrote it (its version is in the first line), or start a new experiment with another --name"
-        )
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Journal:
@@ -110,6 +190,7 @@ class Journal:
 
     Attributes:
         events: what was in it when it was opened.
+        schema: version of its format: a continued journal keeps the one that it began with.
     """
 
     def __init__(self, folder: Path, *, sync: bool = True) -> None:
@@ -121,10 +202,13 @@ class Journal:
                 nothing, a crash of the machine may lose the last seconds.
 
         Raises:
-            JournalError: another driver holds the lock, the folder cannot be written, or a line is corrupt.
+            JournalError: another driver holds the lock, the folder cannot be written, a line is corrupt, or the
+                journal is gone while the experiment's other files are there.
         """
         self.path = folder / JOURNAL
         self._sync = sync
+        self._process = os.getpid()
+        self._broken = ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -142,39 +226,109 @@ class Journal:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
         try:
-            self.events, self._size = _parse(self.path) if self.path.exists() else ([], 0)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            os.ftruncate(self._file, self._size)
-            if sync:
-                sync_folder(folder)
+            self._open()
+        except OSError as error:
+            os.close(self._lock)
+            raise JournalError(f"{self.path}: cannot be opened: {error.strerror}") from None
         except BaseException:
             os.close(self._lock)
+            raise
+
+    def _open(self) -> None:
+        """Read what is there, and cut off the line that a killed driver left unfinished."""
+        self.events: list[Event] = []
+        self._size, length = 0, 0
+        if self.path.exists():
+            with self.path.open("rb") as file, without_collection():
+                for number, line in enumerate(_whole_lines(file), 1):
+                    self.events.append(parse(self.path, number, line).event)
+                    self._size += len(line)
+                length = os.fstat(file.fileno()).st_size
+        self.schema = self.events[0].schema if self.events and isinstance(self.events[0], Header) else SCHEMA
+        work = [name for name in _WORK if os.path.lexists(self.path.parent / name)]
+        if not self.events and work:
+            state = "is empty" if self.path.exists() else "is missing"
+            raise JournalError(
+                f"{self.path}: the journal {state}, but {work[0]}/ of an experiment lies beside it. Restore the "
+                f"journal from a backup, move {self.path.parent} away, or use another --name"
+            )
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if self._size < length:
+                os.ftruncate(self._file, self._size)
+            if self._sync:
+                sync_folder(self.path.parent)
+        except BaseException:
+            os.close(self._file)
             raise
 
     def append(self, event: Event) -> Event:
         """Write one event and wait until it is on the disk; returns what a reader will find.
 
         Raises:
-            JournalError: the disk is full or gone; the file then ends with the last whole event.
+            JournalError: the event is none, the disk is full or gone, or the file is not as this driver left it.
+                Nothing is ever cut off but an unfinished line of this driver's own.
         """
-        text = dumps(event_to_json(event))
-        line = (text + "\n").encode()
         try:
-            if os.lseek(self._file, 0, os.SEEK_END) != self._size:
-                os.ftruncate(self._file, self._size)
-            written = os.pwrite(self._file, line, self._size)
+            event = checks.event(event)
+        except EventError as error:
+            raise JournalError(f"{self.path}: '{event.kind}' cannot be written: {error}") from None
+        if isinstance(event, Header):
+            self.schema = event.schema
+        content = event_to_json(event, self.schema)
+        if self.schema > 1:
+            content["at"] = round(time.time(), 3)
+        text = dumps(content)
+        line = (text + "\n").encode()
+        self._check_alone(self._size)
+        written = 0
+        try:
+            written = os.pwrite(self._file, line, self._size)  # at the end, whatever the place: it was opened to append
             if written != len(line):
                 raise OSError(28, "no space left on device")
             if self._sync:
                 os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self._size)
+            self._check_alone(self._size + written)
+            os.ftruncate(self._file, self._size)  # our own unfinished line, and nothing else
             raise JournalError(
                 f"{self.path}: cannot be written: {error.strerror}. Everything up to here is safe: make room, then run "
                 "the same command to continue"
             ) from None
         self._size += len(line)
-        return event_from_json(loads(text))
+        self._check_alone(self._size)
+        content = loads(text)
+        content.pop("at", None)
+        return event_from_json(content)
+
+    def _check_alone(self, size: int) -> None:
+        """Refuse to write into a file that is not as this driver left it, and from a forked process.
+
+        Args:
+            size: of the file, in bytes, if nobody else writes into it.
+        """
+        if os.getpid() != self._process:
+            raise JournalError(
+                f"{self.path}: a forked process may not write the journal; end it with os._exit, or start it by spawn"
+            )
+        if self._broken:
+            raise JournalError(self._broken)
+        ours = os.fstat(self._file)
+        try:
+            there: os.stat_result | None = self.path.stat()
+        except OSError:
+            there = None
+        if there is None or ours.st_nlink < 1 or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            change = "it was replaced or deleted"
+        elif ours.st_size != size:
+            change = f"it has {ours.st_size:,} bytes where this driver left {size:,}"
+        else:
+            return
+        self._broken = (
+            f"{self.path}: somebody else writes here: {change}. This driver stops; whatever it has written stays. Make "
+            "sure that one driver alone runs, then run the same command to continue"
+        )
+        raise JournalError(self._broken)
 
     def close(self) -> None:
         """Let another driver in."""

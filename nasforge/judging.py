@@ -5,8 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from nasforge.core.trial import RETRIED, Measure, Result, Trial
+from nasforge.core import checks
+from nasforge.core.errors import EventError
+from nasforge.core.trial import RETRIED, VIOLATION, Charge, Measure, Result, Trial
 from nasforge.state import State
+
+
+def wrong_word(problem: object, answer: object = None) -> Result:
+    """The failure of a trial whose evaluator said what a journal cannot hold.
+
+    Args:
+        problem: what is wrong, in words.
+        answer: what it returned, which may say what the work cost.
+    """
+    try:
+        charged = checks.charge(getattr(answer, "charged", Charge()))
+    except EventError:
+        charged = Charge()
+    return Result.failed("error", f"the evaluator's answer cannot be used: {problem}", "mend the evaluator", charged)
 
 
 def judged(trial: Trial, result: Result, state: State) -> Result:
@@ -24,7 +40,7 @@ def judged(trial: Trial, result: Result, state: State) -> Result:
             f"batch at rung {trial.proposal.rung}"
         )
         return Result.failed("missing_metric", message, "measure one architecture per trial", result.charged)
-    values = state.values_of(metrics)
+    values = state.values_of(result.metrics, trial.costs)
     proxies = state.rung_of(trial.proposal).proxies
     if values is not None or proxies:
         unchecked = metrics if not proxies else _with_violation(metrics, state)
@@ -42,7 +58,7 @@ def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, 
     limits = state.constraints
     if not limits or any(limit.metric not in metrics for limit in limits):
         return metrics
-    return {**metrics, "constraint/violation": sum(limit.violation(metrics) for limit in limits)}
+    return {**metrics, VIOLATION: sum(limit.violation(metrics) for limit in limits)}
 
 
 def why_nothing_is_admitted(state: State) -> str:

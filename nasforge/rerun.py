@@ -16,7 +16,7 @@ from nasforge.config import ExperimentConfig
 from nasforge.core.errors import JournalError, NasforgeError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial
 from nasforge.job import Job, trial_seed
-from nasforge.runners.work import perform
+from nasforge.runners.work import Alphas, perform
 from nasforge.state import load_state
 
 
@@ -91,7 +91,7 @@ def rerun(folder: Path, number: int) -> Repetition:
     last_step = trial.steps[-1].step if trial.steps and trial.steps[-1].stop else math.inf
     steps: dict[int, dict[str, float]] = {}
 
-    def send(step: int, metrics: Mapping[str, float]) -> bool:
+    def send(step: int, metrics: Mapping[str, float], alphas: Alphas = None) -> bool:
         steps[step] = dict(metrics)
         return step < last_step
 
@@ -141,7 +141,7 @@ def _without_times(compared: Mapping[str, tuple[float, float]]) -> dict[str, tup
 
 
 def _copy(folder: Path, artifact: Artifact, place: Path) -> None:
-    source, target = folder / artifact.path, place / artifact.path
+    source, target = artifact.inside(folder), place / artifact.path
     if not source.is_file():
         raise SearchError(f"{source}: the weights that this trial started from are gone, it cannot be repeated")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from nasforge.core.errors import DataError
 from nasforge.core.trial import CHECKPOINT, Artifact, Trial
 from nasforge.state import State
 
@@ -25,10 +26,14 @@ class Retention:
         self._checkpoints: list[Artifact] = []
 
     def closed(self, trial: Trial, state: State) -> None:
-        """Delete what nobody needs: the trial's own checkpoint now, weights and kept checkpoints when pushed out."""
+        """Delete what nobody needs: the trial's own checkpoint now, weights and kept checkpoints when pushed out.
+
+        Raises:
+            DataError: a file to delete cannot be deleted, or a link on the way to it leads out of the folder.
+        """
         result = trial.result
-        for leftover in (self._folder / "artifacts" / str(trial.number)).glob("checkpoint.pt*"):
-            leftover.unlink(missing_ok=True)
+        for leftover in (self._folder / "artifacts" / str(trial.number)).glob(f"{CHECKPOINT}.pt*"):
+            self._delete([Artifact(leftover.relative_to(self._folder).as_posix(), "", 0)])
         needed = {t.proposal.weights for t in state.open_trials if t.proposal.weights is not None}
         if result is not None and result.status == "finished" and result.artifacts and result.values is not None:
             self._weighty.append(trial)
@@ -52,4 +57,8 @@ class Retention:
 
     def _delete(self, artifacts: Iterable[Artifact]) -> None:
         for artifact in artifacts:
-            (self._folder / artifact.path).unlink(missing_ok=True)
+            file = artifact.inside(self._folder)
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError(f"artifact {file} cannot be deleted: {error.strerror}") from None

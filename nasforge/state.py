@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nasforge.core import checks
 from nasforge.core.errors import JournalError, SearchError
 from nasforge.core.events import (
     Asked,
@@ -24,8 +24,12 @@ from nasforge.core.events import (
     header_of,
 )
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, front
-from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial
-from nasforge.journal import read_events
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial, made
+from nasforge.journal import JOURNAL, corrupt, lines_of, without_collection
+
+_NEW = vars(Trial(0, TrainShared(SearchSpace("", ()), "", 0)))
+"""The fields of a trial that was just asked for, but for its number and its proposal."""
 
 
 class State:
@@ -44,14 +48,28 @@ class State:
             metric, since one that did not.
     """
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, folder: Path | None = None) -> None:
+        """The state after the first line.
+
+        Args:
+            header: the first line.
+            folder: of the experiment, for its name and for messages; None for a journal that lies nowhere.
+
+        Raises:
+            JournalError: the header's configuration is none.
+        """
         config = header.config
         self.header = header
-        self.objectives = tuple(Objective.parse(text) for text in config["objectives"])
-        self.constraints = tuple(Constraint.parse(text) for text in config["constraints"])
-        self.targets = tuple(Constraint.parse(text) for text in config["targets"])
-        self.ladder = tuple(Rung(**rung) for rung in config["ladder"])
-        self.budget = Budget(**config["budget"])
+        self.path = None if folder is None else folder.absolute() / JOURNAL
+        try:
+            checks.config(config)
+            self.objectives = tuple(Objective.parse(text) for text in config["objectives"])
+            self.constraints = tuple(Constraint.parse(text) for text in config["constraints"])
+            self.targets = tuple(Constraint.parse(text) for text in config["targets"])
+            self.ladder = tuple(Rung(**rung) for rung in config["ladder"])
+            self.budget = Budget(**config["budget"])
+        except Exception as error:  # whatever the file says
+            raise self._corrupt(1, error) from None
         self.trials: dict[int, Trial] = {}
         self.tests: dict[str, Mapping[str, float]] = {}
         self.history: dict[int, dict[int, tuple[float, ...]]] = {}
@@ -62,17 +80,47 @@ class State:
         self._closed_charge = Charge()
         self._open: set[int] = set()
         self._beyond: set[int] = set()  # trials whose costs miss a soft target
+        self._finished: list[Trial] | None = None
+        self._ranking: list[Trial] | None = None
+
+    @property
+    def name(self) -> str:
+        """The experiment's name: its folder's, which may be a copy of another one."""
+        return self.header.experiment if self.path is None else self.path.parent.name
+
+    def _corrupt(self, line: int, problem: object) -> JournalError:
+        return corrupt(self.path or f"journal of '{self.header.experiment}'", line, problem)
 
     def apply(self, event: Event) -> None:
         """Take in one event."""
         match event:
+            case Reported(number, attempt, step, metrics, decision):
+                trial = self.trials[number]
+                values = self.values_of(metrics, trial.costs)
+                seconds, operations = metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0)
+                fields = {"step": step, "metrics": metrics, "values": values, "attempt": attempt}
+                report = made(Step, {**fields, "charged": Charge(seconds, operations), "stop": decision == "stop"})
+                self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0)
+                if values is not None:
+                    self.history.setdefault(number, {})[step] = values
+            case Told(number, result):
+                trial = self.trials[number] = self.trials[number].changed(result=result)
+                self._open.discard(number)
+                self._finished = self._ranking = None
+                self._closed_charge += result.charged
+                broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
+                if trial.verdict == "accepted":
+                    unmeasured = result.error is not None and result.error.cause == "missing_metric"
+                    fault = broken and (unmeasured or not trial.steps)
+                    self.faults_in_a_row = self.faults_in_a_row + 1 if fault else 0
             case Asked(number, proposal):
-                self.trials[number] = Trial(number, proposal)
+                self.trials[number] = made(Trial, {**_NEW, "number": number, "proposal": proposal})
                 self._open.add(number)
             case Checked(number, costs, verdict):
-                if self.trials[number].verdict:
+                trial = self.trials[number]
+                if trial.verdict:
                     return  # checked again after a crash: the first verdict stands
-                self.trials[number] = replace(self.trials[number], costs=costs, verdict=verdict)
+                self.trials[number] = trial.changed(costs=costs, verdict=verdict)
                 if any(target.violation(costs) > 0 for target in self.targets if target.metric in costs):
                     self._beyond.add(number)
                 self.accepted += verdict == "accepted"
@@ -80,26 +128,10 @@ class State:
                 self.rejected_in_a_row = 0 if verdict == "accepted" else self.rejected_in_a_row + 1
             case Started(number, attempt):
                 trial = self.trials[number]
-                self.trials[number] = replace(trial, attempts=attempt, idle_attempts=trial.idle_attempts + 1)
+                self.trials[number] = trial.changed(attempts=attempt, idle_attempts=trial.idle_attempts + 1)
             case Interrupted(number, _):
                 trial = self.trials[number]
-                self.trials[number] = replace(trial, idle_attempts=max(0, trial.idle_attempts - 1))
-            case Reported(number, _, step, metrics, decision):
-                trial = self.trials[number]
-                values = self.values_of({**trial.costs, **metrics})
-                charged = Charge(metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0))
-                self.trials[number] = trial.with_step(Step(step, metrics, values, charged, decision == "stop"))
-                if values is not None:
-                    self.history.setdefault(number, {})[step] = values
-            case Told(number, result):
-                trial = self.trials[number] = replace(self.trials[number], result=result)
-                self._open.discard(number)
-                self._closed_charge += result.charged
-                broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
-                if trial.verdict == "accepted":
-                    unmeasured = result.error is not None and result.error.cause == "missing_metric"
-                    fault = broken and (unmeasured or not trial.steps)
-                    self.faults_in_a_row = self.faults_in_a_row + 1 if fault else 0
+                self.trials[number] = trial.changed(idle_attempts=max(0, trial.idle_attempts - 1))
             case Extended(budget):
                 self.budget = Budget(**budget)
             case TestOpened(finalist, metrics):
@@ -111,37 +143,75 @@ class State:
         Raises:
             JournalError: it cannot follow the events before it.
         """
-        problem = self._contradiction(event)
+        problem = self.contradiction(event)
         if problem:
-            raise JournalError(
-                f"journal of '{self.header.experiment}', line {line}: {problem}. The file has been changed: restore it "
-                "from a backup, or cut it off before this line to continue from there"
-            )
+            raise self._corrupt(line, problem)
         self.apply(event)
 
-    def _contradiction(self, event: Event) -> str:
+    def contradiction(self, event: Event) -> str:
         """Why `event` cannot come now, with the kind of line and the trial; empty when it can."""
-        if isinstance(event, (Header, Extended, TestOpened)):
-            return ""
-        here = f"'{event.kind}' of trial {event.number}"
         if isinstance(event, Asked):
-            return "" if event.number == len(self.trials) else f"{here} where {len(self.trials)} should follow"
+            problem = self._asked_problem(event)
+        elif isinstance(event, (Header, Extended, TestOpened)):
+            return ""
+        else:
+            problem = self._trial_problem(event)
+        return f"'{event.kind}' of trial {event.number}{problem}" if problem else ""
+
+    def _asked_problem(self, event: Asked) -> str:
+        if event.number != len(self.trials):
+            return f" where {len(self.trials)} should follow"
+        if not isinstance(event.proposal, Measure):
+            return ""
+        rung, origin = event.proposal.rung, event.proposal.origin
+        if not -len(self.ladder) <= rung < len(self.ladder):
+            return f", rung {rung}, but the ladder has {len(self.ladder)} rung(s)"
+        if origin is not None and any(parent >= event.number for parent in origin.parents):
+            return f", whose parents {', '.join(map(str, origin.parents))} were not all asked before"
+        return ""
+
+    def _trial_problem(self, event: Checked | Started | Reported | Told | Interrupted) -> str:
         trial = self.trials.get(event.number)
         if trial is None:
-            return f"{here}, which was never asked"
-        if trial.result is not None and not isinstance(event, Interrupted):
-            return f"{here}, which is closed"
-        if isinstance(event, Started):
-            if trial.verdict == "accepted" and event.attempt == trial.attempts + 1:
-                return ""
-            return f"{here}, attempt {event.attempt} after {trial.attempts}, check '{trial.verdict}'"
-        if isinstance(event, (Reported, Interrupted)) and event.attempt > trial.attempts:
-            return f"{here}, attempt {event.attempt}, which was never started"
-        if isinstance(event, Told):
+            return ", which was never asked"
+        if trial.result is not None:
+            return "" if isinstance(event, Interrupted) and event.attempt <= trial.attempts else ", which is closed"
+        if isinstance(event, Reported):
+            if event.attempt > trial.attempts:
+                return f", attempt {event.attempt}, which was never started"
+            last = trial.steps[-1] if trial.steps else None
+            if last is not None and last.attempt == event.attempt and event.step <= last.step:
+                return f", step {event.step} after step {last.step} of the same attempt"
+            return _misfit_alphas(trial, event.alphas)
+        elif isinstance(event, Told):
             if not trial.verdict:
-                return f"{here}, which was never checked"
+                return ", which was never checked"
             if trial.verdict == "accepted" and not trial.attempts:
-                return f"{here}, which was never started"
+                return ", which was never started"
+            return self.misfit(trial, event.result)
+        elif isinstance(event, Started):
+            if trial.verdict != "accepted" or event.attempt != trial.attempts + 1:
+                return f", attempt {event.attempt} after {trial.attempts}, check '{trial.verdict}'"
+        elif isinstance(event, Interrupted) and event.attempt > trial.attempts:
+            return f", attempt {event.attempt}, which was never started"
+        return ""
+
+    def misfit(self, trial: Trial, result: Result) -> str:
+        """Why `result` cannot be this trial's, to follow the trial's number; empty when it can."""
+        proposal = trial.proposal
+        if result.status == "rejected" and trial.verdict == "accepted":
+            return ", status 'rejected' of a proposal that was accepted"
+        if isinstance(proposal, TrainShared):
+            return _misfit_alphas(trial, result.alphas)
+        if result.values is not None:
+            if len(result.values) != len(self.objectives):
+                return f", {len(result.values)} values of {len(self.objectives)} objective(s)"
+            if result.status == "finished":
+                for goal in self.objectives:
+                    if goal.metric not in result.metrics and goal.metric not in trial.metrics:
+                        return f", values without the metric {goal.metric}"
+        if result.status == "finished" and len(result.also) != len(proposal.also):
+            return f", metrics of {1 + len(result.also)} architectures where {len(proposal.batch)} were asked for"
         return ""
 
     def rung_of(self, proposal: Measure) -> Rung:
@@ -156,14 +226,21 @@ class State:
             )
         return self.ladder[proposal.rung]
 
-    def values_of(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
-        """The objectives oriented to maximise; None when one is missing or NaN."""
-        found = tuple(
-            objective.oriented(metrics[objective.metric])
-            for objective in self.objectives
-            if not math.isnan(metrics.get(objective.metric, math.nan))
-        )
-        return found if len(found) == len(self.objectives) else None
+    def values_of(self, metrics: Mapping[str, float], costs: Mapping[str, float]) -> tuple[float, ...] | None:
+        """The objectives oriented to maximise; None when one is missing or NaN.
+
+        Args:
+            metrics: measured.
+            costs: of the check, for what was not measured.
+        """
+        values = []
+        for objective in self.objectives:
+            value = metrics.get(objective.metric)
+            value = costs.get(objective.metric, math.nan) if value is None else value
+            if math.isnan(value):
+                return None
+            values.append(objective.oriented(value))
+        return tuple(values)
 
     @property
     def open_trials(self) -> list[Trial]:
@@ -202,19 +279,23 @@ class State:
 
     def finished(self) -> list[Trial]:
         """Finished measures that can be compared: of the greatest fidelity reached, one (the best) per point."""
-        measured = [trial for trial in self.trials.values() if trial.comparable]
-        deepest = max((trial.result.steps_done for trial in measured if trial.result), default=0)
-        best: dict[str, Trial] = {}
-        for trial in measured:
-            if trial.result and trial.architecture and trial.result.steps_done == deepest:
-                held = best.get(trial.architecture.point_id)
-                if held is None or _values(trial) > _values(held):
-                    best[trial.architecture.point_id] = trial
-        return list(best.values())
+        if self._finished is None:
+            measured = [trial for trial in self.trials.values() if trial.comparable]
+            deepest = max((trial.result.steps_done for trial in measured if trial.result), default=0)
+            best: dict[str, Trial] = {}
+            for trial in measured:
+                if trial.result and trial.architecture and trial.result.steps_done == deepest:
+                    held = best.get(trial.architecture.point_id)
+                    if held is None or _values(trial) > _values(held):
+                        best[trial.architecture.point_id] = trial
+            self._finished = list(best.values())
+        return list(self._finished)
 
     def ranking(self) -> list[Trial]:
         """Finished trials, best first by the first objective; those that miss a soft target come last."""
-        return sorted(self.finished(), key=self.merit, reverse=True)
+        if self._ranking is None:
+            self._ranking = sorted(self.finished(), key=self.merit, reverse=True)
+        return list(self._ranking)
 
     def merit(self, trial: Trial) -> tuple[int, bool, tuple[float, ...], int]:
         """The order of finished measures, more is better: fidelity, targets met, objectives, the earlier trial."""
@@ -223,8 +304,11 @@ class State:
         return (steps, not self.missed(trial), _values(trial), -trial.number)
 
     def missed(self, trial: Trial) -> list[Constraint]:
-        """The soft targets that a trial misses."""
-        return [target for target in self.targets if target.violation(trial.metrics) > 0]
+        """The soft targets that a trial misses; one whose metric is unknown is missed."""
+        if not self.targets:
+            return []
+        metrics = trial.metrics
+        return [target for target in self.targets if target.metric not in metrics or target.violation(metrics) > 0]
 
     def rivals(self, trial: Trial) -> dict[int, dict[int, tuple[float, ...]]]:
         """The `history` that a trial is judged by: of those that meet all soft targets if it does, else of the others.
@@ -269,19 +353,39 @@ class State:
         return [trial for trial in self.trials.values() if trial.status == "failed"]
 
 
+def _misfit_alphas(trial: Trial, alphas: Mapping[str, tuple[float, ...]] | None) -> str:
+    """Why alphas cannot be those of this trial's supernet, to follow the trial's number; empty when they can."""
+    if alphas and isinstance(trial.proposal, TrainShared):
+        for key, row in alphas.items():
+            domain = trial.proposal.space.domains.get(key)
+            if domain is not None and len(row) != domain.size:
+                return f", {len(row)} alphas of '{key}', which has {domain.size:g} options"
+    return ""
+
+
 def _values(trial: Trial) -> tuple[float, ...]:
     assert trial.result is not None and trial.result.values is not None  # noqa: S101  (finished() made sure)
     return trial.result.values
 
 
-def replay(events: list[Event]) -> State:
-    """The state after these events, of which the first is a header."""
-    try:
-        state = State(header_of(events))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise JournalError(f"the journal's first line is corrupt ({type(error).__name__}: {error})") from None
-    for line, event in enumerate(events[1:], 2):
-        state.take(event, line)
+def replay(events: Iterable[Event], folder: Path | None = None) -> State:
+    """The state after these events, of which the first is a header.
+
+    Args:
+        events: of a journal.
+        folder: as in `State`.
+
+    Raises:
+        JournalError: an event cannot follow those before it.
+    """
+    with without_collection():
+        state: State | None = None
+        for line, event in enumerate(events, 1):
+            if state is None:
+                state = State(header_of([event]), folder)
+            else:
+                state.take(event, line)
+    assert state is not None  # noqa: S101  (a reader refuses journals without a header)
     return state
 
 
@@ -291,7 +395,7 @@ def load_state(folder: Path) -> State:
     Raises:
         JournalError: no journal there, or it is corrupt.
     """
-    return replay(read_events(folder))
+    return replay((line.event for line in lines_of(folder)), folder)
 
 
 def pruned_result(trial: Trial) -> Result:

@@ -134,7 +134,7 @@ def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str
 
 def _network_of(state: State, trial: int | None, architecture: Mapping[str, Value] | None) -> Architecture:
     """The network to be tuned, and the recipe that it had."""
-    name = state.header.experiment
+    name = state.name
     if trial is not None and architecture is not None:
         raise ConfigError("give a trial or an architecture, not both")
     if architecture is not None:

@@ -462,7 +462,7 @@ def test_jobs_survive_json(tmp_path: Path) -> None:
         (lambda lines: lines[:2] + lines[3:], "check ''"),
         (lambda lines: lines[:1] + lines[8:], "where 0 should follow"),
         (lambda lines: [*lines, lines[-1]], "which is closed"),
-        (lambda lines: [line.replace(b'"number":1', b'"number":"a"') for line in lines], "where 1 should follow"),
+        (lambda lines: [line.replace(b'"number":1', b'"number":"a"') for line in lines], "must be a whole number"),
     ],
 )
 def test_lines_that_contradict_each_other_are_refused(tmp_path: Path, change: Any, says: str) -> None:
@@ -472,7 +472,7 @@ def test_lines_that_contradict_each_other_are_refused(tmp_path: Path, change: An
     path = config.folder / JOURNAL
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(change(lines)))
-    with pytest.raises(JournalError, match=rf"line \d+: .*{says}"):
+    with pytest.raises(JournalError, match=rf"journal\.jsonl:\d+: .*{says}"):
         load_state(config.folder)
     with pytest.raises(JournalError, match=says):
         toy_experiment(config)

@@ -1,6 +1,7 @@
 """The journal: what is written is what is read; torn, corrupt, foreign and locked files."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from nasforge.core.errors import JournalError
 from nasforge.core.events import SCHEMA, Header, Reported, Started
-from nasforge.journal import JOURNAL, Journal, dumps, loads, read_events
+from nasforge.journal import JOURNAL, LOCK, Journal, dumps, loads, read_events
 
 HEADER = Header(SCHEMA, "toy", {"budget": {}}, "abc", 0, {}, "")
 
@@ -107,8 +108,6 @@ def test_lock_keeps_a_second_driver_out(tmp_path: Path) -> None:
 
 
 def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     journal = Journal(tmp_path)
     journal.append(HEADER)
     whole = (tmp_path / JOURNAL).read_bytes()
@@ -126,3 +125,85 @@ def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="cannot be written"):
         Journal(tmp_path / "file" / "x")
+
+
+def test_a_second_driver_after_the_lock_was_removed(tmp_path: Path) -> None:
+    written(tmp_path)
+    first = Journal(tmp_path)
+    (tmp_path / LOCK).unlink()
+    second = Journal(tmp_path)
+    second.append(Started(7, 1))
+    whole = (tmp_path / JOURNAL).read_bytes()
+    for _ in range(2):
+        with pytest.raises(JournalError, match="somebody else writes here"):
+            first.append(Started(8, 1))
+    assert (tmp_path / JOURNAL).read_bytes() == whole, "the longer journal is never cut"
+    second.append(Started(9, 1))
+    assert [event.number for event in read_events(tmp_path)[1:]] == [0, 1, 2, 7, 9]
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted", "shorter", "longer", "moved"])
+def test_a_journal_that_is_not_as_the_driver_left_it(tmp_path: Path, change: str) -> None:
+    journal = Journal(tmp_path / "x")
+    journal.append(HEADER)
+    path = tmp_path / "x" / JOURNAL
+    content = path.read_bytes()
+    match change:
+        case "replaced":
+            path.with_name("copy").write_bytes(content)
+            path.with_name("copy").rename(path)
+        case "deleted":
+            path.unlink()
+        case "shorter":
+            os.truncate(path, 10)
+        case "longer":
+            path.write_bytes(content + b"{}\n")
+        case "moved":
+            path.parent.rename(tmp_path / "y")
+    with pytest.raises(JournalError, match=r"somebody else writes here.*one driver alone"):
+        journal.append(Started(0, 1))
+    if path.exists():
+        assert b"started" not in path.read_bytes()
+
+
+def test_a_forked_process_never_writes(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(HEADER)
+    child = os.fork()
+    if child == 0:
+        try:
+            journal.append(Started(0, 1))
+        except JournalError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    journal.append(Started(0, 1))
+    assert len(read_events(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"event":"hea'])
+@pytest.mark.parametrize("beside", ["artifacts", "best", "finalists"])
+def test_work_without_its_journal_is_not_overwritten(tmp_path: Path, content: bytes | None, beside: str) -> None:
+    (tmp_path / beside).mkdir()
+    if content is not None:
+        (tmp_path / JOURNAL).write_bytes(content)
+    with pytest.raises(JournalError, match=rf"{beside}/ of an experiment.*backup.*--name"):
+        Journal(tmp_path)
+    assert not (tmp_path / JOURNAL).exists() or (tmp_path / JOURNAL).read_bytes() == content
+
+
+def test_events_that_cannot_be_are_not_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(HEADER)
+    whole = (tmp_path / JOURNAL).read_bytes()
+    with pytest.raises(JournalError, match=r"'reported' cannot be written: step"):
+        journal.append(Reported(0, 1, 1.5, {}, "continue"))  # type: ignore[arg-type]
+    assert (tmp_path / JOURNAL).read_bytes() == whole
+
+
+def test_deeply_nested_lines_are_corrupt_ones(tmp_path: Path) -> None:
+    written(tmp_path)
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b"[" * 200_000 + b"\n")
+    with pytest.raises(JournalError, match=r"journal\.jsonl:5: this line is corrupt"):
+        read_events(tmp_path)

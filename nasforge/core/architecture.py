@@ -18,11 +18,12 @@ Value: TypeAlias = bool | int | float | str
 MODEL = "model."
 TRAIN = "train."
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 def digest(content: Any) -> str:
     """Twelve hexadecimal digits that name a JSON-able content."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(_ENCODER.encode(content).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Architecture:
         values = content.get("values") if isinstance(content, Mapping) else None
         if not isinstance(values, Mapping):
             raise SpaceError("an architecture needs a mapping 'values' from decision keys to values")
-        return Architecture(dict(values), content.get("canonical"))
+        return Architecture(values, content.get("canonical"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Architecture, (dict(self.values), self.canonical)

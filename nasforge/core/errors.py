@@ -31,6 +31,10 @@ class JournalError(NasforgeError):
     """A journal cannot be read, is locked by another driver, or does not belong to this configuration."""
 
 
+class EventError(NasforgeError):
+    """A plug-in or a journal says what an event cannot hold: a text where a number belongs, a negative charge."""
+
+
 class BuildError(NasforgeError):
     """A builder could not make a network from an architecture, or left a decision unread."""
 

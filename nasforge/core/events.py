@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from nasforge.core.trial import Proposal, Result, proposal_from_json
+from nasforge.core.trial import Proposal, Result, made, proposal_from_json
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of the format of new journals, see docs/journal.md."""
+
+SCHEMAS = (1, 2)
+"""Versions that are read; a journal that is continued keeps its own."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,12 @@ class Started:
 
 @dataclass(frozen=True)
 class Reported:
-    """A running attempt's metrics after `step`, and the decision: `continue` or `stop`."""
+    """A running attempt's metrics after `step`, and the decision: `continue` or `stop`.
+
+    Attributes:
+        alphas: architecture parameters of a supernet after `step`, decision key -> one number per option; None where
+            it has none.
+    """
 
     kind: ClassVar[str] = "reported"
     number: int
@@ -73,6 +83,7 @@ class Reported:
     step: int
     metrics: Mapping[str, float]
     decision: str
+    alphas: Mapping[str, tuple[float, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,7 @@ Event: TypeAlias = Header | Asked | Checked | Started | Reported | Told | Interr
 _KINDS: dict[str, type[Any]] = {
     event.kind: event for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, TestOpened)
 }
+_FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in _KINDS.values()}
 
 
 def header_of(events: Sequence[Event]) -> Header:
@@ -129,24 +141,41 @@ def header_of(events: Sequence[Event]) -> Header:
     return header
 
 
-def event_to_json(event: Event) -> dict[str, Any]:
-    """JSON-able form with the kind under `event`."""
+def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
+    """JSON-able form with the kind under `event`.
+
+    Args:
+        event: any.
+        schema: of the journal; 1 knows no origin of a proposal, no alphas of a report and no reason of a rejection.
+    """
     content: dict[str, Any] = {"event": event.kind}
     for name, value in vars(event).items():
         content[name] = value.to_json() if hasattr(value, "to_json") else value
+    if isinstance(event, Reported):
+        del content["alphas"]
+        if event.alphas:
+            content["alphas"] = {key: list(row) for key, row in event.alphas.items()}
+    if schema == 1:
+        content.pop("alphas", None)
+        content.get("proposal", {}).pop("origin", None)
+        content.get("result", {}).pop("violations", None)
     return content
 
 
 def event_from_json(content: Mapping[str, Any]) -> Event:
-    """The inverse of `event_to_json`.
+    """The inverse of `event_to_json`; the values in it are unchecked (nasforge/core/checks.py).
 
     Raises:
-        KeyError, TypeError: not an event of this schema.
+        AttributeError, KeyError, TypeError, ValueError: not an event.
     """
-    fields = {name: value for name, value in content.items() if name != "event"}
-    kind = _KINDS[content["event"]]
-    if kind is Asked:
+    fields = dict(content)
+    kind = _KINDS[fields.pop("event")]
+    if kind is Reported:
+        fields.setdefault("alphas", None)
+    elif kind is Asked:
         fields["proposal"] = proposal_from_json(fields["proposal"])
-    if kind is Told:
+    elif kind is Told:
         fields["result"] = Result.from_json(fields["result"])
-    return kind(**fields)  # type: ignore[no-any-return]
+    if fields.keys() != _FIELDS[kind]:
+        raise TypeError(f"an event '{kind.kind}' has {', '.join(sorted(_FIELDS[kind]))}, got {', '.join(fields)}")
+    return made(kind, fields)  # type: ignore[no-any-return]

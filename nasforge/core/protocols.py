@@ -8,7 +8,7 @@ All of these are protocols: nothing is inherited. Measures and results are plain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,10 +87,16 @@ class Report(Protocol):
         """The costs that the check found (`cost/params`, `cost/flops`, ...)."""
         ...
 
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Say how it stands after `step`; False means stop now (the trial is closed, return anything).
+    def __call__(
+        self, step: int, metrics: Mapping[str, float], alphas: Mapping[str, Sequence[float]] | None = None
+    ) -> bool:
+        """Report metrics after `step`; returns False when the trial must stop (it is closed, return anything).
 
-        `time/worker_s` and `work/multiply_adds`, counted since the trial began, are charged to the budget.
+        Args:
+            step: a whole number; it grows from report to report.
+            metrics: key -> number. `time/worker_s` and `work/multiply_adds`, counted since the trial began, are
+                charged to the budget.
+            alphas: architecture parameters of a supernet, decision key -> one number per option; for views.
         """
         ...
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from nasforge.core.architecture import Architecture, Value
+from nasforge.core.errors import DataError
 from nasforge.core.space import SearchSpace
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "rejected"]
@@ -28,8 +30,24 @@ ENSEMBLE = "ensemble"
 CONTRADICTION = "narrow the decision, or nest it below the options of another one that it goes with"
 """Advice on a recipe that a space allows and that cannot be."""
 
+VIOLATION = "constraint/violation"
+"""The metric of a rejection: by how much its costs exceed the constraints, the sum of relative excesses."""
+
 CHECKPOINT = "checkpoint"
 """The artifact from which another trial's training goes on: weights, optimizer, averages, generators, epochs done."""
+
+_Made = TypeVar("_Made")
+
+
+def made(kind: type[_Made], fields: dict[str, Any]) -> _Made:
+    """An object of a frozen dataclass with exactly these fields, all of them.
+
+    The dataclass' own constructor sets its fields one by one through `object.__setattr__`. Long journals make millions
+    of objects, for which that was a third of the time.
+    """
+    content = object.__new__(kind)
+    object.__setattr__(content, "__dict__", fields)
+    return content
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,7 @@ class Artifact:
     """A file that a trial left behind.
 
     Attributes:
-        path: relative to the experiment's folder.
+        path: relative to the experiment's folder, below `artifacts/`.
         sha256: hexadecimal digest of its content.
         size: bytes.
     """
@@ -50,6 +68,20 @@ class Artifact:
     def is_checkpoint(self) -> bool:
         """Whether it is a whole training's state, not weights alone."""
         return self.path.endswith(f"/{CHECKPOINT}.pt")
+
+    def inside(self, folder: Path) -> Path:
+        """The file in an experiment's folder, whether or not it exists.
+
+        Raises:
+            DataError: a symbolic link on the way leads out of the folder.
+        """
+        file = (folder / self.path).resolve()
+        if not file.is_relative_to(folder.resolve()):
+            raise DataError(
+                f"artifact {self.path} lies outside the experiment's folder {folder}: a link leads to {file}. "
+                "Replace the link by the files themselves"
+            )
+        return file
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -87,6 +119,39 @@ class Charge:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """How a strategy came to a proposal; for views alone.
+
+    Attributes:
+        parents: numbers of the trials that it was made from.
+        operator: how it was made: `sampled`, `start`, `mutation`, `crossover`, `neighbour`...
+        start: number of the trial that began this descent; None where there is none.
+        strategy: the inner strategy that proposed it, where a strategy has several.
+    """
+
+    parents: tuple[int, ...] = ()
+    operator: str = ""
+    start: int | None = None
+    strategy: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form without what is empty."""
+        content = {"parents": list(self.parents), "operator": self.operator, "strategy": self.strategy}
+        return {
+            **{name: value for name, value in content.items() if value},
+            **({} if self.start is None else {"start": self.start}),
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any] | None) -> Origin | None:
+        """The inverse of `to_json`; None and an empty mapping become None."""
+        if not content:
+            return None
+        fields = {**content, "parents": tuple(content.get("parents", ()))}
+        return Origin(**fields)
+
+
+@dataclass(frozen=True)
 class Measure:
     """Proposal: find out how good this architecture is.
 
@@ -98,12 +163,14 @@ class Measure:
         weights: start from these (a supernet's, or the `checkpoint` of a trial at a lower rung, whose training then
             goes on) instead of an initialisation.
         also: further architectures measured in the same job, where one takes too little time for a job of its own.
+        origin: how the strategy came to it; None where it does not say. Proposals that differ in this alone are equal.
     """
 
     architecture: Architecture
     rung: int = -1
     weights: Artifact | None = None
     also: tuple[Architecture, ...] = ()
+    origin: Origin | None = field(default=None, compare=False)
 
     @property
     def batch(self) -> tuple[Architecture, ...]:
@@ -118,6 +185,7 @@ class Measure:
             "rung": self.rung,
             "weights": self.weights.to_json() if self.weights else None,
             **({"also": [architecture.to_json() for architecture in self.also]} if self.also else {}),
+            **({"origin": origin} if self.origin and (origin := self.origin.to_json()) else {}),
         }
 
 
@@ -168,7 +236,9 @@ def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
     weights = Artifact.from_json(content["weights"])
     if content["kind"] == "measure":
         also = tuple(Architecture.from_json(architecture) for architecture in content.get("also", ()))
-        return Measure(Architecture.from_json(content["architecture"]), content["rung"], weights, also)
+        architecture = Architecture.from_json(content["architecture"])
+        fields = {"architecture": architecture, "rung": content["rung"], "weights": weights, "also": also}
+        return made(Measure, {**fields, "origin": Origin.from_json(content.get("origin"))})
     return TrainShared(
         space=SearchSpace.from_json(content["space"]),
         relaxation=content["relaxation"],
@@ -221,6 +291,8 @@ class Result:
         alphas: architecture parameters of a trained supernet, decision key -> one number per option.
         error: set exactly when `status` is `failed`.
         also: the metrics of the Measure's further architectures, in their order; `metrics` are those of its first.
+        violations: why it was rejected: constraint -> relative excess (0.25: a quarter above the bound). Empty for all
+            else, and in journals of schema 1.
     """
 
     status: Status
@@ -232,6 +304,7 @@ class Result:
     alphas: Mapping[str, tuple[float, ...]] | None = None
     error: Failure | None = None
     also: tuple[Mapping[str, float], ...] = ()
+    violations: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form (NaN and infinities are the journal's to encode)."""
@@ -245,23 +318,26 @@ class Result:
             "alphas": None if self.alphas is None else {key: list(row) for key, row in self.alphas.items()},
             "error": self.error.to_json() if self.error else None,
             **({"also": [dict(metrics) for metrics in self.also]} if self.also else {}),
+            **({"violations": dict(self.violations)} if self.violations else {}),
         }
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Result:
         """The inverse of `to_json`."""
-        artifacts = {name: Artifact.from_json(item) for name, item in content["artifacts"].items()}
-        return Result(
-            status=content["status"],
-            metrics=content["metrics"],
-            values=None if content["values"] is None else tuple(content["values"]),
-            steps_done=content["steps_done"],
-            charged=Charge.from_json(content["charged"]),
-            artifacts={name: artifact for name, artifact in artifacts.items() if artifact},
-            alphas=None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
-            error=Failure.from_json(content["error"]),
-            also=tuple(content.get("also", ())),
-        )
+        artifacts: dict[str, Any] = {name: Artifact.from_json(item) for name, item in content["artifacts"].items()}
+        fields = {
+            "status": content["status"],
+            "metrics": content["metrics"],
+            "values": None if content["values"] is None else tuple(content["values"]),
+            "steps_done": content["steps_done"],
+            "charged": Charge.from_json(content["charged"]),
+            "artifacts": artifacts,
+            "alphas": None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
+            "error": Failure.from_json(content["error"]),
+            "also": tuple(content.get("also", ())),
+            "violations": content.get("violations", {}),
+        }
+        return made(Result, fields)
 
     @staticmethod
     def failed(cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> Result:
@@ -283,6 +359,7 @@ class Step:
         values: the objectives oriented to maximise, None where a metric is missing or NaN.
         charged: cost since the trial began, from the metrics `time/worker_s` and `work/multiply_adds`.
         stop: the pruner's decision.
+        attempt: the attempt that reported it.
     """
 
     step: int
@@ -290,6 +367,7 @@ class Step:
     values: tuple[float, ...] | None
     charged: Charge
     stop: bool
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -338,6 +416,6 @@ class Trial:
         last = self.steps[-1].metrics if self.steps else {}
         return {**self.costs, **last, **(self.result.metrics if self.result else {})}
 
-    def with_step(self, step: Step) -> Trial:
-        """The trial after one more report."""
-        return replace(self, steps=(*self.steps, step), idle_attempts=0)
+    def changed(self, **changes: Any) -> Trial:
+        """The trial with other attributes, as `dataclasses.replace` and four times as fast."""
+        return made(Trial, {**self.__dict__, **changes})

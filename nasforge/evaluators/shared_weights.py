@@ -153,6 +153,10 @@ class SharedWeights:
                 _load(supernet, report, proposal.weights)
             recipe = without_overrun(recipe, device, supernet.narrowest)
             shared = shared_training(proposal, supernet, data, recipe, report.seed, device)
+
+        def on_epoch(step: int, metrics: Mapping[str, float]) -> bool:
+            return report(step, metrics, shared.alphas.relaxed.plain) if shared.alphas else report(step, metrics)
+
         trained = train(
             shared.network,
             shared.part,
@@ -161,7 +165,7 @@ class SharedWeights:
             seed=report.seed,
             device=device,
             checkpoint=report.checkpoint,
-            on_epoch=report,
+            on_epoch=on_epoch,
             flops=shared.flops,
             time_limit_s=self.training.time_limit_s,
             since=began,

@@ -39,7 +39,7 @@ def write_study(state: State, storage: str) -> int:
     Raises:
         TrackingError: no storage, or it holds a study of this name that is not ours.
     """
-    name = state.header.experiment
+    name = state.name
     try:
         if name in optuna.get_all_study_names(storage):
             if optuna.load_study(study_name=name, storage=storage).user_attrs.get(_OURS) != name:
@@ -60,7 +60,7 @@ def write_study(state: State, storage: str) -> int:
 def study_of(state: State, storage: str | None = None) -> optuna.Study:
     """A study with every measured trial: decisions that are open, objectives as they were measured, limits."""
     directions = ["maximize" if objective.maximise else "minimize" for objective in state.objectives]
-    name = state.header.experiment
+    name = state.name
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -90,12 +90,11 @@ def importances(state: State) -> dict[str, dict[str, float]]:
     finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if len(finished) < _FEWEST:
         raise SearchError(
-            f"importance needs at least {_FEWEST} finished trials of the last rung, "
-            f"'{state.header.experiment}' has {len(finished)}"
+            f"importance needs at least {_FEWEST} finished trials of the last rung, '{state.name}' has {len(finished)}"
         )
     varied = _varied(finished)
     if not varied:
-        raise SearchError(f"no decision of '{state.header.experiment}' varies among its finished trials")
+        raise SearchError(f"no decision of '{state.name}' varies among its finished trials")
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     found = {}
     for index, objective in enumerate(state.objectives):
@@ -107,7 +106,7 @@ def importances(state: State) -> dict[str, dict[str, float]]:
         )
     if not any(any(shares.values()) for shares in found.values()):
         raise SearchError(
-            f"all {len(finished)} finished trials of '{state.header.experiment}' have the same "
+            f"all {len(finished)} finished trials of '{state.name}' have the same "
             f"{', '.join(found)}: no decision explains a difference that is not there"
         )
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.config import TRAININGS
-from nasforge.core.errors import JournalError
+from nasforge.core.errors import NasforgeError
 from nasforge.core.trial import Trial
 from nasforge.journal import JOURNAL, experiments_in
 from nasforge.state import State, load_state
@@ -18,14 +18,22 @@ def experiments(runs_dir: Path) -> list[dict[str, Any]]:
 
     An empty or missing folder gives no rows.
     """
-    folders = sorted(experiments_in(runs_dir), key=lambda path: (path / JOURNAL).stat().st_mtime, reverse=True)
+    folders = sorted(experiments_in(runs_dir), key=_changed, reverse=True)
     rows: list[dict[str, Any]] = []
     for folder in folders:
         try:
             rows.append({"experiment": folder.name, **summary(load_state(folder)), "problem": ""})
-        except JournalError as error:
+        except NasforgeError as error:
             rows.append({"experiment": folder.name, "problem": str(error)})
     return rows
+
+
+def _changed(folder: Path) -> float:
+    """When a journal was last written; a link that leads nowhere is the oldest."""
+    try:
+        return (folder / JOURNAL).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def summary(state: State) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nasforge.core.architecture import Architecture
@@ -84,18 +85,19 @@ _FACTS = ("data", "ladder", "objectives", "constraints", "targets", "recipe")
 _PARTS = ("strategy", "pruner", "evaluator")
 
 
-def trajectory(events: Sequence[Event], final: Final | None = None) -> Trajectory:
+def trajectory(events: Sequence[Event], final: Final | None = None, folder: Path | None = None) -> Trajectory:
     """Fold a journal. The incumbent is the first of `State.ranking()` at that moment.
 
     Args:
         events: the journal, its header first.
         final: asked once for each network that was ever the incumbent.
+        folder: of the experiment, as in `State`.
 
     Raises:
         JournalError: the events contradict each other.
     """
     header = header_of(events)
-    state = State(header)
+    state = State(header, folder)
     closed: list[Trial] = []
     incumbents: list[Trial | None] = []
     best: Trial | None = None
@@ -116,7 +118,7 @@ def trajectory(events: Sequence[Event], final: Final | None = None) -> Trajector
     last = steps[-1] if steps else -1
     config = header.config
     return Trajectory(
-        experiment=header.experiment,
+        experiment=state.name,
         facts={"space": header.space_hash, "data_hash": header.data_hash, **{key: config.get(key) for key in _FACTS}},
         parts={key: config[key] for key in _PARTS},
         seed=header.seed,

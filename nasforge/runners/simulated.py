@@ -13,9 +13,9 @@ from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
 from nasforge.experiment import Experiment
 from nasforge.job import Job
-from nasforge.runners.work import perform
+from nasforge.runners.work import Alphas, perform
 
-_Heard: TypeAlias = tuple[int, Mapping[str, float]]
+_Heard: TypeAlias = tuple[int, Mapping[str, float], Alphas]
 _Moment: TypeAlias = tuple[float, int, Job, int]
 """When, the trial, its job, and the index of what happens then: a report, or the end."""
 
@@ -61,8 +61,8 @@ def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: 
             experiment.tell(number, job.attempt, results[number])
 
 
-def _hear(heard: list[_Heard], step: int, metrics: Mapping[str, float]) -> bool:
-    heard.append((step, metrics))
+def _hear(heard: list[_Heard], step: int, metrics: Mapping[str, float], alphas: Alphas = None) -> bool:
+    heard.append((step, metrics, alphas))
     return True
 
 

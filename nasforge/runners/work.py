@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nasforge.core.errors import ConfigError, NasforgeError, RecipeError, SearchError
+from nasforge.core import checks
+from nasforge.core.errors import ConfigError, EventError, NasforgeError, RecipeError, SearchError
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
 from nasforge.job import Job
+from nasforge.judging import wrong_word
 
-Send = Callable[[int, Mapping[str, float]], bool]
+Alphas = Mapping[str, tuple[float, ...]] | None
+Send = Callable[..., bool]
+"""Takes step, metrics and, of a supernet alone, alphas; returns whether to go on."""
 
 
 class JobReport:
-    """The `Report` of a job; `send` carries (step, metrics) to the experiment and brings back whether to go on."""
+    """The `Report` of a job; `send` carries (step, metrics, alphas) to the experiment and brings back whether to go on.
+
+    Attributes:
+        stopped: whether the trial is to stop; nothing more is sent then.
+        broken: what `send` raised.
+        wrong: what was reported that no journal can hold.
+    """
 
     def __init__(self, job: Job, send: Send) -> None:
         self._job = job
         self._send = send
         self.stopped = False
         self.broken: BaseException | None = None
+        self.wrong: EventError | None = None
 
     @property
     def number(self) -> int:
@@ -62,16 +73,22 @@ class JobReport:
         """What the check found."""
         return self._job.costs
 
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Say how it stands; False means stop. Once stopped, nothing more is sent.
+    def __call__(
+        self, step: int, metrics: Mapping[str, float], alphas: Mapping[str, Sequence[float]] | None = None
+    ) -> bool:
+        """Report metrics after `step`; returns False when the trial must stop. Once stopped, nothing more is sent.
 
         Raises:
-            ConfigError: a metric is not a number.
+            EventError: the step, a metric or an alpha is none; the trial has failed.
         """
-        plain = _plain(metrics)
+        try:
+            step, plain, rows = checks.report(step, metrics, alphas)
+        except EventError as error:
+            self.wrong, self.stopped = self.wrong or error, True
+            raise
         if not self.stopped:
             try:
-                self.stopped = not self._send(step, plain)
+                self.stopped = not self._send(step, _floats(plain), *([rows] if rows else []))
             except BaseException as error:
                 self.broken = error  # the driver's, not the evaluator's: `perform` lets it through
                 raise
@@ -81,16 +98,22 @@ class JobReport:
 def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it.
 
+    So does an answer that no journal can hold, such as a text for a metric or a negative charge.
+
     Raises:
         ConfigError: the evaluator or its settings are wrong, whatever the point.
         SearchError: the disk is full.
     """
     report = JobReport(job, send)
+    answer: object = None
     try:
-        result = evaluator(job.proposal, report)
-        if not isinstance(result, Result):
-            raise ConfigError(f"the evaluator returned {type(result).__name__}, not a nasforge.core.trial.Result")
-        return replace(result, metrics=_plain(result.metrics), also=tuple(_plain(metrics) for metrics in result.also))
+        answer = evaluator(job.proposal, report)
+        if report.wrong is not None:  # and the evaluator did not heed the exception
+            return wrong_word(report.wrong, answer)
+        result = checks.result(answer)
+        return replace(result, metrics=_floats(result.metrics), also=tuple(_floats(row) for row in result.also))
+    except EventError as error:
+        return wrong_word(error, answer)
     except ConfigError as error:
         if isinstance(error, RecipeError) and isinstance(job.proposal, Measure):
             return Result.failed("error", str(error), CONTRADICTION)
@@ -98,6 +121,8 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     except Exception as error:
         if report.broken is not None:
             raise
+        if report.wrong is not None:
+            return wrong_word(report.wrong)
         if _no_room(error):
             raise SearchError(
                 f"no space left on the device while trial {job.number} ran ({job.experiment}). Nothing finished is "
@@ -115,15 +140,9 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         return Result.failed("error", message, advice)
 
 
-def _plain(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics as JSON has them: numpy's and torch's scalars become floats."""
-    plain = {}
-    for key, value in metrics.items():
-        try:
-            plain[str(key)] = float(value)
-        except (TypeError, ValueError):
-            raise ConfigError(f"the evaluator's metric '{key}' is not a number: {value!r}") from None
-    return plain
+def _floats(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Measured metrics are floats, counts among them too."""
+    return {key: float(value) for key, value in metrics.items()}
 
 
 def _no_room(error: BaseException | None) -> bool:

@@ -9,7 +9,7 @@ from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result, TrainShared
+from nasforge.core.trial import Measure, Origin, Proposal, Result, TrainShared
 from nasforge.strategies.alpha_settings import COST_TERMS, Settings
 from nasforge.strategies.choosers import generator
 from nasforge.strategies.derivation import derive, without
@@ -92,10 +92,11 @@ class Differentiable:
                 settings=self._settings,
             )
         else:
-            point = None if self._training else self._next()
-            if point is None:
+            derived = None if self._training else self._next()
+            if derived is None:
                 return None
-            proposal = Measure(point)
+            supernet, point = derived
+            proposal = Measure(point, origin=Origin((supernet,), "derived"))
         self.recall(number, proposal)
         return proposal
 
@@ -117,13 +118,14 @@ class Differentiable:
             self._derived.append((number, derive(self._space, alphas)))
             self._derived.sort(key=lambda pair: pair[0])
 
-    def _next(self) -> Architecture | None:
-        """The next unseen network of the supernets in turn; None when all are exhausted."""
+    def _next(self) -> tuple[int, Architecture] | None:
+        """A supernet's trial and its next unseen network, of the supernets in turn; None when all are exhausted."""
         for offset in range(len(self._derived)):
             turn = (len(self._seen) + offset) % len(self._derived)
-            for point in self._derived[turn][1]:
+            supernet, points = self._derived[turn]
+            for point in points:
                 if point.point_id not in self._seen:
-                    return point
+                    return supernet, point
         return None
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import PATIENCE, drawing, generator, measured, mutated, unseen
 from nasforge.strategies.ranking import Merit, fronts, merit, ranked
 
@@ -15,6 +15,7 @@ _FEW = 5
 
 
 class _Member(NamedTuple):
+    number: int
     point: Architecture
     merit: Merit
 
@@ -66,10 +67,13 @@ class Evolution:
     def ask(self, number: int) -> Proposal | None:
         """A random point until the population is complete, then a child."""
         rng = generator(self._seed, number)
+        origin = Origin(operator="start")
 
         def child(attempt: int) -> Architecture:
+            nonlocal origin
             contenders = rng.sample(self._population, min(self._sample, len(self._population)))
             best = rng.choice(fronts([member.merit for member in contenders])[0])
+            origin = Origin((contenders[best].number,), "mutation")
             # Where every neighbour was seen already, look further away.
             return mutated(self._space, contenders[best].point, rng, changes=1 + attempt // PATIENCE)
 
@@ -79,7 +83,7 @@ class Evolution:
         choose = drawing(rng)
         point = unseen((lambda _: self._space.decide(choose)) if starting else child, self._seen)
         self._adopt(number, point)
-        return Measure(point)
+        return Measure(point, origin=origin)
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
@@ -92,7 +96,7 @@ class Evolution:
         worth = merit(result)
         if worth is None:
             return
-        self._population.append(_Member(point, worth))
+        self._population.append(_Member(number, point, worth))
         if len(self._population) > self._size:
             leaves = ranked([member.merit for member in self._population])[-1] if self._elitist else 0
             del self._population[leaves]

@@ -13,7 +13,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import generator, measure_of, unseen_neighbour
 from nasforge.strategies.ranking import Merit, beats, merit, ranked
 
@@ -78,6 +78,7 @@ class _Trial(NamedTuple):
 class _Known(NamedTuple):
     """The best result of a network."""
 
+    number: int
     network: Architecture
     recipe: Architecture
     merit: Merit
@@ -93,6 +94,7 @@ class Joint:
         make_recipe: makes the strategy of the recipes.
         revisit: as in `joint`.
         relatives: as in `joint`.
+        names: of the two strategies, for the origins of what they propose.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Joint:
         make_recipe: Callable[[SearchSpace], Strategy],
         revisit: int,
         relatives: bool,
+        names: tuple[str, str] = ("", ""),
     ) -> None:
         if revisit < 0:
             raise ConfigError(f"joint: revisit is 0 for never, or every so manieth trial, got {revisit}")
@@ -114,6 +117,7 @@ class Joint:
         self._train = _Half(lambda: make_recipe(self._recipes))
         self._revisit = revisit
         self._relatives = relatives
+        self._names = names
         self._running: dict[int, _Trial] = {}
         self._spare: list[_Recipe] = []  # asked for networks that were rejected
         self._seen: set[str] = set()
@@ -158,7 +162,7 @@ class Joint:
         self._trained_by.update({artifact.path: recipe.point for artifact in result.artifacts.values()})
         worth = merit(result)
         if worth is not None and worth.finished:
-            self._remember(_Known(network, recipe.point, worth))
+            self._remember(_Known(number, network, recipe.point, worth))
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -168,11 +172,14 @@ class Joint:
             recipe = self._next_recipe(number)
             if recipe is None:
                 return None
-            network = self._worth_another(recipe.point)
-            if network is not None:
-                self._model.recall(number, Measure(network))
-                return self._settle(number, Measure(network), recipe)
+            known = self._worth_another(recipe.point)
+            if known is not None:
+                self._model.recall(number, Measure(known.network))
+                origin = Origin((known.number,), "revisit", strategy=self._names[1])
+                return self._settle(number, Measure(known.network, origin=origin), recipe)
         asked = self._model.ask(number)
+        if asked is not None:
+            asked = replace(asked, origin=replace(asked.origin or Origin(), strategy=self._names[0]))
         if asked is None or asked.also or asked.weights:
             if recipe is not None and recipe.new:
                 self._train.take_back()
@@ -183,11 +190,11 @@ class Joint:
             return None
         return self._settle(number, asked, recipe)
 
-    def _worth_another(self, recipe: Architecture) -> Architecture | None:
+    def _worth_another(self, recipe: Architecture) -> _Known | None:
         """Of the best networks that were not trained by this recipe, the one with the fewest recipes so far."""
-        best = [known.network for known in self._best[:_AGAIN]]
-        new = [network for network in best if self._joined(network, recipe).point_id not in self._seen]
-        return min(new, key=lambda network: self._tried[network.arch_id], default=None)
+        best = self._best[:_AGAIN]
+        new = [known for known in best if self._joined(known.network, recipe).point_id not in self._seen]
+        return min(new, key=lambda known: self._tried[known.network.arch_id], default=None)
 
     def _next_recipe(self, number: int) -> _Recipe | None:
         """One that was asked for a rejected network, else what its half asks for."""
@@ -216,7 +223,7 @@ class Joint:
         if recipe.new:
             self._train.take_back()
         self._recall(number, replace(asked, architecture=self._networks.point(_without_recipe(point))), point)
-        return replace(asked, architecture=point)
+        return replace(asked, architecture=point, origin=replace(asked.origin or Origin(), operator="neighbour"))
 
     def _continued(self, number: int, asked: Measure) -> Measure:
         """What is not a training of its own has no recipe of its own: a batch of scores, a checkpoint that goes on."""
@@ -338,7 +345,15 @@ def joint(
     if not recipes.decisions or not networks.decisions:
         make = make_recipe if recipes.decisions else make_model
         return make(space)
-    return Joint(space, seed=seed, make_model=make_model, make_recipe=make_recipe, revisit=revisit, relatives=relatives)
+    return Joint(
+        space,
+        seed=seed,
+        make_model=make_model,
+        make_recipe=make_recipe,
+        revisit=revisit,
+        relatives=relatives,
+        names=(Named.parse(model, "joint: a half").name, Named.parse(recipe, "joint: a half").name),
+    )
 
 
 def _without_recipe(point: Architecture) -> dict[str, Any]:

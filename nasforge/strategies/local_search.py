@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import drawing, following, generator, measured, moves, unseen
 from nasforge.strategies.ranking import Merit, beats, merit
 
@@ -18,6 +18,7 @@ class _Descent:
     """One way up from a random start.
 
     Attributes:
+        start: the trial of its random start.
         number: the trial of the incumbent, which is the best so far.
         point: the incumbent.
         merit: what the incumbent reached; None until its start is told.
@@ -26,6 +27,7 @@ class _Descent:
         position: the moves before it lead to points that were seen.
     """
 
+    start: int
     number: int
     point: Architecture
     merit: Merit | None = None
@@ -71,16 +73,18 @@ class LocalSearch:
     def ask(self, number: int) -> Proposal | None:
         """A neighbour of the best incumbent that has one left, else a random point."""
         point = None
+        origin = Origin(operator="start")
         if self._started >= self._starts:
             for descent in self._best_first():
                 point = self._neighbour(descent)
                 if point is not None:
+                    origin = Origin((descent.number,), "neighbour", start=descent.start)
                     break
         if point is None:
             choose = drawing(generator(self._seed, number))
             point = unseen(lambda _: self._space.decide(choose), self.seen)
         self._adopt(number, point)
-        return Measure(point)
+        return Measure(point, origin=origin)
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
@@ -112,7 +116,7 @@ class LocalSearch:
             if self._started >= self._starts:
                 # A new start is asked for only when nothing else is left: descents without running trials are over.
                 self._descents = [descent for descent in self._descents if descent.running]
-            origin = _Descent(number, point)
+            origin = _Descent(number, number, point)
             self._descents.append(origin)
             self._started += 1
         origin.running += 1

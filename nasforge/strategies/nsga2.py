@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import (
     PATIENCE,
     crossover,
@@ -18,6 +20,12 @@ from nasforge.strategies.choosers import (
     unseen,
 )
 from nasforge.strategies.ranking import Merit, merit, ranked
+
+
+class _Member(NamedTuple):
+    number: int
+    point: Architecture
+    merit: Merit
 
 
 class NSGA2:
@@ -56,21 +64,26 @@ class NSGA2:
         self._size = population
         self._starts = starts
         self._crossover = crossover
-        self._population: list[tuple[Architecture, Merit]] = []  # best first
+        self._population: list[_Member] = []  # best first
         self._running: dict[int, Architecture] = {}
         self._seen: set[str] = set()
 
     def ask(self, number: int) -> Proposal | None:
         """A random point until enough are known, then a child."""
         rng = generator(self._seed, number)
+        origin = Origin(operator="start")
 
-        def parent() -> Architecture:
-            return self._population[min(rng.randrange(len(self._population)) for _ in range(2))][0]
+        def parent() -> _Member:
+            return self._population[min(rng.randrange(len(self._population)) for _ in range(2))]
 
         def child(attempt: int) -> Architecture:
-            point = parent()
+            nonlocal origin
+            first = parent()
+            point, origin = first.point, Origin((first.number,), "mutation")
             if rng.random() < self._crossover:
-                point = self._space.decide(crossover(point, parent(), rng))
+                second = parent()
+                point = self._space.decide(crossover(point, second.point, rng))
+                origin = Origin((first.number, second.number), "crossover")
             keys = open_keys(self._space, point)
             changed = [key for key in keys if rng.random() * len(keys) < 1]
             if changed:
@@ -82,7 +95,7 @@ class NSGA2:
         choose = drawing(rng)
         point = unseen((lambda _: self._space.decide(choose)) if starting else child, self._seen)
         self._adopt(number, point)
-        return Measure(point)
+        return Measure(point, origin=origin)
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
@@ -94,8 +107,8 @@ class NSGA2:
         worth = merit(result)
         if worth is None:
             return
-        members = [*self._population, (point, worth)]
-        order = ranked([member[1] for member in members])
+        members = [*self._population, _Member(number, point, worth)]
+        order = ranked([member.merit for member in members])
         self._population = [members[index] for index in order[: self._size]]
 
     def _adopt(self, number: int, point: Architecture) -> None:

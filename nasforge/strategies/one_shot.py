@@ -6,7 +6,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared
+from nasforge.core.trial import Artifact, Measure, Origin, Proposal, Result, TrainShared
 from nasforge.strategies.choosers import generator
 from nasforge.strategies.evolution import Evolution
 from nasforge.strategies.ranking import Merit, merit, ranked
@@ -78,6 +78,7 @@ class OneShot:
         self._before: list[tuple[Architecture, Merit]] = []  # in the round before
         self._again: list[Architecture] = []  # the best of the round before, to be measured first
         self._seen: set[str] = set()
+        self._numbers: dict[str, int] = {}  # point_id -> the last trial that measured it
         self._final: set[str] = set()
 
     def ask(self, number: int) -> Proposal | None:
@@ -93,7 +94,7 @@ class OneShot:
             proposal = self._training_of(number)
         if proposal is None:
             best = next((point for point in self._best() if point.point_id not in self._final), None)
-            proposal = None if best is None else Measure(best)
+            proposal = None if best is None else Measure(best, origin=self._from_measure(best, "trained"))
         if proposal is not None:
             self._adopt(number, proposal)
         return proposal
@@ -139,14 +140,18 @@ class OneShot:
         if self._accepted >= self._measures:
             return None
         if self._again:
-            return Measure(self._again[0], weights=self._weights)
+            return Measure(self._again[0], weights=self._weights, origin=self._from_measure(self._again[0], "again"))
         asked = self._chooser.ask(number)
         if not isinstance(asked, Measure):
             return None
         if asked.architecture.point_id in self._seen:
             self._chooser.withdraw(number)  # nothing new is left; None must change nothing
             return None
-        return Measure(asked.architecture, weights=self._weights)
+        return Measure(asked.architecture, weights=self._weights, origin=asked.origin)
+
+    def _from_measure(self, point: Architecture, operator: str) -> Origin:
+        """The origin of what was measured on a supernet's weights before."""
+        return Origin((self._numbers[point.point_id],), operator)
 
     def _adopt(self, number: int, proposal: Proposal) -> None:
         if isinstance(proposal, TrainShared):
@@ -165,6 +170,7 @@ class OneShot:
         if not new:
             self._again = [other for other in self._again if other.point_id != point.point_id]
         self._running[number] = (point, new)
+        self._numbers[point.point_id] = number
         self._seen.add(point.point_id)
         self._accepted += 1
 

@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.space import Choice, Choose, Domain, Int, SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import following, generator, measured, unseen_neighbour
 from nasforge.strategies.encoding import ordered
 
@@ -98,7 +98,7 @@ class OptunaSampler:
             point = self._space.decide(following(self._first, generator(self._seed, number)))
             self._running[number] = self._enqueued(point)
             self._seen.add(point.point_id)
-            return Measure(point)
+            return Measure(point, origin=Origin(operator="start"))
         trial, suggested = self._suggestion(number)
         if self._distinct and suggested.point_id in self._seen:
             self._study.tell(trial, state=TrialState.FAIL)
@@ -108,7 +108,7 @@ class OptunaSampler:
             point = suggested
         self._running[number] = trial
         self._seen.add(point.point_id)
-        return Measure(point)
+        return Measure(point, origin=Origin(operator="suggested" if point is suggested else "neighbour"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Enters what was proposed into the study."""

@@ -12,7 +12,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.fidelity import CHANGEABLE
 from nasforge.core.goals import Rung, ladder_to
 from nasforge.core.space import Domain, SearchSpace
-from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result
+from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import drawing, following, generator, measure_of, nearby, unseen
 from nasforge.strategies.ranking import Merit, merit, ranked
 
@@ -22,6 +22,7 @@ _FAILURES = 3
 class _Stand(NamedTuple):
     """What a member reached at a rung."""
 
+    number: int
     point: Architecture
     merit: Merit
     checkpoint: Artifact
@@ -116,7 +117,8 @@ class PBT:
             proposal = self._piece(member, rng)
         elif len(self._members) < self._size:
             choose = drawing(rng)
-            proposal = Measure(unseen(lambda _: self._space.decide(choose), self._seen), rung=0)
+            point = unseen(lambda _: self._space.decide(choose), self._seen)
+            proposal = Measure(point, rung=0, origin=Origin(operator="start"))
         if proposal is not None:
             self._adopt(number, proposal, member)
         return proposal
@@ -138,7 +140,7 @@ class PBT:
                 )
             member.rung, member.failures = rung, 0
             if checkpoint is not None:
-                member.stand = _Stand(point, worth._replace(steps_done=0), checkpoint)
+                member.stand = _Stand(number, point, worth._replace(steps_done=0), checkpoint)
                 self._stands[rung].append(member.stand)
             return
         member.failures += 1
@@ -172,9 +174,11 @@ class PBT:
         worst = order[len(order) - math.floor(self._share * len(order)) :]
         is_worst = any(reached[index] is stand for index in worst)
         if not is_worst and not member.failures:
-            return Measure(stand.point, member.rung + 1, stand.checkpoint)
+            origin = Origin((stand.number,), "continued")
+            return Measure(stand.point, member.rung + 1, stand.checkpoint, origin=origin)
         donor = rng.choice(self._best(member.rung))
-        return Measure(self._explored(donor.point, rng), member.rung + 1, donor.checkpoint)
+        origin = Origin((donor.number,), "exploit")
+        return Measure(self._explored(donor.point, rng), member.rung + 1, donor.checkpoint, origin=origin)
 
     def _best(self, rung: int, of: int | None = None) -> list[_Stand]:
         """The best share of all that reached a rung; as many as there are when so many have reached it."""

@@ -20,7 +20,7 @@ from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import Choose, Domain, SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import generator, measured, mutated, unseen
 from nasforge.strategies.options import count, open_options, option_of, value_of
 from nasforge.strategies.reinforce import softmax
@@ -273,7 +273,7 @@ class PPO:
 
         point = unseen(draw, self._seen)
         self._adopt(number, point)
-        return Measure(point)
+        return Measure(point, origin=Origin(operator="policy"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed, and how likely it was."""

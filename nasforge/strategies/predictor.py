@@ -6,6 +6,7 @@ import math
 import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,9 +15,9 @@ import numpy as np
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.candidates import Pool
-from nasforge.strategies.choosers import drawing, generator, measure_of, measured, unseen
+from nasforge.strategies.choosers import drawing, generator, measure_of, unseen
 from nasforge.strategies.encoding import Encoding, Rows
 from nasforge.strategies.isomorphic import LISTED, Twins, every
 from nasforge.strategies.local_search import LocalSearch
@@ -146,18 +147,20 @@ class Predictor:
             batch = self._batch(number, rng)
             if batch:
                 self._scoring[number] = batch
-                return Measure(batch[0], rung=_PROXIES, also=batch[1:])
+                return Measure(batch[0], rung=_PROXIES, also=batch[1:], origin=Origin(operator="screened"))
             if not self._scored:
                 return None
         if self._looks_elsewhere(number) and (proposal := self._local.ask(number)):
-            self._adopt(number, measured(proposal))
-            return proposal
+            measure = measure_of(proposal)
+            self._adopt(number, measure.architecture)
+            return replace(measure, origin=replace(measure.origin or Origin(), strategy="local_search"))
         point = self._promising(number, rng) if self._encoding.decisions else None
+        operator = "predicted"
         if point is None:
-            choose = drawing(rng)
+            choose, operator = drawing(rng), "start"
             point = unseen(lambda _: self._space.decide(choose), self._seen)
         self._adopt(number, point)
-        return Measure(point)
+        return Measure(point, origin=Origin(operator=operator))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""

@@ -15,7 +15,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint, Rung, ladder_to
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result
+from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import measure_of
 from nasforge.strategies.ranking import Merit, merit, ranked
 
@@ -92,6 +92,7 @@ class Promotion:
         self._eta = eta
         self._targets = targets
         self._checkpoints = checkpoints
+        self._name = new.name
         self._new = _strategy(new, space, seed, objectives, targets)
         self._reached: list[list[_Reached]] = [[] for _ in ladder]
         self._order: list[list[int]] = [[] for _ in ladder]
@@ -112,9 +113,10 @@ class Promotion:
                     "strategy promotion: the strategy of new points must propose plain trainings, one point each; take "
                     "evolution, optuna or random without zero-cost scores"
                 )
-            proposal = replace(asked, rung=self._cycle[self._begun % len(self._cycle)])
+            origin = replace(asked.origin or Origin(), strategy=self._name)
+            proposal = replace(asked, rung=self._cycle[self._begun % len(self._cycle)], origin=origin)
             if self._source(proposal) is not None:  # a point that came again would pass for a promotion
-                proposal = replace(asked, rung=0)
+                proposal = replace(proposal, rung=0)
         self._adopt(number, proposal)
         return proposal
 
@@ -166,7 +168,8 @@ class Promotion:
             waiting = self._waiting(rung)
             if waiting and waiting[0] in self._ranked(rung)[: int(len(reached) / self._eta)]:
                 best = reached[waiting[0]]
-                return Measure(best.point, rung + 1, best.checkpoint)
+                origin = Origin((best.number,), "promotion")
+                return Measure(best.point, rung + 1, best.checkpoint, origin=origin)
         return None
 
     def _source(self, proposal: Measure) -> _Reached | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import drawing, generator, measured, unseen
 
 
@@ -28,7 +28,7 @@ class Random:
         choose = drawing(generator(self._seed, number))
         point = unseen(lambda _: self._space.decide(choose), self._seen)
         self._seen.add(point.point_id)
-        return Measure(point)
+        return Measure(point, origin=Origin(operator="sampled"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""

@@ -11,7 +11,7 @@ from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import Domain, SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import generator, measured, unseen
 from nasforge.strategies.options import count, open_options, value_of
 from nasforge.strategies.rewards import Rewards
@@ -102,7 +102,7 @@ class Reinforce:
 
         point = unseen(draw, self._seen)
         self._adopt(number, point)
-        return Measure(point)
+        return Measure(point, origin=Origin(operator="policy"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed, and how likely it was."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import TRIES, drawing, generator, measure_of, unseen
 
 
@@ -81,8 +81,9 @@ class Repeated:
                     f"{TRIES} draws in a row brought no new network: {found} of the {len(self._seen)} drawn keep the "
                     f"constraints; ask for {found} of them, or widen the space"
                 )
-            return Measure(point)
+            return Measure(point, origin=Origin(operator="sampled"))
         points = list(self._points.values())
         if self._repeated < self._repetitions:
-            return Measure(points[self._repeated % self._networks])
+            turn = self._repeated % self._networks
+            return Measure(points[turn], origin=Origin((list(self._points)[turn],), "repeated"))
         return Measure(points[0], rung=0, also=tuple(points[1:])) if self._scored else None

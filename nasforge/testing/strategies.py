@@ -21,6 +21,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from functools import cache
 
+from nasforge.core import checks
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SpaceError
 from nasforge.core.space import SearchSpace
@@ -93,6 +94,21 @@ def failures_and_rejections_are_survived(factory: Factory) -> None:
             if isinstance(proposal, Measure):
                 _assert_point(space, proposal.architecture)
             strategy.tell(number, ending)
+
+
+def origins_name_earlier_trials(factory: Factory) -> None:
+    """Whatever a strategy says of a proposal's origin names trials before it, and is the same after a replay."""
+    for space in _taken(factory):
+        whole = drive(factory(space, seed=6, objectives=1), space, asks=25)
+        replayed = factory(space, seed=6, objectives=1)
+        replay(replayed, whole[:20])
+        again = drive(replayed, space, asks=25, journal=whole[:20])
+        for (number, content), (_, same) in zip(whole, again, strict=True):
+            if isinstance(content, Measure) and isinstance(same, Measure):
+                checks.proposal(content)
+                parents = content.origin.parents if content.origin else ()
+                assert all(parent < number for parent in parents), f"trial {number} has the parents {parents}"
+                assert content.origin == same.origin, f"{space.name}: another origin of trial {number} after a replay"
 
 
 def none_is_pure(factory: Factory) -> None:
@@ -170,6 +186,7 @@ CHECKS: tuple[Callable[[Factory], None], ...] = (
     same_seed_same_asks,
     replay_continues,
     failures_and_rejections_are_survived,
+    origins_name_earlier_trials,
     none_is_pure,
     nothing_is_proposed_twice,
     small_spaces_are_exhausted,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import JournalError, TrackingError
-from nasforge.core.events import Event, event_from_json
-from nasforge.journal import JOURNAL, loads
+from nasforge.core.events import Event
+from nasforge.journal import JOURNAL, parse
 from nasforge.trackers.tracking_uri import tracking_uri, without_password
 
 IDS = "tracking.json"
@@ -44,11 +44,11 @@ class JournalFollower:
                 if not line.endswith(b"\n") or len(events) == at_most:
                     break
                 try:
-                    events.append(event_from_json(loads(line.decode())))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    events.append(parse(self._path, self._lines + 1, line).event)
+                except JournalError:
                     if events:
                         break  # first those before it
-                    raise JournalError(f"{self._path}:{self._lines + 1}: this line is corrupt ({error})") from None
+                    raise
                 self._offset += len(line)
                 self._lines += 1
         return events

@@ -64,9 +64,7 @@ def file_of(experiment: Path, artifact: Artifact) -> Path:
     Raises:
         DataError: it is missing, changed, or lies outside the experiment's folder.
     """
-    file = (experiment / artifact.path).resolve()
-    if not file.is_relative_to(experiment.resolve()):
-        raise DataError(f"artifact {artifact.path} lies outside the experiment's folder {experiment}")
+    file = artifact.inside(experiment)
     if not file.is_file():
         raise DataError(f"weights {file} are missing; all workers must see the experiment's folder under the same path")
     found = sha256_of(file)

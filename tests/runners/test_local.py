@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nasforge.core.errors import ConfigError, JournalError, SearchError
+from nasforge.core.errors import JournalError, SearchError
 from nasforge.core.events import Interrupted
 from nasforge.core.trial import Result
 from nasforge.journal import read_events
@@ -54,14 +54,15 @@ def test_five_kills_each_lose_nothing_and_change_nothing(tmp_path: Path, strateg
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (None, "the evaluator returned NoneType, not a nasforge.core.trial.Result"),
-        (Result("finished", {"val/accuracy": "high"}), "metric 'val/accuracy' is not a number: 'high'"),  # type: ignore[dict-item]
+        (None, "must be a nasforge.core.trial.Result, got NoneType"),
+        (Result("finished", {"val/accuracy": "high"}), "'val/accuracy' must be a number, got 'high'"),  # type: ignore[dict-item]
     ],
 )
 def test_what_an_evaluator_must_not_return(tmp_path: Path, answer: Any, says: str) -> None:
-    with toy_experiment(toy_config(tmp_path)) as experiment, pytest.raises(ConfigError, match=says):
+    with toy_experiment(toy_config(tmp_path)) as experiment, pytest.raises(SearchError, match=says):
         run(experiment, lambda proposal, report: answer)
-    assert load_state(tmp_path / "toy").counts()["failed"] == 0, "it is not the architecture's fault"
+    state = load_state(tmp_path / "toy")
+    assert state.counts()["failed"] == 6, "a search in which nothing works ends soon"
 
 
 @pytest.mark.parametrize(

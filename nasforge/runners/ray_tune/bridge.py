@@ -80,8 +80,8 @@ class Bridge:
 
     def report(self, trial_id: str, message: str) -> str:
         try:
-            job, (step, metrics) = self.jobs[trial_id], loads(message)
-            if self.error is None and self.experiment.report(job.number, job.attempt, step, metrics):
+            job, (step, metrics, alphas) = self.jobs[trial_id], loads(message)
+            if self.error is None and self.experiment.report(job.number, job.attempt, step, metrics, alphas):
                 return _CONTINUE
         except BaseException as error:
             self.error = self.error or error

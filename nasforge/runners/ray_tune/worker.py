@@ -17,7 +17,7 @@ from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
 from nasforge.job import Job
 from nasforge.journal import dumps, loads
-from nasforge.runners.work import perform
+from nasforge.runners.work import Alphas, perform
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]
@@ -52,7 +52,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         if isinstance(content, str):  # what ends the search, in words
             return {"warm": dumps({"problem": content}), "report": None, "result": None, "unused": 0.0}
         if step is not None:
-            return {"warm": None, "report": dumps([step, content]), "result": None, "unused": 0.0}
+            return {"warm": None, "report": dumps([step, *content]), "result": None, "unused": 0.0}
         return {"warm": None, "report": None, "result": dumps(content), "done": True, "unused": 0.0}
 
     def _ready(self) -> str:
@@ -91,8 +91,8 @@ class _Work:
         self.messages: queue.SimpleQueue[tuple[int | None, Any]] = queue.SimpleQueue()
         self.decisions: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
-        def send(step: int, metrics: Mapping[str, float]) -> bool:
-            self.messages.put((step, dict(metrics)))
+        def send(step: int, metrics: Mapping[str, float], alphas: Alphas = None) -> bool:
+            self.messages.put((step, [dict(metrics), alphas]))
             return self.decisions.get()
 
         def work() -> None:
