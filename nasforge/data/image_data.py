@@ -187,10 +187,16 @@ class _Division:
         """Say which share, nearest to `share` in hundredths, leaves every class in both pieces."""
         classes = len(self.class_names)
         fewest = int(np.bincount(self.labels[rows], minlength=classes).min())
+        kept = 2 if what == "test" else 1  # of each class: the validation part is divided off the rest
+
+        def works(taken: int) -> bool:
+            rest, part = (np.bincount(self.labels[piece], minlength=classes) for piece in self._split(rows, taken))
+            return bool(rest.min() >= kept and part.min() >= 1)
+
         for other in sorted((number / 100 for number in range(1, 100)), key=lambda other: abs(other - share)):
             taken = round(len(rows) * other)
             enough = min(other, 1 - other) * fewest >= 0.5 and classes <= taken <= len(rows) - classes
-            if enough and all(len(np.unique(self.labels[piece])) == classes for piece in self._split(rows, taken)):
+            if enough and works(taken):
                 return f"use --set data.{what}={other:g}, or add images"
         return "add images"
 
