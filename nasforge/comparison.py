@@ -20,7 +20,7 @@ from nasforge.campaign import (
     read_search,
     run_all,
 )
-from nasforge.compose import Say, foresee, make_pruner, make_strategy, terminable
+from nasforge.compose import Say, foresee, make_pruner, make_strategy, say_remarks, terminable
 from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
@@ -99,6 +99,8 @@ def compare(
         configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
         folder = folder_of((), name, place, campaign=True)
         _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
+        if not folder.exists():
+            say_remarks(evaluator_of(configs[0]), say)
         with terminable():
             outcomes = run_all(configs, workers=workers, progress=progress)
         searches, failed = _sorted_out(configs, outcomes)

@@ -17,7 +17,7 @@ from nasforge import registry
 from nasforge.admission import Check
 from nasforge.config import ExperimentConfig, resolve, suited_evaluator
 from nasforge.core.errors import ConfigError, DataError, did_you_mean
-from nasforge.core.events import SCHEMA, Header
+from nasforge.core.events import DECODING, SCHEMA, Header
 from nasforge.core.goals import COSTS
 from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.trial import ENSEMBLE, Proposal
@@ -79,8 +79,7 @@ def search(
     folder = config.folder
     if not (folder / JOURNAL).is_file():
         foresee(config, evaluator)
-        for remark in getattr(evaluator, "remarks", ()):
-            say(f"Note: {remark}.")
+        say_remarks(evaluator, say)
     instant = bool(getattr(evaluator, "instant", False))
     with tracking(folder, config.tracking_uri, trackers, say) as watching:
         experiment = Experiment(
@@ -150,6 +149,12 @@ def foresee(config: ExperimentConfig, evaluator: Evaluator) -> None:
         refuse(first)
 
 
+def say_remarks(evaluator: Evaluator, say: Say) -> None:
+    """Tell the user what the evaluator has to say before the first trial."""
+    for remark in getattr(evaluator, "remarks", ()):
+        say(f"Note: {remark}.")
+
+
 def make_pruner(config: ExperimentConfig) -> Any:
     """The pruner of a configuration; None for `none`."""
     if config.pruner.name == "none":
@@ -207,7 +212,7 @@ def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
         config=config.to_json(),
         space_hash=config.space.fingerprint,
         seed=config.seed,
-        versions=_versions(),
+        versions={**_versions(), "decoding": str(DECODING)},
         data_hash=getattr(evaluator, "data_hash", ""),
     )
 

@@ -351,7 +351,7 @@ class Experiment:
         old = header_of(events)
         changed = differing(old.config, header.config, VOLATILE)
         if old.data_hash != header.data_hash:
-            changed.append("the data (same source, other content)")
+            changed.append(f"the data ({old.why_other_data})")
         if changed:
             raise JournalError(
                 f"{self.folder}: holds another search; different: {'; '.join(changed)}. Use the settings it was "

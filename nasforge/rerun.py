@@ -85,7 +85,7 @@ def rerun(folder: Path, number: int) -> Repetition:
         raise JournalError(f"{folder}: trial {number} is not closed yet, there is nothing to compare with")
     evaluator = make_evaluator(config)
     if getattr(evaluator, "data_hash", "") != state.header.data_hash:
-        raise JournalError(f"{folder}: the data have changed since (same source, other content)")
+        raise JournalError(f"{folder}: the data have changed since ({state.header.why_other_data})")
     if trial.verdict != "accepted":
         return _check_again(trial, make_check(config, evaluator))
     last_step = trial.steps[-1].step if trial.steps and trial.steps[-1].stop else math.inf

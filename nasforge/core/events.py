@@ -15,6 +15,12 @@ SCHEMA = 2
 SCHEMAS = (1, 2)
 """Versions that are read; a journal that is continued keeps its own."""
 
+DECODING = 2
+"""Version of how data sources become pixels; headers name it as the version of `decoding`, those before 2 do not.
+
+2: images are turned upright as their EXIF data say, transparent pixels are laid over white, hidden files are left out.
+"""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -26,7 +32,7 @@ class Header:
         config: the resolved configuration, JSON-able.
         space_hash: fingerprint of the search space.
         seed: of the search.
-        versions: package -> version.
+        versions: package -> version; also `decoding`.
         data_hash: fingerprint of the data, empty where the evaluator has none.
     """
 
@@ -38,6 +44,16 @@ class Header:
     seed: int
     versions: Mapping[str, str]
     data_hash: str
+
+    @property
+    def why_other_data(self) -> str:
+        """Why the data of today can have another fingerprint than `data_hash`, for a message."""
+        if self.versions.get("decoding") == str(DECODING):
+            return "same source, other content"
+        return (
+            "same source, other content; or the same files, which this version of NASForge reads differently: upright "
+            "as their EXIF data say, transparent pixels over white, hidden files left out, more kinds of files"
+        )
 
 
 @dataclass(frozen=True)

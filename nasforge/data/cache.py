@@ -19,9 +19,11 @@ import numpy as np
 
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
+from nasforge.core.events import DECODING
 from nasforge.data.decoded import Decoded, Source
 
-FORMAT = 1
+FORMAT = DECODING
+"""Entries of another version of the decoding are not used."""
 
 
 def cache_folder() -> Path:
@@ -55,6 +57,7 @@ def decoded(source: Source) -> tuple[Decoded, str]:
         labels=np.load(place / "labels.npy"),
         sizes=about["sizes"],
         class_names=tuple(about["class_names"]),
+        notes=tuple(about["notes"]),
     )
     return kept, about["content_hash"]
 
@@ -73,7 +76,12 @@ def _decode(source: Source, place: Path) -> None:
         if isinstance(fresh.images, np.memmap):
             fresh.images.flush()
         np.save(temporary / "labels.npy", fresh.labels)
-        about = {"sizes": fresh.sizes, "class_names": fresh.class_names, "content_hash": fresh.content_hash()}
+        about = {
+            "sizes": fresh.sizes,
+            "class_names": fresh.class_names,
+            "notes": fresh.notes,
+            "content_hash": fresh.content_hash(),
+        }
         (temporary / "about.json").write_text(json.dumps(about))
         temporary.rename(place)
     finally:

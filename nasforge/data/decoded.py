@@ -17,6 +17,7 @@ Allocate: TypeAlias = Callable[[tuple[int, ...]], np.ndarray]
 """Gives a uint8 array of a shape to fill: in memory, or a file of the cache."""
 
 PARTS = ("train", "validation", "test")
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,17 @@ class Decoded:
         labels: int64, class numbers from 0.
         sizes: part -> number of images, in the order of `PARTS`.
         class_names: one per class.
+        notes: sentences for the user about what decoding changed or left out; not part of the content.
     """
 
     images: np.ndarray
     labels: np.ndarray
     sizes: dict[str, int]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
-        """SHA-256 of everything in it."""
+        """SHA-256 of the images, the labels, the parts and the classes' names."""
         state = hashlib.sha256(repr((self.images.shape, self.sizes, self.class_names)).encode())
         for start in range(0, len(self.images), 4096):
             state.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
@@ -51,10 +54,19 @@ class Source:
     Attributes:
         key: names its content for the cache (paths, sizes, times of change); None to read it anew in every process.
         read: decodes it into an array that it asks `Allocate` for.
+        notes: sentences for the user about what was found and is not read, without a full stop.
     """
 
     key: Any
     read: Callable[[Allocate], Decoded]
+    notes: tuple[str, ...] = ()
+
+
+def classes_have(names: Sequence[str]) -> str:
+    """Begin a sentence about classes, as in `class 'a' has` or `classes 'a', 'b' and 3 more have`."""
+    some = ", ".join(map(repr, names[:_MOST_NAMES]))
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"class {some} has" if len(names) == 1 else f"classes {some}{more} have"
 
 
 def number_classes(

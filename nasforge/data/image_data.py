@@ -13,6 +13,7 @@ from nasforge.config import DataConfig
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
 from nasforge.data import cache, sources
+from nasforge.data.decoded import classes_have
 from nasforge.data.part import Part
 
 STATISTICS_IMAGES = 100_000
@@ -31,6 +32,7 @@ class ImageData:
         mean: of the training part per channel, images scaled to 0..1.
         std: likewise.
         fingerprint: hash of the images, labels and their division; equal data, equal figures.
+        notes: sentences for the user about what of the source is read and how, without a full stop.
     """
 
     shape: tuple[int, int, int]
@@ -40,6 +42,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    notes: tuple[str, ...]
     _test: Part = field(repr=False)
     _shares: dict[float, Part] = field(default_factory=dict, repr=False)
 
@@ -74,7 +77,8 @@ def load_data(config: DataConfig) -> ImageData:
     Raises:
         DataError: the source is missing or malformed, or has too few images of a class.
     """
-    found, content_hash = cache.decoded(sources.find(config))
+    source = sources.find(config)
+    found, content_hash = cache.decoded(source)
     classes = len(found.class_names)
     if classes < 2:
         raise DataError(
@@ -101,6 +105,10 @@ def load_data(config: DataConfig) -> ImageData:
         name: Part(found.images, np.sort(rows), torch.from_numpy(found.labels[np.sort(rows)]), classes, mean, std)
         for name, rows in index.items()
     }
+    notes = [*source.notes, *found.notes]
+    if parts["test"].absent:
+        absent = classes_have([found.class_names[number] for number in parts["test"].absent])
+        notes.append(f"data {config.source}: {absent} no test images, so metrics of the test part leave them out")
     split = [content_hash, config.validation, config.test, config.images, config.seed]
     return ImageData(
         shape=parts["train"].shape,
@@ -110,6 +118,7 @@ def load_data(config: DataConfig) -> ImageData:
         mean=mean,
         std=std,
         fingerprint=digest(split),
+        notes=tuple(notes),
         _test=parts["test"],
     )
 
@@ -146,25 +155,50 @@ class _Division:
         counts = np.bincount(self.labels[rows], minlength=classes)
         scarce = int(counts.argmin())
         if counts[scarce] < 2:
+            more = "raise data.images" if self.config.images is not None else "add images or leave the class out"
             raise DataError(
                 f"{where}: class '{self.class_names[scarce]}' has {counts[scarce]} image(s) where the {what} part is "
-                "divided off; every class needs at least one image in each part, add images or leave the class out"
+                f"divided off; every class needs at least one image in each part, {more}"
             )
         taken = round(len(rows) * share)
         if not classes <= taken <= len(rows) - classes:
             raise DataError(
                 f"{where}: a share of {share:g} of {len(rows)} images gives the {what} part {taken}; "
-                f"with {classes} classes it needs {classes} to {len(rows) - classes}; change the share or add images"
+                f"with {classes} classes it needs {classes} to {len(rows) - classes}; {self._advice(rows, share, what)}"
             )
-        rest, part = train_test_split(rows, test_size=taken, stratify=self.labels[rows], random_state=self.config.seed)
+        rest, part = self._split(rows, taken)
         for piece in (rest, part):
             absent = np.setdiff1d(np.arange(classes), self.labels[piece])
             if len(absent):
                 name = self.class_names[absent[0]]
                 raise DataError(
-                    f"{where}: class '{name}' has too few images ({counts[absent[0]]}) for a {what} share of {share:g}"
+                    f"{where}: class '{name}' has too few images ({counts[absent[0]]}) for a {what} share of "
+                    f"{share:g}; {self._advice(rows, share, what)}"
                 )
         return rest, part
+
+    def _split(self, rows: np.ndarray, taken: int) -> tuple[np.ndarray, np.ndarray]:
+        """`rows` without and with so many of them, stratified."""
+        labels = self.labels[rows]
+        rest, part = train_test_split(rows, test_size=taken, stratify=labels, random_state=self.config.seed)
+        return rest, part
+
+    def _advice(self, rows: np.ndarray, share: float, what: str) -> str:
+        """Say which share, nearest to `share` in hundredths, leaves every class in both pieces."""
+        classes = len(self.class_names)
+        fewest = int(np.bincount(self.labels[rows], minlength=classes).min())
+        kept = 2 if what == "test" else 1  # of each class: the validation part is divided off the rest
+
+        def works(taken: int) -> bool:
+            rest, part = (np.bincount(self.labels[piece], minlength=classes) for piece in self._split(rows, taken))
+            return bool(rest.min() >= kept and part.min() >= 1)
+
+        for other in sorted((number / 100 for number in range(1, 100)), key=lambda other: abs(other - share)):
+            taken = round(len(rows) * other)
+            enough = min(other, 1 - other) * fewest >= 0.5 and classes <= taken <= len(rows) - classes
+            if enough and works(taken):
+                return f"use --set data.{what}={other:g}, or add images"
+        return "add images"
 
 
 def _statistics(images: np.ndarray, rows: np.ndarray, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

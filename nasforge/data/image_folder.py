@@ -2,109 +2,411 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from nasforge.config import DataConfig
 from nasforge.core.architecture import digest
-from nasforge.core.errors import DataError
-from nasforge.data.decoded import PARTS, Allocate, Decoded, Source
+from nasforge.core.errors import DataError, did_you_mean
+from nasforge.data.decoded import PARTS, Allocate, Decoded, Source, classes_have
+from nasforge.data.image_file import SUFFIXES, read_header, read_image, shown
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-_FOLDERS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
-_EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+PART_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Part -> names of its folder, in any case."""
+_PART_OF = {name: part for part, names in PART_NAMES.items() for name in names}
+# What systems put into folders: archives of macOS, network storage with its thumbnails, Windows, disks.
+_SYSTEM_FOLDERS = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
+)
+_SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+_MOST_ENDINGS = 5
+_MOST_NAMES = 5
 
-Listing: TypeAlias = dict[str, list[tuple[Path, str]]]
+Files: TypeAlias = dict[str, list[tuple[Path, str]]]
 """Part -> (file, class name)."""
+
+_Seen: TypeAlias = frozenset[tuple[int, int]]
+"""Device and inode of the folders on the way down."""
 
 
 def find(config: DataConfig, folder: Path) -> Source:
     """The images below `folder`.
 
     Raises:
-        DataError: it is empty, or a part lacks a class.
+        DataError: there are none, or the folder does not say clearly which classes and parts they belong to.
     """
-    listing = _list(folder)
-    stamps = [
-        [part, name, str(file), (status := file.stat()).st_size, status.st_mtime_ns]
-        for part, files in listing.items()
-        for file, name in files
-    ]
+    files, notes = _listing(folder)
+    stamps = [[part, name, str(file), *_stamp(file)] for part, rows in files.items() for file, name in rows]
     key = ["image_folder", str(folder), digest(stamps), config.resolution]
-    return Source(key, lambda allocate: _read(folder, listing, config.resolution, allocate))
+    return Source(key, lambda allocate: _read(folder, files, config.resolution, allocate), notes)
 
 
-def _list(folder: Path) -> Listing:
-    roots = {part: [folder / n for n in names if (folder / n).is_dir()] for part, names in _FOLDERS.items()}
-    roots = roots if roots["train"] else {"train": [folder], "validation": [], "test": []}
-    listing: Listing = {}
-    for part in PARTS:
-        for root in roots[part][:1]:
-            classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-            listing[part] = [
-                (file, place.name)
-                for place in classes
-                for file in sorted(place.rglob("*"))
-                if file.suffix.lower() in SUFFIXES and file.is_file()
-            ]
-            if not listing[part]:
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise DataError(f"image {shown(file)} cannot be read ({error.strerror}); repair or remove it") from error
+    return status.st_size, status.st_mtime_ns
+
+
+# --- which files, in which class and part -----------------------------------------------------------------------------
+
+
+@dataclass
+class _Level:
+    """The content of one folder, without what is hidden or the system's.
+
+    Attributes:
+        path: the folder.
+        seen: this folder and those above it.
+        images: files with the ending of an image, sorted.
+        others: other files.
+        folders: names of the folders in it.
+        loops: symbolic links to a folder above.
+    """
+
+    path: Path
+    seen: _Seen
+    images: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    loops: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class _Class:
+    """All files below the folder of a class.
+
+    Attributes:
+        path: the folder.
+        images: sorted.
+        others: files that are not images.
+        loops: symbolic links to a folder above.
+        nested: names of the folders directly in it that have images; empty where images lie directly in it as well.
+    """
+
+    path: Path
+    images: list[Path]
+    others: list[Path]
+    loops: list[Path]
+    nested: tuple[str, ...]
+
+
+@dataclass
+class _Part:
+    """A folder with a folder per class."""
+
+    level: _Level
+    classes: dict[str, _Class]
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.level.path
+
+    @property
+    def images(self) -> int:
+        """Number of images in the folders of classes."""
+        return sum(len(one.images) for one in self.classes.values())
+
+
+def _level(path: Path, above: _Seen = frozenset()) -> _Level:
+    """Read one folder; `above` are those on the way to it."""
+    try:
+        status = path.stat()
+        with os.scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        level = _Level(path, above | {(status.st_dev, status.st_ino)})
+        for entry in found:
+            _put(level, entry)
+    except OSError as error:
+        where = shown(os.fsdecode(error.filename) if error.filename else path)
+        raise DataError(f"{where} cannot be read ({error.strerror}); allow to read it, or remove it") from error
+    return level
+
+
+def _put(level: _Level, entry: os.DirEntry[str]) -> None:
+    """Put an entry of a folder where it belongs."""
+    place, name = level.path / entry.name, entry.name.casefold()
+    if name.startswith("."):
+        return
+    if place.is_dir():
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in level.seen:
+            level.loops.append(place)
+        elif name not in _SYSTEM_FOLDERS:
+            level.folders.append(entry.name)
+    elif place.suffix.lower() in SUFFIXES:
+        if not place.is_file():
+            raise DataError(f"image {shown(place)} is a link to nothing, or not a file; repair or remove it")
+        level.images.append(place)
+    elif name not in _SYSTEM_FILES:
+        level.others.append(place)
+
+
+def _class(path: Path, above: _Seen) -> _Class:
+    """Gather all files below a folder."""
+    level = _level(path, above)
+    inner = {name: _class(path / name, level.seen) for name in level.folders}
+    below = inner.values()
+    return _Class(
+        path,
+        sorted([*level.images, *(file for one in below for file in one.images)]),
+        [*level.others, *(file for one in below for file in one.others)],
+        [*level.loops, *(link for one in below for link in one.loops)],
+        () if level.images else tuple(name for name, one in inner.items() if one.images),
+    )
+
+
+def _part(level: _Level, names: Iterable[str] | None = None) -> _Part:
+    """Gather the classes in a folder: all folders in it, or those of `names`."""
+    chosen = level.folders if names is None else names
+    return _Part(level, {name: _class(level.path / name, level.seen) for name in chosen})
+
+
+def _listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
+    """The images of each part, and what a user should know about the others."""
+    root = _level(folder)
+    parts = _parts(root)
+    notes: list[str] = []
+    if parts:
+        aside = [name for name in root.folders if name.casefold() not in _PART_OF]
+        if aside:
+            notes.append(
+                f"data {shown(folder)}: only the folders {_some(part.path.name for part in parts.values())} are read, "
+                f"as parts; what lies next to them is left out: {_some(aside)}"
+            )
+    else:
+        parts = {"train": _part(root)}
+        notes += _doubtful_classes(folder, parts["train"])
+    for part in parts.values():
+        if not part.images:
+            raise DataError(f"{shown(part.path)}: no images; {_why_none(part)}")
+    _check_names(folder, parts)
+    notes += _left_out(folder, root, parts)
+    files = {
+        name: [(file, label) for label, one in parts[name].classes.items() for file in one.images]
+        for name in PARTS
+        if name in parts
+    }
+    if len({label for _, label in files["train"]}) < 2:
+        raise DataError(_only_one_class(parts["train"], notes))
+    return files, tuple(notes)
+
+
+def _parts(root: _Level) -> dict[str, _Part]:
+    """The parts that a folder is divided into; empty where its folders are classes.
+
+    A folder called `train` is a part only if it has folders with images in it; else it is a class of this name.
+
+    Raises:
+        DataError: it is not clear what is a part.
+    """
+    where = shown(root.path)
+    named = [name for name in root.folders if name.casefold() in _PART_OF]
+    found = {name: _part(_level(root.path / name, root.seen)) for name in named}
+    divided = [name for name, part in found.items() if part.images]
+    if not divided:
+        with_images = [name for name in found if found[name].level.images]
+        others = [name for name in root.folders if name not in named]
+        if with_images and not any(_class(root.path / name, root.seen).images for name in others):
+            raise DataError(
+                f"{where}: no folder is a class: images lie directly in {_some(with_images)}; "
+                "put them into a folder per class"
+            )
+        return {}
+    parts: dict[str, _Part] = {}
+    for name, part in found.items():
+        kind = _PART_OF[name.casefold()]
+        if kind in parts:
+            raise DataError(f"{where}: both {parts[kind].path.name} and {name} are the {kind} part; keep one of them")
+        parts[kind] = part
+    if "train" not in parts:
+        raise DataError(
+            f"{where}: there is no folder train, but {_some(divided)} with folders of images inside, as parts have; "
+            "add the folder train, or rename what is a class"
+        )
+    aside = [name for name in root.folders if name not in named]
+    alone = len(parts) == 1 and parts["train"].level.images
+    if alone and any(_class(root.path / name, root.seen).images for name in aside):
+        raise DataError(
+            f"{where}: {divided[0]} has images and also folders with images, and lies next to {_some(aside)}, so it "
+            "may be a part or a class; move its images into folders of classes, or rename it if it is a class"
+        )
+    return parts
+
+
+def _why_none(part: _Part) -> str:
+    """Say what a part without images should have, and what it has."""
+    expected = f"expected one folder per class with {', '.join(sorted(SUFFIXES))} files"
+    if part.level.images:
+        return (
+            f"{expected}, got {len(part.level.images)} image(s) directly in it; put them into a folder per class, "
+            "or move them away"
+        )
+    others = [file for one in part.classes.values() for file in one.others]
+    return f"{expected}, got {_endings(others)}" if others else expected
+
+
+def _only_one_class(train: _Part, notes: Iterable[str]) -> str:
+    (name,) = (name for name, one in train.classes.items() if one.images)
+    text = f"{shown(train.path)}: only one class, '{name}'; there is nothing to tell apart"
+    nested = train.classes[name].nested
+    if len(nested) > 1 or any(inner.casefold() in _PART_OF for inner in nested):
+        text += f". Give {shown(train.path / name)} as data if {_some(nested)} are its classes or parts"
+    return "; ".join([text, *notes])
+
+
+def _check_names(folder: Path, parts: Mapping[str, _Part]) -> None:
+    """Refuse classes that cannot be named, or not be learnt."""
+    known = [name for name, one in parts["train"].classes.items() if one.images]
+    for kind, part in parts.items():
+        for name, one in part.classes.items():
+            if not one.images:
+                continue
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise DataError(f"{shown(one.path)}: the folder's name is not UTF-8; rename it") from None
+            if name not in known:
                 raise DataError(
-                    f"{root}: no images; expected one folder per class with {', '.join(sorted(SUFFIXES))} files"
+                    f"{shown(folder)}: class '{name}' of the {kind} part has no training images; "
+                    f"{did_you_mean(name, known)}"
                 )
-    known = {name for _, name in listing["train"]}
-    for part, files in listing.items():
-        strange = sorted({name for _, name in files} - known)
-        if strange:
-            raise DataError(f"{folder}: class '{strange[0]}' of the {part} part has no training images")
-    return listing
 
 
-def _read(folder: Path, listing: Listing, resolution: int | None, allocate: Allocate) -> Decoded:
-    files = [file for part in listing.values() for file, _ in part]
-    size, channels = _common_form(folder, files, resolution)
-    images = allocate((len(files), channels, size[1], size[0]))
-    for row, file in enumerate(files):
-        images[row] = _decode(file, size, channels)
-    class_names = tuple(sorted({name for _, name in listing["train"]}))
+def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
+    """Notes on folders that are taken for classes and may be parts.
+
+    Raises:
+        DataError: the folders of classes are divided into parts each.
+    """
+    classes = {name: one for name, one in train.classes.items() if one.images}
+    for name, one in classes.items() if len(classes) > 1 else ():
+        inner = {_PART_OF.get(inner.casefold()) for inner in one.nested} - {None}
+        if "train" in inner and len(inner) > 1:
+            raise DataError(
+                f"{shown(folder)}: class '{name}' has folders for parts ({_some(one.nested)}); "
+                f"put the parts first: train/{name} instead of {name}/train"
+            )
+    notes = []
+    called = [name for name in classes if name.casefold() in _PART_OF]
+    if len(called) > 1:
+        notes.append(
+            f"data {shown(folder)}: {_some(called)} have no folders of classes, so they are classes themselves"
+        )
+    kinds = {one.nested for one in classes.values()}
+    if len(classes) > 1 and len(kinds) == 1 and len(next(iter(kinds))) > 1:
+        notes.append(
+            f"data {shown(folder)}: {_some(classes)} are the classes, and all have the folders {_some(kinds.pop())}; "
+            "if they are parts, name them train, val and test"
+        )
+    return notes
+
+
+def _left_out(folder: Path, root: _Level, parts: Mapping[str, _Part]) -> list[str]:
+    """Notes on classes without images, and on files that are not read."""
+    notes = []
+    full = {name for part in parts.values() for name, one in part.classes.items() if one.images}
+    empty = sorted({name for part in parts.values() for name in part.classes} - full)
+    if empty:
+        notes.append(f"data {shown(folder)}: {classes_have(empty)} no images, left out")
+    every = [one for part in parts.values() for one in part.classes.values()]
+    others = [file for one in every for file in one.others]
+    if others:
+        notes.append(
+            f"data {shown(folder)}: {len(others)} file(s) that are not read, left out: {_endings(others)} "
+            f"(the first is {shown(others[0].relative_to(folder))})"
+        )
+    levels = {level.path: level for level in (root, *(part.level for part in parts.values()))}.values()
+    loose = [file for level in levels for file in level.images]
+    if loose:
+        notes.append(
+            f"data {shown(folder)}: {len(loose)} image(s) outside the folders of classes, left out "
+            f"(the first is {shown(loose[0].relative_to(folder))})"
+        )
+    loops = [*(link for level in levels for link in level.loops), *(link for one in every for link in one.loops)]
+    if loops:
+        notes.append(
+            f"data {shown(folder)}: {len(loops)} link(s) to a folder above themselves, left out "
+            f"(the first is {shown(loops[0].relative_to(folder))})"
+        )
+    return notes
+
+
+def _endings(files: Iterable[Path]) -> str:
+    """Count files by their ending, as in `4 .heic, 1 .txt, 2 without an ending`."""
+    counts = Counter(file.suffix.lower() for file in files)
+    common = [f"{count} {shown(ending) if ending else 'without an ending'}" for ending, count in counts.most_common()]
+    rest = sum(count for _, count in counts.most_common()[_MOST_ENDINGS:])
+    return ", ".join([*common[:_MOST_ENDINGS], *([f"{rest} others"] if rest else [])])
+
+
+def _some(names: Iterable[str]) -> str:
+    """Some names for a message, and how many more there are."""
+    every = [shown(name) for name in names]
+    rest = len(every) - _MOST_NAMES
+    return ", ".join(every[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# --- their pixels -----------------------------------------------------------------------------------------------------
+
+
+def _read(folder: Path, files: Files, resolution: int | None, allocate: Allocate) -> Decoded:
+    every = [file for rows in files.values() for file, _ in rows]
+    channels = _common_channels(folder, every, resolution)
+    images: np.ndarray | None = None
+    remarks: dict[str, list[Path]] = {}
+    for row, file in enumerate(every):
+        picture = read_image(file, channels, resolution)
+        if images is None:
+            images = allocate((len(every), *picture.pixels.shape))
+        if picture.pixels.shape != images.shape[1:]:
+            raise _sizes_differ(folder, every[0], images.shape[:1:-1], file, picture.pixels.shape[:0:-1])
+        images[row] = picture.pixels
+        for remark in picture.remarks:
+            remarks.setdefault(remark, []).append(file)
+    if images is None:
+        raise DataError(f"{shown(folder)}: no images")
+    class_names = tuple(sorted({name for _, name in files["train"]}))
     numbers = {name: number for number, name in enumerate(class_names)}
-    labels = np.array([numbers[name] for part in listing.values() for _, name in part], np.int64)
-    return Decoded(images, labels, {part: len(rows) for part, rows in listing.items()}, class_names)
+    labels = np.array([numbers[name] for rows in files.values() for _, name in rows], np.int64)
+    notes = tuple(
+        f"data {shown(folder)}: {len(which)} image(s) {remark} (the first is {shown(which[0].relative_to(folder))})"
+        for remark, which in remarks.items()
+    )
+    return Decoded(images, labels, {part: len(rows) for part, rows in files.items()}, class_names, notes)
 
 
-def _common_form(folder: Path, files: list[Path], resolution: int | None) -> tuple[tuple[int, int], int]:
-    """(width, height) and channels that all images get; grey only if every image is grey. Reads headers alone."""
+def _common_channels(folder: Path, files: list[Path], resolution: int | None) -> int:
+    """Channels that all images get: grey only if every image is grey. Reads headers alone, to fail early."""
     first: tuple[Path, tuple[int, int]] | None = None
     channels = 1
     for file in files:
-        try:
-            with Image.open(file) as image:
-                size, mode = image.size, image.mode
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise DataError(f"image {file} cannot be read ({error}); repair or remove it") from error
-        if mode not in _EIGHT_BIT:
-            raise DataError(f"image {file} has pixels of mode {mode}, allowed: 8 bits per channel; convert it")
+        size, mode = read_header(file)
         channels = channels if mode in ("1", "L") else 3
         first = first or (file, size)
-        if resolution is None and size != first[1]:
-            raise DataError(
-                f"{folder}: images differ in size, {first[0].name} is {first[1][0]} x {first[1][1]} pixels and "
-                f"{file.name} {size[0]} x {size[1]}; set `resolution` to resize them all"
-            )
-    if first is None:
-        raise DataError(f"{folder}: no images")
-    return ((resolution, resolution) if resolution else first[1]), channels
+        # height and width may change places when the image is turned upright
+        if resolution is None and sorted(size) != sorted(first[1]):
+            raise _sizes_differ(folder, first[0], first[1], file, size)
+    return channels
 
 
-def _decode(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-            if image.size != size:
-                image = image.resize(size, Image.Resampling.BILINEAR)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise DataError(f"image {file} is corrupt ({error}); repair or remove it") from error
-    pixels = np.asarray(image, np.uint8)
-    return pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
+def _sizes_differ(
+    folder: Path, first: Path, size: tuple[int, ...], other: Path, other_size: tuple[int, ...]
+) -> DataError:
+    return DataError(
+        f"{shown(folder)}: images differ in size, {shown(first.name)} is {size[0]} x {size[1]} pixels and "
+        f"{shown(other.name)} {other_size[0]} x {other_size[1]}; set `resolution` to resize them all "
+        "(--set data.resolution=64)"
+    )

@@ -49,6 +49,11 @@ class Part:
         return channels, height, width
 
     @property
+    def absent(self) -> tuple[int, ...]:
+        """Numbers of the classes without images in this part."""
+        return tuple((self.labels.bincount(minlength=self.classes) == 0).nonzero().flatten().tolist())
+
+    @property
     def streamed(self) -> bool:
         """Whether the part is too large to be kept whole on a device."""
         return len(self) * int(np.prod(self.shape)) > RESIDENT_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from nasforge.config import DataConfig
-from nasforge.core.errors import DataError
+from nasforge.core.errors import DataError, one_line
 from nasforge.data.cache import cache_folder
 from nasforge.data.decoded import Allocate, Decoded, Source
 
@@ -65,8 +66,8 @@ def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -
     total = sum(len(part) for part in parts.values())
     images: np.ndarray | None = None
     labels: list[int] = []
-    for dataset in parts.values():
-        for picture, label in dataset:
+    for part, dataset in parts.items():
+        for picture, label in _pictures(name, folder, part, dataset):
             pixels = _pixels(picture, resolution)
             if images is None:
                 images = allocate((total, *pixels.shape))
@@ -100,6 +101,18 @@ def _open(name: str, folder: Path, argument: str, value: Any) -> Any:
                 f"data set {name} is not in {folder} and could not be downloaded ({reason}); "
                 f"download it on a machine with a network, copy the folder and pass it with --data-dir, "
                 "or use a .npz file or an image folder"
+            ) from error
+
+
+def _pictures(name: str, folder: Path, part: str, dataset: Any) -> Iterator[tuple[Any, Any]]:
+    """Images and labels of a part, one after the other."""
+    for number in range(len(dataset)):
+        try:
+            yield dataset[number]
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"data set {name}: image {number} of the {part} part in {folder} cannot be read ({one_line(error)}); "
+                "delete the folder and download it again"
             ) from error
 
 

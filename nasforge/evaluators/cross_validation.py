@@ -85,8 +85,8 @@ class Averaged:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know before the search: settings of the recipe that no training heeds."""
-        return self.training.remarks
+        """Sentences for the user before the search: on the data, and on settings of the recipe without effect."""
+        return (*self.training.data_remarks(self._validation), *self.training.recipe_remarks)
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device."""
@@ -94,7 +94,12 @@ class Averaged:
 
     def foresee(self, proposal: Proposal) -> None:
         """Refuse what no trial could do. Raises ConfigError."""
-        self.training.foresee(proposal)
+        self.training.foresee(proposal, self._validation)
+
+    @property
+    def _validation(self) -> Part:
+        """What the first training validates on; the others have the same classes."""
+        return self._divide(load_data(self.training.data), self._count, self.training.data)[0][1]
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """One training after the other, the mean reported after each; failures come back as results."""

@@ -105,6 +105,11 @@ class SharedWeights:
         """How many there are."""
         return self.training.classes
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences for the user before the search, on the data."""
+        return self.training.data_remarks()
+
     def latency_ms(self, architecture: Architecture) -> float:
         """Median time of one image on this worker's device."""
         return self.training.latency_ms(architecture)
@@ -118,6 +123,7 @@ class SharedWeights:
         if not isinstance(proposal, TrainShared):
             self.training.foresee(proposal)
             return
+        self.training.check_measured()
         recipe_of(proposal.space, recipe_point(proposal.space), self.training.recipe)
         with torch.random.fork_rng(devices=[]):
             supernet = planned_supernet(proposal.space, self.shape[0], self.classes)

@@ -18,7 +18,8 @@ from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
 from nasforge.costs import count_flops, latency_ms
-from nasforge.data import ImageData, load_data
+from nasforge.data import ImageData, Part, load_data
+from nasforge.data.decoded import classes_have
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.network import build, fresh
@@ -30,7 +31,7 @@ from nasforge.training.loop import train
 from nasforge.training.phases import Phase
 from nasforge.training.recipe import Recipe, check_recipes, extreme_points, recipe_of
 from nasforge.training.remarks import remarks_on
-from nasforge.training.scoring import EXTRA, answers, by_class, extra_among
+from nasforge.training.scoring import EXTRA, answers, by_class, extra_among, unmeasured
 
 
 class Training:
@@ -125,8 +126,41 @@ class Training:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know before the search: settings of the recipe that no training heeds."""
+        """Sentences for the user before the search: on the data, and on settings of the recipe without effect."""
+        return (*self.data_remarks(), *self.recipe_remarks)
+
+    @property
+    def recipe_remarks(self) -> tuple[str, ...]:
+        """Sentences on settings of the recipe that have no effect."""
         return remarks_on(self.space, self.recipe, self.ladder[-1].epochs)
+
+    def data_remarks(self, validation: Part | None = None) -> tuple[str, ...]:
+        """Sentences on what of the data is not read or not measured; `validation` as in `check_measured`."""
+        data = load_data(self.data)
+        absent = (data.validation if validation is None else validation).absent
+        if not absent:
+            return data.notes
+        whose = classes_have([data.class_names[number] for number in absent])
+        return (*data.notes, f"data {self.data.source}: {whose} no validation images, so metrics leave them out")
+
+    def check_measured(self, validation: Part | None = None) -> None:
+        """Refuse metrics that the validation part cannot tell, since it lacks their class.
+
+        Args:
+            validation: what candidates are compared on; None for the data's own validation part.
+
+        Raises:
+            ConfigError: there is such a metric.
+        """
+        data = load_data(self.data)
+        validation = data.validation if validation is None else validation
+        for name in unmeasured(self.extra, validation):
+            number = name.rpartition("_of_")[2]
+            whose = f"class '{data.class_names[int(number)]}'" if number.isdecimal() else "every class but one"
+            raise ConfigError(
+                f"metric val/{name}: {whose} has no validation images, so it would be the same for all candidates; "
+                "add validation images, or choose another metric"
+            )
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
@@ -135,8 +169,12 @@ class Training:
         network = build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
         return latency_ms(network, self.shape, (1,), device_of(self.device))[1].median_ms
 
-    def foresee(self, proposal: Proposal) -> None:
+    def foresee(self, proposal: Proposal, validation: Part | None = None) -> None:
         """Refuse what no trial could do: a recipe that does not fit the default network, scores without proxies.
+
+        Args:
+            proposal: the strategy's first.
+            validation: what candidates are compared on; None for the data's own validation part.
 
         Raises:
             ConfigError: the only network of the space cannot be built; the default recipe is not for the default
@@ -144,6 +182,7 @@ class Training:
                 a batch of zero-cost scores comes first where no rung of the ladder has proxies.
         """
         self._check_recipes()
+        self.check_measured(validation)
         if isinstance(proposal, Measure) and proposal.also and not self.ladder[proposal.rung].proxies:
             raise ConfigError(
                 "the strategy begins with zero-cost scores, but the ladder has no rung for them: let it begin with one "

@@ -116,7 +116,10 @@ def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor,
             f"{len(data.class_names)} classes, the network has {network.shape} in {len(network.class_names)}"
         )
     if network.description.trained.get("data_hash", data.fingerprint) != data.fingerprint:
-        raise ExportError(f"the data at '{settings['source']}' have changed since the training; restore them to export")
+        raise ExportError(
+            f"the data at '{settings['source']}' have changed since the training, or this version of NASForge reads "
+            "them differently; restore the data, or train the network anew, to export it"
+        )
     part = data.validation
     mixed = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))  # a part may be sorted by class
     chosen = mixed[:largest]

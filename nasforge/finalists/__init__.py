@@ -97,7 +97,10 @@ def retrain(
     drawn = drawn_of(ranked, top, random, config.seed)
     place = device_of(device)
     if state.header.data_hash not in ("", load_data(config.data).fingerprint):
-        raise JournalError(f"{folder}: the data have changed since the search; a comparison with it would mean nothing")
+        raise JournalError(
+            f"{folder}: the data have changed since the search ({state.header.why_other_data}); "
+            "a comparison with it would mean nothing"
+        )
     with reopen(folder, trackers) as experiment:
         whole = replace(config.data, images=None)
         length = epochs or 3 * config.epochs

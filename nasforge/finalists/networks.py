@@ -29,7 +29,7 @@ from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe
-from nasforge.training.scoring import extra_among, score
+from nasforge.training.scoring import extra_among, score, unmeasured
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Told (name of the network being retrained, epochs done, epochs in all, metrics)."""
@@ -148,6 +148,7 @@ def measure(
         `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`.
     """
     part, extra = load_data(data).open_test(), extra_among(objective.metric for objective in objectives)
+    extra = tuple(name for name in extra if name not in unmeasured(extra, part))
     found = {f"test/{key}": value for key, value in score(network, part, extra=extra, device=device).items()}
     if tta == "flip":
         mirrored = score(Mirrored(network), part, extra=extra, device=device)

@@ -121,6 +121,17 @@ def figure_of(name: str) -> Callable[[Answers], float] | None:
     return lambda given: float(_OF_CLASS[kind](given.truth, given.chosen, **settings))
 
 
+def unmeasured(names: Iterable[str], part: Part) -> tuple[str, ...]:
+    """Return those of `names` that say nothing on a part: figures of a class that it lacks, AUC of a single class."""
+    alone = len(part.absent) >= part.classes - 1
+    return tuple(
+        name
+        for name in names
+        if (name == "roc_auc" and alone)
+        or (figure_of(name) and name not in EXTRA and int(name.rpartition("_of_")[2]) in part.absent)
+    )
+
+
 def extra_among(metrics: Iterable[str]) -> tuple[str, ...]:
     """The names that `figure_of` knows of those that metric keys such as `val/roc_auc` have, each once."""
     names = [metric.removeprefix("val/") for metric in metrics if metric.startswith("val/")]

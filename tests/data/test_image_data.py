@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +93,40 @@ def test_data_stay_in_the_process_from_trial_to_trial():
         ({"images": 5000}, "5000 images asked for, 1438 are there"),
         ({"validation": 0.001}, "gives the validation part 1; with 10 classes it needs 10"),
         ({"test": 0.001}, "gives the test part 2; with 10 classes it needs 10"),
-        ({"images": 12}, "has 1 image"),
+        ({"images": 12}, "has 1 image.*raise data.images"),
     ],
 )
 def test_divisions_that_cannot_be_made(settings, message):
     with pytest.raises(DataError, match=message):
         load_data(DataConfig("digits", **settings))
+
+
+@pytest.mark.parametrize(
+    ("counts", "settings"),
+    [
+        ((3, 3, 3), {}),
+        ((3, 3, 3), {"test": 0.34}),
+        ((50, 50, 3), {}),
+        ((50, 50, 3), {"test": 0.01}),
+        ((30, 30, 30), {"test": 0.99, "validation": 0.99}),
+        ((1000, 1000, 1000), {"test": 0.0001}),
+    ],
+)
+def test_the_share_that_a_message_names_does(tmp_path, counts, settings):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((len(labels), 2, 2), np.uint8), y_train=labels)
+    refused = 0
+    for _ in range(3):
+        try:
+            data = load_data(DataConfig(str(tmp_path / "a.npz"), **settings))
+            break
+        except DataError as error:
+            name, share = re.search(r"--set data\.(test|validation)=([\d.]+)", str(error)).groups()
+            settings = {**settings, name: float(share)}
+            refused += 1
+    assert refused
+    for part in (data.train, data.validation, data.open_test()):
+        assert part.absent == ()
 
 
 @pytest.mark.parametrize("images", [100, 1430, 1438])

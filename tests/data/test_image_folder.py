@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,3 +86,240 @@ def test_empty_folders_strange_classes_and_single_classes(tmp_path):
         picture(tmp_path / "single" / "ant" / f"{i}.png", (i, 0, 0))
     with pytest.raises(DataError, match="only one class, 'ant'"):
         load_data(DataConfig(str(tmp_path / "single")))
+
+
+def classes(folder, *names, count=10):
+    """A grey image of another level per class and number."""
+    for number, name in enumerate(names):
+        for i in range(count):
+            picture(folder / name / f"{i:02d}.png", 40 * number + i, mode="L")
+
+
+def sizes(data):
+    return len(data.train), len(data.validation), len(data.open_test())
+
+
+def test_what_is_hidden_or_the_systems_is_left_out_at_every_depth(tmp_path):
+    classes(tmp_path, "ant", "bee")
+    for place in ("ant/.ipynb_checkpoints", ".hidden", "bee/deep/.git/x", "__MACOSX/ant", "bee/@eaDir", "lost+found"):
+        picture(tmp_path / place / "0.png", 0, mode="L")
+    for name in ("ant/._00.png", "ant/.DS_Store", "bee/Thumbs.db", "bee/desktop.ini", ".gitkeep"):
+        (tmp_path / name).write_text("no picture")
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.class_names == ("ant", "bee")
+    assert sum(sizes(data)) == 20
+    assert data.notes == ()
+
+
+def test_a_folder_below_a_hidden_one_is_read(tmp_path):
+    classes(tmp_path / ".data" / ".flowers", "ant", "bee")
+    assert sum(sizes(load_data(DataConfig(str(tmp_path / ".data" / ".flowers"))))) == 20
+
+
+def test_nested_folders_of_a_class_belong_to_it(tmp_path):
+    classes(tmp_path / "ant" / "2019", "May", "June")
+    classes(tmp_path, "ant", "bee")
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.class_names == ("ant", "bee")
+    assert sum(sizes(data)) == 40
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [("Train", "Val", "Test"), ("TRAIN", "VALID", "TEST"), ("training", "Validation", "testing")],
+)
+def test_parts_are_known_in_any_case(tmp_path, train, validation, test):
+    for part, count in ((train, 5), (validation, 3), (test, 2)):
+        classes(tmp_path / part, "ant", "bee", count=count)
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.class_names == ("ant", "bee")
+    assert sizes(data) == (10, 6, 4)
+    assert data.notes == ()
+
+
+@pytest.mark.parametrize("names", [("car", "train", "plane"), ("Test", "car"), ("val", "car")])
+def test_a_class_may_be_called_like_a_part(tmp_path, names):
+    classes(tmp_path, *names, count=20)
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.class_names == tuple(sorted(names))
+    assert data.notes == ()
+
+
+def test_a_class_in_the_training_part_may_be_called_train(tmp_path):
+    classes(tmp_path / "train", "car", "train")
+    classes(tmp_path / "test", "car", "train", count=3)
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.class_names == ("car", "train")
+    assert len(data.open_test()) == 6
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["Val/ant", "Val/bee", "Test/ant", "Test/bee"], "there is no folder train, but Test, Val"),
+        (["ant", "bee", "test/ant", "test/bee"], "there is no folder train, but test"),
+        (["train/ant", "train/bee", "val/ant", "valid/bee"], "both val and valid are the validation part"),
+        (["train/ant", "train/bee", "Train/ant"], "both Train and train are the train part"),
+        (["train", "test"], "no folder is a class: images lie directly in test, train"),
+        (["train/ant", "train/bee", "test"], "test: no images; .* directly in it; put them into a folder per class"),
+        (["ant/train", "ant/test", "bee/train", "bee/test"], "class 'ant' has folders for parts .*train/ant"),
+        (["train", "train/ant", "train/bee", "car"], "train has images and also folders with images, .*next to car"),
+        (["flowers/ant", "flowers/bee"], "only one class, 'flowers'; .*Give .*flowers as data"),
+        (["flowers/train/ant", "flowers/test/ant"], "only one class, 'flowers'; .*Give .*flowers as data"),
+        (["train/Ant", "train/Bee", "val/ant"], "class 'ant' of the validation part .*did you mean 'Ant'"),
+        (["", "ant"], "only one class, 'ant'.*10 image.s. outside the folders of classes"),
+        ([""], "got 10 image.s. directly in it; put them into a folder per class"),
+    ],
+)
+def test_folders_that_do_not_say_what_is_a_class(tmp_path, folders, message):
+    for folder in folders:
+        classes(tmp_path, folder)
+    with pytest.raises(DataError, match=message):
+        load_data(DataConfig(str(tmp_path)))
+
+
+def test_a_part_without_images_is_refused(tmp_path):
+    classes(tmp_path / "train", "ant", "bee")
+    (tmp_path / "val" / "ant").mkdir(parents=True)
+    with pytest.raises(DataError, match="val: no images"):
+        load_data(DataConfig(str(tmp_path)))
+
+
+def test_folders_that_may_be_meant_as_parts_are_named(tmp_path):
+    for part in ("seg_train", "seg_test"):
+        classes(tmp_path / part, "ant", "bee")
+    (note,) = load_data(DataConfig(str(tmp_path))).notes
+    assert "all have the folders ant, bee; if they are parts" in note
+    load_data.cache_clear()
+    classes(tmp_path / "more", "train", "test", "car", count=20)
+    (note,) = load_data(DataConfig(str(tmp_path / "more"))).notes
+    assert "test, train have no folders of classes, so they are classes" in note
+
+
+def test_what_lies_next_to_the_parts_is_named(tmp_path):
+    classes(tmp_path / "train", "ant", "bee")
+    classes(tmp_path, "masks")
+    (note,) = load_data(DataConfig(str(tmp_path))).notes
+    assert "only the folders train are read" in note
+    assert note.endswith("left out: masks")
+
+
+def test_every_ending_that_is_promised_is_read(tmp_path):
+    writes = {".jfif": "JPEG", ".jpe": "JPEG", ".JPG": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".gif": "GIF"}
+    writes |= {".webp": "WEBP", ".pbm": "PPM", ".pgm": "PPM", ".apng": "PNG", ".PNG": "PNG"}
+    classes(tmp_path, "ant", "bee")
+    for ending, kind in writes.items():
+        Image.new("1" if ending == ".pbm" else "L", (6, 4)).save(tmp_path / "ant" / f"x{ending}", format=kind)
+    data = load_data(DataConfig(str(tmp_path)))
+    assert sum(sizes(data)) == 20 + len(writes)
+    assert data.notes == ()
+
+
+def test_files_that_are_left_out_are_counted_by_their_endings(tmp_path):
+    classes(tmp_path, "ant", "bee")
+    for name in ("a.heic", "b.HEIC", "c.txt", "noending"):
+        (tmp_path / "bee" / name).write_text("no picture")
+    (tmp_path / "labels.csv").write_text("not in a class")
+    picture(tmp_path / "loose.png", 0, mode="L")
+    others, loose = load_data(DataConfig(str(tmp_path))).notes
+    assert "4 file(s) that are not read, left out: 2 .heic, 1 .txt, 1 without an ending" in others
+    assert "1 image(s) outside the folders of classes" in loose
+
+
+def test_classes_without_images_are_named(tmp_path):
+    classes(tmp_path, "ant", "bee")
+    (tmp_path / "cat" / "deep").mkdir(parents=True)
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.class_names == ("ant", "bee")
+    assert data.notes[0].endswith("class 'cat' has no images, left out")
+    (tmp_path / "dog").mkdir()
+    load_data.cache_clear()
+    assert "classes 'cat', 'dog' have no images" in load_data(DataConfig(str(tmp_path))).notes[0]
+
+
+def test_the_reason_for_a_single_class_is_said(tmp_path):
+    classes(tmp_path, "ant", "bee")
+    for file in (tmp_path / "bee").iterdir():
+        file.rename(file.with_suffix(".heic"))
+    with pytest.raises(DataError, match=r"only one class, 'ant'.*'bee' has no images.*10 \.heic"):
+        load_data(DataConfig(str(tmp_path)))
+
+
+def test_links_are_followed_but_not_in_a_circle(tmp_path):
+    classes(tmp_path / "elsewhere", "bee")
+    classes(tmp_path / "d", "ant")
+    (tmp_path / "d" / "bee").symlink_to(tmp_path / "elsewhere" / "bee")
+    (tmp_path / "d" / "ant" / "up").symlink_to("..")
+    (tmp_path / "d" / "me").symlink_to(".")
+    data = load_data(DataConfig(str(tmp_path / "d")))
+    assert data.class_names == ("ant", "bee")
+    assert sum(sizes(data)) == 20
+    assert "2 link(s) to a folder above themselves" in data.notes[0]
+
+
+@pytest.mark.parametrize("target", ["gone.png", "broken.png"])
+def test_a_link_to_nothing_is_named(tmp_path, target):
+    classes(tmp_path, "ant", "bee")
+    (tmp_path / "ant" / "broken.png").symlink_to(target)
+    with pytest.raises(DataError, match=r"broken\.png is a link to nothing"):
+        load_data(DataConfig(str(tmp_path)))
+
+
+def test_a_folder_or_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    classes(tmp_path, "ant", "bee")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("bee"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"bee cannot be read \(Permission denied\)"):
+        load_data(DataConfig(str(tmp_path)))
+
+
+def test_odd_names_of_files(tmp_path):
+    classes(tmp_path, "ant ant", "ü☃")
+    (tmp_path / "ü☃" / "00.png").rename(tmp_path / "ü☃" / "a\nb.png")
+    (tmp_path / "ü☃" / "01.png").rename(tmp_path / "ü☃" / os.fsdecode(b"\xff.png"))
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.class_names == ("ant ant", "ü☃")
+    assert sum(sizes(data)) == 20
+    (tmp_path / "ü☃" / "a\nb.png").write_bytes(b"broken")
+    load_data.cache_clear()
+    with pytest.raises(DataError, match=r"a\\nb\.png' cannot be read") as raised:
+        load_data(DataConfig(str(tmp_path)))
+    assert "\n" not in str(raised.value)
+
+
+def test_images_of_one_size_once_they_are_upright(tmp_path):
+    classes(tmp_path, "ant", "bee")
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    Image.new("L", (4, 6), 7).save(tmp_path / "ant" / "lying.png", exif=lying)
+    assert load_data(DataConfig(str(tmp_path))).shape == (1, 4, 6)
+    Image.new("L", (4, 6), 7).save(tmp_path / "ant" / "standing.png")
+    load_data.cache_clear()
+    with pytest.raises(DataError, match=r"differ in size.*standing\.png 4 x 6; .*data\.resolution"):
+        load_data(DataConfig(str(tmp_path)))
+
+
+def test_what_decoding_changes_is_said_from_the_cache_too(tmp_path):
+    classes(tmp_path, "ant", "bee")
+    Image.new("LA", (6, 4), (7, 0)).save(tmp_path / "ant" / "clear.png")
+    first = load_data(DataConfig(str(tmp_path)))
+    load_data.cache_clear()
+    again = load_data(DataConfig(str(tmp_path)))
+    assert first.notes == again.notes
+    assert "1 image(s) with transparent pixels: they are laid over white (the first is ant/clear.png)" in first.notes[0]
+
+
+def test_a_part_that_lacks_a_class(tmp_path):
+    classes(tmp_path / "train", "ant", "bee", "cat")
+    classes(tmp_path / "val", "ant", "bee")
+    classes(tmp_path / "test", "ant", "cat")
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.validation.absent == (2,)
+    assert data.open_test().absent == (1,)
+    assert "class 'bee' has no test images" in data.notes[0]

@@ -35,6 +35,20 @@ def test_offline_the_error_says_what_to_do(tmp_path, monkeypatch):
         load_data(DataConfig("FashionMNIST", folder=str(tmp_path)))
 
 
+def test_a_damaged_image_of_a_set_is_named(tmp_path, monkeypatch):
+    class Broken(list):
+        classes = ("a", "b")
+
+        def __getitem__(self, number):
+            raise OSError("image file is truncated")
+
+    monkeypatch.setattr(torchvision_sets, "_open", lambda *given: Broken([1, 2]))
+    with pytest.raises(
+        DataError, match=r"data set CIFAR10: image 0 of the train part .*is truncated.*download it again"
+    ):
+        load_data(DataConfig("CIFAR10", folder=str(tmp_path)))
+
+
 @pytest.mark.parametrize("name", sorted(torchvision_sets.KNOWN))
 def test_every_known_name_is_a_class_that_takes_the_argument(name):
     import inspect

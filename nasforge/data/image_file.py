@@ -1,0 +1,192 @@
+"""One image file and its pixels: the formats that are read, upright orientation, transparency over white."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from nasforge.core.errors import DataError, one_line
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+}
+"""Pillow's names of the formats that are read, and their file endings.
+
+A file is recognised by its content among these alone: Pillow also knows formats that call other programs (EPS).
+"""
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+LARGEST_PIXELS = 178_956_970
+"""Pixels of the largest image that is read, as Pillow has it: a larger one may be made to exhaust the memory."""
+BACKGROUND = (255, 255, 255, 255)
+"""Colour below transparent pixels."""
+
+TRANSPARENT = "with transparent pixels: they are laid over white"
+FRAMES = "with several frames: only the first is read"
+DAMAGED_EXIF = "with damaged EXIF data: their orientation is unknown, they are read as they are stored"
+
+_EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+# As ImageOps.exif_transpose has them, which also rewrites the EXIF data, so it fails where these are damaged.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8, C x H x W.
+        remarks: what a user should know about how it was read, of `TRANSPARENT`, `FRAMES`, `DAMAGED_EXIF`.
+    """
+
+    pixels: np.ndarray
+    remarks: tuple[str, ...]
+
+
+def shown(path: Path | str) -> str:
+    """Return a path for a message: on one line, and printable whatever bytes its name has."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+
+def read_header(file: Path) -> tuple[tuple[int, int], str]:
+    """Return width and height as they are stored (before the image is turned upright), and Pillow's mode.
+
+    Raises:
+        DataError: the file is not an image of a known format, or too large, or has more than 8 bits per channel.
+    """
+    with _opened(file) as image:
+        return image.size, image.mode
+
+
+def read_image(file: Path, channels: int, resolution: int | None) -> Picture:
+    """Decode an image: upright as its EXIF data say, over white where it is transparent.
+
+    Args:
+        file: the image.
+        channels: 1 for grey, 3 for red, green and blue.
+        resolution: height and width to resize to, bilinear; None keeps the size.
+
+    Raises:
+        DataError: the file cannot be read, or is damaged.
+    """
+    remarks = []
+    with _opened(file) as opened:
+        try:
+            opened.load()
+            image, damaged = _upright(opened)
+            image, transparent = _over_background(image)
+            image = image.convert("L" if channels == 1 else "RGB")
+            if resolution and image.size != (resolution, resolution):
+                image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
+            pixels = np.array(image, np.uint8)
+        except Exception as error:  # Pillow's decoders raise errors of a dozen kinds for damaged files
+            reason = one_line(error) or type(error).__name__
+            raise DataError(f"image {shown(file)} is corrupt ({reason}); repair or remove it") from error
+        if damaged:
+            remarks.append(DAMAGED_EXIF)
+        if transparent:
+            remarks.append(TRANSPARENT)
+        if _has_frames(opened):
+            remarks.append(FRAMES)
+    return Picture(pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0), tuple(remarks))
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """Open an image and check its header; Pillow's warnings are about metadata that are not used, so they are off.
+
+    Pillow gets the open file, not its name: it maps a named TIFF into memory, and then mixes up height and width where
+    the image lies on its side.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None  # Pillow's error has no size in megapixels, so the limit is checked below
+        try:
+            stream = file.open("rb")
+            try:
+                image = Image.open(stream, formats=tuple(FORMATS))
+            except BaseException:
+                stream.close()
+                raise
+        except Exception as error:  # as in read_image
+            raise DataError(
+                f"image {shown(file)} cannot be read ({_reason(file, error)}); repair or remove it"
+            ) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+        with stream, image:
+            pixels = image.width * image.height
+            if pixels > LARGEST_PIXELS:
+                raise DataError(
+                    f"image {shown(file)} is too large to read ({pixels / 1e6:.0f} megapixels); shrink or remove it "
+                    f"(up to {LARGEST_PIXELS / 1e6:.0f} megapixels are read)"
+                )
+            if not pixels:
+                raise DataError(f"image {shown(file)} has {image.width} x {image.height} pixels; remove it")
+            if image.mode not in _EIGHT_BIT:
+                raise DataError(
+                    f"image {shown(file)} has pixels of mode {image.mode}, allowed: 8 bits per channel; convert it"
+                )
+            yield image
+
+
+def _reason(file: Path, error: Exception) -> str:
+    """Return in a few words why a file cannot be opened as an image."""
+    if isinstance(error, UnidentifiedImageError):
+        kinds = ", ".join(FORMATS)
+        return f"it is damaged, or not one of {kinds}" if file.stat().st_size else "the file is empty"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error) or type(error).__name__
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Turn a loaded image as its EXIF data say; the flag tells that these cannot be read."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # of a dozen kinds, as for pixels; the image itself is whole
+        return image, True
+    return (image.transpose(turn) if turn is not None else image), False
+
+
+def _over_background(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Lay an image over `BACKGROUND`; the flag tells whether any pixel is transparent."""
+    if not image.has_transparency_data:
+        return image, False
+    layer = image.convert("RGBA")
+    alpha = np.asarray(layer.getchannel("A"))
+    if alpha.min() == 255:
+        return image, False
+    return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer), True
+
+
+def _has_frames(image: Image.Image) -> bool:
+    """Whether an image is an animation or a stack; a camera's MPO file holds previews of the same picture."""
+    if image.format == "MPO":
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the first frame is whole, what follows it is damaged
+        return False
