@@ -116,7 +116,7 @@ class PBT:
             proposal = self._piece(member, rng)
         elif len(self._members) < self._size:
             choose = drawing(rng)
-            proposal = Measure(unseen(lambda _: self._space.decide(choose), self._seen), rung=0)
+            proposal = Measure(unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen), rung=0)
         if proposal is not None:
             self._adopt(number, proposal, member)
         return proposal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,12 +13,12 @@ import numpy as np
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.space import SearchSpace
+from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result
 from nasforge.strategies.candidates import Pool
 from nasforge.strategies.choosers import drawing, generator, measure_of, measured, unseen
 from nasforge.strategies.encoding import Encoding, Rows
-from nasforge.strategies.isomorphic import LISTED, Twins, every
+from nasforge.strategies.isomorphic import Twins
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.ranking import Merit, beats, merit
 from nasforge.strategies.regressors import Lesson, Member, Numbers, Process, Targets, Trees
@@ -155,7 +155,7 @@ class Predictor:
         point = self._promising(number, rng) if self._encoding.decisions else None
         if point is None:
             choose = drawing(rng)
-            point = unseen(lambda _: self._space.decide(choose), self._seen)
+            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
         self._adopt(number, point)
         return Measure(point)
 
@@ -209,9 +209,9 @@ class Predictor:
         if self._scoring:
             return ()
         if not self._scored:
-            first = (self._space.sample(rng) for _ in range(self._screened))
+            first: Iterable[Architecture] = (self._space.sample(rng) for _ in range(self._screened))
             if self._space.size <= self._screened:
-                first = (self._space.point(values) for values in every(self._space.decisions))
+                first = self._space.points()
             return tuple({point.point_id: point for point in first}.values())
         best = self._measured()
         if len(best) < self._starts * _RESCORED ** (self._batches - 1):
