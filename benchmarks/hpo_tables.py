@@ -29,7 +29,6 @@ import numpy as np
 
 import nasforge
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.strategies.encoding import ordered
 
 TRIALS = 100
 FAMILIES = {
@@ -93,7 +92,7 @@ def by_hand(task, seed, one_sampler, categories):
         trial = study.ask()
         place = []
         for key, options in task.axes.items():
-            if ordered(Choice(tuple(options))) and not categories:
+            if Choice(tuple(options)).ordered and not categories:
                 place.append(trial.suggest_int(f"train.{key}", 0, len(options) - 1))
             else:
                 place.append(trial.suggest_categorical(f"train.{key}", range(len(options))))

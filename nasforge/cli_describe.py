@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from nasforge.cli_output import Outcome, count_text, domain_text, line, size_text, table
+from nasforge.cli_output import Outcome, count_text, domain_text, line, size_json, size_text, table
 from nasforge.config import DataConfig, load_space
 from nasforge.core.architecture import MODEL, Architecture
 from nasforge.core.errors import BuildError, ConfigError, NasforgeError, RecipeError, SpaceError
@@ -37,8 +37,8 @@ def describe(source: str, data: str | None, data_dir: Path | None, shape: str, c
         "builder": space.builder,
         "shape": size,
         "classes": count,
-        "points": space.size,
-        "networks": architectures(space),
+        **size_json("points", space.size),
+        **size_json("networks", architectures(space)),
         "sampled": len(costs),
         "unbuildable": len(broken),
         "first_problem": broken[0] if broken else None,

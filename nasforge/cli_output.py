@@ -136,10 +136,17 @@ def count_text(value: float) -> str:
 
 
 def size_text(size: float) -> str:
-    """How many points a space has."""
-    if math.isinf(size):
+    """How many points a space has; `size` may be an int that no float can hold."""
+    if size == math.inf:
         return "infinitely many (a continuous decision)"
-    return f"{size:,.0f}" if size < 1e9 else f"{size:.1e}"
+    if size < 1e9:
+        return f"{size:,.0f}"
+    return f"{size:.1e}" if size < 1e16 else f"about 10^{math.log10(size):.0f}"
+
+
+def size_json(key: str, size: float) -> dict[str, float | None]:
+    """The size of a space for `--json`: `key`, null beyond 10^308, and its logarithm, null where it is infinite."""
+    return {key: size, f"{key}_log10": math.log10(size) if size < math.inf else None}
 
 
 def seconds_text(seconds: float) -> str:
@@ -170,10 +177,16 @@ def domain_text(domain: Domain) -> str:
     """What a decision may take."""
     if isinstance(domain, Choice):
         return ", ".join(str(option) for option in domain.options)
-    extra = " (logarithmic)" if domain.log else ""
-    step = f" in steps of {domain.step:g}" if isinstance(domain, Float) and domain.step else ""
-    step = f" in steps of {domain.step}" if not isinstance(domain, Float) and domain.step > 1 else step
-    return f"{domain.low:g} .. {domain.high:g}{step}{extra}"
+    low, high = domain.ends
+    step = domain.step if isinstance(domain, Float) or domain.step > 1 else None
+    text = f"{_number_text(low)} .. {_number_text(high)}"
+    text += f" in steps of {_number_text(step)}" if step else ""
+    text += f" ({_number_text(domain.high)} is not reached)" if step and not math.isclose(high, domain.high) else ""
+    return text + (" (logarithmic)" if domain.log else "")
+
+
+def _number_text(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def trial_json(trial: Trial) -> dict[str, Any]:

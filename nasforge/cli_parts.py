@@ -9,7 +9,7 @@ from typing import Any
 
 from nasforge import registry
 from nasforge.cli_describe import architectures
-from nasforge.cli_output import Outcome, line, size_text, table
+from nasforge.cli_output import Outcome, line, size_json, size_text, table
 from nasforge.config import load_space, shipped_spaces
 from nasforge.core.errors import NasforgeError
 from nasforge.report.plain import plain
@@ -34,7 +34,7 @@ def spaces() -> Outcome:
             {
                 "name": name,
                 "decisions": len(space.domains),
-                "networks": architectures(space),
+                **size_json("networks", architectures(space)),
                 "about": about,
                 "file": str(path),
             }

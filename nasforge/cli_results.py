@@ -14,6 +14,7 @@ from nasforge.cli_output import (
     log,
     metric_text,
     seconds_text,
+    size_json,
     size_text,
     state_json,
     table,
@@ -70,7 +71,7 @@ def dry_run(config: ExperimentConfig) -> Outcome:
             ", ".join(f"{k.removeprefix('cost/')} {metric_text(k, v)}" for k, v in found.probe_costs.items()) or "-",
         ),
         ("seconds per trial", f"{found.seconds_per_trial:.1f} ({trained}one worker)"),
-        ("trials", f"{found.trials:g}" if math.isfinite(found.trials) else "until another limit is reached"),
+        ("trials", f"{found.trials:,.0f}" if math.isfinite(found.trials) else "until another limit is reached"),
         *([("a trial is", f"{found.piece:.0%} of that: trials go on from checkpoints")] if found.piece < 1 else []),
         ("workers", str(found.workers)),
         ("expected in all", f"{seconds_text(found.seconds)} with the pruner off; it saves a part of that"),
@@ -80,7 +81,7 @@ def dry_run(config: ExperimentConfig) -> Outcome:
         said = f"{found.supernet_seconds:.1f} ({count}; measures on its weights take less than a trial)"
         rows.insert(5, ("seconds per supernet", said))
     table("What it would cost", ("what", "how much"), rows, left=("what", "how much"))
-    return Outcome({"experiment": config.name, "dry_run": True, **found.to_json()})
+    return Outcome({"experiment": config.name, "dry_run": True, **found.to_json(), **size_json("points", found.points)})
 
 
 def show(folder: Path, top: int) -> Outcome:
@@ -127,7 +128,7 @@ def show_trial(folder: Path, number: int, draw: Path | None = None) -> Outcome:
     if trial.steps:
         keys = sorted({key for step in trial.steps for key in step.metrics if not key.startswith(HEALTH)})
         body = [[str(s.step), *(metric_text(k, s.metrics.get(k)) for k in keys)] for s in trial.steps]
-        table("Reports", (tables.steps_of(state).removesuffix("s"), *keys), body)
+        table("Reports", (tables.steps_of(state).removesuffix("s") or "step", *keys), body)
     if trial.metrics:
         table(
             "Metrics",
@@ -249,11 +250,13 @@ def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> N
     keys = [objective.metric for objective in state.objectives]
     keys += [key for key in ("val/accuracy", "cost/params", "cost/flops", "time/train_s") if key not in keys]
     keys = [key for key in keys if any(key in row["metrics"] for row in found)]
+    steps = tables.steps_of(state)
     rows = []
     for row in found:
         cells = [metric_text(key, row["metrics"].get(key)) for key in keys]
-        rows.append([str(row["number"]), row["arch_id"], str(row["epochs"]), *cells])
-    table(title, ("trial", "arch_id", tables.steps_of(state), *keys), rows, left=("arch_id",))
+        done = [str(row["epochs"])] if steps else []
+        rows.append([str(row["number"]), row["arch_id"], *done, *cells])
+    table(title, ("trial", "arch_id", *([steps] if steps else []), *keys), rows, left=("arch_id",))
 
 
 def _print_network(trial: Trial) -> None:

@@ -147,5 +147,6 @@ def folder_of(name: str, runs_dir: Path) -> Path:
     folder = runs_dir.expanduser().absolute() / check_name(name)
     if not (folder / JOURNAL).is_file():
         known = [path.name for path in experiments_in(folder.parent)]
-        raise JournalError(f"no experiment '{name}' in {runs_dir}/; {did_you_mean(name, known)}")
+        why = f" (the folder has no file {JOURNAL})" if folder.is_dir() else ""
+        raise JournalError(f"no experiment '{name}' in {runs_dir}/{why}; {did_you_mean(name, known)}")
     return folder

@@ -104,10 +104,11 @@ class Watch:
 
     def _trials(self, state: State) -> Table:
         table = Table(expand=False, header_style="bold")
+        steps = steps_of(state).removesuffix("s")
         columns = (
             "trial",
             "status",
-            steps_of(state).removesuffix("s"),
+            *([steps] if steps else []),
             *self._metrics(state),
             "params",
             "flops",
@@ -128,7 +129,7 @@ class Watch:
             epochs = trial.steps[-1].step if trial.steps else 0
             cells = [metric_text(key, metrics.get(key)) for key in self._metrics(state)]
             table.add_row(
-                *(str(trial.number), trial.status, str(epochs), *cells),
+                *(str(trial.number), trial.status, *([str(epochs)] if steps else []), *cells),
                 *(
                     metric_text("cost/params", metrics.get("cost/params")),
                     metric_text("cost/flops", metrics.get("cost/flops")),

@@ -91,6 +91,7 @@ def search(
             trackers=watching,
             max_unbuildable_in_a_row=_LOOKED_UP_IN_A_ROW if instant else _UNBUILDABLE_IN_A_ROW,
             sync=not instant,
+            space=config.space,
         )
         with experiment:
             on_open(experiment)
@@ -101,6 +102,10 @@ def search(
                     experiment.interrupt()
                     raise
             state = experiment.state
+        if experiment.exhausted:
+            count = len(config.space.distinct)
+            points = f"all {count:,} points" if count > 1 else "the only point"
+            say(f"The search has tried {points} of the space '{config.space.name}', so it ends")
     _write_best(config, state, say)
     return state
 

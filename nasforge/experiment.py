@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
 from nasforge.admission import Check, admission, rejection
 from nasforge.core import checks
@@ -26,7 +27,8 @@ from nasforge.core.events import (
 )
 from nasforge.core.goals import Budget
 from nasforge.core.protocols import Pruner, Strategy, Tracker
-from nasforge.core.trial import RETRIED, Charge, Measure, Result, Trial
+from nasforge.core.space import LISTED, SearchSpace
+from nasforge.core.trial import RETRIED, Charge, Measure, Proposal, Result, Trial
 from nasforge.job import Job, trial_seed
 from nasforge.journal import Journal, corrupt, dumps, loads
 from nasforge.judging import judged, why_everything_breaks, why_nothing_is_admitted, wrong_word
@@ -62,6 +64,7 @@ class Experiment:
         max_faults_in_a_row: int = 6,
         keep_weights: int | None = 5,
         sync: bool = True,
+        space: SearchSpace | None = None,
     ) -> None:
         """Open `folder`: a new experiment, or the continuation of the one that is in it.
 
@@ -79,6 +82,8 @@ class Experiment:
             keep_weights: how many finished trials keep their weights on disk (the front first, then the best); None
                 where nothing is to be deleted.
             sync: as in `Journal`.
+            space: the search ends when all its points were asked for, unless the strategy has a true attribute
+                `repeats`; None: it never ends for this reason.
 
         Raises:
             JournalError: locked, corrupt, or written by a different search.
@@ -98,6 +103,10 @@ class Experiment:
         self._stop_after: BaseException | None = None
         self._out: set[int] = set()
         self._stopping = False
+        self._exhausted = False
+        ends = space is not None and space.size <= LISTED and not getattr(strategy, "repeats", False)
+        self._space = space if ends else None
+        self._asked: set[str] = set()
         self.journal = Journal(self.folder, sync=sync)
         try:
             self.resumed = bool(self.journal.events)
@@ -130,10 +139,10 @@ class Experiment:
             raise SearchError(why_everything_breaks(self.state))
         if self._waiting:
             return self._start(self._waiting.pop(0))
-        while not self._stopping and not self.state.spent:
+        while not self._stopping and not self.state.spent and not self._exhausted:
             number = len(self.state.trials)
             proposal = self._strategy.ask(number)
-            if proposal is None:
+            if proposal is None or self._exhausts(proposal):
                 return None
             self._write(self._sound(Asked(number, proposal)))
             if self._admit(number):
@@ -225,6 +234,11 @@ class Experiment:
         """Whether asking has been stopped."""
         return self._stopping
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether asking has ended because every point of the space was asked for."""
+        return self._exhausted
+
     def stop(self) -> None:
         """Ask for nothing more; what runs is finished, what waits for another attempt too."""
         self._stopping = True
@@ -267,6 +281,16 @@ class Experiment:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _remember(self, proposal: Proposal) -> None:
+        if self._space is not None and _is_whole(proposal):
+            self._asked.add(proposal.architecture.point_id)
+
+    def _exhausts(self, proposal: Proposal) -> bool:
+        """Whether the strategy repeats a point because every point of the space was asked for."""
+        if self._space is not None and _is_whole(proposal) and proposal.architecture.point_id in self._asked:
+            self._exhausted = self._asked.issuperset(self._space.distinct)
+        return self._exhausted
+
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def _write(self, event: Event) -> Event:
@@ -276,6 +300,8 @@ class Experiment:
             event = self.journal.append(event)
             if not isinstance(event, Header):
                 self.state.apply(event)
+            if isinstance(event, Asked):
+                self._remember(event.proposal)
             if isinstance(event, Started):  # before a stop that waits for the end of this line: `interrupt` names it
                 self._out.add(event.number)
             if isinstance(event, Told):
@@ -362,6 +388,7 @@ class Experiment:
             self.state.take(event, line)
             try:
                 if isinstance(event, Asked):
+                    self._remember(event.proposal)
                     self._strategy.recall(event.number, event.proposal)
                 elif isinstance(event, Told):
                     self._strategy.tell(event.number, event.result)
@@ -397,3 +424,8 @@ class Experiment:
                 self._close(number, judged(trial, killed, self.state))
             else:
                 self._waiting.append(number)
+
+
+def _is_whole(proposal: Proposal) -> TypeGuard[Measure]:
+    """Whether a proposal is a training from an initialisation to the last rung, or a look-up."""
+    return isinstance(proposal, Measure) and proposal.rung < 0 and proposal.weights is None and not proposal.also

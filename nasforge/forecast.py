@@ -22,6 +22,7 @@ from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, RecipeError, SearchError
 from nasforge.core.goals import Rung, whole_epochs
+from nasforge.core.space import LISTED
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
 from nasforge.job import Job, trial_seed
 from nasforge.runners.work import perform
@@ -46,7 +47,7 @@ class Forecast:
         probe_costs: its costs.
         seconds_per_trial: of one worker, trained to the last rung; the probe's, scaled.
         epochs: of such a trial; 0 where the evaluator reports none.
-        trials: of the budget, or as many as the strategy has; infinite where only another limit is set.
+        trials: of the budget, or as many as the strategy or a small space has; infinite where another limit is set.
         workers: trials that run at the same time.
         seconds: of the whole search with the pruner off, as long as the budget lets it.
         supernets: trainings of a supernet that the strategy begins with, trials of the budget; `enas` asks for more.
@@ -128,6 +129,8 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
     workers = count_workers(config)
     shared_seconds = _seconds_per_supernet(config, shared[0]) if shared else 0.0
     piece, trials = _piece(config, evaluator, costs)
+    if not shared and piece == 1.0 and not getattr(make_strategy(config), "repeats", False):
+        trials = min(trials, config.space.size if config.space.size <= LISTED else math.inf)
     supernets = min(len(shared), trials)
     trained_s = supernets * shared_seconds + (trials - supernets) * piece * seconds
     limits_s = [trained_s / workers, config.budget.worker_seconds / workers]

@@ -82,7 +82,7 @@ def loads(text: str) -> Any:
 
 def experiments_in(folder: Path) -> list[Path]:
     """The folders of the experiments that lie in `folder`, by name."""
-    return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}"))
+    return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}") if path.is_file())
 
 
 def corrupt(path: Path | str, line: int, problem: object) -> JournalError:

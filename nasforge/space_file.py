@@ -15,7 +15,9 @@ from nasforge.core.errors import ConfigError, Problem, SpaceError, did_you_mean
 from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
 from nasforge.yaml_document import Document, absolute_path, read_yaml
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+_EXPANDED, _DECISIONS = 10_000, 20_000
+"""Decisions that a range key may stand for, and that a space may have."""
 _FUNCTIONS = ("canonical", "text", "derive")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Of a space or an experiment, safe as a folder's."""
@@ -153,6 +155,9 @@ class _SpaceReader:
                     self.report(f"decision '{key}' is declared twice", (*path, name))
                     continue
                 self.keys.add(key)
+                if len(self.keys) > _DECISIONS:
+                    self.report(f"the space has more than {_DECISIONS:,} decisions; open fewer", (*path, name))
+                    raise ConfigError(self.problems)
                 domain = self.domain(content, (*path, name), key)
                 if domain is not None:
                     found.append(Decision(key, domain))
@@ -167,8 +172,8 @@ class _SpaceReader:
         if any(not numbers for numbers in ranges):
             self.report("a range needs its lower end first", path)
             return
-        if math.prod(len(numbers) for numbers in ranges) > 10_000:
-            self.report("a range key may not stand for more than 10,000 decisions", path)
+        if math.prod(len(numbers) for numbers in ranges) > _EXPANDED:
+            self.report(f"a range key may not stand for more than {_EXPANDED:,} decisions", path)
             return
         pieces = _RANGE.sub("\0", name).split("\0")
         for numbers in itertools.product(*ranges):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,47 @@ import yaml
 
 from nasforge.core.errors import ConfigError, Problem
 
+_TAG = "tag:yaml.org,2002:"
+_BYTES, _NODES, _DEPTH = 10_000_000, 100_000, 100
+"""Limits of a file: its size, its values with those that aliases repeat, and how deep they are nested."""
+
+
+class _TooMuch(yaml.MarkedYAMLError):
+    """The file exceeds a limit."""
+
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads `1e-4` as a number and keeps what else looks like a word: `on`, `no`, `8:16:24`, `010`."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = self._depth = 0
+
+    @contextmanager
+    def inside(self, mark: yaml.Mark | None) -> Iterator[None]:
+        """Count one more value, nested in those that are being read. Raises _TooMuch."""
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > _NODES:
+            raise _TooMuch(problem=f"more than {_NODES:,} values (aliases count each time)", problem_mark=mark)
+        if self._depth > _DEPTH:
+            message = f"nested more than {_DEPTH} levels deep, or an alias that contains itself"
+            raise _TooMuch(problem=message, problem_mark=mark)
+        yield
+        self._depth -= 1
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As in SafeLoader, counted, so that a huge file ends early."""
+        with self.inside(self.peek_event().start_mark):  # type: ignore[no-untyped-call]
+            return super().compose_node(parent, index)
+
+    def restart(self) -> None:
+        """Count from zero again: the values of the file are counted first, then those that aliases repeat too."""
+        self._nodes = 0
+
 
 _SCALARS = {
-    "bool": (r"true|True|false|False", "tTfF"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "int": (r"[-+]?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:_[0-9]{3})+|0x[0-9a-fA-F]+)", "-+0123456789"),
     "float": (
         r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))"
@@ -29,11 +65,11 @@ _SCALARS = {
 }
 """Of YAML 1.2, without the 1.1 that PyYAML reads: `8:16:24` to base 60, `010` to base 8, `1_2` as 12."""
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in _SCALARS]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in (f"{_TAG}null", f"{_TAG}merge")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _kind, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
+    _Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 @dataclass(frozen=True)
@@ -76,59 +112,156 @@ def read_yaml(path: Path) -> Document:
     """Parse a file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or repeats a key.
+        ConfigError: the file is missing, is not YAML, repeats a key, or exceeds a limit.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError([Problem("no such file", str(path))]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(f"cannot be read as text: {error}", str(path))]) from None
-    lines: dict[tuple[Any, ...], int] = {}
-    problems: list[Problem] = []
-    try:
-        loader = _Loader(text)
-    except yaml.YAMLError as error:
-        raise ConfigError([Problem(f"not valid YAML: {error.__class__.__name__}: {error}", str(path))]) from None
-
-    def plain(node: yaml.Node, path_: tuple[Any, ...]) -> Any:
-        lines.setdefault(path_, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            content: dict[Any, Any] = {}
-            for key_node, value_node in node.value:
-                key = loader.construct_object(key_node, deep=True)
-                line = key_node.start_mark.line + 1
-                if not isinstance(key, (str, int, float, bool)):
-                    problems.append(Problem(f"a key must be a word or a number, got {key!r}", str(path), line))
-                    continue
-                if key in content:
-                    problems.append(Problem("given twice", str(path), line, ".".join(map(str, (*path_, key)))))
-                lines[(*path_, key)] = line
-                content[key] = plain(value_node, (*path_, key))
-            return content
-        if isinstance(node, yaml.SequenceNode):
-            return [plain(item, (*path_, index)) for index, item in enumerate(node.value)]
-        return loader.construct_object(node, deep=True)
-
-    try:
-        root = loader.get_single_node()
-        content = plain(root, ()) if root is not None else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or str(error)
-        raise ConfigError([Problem(f"not valid YAML: {what}", str(path), mark.line + 1 if mark else None)]) from None
-    except RecursionError:
-        raise ConfigError([Problem("nested too deeply, or an alias that contains itself", str(path))]) from None
-    finally:
-        loader.dispose()
-    if problems:
-        raise ConfigError(problems)
-    return Document(content, lines, str(path))
+    return _parsed(_text(path), str(path))
 
 
 def parse_value(text: str) -> Any:
-    """A value from a command line as JSON (`20`, `1e-3`, `true`, `[1, 2]`); whatever is not JSON is a text."""
+    """A value from a command line.
+
+    JSON (`20`, `true`, `[1, 2]`) or what YAML reads as a number, a truth value or, in brackets, a list or a mapping
+    (`.1`, `True`, `[relu, gelu]`); everything else is a text.
+    """
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
+        pass
+    scalar = any(re.fullmatch(pattern, text) for pattern, _ in _SCALARS.values())
+    if not scalar and (text[:1], text[-1:]) not in {("[", "]"), ("{", "}")}:
         return text
+    try:
+        return _parsed(text, "").content
+    except ConfigError:
+        return text
+
+
+def _text(path: Path) -> str:
+    """A file's text: UTF-8, or UTF-16 with a byte order mark."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError([Problem("no such file", str(path))]) from None
+    except OSError as error:
+        raise ConfigError([Problem(f"cannot be read: {error.strerror or error}", str(path))]) from None
+    if len(content) > _BYTES:
+        message = f"larger than {_BYTES // 10**6} MB, too large for a search space or an experiment"
+        raise ConfigError([Problem(message, str(path))])
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        message = f"cannot be read as text: byte 0x{content[error.start]:02x} is not UTF-8. Save the file as UTF-8"
+        raise ConfigError([Problem(message, str(path), None if wide else line)]) from None
+
+
+def _parsed(text: str, file: str) -> Document:
+    """A document from its text; `file` is named in messages."""
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        message = f"not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed"
+        raise ConfigError([Problem(message, file, line)]) from None
+    reader = _Reader(loader, file)
+    try:
+        root = loader.get_single_node()
+        loader.restart()
+        content = None if root is None else reader.value(root, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        message = error.problem or str(error)
+        if not isinstance(error, _TooMuch):
+            context = f"{error.context}, " if message.startswith("but ") else ""
+            message = f"not valid YAML: {context}{message}"
+        raise ConfigError([Problem(message, file, mark.line + 1 if mark else None)]) from None
+    finally:
+        loader.dispose()
+    if reader.problems:
+        raise ConfigError(list(dict.fromkeys(reader.problems)))
+    return Document(content, reader.lines, file)
+
+
+class _Reader:
+    """Nodes -> plain values; gathers lines and problems.
+
+    Attributes:
+        lines: as in `Document`.
+        problems: what is wrong, in the order of the file.
+    """
+
+    def __init__(self, loader: _Loader, file: str) -> None:
+        self._loader = loader
+        self._file = file
+        self.lines: dict[tuple[Any, ...], int] = {}
+        self.problems: list[Problem] = []
+
+    def value(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
+        """The plain value of a node; `path`: keys and indices from the root."""
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        with self._loader.inside(node.start_mark):
+            if isinstance(node, yaml.MappingNode):
+                self._check_tag(node, "map", path)
+                return self._mapping(node, path)
+            if isinstance(node, yaml.SequenceNode):
+                self._check_tag(node, "seq", path)
+                return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+            return self._scalar(node, path)
+
+    def _report(self, message: str, node: yaml.Node, path: tuple[Any, ...]) -> None:
+        key = ".".join(map(str, path)) or None
+        self.problems.append(Problem(message, self._file or None, node.start_mark.line + 1, key))
+
+    def _check_tag(self, node: yaml.Node, kind: str, path: tuple[Any, ...]) -> None:
+        if node.tag != _TAG + kind:
+            self._report(f"unknown tag {node.tag.replace(_TAG, '!!')}; leave it out", node, path)
+
+    def _scalar(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
+        try:
+            return self._loader.construct_object(node, deep=True)
+        except yaml.YAMLError:
+            self._report(f"unknown tag {node.tag.replace(_TAG, '!!')}; leave it out", node, path)
+        except (ValueError, AttributeError, KeyError):  # `!!int x`, a number of thousands of digits
+            self._report(
+                f"got {str(node.value)[:40]!r}, which cannot be read as {node.tag.replace(_TAG, '')}", node, path
+            )
+        return None
+
+    def _mapping(self, node: yaml.MappingNode, path: tuple[Any, ...]) -> dict[Any, Any]:
+        """Merged keys (`<<: *defaults`) first, then the mapping's own, which win."""
+        content: dict[Any, Any] = {}
+        own: set[Any] = set()
+        for key_node, value_node in node.value:
+            if key_node.tag == f"{_TAG}merge":
+                if key_node.tag in own:
+                    self._report("given twice; write <<: [*one, *other]", key_node, (*path, "<<"))
+                own.add(key_node.tag)
+                content = self._merged(value_node, path)
+        for key_node, value_node in node.value:
+            if key_node.tag == f"{_TAG}merge":
+                continue
+            key = self._scalar(key_node, path) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, (str, int, float, bool)):
+                shown = repr(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or a mapping"
+                self._report(f"a key must be a word or a number, got {shown}", key_node, ())
+                continue
+            if key in own:
+                self._report("given twice", key_node, (*path, key))
+            own.add(key)
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            content[key] = self.value(value_node, (*path, key))
+        return content
+
+    def _merged(self, node: yaml.Node, path: tuple[Any, ...]) -> dict[Any, Any]:
+        """The keys of a mapping, or of several; of several that have a key, the first one's."""
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        content: dict[Any, Any] = {}
+        for source in reversed(sources):
+            if isinstance(source, yaml.MappingNode):
+                with self._loader.inside(source.start_mark):
+                    content |= self._mapping(source, path)
+            else:
+                self._report("needs a mapping or a list of mappings", source, (*path, "<<"))
+        return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -24,6 +24,9 @@ def _name(value: Value) -> tuple[bool, Value]:
 
 
 _SHOWN = 50
+_LARGEST = 1e300
+_EXACT = 2**53
+"""Whole numbers beyond it are not exact as floats, which JSON, Optuna and scales of ranges use."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Choice:
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
                 raise SpaceError(f"option {option!r} must be a string, a number or a truth value")
+            if not isinstance(option, str) and not abs(option) <= _LARGEST:
+                raise SpaceError(f"option {_short(option)} must be a finite number within -1e300..1e300")
         for index, option in enumerate(self.options):
             if self._places[_name(option)] != index:
                 raise SpaceError(f"option {option!r} is listed twice")
@@ -96,9 +101,25 @@ class Choice:
         return len(self.options)
 
     @property
-    def values(self) -> tuple[Value, ...]:
+    def values(self) -> Sequence[Value]:
         """Every value."""
         return self.options
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """The values at which a setting may be invalid: all options, since they have no order."""
+        return self.options
+
+    @cached_property
+    def ordered(self) -> bool:
+        """Whether the options are numbers, and enough of them for an order to say anything."""
+        numbers = all(isinstance(option, (int, float)) and not isinstance(option, bool) for option in self.options)
+        return numbers and len(self.options) > 2
+
+    @cached_property
+    def ranks(self) -> Mapping[Value, int]:
+        """Place of each option in ascending order; only where they are `ordered`."""
+        return {option: rank for rank, option in enumerate(sorted(self.options, key=float))}
 
     @property
     def middle(self) -> Value:
@@ -138,6 +159,8 @@ class Int:
             raise SpaceError(f"an int range needs whole numbers, got {self.low!r}..{self.high!r} step {self.step!r}")
         if self.low > self.high:
             raise SpaceError(f"low {self.low} is above high {self.high}")
+        if max(-self.low, self.high) > _EXACT:
+            raise SpaceError(f"an int range must lie within -2^53..2^53, got {_short(self.low)}..{_short(self.high)}")
         if self.step < 1:
             raise SpaceError(f"step must be at least 1, got {self.step}")
         if self.log and self.low < 1:
@@ -152,7 +175,7 @@ class Int:
             raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}")
         number = int(value)
         if not self.low <= number <= self.high or (number - self.low) % self.step:
-            raise SpaceError(f"got {number}, allowed: {self.low}..{self.high} in steps of {self.step}")
+            raise SpaceError(f"got {number}, allowed: {self.low}..{self.values[-1]} in steps of {self.step}")
         return number
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
@@ -169,12 +192,17 @@ class Int:
     @property
     def size(self) -> float:
         """Number of values."""
-        return (self.high - self.low) // self.step + 1
+        return len(self.values)
 
     @property
-    def values(self) -> tuple[Value, ...]:
-        """Every value, rising."""
-        return tuple(range(self.low, self.high + 1, self.step))
+    def values(self) -> Sequence[int]:
+        """Every value, rising; a `range`, so that billions of them take no memory."""
+        return range(self.low, self.high + 1, self.step)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The lowest and the highest value, as the steps reach it."""
+        return self.low, self.values[-1]
 
     @property
     def middle(self) -> Value:
@@ -207,8 +235,8 @@ class Float:
 
     def __post_init__(self) -> None:
         for number in (self.low, self.high) + (() if self.step is None else (self.step,)):
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-                raise SpaceError(f"a float range needs finite numbers, got {number!r}")
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= _LARGEST:
+                raise SpaceError(f"a float range needs finite numbers within -1e300..1e300, got {_short(number)}")
         if self.low > self.high:
             raise SpaceError(f"low {self.low} is above high {self.high}")
         if self.step is not None and self.step <= 0:
@@ -217,6 +245,10 @@ class Float:
             raise SpaceError(f"a logarithmic range needs low > 0, got {self.low}")
         if self.log and self.step is not None:
             raise SpaceError("a logarithmic range takes no step")
+        if self.log and not math.isfinite(self.high / self.low):
+            raise SpaceError(f"a logarithmic range spans at most 300 powers of ten, got {self.low}..{self.high}")
+        if self.step is not None and (self.high - self.low) / self.step > _EXACT:
+            raise SpaceError(f"step {self.step} divides {self.low}..{self.high} into more than 2^53 values; raise step")
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
 
@@ -227,12 +259,14 @@ class Float:
         if self.step is None:
             return float(value)
         nearest = self._at(round((value - self.low) / self.step))
-        if not math.isclose(nearest, value, rel_tol=1e-9, abs_tol=1e-12):
-            raise SpaceError(f"got {value!r}, allowed: {self.low}..{self.high} in steps of {self.step}")
+        if not math.isclose(nearest, value, rel_tol=1e-9, abs_tol=min(1e-12, self.step * 1e-6)):
+            raise SpaceError(f"got {value!r}, allowed: {self.low}..{self.ends[-1]} in steps of {self.step}")
         return nearest
 
     def _at(self, index: int) -> float:
-        return round(self.low + index * (self.step or 0.0), 12)
+        step = self.step or 0.0
+        digits = 12 if step >= 1e-6 else 12 - math.floor(math.log10(step))
+        return min(self.high, max(self.low, round(self.low + index * step, digits)))
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
         """Numbers open no further decisions."""
@@ -256,18 +290,33 @@ class Float:
         return math.inf if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
     @property
-    def values(self) -> tuple[Value, ...]:
+    def values(self) -> Sequence[float]:
         """Every value, rising; none for a continuous range, which cannot be listed."""
         if self.low == self.high:
             return (self.low,)
         return () if self.step is None else tuple(self._at(index) for index in range(int(self.size)))
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest value, as the steps reach it."""
+        if self.low == self.high or self.step is None:
+            return self.low, self.high
+        return self._at(0), self._at(int(self.size) - 1)
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether the values lie so close that libraries which divide by the step take some of them for invalid."""
+        return self.size > 1e6
+
+    @property
     def middle(self) -> Value:
         """The value in the middle, on the logarithmic scale where there is one."""
         if self.step is not None:
             return self._at(int((self.size - 1) // 2))
-        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        if not self.log:
+            return (self.low + self.high) / 2
+        product = self.low * self.high  # overflows, or vanishes, at the far ends of what a float holds
+        return math.sqrt(product) if 1e-300 < product < math.inf else math.sqrt(self.low) * math.sqrt(self.high)
 
     def only(self, value: Value) -> Float:
         """The same range with `value` as its one member."""
@@ -300,15 +349,32 @@ class Decision:
 
     @property
     def size(self) -> float:
-        """Number of sub-points below this decision."""
+        """Number of sub-points below this decision, as `product_of` counts them."""
         if not isinstance(self.domain, Choice):
             return self.domain.size
-        return sum(product_of(branch) for branch in self.domain.branches)
+        return _finite(sum, (product_of(branch) for branch in self.domain.branches))
 
 
 def product_of(decisions: tuple[Decision, ...]) -> float:
-    """Number of points of decisions that stand beside each other; infinite with a continuous one."""
-    return math.prod(decision.size for decision in decisions)
+    """Number of points of decisions that stand beside each other.
+
+    An exact whole number (an int), however large; `math.inf` with a continuous decision. An int may be too large for a
+    float: compare it, but do not compute with floats.
+    """
+    return _finite(math.prod, (decision.size for decision in decisions))
+
+
+def _finite(combine: Callable[[list[float]], float], sizes: Iterable[float]) -> float:
+    """Sizes combined; infinite if one of them is, since Python cannot add a huge int to a float."""
+    listed = list(sizes)
+    return math.inf if math.inf in listed else combine(listed)
+
+
+def _short(number: object) -> str:
+    """A number for a message; one of hundreds of digits by its beginning."""
+    if isinstance(number, int) and not isinstance(number, bool) and abs(number) >= 10**24:
+        return f"a number of about 10^{math.log10(abs(number)):.0f}"
+    return repr(number)
 
 
 def domain_from_json(content: Mapping[str, Any]) -> Domain:

@@ -109,6 +109,8 @@ class Budget:
             amount = getattr(self, name)
             if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not amount > 0:
                 raise ConfigError(f"budget: {name} must be a number above zero, got {amount!r}")
+            if isinstance(amount, int) and amount > 1e300:
+                raise ConfigError(f"budget: {name} must be at most 1e300; leave it out for no limit")
         if math.isfinite(self.trials) and self.trials != int(self.trials):
             raise ConfigError(f"budget: trials must be a whole number, got {self.trials!r}")
 

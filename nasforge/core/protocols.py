@@ -34,6 +34,9 @@ class Strategy(Protocol):
 
     One that goes on from other trials' checkpoints may have a method `wanted() -> Collection[Artifact]`: those that it
     may yet name in a proposal. All others are deleted; without it, they are kept as long as the trial's weights.
+
+    A search of a space of at most 20,000 points ends when every point was asked for. A strategy that trains points
+    again on purpose has a true attribute `repeats` and ends its search itself.
     """
 
     def ask(self, number: int) -> Proposal | None:

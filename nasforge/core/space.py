@@ -6,6 +6,7 @@ A space is never asked to mutate, cross over or encode. It has `decide(choose)`;
 from __future__ import annotations
 
 import importlib
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,10 @@ __all__ = ["Choice", "Choose", "Decision", "Domain", "Float", "Int", "SearchSpac
 
 Choose: TypeAlias = Callable[[str, Domain], Value]
 """Anything that makes a point: given a decision's key and domain, it returns a value of that domain."""
+
+
+LISTED = 20_000
+"""Spaces of up to so many points are listed whole where that helps."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,21 @@ class SearchSpace:
 
     @property
     def size(self) -> float:
-        """Number of points; infinite with a continuous decision."""
+        """Number of points, as `nasforge.core.domains.product_of` counts them; infinite with a continuous decision."""
         return product_of(self.decisions)
+
+    def points(self) -> Iterator[Architecture]:
+        """Every point, the last decisions changing fastest; the space has no continuous decision."""
+        for values in _assignments(self.decisions):
+            yield self.decide(taking(values))
+
+    @cached_property
+    def distinct(self) -> Mapping[str, Architecture]:
+        """`point_id` -> the first point that has it, of all points; empty where they are more than `LISTED`."""
+        found: dict[str, Architecture] = {}
+        for point in self.points() if self.size <= LISTED else ():
+            found.setdefault(point.point_id, point)
+        return found
 
     def decide(self, choose: Choose) -> Architecture:
         """Walk the active decisions, ask `choose` for each, check what it says.
@@ -235,3 +253,19 @@ class SearchSpace:
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
+
+
+def taking(values: Mapping[str, Value]) -> Choose:
+    """The chooser that takes these values, one for every decision that it is asked for."""
+    return lambda key, domain: values[key]
+
+
+def _assignments(decisions: tuple[Decision, ...]) -> Iterator[dict[str, Value]]:
+    """The values of all points below these decisions."""
+    parts = []
+    for decision in decisions:
+        domain = decision.domain
+        below = [(value, nested) for value in domain.values for nested in _assignments(domain.branch(value))]
+        parts.append([{decision.key: value, **nested} for value, nested in below])
+    for combined in itertools.product(*parts):
+        yield {key: value for part in combined for key, value in part.items()}

@@ -12,11 +12,10 @@ from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, did_you_mean
 from nasforge.core.goals import Constraint, Objective, Rung, proxy_metric
 from nasforge.core.protocols import Report
-from nasforge.core.space import SearchSpace
+from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.evaluators.table_columns import Asked, Columns, columns_of
 from nasforge.evaluators.table_file import open_table
-from nasforge.strategies.isomorphic import LISTED, every
 
 _COST = "cost/"
 
@@ -210,7 +209,7 @@ class LookupTable:
         rows = self._columns.rows
         if len(rows.numbers) == self.space.size or self.space.size > LISTED:
             return rows.numbers
-        found = {rows.row_of(self.space.point(values)) for values in every(self.space.decisions)}
+        found = {rows.row_of(point) for point in self.space.points()}
         return sorted(row for row in found if row is not None)
 
     def _require(self, wanted: Collection[str]) -> None:

@@ -107,7 +107,7 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
 
 def learning_curves_figure(state: State, metric: str = "val/accuracy") -> Any:
     """One line per trial over its epochs (folds, repeats), coloured by how it ended; the best trial is thick."""
-    counted = steps_of(state).removesuffix("s")
+    counted = steps_of(state).removesuffix("s") or "step"
     figure = _figure(counted, title_of(metric))
     best = state.best
     lines: dict[int, list[dict[str, Any]]] = {}

@@ -185,12 +185,11 @@ def _distribution(domain: Domain) -> BaseDistribution:
         case Choice():
             return CategoricalDistribution([_value(domain, option) for option in domain.options])
         case Int():
-            high = domain.low + domain.step * (int(domain.size) - 1)
-            return IntDistribution(domain.low, high, log=domain.log, step=domain.step)
-        case _ if domain.step is None:
+            return IntDistribution(*domain.ends, log=domain.log, step=domain.step)
+        case _ if domain.is_fine:
             return FloatDistribution(domain.low, domain.high, log=domain.log)
         case _:
-            return FloatDistribution(domain.low, float(domain.values[-1]), step=domain.step)
+            return FloatDistribution(*domain.ends, step=domain.step)
 
 
 def _value(domain: Domain, value: Any) -> Any:

@@ -72,8 +72,15 @@ def row(trial: Trial) -> dict[str, Any]:
 
 
 def steps_of(state: State) -> str:
-    """What a trial's steps count: `epochs`, or the `folds` or `repeats` of an evaluator that averages trainings."""
-    return TRAININGS.get(state.header.config["evaluator"]["name"], ("epochs",))[0]
+    """What a trial's steps count: `epochs`, or the `folds` or `repeats` of an evaluator that averages trainings.
+
+    Empty for a table with one number per point: there the steps count nothing.
+    """
+    evaluator = state.header.config["evaluator"]
+    options = evaluator["options"]
+    if evaluator["name"] == "lookup_table" and not options.get("fidelity"):
+        return "epochs" if "{epochs}" in str(options.get("signal")) else ""
+    return TRAININGS.get(evaluator["name"], ("epochs",))[0]
 
 
 def all_trials(state: State) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from nasforge.core.space import Choice, Choose, Domain, Float, Int, SearchSpace
 from nasforge.core.trial import Measure, Proposal
 
 TRIES = 200
-"""So many draws in a row must have been seen before a point is proposed again."""
+"""So many draws in a row must have been seen before the unseen points are listed."""
 
 PATIENCE = 20
 """After so many seen draws in a row, a neighbour is looked for one decision further away."""
@@ -79,15 +79,21 @@ def open_keys(space: SearchSpace, point: Architecture) -> list[str]:
 
 
 def nearby(domain: Domain, value: Value, rng: random.Random) -> Value:
-    """Another value: of a choice any other option, of a range a step in its (logarithmic) scale.
+    """Another value: of a choice of names any other option, of numbers one that is rather near.
 
-    The size of the step is itself drawn, log-uniformly from 1 % to 30 % of the range, so that a search needs no
-    schedule to be coarse at first and fine later. A domain of one value gives that value.
+    A range makes a step in its (logarithmic) scale. The size of the step is itself drawn, log-uniformly from 1 % to
+    30 % of the range, so that a search needs no schedule to be coarse at first and fine later. A choice whose options
+    are numbers (three or more) makes such a step on the scale of their places in ascending order, at least to the next
+    place: from 64 of 32, 64, 128 and 256 mostly to 32 or 128. A domain of one value gives that value.
     """
     if domain.size == 1:
         return value
     if isinstance(domain, Choice):
-        return rng.choice(domain.others(value))
+        if not domain.ordered:
+            return rng.choice(domain.others(value))
+        ascending = list(domain.ranks)
+        rank = nearby(Int(0, len(ascending) - 1), domain.ranks[domain.check(value)], rng)
+        return ascending[int(rank)]
     width = _FINEST * (_COARSEST / _FINEST) ** rng.random()
     # Reflected at the ends, so that the ends are not favoured.
     place = abs(position(domain, float(value)) + rng.gauss(0.0, width)) % 2.0
@@ -121,24 +127,57 @@ def moves(space: SearchSpace, point: Architecture, rng: random.Random, steps: in
     return [(key, value) for key in open_keys(space, point) for value in others(domains[key], point.values[key])]
 
 
-def unseen(draw: Callable[[int], Architecture], seen: Container[str], tries: int = TRIES) -> Architecture:
-    """The first draw whose `point_id` is not in `seen`; after `tries` seen ones in a row, the last of them.
+def near_first(
+    space: SearchSpace, point: Architecture, found: list[tuple[str, Value]], rng: random.Random
+) -> list[tuple[str, Value]]:
+    """The moves of `moves` in a random order in which numbers near the point's own tend to come first.
+
+    A number d places away, in ascending order, has weight 1/d in a draw without replacement; names and sampled steps
+    have weight 1 (Efraimidis and Spirakis, "Weighted random sampling with a reservoir",
+    https://doi.org/10.1016/j.ipl.2005.11.003).
+    """
+    shuffled = list(found)
+    rng.shuffle(shuffled)
+    distances = [_places_apart(space.domains[key], point.values[key], value) for key, value in shuffled]
+    if max(distances, default=1) == 1:
+        return shuffled
+    drawn = [rng.random() ** distance for distance in distances]
+    return [shuffled[index] for index in sorted(range(len(shuffled)), key=drawn.__getitem__, reverse=True)]
+
+
+def _places_apart(domain: Domain, a: Value, b: Value) -> int:
+    if isinstance(domain, Choice):
+        return abs(domain.ranks[a] - domain.ranks[b]) if domain.ordered else 1
+    if domain.size > ENUMERATED:
+        return 1
+    return abs(domain.values.index(a) - domain.values.index(b))
+
+
+def unseen(
+    space: SearchSpace, draw: Callable[[int], Architecture], rng: random.Random, seen: Container[str]
+) -> Architecture:
+    """The first draw whose `point_id` is not in `seen`.
+
+    After `TRIES` seen draws in a row a small space (at most `LISTED` points) is listed and an unseen point drawn from
+    the list. Where there is none, or the space is larger, a seen point comes again.
 
     Args:
+        space: of the points.
         draw: makes a point; it is told how many draws were seen already, and may go further afield then.
+        rng: draws from the list.
         seen: the `point_id` of everything proposed so far.
-        tries: draws before a repetition is accepted.
     """
-    for attempt in range(tries):
+    for attempt in range(TRIES):
         point = draw(attempt)
         if point.point_id not in seen:
-            break
-    return point
+            return point
+    left = [other for name, other in space.distinct.items() if name not in seen]
+    return rng.choice(left) if left else point
 
 
 def unseen_neighbour(space: SearchSpace, point: Architecture, rng: random.Random, seen: Container[str]) -> Architecture:
     """A point near `point` that is not in `seen`; where many are, it lies further and further away."""
-    return unseen(lambda attempt: mutated(space, point, rng, changes=1 + attempt // PATIENCE), seen)
+    return unseen(space, lambda attempt: mutated(space, point, rng, changes=1 + attempt // PATIENCE), rng, seen)
 
 
 def measured(proposal: Proposal) -> Architecture:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import SpaceError
-from nasforge.core.space import Decision, Domain, SearchSpace
+from nasforge.core.space import Decision, SearchSpace, taking
 
 Alphas: TypeAlias = Mapping[str, Sequence[float]]
 """Decision key -> one number per option, in the order of the domain's options."""
@@ -51,11 +51,7 @@ def by_odds(space: SearchSpace, alphas: Alphas) -> Iterator[Architecture]:
         SpaceError: alphas of another number of options.
     """
     for _, values in _product([_values(decision, alphas, space) for decision in space.decisions]):
-        yield space.decide(_taking(values))
-
-
-def _taking(values: Mapping[str, Value]) -> Callable[[str, Domain], Value]:
-    return lambda key, domain: values[key]
+        yield space.decide(taking(values))
 
 
 class _Lazy:

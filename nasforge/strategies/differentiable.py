@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -13,7 +14,7 @@ from nasforge.core.trial import Measure, Origin, Proposal, Result, TrainShared
 from nasforge.strategies.alpha_settings import COST_TERMS, Settings
 from nasforge.strategies.choosers import generator
 from nasforge.strategies.derivation import derive, without
-from nasforge.strategies.supernets import SHARED_WEIGHTS, recipe_defaults
+from nasforge.strategies.supernets import SHARED_WEIGHTS, check_mixable, recipe_defaults
 
 
 class Differentiable:
@@ -132,8 +133,9 @@ class Differentiable:
 def first_alphas(space: SearchSpace, seed: int, number: int) -> dict[str, tuple[float, ...]]:
     """Alphas near zero, 1e-3 times a normal draw as in DARTS, for every decision of the network that is left open."""
     rng = generator(seed, number)
-    return {
-        key: tuple(rng.gauss(0.0, 1e-3) for _ in domain.values)
-        for key, domain in space.domains.items()
-        if key.startswith(MODEL) and len(domain.values) > 1
-    }
+    alphas = {}
+    for key, domain in space.domains.items():
+        if key.startswith(MODEL) and 1 < domain.size < math.inf:
+            check_mixable(key, domain)
+            alphas[key] = tuple(rng.gauss(0.0, 1e-3) for _ in domain.values)
+    return alphas

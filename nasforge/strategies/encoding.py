@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,11 +62,10 @@ class Encoding:
             scale = -1
             if not isinstance(domain, Choice):
                 scale = column() if domain.size > 1 else -1
-            elif ordered(domain):
+            elif domain.ordered:
                 scale_of_options = column()
-                places = {option: place for place, option in enumerate(sorted(domain.options, key=_number))}
                 for option in domain.options:
-                    place = places[option] / (len(places) - 1)
+                    place = domain.ranks[option] / (len(domain.options) - 1)
                     entries.append(((scale_of_options, place), (column(), _APART * _UNLIKE)))
             else:
                 entries = [((column(), _APART),) for _ in domain.options]
@@ -100,13 +99,3 @@ class Encoding:
         encoded = np.zeros((len(points), len(self.decision)))
         encoded[rows, columns] = values
         return encoded
-
-
-def ordered(domain: Choice) -> bool:
-    """Whether the options are numbers, and enough of them for an order to say anything."""
-    numbers = all(isinstance(option, (int, float)) and not isinstance(option, bool) for option in domain.options)
-    return numbers and len(domain.options) > 2
-
-
-def _number(option: Any) -> float:
-    return float(option)

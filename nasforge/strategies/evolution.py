@@ -81,7 +81,8 @@ class Evolution:
         wanted = self._size if self._rejected < self._size else min(self._size, _FEW)
         starting = not self._population or len(self._population) + len(self._running) < wanted
         choose = drawing(rng)
-        point = unseen((lambda _: self._space.decide(choose)) if starting else child, self._seen)
+        draw = (lambda _: self._space.decide(choose)) if starting else child
+        point = unseen(self._space, draw, rng, self._seen)
         self._adopt(number, point)
         return Measure(point, origin=origin)
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from nasforge.core.architecture import MODEL, Architecture, Value
-from nasforge.core.space import Decision, SearchSpace
+from nasforge.core.architecture import MODEL, Architecture
+from nasforge.core.space import LISTED, SearchSpace
 from nasforge.strategies.encoding import Encoding, Rows
-
-LISTED = 20_000
-"""Spaces of up to so many points are listed whole."""
 
 _Key: TypeAlias = tuple[Any, ...]
 
@@ -47,7 +44,7 @@ class Twins:
 @lru_cache(maxsize=2)
 def _listed(space: SearchSpace) -> tuple[Rows, Mapping[_Key, list[int]]]:
     """The rows of all points of a space, and which of them are the same."""
-    points = [space.point(values) for values in every(space.decisions)]
+    points = list(space.points())
     classes: dict[_Key, list[int]] = {}
     for index, point in enumerate(points):
         classes.setdefault(_key(point), []).append(index)
@@ -57,15 +54,3 @@ def _listed(space: SearchSpace) -> tuple[Rows, Mapping[_Key, list[int]]]:
 def _key(point: Architecture) -> _Key:
     """What isomorphic points have in common, cheaper than `point_id`."""
     return point.canonical, *(item for item in point.values.items() if not item[0].startswith(MODEL))
-
-
-def every(decisions: tuple[Decision, ...]) -> Iterator[dict[str, Value]]:
-    """The values of all points below these decisions, none of which is a continuous range."""
-    if not decisions:
-        yield {}
-        return
-    first, rest = decisions[0], decisions[1:]
-    for value in first.domain.values:
-        for below in every(first.domain.branch(value)):
-            for others in every(rest):
-                yield {first.key: value, **below, **others}

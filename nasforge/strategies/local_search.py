@@ -9,7 +9,7 @@ from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import drawing, following, generator, measured, moves, unseen
+from nasforge.strategies.choosers import drawing, following, generator, measured, moves, near_first, unseen
 from nasforge.strategies.ranking import Merit, beats, merit
 
 
@@ -41,7 +41,8 @@ class LocalSearch:
 
     White et al., "Exploring the Loss Landscape in Neural Architecture Search" (https://arxiv.org/abs/2005.02960).
     A neighbour differs in one decision (and, where that opens others, in those, drawn at random). All neighbours are
-    tried in random order, those of large or continuous ranges by sampled steps. Workers never wait: while results are
+    tried in random order, near numbers rather first (`near_first`), those of large or continuous ranges by sampled
+    steps. Workers never wait: while results are
     out, further asks take the next neighbours, or another start where there are none left; the best incumbent is
     served first.
 
@@ -81,8 +82,9 @@ class LocalSearch:
                     origin = Origin((descent.number,), "neighbour", start=descent.start)
                     break
         if point is None:
-            choose = drawing(generator(self._seed, number))
-            point = unseen(lambda _: self._space.decide(choose), self.seen)
+            rng = generator(self._seed, number)
+            choose = drawing(rng)
+            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self.seen)
         self._adopt(number, point)
         return Measure(point, origin=origin)
 
@@ -127,8 +129,8 @@ class LocalSearch:
         """The next neighbour of a descent's incumbent that was not seen; None where there is none."""
         if descent.moves is None:
             rng = random.Random(f"{self._seed}/{descent.number}/moves")
-            descent.moves = moves(self._space, descent.point, rng, self._steps)
-            rng.shuffle(descent.moves)
+            found = moves(self._space, descent.point, rng, self._steps)
+            descent.moves = near_first(self._space, descent.point, found, rng)
         while descent.position < len(descent.moves):
             key, value = descent.moves[descent.position]
             rng = random.Random(f"{self._seed}/{descent.number}/{descent.position}")

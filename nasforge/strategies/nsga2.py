@@ -93,7 +93,8 @@ class NSGA2:
 
         starting = not self._population or len(self._population) + len(self._running) < self._starts
         choose = drawing(rng)
-        point = unseen((lambda _: self._space.decide(choose)) if starting else child, self._seen)
+        draw = (lambda _: self._space.decide(choose)) if starting else child
+        point = unseen(self._space, draw, rng, self._seen)
         self._adopt(number, point)
         return Measure(point, origin=origin)
 

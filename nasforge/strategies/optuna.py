@@ -18,8 +18,7 @@ from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.space import Choice, Choose, Domain, Int, SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import following, generator, measured, unseen_neighbour
-from nasforge.strategies.encoding import ordered
+from nasforge.strategies.choosers import at, following, generator, measured, position, unseen_neighbour
 
 SAMPLERS = {
     "tpe": "TPESampler",
@@ -80,6 +79,7 @@ class OptunaSampler:
         self._seed = seed
         self._name = sampler
         self._distinct = distinct
+        self.repeats = not distinct
         self._first = first or {}
         for key in self._first:
             if key not in space.domains:
@@ -197,26 +197,27 @@ def _suggesting(trial: Trial) -> Choose:
     """The chooser that asks an Optuna trial.
 
     Options go by their place, since Optuna takes `1` and `True` for the same; numbers by their place in ascending
-    order, so that a sampler knows which are near each other.
+    order, so that a sampler knows which are near each other. Ranges go without an end that their steps do not reach,
+    of which Optuna would warn.
     """
 
     def choose(key: str, domain: Domain) -> Value:
         match domain:
-            case Choice() if ordered(domain):
-                return _places(domain)[int(trial.suggest_int(key, 0, len(domain.options) - 1))]
+            case Choice() if domain.ordered:
+                return list(domain.ranks)[int(trial.suggest_int(key, 0, len(domain.options) - 1))]
             case Choice():
                 return domain.options[int(trial.suggest_categorical(key, range(len(domain.options))))]
             case Int():
-                return int(trial.suggest_int(key, domain.low, domain.high, step=domain.step, log=domain.log))
+                return int(trial.suggest_int(key, *domain.ends, step=domain.step, log=domain.log))
+            case _ if domain.step is not None and domain.is_fine:
+                return at(domain, position(domain, trial.suggest_float(key, *domain.ends)))
             case _:
-                return float(trial.suggest_float(key, domain.low, domain.high, step=domain.step, log=domain.log))
+                return float(trial.suggest_float(key, *domain.ends, step=domain.step, log=domain.log))
 
     return choose
 
 
 def _to_optuna(domain: Domain, value: Value) -> Value:
-    return _places(domain).index(domain.check(value)) if isinstance(domain, Choice) else value
-
-
-def _places(domain: Choice) -> list[Value]:
-    return sorted(domain.options, key=float) if ordered(domain) else list(domain.options)
+    if not isinstance(domain, Choice):
+        return value
+    return domain.ranks[domain.check(value)] if domain.ordered else domain.place(value)

@@ -117,7 +117,7 @@ class PBT:
             proposal = self._piece(member, rng)
         elif len(self._members) < self._size:
             choose = drawing(rng)
-            point = unseen(lambda _: self._space.decide(choose), self._seen)
+            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
             proposal = Measure(point, rung=0, origin=Origin(operator="start"))
         if proposal is not None:
             self._adopt(number, proposal, member)

@@ -271,7 +271,7 @@ class PPO:
             point = self._space.decide(following(1 + _WARMING * max(0, min(attempt, _PATIENT) - _PATIENCE)))
             return mutated(self._space, point, rng, changes=attempt // _PATIENT) if attempt >= _PATIENT else point
 
-        point = unseen(draw, self._seen)
+        point = unseen(self._space, draw, rng, self._seen)
         self._adopt(number, point)
         return Measure(point, origin=Origin(operator="policy"))
 

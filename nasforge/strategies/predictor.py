@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, NamedTuple, TypeAlias
@@ -14,12 +14,12 @@ import numpy as np
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.space import SearchSpace
+from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.candidates import Pool
 from nasforge.strategies.choosers import drawing, generator, measure_of, unseen
 from nasforge.strategies.encoding import Encoding, Rows
-from nasforge.strategies.isomorphic import LISTED, Twins, every
+from nasforge.strategies.isomorphic import Twins
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.ranking import Merit, beats, merit
 from nasforge.strategies.regressors import Lesson, Member, Numbers, Process, Targets, Trees
@@ -158,7 +158,7 @@ class Predictor:
         operator = "predicted"
         if point is None:
             choose, operator = drawing(rng), "start"
-            point = unseen(lambda _: self._space.decide(choose), self._seen)
+            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
         self._adopt(number, point)
         return Measure(point, origin=Origin(operator=operator))
 
@@ -212,9 +212,9 @@ class Predictor:
         if self._scoring:
             return ()
         if not self._scored:
-            first = (self._space.sample(rng) for _ in range(self._screened))
+            first: Iterable[Architecture] = (self._space.sample(rng) for _ in range(self._screened))
             if self._space.size <= self._screened:
-                first = (self._space.point(values) for values in every(self._space.decisions))
+                first = self._space.points()
             return tuple({point.point_id: point for point in first}.values())
         best = self._measured()
         if len(best) < self._starts * _RESCORED ** (self._batches - 1):

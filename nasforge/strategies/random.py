@@ -25,8 +25,9 @@ class Random:
 
     def ask(self, number: int) -> Proposal | None:
         """A random point that was not proposed before."""
-        choose = drawing(generator(self._seed, number))
-        point = unseen(lambda _: self._space.decide(choose), self._seen)
+        rng = generator(self._seed, number)
+        choose = drawing(rng)
+        point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
         self._seen.add(point.point_id)
         return Measure(point, origin=Origin(operator="sampled"))
 

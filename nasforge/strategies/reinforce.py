@@ -100,7 +100,7 @@ class Reinforce:
         def draw(attempt: int) -> Architecture:
             return self.draw(rng, 1 + _WARMING * max(0, attempt - _PATIENCE))
 
-        point = unseen(draw, self._seen)
+        point = unseen(self._space, draw, rng, self._seen)
         self._adopt(number, point)
         return Measure(point, origin=Origin(operator="policy"))
 

@@ -24,6 +24,8 @@ class Repeated:
         scored: whether all are scored at the ladder's first rung, which is then one of proxies.
     """
 
+    repeats = True
+
     def __init__(
         self,
         space: SearchSpace,
@@ -73,8 +75,9 @@ class Repeated:
 
     def _next(self, number: int) -> Measure | None:
         if len(self._points) < self._networks:
-            choose = drawing(generator(self._seed, number))
-            point = unseen(lambda _: self._space.decide(choose), self._seen)
+            rng = generator(self._seed, number)
+            choose = drawing(rng)
+            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
             if point.point_id in self._seen:
                 found = len(self._points)
                 raise SearchError(

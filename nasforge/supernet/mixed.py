@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from nasforge.core.architecture import MODEL, Value
 from nasforge.core.errors import BuildError, did_you_mean
 from nasforge.core.space import Choice, SearchSpace
 from nasforge.models.pick import option_of, width_of
+from nasforge.strategies.supernets import check_mixable
 
 
 def option_name(key: str, value: Value) -> str:
@@ -105,12 +106,12 @@ class Mixed:
         self._space = space
         self._mixtures = frozenset(mixtures)
         self._read: set[str] = set()
-        self.widths: dict[str, tuple[Value, ...]] = {}
+        self.widths: dict[str, Sequence[Value]] = {}
         """Widths with several values: key without `model.` -> values."""
         self.mixed: set[str] = set()
         """Decisions that became a `Mixture`."""
 
-    def _values(self, key: str) -> tuple[Value, ...]:
+    def _values(self, key: str) -> Sequence[Value]:
         domain = self._space.domains.get(MODEL + key)
         if domain is None:
             raise BuildError(
@@ -118,6 +119,7 @@ class Mixed:
                 f"declare it there (one option is enough). {did_you_mean(MODEL + key, self._space.domains)}"
             )
         self._read.add(key)
+        check_mixable(MODEL + key, domain)
         return domain.values
 
     def _advice(self, key: str, value: Value) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -118,7 +118,7 @@ class Supernet(nn.Module):
         out = functional_call(part, leading_slices(part, self.network), (x,))
         return out
 
-    def _options(self, key: str) -> tuple[Value, ...]:
+    def _options(self, key: str) -> Sequence[Value]:
         return self.space.domains[MODEL + key].values
 
     def _check(self, key: str, value: Value) -> None:

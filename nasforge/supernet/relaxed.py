@@ -105,7 +105,7 @@ class Relaxed(nn.Module):
         rows = without(self.supernet.space, self.plain, self.underived)
         return {key.removeprefix(MODEL): max(range(len(row)), key=row.__getitem__) for key, row in rows.items()}
 
-    def options(self, key: str) -> tuple[Value, ...]:
+    def options(self, key: str) -> Sequence[Value]:
         """The values of a decision, in the order of its alphas."""
         return self.supernet.space.domains[MODEL + key].values
 

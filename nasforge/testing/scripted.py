@@ -132,7 +132,7 @@ def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int
                 for value in domain.values
             )
             for key, domain in proposal.space.domains.items()
-            if len(domain.values) > 1
+            if 1 < domain.size < math.inf
         }
         return Result(
             "finished",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
@@ -23,6 +24,7 @@ _CHOICES: dict[str, tuple[Value, ...]] = {
     "precision": ("auto", "fp32", "bf16"),
     "channels_last": ("auto", True, False),
 }
+_LARGEST = 1e300  # far above every sensible setting, and still a float
 # setting -> (lowest, highest, whether the lowest itself is allowed, whether the highest is)
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "learning_rate": (0, math.inf, False, False),
@@ -254,8 +256,11 @@ def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
     recipe_of(space, space.default_point(), overrides)
     for point in extreme_points(space):
         recipe_of(space, point, overrides)
-    for (key, value), (other, its) in combinations(_extremes(space), 2):
-        settings = {key.rpartition(".")[2], other.rpartition(".")[2]}
+    named = {key: key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}
+    often = Counter(named.values())
+    clashing = [(k, value) for k, value in _extremes(space) if named[k] in _EXCLUDING or often[named[k]] > 1]
+    for (key, value), (other, its) in combinations(clashing, 2):
+        settings = {named[key], named[other]}
         if key != other and (len(settings) == 1 or settings <= _EXCLUDING):
             recipe_of(space, _point_with(space, {key: value, other: its}), overrides)
 
@@ -266,15 +271,8 @@ def extreme_points(space: SearchSpace) -> Iterator[Architecture]:
         yield _point_with(space, {key: value})
 
 
-def ends_of(domain: Domain) -> tuple[Value, ...]:
-    """The options of a choice; the lowest and the highest number of a range, as its steps reach it."""
-    if isinstance(domain, Choice):
-        return domain.options
-    return (domain.values[0], domain.values[-1]) if domain.values else (domain.low, domain.high)
-
-
 def _extremes(space: SearchSpace) -> list[tuple[str, Value]]:
-    return [(key, value) for key, domain in space.domains.items() if key.startswith(TRAIN) for value in ends_of(domain)]
+    return [(key, value) for key, domain in space.domains.items() if key.startswith(TRAIN) for value in domain.ends]
 
 
 def _point_with(space: SearchSpace, wanted: Mapping[str, Value]) -> Architecture:
@@ -327,7 +325,7 @@ def _problem(name: str, kind: str, value: Any) -> str | None:
         return None if isinstance(value, bool) else f"got {value!r}, allowed: true or false"
     numbers = (int,) if kind == "int" else (int, float)
     low, high, with_low, with_high = _RANGES[name]
-    good = isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, numbers) and not isinstance(value, bool) and abs(value) <= _LARGEST
     if good and (low < value < high or (with_low and value == low) or (with_high and value == high)):
         return None
     what = "a whole number" if kind == "int" else "a number"

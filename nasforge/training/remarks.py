@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from nasforge.core.architecture import TRAIN, Value
 from nasforge.core.space import SearchSpace
-from nasforge.training.recipe import READ_BY, ends_of, settings_of
+from nasforge.training.recipe import READ_BY, settings_of
 
 _OF_WHAT_IS_ON = {"early_stopping_metric": "early_stopping", "randaugment_magnitude": "randaugment"}
 """Settings that are read where another one is above 0."""
@@ -34,7 +34,7 @@ class _Recipes:
         self._given = {setting: f"is {_short(value)}" for setting, value in overrides.items()}
         for key, domain in space.domains.items():
             if key.startswith(TRAIN):
-                self._values[key.rpartition(".")[2]].extend(ends_of(domain))
+                self._values[key.rpartition(".")[2]].extend(domain.ends)
                 self._given[key.removeprefix(TRAIN)] = "is searched"
 
     def remarks(self, epochs: int) -> Iterator[str]:

@@ -1,11 +1,12 @@
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasforge.core.errors import JournalError
-from nasforge.core.space import Choice, Float, Int
+from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
 from nasforge.core.trial import TrainShared
 from nasforge.strategies import choosers
 from nasforge.testing.scripted import FLAT, MIXED, NESTED, SMALL
@@ -18,6 +19,7 @@ DOMAINS = [
     Float(-1.0, 2.0),
     Float(1e-5, 1.0, log=True),
     Float(0.0, 0.3, step=0.1),
+    Choice((32, 16, 64, 128)),
 ]
 
 
@@ -42,6 +44,48 @@ def test_nearby_is_near_in_the_logarithm():
     assert 0.5 < steps[500] < 2  # half of the steps go down, half up
     assert steps[300] > 1 / 3  # small factors, however wide the range
     assert steps[700] < 3
+
+
+@pytest.mark.parametrize("options", [(32, 64, 128, 256, 512), (128, 512, 32, 256, 64), (0.1, 0.2, 0.5, 1, 10)])
+def test_numbers_among_options_move_to_their_neighbours(options):
+    rng = random.Random(2)
+    domain = Choice(options)
+    ascending = sorted(options)
+    reached = Counter(ascending.index(choosers.nearby(domain, ascending[1], rng)) for _ in range(1000))
+    assert reached[0] + reached[2] > 600
+    assert reached[3] > reached[4] > 0
+    assert 1 not in reached
+
+
+def test_names_move_to_all_others_alike_and_as_ever():
+    domain = Choice(("a", "b", "c", "d"))
+    for seed in range(20):
+        drawn = choosers.nearby(domain, "b", random.Random(seed))
+        assert drawn == random.Random(seed).choice(["a", "c", "d"])
+
+
+def test_neighbours_are_tried_near_numbers_first():
+    space = SearchSpace(
+        "made", (Decision("model.a", Choice(tuple(range(10)))), Decision("model.b", Choice(("x", "y"))))
+    )
+    point = space.point({"model.a": 0, "model.b": "x"})
+    first = Counter()
+    for seed in range(400):
+        rng = random.Random(seed)
+        found = choosers.moves(space, point, rng)
+        ordered = choosers.near_first(space, point, found, rng)
+        assert sorted(ordered, key=str) == sorted(found, key=str)
+        first[ordered[0]] += 1
+    assert first["model.a", 1] > 2 * first["model.a", 4] > 0
+    assert first["model.b", "y"] > 50
+
+
+def test_neighbours_of_names_are_shuffled_as_ever():
+    point = FLAT.default_point()
+    found = choosers.moves(FLAT, point, random.Random(0))
+    shuffled = list(found)
+    random.Random(3).shuffle(shuffled)
+    assert choosers.near_first(FLAT, point, found, random.Random(3)) == shuffled
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,11 +127,19 @@ def test_unseen_gives_up_after_so_many_draws_in_a_row():
         attempts.append(attempt)
         return point
 
-    assert choosers.unseen(draw, {point.point_id}) == point
+    rng = random.Random(0)
+    assert choosers.unseen(SMALL, draw, rng, SMALL.distinct) == point  # there is no other
     assert attempts == list(range(200))
     attempts.clear()
-    choosers.unseen(draw, set())
+    choosers.unseen(SMALL, draw, rng, set())
     assert attempts == [0]
+
+
+def test_unseen_lists_what_draws_do_not_find():
+    (left, missed), *others = SMALL.distinct.items()
+    seen = {name for name, _ in others}
+    assert choosers.unseen(SMALL, lambda _: others[0][1], random.Random(0), seen) == missed
+    assert left not in seen
 
 
 def test_a_foreign_journal_is_refused():

@@ -1,12 +1,13 @@
 """Every sampler: continued searches ask what the uninterrupted ones ask, limits teach, the first point comes first."""
 
 import functools
+import warnings
 
 import pytest
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.space import Choice, Decision, Float, SearchSpace
-from nasforge.core.trial import Result
+from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
+from nasforge.core.trial import Measure, Result
 from nasforge.strategies.optuna import SAMPLERS, OptunaSampler
 from nasforge.testing import strategies as suite
 
@@ -123,3 +124,30 @@ def test_numbers_are_ordered_for_the_sampler():
         [t for t in strategy._study.trials if t.state.name == "COMPLETE"], lines, strict=True
     ):
         assert trial.params["train.batch"] == [8, 64, 256].index(proposal.architecture.values["train.batch"])
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsgaii", "qmc"])
+def test_ranges_of_any_length_and_step_give_no_warnings(sampler):
+    decisions = (
+        Decision("model.width", Int(4, 15, step=4)),
+        Decision("train.decay_epochs", Int(0, 3_000_000_000)),
+        Decision("train.decay", Float(0.0, 1.0, step=0.3)),
+        Decision("train.momentum", Float(1e-9, 1.0, step=1e-9)),
+    )
+    space = SearchSpace("made", decisions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strategy = OptunaSampler(space, seed=0, sampler=sampler)
+        for number in range(15):
+            point = strategy.ask(number).architecture
+            assert space.point(point.values) == point
+            strategy.tell(number, Result("finished", values=(point.values["train.decay"],), steps_done=1))
+        again = OptunaSampler(space, seed=0, sampler=sampler)
+        again.recall(0, Measure(point))
+
+
+def test_options_equal_for_python_keep_their_places():
+    space = SearchSpace("made", (Decision("model.a", Choice((1, True, "x"))),))
+    strategy = OptunaSampler(space, seed=0)
+    strategy.recall(0, Measure(space.point({"model.a": True})))
+    assert strategy._running[0].params == {"model.a": 1}

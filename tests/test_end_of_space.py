@@ -1,0 +1,107 @@
+"""A search of a small space ends when every point was tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasforge.compose import search
+from nasforge.config import resolve
+from nasforge.core.architecture import Architecture
+from nasforge.core.protocols import Report
+from nasforge.core.space import Choice, Decision, Int, SearchSpace
+from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.forecast import forecast
+
+STRATEGIES = ("random", "evolution", "local_search", "nsga2", "reinforce", "predictor", "optuna")
+ONE = SearchSpace("one", (Decision("model.width", Choice((8,))), Decision("train.rate", Choice((0.1,)))))
+SIX = SearchSpace("six", (Decision("model.kind", Choice(("a", "b", "c"))), Decision("model.depth", Int(1, 2))))
+PAIRS = SearchSpace("pairs", (*SIX.decisions, Decision("train.batch_size", Choice((8, 16)))))
+
+
+class Counting:
+    """Finishes every trial at once, or fails the ones of kind `b`."""
+
+    metrics = ("val/accuracy",)
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.points: list[Architecture] = []
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        assert isinstance(proposal, Measure)
+        self.points.append(proposal.architecture)
+        if self.fails and proposal.architecture.values.get("model.kind") == "b":
+            return Result.failed("diverged", "planted")
+        return Result("finished", {"val/accuracy": len(self.points) / 100}, steps_done=1, charged=Charge(1.0))
+
+
+def run(folder: Path, space: SearchSpace, evaluator: Any, **settings: Any) -> tuple[Any, list[str]]:
+    said: list[str] = []
+    defaults = {"strategy": "random", "budget": {"trials": 40}, "epochs": 1, "pruner": "none", "runner": "local"}
+    place = {"name": "small", "runs_dir": folder, "tracking_uri": "none"}
+    config = resolve({"space": space, **defaults, **place, **settings})
+    return search(config, made_evaluator=evaluator, say=said.append), said
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("space", "words"), [(ONE, "the only point"), (SIX, "all 6 points")])
+def test_every_point_is_tried_once(tmp_path: Path, strategy: str, space: SearchSpace, words: str) -> None:
+    evaluator = Counting()
+    state, said = run(tmp_path, space, evaluator, strategy=strategy)
+    assert len(state.trials) == space.size == len({point.point_id for point in evaluator.points})
+    assert any(words in text for text in said)
+
+
+def test_pairs_of_network_and_recipe_count(tmp_path: Path) -> None:
+    evaluator = Counting()
+    state, _ = run(tmp_path, PAIRS, evaluator, strategy="evolution", tune="optuna")
+    assert len(state.trials) == 12 == len({point.point_id for point in evaluator.points})
+
+
+def test_failed_points_were_tried_too(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, SIX, Counting(fails=True))
+    assert state.counts()["failed"] == 2
+    assert len(state.trials) == 6
+
+
+def test_the_same_command_finds_it_finished(tmp_path: Path) -> None:
+    run(tmp_path, SIX, Counting(), budget={"trials": 4})
+    state, _ = run(tmp_path, SIX, Counting(), budget={"trials": 20})
+    assert len(state.trials) == 6
+    evaluator = Counting()
+    state, said = run(tmp_path, SIX, evaluator, budget={"trials": 30})
+    assert not evaluator.points
+    assert any("all 6 points" in text for text in said)
+
+
+def test_a_spent_budget_says_nothing(tmp_path: Path) -> None:
+    state, said = run(tmp_path, SIX, Counting(), budget={"trials": 6})
+    assert len(state.trials) == 6
+    assert not said
+
+
+def test_isomorphic_points_count_once(tmp_path: Path) -> None:
+    space = SearchSpace("six", SIX.decisions, canonical=f"{__name__}:kind_alone")
+    state, said = run(tmp_path, space, Counting(), strategy="random")
+    assert len(state.trials) == 3
+    assert any("all 3 points" in text for text in said)
+
+
+def kind_alone(values: dict[str, Any]) -> str:
+    return str(values["kind"])
+
+
+def test_a_strategy_that_repeats_on_purpose_goes_on(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, SIX, Counting(), strategy={"name": "optuna", "distinct": False}, budget={"trials": 9})
+    assert len(state.trials) == 9
+
+
+def test_a_forecast_counts_no_more_trials_than_points(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("kind,depth,score\n" + "\n".join(f"{k},{d},0.5" for k in "abc" for d in (1, 2)))
+    evaluator = {"name": "lookup_table", "path": str(table), "signal": "score", "metric": "val/accuracy"}
+    config = resolve({"space": SIX, "evaluator": evaluator, "budget": {"trials": 40}, "runner": "local"})
+    assert forecast(config).trials == 6
