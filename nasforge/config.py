@@ -15,7 +15,6 @@ from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective, Rung
 from nasforge.core.space import SearchSpace
 from nasforge.setting_values import (
-    PATHS,
     DataConfig,
     Named,
     budget_of,
@@ -28,10 +27,11 @@ from nasforge.setting_values import (
     seed_of,
     space_of,
     text_of,
+    with_absolute_paths,
     with_whole_paths,
 )
 from nasforge.space_file import NAME, load_space, shipped_spaces
-from nasforge.yaml_document import Document, absolute_path, read_yaml
+from nasforge.yaml_document import Document, home_expanded, read_yaml
 
 __all__ = ["DataConfig", "ExperimentConfig", "Named", "load_settings", "load_space", "resolve", "shipped_spaces"]
 
@@ -154,6 +154,7 @@ _SETTINGS = (
 
 def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     """The settings in an experiment's YAML file, for `resolve`. Paths in it are relative to the file."""
+    path = home_expanded(path)
     document = read_yaml(path)
     if not isinstance(document.content, dict):
         raise ConfigError([Problem("an experiment is a mapping of settings", str(path))])
@@ -166,10 +167,9 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
         settings["space"] = str(path.parent / space)
     data = settings.get("data")
     if isinstance(data, str):
-        settings["data"] = absolute_path(data, path.parent)
+        settings["data"] = with_absolute_paths({"source": data}, path.parent)["source"]
     elif isinstance(data, Mapping):
-        paths = {key: absolute_path(data[key], path.parent) for key in PATHS if isinstance(data.get(key), str)}
-        settings["data"] = {**data, **paths}
+        settings["data"] = with_absolute_paths(data, path.parent)
     recipe = settings.get("recipe")
     opened = recipe.get("open") if isinstance(recipe, Mapping) else recipe
     if isinstance(opened, str) and (path.parent / opened).is_file():

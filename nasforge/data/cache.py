@@ -21,13 +21,17 @@ from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
 from nasforge.data.decoded import Decoded, Source
 
-FORMAT = 1
+FORMAT = 2
 
 
 def cache_folder() -> Path:
     """Where decoded data sets are kept on this node."""
     given = os.environ.get("NASFORGE_CACHE")
-    return Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "nasforge"
+    if not given:
+        return Path.home() / ".cache" / "nasforge"
+    folder = Path(given).expanduser().absolute()
+    os.environ["NASFORGE_CACHE"] = str(folder)  # workers that this process starts have another working folder
+    return folder
 
 
 def decoded(source: Source) -> tuple[Decoded, str]:
@@ -55,6 +59,7 @@ def decoded(source: Source) -> tuple[Decoded, str]:
         labels=np.load(place / "labels.npy"),
         sizes=about["sizes"],
         class_names=tuple(about["class_names"]),
+        notes=tuple(about["notes"]),
     )
     return kept, about["content_hash"]
 
@@ -73,7 +78,12 @@ def _decode(source: Source, place: Path) -> None:
         if isinstance(fresh.images, np.memmap):
             fresh.images.flush()
         np.save(temporary / "labels.npy", fresh.labels)
-        about = {"sizes": fresh.sizes, "class_names": fresh.class_names, "content_hash": fresh.content_hash()}
+        about = {
+            "sizes": fresh.sizes,
+            "class_names": fresh.class_names,
+            "notes": fresh.notes,
+            "content_hash": fresh.content_hash(),
+        }
         (temporary / "about.json").write_text(json.dumps(about))
         temporary.rename(place)
     finally:

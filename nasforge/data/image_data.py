@@ -31,6 +31,7 @@ class ImageData:
         mean: of the training part per channel, images scaled to 0..1.
         std: likewise.
         fingerprint: hash of the images, labels and their division; equal data, equal figures.
+        notes: sentences for the user about how the source was read, without a full stop.
     """
 
     shape: tuple[int, int, int]
@@ -40,6 +41,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    notes: tuple[str, ...]
     _test: Part = field(repr=False)
     _shares: dict[float, Part] = field(default_factory=dict, repr=False)
 
@@ -74,7 +76,11 @@ def load_data(config: DataConfig) -> ImageData:
     Raises:
         DataError: the source is missing or malformed, or has too few images of a class.
     """
-    found, content_hash = cache.decoded(sources.find(config))
+    notes = sources.notes_on(config)
+    try:
+        found, content_hash = cache.decoded(sources.find(config))
+    except DataError as error:
+        raise DataError("; ".join((str(error), *notes))) from error
     classes = len(found.class_names)
     if classes < 2:
         raise DataError(
@@ -110,6 +116,7 @@ def load_data(config: DataConfig) -> ImageData:
         mean=mean,
         std=std,
         fingerprint=digest(split),
+        notes=(*notes, *found.notes),
         _test=parts["test"],
     )
 

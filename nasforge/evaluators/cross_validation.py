@@ -85,7 +85,7 @@ class Averaged:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know before the search: settings of the recipe that no training heeds."""
+        """Notes for the user before the search: on settings of the recipe without effect, on how the data were read."""
         return self.training.remarks
 
     def latency_ms(self, architecture: Architecture) -> float:

@@ -105,6 +105,11 @@ class SharedWeights:
         """How many there are."""
         return self.training.classes
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Notes for the user before the search, on how the data were read."""
+        return load_data(self.training.data).notes
+
     def latency_ms(self, architecture: Architecture) -> float:
         """Median time of one image on this worker's device."""
         return self.training.latency_ms(architecture)

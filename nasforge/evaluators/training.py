@@ -125,8 +125,8 @@ class Training:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know before the search: settings of the recipe that no training heeds."""
-        return remarks_on(self.space, self.recipe, self.ladder[-1].epochs)
+        """Notes for the user before the search: on settings of the recipe without effect, on how the data were read."""
+        return (*remarks_on(self.space, self.recipe, self.ladder[-1].epochs), *load_data(self.data).notes)
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""

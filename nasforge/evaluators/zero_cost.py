@@ -112,6 +112,11 @@ class ZeroCost:
         """How many there are; loads the data."""
         return len(load_data(self.data).class_names)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Notes for the user before the search, on how the data were read."""
+        return load_data(self.data).notes
+
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device, fp32."""
         if self.threads:
