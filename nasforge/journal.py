@@ -127,7 +127,7 @@ class Journal:
         self._sync = sync
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise JournalError(f"{folder}: cannot be written: {error.strerror}") from None
         try:
@@ -143,7 +143,7 @@ class Journal:
         os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
         try:
             self.events, self._size = _parse(self.path) if self.path.exists() else ([], 0)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             os.ftruncate(self._file, self._size)
             if sync:
                 sync_folder(folder)

@@ -19,7 +19,8 @@ from nasforge.yaml_document import absolute_path, is_there, path_or_name
 
 Goal = TypeVar("Goal", Objective, Constraint)
 
-_FILE_OPTIONS = ("path", "axes")
+FILE_OPTIONS = ("path", "axes")
+"""Options of an evaluator that name files."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Named:
 def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
     """An evaluator's options, the files among them as workers see them."""
     nested = options.get("options")
-    paths = {k: path_or_name(str(options[k]), folder) for k in _FILE_OPTIONS if isinstance(options.get(k), (str, Path))}
+    paths = {k: path_or_name(str(options[k]), folder) for k in FILE_OPTIONS if isinstance(options.get(k), (str, Path))}
     return {
         **options,
         **paths,

@@ -17,6 +17,7 @@ from nasforge.core.events import (
     Extended,
     Header,
     Interrupted,
+    Moved,
     Reported,
     Started,
     TestOpened,
@@ -32,7 +33,7 @@ class State:
     """All trials of an experiment, its budget, and what has been charged.
 
     Attributes:
-        header: the first line.
+        header: the first line, with the place of the data in force.
         trials: number -> trial, in order of number.
         budget: the limits in force.
         tests: finalist -> what the sealed test part said.
@@ -102,6 +103,8 @@ class State:
                     self.faults_in_a_row = self.faults_in_a_row + 1 if fault else 0
             case Extended(budget):
                 self.budget = Budget(**budget)
+            case Moved(config):
+                self.header = replace(self.header, config={**self.header.config, **config})
             case TestOpened(finalist, metrics):
                 self.tests[finalist] = metrics
 
@@ -121,7 +124,7 @@ class State:
 
     def _contradiction(self, event: Event) -> str:
         """Why `event` cannot come now, with the kind of line and the trial; empty when it can."""
-        if isinstance(event, (Header, Extended, TestOpened)):
+        if isinstance(event, (Header, Extended, Moved, TestOpened)):
             return ""
         here = f"'{event.kind}' of trial {event.number}"
         if isinstance(event, Asked):

@@ -102,6 +102,18 @@ class Extended:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The data lie in another place now; their content is the same.
+
+    Attributes:
+        config: the header's settings that name the place, whole: `data`, or `evaluator` for a table.
+    """
+
+    kind: ClassVar[str] = "moved"
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class TestOpened:
     """A retrained network met the sealed test part: once, whatever came out.
 
@@ -116,9 +128,10 @@ class TestOpened:
     metrics: Mapping[str, float]
 
 
-Event: TypeAlias = Header | Asked | Checked | Started | Reported | Told | Interrupted | Extended | TestOpened
+Event: TypeAlias = Header | Asked | Checked | Started | Reported | Told | Interrupted | Extended | Moved | TestOpened
 _KINDS: dict[str, type[Any]] = {
-    event.kind: event for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, TestOpened)
+    event.kind: event
+    for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, Moved, TestOpened)
 }
 
 
