@@ -53,10 +53,12 @@ class Source:
     Attributes:
         key: names its content for the cache (paths, sizes, times of change); None to read it anew in every process.
         read: decodes it into an array that it asks `Allocate` for.
+        notes: sentences for the user about what was found and is not read, without a full stop.
     """
 
     key: Any
     read: Callable[[Allocate], Decoded]
+    notes: tuple[str, ...] = ()
 
 
 def number_classes(

@@ -76,11 +76,8 @@ def load_data(config: DataConfig) -> ImageData:
     Raises:
         DataError: the source is missing or malformed, or has too few images of a class.
     """
-    notes = sources.notes_on(config)
-    try:
-        found, content_hash = cache.decoded(sources.find(config))
-    except DataError as error:
-        raise DataError("; ".join((str(error), *notes))) from error
+    source = sources.find(config)
+    found, content_hash = cache.decoded(source)
     classes = len(found.class_names)
     if classes < 2:
         raise DataError(
@@ -116,7 +113,7 @@ def load_data(config: DataConfig) -> ImageData:
         mean=mean,
         std=std,
         fingerprint=digest(split),
-        notes=(*notes, *found.notes),
+        notes=(*source.notes, *found.notes),
         _test=parts["test"],
     )
 

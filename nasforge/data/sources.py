@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from nasforge import registry
 from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, did_you_mean
 from nasforge.data import image_folder, npz
-from nasforge.data.decoded import Source
+from nasforge.data.decoded import Allocate, Decoded, Source
 
 
 def find(config: DataConfig) -> Source:
@@ -20,7 +21,7 @@ def find(config: DataConfig) -> Source:
     names = registry.names("data")
     if config.source in names:
         source: Source = registry.get("data", config.source)(config)
-        return source
+        return _noted(source, config.source) if Path(config.source).exists() else source
     path = Path(config.source)
     if path.is_dir():
         return image_folder.find(config, path)
@@ -36,11 +37,17 @@ def find(config: DataConfig) -> Source:
     raise DataError(f"data: '{config.source}' is neither a name, nor a file or folder in {Path.cwd()}; {hint}")
 
 
-def notes_on(config: DataConfig) -> tuple[str, ...]:
-    """Say so where a file or folder of this working folder is called as a registered data set and is not read."""
-    if config.source not in registry.names("data") or not Path(config.source).exists():
-        return ()
-    return (
-        f"data '{config.source}' are the data set of this name that NASForge knows; "
-        f"{Path(config.source).absolute()} is not read: give --data ./{config.source} to use it",
+def _noted(source: Source, name: str) -> Source:
+    """A registered source which says that a file or folder of its name is not read, also where it cannot be read."""
+    note = (
+        f"data '{name}' is the data set that NASForge knows by this name; {Path(name).absolute()} is not read: "
+        f"give --data ./{name} to use it"
     )
+
+    def read(allocate: Allocate) -> Decoded:
+        try:
+            return source.read(allocate)
+        except DataError as error:
+            raise DataError(f"{error}; {note}") from error
+
+    return replace(source, read=read, notes=(*source.notes, note))

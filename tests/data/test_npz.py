@@ -1,3 +1,4 @@
+import os
 import zipfile
 
 import numpy as np
@@ -258,3 +259,24 @@ def test_a_missing_file_or_an_unknown_name(tmp_path):
     (tmp_path / "a.csv").write_text("1,2")
     with pytest.raises(DataError, match=r"only \.npz files are read"):
         load(tmp_path / "a.csv")
+
+
+def test_a_registered_name_goes_before_a_file_or_folder_of_that_name_which_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_data(DataConfig("digits")).notes == ()
+    load_data.cache_clear()
+    (tmp_path / "digits").mkdir()
+    (note,) = load_data(DataConfig("digits")).notes
+    assert f"{tmp_path / 'digits'} is not read: give --data ./digits" in note
+    assert DataConfig("./digits").source == str(tmp_path / "digits")
+    (tmp_path / "FashionMNIST").mkdir()
+    with pytest.raises(DataError, match=r"give --data \./FashionMNIST"):
+        load_data(DataConfig("FashionMNIST", folder="nothing"))
+
+
+def test_a_cache_in_the_working_folder_is_the_same_for_workers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NASFORGE_CACHE", "cache")
+    save(tmp_path / "a.npz")
+    load("a.npz")
+    assert os.environ["NASFORGE_CACHE"] == str(tmp_path / "cache")
