@@ -20,7 +20,7 @@ from typing import Any
 
 from nasforge import registry
 from nasforge.compose import StopNow, make_evaluator, search
-from nasforge.config import ExperimentConfig, Named
+from nasforge.config import ExperimentConfig, Named, places_of
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError
 from nasforge.core.events import Event, header_of
@@ -174,10 +174,11 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
         return None
     events = read_events(config.folder)
     old = header_of(events)
-    if differing(old.config, loads(dumps(config.to_json())), VOLATILE):
+    data_hash = getattr(evaluator_of(config), "data_hash", "")
+    content = loads(dumps(config.to_json()))
+    moved = places_of(old.config, content) if data_hash else {}
+    if old.data_hash != data_hash or differing({**old.config, **moved}, content, VOLATILE):
         return None  # refused when it is opened, with the keys
-    if old.data_hash != getattr(evaluator_of(config), "data_hash", ""):
-        return None
     state = replay(events, config.folder)
     spent = state.spent and state.budget == config.budget and not state.open_trials
     return events if spent else None

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from nasforge import cli_output as output
 from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
-from nasforge.cli_options import Json, Name, RunsDir
+from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir
 from nasforge.cli_output import Outcome
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
@@ -97,6 +97,8 @@ def show(
         bool, typer.Option("--importance", help="Which decisions matter: a table and NAME/figures/*.html.")
     ] = False,
     top: Annotated[int, typer.Option(min=1, help="Rows of the leaderboard.")] = 10,
+    data: MovedData = None,
+    data_dir: MovedDataDir = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> Outcome:
@@ -113,9 +115,11 @@ def show(
     nasforge show first --json
     """
     from nasforge import cli_results
-    from nasforge.cli_settings import folder_of
+    from nasforge.cli_settings import folder_of, moved_data
 
-    folder = folder_of(name, runs_dir)
+    folder, place = folder_of(name, runs_dir), moved_data(data, data_dir)
+    if place and not rerun and draw is None:
+        raise ConfigError("--data, --data-dir: only --rerun and --draw need the data")
     if trial is None and (rerun or draw is not None):
         option, does = ("--rerun", "repeats one trial") if rerun else ("--draw", "draws the network of one trial")
         raise ConfigError(f"{option} {does}: say which with --trial N")
@@ -124,9 +128,9 @@ def show(
     if importance and trial is not None:
         raise ConfigError("--importance is of all trials and --trial shows one: one at a time")
     if rerun and trial is not None:
-        return cli_results.rerun(folder, trial)
+        return cli_results.rerun(folder, trial, place)
     if trial is not None:
-        return cli_results.show_trial(folder, trial, draw)
+        return cli_results.show_trial(folder, trial, draw, place)
     if importance:
         from nasforge import cli_optuna
 
@@ -208,6 +212,8 @@ def export(
     name: Name,
     to: Annotated[str, typer.Option(help="Formats with commas: onnx, torch_export, safetensors.")] = "safetensors",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: RUNS/NAME/exported.")] = None,
+    data: MovedData = None,
+    data_dir: MovedDataDir = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> Outcome:
@@ -220,10 +226,11 @@ def export(
     nasforge export first --to onnx --json
     """
     from nasforge import cli_results
-    from nasforge.cli_settings import folder_of
+    from nasforge.cli_settings import folder_of, moved_data
 
     folder = folder_of(name, runs_dir)
-    return cli_results.export(folder, [word.strip() for word in to.split(",")], out or folder / "exported")
+    formats = [word.strip() for word in to.split(",")]
+    return cli_results.export(folder, formats, out or folder / "exported", moved_data(data, data_dir))
 
 
 @app.command()

@@ -34,6 +34,16 @@ Config: TypeAlias = Annotated[
     Path | None, typer.Option(help="An experiment's YAML file; options go over it.", rich_help_panel=PARTS)
 ]
 
+MovedData: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--data", metavar="PATH", help="Where the data lie now, if they were moved.", rich_help_panel=DATA),
+]
+MovedDataDir: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Where torchvision's downloads lie now.", rich_help_panel=DATA),
+]
+"""Of commands that need the data of a search that is over."""
+
 Address: TypeAlias = Annotated[
     str | None, typer.Option(help="Of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=PLACE)
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,8 @@ def _shown(state: State, top: int) -> Outcome:
     )
 
 
-def show_trial(folder: Path, number: int, draw: Path | None = None) -> Outcome:
-    """One trial, whole; its network drawn into the file `draw`."""
+def show_trial(folder: Path, number: int, draw: Path | None, data: Mapping[str, str]) -> Outcome:
+    """One trial, whole; its network drawn into the file `draw`, for `data` if they were moved."""
     state = load_state(folder)
     trial = state.trials.get(number)
     if trial is None:
@@ -146,17 +146,17 @@ def show_trial(folder: Path, number: int, draw: Path | None = None) -> Outcome:
         from nasforge.cli_describe import draw_networks
         from nasforge.report.parts import parts_of_trial
 
-        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial)}, draw)
+        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial, data)}, draw)
     content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
     return Outcome({"experiment": folder.name, **content})
 
 
-def rerun(folder: Path, number: int) -> Outcome:
-    """Repeat a trial and compare."""
+def rerun(folder: Path, number: int, data: Mapping[str, str]) -> Outcome:
+    """Repeat a trial on `data`, if they were moved, and compare."""
     from nasforge.rerun import rerun as repeat
 
     log().print(f"Repeating trial {number} of '{folder.name}' ...")
-    found = repeat(folder, number)
+    found = repeat(folder, number, data)
     if found.equal:
         line(
             f"Trial {number} came out again the same: {len(found.compared)} metrics equal to the last bit "
@@ -175,12 +175,13 @@ def rerun(folder: Path, number: int) -> Outcome:
     return Outcome({"experiment": folder.name, "rerun": found.to_json()}, code=0 if found.equal else 1)
 
 
-def export(folder: Path, formats: Sequence[str], out_folder: Path) -> Outcome:
-    """Ship the best network."""
+def export(folder: Path, formats: Sequence[str], out_folder: Path, data: Mapping[str, str]) -> Outcome:
+    """Ship the best network, verified on `data` if they were moved."""
+    from nasforge.exporters.export import CARDS
     from nasforge.exporters.export import export as run
 
     log().print(f"Exporting the best network of '{folder.name}', comparing each file with it ...")
-    content = run(folder, formats, out_folder)
+    content = run(folder, formats, out_folder, data)
     rows = []
     for name, path in content["files"].items():
         agreement = content["verified"][name]
@@ -193,7 +194,10 @@ def export(folder: Path, formats: Sequence[str], out_folder: Path) -> Outcome:
     )
     if content["trained_on_these"]:
         line("It was retrained on these images too: they prove that the files agree, not how good the network is.")
-    line(f"Model card: {content['card']}")
+    card = Path(content["card"])
+    if card.name != CARDS[0]:
+        line(f"{card.with_name(CARDS[0])} is not as an export wrote it and stays as it is.", style="yellow")
+    line(f"Model card: {card}")
     return Outcome({"experiment": folder.name, **content})
 
 

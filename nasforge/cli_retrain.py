@@ -31,6 +31,8 @@ def retrain(
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: three times the search's longest.")] = None,
     tta: Annotated[str, typer.Option(help="flip: also the mean answer for an image and its mirror; none.")] = "none",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    data: options.MovedData = None,
+    data_dir: options.MovedDataDir = None,
     runner: Annotated[
         str, typer.Option(help="local: one after the other; ray_tune: on Ray workers.", rich_help_panel=_PLACE)
     ] = "local",
@@ -64,7 +66,7 @@ def retrain(
     nasforge retrain first --top 3 --seeds 5 --runner ray_tune --max-concurrent 4
     nasforge retrain first --runner ray_tune --workers-per-network 2
     """
-    from nasforge.cli_settings import folder_of, runner_of
+    from nasforge.cli_settings import folder_of, moved_data, runner_of
     from nasforge.cli_watch import RetrainProgress
     from nasforge.compose import terminable, tracking
     from nasforge.finalists import retrain as run
@@ -84,6 +86,7 @@ def retrain(
             epochs=epochs,
             tta=tta,
             device=device,
+            data=moved_data(data, data_dir),
             runner=parts,
             progress=progress,
             trackers=trackers,

@@ -75,6 +75,11 @@ def data_options(
     return {"source": source, "folder": place, "images": images, "resolution": resolution}
 
 
+def moved_data(source: str | None, folder: Path | None) -> dict[str, str]:
+    """Where data lie now, from the options of a command; empty where neither is given."""
+    return {key: str(place) for key, place in (("source", source), ("folder", folder)) if place is not None}
+
+
 def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """A runner with its options, from those of a command and texts such as `runner.resources.measure.gpu=0.5`."""
     merged: dict[str, Any] = {"runner": name}

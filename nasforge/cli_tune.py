@@ -42,7 +42,11 @@ def tune(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="With --model: as for `nasforge search`.", rich_help_panel=_NETWORK)
+        str | None,
+        typer.Option(
+            help="With --model: as for `nasforge search`. Else: where the experiment's data lie now.",
+            rich_help_panel=_NETWORK,
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where torchvision keeps its downloads.", rich_help_panel=_NETWORK)
@@ -101,7 +105,7 @@ def tune(
     nasforge tune --model mobilenetv3_small_050 --data digits --recipe sgd --objective val/accuracy --objective val/loss
     """
     from nasforge.cli_describe import read_values
-    from nasforge.cli_settings import WHICH_DATA, data_options, folder_of
+    from nasforge.cli_settings import WHICH_DATA, folder_of, moved_data
     from nasforge.cli_watch import Watch
     from nasforge.compose import StopNow
     from nasforge.tuning import tune as run
@@ -116,7 +120,8 @@ def tune(
         "runner": runner,
         "tracking_uri": tracking_uri,
     }
-    alone = {"weights": weights, "data": data, "data_dir": data_dir, "images": images, "objective": objective}
+    alone = {"weights": weights, "images": images, "objective": objective}
+    place: dict[str, Any] = {**moved_data(data, data_dir)}
     if model is None:
         said = [f"--{key.replace('_', '-')}" for key, value in alone.items() if value]
         if said:
@@ -126,8 +131,8 @@ def tune(
     else:
         if data is None:
             raise ConfigError(WHICH_DATA)
-        place = {key: value for key, value in data_options(data, data_dir, images).items() if value is not None}
-        settings |= {"data": place, "objectives": objective or None, "runs_dir": runs_dir}
+        place |= {"images": images} if images is not None else {}
+        settings |= {"objectives": objective or None, "runs_dir": runs_dir}
     watch = Watch(output.log())
     try:
         with watch.shown():
@@ -139,6 +144,7 @@ def tune(
                 sampler=sampler,
                 model=model,
                 weights=weights,
+                data=place,
                 trackers=[watch],
                 say=watch.say,
                 on_open=watch.on_open,

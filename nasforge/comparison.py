@@ -24,11 +24,11 @@ from nasforge.compose import Say, foresee, make_pruner, make_strategy, say_remar
 from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
-from nasforge.core.events import header_of
-from nasforge.journal import JOURNAL, experiments_in, read_events
+from nasforge.journal import JOURNAL, experiments_in
 from nasforge.report.groups import groups_of, label_of
 from nasforge.report.plain import plain
 from nasforge.report.trajectory import AXES, Trajectory
+from nasforge.state import load_state
 from nasforge.yaml_document import Document
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def compare(
         for done, path in enumerate(folders, 1):
             searches.append(read_search(path))
             progress(path.name, done, len(folders))
-        configs = [ExperimentConfig.of_journal(header_of(read_events(folders[0])), folders[0])]
+        configs = [ExperimentConfig.of_journal(load_state(folders[0]).header, folders[0])]
     return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=tracking_uri, say=say)
 
 

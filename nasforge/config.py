@@ -15,7 +15,7 @@ from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective, Rung
 from nasforge.core.space import SearchSpace
 from nasforge.setting_values import (
-    PATHS,
+    FILE_OPTIONS,
     DataConfig,
     Named,
     budget_of,
@@ -28,12 +28,22 @@ from nasforge.setting_values import (
     seed_of,
     space_of,
     text_of,
+    with_absolute_paths,
     with_whole_paths,
 )
 from nasforge.space_file import NAME, load_space, shipped_spaces
-from nasforge.yaml_document import Document, absolute_path, read_yaml
+from nasforge.yaml_document import Document, home_expanded, read_yaml
 
-__all__ = ["DataConfig", "ExperimentConfig", "Named", "load_settings", "load_space", "resolve", "shipped_spaces"]
+__all__ = [
+    "DataConfig",
+    "ExperimentConfig",
+    "Named",
+    "load_settings",
+    "load_space",
+    "resolve",
+    "shipped_spaces",
+    "with_absolute_paths",
+]
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,27 @@ class ExperimentConfig:
         options = {key: value for key, value in self.evaluator.options.items() if key not in own}
         return replace(self, evaluator=Named("training", options), ladder=(Rung(self.epochs),))
 
+    def with_data_at(self, place: str | Path | Mapping[str, Any] | None) -> ExperimentConfig:
+        """The same with its data in another place.
+
+        Args:
+            place: the file or folder, or a mapping of `source` and `folder` (of torchvision's downloads); None for the
+                place that it has.
+
+        Raises:
+            ConfigError: the experiment has no images, or another setting is given.
+        """
+        if not place:
+            return self
+        given = place if isinstance(place, Mapping) else {"source": place}
+        if self.data is None:
+            raise ConfigError(f"'{self.name}' has no images whose place could be given; leave data out")
+        allowed = ("source", "folder")
+        for key in given:
+            if key not in allowed:
+                raise ConfigError(f"data: '{key}' is the experiment's own; {did_you_mean(str(key), allowed)}")
+        return replace(self, data=replace(self.data, **with_absolute_paths(given)))
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, as the journal's header keeps it; infinite limits of the budget are left out."""
         return {
@@ -131,6 +162,27 @@ class ExperimentConfig:
         return ExperimentConfig.from_json(folder.name, header.config, folder.parent)
 
 
+def places_of(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a header's `config` that say where its data lie, with the places that `places` has.
+
+    Args:
+        config: as in `ExperimentConfig.to_json`.
+        places: likewise.
+
+    Returns:
+        `data`, or `evaluator` where there are no data but a table; nothing where the two configurations name no places.
+    """
+    if isinstance(config.get("data"), Mapping) and isinstance(places.get("data"), Mapping):
+        now = {key: places["data"].get(key) for key in ("source", "folder")}
+        return {"data": {**config["data"], **now}}
+    ours, theirs = config.get("evaluator"), places.get("evaluator")
+    if config.get("data") is None and isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        options = theirs["options"]
+        files = {key: options[key] for key in FILE_OPTIONS if key in ours["options"] and key in options}
+        return {"evaluator": {**ours, "options": {**ours["options"], **files}}}
+    return {}
+
+
 def check_name(name: Any) -> str:
     """An experiment's name, safe as a folder's. Raises ConfigError otherwise."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -154,6 +206,7 @@ _SETTINGS = (
 
 def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     """The settings in an experiment's YAML file, for `resolve`. Paths in it are relative to the file."""
+    path = home_expanded(path)
     document = read_yaml(path)
     if not isinstance(document.content, dict):
         raise ConfigError([Problem("an experiment is a mapping of settings", str(path))])
@@ -166,10 +219,9 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
         settings["space"] = str(path.parent / space)
     data = settings.get("data")
     if isinstance(data, str):
-        settings["data"] = absolute_path(data, path.parent)
+        settings["data"] = with_absolute_paths({"source": data}, path.parent)["source"]
     elif isinstance(data, Mapping):
-        paths = {key: absolute_path(data[key], path.parent) for key in PATHS if isinstance(data.get(key), str)}
-        settings["data"] = {**data, **paths}
+        settings["data"] = with_absolute_paths(data, path.parent)
     recipe = settings.get("recipe")
     opened = recipe.get("open") if isinstance(recipe, Mapping) else recipe
     if isinstance(opened, str) and (path.parent / opened).is_file():

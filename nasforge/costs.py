@@ -6,7 +6,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nasforge.core.errors import BuildError, NasforgeError
+from nasforge.registration import Registration
 
 MB = 2.0**20
 
@@ -51,17 +52,32 @@ class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _explained(shape: Sequence[int]) -> Iterator[None]:
+def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
     try:
         yield
     except NasforgeError:
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0]
+        size = _only_size(network)
+        advice = "use larger images (--resolution), smaller strides or mend the builder"
+        if size is not None and size != tuple(shape[1:]):
+            height, width = size
+            advice = f"it takes images of {height} x {width} pixels only: set --resolution {height}"
         raise BuildError(
             f"the network cannot take an input of {tuple(shape)} (channels, height, width), found on the meta device: "
-            f"{type(error).__name__}: {reason}; use larger images, smaller strides or mend the builder"
+            f"{type(error).__name__}: {reason}; {advice}"
         ) from error
+
+
+def _only_size(network: nn.Module) -> tuple[int, int] | None:
+    """The height and width that a network of timm is made for; None for one that takes several sizes."""
+    for module in network.modules():
+        about = getattr(module, "default_cfg", None)
+        if isinstance(about, Mapping) and about.get("fixed_input_size") and about.get("input_size"):
+            _, height, width = about["input_size"]
+            return height, width
+    return None
 
 
 def costs_of(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_size: int = 128) -> dict[str, float]:
@@ -76,7 +92,7 @@ def costs_of(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_
         `cost/params` and `cost/flops` (for one image) as whole numbers, `cost/memory_mb`.
 
     Raises:
-        BuildError: the network cannot take such images.
+        BuildError: the network cannot take such images, or uses layers that its state_dict lacks.
     """
     with torch.device("meta"):
         network = build()
@@ -134,7 +150,7 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
     counter = FlopCounterMode(display=False)
     try:
         with ExitStack() as stack:
-            stack.enter_context(_explained(shape))
+            stack.enter_context(_explained(network, shape))
             stack.enter_context(torch.no_grad())
             stack.enter_context(counter)
             if device.type == "meta":
@@ -158,7 +174,7 @@ def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, 
         optimizer_slots: numbers that the optimizer keeps per weight (SGD with momentum 1, AdamW 2).
 
     Raises:
-        BuildError: the network cannot take such images.
+        BuildError: the network cannot take such images, or uses layers that its state_dict lacks.
     """
     own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}
@@ -171,10 +187,12 @@ def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, 
 
     was_training = network.training
     network.train()
-    shapes = _Shapes()  # type: ignore[no-untyped-call]
+    shapes, registration = _Shapes(), Registration(network)  # type: ignore[no-untyped-call]
     try:
-        with _explained(shape), shapes, saved_tensors_hooks(keep, lambda tensor: tensor):
+        hooks = saved_tensors_hooks(keep, lambda tensor: tensor)
+        with _explained(network, shape), shapes, hooks, registration.watching():
             output = network(torch.empty(max(2, batch_size), *shape, device="meta"))
+            registration.check(output)
             activations = sum(storage.nbytes() for storage in saved.values())
             largest = max((storage.nbytes() for storage in saved.values()), default=0)
             del output

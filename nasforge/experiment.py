@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from nasforge.admission import Check, admission, rejection
+from nasforge.config import places_of
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError
 from nasforge.core.events import (
@@ -19,6 +20,7 @@ from nasforge.core.events import (
     Extended,
     Header,
     Interrupted,
+    Moved,
     Reported,
     Started,
     TestOpened,
@@ -70,7 +72,8 @@ class Experiment:
 
         Args:
             folder: where the journal and the artifacts live.
-            header: what this search is; when continued it must equal the journal's but for the settings in `VOLATILE`.
+            header: what this search is; when continued it must equal the journal's but for the settings in `VOLATILE`
+                and the place of the data, where their content is the same.
             strategy: fresh; the journal is replayed into it.
             check: costs of a proposal.
             pruner: stops hopeless trials; None for never.
@@ -115,6 +118,7 @@ class Experiment:
             else:
                 self.state = State(header, self.folder)
                 self._write(header)
+            self._config = header.config
             self._budget = Budget(**header.config["budget"])
             self._repaired = False
             unbuildable = self.state.unbuildable_in_a_row
@@ -271,6 +275,12 @@ class Experiment:
             self._write(TestOpened(finalist, dict(measure())))
         return self.state.tests[finalist]
 
+    def note_place_of_data(self) -> None:
+        """Write down where the data lie now, if the journal names another place."""
+        places = places_of(self.state.header.config, self._config)
+        if any(self.state.header.config[key] != value for key, value in places.items()):
+            self._write(Moved(places))
+
     def close(self) -> None:
         """Release the journal."""
         self.journal.close()
@@ -375,7 +385,8 @@ class Experiment:
 
     def _replay(self, events: list[Event], header: Header) -> None:
         old = header_of(events)
-        changed = differing(old.config, header.config, VOLATILE)
+        moved = places_of(old.config, header.config) if old.data_hash == header.data_hash != "" else {}
+        changed = differing({**old.config, **moved}, header.config, VOLATILE)
         if old.data_hash != header.data_hash:
             changed.append(f"the data ({old.why_other_data})")
         if changed:
@@ -405,6 +416,7 @@ class Experiment:
         self._repaired = True
         if self._budget != self.state.budget:
             self._write(Extended(self._budget.limits))
+        self.note_place_of_data()
         for trial in self.state.open_trials:
             number = trial.number
             if trial.steps and trial.steps[-1].stop:

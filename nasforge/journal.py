@@ -211,7 +211,7 @@ class Journal:
         self._broken = ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise JournalError(f"{folder}: cannot be written: {error.strerror}") from None
         try:
@@ -252,7 +252,7 @@ class Journal:
                 f"{self.path}: the journal {state}, but {work[0]}/ of an experiment lies beside it. Restore the "
                 f"journal from a backup, move {self.path.parent} away, or use another --name"
             )
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             if self._size < length:
                 os.ftruncate(self._file, self._size)

@@ -76,6 +76,17 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "torch_export": "nasforge.exporters.torch_export:to_torch_export",
         "safetensors": "nasforge.exporters.safetensors:to_safetensors",
     },
+    "data": {
+        "digits": "nasforge.data.digits:find",
+        **dict.fromkeys(
+            (
+                *("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST", "QMNIST", "USPS", "SVHN", "STL10", "GTSRB"),
+                *("Food101", "StanfordCars", "OxfordIIITPet", "FGVCAircraft", "Flowers102", "DTD", "PCAM"),
+                "Country211",
+            ),
+            "nasforge.data.torchvision_sets:find",
+        ),
+    },
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nasforge.core.events import header_of
 from nasforge.core.protocols import Tracker
@@ -25,11 +27,20 @@ class _Silent:
         pass
 
 
-def reopen(folder: Path, trackers: Sequence[Tracker] = ()) -> Experiment:
+def reopen(folder: Path, trackers: Sequence[Tracker] = (), moved: Mapping[str, Any] | None = None) -> Experiment:
     """An existing experiment, locked; it asks for nothing, and deletes nothing: a search that goes on knows its needs.
+
+    Args:
+        folder: of the experiment.
+        trackers: watch every new event.
+        moved: settings of the header that say where the same data lie now; the journal keeps them.
 
     Raises:
         JournalError: no experiment there, locked, or corrupt.
     """
     header = header_of(read_events(folder))
-    return Experiment(folder, header, _Silent(), check=lambda proposal: {}, trackers=trackers, keep_weights=None)
+    header = replace(header, config={**header.config, **(moved or {})})
+    experiment = Experiment(folder, header, _Silent(), check=lambda proposal: {}, trackers=trackers, keep_weights=None)
+    if moved:
+        experiment.note_place_of_data()
+    return experiment

@@ -63,7 +63,7 @@ class Repetition:
         }
 
 
-def rerun(folder: Path, number: int) -> Repetition:
+def rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | None = None) -> Repetition:
     """Repeat a trial with its seed in a temporary folder and compare what it reported; on a CPU it is equal.
 
     A pruned trial is stopped where it was stopped.
@@ -71,13 +71,14 @@ def rerun(folder: Path, number: int) -> Repetition:
     Args:
         folder: of the experiment.
         number: of the trial.
+        data: where the images lie now, if they were moved, as in `retrain`.
 
     Raises:
         JournalError: no such trial, it is not closed, or the data are not the ones it was trained on.
         SearchError: there is nothing to repeat.
     """
     state = load_state(folder)
-    config = ExperimentConfig.of_journal(state.header, folder)
+    config = ExperimentConfig.of_journal(state.header, folder).with_data_at(data)
     trial = state.trials.get(number)
     if trial is None:
         raise JournalError(f"{folder}: there is no trial {number}; they go from 0 to {len(state.trials) - 1}")

@@ -9,23 +9,25 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import COSTS, Budget, Constraint, Objective, Rung, ladder_to
 from nasforge.core.space import SearchSpace
 from nasforge.space_file import load_recipe, load_space
-from nasforge.yaml_document import absolute_path
+from nasforge.yaml_document import absolute_path, is_there, path_or_name
 
 Goal = TypeVar("Goal", Objective, Constraint)
 
-PATHS = ("source", "folder")
-"""Settings of the data that may name a file or a folder."""
-_FILE_OPTIONS = ("path", "axes")
+FILE_OPTIONS = ("path", "axes")
+"""Options of an evaluator that name files."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where the images come from and how they are divided.
+
+    Relative paths are made absolute against the working folder, since workers have another one.
 
     Attributes:
         source: a registered name (`digits`), a torchvision class (`FashionMNIST`), a `.npz` file or an image folder.
@@ -62,6 +64,25 @@ class DataConfig:
             raise ConfigError(f"data: folder must be a path, got {self.folder!r}")
         if not isinstance(self.source, str) or not self.source or len(self.source) > 4096:
             raise ConfigError(f"data: source must be a name, a file or a folder, got {self.source!r}")
+        for name, path in with_absolute_paths({"source": self.source, "folder": self.folder}).items():
+            object.__setattr__(self, name, path)
+
+
+def with_absolute_paths(data: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """Settings of the data with absolute paths; a registered data set goes before a file or folder of its name.
+
+    Args:
+        data: fields of DataConfig, as users write them.
+        folder: where to look first, for paths in a file; else the working folder.
+    """
+    found = dict(data)
+    if isinstance(source := data.get("source"), Path):
+        found["source"] = absolute_path(source, folder) if is_there(source) else str(source)
+    elif isinstance(source, str) and source not in registry.names("data"):
+        found["source"] = path_or_name(source, folder)
+    if isinstance(place := data.get("folder"), (str, Path)):
+        found["folder"] = absolute_path(place, folder)
+    return found
 
 
 @dataclass(frozen=True)
@@ -94,7 +115,7 @@ class Named:
 def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
     """An evaluator's options, the files among them as workers see them."""
     nested = options.get("options")
-    paths = {k: absolute_path(options[k], folder) for k in _FILE_OPTIONS if isinstance(options.get(k), str)}
+    paths = {k: path_or_name(str(options[k]), folder) for k in FILE_OPTIONS if isinstance(options.get(k), (str, Path))}
     return {
         **options,
         **paths,
@@ -133,11 +154,7 @@ def data_of(content: Any) -> DataConfig | None:
             raise ConfigError(f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}")
     if "source" not in content:
         raise ConfigError("data needs a source: a name, a file or a folder")
-    given: dict[str, Any] = {**content}
-    for key in PATHS:
-        if isinstance(given.get(key), (str, Path)):
-            given[key] = absolute_path(str(given[key]))
-    return DataConfig(**given)
+    return DataConfig(**with_absolute_paths(content))
 
 
 def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:

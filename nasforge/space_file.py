@@ -13,7 +13,7 @@ from typing import Any
 from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, Problem, SpaceError, did_you_mean
 from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
-from nasforge.yaml_document import Document, absolute_path, read_yaml
+from nasforge.yaml_document import Document, absolute_path, home_expanded, read_yaml
 
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _EXPANDED, _DECISIONS = 10_000, 20_000
@@ -63,7 +63,7 @@ def load_recipe(source: str | Path) -> SearchSpace:
 
 
 def _document(source: str | Path, what: str, shipped: Mapping[str, Path]) -> Document:
-    path = Path(source)
+    path = home_expanded(source)
     if len(str(source)) > 4096 or any(len(part) > 255 for part in path.parts):
         raise ConfigError(f"no {what} '{str(source)[:60]}...': the name is too long for a file")
     is_there = path.exists() and not path.is_dir()  # a folder may well be called as a shipped one is

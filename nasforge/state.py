@@ -17,6 +17,7 @@ from nasforge.core.events import (
     Extended,
     Header,
     Interrupted,
+    Moved,
     Reported,
     Started,
     TestOpened,
@@ -36,7 +37,7 @@ class State:
     """All trials of an experiment, its budget, and what has been charged.
 
     Attributes:
-        header: the first line.
+        header: the first line, with the place of the data in force.
         trials: number -> trial, in order of number.
         budget: the limits in force.
         tests: finalist -> what the sealed test part said.
@@ -134,6 +135,8 @@ class State:
                 self.trials[number] = trial.changed(idle_attempts=max(0, trial.idle_attempts - 1))
             case Extended(budget):
                 self.budget = Budget(**budget)
+            case Moved(config):
+                self.header = replace(self.header, config={**self.header.config, **config})
             case TestOpened(finalist, metrics):
                 self.tests[finalist] = metrics
 
@@ -152,7 +155,7 @@ class State:
         """Why `event` cannot come now, with the kind of line and the trial; empty when it can."""
         if isinstance(event, Asked):
             problem = self._asked_problem(event)
-        elif isinstance(event, (Header, Extended, TestOpened)):
+        elif isinstance(event, (Header, Extended, Moved, TestOpened)):
             return ""
         else:
             problem = self._trial_problem(event)

@@ -16,6 +16,7 @@ from nasforge.core.goals import PROXY, Budget, Objective, Rung, ladder_to
 from nasforge.core.protocols import Tracker
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 from nasforge.core.trial import Trial
+from nasforge.data import load_data
 from nasforge.experiment import Experiment
 from nasforge.space_file import load_recipe
 from nasforge.state import State, load_state
@@ -64,6 +65,7 @@ def tune(
     sampler: str = "tpe",
     model: str | None = None,
     weights: str | Path | None = None,
+    data: Any = None,
     trackers: Sequence[Tracker] = (),
     say: Say = lambda text: print(text, file=sys.stderr),
     on_open: Callable[[Experiment], None] = lambda experiment: None,
@@ -86,6 +88,8 @@ def tune(
         sampler: as in strategy `optuna`.
         model: a timm network by name instead of an experiment, from random weights, or
         weights: from those of this `.safetensors` file, as timm writes it.
+        data: with `model` as in `nasforge.config.resolve`; with `experiment` where its images lie now, if they were
+            moved: a file or folder, or a mapping of `source` and `folder`.
         trackers: as in `search`.
         say: as in `search`.
         on_open: as in `search`.
@@ -103,12 +107,12 @@ def tune(
         raise ConfigError("weights are those of a timm model: name it too, or leave them out")
     changed: Mapping[str, tuple[Value, Value]] = {}
     if model is not None:
-        config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy})
+        config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy, "data": data})
         network = model
     else:
         source = load_state(Path(str(experiment)))
         point = _network_of(source, trial, architecture)
-        config, changed = _config_after(Path(str(experiment)), source, point, recipe, strategy, settings)
+        config, changed = _config_after(Path(str(experiment)), source, point, recipe, strategy, data, settings)
         network = config.space.default_point().arch_id
     state = search(config, trackers=trackers, say=say, on_open=on_open)
     begun = state.trials.get(0) if "first" in config.strategy.options else None
@@ -157,13 +161,16 @@ def _config_after(
     point: Architecture,
     recipe: str | Path | SearchSpace | None,
     strategy: Named,
+    data: str | Path | Mapping[str, str] | None,
     settings: Mapping[str, Any],
 ) -> tuple[ExperimentConfig, dict[str, tuple[Value, Value]]]:
     """The experiment that tunes `point`, which was found in the experiment in `folder`; and `Tuned.changed`."""
     for key in settings:
         if key not in _AFTER:
             raise ConfigError(f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}")
-    config = ExperimentConfig.of_journal(source.header, folder)
+    config = ExperimentConfig.of_journal(source.header, folder).with_data_at(data)
+    if data and config.data and load_data(config.data).fingerprint != source.header.data_hash:
+        raise JournalError(f"{config.data.source}: not the data of '{config.name}'; give those that it was searched on")
     opened = load_recipe(recipe) if isinstance(recipe, (str, Path)) else recipe
     network = {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
     space = (config.space.with_recipe(opened) if opened else config.space).fixed(network)

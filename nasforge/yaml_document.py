@@ -94,18 +94,39 @@ class Document:
         return Problem(message, self.file, self.lines.get(known), ".".join(str(part) for part in path) or None)
 
 
-def absolute_path(text: str, folder: Path | None = None) -> str:
-    """A path as workers see it, whose working folder is another; a name (no slash, no suffix) stays a name.
+def absolute_path(text: str | Path, folder: Path | None = None) -> str:
+    """The absolute form of a path, since workers have another working folder.
 
     Args:
         text: from the user.
         folder: where to look first, for paths in a file; else the working folder.
     """
-    path = Path(text).expanduser()
-    if "/" not in text and not path.suffix:
-        return text
+    path = home_expanded(text)
     beside = folder / path if folder else path
-    return str((beside if beside.exists() else path).absolute())
+    return str((beside if is_there(beside) else path).absolute())
+
+
+def path_or_name(text: str, folder: Path | None = None) -> str:
+    """Like `absolute_path`, but a mere name stays: no slash, no suffix, and no file or folder is called so."""
+    looks_like_path = "/" in text or text.startswith("~") or Path(text).suffix
+    absolute = absolute_path(text, folder)
+    return absolute if looks_like_path or (text and is_there(Path(absolute))) else text
+
+
+def home_expanded(path: str | Path) -> Path:
+    """The path with `~` or `~user` at its start replaced by that home folder; unchanged where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder of this path; False too for paths that the system cannot look up."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def read_yaml(path: Path) -> Document:

@@ -234,6 +234,55 @@ def test_an_experiment_file_names_its_space_relative_to_itself(tmp_path: Path) -
     assert resolve(settings, document).space.name == "toy"
 
 
+def test_a_name_of_a_file_or_folder_becomes_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, home = tmp_path / "here", tmp_path / "home"
+    for folder in (here / "photos", here / "digits", home / "mine"):
+        folder.mkdir(parents=True)
+    (here / "table").write_text("")
+    (here / "link").symlink_to("photos")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    for given, absolute in {
+        "photos": here / "photos",
+        "photos/": here / "photos",
+        "./photos": here / "photos",
+        "../here/photos": here / "../here/photos",
+        ".": here,
+        "link": here / "link",
+        "~/mine": home / "mine",
+        "./digits": here / "digits",
+        "absent.npz": here / "absent.npz",
+    }.items():
+        for data in (given, {"source": given}):
+            config = resolve({"space": "tiny", "data": data}).data
+            assert config and config.source == str(absolute), given
+        assert DataConfig(given).source == str(absolute), given
+    for name in ("digits", "MNIST", "absent", "x" * 300):
+        assert DataConfig(name).source == name
+    as_path = resolve({"space": "tiny", "data": Path("photos")}).data
+    assert as_path and as_path.source == str(here / "photos")
+    assert DataConfig("MNIST", folder="downloads").folder == str(here / "downloads")
+    made = resolve({"space": "tiny", "evaluator": {"name": "lookup_table", "path": "table", "signal": "acc"}})
+    assert made.evaluator.options == {"path": str(here / "table"), "signal": "acc"}
+
+
+def test_names_in_an_experiments_file_are_looked_up_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside" / "photos").mkdir(parents=True)
+    (tmp_path / "beside" / "digits").mkdir()
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for data, source in {
+        "photos": tmp_path / "beside" / "photos",
+        "{source: photos, folder: digits}": tmp_path / "beside" / "photos",
+        "digits": "digits",
+    }.items():
+        (tmp_path / "beside" / "e.yaml").write_text(f"space: tiny\ndata: {data}\n")
+        settings, document = load_settings(tmp_path / "beside" / "e.yaml")
+        config = resolve(settings, document).data
+        assert config and config.source == str(source)
+        assert config.folder in (None, str(tmp_path / "beside" / "digits"))
+
+
 def test_an_evaluator_with_settings_reaches_the_search(tmp_path):
     """`evaluator` of `nasforge.search` is the setting, not a ready-made evaluator."""
     import nasforge

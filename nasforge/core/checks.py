@@ -24,6 +24,7 @@ from nasforge.core.events import (
     Extended,
     Header,
     Interrupted,
+    Moved,
     Reported,
     Started,
     TestOpened,
@@ -89,6 +90,8 @@ def event(content: Event) -> Event:
             return _header(content)
         case Extended():
             return Extended(_budget(content.budget))
+        case Moved():
+            return Moved(_places(content.config))
         case TestOpened():
             return TestOpened(text(content.finalist, "finalist"), numbers(content.metrics, "metrics"))
     checked["number"] = whole(content.number, "number")
@@ -326,6 +329,14 @@ def _header(content: Header) -> Header:
         text(package, "versions")
         text(version, "versions")
     return content
+
+
+def _places(content: Any) -> Mapping[str, Any]:
+    for key, value in _mapping(content, "config").items():
+        if key not in ("data", "evaluator"):
+            raise EventError(f"config of a move holds data or evaluator, got {_shown(key)}")
+        _mapping(value, key)
+    return content  # type: ignore[no-any-return]
 
 
 def _budget(content: Any) -> Mapping[str, float]:

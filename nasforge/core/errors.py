@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+_CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f]")
+"""Codes for colours and the cursor of a terminal, and other characters that nobody can read."""
 
 
 class NasforgeError(Exception):
@@ -69,9 +73,10 @@ class Problem:
         return ": ".join(part for part in (place, self.key, self.message) if part)
 
 
-def one_line(error: BaseException, most: int = 300) -> str:
-    """What an error says, of whatever library, on one line of at most so many characters."""
-    return " ".join(str(error).split())[:most]
+def one_line(error: BaseException | str, most: int = 300) -> str:
+    """The text of any library's error on one line of at most `most` characters, without codes for colours."""
+    text = " ".join(_CONTROLS.sub("", str(error)).split())
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:

@@ -18,7 +18,8 @@ SCHEMAS = (1, 2)
 DECODING = 2
 """Version of how data sources become pixels; headers name it as the version of `decoding`, those before 2 do not.
 
-2: images are turned upright as their EXIF data say, transparent pixels are laid over white, hidden files are left out.
+2: images are turned upright as their EXIF data say, transparent pixels are laid over white, hidden files are left out;
+whole numbers of an array that are never above 1 are black and white.
 """
 
 
@@ -129,6 +130,18 @@ class Extended:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The data lie in another place now; their content is the same.
+
+    Attributes:
+        config: the header's settings that name the place, whole: `data`, or `evaluator` for a table.
+    """
+
+    kind: ClassVar[str] = "moved"
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class TestOpened:
     """A retrained network met the sealed test part: once, whatever came out.
 
@@ -143,9 +156,10 @@ class TestOpened:
     metrics: Mapping[str, float]
 
 
-Event: TypeAlias = Header | Asked | Checked | Started | Reported | Told | Interrupted | Extended | TestOpened
+Event: TypeAlias = Header | Asked | Checked | Started | Reported | Told | Interrupted | Extended | Moved | TestOpened
 _KINDS: dict[str, type[Any]] = {
-    event.kind: event for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, TestOpened)
+    event.kind: event
+    for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, Moved, TestOpened)
 }
 _FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in _KINDS.values()}
 

@@ -29,7 +29,11 @@ FORMAT = DECODING
 def cache_folder() -> Path:
     """Where decoded data sets are kept on this node."""
     given = os.environ.get("NASFORGE_CACHE")
-    return Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "nasforge"
+    if not given:
+        return Path.home() / ".cache" / "nasforge"
+    folder = Path(given).expanduser().absolute()
+    os.environ["NASFORGE_CACHE"] = str(folder)  # workers that this process starts have another working folder
+    return folder
 
 
 def decoded(source: Source) -> tuple[Decoded, str]:

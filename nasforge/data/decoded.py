@@ -71,31 +71,71 @@ def classes_have(names: Sequence[str]) -> str:
 
 def number_classes(
     labels: Sequence[np.ndarray], names: Sequence[str] | None, where: str
-) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    """Labels of any kind -> class numbers 0..K-1 in sorted order, and the classes' names.
+) -> tuple[list[np.ndarray], tuple[str, ...], tuple[str, ...]]:
+    """Turn labels of any kind into class numbers 0..K-1.
+
+    Without names the classes are called by their labels, in sorted order. With names, labels that are texts are looked
+    up among them, and whole numbers are their indices; classes keep the order of the names. Other numbers, such as
+    1..K, are named in sorted order.
 
     Args:
         labels: one array per part, the training part first.
-        names: of the classes, in the order of the sorted labels; None to name them by their labels.
+        names: of the classes.
         where: the source, for messages.
+
+    Returns:
+        Class numbers per part, the classes' names, and notes for the user.
+
+    Raises:
+        DataError: labels and names do not fit, or a class has no training images.
     """
-    known, first = np.unique(labels[0], return_inverse=True)
-    numbered = [first.reshape(-1).astype(np.int64)]
+    kinds = {array.dtype.kind == "U" for array in labels}
+    if len(kinds) > 1:
+        raise DataError(f"{where}: the labels of one part are texts and those of another numbers; save them alike")
+    known = np.unique(labels[0])
     for other in labels[1:]:
         strange = np.setdiff1d(other, known)
         if len(strange):
             raise DataError(
                 f"{where}: label {strange[0]!s} is not among the training labels; every class needs training images"
             )
-        numbered.append(np.searchsorted(known, other).astype(np.int64))
-    if names is None:
-        return numbered, tuple(str(label) for label in known)
-    # whole numbers index the names, so that some of them may be unused; other labels are named in sorted order
-    indexed = np.issubdtype(known.dtype, np.integer) and known.min() >= 0 and known.max() < len(names)
-    if not indexed and len(names) != len(known):
+    chosen, notes = [str(label) for label in known], list[str]()
+    if names is not None:
+        known, chosen, notes = _named(known, names, where)
+    order = np.argsort(known, kind="stable")
+    numbered = [order[np.searchsorted(known, part, sorter=order)].astype(np.int64) for part in labels]
+    return numbered, tuple(chosen), tuple(notes)
+
+
+def _named(known: np.ndarray, names: Sequence[str], where: str) -> tuple[np.ndarray, list[str], list[str]]:
+    """The labels in the order of their classes, the classes' names, and notes; `known`: sorted, each once."""
+    if known.dtype.kind == "U":
+        nameless = [str(label) for label in known if label not in names]
+        if nameless:
+            raise DataError(
+                f"{where}: label '{nameless[0]}' is not among the class_names {_listed(names)}; name it there, or save "
+                "labels as indices into class_names"
+            )
+        used = [name for name in names if name in known]
+        return np.array(used), used, _unused(names, used, where)
+    if known.dtype.kind in "iu" and known.min() >= 0 and known.max() < len(names):
+        used = [names[int(label)] for label in known]
+        return known, used, _unused(names, used, where)
+    if len(names) != len(known):
         raise DataError(f"{where}: {len(names)} class_names for {len(known)} different labels; give one name per class")
-    chosen = [names[int(label)] for label in known] if indexed else names
-    return numbered, tuple(str(name) for name in chosen)
+    pairs = ", ".join(f"{label} is '{name}'" for label, name in zip(known[:8], names, strict=False))
+    more = " ..." if len(known) > 8 else ""
+    note = f"{where}: labels are no indices into class_names, so they are named in sorted order: {pairs}{more}"
+    return known, list(names), [note]
+
+
+def _unused(names: Sequence[str], used: Sequence[str], where: str) -> list[str]:
+    left = [name for name in names if name not in used]
+    return [f"{where}: no training image of class {_listed(left)}, which is left out"] if left else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:8]) + (" ..." if len(names) > 8 else "")
 
 
 def resized(images: np.ndarray, resolution: int | None) -> np.ndarray:

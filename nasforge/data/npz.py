@@ -1,8 +1,10 @@
-"""A Keras-style `.npz` file: `x_train`, `y_train`, and `x_test`, `y_test`, `class_names` where there are any."""
+"""A Keras-style `.npz` file: `x_train`, `y_train`, and where there are any `x_val`, `x_test`, `class_names`."""
 
 from __future__ import annotations
 
 import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,14 @@ from nasforge.core.errors import DataError
 from nasforge.data.decoded import Allocate, Decoded, Source, number_classes, resized
 
 _LAYOUT = "N x H x W, or N x H x W x C with 1 to 4 channels"
+_SUFFIXES = {"train": ("train",), "validation": ("val", "validation", "valid", "dev"), "test": ("test",)}
+"""Part -> how the names of its two arrays may end."""
+_NAMES = "class_names"
+_READ = "x_train, y_train, x_val, y_val, x_test, y_test and class_names"
+_OVERSHOOT = 1e-3
+"""Reals may lie so much outside of their range, relative to its end: resizing and rounding do that."""
+_DIM = 64
+"""Where no pixel of 0..255 is as bright as this, the user probably meant another range."""
 
 
 def find(config: DataConfig, path: Path) -> Source:
@@ -22,70 +32,171 @@ def find(config: DataConfig, path: Path) -> Source:
 
 
 def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:
-    arrays = _arrays(path)
-    parts = ["train", "test"] if "x_test" in arrays or "y_test" in arrays else ["train"]
-    missing = [name for part in parts for name in (f"x_{part}", f"y_{part}") if name not in arrays]
-    if missing:
-        raise DataError(f"{path}: array {missing[0]} is missing; found {', '.join(sorted(arrays)) or 'none'}")
-    images = [resized(_images(path, f"x_{part}", arrays[f"x_{part}"]), resolution) for part in parts]
-    labels = [_labels(path, f"y_{part}", arrays[f"y_{part}"], len(images[i])) for i, part in enumerate(parts)]
-    if len({piece.shape[1:] for piece in images}) > 1:
-        raise DataError(f"{path}: x_train and x_test hold images of different shapes, {_LAYOUT}")
-    names = _names(path, arrays["class_names"]) if "class_names" in arrays else None
-    numbered, class_names = number_classes(labels, names, str(path))
+    arrays, unread = _arrays(path)
+    suffixes = _parts(path, arrays, unread)
+    pixels = {f"x_{suffix}": arrays[f"x_{suffix}"] for suffix in suffixes.values()}
+    for name, array in pixels.items():
+        _check_images(path, name, array)
+    scales = _scales(path, pixels)
+    images = [resized(_as_bytes(array, scales[name]), resolution) for name, array in pixels.items()]
+    labels = [
+        _labels(path, f"y_{suffix}", arrays[f"y_{suffix}"], len(piece))
+        for suffix, piece in zip(suffixes.values(), images, strict=True)
+    ]
+    for name, piece in zip(pixels, images, strict=True):
+        if piece.shape[1:] != images[0].shape[1:]:
+            raise DataError(f"{path}: x_train and {name} hold images of different shapes, {_LAYOUT}")
+    names = _names(path, arrays[_NAMES]) if _NAMES in arrays else None
+    numbered, class_names, notes = number_classes(labels, names, str(path))
     whole = allocate((sum(map(len, images)), *images[0].shape[1:]))
     np.concatenate(images, out=whole)
-    sizes = {part: len(piece) for part, piece in zip(parts, images, strict=True)}
-    return Decoded(whole, np.concatenate(numbered), sizes, class_names)
+    sizes = {part: len(piece) for part, piece in zip(suffixes, images, strict=True)}
+    notes = (*_notes_on(path, pixels, scales, unread), *notes)
+    return Decoded(whole, np.concatenate(numbered), sizes, class_names, notes)
 
 
-def _names(path: Path, array: np.ndarray) -> list[str]:
-    names = [str(name) for name in array] if array.ndim == 1 else []
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}: class_names must be a list of different names, got {array.tolist()!r}")
-    return names
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays with names that are read, and the names of the others."""
+    wanted = {_NAMES, *(f"{axis}_{suffix}" for suffixes in _SUFFIXES.values() for suffix in suffixes for axis in "xy")}
+    name = ""
     try:
         with np.load(path, allow_pickle=False) as file:
-            wanted = ("x_train", "y_train", "x_test", "y_test", "class_names")
-            arrays = {name: file[name] for name in file.files if name in wanted}
-            return arrays or dict.fromkeys(file.files, np.empty(0))
+            arrays = {}
+            for name in file.files:
+                if name in wanted:
+                    arrays[name] = file[name]
+            return arrays, [name for name in file.files if name not in wanted]
     except ValueError as error:
-        raise DataError(f"{path}: an array holds Python objects, not numbers; save plain arrays ({error})") from error
-    except (zipfile.BadZipFile, EOFError, OSError, AttributeError, TypeError, MemoryError) as error:
+        raise DataError(
+            f"{path}: {name or 'the file'} holds Python objects or is damaged ({error}); save plain arrays of numbers "
+            "or of texts, such as np.array(names, dtype=str)"
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, AttributeError, TypeError, MemoryError) as error:
         raise DataError(f"{path}: this is not a readable .npz file ({error}); write it with numpy.savez") from error
 
 
-def _images(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """Any accepted array -> uint8, N x C x H x W."""
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or array.shape[-1] > 4 or 0 in array.shape:
+def _parts(path: Path, arrays: Mapping[str, np.ndarray], unread: Iterable[str]) -> dict[str, str]:
+    """Part -> how the names of its arrays end, of the parts that the file has."""
+    suffix_of = {}
+    for part, suffixes in _SUFFIXES.items():
+        there = [suffix for suffix in suffixes if f"x_{suffix}" in arrays or f"y_{suffix}" in arrays]
+        if len(there) > 1:
+            raise DataError(f"{path}: the {part} part is there as {' and as '.join(there)}; keep one of them")
+        suffix = there[0] if there else "train"
+        if part == "train" or there:
+            for name in (f"x_{suffix}", f"y_{suffix}"):
+                if name not in arrays:
+                    others = ", ".join(sorted([*arrays, *unread])) or "none"
+                    raise DataError(f"{path}: array {name} is missing; found {others}. Read are {_READ}: rename yours")
+            suffix_of[part] = suffix
+    return suffix_of
+
+
+def _check_images(path: Path, name: str, array: np.ndarray) -> None:
+    if array.ndim == 4 and array.shape[-1] > 4 and array.shape[1] <= 4:
+        raise DataError(
+            f"{path}: {name} has shape {array.shape}, which looks like N x C x H x W with 1 to 4 channels; allowed: "
+            f"{_LAYOUT}. Save it with the channels last: np.moveaxis({name}, 1, -1)"
+        )
+    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] > 4) or 0 in array.shape:
         raise DataError(f"{path}: {name} has shape {array.shape}, allowed: {_LAYOUT}")
-    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+    if array.dtype.kind not in "biuf":
         raise DataError(
             f"{path}: {name} has type {array.dtype}, allowed: whole numbers 0..255, or reals 0..1 or 0..255"
         )
-    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{path}: {name} contains NaN or infinite pixels; replace them before saving")
     low, high = array.min(), array.max()
-    if low < 0 or high > 255:
-        raise DataError(f"{path}: {name} has pixels from {low} to {high}, allowed: 0..255, or reals in 0..1")
-    if np.issubdtype(array.dtype, np.floating):
-        array = np.round(array * 255 if high <= 1 else array)
+    real = array.dtype.kind == "f"
+    if low < -_OVERSHOOT * real or high > 255 * (1 + _OVERSHOOT * real):
+        scaled = "(x - x.min()) / (x.max() - x.min())" if low < 0 else f"x / {high}"
+        raise DataError(
+            f"{path}: {name} has pixels from {low} to {high}, allowed: 0..255, or reals in 0..1. "
+            f"Scale all parts in the same way, for example {scaled}, with the numbers of x_train"
+        )
+
+
+def _scales(path: Path, pixels: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The number that stands for white, 1 or 255, for each array of pixels.
+
+    Raises:
+        DataError: arrays of reals, or arrays of whole numbers, differ in it; one that is all black goes with any.
+    """
+    scales: dict[str, int] = {}
+    for kinds in ("f", "biu"):
+        highest = {name: array.max() for name, array in pixels.items() if array.dtype.kind in kinds}
+        whites = {name: 1 if high <= 1 + _OVERSHOOT * (kinds == "f") else 255 for name, high in highest.items()}
+        of_lit_images = {name: white for name, white in whites.items() if highest[name] > 0}
+        if len(set(of_lit_images.values())) > 1:
+            ranges = " and ".join(f"{name} up to {highest[name]}" for name in of_lit_images)
+            raise DataError(
+                f"{path}: {ranges}: one is scaled to 0..1 and another to 0..255; scale them in the same way"
+            )
+        scales |= {name: next(iter(of_lit_images.values()), white) for name, white in whites.items()}
+    return scales
+
+
+def _as_bytes(array: np.ndarray, white: int) -> np.ndarray:
+    """Checked pixels -> uint8, N x C x H x W."""
+    array = array[..., None] if array.ndim == 3 else array
+    if array.dtype.kind == "f":
+        array = np.round(array * 255 if white == 1 else array).clip(0, 255)
+    elif white == 1:
+        array = array.astype(np.uint8) * np.uint8(255)
     return np.moveaxis(array.astype(np.uint8), -1, 1)
 
 
+def _notes_on(
+    path: Path, pixels: Mapping[str, np.ndarray], scales: Mapping[str, int], unread: Iterable[str]
+) -> Iterable[str]:
+    """What was read otherwise than one might expect."""
+    if binary := [name for name, array in pixels.items() if array.dtype.kind in "biu" and scales[name] == 1]:
+        yield f"{path}: {', '.join(binary)} holds whole numbers 0 and 1 only; they are read as black and white"
+    brightest = max((int(np.ceil(array.max())) for name, array in pixels.items() if scales[name] == 255), default=255)
+    if brightest < _DIM:
+        yield (
+            f"{path}: no pixel is above {brightest}, and pixels are read as 0..255; if {brightest} is white, divide "
+            f"all pixels by {brightest} before saving"
+        )
+    if unread := sorted(unread):
+        yield f"{path}: not read: {', '.join(unread)}. Read are {_READ}"
+
+
+def _names(path: Path, array: np.ndarray) -> list[str]:
+    if array.ndim != 1 or not len(array):
+        raise DataError(f"{path}: {_NAMES} must be a list of names, one per class, got an array of shape {array.shape}")
+    names = [str(name) for name in _texts(path, _NAMES, array)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or "" in names:
+        wrong = f"'{twice[0]}' twice" if twice else "an empty one"
+        raise DataError(f"{path}: {_NAMES} must be different names, got {wrong}; give every class a name of its own")
+    return names
+
+
+def _texts(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    """An array as it is, but bytes as the texts that they encode."""
+    if array.dtype.kind != "S":
+        return array
+    try:
+        return np.char.decode(array, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {name} holds bytes that are no UTF-8 text ({error}); save texts, dtype=str") from None
+
+
 def _labels(path: Path, name: str, array: np.ndarray, expected: int) -> np.ndarray:
+    """Labels as whole numbers, truth values or texts."""
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if labels.ndim != 1:
-        raise DataError(f"{path}: {name} has shape {array.shape}, allowed: one label per image, so ({expected},)")
+        one_hot = ". For one-hot labels save the class numbers: y.argmax(1)" if labels.ndim == 2 else ""
+        raise DataError(
+            f"{path}: {name} has shape {array.shape}, allowed: one label per image, so ({expected},){one_hot}"
+        )
     if len(labels) != expected:
         raise DataError(f"{path}: {name} has {len(labels)} labels for {expected} images")
-    if np.issubdtype(labels.dtype, np.floating):
+    if labels.dtype.kind not in "biufSU":
+        raise DataError(f"{path}: {name} has type {labels.dtype}, allowed: whole numbers or strings")
+    if labels.dtype.kind == "f":
         if not (np.isfinite(labels).all() and (labels == np.round(labels)).all()):
             raise DataError(f"{path}: {name} holds fractions or NaN, allowed: whole numbers or strings")
         labels = labels.astype(np.int64)
-    return labels
+    return _texts(path, name, labels)

@@ -1,16 +1,15 @@
-"""From what a user writes as `source` to the data set: a table of names, then files, folders and torchvision."""
+"""From what a user writes as `source` to the data set: registered names first, then files and folders."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from nasforge import registry
 from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, did_you_mean
-from nasforge.data import digits, image_folder, npz, torchvision_sets
-from nasforge.data.decoded import Source
-
-NAMED = {"digits": digits.find}
-"""Sources that need neither a file nor a download; one line each."""
+from nasforge.data import image_folder, npz
+from nasforge.data.decoded import Allocate, Decoded, Source
 
 
 def find(config: DataConfig) -> Source:
@@ -19,11 +18,11 @@ def find(config: DataConfig) -> Source:
     Raises:
         DataError: there is no such name, file or folder.
     """
-    if config.source in NAMED:
-        return NAMED[config.source](config)
-    if config.source in torchvision_sets.KNOWN:
-        return torchvision_sets.find(config)
-    path = Path(config.source).expanduser().absolute()
+    names = registry.names("data")
+    if config.source in names:
+        source: Source = registry.get("data", config.source)(config)
+        return _noted(source, config.source) if Path(config.source).exists() else source
+    path = Path(config.source)
     if path.is_dir():
         return image_folder.find(config, path)
     if path.is_file():
@@ -32,7 +31,23 @@ def find(config: DataConfig) -> Source:
                 f"data file {path}: only .npz files are read (x_train, y_train, x_test, y_test), got '{path.suffix}'"
             )
         return npz.find(config, path)
-    if "/" in config.source or path.suffix:
-        raise DataError(f"data: there is no file or folder {path}")
-    hint = did_you_mean(config.source, [*NAMED, *torchvision_sets.KNOWN])
+    if path.is_absolute():
+        raise DataError(f"data: there is no file or folder {path}; where the data were moved, give --data their place")
+    hint = did_you_mean(config.source, names)
     raise DataError(f"data: '{config.source}' is neither a name, nor a file or folder in {Path.cwd()}; {hint}")
+
+
+def _noted(source: Source, name: str) -> Source:
+    """A registered source which says that a file or folder of its name is not read, also where it cannot be read."""
+    note = (
+        f"data '{name}' is the data set that NASForge knows by this name; {Path(name).absolute()} is not read: "
+        f"give --data ./{name} to use it"
+    )
+
+    def read(allocate: Allocate) -> Decoded:
+        try:
+            return source.read(allocate)
+        except DataError as error:
+            raise DataError(f"{error}; {note}") from error
+
+    return replace(source, read=read, notes=(*source.notes, note))

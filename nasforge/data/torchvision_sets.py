@@ -54,7 +54,7 @@ KNOWN: dict[str, Splits] = {
 
 def find(config: DataConfig) -> Source:
     """torchvision's class `config.source`, in `config.folder` (default: `torchvision/` in the cache folder)."""
-    folder = Path(config.folder).expanduser().absolute() if config.folder else cache_folder() / "torchvision"
+    folder = Path(config.folder) if config.folder else cache_folder() / "torchvision"
     key = ["torchvision", config.source, str(folder), config.resolution]
     return Source(key, lambda allocate: _read(config.source, folder, config.resolution, allocate))
 

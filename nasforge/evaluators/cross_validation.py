@@ -27,7 +27,7 @@ from nasforge.data.part import Part
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training
 from nasforge.models.ensemble import Ensemble
-from nasforge.models.network import fresh
+from nasforge.models.network import fresh_and_whole
 from nasforge.training.artifacts import save_weights
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
@@ -124,7 +124,7 @@ class Averaged:
         for number, (part, validation) in enumerate(splits[:wanted], 1):
             seed = int(digest([report.seed, number]), 16) % 2**31
             classes = len(data.class_names)
-            network = fresh(training.space, proposal.architecture, seed, in_channels=data.shape[0], classes=classes)
+            network = fresh_and_whole(training.space, proposal.architecture, seed, shape=data.shape, classes=classes)
             spent = sum((trained.charged for trained in done), Charge())
             try:
                 done.append(

@@ -17,12 +17,12 @@ from nasforge.core.goals import Objective, Rung
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
-from nasforge.costs import count_flops, latency_ms
+from nasforge.costs import count_flops, latency_ms, memory_mb
 from nasforge.data import ImageData, Part, load_data
 from nasforge.data.decoded import classes_have
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
-from nasforge.models.network import build, fresh
+from nasforge.models.network import build, fresh_and_whole
 from nasforge.training.artifacts import file_of, load_weights, save_checkpoint, save_json, save_weights
 from nasforge.training.device import device_of, free_memory_mb, memory_format, uses_bf16
 from nasforge.training.failures import SMALLER
@@ -195,10 +195,12 @@ class Training:
         try:
             with torch.device("meta"):
                 network = build(self.space, point, in_channels=data.shape[0], classes=len(data.class_names))
+            if not several:
+                memory_mb(network, data.shape, 2)  # does it take the images, and save all of itself?
         except BuildError as error:
             if several or not self.space.builder:
                 return  # the check of every proposal says so
-            raise ConfigError(f"the space's only network cannot be built: {error}") from error
+            raise ConfigError(f"the space's only network cannot be built for these images: {error}") from error
         check_fits(network, recipe_of(self.space, point, self.recipe), data.train)
         if several:
             return  # what one network does not take another one may
@@ -298,7 +300,7 @@ class Training:
 
     def _network(self, proposal: Measure, report: Report, data: ImageData) -> nn.Module:
         classes = len(data.class_names)
-        network = fresh(self.space, proposal.architecture, report.seed, in_channels=data.shape[0], classes=classes)
+        network = fresh_and_whole(self.space, proposal.architecture, report.seed, shape=data.shape, classes=classes)
         if proposal.weights is not None and not proposal.weights.is_checkpoint:
             state = load_weights(report.experiment, proposal.weights)
             try:

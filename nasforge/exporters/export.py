@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,41 +14,54 @@ import torch
 from torch import Tensor
 
 from nasforge import registry
-from nasforge.config import DataConfig
+from nasforge.config import DataConfig, with_absolute_paths
 from nasforge.core.errors import ConfigError, ExportError, did_you_mean
 from nasforge.core.protocols import Exporter
-from nasforge.data import load_data
-from nasforge.exporters.model_card import model_card
+from nasforge.data import ImageData, load_data
+from nasforge.exporters.model_card import is_unchanged, model_card, signed, written_files
 from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
 from nasforge.exporters.verify import Agreement, reload_of, verify
 from nasforge.journal import JOURNAL
+from nasforge.models.ensemble import BUILDER as ENSEMBLE_BUILDER
 from nasforge.state import load_state
 
-CARD = "README.md"
+CARDS = ("README.md", "MODEL_CARD.md")
+"""Names of the model card; the second is for a folder whose README.md is somebody else's."""
+_ARITHMETIC = 0.02
+"""Difference of an accuracy that bf16, or the order of sums on another device, may make."""
 LARGEST = 2048
 """Validation images that an export is verified on, at most."""
 
 
-def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str) -> dict[str, Any]:
+def export(
+    experiment_folder: Path | str,
+    to: Sequence[str],
+    out: Path | str,
+    data: str | Path | Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Ship an experiment's best network; each file is reloaded and compared before it takes its name.
 
     Args:
         experiment_folder: `runs/<experiment>`, whose `best/` is shipped; a network folder itself is taken too.
         to: names of exporters: `onnx`, `torch_export`, `safetensors`, or `module:function` of your own.
-        out: folder to write to; files of the same names are replaced.
+        out: folder to write to. Files of an earlier export are replaced, all others stay as they are.
+        data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
+            `folder`.
 
     Returns:
-        `files` (format -> path), `card` (path), `accuracy` on the `images` validation images compared (proof of the
-        export; no measure of quality where `trained_on_these`), `verified` (format -> `Agreement` as a dictionary).
+        `files` (format -> path), `card` (path of the model card: README.md, or MODEL_CARD.md where README.md is of
+        somebody else), `accuracy` on the `images` validation images compared (proof of the export; no measure of
+        quality where `trained_on_these`), `verified` (format -> `Agreement` as a dictionary).
 
     Raises:
-        ExportError: an unknown format, nothing to ship, `out` cannot be written, or an export is not the network.
+        ExportError: an unknown format, nothing to ship, `out` cannot be written or has other files of these names, an
+            export is not the network, or the network is not the one that the search measured.
         DataError: the validation images cannot be loaded.
     """
     exporters = _exporters(to)
     network = load(best_of(Path(experiment_folder)))
-    images, labels = validation_images(network)
-    out = Path(out)
+    images, labels = validation_images(network, data)
+    out = Path(out).expanduser()
     files: dict[str, Path] = {}
     verified: dict[str, Agreement] = {}
     with one_error(out):
@@ -61,24 +75,97 @@ def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str) ->
                 folder.mkdir()
                 file = exporter(network, example, folder / "model")
                 verified[name] = verify(name, network, reload(file), images, labels)
+                _check_recorded(network, verified[name])
                 files[name] = file
-            card = temporary / CARD
-            card.write_text(model_card(network, verified, {n: f.name for n, f in files.items()}), encoding="utf-8")
-            for file in files.values():
-                for written in sorted(file.parent.iterdir()):
-                    written.replace(out / written.name)
-            card.replace(out / CARD)
+            every = [written for file in files.values() for written in sorted(file.parent.iterdir())]
+            card_name, ours = _card_name(out), _exported(out)
+            _check_replaceable(out, every, ours)
+            names = sorted({*(file.name for file in every), *(name for name in ours if (out / name).exists())})
+            card = temporary / card_name
+            text = model_card(network, verified, {name: file.name for name, file in files.items()})
+            card.write_text(signed(text, names), encoding="utf-8")
+            for written in (*every, card):
+                written.replace(out / written.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     first = next(iter(verified.values()))
     return {
         "files": {name: str(out / file.name) for name, file in files.items()},
-        "card": str(out / CARD),
+        "card": str(out / card_name),
         "accuracy": first.accuracy,
         "images": first.images,
         "trained_on_these": network.saw_validation,
         "verified": {name: asdict(agreement) for name, agreement in verified.items()},
     }
+
+
+def _card_name(out: Path) -> str:
+    """The model card's file: the first of its names that is free, or holds a card that nobody has changed.
+
+    Raises:
+        ExportError: both names are taken by other files.
+    """
+    for name in CARDS:
+        if not _is_there(out / name) or is_unchanged(_text(out / name)):
+            return name
+    raise ExportError(
+        f"{out}: {' and '.join(CARDS)} are there and not as an export wrote them; choose another folder with --out"
+    )
+
+
+def _exported(out: Path) -> set[str]:
+    """Names of the files that earlier exports wrote into this folder, as its model cards say."""
+    return {file for name in CARDS for file in written_files(_text(out / name))}
+
+
+def _check_replaceable(out: Path, written: Sequence[Path], ours: Collection[str]) -> None:
+    """Refuse to replace files that no export wrote.
+
+    Raises:
+        ExportError: a file of this name is there, with other content.
+    """
+    for file in written:
+        place = out / file.name
+        same = place.is_file() and (file.name in ours or place.read_bytes() == file.read_bytes())
+        if _is_there(place) and not same:
+            raise ExportError(
+                f"{place}: is there already and not of an export, so it stays; move it away or choose another folder "
+                "with --out"
+            )
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _text(path: Path) -> str:
+    """The text of a file; empty where there is none that can be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _check_recorded(network: Network, agreement: Agreement) -> None:
+    """Hold the network's accuracy on validation images against the one that the search recorded for it.
+
+    Raises:
+        ExportError: they differ by more than other arithmetic, and a sample of the images, can explain.
+    """
+    about = network.description
+    recorded = about.metrics.get("val/accuracy")
+    averaged = about.space.builder == ENSEMBLE_BUILDER  # the recorded accuracy is the mean of its members'
+    if recorded is None or network.saw_validation or averaged:
+        return
+    sampled = agreement.images >= LARGEST
+    allowed = _ARITHMETIC + 2 / agreement.images + (4 * math.sqrt(0.25 / agreement.images) if sampled else 0)
+    if abs(agreement.accuracy - recorded) > allowed:
+        raise ExportError(
+            f"the network has an accuracy of {agreement.accuracy:.4f} on {agreement.images} validation images, but the "
+            f"search recorded {recorded:.4f} for it: it is not the network that was trained. Its builder "
+            f"'{about.space.builder}' may have changed, or keep parts of the network outside of its state_dict. "
+            "Mend the builder, then search or retrain again"
+        )
 
 
 def best_of(folder: Path) -> Path:
@@ -99,8 +186,15 @@ def best_of(folder: Path) -> Path:
     return folder / "best"
 
 
-def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor, Tensor]:
+def validation_images(
+    network: Network, place: str | Path | Mapping[str, str] | None = None, largest: int = LARGEST
+) -> tuple[Tensor, Tensor]:
     """Real validation images (uint8) and labels of the data that a network was trained on, `largest` at most.
+
+    Args:
+        network: says what it was trained on.
+        place: where these data lie now, if they were moved, as in `export`.
+        largest: how many images at most.
 
     Raises:
         ExportError: the network says nothing of its data, or they have another shape now.
@@ -109,11 +203,14 @@ def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor,
     settings = network.description.trained.get("data")
     if not settings:
         raise ExportError("the network does not say what data it was trained on, so no export of it can be verified")
+    if place:
+        settings = {**settings, **with_absolute_paths(place if isinstance(place, Mapping) else {"source": place})}
     data = load_data(DataConfig(**settings))
-    if tuple(data.shape) != network.shape or tuple(data.class_names) != network.class_names:
+    changes = _changes(network, data)
+    if changes:
         raise ExportError(
-            f"the data at '{settings['source']}' are not those of the training any more: images {tuple(data.shape)} in "
-            f"{len(data.class_names)} classes, the network has {network.shape} in {len(network.class_names)}"
+            f"the data at '{settings['source']}' are not those of the training any more: {changes}; restore them, or "
+            "name the place of the right ones with --data"
         )
     if network.description.trained.get("data_hash", data.fingerprint) != data.fingerprint:
         raise ExportError(
@@ -124,6 +221,21 @@ def validation_images(network: Network, largest: int = LARGEST) -> tuple[Tensor,
     mixed = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))  # a part may be sorted by class
     chosen = mixed[:largest]
     return part.take(chosen), part.labels[chosen]
+
+
+def _changes(network: Network, data: ImageData) -> str:
+    """What of the data is not as in the network's training; empty where all is."""
+    if tuple(data.shape) != network.shape:
+        return f"images of {data.shape} (channels, height, width), the network has {network.shape}"
+    now, then = data.class_names, network.class_names
+    if now != then:
+        new = [f"'{name}'" for name in now if name not in then]
+        gone = [f"'{name}'" for name in then if name not in now]
+        parts = [f"new classes: {', '.join(new)}" if new else "", f"missing classes: {', '.join(gone)}" if gone else ""]
+        return "; ".join(filter(None, parts)) or "the classes have another order"
+    if network.description.trained.get("data_hash", data.fingerprint) != data.fingerprint:
+        return "other images, labels or parts"
+    return ""
 
 
 def _exporters(to: Sequence[str]) -> dict[str, Exporter]:

@@ -5,13 +5,21 @@ Structure after "Model Cards for Model Reporting", Mitchell et al. 2018, https:/
 
 from __future__ import annotations
 
+import hashlib
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from nasforge.exporters.network_folder import Network
 from nasforge.exporters.verify import Agreement
+
+_MARK = "found by NASForge and trained on"
+"""Words by which cards are known that have no signature."""
+_SIGNATURE = re.compile(r"<!-- nasforge export wrote (?P<names>.*); sha256 of this card: (?P<digest>\w+) -->\n\Z")
+_UNSIGNED = ("model.onnx", "model.pt2", "weights.safetensors", "network.json")
+"""Files beside a card that has no signature."""
 
 _LOADING = {
     "onnx": """\
@@ -60,7 +68,7 @@ def model_card(network: Network, verified: Mapping[str, Agreement], files: Mappi
     params = sum(parameter.numel() for parameter in network.parameters())
     parts = [
         f"# Network {about.architecture.arch_id} of the search space `{about.space.name}`",
-        f"An image classifier, found by NASForge and trained on `{data.get('source', 'unknown data')}`: images of "
+        f"An image classifier, {_MARK} `{data.get('source', 'unknown data')}`: images of "
         f"{channels} x {height} x {width} to {len(about.class_names)} classes, {params:,} parameters.",
         "## Input and output",
         f"- input: floats in 0..1, N x {channels} x {height} x {width}, any N; normalisation is inside the network\n"
@@ -113,6 +121,29 @@ def model_card(network: Network, verified: Mapping[str, Agreement], files: Mappi
         _table(("package", "version"), {**_versions(), "python": platform.python_version()}),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def signed(card: str, names: Sequence[str]) -> str:
+    """A card with a last line that names the exported files in its folder, so that only those are ever replaced."""
+    return f"{card}\n<!-- nasforge export wrote {', '.join(names)}; sha256 of this card: {_digest(card)} -->\n"
+
+
+def written_files(text: str) -> list[str]:
+    """The exported files in the folder of this card; none where the text is not a card."""
+    if found := _SIGNATURE.search(text):
+        return found["names"].split(", ")
+    return list(_UNSIGNED) if _MARK in text else []
+
+
+def is_unchanged(text: str) -> bool:
+    """Whether a text is a card as an export wrote it."""
+    if found := _SIGNATURE.search(text):
+        return _digest(text[: found.start() - 1]) == found["digest"]
+    return _MARK in text
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _measured(metrics: Mapping[str, float], trained: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ no journal, no pickles. Normalisation travels inside, so the network takes image
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nasforge.core.architecture import Architecture
@@ -26,7 +25,7 @@ from nasforge.core.errors import ConfigError, ExportError, NasforgeError, one_li
 from nasforge.core.space import SearchSpace
 from nasforge.journal import dumps, loads, sync_folder
 from nasforge.models.network import build
-from nasforge.training.artifacts import sha256_of
+from nasforge.training.artifacts import sha256_of, write_tensors
 
 SCHEMA = 1
 DESCRIPTION = "network.json"
@@ -176,9 +175,8 @@ def save_network(folder: Path | str, network: nn.Module, description: Descriptio
 def write_network(folder: Path, network: nn.Module, description: Description) -> None:
     """The two files of a network folder, into a folder that exists; `save_network` is the safe way."""
     body = network.body if isinstance(network, Network) else network
-    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in body.state_dict().items()}
     weights = folder / WEIGHTS
-    save_file(tensors, weights)
+    write_tensors(body.state_dict(), weights)
     content = description.to_json() | {"weights": {"sha256": sha256_of(weights), "size": weights.stat().st_size}}
     text = json.dumps(json.loads(dumps(content)), indent=1)  # through the journal's form: JSON has no NaN
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
@@ -287,15 +285,16 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         finish_replacement(folder)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+        whole = temporary / folder.name  # mkdtemp's own folder is private
+        whole.mkdir()
         try:
-            yield temporary
-            temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-            for written in temporary.rglob("*"):
+            yield whole
+            for written in whole.rglob("*"):
                 sync_folder(written)
             old = _aside(folder)
             if folder.exists():
                 folder.rename(old)
-            temporary.rename(folder)
+            whole.rename(folder)
             sync_folder(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
         finally:
@@ -318,12 +317,6 @@ def _present(folder: Path) -> Path:
 
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def retrain(
     epochs: int | None = None,
     tta: str = "none",
     device: str = "auto",
+    data: str | Path | Mapping[str, str] | None = None,
     runner: str | Mapping[str, Any] = "local",
     progress: Progress = lambda name, epoch, epochs, metrics: None,
     trackers: Sequence[Tracker] = (),
@@ -64,6 +65,8 @@ def retrain(
         epochs: of each training; three times the search's longest where left out.
         tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening; or `none`.
         device: `auto`, `cpu`, `cuda`...
+        data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
+            `folder`; the experiment keeps the new place.
         runner: `local`: one training after the other in this process. `ray_tune`: side by side on Ray workers, with the
             options that a search's runner has, and `workers_per_network`: each training by so many workers at once,
             with the outcome of one worker up to the order of sums.
@@ -88,7 +91,7 @@ def retrain(
         raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
     trainer = _trainer(Named.parse(runner, "runner"))
     state = load_state(folder)
-    config = config_of(folder, state)
+    config = config_of(folder, state).with_data_at(data)
     if config.data is None or not config.space.builder:
         raise SearchError(f"{folder}: this search trained no networks on images, there is nothing to retrain")
     ranked = ranked_of(state)
@@ -101,7 +104,7 @@ def retrain(
             f"{folder}: the data have changed since the search ({state.header.why_other_data}); "
             "a comparison with it would mean nothing"
         )
-    with reopen(folder, trackers) as experiment:
+    with reopen(folder, trackers, {"data": config.to_json()["data"]} if data else None) as experiment:
         whole = replace(config.data, images=None)
         length = epochs or 3 * config.epochs
         work = Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer)

@@ -15,6 +15,7 @@ from nasforge.core.errors import BuildError, NasforgeError
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
 from nasforge.models.pick import Fixed
+from nasforge.registration import check_state
 
 
 def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:
@@ -58,6 +59,20 @@ def fresh(space: SearchSpace, architecture: Architecture, seed: int, *, in_chann
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(space, architecture, in_channels=in_channels, classes=classes)
+
+
+def fresh_and_whole(
+    space: SearchSpace, architecture: Architecture, seed: int, *, shape: tuple[int, int, int], classes: int
+) -> nn.Module:
+    """The network as `fresh` makes it, for images of `shape`, once its state is known to be all that it is.
+
+    Raises:
+        BuildError: also for a network that keeps random numbers outside of its state_dict.
+    """
+    network = fresh(space, architecture, seed, in_channels=shape[0], classes=classes)
+    other = fresh(without_start(space), architecture, seed + 1, in_channels=shape[0], classes=classes)
+    check_state(network, other, shape)
+    return network
 
 
 def without_start(space: SearchSpace) -> SearchSpace:

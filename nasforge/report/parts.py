@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,23 +99,26 @@ def parts_of(space: SearchSpace, point: Architecture, shape: Shape, classes: int
     return found
 
 
-def parts_of_trial(folder: Path, state: State, trial: Trial) -> list[Part]:
+def parts_of_trial(
+    folder: Path, state: State, trial: Trial, data: str | Path | Mapping[str, str] | None = None
+) -> list[Part]:
     """The network of a trial, for the images of its search.
 
     Args:
         folder: `runs/<experiment>`.
         state: of the experiment.
         trial: one of its trials.
+        data: where the images lie now, if they were moved: a file or folder, or a mapping of `source` and `folder`.
 
     Raises:
         ExportError: the trial has no network for images.
         DataError: the data, whose size and classes the network has, cannot be loaded.
     """
-    config = ExperimentConfig.of_journal(state.header, folder)
+    config = ExperimentConfig.of_journal(state.header, folder).with_data_at(data)
     if trial.architecture is None or config.data is None or not config.space.builder:
         raise ExportError(f"trial {trial.number} has no network for images: there is nothing to draw")
-    data = load_data(config.data)
-    return parts_of(config.space, trial.architecture, data.shape, len(data.class_names))
+    images = load_data(config.data)
+    return parts_of(config.space, trial.architecture, images.shape, len(images.class_names))
 
 
 def _kernel(module: nn.Module) -> int:

@@ -99,7 +99,7 @@ def write_ids(folder: Path, content: dict[str, Any]) -> None:
 
 def lock_delivery(folder: Path) -> int:
     """Keep a second process from delivering the same experiment; closing the handle ends it, so does a kill."""
-    handle = os.open(folder / "tracking.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / "tracking.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

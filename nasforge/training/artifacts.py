@@ -20,8 +20,16 @@ from nasforge.core.trial import CHECKPOINT, Artifact
 
 def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weights") -> Artifact:
     """Write `<name>.safetensors` into the attempt's folder."""
+    return _written(f"{name}.safetensors", report, lambda file: write_tensors(state, file))
+
+
+def write_tensors(state: Mapping[str, Tensor], file: Path) -> None:
+    """Write tensors as a safetensors file, whose mode is that of any new file."""
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
-    return _written(f"{name}.safetensors", report, lambda file: save_file(tensors, file))
+    file.touch()
+    mode = file.stat().st_mode
+    save_file(tensors, file)
+    file.chmod(mode)  # safetensors makes its files private
 
 
 def save_json(content: Mapping[str, Any], report: Report, name: str) -> Artifact:

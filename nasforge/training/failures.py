@@ -45,6 +45,17 @@ def typed(fail: Fail, device: torch.device) -> Iterator[None]:
         raise fail("out_of_memory", f"{device}: {reason}", SMALLER) from error
 
 
+def _takes_contiguous(network: nn.Module, images: Tensor) -> bool:
+    """Whether the network takes these images in torch's usual memory layout; its weights have that layout then."""
+    network.to(memory_format=torch.contiguous_format)
+    try:
+        with torch.no_grad():
+            network(images.contiguous())
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    return True
+
+
 def check_shapes(network: nn.Module, part: Part, device: torch.device, layout: torch.memory_format, fail: Fail) -> None:
     """Run two images through `network`, in eval mode so that nothing changes."""
     images = torch.zeros(2, *part.shape, device=device).contiguous(memory_format=layout)
@@ -56,7 +67,11 @@ def check_shapes(network: nn.Module, part: Part, device: torch.device, layout: t
             raise
         reason = str(error).partition("\n")[0]
         message = f"images of {' x '.join(map(str, part.shape))} do not go through the network: {reason}"
-        raise fail("invalid_shape", message, "use fewer strides, larger images or another builder") from error
+        advice = "use fewer strides, larger images (--resolution) or another builder"
+        if layout is torch.channels_last and _takes_contiguous(network, images):
+            message = f"the network does not take images in the memory layout channels_last: {reason}"
+            advice = "write .reshape in place of .view in its forward, or set recipe.channels_last=false"
+        raise fail("invalid_shape", message, advice) from error
     got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if got != (2, part.classes):
         message = f"the network gives {got} for 2 images, wanted {(2, part.classes)}: one number per class"

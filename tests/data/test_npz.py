@@ -1,3 +1,4 @@
+import os
 import zipfile
 
 import numpy as np
@@ -83,6 +84,118 @@ def test_resolution_resizes(tmp_path):
     assert (data.train.images == 77).all()
 
 
+def part_of(data, name):
+    return {"train": data.train, "validation": data.validation, "test": data.open_test()}[name]
+
+
+def labelled(path, labels, names, **changes):
+    """Images whose one grey level is their class: 10, 20, 30 for zebra, ant, cat."""
+    classes = np.arange(60) % 3
+    images = np.repeat((classes + 1) * 10, 36).reshape(60, 6, 6).astype(np.uint8) * 8
+    names = {} if names is None else {"class_names": names}
+    np.savez(path, x_train=images, y_train=np.array(labels)[classes], **names, **changes)
+    return load(path)
+
+
+ANIMALS = ["zebra", "ant", "cat"]
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_labels_that_are_texts_are_looked_up_in_class_names(tmp_path, kind):
+    texts = ANIMALS if kind is str else [name.encode() for name in ANIMALS]
+    data = labelled(tmp_path / "a.npz", texts, np.array(texts))
+    assert data.class_names == tuple(ANIMALS)
+    for name in ("train", "validation", "test"):
+        part = part_of(data, name)
+        assert (part.images[:, 0, 0, 0] == (part.labels + 1) * 80).all(), name
+    swapped = labelled(tmp_path / "b.npz", texts, np.array(["cat", "none", "zebra", "ant"]))
+    assert swapped.class_names == ("cat", "zebra", "ant")
+    assert (swapped.train.images[swapped.train.labels == 1] == 80).all()
+    assert any("'none', which is left out" in note for note in swapped.notes)
+    with pytest.raises(DataError, match=r"label 'ant' is not among the class_names 'zebra', 'cat', 'dog'"):
+        labelled(tmp_path / "c.npz", texts, np.array(["zebra", "cat", "dog"]))
+
+
+def test_class_names_as_bytes_are_their_texts(tmp_path):
+    assert labelled(tmp_path / "a.npz", [0, 1, 2], np.array([b"cat", b"dog", b"owl"])).class_names == (
+        *("cat", "dog", "owl"),
+    )
+    assert labelled(tmp_path / "b.npz", [b"x", b"z", b"y"], None).class_names == ("x", "y", "z")
+    with pytest.raises(DataError, match="no UTF-8 text"):
+        labelled(tmp_path / "c.npz", [0, 1, 2], np.array([b"\xff", b"dog", b"owl"]))
+    with pytest.raises(DataError, match=r"class_names holds Python objects .*dtype=str"):
+        labelled(tmp_path / "d.npz", [0, 1, 2], np.array(ANIMALS, dtype=object))
+
+
+def test_labels_that_are_no_indices_are_named_in_sorted_order_with_a_note(tmp_path):
+    data = labelled(tmp_path / "a.npz", [3, 1, 2], np.array(["one", "two", "three"]))
+    assert data.class_names == ("one", "two", "three")
+    assert (data.train.images[data.train.labels == 2] == 80).all()
+    assert any("1 is 'one', 2 is 'two', 3 is 'three'" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, bool])
+def test_whole_numbers_0_and_1_are_black_and_white(tmp_path, kind):
+    binary = np.random.default_rng(0).integers(0, 2, (40, 6, 5))
+    save(tmp_path / "a.npz", x_train=binary.astype(kind), x_test=binary[:10].astype(kind))
+    data = load(tmp_path / "a.npz")
+    assert np.array_equal(data.train.pixels[:40, 0], binary * 255)
+    assert any("x_train, x_test holds whole numbers 0 and 1" in note for note in data.notes)
+    save(tmp_path / "same.npz", x_train=binary.astype(np.float32), x_test=binary[:10].astype(np.float64))
+    same = load(tmp_path / "same.npz")
+    assert same.fingerprint == data.fingerprint
+    assert same.notes == ()
+
+
+def test_all_parts_must_be_scaled_alike(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 6, 5))
+    for changes in (
+        {"x_train": images / 255, "x_test": images[:10].astype(float)},
+        {"x_train": (images > 99).astype(np.uint8)},
+    ):
+        save(tmp_path / "a.npz", **changes)
+        with pytest.raises(DataError, match="scale them in the same way"):
+            load(tmp_path / "a.npz")
+    save(tmp_path / "b.npz", x_train=images / 255, x_test=images[:10].astype(np.uint8))
+    assert np.array_equal(load(tmp_path / "b.npz").train.pixels[:40, 0], images)
+    save(tmp_path / "c.npz", x_test=np.zeros((10, 6, 5)), x_train=images.astype(float))
+    assert np.array_equal(load(tmp_path / "c.npz").train.pixels[:40, 0], images)
+
+
+def test_reals_may_overshoot_a_little_and_a_dim_range_is_named(tmp_path):
+    save(tmp_path / "a.npz", x_train=np.linspace(-1e-5, 1 + 1e-5, 1200).reshape(40, 6, 5))
+    data = load(tmp_path / "a.npz")
+    assert (data.train.pixels.min(), data.train.pixels.max()) == (0, 255)
+    sixteen = np.random.default_rng(0).integers(0, 17, (40, 6, 5)).astype(float)
+    save(tmp_path / "b.npz", x_train=sixteen, x_test=sixteen[:10])
+    assert any("if 16 is white, divide all pixels by 16" in note for note in load(tmp_path / "b.npz").notes)
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "dev"])
+def test_a_validation_part_of_its_own_is_used(tmp_path, name):
+    extra = {f"x_{name}": np.full((8, 6, 5), 9, np.uint8), f"y_{name}": np.arange(8) % 2}
+    save(tmp_path / "a.npz", **extra)
+    data = load(tmp_path / "a.npz")
+    assert (len(data.train), len(data.validation), len(data.open_test())) == (40, 8, 10)
+    assert (data.validation.images == 9).all()
+    assert data.notes == ()
+    twice = {"x_val": np.zeros((8, 6, 5)), "x_valid": np.zeros((8, 6, 5))}
+    save(tmp_path / "b.npz", **{**twice, **extra})
+    with pytest.raises(DataError, match="validation part is there as val and as val"):
+        load(tmp_path / "b.npz")
+    save(tmp_path / "c.npz", **{f"x_{name}": extra[f"x_{name}"]})
+    with pytest.raises(DataError, match=f"array y_{name} is missing"):
+        load(tmp_path / "c.npz")
+
+
+def test_arrays_that_are_not_read_are_named_also_from_the_cache(tmp_path):
+    save(tmp_path / "a.npz", x_holdout=np.zeros(3), weights=np.zeros(3))
+    for _ in range(2):
+        (note,) = load(tmp_path / "a.npz").notes
+        assert "not read: weights, x_holdout" in note
+        load_data.cache_clear()
+
+
 NAN = np.where(np.arange(40 * 30).reshape(40, 6, 5) == 5, np.nan, 0.5)
 
 
@@ -106,6 +219,15 @@ NAN = np.where(np.arange(40 * 30).reshape(40, 6, 5) == 5, np.nan, 0.5)
         ({"class_names": np.array(["only"])}, "1 class_names for 2 different labels"),
         ({"x_train": np.array([{"no": 1}] * 40, dtype=object)}, "Python objects"),
         ({"y_train": np.array([0] * 39 + [1])}, "class '1' has 1 image"),
+        ({"class_names": np.array(["a", "a"])}, "'a' twice"),
+        ({"class_names": np.array([["a", "b"]])}, r"class_names must be a list .* shape \(1, 2\)"),
+        ({"y_test": np.array(["0", "1"] * 5)}, "texts and those of another numbers"),
+        ({"y_train": np.eye(2)[np.arange(40) % 2]}, r"y\.argmax\(1\)"),
+        ({"x_train": np.zeros((40, 1, 8, 8), np.uint8)}, r"np\.moveaxis\(x_train, 1, -1\)"),
+        ({"x_train": np.full((40, 6, 5), 65535, np.uint16)}, "Scale all parts in the same way, for example x / 65535"),
+        ({"x_train": np.full((40, 6, 5), 1j)}, "has type complex128"),
+        ({"y_train": np.full(40, 1j)}, "has type complex128"),
+        ({"x_train": None, "y_train": None, "images": np.zeros(3)}, "x_train is missing; found images"),
     ],
 )
 def test_a_malformed_file_gives_one_clear_error(tmp_path, changes, message):
@@ -137,3 +259,24 @@ def test_a_missing_file_or_an_unknown_name(tmp_path):
     (tmp_path / "a.csv").write_text("1,2")
     with pytest.raises(DataError, match=r"only \.npz files are read"):
         load(tmp_path / "a.csv")
+
+
+def test_a_registered_name_goes_before_a_file_or_folder_of_that_name_which_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_data(DataConfig("digits")).notes == ()
+    load_data.cache_clear()
+    (tmp_path / "digits").mkdir()
+    (note,) = load_data(DataConfig("digits")).notes
+    assert f"{tmp_path / 'digits'} is not read: give --data ./digits" in note
+    assert DataConfig("./digits").source == str(tmp_path / "digits")
+    (tmp_path / "FashionMNIST").mkdir()
+    with pytest.raises(DataError, match=r"give --data \./FashionMNIST"):
+        load_data(DataConfig("FashionMNIST", folder="nothing"))
+
+
+def test_a_cache_in_the_working_folder_is_the_same_for_workers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NASFORGE_CACHE", "cache")
+    save(tmp_path / "a.npz")
+    load("a.npz")
+    assert os.environ["NASFORGE_CACHE"] == str(tmp_path / "cache")

@@ -15,7 +15,7 @@ from nasforge.core.errors import DataError, ExportError
 from nasforge.data import load_data
 from nasforge.exporters import torch_export
 from nasforge.exporters.export import best_of, export, validation_images
-from nasforge.exporters.network_folder import Description, Network, load, save_network
+from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network, load, save_network
 from nasforge.models.network import build
 from nasforge.runners.local import run
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
@@ -37,7 +37,7 @@ def experiment(tmp_path_factory):
         data.class_names,
         data.mean,
         data.std,
-        metrics={"val/accuracy": 0.9, "cost/params": 440, "cost/flops": 4928},
+        metrics={"cost/params": 440, "cost/flops": 4928},
         trained={"data": asdict(config), "epochs": 4, "seed": 0, "recipe": {"learning_rate": 0.01}},
     )
     network = Network(description, body)
@@ -133,12 +133,76 @@ def test_a_broken_export_is_refused_and_the_old_file_stays(experiment, tmp_path,
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_existing_files_are_replaced(experiment, tmp_path):
-    (tmp_path / "weights.safetensors").write_text("old")
+def test_files_of_an_earlier_export_are_replaced_and_others_stay(experiment, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
+    export(experiment, ["safetensors"], tmp_path)
+    export(experiment, ["torch_export"], tmp_path)
+    (tmp_path / "weights.safetensors").write_text("of another network")
     export(experiment, ["safetensors"], tmp_path)
     load(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert "model.pt2, network.json, weights.safetensors;" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "network.json"])
+def test_a_file_that_no_export_wrote_is_never_replaced(experiment, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        with pytest.raises(ExportError, match=rf"{name}: is there already and not of an export"):
+            export(experiment, ["safetensors"], tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert (tmp_path / name).read_text() == "mine"
+    export(experiment, ["torch_export"], tmp_path)
+    with pytest.raises(ExportError, match="not of an export"):
+        export(experiment, ["safetensors"], tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_readme_of_somebody_else_stays(experiment, tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n")
+    first = export(experiment, ["safetensors"], tmp_path)
+    again = export(experiment, ["safetensors"], tmp_path)
+    assert first["card"] == again["card"] == str(tmp_path / "MODEL_CARD.md")
+    assert (tmp_path / "README.md").read_text() == "# Mine\n"
+    (tmp_path / "MODEL_CARD.md").write_text((tmp_path / "MODEL_CARD.md").read_text().replace("Limits", "My limits"))
+    with pytest.raises(ExportError, match=r"README\.md and MODEL_CARD\.md are there and not as an export wrote them"):
+        export(experiment, ["safetensors"], tmp_path)
+
+
+def test_a_card_that_somebody_has_edited_stays_and_one_without_a_signature_is_replaced(experiment, tmp_path):
+    card = Path(export(experiment, ["safetensors"], tmp_path)["card"])
+    written = card.read_text()
+    card.write_text("Reviewed by me.\n" + written)
+    assert export(experiment, ["safetensors"], tmp_path)["card"] == str(tmp_path / "MODEL_CARD.md")
+    assert card.read_text().startswith("Reviewed by me.")
+    (tmp_path / "MODEL_CARD.md").unlink()
+    card.write_text(written.partition("\n<!--")[0])  # as earlier versions wrote it
+    assert export(experiment, ["safetensors"], tmp_path)["card"] == str(card)
+    assert card.read_text() == written
+
+
+def test_the_umask_decides_the_mode_of_every_file(experiment, tmp_path):
+    before = os.umask(0o002)
+    try:
+        export(experiment, ["onnx", "torch_export", "safetensors"], tmp_path / "out")
+        save_network(tmp_path / "copy", load(experiment / "best"), load(experiment / "best").description)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {*modes.values()} == {0o664}, modes
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o775
+
+
+def test_a_network_that_is_not_the_one_that_was_measured_is_refused(experiment, tmp_path):
+    network = load(experiment / "best")
+    about = network.description
+    save_network(tmp_path / "other", network, replace(about, metrics={"val/accuracy": 0.3}))
+    with pytest.raises(ExportError, match=r"accuracy of 0\.\d+ on 144 .*, but the search recorded 0\.3000"):
+        export(tmp_path / "other", ["safetensors"], tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    retrained = replace(about, metrics={"val/accuracy": 0.3}, trained={**about.trained, "parts": TRAIN_AND_VALIDATION})
+    save_network(tmp_path / "other", network, retrained)
+    export(tmp_path / "other", ["safetensors"], tmp_path / "out")
 
 
 def test_an_exporter_of_the_users_own_is_taken_by_module_and_name(experiment, tmp_path):
@@ -202,10 +266,13 @@ def test_data_that_changed_are_refused(experiment):
     network = load(experiment / "best")
     about = network.description
     network.description = replace(about, trained={**about.trained, "data_hash": "of other images"})
-    with pytest.raises(ExportError, match="have changed since the training"):
+    with pytest.raises(ExportError, match="not those of the training any more: other images"):
         validation_images(network)
-    network.description = replace(about, class_names=("a",) * 10)
-    with pytest.raises(ExportError, match="not those of the training any more"):
+    network.description = replace(about, class_names=(*(*about.class_names[:9], "ten"),))
+    with pytest.raises(ExportError, match="any more: new classes: '9'; missing classes: 'ten'"):
+        validation_images(network)
+    network.description = replace(about, class_names=about.class_names[::-1])
+    with pytest.raises(ExportError, match="classes have another order"):
         validation_images(network)
     network.description = replace(network.description, trained={})
     with pytest.raises(ExportError, match="does not say what data"):
