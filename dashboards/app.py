@@ -157,7 +157,7 @@ def _trials(folder: Path, state: State) -> None:
     _table(tables.all_trials(state), "all_trials", state)
 
 
-@st.cache_data(max_entries=100, show_spinner="Drawing the network ...")
+@st.cache_data(max_entries=100, show_spinner="Drawing the network ...")  # type: ignore[untyped-decorator]
 def _drawing(folder: str, number: int, arch_id: str) -> Any:
     """The network of a trial, or why it cannot be drawn; `arch_id` tells a folder's experiments apart."""
     from nasforge.report.parts import parts_of_trial  # torch, not before it is needed

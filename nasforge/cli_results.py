@@ -206,7 +206,7 @@ def track(folder: Path, uri: str | None) -> Outcome:
 
 def dashboard(runs_dir: Path, port: int) -> Outcome:
     """Run the web page until it is stopped."""
-    from dashboards.launch import launch
+    from nasforge.dashboards.launch import launch
 
     line(f"The dashboard is at http://127.0.0.1:{port}; Ctrl-C ends it.")
     return Outcome(code=launch(runs_dir.expanduser(), port))

@@ -19,8 +19,8 @@ from made_journal import header, trial, write
 from streamlit.testing.v1 import AppTest
 
 import nasforge
-from dashboards import launch
 from nasforge.core.errors import ConfigError
+from nasforge.dashboards import launch
 
 
 @pytest.fixture
