@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from nasforge.core.errors import JournalError, NasforgeError
+from nasforge.core.trust import view
 from nasforge.report import figures, tables
 from nasforge.report.drawing import network_figure
 from nasforge.state import State, load_state
@@ -164,7 +165,8 @@ def _drawing(folder: str, number: int, arch_id: str) -> Any:
 
     state = load_state(Path(folder))
     try:
-        parts = parts_of_trial(Path(folder), state, state.trials[number])
+        with view():
+            parts = parts_of_trial(Path(folder), state, state.trials[number])
     except NasforgeError as error:
         return f"Not drawn: {error}"
     return network_figure({f"trial {number}, {arch_id}": parts})

@@ -27,7 +27,8 @@ def command(port: int, address: str) -> list[str]:
         "client.toolbarMode": "viewer",
     }
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *flags]
+    # -P: `-m` would put the working folder first on the path, where any file could hide a module of Streamlit's
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(APP), *flags]
 
 
 def start(runs_dir: Path, port: int = 8501, address: str = "127.0.0.1") -> subprocess.Popen[bytes]:

@@ -15,12 +15,13 @@ from typer.exceptions import TyperException
 from nasforge import cli_output as output
 from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
-from nasforge.cli_options import Json, Name, RunsDir
+from nasforge.cli_options import Json, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
 from nasforge.cli_tune import tune
 from nasforge.core.errors import ConfigError, NasforgeError
+from nasforge.core.trust import view
 
 app = typer.Typer(
     name="nasforge",
@@ -38,8 +39,6 @@ _CONTINUED = ("search", "tune", "calibrate", "compare", "retrain", "track")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 (nothing to show), 2 (a user's mistake), 130 (stopped)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a builder of your own lies beside your space
     wants_json = "--json" in given
     with output.only_json(wants_json) as stdout:
         outcome = _run(given)
@@ -96,6 +95,7 @@ def show(
     ] = False,
     top: Annotated[int, typer.Option(min=1, help="Rows of the leaderboard.")] = 10,
     runs_dir: RunsDir = Path("runs"),
+    trust: Trust = False,
     as_json: Json = False,
 ) -> Outcome:
     """Leaderboard, Pareto front, failures by cause and what was spent. Also while the search runs.
@@ -122,14 +122,17 @@ def show(
     if importance and trial is not None:
         raise ConfigError("--importance is of all trials and --trial shows one: one at a time")
     if rerun and trial is not None:
-        return cli_results.rerun(folder, trial)
-    if trial is not None:
-        return cli_results.show_trial(folder, trial, draw)
-    if importance:
-        from nasforge import cli_optuna
+        return cli_results.rerun(folder, trial, trust)
+    if draw is not None and trial is not None:
+        return cli_results.show_trial(folder, trial, draw, trust)
+    with view():
+        if trial is not None:
+            return cli_results.show_trial(folder, trial)
+        if importance:
+            from nasforge import cli_optuna
 
-        return cli_optuna.importance(folder)
-    return cli_results.show(folder, top)
+            return cli_optuna.importance(folder)
+        return cli_results.show(folder, top)
 
 
 @app.command()
@@ -207,6 +210,7 @@ def export(
     to: Annotated[str, typer.Option(help="Formats with commas: onnx, torch_export, safetensors.")] = "safetensors",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: RUNS/NAME/exported.")] = None,
     runs_dir: RunsDir = Path("runs"),
+    trust: Trust = False,
     as_json: Json = False,
 ) -> Outcome:
     """Ship the best network: each file is reloaded and must agree with it on validation images.
@@ -221,7 +225,7 @@ def export(
     from nasforge.cli_settings import folder_of
 
     folder = folder_of(name, runs_dir)
-    return cli_results.export(folder, [word.strip() for word in to.split(",")], out or folder / "exported")
+    return cli_results.export(folder, [word.strip() for word in to.split(",")], out or folder / "exported", trust)
 
 
 @app.command()
@@ -251,8 +255,10 @@ def track(
 
         if tracking_uri is not None:
             raise ConfigError("--optuna writes a storage of Optuna, --tracking-uri names MLflow's: one at a time")
-        return cli_optuna.write_study(folder_of(name, runs_dir), optuna)
-    return cli_results.track(folder_of(name, runs_dir), tracking_uri)
+        with view():
+            return cli_optuna.write_study(folder_of(name, runs_dir), optuna)
+    with view():
+        return cli_results.track(folder_of(name, runs_dir), tracking_uri)
 
 
 @app.command()

@@ -108,7 +108,7 @@ def show(folder: Path, top: int) -> Outcome:
     )
 
 
-def show_trial(folder: Path, number: int, draw: Path | None = None) -> Outcome:
+def show_trial(folder: Path, number: int, draw: Path | None = None, trust: bool = False) -> Outcome:
     """One trial, whole; its network drawn into the file `draw`."""
     state = load_state(folder)
     trial = state.trials.get(number)
@@ -142,17 +142,17 @@ def show_trial(folder: Path, number: int, draw: Path | None = None) -> Outcome:
         from nasforge.cli_describe import draw_networks
         from nasforge.report.parts import parts_of_trial
 
-        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial)}, draw)
+        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial, trust=trust)}, draw)
     content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
     return Outcome({"experiment": folder.name, **content})
 
 
-def rerun(folder: Path, number: int) -> Outcome:
+def rerun(folder: Path, number: int, trust: bool = False) -> Outcome:
     """Repeat a trial and compare."""
     from nasforge.rerun import rerun as repeat
 
     log().print(f"Repeating trial {number} of '{folder.name}' ...")
-    found = repeat(folder, number)
+    found = repeat(folder, number, trust=trust)
     if found.equal:
         line(
             f"Trial {number} came out again the same: {len(found.compared)} metrics equal to the last bit "
@@ -171,12 +171,12 @@ def rerun(folder: Path, number: int) -> Outcome:
     return Outcome({"experiment": folder.name, "rerun": found.to_json()}, code=0 if found.equal else 1)
 
 
-def export(folder: Path, formats: Sequence[str], out_folder: Path) -> Outcome:
+def export(folder: Path, formats: Sequence[str], out_folder: Path, trust: bool = False) -> Outcome:
     """Ship the best network."""
     from nasforge.exporters.export import export as run
 
     log().print(f"Exporting the best network of '{folder.name}', comparing each file with it ...")
-    content = run(folder, formats, out_folder)
+    content = run(folder, formats, out_folder, trust=trust)
     rows = []
     for name, path in content["files"].items():
         agreement = content["verified"][name]

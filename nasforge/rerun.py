@@ -15,6 +15,7 @@ from nasforge.compose import make_check, make_evaluator, worker_threads
 from nasforge.config import ExperimentConfig
 from nasforge.core.errors import JournalError, NasforgeError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial
+from nasforge.core.trust import foreign
 from nasforge.job import Job, trial_seed
 from nasforge.runners.work import perform
 from nasforge.state import load_state
@@ -63,7 +64,7 @@ class Repetition:
         }
 
 
-def rerun(folder: Path, number: int) -> Repetition:
+def rerun(folder: Path, number: int, *, trust: bool = False) -> Repetition:
     """Repeat a trial with its seed in a temporary folder and compare what it reported; on a CPU it is equal.
 
     A pruned trial is stopped where it was stopped.
@@ -71,11 +72,18 @@ def rerun(folder: Path, number: int) -> Repetition:
     Args:
         folder: of the experiment.
         number: of the trial.
+        trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
 
     Raises:
+        TrustError: the journal names code that you have not agreed to run.
         JournalError: no such trial, it is not closed, or the data are not the ones it was trained on.
         SearchError: there is nothing to repeat.
     """
+    with foreign(folder.absolute().parent, trust=trust):
+        return _rerun(folder, number)
+
+
+def _rerun(folder: Path, number: int) -> Repetition:
     state = load_state(folder)
     config = ExperimentConfig.of_journal(state.header, folder)
     trial = state.trials.get(number)

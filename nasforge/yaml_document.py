@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from nasforge.core.errors import ConfigError, Problem
+from nasforge.core.importing import look_beside
 
 
 class _Loader(yaml.SafeLoader):
@@ -123,6 +124,7 @@ def read_yaml(path: Path) -> Document:
         loader.dispose()
     if problems:
         raise ConfigError(problems)
+    look_beside(content, path)
     return Document(content, lines, str(path))
 
 

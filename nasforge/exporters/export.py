@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from nasforge import registry
 from nasforge.config import DataConfig
 from nasforge.core.errors import ConfigError, ExportError, did_you_mean
 from nasforge.core.protocols import Exporter
+from nasforge.core.trust import foreign
 from nasforge.data import load_data
 from nasforge.exporters.model_card import model_card
 from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
@@ -28,26 +29,33 @@ LARGEST = 2048
 """Validation images that an export is verified on, at most."""
 
 
-def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str) -> dict[str, Any]:
+def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str, *, trust: bool = False) -> dict[str, Any]:
     """Ship an experiment's best network; each file is reloaded and compared before it takes its name.
 
     Args:
         experiment_folder: `runs/<experiment>`, whose `best/` is shipped; a network folder itself is taken too.
         to: names of exporters: `onnx`, `torch_export`, `safetensors`, or `module:function` of your own.
         out: folder to write to; files of the same names are replaced.
+        trust: you agree to run the builder that the network folder names, see `nasforge.load`.
 
     Returns:
         `files` (format -> path), `card` (path), `accuracy` on the `images` validation images compared (proof of the
         export; no measure of quality where `trained_on_these`), `verified` (format -> `Agreement` as a dictionary).
 
     Raises:
+        TrustError: the network folder names code that you have not agreed to run.
         ExportError: an unknown format, nothing to ship, `out` cannot be written, or an export is not the network.
         DataError: the validation images cannot be loaded.
     """
     exporters = _exporters(to)
-    network = load(best_of(Path(experiment_folder)))
+    folder = Path(experiment_folder)
+    with foreign(folder if (folder / DESCRIPTION).is_file() else folder.absolute().parent, trust=trust):
+        return _export(best_of(folder), exporters, Path(out))
+
+
+def _export(folder: Path, exporters: Mapping[str, Exporter], out: Path) -> dict[str, Any]:
+    network = load(folder)
     images, labels = validation_images(network)
-    out = Path(out)
     files: dict[str, Path] = {}
     verified: dict[str, Agreement] = {}
     with one_error(out):
@@ -57,9 +65,9 @@ def export(experiment_folder: Path | str, to: Sequence[str], out: Path | str) ->
             example = images[:2].float() / 255
             for name, exporter in exporters.items():
                 reload = reload_of(exporter, name)
-                folder = temporary / str(len(files))
-                folder.mkdir()
-                file = exporter(network, example, folder / "model")
+                place = temporary / str(len(files))
+                place.mkdir()
+                file = exporter(network, example, place / "model")
                 verified[name] = verify(name, network, reload(file), images, labels)
                 files[name] = file
             card = temporary / CARD

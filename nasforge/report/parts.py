@@ -15,6 +15,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ExportError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
+from nasforge.core.trust import foreign
 from nasforge.costs import count_params, flops_by_module
 from nasforge.data import load_data
 from nasforge.models.network import build
@@ -98,15 +99,17 @@ def parts_of(space: SearchSpace, point: Architecture, shape: Shape, classes: int
     return found
 
 
-def parts_of_trial(folder: Path, state: State, trial: Trial) -> list[Part]:
+def parts_of_trial(folder: Path, state: State, trial: Trial, *, trust: bool = False) -> list[Part]:
     """The network of a trial, for the images of its search.
 
     Args:
         folder: `runs/<experiment>`.
         state: of the experiment.
         trial: one of its trials.
+        trust: you agree to run the builder that the journal names; one that a search of yours used needs no consent.
 
     Raises:
+        TrustError: the journal names code that you have not agreed to run.
         ExportError: the trial has no network for images.
         DataError: the data, whose size and classes the network has, cannot be loaded.
     """
@@ -114,7 +117,8 @@ def parts_of_trial(folder: Path, state: State, trial: Trial) -> list[Part]:
     if trial.architecture is None or config.data is None or not config.space.builder:
         raise ExportError(f"trial {trial.number} has no network for images: there is nothing to draw")
     data = load_data(config.data)
-    return parts_of(config.space, trial.architecture, data.shape, len(data.class_names))
+    with foreign(folder.absolute().parent, trust=trust):
+        return parts_of(config.space, trial.architecture, data.shape, len(data.class_names))
 
 
 def _kernel(module: nn.Module) -> int:
