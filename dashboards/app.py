@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from nasforge.core.errors import JournalError, NasforgeError
+from nasforge.core.errors import JournalError, NasforgeError, TrustError
 from nasforge.core.trust import view
 from nasforge.report import figures, tables
 from nasforge.report.drawing import network_figure
@@ -167,6 +167,9 @@ def _drawing(folder: str, number: int, arch_id: str) -> Any:
     try:
         with view():
             parts = parts_of_trial(Path(folder), state, state.trials[number])
+    except TrustError as error:
+        name = Path(folder).name
+        return f"Not drawn: {error}. Draw it by: nasforge show {name} --trial {number} --draw network.html"
     except NasforgeError as error:
         return f"Not drawn: {error}"
     return network_figure({f"trial {number}, {arch_id}": parts})

@@ -26,7 +26,7 @@ from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resol
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.events import header_of
-from nasforge.core.trust import foreign
+from nasforge.core.trust import foreign, own
 from nasforge.journal import JOURNAL, experiments_in, read_events
 from nasforge.report.groups import groups_of, label_of
 from nasforge.report.plain import plain
@@ -101,11 +101,12 @@ def compare(
     if strategies is not None:
         if experiments:
             raise ConfigError("compare experiments already run, or --strategies to run, not both")
-        configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
-        folder = folder_of((), name, place, campaign=True)
-        _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
-        with terminable():
-            outcomes = run_all(configs, workers=workers, progress=progress)
+        with own(say):
+            configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
+            folder = folder_of((), name, place, campaign=True)
+            _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
+            with terminable():
+                outcomes = run_all(configs, workers=workers, progress=progress)
         searches, failed = _sorted_out(configs, outcomes)
     else:
         if settings:

@@ -8,6 +8,7 @@ is added to the end of `sys.path` once a module is found there.
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,17 @@ def registers_nothing(entry: str) -> None:
 def installed_path() -> list[str]:
     """`sys.path` without the folders in which only modules of the user's are looked for."""
     return [entry for entry in sys.path if entry and entry not in _ADDED]
+
+
+def python_path() -> dict[str, str]:
+    """The environment that lets a new process import this package; empty where it is installed.
+
+    In a source tree that nobody installed, `python -m nasforge` finds the package in the working folder alone.
+    """
+    root = str(Path(__file__).absolute().parents[2])
+    if root in installed_path() or root not in sys.path:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def look_beside(content: Any, file: Path | str) -> None:

@@ -14,7 +14,6 @@ from torch import nn
 
 from nasforge.core.errors import BuildError, did_you_mean, one_line
 from nasforge.core.protocols import Pick
-from nasforge.core.trust import admit
 
 
 def build(
@@ -57,8 +56,6 @@ def _check_weights(weights: str, backbones: Sequence[str]) -> None:
 
 
 def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights: str) -> nn.Module:
-    if ":" in name:  # timm reads such a network from a server or a folder
-        admit(name, f"timm's network '{name}'")
     started = bool(pretrained or weights) and torch.get_default_device().type != "meta"  # costs need no weights
     given = {"pretrained_cfg_overlay": {"file": weights}} if weights and started else {}
     try:

@@ -183,5 +183,14 @@ def test_python_m_puts_the_working_folder_last(working_folder):
     assert "tiny" in done.stdout
 
 
+def test_a_source_tree_in_the_working_folder_is_found_by_new_processes(monkeypatch):
+    root = str(Path(importing.__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", "/others")
+    monkeypatch.setattr(sys, "path", [root])
+    assert importing.python_path() == {}
+    importing.registers_nothing(root)
+    assert importing.python_path() == {"PYTHONPATH": os.pathsep.join([root, "/others"])}
+
+
 def test_pythons_own_random_is_untouched():
     assert load("random:Random", "it") is random.Random

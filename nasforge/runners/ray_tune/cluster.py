@@ -12,7 +12,7 @@ from ray.job_config import JobConfig
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError, did_you_mean
-from nasforge.core.importing import Places, adopt, places
+from nasforge.core.importing import Places, adopt, places, python_path
 
 DEFAULT_RESOURCES: dict[str, dict[str, float]] = {"measure": {"cpu": 1}, "train_shared": {"cpu": 1}}
 
@@ -27,6 +27,7 @@ def connect(address: str | None, cpus: int | None, logical_gpus: int | None) -> 
             ray.init(address=address, job_config=_job_config(), logging_level=logging.ERROR, log_to_driver=False)
         else:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this user on this machine only
+            os.environ.update(python_path())
             ray.init(address="local", num_cpus=cpus, num_gpus=logical_gpus, job_config=_job_config(), **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the Ray cluster at '{address}'" if address else "Ray on this machine"
