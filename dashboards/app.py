@@ -8,7 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from nasforge.core.errors import JournalError, NasforgeError
+from nasforge.core.errors import JournalError, NasforgeError, TrustError
+from nasforge.core.trust import view
 from nasforge.report import figures, tables
 from nasforge.report.drawing import network_figure
 from nasforge.state import State, load_state
@@ -157,14 +158,18 @@ def _trials(folder: Path, state: State) -> None:
     _table(tables.all_trials(state), "all_trials", state)
 
 
-@st.cache_data(max_entries=100, show_spinner="Drawing the network ...")
+@st.cache_data(max_entries=100, show_spinner="Drawing the network ...")  # type: ignore[untyped-decorator]
 def _drawing(folder: str, number: int, arch_id: str) -> Any:
     """The network of a trial, or why it cannot be drawn; `arch_id` tells a folder's experiments apart."""
     from nasforge.report.parts import parts_of_trial  # torch, not before it is needed
 
     state = load_state(Path(folder))
     try:
-        parts = parts_of_trial(Path(folder), state, state.trials[number])
+        with view():
+            parts = parts_of_trial(Path(folder), state, state.trials[number])
+    except TrustError as error:
+        name = Path(folder).name
+        return f"Not drawn: {error}. Draw it by: nasforge show {name} --trial {number} --draw network.html"
     except NasforgeError as error:
         return f"Not drawn: {error}"
     return network_figure({f"trial {number}, {arch_id}": parts})

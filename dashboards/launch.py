@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from nasforge.core.errors import ConfigError
+from nasforge.core.importing import python_path
 
 APP = Path(__file__).with_name("app.py")
 RUNS_DIR = "NASFORGE_RUNS_DIR"
@@ -27,7 +28,8 @@ def command(port: int, address: str) -> list[str]:
         "client.toolbarMode": "viewer",
     }
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *flags]
+    # -P: `-m` would put the working folder first on the path, where any file could hide a module of Streamlit's
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(APP), *flags]
 
 
 def start(runs_dir: Path, port: int = 8501, address: str = "127.0.0.1") -> subprocess.Popen[bytes]:
@@ -47,7 +49,7 @@ def start(runs_dir: Path, port: int = 8501, address: str = "127.0.0.1") -> subpr
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"the dashboard cannot listen on {address}:{port} ({reason}); try another --port") from None
-    environment = {**os.environ, RUNS_DIR: str(runs_dir.absolute())}
+    environment = {**os.environ, **python_path(), RUNS_DIR: str(runs_dir.absolute())}
     return subprocess.Popen(command(port, address), env=environment)  # noqa: S603  (our own command line)
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from nasforge.config import ExperimentConfig, Named, places_of
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError
 from nasforge.core.events import Event, header_of
+from nasforge.core.importing import Places, adopt, places
 from nasforge.core.protocols import Evaluator
 from nasforge.experiment import VOLATILE, Experiment
 from nasforge.journal import JOURNAL, dumps, loads, read_events
@@ -217,6 +218,7 @@ def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 _STOP: Any = None
+_SAFE_PATH, _BY_US = "PYTHONSAFEPATH", "nasforge"
 
 
 def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Progress) -> list[Found]:
@@ -234,9 +236,11 @@ def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Prog
             progress(config.name, len(found), len(configs))
         return found
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    with _safe_path():
+        stop = context.Event()
     before = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(stop, workers)) as pool:
+    arguments = (stop, workers, places())
+    with _safe_path(), ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:
         try:
             return _collect(pool, configs, workers, progress)
         except BaseException as error:
@@ -252,6 +256,19 @@ def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Prog
             if isinstance(error, KeyboardInterrupt):
                 raise StopNow("stopped; the same command continues") from None
             raise
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Processes that are started do not put the working folder first on `sys.path`; a file there may hide a module."""
+    if os.environ.get(_SAFE_PATH):
+        yield
+        return
+    os.environ[_SAFE_PATH] = _BY_US
+    try:
+        yield
+    finally:
+        del os.environ[_SAFE_PATH]
 
 
 def _collect(
@@ -273,10 +290,13 @@ def _collect(
     return [found[index] for index in range(len(configs))]
 
 
-def _begin(stop: Any, workers: int) -> None:
+def _begin(stop: Any, workers: int, found: Places) -> None:
     """In a new worker: share the cores, and end with the driver, however that ends."""
     global _STOP
     _STOP = stop
+    adopt(found)
+    if os.environ.get(_SAFE_PATH) == _BY_US:
+        del os.environ[_SAFE_PATH]  # a user's evaluator may start scripts that import their neighbours
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # outside a search, the driver says when to stop
     driver = multiprocessing.parent_process()

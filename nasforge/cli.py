@@ -15,13 +15,14 @@ from typer.exceptions import TyperException
 from nasforge import cli_output as output
 from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
-from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir
+from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
 from nasforge.cli_tune import tune
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, NasforgeError
+from nasforge.core.trust import view
 
 app = typer.Typer(
     name="nasforge",
@@ -39,8 +40,6 @@ _CONTINUED = ("search", "tune", "calibrate", "compare", "retrain", "track")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 (nothing to show), 2 (a user's mistake), 130 (stopped)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a builder of your own lies beside your space
     wants_json = "--json" in given
     with output.only_json(wants_json) as stdout:
         outcome = _run(given)
@@ -100,6 +99,7 @@ def show(
     data: MovedData = None,
     data_dir: MovedDataDir = None,
     runs_dir: RunsDir = Path("runs"),
+    trust: Trust = False,
     as_json: Json = False,
 ) -> Outcome:
     """Leaderboard, Pareto front, failures by cause and what was spent. Also while the search runs.
@@ -128,14 +128,17 @@ def show(
     if importance and trial is not None:
         raise ConfigError("--importance is of all trials and --trial shows one: one at a time")
     if rerun and trial is not None:
-        return cli_results.rerun(folder, trial, place)
-    if trial is not None:
-        return cli_results.show_trial(folder, trial, draw, place)
-    if importance:
-        from nasforge import cli_optuna
+        return cli_results.rerun(folder, trial, place, trust)
+    if draw is not None and trial is not None:
+        return cli_results.show_trial(folder, trial, draw, place, trust)
+    with view():
+        if trial is not None:
+            return cli_results.show_trial(folder, trial)
+        if importance:
+            from nasforge import cli_optuna
 
-        return cli_optuna.importance(folder)
-    return cli_results.show(folder, top)
+            return cli_optuna.importance(folder)
+        return cli_results.show(folder, top)
 
 
 @app.command()
@@ -215,6 +218,7 @@ def export(
     data: MovedData = None,
     data_dir: MovedDataDir = None,
     runs_dir: RunsDir = Path("runs"),
+    trust: Trust = False,
     as_json: Json = False,
 ) -> Outcome:
     """Ship the best network: each file is reloaded and must agree with it on validation images.
@@ -230,7 +234,7 @@ def export(
 
     folder = folder_of(name, runs_dir)
     formats = [word.strip() for word in to.split(",")]
-    return cli_results.export(folder, formats, out or folder / "exported", moved_data(data, data_dir))
+    return cli_results.export(folder, formats, out or folder / "exported", moved_data(data, data_dir), trust)
 
 
 @app.command()
@@ -260,8 +264,10 @@ def track(
 
         if tracking_uri is not None:
             raise ConfigError("--optuna writes a storage of Optuna, --tracking-uri names MLflow's: one at a time")
-        return cli_optuna.write_study(folder_of(name, runs_dir), optuna)
-    return cli_results.track(folder_of(name, runs_dir), tracking_uri)
+        with view():
+            return cli_optuna.write_study(folder_of(name, runs_dir), optuna)
+    with view():
+        return cli_results.track(folder_of(name, runs_dir), tracking_uri)
 
 
 @app.command()

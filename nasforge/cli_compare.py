@@ -87,6 +87,7 @@ def compare(
     ] = None,
     runs_dir: options.RunsDirOfFile = None,
     tracking_uri: options.TrackingUri = None,
+    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> Outcome:
     """Compare strategies over seeds at equal charge: experiments already run, or a campaign to run now.
@@ -152,6 +153,7 @@ def compare(
                 tracking_uri=tracking_uri,
                 progress=progress,
                 say=output.say,
+                trust=trust,
                 **campaign,
             )
     except StopNow as error:

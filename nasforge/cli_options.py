@@ -56,6 +56,10 @@ RunsDirOfFile: TypeAlias = Annotated[
 TrackingUri: TypeAlias = Annotated[
     str | None, typer.Option(help="MLflow's; none for no tracking. Default: RUNS/mlflow.db.", rich_help_panel=PLACE)
 ]
+Trust: TypeAlias = Annotated[
+    bool,
+    typer.Option("--trust", help="Run code that the experiment names, also if it is not yours: see docs/security.md."),
+]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
 ]

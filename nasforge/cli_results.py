@@ -112,7 +112,9 @@ def _shown(state: State, top: int) -> Outcome:
     )
 
 
-def show_trial(folder: Path, number: int, draw: Path | None, data: Mapping[str, str]) -> Outcome:
+def show_trial(
+    folder: Path, number: int, draw: Path | None = None, data: Mapping[str, str] | None = None, trust: bool = False
+) -> Outcome:
     """One trial, whole; its network drawn into the file `draw`, for `data` if they were moved."""
     state = load_state(folder)
     trial = state.trials.get(number)
@@ -146,17 +148,17 @@ def show_trial(folder: Path, number: int, draw: Path | None, data: Mapping[str, 
         from nasforge.cli_describe import draw_networks
         from nasforge.report.parts import parts_of_trial
 
-        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial, data)}, draw)
+        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial, data, trust=trust)}, draw)
     content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
     return Outcome({"experiment": folder.name, **content})
 
 
-def rerun(folder: Path, number: int, data: Mapping[str, str]) -> Outcome:
+def rerun(folder: Path, number: int, data: Mapping[str, str], trust: bool = False) -> Outcome:
     """Repeat a trial on `data`, if they were moved, and compare."""
     from nasforge.rerun import rerun as repeat
 
     log().print(f"Repeating trial {number} of '{folder.name}' ...")
-    found = repeat(folder, number, data)
+    found = repeat(folder, number, data, trust=trust)
     if found.equal:
         line(
             f"Trial {number} came out again the same: {len(found.compared)} metrics equal to the last bit "
@@ -175,13 +177,15 @@ def rerun(folder: Path, number: int, data: Mapping[str, str]) -> Outcome:
     return Outcome({"experiment": folder.name, "rerun": found.to_json()}, code=0 if found.equal else 1)
 
 
-def export(folder: Path, formats: Sequence[str], out_folder: Path, data: Mapping[str, str]) -> Outcome:
+def export(
+    folder: Path, formats: Sequence[str], out_folder: Path, data: Mapping[str, str], trust: bool = False
+) -> Outcome:
     """Ship the best network, verified on `data` if they were moved."""
     from nasforge.exporters.export import CARDS
     from nasforge.exporters.export import export as run
 
     log().print(f"Exporting the best network of '{folder.name}', comparing each file with it ...")
-    content = run(folder, formats, out_folder, data)
+    content = run(folder, formats, out_folder, data, trust=trust)
     rows = []
     for name, path in content["files"].items():
         agreement = content["verified"][name]
@@ -214,7 +218,7 @@ def track(folder: Path, uri: str | None) -> Outcome:
 
 def dashboard(runs_dir: Path, port: int) -> Outcome:
     """Run the web page until it is stopped."""
-    from dashboards.launch import launch
+    from nasforge.dashboards.launch import launch
 
     line(f"The dashboard is at http://127.0.0.1:{port}; Ctrl-C ends it.")
     return Outcome(code=launch(runs_dir.expanduser(), port))

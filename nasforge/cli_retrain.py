@@ -50,6 +50,7 @@ def retrain(
         typer.Option("--set", metavar="KEY=VALUE", help="runner.resources.measure.gpu=0.5", rich_help_panel=_PLACE),
     ] = None,
     runs_dir: options.RunsDir = Path("runs"),
+    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> Outcome:
     """Train the best from scratch on train + validation and open the sealed test part once for each.
@@ -90,6 +91,7 @@ def retrain(
             runner=parts,
             progress=progress,
             trackers=trackers,
+            trust=trust,
         )
     _print(found)
     line(f"The first is now {folder / 'best'}")

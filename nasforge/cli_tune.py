@@ -87,6 +87,7 @@ def tune(
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow's; none for no tracking.", rich_help_panel=options.PLACE)
     ] = None,
+    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> Outcome:
     """Tune the recipe of one network: an experiment's best, another one, or a timm model by name.
@@ -148,6 +149,7 @@ def tune(
                 trackers=[watch],
                 say=watch.say,
                 on_open=watch.on_open,
+                trust=trust,
                 **{key: value for key, value in settings.items() if value is not None},
             )
     except StopNow as error:

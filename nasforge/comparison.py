@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from nasforge.compose import Say, foresee, make_pruner, make_strategy, say_remar
 from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
+from nasforge.core.trust import foreign, own
 from nasforge.journal import JOURNAL, experiments_in
 from nasforge.report.groups import groups_of, label_of
 from nasforge.report.plain import plain
@@ -56,6 +58,7 @@ def compare(
     document: Document | None = None,
     progress: Progress = lambda name, done, total: None,
     say: Say = lambda text: print(text, file=sys.stderr),
+    trust: bool = False,
     **settings: Any,
 ) -> Comparison:
     """Compare strategies over seeds at equal charge; writes `comparison.json`, a page and a picture.
@@ -80,6 +83,8 @@ def compare(
         document: the YAML file that settings came from, for line numbers.
         progress: told of every search that is done.
         say: takes what the user should know.
+        trust: you agree to run the code that the journals of `experiments` name; code that a search of yours used needs
+            no consent.
         settings: of every search, as in `nasforge.config.resolve`; the runner is `local` unless given.
 
     Raises:
@@ -96,13 +101,14 @@ def compare(
     if strategies is not None:
         if experiments:
             raise ConfigError("compare experiments already run, or --strategies to run, not both")
-        configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
-        folder = folder_of((), name, place, campaign=True)
-        _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
-        if not folder.exists():
-            say_remarks(evaluator_of(configs[0]), say)
-        with terminable():
-            outcomes = run_all(configs, workers=workers, progress=progress)
+        with own(say):
+            configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
+            folder = folder_of((), name, place, campaign=True)
+            _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
+            if not folder.exists():
+                say_remarks(evaluator_of(configs[0]), say)
+            with terminable():
+                outcomes = run_all(configs, workers=workers, progress=progress)
         searches, failed = _sorted_out(configs, outcomes)
     else:
         if settings:
@@ -111,11 +117,15 @@ def compare(
         folder = folder_of(experiments, name, place, campaign=False)
         if (folder / JOURNAL).is_file():
             raise ConfigError(f"{folder} holds an experiment; choose another --name for the comparison")
-        searches = []
-        for done, path in enumerate(folders, 1):
-            searches.append(read_search(path))
-            progress(path.name, done, len(folders))
-        configs = [ExperimentConfig.of_journal(load_state(folders[0]).header, folders[0])]
+        with ExitStack() as loaded:
+            for path in dict.fromkeys(path.parent for path in folders):
+                loaded.enter_context(foreign(path, trust=trust))
+            searches = []
+            for done, path in enumerate(folders, 1):
+                searches.append(read_search(path))
+                progress(path.name, done, len(folders))
+            config = ExperimentConfig.of_journal(load_state(folders[0]).header, folders[0])
+            return _report(folder, searches, config, failed, axis=axis, at=at, tracking_uri=tracking_uri, say=say)
     return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=tracking_uri, say=say)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from nasforge import registry
 from nasforge.admission import Check
 from nasforge.config import ExperimentConfig, resolve, suited_evaluator
+from nasforge.core import trust
 from nasforge.core.errors import ConfigError, DataError, did_you_mean
 from nasforge.core.events import DECODING, SCHEMA, Header
 from nasforge.core.goals import COSTS
@@ -74,7 +75,22 @@ def search(
     if config is not None and settings:
         raise ConfigError(f"give a configuration or settings, not both; got also {', '.join(settings)}")
     config = config or resolve(settings)
+    with trust.own(say):
+        return _search(config, made_evaluator, trackers, say, on_open)
+
+
+def _search(
+    config: ExperimentConfig,
+    made_evaluator: Evaluator | None,
+    trackers: Sequence[Tracker],
+    say: Say,
+    on_open: Callable[[Experiment], None],
+) -> State:
     registry.check_options("runner", config.runner.name, config.runner.options, taken=2)
+    if address := config.runner.options.get("address"):
+        admit_cluster(address)
+    if ":" in config.space.builder and config.data is not None:
+        registry.get("builder", config.space.builder)  # where only workers build, this process has the consent
     evaluator = made_evaluator or make_evaluator(config)
     folder = config.folder
     if not (folder / JOURNAL).is_file():
@@ -108,6 +124,15 @@ def search(
             say(f"The search has tried {points} of the space '{config.space.name}', so it ends")
     _write_best(config, state, say)
     return state
+
+
+def admit_cluster(address: Any) -> None:
+    """Ask for consent to reach a Ray cluster, whose processes exchange pickled objects with this one.
+
+    Raises:
+        TrustError: its address is from a file, and the user has not agreed to it.
+    """
+    trust.admit(f"Ray at {address}", f"the Ray cluster at '{address}'")
 
 
 def make_evaluator(config: ExperimentConfig) -> Evaluator:
@@ -299,6 +324,6 @@ def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
     from nasforge.exporters.best import write_best
 
     try:
-        write_best(config.folder)
+        write_best(config.folder, trust=True)
     except DataError as error:
         say(f"best/ is not written: {error}. `nasforge retrain {config.name}` trains the best anew")

@@ -6,15 +6,14 @@ and wherever a name is taken `mypackage.mymodule:thing` is taken too.
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import distributions
 from typing import Any, get_type_hints
 
 from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.importing import installed_path, load
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "strategy": {
@@ -91,13 +90,23 @@ BUILT_IN: dict[str, dict[str, str]] = {
 
 
 def _known(kind: str) -> dict[str, str]:
-    return {**_plugged_in(kind, tuple(sys.path)), **BUILT_IN[kind]}
+    return {**_plugged_in(kind, tuple(installed_path())), **BUILT_IN[kind]}
 
 
 @cache
 def _plugged_in(kind: str, path: tuple[str, ...]) -> Mapping[str, str]:
-    """Of installed packages; finding them reads every package's metadata, so it is done once per `sys.path`."""
-    return {entry.name: entry.value for entry in entry_points(group=f"nasforge.{kind}")}
+    """Of installed packages; finding them reads every package's metadata, so it is done once per `path`.
+
+    A folder of the user's, such as the working folder, registers nothing: it may be somebody else's.
+    """
+    values: dict[str, str] = {}
+    seen: set[str] = set()
+    for package in distributions(path=list(path)):
+        entries = package.entry_points.select(group=f"nasforge.{kind}")
+        if entries and package.name not in seen:  # the first one on the path is the one that is imported
+            seen.add(package.name)
+            values |= {entry.name: entry.value for entry in entries}
+    return values
 
 
 def names(kind: str) -> list[str]:
@@ -109,24 +118,15 @@ def get(kind: str, name: str) -> Any:
     """What `name` stands for: a registered name, or `module:attribute`.
 
     Raises:
+        TrustError: a file names it, and the user has not agreed to run it (see `nasforge.core.trust`).
         ConfigError: unknown name, or the module cannot be imported.
     """
     known = _known(kind)
-    reference = known.get(name, name)
-    module, colon, attribute = reference.partition(":")
-    if not colon:
+    if name in known:
+        return load(known[name], f"{kind} '{name}'", registered=True)
+    if ":" not in name:
         raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except AttributeError as error:
-        if module in sys.modules:
-            raise ConfigError(f"{kind} '{name}': module {module} has no '{attribute}'") from None
-        raise ConfigError(f"{kind} '{name}': {module} breaks while it is imported: {error}") from error
-    except ImportError as error:
-        raise ConfigError(f"{kind} '{name}': cannot import {module}: {error}") from error
-    except Exception as error:  # a user's module may raise anything
-        what = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{kind} '{name}': {module} breaks while it is imported: {what}") from error
+    return load(name, f"{kind} '{name}'", registered=name in known.values())
 
 
 def parameters_of(kind: str, name: str) -> Collection[str]:

@@ -15,6 +15,7 @@ from nasforge.compose import make_check, make_evaluator, worker_threads
 from nasforge.config import ExperimentConfig
 from nasforge.core.errors import JournalError, NasforgeError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial
+from nasforge.core.trust import foreign
 from nasforge.job import Job, trial_seed
 from nasforge.runners.work import Alphas, perform
 from nasforge.state import load_state
@@ -63,7 +64,9 @@ class Repetition:
         }
 
 
-def rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | None = None) -> Repetition:
+def rerun(
+    folder: Path, number: int, data: str | Path | Mapping[str, str] | None = None, *, trust: bool = False
+) -> Repetition:
     """Repeat a trial with its seed in a temporary folder and compare what it reported; on a CPU it is equal.
 
     A pruned trial is stopped where it was stopped.
@@ -72,11 +75,18 @@ def rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | None
         folder: of the experiment.
         number: of the trial.
         data: where the images lie now, if they were moved, as in `retrain`.
+        trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
 
     Raises:
+        TrustError: the journal names code that you have not agreed to run.
         JournalError: no such trial, it is not closed, or the data are not the ones it was trained on.
         SearchError: there is nothing to repeat.
     """
+    with foreign(folder.absolute().parent, trust=trust):
+        return _rerun(folder, number, data)
+
+
+def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | None) -> Repetition:
     state = load_state(folder)
     config = ExperimentConfig.of_journal(state.header, folder).with_data_at(data)
     trial = state.trials.get(number)

@@ -25,13 +25,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def shipped_spaces() -> dict[str, Path]:
     """Name -> file of the spaces that come with NASForge."""
-    folder = Path(str(files("search_spaces")))
+    folder = Path(str(files("nasforge.search_spaces")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def shipped_recipes() -> dict[str, Path]:
     """Name -> file of the recipes that come with NASForge: spaces of `train.*` decisions alone."""
-    folder = Path(str(files("search_spaces"))) / "recipes"
+    folder = Path(str(files("nasforge.search_spaces"))) / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

@@ -136,7 +136,7 @@ class State:
             case Extended(budget):
                 self.budget = Budget(**budget)
             case Moved(config):
-                self.header = replace(self.header, config={**self.header.config, **config})
+                self.header = dataclasses.replace(self.header, config={**self.header.config, **config})
             case TestOpened(finalist, metrics):
                 self.tests[finalist] = metrics
 

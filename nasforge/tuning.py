@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nasforge.compose import Say, search
+from nasforge import registry
+from nasforge.compose import Say, admit_cluster, search
 from nasforge.config import ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_mean
@@ -16,6 +17,7 @@ from nasforge.core.goals import PROXY, Budget, Objective, Rung, ladder_to
 from nasforge.core.protocols import Tracker
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 from nasforge.core.trial import Trial
+from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
 from nasforge.experiment import Experiment
 from nasforge.space_file import load_recipe
@@ -69,6 +71,7 @@ def tune(
     trackers: Sequence[Tracker] = (),
     say: Say = lambda text: print(text, file=sys.stderr),
     on_open: Callable[[Experiment], None] = lambda experiment: None,
+    trust: bool = False,
     **settings: Any,
 ) -> Tuned:
     """Tune the recipe of one network by one of Optuna's samplers, or continue to; the search is an ordinary experiment.
@@ -93,10 +96,13 @@ def tune(
         trackers: as in `search`.
         say: as in `search`.
         on_open: as in `search`.
+        trust: you agree to run the code that the experiment's journal names; code that a search of yours used needs no
+            consent.
         settings: with `model` those of `nasforge.config.resolve`; with `experiment` any of `name` (else
             EXPERIMENT-tuned), `budget`, `epochs`, `seed`, `runner`, `pruner`, `tracking_uri`.
 
     Raises:
+        TrustError: the experiment's journal names code that you have not agreed to run.
         NasforgeError: a user's mistake, in words.
         StopNow: as in `search`.
     """
@@ -109,12 +115,15 @@ def tune(
     if model is not None:
         config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy, "data": data})
         network = model
+        state = search(config, trackers=trackers, say=say, on_open=on_open)
     else:
-        source = load_state(Path(str(experiment)))
+        folder = Path(str(experiment))
+        source = load_state(folder)
         point = _network_of(source, trial, architecture)
-        config, changed = _config_after(Path(str(experiment)), source, point, recipe, strategy, data, settings)
-        network = config.space.default_point().arch_id
-    state = search(config, trackers=trackers, say=say, on_open=on_open)
+        with foreign(folder.absolute().parent, trust=trust):
+            config, changed = _config_after(folder, source, point, recipe, strategy, data, settings)
+            network = config.space.default_point().arch_id
+            state = search(config, trackers=trackers, say=say, on_open=on_open)
     begun = state.trials.get(0) if "first" in config.strategy.options else None
     ranked = {found.number for found in state.finished()}
     return Tuned(config, state, network, begun if begun and begun.number in ranked else None, changed)
@@ -188,6 +197,7 @@ def _config_after(
     given = resolve(
         {"strategy": strategy, "name": f"{config.name}-tuned", **settings, "space": space, "data": config.data}
     )
+    _admit_typed(given, settings)
     objectives = tuple(o for o in config.objectives if not o.metric.startswith(_UNTRAINED))
     evaluator, ladder = _measured_by(config, settings.get("epochs"))
     tuned = replace(
@@ -208,6 +218,16 @@ def _config_after(
         tracking_uri=given.tracking_uri if "tracking_uri" in settings else config.tracking_uri,
     )
     return tuned, {key: (had[key], now[key]) for key in had if had[key] != now[key]}
+
+
+def _admit_typed(given: ExperimentConfig, settings: Mapping[str, Any]) -> None:
+    """A runner and a pruner that the user names for this tuning need no consent beside that."""
+    with typed():
+        for kind in ("runner", "pruner"):
+            if kind in settings and ":" in (name := getattr(given, kind).name):
+                registry.get(kind, name)
+        if "runner" in settings and (address := given.runner.options.get("address")):
+            admit_cluster(address)
 
 
 def _fixed(

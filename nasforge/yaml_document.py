@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from nasforge.core.errors import ConfigError, Problem
+from nasforge.core.importing import look_beside
 
 _TAG = "tag:yaml.org,2002:"
 _BYTES, _NODES, _DEPTH = 10_000_000, 100_000, 100
@@ -135,7 +136,9 @@ def read_yaml(path: Path) -> Document:
     Raises:
         ConfigError: the file is missing, is not YAML, repeats a key, or exceeds a limit.
     """
-    return _parsed(_text(path), str(path))
+    document = _parsed(_text(path), str(path))
+    look_beside(document.content, path)
+    return document
 
 
 def parse_value(text: str) -> Any:

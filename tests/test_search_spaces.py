@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import search_spaces
+from nasforge import search_spaces
 from nasforge.config import load_space
 from nasforge.core.space import SearchSpace
 from nasforge.costs import costs_of

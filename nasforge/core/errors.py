@@ -27,6 +27,10 @@ class ConfigError(NasforgeError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class TrustError(ConfigError):
+    """A file that may be somebody else's names code, and the user has not agreed to run it."""
+
+
 class RecipeError(ConfigError):
     """A recipe that cannot be, or not with this network or these images; another point of the space may be trained."""
 

@@ -5,7 +5,6 @@ A space is never asked to mutate, cross over or encode. It has `decide(choose)`;
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,8 @@ from typing import Any, TypeAlias
 
 from nasforge.core.architecture import TRAIN, Architecture, Value, digest
 from nasforge.core.domains import Choice, Decision, Domain, Float, Int, product_of, same
-from nasforge.core.errors import SpaceError, did_you_mean
+from nasforge.core.errors import ConfigError, SpaceError, TrustError, did_you_mean
+from nasforge.core.importing import load
 
 __all__ = ["Choice", "Choose", "Decision", "Domain", "Float", "Int", "SearchSpace"]
 
@@ -131,14 +131,16 @@ class SearchSpace:
         """What the field `canonical`, `text` or `derive` names.
 
         Raises:
+            TrustError: a file names it, and the user has not agreed to run it.
             SpaceError: it cannot be imported.
         """
         reference = getattr(self, field)
-        module, _, name = reference.partition(":")
         try:
-            return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
-        except (ImportError, AttributeError, ValueError) as error:
-            raise SpaceError(f"space '{self.name}': cannot load {field} '{reference}': {error}") from None
+            return load(reference, f"{field} '{reference}'")  # type: ignore[no-any-return]
+        except TrustError:
+            raise
+        except ConfigError as error:
+            raise SpaceError(f"space '{self.name}': {error}") from None
 
     def sample(self, rng: random.Random) -> Architecture:
         """A point whose every active decision is drawn from its own domain."""

@@ -12,8 +12,9 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import DataError, ExportError, SearchError, one_line
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE
+from nasforge.core.trust import foreign
 from nasforge.data import ImageData, load_data
-from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, load, save_network
+from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, description_of, save_network
 from nasforge.job import trial_seed
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, without_start
@@ -22,19 +23,28 @@ from nasforge.training.artifacts import load_weights
 from nasforge.training.recipe import recipe_of
 
 
-def write_best(folder: Path | str) -> Path:
+def write_best(folder: Path | str, *, trust: bool = False) -> Path:
     """Write `best/` of an experiment from the weights that its best trial left.
 
     A retrained network of the same point that is there already is better and stays.
+
+    Args:
+        folder: `runs/<experiment>`.
+        trust: you agree to run the code that its journal names.
 
     Returns:
         The network folder.
 
     Raises:
+        TrustError: the journal names code that you have not agreed to run.
         SearchError: there is no finished trial, or the best one left no weights.
         DataError: the weights or the data are damaged or missing.
     """
-    folder = Path(folder)
+    with foreign(Path(folder).absolute().parent, trust=trust):
+        return _write_best(Path(folder))
+
+
+def _write_best(folder: Path) -> Path:
     state = load_state(folder)
     config = config_of(folder, state)
     trial = state.best
@@ -81,7 +91,7 @@ def config_of(folder: Path, state: State) -> ExperimentConfig:
 def _is_retrained(best: Path, architecture: Architecture) -> bool:
     """Whether `best` holds an undamaged retrained network of this point."""
     try:
-        about = load(best).description
+        about = description_of(best)
     except ExportError:
         return False
     return "finalist" in about.trained and about.architecture.point_id == architecture.point_id

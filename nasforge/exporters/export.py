@@ -17,6 +17,7 @@ from nasforge import registry
 from nasforge.config import DataConfig, with_absolute_paths
 from nasforge.core.errors import ConfigError, ExportError, did_you_mean
 from nasforge.core.protocols import Exporter
+from nasforge.core.trust import foreign
 from nasforge.data import ImageData, load_data
 from nasforge.exporters.model_card import is_unchanged, model_card, signed, written_files
 from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
@@ -38,6 +39,8 @@ def export(
     to: Sequence[str],
     out: Path | str,
     data: str | Path | Mapping[str, str] | None = None,
+    *,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Ship an experiment's best network; each file is reloaded and compared before it takes its name.
 
@@ -47,6 +50,7 @@ def export(
         out: folder to write to. Files of an earlier export are replaced, all others stay as they are.
         data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
             `folder`.
+        trust: you agree to run the builder that the network folder names, see `nasforge.load`.
 
     Returns:
         `files` (format -> path), `card` (path of the model card: README.md, or MODEL_CARD.md where README.md is of
@@ -54,14 +58,22 @@ def export(
         quality where `trained_on_these`), `verified` (format -> `Agreement` as a dictionary).
 
     Raises:
+        TrustError: the network folder names code that you have not agreed to run.
         ExportError: an unknown format, nothing to ship, `out` cannot be written or has other files of these names, an
             export is not the network, or the network is not the one that the search measured.
         DataError: the validation images cannot be loaded.
     """
     exporters = _exporters(to)
-    network = load(best_of(Path(experiment_folder)))
+    folder = Path(experiment_folder)
+    with foreign(folder if (folder / DESCRIPTION).is_file() else folder.absolute().parent, trust=trust):
+        return _export(best_of(folder), exporters, Path(out).expanduser(), data)
+
+
+def _export(
+    folder: Path, exporters: Mapping[str, Exporter], out: Path, data: str | Path | Mapping[str, str] | None
+) -> dict[str, Any]:
+    network = load(folder)
     images, labels = validation_images(network, data)
-    out = Path(out).expanduser()
     files: dict[str, Path] = {}
     verified: dict[str, Agreement] = {}
     with one_error(out):
@@ -71,9 +83,9 @@ def export(
             example = images[:2].float() / 255
             for name, exporter in exporters.items():
                 reload = reload_of(exporter, name)
-                folder = temporary / str(len(files))
-                folder.mkdir()
-                file = exporter(network, example, folder / "model")
+                place = temporary / str(len(files))
+                place.mkdir()
+                file = exporter(network, example, place / "model")
                 verified[name] = verify(name, network, reload(file), images, labels)
                 _check_recorded(network, verified[name])
                 files[name] = file

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError, ExportError, NasforgeError, one_line
+from nasforge.core.errors import ConfigError, ExportError, NasforgeError, TrustError, one_line
 from nasforge.core.space import SearchSpace
+from nasforge.core.trust import foreign
 from nasforge.journal import dumps, loads, sync_folder
-from nasforge.models.network import build
+from nasforge.models.network import build, without_start
 from nasforge.training.artifacts import sha256_of, write_tensors
 
 SCHEMA = 1
@@ -182,14 +183,18 @@ def write_network(folder: Path, network: nn.Module, description: Description) ->
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: Path | str, device: torch.device | str = "cpu") -> Network:
+def load(folder: Path | str, device: torch.device | str = "cpu", *, trust: bool = False) -> Network:
     """The network kept in `folder`, in eval mode, normalisation inside.
 
     Args:
         folder: a network folder, such as `runs/<experiment>/best`.
         device: where to put it.
+        trust: you agree to run the builder that the folder names. Builders of NASForge and of installed plug-ins need
+            no consent, and neither does a builder of yours that a search on this machine has used. Code that lies in
+            the folder itself never runs.
 
     Raises:
+        TrustError: the folder names code that you have not agreed to run.
         ExportError: the folder or a file is missing, damaged or of another schema, or the builder cannot be found.
         BuildError: the space's builder does not make this network any more.
 
@@ -197,16 +202,9 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Network:
         >>> network = nasforge.load("runs/tiny/best")
         >>> network.class_names[network(images).argmax(1)[0]]
     """
-    folder = _present(Path(folder).absolute())
-    content = _read_description(folder)
-    try:
-        description = Description.from_json(content)
-        expected = content["weights"]["sha256"]
-    except (KeyError, TypeError, ValueError, AttributeError, NasforgeError) as error:
-        raise ExportError(
-            f"{folder / DESCRIPTION}: not a network's description ({type(error).__name__}: {error}); restore the file"
-        ) from None
-    body = _untrained(folder, description)
+    folder, description, expected = _described(folder)
+    with foreign(folder, trust=trust):
+        body = _untrained(folder, description)
     weights = _read_weights(folder / WEIGHTS, expected)
     try:
         body.load_state_dict(weights, strict=True)
@@ -218,20 +216,42 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Network:
     return Network(description, body).to(device).eval()
 
 
+def description_of(folder: Path | str) -> Description:
+    """The description of the network in `folder`, once its weights are known to be whole; nothing is built.
+
+    Raises:
+        ExportError: the folder or a file is missing, damaged or of another schema.
+    """
+    folder, description, expected = _described(folder)
+    _read_weights(folder / WEIGHTS, expected)
+    return description
+
+
+def _described(folder: Path | str) -> tuple[Path, Description, str]:
+    """Where the content of `folder` is, its description, and the checksum of its weights."""
+    folder = _present(Path(folder).absolute())
+    content = _read_description(folder)
+    try:
+        return folder, Description.from_json(content), content["weights"]["sha256"]
+    except (KeyError, TypeError, ValueError, AttributeError, NasforgeError) as error:
+        raise ExportError(
+            f"{folder / DESCRIPTION}: not a network's description ({type(error).__name__}: {error}); restore the file"
+        ) from None
+
+
 def _untrained(folder: Path, description: Description) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):  # these weights are thrown away; the caller's random stream stays put
             return build(
-                description.space,
+                without_start(description.space),  # whoever wrote the folder does not make us download weights
                 description.architecture,
                 in_channels=description.shape[0],
                 classes=len(description.class_names),
             )
+    except TrustError:
+        raise
     except ConfigError as error:
-        raise ExportError(
-            f"{folder}: {error}. A builder of your own must be importable where its networks are loaded: "
-            "install its package, or add its folder to PYTHONPATH"
-        ) from None
+        raise ExportError(f"{folder}: {error}") from None
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

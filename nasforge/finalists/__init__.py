@@ -11,9 +11,10 @@ from nasforge import registry
 from nasforge.config import Named
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
 from nasforge.core.protocols import Tracker
+from nasforge.core.trust import foreign
 from nasforge.data import load_data
 from nasforge.exporters.best import config_of, write_best
-from nasforge.exporters.network_folder import load, save_network
+from nasforge.exporters.network_folder import description_of, load, save_network
 from nasforge.finalists.choice import drawn_of, ranked_of
 from nasforge.finalists.networks import (
     Outcomes,
@@ -49,6 +50,7 @@ def retrain(
     runner: str | Mapping[str, Any] = "local",
     progress: Progress = lambda name, epoch, epochs, metrics: None,
     trackers: Sequence[Tracker] = (),
+    trust: bool = False,
 ) -> Finalists:
     """Retrain the best architectures of a search and measure each retrained network on the sealed test part, once.
 
@@ -72,11 +74,13 @@ def retrain(
             with the outcome of one worker up to the order of sums.
         progress: told after every epoch.
         trackers: told of every opening of the test part.
+        trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
 
     Returns:
         The best, each beside its reference, those drawn at random, the ensemble of the best, and what all that says.
 
     Raises:
+        TrustError: the journal names code that you have not agreed to run.
         SearchError: nothing to retrain, or no training of the best succeeded.
         JournalError: the experiment is running, or its data have changed.
         DataError: the data cannot be loaded.
@@ -104,7 +108,8 @@ def retrain(
             f"{folder}: the data have changed since the search ({state.header.why_other_data}); "
             "a comparison with it would mean nothing"
         )
-    with reopen(folder, trackers, {"data": config.to_json()["data"]} if data else None) as experiment:
+    moved = {"data": config.to_json()["data"]} if data else None
+    with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers, moved) as experiment:
         whole = replace(config.data, images=None)
         length = epochs or 3 * config.epochs
         work = Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer)
@@ -158,6 +163,6 @@ def _keep_best(folder: Path, first: Finalist) -> None:
 def _is_best(folder: Path, name: str) -> bool:
     """Whether `best/` holds this retrained network, whole."""
     try:
-        return load(folder / "best").description.trained.get("finalist") == name
+        return description_of(folder / "best").trained.get("finalist") == name
     except ExportError:
         return False

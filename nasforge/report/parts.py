@@ -16,6 +16,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ExportError
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
+from nasforge.core.trust import foreign
 from nasforge.costs import count_params, flops_by_module
 from nasforge.data import load_data
 from nasforge.models.network import build
@@ -100,7 +101,12 @@ def parts_of(space: SearchSpace, point: Architecture, shape: Shape, classes: int
 
 
 def parts_of_trial(
-    folder: Path, state: State, trial: Trial, data: str | Path | Mapping[str, str] | None = None
+    folder: Path,
+    state: State,
+    trial: Trial,
+    data: str | Path | Mapping[str, str] | None = None,
+    *,
+    trust: bool = False,
 ) -> list[Part]:
     """The network of a trial, for the images of its search.
 
@@ -109,8 +115,10 @@ def parts_of_trial(
         state: of the experiment.
         trial: one of its trials.
         data: where the images lie now, if they were moved: a file or folder, or a mapping of `source` and `folder`.
+        trust: you agree to run the builder that the journal names; one that a search of yours used needs no consent.
 
     Raises:
+        TrustError: the journal names code that you have not agreed to run.
         ExportError: the trial has no network for images.
         DataError: the data, whose size and classes the network has, cannot be loaded.
     """
@@ -118,7 +126,8 @@ def parts_of_trial(
     if trial.architecture is None or config.data is None or not config.space.builder:
         raise ExportError(f"trial {trial.number} has no network for images: there is nothing to draw")
     images = load_data(config.data)
-    return parts_of(config.space, trial.architecture, images.shape, len(images.class_names))
+    with foreign(folder.absolute().parent, trust=trust):
+        return parts_of(config.space, trial.architecture, images.shape, len(images.class_names))
 
 
 def _kernel(module: nn.Module) -> int:

@@ -19,8 +19,8 @@ from made_journal import header, trial, write
 from streamlit.testing.v1 import AppTest
 
 import nasforge
-from dashboards import launch
 from nasforge.core.errors import ConfigError
+from nasforge.dashboards import launch
 
 
 @pytest.fixture
@@ -126,6 +126,7 @@ def test_a_broken_journal_is_said_and_the_others_stay(page: Any, made: Path) -> 
 
 def test_the_server_listens_on_this_machine_only_and_sends_no_statistics() -> None:
     command = launch.command(8501, "127.0.0.1")
+    assert "-P" in command  # a file in the working folder hides no module of the server's
     assert "--server.address=127.0.0.1" in command
     assert "--server.headless=true" in command
     assert "--browser.gatherUsageStats=false" in command

@@ -28,6 +28,7 @@ import ray  # noqa: E402  (the settings above are read at import)
 from ray import tune  # noqa: E402
 
 from nasforge.core.errors import ConfigError  # noqa: E402
+from nasforge.core.importing import places  # noqa: E402
 from nasforge.core.protocols import Evaluator  # noqa: E402
 from nasforge.evaluators.cost_check import CostCheck  # noqa: E402
 from nasforge.experiment import Experiment  # noqa: E402
@@ -92,7 +93,8 @@ def _fit(bridge: Bridge, shipped: Any, wanted: Mapping[str, Mapping[str, float]]
         return tune.PlacementGroupFactory([bundle_of(wanted[config["kind"]])])
 
     known = {"folder": str(bridge.experiment.folder), "data_hash": bridge.experiment.state.header.data_hash}
-    trainable = tune.with_resources(tune.with_parameters(Worker, shipped=[shipped], **known), placement)
+    trainable = tune.with_parameters(Worker, shipped=[shipped], **known, found=places())
+    trainable = tune.with_resources(trainable, placement)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is in the journal, said once
     with tempfile.TemporaryDirectory(prefix="nasforge-ray-") as scratch:
         tuner = tune.Tuner(

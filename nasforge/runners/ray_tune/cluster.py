@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError, did_you_mean
+from nasforge.core.importing import Places, adopt, places, python_path
 
 DEFAULT_RESOURCES: dict[str, dict[str, float]] = {"measure": {"cpu": 1}, "train_shared": {"cpu": 1}}
 
@@ -23,16 +24,23 @@ def connect(address: str | None, cpus: int | None, logical_gpus: int | None) -> 
     quiet: dict[str, Any] = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(address=address, job_config=_job_config(), logging_level=logging.ERROR, log_to_driver=False)
         else:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this user on this machine only
-            known = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-            os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(known))  # a user's own builder, here and there
-            ray.init(address="local", num_cpus=cpus, num_gpus=logical_gpus, **quiet)
+            os.environ.update(python_path())
+            ray.init(address="local", num_cpus=cpus, num_gpus=logical_gpus, job_config=_job_config(), **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the Ray cluster at '{address}'" if address else "Ray on this machine"
         raise SearchError(f"{where} cannot be reached: {error}. Check --address, or use --runner local") from None
     return True
+
+
+def _job_config() -> JobConfig:
+    """Settings that keep Ray from putting the working folder first on its workers' `sys.path`.
+
+    A user's file `profile.py` there would hide Python's own. `nasforge.core.importing.adopt` puts the folder last.
+    """
+    return JobConfig(_client_job=True)
 
 
 def resources_of(given: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
@@ -87,7 +95,7 @@ def options_of(amounts: Mapping[str, float]) -> dict[str, Any]:
 
 def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
     """Latency on a worker of the same kind that does nothing else."""
-    clock = ray.remote(**options_of(amounts))(_Clock).remote(shipped)
+    clock = ray.remote(**options_of(amounts))(_Clock).remote([shipped], places())
 
     def latency(architecture: Architecture) -> float:
         return float(ray.get(clock.latency_ms.remote(architecture.to_json())))
@@ -96,8 +104,9 @@ def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
 
 
 class _Clock:
-    def __init__(self, evaluator: Any) -> None:
-        self._evaluator = evaluator
+    def __init__(self, shipped: list[Any], found: Places) -> None:
+        adopt(found)
+        self._evaluator = ray.get(shipped[0])
 
     def latency_ms(self, content: dict[str, Any]) -> float:
         return float(self._evaluator.latency_ms(Architecture.from_json(content)))

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
@@ -19,6 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from nasforge.core.errors import ConfigError, NasforgeError, SearchError
+from nasforge.core.importing import Places, adopt, places
 from nasforge.runners.ray_tune.cluster import bundle_of, connect, options_of, resources_of, slots_of
 
 Item = TypeVar("Item")
@@ -69,6 +71,7 @@ def side_by_side(
             raise ConfigError(f"runner: {name} must be at least 1, got {number!r}")
     if not items:
         return
+    work = partial(_work_here, work, places())
     started = connect(address, cpus, logical_gpus)
     try:
         wanted = resources_of(resources)["measure"]
@@ -136,6 +139,12 @@ def _on_tasks(
                 reason = str(error).partition("\n")[0]
                 raise SearchError(f"a training lost its worker again and again ({reason}); {_AGAIN}") from error
             yield item, outcome
+
+
+def _work_here(work: Work[Item], found: Places, item: Item, progress: Progress) -> str:
+    """`work`, in a process that looks for modules where the driver does."""
+    adopt(found)
+    return work(item, progress)
 
 
 def _do(work: Work[Item], item: Item, queue: Queue) -> str:

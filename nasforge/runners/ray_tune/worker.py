@@ -13,6 +13,7 @@ import ray
 from ray import tune
 
 from nasforge.core.errors import NasforgeError
+from nasforge.core.importing import Places, adopt
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
 from nasforge.job import Job
@@ -27,8 +28,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     waits at every report until Tune comes back, which means "continue", or resets this worker, which means "stop".
     """
 
-    def setup(self, config: dict[str, Any], shipped: list[Any], folder: str, data_hash: str) -> None:
+    def setup(self, config: dict[str, Any], shipped: list[Any], folder: str, data_hash: str, found: Places) -> None:
         # Begins no work: Tune makes workers that it then leaves idle, having put their trial on another one.
+        adopt(found)
         self._shipped, self._folder, self._data_hash = shipped[0], folder, data_hash
         self._evaluator: Evaluator | None = None
         self._work: _Work | None = None

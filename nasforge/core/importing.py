@@ -1,0 +1,271 @@
+"""The one place that turns `module:attribute` into an object: where modules are found, and that they may run.
+
+Installed packages and the standard library come first, so that a file of the user's called `profile.py` hides
+nothing. Then a module is looked for in the folder of the file that names it, and in the working folder. Such a folder
+is added to the end of `sys.path` once a module is found there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+from nasforge.core import trust
+from nasforge.core.errors import ConfigError
+
+_REFERENCE = re.compile(r"([\w-]+)(?:\.[\w-]+)*:[A-Za-z_]\w*")
+_BESIDE: dict[str, Path] = {}
+"""Top-level module -> the folder of the file of settings that names it; the latest counts."""
+_ELSEWHERE: list[Path] = []
+"""Working folders of the process that started this one."""
+_ADDED: set[str] = set()
+"""Entries of `sys.path` that hold modules of the user's and no installed packages."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where this process looks for modules, for a process that it starts; picklable.
+
+    Attributes:
+        path: entries of `sys.path`.
+        added: those of them that hold no installed packages.
+        beside: top-level module -> folder.
+        working: working folders.
+    """
+
+    path: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    beside: dict[str, Path] = field(default_factory=dict)
+    working: tuple[Path, ...] = ()
+
+
+def places() -> Places:
+    """Where this process looks for modules."""
+    here = tuple(_working_folders())
+    path = tuple(str(Path(entry).absolute()) for entry in sys.path)
+    return Places(path, tuple(_ADDED), dict(_BESIDE), here)
+
+
+def adopt(found: Places) -> None:
+    """Look for modules where the process looks that started this one, after the places of this one."""
+    _BESIDE.update(found.beside)
+    _ELSEWHERE.extend(folder for folder in found.working if folder not in _ELSEWHERE)
+    for entry in found.path:
+        if entry not in sys.path and Path(entry).exists():
+            sys.path.append(entry)
+            _ADDED.update({entry} & {*found.added})
+
+
+def registers_nothing(entry: str) -> None:
+    """Note that an entry of `sys.path` holds modules of the user's, and no installed packages."""
+    _ADDED.add(entry)
+
+
+def installed_path() -> list[str]:
+    """`sys.path` without the folders in which only modules of the user's are looked for."""
+    return [entry for entry in sys.path if entry and entry not in _ADDED]
+
+
+def python_path() -> dict[str, str]:
+    """The environment that lets a new process import this package; empty where it is installed.
+
+    In a source tree that nobody installed, `python -m nasforge` finds the package in the working folder alone.
+    """
+    root = str(Path(__file__).absolute().parents[2])
+    if root in installed_path() or root not in sys.path:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def look_beside(content: Any, file: Path | str) -> None:
+    """Note for every `module:attribute` in a file's content that its module may lie in the folder of the file."""
+    folder = Path(file).absolute().parent
+    for text in _texts(content):
+        form = _REFERENCE.fullmatch(text)
+        if form and _spec_in(folder, form[1]):
+            _BESIDE[form[1]] = folder
+
+
+def load(reference: str, what: str, *, registered: bool = False) -> Any:
+    """The object that `module:attribute` names.
+
+    Args:
+        reference: the text.
+        what: how a message calls it: `builder 'mine:build'`.
+        registered: it stands for a registered name, which needs no consent.
+
+    Raises:
+        TrustError: the text comes from a file, and the user has not agreed to it.
+        ConfigError: no such module or attribute, or the module breaks while it is imported.
+    """
+    module, _, attribute = reference.partition(":")
+    if not registered and reference not in trust.OURS:
+        found = _find(module, reference, what)
+        trust.admit(reference, what, found.files)
+        if found.folder is not None and str(found.folder) not in sys.path:
+            sys.path.append(str(found.folder))
+            _ADDED.add(str(found.folder))
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except AttributeError as error:
+        if module in sys.modules:
+            raise ConfigError(f"{what}: module {module} has no '{attribute}'{_hidden(module)}") from None
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {error}") from error
+    except ImportError as error:
+        raise ConfigError(f"{what}: cannot import {module}: {error}{_hidden(module)}") from error
+    except Exception as error:  # a user's module may raise anything
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {said}") from error
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A module that can be imported.
+
+    Attributes:
+        files: what importing it runs: its own file, after those of the packages around it.
+        folder: must be added to `sys.path` first; None where the module is found without.
+    """
+
+    files: tuple[Path, ...]
+    folder: Path | None = None
+
+
+def _find(module: str, reference: str, what: str) -> _Found:
+    """Find a module without running any of it.
+
+    Raises:
+        ConfigError: there is no such module, or two of the user's have its name.
+    """
+    top, depth = module.partition(".")[0], module.count(".")
+    files = _files_of(module)
+    if files is not None:
+        _refuse_two(top, files, what)
+        return _Found(files)
+    importlib.invalidate_caches()  # a file may be younger than the last look at its folder
+    looked = _folders(top)
+    found = [_Found(files, folder) for folder in looked if (files := _files_of(module, folder)) is not None]
+    if found:
+        return found[0]
+    earlier = trust.remembered_folders(reference, depth)
+    found = [_Found(files, folder) for folder in earlier if (files := _files_of(module, folder)) is not None]
+    if len(found) > 1:
+        listed = ", ".join(str(one.folder) for one in found)
+        raise ConfigError(f"{what}: there are several modules {module}, in {listed}. Add one folder to PYTHONPATH")
+    if found:
+        return found[0]
+    places_ = ", ".join(["the installed packages", *map(str, looked)])
+    raise ConfigError(
+        f"{what}: cannot import {module}: there is no such module in {places_}. Install its package, type the command "
+        f"in the folder of {top}.py, or add that folder to PYTHONPATH"
+    )
+
+
+def _files_of(module: str, folder: Path | None = None) -> tuple[Path, ...] | None:
+    """Files of a module and of the packages around it, in `folder` or on `sys.path`; None where there is none."""
+    files: list[Path] = []
+    name, file = "", None
+    search: Any = None if folder is None else [str(folder)]
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        loaded = sys.modules.get(name)
+        if loaded is not None:
+            file, search = getattr(loaded, "__file__", None), getattr(loaded, "__path__", None)
+        else:
+            spec = _spec(name, search) if part else None
+            if spec is None or (spec.loader is None and name == module):
+                return None  # nothing, or a folder without any code of its own
+            file, search = spec.origin if spec.has_location else None, spec.submodule_search_locations
+        if file:
+            files.append(Path(file))
+        if name != module and search is None:
+            return None
+    return tuple(files)
+
+
+def _spec(name: str, search: Any) -> ModuleSpec | None:
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, search)
+        if spec is not None:
+            return spec
+    return None
+
+
+def _spec_in(folder: Path, top: str) -> ModuleSpec | None:
+    """A module or package in a folder."""
+    return PathFinder.find_spec(top, [str(folder)])
+
+
+def _folders(top: str) -> list[Path]:
+    """Where a module of the user's may lie, in this order."""
+    beside = [_BESIDE[top]] if top in _BESIDE else []
+    return list(dict.fromkeys([*beside, *_ELSEWHERE, *_working_folders()]))
+
+
+def _working_folders() -> list[Path]:
+    try:
+        return [Path.cwd()]
+    except OSError:  # it was deleted
+        return []
+
+
+def _refuse_two(top: str, found: Sequence[Path], what: str) -> None:
+    """Refuse a module where a file of the user's has its name, and nobody can tell which of them is meant.
+
+    An installed package counts before a file of its name in the working folder, unless it has no such attribute.
+    """
+    taken = found[0] if found else None
+    if top in sys.stdlib_module_names and (file := _hidden_file(top, taken)):
+        raise ConfigError(f"{what}: {_HIDES.format('Python has a module of its own', file)}")
+    meant = _file_in(_BESIDE[top], top) if top in _BESIDE else None
+    if meant is None or taken is None or not any(taken.is_relative_to(folder) for folder in _ADDED):
+        return
+    if not taken.samefile(meant) and taken.read_bytes() != meant.read_bytes():
+        raise ConfigError(f"{what}: {taken} and {meant} are both called {top}. Rename one of them")
+
+
+_HIDES = "{} of this name, and it hides your {}. Rename your file"
+
+
+def _hidden(module: str) -> str:
+    """The end of a message where a file of the user's has the name of an installed module."""
+    top = module.partition(".")[0]
+    taken = getattr(sys.modules.get(top), "__file__", None)
+    file = _hidden_file(top, Path(taken)) if taken else None
+    return f": {_HIDES.format('there is an installed module', file)}" if file else ""
+
+
+def _hidden_file(top: str, taken: Path | None) -> Path | None:
+    """A file of the user's that is not imported because the module in `taken` has its name."""
+    for folder in _folders(top):
+        file = _file_in(folder, top)
+        if file is not None and (taken is None or not file.samefile(taken)):
+            return file
+    return None
+
+
+def _file_in(folder: Path, top: str) -> Path | None:
+    """The file of a module or package in a folder."""
+    spec = _spec_in(folder, top)
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        for value in content.values():
+            yield from _texts(value)
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            yield from _texts(value)
