@@ -25,6 +25,7 @@ from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resol
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.events import header_of
+from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.journal import JOURNAL, experiments_in, read_events
 from nasforge.report.groups import groups_of, label_of
 from nasforge.report.plain import plain
@@ -76,7 +77,7 @@ def compare(
         workers: searches at the same time, each in a process of its own (a script then needs the usual
             `if __name__ == "__main__":`); 1 is this process.
         runs_dir: where experiments live.
-        tracking_uri: MLflow's; `none` for none.
+        tracking_uri: MLflow's, as in `nasforge.config.resolve`; `none` for no tracking.
         document: the YAML file that settings came from, for line numbers.
         progress: told of every search that is done.
         say: takes what the user should know.
@@ -85,6 +86,7 @@ def compare(
     Raises:
         ConfigError: nothing to compare, searches that are not of the same problem, or a wrong setting.
         JournalError: no such experiment, or it is corrupt.
+        TrackingError: MLflow cannot keep runs at that URI.
         StopNow: Ctrl-C; the same call continues.
     """
     if axis not in AXES:
@@ -92,6 +94,7 @@ def compare(
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"--workers must be a whole number of at least 1, got {workers!r}")
     place = Path(runs_dir).expanduser().absolute()
+    uri = chosen_uri(tracking_uri)
     failed: dict[str, str] = {}
     if strategies is not None:
         if experiments:
@@ -114,7 +117,7 @@ def compare(
             searches.append(read_search(path))
             progress(path.name, done, len(folders))
         configs = [ExperimentConfig.of_journal(header_of(read_events(folders[0])), folders[0])]
-    return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=tracking_uri, say=say)
+    return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=uri, say=say)
 
 
 def _report(
@@ -157,7 +160,7 @@ def _report(
         write_picture(found, folder / _PICTURE)
     except NasforgeError as error:
         say(str(error))
-    if tracking_uri != "none":
+    if tracking_uri != NO_TRACKING:
         try:
             _track(folder, found, tracking_uri)
         except TrackingError as error:
