@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Delivery:
         self._mine = ids_of(self._ids, self.uri, self._folder.parent)
         journal = self._journal.fingerprint()
         if self._mine["journal"] not in ("", journal) or self._mine["delivered"] > self._journal.total():
-            self._mine.update(new_ids())  # a journal was replaced or cut: the runs are those of another search
+            self._mine.update(new_ids())  # the journal was replaced or cut: the runs are those of another search
         self._mine["journal"] = journal
 
     def left(self) -> int:
@@ -173,16 +174,14 @@ class Delivery:
         with one_creator(sqlite_file(self.uri)):
             self._client = MlflowClient(tracking_uri=self.uri)
             self._experiment = experiment_id(self._client, self.uri)
-        found = self._find(f"tags.`nasforge.key` = '{self._mine['key']}'") if self._mine["delivered"] else None
+        found = self._find({"nasforge.key": self._mine["key"]}) if self._mine["delivered"] else None
         if self._mine["delivered"] and found is None:
-            self._mine.update(new_ids())  # the runs were deleted: begin again
+            self._mine.update({**new_ids(), "journal": self._mine["journal"]})  # the runs were deleted: begin again
         self._save()  # the key must be known before the run exists
-        found = found or self._find(f"tags.`nasforge.key` = '{self._mine['key']}'")
+        identity = {"nasforge.key": self._mine["key"]}
+        found = found or self._find(identity)
         if found is None:
-            run = self._client.create_run(
-                self._experiment, run_name=self._folder.name, tags={"nasforge.key": self._mine["key"], **SOURCE}
-            )
-            found = (run.info.run_id, run.info.start_time)
+            found = self._create(self._folder.name, identity | SOURCE)
             self._sure = True
         elif live:
             self._client.update_run(found[0], status="RUNNING")
@@ -194,9 +193,22 @@ class Delivery:
         self._save()
         self._parent = found
 
-    def _find(self, condition: str) -> tuple[str, int] | None:
+    def _find(self, tags: Mapping[str, str]) -> tuple[str, int] | None:
+        """The run with these tags: its id and start."""
+        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         runs = self._client.search_runs([self._experiment], condition, max_results=1)
-        return (runs[0].info.run_id, runs[0].info.start_time) if runs else None
+        if not runs:
+            return None
+        if not tags.items() <= runs[0].data.tags.items():
+            raise TrackingError(f"{self.shown} answers with runs that nobody asked for, it is no MLflow server")
+        return runs[0].info.run_id, runs[0].info.start_time
+
+    def _create(self, name: str, tags: Mapping[str, str]) -> tuple[str, int]:
+        """A new run: its id and start."""
+        info = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info
+        if not info.run_id:
+            raise TrackingError(f"{self.shown} makes runs without ids, it is no MLflow server")
+        return info.run_id, info.start_time
 
     def _flush(self) -> None:
         """Write what is folded; a run that is written leaves the list, so a repetition goes on where this one broke."""
@@ -226,17 +238,13 @@ class Delivery:
                 self._client.update_run(self._open[key][0], status="RUNNING")
             return self._open[key]
         identity = {"mlflow.parentRunId": self._parent[0], **writes.identity}
-        found = None
-        if not self._sure:
-            found = self._find(" and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items()))
+        found = None if self._sure else self._find(identity)
         if found is None:
             # Tags that come with a new run are one insertion; added later each is a query of its own.
-            tags = {**identity, **SOURCE, **_tags(writes)}
-            run = self._client.create_run(self._experiment, run_name=writes.name, tags=tags)
+            found = self._create(writes.name, {**identity, **SOURCE, **_tags(writes)})
             writes.tags.clear()
             if len(writes.architecture) <= TAG_LENGTH:
                 writes.architecture = ""
-            found = (run.info.run_id, run.info.start_time)
         self._open[key] = found
         return found
 

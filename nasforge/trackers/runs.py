@@ -188,9 +188,8 @@ class Runs:
         parent.measure({f"trials/{status}": self._closed[status] for status in _STATUS}, closed, seconds)
         if self._best is not None:
             best = self._best
-            parent.measure(
-                {f"best/{goal.metric}": best.metrics[goal.metric] for goal in state.objectives}, closed, seconds
-            )
+            known = [goal.metric for goal in state.objectives if goal.metric in best.metrics]
+            parent.measure({f"best/{metric}": best.metrics[metric] for metric in known}, closed, seconds)
             parent.tags["nasforge.best_trial"] = str(best.number)
             if best.architecture:
                 parent.tags["nasforge.best_arch_id"] = best.architecture.arch_id
