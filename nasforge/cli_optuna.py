@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from nasforge.cli_output import Outcome, line, table
+from nasforge.core.command_line import quoted
 from nasforge.core.uri import with_absolute_file, without_secrets
 from nasforge.report import optuna_study
 from nasforge.state import load_state
@@ -35,5 +35,5 @@ def write_study(folder: Path, storage: str) -> Outcome:
     count = optuna_study.write_study(load_state(folder), storage)
     shown = without_secrets(with_absolute_file(storage))
     line(f"{count} trials of '{folder.name}' written to {shown}.")
-    line(f"Look at them: pip install optuna-dashboard; optuna-dashboard {shlex.quote(shown)}")
+    line(f"Look at them: pip install optuna-dashboard; optuna-dashboard {quoted([shown])}")
     return Outcome({"experiment": folder.name, "optuna": shown, "trials": count})

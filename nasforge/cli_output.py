@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nasforge.core.command_line import command_line
+from nasforge.core.command_line import command_line, quoted
 from nasforge.core.space import Choice, Domain, Float
 from nasforge.core.trial import Trial
 from nasforge.report import tables
@@ -47,7 +46,7 @@ def stopped(reason: BaseException | str, words: Sequence[str]) -> Outcome:
     """The end of a command that was stopped: says by which words it is continued."""
     command = command_line(*words)
     text = f"{reason}: {command}"
-    if command != shlex.join(["nasforge", *words]):
+    if command != quoted(["nasforge", *words]):
         text += "\n(the password is left out: write it into the command again, or into the environment)"
     say(text)
     return Outcome({"error": text}, STOPPED)

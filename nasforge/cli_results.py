@@ -25,6 +25,7 @@ from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import JournalError
+from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, ui_command
 from nasforge.core.trial import ENSEMBLE, Measure, Trial
 from nasforge.report import tables
@@ -213,7 +214,7 @@ def dashboard(runs_dir: Path, port: int) -> Outcome:
     from dashboards.launch import launch
 
     line(f"The dashboard is at http://127.0.0.1:{port}; Ctrl-C ends it.")
-    return Outcome(code=launch(runs_dir.expanduser(), port))
+    return Outcome(code=launch(whole_path(runs_dir), port))
 
 
 # --- what several commands print -------------------------------------------------------------------------------------

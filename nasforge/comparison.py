@@ -25,6 +25,7 @@ from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resol
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.events import header_of
+from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.journal import JOURNAL, experiments_in, read_events
 from nasforge.report.groups import groups_of, label_of
@@ -93,7 +94,7 @@ def compare(
         raise ConfigError(f"--axis: unknown axis '{axis}'; {did_you_mean(axis, AXES)}")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"--workers must be a whole number of at least 1, got {workers!r}")
-    place = Path(runs_dir).expanduser().absolute()
+    place = whole_path(runs_dir)
     uri = chosen_uri(tracking_uri)
     failed: dict[str, str] = {}
     if strategies is not None:
@@ -198,10 +199,10 @@ def _track(folder: Path, found: Comparison, uri: str | None) -> None:
 
 def folder_of(experiments: Sequence[str | Path], name: str | None, runs_dir: Path | str, *, campaign: bool) -> Path:
     """Where a comparison's files go: its campaign's folder, also when it is only looked at again, or one of its own."""
-    place = Path(runs_dir).expanduser().absolute()
+    place = whole_path(runs_dir)
     if not campaign and name is None and len(experiments) == 1:
         first = experiments[0]
-        again = first.expanduser().absolute() if isinstance(first, Path) else place / first
+        again = whole_path(first) if isinstance(first, Path) else place / first
         if not (again / JOURNAL).is_file():
             return again
     return place / check_name(name or ("campaign" if campaign else "comparison"))
@@ -291,7 +292,7 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
         raise ConfigError("what is to be compared? Name experiments, or run some: --space SPACE --strategies a,b,c")
     found: list[Path] = []
     for given in experiments:
-        place = given.expanduser().absolute() if isinstance(given, Path) else runs_dir / given
+        place = whole_path(given) if isinstance(given, Path) else runs_dir / given
         if (place / JOURNAL).is_file():
             found.append(place)
         elif inner := experiments_in(place):

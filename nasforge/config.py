@@ -13,6 +13,7 @@ from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
 from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective, Rung
+from nasforge.core.paths import whole_path
 from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
 from nasforge.core.uri import without_secrets
@@ -122,7 +123,7 @@ class ExperimentConfig:
             ladder=tuple(Rung(**rung) for rung in content["ladder"]),
             recipe=content["recipe"],
             seed=content["seed"],
-            runs_dir=runs_dir.expanduser().absolute(),
+            runs_dir=whole_path(runs_dir),
             tracking_uri=content["tracking_uri"],
         )
 
@@ -243,7 +244,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             searched_by = f"{searched_by}-{Named.parse(given['tune'], 'tune').name}"
             strategy = tuned
     seed = attempt("seed", seed_of, given.get("seed", 0))
-    runs_dir = attempt("runs_dir", text_of, given.get("runs_dir", "runs"), "a folder")
+    runs_dir = attempt("runs_dir", lambda: whole_path(text_of(given.get("runs_dir", "runs"), "a folder")))
     uri = attempt("tracking_uri", _tracking_uri, given.get("tracking_uri"))
     default_name = None
     if space is not None and strategy is not None and seed is not None:
@@ -272,7 +273,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         ladder=ladder,
         recipe=recipe,
         seed=seed,
-        runs_dir=Path(runs_dir).expanduser().absolute(),
+        runs_dir=runs_dir,
         tracking_uri=uri,
     )
 

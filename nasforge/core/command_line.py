@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from nasforge.core.uri import without_secrets
@@ -17,7 +18,23 @@ def command_line(*words: str | Path) -> str:
         >>> command_line("describe", "my space.yaml")
         "nasforge describe 'my space.yaml'"
     """
-    return shlex.join(["nasforge", *(_without_secrets(str(word)) for word in words)])
+    return quoted(["nasforge", *(_without_secrets(str(word)) for word in words)])
+
+
+def quoted(words: Iterable[str]) -> str:
+    """Words for a shell. Where one has characters that a terminal does not print or paste, it becomes bash's $'...'."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _with_escapes(word) for word in words)
+
+
+def _with_escapes(word: str) -> str:
+    escaped = (
+        f"\\{letter}" if letter in "\\'" else letter if letter.isprintable() else _bytes_of(letter) for letter in word
+    )
+    return f"$'{''.join(escaped)}'"
+
+
+def _bytes_of(letter: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
 
 
 def command_for(folder: Path, command: str, *options: str) -> str:

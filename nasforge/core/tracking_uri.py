@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from nasforge.core.command_line import quoted
 from nasforge.core.errors import TrackingError
 from nasforge.core.uri import SQLITE, sqlite_uri, with_absolute_file, without_password, without_secrets
 
@@ -84,7 +84,7 @@ def _checked(uri: str) -> str:
         database = Path("/") / path if scheme == "file" and rest.startswith("/") else path
         raise TrackingError(
             f"tracking URI '{shown}' is a folder, and MLflow no longer keeps runs in folders. "
-            f"Use a database: --tracking-uri {shlex.quote(sqlite_uri(database))}. {_ALLOWED}"
+            f"Use a database: --tracking-uri {quoted([sqlite_uri(database)])}. {_ALLOWED}"
         )
     raise TrackingError(f"tracking URI '{shown}': MLflow does not know '{scheme}:'. {_ALLOWED}")
 
@@ -124,4 +124,4 @@ def ui_command(uri: str | None, runs_dir: Path) -> str:
         return without_password(full)
     program = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).parent / "mlflow")
     settings = "MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
-    return f"{settings} {shlex.quote(program)} ui --backend-store-uri {shlex.quote(without_secrets(full))} --workers 1"
+    return f"{settings} {quoted([program, 'ui', '--backend-store-uri', without_secrets(full), '--workers', '1'])}"

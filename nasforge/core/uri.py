@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote, unquote_plus
 
+from nasforge.core.paths import whole_path
+
 SQLITE = "sqlite"
 _SERVERS = ("http", "https")
 _FORM = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*):(?P<slashes>/*)(?P<rest>.*)", re.DOTALL)
@@ -73,7 +75,7 @@ def with_absolute_file(uri: str) -> str:
     file = sqlite_file(uri)
     if file is None:
         return uri
-    return sqlite_uri(file.expanduser().absolute(), uri.partition(":")[0], uri.partition("?")[2])
+    return sqlite_uri(whole_path(file), uri.partition(":")[0], uri.partition("?")[2])
 
 
 def _split(uri: str) -> tuple[str, str, str]:

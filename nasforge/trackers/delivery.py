@@ -133,6 +133,11 @@ class Delivery:
         self._mine.update(status=status, ended=ended)
         self._save()
 
+    @property
+    def makes_database(self) -> bool:
+        """Whether it is at work on the tables of an SQLite file, which takes seconds and shows no progress."""
+        return not self._experiment and sqlite_file(self.uri) is not None
+
     def remember_end(self) -> None:
         """Keep how the search ended for the delivery that reaches MLflow."""
         if self.end and self._ids and self._lock is not None:

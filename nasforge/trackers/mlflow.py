@@ -108,7 +108,7 @@ class MlflowTracker:
         seen, since = self._delivery.progress, start
         while thread.is_alive() and time.monotonic() < min(start + self._wait_s, since + self._patience_s):
             thread.join(0.1)
-            if self._delivery.progress != seen:
+            if self._delivery.progress != seen or self._delivery.makes_database:
                 seen, since = self._delivery.progress, time.monotonic()
 
     def _work(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -11,15 +12,18 @@ import pytest
 from nasforge.core.command_line import command_for, command_line
 
 NAMES = ["runs 2", "it's", 'say "x"', "läufe 日本", "$HOME", "a;b&c", "*", "(x)", "new\nline", "~", "`id`", "50%", "#1"]
+NAMES += ["a\tb", "\x1b[31m", "\\x\n'", "\udcff9"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shell_reads_the_words_that_were_meant(name: str, tmp_path: Path) -> None:
     command = command_for(tmp_path / name / "first", "retrain", "--top", name)
     words = ["nasforge", "retrain", "first", "--top", name, "--runs-dir", str(tmp_path / name)]
-    assert shlex.split(command) == words
-    shell = subprocess.run(["sh", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True, check=True)
-    assert shell.stdout.split("\0")[:-1] == words
+    assert command.isprintable()
+    shell = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True)
+    assert [os.fsdecode(word) for word in shell.stdout.split(b"\0")[:-1]] == words
+    if name.isprintable():
+        assert shlex.split(command) == words
 
 
 def test_the_default_runs_folder_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
