@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from nasforge.core.command_line import command_line
 from nasforge.core.errors import JournalError, NasforgeError, TrustError
 from nasforge.core.trust import view
 from nasforge.report import figures, tables
@@ -46,7 +47,8 @@ def main() -> None:
 def _welcome(runs_dir: Path) -> None:
     st.header("No experiment yet")
     st.write(f"There is no experiment in `{runs_dir}`. Start one, and reload this page:")
-    st.code(f"nasforge search tiny --data digits --max-trials 12 --runs-dir {runs_dir}", language="bash")
+    command = command_line("search", "tiny", "--data", "digits", "--max-trials", "12", "--runs-dir", runs_dir)
+    st.code(command, language="bash")
 
 
 def _experiment(runs_dir: Path, name: str) -> None:

@@ -21,6 +21,7 @@ from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
 from nasforge.cli_tune import tune
 from nasforge.core.checks import cut
+from nasforge.core.command_line import command_line
 from nasforge.core.errors import ConfigError, NasforgeError
 from nasforge.core.trust import view
 
@@ -57,12 +58,18 @@ def _run(arguments: list[str]) -> Outcome:
     except TyperException as error:
         message = error.format_message().rstrip(".")
         command = next((word for word in arguments if not word.startswith("-")), "")
-        return _failed(f"{message}. See: nasforge {command} --help".replace("  ", " "))
+        known = [command] if command in _names() else []
+        return _failed(f"{message}. See: {command_line(*known, '--help')}")
     except NasforgeError as error:
         return _failed(str(error))
     except Exception as error:  # a plug-in's or ours: the traceback is for whoever mends it
         traceback.print_exc()
         return _failed(f"unexpected {type(error).__name__}: {error}. Finished trials are in the journal", 1)
+
+
+def _names() -> list[str]:
+    """The names of all commands."""
+    return [str(command.name or getattr(command.callback, "__name__", "")) for command in app.registered_commands]
 
 
 def _interrupted(arguments: list[str]) -> Outcome:

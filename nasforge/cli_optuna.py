@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasforge.cli_output import Outcome, line, table
+from nasforge.core.command_line import quoted
+from nasforge.core.uri import with_absolute_file, without_secrets
 from nasforge.report import optuna_study
 from nasforge.state import load_state
 
@@ -30,10 +32,8 @@ def importance(folder: Path) -> Outcome:
 
 def write_study(folder: Path, storage: str) -> Outcome:
     """An experiment for optuna-dashboard."""
-    scheme, separator, path = storage.partition("sqlite:///")
-    if separator and not scheme and path:
-        Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
     count = optuna_study.write_study(load_state(folder), storage)
-    line(f"{count} trials of '{folder.name}' written to {storage}.")
-    line(f"Look at them: pip install optuna-dashboard; optuna-dashboard {storage}")
-    return Outcome({"experiment": folder.name, "optuna": storage, "trials": count})
+    shown = without_secrets(with_absolute_file(storage))
+    line(f"{count} trials of '{folder.name}' written to {shown}.")
+    line(f"Look at them: pip install optuna-dashboard; optuna-dashboard {quoted([shown])}")
+    return Outcome({"experiment": folder.name, "optuna": shown, "trials": count})

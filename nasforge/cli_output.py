@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nasforge.core.command_line import command_line, quoted
 from nasforge.core.space import Choice, Domain, Float
 from nasforge.core.trial import Trial
 from nasforge.report import tables
@@ -46,7 +46,10 @@ STOPPED = 130
 
 def stopped(reason: BaseException | str, words: Sequence[str]) -> Outcome:
     """The end of a command that was stopped: says by which words it is continued."""
-    text = f"{reason}: nasforge {' '.join(shlex.quote(word) for word in words)}"
+    command = command_line(*words)
+    text = f"{reason}: {command}"
+    if command != quoted(["nasforge", *words]):
+        text += "\n(the password is left out: write it into the command again, or into the environment)"
     say(text)
     return Outcome({"error": text}, STOPPED)
 
@@ -70,6 +73,13 @@ def say(text: str) -> None:
 def line(text: str = "", style: str = "") -> None:
     """A line of a command's answer, never wrapped or interpreted."""
     out().print(Text(text, style=style), soft_wrap=True)
+
+
+def next_commands(commands: Sequence[str]) -> None:
+    """The commands that a user may type next, each on a line of its own."""
+    line("Next:", style="bold")
+    for command in commands:
+        line(f"  {command}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from nasforge.cli_output import (
     line,
     log,
     metric_text,
+    next_commands,
     seconds_text,
     size_json,
     size_text,
@@ -23,7 +24,10 @@ from nasforge.cli_output import (
 from nasforge.cli_trial import show_classes, show_health
 from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig
+from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import JournalError
+from nasforge.core.paths import whole_path
+from nasforge.core.tracking_uri import NO_TRACKING, ui_command
 from nasforge.core.trial import ENSEMBLE, Measure, Trial
 from nasforge.journal import without_collection
 from nasforge.report import tables
@@ -207,12 +211,13 @@ def export(
 
 def track(folder: Path, uri: str | None) -> Outcome:
     """Catch MLflow up."""
+    from nasforge.trackers.mlflow import destination
     from nasforge.trackers.mlflow import track as deliver
-    from nasforge.trackers.tracking_uri import ui_command
 
-    count = deliver(folder, uri)
+    place = destination(folder, uri)
+    count = deliver(folder, place)
     line(f"{count} events of '{folder.name}' delivered." if count else f"MLflow has all of '{folder.name}' already.")
-    line(f"Look at them: {ui_command(uri or load_state(folder).header.config['tracking_uri'], folder.parent)}")
+    line(f"Look at them: {ui_command(place, folder.parent)}")
     return Outcome({"experiment": folder.name, "delivered": count})
 
 
@@ -221,7 +226,7 @@ def dashboard(runs_dir: Path, port: int) -> Outcome:
     from nasforge.dashboards.launch import launch
 
     line(f"The dashboard is at http://127.0.0.1:{port}; Ctrl-C ends it.")
-    return Outcome(code=launch(runs_dir.expanduser(), port))
+    return Outcome(code=launch(whole_path(runs_dir), port))
 
 
 # --- what several commands print -------------------------------------------------------------------------------------
@@ -294,19 +299,18 @@ def _print_budget(state: State) -> None:
 
 
 def _print_next(config: ExperimentConfig, state: State) -> None:
-    place = "" if config.runs_dir == Path("runs").absolute() else f" --runs-dir {config.runs_dir}"
+    folder = config.folder
     if state.best is None:
         said = state.why_no_best
-        line(f"{said[0].upper()}{said[1:]}. See: nasforge show {config.name}{place}", style="yellow")
+        line(f"{said[0].upper()}{said[1:]}. See: {command_for(folder, 'show')}", style="yellow")
         return
-    line()
-    line("Next:", style="bold")
+    commands = []
     if config.data is not None:  # what was looked up in a table has no images to be trained on
-        line(f"  nasforge retrain {config.name}{place}")
+        commands.append(command_for(folder, "retrain"))
     if state.best.result is not None and {"weights", ENSEMBLE} & {*state.best.result.artifacts}:
-        line(f"  nasforge export {config.name} --to onnx,torch_export,safetensors{place}")
-    line(f"  nasforge dashboard{place}")
-    if config.tracking_uri != "none":
-        from nasforge.trackers.tracking_uri import ui_command
-
-        line(f"  {ui_command(config.tracking_uri, config.runs_dir)}")
+        commands.append(command_for(folder, "export", "--to", "onnx,torch_export,safetensors"))
+    commands.append(command_line("dashboard", *runs_dir_option(config.runs_dir)))
+    if config.tracking_uri != NO_TRACKING:
+        commands.append(ui_command(config.tracking_uri, config.runs_dir))
+    line()
+    next_commands(commands)

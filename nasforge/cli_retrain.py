@@ -77,8 +77,8 @@ def retrain(
     places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
     parts = runner_of(runner, places, assign or [])
     progress = RetrainProgress(log())
-    uri = load_state(folder).header.config["tracking_uri"]  # MLflow hears of finalists where it heard of the search
-    with terminable(), progress.shown(), tracking(folder, uri, (), say) as trackers:
+    uri = load_state(folder).header.config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
+    with terminable(), progress.shown(), tracking(folder, uri, (), say, of_search=False) as trackers:
         found = run(
             folder,
             top=top,

@@ -8,6 +8,7 @@ from typing import Any
 
 from nasforge.config import DEFAULTS, Named, check_name, load_settings, suited_evaluator
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
+from nasforge.core.paths import whole_path
 from nasforge.journal import JOURNAL, experiments_in
 from nasforge.yaml_document import Document, parse_value
 
@@ -149,7 +150,7 @@ def folder_of(name: str, runs_dir: Path) -> Path:
         ConfigError: not a name.
         JournalError: there is no such experiment.
     """
-    folder = runs_dir.expanduser().absolute() / check_name(name)
+    folder = whole_path(runs_dir) / check_name(name)
     if not (folder / JOURNAL).is_file():
         known = [path.name for path in experiments_in(folder.parent)]
         why = f" (the folder has no file {JOURNAL})" if folder.is_dir() else ""

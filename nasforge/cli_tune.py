@@ -10,6 +10,7 @@ import typer
 from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
+from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -183,9 +184,8 @@ def _said(tuned: Tuned) -> Outcome:
     if tuned.changed:
         said = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
         output.line(f"The first recipe differs from the one that the network had: {said}.")
-    name = state.name
-    more = f", nasforge retrain {name}, nasforge export {name}" if best else ""
-    output.line(f"Next: nasforge show {name}{more}")
+    commands = ("show", "retrain", "export") if best else ("show",)
+    output.next_commands([command_for(tuned.config.folder, command) for command in commands])
     first = output.trial_json(tuned.begun) if tuned.begun else None
     changed = {key: {"then": then, "now": now} for key, (then, now) in tuned.changed.items()}
     content = {**output.state_json(state), "network": tuned.network, "first": first, "gained": tuned.gained}

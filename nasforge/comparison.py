@@ -25,6 +25,8 @@ from nasforge.compose import Say, foresee, make_pruner, make_strategy, say_remar
 from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
+from nasforge.core.paths import whole_path
+from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import foreign, own
 from nasforge.journal import JOURNAL, experiments_in
 from nasforge.report.groups import groups_of, label_of
@@ -79,7 +81,7 @@ def compare(
         workers: searches at the same time, each in a process of its own (a script then needs the usual
             `if __name__ == "__main__":`); 1 is this process.
         runs_dir: where experiments live.
-        tracking_uri: MLflow's; `none` for none.
+        tracking_uri: MLflow's, as in `nasforge.config.resolve`; `none` for no tracking.
         document: the YAML file that settings came from, for line numbers.
         progress: told of every search that is done.
         say: takes what the user should know.
@@ -90,13 +92,15 @@ def compare(
     Raises:
         ConfigError: nothing to compare, searches that are not of the same problem, or a wrong setting.
         JournalError: no such experiment, or it is corrupt.
+        TrackingError: MLflow cannot keep runs at that URI.
         StopNow: Ctrl-C; the same call continues.
     """
     if axis not in AXES:
         raise ConfigError(f"--axis: unknown axis '{axis}'; {did_you_mean(axis, AXES)}")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"--workers must be a whole number of at least 1, got {workers!r}")
-    place = Path(runs_dir).expanduser().absolute()
+    place = whole_path(runs_dir)
+    uri = chosen_uri(tracking_uri)
     failed: dict[str, str] = {}
     if strategies is not None:
         if experiments:
@@ -125,8 +129,8 @@ def compare(
                 searches.append(read_search(path))
                 progress(path.name, done, len(folders))
             config = ExperimentConfig.of_journal(load_state(folders[0]).header, folders[0])
-            return _report(folder, searches, config, failed, axis=axis, at=at, tracking_uri=tracking_uri, say=say)
-    return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=tracking_uri, say=say)
+            return _report(folder, searches, config, failed, axis=axis, at=at, tracking_uri=uri, say=say)
+    return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=uri, say=say)
 
 
 def _report(
@@ -169,7 +173,7 @@ def _report(
         write_picture(found, folder / _PICTURE)
     except NasforgeError as error:
         say(str(error))
-    if tracking_uri != "none":
+    if tracking_uri != NO_TRACKING:
         try:
             _track(folder, found, tracking_uri)
         except TrackingError as error:
@@ -207,10 +211,10 @@ def _track(folder: Path, found: Comparison, uri: str | None) -> None:
 
 def folder_of(experiments: Sequence[str | Path], name: str | None, runs_dir: Path | str, *, campaign: bool) -> Path:
     """Where a comparison's files go: its campaign's folder, also when it is only looked at again, or one of its own."""
-    place = Path(runs_dir).expanduser().absolute()
+    place = whole_path(runs_dir)
     if not campaign and name is None and len(experiments) == 1:
         first = experiments[0]
-        again = first.expanduser().absolute() if isinstance(first, Path) else place / first
+        again = whole_path(first) if isinstance(first, Path) else place / first
         if not (again / JOURNAL).is_file():
             return again
     return place / check_name(name or ("campaign" if campaign else "comparison"))
@@ -300,7 +304,7 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
         raise ConfigError("what is to be compared? Name experiments, or run some: --space SPACE --strategies a,b,c")
     found: list[Path] = []
     for given in experiments:
-        place = given.expanduser().absolute() if isinstance(given, Path) else runs_dir / given
+        place = whole_path(given) if isinstance(given, Path) else runs_dir / given
         if (place / JOURNAL).is_file():
             found.append(place)
         elif inner := experiments_in(place):

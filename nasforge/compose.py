@@ -17,10 +17,12 @@ from nasforge import registry
 from nasforge.admission import Check
 from nasforge.config import ExperimentConfig, resolve, suited_evaluator
 from nasforge.core import trust
+from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, DataError, did_you_mean
 from nasforge.core.events import DECODING, SCHEMA, Header
 from nasforge.core.goals import COSTS
 from nasforge.core.protocols import Evaluator, Tracker
+from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment import Experiment
 from nasforge.journal import JOURNAL
@@ -259,16 +261,25 @@ def _versions() -> Mapping[str, str]:
 
 
 @contextmanager
-def tracking(folder: Path, uri: str | None, given: Sequence[Tracker], say: Say) -> Iterator[list[Tracker]]:
-    """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens."""
-    if uri == "none":
+def tracking(
+    folder: Path, uri: str | None, given: Sequence[Tracker], say: Say, *, of_search: bool = True
+) -> Iterator[list[Tracker]]:
+    """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens.
+
+    With `of_search` MLflow's run of the search says whether it failed or was stopped.
+    """
+    if uri == NO_TRACKING:
         yield list(given)
         return
     from nasforge.trackers.mlflow import MlflowTracker
 
-    tracker = MlflowTracker(folder, uri, say=say)
+    tracker = MlflowTracker(folder, uri, say=say, of_search=of_search)
     try:
         yield [*given, tracker]
+    except BaseException as error:
+        if of_search:
+            tracker.ended_by(error)
+        raise
     finally:
         tracker.close()
 
@@ -326,4 +337,4 @@ def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
     try:
         write_best(config.folder, trust=True)
     except DataError as error:
-        say(f"best/ is not written: {error}. `nasforge retrain {config.name}` trains the best anew")
+        say(f"best/ is not written: {error}. Train the best network again: {command_for(config.folder, 'retrain')}")

@@ -13,7 +13,10 @@ from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
 from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective, Rung
+from nasforge.core.paths import whole_path
 from nasforge.core.space import SearchSpace
+from nasforge.core.tracking_uri import chosen_uri
+from nasforge.core.uri import without_secrets
 from nasforge.setting_values import (
     FILE_OPTIONS,
     DataConfig,
@@ -115,7 +118,7 @@ class ExperimentConfig:
         return replace(self, data=replace(self.data, **with_absolute_paths(given)))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, as the journal's header keeps it; infinite limits of the budget are left out."""
+        """JSON-able form, as the journal's header keeps it, without secrets and infinite limits of the budget."""
         return {
             "space": self.space.to_json(),
             "data": None if self.data is None else asdict(self.data),
@@ -130,7 +133,7 @@ class ExperimentConfig:
             "ladder": [rung.to_json() for rung in self.ladder],
             "recipe": dict(self.recipe),
             "seed": self.seed,
-            "tracking_uri": self.tracking_uri,
+            "tracking_uri": None if self.tracking_uri is None else without_secrets(self.tracking_uri),
         }
 
     @staticmethod
@@ -151,7 +154,7 @@ class ExperimentConfig:
             ladder=tuple(Rung(**rung) for rung in content["ladder"]),
             recipe=content["recipe"],
             seed=content["seed"],
-            runs_dir=runs_dir.expanduser().absolute(),
+            runs_dir=whole_path(runs_dir),
             tracking_uri=content["tracking_uri"],
         )
 
@@ -241,7 +244,8 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             `recipe`: a mapping of fixed settings, in which `open` names a recipe (a shipped one, a YAML file or a
             SearchSpace) whose decisions are searched in place of the space's; or that name alone. `tune`: a strategy
             for the recipe beside the one for the network (strategy `joint`). `epochs` or `ladder`.
-            `seed`, `name`, `runs_dir`, `tracking_uri`.
+            `seed`, `name`, `runs_dir`, `tracking_uri` (left out: the environment variable `MLFLOW_TRACKING_URI`, or
+            else `mlflow.db` in the runs folder).
         document: the YAML file that they came from, for line numbers.
 
     Raises:
@@ -292,8 +296,8 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             searched_by = f"{searched_by}-{Named.parse(given['tune'], 'tune').name}"
             strategy = tuned
     seed = attempt("seed", seed_of, given.get("seed", 0))
-    runs_dir = attempt("runs_dir", text_of, given.get("runs_dir", "runs"), "a folder")
-    uri = attempt("tracking_uri", text_of, given["tracking_uri"], "a URI") if "tracking_uri" in given else None
+    runs_dir = attempt("runs_dir", lambda: whole_path(text_of(given.get("runs_dir", "runs"), "a folder")))
+    uri = attempt("tracking_uri", _tracking_uri, given.get("tracking_uri"))
     default_name = None
     if space is not None and strategy is not None and seed is not None:
         parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]
@@ -321,9 +325,13 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         ladder=ladder,
         recipe=recipe,
         seed=seed,
-        runs_dir=Path(runs_dir).expanduser().absolute(),
+        runs_dir=runs_dir,
         tracking_uri=uri,
     )
+
+
+def _tracking_uri(content: Any) -> str | None:
+    return chosen_uri(None if content is None else text_of(content, "a URI"))
 
 
 def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:

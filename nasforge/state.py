@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ class State:
             case Extended(budget):
                 self.budget = Budget(**budget)
             case Moved(config):
-                self.header = dataclasses.replace(self.header, config={**self.header.config, **config})
+                self.header = replace(self.header, config={**self.header.config, **config})
             case TestOpened(finalist, metrics):
                 self.tests[finalist] = metrics
 

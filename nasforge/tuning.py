@@ -215,7 +215,7 @@ def _config_after(
         ladder=ladder,
         recipe=fixed,
         seed=given.seed if "seed" in settings else config.seed,
-        tracking_uri=given.tracking_uri if "tracking_uri" in settings else config.tracking_uri,
+        tracking_uri=(config.tracking_uri if "tracking_uri" not in settings else None) or given.tracking_uri,
     )
     return tuned, {key: (had[key], now[key]) for key in had if had[key] != now[key]}
 

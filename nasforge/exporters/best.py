@@ -9,6 +9,7 @@ from typing import Any
 
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
+from nasforge.core.command_line import command_for
 from nasforge.core.errors import DataError, ExportError, SearchError, one_line
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE
@@ -53,7 +54,8 @@ def _write_best(folder: Path) -> Path:
     artifact = trial.result.artifacts.get("weights") or trial.result.artifacts.get(ENSEMBLE)
     if artifact is None or config.data is None:
         raise SearchError(
-            f"{folder}: the best trial ({trial.number}) left no weights of its own; run `nasforge retrain`"
+            f"{folder}: the best trial ({trial.number}) left no weights of its own; run: "
+            f"{command_for(folder, 'retrain')}"
         )
     best = folder / "best"
     if _is_retrained(best, trial.architecture):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nasforge import registry
 from nasforge.config import DataConfig, with_absolute_paths
+from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, ExportError, did_you_mean
 from nasforge.core.protocols import Exporter
 from nasforge.core.trust import foreign
@@ -192,8 +193,9 @@ def best_of(folder: Path) -> Path:
         state = load_state(folder)
         found, lost = state.best, ""
         if found is not None:
-            looked_up = "; its networks were looked up, not trained" if state.header.config.get("data") is None else ""
-            lost = f"its best trial ({found.number}) left no weights{looked_up or '; run `nasforge retrain`'}"
+            looked_up = "its networks were looked up, not trained"
+            advice = looked_up if state.header.config.get("data") is None else f"run: {command_for(folder, 'retrain')}"
+            lost = f"its best trial ({found.number}) left no weights; {advice}"
         raise ExportError(f"{folder}: nothing to ship: {lost or state.why_no_best}")
     return folder / "best"
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nasforge.core.errors import SearchError, TrackingError
 from nasforge.core.space import Choice, Domain, Int, SearchSpace
 from nasforge.core.trial import Trial
+from nasforge.core.uri import hide_secrets, sqlite_file, with_absolute_file, without_secrets
 from nasforge.state import State
 
 _OURS = "nasforge.experiment"
@@ -40,21 +41,26 @@ def write_study(state: State, storage: str) -> int:
         TrackingError: no storage, or it holds a study of this name that is not ours.
     """
     name = state.name
+    shown = without_secrets(storage)
+    storage = with_absolute_file(storage)
+    file = sqlite_file(storage)
     try:
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
         if name in optuna.get_all_study_names(storage):
             if optuna.load_study(study_name=name, storage=storage).user_attrs.get(_OURS) != name:
                 raise TrackingError(
-                    f"'{storage}' holds a study '{name}' that NASForge has not written; choose another storage"
+                    f"'{shown}' holds a study '{name}' that NASForge has not written; choose another storage"
                 )
             optuna.delete_study(study_name=name, storage=storage)
         return len(study_of(state, storage).trials)
     except TrackingError:
         raise
     except Exception as error:  # whatever a database driver or a file system throws
-        text = str(error).strip().partition("\n")[0]
+        text = hide_secrets(str(error), storage).strip().partition("\n")[0]
         raise TrackingError(
-            f"Optuna cannot write to '{storage}': {text}; it must look like sqlite:///runs/optuna.db"
-        ) from error
+            f"Optuna cannot write to '{shown}': {text}; it must look like sqlite:///runs/optuna.db"
+        ) from None  # the cause may hold the password
 
 
 def study_of(state: State, storage: str | None = None) -> optuna.Study:

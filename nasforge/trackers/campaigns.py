@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import NasforgeError, TrackingError
+from nasforge.core.tracking_uri import tracking_uri
+from nasforge.core.uri import sqlite_file, without_password
 from nasforge.trackers.mlflow_client import SOURCE, MlflowClient, MlflowException, entities, experiment_id, reason
 from nasforge.trackers.position import ids_of, one_creator, read_ids, write_ids
 from nasforge.trackers.runs import allowed_key
-from nasforge.trackers.tracking_uri import sqlite_file, tracking_uri, without_password
 
 _FILES = ("comparison.json", "comparison.html", "comparison.png")
 _BATCH = 900
@@ -63,7 +64,7 @@ def track_campaign(folder: Path, params: Mapping[str, Any], children: Sequence[C
     except NasforgeError:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws
-        raise TrackingError(f"MLflow at {shown} takes nothing ({reason(error)})") from error
+        raise TrackingError(f"MLflow at {shown} takes nothing ({reason(error, full)})") from None
 
 
 def _delete(client: Any, experiment: str, key: str) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from nasforge.core.errors import NasforgeError, TrackingError
 from nasforge.core.events import Event, header_of
+from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
 from nasforge.journal import read_events
 from nasforge.trackers.delivery import Delivery
 from nasforge.trackers.mlflow_client import reason
-from nasforge.trackers.tracking_uri import tracking_uri
 
-__all__ = ["MlflowTracker", "track"]
+__all__ = ["MlflowTracker", "destination", "track"]
 
 _LONGEST_PAUSE_S = 30.0
 
@@ -40,6 +40,7 @@ class MlflowTracker:
         every_s: float = 1.0,
         patience_s: float = 12.0,
         wait_s: float = 60.0,
+        of_search: bool = True,
     ) -> None:
         """Check the URI; nothing is contacted before the first event.
 
@@ -50,12 +51,13 @@ class MlflowTracker:
             every_s: events are gathered for so long and written together.
             patience_s: `close` gives up after so long without progress.
             wait_s: the longest that `close` takes.
+            of_search: whether the search itself runs; False for work on its finalists.
 
         Raises:
             TrackingError: MLflow cannot keep runs at that URI.
         """
         self._folder = folder.absolute()
-        self._delivery = Delivery(self._folder, tracking_uri(uri, self._folder.parent))
+        self._delivery = Delivery(self._folder, tracking_uri(uri, self._folder.parent), of_search=of_search)
         self._say = say
         self._every_s = every_s
         self._patience_s = patience_s
@@ -72,29 +74,42 @@ class MlflowTracker:
             self._thread.start()
         self._bell.set()
 
+    def ended_by(self, error: BaseException) -> None:
+        """The search ends with this exception: its run is shown as failed, or as killed where somebody stopped it."""
+        self._delivery.end = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+
     def close(self) -> None:
-        """Deliver what is left, within bounds; says what could not be delivered."""
+        """Deliver what is left, within bounds; says what could not be delivered. Ctrl-C ends the waiting."""
         if self._thread is None:
             return
         self._closing.set()
         self._bell.set()
-        end = time.monotonic() + self._wait_s
-        seen, since = self._delivery.progress, time.monotonic()
-        while self._thread.is_alive() and time.monotonic() < min(end, since + self._patience_s):
-            self._thread.join(0.1)
-            if self._delivery.progress != seen:
-                seen, since = self._delivery.progress, time.monotonic()
+        trouble = ""
+        try:
+            self._wait(self._thread)
+        except KeyboardInterrupt:
+            trouble = "stopped"
         stuck = self._thread.is_alive()
         left = self._delivery.left()
         if left or stuck:
-            reason = self._trouble or ("it does not answer in time" if stuck else "")
+            trouble = trouble or self._trouble or ("it does not answer in time" if stuck else "")
             self._say(
                 f"MLflow at {self._delivery.shown}: {left} events of '{self._folder.name}' are not delivered"
-                f"{f' ({reason})' if reason else ''}. Nothing is lost: `nasforge track {self._folder.name}` delivers "
-                "them."
+                f"{f' ({trouble})' if trouble else ''}. Nothing is lost, this command delivers them: "
+                f"{self._delivery.command()}{self._delivery.password_note()}"
             )
-        if self._delivery.refusals:
-            self._say(self._delivery.refusal_message())
+        for message in (self._delivery.refusal_message(), self._delivery.renaming_message()):
+            if message:
+                self._say(message)
+
+    def _wait(self, thread: threading.Thread) -> None:
+        """Wait for the delivery's end as long as it makes progress."""
+        start = time.monotonic()
+        seen, since = self._delivery.progress, start
+        while thread.is_alive() and time.monotonic() < min(start + self._wait_s, since + self._patience_s):
+            thread.join(0.1)
+            if self._delivery.progress != seen or self._delivery.makes_database:
+                seen, since = self._delivery.progress, time.monotonic()
 
     def _work(self) -> None:
         pause_s = 1.0
@@ -114,6 +129,7 @@ class MlflowTracker:
                 except Exception as error:
                     self._complain(error)
                     if closing:
+                        self._delivery.remember_end()
                         return
                     self._closing.wait(pause_s)
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -126,13 +142,33 @@ class MlflowTracker:
     def _complain(self, error: Exception) -> None:
         first = not self._delivery.complained
         self._delivery.complained = True
-        self._trouble = reason(error)
+        ours = isinstance(error, NasforgeError)
+        self._trouble = str(error) if ours else reason(error, self._delivery.uri)
         if first and not self._closing.is_set():
+            what = self._trouble if ours else f"it takes nothing at the moment ({self._trouble})"
             self._say(
-                f"MLflow at {self._delivery.shown} takes nothing at the moment ({self._trouble}). The search goes on; "
-                "what is missing is delivered as soon as it can be, at the latest by "
-                f"`nasforge track {self._folder.name}`."
+                f"MLflow at {self._delivery.shown}: {what}. The search goes on; what is missing is delivered as soon "
+                f"as possible, at the latest by: {self._delivery.command()}{self._delivery.password_note()}"
             )
+
+
+def destination(folder: Path, uri: str | None = None) -> str | None:
+    """The URI that an experiment is delivered to; None for the default store.
+
+    Args:
+        folder: the experiment's folder.
+        uri: from the user; None for where the search was tracked, or else what MLFLOW_TRACKING_URI says.
+
+    Raises:
+        JournalError: no experiment there, or a corrupt journal.
+        TrackingError: MLflow cannot keep runs at that URI, or the search was not tracked and no URI is given.
+    """
+    chosen = chosen_uri(uri) if uri is not None else header_of(read_events(folder)).config.get("tracking_uri")
+    if uri is None and chosen == NO_TRACKING:
+        chosen = chosen_uri(None) or NO_TRACKING
+    if chosen == NO_TRACKING:
+        raise TrackingError(f"'{folder.name}' was searched without tracking; say where to with --tracking-uri")
+    return chosen
 
 
 def track(folder: Path, uri: str | None = None) -> int:
@@ -140,7 +176,7 @@ def track(folder: Path, uri: str | None = None) -> int:
 
     Args:
         folder: the experiment's folder.
-        uri: where to; None for the URI that the search was given.
+        uri: where to; None as in `destination`.
 
     Returns:
         The number of events delivered now.
@@ -150,10 +186,7 @@ def track(folder: Path, uri: str | None = None) -> int:
         TrackingError: the URI is none of MLflow's, the server cannot be reached, or a running search delivers already.
     """
     folder = folder.absolute()
-    chosen = uri if uri is not None else header_of(read_events(folder)).config.get("tracking_uri")
-    if chosen == "none":
-        raise TrackingError(f"'{folder.name}' was searched without tracking; say where to with --tracking-uri")
-    delivery = Delivery(folder, tracking_uri(chosen, folder.parent))
+    delivery = Delivery(folder, tracking_uri(destination(folder, uri), folder.parent))
     before = delivery.left()
     try:
         delivery.deliver(live=False)
@@ -163,11 +196,12 @@ def track(folder: Path, uri: str | None = None) -> int:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws
         raise TrackingError(
-            f"MLflow at {delivery.shown} takes nothing ({reason(error)}). {delivery.events} of {before} events "
-            "were delivered; make sure that the server runs, then run the same command to continue"
-        ) from error
+            f"MLflow at {delivery.shown} takes nothing ({reason(error, delivery.uri)}). {delivery.events} of {before} "
+            "events were delivered; make sure that the server runs, then run the same command to continue"
+        ) from None  # the cause may hold the password
     finally:
         delivery.release()
-    if delivery.refusals:
-        raise TrackingError(delivery.refusal_message())
+    refused = delivery.refusal_message()
+    if refused:
+        raise TrackingError(refused)
     return delivery.events

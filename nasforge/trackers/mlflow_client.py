@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from nasforge.core.errors import TrackingError
-from nasforge.trackers.tracking_uri import sqlite_file
+from nasforge.core.uri import hide_secrets, sqlite_file
 
 __all__ = ["SOURCE", "MlflowClient", "MlflowException", "entities", "experiment_id", "reason"]
 
@@ -14,7 +14,7 @@ __all__ = ["SOURCE", "MlflowClient", "MlflowException", "entities", "experiment_
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -28,6 +28,8 @@ from mlflow.tracking import MlflowClient  # noqa: E402
 
 # MLflow tries to open a database eleven times, three minutes in all, also one that is no database.
 database_store.MAX_RETRY_COUNT = 2
+# It makes the folder of a database by its encoded name; we have made the right one.
+database_store._make_parent_dirs_if_sqlite = lambda uri: None
 
 # Without it the UI opens on its pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -42,9 +44,10 @@ def experiment_id(client: Any, uri: str) -> str:
     Raises:
         TrackingError: it is deleted, or can neither be found nor made.
     """
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "nasforge")
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nasforge"
     database = sqlite_file(uri)
-    place = str(database.parent / "mlartifacts") if database else None
+    # As a URI: MLflow decodes even what is written as a path.
+    place = (database.parent / "mlartifacts").as_uri() if database else None
     for _ in range(2):
         found = client.get_experiment_by_name(name)
         if found is not None:
@@ -61,9 +64,9 @@ def experiment_id(client: Any, uri: str) -> str:
     raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made")
 
 
-def reason(error: Exception) -> str:
-    """The first line of what went wrong, short enough for a message."""
-    text = str(error).strip().splitlines()
+def reason(error: Exception, uri: str) -> str:
+    """The first line of what went wrong at `uri`, short enough for a message and without its secrets."""
+    text = hide_secrets(str(error), uri).strip().splitlines()
     line = text[0] if text else type(error).__name__
     if "Connection refused" in line:
         return "connection refused"

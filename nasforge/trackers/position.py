@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import uuid
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import JournalError, TrackingError
-from nasforge.core.events import Event
+from nasforge.core.events import Event, Header
+from nasforge.core.tracking_uri import tracking_uri
+from nasforge.core.uri import without_password
 from nasforge.journal import JOURNAL, parse
-from nasforge.trackers.tracking_uri import tracking_uri, without_password
 
 IDS = "tracking.json"
+_CORRUPT = (ValueError, KeyError, TypeError, AttributeError)
 
 
 class JournalFollower:
@@ -28,8 +31,25 @@ class JournalFollower:
         self._lines = 0
 
     def total(self) -> int:
-        """Whole lines in the file; 0 where there is none yet."""
-        return self._path.read_bytes().count(b"\n") if self._path.exists() else 0
+        """Whole lines in the file; 0 where it cannot be read, or not yet."""
+        try:
+            return self._path.read_bytes().count(b"\n")
+        except OSError:
+            return 0
+
+    def header(self) -> Header | None:
+        """The first event, None where there is none yet."""
+        try:
+            with self._path.open("rb") as file:
+                event = event_from_json(loads(file.readline().decode()))
+        except (OSError, *_CORRUPT):
+            return None
+        return event if isinstance(event, Header) else None
+
+    def fingerprint(self) -> str:
+        """Digest of the first line: another search of the same name has another one."""
+        with self._path.open("rb") as file:
+            return hashlib.sha256(file.readline()).hexdigest()[:16]
 
     def read(self, at_most: int) -> list[Event]:
         """The next events; empty at the end.
@@ -56,8 +76,8 @@ class JournalFollower:
 
 def new_ids() -> dict[str, Any]:
     """Of a store that nothing was delivered to; the key names the parent run before it exists."""
-    key = uuid.uuid4().hex
-    return {"key": key, "experiment_id": "", "parent_run_id": "", "status": "", "open": {}, "delivered": 0}
+    texts = dict.fromkeys(("experiment_id", "parent_run_id", "status", "ended", "journal"), "")
+    return {"key": uuid.uuid4().hex, **texts, "open": {}, "delivered": 0}
 
 
 def read_ids(folder: Path) -> dict[str, Any]:
@@ -66,20 +86,34 @@ def read_ids(folder: Path) -> dict[str, Any]:
     Raises:
         TrackingError: the file is damaged.
     """
+    advice = "Delete the file to deliver this experiment to MLflow once more, as new runs"
     try:
-        content = json.loads((folder / IDS).read_text())
+        content = json.loads((folder / IDS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {"schema": 1, "stores": {}}
-    except ValueError as error:
-        raise TrackingError(
-            f"{folder / IDS}: not readable as JSON ({error}). Delete it to deliver this "
-            "experiment to MLflow once more, as new runs"
-        ) from None
-    if not isinstance(content, dict) or content.get("schema") != 1:
-        raise TrackingError(
-            f"{folder / IDS}: written by another version of NASForge. Delete it to deliver this experiment as new runs"
-        )
-    return content
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrackingError(f"{folder / IDS}: not readable as JSON ({error}). {advice}") from None
+    if isinstance(content, dict) and content.get("schema") != 1:
+        raise TrackingError(f"{folder / IDS}: written by another version of NASForge. {advice}")
+    try:
+        stores = {name: {**new_ids(), **store} for name, store in content["stores"].items()}
+        whole = all(_is_whole(store) for store in stores.values())
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise TrackingError(f"{folder / IDS}: damaged, it does not hold ids of MLflow's runs. {advice}")
+    return {**content, "stores": stores}
+
+
+def _is_whole(store: dict[str, Any]) -> bool:
+    """Whether the ids of one store have the types that `write_ids` gave them."""
+    delivered = store["delivered"]
+    texts = all(isinstance(value, str) for key, value in store.items() if key not in ("delivered", "open"))
+    runs = all(
+        isinstance(run, list) and len(run) == 2 and isinstance(run[0], str) and isinstance(run[1], int)
+        for run in store["open"].values()
+    )
+    return isinstance(delivered, int) and not isinstance(delivered, bool) and delivered >= 0 and texts and runs
 
 
 def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:
@@ -93,7 +127,7 @@ def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:
 def write_ids(folder: Path, content: dict[str, Any]) -> None:
     """Whole or not at all."""
     temporary = folder / f"{IDS}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(content, indent=1))
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     temporary.replace(folder / IDS)
 
 

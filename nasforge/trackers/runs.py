@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+from nasforge.core.architecture import digest
 from nasforge.core.events import (
     Asked,
     Checked,
@@ -35,6 +38,9 @@ _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "rejected": "KILLED", "
 # Servers before MLflow 2 allow 500 characters in a parameter and 5,000 in a tag; newer ones more.
 _PARAM_LENGTH = 500
 TAG_LENGTH = 5000
+_KEY_LENGTH = 250
+_LARGEST_STEP = 2**62
+_LONGEST_S = 1e9
 # What the budget counts; a run's duration tells it already.
 _CHARGES = ("time/worker_s", "work/multiply_adds")
 
@@ -51,6 +57,8 @@ class Writes:
         architecture: as JSON, empty for a run without one.
         metrics: (key, step, seconds after the run's start, value); times are those that workers spent, so they
             do not depend on when the event was delivered.
+        renamed: name of a metric or parameter -> the name that MLflow takes instead.
+        left_out: what cannot be written, one line each.
         status: MLflow's status to set, empty for none.
         done: nothing more is expected of this run.
         seconds: its duration, once it is done.
@@ -62,16 +70,32 @@ class Writes:
     tags: dict[str, str] = field(default_factory=dict)
     architecture: str = ""
     metrics: dict[tuple[str, int, float], float] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
     status: str = ""
     done: bool = False
     seconds: float = 0.0
 
     def measure(self, metrics: Mapping[str, float], step: int, seconds: float) -> None:
         """Add metrics after `step`."""
-        for key, value in metrics.items():
-            if key in _CHARGES:
-                continue
-            self.metrics[(allowed_key(key), step, seconds)] = float(value)
+        if not isinstance(step, int) or abs(step) > _LARGEST_STEP:
+            self.left_out.append(f"{self.name}: MLflow takes no step {step!r}")
+            return
+        time_s = _time(seconds)
+        for key, name in self._names(key for key in metrics if key not in _CHARGES).items():
+            try:
+                self.metrics[(name, step, time_s)] = float(metrics[key])
+            except (TypeError, ValueError, OverflowError):
+                self.left_out.append(f"{self.name}: {name} is no number that MLflow can keep")
+
+    def describe(self, params: Mapping[str, str]) -> None:
+        """Add parameters."""
+        self.params.update({name: params[key] for key, name in self._names(params).items()})
+
+    def _names(self, keys: Iterable[str]) -> dict[str, str]:
+        names = allowed_keys(keys)
+        self.renamed.update({key: name for key, name in names.items() if key != name})
+        return names
 
 
 class Runs:
@@ -96,7 +120,7 @@ class Runs:
         if isinstance(event, Header):
             self.state = State(event)
             parent = self._parent(writes)
-            parent.params.update(_header_params(event))
+            parent.describe(_header_params(event))
             parent.tags.update(_header_tags(event) | _budget_tags(self.state))
             return
         state = self._state
@@ -104,7 +128,7 @@ class Runs:
         match event:
             case Asked(number, proposal):
                 run = self._trial(number, writes)
-                run.params.update(_proposal_params(proposal))
+                run.describe(_proposal_params(proposal))
                 run.tags.update(_proposal_tags(proposal))
                 if isinstance(proposal, Measure):
                     run.architecture = json.dumps(proposal.architecture.to_json())
@@ -140,7 +164,7 @@ class Runs:
         result = trial.result
         assert result is not None  # noqa: S101  (the event brought it)
         run = self._trial(number, writes)
-        run.seconds = result.charged.worker_seconds
+        run.seconds = _time(result.charged.worker_seconds)
         run.status, run.done = _STATUS[result.status], True
         said = {**trial.costs, **(trial.steps[-1].metrics if trial.steps else {})}
         news = {key: value for key, value in result.metrics.items() if said.get(key) != value}
@@ -164,9 +188,8 @@ class Runs:
         parent.measure({f"trials/{status}": self._closed[status] for status in _STATUS}, closed, seconds)
         if self._best is not None:
             best = self._best
-            parent.measure(
-                {f"best/{goal.metric}": best.metrics[goal.metric] for goal in state.objectives}, closed, seconds
-            )
+            known = [goal.metric for goal in state.objectives if goal.metric in best.metrics]
+            parent.measure({f"best/{metric}": best.metrics[metric] for metric in known}, closed, seconds)
             parent.tags["nasforge.best_trial"] = str(best.number)
             if best.architecture:
                 parent.tags["nasforge.best_arch_id"] = best.architecture.arch_id
@@ -191,13 +214,50 @@ class Runs:
         return writes.setdefault(f"trial/{number}", Writes(f"trial {number}", {"nasforge.trial": str(number)}))
 
 
+@cache
 def allowed_key(key: str) -> str:
-    """A key with the characters that MLflow forbids replaced by `_`."""
-    return re.sub(r"[^\w\-. :/]", "_", key)[:250]
+    """The name of a metric, parameter or tag as MLflow takes it, which may treat names as paths of files.
+
+    Characters that it forbids become `_`, parts without a name are left out, and a long name ends with a digest.
+    """
+    name = re.sub(r"[^\w\-. :/]", "_", key)
+    name = "/".join(part for part in name.split("/") if part not in ("", ".", "..")) or "_"
+    name = f"_{name}" if name.startswith("..") else name
+    return name if len(name) <= _KEY_LENGTH else _told_apart(name, key)
+
+
+def allowed_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Each key's name in MLflow; a name that is another key's already ends with a digest."""
+    given = list(keys)
+    names: dict[str, str] = {key: key for key in given if allowed_key(key) == key}
+    for key in given:
+        name = allowed_key(key)
+        if key not in names:
+            names[key] = _told_apart(name, key) if name in names.values() else name
+    return {key: names[key] for key in given}
+
+
+def _told_apart(name: str, key: str) -> str:
+    end = f"-{digest(key)[:8]}"
+    return name[: _KEY_LENGTH - len(end)] + end
+
+
+def _time(seconds: Any) -> float:
+    """Seconds that can be counted from the start of a run."""
+    try:
+        value = float(seconds)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return min(max(value, 0.0), _LONGEST_S) if math.isfinite(value) else 0.0
+
+
+def plain_text(text: str) -> str:
+    """A text that every database takes: without NUL characters and halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _param(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = plain_text(value if isinstance(value, str) else json.dumps(value, default=str))
     return text if len(text) <= _PARAM_LENGTH else text[: _PARAM_LENGTH - 1] + "…"
 
 
@@ -207,7 +267,7 @@ def _flat(prefix: str, content: Any) -> dict[str, str]:
         for key, value in content.items():
             found.update(_flat(f"{prefix}.{key}" if prefix else str(key), value))
         return found
-    return {} if content is None else {allowed_key(prefix): _param(content)}
+    return {} if content is None else {prefix: _param(content)}
 
 
 def _header_params(header: Header) -> dict[str, str]:

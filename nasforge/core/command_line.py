@@ -1,0 +1,60 @@
+"""Commands as text: a command that a message tells the user to type runs when it is pasted into a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from nasforge.core.uri import without_secrets
+
+_RUNS_DIR = "runs"
+
+
+def command_line(*words: str | Path) -> str:
+    """The command `nasforge WORDS`, quoted for a shell; the secrets of URIs are left out.
+
+    Example:
+        >>> command_line("describe", "my space.yaml")
+        "nasforge describe 'my space.yaml'"
+    """
+    return quoted(["nasforge", *(_without_secrets(str(word)) for word in words)])
+
+
+def quoted(words: Iterable[str]) -> str:
+    """Words for a shell. Where one has characters that a terminal does not print or paste, it becomes bash's $'...'."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _with_escapes(word) for word in words)
+
+
+def _with_escapes(word: str) -> str:
+    escaped = (
+        f"\\{letter}" if letter in "\\'" else letter if letter.isprintable() else _bytes_of(letter) for letter in word
+    )
+    return f"$'{''.join(escaped)}'"
+
+
+def _bytes_of(letter: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
+
+
+def command_for(folder: Path, command: str, *options: str) -> str:
+    """A command about the experiment in `folder`, quoted, with --runs-dir where that is not the default one.
+
+    Example:
+        >>> command_for(Path("/data/my runs/first"), "show")
+        "nasforge show first --runs-dir '/data/my runs'"
+    """
+    return command_line(command, folder.name, *options, *runs_dir_option(folder.parent))
+
+
+def runs_dir_option(runs_dir: Path) -> list[str]:
+    """The words by which a command finds a runs folder; none for the default, `runs` in the working folder."""
+    place = runs_dir.absolute()
+    return [] if place == Path(_RUNS_DIR).absolute() else ["--runs-dir", str(place)]
+
+
+def _without_secrets(word: str) -> str:
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and equals:
+        return f"{option}={without_secrets(value)}"
+    return without_secrets(word)
