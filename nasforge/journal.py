@@ -125,6 +125,7 @@ class Journal:
         """
         self.path = folder / JOURNAL
         self._sync = sync
+        self._process = os.getpid()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -155,8 +156,11 @@ class Journal:
         """Write one event and wait until it is on the disk; returns what a reader will find.
 
         Raises:
-            JournalError: the disk is full or gone; the file then ends with the last whole event.
+            JournalError: the disk is full or gone; the file then ends with the last whole event. Or this is a process
+                that the driver forked, which must not write.
         """
+        if os.getpid() != self._process:
+            raise JournalError(f"{self.path}: a child process of the driver must not write the journal")
         text = dumps(event_to_json(event))
         line = (text + "\n").encode()
         try:

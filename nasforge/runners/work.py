@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
-from nasforge.core.errors import ConfigError, NasforgeError, RecipeError, SearchError
+from nasforge.core.errors import ConfigError, NasforgeError, RecipeError, SearchError, StopNow
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
 from nasforge.job import Job
@@ -22,6 +28,7 @@ class JobReport:
     def __init__(self, job: Job, send: Send) -> None:
         self._job = job
         self._send = send
+        self._process = os.getpid()
         self.stopped = False
         self.broken: BaseException | None = None
 
@@ -66,8 +73,10 @@ class JobReport:
         """Say how it stands; False means stop. Once stopped, nothing more is sent.
 
         Raises:
-            ConfigError: a metric is not a number.
+            ConfigError: a metric is not a number, or this is another process than the evaluator was called in.
         """
+        if os.getpid() != self._process:
+            raise ConfigError("report was called in a child process; call it in the process of the evaluator")
         plain = _plain(metrics)
         if not self.stopped:
             try:
@@ -81,13 +90,19 @@ class JobReport:
 def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it.
 
+    So do `sys.exit` and `os._exit`. A child process that the evaluator forked ends here: only the parent goes on.
+
     Raises:
         ConfigError: the evaluator or its settings are wrong, whatever the point.
         SearchError: the disk is full.
+        KeyboardInterrupt: the user stops the search.
     """
     report = JobReport(job, send)
     try:
-        result = evaluator(job.proposal, report)
+        with _in_one_process():
+            result = evaluator(job.proposal, report)
+        if report.broken is not None:  # the evaluator has swallowed it
+            raise report.broken
         if not isinstance(result, Result):
             raise ConfigError(f"the evaluator returned {type(result).__name__}, not a nasforge.core.trial.Result")
         return replace(result, metrics=_plain(result.metrics), also=tuple(_plain(metrics) for metrics in result.also))
@@ -95,8 +110,8 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         if isinstance(error, RecipeError) and isinstance(job.proposal, Measure):
             return Result.failed("error", str(error), CONTRADICTION)
         raise  # no other trial would fare better
-    except Exception as error:
-        if report.broken is not None:
+    except BaseException as error:
+        if report.broken is not None or _is_the_users(error):
             raise
         if _no_room(error):
             raise SearchError(
@@ -113,6 +128,53 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         except OSError as unwritable:
             advice = f"its traceback could not be written: {unwritable}"
         return Result.failed("error", message, advice)
+
+
+def _is_the_users(error: BaseException) -> bool:
+    """Whether an exception is a stop that the user asked for, and not the evaluator's own."""
+    if not isinstance(error, KeyboardInterrupt) or isinstance(error, StopNow):
+        return isinstance(error, StopNow)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@contextmanager
+def _in_one_process() -> Iterator[None]:
+    """Keep this process alive, and nothing but this process, while an evaluator works in this thread."""
+    process, thread, really_exit = os.getpid(), threading.get_ident(), os._exit
+    working = True
+
+    def exit_now(status: int) -> NoReturn:
+        if working and os.getpid() == process and threading.get_ident() == thread:
+            raise SystemExit(f"os._exit({status})")
+        really_exit(status)
+
+    os._exit = exit_now
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        working = False
+        if os._exit is exit_now:
+            os._exit = really_exit
+        if os.getpid() != process:
+            _end_child(error)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a forked process as Python would, but without the rest of the driver that it has a copy of."""
+    status = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)
 
 
 def _plain(metrics: Mapping[str, float]) -> dict[str, float]:

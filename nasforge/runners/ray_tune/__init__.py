@@ -92,6 +92,9 @@ def run(
         except ClusterLost as lost:
             experiment.interrupt()  # the trials are not to blame
             raise SearchError(str(lost)) from None
+        except KeyboardInterrupt:
+            experiment.interrupt()  # before Ray ends, which takes seconds
+            raise
 
 
 def _fit(bridge: Bridge, shipped: Any, wanted: Mapping[str, Mapping[str, float]], slots: int, joined: Cluster) -> None:

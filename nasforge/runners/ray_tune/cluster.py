@@ -13,7 +13,7 @@ import ray
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError, did_you_mean
-from nasforge.runners.ray_tune.local_cluster import local_cluster, lost_process, sigterm_is_ours
+from nasforge.runners.ray_tune.local_cluster import local_cluster, lost_process, shutdown, sigterm_is_ours
 from nasforge.runners.ray_tune.private_folder import PrivateFolder, private_folder
 
 DEFAULT_RESOURCES: dict[str, dict[str, float]] = {"measure": {"cpu": 1}, "train_shared": {"cpu": 1}}
@@ -76,7 +76,7 @@ def _joined(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        shutdown()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import ray
 import ray._private.node
 import ray._private.ray_constants
+import ray._private.state
 import ray._private.utils
 import ray._private.worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
@@ -62,7 +63,19 @@ def local_cluster(folder: Path, cpus: int | None, logical_gpus: int | None) -> I
         finally:
             if lost_process():
                 end_processes(folder)  # those that are left would wait for the one that is gone
-            ray.shutdown()
+            shutdown()
+
+
+def shutdown() -> None:
+    """Leave Ray, and end it if it was started here."""
+
+    def disconnect() -> None:
+        restore()  # Ray's C++ code has just set SIGTERM back to the system's default
+        really()
+
+    really = ray._private.state.state.disconnect
+    with _sigterm() as restore, _replaced(ray._private.state.state, "disconnect", disconnect):
+        ray.shutdown()
 
 
 def lost_process() -> str:
@@ -81,16 +94,24 @@ def sigterm_is_ours() -> Iterator[None]:
 
     Ray installs one in Python and one in C++, and they would end the driver before it has journaled that it stops.
     """
-    if threading.current_thread() is not threading.main_thread():
+    with _sigterm(), _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None):
         yield
-        return
+
+
+@contextmanager
+def _sigterm() -> Iterator[Callable[[], None]]:
+    """Restore the handler of SIGTERM after the block, and whenever the function that it yields is called."""
     ours = signal.getsignal(signal.SIGTERM)
-    with _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None):
-        try:
-            yield
-        finally:
-            if ours is not None:  # None: installed by C code, so Python cannot put it back
-                signal.signal(signal.SIGTERM, ours)
+
+    def restore() -> None:
+        # only the main thread may; None is a handler of C code
+        if ours is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+
+    try:
+        yield restore
+    finally:
+        restore()
 
 
 @contextmanager
