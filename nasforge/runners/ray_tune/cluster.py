@@ -13,7 +13,7 @@ import ray
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError, did_you_mean
-from nasforge.runners.ray_tune.local_cluster import local_cluster, lost_process, shutdown, sigterm_is_ours
+from nasforge.runners.ray_tune.local_cluster import local_cluster, shutdown, sigterm_is_ours, why_lost
 from nasforge.runners.ray_tune.private_folder import PrivateFolder, private_folder
 
 DEFAULT_RESOURCES: dict[str, dict[str, float]] = {"measure": {"cpu": 1}, "train_shared": {"cpu": 1}}
@@ -34,13 +34,7 @@ class Cluster:
     @property
     def lost(self) -> str:
         """Why this Ray is gone, for the user; empty while it runs, and for one that was not started here."""
-        name = lost_process() if self._started else ""
-        if not name:
-            return ""
-        return (
-            f"Ray on this machine is gone: its process {name} has ended, perhaps killed for want of memory. Finished "
-            "trials are kept: run the same command to continue"
-        )
+        return why_lost() if self._started else ""
 
     def keep_logs(self) -> Path:
         """Folder of Ray's logs; it is left for the user to read."""
@@ -71,7 +65,7 @@ def cluster(address: str | None, cpus: int | None = None, logical_gpus: int | No
 
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
-    with _explained(f"the Ray cluster at '{address}'"), sigterm_is_ours():
+    with _explained(f"the Ray cluster at '{address}' cannot be reached", "Check --address"), sigterm_is_ours():
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield
@@ -84,17 +78,18 @@ def _started_here(folder: Path, cpus: int | None, logical_gpus: int | None) -> I
     known = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(known))  # a user's own builder, here and there
     with ExitStack() as stack:
-        with _explained("Ray on this machine"):
+        with _explained("Ray on this machine does not start", "Run the same command again"):
             stack.enter_context(local_cluster(folder, cpus, logical_gpus))
         yield
 
 
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
+def _explained(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Ray has no class of its own for what goes wrong while it starts
-        raise SearchError(f"{where} cannot be reached: {error}. Check --address, or use --runner local") from None
+        said = str(error).strip().rstrip(".") or type(error).__name__
+        raise SearchError(f"{what}: {said}. {advice}, or use --runner local") from None
 
 
 def resources_of(given: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:

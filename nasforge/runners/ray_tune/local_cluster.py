@@ -27,6 +27,8 @@ from nasforge.runners.ray_tune.private_folder import end_processes
 
 _NEEDED = ("gcs_server", "raylet")
 """Ray's processes without which nothing goes on."""
+_HELD_S = 20.0
+"""How long a driver may take to end after Ray is gone."""
 
 
 @contextmanager
@@ -47,7 +49,7 @@ def local_cluster(folder: Path, cpus: int | None, logical_gpus: int | None) -> I
         "RAY_AUTH_TOKEN_PATH": None,
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for a Ray of one machine, which Linux has too
     }
-    with _environment(settings):
+    with _environment(settings), _watched(folder):
         try:
             with sigterm_is_ours(), _quiet():
                 ray.init(
@@ -61,7 +63,7 @@ def local_cluster(folder: Path, cpus: int | None, logical_gpus: int | None) -> I
                 )
             yield
         finally:
-            if lost_process():
+            if _ended():
                 end_processes(folder)  # those that are left would wait for the one that is gone
             shutdown()
 
@@ -78,14 +80,47 @@ def shutdown() -> None:
         ray.shutdown()
 
 
-def lost_process() -> str:
-    """Name of a process of the Ray started here that has ended on its own, or an empty text."""
+def why_lost() -> str:
+    """Why the Ray started here is gone, for the user; empty while it runs."""
+    name = _ended()
+    if not name:
+        return ""
+    return (
+        f"Ray on this machine is gone: its process {name} has ended, perhaps killed for want of memory. Finished work "
+        "is kept: run the same command to continue"
+    )
+
+
+def _ended() -> str:
     node = ray._private.worker._global_node
     if node is None:
         return ""
     processes: Mapping[str, Any] = node.all_processes
     ended = (name for name in _NEEDED for about in processes.get(name, ()) if about.process.poll() is not None)
     return next(ended, "")
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[None]:
+    """End this process with a message if Ray is gone and holds the main thread.
+
+    Ray's C++ code can wait for a server that is gone. After a minute it would end the process without a reason.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            reason = why_lost()
+            if reason and not over.wait(_HELD_S):
+                end_processes(folder)
+                os.write(2, f"error: {reason}\n".encode())
+                os._exit(2)
+
+    threading.Thread(target=watch, name="ray-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 @contextmanager
