@@ -81,6 +81,8 @@ def _run(arguments: list[str]) -> Outcome:
         return _failed(f"{message}. See: nasforge {command} --help".replace("  ", " "))
     except NasforgeError as error:
         return _failed(str(error))
+    except KeyboardInterrupt:
+        return Outcome(code=output.STOPPED)
     except Exception as error:  # a plug-in's or ours: the traceback is for whoever mends it
         traceback.print_exc()
         return _failed(f"unexpected {type(error).__name__}: {error}. Finished trials are in the journal", 1)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PREFIX = "nasforge-ray-"
+PREFIX = "nasforge_ray_"
 _LOCK = "lock"
 _LOCKED_WITHIN_S = 60.0
 """A folder this young may belong to a driver that is about to lock it."""

@@ -190,14 +190,14 @@ def _in_groups(
         _check(joined)
         try:
             outcome = outcomes.get(timeout=_LOOK_S)
-        except ray.exceptions.RayError as error:
-            _check(joined)
-            raise _ours_in(error, joined) from None
-        except Empty:
+        except Empty:  # a RayError too, when Ray passes it on
             if over:
                 raise _ours_in(failed[0] if failed else SearchError("a group ended without a word"), joined) from None
             over = not fitting.is_alive()  # looked at once more after that: the last outcome may have come between
             continue
+        except ray.exceptions.RayError as error:
+            _check(joined)
+            raise _ours_in(error, joined) from None
         yield items[done], outcome
         done += 1
     fitting.join()
