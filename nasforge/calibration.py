@@ -53,7 +53,7 @@ def calibrate(
 
     Raises:
         NasforgeError: a user's mistake, in words.
-        StopNow: after SIGTERM or a second Ctrl-C; the same call continues.
+        StopNow: as in `search`.
     """
     named = config is not None or "name" in settings
     config = config or resolve({"strategy": _STRATEGY, **settings})

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from nasforge import registry
-from nasforge.compose import StopNow, make_evaluator, search
+from nasforge.compose import make_evaluator, search
 from nasforge.config import ExperimentConfig, Named, places_of
 from nasforge.core.architecture import digest
-from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError
+from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError, StopNow
 from nasforge.core.events import Event, header_of
 from nasforge.core.importing import Places, adopt, places
 from nasforge.core.protocols import Evaluator

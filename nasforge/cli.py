@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,11 @@ from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
 from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
+from nasforge.cli_process import check_working_folder, safe_streams
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
 from nasforge.cli_tune import tune
+from nasforge.compose import stops_ignored, terminable
 from nasforge.core.checks import cut
 from nasforge.core.command_line import command_line
 from nasforge.core.errors import ConfigError, NasforgeError
@@ -36,23 +39,44 @@ app = typer.Typer(
 
 _CONTINUED = ("search", "tune", "calibrate", "compare", "retrain", "track")
 """Commands that go on where they were stopped."""
+_KEPT: list[ExitStack] = []
+"""Handlers of signals that stay; without a reference Python would restore the former ones."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 (nothing to show), 2 (a user's mistake), 130 (stopped)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     wants_json = "--json" in given
-    with output.only_json(wants_json) as stdout:
-        outcome = _run(given)
-        if outcome.code == output.STOPPED and not outcome.content:
-            outcome = _interrupted(given)
-        if wants_json and outcome.content:
-            output.write_json({**outcome.content, **(outcome.more() if outcome.more else {})}, stdout)
-    return outcome.code
+    with safe_streams() as stream, ExitStack() as signals:
+        signals.enter_context(terminable())
+        with output.only_json(wants_json) as stdout:
+            outcome = _run(given)
+            if outcome.code == output.STOPPED:
+                signals.enter_context(stops_ignored())  # it is stopping, and says so once
+                if arguments is None:
+                    _KEPT.append(signals.pop_all())  # to the end of the process
+            if outcome.code == output.STOPPED and not outcome.content:
+                outcome = _interrupted(given)
+            unwritten = None
+            if wants_json and outcome.content:
+                content = {**outcome.content, **(outcome.more() if outcome.more else {})}
+                unwritten = output.write_json(content, stdout)
+        stream.flush()
+        return _unwritable(unwritten or stream.error, outcome.code)
+
+
+def _unwritable(error: OSError | None, code: int) -> int:
+    """Exit code after an attempt to write the answer to stdout. A reader that has gone, as `head`, needs no message."""
+    if error is not None and not isinstance(error, BrokenPipeError):
+        _failed(f"the answer cannot be written to stdout: {error.strerror}. Make room, then run the same command")
+    return code or int(error is not None)
 
 
 def _run(arguments: list[str]) -> Outcome:
     try:
+        check_working_folder()
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))  # a builder of your own lies beside your space
         found = app(args=arguments, prog_name="nasforge", standalone_mode=False, obj=arguments)
         return found if isinstance(found, Outcome) else Outcome(code=int(found or 0))
     except TyperException as error:
@@ -62,6 +86,8 @@ def _run(arguments: list[str]) -> Outcome:
         return _failed(f"{message}. See: {command_line(*known, '--help')}")
     except NasforgeError as error:
         return _failed(str(error))
+    except KeyboardInterrupt:
+        return Outcome(code=output.STOPPED)
     except Exception as error:  # a plug-in's or ours: the traceback is for whoever mends it
         traceback.print_exc()
         return _failed(f"unexpected {type(error).__name__}: {error}. Finished trials are in the journal", 1)

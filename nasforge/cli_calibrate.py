@@ -12,7 +12,7 @@ import typer
 from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
-from nasforge.core.errors import ExportError
+from nasforge.core.errors import ExportError, StopNow
 from nasforge.core.goals import PROXY
 from nasforge.report.plain import plain
 
@@ -74,7 +74,6 @@ def calibrate(
     from nasforge.calibration import configured
     from nasforge.cli_settings import data_options, settings_of
     from nasforge.cli_watch import Watch
-    from nasforge.compose import StopNow
     from nasforge.config import resolve
 
     settings, document = settings_of(

@@ -12,7 +12,7 @@ import typer
 from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, StopNow
 
 if TYPE_CHECKING:
     from nasforge.report.comparison_records import Comparison
@@ -106,7 +106,6 @@ def compare(
     """
     from nasforge import comparison
     from nasforge.cli_settings import data_options, settings_of
-    from nasforge.compose import StopNow
 
     budget = {"trials": max_trials, "worker_seconds": max_worker_seconds, "multiply_adds": max_multiply_adds}
     searched: dict[str, Any] = {

@@ -104,12 +104,16 @@ def only_json(wanted: bool) -> Iterator[int]:
         os.close(real)
 
 
-def write_json(content: Mapping[str, Any], descriptor: int) -> None:
-    """One JSON object and a newline; what JSON has no number for becomes null."""
+def write_json(content: Mapping[str, Any], descriptor: int) -> OSError | None:
+    """Write one JSON object and a newline; what JSON has no number for becomes null. Returns what went wrong."""
     text = json.dumps(plain(content), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
     data = text.encode()
-    while data:
-        data = data[os.write(descriptor, data) :]
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError as error:
+        return error
+    return None
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:

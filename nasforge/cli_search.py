@@ -9,7 +9,7 @@ import typer
 from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, StopNow
 
 
 def search(
@@ -87,7 +87,6 @@ def search(
     """
     from nasforge import cli_results
     from nasforge.cli_settings import data_options, settings_of
-    from nasforge.compose import StopNow
     from nasforge.config import resolve
 
     if cv is not None and evaluator not in (None, "cross_validation"):

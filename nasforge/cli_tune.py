@@ -11,7 +11,7 @@ from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
 from nasforge.core.command_line import command_for
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, StopNow
 
 if TYPE_CHECKING:
     from nasforge.core.architecture import Value
@@ -109,7 +109,6 @@ def tune(
     from nasforge.cli_describe import read_values
     from nasforge.cli_settings import WHICH_DATA, folder_of, moved_data
     from nasforge.cli_watch import Watch
-    from nasforge.compose import StopNow
     from nasforge.tuning import tune as run
 
     limits = {"trials": max_trials, "worker_seconds": max_worker_seconds}

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 from nasforge import registry
 from nasforge.admission import Check
 from nasforge.config import ExperimentConfig, resolve, suited_evaluator
 from nasforge.core import trust
 from nasforge.core.command_line import command_for
-from nasforge.core.errors import ConfigError, DataError, did_you_mean
+from nasforge.core.errors import ConfigError, DataError, StopNow, did_you_mean
 from nasforge.core.events import DECODING, SCHEMA, Header
 from nasforge.core.goals import COSTS
 from nasforge.core.protocols import Evaluator, Tracker
@@ -33,13 +36,14 @@ _UNBUILDABLE_IN_A_ROW = 50
 _LOOKED_UP_IN_A_ROW = 2000
 """Of a partial table, which may hold few of its space's points; asking it for one that it has not costs nothing."""
 _COSTS = tuple(f"cost/{name}" for name in COSTS)
+_CONTINUES = "the same command continues"
+_ONE_STOP_S = 2.0
+"""Signals that come this close to one that stops the search say the same again."""
 
+Handler: TypeAlias = Callable[[int, FrameType | None], Any] | signal.Handlers
+"""Of a signal."""
 Say = Callable[[str], None]
 """Takes a sentence for the user."""
-
-
-class StopNow(KeyboardInterrupt):
-    """The user or the scheduler asked for an end at once; the search can be continued."""
 
 
 def search(
@@ -72,7 +76,7 @@ def search(
 
     Raises:
         NasforgeError: a user's mistake, in words.
-        StopNow: after SIGTERM or a second Ctrl-C; the same call continues.
+        StopNow: after Ctrl-C or SIGTERM, unless the search was complete all the same; the same call continues.
     """
     if config is not None and settings:
         raise ConfigError(f"give a configuration or settings, not both; got also {', '.join(settings)}")
@@ -113,11 +117,13 @@ def _search(
         )
         with experiment:
             on_open(experiment)
-            with _signals(experiment, say):
+            with _signals(experiment, say) as asked:
                 try:
                     registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
-                except StopNow:
+                except KeyboardInterrupt:  # Ray and others make a plain one of a StopNow
                     experiment.interrupt()
+                    if asked.now is not None:
+                        raise asked.now from None
                     raise
             state = experiment.state
         if experiment.exhausted:
@@ -125,6 +131,8 @@ def _search(
             points = f"all {count:,} points" if count > 1 else "the only point"
             say(f"The search has tried {points} of the space '{config.space.name}', so it ends")
     _write_best(config, state, say)
+    if asked.soon and not (state.spent and not state.open_trials):
+        raise StopNow(f"stopped {_progress(state)}; {_CONTINUES}")
     return state
 
 
@@ -284,25 +292,54 @@ def tracking(
         tracker.close()
 
 
+@dataclass
+class _Asked:
+    """What the user asked for by signals.
+
+    Attributes:
+        soon: no new trials.
+        now: what was raised; None while nothing was.
+    """
+
+    soon: bool = False
+    now: StopNow | None = None
+
+
 @contextmanager
-def _signals(experiment: Experiment, say: Say) -> Iterator[None]:
+def _signals(experiment: Experiment, say: Say) -> Iterator[_Asked]:
     """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    asked = _Asked()
+
+    def stop_now(why: str) -> None:
+        if _is_new_stop():
+            asked.now = StopNow(f"stopped {why} {_progress(experiment.state)}; {_CONTINUES}")
+            experiment.stop_now(asked.now)
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if experiment.stopping:
-            experiment.stop_now(StopNow("stopped at once; the same command continues"))
+            stop_now("at once")
+            return
+        asked.soon = True
         experiment.stop()
         say("Stopping: no new trials, waiting for those that run. Ctrl-C again stops now; both can be continued.")
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
-        experiment.stop_now(StopNow("stopped on SIGTERM; the same command continues"))
+        stop_now("on SIGTERM")
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, on_interrupt)
-    signal.signal(signal.SIGTERM, on_terminate)
+    _LastStop.at = -math.inf
+    with _handlers({signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}):
+        yield asked
+
+
+@contextmanager
+def _handlers(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Handlers of signals for the block; only the main thread can have any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     try:
         yield
     finally:
@@ -310,21 +347,47 @@ def _signals(experiment: Experiment, say: Say) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _LastStop:
+    """When this process was last stopped by a signal."""
+
+    at = -math.inf
+
+
+def _is_new_stop() -> bool:
+    """Whether a signal asks for another stop than the one a moment ago.
+
+    A second signal must not break into what the first one cleans up, unless the first was swallowed.
+    """
+    if time.monotonic() - _LastStop.at < _ONE_STOP_S:
+        return False
+    _LastStop.at = time.monotonic()
+    return True
+
+
+def _progress(state: State) -> str:
+    """How far a search has come: `at 3 of 40 trials`."""
+    closed, limit = state.accepted - len(state.open_trials), state.budget.trials
+    return f"at {closed} of {limit:g} trials" if math.isfinite(limit) else f"after {closed} trials"
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM ends a campaign or a retraining as Ctrl-C does; only where signals can be received (main thread)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
-        raise StopNow("stopped on SIGTERM; the same command continues")
+        if _is_new_stop():
+            raise StopNow(f"stopped on SIGTERM; {_CONTINUES}")
 
-    before = signal.signal(signal.SIGTERM, on_terminate)
-    try:
+    _LastStop.at = -math.inf
+    with _handlers({signal.SIGTERM: on_terminate}):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stops_ignored() -> Iterator[None]:
+    """Ctrl-C and SIGTERM do nothing, for a process that is about to end; only where signals can be received."""
+    with _handlers({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
+        yield
 
 
 def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:

@@ -104,6 +104,7 @@ class Experiment:
         self._waiting: list[int] = []
         self._writing = False
         self._stop_after: BaseException | None = None
+        self._interrupted = False
         self._out: set[int] = set()
         self._stopping = False
         self._exhausted = False
@@ -248,14 +249,19 @@ class Experiment:
         self._stopping = True
 
     def stop_now(self, stop: BaseException) -> None:
-        """Raise `stop`, for a signal's handler: here, or right after the event that is being written."""
-        if self._writing:
-            self._stop_after = stop
-        else:
+        """Raise `stop`, for a signal's handler: here, or right after the event that is being written.
+
+        Code that swallows it meets it again after the next event. Once `interrupt` has begun this does nothing.
+        """
+        if self._interrupted:
+            return
+        self._stop_after = stop
+        if not self._writing:
             raise stop
 
     def interrupt(self) -> None:
         """The driver stops now, on request: attempts under way do not count against their trials."""
+        self._interrupted, self._stop_after = True, None
         for number in sorted(self._out):
             self._write(Interrupted(number, self.state.trials[number].attempts))
         self._out.clear()
@@ -325,8 +331,7 @@ class Experiment:
                 self._trackers.remove(tracker)
                 warnings.warn(f"a tracker failed and hears nothing more: {type(error).__name__}: {error}", stacklevel=2)
         if self._stop_after is not None:
-            stop, self._stop_after = self._stop_after, None
-            raise stop
+            raise self._stop_after
         return event
 
     def _sound(self, asked: Asked) -> Asked:

@@ -178,10 +178,10 @@ def count_workers(config: ExperimentConfig) -> int:
     most = int(options.get("max_concurrent_trials") or sys.maxsize)
     resources = options.get("resources") or {}
     if options.get("address"):
-        from nasforge.runners.ray_tune.cluster import connect, resources_of, slots_of
+        from nasforge.runners.ray_tune.cluster import cluster, resources_of, slots_of
 
-        connect(options["address"], None, None)
-        return min(most, slots_of(resources_of(resources)["measure"]))
+        with cluster(options["address"]):
+            return min(most, slots_of(resources_of(resources)["measure"]))
     gpus = options.get("logical_gpus")
     if gpus is None:
         gpus = _gpus()

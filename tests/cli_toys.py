@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ decisions:
 """
 SHIFT = 0.0
 """Added to what `shifting` reports, so that a repetition differs."""
+SIGNALS: list[int] = []
+"""What `signalled` sends to its own process."""
+SENDERS: list[threading.Thread] = []
 
 
 def planted(
@@ -64,6 +68,40 @@ class Shifting(Planted):
 
 def shifting(space: Any, data: Any, ladder: Sequence[Any], recipe: Mapping[str, Any]) -> Shifting:
     return Shifting(epochs=ladder[-1].epochs)
+
+
+class Signalled(Planted):
+    """In trial 1 its process gets the signals that are in SIGNALS, once, in quick succession."""
+
+    def __call__(self, proposal: Proposal, report: Any) -> Result:
+        if report.number == 1 and SIGNALS:
+            signals, SIGNALS[:] = list(SIGNALS), []
+            send(signals)
+        return super().__call__(proposal, report)
+
+
+def send(signals: Sequence[int]) -> None:
+    """Send signals to this process from another thread: the second may come while the first is handled."""
+
+    def all_of_them() -> None:
+        for number in signals:
+            os.kill(os.getpid(), number)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=all_of_them)
+    SENDERS.append(thread)
+    thread.start()
+    thread.join()  # until the first signal raises something here
+
+
+def wait_for_senders() -> None:
+    """Until all signals are sent."""
+    while SENDERS:
+        SENDERS.pop().join()
+
+
+def signalled(space: Any, data: Any, ladder: Sequence[Any], recipe: Mapping[str, Any]) -> Signalled:
+    return Signalled(epochs=ladder[-1].epochs)
 
 
 def write_space(folder: Path) -> Path:

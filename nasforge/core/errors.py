@@ -63,6 +63,10 @@ class TrackingError(NasforgeError):
     """A tracking server refused or could not be reached."""
 
 
+class StopNow(KeyboardInterrupt):
+    """The user or the scheduler asked for an end; the same call continues."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong in a configuration, with the place where it stands."""

@@ -10,7 +10,7 @@ import torch
 from nasforge.config import DataConfig
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.trial import Charge, Result
-from nasforge.training.device import release_memory
+from nasforge.training.device import collection_is_due, release_memory
 from nasforge.training.failures import SMALLER, TrainingFailed, is_out_of_memory
 
 
@@ -31,10 +31,13 @@ def guarded(
         device: what it computes on.
         began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
         build_advice: what to do about a network that cannot be built.
-        collect: look for unused objects in circles too; a job of moments may do without.
+        collect: collect garbage after a job: on a GPU and after a failure always, else from time to time.
     """
+    failed = True
     try:
-        return work()
+        result = work()
+        failed = False
+        return result
     except TrainingFailed as error:
         return Result("failed", charged=error.charged, error=error.failure)
     except BuildError as error:
@@ -45,4 +48,5 @@ def guarded(
         reason = str(error).partition("\n")[0] or "no memory left"
         return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
     finally:
-        release_memory(device, collect=collect)
+        needed_now = failed or device.type != "cpu"
+        release_memory(device, collect=collect and (needed_now or collection_is_due()))

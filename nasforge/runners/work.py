@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from nasforge.core import checks
-from nasforge.core.errors import ConfigError, EventError, NasforgeError, RecipeError, SearchError
+from nasforge.core.errors import ConfigError, EventError, NasforgeError, RecipeError, SearchError, StopNow
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
 from nasforge.job import Job
@@ -32,6 +38,7 @@ class JobReport:
     def __init__(self, job: Job, send: Send) -> None:
         self._job = job
         self._send = send
+        self._process = os.getpid()
         self.stopped = False
         self.broken: BaseException | None = None
         self.wrong: EventError | None = None
@@ -80,7 +87,10 @@ class JobReport:
 
         Raises:
             EventError: the step, a metric or an alpha is none; the trial has failed.
+            ConfigError: this is another process than the evaluator was called in.
         """
+        if os.getpid() != self._process:
+            raise ConfigError("report was called in a child process; call it in the process of the evaluator")
         try:
             step, plain, rows = checks.report(step, metrics, alphas)
         except EventError as error:
@@ -98,16 +108,21 @@ class JobReport:
 def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it.
 
-    So does an answer that no journal can hold, such as a text for a metric or a negative charge.
+    So does an answer that no journal can hold, such as a text for a metric or a negative charge, and so do `sys.exit`
+    and `os._exit`. A child process that the evaluator forked ends here: only the parent goes on.
 
     Raises:
         ConfigError: the evaluator or its settings are wrong, whatever the point.
         SearchError: the disk is full.
+        KeyboardInterrupt: the user stops the search.
     """
     report = JobReport(job, send)
     answer: object = None
     try:
-        answer = evaluator(job.proposal, report)
+        with _in_one_process():
+            answer = evaluator(job.proposal, report)
+        if report.broken is not None:  # the evaluator has swallowed it
+            raise report.broken
         if report.wrong is not None:  # and the evaluator did not heed the exception
             return wrong_word(report.wrong, answer)
         result = checks.result(answer)
@@ -118,8 +133,8 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         if isinstance(error, RecipeError) and isinstance(job.proposal, Measure):
             return Result.failed("error", str(error), CONTRADICTION)
         raise  # no other trial would fare better
-    except Exception as error:
-        if report.broken is not None:
+    except BaseException as error:
+        if report.broken is not None or _is_the_users(error):
             raise
         if report.wrong is not None:
             return wrong_word(report.wrong)
@@ -143,6 +158,53 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
 def _floats(metrics: Mapping[str, float]) -> dict[str, float]:
     """Measured metrics are floats, counts among them too."""
     return {key: float(value) for key, value in metrics.items()}
+
+
+def _is_the_users(error: BaseException) -> bool:
+    """Whether an exception is a stop that the user asked for, and not the evaluator's own."""
+    if not isinstance(error, KeyboardInterrupt) or isinstance(error, StopNow):
+        return isinstance(error, StopNow)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@contextmanager
+def _in_one_process() -> Iterator[None]:
+    """Keep this process alive, and nothing but this process, while an evaluator works in this thread."""
+    process, thread, really_exit = os.getpid(), threading.get_ident(), os._exit
+    working = True
+
+    def exit_now(status: int) -> NoReturn:
+        if working and os.getpid() == process and threading.get_ident() == thread:
+            raise SystemExit(f"os._exit({status})")
+        really_exit(status)
+
+    os._exit = exit_now
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        working = False
+        if os._exit is exit_now:
+            os._exit = really_exit
+        if os.getpid() != process:
+            _end_child(error)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a forked process as Python would, but without the rest of the driver that it has a copy of."""
+    status = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)
 
 
 def _no_room(error: BaseException | None) -> bool:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -102,6 +103,14 @@ def campaign(folder: Path, runner: str, strategy: str, *, trials: int, kills: in
         drive(whole, runner, strategy, trials)
         count.differing = sum(a != b for a, b in zip(_asked(events), _asked(_events(whole)), strict=True))
     return count
+
+
+def descendants(process: int) -> Iterator[int]:
+    """Ids of the processes that a process has started, theirs too; Linux only."""
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        for child in map(int, (thread / "children").read_text().split()):
+            yield child
+            yield from descendants(child)
 
 
 def _start(folder: Path, runner: str, strategy: str, trials: int) -> subprocess.Popen[bytes]:

@@ -19,7 +19,6 @@ from nasforge.core.uri import without_password
 from nasforge.journal import JOURNAL, parse
 
 IDS = "tracking.json"
-_CORRUPT = (ValueError, KeyError, TypeError, AttributeError)
 
 
 class JournalFollower:
@@ -41,8 +40,8 @@ class JournalFollower:
         """The first event, None where there is none yet."""
         try:
             with self._path.open("rb") as file:
-                event = event_from_json(loads(file.readline().decode()))
-        except (OSError, *_CORRUPT):
+                event = parse(self._path, 1, file.readline()).event
+        except (OSError, JournalError):
             return None
         return event if isinstance(event, Header) else None
 

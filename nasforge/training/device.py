@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,12 +93,38 @@ def release_memory(device: torch.device, *, collect: bool = True) -> None:
         collect: with a whole garbage collection, which takes tenths of a second.
     """
     if collect:
-        gc.collect()
+        _collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+_COLLECTING_SHARE = 0.05
+"""Garbage collection takes at most this share of the time, where memory is not short."""
+
+
+class _Collections:
+    """When this process last collected its garbage, and how long that took."""
+
+    ended = 0.0
+    seconds = 0.0
+
+
+def _collect() -> None:
+    began = time.monotonic()
+    gc.collect()
+    _Collections.ended = time.monotonic()
+    _Collections.seconds = _Collections.ended - began
+
+
+def collection_is_due() -> bool:
+    """Whether garbage has not been collected for so long that another collection costs little.
+
+    One looks at every object of this process, and with torch loaded that takes tenths of a second.
+    """
+    return time.monotonic() - _Collections.ended >= _Collections.seconds / _COLLECTING_SHARE
 
 
 def free_memory_mb(device: torch.device) -> float | None:

@@ -13,6 +13,7 @@ from nasforge.core.events import TestOpened
 from nasforge.exporters.network_folder import load
 from nasforge.finalists import networks, retrain
 from nasforge.journal import read_events
+from nasforge.testing.kills import descendants
 
 
 def opened(folder):
@@ -21,13 +22,6 @@ def opened(folder):
 
 def weights(folder, name):
     return load(folder / "finalists" / name).body.state_dict()
-
-
-def descendants(pid):
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (thread / "children").read_text().split()):
-            yield child
-            yield from descendants(child)
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from nasforge.core.errors import JournalError, SearchError
+from nasforge.compose import search
+from nasforge.core.errors import JournalError, SearchError, StopNow
 from nasforge.core.events import Interrupted
-from nasforge.core.trial import Result
+from nasforge.core.protocols import Report
+from nasforge.core.trial import Proposal, Result
 from nasforge.journal import read_events
 from nasforge.runners.local import run
 from nasforge.state import load_state
@@ -137,3 +140,168 @@ def test_ctrl_c_twice_or_sigterm_stops_now_and_can_be_continued(tmp_path: Path, 
     with toy_experiment(toy_config(tmp_path, budget={"trials": done + 2})) as experiment:
         run(experiment, Planted())
         assert experiment.state.counts()["finished"] == done + 2
+
+
+class Leaves(BaseException):
+    """An exception that `except Exception` does not catch."""
+
+
+def exits() -> None:
+    sys.exit(0)
+
+
+def exits_at_once() -> None:
+    os._exit(0)
+
+
+def interrupts_itself() -> None:
+    raise KeyboardInterrupt
+
+
+def leaves() -> None:
+    raise Leaves("with a word")
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """As in a search: Ctrl-C has a handler that does not raise KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        (exits, "SystemExit: 0 (test_local.py:"),
+        (exits_at_once, "SystemExit: os._exit(0)"),
+        (interrupts_itself, "KeyboardInterrupt"),
+        (leaves, "Leaves: with a word"),
+    ],
+)
+def test_an_evaluator_cannot_end_the_search(tmp_path: Path, act: Callable[[], None], says: str) -> None:
+    class Ends(Planted):
+        def __call__(self, proposal: Proposal, report: Report) -> Result:
+            if report.number == 1:
+                act()
+            return super().__call__(proposal, report)
+
+    really_exit = os._exit
+    with toy_experiment(toy_config(tmp_path, budget={"trials": 3})) as experiment:
+        run(experiment, Ends())
+        state = experiment.state
+    error = state.trials[1].result.error  # type: ignore[union-attr]
+    assert error and error.cause == "error" and says in error.message
+    assert state.counts()["finished"] == 2 and os._exit is really_exit
+
+
+def test_ctrl_c_in_an_evaluator_is_the_users_where_nobody_else_listens(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def evaluator(proposal: Proposal, report: Report) -> Result:
+        os.kill(os.getpid(), signal.SIGINT)
+        return time.sleep(1)  # type: ignore[func-returns-value, return-value]
+
+    try:
+        with toy_experiment(toy_config(tmp_path)) as experiment, pytest.raises(KeyboardInterrupt):
+            run(experiment, evaluator)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("swallow", [Exception, BaseException])
+def test_what_the_driver_raises_in_a_report_cannot_be_swallowed(tmp_path: Path, swallow: type[BaseException]) -> None:
+    class Swallows(Planted):
+        def __call__(self, proposal: Proposal, report: Report) -> Result:
+            try:
+                return super().__call__(proposal, report)
+            except swallow:
+                return Result("finished", {"val/accuracy": 0.5})
+
+    error = JournalError("disk full") if swallow is Exception else StopNow("stop")
+    with toy_experiment(toy_config(tmp_path)) as experiment:
+        if isinstance(error, StopNow):
+            experiment.journal.append = _stopping(experiment, error)  # type: ignore[method-assign]
+        else:
+            experiment.report = _raising(error)  # type: ignore[method-assign]
+        with pytest.raises(type(error)):
+            run(experiment, Swallows())
+
+
+def _raising(error: BaseException) -> Any:
+    def report(*_: Any) -> bool:
+        raise error
+
+    return report
+
+
+def _stopping(experiment: Any, stop: BaseException) -> Any:
+    really = experiment.journal.append
+
+    def append(event: Any) -> Any:
+        if event.kind == "reported":
+            experiment.stop_now(stop)  # as a signal's handler does while the line is written
+        return really(event)
+
+    return append
+
+
+FORKED = """
+import os, sys; from pathlib import Path
+from nasforge.runners.local import run
+from nasforge.testing.toys import Planted, toy_config, toy_experiment
+
+class Forks(Planted):
+    def __call__(self, proposal, report):
+        child = os.fork()
+        if child == 0 and report.number % 3 == 0:
+            sys.exit(7)
+        if child == 0 and report.number % 3 == 1:
+            super().__call__(proposal, report)
+        if child:
+            self.codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return super().__call__(proposal, report)
+
+evaluator = Forks()
+evaluator.codes = []
+with toy_experiment(toy_config(Path(sys.argv[1]), budget={"trials": 6})) as experiment:
+    run(experiment, evaluator)
+print("driver", evaluator.codes, flush=True)
+"""
+
+
+def test_a_child_that_an_evaluator_forks_neither_writes_nor_drives(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "driver [7, 1, 1, 7, 1, 1]\n", done.stderr
+    assert "report was called in a child process" in done.stderr
+    state = load_state(tmp_path / "toy")
+    assert state.counts()["finished"] == 6 and all(trial.attempts == 1 for trial in state.trials.values())
+
+
+def test_a_child_process_never_writes_the_journal(tmp_path: Path) -> None:
+    with toy_experiment(toy_config(tmp_path)) as experiment:
+        child = os.fork()
+        if child == 0:
+            try:
+                experiment.next()
+            except JournalError as error:
+                os._exit(7 if "child process" in str(error) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert [event.kind for event in read_events(tmp_path / "toy")] == ["header"]
+
+
+def test_one_ctrl_c_is_a_stop_unless_the_search_is_complete(tmp_path: Path) -> None:
+    class Signals(Planted):
+        def __call__(self, proposal: Proposal, report: Report) -> Result:
+            if report.number == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(proposal, report)
+
+    config = toy_config(tmp_path, budget={"trials": 5})
+    with pytest.raises(StopNow, match="stopped at 3 of 5 trials; the same command continues"):
+        search(config, made_evaluator=Signals(), say=lambda text: None)
+    assert load_state(config.folder).counts()["finished"] == 3
+    whole = toy_config(tmp_path, name="whole", budget={"trials": 3})
+    assert search(whole, made_evaluator=Signals(), say=lambda text: None).counts()["finished"] == 3

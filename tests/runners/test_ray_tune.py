@@ -18,7 +18,7 @@ from nasforge.core.protocols import Report
 from nasforge.core.trial import Proposal, Result
 from nasforge.journal import read_events
 from nasforge.runners import local
-from nasforge.testing.kills import campaign
+from nasforge.testing.kills import campaign, descendants
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
@@ -28,12 +28,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 def cluster() -> Iterator[None]:
     """A Ray of two CPUs and one GPU that is not there, shared by the tests of this file."""
     from nasforge.runners.ray_tune import ray
+    from nasforge.runners.ray_tune.cluster import cluster as started
 
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import this file
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with started(None, 2, 1) as joined:
+        assert joined.lost == ""
+        yield
+    assert not joined.scratch.exists() and "RAY_AUTH_TOKEN" not in os.environ
 
 
 def run(experiment: Any, evaluator: Any, **options: Any) -> None:
@@ -120,6 +121,112 @@ def test_worker_that_cannot_import_burns_no_trial(tmp_path: Path) -> None:
     with toy_experiment(config) as experiment, pytest.raises(SearchError, match="a worker cannot load the evaluator"):
         run(experiment, OnlyHere())
     assert [event.kind for event in read_events(config.folder)] == ["header"]
+
+
+@dataclass
+class Stillborn(Planted):
+    """Kills the process that loads it, as often as `times` says."""
+
+    count: Path | None = None
+    times: int = 1
+
+    def __reduce__(self) -> Any:
+        return _stillborn, (os.getpid(), self.count, self.times)
+
+
+def _stillborn(driver: int, count: Path, times: int) -> Planted:
+    with count.open("a") as file:
+        file.write("x")
+    if os.getpid() != driver and count.stat().st_size <= times:
+        os.kill(os.getpid(), 9)
+    return Planted()
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    with toy_experiment(toy_config(tmp_path, budget={"trials": 4})) as experiment:
+        run(experiment, Stillborn(count=tmp_path / "count"))
+        assert experiment.state.counts()["finished"] == 4
+        assert all(trial.attempts == 1 for trial in experiment.state.trials.values())
+
+
+@pytest.mark.slow
+def test_workers_that_always_die_while_they_start_end_the_search(tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    with toy_experiment(config) as experiment, pytest.raises(SearchError, match="5 worker processes in a row died"):
+        run(experiment, Stillborn(count=tmp_path / "count", times=1000))
+    assert [event.kind for event in read_events(config.folder)] == ["header"]
+
+
+INTRUDER = """
+import sys
+import ray
+from pathlib import Path
+path = Path(sys.argv[2])
+ray.init(address=sys.argv[1], log_to_driver=False, _node_ip_address="127.0.0.1")
+ray.get(ray.remote(lambda: path.write_text("was here")).remote())
+"""
+
+
+def test_nobody_without_the_token_can_use_the_cluster(tmp_path: Path) -> None:
+    """Neither joins nor runs a task; and the token is only in the environment of Ray's processes."""
+    from nasforge.runners.ray_tune import ray
+
+    address, token = ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    clean |= {"HOME": str(tmp_path), "RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_NUM_REDIS_GET_RETRIES": "1"}
+    keys = {
+        "none": {"RAY_AUTH_MODE": "disabled"},
+        "wrong": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * len(token)},
+        "right": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+    }
+    intruders = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", INTRUDER, address, str(tmp_path / name)],
+            env={**clean, **key},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, key in keys.items()
+    }
+    said = {name: intruder.communicate(timeout=120)[1] for name, intruder in intruders.items()}
+    assert [path.name for path in sorted(tmp_path.iterdir()) if path.is_file()] == ["right"], said
+    assert intruders["none"].returncode and "uthenticat" in said["none"]
+    assert intruders["wrong"].returncode and "uthenticat" in said["wrong"]
+
+
+def test_the_token_is_nowhere_to_be_read_and_ray_listens_on_loopback_alone(tmp_path: Path) -> None:
+    from nasforge.runners.ray_tune import ray
+
+    token = os.environ["RAY_AUTH_TOKEN"]
+    config = toy_config(tmp_path, budget={"trials": 2})
+    with toy_experiment(config) as experiment:
+        run(experiment, Planted())
+    session = Path(ray._private.worker._global_node.get_session_dir_path()).parent
+    assert session.parent.stat().st_mode & 0o077 == 0, "only the user may enter"
+    for place in (tmp_path, session):
+        for path in place.rglob("*"):
+            assert not path.is_file() or token not in path.read_text(errors="replace"), path
+    processes = [os.getpid(), *descendants(os.getpid())]
+    assert len(processes) > 3
+    for process in processes:
+        assert token not in Path(f"/proc/{process}/cmdline").read_text()
+    addresses = {address for process in processes for address in listening(process)}
+    assert addresses and addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}, addresses
+
+
+def listening(process: int) -> Iterator[str]:
+    """Addresses, in hexadecimal, at which a process waits for connections."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            sockets.add(str(descriptor.readlink()))
+        except OSError:
+            continue
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                yield fields[1].partition(":")[0]
 
 
 def test_what_kills_the_evaluators_thread_is_a_failure(tmp_path: Path) -> None:

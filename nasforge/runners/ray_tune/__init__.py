@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,13 +26,20 @@ for _name, _setting in {
 import ray  # noqa: E402  (the settings above are read at import)
 from ray import tune  # noqa: E402
 
-from nasforge.core.errors import ConfigError  # noqa: E402
+from nasforge.core.errors import ConfigError, SearchError  # noqa: E402
 from nasforge.core.importing import places  # noqa: E402
 from nasforge.core.protocols import Evaluator  # noqa: E402
 from nasforge.evaluators.cost_check import CostCheck  # noqa: E402
 from nasforge.experiment import Experiment  # noqa: E402
-from nasforge.runners.ray_tune.bridge import AskNext, Bridge, Decide, StopOnError  # noqa: E402
-from nasforge.runners.ray_tune.cluster import bundle_of, connect, remote_latency, resources_of, slots_of  # noqa: E402
+from nasforge.runners.ray_tune.bridge import AskNext, Bridge, ClusterLost, Decide, StopOnError  # noqa: E402
+from nasforge.runners.ray_tune.cluster import (  # noqa: E402
+    Cluster,
+    bundle_of,
+    cluster,
+    remote_latency,
+    resources_of,
+    slots_of,
+)
 from nasforge.runners.ray_tune.worker import Worker  # noqa: E402
 
 
@@ -61,14 +67,13 @@ def run(
 
     Raises:
         ConfigError: unknown kind or resource, or more than any node has.
-        SearchError: the cluster cannot be reached, or its workers cannot import what they need.
+        SearchError: the cluster cannot be reached, is lost, or its workers cannot import what they need.
     """
     if isinstance(max_concurrent_trials, bool) or (max_concurrent_trials is not None and max_concurrent_trials < 1):
         raise ConfigError(f"runner: max_concurrent_trials must be at least 1, got {max_concurrent_trials!r}")
     if not experiment.wanted:
         return
-    started = connect(address, cpus, logical_gpus)
-    try:
+    with cluster(address, cpus, logical_gpus) as joined:
         wanted = resources_of(resources)
         held = slots_of(wanted["measure"])
         shipped = ray.put(evaluator)
@@ -82,13 +87,18 @@ def run(
             held -= 1
             check.latency = remote_latency(shipped, wanted["measure"])
         slots = min(max_concurrent_trials or held, held)
-        _fit(Bridge(experiment, min(slots, experiment.wanted)), shipped, wanted, slots)
-    finally:
-        if started:
-            ray.shutdown()
+        bridge = Bridge(experiment, min(slots, experiment.wanted), joined)
+        try:
+            _fit(bridge, shipped, wanted, slots, joined)
+        except ClusterLost as lost:
+            experiment.interrupt()  # the trials are not to blame
+            raise SearchError(str(lost)) from None
+        except KeyboardInterrupt:
+            experiment.interrupt()  # before Ray ends, which takes seconds
+            raise
 
 
-def _fit(bridge: Bridge, shipped: Any, wanted: Mapping[str, Mapping[str, float]], slots: int) -> None:
+def _fit(bridge: Bridge, shipped: Any, wanted: Mapping[str, Mapping[str, float]], slots: int, joined: Cluster) -> None:
     def placement(config: Mapping[str, Any]) -> Any:
         return tune.PlacementGroupFactory([bundle_of(wanted[config["kind"]])])
 
@@ -96,27 +106,26 @@ def _fit(bridge: Bridge, shipped: Any, wanted: Mapping[str, Mapping[str, float]]
     trainable = tune.with_parameters(Worker, shipped=[shipped], **known, found=places())
     trainable = tune.with_resources(trainable, placement)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is in the journal, said once
-    with tempfile.TemporaryDirectory(prefix="nasforge-ray-") as scratch:
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=AskNext(bridge),
-                scheduler=Decide(bridge),
-                num_samples=-1,
-                max_concurrent_trials=slots,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: f"trial-{trial.config['number']}-{trial.trial_id}",
-                trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}-{trial.trial_id}",
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                verbose=0,
-                stop=StopOnError(bridge),
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        )
-        tuner.fit()
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=AskNext(bridge),
+            scheduler=Decide(bridge),
+            num_samples=-1,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"trial-{trial.config['number']}-{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(joined.scratch / "tune"),
+            verbose=0,
+            stop=StopOnError(bridge),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()
     if bridge.error is not None:
         raise bridge.error

@@ -14,11 +14,18 @@ from nasforge.core.trial import Measure, Result
 from nasforge.experiment import Experiment
 from nasforge.job import Job
 from nasforge.journal import dumps, loads
+from nasforge.runners.ray_tune.cluster import Cluster
 
 _CONTINUE: str = TrialScheduler.CONTINUE
 _STOP: str = TrialScheduler.STOP
 WARM_UP_S = 60.0
 """How long workers that have started wait for the others before the search begins with those that are there."""
+_DEAD_STARTS = 5
+"""So many workers in a row that die while they start end the search."""
+
+
+class ClusterLost(BaseException):
+    """Leaves Tune's loop at once: Tune would wait for processes that are gone."""
 
 
 class Bridge:
@@ -27,12 +34,15 @@ class Bridge:
     Tune swallows what a callback raises and runs the trial again, so nothing may leave here as an exception.
     """
 
-    def __init__(self, experiment: Experiment, workers: int) -> None:
+    def __init__(self, experiment: Experiment, workers: int, cluster: Cluster) -> None:
         self.experiment = experiment
+        self._cluster = cluster
         self.error: BaseException | None = None
         self.jobs: dict[str, Job] = {}
         self._workers = workers
         self._called: set[str] = set()
+        self._starts = 0
+        self._dead_starts = 0
         self._warm: set[str] = set()
         self._begun = 0
         self._dismissed = 0
@@ -44,9 +54,10 @@ class Bridge:
         try:
             if self.error:
                 return Searcher.FINISHED
-            if len(self._called) < self._workers:
+            if len(self._called) < self._workers and not self.experiment.stopping:
                 self._called.add(trial_id)
-                return {"number": -len(self._called), "kind": "measure", "job": ""}
+                self._starts += 1
+                return {"number": -self._starts, "kind": "measure", "job": ""}
             job = self.experiment.next()
             if job is None:
                 self._over = not self.experiment.running
@@ -70,6 +81,7 @@ class Bridge:
             self.error = self.error or SearchError(found["problem"])
             return _STOP
         self._warm.add(trial_id)
+        self._dead_starts = 0
         self._warm_since = self._warm_since or time.monotonic()
         late = time.monotonic() - self._warm_since > WARM_UP_S
         all_here_and_last_at_work = len(self._warm) >= self._workers and self._begun >= self._dismissed
@@ -101,10 +113,10 @@ class Bridge:
         """`message`: the result; None when the worker was lost."""
         job = self.jobs.pop(trial_id, None)
         try:
+            if message is None and self._cluster.lost:
+                return  # it died with Ray, which `check` will find
             if job is None and message is None and trial_id not in self._warm:
-                raise SearchError(
-                    "a worker process died while it started; see the logs in /tmp/ray/session_latest/logs"
-                )
+                self._start_another(trial_id)
             if job is None or self.error or self.experiment.closed(job.number):
                 return
             if message is None:
@@ -114,6 +126,29 @@ class Bridge:
             self.experiment.tell(job.number, job.attempt, result)
         except BaseException as error:
             self.error = self.error or error
+
+    def _start_another(self, trial_id: str) -> None:
+        """Let `suggest` start a worker in place of one that died while it started."""
+        self._called.discard(trial_id)
+        self._dead_starts += 1
+        if self._dead_starts >= _DEAD_STARTS:
+            raise SearchError(
+                f"{self._dead_starts} worker processes in a row died while they started. Read Ray's logs in "
+                f"{self._cluster.keep_logs()}; if memory is short, set fewer workers with --max-concurrent"
+            )
+
+    def check(self) -> bool:
+        """Tell Tune to stop because of an error.
+
+        Raises:
+            ClusterLost: Ray is gone.
+            KeyboardInterrupt: the user stops the search at once; Tune would wait for trials that run.
+        """
+        if isinstance(self.error, KeyboardInterrupt):
+            raise self.error
+        if lost := self._cluster.lost:
+            raise ClusterLost(lost)
+        return self.error is not None
 
 
 class AskNext(Searcher):  # type: ignore[misc]
@@ -208,4 +243,4 @@ class StopOnError(tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return self._bridge is not None and self._bridge.error is not None
+        return self._bridge is not None and self._bridge.check()

@@ -4,43 +4,92 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.job_config import JobConfig
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError, did_you_mean
 from nasforge.core.importing import Places, adopt, places, python_path
+from nasforge.runners.ray_tune.local_cluster import job_config, local_cluster, shutdown, sigterm_is_ours, why_lost
+from nasforge.runners.ray_tune.private_folder import PrivateFolder, private_folder
 
 DEFAULT_RESOURCES: dict[str, dict[str, float]] = {"measure": {"cpu": 1}, "train_shared": {"cpu": 1}}
 
 
-def connect(address: str | None, cpus: int | None, logical_gpus: int | None) -> bool:
-    """Reach Ray; returns whether it was started here (and is to be shut down here)."""
-    if ray.is_initialized():
-        return False
-    quiet: dict[str, Any] = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address:
-            ray.init(address=address, job_config=_job_config(), logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this user on this machine only
-            os.environ.update(python_path())
-            ray.init(address="local", num_cpus=cpus, num_gpus=logical_gpus, job_config=_job_config(), **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"the Ray cluster at '{address}'" if address else "Ray on this machine"
-        raise SearchError(f"{where} cannot be reached: {error}. Check --address, or use --runner local") from None
-    return True
+class Cluster:
+    """The Ray that a runner uses.
 
-
-def _job_config() -> JobConfig:
-    """Settings that keep Ray from putting the working folder first on its workers' `sys.path`.
-
-    A user's file `profile.py` there would hide Python's own. `nasforge.core.importing.adopt` puts the folder last.
+    Attributes:
+        scratch: temporary folder of this driver.
     """
-    return JobConfig(_client_job=True)
+
+    def __init__(self, folder: PrivateFolder, *, started: bool) -> None:
+        self._folder = folder
+        self._started = started
+        self.scratch = folder.path
+
+    @property
+    def lost(self) -> str:
+        """Why this Ray is gone, for the user; empty while it runs, and for one that was not started here."""
+        return why_lost() if self._started else ""
+
+    def keep_logs(self) -> Path:
+        """Folder of Ray's logs; it is left for the user to read."""
+        self._folder.keep = True
+        return self.scratch / "r/session_latest/logs" if self._started else Path("/tmp/ray/session_latest/logs")  # noqa: S108
+
+
+@contextmanager
+def cluster(address: str | None, cpus: int | None = None, logical_gpus: int | None = None) -> Iterator[Cluster]:
+    """Reach Ray for the block: one that this process has joined before, a running one, or else one started here.
+
+    Args:
+        address: of a running cluster; its authentication is as the user's environment says. None starts one.
+        cpus: of a Ray started here.
+        logical_gpus: of a Ray started here.
+
+    Raises:
+        SearchError: the cluster cannot be reached.
+    """
+    with private_folder() as folder:
+        if ray.is_initialized():
+            yield Cluster(folder, started=False)
+            return
+        started = _joined(address) if address else _started_here(folder.path, cpus, logical_gpus)
+        with started:
+            yield Cluster(folder, started=not address)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    with _explained(f"the Ray cluster at '{address}' cannot be reached", "Check --address"), sigterm_is_ours():
+        ray.init(address=address, job_config=job_config(), logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        yield
+    finally:
+        shutdown()
+
+
+@contextmanager
+def _started_here(folder: Path, cpus: int | None, logical_gpus: int | None) -> Iterator[None]:
+    os.environ.update(python_path())  # a user's own builder, here and there
+    with ExitStack() as stack:
+        with _explained("Ray on this machine does not start", "Run the same command again"):
+            stack.enter_context(local_cluster(folder, cpus, logical_gpus))
+        yield
+
+
+@contextmanager
+def _explained(what: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Ray has no class of its own for what goes wrong while it starts
+        said = str(error).strip().rstrip(".") or type(error).__name__
+        raise SearchError(f"{what}: {said}. {advice}, or use --runner local") from None
 
 
 def resources_of(given: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:

@@ -7,7 +7,6 @@ folder; a training whose worker was lost goes on from its checkpoint on another 
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,13 +20,15 @@ from ray.util.queue import Empty, Queue
 
 from nasforge.core.errors import ConfigError, NasforgeError, SearchError
 from nasforge.core.importing import Places, adopt, places
-from nasforge.runners.ray_tune.cluster import bundle_of, connect, options_of, resources_of, slots_of
+from nasforge.runners.ray_tune.cluster import Cluster, bundle_of, cluster, options_of, resources_of, slots_of
 
 Item = TypeVar("Item")
 Progress = Callable[..., None]
 Work = Callable[[Item, Progress], str]
 """Does an item, tells its progress, returns the reason of a failure in words (empty: none). Picklable."""
 
+_LOOK_S = 0.5
+"""How often the driver looks whether Ray is still there."""
 _LOST_TWICE = 2
 """How often a training may lose its worker and go on."""
 
@@ -72,8 +73,7 @@ def side_by_side(
     if not items:
         return
     work = partial(_work_here, work, places())
-    started = connect(address, cpus, logical_gpus)
-    try:
+    with cluster(address, cpus, logical_gpus) as joined:
         wanted = resources_of(resources)["measure"]
         slots = slots_of(wanted)
         if workers_per_network > slots:
@@ -83,12 +83,9 @@ def side_by_side(
             )
         with _messages(progress) as queue:
             if workers_per_network > 1:
-                yield from _in_groups(work, items, queue, wanted, workers_per_network)
+                yield from _in_groups(work, items, queue, wanted, workers_per_network, joined)
             else:
-                yield from _on_tasks(work, items, queue, wanted, min(max_concurrent_trials or slots, slots))
-    finally:
-        if started:
-            ray.shutdown()
+                yield from _on_tasks(work, items, queue, wanted, min(max_concurrent_trials or slots, slots), joined)
 
 
 @contextmanager
@@ -119,7 +116,7 @@ def _messages(progress: Progress) -> Iterator[Queue]:
 
 
 def _on_tasks(
-    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], slots: int
+    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], slots: int, joined: Cluster
 ) -> Iterator[tuple[Item, str]]:
     # ray tries again when the worker was lost, not when `work` raised
     task = ray.remote(max_retries=_LOST_TWICE, **options_of(wanted))(_do)
@@ -128,7 +125,8 @@ def _on_tasks(
         while waiting and len(running) < slots:
             item = waiting.pop(0)
             running[task.remote(work, item, queue)] = item
-        done, _ = ray.wait(list(running), num_returns=1)
+        done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
+        _check(joined)
         for reference in done:
             item = running.pop(reference)
             try:
@@ -137,7 +135,8 @@ def _on_tasks(
                 raise _as_ours(error) from error
             except ray.exceptions.RayError as error:
                 reason = str(error).partition("\n")[0]
-                raise SearchError(f"a training lost its worker again and again ({reason}); {_AGAIN}") from error
+                _check(joined)
+                raise SearchError(f"a training lost its worker again and again ({reason}); {_again(joined)}") from error
             yield item, outcome
 
 
@@ -151,7 +150,13 @@ def _do(work: Work[Item], item: Item, queue: Queue) -> str:
     return work(item, lambda *told: queue.put(told))
 
 
-_AGAIN = "see the logs in /tmp/ray/session_latest/logs; the same command goes on from the checkpoints"
+def _check(joined: Cluster) -> None:
+    if lost := joined.lost:
+        raise SearchError(lost)
+
+
+def _again(joined: Cluster) -> str:
+    return f"see the logs in {joined.keep_logs()}; the same command goes on from the checkpoints"
 
 
 def _as_ours(error: BaseException) -> BaseException:
@@ -164,40 +169,47 @@ def _as_ours(error: BaseException) -> BaseException:
 
 
 def _in_groups(
-    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], workers: int
+    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], workers: int, joined: Cluster
 ) -> Iterator[tuple[Item, str]]:
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what failed is raised, said once
     outcomes, uses_gpu = Queue(actor_options={"num_cpus": 0}), wanted.get("gpu", 0) > 0
     failed: list[BaseException] = []
-    with tempfile.TemporaryDirectory(prefix="nasforge-ray-") as scratch:
-        trainer = TorchTrainer(
-            _do_together,
-            train_loop_config={"work": work, "items": items, "queue": queue, "outcomes": outcomes},
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(wanted)),
-            torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
-            run_config=RunConfig(name="retraining", storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
-        )
+    trainer = TorchTrainer(
+        _do_together,
+        train_loop_config={"work": work, "items": items, "queue": queue, "outcomes": outcomes},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(wanted)),
+        torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
+        run_config=RunConfig(
+            name="retraining",
+            storage_path=str(joined.scratch / "train"),
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    )
 
-        def fit() -> None:
-            try:
-                trainer.fit()
-            except BaseException as error:  # for the thread that waits
-                failed.append(error)
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # for the thread that waits
+            failed.append(error)
 
-        fitting = threading.Thread(target=fit, name="data-parallel", daemon=True)
-        fitting.start()
-        done, over = 0, False
-        while done < len(items):
-            try:
-                outcome = outcomes.get(timeout=0.5)
-            except Empty:
-                if over:
-                    raise _ours_in(failed[0] if failed else SearchError("a group ended without a word")) from None
-                over = not fitting.is_alive()  # looked at once more after that: the last outcome may have come between
-                continue
-            yield items[done], outcome
-            done += 1
-        fitting.join()
+    fitting = threading.Thread(target=fit, name="data-parallel", daemon=True)
+    fitting.start()
+    done, over = 0, False
+    while done < len(items):
+        _check(joined)
+        try:
+            outcome = outcomes.get(timeout=_LOOK_S)
+        except Empty:  # a RayError too, when Ray passes it on
+            if over:
+                raise _ours_in(failed[0] if failed else SearchError("a group ended without a word"), joined) from None
+            over = not fitting.is_alive()  # looked at once more after that: the last outcome may have come between
+            continue
+        except ray.exceptions.RayError as error:
+            _check(joined)
+            raise _ours_in(error, joined) from None
+        yield items[done], outcome
+        done += 1
+    fitting.join()
 
 
 def _do_together(config: Mapping[str, Any]) -> None:
@@ -209,7 +221,7 @@ def _do_together(config: Mapping[str, Any]) -> None:
             config["outcomes"].put(outcome)
 
 
-def _ours_in(failure: BaseException) -> BaseException:
+def _ours_in(failure: BaseException, joined: Cluster) -> BaseException:
     """The user's mistake at the bottom of a group's failure, or a sentence about it."""
     waiting, known = list[Any]([failure]), set[int]()
     while waiting:
@@ -223,4 +235,4 @@ def _ours_in(failure: BaseException) -> BaseException:
         waiting += [error for error in below if error is not None]
         waiting += list(getattr(seen, "worker_failures", {}).values())
     said = str(failure).strip().splitlines() or [type(failure).__name__]
-    return SearchError(f"data-parallel training ended: {said[-1]}; {_AGAIN}")
+    return SearchError(f"data-parallel training ended: {said[-1]}; {_again(joined)}")

@@ -1,0 +1,206 @@
+"""A Ray of this machine for one search: nobody else can use it, and it asks nobody on the network.
+
+Ray starts its processes with the environment of this one, so what they must not do is switched off there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray._private.node
+import ray._private.ray_constants
+import ray._private.state
+import ray._private.utils
+import ray._private.worker
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.job_config import JobConfig
+
+from nasforge.runners.ray_tune.private_folder import end_processes
+
+_NEEDED = ("gcs_server", "raylet")
+"""Ray's processes without which nothing goes on."""
+_HELD_S = 20.0
+"""How long a driver may take to end after Ray is gone."""
+
+
+@contextmanager
+def local_cluster(folder: Path, cpus: int | None, logical_gpus: int | None) -> Iterator[None]:
+    """Start Ray in `folder` and end it after the block.
+
+    Ray asks everyone who connects for a token, which is new for each cluster. It listens on the loopback interface
+    only. The token is in the environment of Ray's processes, which only their user can read.
+
+    Args:
+        folder: private.
+        cpus: that Ray may use; None for all.
+        logical_gpus: that Ray is told to have; None for those that are there.
+    """
+    settings = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_AUTH_TOKEN_PATH": None,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for a Ray of one machine, which Linux has too
+    }
+    with _environment(settings), _watched(folder):
+        try:
+            with sigterm_is_ours(), _quiet():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=logical_gpus,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    job_config=job_config(),
+                    _temp_dir=str(folder / "r"),  # Ray opens its folder to everybody, but not the one above
+                )
+            yield
+        finally:
+            if _ended():
+                end_processes(folder)  # those that are left would wait for the one that is gone
+            shutdown()
+
+
+def shutdown() -> None:
+    """Leave Ray, and end it if it was started here."""
+
+    def disconnect() -> None:
+        restore()  # Ray's C++ code has just set SIGTERM back to the system's default
+        really()
+
+    really = ray._private.state.state.disconnect
+    with _sigterm() as restore, _replaced(ray._private.state.state, "disconnect", disconnect):
+        ray.shutdown()
+
+
+def why_lost() -> str:
+    """Why the Ray started here is gone, for the user; empty while it runs."""
+    name = _ended()
+    if not name:
+        return ""
+    return (
+        f"Ray on this machine is gone: its process {name} has ended, perhaps killed for want of memory. Finished work "
+        "is kept: run the same command to continue"
+    )
+
+
+def _ended() -> str:
+    node = ray._private.worker._global_node
+    if node is None:
+        return ""
+    processes: Mapping[str, Any] = node.all_processes
+    ended = (name for name in _NEEDED for about in processes.get(name, ()) if about.process.poll() is not None)
+    return next(ended, "")
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[None]:
+    """End this process with a message if Ray is gone and holds the main thread.
+
+    Ray's C++ code can wait for a server that is gone. After a minute it would end the process without a reason.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            reason = why_lost()
+            if reason and not over.wait(_HELD_S):
+                end_processes(folder)
+                os.write(2, f"error: {reason}\n".encode())
+                os._exit(2)
+
+    threading.Thread(target=watch, name="ray-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def job_config() -> JobConfig:
+    """Settings that keep Ray from putting the working folder first on its workers' `sys.path`.
+
+    A user's file `profile.py` there would hide Python's own. `nasforge.core.importing.adopt` puts the folder last.
+    """
+    return JobConfig(_client_job=True)
+
+
+@contextmanager
+def sigterm_is_ours() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM over `ray.init`.
+
+    Ray installs one in Python and one in C++, and they would end the driver before it has journaled that it stops.
+    """
+    with _sigterm(), _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None):
+        yield
+
+
+@contextmanager
+def _sigterm() -> Iterator[Callable[[], None]]:
+    """Restore the handler of SIGTERM after the block, and whenever the function that it yields is called."""
+    ours = signal.getsignal(signal.SIGTERM)
+
+    def restore() -> None:
+        # only the main thread may; None is a handler of C code
+        if ours is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables for the block; None removes one."""
+    before = {name: os.environ.get(name) for name in settings}
+    _set(settings)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    Config.initialize("")  # Ray caches the mode and the token; the mode first, for its threads may ask for a token yet
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Switch off what Ray does on the network and on stdout; there are no public settings for this."""
+    with (
+        # Ray reads its setting at import, which may have been long ago. The node's address becomes 127.0.0.1, and its
+        # servers listen there alone.
+        _replaced(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False),
+        # Without a dashboard this starts a process all the same, for usage statistics, which are off. The process asks
+        # 169.254.169.254 and DNS in which cloud it runs.
+        _replaced(ray._private.node.Node, "start_api_server", lambda self, **options: None),
+        # This thread prints Ray's errors on stdout; the driver learns of them by exceptions, and says them once.
+        _replaced(ray._private.worker, "listen_error_messages", lambda worker, threads_stopped: None),
+    ):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
