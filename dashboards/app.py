@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from nasforge.core.errors import JournalError, NasforgeError
+from nasforge.core.metrics import title_of
 from nasforge.report import figures, tables
 from nasforge.report.drawing import network_figure
 from nasforge.state import State, load_state
@@ -89,7 +90,7 @@ def _headline(state: State) -> None:
     )
     goal = state.objectives[0]
     best = summary[f"best {goal.metric}"]
-    cells = [(f"Best {figures.title_of(goal.metric)}", "–" if best is None else f"{best:.4f}")]
+    cells = [(f"Best {title_of(goal.metric)}", "–" if best is None else f"{best:.4f}")]
     cells += [(status.capitalize(), str(amount)) for status, amount in state.counts().items()]
     for column, (label, value) in zip(st.columns(len(cells)), cells, strict=True):
         column.metric(label, value)

@@ -23,6 +23,7 @@ from nasforge.cli_trial import show_classes, show_health
 from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig
 from nasforge.core.errors import JournalError
+from nasforge.core.metrics import better
 from nasforge.core.trial import ENSEMBLE, Measure, Trial
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
@@ -243,7 +244,9 @@ def _epochs(trial: Trial) -> int:
 
 
 def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> None:
-    keys = [objective.metric for objective in state.objectives]
+    goals = {objective.metric: better(objective.maximise) for objective in state.objectives}
+    title += ": " + ", ".join(f"{direction} {metric}" for metric, direction in goals.items())
+    keys = [*goals]
     keys += [key for key in ("val/accuracy", "cost/params", "cost/flops", "time/train_s") if key not in keys]
     keys = [key for key in keys if any(key in row["metrics"] for row in found)]
     rows = []

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from nasforge.cli_output import count_text, metric_text, seconds_text
 from nasforge.core.events import Event, Header, Interrupted, Told
+from nasforge.core.metrics import better
 from nasforge.core.trial import TrainShared, Trial
 from nasforge.experiment import Experiment
 from nasforge.report.tables import steps_of
@@ -160,8 +161,9 @@ class Watch:
         said = ", ".join(f"{counts[status]} {status}" for status in counts if counts[status]) or "no trials yet"
         if best is None:
             return said
-        objective = state.objectives[0].metric
-        return f"{said}. Best {objective}: {metric_text(objective, best.metrics.get(objective))} (trial {best.number})"
+        goal = state.objectives[0]
+        value = metric_text(goal.metric, best.metrics.get(goal.metric))
+        return f"{said}. Best {goal.metric} ({better(goal.maximise)}): {value} (trial {best.number})"
 
     def _line(self, state: State, trial: Trial) -> str:
         metrics = trial.metrics

@@ -47,7 +47,7 @@ class State:
     def __init__(self, header: Header) -> None:
         config = header.config
         self.header = header
-        self.objectives = tuple(Objective.parse(text) for text in config["objectives"])
+        self.objectives = tuple(Objective.recorded(text) for text in config["objectives"])
         self.constraints = tuple(Constraint.parse(text) for text in config["constraints"])
         self.targets = tuple(Constraint.parse(text) for text in config["targets"])
         self.ladder = tuple(Rung(**rung) for rung in config["ladder"])
