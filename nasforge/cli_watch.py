@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -116,10 +117,9 @@ class Watch:
         )
         for column in columns:
             table.add_column(column, justify="left" if column == "status" else "right")
-        closed = [t for t in reversed(list(state.trials.values())) if t.result and t.status != "rejected"]
-        recent = sorted(
-            [*closed[: max(2, _SHOWN - len(state.open_trials))], *state.open_trials], key=lambda t: t.number
-        )
+        closed = (t for t in reversed(state.trials.values()) if t.result and t.status != "rejected")
+        latest = islice(closed, max(2, _SHOWN - len(state.open_trials)))
+        recent = sorted([*latest, *state.open_trials], key=lambda t: t.number)
         best = state.best
         for trial in recent[-_SHOWN:]:
             style = {"running": "cyan", "failed": "red", "pruned": "dim"}.get(trial.status, "")

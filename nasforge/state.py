@@ -24,6 +24,7 @@ from nasforge.core.events import (
     header_of,
 )
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, front
+from nasforge.core.history import History
 from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial
 from nasforge.journal import read_events
 
@@ -54,14 +55,17 @@ class State:
         self.budget = Budget(**config["budget"])
         self.trials: dict[int, Trial] = {}
         self.tests: dict[str, Mapping[str, float]] = {}
-        self.history: dict[int, dict[int, tuple[float, ...]]] = {}
+        self.history = History()
         self.accepted = 0
         self.rejected_in_a_row = 0
         self.unbuildable_in_a_row = 0
         self.faults_in_a_row = 0
         self._closed_charge = Charge()
         self._open: set[int] = set()
+        self._counts: Counter[str] = Counter()
+        self._best: int | None = None
         self._beyond: set[int] = set()  # trials whose costs miss a soft target
+        self._apart = (History(), History())  # of those that meet all soft targets, and of the others
 
     def apply(self, event: Event) -> None:
         """Take in one event."""
@@ -69,6 +73,7 @@ class State:
             case Asked(number, proposal):
                 self.trials[number] = Trial(number, proposal)
                 self._open.add(number)
+                self._counts["running"] += 1
             case Checked(number, costs, verdict):
                 if self.trials[number].verdict:
                     return  # checked again after a crash: the first verdict stands
@@ -90,11 +95,17 @@ class State:
                 charged = Charge(metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0))
                 self.trials[number] = trial.with_step(Step(step, metrics, values, charged, decision == "stop"))
                 if values is not None:
-                    self.history.setdefault(number, {})[step] = values
+                    self.history.add(number, step, values)
+                    if self.targets:
+                        self._apart[number in self._beyond].add(number, step, values)
             case Told(number, result):
                 trial = self.trials[number] = replace(self.trials[number], result=result)
                 self._open.discard(number)
+                self._counts["running"] -= 1
+                self._counts[result.status] += 1
                 self._closed_charge += result.charged
+                if trial.comparable and (self.best is None or self.merit(trial) > self.merit(self.best)):
+                    self._best = number
                 broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
                 if trial.verdict == "accepted":
                     unmeasured = result.error is not None and result.error.cause == "missing_metric"
@@ -197,8 +208,7 @@ class State:
 
     def counts(self) -> dict[str, int]:
         """Trials by status: finished, pruned, failed, rejected, running."""
-        found = Counter(trial.status for trial in self.trials.values())
-        return {status: found[status] for status in ("finished", "pruned", "failed", "rejected", "running")}
+        return {status: self._counts[status] for status in ("finished", "pruned", "failed", "rejected", "running")}
 
     def finished(self) -> list[Trial]:
         """Finished measures that can be compared: of the greatest fidelity reached, one (the best) per point."""
@@ -208,7 +218,7 @@ class State:
         for trial in measured:
             if trial.result and trial.architecture and trial.result.steps_done == deepest:
                 held = best.get(trial.architecture.point_id)
-                if held is None or _values(trial) > _values(held):
+                if held is None or self.merit(trial) > self.merit(held):
                     best[trial.architecture.point_id] = trial
         return list(best.values())
 
@@ -226,15 +236,12 @@ class State:
         """The soft targets that a trial misses."""
         return [target for target in self.targets if target.violation(trial.metrics) > 0]
 
-    def rivals(self, trial: Trial) -> dict[int, dict[int, tuple[float, ...]]]:
+    def rivals(self, trial: Trial) -> History:
         """The `history` that a trial is judged by: of those that meet all soft targets if it does, else of the others.
 
         Whatever misses one comes last on the leaderboard, and must not stop what meets them all.
         """
-        if not self.targets:
-            return self.history
-        misses = trial.number in self._beyond
-        return {number: steps for number, steps in self.history.items() if (number in self._beyond) == misses}
+        return self._apart[trial.number in self._beyond] if self.targets else self.history
 
     def front(self) -> list[Trial]:
         """Finished trials that no other dominates in the objectives, best first by the first one."""
@@ -247,8 +254,8 @@ class State:
 
     @property
     def best(self) -> Trial | None:
-        """First of the ranking."""
-        return next(iter(self.ranking()), None)
+        """First of the ranking; kept up to date, so that asking costs nothing."""
+        return None if self._best is None else self.trials[self._best]
 
     @property
     def why_no_best(self) -> str:
