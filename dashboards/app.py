@@ -10,6 +10,7 @@ import streamlit as st
 
 from nasforge.core.command_line import command_line
 from nasforge.core.errors import JournalError, NasforgeError, TrustError
+from nasforge.core.metrics import title_of
 from nasforge.core.trust import view
 from nasforge.report import figures, tables
 from nasforge.report.drawing import network_figure
@@ -92,7 +93,7 @@ def _headline(state: State) -> None:
     )
     goal = state.objectives[0]
     best = summary[f"best {goal.metric}"]
-    cells = [(f"Best {figures.title_of(goal.metric)}", "–" if best is None else f"{best:.4f}")]
+    cells = [(f"Best {title_of(goal.metric)}", "–" if best is None else f"{best:.4f}")]
     cells += [(status.capitalize(), str(amount)) for status, amount in state.counts().items()]
     for column, (label, value) in zip(st.columns(len(cells)), cells, strict=True):
         column.metric(label, value)

@@ -13,7 +13,7 @@ from nasforge import cli_options as options
 from nasforge import cli_output as output
 from nasforge.cli_output import Outcome
 from nasforge.core.errors import ExportError, StopNow
-from nasforge.core.goals import PROXY
+from nasforge.core.metrics import PROXY
 from nasforge.report.plain import plain
 
 if TYPE_CHECKING:

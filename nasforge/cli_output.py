@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nasforge.core.command_line import command_line, quoted
+from nasforge.core.metrics import form_of
 from nasforge.core.space import Choice, Domain, Float
 from nasforge.core.trial import Trial
 from nasforge.report import tables
@@ -178,9 +179,10 @@ def metric_text(key: str, value: float | None) -> str:
     """A metric as people read it."""
     if value is None or not math.isfinite(value):
         return "-"
-    if key in ("cost/params", "cost/flops", "work/multiply_adds"):
+    form = form_of(key)
+    if form == "count":
         return count_text(value)
-    if key.startswith("time/"):
+    if form == "seconds":
         return f"{value:.1f}"
     if 0 < abs(value) < 1e-3:  # the errors of some tables
         return f"{value:.3e}"

@@ -26,6 +26,7 @@ from nasforge.cli_watch import Watch
 from nasforge.config import ExperimentConfig
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import JournalError
+from nasforge.core.metrics import better
 from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, ui_command
 from nasforge.core.trial import ENSEMBLE, Measure, Trial
@@ -260,7 +261,9 @@ def _epochs(trial: Trial) -> int:
 
 
 def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> None:
-    keys = [objective.metric for objective in state.objectives]
+    goals = {objective.metric: better(objective.maximise) for objective in state.objectives}
+    title += ": " + ", ".join(f"{direction} {metric}" for metric, direction in goals.items())
+    keys = [*goals]
     keys += [key for key in ("val/accuracy", "cost/params", "cost/flops", "time/train_s") if key not in keys]
     keys = [key for key in keys if any(key in row["metrics"] for row in found)]
     steps = tables.steps_of(state)

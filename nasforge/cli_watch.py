@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from nasforge.cli_output import count_text, metric_text, seconds_text
 from nasforge.core.events import Event, Header, Interrupted, Told
+from nasforge.core.metrics import better
 from nasforge.core.trial import TrainShared, Trial
 from nasforge.experiment import Experiment
 from nasforge.report.tables import steps_of
@@ -116,10 +118,9 @@ class Watch:
         )
         for column in columns:
             table.add_column(column, justify="left" if column == "status" else "right")
-        closed = [t for t in reversed(list(state.trials.values())) if t.result and t.status != "rejected"]
-        recent = sorted(
-            [*closed[: max(2, _SHOWN - len(state.open_trials))], *state.open_trials], key=lambda t: t.number
-        )
+        closed = (t for t in reversed(state.trials.values()) if t.result and t.status != "rejected")
+        latest = islice(closed, max(2, _SHOWN - len(state.open_trials)))
+        recent = sorted([*latest, *state.open_trials], key=lambda t: t.number)
         best = state.best
         for trial in recent[-_SHOWN:]:
             style = {"running": "cyan", "failed": "red", "pruned": "dim"}.get(trial.status, "")
@@ -161,8 +162,9 @@ class Watch:
         said = ", ".join(f"{counts[status]} {status}" for status in counts if counts[status]) or "no trials yet"
         if best is None:
             return said
-        objective = state.objectives[0].metric
-        return f"{said}. Best {objective}: {metric_text(objective, best.metrics.get(objective))} (trial {best.number})"
+        goal = state.objectives[0]
+        value = metric_text(goal.metric, best.metrics.get(goal.metric))
+        return f"{said}. Best {goal.metric} ({better(goal.maximise)}): {value} (trial {best.number})"
 
     def _line(self, state: State, trial: Trial) -> str:
         metrics = trial.metrics

@@ -30,6 +30,7 @@ from nasforge.setting_values import (
     recipe_settings,
     seed_of,
     space_of,
+    suited_objectives,
     text_of,
     with_absolute_paths,
     with_whole_paths,
@@ -147,7 +148,7 @@ class ExperimentConfig:
             evaluator=Named(**content["evaluator"]),
             pruner=Named(**content["pruner"]),
             runner=Named(**content["runner"]),
-            objectives=tuple(Objective.parse(text) for text in content["objectives"]),
+            objectives=tuple(Objective.recorded(text) for text in content["objectives"]),
             constraints=tuple(Constraint.parse(text) for text in content["constraints"]),
             targets=tuple(Constraint.parse(text) for text in content["targets"]),
             budget=Budget(**content["budget"]),
@@ -279,7 +280,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     strategy = named["strategy"]
     suited = suited_evaluator(strategy.name if strategy else "")
     evaluator = attempt("evaluator", evaluator_of, given.get("evaluator", suited))
-    objectives = attempt("objectives", objectives_of, given.get("objectives", ["val/accuracy"]))
+    objectives = attempt("objectives", objectives_of, given.get("objectives", suited_objectives(evaluator)))
     constraints = attempt("constraints", limits_of, given.get("constraints", []), evaluator)
     targets = attempt("targets", limits_of, given.get("targets", []), evaluator)
     budget = attempt("budget", budget_of, given.get("budget"))

@@ -369,8 +369,8 @@ class Experiment:
         values = self.state.values_of(metrics, trial.costs)
         if values is None or step >= self.state.rung_of(trial.proposal).epochs:
             return False
-        own = {**self.state.history.get(trial.number, {}), step: values}
-        return self._pruner.prune({**self.state.rivals(trial), trial.number: own}, trial.number, step)
+        history = self.state.rivals(trial).with_report(trial.number, step, values)
+        return self._pruner.prune(history, trial.number, step)
 
     def _close(self, number: int, result: Result) -> None:
         self._out.discard(number)

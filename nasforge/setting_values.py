@@ -13,6 +13,7 @@ from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import COSTS, Budget, Constraint, Objective, Rung, ladder_to
+from nasforge.core.metrics import metric_of_column
 from nasforge.core.space import SearchSpace
 from nasforge.space_file import load_recipe, load_space
 from nasforge.yaml_document import absolute_path, is_there, path_or_name
@@ -21,6 +22,8 @@ Goal = TypeVar("Goal", Objective, Constraint)
 
 FILE_OPTIONS = ("path", "axes")
 """Options of an evaluator that name files."""
+DEFAULT_METRIC = "val/accuracy"
+"""The objective of a search, and what a table's signal is called, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,30 @@ def objectives_of(content: Any) -> tuple[Objective, ...]:
     if len(set(names)) < len(names):
         raise ConfigError(f"an objective is given twice: {', '.join(names)}")
     return found
+
+
+def suited_objectives(evaluator: Named | None) -> list[str]:
+    """The objectives where the user names none: what a table's signal is called, else the validation accuracy."""
+    if evaluator is None or evaluator.name != "lookup_table":
+        return [DEFAULT_METRIC]
+    return [signal_metric(evaluator.options)]
+
+
+def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = ()) -> str:
+    """What a table's signal is called: its option `metric`, or by the name of its column.
+
+    Args:
+        options: of the evaluator `lookup_table`.
+        objectives: of the search, where they are known; one that is the default metric says what the signal is.
+    """
+    if isinstance(options.get("metric"), str):
+        return str(options["metric"])
+    if any(objective.metric == DEFAULT_METRIC for objective in objectives):
+        return DEFAULT_METRIC
+    fidelity = options.get("fidelity")
+    columns = [options.get("signal"), *(fidelity.values() if isinstance(fidelity, Mapping) else ())]
+    names = {metric_of_column(column) for column in columns if isinstance(column, str)}
+    return next((name for name in names if name is not None), DEFAULT_METRIC) if len(names) == 1 else DEFAULT_METRIC
 
 
 def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:

@@ -26,6 +26,7 @@ from nasforge.core.events import (
     header_of,
 )
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, front
+from nasforge.core.history import History
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial, made
 from nasforge.journal import JOURNAL, corrupt, lines_of, without_collection
@@ -65,7 +66,7 @@ class State:
         self.path = None if folder is None else folder.absolute() / JOURNAL
         try:
             checks.config(config)
-            self.objectives = tuple(Objective.parse(text) for text in config["objectives"])
+            self.objectives = tuple(Objective.recorded(text) for text in config["objectives"])
             self.constraints = tuple(Constraint.parse(text) for text in config["constraints"])
             self.targets = tuple(Constraint.parse(text) for text in config["targets"])
             self.ladder = tuple(Rung(**rung) for rung in config["ladder"])
@@ -74,14 +75,17 @@ class State:
             raise self._corrupt(1, error) from None
         self.trials: dict[int, Trial] = {}
         self.tests: dict[str, Mapping[str, float]] = {}
-        self.history: dict[int, dict[int, tuple[float, ...]]] = {}
+        self.history = History()
         self.accepted = 0
         self.rejected_in_a_row = 0
         self.unbuildable_in_a_row = 0
         self.faults_in_a_row = 0
         self._closed_charge = Charge()
         self._open: set[int] = set()
+        self._counts: Counter[str] = Counter()
+        self._best: int | None = None
         self._beyond: set[int] = set()  # trials whose costs miss a soft target
+        self._apart = (History(), History())  # of those that meet all soft targets, and of the others
         self._finished: list[Trial] | None = None
         self._ranking: list[Trial] | None = None
 
@@ -104,11 +108,17 @@ class State:
                 report = made(Step, {**fields, "charged": Charge(seconds, operations), "stop": decision == "stop"})
                 self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0)
                 if values is not None:
-                    self.history.setdefault(number, {})[step] = values
+                    self.history.add(number, step, values)
+                    if self.targets:
+                        self._apart[number in self._beyond].add(number, step, values)
             case Told(number, result):
                 trial = self.trials[number] = self.trials[number].changed(result=result)
                 self._open.discard(number)
+                self._counts["running"] -= 1
+                self._counts[result.status] += 1
                 self._finished = self._ranking = None
+                if trial.comparable and (self.best is None or self.merit(trial) > self.merit(self.best)):
+                    self._best = number
                 self._closed_charge += result.charged
                 broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
                 if trial.verdict == "accepted":
@@ -118,6 +128,7 @@ class State:
             case Asked(number, proposal):
                 self.trials[number] = made(Trial, {**_NEW, "number": number, "proposal": proposal})
                 self._open.add(number)
+                self._counts["running"] += 1
             case Checked(number, costs, verdict):
                 trial = self.trials[number]
                 if trial.verdict:
@@ -278,8 +289,7 @@ class State:
 
     def counts(self) -> dict[str, int]:
         """Trials by status: finished, pruned, failed, rejected, running."""
-        found = Counter(trial.status for trial in self.trials.values())
-        return {status: found[status] for status in ("finished", "pruned", "failed", "rejected", "running")}
+        return {status: self._counts[status] for status in ("finished", "pruned", "failed", "rejected", "running")}
 
     def finished(self) -> list[Trial]:
         """Finished measures that can be compared: of the greatest fidelity reached, one (the best) per point."""
@@ -290,7 +300,7 @@ class State:
             for trial in measured:
                 if trial.result and trial.architecture and trial.result.steps_done == deepest:
                     held = best.get(trial.architecture.point_id)
-                    if held is None or _values(trial) > _values(held):
+                    if held is None or self.merit(trial) > self.merit(held):
                         best[trial.architecture.point_id] = trial
             self._finished = list(best.values())
         return list(self._finished)
@@ -314,15 +324,12 @@ class State:
         metrics = trial.metrics
         return [target for target in self.targets if target.metric not in metrics or target.violation(metrics) > 0]
 
-    def rivals(self, trial: Trial) -> dict[int, dict[int, tuple[float, ...]]]:
+    def rivals(self, trial: Trial) -> History:
         """The `history` that a trial is judged by: of those that meet all soft targets if it does, else of the others.
 
         Whatever misses one comes last on the leaderboard, and must not stop what meets them all.
         """
-        if not self.targets:
-            return self.history
-        misses = trial.number in self._beyond
-        return {number: steps for number, steps in self.history.items() if (number in self._beyond) == misses}
+        return self._apart[trial.number in self._beyond] if self.targets else self.history
 
     def front(self) -> list[Trial]:
         """Finished trials that no other dominates in the objectives, best first by the first one."""
@@ -335,8 +342,8 @@ class State:
 
     @property
     def best(self) -> Trial | None:
-        """First of the ranking."""
-        return next(iter(self.ranking()), None)
+        """First of the ranking; kept up to date, so that asking costs nothing."""
+        return None if self._best is None else self.trials[self._best]
 
     @property
     def why_no_best(self) -> str:

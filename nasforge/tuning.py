@@ -13,7 +13,8 @@ from nasforge.compose import Say, admit_cluster, search
 from nasforge.config import ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_mean
-from nasforge.core.goals import PROXY, Budget, Objective, Rung, ladder_to
+from nasforge.core.goals import Budget, Objective, Rung, ladder_to
+from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Tracker
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 from nasforge.core.trial import Trial

@@ -399,7 +399,7 @@ def test_the_live_view_shows_trials_budget_and_the_best(tmp_path):
         registry.make("runner", "local", {}, experiment, Planted())
     drawn = screen.getvalue()
     best = experiment.state.best
-    assert f"Best val/accuracy: {best.metrics['val/accuracy']:.4f} (trial {best.number})" in drawn
+    assert f"Best val/accuracy (max): {best.metrics['val/accuracy']:.4f} (trial {best.number})" in drawn
     assert "3 of 3" in drawn and "3 finished" in drawn
 
 

@@ -175,7 +175,7 @@ def test_mistakes_of_the_python_api(place):
         nasforge.tune("runs/first", architecture={"model.width": 8}, trial=1)
     with pytest.raises(ConfigError, match="'objectives' is the experiment's own"):
         nasforge.tune("runs/first", objectives=["val/loss"])
-    searched(place, name="none", budget={"trials": 1}, objectives=["val/nothing"])
+    searched(place, name="none", budget={"trials": 1}, objectives=["max:val/nothing"])
     with pytest.raises(JournalError, match="no trial of 'none' has finished"):
         nasforge.tune("runs/none")
 

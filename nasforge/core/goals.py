@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nasforge.core.errors import ConfigError
+from nasforge.core.metrics import PROXY, ask_for_direction, better, direction
 
-_MINIMISED = ("cost/", "time/", "work/", "constraint/")
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 COSTS = ("params", "flops", "memory_mb", "latency_ms")
 """What a network costs; a table may have columns of further costs."""
-PROXY = "zc/"
-"""With what the metrics of zero-cost proxies begin."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +30,37 @@ class Objective:
 
     @staticmethod
     def parse(text: str) -> Objective:
-        """`val/accuracy`, `cost/flops`, or with a direction: `max:val/recall`, `min:val/loss`.
+        """`val/accuracy`, `cost/flops`, or with a direction: `max:val/score`, `min:val/score`.
 
-        Without a direction costs, times, losses, errors and standard deviations are minimised, all else is maximised.
+        Raises:
+            ConfigError: not of this form, or a name that does not say its direction (nasforge/core/metrics.py).
         """
-        direction, colon, metric = text.partition(":")
-        if colon and direction in ("max", "min") and metric:
-            return Objective(metric, direction == "max")
+        word, colon, metric = text.partition(":")
+        if colon and word in ("max", "min") and metric:
+            return Objective(metric, word == "max")
         if colon or not text.strip():
             raise ConfigError(f"objective '{text}' must look like val/accuracy, cost/flops, max:NAME or min:NAME")
-        return Objective(text, not (text.startswith(_MINIMISED) or text.endswith(("loss", "error", "_std"))))
+        maximise = direction(text)
+        if maximise is None:
+            raise ask_for_direction(text)
+        return Objective(text, maximise)
+
+    @staticmethod
+    def recorded(text: str) -> Objective:
+        """An objective as a journal has it: with its direction, or by the rule that held where it has none."""
+        if text.startswith(("max:", "min:")):
+            return Objective.parse(text)
+        minimised = text.startswith(("cost/", "time/", "work/", "constraint/")) or text.endswith(
+            ("loss", "error", "_std")
+        )
+        return Objective(text, not minimised)
 
     def oriented(self, value: float) -> float:
         """`value` turned so that more is better."""
         return value if self.maximise else -value
 
     def __str__(self) -> str:
-        return f"{'max' if self.maximise else 'min'}:{self.metric}"
+        return f"{better(self.maximise)}:{self.metric}"
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,10 @@ class Pruner(Protocol):
     """Decides whether a running trial is worth finishing."""
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
-        """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise."""
+        """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise.
+
+        The search hands over a `nasforge.core.history.Pending`, with an index by step.
+        """
         ...
 
 

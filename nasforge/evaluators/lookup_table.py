@@ -11,11 +11,13 @@ from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, did_you_mean
 from nasforge.core.goals import Constraint, Objective, Rung, proxy_metric
+from nasforge.core.metrics import ask_for_direction, better, column_direction, direction
 from nasforge.core.protocols import Report
 from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.evaluators.table_columns import Asked, Columns, columns_of
 from nasforge.evaluators.table_file import open_table
+from nasforge.setting_values import signal_metric
 
 _COST = "cost/"
 
@@ -44,7 +46,7 @@ class LookupTable:
         axes: str | None = None,
         fidelity: dict[Any, str] | None = None,
         final: str | None = None,
-        metric: str = "val/accuracy",
+        metric: str | None = None,
         metrics: dict[str, str] | None = None,
         costs: dict[str, str] | None = None,
         proxies: dict[str, str] | None = None,
@@ -73,7 +75,8 @@ class LookupTable:
             fidelity: epochs -> column of the signal, instead of `signal`.
             final: column of the last row of a comparison (a test accuracy); the search never sees it. Its direction is
                 the first objective's, unless `min:` or `max:` stands before the column.
-            metric: what the signal is called.
+            metric: what the signal is called; left out, `val/accuracy`, or by a column whose name is one of something
+                to minimise: `val/mse` of `valid_mse`.
             metrics: further numbers of a result, metric -> column (or columns, as `signal`), such as `val/loss: loss`.
             costs: `params`, `flops`, `latency_ms`, `memory_mb` or another -> column; constraints are checked by them.
             proxies: name -> column, for a rung of zero-cost proxies.
@@ -94,7 +97,7 @@ class LookupTable:
         self.space = space
         self.ladder = tuple(ladder)
         self.path = Path(path).expanduser().absolute()
-        self.metric = metric
+        self.metric = signal_metric({"metric": metric, "signal": signal, "fidelity": fidelity}, objectives)
         self.partial = partial
         self._axes = None if axes is None else Path(axes).expanduser().absolute()
         named = {_COST + name.removeprefix(_COST): column for name, column in (costs or {}).items()}
@@ -111,10 +114,40 @@ class LookupTable:
             seconds=seconds,
             multiply_adds=multiply_adds,
         )
-        goals = [objective for objective in objectives if objective.metric == metric]
-        self._maximise = (goals or [Objective.parse(metric)])[0].maximise
+        self._maximise = self._direction(objectives)
+        self._guessed = metric is None and self._maximise is True and not self._says_so()
         self._found: Columns | None = None
         self._check_ladder()
+
+    def _signals(self) -> list[str]:
+        """The names of the signal's columns."""
+        return [column for _, column in self._asked.fidelity] or [str(self._asked.signal)]
+
+    def _says_so(self) -> bool:
+        """Whether the names of the signal's columns say that it is to be maximised."""
+        return all(column_direction(column) is True for column in self._signals())
+
+    def _direction(self, objectives: Sequence[Objective]) -> bool | None:
+        """Whether more of the signal is better: the objective says it, else the metric's name; None: neither does.
+
+        Raises:
+            ConfigError: the objective goes by the metric's name, and a column's name says the opposite.
+        """
+        goals = {objective.metric: objective.maximise for objective in objectives}
+        named = {self.metric: self._signals(), **{name: [column] for name, column in self._asked.metrics}}
+        for metric, columns in named.items():
+            maximise = goals.get(metric)
+            if maximise is None or maximise is not direction(metric):
+                continue
+            for column in columns:
+                if column_direction(column) is (not maximise):
+                    raise ConfigError(
+                        f"evaluator 'lookup_table': by its name, column '{column}' is to "
+                        f"{'minimise' if maximise else 'maximise'}, but the objective is {better(maximise)}:{metric}. "
+                        "Call the metric what it is (metric: val/loss, objectives: [val/loss]), or give it a name of "
+                        f"your own with its direction (metric: val/x, objectives: [{better(maximise)}:val/x])"
+                    )
+        return goals.get(self.metric, direction(self.metric))
 
     @property
     def _columns(self) -> Columns:
@@ -170,12 +203,18 @@ class LookupTable:
     def remarks(self) -> tuple[str, ...]:
         """What a user should know before the search: that the table knows more of a trial than the ladder asks for."""
         last, known = self.ladder[-1].epochs, self._columns.fidelities
-        if not known or last == known[-1]:
-            return ()
-        return (
-            f"trials are measured at epoch {last}, where the ladder ends; the table knows them until epoch {known[-1]} "
-            f"(ladder: [{{epochs: {last}}}, {{epochs: {known[-1]}}}])",
-        )
+        said = []
+        if known and last != known[-1]:
+            said.append(
+                f"trials are measured at epoch {last}, where the ladder ends; the table knows them until epoch "
+                f"{known[-1]} (ladder: [{{epochs: {last}}}, {{epochs: {known[-1]}}}])"
+            )
+        if self._guessed:
+            said.append(
+                f"column '{self._signals()[0]}' is called {self.metric}, so the search maximises it. If less of it is "
+                "better, give its name: --set evaluator.metric=val/loss --objective val/loss"
+            )
+        return tuple(said)
 
     @property
     def optimum(self) -> float:
@@ -202,6 +241,8 @@ class LookupTable:
 
         rows = [row for row in self._points() if all(math.isfinite(column[row]) for column in seen)]
         values = [seen[-1][row] for row in rows if kept(row)]
+        if self._maximise is None:
+            raise ask_for_direction(self.metric)
         return (max if self._maximise else min)(values, default=None)
 
     def _points(self) -> Iterable[int]:

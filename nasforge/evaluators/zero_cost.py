@@ -16,7 +16,8 @@ from nasforge import registry
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, SearchError
-from nasforge.core.goals import PROXY, Objective, Rung, proxy_metric
+from nasforge.core.goals import Objective, Rung, proxy_metric
+from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Rung
-from nasforge.strategies.ranking import Merit, fronts
+from nasforge.pruners.standing import Crowds
 
 
 class ASHA:
@@ -16,6 +16,7 @@ class ASHA:
     Li et al., "A System for Massively Parallel Hyperparameter Tuning" (https://arxiv.org/abs/1810.05934), in its
     stopping form: nothing waits for others, and a trial that goes on keeps its worker. With several objectives trials
     are ranked by non-dominated front, and a whole front goes on together. The first `eta - 1` trials of a rung go on.
+    Ranks are kept between reports (nasforge/pruners/standing.py), so a report costs the same late in a search.
 
     Args:
         ladder: its rungs' epochs are where trials are stopped; the last is the end anyway.
@@ -27,27 +28,15 @@ class ASHA:
             raise ConfigError(f"pruner asha: eta must be a number above 1, got {eta!r}")
         self._steps = {rung.epochs for rung in ladder[:-1] if not rung.proxies}
         self._eta = eta
+        self._crowds = Crowds(lambda reports, at: reports[at])
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
         """Whether the trials at this rung that rank before this one already fill the top 1/eta."""
         if step not in self._steps:
             return False
-        at_rung = {trial: steps[step] for trial, steps in history.items() if step in steps}
-        if number not in at_rung or len(at_rung) < self._eta:
+        values = history.get(number, {}).get(step)
+        if values is None:
             return False
-        return better(at_rung, number) >= len(at_rung) / self._eta
-
-
-def better(values: Mapping[int, tuple[float, ...]], number: int) -> int:
-    """How many trials rank before `number`: those of earlier non-dominated fronts (NaN ranks as the worst value)."""
-    trials = list(values)
-    merits = [Merit(True, 0, tuple(-math.inf if math.isnan(v) else v for v in values[trial])) for trial in trials]
-    if len(values[number]) == 1:
-        own = merits[trials.index(number)]
-        return sum(other.values > own.values for other in merits)
-    ahead = 0
-    for front in fronts(merits):
-        if any(trials[index] == number for index in front):
-            break
-        ahead += len(front)
-    return ahead
+        others = self._crowds.others(history, number, step)
+        reached = len(others) + 1
+        return reached >= self._eta and others.ahead(values, reached / self._eta) >= reached / self._eta

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Rung
-from nasforge.pruners.asha import better
+from nasforge.pruners.standing import Crowds
 
 
 class Median:
@@ -27,17 +27,17 @@ class Median:
         self._first = next(rung.epochs for rung in ladder if not rung.proxies)
         self._last = ladder[-1].epochs
         self._warmup_trials = warmup_trials
+        self._crowds = Crowds(lambda reports, at: _columns(reports, at, _average))
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
         """Whether more than half of the trials that reached `step` were better until then."""
         if not self._first <= step < self._last or step not in history.get(number, {}):
             return False
-        others = [trial for trial, steps in history.items() if trial != number and step in steps]
+        others = self._crowds.others(history, number, step)
         if len(others) < self._warmup_trials:
             return False
-        standing = {trial: _columns(history[trial], step, _average) for trial in others}
-        standing[number] = _columns(history[number], step, max)
-        return better(standing, number) > len(others) / 2
+        best = _columns(history[number], step, max)
+        return others.ahead(best, len(others) / 2) > len(others) / 2
 
 
 def _columns(

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from nasforge.core.errors import SearchError
-from nasforge.core.goals import PROXY, Rung
+from nasforge.core.goals import Rung
+from nasforge.core.metrics import PROXY
 from nasforge.core.trial import Measure, Trial
 from nasforge.pruners.asha import ASHA
 from nasforge.state import State

@@ -11,6 +11,7 @@ import numpy as np
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Objective
+from nasforge.core.metrics import column_direction
 from nasforge.report.comparison_records import Comparison, Curve, Row, ToOptimum
 from nasforge.report.groups import Group, baseline_of, left_out, like_baseline, notes_of, some, without_figures
 from nasforge.report.hypervolume import hypervolume_curve
@@ -46,7 +47,7 @@ def compare_groups(
     Raises:
         ConfigError: nothing has finished, or a checkpoint lies beyond what was charged.
     """
-    goals = [Objective.parse(text) for text in groups[0].searches[0].facts["objectives"]]
+    goals = [Objective.recorded(text) for text in groups[0].searches[0].facts["objectives"]]
     said = [*notes, *notes_of(groups, axis)]
     bare = [s.experiment for g in groups for s in g.searches if s.fidelity < 0]
     if bare:
@@ -269,10 +270,16 @@ def _to_optimum(group: Group, goal: Objective, optimum: float, fidelity: int, ca
 
 
 def _final_goal(groups: Sequence[Group], goal: Objective) -> Objective:
-    """What the table calls the final figure (nothing without one), and its direction: the objective's or as said."""
+    """What the table calls the final figure (nothing without one), with its direction.
+
+    The direction is the one that is said, else the one of the column's name, else the objective's.
+    """
     searches = [search for group in groups for search in group.searches if search.final is not None]
     text = str(searches[0].parts["evaluator"]["options"].get("final", "final figure")) if searches else ""
-    return Objective.parse(text) if text.startswith(("min:", "max:")) else Objective(text, goal.maximise)
+    if text.startswith(("min:", "max:")):
+        return Objective.parse(text)
+    named = column_direction(text)
+    return Objective(text, goal.maximise if named is None else named)
 
 
 def _about(group: Group, goal: Objective) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasforge.core.goals import Objective
+from nasforge.core.metrics import better
 from nasforge.report.comparison_records import Comparison, Curve
 from nasforge.report.drawing import network_figure
 from nasforge.report.picture import HEIGHT, draw, graph_objects, write
@@ -29,14 +30,21 @@ th { border-bottom: 2px solid #888; } tr:nth-child(even) td { background: #f4f4f
 
 
 def quantity_title(found: Comparison, quantity: str) -> str:
-    """What a quantity is, for an axis or a heading."""
+    """What a quantity is, with its direction, for an axis or a heading."""
     goal = Objective.parse(found.objectives[0])
-    return {
+    title = {
         "signal": f"{goal.metric} (the search's signal) of the best so far",
         "final": f"{found.final} of the best so far",
         "test": "best, retrained, on the sealed test part",
         "hypervolume": "hypervolume (share of the box)",
     }[quantity]
+    return f"{title}, {better(_maximised(found, quantity))}"
+
+
+def _maximised(found: Comparison, quantity: str) -> bool:
+    """Whether more of a quantity is better."""
+    goal = Objective.parse(found.objectives[0])
+    return {"hypervolume": True, "final": found.final_maximised}.get(quantity, goal.maximise)
 
 
 def axis_title(found: Comparison) -> str:
@@ -176,9 +184,7 @@ def _protocol(found: Comparison) -> str:
 
 def table_columns(found: Comparison, quantity: str) -> tuple[str, ...]:
     """The header of a table of rows."""
-    goal = Objective.parse(found.objectives[0])
-    more = {"hypervolume": True, "final": found.final_maximised}.get(quantity, goal.maximise)
-    bound = "mean − 2 SE" if more else "mean + 2 SE"
+    bound = "mean − 2 SE" if _maximised(found, quantity) else "mean + 2 SE"
     tests = ("n pairs", "− random", "95 % interval", "p Wilcoxon", "p permutation")
     return ("strategy", "n", "mean", "std", "SE", bound, "median", "best", *tests)
 

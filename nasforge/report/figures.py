@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from nasforge.core.goals import Objective
 from nasforge.core.goals import front as non_dominated
+from nasforge.core.metrics import direction, title_of
 from nasforge.report.tables import best_so_far, failures, learning_curves, steps_of
 from nasforge.state import State
 
@@ -20,21 +21,6 @@ _COLOURS = {
     "running": "#009E73",
 }
 _BEST = "#D55E00"
-_NAMES = {
-    "val/accuracy": "validation accuracy",
-    "val/loss": "validation loss",
-    "val/f1_macro": "validation F1 (macro)",
-    "train/loss": "training loss",
-    "cost/flops": "FLOPs (multiply-adds)",
-    "cost/params": "parameters",
-    "cost/memory_mb": "training memory (MB)",
-    "cost/latency_ms": "latency (ms)",
-}
-
-
-def title_of(metric: str) -> str:
-    """A metric's name for an axis."""
-    return _NAMES.get(metric, metric)
 
 
 def best_so_far_figure(state: State) -> Any:
@@ -68,6 +54,8 @@ def best_so_far_figure(state: State) -> Any:
 def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") -> Any:
     """Finished trials in two metrics, with the line of those that no other beats in both.
 
+    There is no front where the direction of an axis is unknown: it is no objective, and its name does not say it.
+
     Args:
         state: of the search.
         x: metric on the horizontal axis; a cost that spans more than a factor of 30 is shown in the logarithm.
@@ -77,14 +65,19 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
     trials = [trial for trial in state.finished() if x in trial.metrics and y in trial.metrics]
     if not trials:
         return _empty(figure, f"No finished trial with<br>{title_of(x)} and {title_of(y)} yet")
-    declared = {objective.metric: objective for objective in state.objectives}
-    axes = [declared.get(metric) or Objective.parse(metric) for metric in (x, y)]
-    points = [[axis.oriented(trial.metrics[axis.metric]) for axis in axes] for trial in trials]
+    declared = {objective.metric: objective.maximise for objective in state.objectives}
+    axes = [
+        Objective(metric, maximise)
+        for metric in (x, y)
+        if (maximise := declared.get(metric, direction(metric))) is not None
+    ]
+    comparable = len(axes) == 2
+    points = [[axis.oriented(trial.metrics[axis.metric]) for axis in axes] for trial in trials] if comparable else []
     front = sorted((trials[index] for index in non_dominated(points)), key=lambda trial: trial.metrics[x])
     on_front = {trial.number for trial in front}
     rest = [trial for trial in trials if trial.number not in on_front]
     for name, group, colour, mode in (
-        ("dominated", rest, _COLOURS["rejected"], "markers"),
+        ("dominated" if comparable else "finished trial", rest, _COLOURS["rejected"], "markers"),
         ("Pareto front", front, _BEST, "lines+markers"),
     ):
         figure.add_scatter(

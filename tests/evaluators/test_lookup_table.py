@@ -337,3 +337,57 @@ def test_proxies_are_columns_of_a_first_rung(tmp_path):
         ConfigError, match=r"the ladder has proxies snip; name their columns: proxies: \{snip: COLUMN\}"
     ):
         LookupTable(flat(), None, [Rung(proxies=("snip",)), Rung(1)], path=written(tmp_path, FLAT), signal="accuracy")
+
+
+ERRORS = "width,rate,mse,score\n8,0.1,0.5,1\n16,0.1,0.75,2\n8,1,0.25,3\n16,1,0.9,4\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "metric"),
+    [
+        ({"signal": "mse"}, {}, "val/mse"),
+        ({"signal": "mse*100"}, {}, "val/mse"),
+        ({"signal": None, "fidelity": {9: "mse"}}, {"epochs": 9, "ladder": [{"epochs": 9}]}, "val/mse"),
+        ({"signal": "mse", "metric": "val/mse"}, {}, "val/mse"),
+        ({"signal": "mse", "metric": "val/mse"}, {"objectives": ["val/mse"]}, "val/mse"),
+        ({"signal": "mse"}, {"objectives": ["val/mse"]}, "val/mse"),
+        ({"signal": "mse"}, {"objectives": ["min:val/accuracy"]}, "val/accuracy"),
+        ({"signal": "score", "metric": "val/score"}, {"objectives": ["min:val/score"]}, "val/score"),
+        ({"signal": "score"}, {"objectives": ["min:val/accuracy"]}, "val/accuracy"),
+    ],
+)
+def test_an_error_is_minimised(tmp_path, options, settings, metric):
+    settings = {key: value for key, value in settings.items() if key != "epochs"}
+    config = config_of(tmp_path, flat(), written(tmp_path, ERRORS), options, budget={"trials": 4}, **settings)
+    assert [str(goal) for goal in config.objectives] == [f"min:{metric}"]
+    evaluator = make_evaluator(config)
+    best = search(config, say=lambda text: None).best
+    assert best.metrics[metric] == evaluator.optimum == min(v for v in column_of(evaluator))  # type: ignore[attr-defined]
+    point = {"model.width": 8, "train.rate": 0.1 if "score" in str(options) else 1.0}
+    assert best.architecture.values == point
+
+
+def column_of(evaluator):
+    return evaluator._columns.signal[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "says"),
+    [
+        ({"signal": "score", "metric": "val/score"}, {}, "max:val/score or min:val/score"),
+        ({"signal": "mse", "metric": "val/accuracy"}, {}, "column 'mse' is to minimise"),
+        ({"signal": "mse"}, {"objectives": ["val/accuracy"]}, "column 'mse' is to minimise"),
+        ({"signal": "mse"}, {"objectives": ["max:val/accuracy", "val/x"]}, "max:val/x or min:val/x"),
+    ],
+)
+def test_a_direction_that_is_not_clear_is_asked_for(tmp_path, options, settings, says):
+    with pytest.raises(ConfigError, match=says):
+        make_evaluator(config_of(tmp_path, flat(), written(tmp_path, ERRORS), options, **settings))
+
+
+def test_a_column_that_says_nothing_is_maximised_with_a_note(tmp_path):
+    path = written(tmp_path, ERRORS)
+    said = list[str]()
+    state = search(config_of(tmp_path, flat(), path, {"signal": "score"}, budget={"trials": 4}), say=said.append)
+    assert state.best.metrics["val/accuracy"] == 4
+    assert len(said) == 1 and "'score' is called val/accuracy" in said[0] and "maximises" in said[0]

@@ -156,5 +156,6 @@ def test_a_table_that_knows_more_than_the_ladder_asks_for_is_said(tmp_path):
         said, notes = list[str](), list[str]()
         search(config, say=said.append)
         optimum_of(config, notes)
-        assert len(said) == len(notes) == count
-        assert all("measured at epoch 3, where the ladder ends; the table knows them until epoch 9" in s for s in said)
+        wanted = "measured at epoch 3, where the ladder ends; the table knows them until epoch 9"
+        for remarks in (said, notes):
+            assert len([remark for remark in remarks if wanted in remark]) == count

@@ -4,7 +4,7 @@ import pytest
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Rung
-from nasforge.pruners.asha import ASHA, better
+from nasforge.pruners.asha import ASHA
 from nasforge.pruners.median import Median
 
 LADDER = (Rung(1), Rung(3), Rung(9))
@@ -38,13 +38,6 @@ def test_asha_with_two_objectives_keeps_whole_fronts():
     history = at(1, (0.0, 1.0), (0.5, 0.5), (1.0, 0.0), (0.4, 0.4), (-1.0, -1.0), (0.3, 0.3))
     pruner = ASHA(LADDER, eta=2)
     assert [number for number in history if pruner.prune(history, number, 1)] == [3, 4, 5]
-
-
-def test_nan_ranks_last():
-    history = {0: (math.nan,), 1: (0.1,), 2: (0.2,)}
-    assert [better(history, number) for number in history] == [2, 1, 0]
-    pairs = {0: (math.nan, 0.0), 1: (0.1, 0.1), 2: (0.2, 0.2)}
-    assert [better(pairs, number) for number in pairs] == [2, 1, 0]
 
 
 def test_median_compares_the_best_with_running_averages():

@@ -1,0 +1,180 @@
+"""Metrics by their keys: which direction is better, what an axis calls them, how a value is printed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nasforge.core.errors import ConfigError
+
+PROXY = "zc/"
+"""Prefix of zero-cost proxy metrics."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that the platform reports.
+
+    Attributes:
+        key: as in MLflow: `val/accuracy`.
+        maximise: whether more is better.
+        title: its name on an axis.
+        form: how a value is printed: `number`, `count` (40.0M) or `seconds`.
+    """
+
+    key: str
+    maximise: bool
+    title: str
+    form: str = "number"
+
+
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric("val/accuracy", True, "validation accuracy"),
+        Metric("val/accuracy_std", False, "standard deviation of the validation accuracy"),
+        Metric("val/balanced_accuracy", True, "balanced validation accuracy"),
+        Metric("val/f1_macro", True, "validation F1 (macro)"),
+        Metric("val/precision_macro", True, "validation precision (macro)"),
+        Metric("val/recall_macro", True, "validation recall (macro)"),
+        Metric("val/roc_auc", True, "validation ROC AUC"),
+        Metric("val/loss", False, "validation loss"),
+        Metric("train/loss", False, "training loss"),
+        Metric("supernet/accuracy", True, "validation accuracy of the supernet"),
+        Metric("supernet/derived_accuracy", True, "validation accuracy of the derived network"),
+        Metric("cost/flops", False, "FLOPs (multiply-adds)", "count"),
+        Metric("cost/params", False, "parameters", "count"),
+        Metric("cost/memory_mb", False, "training memory (MB)"),
+        Metric("cost/latency_ms", False, "latency (ms)"),
+        Metric("time/train_s", False, "training time (s)", "seconds"),
+        Metric("time/worker_s", False, "worker time (s)", "seconds"),
+        Metric("work/multiply_adds", False, "multiply-adds of the training", "count"),
+        Metric("constraint/violation", False, "relative excess over the constraints"),
+    )
+}
+"""The metrics that the platform itself reports, by key."""
+
+_GROUPS = {"cost/": False, "time/": False, "work/": False, "constraint/": False, PROXY: True}
+"""Prefixes whose metrics all have one direction, those of a user's own table or proxy too."""
+
+
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", words))
+
+
+_MORE = _listed(
+    """accuracy accuracies acc f1 fbeta auc auroc auprc roc recall precision sensitivity specificity psnr ssim bleu
+    rouge meteor cider map ap miou iou dice jaccard kappa mcc r2 likelihood correlation corr spearman pearson kendall
+    reward throughput fps tpr tnr ppv npv snr ndcg mrr hypervolume"""
+)
+_LESS = _listed(
+    """mse mae rmse mape smape msle rmsle nll bce ce xent loss losses error errors err perplexity ppl bpc bpd wer cer
+    eer fid kid lpips ece brier latency runtime time seconds duration delay params parameters flops macs madds memory
+    size bytes energy power joules cost costs regret risk deviance divergence distance violation violations fpr fnr
+    miss misses carbon emissions"""
+)
+_SPREAD = _listed("std stdev var variance sem stderr")
+_NEGATED = _listed("neg minus negated inverse inverted inv")
+_FACTOR = re.compile(r"\s*[*/]\s*[0-9.]+(?:[eE][+-]?\d+)?\s*$")
+
+
+def direction(key: str) -> bool | None:
+    """Whether more of a metric is better: by its prefix, else by the words of the last part of its key.
+
+    Example:
+        >>> direction("val/top1_accuracy"), direction("val/mse_std"), direction("val/score")
+        (True, False, None)
+
+    Returns:
+        True to maximise, False to minimise; None where the name does not say it, or says both.
+    """
+    if key in METRICS:
+        return METRICS[key].maximise
+    for prefix, maximise in _GROUPS.items():
+        if key.startswith(prefix):
+            return maximise
+    return _deciding(key)[1]
+
+
+def column_direction(expression: str) -> bool | None:
+    """The same of a table's column, as its options name it: `val_mse{epochs}`, `error*100`, `curves[12]`."""
+    return _deciding(_plain_column(expression))[1]
+
+
+def metric_of_column(expression: str) -> str | None:
+    """What to call the metric in a column that is minimised by its name: `val/mse` of `valid_mse*100`; else None."""
+    word, maximise = _deciding(_plain_column(expression))
+    return f"val/{word}" if maximise is False else None
+
+
+def ask_for_direction(key: str, what: str = "objective") -> ConfigError:
+    """The error for a metric whose direction its name does not say."""
+    last = key.rpartition("/")[2]
+    near = difflib.get_close_matches(last, {known.rpartition("/")[2] for known in METRICS} | _MORE | _LESS, n=1)
+    hint = f" (did you mean '{key.removesuffix(last)}{near[0]}'?)" if near else ""
+    return ConfigError(
+        f"{what} '{key}'{hint}: its name does not say whether more or less of it is better. "
+        f"Write max:{key} or min:{key}"
+    )
+
+
+def better(maximise: bool) -> str:
+    """`max` or `min`."""
+    return "max" if maximise else "min"
+
+
+def title_of(key: str) -> str:
+    """A metric's name for an axis."""
+    return METRICS[key].title if key in METRICS else key
+
+
+def form_of(key: str) -> str:
+    """How a metric's values are printed: `number`, `count` or `seconds`."""
+    if key in METRICS:
+        return METRICS[key].form
+    return "seconds" if key.startswith("time/") else "number"
+
+
+def _plain_column(expression: str) -> str:
+    """A column's name without its factor, its pattern and its place in an array."""
+    return re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", _FACTOR.sub("", expression))
+
+
+def _deciding(key: str) -> tuple[str, bool | None]:
+    """The word that says a direction, and the direction; None where no word does, or two contradict each other."""
+    words = list(_words(key.rstrip("/ ").rpartition("/")[2]))
+    if not words:
+        return "", None
+    if "likelihood" in words and {"neg", "negative"} & {*words}:
+        return "nll", False
+    known = {word: False for word in words if word in _LESS or word.endswith(("loss", "error"))}
+    known |= {word: True for word in words if word in _MORE}
+    if "false" in words:
+        known |= {"false": False}
+    elif "true" in words and {"positive", "negative", "positives", "negatives"} & {*words}:
+        known |= {"true": True}
+    elif {*words} & (_NEGATED | {"negative"}) or (words[0] in ("1", "one") and known):
+        return "", None
+    if {"cross", "entropy"} <= {*words} or "crossentropy" in words:
+        known |= {"cross_entropy": False}
+    spread = [word for word in words if word in _SPREAD]
+    if spread:
+        return spread[-1], False
+    if len(set(known.values())) != 1:
+        return "", None
+    return next(reversed(known.items()))
+
+
+def _words(text: str) -> Iterable[str]:
+    """The words of a name in lower case, numbers at their ends left out: `ap` of `AP50`, `mse` of `valMSE`."""
+    for token in re.findall(r"[A-Za-z0-9]+", text):
+        lower = token.lower()
+        if lower in _MORE or lower in _LESS or lower.isdecimal():
+            yield lower
+        elif (bare := lower.rstrip("0123456789")) in _MORE or bare in _LESS:
+            yield bare
+        else:
+            parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", token)
+            yield from (part.lower() for part in parts)
