@@ -215,6 +215,7 @@ def trial_json(trial: Trial) -> dict[str, Any]:
         "attempts": trial.attempts,
         "charged": result.charged.to_json() if result else None,
         "error": result.error.to_json() if result and result.error else None,
+        "violations": dict(result.violations) if result else {},
     }
 
 

@@ -145,6 +145,8 @@ def show_trial(
         )
     content["advice"] = show_health(trial)
     content["classes"] = show_classes(folder, trial)
+    for limit, excess in (trial.result.violations if trial.result else {}).items():
+        line(f"Rejected: {limit} is exceeded by {excess:.1%}", style="red")
     if trial.result and trial.result.error:
         error = trial.result.error
         line(f"{error.cause}: {error.message}", style="red")

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
@@ -22,7 +20,7 @@ from nasforge.config import ExperimentConfig, resolve, suited_evaluator
 from nasforge.core import trust
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, DataError, StopNow, did_you_mean
-from nasforge.core.events import DECODING, SCHEMA, Header
+from nasforge.core.events import SCHEMA, Header
 from nasforge.core.goals import COSTS
 from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.tracking_uri import NO_TRACKING
@@ -30,8 +28,8 @@ from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment import Experiment
 from nasforge.journal import JOURNAL
 from nasforge.state import State
+from nasforge.versions import differences, versions_of
 
-_PACKAGES = ("nasforge", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
 _UNBUILDABLE_IN_A_ROW = 50
 _LOOKED_UP_IN_A_ROW = 2000
 """Of a partial table, which may hold few of its space's points; asking it for one that it has not costs nothing."""
@@ -116,6 +114,8 @@ def _search(
             space=config.space,
         )
         with experiment:
+            for difference in differences(experiment.state.header.versions, experiment.now.versions):
+                say(f"Note: {difference}.")
             on_open(experiment)
             with _signals(experiment, say) as asked:
                 try:
@@ -252,20 +252,9 @@ def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
         config=config.to_json(),
         space_hash=config.space.fingerprint,
         seed=config.seed,
-        versions={**_versions(), "decoding": str(DECODING)},
+        versions=versions_of(config),
         data_hash=getattr(evaluator, "data_hash", ""),
     )
-
-
-@cache
-def _versions() -> Mapping[str, str]:
-    versions = {"python": sys.version.split()[0]}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 @contextmanager

@@ -49,6 +49,11 @@ class Experiment:
             experiment.tell(job.number, job.attempt, result)
 
     With several workers None means "wait" while trials run and "finished" when none does.
+
+    Attributes:
+        state: what the journal adds up to; its header is the first driver's.
+        now: this driver's header.
+        resumed: whether the journal was there before.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class Experiment:
         """
         self.folder = folder.absolute()
         header = replace(header, config=loads(dumps(dict(header.config))))
+        self.now = header
         self._strategy = strategy
         self.check = check
         self._pruner = pruner

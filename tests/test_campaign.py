@@ -23,6 +23,7 @@ from nasforge.core.events import Asked
 from nasforge.journal import read_events
 from nasforge.report.comparison_records import Comparison
 from nasforge.report.groups import label_of
+from nasforge.testing.journals import comparable_events
 from nasforge.testing.toys import nested_space
 
 HERE = Path(__file__).parent
@@ -88,6 +89,10 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def journals(folder: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in folder.glob("camp/*/journal.jsonl")}
+
+
+def events(folder: Path) -> dict[str, list[Any]]:
+    return {path.parent.name: comparable_events(path.parent) for path in folder.glob("camp/*/journal.jsonl")}
 
 
 def test_random_is_always_in(tmp_path: Path) -> None:
@@ -167,9 +172,7 @@ def test_one_failing_search_is_listed(tmp_path: Path) -> None:
 def test_workers_find_the_same(tmp_path: Path) -> None:
     alone, together = run(tmp_path / "a"), run(tmp_path / "b", workers=2)
     assert together.to_json() == alone.to_json()
-    said = journals(tmp_path / "b")
-    for name, content in journals(tmp_path / "a").items():
-        assert content.split(b"\n")[1:] == said[name].split(b"\n")[1:]
+    assert events(tmp_path / "b") == events(tmp_path / "a") != {}
 
 
 def test_an_error_of_all_ends_the_campaign_also_with_workers(tmp_path: Path) -> None:

@@ -125,6 +125,23 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
         raise ConfigError(f"{what}: {module} breaks while it is imported: {said}") from error
 
 
+def files_named(content: Any) -> dict[str, Path]:
+    """Module -> its file, for every `module:attribute` in a content that can be found and is not ours; runs nothing."""
+    found: dict[str, Path] = {}
+    for text in _texts(content):
+        form = _REFERENCE.fullmatch(text)
+        if form is None or form[1] == "nasforge":
+            continue
+        module = text.partition(":")[0]
+        try:
+            files = _find(module, text, module).files
+        except ConfigError:  # whoever loads it says so
+            continue
+        if files and files[-1].is_file():
+            found[module] = files[-1]
+    return found
+
+
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 

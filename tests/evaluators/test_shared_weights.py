@@ -40,9 +40,11 @@ class Told:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.costs: dict[str, float] = {}
         self.steps: list[tuple[int, dict[str, float]]] = []
+        self.alphas: list[dict[str, tuple[float, ...]]] = []
 
-    def __call__(self, step, metrics):
+    def __call__(self, step, metrics, alphas=None):
         self.steps.append((step, dict(metrics)))
+        self.alphas += [dict(alphas)] if alphas else []
         return step < self.stop_after
 
 
@@ -120,7 +122,7 @@ def test_an_interrupted_supernet_continues_to_the_same_bits(tmp_path):
         pass
 
     class Dying(Told):
-        def __call__(self, step, metrics):
+        def __call__(self, step, metrics, alphas=None):
             raise Killed
 
     whole = evaluator()(job(), Told(tmp_path / "a"))
@@ -216,6 +218,7 @@ def test_alphas_learn_and_their_diagnostics_are_reported(tmp_path, relaxation):
     assert result.status == "finished" and set(result.alphas) == {KEY}
     assert len(result.alphas[KEY]) == len(TWO.domains[KEY].options)
     assert max(result.alphas[KEY]) - min(result.alphas[KEY]) > 0.05  # they began within thousandths of each other
+    assert len(report.alphas) == 3 and report.alphas[-1] == result.alphas != report.alphas[0]
     told = report.steps[-1][1]
     assert {"alphas/skips", "alphas/entropy", "supernet/accuracy", "supernet/derived_accuracy"} <= set(told)
     assert 0 <= told["alphas/entropy"] <= 1 and told["supernet/derived_accuracy"] > 0.05
