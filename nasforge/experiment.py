@@ -153,9 +153,12 @@ class Experiment:
         while not self._stopping and not self.state.spent and not self._exhausted:
             number = len(self.state.trials)
             proposal = self._strategy.ask(number)
-            if proposal is None or self._exhausts(proposal):
+            if proposal is None:
                 return None
-            self._write(self._sound(Asked(number, proposal)))
+            asked = self._sound(Asked(number, proposal))
+            if self._exhausts(asked.proposal):
+                return None
+            self._write(asked)
             if self._admit(number):
                 return self._start(number)
             violating = self.state.rejected_in_a_row - self.state.unbuildable_in_a_row

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core import checks
-from nasforge.core.errors import JournalError, SearchError
+from nasforge.core.errors import EventError, JournalError, SearchError
 from nasforge.core.events import (
     Asked,
     Checked,
@@ -167,11 +167,20 @@ class State:
         """Why `event` cannot come now, with the kind of line and the trial; empty when it can."""
         if isinstance(event, Asked):
             problem = self._asked_problem(event)
-        elif isinstance(event, (Header, Extended, Moved, TestOpened)):
+        elif isinstance(event, Moved):
+            return self._moved_problem(event)
+        elif isinstance(event, (Header, Extended, TestOpened)):
             return ""
         else:
             problem = self._trial_problem(event)
         return f"'{event.kind}' of trial {event.number}{problem}" if problem else ""
+
+    def _moved_problem(self, event: Moved) -> str:
+        try:
+            checks.config({**self.header.config, **event.config})
+        except EventError as error:
+            return f"'moved' to a place that is none: {error}"
+        return ""
 
     def _asked_problem(self, event: Asked) -> str:
         if event.number != len(self.trials):

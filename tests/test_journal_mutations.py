@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import JournalError
-from nasforge.core.events import Extended, Header, Interrupted, TestOpened
+from nasforge.core.events import Extended, Header, Interrupted, Moved, TestOpened
 from nasforge.core.trial import Artifact, Charge, Measure, Origin, Proposal, Result, TrainShared
 from nasforge.experiment import Experiment
 from nasforge.journal import JOURNAL, read_events
@@ -86,6 +86,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
         for event in (
             Interrupted(1, 1),
             Extended({"trials": 9.0}),
+            Moved({"data": {"source": "digits"}, "evaluator": {"name": "training", "options": {}}}),
             TestOpened("best", {}),
             TestOpened("best", {"test/accuracy": 0.5}),
         ):
