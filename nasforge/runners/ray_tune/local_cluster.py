@@ -5,12 +5,13 @@ Ray starts its processes with the environment of this one, so what they must not
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from typing import Any
 import ray
 import ray._private.node
 import ray._private.ray_constants
-import ray._private.state
 import ray._private.utils
 import ray._private.worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
@@ -72,13 +72,7 @@ def local_cluster(folder: Path, cpus: int | None, logical_gpus: int | None) -> I
 
 def shutdown() -> None:
     """Leave Ray, and end it if it was started here."""
-
-    def disconnect() -> None:
-        restore()  # Ray's C++ code has just set SIGTERM back to the system's default
-        really()
-
-    really = ray._private.state.state.disconnect
-    with _sigterm() as restore, _replaced(ray._private.state.state, "disconnect", disconnect):
+    with sigterm_is_ours():
         ray.shutdown()
 
 
@@ -135,28 +129,34 @@ def job_config() -> JobConfig:
 
 @contextmanager
 def sigterm_is_ours() -> Iterator[None]:
-    """Keep this process's handler of SIGTERM over `ray.init`.
+    """Keep this process's handler of SIGTERM while Ray starts or ends.
 
-    Ray installs one in Python and one in C++, and they would end the driver before it has journaled that it stops.
+    When Ray starts it installs one in Python and one in C++, and when it ends it sets the system's default. Each of
+    them would end the driver before it has journaled that it stops.
     """
-    with _sigterm(), _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None):
-        yield
+    # C functions of Python, since Ray's C++ code works for long without giving way to Python code in the main thread
+    getsig, setsig = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    getsig.restype, getsig.argtypes = ctypes.c_void_p, [ctypes.c_int]
+    setsig.restype, setsig.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+    ours, over = getsig(signal.SIGTERM), threading.Event()
 
+    def keep() -> None:
+        if getsig(signal.SIGTERM) != ours:
+            setsig(signal.SIGTERM, ours)
 
-@contextmanager
-def _sigterm() -> Iterator[Callable[[], None]]:
-    """Restore the handler of SIGTERM after the block, and whenever the function that it yields is called."""
-    ours = signal.getsignal(signal.SIGTERM)
+    def go_on_keeping() -> None:
+        while not over.wait(0.001):
+            keep()
 
-    def restore() -> None:
-        # only the main thread may; None is a handler of C code
-        if ours is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, ours)
-
+    thread = threading.Thread(target=go_on_keeping, name="sigterm", daemon=True)
+    thread.start()
     try:
-        yield restore
+        with _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None):
+            yield
     finally:
-        restore()
+        over.set()
+        thread.join()
+        keep()
 
 
 @contextmanager
