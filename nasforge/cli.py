@@ -83,7 +83,7 @@ def _run(arguments: list[str]) -> Outcome:
         message = error.format_message().rstrip(".")
         command = next((word for word in arguments if not word.startswith("-")), "")
         known = [command] if command in _names() else []
-        return _failed(f"{message}. See: {command_line(*known, '--help')}")
+        return _failed(f"{message}{'' if message.endswith('?') else '.'} See: {command_line(*known, '--help')}")
     except NasforgeError as error:
         return _failed(str(error))
     except KeyboardInterrupt:

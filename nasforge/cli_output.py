@@ -9,16 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nasforge.core.command_line import command_line, quoted
+from nasforge.core.command_line import command_for, command_line, quoted
 from nasforge.core.metrics import form_of
 from nasforge.core.space import Choice, Domain, Float
-from nasforge.core.trial import Trial
+from nasforge.core.trial import ENSEMBLE, Trial
 from nasforge.report import tables
 from nasforge.report.plain import plain
 from nasforge.state import State
@@ -74,6 +75,16 @@ def say(text: str) -> None:
 def line(text: str = "", style: str = "") -> None:
     """A line of a command's answer, never wrapped or interpreted."""
     out().print(Text(text, style=style), soft_wrap=True)
+
+
+def commands_after(folder: Path, state: State) -> list[str]:
+    """What can be done with the best network of an experiment: only commands that work."""
+    commands = []
+    if state.header.config.get("data") is not None:  # what was looked up in a table has no images to be trained on
+        commands.append(command_for(folder, "retrain"))
+    if state.best and state.best.result and {"weights", ENSEMBLE} & {*state.best.result.artifacts}:
+        commands.append(command_for(folder, "export", "--to", "onnx,torch_export,safetensors"))
+    return commands
 
 
 def next_commands(commands: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nasforge.cli_output import (
     Outcome,
+    commands_after,
     count_text,
     line,
     log,
@@ -29,7 +30,7 @@ from nasforge.core.errors import JournalError
 from nasforge.core.metrics import better
 from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, ui_command
-from nasforge.core.trial import ENSEMBLE, Measure, Trial
+from nasforge.core.trial import Measure, Trial
 from nasforge.journal import without_collection
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
@@ -309,11 +310,7 @@ def _print_next(config: ExperimentConfig, state: State) -> None:
         said = state.why_no_best
         line(f"{said[0].upper()}{said[1:]}. See: {command_for(folder, 'show')}", style="yellow")
         return
-    commands = []
-    if config.data is not None:  # what was looked up in a table has no images to be trained on
-        commands.append(command_for(folder, "retrain"))
-    if state.best.result is not None and {"weights", ENSEMBLE} & {*state.best.result.artifacts}:
-        commands.append(command_for(folder, "export", "--to", "onnx,torch_export,safetensors"))
+    commands = commands_after(folder, state)
     commands.append(command_line("dashboard", *runs_dir_option(config.runs_dir)))
     if config.tracking_uri != NO_TRACKING:
         commands.append(ui_command(config.tracking_uri, config.runs_dir))

@@ -183,8 +183,8 @@ def _said(tuned: Tuned) -> Outcome:
     if tuned.changed:
         said = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
         output.line(f"The first recipe differs from the one that the network had: {said}.")
-    commands = ("show", "retrain", "export") if best else ("show",)
-    output.next_commands([command_for(tuned.config.folder, command) for command in commands])
+    folder = tuned.config.folder
+    output.next_commands([command_for(folder, "show"), *(output.commands_after(folder, state) if best else ())])
     first = output.trial_json(tuned.begun) if tuned.begun else None
     changed = {key: {"then": then, "now": now} for key, (then, now) in tuned.changed.items()}
     content = {**output.state_json(state), "network": tuned.network, "first": first, "gained": tuned.gained}

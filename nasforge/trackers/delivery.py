@@ -94,7 +94,7 @@ class Delivery:
         """What to do about a password, which no command is printed with; empty where there is none."""
         if without_secrets(self.uri) == self.uri:
             return ""
-        return f" The password is not stored: set {VARIABLE} to the whole URI for that command."
+        return f"The password is not stored: set {VARIABLE} to the whole URI first. "
 
     def deliver(self, *, live: bool) -> None:
         """Bring MLflow up to the journal's last whole line; `live`: on behalf of a running search."""

@@ -95,8 +95,8 @@ class MlflowTracker:
             trouble = trouble or self._trouble or ("it does not answer in time" if stuck else "")
             self._say(
                 f"MLflow at {self._delivery.shown}: {left} events of '{self._folder.name}' are not delivered"
-                f"{f' ({trouble})' if trouble else ''}. Nothing is lost, this command delivers them: "
-                f"{self._delivery.command()}{self._delivery.password_note()}"
+                f"{f' ({trouble})' if trouble else ''}. Nothing is lost. {self._delivery.password_note()}"
+                f"This command delivers them: {self._delivery.command()}"
             )
         for message in (self._delivery.refusal_message(), self._delivery.renaming_message()):
             if message:
@@ -148,7 +148,7 @@ class MlflowTracker:
             what = self._trouble if ours else f"it takes nothing at the moment ({self._trouble})"
             self._say(
                 f"MLflow at {self._delivery.shown}: {what}. The search goes on; what is missing is delivered as soon "
-                f"as possible, at the latest by: {self._delivery.command()}{self._delivery.password_note()}"
+                f"as possible. {self._delivery.password_note()}At the latest by: {self._delivery.command()}"
             )
 
 

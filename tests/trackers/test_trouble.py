@@ -338,7 +338,7 @@ def test_a_place_that_cannot_be_written_stops_nothing(place: str, tmp_path: Path
 def test_a_locked_database_stops_nothing(runs_dir: Path) -> None:
     with sqlite3.connect(runs_dir / "mlflow.db") as other:
         other.execute("BEGIN EXCLUSIVE")
-        driver = Driver(runs_dir / "made", patience_s=0.5)
+        driver = Driver(runs_dir / "made", wait_s=1.0)
         driver.write(mixed(1))
         driver.close()
         assert f"{len(mixed(1))} events" in driver.said[-1]
