@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nasforge.core.errors import ExportError, one_line
+from nasforge.exporters.refusal import quiet, reason_of
 from nasforge.exporters.verify import Predict
 
 SUFFIX = ".onnx"
@@ -36,7 +33,7 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
     path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
     example = example if len(example) > 1 else torch.cat([example, example])  # a batch of 1 would be taken as fixed
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -47,8 +44,8 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
-        raise ExportError(f"onnx: the network cannot be exported: {one_line(error, 400)}") from error
+    except Exception as error:  # the exporter, and onnxscript behind it, raise errors of many kinds
+        raise ExportError(f"onnx: the network cannot be exported: {reason_of(error)}") from error
     if program is None:
         raise ExportError("onnx: torch.onnx.export gave no program; try another version of torch")
     program.save(str(path), external_data=False)
@@ -80,19 +77,3 @@ def _need(*modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise ExportError(f'onnx: {", ".join(missing)} is not installed; pip install "nasforge[export]"')
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and advice to its own developers away from our output."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

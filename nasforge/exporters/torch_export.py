@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nasforge.core.errors import ExportError, one_line
 from nasforge.exporters.network_folder import one_error
+from nasforge.exporters.refusal import quiet, reason_of
 from nasforge.exporters.verify import Predict
 
 SUFFIX = ".pt2"
@@ -32,9 +33,10 @@ def to_torch_export(model: nn.Module, example: Tensor, path: Path) -> Path:
     path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
     example = example if len(example) > 1 else torch.cat([example, example])  # a batch of 1 would be taken as fixed
     try:
-        program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        with quiet():
+            program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except Exception as error:  # torch.export raises errors of many kinds, each about the network's code
-        raise ExportError(f"torch_export: the network cannot be traced: {one_line(error, 400)}") from error
+        raise ExportError(f"torch_export: the network cannot be traced: {reason_of(error)}") from error
     archive = io.BytesIO()  # on a full disk torch's own file writer aborts the process
     torch.export.save(program, archive)
     with one_error(path):

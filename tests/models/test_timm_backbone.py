@@ -7,10 +7,13 @@ from safetensors.torch import save_file
 
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import BuildError
+from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.goals import Rung
 from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.core.trial import Measure
 from nasforge.costs import costs_of
 from nasforge.data import load_data
+from nasforge.evaluators.training import Training
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import load, save_network
 from nasforge.models.ensemble import ensemble_space
@@ -20,6 +23,19 @@ from nasforge.models.network import build
 def space(*names: str, backbones: object = None) -> SearchSpace:
     arguments = {"backbones": list(names) if backbones is None else backbones}
     return SearchSpace("timm", (Decision("model.backbone", Choice(names or ("x",))),), "timm_backbone", arguments)
+
+
+def test_a_network_for_one_size_of_images_is_told_the_resolution():
+    made = space("vit_tiny_patch16_224")
+
+    def network():
+        return build(made, made.default_point(), in_channels=1, classes=3)
+
+    with pytest.raises(BuildError, match=r"images of 224 x 224 pixels only: set --resolution 224"):
+        costs_of(network, (1, 8, 8))
+    evaluator = Training(made, DataConfig("digits"), [Rung(1)])
+    with pytest.raises(ConfigError, match=r"only network cannot be built .* set --resolution 224"):
+        evaluator.foresee(Measure(made.default_point()))
 
 
 def test_backbones_by_name():

@@ -324,6 +324,27 @@ def test_other_errors_are_not_dressed_up():
         trained(net=Failing(RuntimeError("something else")), recipe=Recipe())
 
 
+class Viewing(nn.Module):
+    """Needs torch's usual memory layout."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(512, 10)
+
+    def forward(self, images):
+        maps = self.conv(images)
+        return self.linear(maps.view(maps.shape[0], -1))
+
+
+def test_a_network_that_does_not_take_channels_last_is_told_what_to_set():
+    with pytest.raises(
+        TrainingFailed, match=r"layout channels_last.*\.reshape .*recipe\.channels_last=false"
+    ) as caught:
+        trained(net=Viewing(), recipe=Recipe(channels_last=True))
+    assert caught.value.failure.cause == "invalid_shape"
+    trained(net=Viewing(), recipe=Recipe(channels_last=False))
+
+
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(TrainingFailed, match="images of 1 x 8 x 8 do not go through") as caught:
         trained(net=nn.Sequential(nn.Flatten(), nn.Linear(5, 10)), recipe=Recipe())
