@@ -328,7 +328,7 @@ class Experiment:
         """Bring what the last driver left half done to a point from which `next` can go on."""
         self._repaired = True
         if self._budget != self.state.budget:
-            self._write(Extended(self._budget.limits))
+            self._write(Extended(self._budget.to_json()))
         for trial in self.state.open_trials:
             number = trial.number
             if trial.steps and trial.steps[-1].stop:
