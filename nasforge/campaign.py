@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasforge import registry
+from nasforge import compose, registry
 from nasforge.compose import make_evaluator, search
 from nasforge.config import ExperimentConfig, Named, places_of
 from nasforge.core.architecture import digest
@@ -188,31 +188,16 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
 def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
     """The best first objective in the table of this search; None, with a note, where the table cannot tell it."""
     try:
-        if not hasattr(registry.get("evaluator", config.evaluator.name), "optimum"):
+        if not compose.has_optimum(config):
             return None
-        table: Any = evaluator_of(config)  # what follows is not in the protocol
+        table = evaluator_of(config)
         notes += getattr(table, "remarks", ())
-        metric, wanted = getattr(table, "metric", "a metric that it does not name"), config.objectives[0].metric
-        if metric != wanted:
-            notes.append(f"no trials to the optimum: the evaluator's optimum is of {metric}, the objective is {wanted}")
-            return None
-        if config.targets:  # the best so far may miss them, and be better than all that meet them
-            notes.append("no trials to the optimum: with soft targets the best so far is not the best signal")
-            return None
-        if not config.constraints:
-            return float(table.optimum)
-        limits = ", ".join(map(str, config.constraints))
-        best_within = getattr(table, "best_within", None)
-        if best_within is None:
-            notes.append(f"no trials to the optimum: the evaluator does not say what is best within {limits}")
-            return None
-        found = best_within(config.constraints)
-        if found is None:
-            notes.append(f"no trials to the optimum: nothing in the table keeps {limits}")
-        return None if found is None else float(found)
+        return compose.optimum_of(config, table)
+    except compose.NoOptimum as error:
+        notes.append(f"no trials to the optimum: {error}")
     except NasforgeError as error:
         notes.append(f"final figures and evaluations to the optimum of a table are missing: {error}")
-        return None
+    return None
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------

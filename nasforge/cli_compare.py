@@ -41,6 +41,14 @@ def compare(
     max_multiply_adds: Annotated[
         float | None, typer.Option(help="Charged to each search.", rich_help_panel=_CAMPAIGN)
     ] = None,
+    until: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="End a search when a trial reaches val/accuracy=0.95; or optimum, of a table.",
+            rich_help_panel=_CAMPAIGN,
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(help="Searches at the same time, each a process.", rich_help_panel=_CAMPAIGN)
     ] = 1,
@@ -105,9 +113,14 @@ def compare(
     nasforge compare nb201 --at 100,150
     """
     from nasforge import comparison
-    from nasforge.cli_settings import data_options, settings_of
+    from nasforge.cli_settings import data_options, settings_of, until_of
 
-    budget = {"trials": max_trials, "worker_seconds": max_worker_seconds, "multiply_adds": max_multiply_adds}
+    budget = {
+        "trials": max_trials,
+        "worker_seconds": max_worker_seconds,
+        "multiply_adds": max_multiply_adds,
+        "until": until_of(until),
+    }
     searched: dict[str, Any] = {
         "space": space,
         "evaluator": evaluator,

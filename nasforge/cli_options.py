@@ -16,6 +16,11 @@ Space: TypeAlias = Annotated[
 ]
 Constraint: TypeAlias = Annotated[list[str] | None, typer.Option(help="'flops<=40M', 'params<=300k'; again for more.")]
 
+Until: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Stop when a trial reaches val/accuracy=0.95; again for more; or optimum."),
+]
+
 Data: TypeAlias = Annotated[
     str | None,
     typer.Option(help="digits, a torchvision name, a .npz file or a folder of images.", rich_help_panel=DATA),

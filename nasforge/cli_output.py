@@ -243,5 +243,7 @@ def state_json(state: State) -> dict[str, Any]:
         "targets": [str(target) for target in state.targets],
         "targets_met": not state.missed(best) if best and state.targets else None,
         "charged": state.charged.to_json(),
+        "until": {str(goal): value for goal, value in state.budget.goals.items()},
+        "reached_by": state.reached_by,
         "tests": state.tests,
     }

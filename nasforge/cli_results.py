@@ -245,6 +245,7 @@ def _print_summary(state: State, top: int = 5) -> None:
         _leaderboard(f"Best trials ({min(top, ranked)} of {ranked})", state, tables.leaderboard(state, top))
     if len(state.objectives) > 1 and ranked:
         _leaderboard("Pareto front", state, tables.pareto_front(state))
+    _print_goal(state)
     best = state.best
     missed = [] if best is None else state.missed(best)
     if best is not None and missed:
@@ -257,6 +258,17 @@ def _print_summary(state: State, top: int = 5) -> None:
             "as strategy.measures says: go on with a larger budget, or retrain the best",
             style="yellow",
         )
+
+
+def _print_goal(state: State) -> None:
+    """Whether the search has reached what its budget's `until` says."""
+    goals = [f"{goal} {metric_text(goal.metric, value)}" for goal, value in state.budget.goals.items()]
+    if not goals:
+        return
+    if state.reached_by is not None:
+        line(f"Reached by trial {state.reached_by}: {', '.join(goals)}.", style="bold")
+    elif state.spent:
+        line(f"Not reached within the budget: {', '.join(goals)}. A larger one goes on.", style="yellow")
 
 
 def _epochs(trial: Trial) -> int:
@@ -301,6 +313,10 @@ def _print_budget(state: State) -> None:
     for name, used in state.used.items():
         limit, text = getattr(state.budget, name), texts[name]
         rows.append((_LIMITS[name], text(used), text(limit) if math.isfinite(limit) else "no limit"))
+    best = state.best
+    for goal, value in state.budget.goals.items():
+        reached = None if best is None else best.metrics.get(goal.metric)
+        rows.append((f"until {goal}", metric_text(goal.metric, reached), metric_text(goal.metric, value)))
     table("Budget", ("what", "spent", "limit"), rows, left=("what",))
 
 

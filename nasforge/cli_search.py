@@ -19,6 +19,7 @@ def search(
     strategy: Annotated[str | None, typer.Option(help="See `nasforge strategies`. Default: evolution.")] = None,
     max_trials: Annotated[int | None, typer.Option(help="End after so many trials. Default: 20.")] = None,
     max_worker_seconds: Annotated[float | None, typer.Option(help="End after so much work, over all workers.")] = None,
+    until: options.Until = None,
     epochs: Annotated[int | None, typer.Option(help="Of the longest training. Default: 3.")] = None,
     objective: Annotated[
         list[str] | None, typer.Option(help="May be given again; max:KEY or min:KEY. Default: val/accuracy.")
@@ -82,11 +83,12 @@ def search(
     nasforge search tiny --data digits --strategy evolution --tune optuna --set tune.sampler=gp
     nasforge search tiny --data digits --strategy cost_aware --target 'params<=10k' --set strategy.epochs=20
     nasforge search blocks --data CIFAR10 --data-dir data --set strategy.population=20 --set recipe.mixup=0.2
+    nasforge search tiny --data digits --max-trials 200 --until val/accuracy=0.95
     nasforge search tiny --data digits --cv 5 --pruner median --epochs 6
     nasforge search --config experiment.yaml --address auto
     """
     from nasforge import cli_results
-    from nasforge.cli_settings import data_options, settings_of
+    from nasforge.cli_settings import data_options, settings_of, until_of
     from nasforge.config import resolve
 
     if cv is not None and evaluator not in (None, "cross_validation"):
@@ -95,7 +97,7 @@ def search(
         space=space,
         file=config,
         data=data_options(data, data_dir, images, resolution),
-        budget={"trials": max_trials, "worker_seconds": max_worker_seconds},
+        budget={"trials": max_trials, "worker_seconds": max_worker_seconds, "until": until_of(until)},
         recipe={"open": recipe},
         runner_options={"address": address, "max_concurrent_trials": max_concurrent},
         assignments=assign or [],

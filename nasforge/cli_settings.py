@@ -8,6 +8,7 @@ from typing import Any
 
 from nasforge.config import DEFAULTS, Named, check_name, load_settings, suited_evaluator
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
+from nasforge.core.goals import OPTIMUM
 from nasforge.core.paths import whole_path
 from nasforge.journal import JOURNAL, experiments_in
 from nasforge.yaml_document import Document, parse_value
@@ -79,6 +80,22 @@ def data_options(
 def moved_data(source: str | None, folder: Path | None) -> dict[str, str]:
     """Where data lie now, from the options of a command; empty where neither is given."""
     return {key: str(place) for key, place in (("source", source), ("folder", folder)) if place is not None}
+
+
+def until_of(texts: Sequence[str] | None) -> dict[str, Any] | str | None:
+    """`--until val/accuracy=0.95`, again for more, or `--until optimum`; None where it is not given."""
+    if not texts:
+        return None
+    if [text.strip() for text in texts] == [OPTIMUM]:
+        return OPTIMUM
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.rpartition("="))
+        if not equals or not key or key in found:
+            twice = " (given twice)" if key in found else ""
+            raise ConfigError(f"--until '{text}'{twice} must look like val/accuracy=0.95, or be {OPTIMUM} alone")
+        found[key] = parse_value(value)
+    return found
 
 
 def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

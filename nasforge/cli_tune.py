@@ -69,6 +69,10 @@ def tune(
     max_worker_seconds: Annotated[
         float | None, typer.Option(help="End after so much work.", rich_help_panel=_SEARCH)
     ] = None,
+    until: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Stop when a trial reaches val/accuracy=0.95.", rich_help_panel=_SEARCH),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Of the longest training. Default: the experiment's.", rich_help_panel=_SEARCH)
     ] = None,
@@ -107,11 +111,11 @@ def tune(
     nasforge tune --model mobilenetv3_small_050 --data digits --recipe sgd --objective val/accuracy --objective val/loss
     """
     from nasforge.cli_describe import read_values
-    from nasforge.cli_settings import WHICH_DATA, folder_of, moved_data
+    from nasforge.cli_settings import WHICH_DATA, folder_of, moved_data, until_of
     from nasforge.cli_watch import Watch
     from nasforge.tuning import tune as run
 
-    limits = {"trials": max_trials, "worker_seconds": max_worker_seconds}
+    limits = {"trials": max_trials, "worker_seconds": max_worker_seconds, "until": until_of(until)}
     settings: dict[str, Any] = {
         "name": name,
         "budget": {limit: amount for limit, amount in limits.items() if amount is not None} or None,

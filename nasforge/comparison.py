@@ -21,7 +21,7 @@ from nasforge.campaign import (
     read_search,
     run_all,
 )
-from nasforge.compose import Say, foresee, make_pruner, make_strategy, say_remarks, terminable
+from nasforge.compose import Say, foresee, make_pruner, make_strategy, say_remarks, terminable, with_goal
 from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
@@ -249,10 +249,11 @@ def campaign_configs(
     runner = settings.get("runner") or CAMPAIGN_DEFAULTS["runner"]
     common = {**settings, "runs_dir": folder, "tracking_uri": "none", "runner": runner}
     firsts = [resolve({**common, "strategy": one, "seed": 0, "name": folder_name(one, 0)}, document) for one in named]
-    for config in firsts:
+    for place, config in enumerate(firsts):
         make_strategy(config)  # a wrong option is said before anything runs
         make_pruner(config)
         evaluator = evaluator_of(config)
+        firsts[place] = with_goal(config, evaluator)
         try:
             foresee(config, evaluator)
         except NasforgeError as error:

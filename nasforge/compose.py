@@ -7,9 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ from nasforge.core import trust
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, DataError, StopNow, did_you_mean
 from nasforge.core.events import SCHEMA, Header
-from nasforge.core.goals import COSTS
+from nasforge.core.goals import COSTS, OPTIMUM
 from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import ENSEMBLE, Proposal
@@ -96,6 +96,7 @@ def _search(
     if ":" in config.space.builder and config.data is not None:
         registry.get("builder", config.space.builder)  # where only workers build, this process has the consent
     evaluator = made_evaluator or make_evaluator(config)
+    config = with_goal(config, evaluator)
     folder = config.folder
     if not (folder / JOURNAL).is_file():
         foresee(config, evaluator)
@@ -159,13 +160,78 @@ def make_evaluator(config: ExperimentConfig) -> Evaluator:
     evaluator: Evaluator = registry.make("evaluator", named.name, named.options, *fixed, **given)
     reported = getattr(evaluator, "metrics", None)
     if reported is not None:
-        known = {*reported, *_COSTS}
         for objective in config.objectives:
-            if objective.metric not in known:
-                raise ConfigError(
-                    f"objective '{objective.metric}' is not measured; {did_you_mean(objective.metric, known)}"
-                )
+            _check_measured(objective.metric, "objective", {*reported, *_COSTS})
     return evaluator
+
+
+class NoOptimum(ConfigError):
+    """A table whose optimum says nothing of a search, or an evaluator without one."""
+
+
+def has_optimum(config: ExperimentConfig) -> bool:
+    """Whether the evaluator of a configuration is a table that knows its best signal."""
+    return hasattr(registry.get("evaluator", config.evaluator.name), "optimum")
+
+
+def optimum_of(config: ExperimentConfig, evaluator: Evaluator) -> float:
+    """The best first objective that the search can find in its table.
+
+    Raises:
+        NoOptimum: in words, why the table does not say it.
+    """
+    table: Any = evaluator  # what follows is not in the protocol
+    if not has_optimum(config):
+        raise NoOptimum(f"the evaluator '{config.evaluator.name}' is no table, its optimum is not known")
+    metric, wanted = getattr(table, "metric", "a metric that it does not name"), config.objectives[0].metric
+    if metric != wanted:
+        raise NoOptimum(f"the evaluator's optimum is of {metric}, the objective is {wanted}")
+    if config.targets:  # the best so far may miss them, and be better than all that meet them
+        raise NoOptimum("with soft targets the best so far is not the best signal")
+    if not config.constraints:
+        return float(table.optimum)
+    limits = ", ".join(map(str, config.constraints))
+    best_within = getattr(table, "best_within", None)
+    if best_within is None:
+        raise NoOptimum(f"the evaluator does not say what is best within {limits}")
+    found = best_within(config.constraints)
+    if found is None:
+        raise NoOptimum(f"nothing in the table keeps {limits}")
+    return float(found)
+
+
+def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfig:
+    """The configuration with a number where its budget says `until: optimum`.
+
+    Raises:
+        ConfigError: the optimum is not known; a metric of `until` is not measured; or no row of the table reaches it.
+    """
+    budget, goal = config.budget, config.objectives[0]
+    if budget.until == OPTIMUM:
+        try:
+            until = {str(goal): optimum_of(config, evaluator)}
+        except NoOptimum as error:
+            raise ConfigError(f"budget: until {OPTIMUM}: {error}. Name a value: --until {goal.metric}=VALUE") from None
+        return replace(config, budget=replace(budget, until=until))
+    reported = getattr(evaluator, "metrics", None)
+    if reported is not None:
+        for wanted in budget.goals:
+            _check_measured(wanted.metric, "until", {*reported, *_COSTS})
+    wanted_value = budget.goals.get(goal)
+    if wanted_value is not None and has_optimum(config):
+        with suppress(NoOptimum):
+            best = optimum_of(config, evaluator)
+            if goal.oriented(best) < goal.oriented(wanted_value):
+                raise ConfigError(
+                    f"budget: until {goal.metric}={wanted_value:g}: the best in the table is {best:g}. Choose a value "
+                    f"that it reaches, or --until {OPTIMUM}"
+                )
+    return config
+
+
+def _check_measured(metric: str, what: str, known: Collection[str]) -> None:
+    if metric not in known:
+        raise ConfigError(f"{what} '{metric}' is not measured; {did_you_mean(metric, known)}")
 
 
 def make_strategy(config: ExperimentConfig) -> Any:

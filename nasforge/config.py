@@ -130,7 +130,7 @@ class ExperimentConfig:
             "objectives": [str(objective) for objective in self.objectives],
             "constraints": [str(constraint) for constraint in self.constraints],
             "targets": [str(target) for target in self.targets],
-            "budget": self.budget.limits,
+            "budget": self.budget.to_json(),
             "ladder": [rung.to_json() for rung in self.ladder],
             "recipe": dict(self.recipe),
             "seed": self.seed,
@@ -283,7 +283,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     objectives = attempt("objectives", objectives_of, given.get("objectives", suited_objectives(evaluator)))
     constraints = attempt("constraints", limits_of, given.get("constraints", []), evaluator)
     targets = attempt("targets", limits_of, given.get("targets", []), evaluator)
-    budget = attempt("budget", budget_of, given.get("budget"))
+    budget = attempt("budget", budget_of, given.get("budget"), objectives or ())
     ladder = attempt("epochs" if "epochs" in given else "ladder", ladder_of, given.get("epochs"), given.get("ladder"))
     if evaluator is not None and evaluator.name in TRAININGS and ladder is not None:
         evaluator, ladder = attempt("evaluator", _in_turn, evaluator, ladder, given) or (evaluator, ladder)

@@ -429,7 +429,7 @@ class Experiment:
         """Bring what the last driver left half done to a point from which `next` can go on."""
         self._repaired = True
         if self._budget != self.state.budget:
-            self._write(Extended(self._budget.limits))
+            self._write(Extended(self._budget.to_json()))
         self.note_place_of_data()
         for trial in self.state.open_trials:
             number = trial.number

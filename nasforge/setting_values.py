@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -215,8 +215,13 @@ def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
     return found
 
 
-def budget_of(content: Any) -> Budget:
-    """A mapping of the fields of Budget; 20 trials where nothing limits it."""
+def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
+    """A mapping of the fields of Budget; 20 trials where nothing is sure to end the search.
+
+    Args:
+        content: what the user writes.
+        objectives: of the search, for the direction of what `until` names.
+    """
     if content is None:
         return Budget(trials=20)
     if isinstance(content, Budget):
@@ -229,7 +234,7 @@ def budget_of(content: Any) -> Budget:
         budget = Budget(**{key: value for key, value in content.items() if value is not None})
     else:
         raise ConfigError(f"budget must be a mapping such as {{trials: 50}}, got {content!r}")
-    return budget if budget.limits else Budget(trials=20)
+    return (budget if budget.limits else replace(budget, trials=20)).with_directions(objectives)
 
 
 def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:

@@ -42,6 +42,7 @@ class State:
         header: the first line, with the place of the data in force.
         trials: number -> trial, in order of number.
         budget: the limits in force.
+        reached_by: the first trial that reaches what the budget's `until` says; None while none does.
         tests: finalist -> what the sealed test part said.
         history: trial -> step -> values to maximise, for pruners.
         accepted: trials that passed the check; these are charged to the budget.
@@ -76,6 +77,7 @@ class State:
         self.trials: dict[int, Trial] = {}
         self.tests: dict[str, Mapping[str, float]] = {}
         self.history = History()
+        self.reached_by: int | None = None
         self.accepted = 0
         self.rejected_in_a_row = 0
         self.unbuildable_in_a_row = 0
@@ -119,6 +121,8 @@ class State:
                 self._finished = self._ranking = None
                 if trial.comparable and (self.best is None or self.merit(trial) > self.merit(self.best)):
                     self._best = number
+                if self.reached_by is None and self._reaches(trial):
+                    self.reached_by = number
                 self._closed_charge += result.charged
                 broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
                 if trial.verdict == "accepted":
@@ -147,6 +151,7 @@ class State:
                 self.trials[number] = trial.changed(idle_attempts=max(0, trial.idle_attempts - 1))
             case Extended(budget):
                 self.budget = Budget(**budget)
+                self.reached_by = next((n for n, trial in self.trials.items() if self._reaches(trial)), None)
             case Moved(config):
                 self.header = replace(self.header, config={**self.header.config, **config})
             case TestOpened(finalist, metrics):
@@ -292,9 +297,21 @@ class State:
 
     @property
     def spent(self) -> bool:
-        """Whether the budget allows no further ask."""
+        """Whether the budget allows no further ask: a limit or the goal is reached."""
         used = self.used
-        return any(used[name] >= limit for name, limit in self.budget.limits.items())
+        return self.reached_by is not None or any(used[name] >= limit for name, limit in self.budget.limits.items())
+
+    def _reaches(self, trial: Trial) -> bool:
+        """Whether a finished trial of the last rung, on weights of its own, is as good as `until` says."""
+        goals = self.budget.goals
+        if not goals or not trial.comparable or trial.inherits or not isinstance(trial.proposal, Measure):
+            return False
+        if trial.proposal.rung not in (-1, len(self.ladder) - 1):
+            return False
+        metrics = trial.metrics
+        return all(
+            goal.oriented(metrics.get(goal.metric, math.nan)) >= goal.oriented(value) for goal, value in goals.items()
+        )
 
     def counts(self) -> dict[str, int]:
         """Trials by status: finished, pruned, failed, rejected, running."""

@@ -196,7 +196,10 @@ def _config_after(
     begin = {key: value for key, value in first.values.items() if key.startswith(TRAIN)}
     now = settings_of(space, first, fixed)
     given = resolve(
-        {"strategy": strategy, "name": f"{config.name}-tuned", **settings, "space": space, "data": config.data}
+        {
+            **{"strategy": strategy, "name": f"{config.name}-tuned", **settings},
+            **{"space": space, "data": config.data, "objectives": config.objectives},
+        }
     )
     _admit_typed(given, settings)
     objectives = tuple(o for o in config.objectives if not o.metric.startswith(_UNTRAINED))

@@ -339,13 +339,15 @@ def _places(content: Any) -> Mapping[str, Any]:
     return content  # type: ignore[no-any-return]
 
 
-def _budget(content: Any) -> Mapping[str, float]:
-    limits = numbers(content, "budget")
+def _budget(content: Any) -> Mapping[str, Any]:
+    limits = _mapping(content, "budget")
+    until = {"until": limits["until"]} if "until" in limits else {}
+    plain = {**numbers({key: value for key, value in limits.items() if key != "until"}, "budget"), **until}
     try:
-        Budget(**limits)
+        _ = Budget(**plain).goals
     except (NasforgeError, TypeError) as error:
         raise EventError(str(error)) from None
-    return limits
+    return plain
 
 
 def _failure(content: Any) -> Failure:

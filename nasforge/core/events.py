@@ -123,10 +123,10 @@ class Interrupted:
 
 @dataclass(frozen=True)
 class Extended:
-    """The budget is now this (limits that are infinite are left out)."""
+    """The budget is now this, in the form of `Budget.to_json`."""
 
     kind: ClassVar[str] = "extended"
-    budget: Mapping[str, float]
+    budget: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nasforge.core.errors import ConfigError
@@ -102,21 +102,29 @@ class Constraint:
         return f"{self.metric.removeprefix('cost/')}<={self.bound:.15g}"
 
 
+OPTIMUM = "optimum"
+"""Of `Budget.until`: the best signal of a table."""
+
+
 @dataclass(frozen=True)
 class Budget:
-    """How much a search may charge, counted from the journal, never from the clock.
+    """How much a search may charge, counted from the journal, never from the clock; and what is good enough.
 
     Attributes:
         trials: accepted trials (rejected ones are free).
         worker_seconds: seconds that workers spent.
         multiply_adds: multiply-adds that workers computed.
+        until: metric -> value; the search ends when a trial of the last rung reaches all of them. `OPTIMUM` stands for
+            the best value of a table, until the table is known.
     """
 
     trials: float = math.inf
     worker_seconds: float = math.inf
     multiply_adds: float = math.inf
+    until: Mapping[str, float] | str = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "until", _until(self.until))
         for name in ("trials", "worker_seconds", "multiply_adds"):
             amount = getattr(self, name)
             if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not amount > 0:
@@ -129,7 +137,59 @@ class Budget:
     @property
     def limits(self) -> dict[str, float]:
         """The finite limits, by name."""
-        return {name: limit for name, limit in vars(self).items() if math.isfinite(limit)}
+        amounts = {name: getattr(self, name) for name in ("trials", "worker_seconds", "multiply_adds")}
+        return {name: limit for name, limit in amounts.items() if math.isfinite(limit)}
+
+    @property
+    def goals(self) -> dict[Objective, float]:
+        """What `until` says, each metric with its direction.
+
+        Raises:
+            ConfigError: a metric's direction is neither said nor known.
+        """
+        if isinstance(self.until, str):
+            return {}
+        found = {}
+        for key, value in self.until.items():
+            if ":" not in key and direction(key) is None:
+                raise ask_for_direction(key, "until")
+            found[Objective.parse(key)] = value
+        return found
+
+    def with_directions(self, objectives: Sequence[Objective]) -> Budget:
+        """The same with a direction before every metric of `until`: the objective's, or the one of its name."""
+        if isinstance(self.until, str):
+            return self
+        known = {objective.metric: objective for objective in objectives}
+        said = {str(known.get(key, key)): value for key, value in self.until.items()}
+        goals = replace(self, until=said).goals
+        if len({goal.metric for goal in goals}) < len(self.until):
+            raise ConfigError(f"budget: until names a metric twice: {', '.join(self.until)}")
+        return replace(self, until={str(goal): value for goal, value in goals.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form; infinite limits are left out, and `until` where there is none."""
+        return {**self.limits, **({"until": self.until} if self.until else {})}
+
+
+def _until(content: Any) -> dict[str, float] | str:
+    """What a search may stop at. Raises ConfigError."""
+    if content == OPTIMUM:
+        return OPTIMUM
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"budget: until must be a mapping such as {{val/accuracy: 0.95}}, or '{OPTIMUM}' of a table, got "
+            f"{content!r}"
+        )
+    for key, value in content.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not isinstance(key, str) or not key.strip() or not number:
+            raise ConfigError(
+                f"budget: until needs a number for each metric, as in {{val/accuracy: 0.95}}, got {key!r}: {value!r}"
+            )
+    return {key: float(value) for key, value in content.items()}
 
 
 @dataclass(frozen=True)

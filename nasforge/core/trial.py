@@ -405,6 +405,12 @@ class Trial:
         return self.proposal.architecture if isinstance(self.proposal, Measure) else None
 
     @property
+    def inherits(self) -> bool:
+        """Whether it is measured on a supernet's weights; one that goes on from a checkpoint is not."""
+        weights = self.proposal.weights
+        return isinstance(self.proposal, Measure) and weights is not None and not weights.is_checkpoint
+
+    @property
     def comparable(self) -> bool:
         """Whether it is a finished measure whose values may be compared."""
         result = self.result

@@ -125,8 +125,8 @@ def trajectory(events: Sequence[Event], final: Final | None = None, folder: Path
         charged=charged,
         signal=[math.nan if trial is None else trial.metrics[goal.metric] for trial in incumbents],
         steps=steps,
-        inherited=[trial is not None and _inherits(trial) for trial in incumbents],
-        shared=any(isinstance(trial.proposal, TrainShared) or _inherits(trial) for trial in closed),
+        inherited=[trial is not None and trial.inherits for trial in incumbents],
+        shared=any(isinstance(trial.proposal, TrainShared) or trial.inherits for trial in closed),
         final=None if final is None else _each(incumbents, final),
         test=_each(incumbents, lambda point: _tested(state, point)) if state.tests else None,
         points=[t.result.values if t.comparable and t.result and t.result.steps_done == last else None for t in closed],
@@ -137,11 +137,6 @@ def trajectory(events: Sequence[Event], final: Final | None = None, folder: Path
         best=None if best is None or best.architecture is None else best.architecture.to_json(),
         pieces=any(_is_piece(trial, len(state.ladder)) for trial in closed),
     )
-
-
-def _inherits(trial: Trial) -> bool:
-    weights = trial.proposal.weights
-    return isinstance(trial.proposal, Measure) and weights is not None and not weights.is_checkpoint
 
 
 def _is_piece(trial: Trial, rungs: int) -> bool:
@@ -164,10 +159,11 @@ def _cumulative(closed: Sequence[Trial]) -> dict[str, list[float]]:
 
 def _reach(state: State, axis: str, charged: Sequence[float]) -> float:
     """As far as it has come while it runs; to its limit once its budget is spent; a search that ended by itself, with
-    budget left, would have had nothing more to spend: its last incumbent stands to the limit."""
+    budget left, would have had nothing more to spend: its last incumbent stands to the limit. So does one that has
+    reached its goal."""
     limit = getattr(state.budget, axis)
     done = charged[-1] if charged else 0.0
-    if state.open_trials or state.spent:
+    if state.open_trials or (state.spent and state.reached_by is None):
         return float(min(done, limit))
     return float(limit)
 

@@ -298,7 +298,8 @@ def _header_tags(header: Header) -> dict[str, str]:
 
 
 def _budget_tags(state: State) -> dict[str, str]:
-    return {f"nasforge.budget.{name}": f"{limit:g}" for name, limit in state.budget.limits.items()}
+    goals = {f"until.{goal}".replace(":", "."): value for goal, value in state.budget.goals.items()}
+    return {f"nasforge.budget.{name}": f"{limit:g}" for name, limit in {**state.budget.limits, **goals}.items()}
 
 
 def _proposal_params(proposal: Proposal) -> dict[str, str]:
