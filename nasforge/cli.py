@@ -108,11 +108,14 @@ def show(
     nasforge show first --trial 7 --rerun
     nasforge show first --trial 7 --draw network.png
     nasforge show first --importance
+    nasforge show campaign
     nasforge show first --json
     """
     from nasforge import cli_results
     from nasforge.cli_settings import folder_of
 
+    if trial is None and not importance and (searches := cli_results.campaign_of(name, runs_dir)):
+        return cli_results.show_campaign(name, runs_dir, searches)
     folder = folder_of(name, runs_dir)
     if trial is None and (rerun or draw is not None):
         option, does = ("--rerun", "repeats one trial") if rerun else ("--draw", "draws the network of one trial")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from nasforge.cli_output import (
 )
 from nasforge.cli_trial import show_classes, show_health
 from nasforge.cli_watch import Watch
-from nasforge.config import ExperimentConfig
+from nasforge.config import ExperimentConfig, check_name
 from nasforge.core.errors import JournalError
 from nasforge.core.metrics import better
 from nasforge.core.trial import ENSEMBLE, Measure, Trial
+from nasforge.journal import JOURNAL, experiments_in
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
@@ -107,6 +109,55 @@ def show(folder: Path, top: int) -> Outcome:
             "trials": [trial_json(state.trials[number]) for number in sorted(state.trials)],
         }
     )
+
+
+def campaign_of(name: str, runs_dir: Path) -> list[Path]:
+    """The searches of a campaign; none where `name` is an experiment, or nothing at all."""
+    folder = runs_dir.expanduser().absolute() / check_name(name)
+    return [] if (folder / JOURNAL).is_file() else experiments_in(folder)
+
+
+def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcome:
+    """The searches of a campaign, one line each."""
+    rows: list[Sequence[str]] = []
+    content: list[dict[str, Any]] = []
+    goals: dict[str, str] = {}
+    for path in searches:
+        try:
+            state = load_state(path)
+        except JournalError as error:
+            content.append({"experiment": path.name, "problem": str(error)})
+            rows.append((path.name, "-", "-", "-", f"cannot be read: {error}"))
+            continue
+        goal, best = state.objectives[0], state.best
+        goals[str(goal)] = goal.metric
+        counts = {status: count for status, count in state.counts().items() if count}
+        value = "-" if best is None else metric_text(goal.metric, best.metrics.get(goal.metric))
+        said = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials yet"
+        strategy = state.header.config["strategy"]["name"]
+        rows.append((path.name, strategy, str(state.header.seed), value, said))
+        content.append(
+            {
+                "experiment": path.name,
+                "strategy": strategy,
+                "seed": state.header.seed,
+                "trials": counts,
+                "best": None if best is None else trial_json(best),
+            }
+        )
+    place = shlex.quote(str(runs_dir / name))
+    best_title = f"best {', '.join(goals)}" if goals else "best"
+    left = ("search", "strategy", "trials")
+    table(
+        f"{name}: a campaign of {len(rows)} searches",
+        ("search", "strategy", "seed", best_title, "trials"),
+        rows,
+        left=left,
+    )
+    runs = "" if runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(runs_dir))}"
+    line(f"Compare the strategies: nasforge compare {name}{runs}")
+    line(f"Look at one of them: nasforge show {searches[0].name} --runs-dir {place}")
+    return Outcome({"campaign": name, "searches": content})
 
 
 def show_trial(folder: Path, number: int, draw: Path | None = None) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from nasforge.config import DEFAULTS, Named, check_name, load_settings, suited_evaluator
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.core.goals import OPTIMUM
-from nasforge.journal import JOURNAL, experiments_in
+from nasforge.journal import JOURNAL, campaigns_in, experiments_in
 from nasforge.yaml_document import Document, parse_value
 
 WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
@@ -158,11 +159,17 @@ def folder_of(name: str, runs_dir: Path) -> Path:
     """The folder of an existing experiment.
 
     Raises:
-        ConfigError: not a name.
+        ConfigError: not a name, or a campaign's.
         JournalError: there is no such experiment.
     """
     folder = runs_dir.expanduser().absolute() / check_name(name)
     if not (folder / JOURNAL).is_file():
-        known = [path.name for path in experiments_in(folder.parent)]
+        inner = experiments_in(folder)
+        if inner:
+            raise ConfigError(
+                f"'{name}' is a campaign of {len(inner)} searches. Name one of them: "
+                f"{inner[0].name} --runs-dir {shlex.quote(str(runs_dir / name))}; or see all: nasforge show {name}"
+            )
+        known = [path.name for path in (*experiments_in(folder.parent), *campaigns_in(folder.parent))]
         raise JournalError(f"no experiment '{name}' in {runs_dir}/; {did_you_mean(name, known)}")
     return folder

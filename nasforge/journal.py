@@ -51,6 +51,11 @@ def experiments_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}"))
 
 
+def campaigns_in(folder: Path) -> list[Path]:
+    """The folders of the campaigns that lie in `folder`, each with its experiments in it, by name."""
+    return sorted({path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")})
+
+
 def read_events(folder: Path) -> list[Event]:
     """All whole events of an experiment's journal, without a lock: for views. A torn last line is left out.
 
