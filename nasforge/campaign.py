@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from nasforge.compose import make_evaluator, search
 from nasforge.config import ExperimentConfig, Named, places_of
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError, StopNow
-from nasforge.core.events import Event, header_of
+from nasforge.core.events import Asked, Event, Told, event_to_json, header_of
 from nasforge.core.importing import Places, adopt, places
 from nasforge.core.protocols import Evaluator
 from nasforge.experiment import VOLATILE, Experiment
@@ -121,13 +121,34 @@ def evaluator_of(config: ExperimentConfig) -> Evaluator:
     return _EVALUATORS[key]
 
 
-def read_search(folder: Path) -> Trajectory:
+def read_search(folder: Path, name: str | None = None) -> Trajectory:
     """A search as its journal has it, with final figures where its evaluator is a table that has them.
+
+    Args:
+        folder: of the experiment.
+        name: what to call it; None for the folder's name.
 
     Raises:
         JournalError: no journal there, or it is corrupt.
     """
-    return _trajectory(folder, read_events(folder))
+    return replace(_trajectory(folder, read_events(folder)), experiment=name or folder.name)
+
+
+def same_search(a: Path, b: Path) -> bool:
+    """Whether two journals tell of one search: the same settings, proposals and results."""
+    return _told_by(a) == _told_by(b)
+
+
+def _told_by(folder: Path) -> list[str]:
+    """Header, proposals and results of a journal; without names, versions, and what is reported on the way."""
+    events = read_events(folder)
+    header = header_of(events)
+    config = {key: value for key, value in header.config.items() if key not in VOLATILE}
+    kept = [replace(header, experiment="", versions={}, config=config)]
+    return [
+        dumps(event_to_json(event))  # as texts, in which NaN is equal to itself
+        for event in (*kept, *(event for event in events if isinstance(event, (Asked, Told))))
+    ]
 
 
 def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:
@@ -198,6 +219,13 @@ def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
     except NasforgeError as error:
         notes.append(f"final figures and evaluations to the optimum of a table are missing: {error}")
     return None
+
+
+def worst_of(config: ExperimentConfig) -> float | None:
+    """The worst first objective in the table of a search whose optimum is known; None where the table does not say."""
+    worst_within = getattr(evaluator_of(config), "worst_within", None)
+    worst = None if worst_within is None else worst_within(config.constraints)
+    return None if worst is None else float(worst)
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------

@@ -145,11 +145,15 @@ def show(
     nasforge show first --trial 7 --rerun
     nasforge show first --trial 7 --draw network.png
     nasforge show first --importance
+    nasforge show campaign
     nasforge show first --json
     """
     from nasforge import cli_results
     from nasforge.cli_settings import folder_of, moved_data
 
+    if trial is None and not importance and (searches := cli_results.campaign_of(name, runs_dir)):
+        with view():
+            return cli_results.show_campaign(name, runs_dir, searches)
     folder, place = folder_of(name, runs_dir), moved_data(data, data_dir)
     if place and not rerun and draw is None:
         raise ConfigError("--data, --data-dir: only --rerun and --draw need the data")

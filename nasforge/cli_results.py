@@ -24,14 +24,14 @@ from nasforge.cli_output import (
 )
 from nasforge.cli_trial import show_classes, show_health
 from nasforge.cli_watch import Watch
-from nasforge.config import ExperimentConfig
+from nasforge.config import ExperimentConfig, check_name
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import JournalError
 from nasforge.core.metrics import better
 from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, ui_command
 from nasforge.core.trial import Measure, Trial
-from nasforge.journal import without_collection
+from nasforge.journal import JOURNAL, experiments_in, without_collection
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
@@ -116,6 +116,51 @@ def _shown(state: State, top: int) -> Outcome:
         {**state_json(state), "counts": state.counts()},
         more=lambda: {"trials": [trial_json(state.trials[number]) for number in sorted(state.trials)]},
     )
+
+
+def campaign_of(name: str, runs_dir: Path) -> list[Path]:
+    """The searches of a campaign; none where `name` is an experiment, or nothing at all."""
+    folder = whole_path(runs_dir) / check_name(name)
+    return [] if (folder / JOURNAL).is_file() else experiments_in(folder)
+
+
+def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcome:
+    """The searches of a campaign, one line each."""
+    rows: list[Sequence[str]] = []
+    content: list[dict[str, Any]] = []
+    goals: dict[str, str] = {}
+    for path in searches:
+        try:
+            state = load_state(path)
+        except JournalError as error:
+            content.append({"experiment": path.name, "problem": str(error)})
+            rows.append((path.name, "-", "-", "-", f"cannot be read: {error}"))
+            continue
+        goal, best = state.objectives[0], state.best
+        goals[str(goal)] = goal.metric
+        counts = {status: count for status, count in state.counts().items() if count}
+        value = "-" if best is None else metric_text(goal.metric, best.metrics.get(goal.metric))
+        trials = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials yet"
+        strategy = state.header.config["strategy"]["name"]
+        rows.append((path.name, strategy, str(state.header.seed), value, trials))
+        content.append(
+            {
+                "experiment": path.name,
+                "strategy": strategy,
+                "seed": state.header.seed,
+                "trials": counts,
+                "best": None if best is None else trial_json(best),
+            }
+        )
+    table(
+        f"{name}: a campaign of {len(rows)} searches",
+        ("search", "strategy", "seed", f"best {', '.join(goals)}" if goals else "best", "trials"),
+        rows,
+        left=("search", "strategy", "trials"),
+    )
+    line(f"Compare the strategies: {command_for(whole_path(runs_dir) / name, 'compare')}")
+    line(f"Look at one of them: {command_for(searches[0], 'show')}")
+    return Outcome({"campaign": name, "searches": content})
 
 
 def show_trial(

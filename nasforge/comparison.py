@@ -20,6 +20,8 @@ from nasforge.campaign import (
     parse_strategies,
     read_search,
     run_all,
+    same_search,
+    worst_of,
 )
 from nasforge.compose import Say, foresee, make_pruner, make_strategy, say_remarks, terminable, with_goal
 from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resolve
@@ -28,8 +30,8 @@ from nasforge.core.errors import ConfigError, JournalError, NasforgeError, Track
 from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import foreign, own
-from nasforge.journal import JOURNAL, experiments_in
-from nasforge.report.groups import groups_of, label_of
+from nasforge.journal import JOURNAL, campaigns_in, dumps, experiments_in
+from nasforge.report.groups import groups_of, label_of, some
 from nasforge.report.plain import plain
 from nasforge.report.trajectory import AXES, Trajectory
 from nasforge.state import load_state
@@ -102,6 +104,7 @@ def compare(
     place = whole_path(runs_dir)
     uri = chosen_uri(tracking_uri)
     failed: dict[str, str] = {}
+    notes: list[str] = []
     if strategies is not None:
         if experiments:
             raise ConfigError("compare experiments already run, or --strategies to run, not both")
@@ -125,12 +128,13 @@ def compare(
             for path in dict.fromkeys(path.parent for path in folders):
                 loaded.enter_context(foreign(path, trust=trust))
             searches = []
-            for done, path in enumerate(folders, 1):
-                searches.append(read_search(path))
-                progress(path.name, done, len(folders))
+            for done, (name_of, path) in enumerate(_names(folders).items(), 1):
+                searches.append(read_search(path, name_of))
+                progress(name_of, done, len(folders))
+            searches, notes = _each_once(searches, _names(folders))
             config = ExperimentConfig.of_journal(load_state(folders[0]).header, folders[0])
-            return _report(folder, searches, config, failed, axis=axis, at=at, tracking_uri=uri, say=say)
-    return _report(folder, searches, configs[0], failed, axis=axis, at=at, tracking_uri=uri, say=say)
+            return _report(folder, searches, config, failed, notes, axis=axis, at=at, tracking_uri=uri, say=say)
+    return _report(folder, searches, configs[0], failed, notes, axis=axis, at=at, tracking_uri=uri, say=say)
 
 
 def _report(
@@ -138,6 +142,7 @@ def _report(
     searches: Sequence[Trajectory],
     config: ExperimentConfig,
     failed: Mapping[str, str],
+    notes: list[str],
     *,
     axis: str,
     at: Sequence[float],
@@ -148,13 +153,14 @@ def _report(
     from nasforge.report.comparison import compare_groups
     from nasforge.report.comparison_page import write_page, write_picture
 
-    notes: list[str] = []
+    optimum = optimum_of(config, notes)
     found = compare_groups(
         folder.name,
         groups_of(searches),
         axis=axis,
         at=at,
-        optimum=optimum_of(config, notes),
+        optimum=optimum,
+        worst=None if optimum is None else worst_of(config),
         notes=notes,
         failed=failed,
     )
@@ -312,9 +318,34 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
             found += inner
         else:
             known = [path.name for path in experiments_in(runs_dir)]
-            known += {path.parent.parent.name for path in runs_dir.glob(f"*/*/{JOURNAL}")}
+            known += [path.name for path in campaigns_in(runs_dir)]
             raise JournalError(f"no experiment '{given}' in {runs_dir}/; {did_you_mean(str(given), known)}")
     if len(set(found)) < len(found):
         twice = sorted({path.name for path in found if found.count(path) > 1})
         raise ConfigError(f"given twice: {', '.join(twice)}")
     return found
+
+
+def _names(folders: Sequence[Path]) -> dict[str, Path]:
+    """What each experiment is called: its folder, with the campaign's where there are several, whole if need be."""
+    if len({path.parent for path in folders}) == 1:
+        return {path.name: path for path in folders}
+    short = [f"{path.parent.name}/{path.name}" for path in folders]
+    return {name if short.count(name) == 1 else str(path): path for name, path in zip(short, folders, strict=True)}
+
+
+def _each_once(searches: Sequence[Trajectory], folders: Mapping[str, Path]) -> tuple[list[Trajectory], list[str]]:
+    """The searches without those that another journal has too, and a note that names these."""
+    known: dict[str, list[Trajectory]] = {}
+    kept: list[Trajectory] = []
+    copies: list[str] = []
+    for search in searches:
+        alike = known.setdefault(dumps([search.facts, search.parts, search.seed]), [])
+        place = folders[search.experiment]
+        twin = next((one for one in alike if same_search(folders[one.experiment], place)), None)
+        if twin is None:
+            kept.append(search)
+            alike.append(search)
+        else:
+            copies.append(f"{search.experiment} (as {twin.experiment})")
+    return kept, [f"the same search in two journals counts once; left out: {some(copies)}"] if copies else []

@@ -137,6 +137,11 @@ def parse(path: Path, number: int, line: bytes) -> Line:
     return Line(event, at)
 
 
+def campaigns_in(folder: Path) -> list[Path]:
+    """The folders of the campaigns that lie in `folder`, each with its experiments in it, by name."""
+    return sorted({path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")})
+
+
 def read_events(folder: Path) -> list[Event]:
     """All whole events of an experiment's journal, without a lock: for views. A torn last line is left out.
 

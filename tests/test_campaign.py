@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,12 +240,37 @@ def test_other_space_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_search_is_not_two_samples(tmp_path: Path) -> None:
-    run(tmp_path)
+    first = run(tmp_path)
     run(tmp_path, name="copy")
-    with pytest.raises(ConfigError, match="one search, not two samples"):
-        compare(["camp", "copy"], runs_dir=tmp_path, tracking_uri="none")
+    for path in (tmp_path / "copy").glob("*/journal.jsonl"):
+        path.write_text(path.read_text().replace('"versions":{', '"versions":{"own":"9",', 1))  # of another machine
+    found = compare(["camp", "copy"], runs_dir=tmp_path, tracking_uri="none")
+    assert [about["seeds"] for about in found.strategies.values()] == [
+        about["seeds"] for about in first.strategies.values()
+    ]
+    assert any("copy/random-s0 (as camp/random-s0)" in note for note in found.notes)
+    run(tmp_path, name="longer", budget={"trials": 9})
+    with pytest.raises(
+        ConfigError, match=r"'camp/evolution-s0' and 'longer/evolution-s0' are .*one search, not two samples"
+    ):
+        compare(["camp", "longer"], runs_dir=tmp_path, tracking_uri="none")
     with pytest.raises(ConfigError, match="given twice: random-s0"):
         compare(["random-s0", "random-s0"], runs_dir=tmp_path / "camp", tracking_uri="none")
+
+
+def test_campaigns_of_different_strategies_share_their_random_searches(tmp_path: Path) -> None:
+    """Both hold `random`; what they hold in common counts once, and names say where they lie."""
+    run(tmp_path, name="a", strategies="evolution")
+    run(tmp_path, name="b", strategies="local_search")
+    found = compare(["a", "b"], runs_dir=tmp_path, tracking_uri="none", name="both")
+    assert sorted(found.strategies) == ["evolution", "local_search", "random"]
+    experiments = {label: about["experiments"] for label, about in found.strategies.items()}
+    assert all(name.startswith("a/random") for name in experiments["random"])
+    assert all(name.startswith("b/local_search") for name in experiments["local_search"])
+    copied = tmp_path / "a" / "renamed"
+    shutil.copytree(tmp_path / "a" / "random-s0", copied)
+    again = compare(["random-s0", "evolution-s0", "renamed"], runs_dir=tmp_path / "a", tracking_uri="none", name="c")
+    assert any("renamed (as random-s0)" in note for note in again.notes)
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:

@@ -111,3 +111,22 @@ def test_mistakes_are_one_clear_error(place: Path, capfd: Any, arguments: list[s
     code, out, err = nasforge(capfd, *arguments)
     assert code == 2 and message in err and "Traceback" not in err and out == ""
     assert not (place / "runs" / "camp").exists()
+
+
+def test_show_lists_the_searches_of_a_campaign(place: Path, capfd: Any) -> None:
+    assert nasforge(capfd, *CAMPAIGN, "--strategies", "evolution")[0] == 0
+    code, out, _ = nasforge(capfd, "show", "camp")
+    assert code == 0 and "a campaign of 4 searches" in out and "evolution-s1" in out and "max:val/accuracy" in out
+    assert "nasforge compare camp" in out and "nasforge show evolution-s0 --runs-dir runs/camp" in out
+    found = json.loads(nasforge(capfd, "show", "camp", "--json")[1])
+    assert [search["experiment"] for search in found["searches"]] == [
+        *("evolution-s0", "evolution-s1", "random-s0", "random-s1")
+    ]
+    (place / "runs" / "camp" / "random-s0" / "journal.jsonl").write_text("nonsense\n")
+    code, out, _ = nasforge(capfd, "show", "camp")
+    assert code == 0 and "cannot be read" in out, "a broken search is one bad row"
+    for words in (["show", "camp", "--trial", "1"], ["show", "camp", "--importance"], ["export", "camp"]):
+        code, _, err = nasforge(capfd, *words)
+        assert code == 2 and "'camp' is a campaign of 4 searches" in err and "--runs-dir runs/camp" in err
+    code, _, err = nasforge(capfd, "show", "cmap")
+    assert code == 2 and "did you mean 'camp'" in err

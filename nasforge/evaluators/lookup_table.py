@@ -228,8 +228,15 @@ class LookupTable:
         """The optimum among the rows that keep these limits; None where none does.
 
         Raises:
-            ConfigError: the table does not have a limit's cost.
+            ConfigError: the table does not have a limit's cost, or the signal has no direction.
         """
+        return self._extreme(limits, best=True)
+
+    def worst_within(self, limits: Sequence[Constraint]) -> float | None:
+        """The worst signal among the rows that keep these limits; None where none does. Raises as `best_within`."""
+        return self._extreme(limits, best=False)
+
+    def _extreme(self, limits: Sequence[Constraint], *, best: bool) -> float | None:
         columns, last = self._columns, max(rung.epochs for rung in self.ladder)
         self._require([limit.metric for limit in limits])
         count = columns.fidelities.index(last) + 1 if last in columns.fidelities else len(columns.signal)
@@ -243,7 +250,7 @@ class LookupTable:
         values = [seen[-1][row] for row in rows if kept(row)]
         if self._maximise is None:
             raise ask_for_direction(self.metric)
-        return (max if self._maximise else min)(values, default=None)
+        return (max if self._maximise is best else min)(values, default=None)
 
     def _points(self) -> Iterable[int]:
         """The rows that are points of the space; all rows, where the key is a text and the points are too many."""

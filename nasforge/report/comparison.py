@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def compare_groups(
     axis: str = "trials",
     at: Sequence[float] = (),
     optimum: float | None = None,
+    worst: float | None = None,
     notes: Sequence[str] = (),
     failed: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -40,6 +42,7 @@ def compare_groups(
         axis: one of `AXES`.
         at: checkpoints; left out, the end.
         optimum: best signal of the table, if there is one.
+        worst: its worst signal; with it regrets are normalised.
         notes: already known.
         failed: search -> why it ended early.
         seed: of all resampling.
@@ -63,6 +66,9 @@ def compare_groups(
     reference, ideal = _box(used, goals) if len(goals) > 1 else (None, None)
     final = _final_goal(used, goals[0])
     quantities = _quantities(used, goals, final, reference, ideal)
+    top = max(search.fidelity for group in used for search in group.searches)
+    if optimum is not None and worst is not None and optimum != worst:
+        quantities["regret"] = (partial(_regret, goals[0], optimum, worst, top), False)
     alike = like_baseline(used)
     unlike = [group.label for group in used if group.label not in alike]
     if unlike and baseline_of(used):
@@ -75,14 +81,13 @@ def compare_groups(
     rows: list[Row] = []
     for quantity, (figure, maximise) in quantities.items():
         for group in used:
-            if quantity != "test":
+            if quantity not in ("test", "regret"):  # the regret's curve would be the signal's, upside down
                 curves += _curve(group, quantity, figure, axis, grid, seed)
         for checkpoint in checkpoints:
             tested = {group.label for group in used} if quantity in ("final", "test") else alike
             rows += _table(used, quantity, figure, maximise, axis, checkpoint, tested, seed)
     said += [*without_figures(used, rows, checkpoints, axis), *left_out(rows)]
     cap = _end(used, "trials")
-    top = max(search.fidelity for group in used for search in group.searches)
     return Comparison(
         name=name,
         objectives=[str(goal) for goal in goals],
@@ -94,6 +99,7 @@ def compare_groups(
         curves=curves,
         rows=rows,
         optimum=optimum,
+        worst=worst,
         to_optimum=[] if optimum is None else [_to_optimum(group, goals[0], optimum, top, cap) for group in used],
         reference=None if reference is None else [g.oriented(x) for g, x in zip(goals, reference, strict=True)],
         ideal=None if ideal is None else [g.oriented(x) for g, x in zip(goals, ideal, strict=True)],
@@ -137,6 +143,15 @@ def _signal(search: Trajectory) -> list[float]:
     """The incumbent's signal where it was measured at the search's own greatest fidelity."""
     return [
         value if steps == search.fidelity else math.nan
+        for value, steps in zip(search.signal, search.steps, strict=True)
+    ]
+
+
+def _regret(goal: Objective, optimum: float, worst: float, fidelity: int, search: Trajectory) -> list[float]:
+    """How far the incumbent's signal is from the table's best: 0 there, 1 at its worst; at the greatest fidelity."""
+    best, span = goal.oriented(optimum), goal.oriented(optimum) - goal.oriented(worst)
+    return [
+        (best - goal.oriented(value)) / span if steps == fidelity else math.nan
         for value, steps in zip(search.signal, search.steps, strict=True)
     ]
 

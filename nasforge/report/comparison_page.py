@@ -37,6 +37,7 @@ def quantity_title(found: Comparison, quantity: str) -> str:
         "final": f"{found.final} of the best so far",
         "test": "best, retrained, on the sealed test part",
         "hypervolume": "hypervolume (share of the box)",
+        "regret": "normalised regret of the best so far (0: the table's best signal, 1: its worst)",
     }[quantity]
     return f"{title}, {better(_maximised(found, quantity))}"
 
@@ -44,7 +45,7 @@ def quantity_title(found: Comparison, quantity: str) -> str:
 def _maximised(found: Comparison, quantity: str) -> bool:
     """Whether more of a quantity is better."""
     goal = Objective.parse(found.objectives[0])
-    return {"hypervolume": True, "final": found.final_maximised}.get(quantity, goal.maximise)
+    return {"hypervolume": True, "regret": False, "final": found.final_maximised}.get(quantity, goal.maximise)
 
 
 def axis_title(found: Comparison) -> str:

@@ -37,7 +37,7 @@ class Row:
 
     Attributes:
         at: the charge.
-        quantity: `signal`, `final`, `test` or `hypervolume`.
+        quantity: `signal`, `regret`, `final`, `test` or `hypervolume`.
         label: of the strategy.
         summary: over the seeds.
         seeds: those that have a value.
@@ -92,6 +92,7 @@ class Comparison:
         curves: anytime curves.
         rows: the table, at every checkpoint best first.
         optimum: the best signal in the table; None where the evaluator has no table.
+        worst: its worst signal; None where it does not say.
         to_optimum: one per strategy; empty without a table.
         reference: hypervolume's reference point, in the objectives' own units: the worst of all measured.
         ideal: the best of all measured; hypervolumes are shares of the box between the two.
@@ -109,6 +110,7 @@ class Comparison:
     curves: list[Curve]
     rows: list[Row]
     optimum: float | None
+    worst: float | None
     to_optimum: list[ToOptimum]
     reference: list[float] | None
     ideal: list[float] | None

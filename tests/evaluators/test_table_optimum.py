@@ -77,3 +77,24 @@ def test_the_optimum_is_of_the_last_rung_and_of_what_gets_there(tmp_path: Path) 
     path = written(tmp_path, "width,rate,e1,e3,e9\n8,0.1,1,2,9\n16,0.1,2,3,4\n8,1,,7,20\n")
     assert table(flat(), path, (1, 3), signal="e{epochs}").optimum == 3
     assert table(flat(), path, (1, 3, 9), signal="e{epochs}").optimum == 9
+
+
+@pytest.mark.parametrize(
+    ("settings", "best", "worst"),
+    [({}, 0.75, 0.25), ({"constraints": ["params<=5"]}, 0.5, 0.25), ({"objectives": ["min:val/accuracy"]}, 0.25, 0.75)],
+)
+def test_the_normalised_regret(tmp_path: Path, settings: Any, best: float, worst: float) -> None:
+    """0 where the best was found, which four trials of four points do; 1 at the table's worst."""
+    found = compared(tmp_path, at=[1.0, 3.0], **settings)
+    assert (found.optimum, found.worst) == (best, worst)
+    signal = {row.at: row.values for row in found.rows if row.quantity == "signal"}
+    regret = {row.at: row for row in found.rows if row.quantity == "regret"}
+    for at, row in regret.items():
+        assert row.values == pytest.approx([abs(best - value) / abs(best - worst) for value in signal[at]])
+        assert row.summary.best == min(row.values), "less is better"
+    page = (tmp_path / "runs" / "camp" / "comparison.html").read_text()
+    assert "normalised regret of the best so far" in page
+
+
+def test_without_a_range_there_is_no_regret(tmp_path: Path) -> None:
+    assert {row.quantity for row in compared(tmp_path, constraints=["params<=4"]).rows} == {"signal"}
