@@ -170,10 +170,10 @@ def _ranged(pattern: str, keys: Sequence[str]) -> str | None:
     """The range key that stands for exactly these keys; None where there is none."""
     numbers = [[int(number) for number in re.findall(r"\d+", key)] for key in keys]
     columns = list(zip(*numbers, strict=True))
-    spans = [range(min(column), max(column) + 1) for column in columns]
-    if math.prod(map(len, spans)) != len(keys):
+    spans = [(min(column), max(column)) for column in columns]
+    if math.prod(last - first + 1 for first, last in spans) != len(keys):
         return None
-    texts = iter(f"{{{span[0]}..{span[-1]}}}" if len(span) > 1 else str(span[0]) for span in spans)
+    texts = iter(f"{{{first}..{last}}}" if last > first else str(first) for first, last in spans)
     return re.sub("#", lambda match: next(texts), pattern)
 
 

@@ -193,7 +193,7 @@ class _SpaceReader:
             self.report(str(error), path)
             return None
         self.report(
-            f"got {content!r}; a decision is a list of options, {{choice: {{option: {{nested}}}}}}, "
+            f"got {repr(content)[:200]}; a decision is a list of options, {{choice: {{option: {{nested}}}}}}, "
             "{int: [low, high]} or {float: [low, high], log: true}",
             path,
         )
