@@ -221,18 +221,17 @@ def test_a_journal_deletes_no_file_outside_its_artifacts(tmp_path: Path, path: s
 
 
 def test_one_bad_folder_is_one_bad_row(tmp_path: Path) -> None:
-    for name in ("good", "bad", "worse", "empty", "gone"):
+    for name in ("good", "bad", "worse", "empty", "bytes"):
         with toy_experiment(toy_config(tmp_path, name=name, budget={"trials": 1})) as experiment:
             run(experiment, Planted())
     for name, old, new in (("bad", '"steps_done":3', '"steps_done":"3"'), ("worse", '"name":"random"', '"name":7')):
         journal = tmp_path / name / JOURNAL
         journal.write_text(journal.read_text().replace(old, new))
     (tmp_path / "empty" / JOURNAL).write_text("")
-    (tmp_path / "gone" / JOURNAL).unlink()
-    (tmp_path / "gone" / JOURNAL).mkdir()
+    (tmp_path / "bytes" / JOURNAL).write_bytes(b"\xff\xfe\n")
     rows = {row["experiment"]: row["problem"] for row in tables.experiments(tmp_path)}
     assert rows["good"] == "" and "journal.jsonl:8: " in rows["bad"] and "journal.jsonl:1: " in rows["worse"]
-    assert "empty" in rows["empty"] and rows["gone"]
+    assert "empty" in rows["empty"] and "journal.jsonl:1: " in rows["bytes"]
 
 
 def test_a_copy_is_called_by_its_folders_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
