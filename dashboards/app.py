@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from nasforge.core.command_line import command_line
+from nasforge.core.command_line import command_for, command_line
 from nasforge.core.errors import JournalError, NasforgeError, TrustError
 from nasforge.core.metrics import title_of
 from nasforge.core.trust import view
@@ -171,8 +171,8 @@ def _drawing(folder: str, number: int, arch_id: str) -> Any:
         with view():
             parts = parts_of_trial(Path(folder), state, state.trials[number])
     except TrustError as error:
-        name = Path(folder).name
-        return f"Not drawn: {error}. Draw it by: nasforge show {name} --trial {number} --draw network.html"
+        command = command_for(Path(folder), "show", "--trial", str(number), "--draw", "network.html")
+        return f"Not drawn: {error}. Draw it by: {command}"
     except NasforgeError as error:
         return f"Not drawn: {error}"
     return network_figure({f"trial {number}, {arch_id}": parts})
