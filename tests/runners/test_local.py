@@ -286,7 +286,7 @@ def test_a_child_process_never_writes_the_journal(tmp_path: Path) -> None:
             try:
                 experiment.next()
             except JournalError as error:
-                os._exit(7 if "child process" in str(error) else 1)
+                os._exit(7 if "forked process" in str(error) else 1)
             os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert [event.kind for event in read_events(tmp_path / "toy")] == ["header"]
