@@ -89,7 +89,7 @@ def test_one_class_may_be_an_objective():
     assert made.extra == ("recall_of_3",) and made.data_hash
     with pytest.raises(ConfigError, match="val/recall_of_12: there are 10 classes, numbered 0: 0, 1: 1"):
         _ = evaluator(objectives=[Objective("val/recall_of_12", True)]).data_hash
-    with pytest.raises(ConfigError, match="objective 'val/recal_of_3' is not measured"):
+    with pytest.raises(ConfigError, match=r"val/recal_of_3.*did you mean 'val/recall_macro'"):
         make_evaluator(resolve({**settings, "objectives": ["val/recal_of_3"]}))
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from nasforge.core.architecture import Architecture
-from nasforge.core.trial import Measure
+from nasforge.core.trial import Measure, Origin
 from nasforge.strategies.choosers import following
 from nasforge.strategies.random import Random
 from nasforge.testing import strategies as suite
@@ -15,6 +15,13 @@ class OutsideTheSpace(Random):
     def ask(self, number):
         values = dict(super().ask(number).architecture.values)
         return Measure(Architecture({**values, next(iter(values)): "elsewhere"}))
+
+
+class BornOfTheFuture(Random):
+    """Says that a proposal stems from a trial that is yet to come."""
+
+    def ask(self, number):
+        return Measure(super().ask(number).architecture, origin=Origin(parents=(number + 1,)))
 
 
 class Unseeded(Random):
@@ -88,6 +95,7 @@ class StandsStill(Random):
 
 FAULTS = [
     (suite.proposals_are_valid, OutsideTheSpace),
+    (suite.origins_name_earlier_trials, BornOfTheFuture),
     (suite.same_seed_same_asks, Unseeded),
     (suite.same_seed_same_asks, SeedIgnored),
     (suite.replay_continues, StreamCarried),
