@@ -249,9 +249,9 @@ def test_an_evaluator_that_returns_nothing_ends_the_search(tmp_path: Path) -> No
             return None  # type: ignore[return-value]
 
     config = toy_config(tmp_path)
-    with toy_experiment(config) as experiment, pytest.raises(SearchError, match="returned NoneType"):
+    with toy_experiment(config) as experiment, pytest.raises(SearchError, match="got NoneType"):
         run(experiment, Nothing())
-    assert experiment.state.counts()["failed"] == 0
+    assert experiment.state.counts()["finished"] == 0
 
 
 @pytest.mark.slow
