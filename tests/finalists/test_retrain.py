@@ -68,7 +68,7 @@ def test_write_best_says_when_there_are_no_weights(folder):
         if event["event"] == "told":
             event["result"]["artifacts"] = {}
     (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    with pytest.raises(SearchError, match=r"left no weights of its own; run `nasforge retrain`"):
+    with pytest.raises(SearchError, match=r"left no weights of its own; run: nasforge retrain small"):
         write_best(folder)
     (folder / "journal.jsonl").write_text(lines[0] + "\n")
     with pytest.raises(SearchError, match="no network finished"):
