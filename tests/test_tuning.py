@@ -141,7 +141,6 @@ def test_command_prints_the_gain_and_one_json_object(place, capfd):
     [
         (["tune"], "Name an experiment, or a timm model and data"),
         (["tune", "furst"], "no experiment 'furst'"),
-        (["tune", "first", "--data", "digits"], "--data: the experiment has its own"),
         (["tune", "first", "--weights", "a.safetensors"], "--weights: the experiment has its own"),
         (["tune", "first", "--trial", "99"], "no trial 99; they go from 0 to 5"),
         (["tune", "first", "--trial", "1", "--arch", "a.json"], "--arch 'a.json': no such file"),
