@@ -119,7 +119,7 @@ def test_the_recipe_that_the_network_had_is_tried_first(place, capfd, recipe, fi
 def test_a_search_by_zero_cost_scores_is_tuned_by_accuracy(place):
     scored = resolve({"space": "tiny", "data": "digits", "evaluator": "zero_cost", "objectives": ["zc/synflow"]})
     source = State(Header(SCHEMA, "first", scored.to_json(), "", 0, {}, ""))
-    after, _ = _config_after(place / "first", source, scored.space.default_point(), None, Named("optuna"), {})
+    after, _ = _config_after(place / "first", source, scored.space.default_point(), None, Named("optuna"), None, {})
     assert after.evaluator.name == "training" and [str(o) for o in after.objectives] == ["max:val/accuracy"]
 
 
