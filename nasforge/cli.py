@@ -75,8 +75,6 @@ def _unwritable(error: OSError | None, code: int) -> int:
 def _run(arguments: list[str]) -> Outcome:
     try:
         check_working_folder()
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))  # a builder of your own lies beside your space
         found = app(args=arguments, prog_name="nasforge", standalone_mode=False, obj=arguments)
         return found if isinstance(found, Outcome) else Outcome(code=int(found or 0))
     except TyperException as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nasforge import registry
+from nasforge import cli, registry
 from nasforge.config import load_settings, load_space
 from nasforge.core import importing, trust
 from nasforge.core.errors import ConfigError
@@ -27,7 +27,7 @@ def working_folder(tmp_path, monkeypatch):
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv(trust.STATE_DIR, str(tmp_path / "state"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     for name in ("_BESIDE", "_ELSEWHERE", "_ADDED"):
         monkeypatch.setattr(importing, name, type(getattr(importing, name))())
     before = {*sys.modules}
@@ -194,3 +194,10 @@ def test_a_source_tree_in_the_working_folder_is_found_by_new_processes(monkeypat
 
 def test_pythons_own_random_is_untouched():
     assert load("random:Random", "it") is random.Random
+
+
+def test_the_command_line_does_not_put_the_working_folder_on_the_path(working_folder):
+    made(working_folder, "profile", "raise SystemExit('hijacked')")
+    assert cli.main(["spaces", "--json"]) == 0
+    assert str(working_folder) not in sys.path
+    assert "" not in sys.path
