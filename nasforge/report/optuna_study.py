@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import optuna
@@ -24,6 +25,8 @@ from nasforge.state import State
 _OURS = "nasforge.experiment"
 _FEWEST = 4
 _CONTOURS = 3
+_FAR = 3.0
+"""Values further behind the median than so many times the median is behind the best are drawn at that bound."""
 _STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "rejected": TrialState.FAIL}
 
 
@@ -144,13 +147,14 @@ def write_figures(state: State, folder: Path) -> list[Path]:
         params = list(shares)
         more: dict[str, Any] = {"target": _target(index), "target_name": metric}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        alone, label = _of_one_objective(study, index, metric)
         figures = {
             "importance": visualization.plot_param_importances(study, evaluator=evaluator, params=params, **more),
             "slice": visualization.plot_slice(study, params=params, **more),
-            "parallel_coordinate": visualization.plot_parallel_coordinate(study, params=params, **more),
+            "parallel_coordinate": visualization.plot_parallel_coordinate(alone, params=params, target_name=label),
         }
         if len(params) > 1:
-            figures["contour"] = visualization.plot_contour(study, params=params[:_CONTOURS], **more)
+            figures["contour"] = visualization.plot_contour(alone, params=params[:_CONTOURS], target_name=label)
         for kind, figure in figures.items():
             suffix = "" if index == 0 else "-" + metric.replace("/", "_")
             files.append(folder / f"{kind}{suffix}.html")
@@ -205,6 +209,26 @@ def _value(domain: Domain, value: Any) -> Any:
 
 def _target(index: int) -> Callable[[FrozenTrial], float]:
     return lambda trial: float(trial.values[index])
+
+
+def _of_one_objective(study: optuna.Study, index: int, metric: str) -> tuple[optuna.Study, str]:
+    """The finished trials with one objective, for figures whose colours must tell good from bad; and its label.
+
+    Optuna takes the direction of the colours from a study of one objective only, and draws later trials over earlier
+    ones: the best comes last. Values far behind the others are drawn at a bound, so that they do not take up the scale.
+    """
+    direction = study.directions[index]
+    sign = 1.0 if direction is optuna.study.StudyDirection.MAXIMIZE else -1.0
+    finished = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
+    finished.sort(key=lambda trial: sign * trial.values[index])
+    merits = [sign * trial.values[index] for trial in finished]
+    middle, best = median(merits), merits[-1]
+    bound = max(merits[0], middle - _FAR * (best - middle)) if best > middle else merits[0]
+    alone = optuna.create_study(direction=direction)
+    for trial, merit in zip(finished, merits, strict=True):
+        value = sign * max(merit, bound)
+        alone.add_trial(optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value))
+    return alone, metric if bound == merits[0] else f"{metric} (worse ones at {sign * bound:.4g})"
 
 
 def _varied(trials: list[FrozenTrial]) -> list[str]:

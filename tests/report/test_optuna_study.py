@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import optuna
 import pytest
@@ -115,6 +116,24 @@ def test_figures_are_pages_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(optuna_study.optuna.visualization, "is_available", lambda: False)
     with pytest.raises(SearchError, match=r"plotly; run: pip install 'nasforge\[dashboard\]'"):
         write_figures(state, tmp_path / "figures")
+
+
+@pytest.mark.parametrize("objective", ["max:val/accuracy", "min:val/accuracy"])
+def test_the_best_trials_stand_out_and_an_outlier_does_not_take_up_the_scale(tmp_path, objective):
+    far = -1000.0 if objective.startswith("max") else 1000.0
+    scores = [0.1, 0.9, 0.5, 0.3, far, 0.7, 0.6, 0.4]
+    ends = {n: Result("finished", {"val/accuracy": score}, steps_done=3) for n, score in enumerate(scores)}
+    state = searched(tmp_path, trials=8, scripted=ends, objectives=[objective])
+    alone, label = optuna_study._of_one_objective(study_of(state), 0, "val/accuracy")
+    assert "worse ones at" in label and max(abs(trial.value) for trial in alone.trials) < 5
+    figure = optuna_study.optuna.visualization.plot_parallel_coordinate(alone, params=["model.depth"])
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+
+    def darkness(trace):
+        return -sum(map(float, re.findall(r"[\d.]+", trace.line.color)))
+
+    assert darkness(lines[-1]) == max(map(darkness, lines)) > darkness(lines[0])  # the best: darkest, on top
+    assert alone.trials[-1].value == (0.9 if objective.startswith("max") else 0.1)
 
 
 def test_commands(tmp_path, monkeypatch, capfd):
