@@ -47,7 +47,8 @@ def test_your_own_table(folder):
     for words in commands(blocks("bash")[1]):
         run(words)
     state = load_state(folder / "runs/tabled")
-    assert state.accepted == 12 and state.best and state.best.metrics["cost/params"] <= 30e3
+    assert state.accepted == 10, "two of the twelve points exceed 30k params, so the search ends before its budget"
+    assert state.best and state.best.metrics["cost/params"] <= 30e3
     assert state.charged.worker_seconds <= 12 * 120
     assert state.best.metrics["val/accuracy"] == pytest.approx(
         max(5 / 20 + 8 / 100 + 0.1, 3 / 20 + 16 / 100 + 0.1) * 1.3

@@ -17,6 +17,7 @@ from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.evaluators.table_columns import Asked, Columns, columns_of
 from nasforge.evaluators.table_file import open_table
+from nasforge.evaluators.table_rows import Labels
 from nasforge.setting_values import signal_metric
 
 _COST = "cost/"
@@ -25,8 +26,9 @@ _COST = "cost/"
 class LookupTable:
     """Looks every Measure up in a table instead of training it; time and work are the table's, never the clock's.
 
-    A CSV or an NPZ, one row per point. A trial whose number is NaN or infinite has failed; one that is not in the table
-    ends the search with an error (see `partial`). Light to pickle: another process reads the file again, once.
+    A CSV, JSON or NPZ file, one row per point. A trial whose number is NaN or infinite has failed; one that is not in
+    the table ends the search with an error (see `partial`). Light to pickle: another process reads the file again,
+    once.
     """
 
     instant = True
@@ -42,7 +44,7 @@ class LookupTable:
         signal: str | None = None,
         key: str | list[str] | None = None,
         key_form: str | None = None,
-        labels: str | None = None,
+        labels: str | list[str] | dict[str, list[str]] | None = None,
         axes: str | None = None,
         fidelity: dict[Any, str] | None = None,
         final: str | None = None,
@@ -64,13 +66,14 @@ class LookupTable:
             data: unused, nothing is trained; a network's costs are the table's too.
             ladder: its rungs' epochs are looked up among the fidelities.
             recipe: unused.
-            path: a `.npz` file, or a text file with a header line.
+            path: an NPZ or JSON file, or a text file with a header line.
             signal: column of the number that the search sees; with `{epochs}` in it (`val_e{epochs}`) one column for
                 each fidelity.
             key: column, columns or array that say which point a row is, see `table_rows.rows_of`.
             key_form: what one key column holds: text, canonical, arch_id, point_id, decisions, or how it is written, as
                 `{width0}:{width1}`.
-            labels: array of the texts that whole numbers in the key stand for.
+            labels: the texts that whole numbers in the key stand for, from 0: a list, a list for each decision, or the
+                name of an array or column that holds them.
             axes: JSON file with the axes of the NPZ's arrays, for tables that are grids.
             fidelity: epochs -> column of the signal, instead of `signal`.
             final: column of the last row of a comparison (a test accuracy); the search never sees it. Its direction is
@@ -104,7 +107,7 @@ class LookupTable:
         self._asked = Asked(
             key=tuple(key) if isinstance(key, list) else key,
             key_form=key_form,
-            labels=labels,
+            labels=_labels(labels),
             signal=signal,
             fidelity=tuple((_epochs(step), column) for step, column in (fidelity or {}).items()),
             final=None if final is None else final.removeprefix("min:").removeprefix("max:"),
@@ -363,6 +366,24 @@ class LookupTable:
 
         first, *also = map(scores, proposal.batch)
         return Result("finished", first, also=tuple(also))
+
+
+def _labels(content: Any) -> Labels | None:
+    """The option `labels`, hashable."""
+    if content is None or isinstance(content, str):
+        return content
+    if isinstance(content, list) and content and not any(isinstance(text, (list, dict)) for text in content):
+        return tuple(map(_label, content))
+    if isinstance(content, dict) and content and all(isinstance(texts, list) and texts for texts in content.values()):
+        return tuple((str(name), tuple(map(_label, texts))) for name, texts in content.items())
+    raise ConfigError(
+        "evaluator 'lookup_table': labels must be a list of texts such as [none, conv], a list for each decision such "
+        f"as {{op: [none, conv]}}, or the name of an array or column, got {content!r}"
+    )
+
+
+def _label(text: Any) -> str:
+    return str(text).lower() if isinstance(text, bool) else "none" if text is None else str(text)
 
 
 def _epochs(step: Any) -> int:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
 from nasforge.evaluators.table_file import PATTERN, TableFile
-from nasforge.evaluators.table_rows import Rows, rows_of
+from nasforge.evaluators.table_rows import Labels, Rows, rows_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Asked:
 
     key: str | tuple[str, ...] | None
     key_form: str | None
-    labels: str | None
+    labels: Labels | None
     signal: str | None
     fidelity: tuple[tuple[int, str], ...]
     final: str | None

@@ -1,4 +1,4 @@
-"""A table on disk as columns of texts and numbers: CSV, NPZ, or an NPZ grid with a JSON file of its axes."""
+"""A table on disk as columns of texts and numbers: CSV, JSON, NPZ, or an NPZ grid with a JSON file of its axes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from nasforge.core.errors import ConfigError, DataError, did_you_mean
+from nasforge.evaluators.table_formats import FORMATS, is_npz
+from nasforge.evaluators.table_json import looks_like_json, read_json
 
 EMPTY = frozenset({"", "nan", "na", "n/a", "null", "none", "-"})
 """Cells without a value, in lower case."""
@@ -33,13 +35,14 @@ class TableFile:
 
     Attributes:
         path: absolute.
+        key: the column with the keys of a JSON file `{key: {column: value}}`; None for other files.
     """
 
     def __init__(self, path: Path, axes: Path | None = None) -> None:
-        """Read the names of the columns (of a CSV the cells too).
+        """Read the names of the columns (of a CSV or JSON the cells too).
 
         Args:
-            path: a `.npz` file, or a text file with one header line; its separator is a comma, semicolon or tab.
+            path: an NPZ or JSON file, or a text file with one header line; its separator is a comma, semicolon or tab.
             axes: a JSON file `{name: [values]}`, the axes of the NPZ's arrays in their order. Axes beyond those
                 (seeds) are averaged over.
 
@@ -49,17 +52,18 @@ class TableFile:
         self.path = path
         self._axes: dict[str, list[Any]] | None = None if axes is None else _read_axes(axes)
         self._rows: list[list[str]] = []
-        self._lines: list[int] = []
+        self._places: list[str] = []
+        self.key: str | None = None
         self._last: dict[str, Any] = {}
         if not path.is_file():
             raise DataError(f"table {path}: " + ("is a folder; needed is a file" if path.is_dir() else "no such file"))
-        if path.suffix.lower() == ".npz":
+        if is_npz(path):
             with _opened(path) as content:
                 names = list(content.files)
         else:
             if axes is not None:
-                raise DataError(f"table {path}: axes are for arrays in a .npz file; a CSV has one row per point")
-            names = self._read_csv()
+                raise DataError(f"table {path}: axes are for arrays in a .npz file; a text has one row per point")
+            names = self._read_text()
         self.names: tuple[str, ...] = tuple(names) + (tuple(self._axes) if self._axes else ())
 
     # --- what it is asked for ---------------------------------------------------------------------------------------
@@ -132,7 +136,7 @@ class TableFile:
 
     def place(self, row: int) -> str:
         """Where a row stands, for messages."""
-        return f"line {self._lines[row]}" if self._lines else f"row {row}"
+        return self._places[row] if self._places else f"row {row}"
 
     def array(self, name: str) -> Any:
         """An array of the NPZ as it is. Raises ConfigError: there is none, or it holds Python objects."""
@@ -159,13 +163,22 @@ class TableFile:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _read_csv(self) -> list[str]:
+    def _read_text(self) -> list[str]:
         try:
             text = self.path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"table {self.path}: cannot be read as text (UTF-8): {error}") from None
+            raise DataError(f"table {self.path}: cannot be read as text (UTF-8): {error}. {FORMATS}") from None
+        if not looks_like_json(self.path, text):
+            return self._read_csv(text)
+        found = read_json(self.path, text)
+        self._rows, self.key = found.rows, found.key
+        if found.key is not None:
+            self._places = [f"key '{row[0]}'" for row in found.rows]
+        return found.names
+
+    def _read_csv(self, text: str) -> list[str]:
         head = next((line for line in text.splitlines() if line.strip()), "")
-        separator = max(",;\t", key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
+        separator = max(",;\t", key=lambda mark: _columns(head, mark))
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         names: list[str] = []
         try:
@@ -181,9 +194,9 @@ class TableFile:
                         "put cells that hold the separator in double quotes"
                     )
                 self._rows.append([cell.strip() for cell in cells])
-                self._lines.append(reader.line_num)
+                self._places.append(f"line {reader.line_num}")
         except csv.Error as error:
-            raise DataError(f"table {self.path}: line {reader.line_num}: {error}") from None
+            raise DataError(f"table {self.path}: line {reader.line_num}: {error}. {FORMATS}") from None
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise DataError(f"table {self.path}: column '{twice[0]}' is there twice; rename one")
@@ -251,6 +264,14 @@ class TableFile:
                     f"table {self.path}: {self.place(row)}: column '{name}' needs a number, got '{cell}'{comma}"
                 ) from None
         return found
+
+
+def _columns(head: str, separator: str) -> int:
+    """How many columns a header line has; 0 where it is none."""
+    try:
+        return len(next(csv.reader([head], delimiter=separator), []))
+    except csv.Error:
+        return 0
 
 
 @lru_cache(maxsize=8)

@@ -19,6 +19,8 @@ _COMPARED = 3000
 _NONE = "\0"
 _WORDS = {"true": ("true", "True", "TRUE", "1", "yes"), "false": ("false", "False", "FALSE", "0", "no")}
 
+Labels: TypeAlias = str | tuple[str, ...] | tuple[tuple[str, tuple[str, ...]], ...]
+"""The texts that whole numbers of the key stand for: a column that holds them, the texts, or texts by decision."""
 Key: TypeAlias = str | tuple[str, ...]
 """What a point and its row have in common: a text, or a token for each decision."""
 
@@ -92,7 +94,7 @@ class Rows:
 
 
 def rows_of(
-    space: SearchSpace, file: TableFile, key: str | Sequence[str] | None, form: str | None, labels: str | None
+    space: SearchSpace, file: TableFile, key: str | Sequence[str] | None, form: str | None, labels: Labels | None
 ) -> Rows:
     """How the rows of `file` are found.
 
@@ -100,14 +102,17 @@ def rows_of(
         space: whose points they are.
         file: the table.
         key: the column with the text of a point; or columns, or a two-dimensional array, with one value for each
-            decision in the space's order; None: columns named like decisions, with or without `model.` and `train.`.
+            decision in the space's order; None: columns named like decisions, with or without `model.` and `train.`,
+            or else the keys of a JSON file.
         form: what the text is, one of `FORMS`, or how it is written, as `{width0}:{width1}`; None: the space's `text`,
             else its `canonical` form, else `decisions`.
-        labels: an array of texts that the whole numbers of the key stand for.
+        labels: the texts that the whole numbers of the key stand for, from 0.
 
     Raises:
         ConfigError: columns are missing or ambiguous, two rows are the same point, or none is a point of the space.
     """
+    if key is None and file.key is not None and (form is not None or _without_column(space, file)):
+        key = file.key
     if not isinstance(key, str):
         if form is not None:
             raise ConfigError(f"table {file.path}: key_form says what the one key column holds: give it as key")
@@ -273,22 +278,14 @@ def _outside(
     allowed = did_you_mean(columns[name][0], map(str, domain.options)) if isinstance(domain, Choice) else repr(domain)
     return (
         f"table {file.path}: no row is a point of space '{space.name}': '{name}' cannot be '{columns[name][0]}' "
-        f"({file.place(0)}); {allowed}. If the key's numbers stand for texts, name the array of the texts: labels"
+        f"({file.place(0)}); {allowed}. If the key's numbers stand for texts, give the texts: labels"
     )
 
 
 def _named(space: SearchSpace, file: TableFile) -> dict[str, list[str]]:
     """Columns that are named like decisions."""
-    shared = Counter(map(short, space.domains))
-    found = {}
-    lacking = []
-    for name, domain in space.domains.items():
-        if name in file.names:
-            found[name] = file.texts(name)
-        elif short(name) in file.names and shared[short(name)] == 1:
-            found[name] = file.texts(short(name))
-        elif domain.size != 1:
-            lacking.append(name)
+    found = {name: file.texts(column) for name, column in _columns_of(space, file).items()}
+    lacking = _without_column(space, file)
     if lacking or not found:
         first = next(iter(lacking or space.domains))
         raise ConfigError(
@@ -297,6 +294,21 @@ def _named(space: SearchSpace, file: TableFile) -> dict[str, list[str]]:
             "the columns, one for each decision in order) that says which point a row is"
         )
     return found
+
+
+def _columns_of(space: SearchSpace, file: TableFile) -> dict[str, str]:
+    """Decision -> the column that is named like it, where there is one."""
+    shared = Counter(map(short, space.domains))
+    named = {name: short(name) for name in space.domains if short(name) in file.names and shared[short(name)] == 1}
+    return {
+        name: name if name in file.names else named[name] for name in space.domains if name in {*file.names, *named}
+    }
+
+
+def _without_column(space: SearchSpace, file: TableFile) -> list[str]:
+    """The decisions of several values that no column is named like."""
+    named = _columns_of(space, file)
+    return [name for name, domain in space.domains.items() if domain.size != 1 and name not in named]
 
 
 def _in_order(space: SearchSpace, file: TableFile, columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -311,17 +323,49 @@ def _in_order(space: SearchSpace, file: TableFile, columns: Mapping[str, list[st
     )
 
 
-def _labelled(file: TableFile, columns: Mapping[str, list[str]], labels: str | None) -> dict[str, list[str]]:
+def _labelled(file: TableFile, columns: Mapping[str, list[str]], labels: Labels | None) -> dict[str, list[str]]:
     """Texts for the whole numbers that stand for them."""
     if labels is None:
         return dict(columns)
-    words = {str(number): word for number, word in enumerate(file.texts(labels))}
     found = {}
+    known = _words_by_column(file, columns, labels)
     for name, cells in columns.items():
-        wrong = next((cell for cell in cells if token(cell) not in words), None)
+        words = known.get(name)
+        if words is None:
+            found[name] = cells
+            continue
+        # An empty cell belongs to a decision that is not active.
+        wrong = next((cell for cell in cells if cell.lower() not in EMPTY and token(cell) not in words), None)
         if wrong is not None:
+            where = f"'{labels}'" if isinstance(labels, str) else "labels"
             raise ConfigError(
-                f"table {file.path}: '{name}' has '{wrong}', which is no position in '{labels}' (0 to {len(words) - 1})"
+                f"table {file.path}: '{name}' has '{wrong}', which is no position in {where} (0 to {len(words) - 1})"
             )
-        found[name] = [words[token(cell)] for cell in cells]
+        found[name] = [words.get(token(cell), "") for cell in cells]
     return found
+
+
+def _words_by_column(file: TableFile, columns: Mapping[str, list[str]], labels: Labels) -> dict[str, dict[str, str]]:
+    """Column -> whole number -> the text that it stands for."""
+    if isinstance(labels, str):
+        texts = file.texts(labels)
+        while texts and texts[-1].lower() in ("", "nan"):  # a column of a CSV is as long as the table
+            texts = texts[:-1]
+        return dict.fromkeys(columns, _numbered(texts))
+    shared = [label for label in labels if isinstance(label, str)]
+    if shared:
+        return dict.fromkeys(columns, _numbered(shared))
+    names = {short(name): name for name in columns} | {name: name for name in columns}
+    found = {}
+    for decision, words in (label for label in labels if not isinstance(label, str)):
+        if decision not in names:
+            raise ConfigError(
+                f"table {file.path}: labels names '{decision}', which is no column of the key; "
+                f"{did_you_mean(decision, names)}"
+            )
+        found[names[decision]] = _numbered(words)
+    return found
+
+
+def _numbered(texts: Sequence[str]) -> dict[str, str]:
+    return {str(number): text for number, text in enumerate(texts)}

@@ -168,7 +168,7 @@ def test_arrays_of_codes(tmp_path):
     where = space(*(Decision(f"model.{name}", Choice(("pool", "conv"))) for name in "ab"))
     evaluator = table(where, str(path), key="codes", labels="ops")
     assert looked_up(evaluator, model__a="pool", model__b="conv").metrics["val/accuracy"] == 3
-    with pytest.raises(ConfigError, match=r"'model\.a' cannot be '0' \(row 0\); .*name the array of the texts: labels"):
+    with pytest.raises(ConfigError, match=r"'model\.a' cannot be '0' \(row 0\); .*give the texts: labels"):
         table(where, str(path), key="codes")
 
 
