@@ -79,6 +79,7 @@ def process_of(driver: subprocess.Popen[str], name: str) -> int:
     return found[0] if found else 0
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_sigterm_again_and_again_stops_a_search_once_and_is_no_crash(place: Path, scratch: Path) -> None:
     driver = start(place, "--max-trials", "60", "--json")

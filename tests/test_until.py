@@ -179,6 +179,7 @@ def test_the_command(tmp_path, monkeypatch, capfd):
         assert "must look like val/accuracy=0.95" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_campaign_until_the_optimum(tmp_path):
     config = config_of(tmp_path, line(), written(tmp_path, RISING))
     options = dict(config.evaluator.options)

@@ -59,6 +59,7 @@ def test_every_activation_survives(tmp_path, activation):
     assert torch.equal(load(tmp_path / "n")(images), network(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [onnx, torch_export], ids=["onnx", "torch_export"])
 def test_all_blocks_in_one_network_are_exported(tmp_path, module):
     plain = [name for name in OPTIONS if not name.endswith(("_se", "_5", "_7")) and name != "identity"]

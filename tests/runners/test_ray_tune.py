@@ -83,6 +83,7 @@ def test_two_workers_are_kept_from_trial_to_trial(tmp_path: Path) -> None:
     assert len({line["process"] for line in seen(config.folder)}) == 2
 
 
+@pytest.mark.slow
 def test_fractions_of_a_logical_gpu(tmp_path: Path) -> None:
     config = toy_config(tmp_path, budget={"trials": 6})
     with toy_experiment(config) as experiment:
@@ -142,6 +143,7 @@ def _stillborn(driver: int, count: Path, times: int) -> Planted:
     return Planted()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
     with toy_experiment(toy_config(tmp_path, budget={"trials": 4})) as experiment:
         run(experiment, Stillborn(count=tmp_path / "count"))
@@ -229,6 +231,7 @@ def listening(process: int) -> Iterator[str]:
                 yield fields[1].partition(":")[0]
 
 
+@pytest.mark.slow
 def test_what_kills_the_evaluators_thread_is_a_failure(tmp_path: Path) -> None:
     class Exits(Planted):
         def __call__(self, proposal: Proposal, report: Report) -> Result:
@@ -243,6 +246,7 @@ def test_what_kills_the_evaluators_thread_is_a_failure(tmp_path: Path) -> None:
     assert "SystemExit: 3" in said[1] and state.counts()["finished"] == 4
 
 
+@pytest.mark.slow
 def test_an_evaluator_that_returns_nothing_ends_the_search(tmp_path: Path) -> None:
     class Nothing(Planted):
         def __call__(self, proposal: Proposal, report: Report) -> Result:

@@ -46,7 +46,10 @@ def test_narrow_strided_1x1_convolutions_are_not_trained_in_channels_last():
         assert devices.without_overrun(fp32, CPU, other) is fp32
 
 
-@pytest.mark.parametrize("options", [{}, {"strategy": {"name": "spos", "epochs": 2, "measures": 2}}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"strategy": {"name": "spos", "epochs": 2, "measures": 2}}, marks=pytest.mark.slow)],
+)
 def test_narrow_networks_train_in_a_process_that_survives(tmp_path, options):
     space = """\
 name: narrow
