@@ -32,7 +32,9 @@ def find(config: DataConfig) -> Source:
             )
         return npz.find(config, path)
     if path.is_absolute():
-        raise DataError(f"data: there is no file or folder {path}; where the data were moved, give --data their place")
+        raise DataError(
+            f"data: there is no file or folder {path}. Check the path; if you moved the data, give the new place with --data"
+        )
     hint = did_you_mean(config.source, names)
     raise DataError(f"data: '{config.source}' is neither a name, nor a file or folder in {Path.cwd()}; {hint}")
 

@@ -142,8 +142,7 @@ def train(
     """
     device = torch.device(device)
     began = time.monotonic() if since is None else since
-    recipe = without_overrun(recipe, device, network)
-    bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
+    bf16, layout = uses_bf16(recipe, device), memory_format(without_overrun(recipe, device, network), device)
     check_images(recipe, part)
     set_dropout(network, recipe.dropout)
     set_drop_path(network, recipe.drop_path)
