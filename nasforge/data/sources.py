@@ -33,7 +33,7 @@ def find(config: DataConfig) -> Source:
         return npz.find(config, path)
     if path.is_absolute():
         raise DataError(
-            f"data: there is no file or folder {path}. Check the path; if you moved the data, give the new place with --data"
+            f"data: there is no file or folder {path}. Check the path; if you moved the data, give --data the new place"
         )
     hint = did_you_mean(config.source, names)
     raise DataError(f"data: '{config.source}' is neither a name, nor a file or folder in {Path.cwd()}; {hint}")

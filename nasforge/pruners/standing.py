@@ -149,9 +149,7 @@ class Staircases:
 
     def _dominated(self, place: int, first: float, second: float) -> bool:
         firsts, seconds = self._fronts[place]
-        last = (
-            bisect_right(firsts, first) - 1
-        )  # of those that are as good in the first objective, the best in the other
+        last = bisect_right(firsts, first) - 1  # the best in the second objective of those as good in the first
         if last < 0:
             return False
         return seconds[last] > second or (seconds[last] == second and firsts[last] != first)
