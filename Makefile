@@ -25,6 +25,8 @@ PIP_OPTIONS ?=
 # One experiment of its own, so that it never meets another search's settings.
 EXPERIMENT ?= digits
 export OMP_WAIT_POLICY ?= PASSIVE
+# Files of tests run side by side, one process per core.
+SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help:
 	@sed -n 's/^#   make \([a-z]\)/  make \1/p' Makefile
@@ -50,7 +52,7 @@ search: $(STAMP)
 	@"$(BIN)/nasforge" track "$(EXPERIMENT)"
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} "$(BIN)/python" -m pytest
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} "$(BIN)/python" -m pytest $(SIDE_BY_SIDE)
 
 lint: $(STAMP)
 	@"$(BIN)/ruff" check .

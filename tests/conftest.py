@@ -10,4 +10,5 @@ def state_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STATE_DIR, str(folder))
+        patch.delenv("COLUMNS", raising=False)  # tables are as wide as in a pipe, also where tests run side by side
         yield folder

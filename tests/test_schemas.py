@@ -109,7 +109,7 @@ def test_origins_do_not_make_proposals_differ() -> None:
         ("reinforce", {"policy"}),
         ({"name": "joint", "model": "random", "recipe": "random"}, {"sampled", "revisit"}),
     ],
-    ids=str,
+    ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_strategies_say_their_origins(tmp_path: Path, strategy: Any, operators: set[str]) -> None:
     with toy_experiment(toy_config(tmp_path, strategy=strategy, budget={"trials": 24})) as experiment:
