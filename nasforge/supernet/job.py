@@ -24,6 +24,7 @@ from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.supernet.training import halves, mean_flops
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.losses import criterion_of
+from nasforge.training.phases import steps_of
 from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
@@ -107,7 +108,7 @@ def _by_shares(
     settings, bounds = Settings.of(proposal.settings)
     relaxed = Relaxed(supernet, proposal.relaxation, proposal.alphas)
     for_weights, for_alphas = halves(data.train, 0.5, seed)
-    steps = proposal.epochs * max(1, len(for_weights) // recipe.batch_size)
+    steps = proposal.epochs * steps_of(len(for_weights), recipe)
     bf16, layout = uses_bf16(recipe, device), memory_format(recipe, device)
     flops = forward_flops(relaxed, data.shape)
 

@@ -72,9 +72,9 @@ def continued(path: Path, lineage: Mapping[str, Any]) -> dict[str, Any]:
     if found["course"] != lineage["course"]:
         raise SearchError(f"checkpoint {path} was trained on another ladder or on other images")
     before, now = found["recipe"], lineage["recipe"]
-    changed = [name for name in now if now[name] != before.get(name) and name not in CHANGEABLE]
+    changed = [name for name in {**now, **before} if now.get(name) != before.get(name) and name not in CHANGEABLE]
     if changed:
-        said = ", ".join(f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in changed)
+        said = ", ".join(f"{name} was {before.get(name, False)!r}, is {now.get(name, False)!r}" for name in changed)
         raise SearchError(
             f"checkpoint {path} cannot be continued: {said}. "
             f"What may change in mid-training: {', '.join(sorted(CHANGEABLE))}"

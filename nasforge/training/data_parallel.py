@@ -33,6 +33,11 @@ def check_batch(recipe: Recipe, workers: int) -> None:
             "train.manifold_mixup mixes a batch inside the network, which has only its share of it on each worker; "
             "take mixup, or one worker per network"
         )
+    if workers > 1 and recipe.keep_last_batch:
+        raise ConfigError(
+            "train.keep_last_batch is true, and an incomplete batch cannot be divided evenly among several workers; "
+            "take one worker per network"
+        )
     if recipe.batch_size % workers:
         raise ConfigError(
             f"train.batch_size {recipe.batch_size} cannot be divided among {workers} workers; "

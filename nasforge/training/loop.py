@@ -148,7 +148,7 @@ def train(
     set_drop_path(network, recipe.drop_path)
     if fresh:
         initialise(network, recipe, _derive(seed, "init"))
-    course = Course([*earlier, Phase(epochs, part, validation, flops)], recipe.batch_size)
+    course = Course([*earlier, Phase(epochs, part, validation, flops)], recipe)
     end = epochs if until is None else until
 
     health = Health(network) if recipe.health else None
@@ -164,8 +164,9 @@ def train(
     augmenting = torch.Generator(device).manual_seed(_derive(seed, "augment"))
     progress = Progress()
     shapes = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
-    identity = digest([asdict(recipe), course.to_json(), seed, shapes, device.type])
-    lineage = {"recipe": asdict(recipe), "course": course.to_json(), "network": digest(shapes)}
+    settings = recipe.identifying()
+    identity = digest([settings, course.to_json(), seed, shapes, device.type])
+    lineage = {"recipe": settings, "course": course.to_json(), "network": digest(shapes)}
     saved, lost = checkpoints.load(checkpoint, identity) if checkpoint else (None, False)
     begun = saved is not None
     if saved is None and start is not None:
@@ -247,7 +248,7 @@ def train(
                 continue
 
             phase, steps = course.phase(progress.epoch), course.steps(progress.epoch)
-            augmentation = course.recipe(progress.epoch, recipe)
+            augmentation = course.recipe(progress.epoch)
             order_state = ordering.get_state()
             order = order_of(phase.part, steps * recipe.batch_size, recipe.sampling, ordering)
             remaining = order[progress.position * recipe.batch_size :]

@@ -27,6 +27,15 @@ class Phase:
     flops: float
 
 
+def steps_of(images: int, recipe: Recipe) -> int:
+    """Return the number of optimizer steps in one pass over so many images, at least 1.
+
+    A last batch of one image is never trained on: batch normalisation needs two.
+    """
+    complete, left = divmod(images, recipe.batch_size)
+    return max(1, complete + (recipe.keep_last_batch and left >= 2))
+
+
 @dataclass(frozen=True)
 class Course:
     """All phases of a training, in order; the last one has the whole data.
@@ -35,15 +44,15 @@ class Course:
     """
 
     phases: Sequence[Phase]
-    batch_size: int
+    whole_recipe: Recipe
 
     def phase(self, epoch: int) -> Phase:
         """Of an epoch, counted from 0."""
         return next((phase for phase in self.phases if epoch < phase.until), self.phases[-1])
 
     def steps(self, epoch: int) -> int:
-        """Of an epoch; the incomplete last batch is left out."""
-        return max(1, len(self.phase(epoch).part) // self.batch_size)
+        """Of an epoch, see `steps_of`."""
+        return steps_of(len(self.phase(epoch).part), self.whole_recipe)
 
     @property
     def full_steps(self) -> int:
@@ -58,8 +67,9 @@ class Course:
         """Steps taken by then."""
         return sum(self.steps(earlier) for earlier in range(epoch)) + position
 
-    def recipe(self, epoch: int, recipe: Recipe) -> Recipe:
+    def recipe(self, epoch: int) -> Recipe:
         """The recipe of an epoch: sizes in pixels are those of whole images, and shrink with the images."""
+        recipe = self.whole_recipe
         ratio = min(self.phase(epoch).part.shape[1:]) / min(self.phases[-1].part.shape[1:])
         names = [name for name in ("crop_pixels", "cutout_pixels") if getattr(recipe, name)]
         return replace(recipe, **{name: max(1, round(getattr(recipe, name) * ratio)) for name in names})

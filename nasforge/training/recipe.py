@@ -71,6 +71,8 @@ READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
 """Settings that only some options of another one read."""
 _EXCLUDING = frozenset({"ema_decay", "swa_share", "class_weights", "sampling", "frozen_stages", "init", "zero_init"})
 """Settings some of which exclude each other, see `Recipe._contradictions`."""
+_LATER = frozenset({"keep_last_batch"})
+"""Settings that older checkpoints do not have; trainings were then as they are where these are off."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Recipe:
         beta2: of the mean square, likewise.
         layer_decay: each layer's rate as a multiple of that of the layer behind it; 1 is the same for all.
         weight_decay: on convolutions and linear layers, never on normalisations and biases.
-        batch_size: images per step; an incomplete last batch of an epoch is left out.
+        batch_size: images per step; an incomplete last batch of an epoch is left out, unless `keep_last_batch` is set.
+        keep_last_batch: train on the incomplete last batch of an epoch too, where it has at least 2 images.
         schedule: `cosine` to zero; `step`: times `decay` every `decay_epochs`; `exponential`: the same without stairs;
             `inverse_time`: rate / (1 + slope * t), times `decay` after the first `decay_epochs`; `constant`;
             `one_cycle`: linear rise over the first 30 % of the steps, then cosine to zero.
@@ -140,6 +143,7 @@ class Recipe:
     layer_decay: float = 1.0
     weight_decay: float = 5e-4
     batch_size: int = 128
+    keep_last_batch: bool = False
     schedule: str = "cosine"
     warmup_epochs: float = 0.0
     decay: float = 0.1
@@ -199,6 +203,13 @@ class Recipe:
             message = "keeps what the network begins with; leave train.init and train.zero_init as they are"
             found.append(Problem(message, key=TRAIN + "frozen_stages"))
         return found
+
+    def identifying(self) -> dict[str, Value]:
+        """Return the settings by which a checkpoint knows its training.
+
+        Settings that came later and are off are left out, so that older checkpoints can still be continued.
+        """
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value}
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Recipe:

@@ -13,7 +13,7 @@ from nasforge.core.trial import Measure
 from nasforge.data import load_data
 from nasforge.evaluators.training import Training
 from nasforge.training.loop import train
-from nasforge.training.phases import Course, Phase
+from nasforge.training.phases import Course, Phase, steps_of
 from nasforge.training.recalibration import recalibrate
 from nasforge.training.recipe import Recipe
 from tests.evaluators.test_training import DATA, POINT, SPACE, Told
@@ -110,12 +110,18 @@ def test_a_mean_of_weights_has_the_statistics_of_the_images_that_it_is_validated
 
 
 def test_the_schedule_is_counted_in_epochs():
-    course = Course([*phases(), Phase(4, load_data(DATA).train, None, 0.0)], 32)
+    course = Course([*phases(), Phase(4, load_data(DATA).train, None, 0.0)], EVERYTHING)
     assert [course.steps(epoch) for epoch in range(4)] == [1, 3, 3, 7]
     assert [course.place(epoch, 0) for epoch in range(4)] == [0, 7, 14, 21]
     assert [course.place(1, position) for position in range(3)] == [7, 9, 11]
     assert course.done(3, 2) == 1 + 3 + 3 + 2
-    assert course.recipe(0, EVERYTHING).crop_pixels == 1 and course.recipe(1, EVERYTHING) == EVERYTHING
+    assert course.recipe(0).crop_pixels == 1 and course.recipe(1) == EVERYTHING
+
+
+def test_the_incomplete_last_batch_counts_where_it_is_kept_and_has_two_images():
+    kept = dataclasses.replace(EVERYTHING, keep_last_batch=True)
+    assert [steps_of(images, EVERYTHING) for images in (20, 32, 33, 34, 64)] == [1, 1, 1, 1, 2]
+    assert [steps_of(images, kept) for images in (1, 20, 32, 33, 34, 64)] == [1, 1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(("optimizer", "until"), [("sgd", 1), ("sgd", 3), ("adamw", 2), ("lamb", 1), ("muon", 2)])
