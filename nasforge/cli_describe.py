@@ -15,6 +15,7 @@ from nasforge.config import DataConfig, load_space
 from nasforge.core.architecture import MODEL, Architecture
 from nasforge.core.errors import BuildError, ConfigError, NasforgeError, RecipeError, SpaceError
 from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.models.resolution import suited
 
 if TYPE_CHECKING:
     from nasforge.report.parts import Part
@@ -25,8 +26,8 @@ Shape = tuple[int, int, int]
 
 def describe(source: str, data: str | None, data_dir: Path | None, shape: str, classes: int, seed: int) -> Outcome:
     """A space: its decisions, how many networks it holds, what some of them cost."""
-    space = load_space(source)
     size, count = _input(data, data_dir, shape, classes)
+    space = suited(load_space(source), size)
     costs, broken = sampled_costs(space, size, count, seed)
     try:
         default = costs_of_point(space, space.default_point(), size, count)
@@ -62,8 +63,8 @@ def describe_point(
     """One network of a space, part by part; drawn into the file `draw`."""
     from nasforge.report.parts import parts_of
 
-    space = load_space(source)
     size, count = _input(data, data_dir, shape, classes)
+    space = suited(load_space(source), size)
     chosen = read_point(space, point, seed)
     parts = parts_of(space, chosen, size, count)
     content = {

@@ -125,6 +125,8 @@ def _print(found: Finalists) -> None:
         line(_gain_text(name, gain, found.figure))
     if found.agreement.n > 1:
         line(_agreement_text(found.agreement))
+    if found.warning:
+        line(found.warning, style="yellow")
 
 
 def _row(rank: str, who: str, retrained: Retrained, figures: Sequence[str], more: Sequence[str]) -> list[str]:

@@ -23,7 +23,16 @@ from nasforge.campaign import (
     same_search,
     worst_of,
 )
-from nasforge.compose import Say, foresee, make_pruner, make_strategy, say_remarks, terminable, with_goal
+from nasforge.compose import (
+    Say,
+    foresee,
+    make_pruner,
+    make_strategy,
+    say_remarks,
+    suited_to_images,
+    terminable,
+    with_goal,
+)
 from nasforge.config import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
@@ -110,6 +119,7 @@ def compare(
             raise ConfigError("compare experiments already run, or --strategies to run, not both")
         with own(say):
             configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
+            configs = [suited_to_images(config) for config in configs]
             folder = folder_of((), name, place, campaign=True)
             _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
             if not folder.exists():

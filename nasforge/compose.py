@@ -27,6 +27,7 @@ from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment import Experiment
 from nasforge.journal import JOURNAL
+from nasforge.models.resolution import BY_RESOLUTION, suited
 from nasforge.state import State
 from nasforge.versions import differences, versions_of
 
@@ -95,6 +96,7 @@ def _search(
         admit_cluster(address)
     if ":" in config.space.builder and config.data is not None:
         registry.get("builder", config.space.builder)  # where only workers build, this process has the consent
+    config = suited_to_images(config)
     evaluator = made_evaluator or make_evaluator(config)
     config = with_goal(config, evaluator)
     folder = config.folder
@@ -132,6 +134,11 @@ def _search(
             points = f"all {count:,} points" if count > 1 else "the only point"
             say(f"The search has tried {points} of the space '{config.space.name}', so it ends")
     _write_best(config, state, say)
+    if state.best is not None:
+        from nasforge.report.learnt import sentences_about
+
+        for sentence in sentences_about(state, config):
+            say(sentence)
     if asked.soon and not (state.spent and not state.open_trials):
         raise StopNow(f"stopped {_progress(state)}; {_CONTINUES}")
     return state
@@ -146,12 +153,33 @@ def admit_cluster(address: Any) -> None:
     trust.admit(f"Ray at {address}", f"the Ray cluster at '{address}'")
 
 
+def suited_to_images(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration with its space resolved for its images, see `nasforge.models.resolution.suited`.
+
+    The header, the workers and the network folders thus hold plain numbers. Other spaces load no data here.
+
+    Raises:
+        ConfigError: the space follows the images, and there are no images.
+    """
+    if BY_RESOLUTION not in (*config.space.arguments.values(), *config.space.defaults.values()):
+        return config
+    if config.data is None:
+        raise ConfigError(
+            f"the space '{config.space.name}' follows the resolution of the images, and there are no images. Name them "
+            "with --data"
+        )
+    from nasforge.data import load_data
+
+    return replace(config, space=suited(config.space, load_data(config.data).shape))
+
+
 def make_evaluator(config: ExperimentConfig) -> Evaluator:
     """The evaluator of a configuration; one that takes `objectives` is told them.
 
     Raises:
         ConfigError: the settings do not fit it, or it does not report an objective.
     """
+    config = suited_to_images(config)
     fixed = (config.space, config.data, config.ladder, config.recipe)
     named = config.evaluator
     given: dict[str, Any] = {}

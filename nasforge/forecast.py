@@ -17,7 +17,15 @@ from random import Random
 from typing import Any
 
 from nasforge.admission import Check
-from nasforge.compose import foresee, make_check, make_evaluator, make_pruner, make_strategy, worker_threads
+from nasforge.compose import (
+    foresee,
+    make_check,
+    make_evaluator,
+    make_pruner,
+    make_strategy,
+    suited_to_images,
+    worker_threads,
+)
 from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, RecipeError, SearchError
@@ -25,12 +33,12 @@ from nasforge.core.goals import Rung, whole_epochs
 from nasforge.core.space import LISTED
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
 from nasforge.job import Job, trial_seed
+from nasforge.report.statistics import wilson
 from nasforge.runners.work import perform
 from nasforge.strategies.pieces import mean_piece
 
 PROBE_IMAGES = 2000
 """A probe trains on at most so many images; its seconds are scaled to all of them."""
-_Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         SearchError: none of the points sampled is feasible, or the probe failed.
         NasforgeError: the configuration does not make a search.
     """
+    config = suited_to_images(config)
     evaluator = make_evaluator(config)
     foresee(config, evaluator)
     shared = _supernets(config)
@@ -153,14 +162,6 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         supernet_seconds=shared_seconds,
         piece=piece,
     )
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share. Wilson 1927; see https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval."""
-    share = successes / n
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def count_workers(config: ExperimentConfig) -> int:

@@ -11,14 +11,7 @@ from cli_toys import config_at
 from nasforge import cli
 from nasforge.config import load_space, resolve
 from nasforge.core.errors import ConfigError
-from nasforge.forecast import count_workers, forecast, wilson
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"), [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (200, 200, 0.98115, 1.0)]
-)
-def test_wilson_agrees_with_published_values(successes, n, low, high):
-    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
+from nasforge.forecast import count_workers, forecast
 
 
 def test_a_forecast_scales_the_probe_and_writes_nothing(tmp_path):

@@ -12,6 +12,7 @@ from nasforge.config import load_space
 from nasforge.core.space import SearchSpace
 from nasforge.costs import costs_of
 from nasforge.models.network import build
+from nasforge.models.resolution import suited
 from nasforge.space_file import load_recipe, shipped_recipes
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.network import build_supernet
@@ -24,7 +25,7 @@ SHAPE = (3, 16, 16)
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def space(request) -> SearchSpace:
-    return load_space(request.param)
+    return suited(load_space(request.param), SHAPE)
 
 
 def test_there_are_spaces():

@@ -46,6 +46,11 @@ class ImageData:
     _test: Part = field(repr=False)
     _shares: dict[float, Part] = field(default_factory=dict, repr=False)
 
+    @property
+    def test_images(self) -> int:
+        """How many images the sealed test part has."""
+        return len(self._test)
+
     def open_test(self) -> Part:
         """The sealed test part. Only retraining a finalist opens it, once per network, written in the journal."""
         return self._test

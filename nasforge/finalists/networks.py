@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,7 @@ from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION,
 from nasforge.models.ensemble import Mirrored
 from nasforge.models.network import fresh
 from nasforge.models.reference import resnet, resnet_of_flops
+from nasforge.models.resolution import SMALL, layout_for
 from nasforge.training.data_parallel import data_parallel, own_checkpoint
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
@@ -168,10 +170,22 @@ def reference_of(flops: float, shape: tuple[int, int, int], classes: int) -> tup
     name, network = resnet_of_flops(flops, shape=shape, classes=classes)
     stage, classifier = network.get_submodule("stage0"), network.get_submodule("classifier")
     assert isinstance(stage, nn.Sequential) and isinstance(classifier, nn.Linear)  # noqa: S101  (built just now)
-    arguments = {"depth": len(stage), "width": classifier.in_features // 4}
+    layout = layout_for(min(shape[1:]))
+    arguments: dict[str, Any] = {"depth": len(stage), "width": classifier.in_features // 2 ** (len(layout.strides) - 1)}
+    if min(shape[1:]) > SMALL:
+        arguments |= {"stem_stride": layout.stem_stride, "strides": list(layout.strides)}
     return name, SearchSpace(name, (), builder=REFERENCE_BUILDER, arguments=arguments)
 
 
-def build_reference(pick: Pick, *, in_channels: int, classes: int, depth: int, width: int) -> nn.Module:
-    """Builder of a ResNet of given depth and width, so that references are network folders like finalists."""
-    return resnet(depth, width, in_channels=in_channels, classes=classes)
+def build_reference(
+    pick: Pick,
+    *,
+    in_channels: int,
+    classes: int,
+    depth: int,
+    width: int,
+    stem_stride: int = 1,
+    strides: Sequence[int] = (1, 2, 2),
+) -> nn.Module:
+    """Builder of a ResNet, see `nasforge.models.reference.resnet`, so that references are network folders too."""
+    return resnet(depth, width, in_channels=in_channels, classes=classes, stem_stride=stem_stride, strides=strides)

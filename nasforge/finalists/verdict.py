@@ -164,6 +164,7 @@ class Finalists(Sequence[Finalist]):
         agreement: of the search's order with the test part's, over `top` and `random`.
         gains: of `top` over `random` (where there are any) and over `reference`.
         figure: what `agreement` and `gains` are about: the search's objective on the test part, else `test/accuracy`.
+        warning: a sentence where the best has learnt nothing; else "".
     """
 
     top: tuple[Finalist, ...]
@@ -172,6 +173,7 @@ class Finalists(Sequence[Finalist]):
     agreement: RankAgreement = field(default_factory=lambda: rank_agreement([], []))
     gains: Mapping[str, Gain] = field(default_factory=dict)
     figure: str = ACCURACY.metric
+    warning: str = ""
 
     @overload
     def __getitem__(self, index: int) -> Finalist: ...
@@ -192,6 +194,7 @@ class Finalists(Sequence[Finalist]):
             "agreement": {**asdict(self.agreement), "too_few": self.agreement.too_few},
             "gains": {name: asdict(gain) for name, gain in self.gains.items()},
             "figure": self.figure,
+            "warning": self.warning,
         }
 
 

@@ -21,9 +21,11 @@ from nasforge.experiment import Experiment
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
 from nasforge.finalists.networks import Progress, Retraining, Trainer, measure, reference_of
-from nasforge.finalists.verdict import Ensemble, Finalist, Finalists, Retrained, judged, spread
+from nasforge.finalists.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of, spread
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
+from nasforge.report.learnt import nothing_learnt
+from nasforge.training.phases import steps_of
 from nasforge.training.recipe import Recipe, recipe_of
 
 
@@ -65,7 +67,18 @@ class Work:
             self._finalist(ranks[trial.number], trial, network, reference) for trial, network, reference in planned
         ]
         best = found[: len(top)]
-        return judged(best, found[len(top) :], self._ensemble(best), self.config.objectives[self._judged_by])
+        verdict = judged(best, found[len(top) :], self._ensemble(best), self.config.objectives[self._judged_by])
+        return replace(verdict, warning=self._warning(best[0], planned[0][1].retrainings[0].recipe))
+
+    def _warning(self, best: Finalist, recipe: Recipe) -> str:
+        """Say that the best has learnt nothing, where that is so; classes are counted on the training images."""
+        accuracy, learnt_on = mean_of(best.retrained), self.data.train_and_validation()
+        if accuracy is None:
+            return ""
+        steps = self.epochs * steps_of(len(learnt_on), recipe)
+        return nothing_learnt(
+            f"test/accuracy of {best.retrained.name}", accuracy, self.data.test_images, learnt_on, steps
+        )
 
     @property
     def _judged_by(self) -> int:

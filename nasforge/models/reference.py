@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -13,31 +14,44 @@ from nasforge.blocks.conv import ConvNorm
 from nasforge.blocks.residual import ResidualBlock
 from nasforge.core.errors import BuildError
 from nasforge.costs import count_flops
+from nasforge.models.resolution import layout_for
 
 DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
 CLOSE = 0.03
 
 
-def resnet(depth: int, width: int, *, in_channels: int, classes: int) -> nn.Sequential:
+def resnet(
+    depth: int,
+    width: int,
+    *,
+    in_channels: int,
+    classes: int,
+    stem_stride: int = 1,
+    strides: Sequence[int] = (1, 2, 2),
+) -> nn.Sequential:
     """The CIFAR form of "Deep Residual Learning", He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2.
 
     A 3x3 stem, three stages of `depth` basic blocks with `width`, 2 `width` and 4 `width` channels, global average
-    pooling, a classifier: 6 `depth` + 2 layers. Where shapes change the shortcut is a 1x1 projection (option B).
+    pooling, a classifier: 6 `depth` + 2 layers. Where shapes change the shortcut is a 1x1 projection (option B). Other
+    strides give the same network for larger images.
 
     Args:
         depth: blocks per stage; 3 for ResNet-20.
         width: channels of the first stage; 16 in the paper.
         in_channels: C of the images N x C x H x W.
         classes: number of logits.
+        stem_stride: stride of the stem.
+        strides: one per stage; each stage has twice the channels of the one before it.
     """
-    layers: OrderedDict[str, nn.Module] = OrderedDict(stem=ConvNorm(in_channels, width, 3, activation=nn.ReLU))
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["stem"] = ConvNorm(in_channels, width, 3, stem_stride, activation=nn.ReLU)
     channels = width
-    for i in range(3):
+    for i, stride in enumerate(strides):
         out = width * 2**i
         blocks = []
         for j in range(depth):
-            blocks.append(ResidualBlock(channels, out, 2 if i and not j else 1))
+            blocks.append(ResidualBlock(channels, out, 1 if j else stride))
             channels = out
         layers[f"stage{i}"] = nn.Sequential(*blocks)
     layers.update(
@@ -52,7 +66,8 @@ def resnet(depth: int, width: int, *, in_channels: int, classes: int) -> nn.Sequ
 def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, nn.Module]:
     """The ResNet whose multiply-adds come nearest to `flops`, depth and width scaled.
 
-    Of those within 3 % of it, the one whose width is nearest to the paper's 16; else the nearest of all.
+    Of those within 3 % of it, the one whose width is nearest to the paper's 16; else the nearest of all. Its strides
+    follow the resolution (`nasforge.models.resolution.layout_for`).
 
     Args:
         flops: multiply-adds for one image.
@@ -60,22 +75,29 @@ def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) 
         classes: number of logits.
 
     Returns:
-        A name such as `ResNet-8 x0.75` (width relative to the paper's), and the network, freshly initialised.
+        A name such as `ResNet-8 x0.75` (width relative to the paper's; `ResNet-8 x0.75 stem2` where the stem has
+        stride 2), and the network, freshly initialised.
 
     Raises:
         BuildError: `flops` is not above zero.
     """
     if not flops > 0:
         raise BuildError(f"a ResNet needs a budget of multiply-adds above 0, got {flops!r}")
+    layout = layout_for(min(shape[1:]))
+
+    def make(depth: int, width: int) -> nn.Sequential:
+        return resnet(depth, width, in_channels=shape[0], classes=classes, **asdict(layout))
+
     found = []
     for depth in DEPTHS:
-        a, b = _polynomial(partial(resnet, depth, in_channels=shape[0], classes=classes), shape)
+        a, b = _polynomial(partial(make, depth), shape)
         below = max(1, int((-b + (b * b + 4 * a * flops) ** 0.5) / (2 * a)))
         for width in (below, below + 1):
             off = abs((a * width**2 + b * width) / flops - 1)
             found.append((off > CLOSE, abs(width / 16 - 1) if off <= CLOSE else off, depth, width))
     _, _, depth, width = min(found)
-    return f"ResNet-{6 * depth + 2} x{width / 16:g}", resnet(depth, width, in_channels=shape[0], classes=classes)
+    stem = f" stem{layout.stem_stride}" if layout.stem_stride > 1 else ""
+    return f"ResNet-{2 * len(layout.strides) * depth + 2} x{width / 16:g}{stem}", make(depth, width)
 
 
 def _polynomial(make: Callable[[int], nn.Module], shape: tuple[int, int, int]) -> tuple[float, float]:

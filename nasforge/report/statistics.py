@@ -14,7 +14,19 @@ Matrix = NDArray[np.float64]
 BAND_RESAMPLES = 1_000
 TEST_RESAMPLES = 10_000
 _CHUNK = 500
+_Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 _EXACT = 13  # pairs: 8,192 patterns of signs
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share.
+
+    Wilson 1927; see https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval.
+    """
+    share = successes / n
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)

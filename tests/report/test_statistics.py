@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from nasforge.report.statistics import bootstrap_band, holm, paired_test, summary
+from nasforge.report.statistics import bootstrap_band, holm, paired_test, summary, wilson
 
 
 def test_summary_by_hand() -> None:
@@ -94,3 +94,10 @@ def test_band_is_missing_where_a_seed_is() -> None:
     mean, low, high = bootstrap_band(np.array([[math.nan, 1.0], [2.0, 1.0]]))
     assert math.isnan(mean[0]) and math.isnan(low[0]) and math.isnan(high[0])
     assert mean[1] == low[1] == high[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"), [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (200, 200, 0.98115, 1.0)]
+)
+def test_wilson_agrees_with_published_values(successes, n, low, high):
+    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
