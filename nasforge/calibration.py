@@ -88,4 +88,5 @@ def configured(
         pruner=Named("none"),
         ladder=(*((scores,) if scores else ()), *ladder),
         budget=Budget(trials=networks * seeds + (scores is not None)),
+        start_from=None,
     )

@@ -35,6 +35,13 @@ def search(
     tune: Annotated[
         str | None, typer.Option(metavar="STRATEGY", help="Search the recipe by a strategy of its own: optuna.")
     ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="default|portfolio|none|FILE|EXPERIMENT",
+            help="Try these points first. Default: the space's default point, where networks are trained.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the whole search. Default: 0.")] = None,
     pruner: Annotated[str | None, typer.Option(help="asha, median or none. Default: asha.")] = None,
     runner: Annotated[str | None, typer.Option(help="ray_tune or local. Default: ray_tune.")] = None,
@@ -85,6 +92,7 @@ def search(
     nasforge search blocks --data CIFAR10 --data-dir data --set strategy.population=20 --set recipe.mixup=0.2
     nasforge search tiny --data digits --max-trials 200 --until val/accuracy=0.95
     nasforge search tiny --data digits --cv 5 --pruner median --epochs 6
+    nasforge search photos --data my_photos/ --start-from portfolio --epochs 30
     nasforge search --config experiment.yaml --address auto
     """
     from nasforge import cli_results
@@ -110,6 +118,7 @@ def search(
         constraints=constraint,
         targets=target,
         epochs=epochs,
+        start_from=start_from,
         seed=seed,
         name=name,
         runs_dir=runs_dir,

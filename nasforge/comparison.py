@@ -43,6 +43,8 @@ from nasforge.journal import JOURNAL, campaigns_in, dumps, experiments_in
 from nasforge.report.groups import groups_of, label_of, some
 from nasforge.report.plain import plain
 from nasforge.report.trajectory import AXES, Trajectory
+from nasforge.setting_values import NO_STARTS
+from nasforge.starts import with_starts
 from nasforge.state import load_state
 from nasforge.yaml_document import Document
 
@@ -119,7 +121,6 @@ def compare(
             raise ConfigError("compare experiments already run, or --strategies to run, not both")
         with own(say):
             configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
-            configs = [suited_to_images(config) for config in configs]
             folder = folder_of((), name, place, campaign=True)
             _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
             if not folder.exists():
@@ -263,8 +264,9 @@ def campaign_configs(
     if settings.get("tune") is not None:
         raise ConfigError("tune: name the pair as a strategy: --strategies 'joint(model=evolution,recipe=optuna)'")
     runner = settings.get("runner") or CAMPAIGN_DEFAULTS["runner"]
-    common = {**settings, "runs_dir": folder, "tracking_uri": "none", "runner": runner}
+    common = {"start_from": NO_STARTS, **settings, "runs_dir": folder, "tracking_uri": "none", "runner": runner}
     firsts = [resolve({**common, "strategy": one, "seed": 0, "name": folder_name(one, 0)}, document) for one in named]
+    firsts = [with_starts(suited_to_images(config)) for config in firsts]
     for place, config in enumerate(firsts):
         make_strategy(config)  # a wrong option is said before anything runs
         make_pruner(config)

@@ -28,7 +28,9 @@ from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment import Experiment
 from nasforge.journal import JOURNAL
 from nasforge.models.resolution import BY_RESOLUTION, suited
+from nasforge.starts import with_starts
 from nasforge.state import State
+from nasforge.strategies.starting import Starting
 from nasforge.versions import differences, versions_of
 
 _UNBUILDABLE_IN_A_ROW = 50
@@ -96,7 +98,7 @@ def _search(
         admit_cluster(address)
     if ":" in config.space.builder and config.data is not None:
         registry.get("builder", config.space.builder)  # where only workers build, this process has the consent
-    config = suited_to_images(config)
+    config = with_starts(suited_to_images(config))
     evaluator = made_evaluator or make_evaluator(config)
     config = with_goal(config, evaluator)
     folder = config.folder
@@ -263,7 +265,10 @@ def _check_measured(metric: str, what: str, known: Collection[str]) -> None:
 
 
 def make_strategy(config: ExperimentConfig) -> Any:
-    """The strategy of a configuration, fresh; one that takes `targets` or the `ladder` is given them."""
+    """The strategy of a configuration, fresh; one that takes `targets` or the `ladder` is given them.
+
+    The points that the search begins with come before those of the strategy.
+    """
     named = config.strategy
     needed, got = suited_evaluator(named.name), config.evaluator.name
     if needed != "training" and got in {*registry.BUILT_IN["evaluator"]} - {needed}:  # a user's own may train them too
@@ -272,7 +277,11 @@ def make_strategy(config: ExperimentConfig) -> Any:
     own = {"targets": config.targets, "ladder": config.ladder}
     taken = registry.parameters_of("strategy", named.name)
     given |= {key: value for key, value in own.items() if key in taken}
-    return registry.make("strategy", named.name, named.options, config.space, **given)
+    strategy = registry.make("strategy", named.name, named.options, config.space, **given)
+    if config.start_from is None:
+        return strategy
+    points = [config.space.point(values) for values in config.start_from.points]
+    return Starting(strategy, points, rung=0 if hasattr(strategy, "wanted") else -1)
 
 
 def foresee(config: ExperimentConfig, evaluator: Evaluator) -> None:

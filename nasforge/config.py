@@ -18,9 +18,11 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
 from nasforge.core.uri import without_secrets
 from nasforge.setting_values import (
+    AUTOMATIC,
     FILE_OPTIONS,
     DataConfig,
     Named,
+    Starts,
     budget_of,
     data_of,
     evaluator_of,
@@ -30,6 +32,7 @@ from nasforge.setting_values import (
     recipe_settings,
     seed_of,
     space_of,
+    starts_of,
     suited_objectives,
     text_of,
     with_absolute_paths,
@@ -70,6 +73,7 @@ class ExperimentConfig:
     seed: int
     runs_dir: Path
     tracking_uri: str | None
+    start_from: Starts | None = None
 
     @property
     def folder(self) -> Path:
@@ -135,6 +139,7 @@ class ExperimentConfig:
             "recipe": dict(self.recipe),
             "seed": self.seed,
             "tracking_uri": None if self.tracking_uri is None else without_secrets(self.tracking_uri),
+            **({"start_from": self.start_from.to_json()} if self.start_from and self.start_from.points else {}),
         }
 
     @staticmethod
@@ -157,6 +162,7 @@ class ExperimentConfig:
             seed=content["seed"],
             runs_dir=whole_path(runs_dir),
             tracking_uri=content["tracking_uri"],
+            start_from=Starts.from_json(content.get("start_from")),
         )
 
     @staticmethod
@@ -205,6 +211,7 @@ TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
     *("tune", "budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
+    "start_from",
 )
 
 
@@ -230,6 +237,9 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     opened = recipe.get("open") if isinstance(recipe, Mapping) else recipe
     if isinstance(opened, str) and (path.parent / opened).is_file():
         settings["recipe"] = {**(recipe if isinstance(recipe, Mapping) else {}), "open": str(path.parent / opened)}
+    starts = settings.get("start_from")
+    if isinstance(starts, str) and (path.parent / starts).is_file():
+        settings["start_from"] = str(path.parent / starts)
     if isinstance(settings.get("evaluator"), Mapping):
         settings["evaluator"] = with_whole_paths(settings["evaluator"], path.parent)
     return settings, document
@@ -246,7 +256,8 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             SearchSpace) whose decisions are searched in place of the space's; or that name alone. `tune`: a strategy
             for the recipe beside the one for the network (strategy `joint`). `epochs` or `ladder`.
             `seed`, `name`, `runs_dir`, `tracking_uri` (left out: the environment variable `MLFLOW_TRACKING_URI`, or
-            else `mlflow.db` in the runs folder).
+            else `mlflow.db` in the runs folder). `start_from`: points that are tried first: `default`, `portfolio`, a
+            file, an experiment, or `none`; left out: `default` where networks are trained in a space with defaults.
         document: the YAML file that they came from, for line numbers.
 
     Raises:
@@ -309,6 +320,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         searched = [key for key in recipe if key in decided]
         if searched:
             wrong(f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead", "recipe")
+    start_from = attempt("start_from", starts_of, given.get("start_from", AUTOMATIC))
     if problems:
         raise ConfigError(problems)
     return ExperimentConfig(
@@ -328,6 +340,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         seed=seed,
         runs_dir=runs_dir,
         tracking_uri=uri,
+        start_from=start_from,
     )
 
 

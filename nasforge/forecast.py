@@ -35,6 +35,7 @@ from nasforge.core.trial import Measure, Proposal, Result, TrainShared
 from nasforge.job import Job, trial_seed
 from nasforge.report.statistics import wilson
 from nasforge.runners.work import perform
+from nasforge.starts import with_starts
 from nasforge.strategies.pieces import mean_piece
 
 PROBE_IMAGES = 2000
@@ -101,7 +102,7 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         SearchError: none of the points sampled is feasible, or the probe failed.
         NasforgeError: the configuration does not make a search.
     """
-    config = suited_to_images(config)
+    config = with_starts(suited_to_images(config))
     evaluator = make_evaluator(config)
     foresee(config, evaluator)
     shared = _supernets(config)

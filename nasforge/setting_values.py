@@ -115,6 +115,45 @@ class Named:
         raise ConfigError(f"{what} must be a name, or a mapping with 'name' and options, got {content!r}")
 
 
+AUTOMATIC, DEFAULT_POINT, PORTFOLIO = "automatic", "default", "portfolio"
+"""Sources of starts: what suits the search, the space's default point, the space's shipped portfolio."""
+NO_STARTS = "none"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The points that are tried before the strategy proposes its own.
+
+    Attributes:
+        source: `automatic`, `default`, `portfolio`, a file or an experiment.
+        points: decisions and values of each; empty until the search knows its images.
+    """
+
+    source: str
+    points: tuple[Mapping[str, Value], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"source": self.source, "points": [dict(point) for point in self.points]}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any] | None) -> Starts | None:
+        """The inverse of `to_json`; None stays None."""
+        return None if content is None else Starts(content["source"], tuple(content["points"]))
+
+
+def starts_of(content: Any) -> Starts | None:
+    """`default`, `portfolio`, a file or an experiment; `none` for no starts."""
+    if isinstance(content, Starts):
+        return content
+    if not isinstance(content, (str, Path)) or not str(content):
+        raise ConfigError(f"must be default, portfolio, none, a file or an experiment, got {content!r}")
+    if content == NO_STARTS:
+        return None
+    known = (AUTOMATIC, DEFAULT_POINT, PORTFOLIO)
+    return Starts(str(content) if content in known else path_or_name(str(content)))
+
+
 def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
     """An evaluator's options, the files among them as workers see them."""
     nested = options.get("options")

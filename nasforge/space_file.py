@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.architecture import Value
+from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, Problem, SpaceError, did_you_mean
 from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
 from nasforge.yaml_document import Document, absolute_path, home_expanded, read_yaml
@@ -33,6 +33,43 @@ def shipped_recipes() -> dict[str, Path]:
     """Name -> file of the recipes that come with NASForge: spaces of `train.*` decisions alone."""
     folder = Path(str(files("nasforge.search_spaces"))) / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def shipped_portfolios() -> dict[str, Path]:
+    """Return the files of the portfolios that come with NASForge, by the name of their space."""
+    folder = Path(str(files("nasforge.search_spaces"))) / "portfolios"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
+    """Return the points of a portfolio for so many training images, decision -> value, the most promising one first.
+
+    Its file has `networks` and `recipes`, name -> decisions without prefix, and `portfolios`: lists of pairs of both,
+    each for data `below` so many images; the last one is for all other data.
+
+    Raises:
+        ConfigError: the file is malformed, or a pair names what is not there.
+    """
+    document = read_yaml(path)
+    reader = _SpaceReader(document)
+    try:
+        parts = {
+            MODEL: document.content["networks"],
+            TRAIN: document.content["recipes"],
+        }
+        sizes = document.content["portfolios"]
+        chosen = next(size for size in sizes if images < size.get("below", math.inf))
+        return [
+            {
+                f"{prefix}{key}": value
+                for (prefix, known), name in zip(parts.items(), pair, strict=True)
+                for range_key, value in known[name].items()
+                for key in reader.expand(range_key, ("portfolios",))
+            }
+            for pair in chosen["points"]
+        ]
+    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: no portfolio: {type(error).__name__}: {error}") from None
 
 
 def load_space(source: str | Path) -> SearchSpace:

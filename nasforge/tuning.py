@@ -115,6 +115,7 @@ def tune(
     changed: Mapping[str, tuple[Value, Value]] = {}
     if model is not None:
         config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy, "data": data})
+        config = replace(config, start_from=None)
         network = model
         state = search(config, trackers=trackers, say=say, on_open=on_open)
     else:
@@ -220,6 +221,7 @@ def _config_after(
         recipe=fixed,
         seed=given.seed if "seed" in settings else config.seed,
         tracking_uri=(config.tracking_uri if "tracking_uri" not in settings else None) or given.tracking_uri,
+        start_from=None,  # the recipe that the network had comes first
     )
     return tuned, {key: (had[key], now[key]) for key in had if had[key] != now[key]}
 

@@ -19,7 +19,7 @@ from nasforge.supernet.network import build_supernet
 from nasforge.training.recipe import check_recipes, recipe_of
 
 FOLDER = Path(search_spaces.__file__).parent
-FILES = sorted(path for path in FOLDER.rglob("*.yaml") if "recipes" not in path.parts)
+FILES = sorted(FOLDER.glob("*.yaml"))
 SHAPE = (3, 16, 16)
 
 
