@@ -81,10 +81,10 @@ def too_coarse(accuracies: Sequence[float], images: int) -> str:
     error = math.sqrt(best * (1 - best) / images)
     if images >= FEWEST_IMAGES and error <= spread:
         return ""
+    differ = f", and the best {len(accuracies)} trials differ by {spread:.3f}" if spread < error else ""
     return (
         f"The validation split is too coarse to rank the trials: it has {images:,} images, so an accuracy of "
-        f"{best:.3f} has a standard error of {error:.3f}, and the best {len(accuracies)} trials differ by "
-        f"{spread:.3f}. Use --cv 5, or validate on more images."
+        f"{best:.3f} has a standard error of {error:.3f}{differ}. Use --cv 5, or validate on more images."
     )
 
 
