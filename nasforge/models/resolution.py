@@ -35,14 +35,15 @@ class Layout:
 def layout_for(pixels: int) -> Layout:
     """Return the layout for images whose shorter side has so many pixels.
 
-    The last map has 4 to 8 pixels a side from 32 pixels on. Up to 40 pixels this is the ResNet for CIFAR of
-    "Deep Residual Learning", He et al. 2015, https://arxiv.org/abs/1512.03385; above 80 pixels the stem reduces by 4,
-    as its ResNets for ImageNet do.
+    Up to 40 pixels this is the ResNet for CIFAR of "Deep Residual Learning", He et al. 2015,
+    https://arxiv.org/abs/1512.03385; above 80 pixels the stem reduces by 4, as its ResNets for ImageNet do.
+    From 41 pixels on there are four stages. On 299 photos of 64 pixels (`benchmarks/portfolio.py`, entry `three stages`)
+    three stages reached a validation accuracy that was .07 lower in the same time.
     """
     if pixels <= SMALL:
         return Layout(1, (1, 2, 2))
     if pixels <= 80:
-        return Layout(2, (1, 2, 2))
+        return Layout(2, (1, 2, 2, 2))
     return Layout(4, (1, 2, 2, 2))
 
 

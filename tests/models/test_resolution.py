@@ -15,7 +15,7 @@ def test_the_last_map_is_small_and_not_tiny(pixels):
     reduced = layout.stem_stride
     for stride in layout.strides:
         reduced *= stride
-    assert 3.5 <= pixels / reduced <= 10
+    assert 2.5 <= pixels / reduced <= 10
 
 
 def test_up_to_forty_pixels_the_layout_is_that_of_the_other_spaces():
