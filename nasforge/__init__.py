@@ -20,6 +20,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "inspect": "nasforge.api.inspect",
     "search": "nasforge.compose",
     "tune": "nasforge.tuning",
     "calibrate": "nasforge.calibration",

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from nasforge import cli_output as output
 from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
+from nasforge.cli_inspect import inspect
 from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
 from nasforge.cli_process import check_working_folder, safe_streams
@@ -113,6 +114,7 @@ app.command()(search)
 app.command()(calibrate)
 app.command()(compare)
 app.command()(tune)
+app.command()(inspect)
 
 
 @app.command()

@@ -46,6 +46,7 @@ COMMANDS = (
     "compare",
     "tune",
     "calibrate",
+    "inspect",
 )
 
 

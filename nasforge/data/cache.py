@@ -21,9 +21,10 @@ from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
 from nasforge.core.events import DECODING
 from nasforge.data.decoded import Decoded, Source
+from nasforge.data.input_rule import InputRule
 
-FORMAT = DECODING
-"""Entries of another version of the decoding are not used."""
+FORMAT = (DECODING, 1)
+"""Entries of another version of the decoding, or of the entry's own files, are not used."""
 
 
 def cache_folder() -> Path:
@@ -62,6 +63,8 @@ def decoded(source: Source) -> tuple[Decoded, str]:
         sizes=about["sizes"],
         class_names=tuple(about["class_names"]),
         notes=tuple(about["notes"]),
+        groups=np.load(place / "groups.npy") if about["grouped"] else None,
+        input=InputRule.from_json(about["input"]) if about["input"] else None,
     )
     return kept, about["content_hash"]
 
@@ -80,10 +83,14 @@ def _decode(source: Source, place: Path) -> None:
         if isinstance(fresh.images, np.memmap):
             fresh.images.flush()
         np.save(temporary / "labels.npy", fresh.labels)
+        if fresh.groups is not None:
+            np.save(temporary / "groups.npy", fresh.groups)
         about = {
             "sizes": fresh.sizes,
             "class_names": fresh.class_names,
             "notes": fresh.notes,
+            "grouped": fresh.groups is not None,
+            "input": fresh.input.to_json() if fresh.input else None,
             "content_hash": fresh.content_hash(),
         }
         (temporary / "about.json").write_text(json.dumps(about))

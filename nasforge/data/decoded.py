@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from nasforge.core.errors import DataError
+from nasforge.data.input_rule import InputRule
 
 Allocate: TypeAlias = Callable[[tuple[int, ...]], np.ndarray]
 """Gives a uint8 array of a shape to fill: in memory, or a file of the cache."""
@@ -30,6 +31,9 @@ class Decoded:
         sizes: part -> number of images, in the order of `PARTS`.
         class_names: one per class.
         notes: sentences for the user about what decoding changed or left out; not part of the content.
+        groups: int64, group of each training and validation image, in this order; groups stay on one side of every
+            split. None: images are independent.
+        input: how an image file becomes such pixels; None: by today's rule of `InputRule`.
     """
 
     images: np.ndarray
@@ -37,13 +41,17 @@ class Decoded:
     sizes: dict[str, int]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+    input: InputRule | None = None
 
     def content_hash(self) -> str:
-        """SHA-256 of the images, the labels, the parts and the classes' names."""
+        """Return the SHA-256 of the images, the labels, the parts, the classes' names and the groups."""
         state = hashlib.sha256(repr((self.images.shape, self.sizes, self.class_names)).encode())
         for start in range(0, len(self.images), 4096):
             state.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
         state.update(np.ascontiguousarray(self.labels).data)
+        if self.groups is not None:
+            state.update(np.ascontiguousarray(self.groups).data)
         return state.hexdigest()
 
 

@@ -12,8 +12,9 @@ from sklearn.model_selection import train_test_split
 from nasforge.config import DataConfig
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
-from nasforge.data import cache, sources
+from nasforge.data import cache, groups, sources
 from nasforge.data.decoded import classes_have
+from nasforge.data.input_rule import InputRule
 from nasforge.data.part import Part
 
 STATISTICS_IMAGES = 100_000
@@ -33,6 +34,9 @@ class ImageData:
         std: likewise.
         fingerprint: hash of the images, labels and their division; equal data, equal figures.
         notes: sentences for the user about what of the source is read and how, without a full stop.
+        groups: of all training and validation images of the source, by their row in `Part.pixels`; each group is on
+            one side of every split. None: images are independent.
+        input: how an image file becomes an input; None: squashed to height and width, as `InputRule` has it.
     """
 
     shape: tuple[int, int, int]
@@ -43,6 +47,8 @@ class ImageData:
     std: tuple[float, ...]
     fingerprint: str
     notes: tuple[str, ...]
+    groups: np.ndarray | None
+    input: InputRule | None
     _test: Part = field(repr=False)
     _shares: dict[float, Part] = field(default_factory=dict, repr=False)
 
@@ -64,6 +70,10 @@ class ImageData:
             rows = stratified(self.train.labels.numpy(), share, len(self.class_names), rng)
             self._shares[share] = self.train.subset(torch.from_numpy(np.sort(rows)))
         return self._shares[share]
+
+    def groups_of(self, part: Part) -> np.ndarray | None:
+        """The group of each image of a part that holds training and validation images; None: independent images."""
+        return None if self.groups is None else self.groups[part.index]
 
     def train_and_validation(self) -> Part:
         """Both together, for retraining; normalised as the training part was."""
@@ -91,7 +101,7 @@ def load_data(config: DataConfig) -> ImageData:
         )
     bounds = np.cumsum([0, *found.sizes.values()])
     index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(found.sizes)}
-    division = _Division(config, found.labels, found.class_names)
+    division = _Division(config, found.labels, found.class_names, found.groups)
     if "test" not in index:
         index["train"], index["test"] = division.cut(index["train"], config.test, "test")
     if config.images is not None:
@@ -124,6 +134,8 @@ def load_data(config: DataConfig) -> ImageData:
         std=std,
         fingerprint=digest(split),
         notes=tuple(notes),
+        groups=found.groups,
+        input=found.input,
         _test=parts["test"],
     )
 
@@ -146,6 +158,7 @@ class _Division:
     config: DataConfig
     labels: np.ndarray
     class_names: tuple[str, ...]
+    groups: np.ndarray | None
 
     def thin(self, rows: np.ndarray, share: float) -> np.ndarray:
         """So much of `rows`, the same share of every class to the nearest image, at least one of each."""
@@ -183,8 +196,11 @@ class _Division:
         return rest, part
 
     def _split(self, rows: np.ndarray, taken: int) -> tuple[np.ndarray, np.ndarray]:
-        """`rows` without and with so many of them, stratified."""
+        """`rows` without and with so many of them, stratified; groups stay whole, so their number may differ a bit."""
         labels = self.labels[rows]
+        if self.groups is not None:
+            first, second = groups.split(labels, self.groups[rows], taken / len(rows), self.config.seed)
+            return rows[first], rows[second]
         rest, part = train_test_split(rows, test_size=taken, stratify=labels, random_state=self.config.seed)
         return rest, part
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from nasforge.core.errors import DataError, one_line
+from nasforge.data.input_rule import CENTRE_CROP, InputRule
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "PNG": (".png", ".apng"),
@@ -30,9 +35,6 @@ A file is recognised by its content among these alone: Pillow also knows formats
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 LARGEST_PIXELS = 178_956_970
 """Pixels of the largest image that is read, as Pillow has it: a larger one may be made to exhaust the memory."""
-BACKGROUND = (255, 255, 255, 255)
-"""Colour below transparent pixels."""
-
 TRANSPARENT = "with transparent pixels: they are laid over white"
 FRAMES = "with several frames: only the first is read"
 DAMAGED_EXIF = "with damaged EXIF data: their orientation is unknown, they are read as they are stored"
@@ -48,6 +50,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+_LIMIT_LOCK = threading.Lock()
+_READERS = 8
+"""Threads that decode at the same time, at most: Pillow's decoders run outside of Python's lock."""
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +87,13 @@ def read_header(file: Path) -> tuple[tuple[int, int], str]:
         return image.size, image.mode
 
 
-def read_image(file: Path, channels: int, resolution: int | None) -> Picture:
-    """Decode an image: upright as its EXIF data say, over white where it is transparent.
+def read_image(file: Path, rule: InputRule, size: tuple[int, int] | None) -> Picture:
+    """Decode an image by a rule. Training, `nasforge predict` and exported scripts read the same bits.
 
     Args:
         file: the image.
-        channels: 1 for grey, 3 for red, green and blue.
-        resolution: height and width to resize to, bilinear; None keeps the size.
+        rule: how it becomes pixels.
+        size: height and width to resize to; None keeps the size.
 
     Raises:
         DataError: the file cannot be read, or is damaged.
@@ -93,13 +101,13 @@ def read_image(file: Path, channels: int, resolution: int | None) -> Picture:
     remarks = []
     with _opened(file) as opened:
         try:
+            if rule.jpeg_draft and size and opened.format in ("JPEG", "MPO"):
+                opened.draft(None, (rule.jpeg_draft * size[1], rule.jpeg_draft * size[0]))
             opened.load()
             image, damaged = _upright(opened)
-            image, transparent = _over_background(image)
-            image = image.convert("L" if channels == 1 else "RGB")
-            if resolution and image.size != (resolution, resolution):
-                image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
-            pixels = np.array(image, np.uint8)
+            image, transparent = _over_background(image, rule.background)
+            image = image.convert("L" if rule.channels == 1 else "RGB")
+            pixels = np.array(fitted(image, rule, size), np.uint8)
         except Exception as error:  # Pillow's decoders raise errors of a dozen kinds for damaged files
             reason = one_line(error) or type(error).__name__
             raise DataError(f"image {shown(file)} is corrupt ({reason}); repair or remove it") from error
@@ -109,7 +117,44 @@ def read_image(file: Path, channels: int, resolution: int | None) -> Picture:
             remarks.append(TRANSPARENT)
         if _has_frames(opened):
             remarks.append(FRAMES)
-    return Picture(pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0), tuple(remarks))
+    return Picture(pixels[None] if rule.channels == 1 else np.moveaxis(pixels, -1, 0), tuple(remarks))
+
+
+def fitted(image: Image.Image, rule: InputRule, size: tuple[int, int] | None) -> Image.Image:
+    """Return an upright image at `size` (height, width), resized and cut as the rule says."""
+    if size is None or (image.height, image.width) == size:
+        return image
+    height, width = size
+    box = (0, 0, image.width, image.height)
+    if rule.resize == CENTRE_CROP:
+        if height != width:
+            raise ValueError(f"{CENTRE_CROP} gives squares, got {height} x {width} pixels")
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+    return image.resize((width, height), Image.Resampling[rule.filter.upper()], box=box)
+
+
+def in_threads(read: Callable[[Path], _Answer], files: Iterable[Path], workers: int) -> Iterator[_Answer]:
+    """Yield `read(file)` of every file in their order; few are decoded ahead, so memory stays small.
+
+    Args:
+        read: decodes one file.
+        files: what to read.
+        workers: threads that decode at the same time; more than 8 are not used.
+    """
+    workers = min(workers, _READERS)
+    with warnings.catch_warnings():  # threads share the warnings' filters: the outermost block restores them
+        warnings.simplefilter("ignore")
+        if workers < 2:
+            yield from map(read, files)
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            rest = iter(files)
+            waiting = [pool.submit(read, file) for file in islice(rest, 4 * workers)]
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [pool.submit(read, file) for file in islice(rest, 1)]
 
 
 @contextmanager
@@ -121,12 +166,10 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None  # Pillow's error has no size in megapixels, so the limit is checked below
         try:
             stream = file.open("rb")
             try:
-                image = Image.open(stream, formats=tuple(FORMATS))
+                image = _recognised(stream)
             except BaseException:
                 stream.close()
                 raise
@@ -134,8 +177,6 @@ def _opened(file: Path) -> Iterator[Image.Image]:
             raise DataError(
                 f"image {shown(file)} cannot be read ({_reason(file, error)}); repair or remove it"
             ) from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
         with stream, image:
             pixels = image.width * image.height
             if pixels > LARGEST_PIXELS:
@@ -150,6 +191,17 @@ def _opened(file: Path) -> Iterator[Image.Image]:
                     f"image {shown(file)} has pixels of mode {image.mode}, allowed: 8 bits per channel; convert it"
                 )
             yield image
+
+
+def _recognised(stream: BinaryIO) -> Image.Image:
+    """Read the header of an image; Pillow's error has no size in megapixels, so its own limit is off."""
+    with _LIMIT_LOCK:  # the limit is one variable for all threads
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(stream, formats=tuple(FORMATS))
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _reason(file: Path, error: Exception) -> str:
@@ -171,15 +223,15 @@ def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
     return (image.transpose(turn) if turn is not None else image), False
 
 
-def _over_background(image: Image.Image) -> tuple[Image.Image, bool]:
-    """Lay an image over `BACKGROUND`; the flag tells whether any pixel is transparent."""
+def _over_background(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
+    """Lay an image over a colour; the flag tells whether any pixel is transparent."""
     if not image.has_transparency_data:
         return image, False
     layer = image.convert("RGBA")
     alpha = np.asarray(layer.getchannel("A"))
     if alpha.min() == 255:
         return image, False
-    return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer), True
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (*background, 255)), layer), True
 
 
 def _has_frames(image: Image.Image) -> bool:

@@ -16,6 +16,7 @@ from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError, did_you_mean
 from nasforge.data.decoded import PARTS, Allocate, Decoded, Source, classes_have
 from nasforge.data.image_file import SUFFIXES, read_header, read_image, shown
+from nasforge.data.input_rule import InputRule
 
 PART_NAMES = {
     "train": ("train", "training"),
@@ -29,6 +30,7 @@ _SYSTEM_FOLDERS = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
 )
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+NO_FILE = "is a link to nothing, or not a file"
 _MOST_ENDINGS = 5
 _MOST_NAMES = 5
 
@@ -45,7 +47,7 @@ def find(config: DataConfig, folder: Path) -> Source:
     Raises:
         DataError: there are none, or the folder does not say clearly which classes and parts they belong to.
     """
-    files, notes = _listing(folder)
+    files, notes = listing(folder)
     stamps = [[part, name, str(file), *_stamp(file)] for part, rows in files.items() for file, name in rows]
     key = ["image_folder", str(folder), digest(stamps), config.resolution]
     return Source(key, lambda allocate: _read(folder, files, config.resolution, allocate), notes)
@@ -53,10 +55,17 @@ def find(config: DataConfig, folder: Path) -> Source:
 
 def _stamp(file: Path) -> tuple[int, int]:
     try:
+        if not file.is_file():
+            raise DataError(f"image {shown(file)} {NO_FILE}; repair or remove it")
         status = file.stat()
     except OSError as error:
         raise DataError(f"image {shown(file)} cannot be read ({error.strerror}); repair or remove it") from error
     return status.st_size, status.st_mtime_ns
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return all files with the ending of an image below a folder, sorted, without what is hidden or the system's."""
+    return _class(folder, frozenset()).images
 
 
 # --- which files, in which class and part -----------------------------------------------------------------------------
@@ -147,8 +156,6 @@ def _put(level: _Level, entry: os.DirEntry[str]) -> None:
         elif name not in _SYSTEM_FOLDERS:
             level.folders.append(entry.name)
     elif place.suffix.lower() in SUFFIXES:
-        if not place.is_file():
-            raise DataError(f"image {shown(place)} is a link to nothing, or not a file; repair or remove it")
         level.images.append(place)
     elif name not in _SYSTEM_FILES:
         level.others.append(place)
@@ -174,8 +181,12 @@ def _part(level: _Level, names: Iterable[str] | None = None) -> _Part:
     return _Part(level, {name: _class(level.path / name, level.seen) for name in chosen})
 
 
-def _listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
-    """The images of each part, and what a user should know about the others."""
+def listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
+    """Return the files with an image's ending in each part, and what a user should know about the others.
+
+    Raises:
+        DataError: there are none, or the folder does not say clearly which classes and parts they belong to.
+    """
     root = _level(folder)
     parts = _parts(root)
     notes: list[str] = []
@@ -365,10 +376,11 @@ def _some(names: Iterable[str]) -> str:
 def _read(folder: Path, files: Files, resolution: int | None, allocate: Allocate) -> Decoded:
     every = [file for rows in files.values() for file, _ in rows]
     channels = _common_channels(folder, every, resolution)
+    rule, size = InputRule(channels), (resolution, resolution) if resolution else None
     images: np.ndarray | None = None
     remarks: dict[str, list[Path]] = {}
     for row, file in enumerate(every):
-        picture = read_image(file, channels, resolution)
+        picture = read_image(file, rule, size)
         if images is None:
             images = allocate((len(every), *picture.pixels.shape))
         if picture.pixels.shape != images.shape[1:]:

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from nasforge.config import DataConfig
-from nasforge.core.errors import DataError
+from nasforge.core.errors import DataError, one_line
 from nasforge.data.decoded import Allocate, Decoded, Source, number_classes, resized
+from nasforge.data.input_rule import InputRule
 
 _LAYOUT = "N x H x W, or N x H x W x C with 1 to 4 channels"
 _SUFFIXES = {"train": ("train",), "validation": ("val", "validation", "valid", "dev"), "test": ("test",)}
 """Part -> how the names of its two arrays may end."""
-_NAMES = "class_names"
-_READ = "x_train, y_train, x_val, y_val, x_test, y_test and class_names"
+_NAMES, _GROUPS, _INPUT = "class_names", "groups", "input"
+_FILES = "files"
+"""Names of the images, for people; nothing reads them."""
+_READ = "x_train, y_train, x_val, y_val, x_test, y_test, class_names, groups and input"
 _OVERSHOOT = 1e-3
 """Reals may lie so much outside of their range, relative to its end: resizing and rounding do that."""
 _DIM = 64
@@ -52,12 +55,44 @@ def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     np.concatenate(images, out=whole)
     sizes = {part: len(piece) for part, piece in zip(suffixes, images, strict=True)}
     notes = (*_notes_on(path, pixels, scales, unread), *notes)
-    return Decoded(whole, np.concatenate(numbered), sizes, class_names, notes)
+    groups = _groups(path, arrays[_GROUPS], sizes) if _GROUPS in arrays else None
+    rule = _input(path, arrays[_INPUT], whole.shape[1]) if _INPUT in arrays else None
+    return Decoded(whole, np.concatenate(numbered), sizes, class_names, notes, groups, rule)
+
+
+def _groups(path: Path, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+    """Return the group of each training and validation image as a number."""
+    expected = sizes["train"] + sizes.get("validation", 0)
+    if array.shape != (expected,) or array.dtype.kind not in "iuSU":
+        raise DataError(
+            f"{path}: groups has shape {array.shape} and type {array.dtype}, expected ({expected},) whole numbers or "
+            "texts, one per training image, then one per validation image. Save it so, or rename the array"
+        )
+    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+
+
+def _input(path: Path, array: np.ndarray, channels: int) -> InputRule:
+    """Return the rule that the images were prepared by."""
+    try:
+        rule = InputRule.from_text(str(_texts(path, _INPUT, array.reshape(-1))[0]))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{path}: input is not the rule that images were prepared by ({one_line(error)}). Prepare the file again, "
+            "or rename the array"
+        ) from error
+    if rule.channels != channels:
+        raise DataError(f"{path}: input says {rule.channels} channel(s), the images have {channels}. Prepare it again")
+    return rule
 
 
 def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays with names that are read, and the names of the others."""
-    wanted = {_NAMES, *(f"{axis}_{suffix}" for suffixes in _SUFFIXES.values() for suffix in suffixes for axis in "xy")}
+    wanted = {
+        _NAMES,
+        _GROUPS,
+        _INPUT,
+        *(f"{axis}_{suffix}" for suffixes in _SUFFIXES.values() for suffix in suffixes for axis in "xy"),
+    }
     name = ""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -65,7 +100,7 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             for name in file.files:
                 if name in wanted:
                     arrays[name] = file[name]
-            return arrays, [name for name in file.files if name not in wanted]
+            return arrays, [name for name in file.files if name not in {*wanted, _FILES}]
     except ValueError as error:
         raise DataError(
             f"{path}: {name or 'the file'} holds Python objects or is damaged ({error}); save plain arrays of numbers "

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value, digest
@@ -23,6 +24,7 @@ from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
 from nasforge.data import ImageData, load_data
+from nasforge.data.groups import per_class
 from nasforge.data.part import Part
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training
@@ -234,21 +236,47 @@ def repeated_seeds(
 
 
 def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
-    """Stratified folds of train and validation together, each of which validates once.
+    """Stratified folds of train and validation together, each of which validates once; groups stay in one fold.
 
     Raises:
-        DataError: a class has fewer images than there are folds.
+        DataError: a class has fewer images, or fewer groups, than there are folds.
     """
     whole = data.train_and_validation()
-    scarce = int(whole.labels.bincount(minlength=whole.classes).min())
+    counts, what = whole.labels.bincount(minlength=whole.classes), "image(s)"
+    groups = data.groups_of(whole)
+    if groups is not None:
+        counts = torch.from_numpy(per_class(whole.labels.numpy(), groups, whole.classes))
+        what = "group(s) of images that stay together (near duplicates, patients, videos)"
+    scarce = int(counts.min())
     if scarce < count:
         raise DataError(
-            f"data {config.source}: a class has {scarce} image(s) to train and validate, so there are no {count} folds "
-            "with each class in all of them; take fewer folds, or add images"
+            f"data {config.source}: class '{data.class_names[int(counts.argmin())]}' has {scarce} {what} to train and "
+            f"validate, so there are no {count} folds with each class in all of them; take fewer folds, or add images"
         )
-    folds = StratifiedKFold(count, shuffle=True, random_state=config.seed)
-    found = folds.split(whole.labels, whole.labels)
-    return [(whole.subset(torch.from_numpy(a)), whole.subset(torch.from_numpy(b))) for a, b in found]
+    if groups is None:
+        folds = StratifiedKFold(count, shuffle=True, random_state=config.seed).split(whole.labels, whole.labels)
+    else:
+        folds = _grouped_folds(whole.labels.numpy(), groups, count, config)
+    return [(whole.subset(torch.from_numpy(a)), whole.subset(torch.from_numpy(b))) for a, b in folds]
+
+
+def _grouped_folds(
+    labels: np.ndarray, groups: np.ndarray, count: int, config: DataConfig
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return stratified folds with each group in one fold, and every class in all.
+
+    Raises:
+        DataError: large groups leave a fold without a class.
+    """
+    folder = StratifiedGroupKFold(count, shuffle=True, random_state=config.seed)
+    folds = [(np.asarray(a), np.asarray(b)) for a, b in folder.split(labels, labels, groups)]
+    classes = len(np.unique(labels))
+    if any(len(np.unique(labels[side])) < classes for fold in folds for side in fold):
+        raise DataError(
+            f"data {config.source}: images of one group stay together, and so there are no {count} folds with each "
+            "class in all of them; take fewer folds, or add images"
+        )
+    return folds
 
 
 def as_it_is(data: ImageData, count: int, config: DataConfig) -> list[Split]:

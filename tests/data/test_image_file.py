@@ -8,6 +8,7 @@ from PIL import Image
 
 from nasforge.core.errors import DataError
 from nasforge.data.image_file import DAMAGED_EXIF, FRAMES, TRANSPARENT, read_header, read_image, shown
+from nasforge.data.input_rule import InputRule
 
 GREY = (np.arange(24, dtype=np.uint8) * 10).reshape(6, 4)
 STORED_AS = {
@@ -47,7 +48,7 @@ def test_images_are_turned_upright(tmp_path, orientation, ending, mode, settings
     turn = STORED_AS.get(orientation)
     stored = upright.transpose(turn) if turn is not None else upright
     stored.save(tmp_path / f"a.{ending}", exif=exif(orientation), **settings)
-    picture = read_image(tmp_path / f"a.{ending}", 1, None)
+    picture = read_image(tmp_path / f"a.{ending}", InputRule(1), None)
     assert picture.pixels.shape == (1, 6, 4)
     assert np.abs(picture.pixels[0].astype(int) - np.asarray(upright.convert("L"))).max() < 5
     assert picture.remarks == ()
@@ -55,7 +56,7 @@ def test_images_are_turned_upright(tmp_path, orientation, ending, mode, settings
 
 def test_an_image_with_damaged_exif_data_is_read_as_it_is_stored(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "a.png", exif=b"Exif\0\0nothing like it")
-    picture = read_image(tmp_path / "a.png", 1, None)
+    picture = read_image(tmp_path / "a.png", InputRule(1), None)
     assert np.array_equal(picture.pixels[0], GREY)
     assert picture.remarks == (DAMAGED_EXIF,)
 
@@ -82,7 +83,7 @@ def palette():
 )
 def test_transparent_pixels_are_laid_over_white(tmp_path, name, image, settings):
     image.save(tmp_path / name, **settings)
-    picture = read_image(tmp_path / name, 3, None)
+    picture = read_image(tmp_path / name, InputRule(3), None)
     assert picture.pixels[:, 0, 0].tolist() == [255, 255, 255]
     assert picture.remarks == (TRANSPARENT,)
 
@@ -91,17 +92,17 @@ def test_half_transparent_pixels_are_mixed_and_opaque_ones_are_kept(tmp_path):
     pixels = np.full((1, 2, 4), 100, np.uint8)
     pixels[0, :, 3] = 255, 51
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", 1, None).pixels.tolist() == [[[100, 224]]]
+    assert read_image(tmp_path / "a.png", InputRule(1), None).pixels.tolist() == [[[100, 224]]]
     pixels[..., 3] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", 1, None).remarks == ()
+    assert read_image(tmp_path / "a.png", InputRule(1), None).remarks == ()
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
 def test_of_an_animation_the_first_frame_is_read(tmp_path, name):
     frames = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in (0, 90, 180)]
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-    picture = read_image(tmp_path / name, 3, None)
+    picture = read_image(tmp_path / name, InputRule(3), None)
     assert picture.pixels.max() == 0
     assert picture.remarks == (FRAMES,)
 
@@ -131,7 +132,7 @@ def png(width, height):
 def test_files_that_are_no_images_to_read(tmp_path, content, message):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.png.*" + message):
-        read_image(tmp_path / "a.png", 3, None)
+        read_image(tmp_path / "a.png", InputRule(3), None)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.bmp", "a.webp", "a.tif", "a.ppm", "a.avif"])
@@ -153,7 +154,7 @@ def test_a_damaged_file_of_any_kind_is_an_error_that_names_it(tmp_path, name):
             (tmp_path / name).write_bytes(content)
             try:
                 read_header(tmp_path / name)
-                read_image(tmp_path / name, 3, None)
+                read_image(tmp_path / name, InputRule(3), None)
             except DataError as error:
                 assert str(error).startswith(f"image {tmp_path / name}")
                 refused += 1

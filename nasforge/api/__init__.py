@@ -1,0 +1,1 @@
+"""The public verbs, one file or folder each, named as in `nasforge.<verb>`."""

@@ -1,0 +1,182 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_photos import folder_of_photos, photo
+
+from nasforge import cli
+from nasforge.api.inspect import inspect
+from nasforge.core.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NASFORGE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return folder_of_photos(tmp_path / "photos")
+
+
+def table(path, lines, titles=("image", "label")):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([titles, *lines])
+    return path
+
+
+def test_counts_sizes_and_channels(photos):
+    photo(7777, (30, 90)).save(photos / "cat" / "tall.png")
+    found = inspect(photos)
+    assert found.classes == {"cat": 13, "dog": 12}
+    assert (found.images, found.channels, found.shorter_side) == (25, 3, (30, 40, 40))
+    assert found.parts == {"train": 25} and found.groups is None and found.imbalance == 13 / 12
+    assert not any([found.unreadable, found.left_out, found.duplicates, found.near_duplicates, found.two_labels])
+    assert json.loads(json.dumps(found.to_json()))["images"] == 25
+
+
+def test_grey_pictures_saved_in_colour_are_grey(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "grey" / name).mkdir(parents=True)
+        for index in range(12):
+            grey = photo(index + 50 * ord(name)).convert("L")
+            grey.convert("RGB" if index % 2 else "L").save(tmp_path / "grey" / name / f"{index}.jpg")
+    assert inspect(tmp_path / "grey").channels == 1
+
+
+def test_unreadable_files_are_all_listed_and_refused_above_five_percent(tmp_path):
+    photos = folder_of_photos(tmp_path / "photos", each=40)
+    (photos / "cat" / "empty.jpg").write_bytes(b"")
+    (photos / "dog" / "text.png").write_text("no image")
+    whole = (photos / "dog" / "00.png").read_bytes()
+    (photos / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "cat" / "link.jpg").symlink_to("nowhere.jpg")
+    found = inspect(photos)
+    assert set(found.unreadable) == {"cat/empty.jpg", "dog/text.png", "dog/cut.png", "cat/link.jpg"}
+    assert "empty" in found.unreadable["cat/empty.jpg"] and found.images == 80
+    with pytest.raises(DataError, match="4 of 84 images cannot be read"):
+        inspect(photos, strict=True)
+    (photos / "dog" / "five.png").write_text("no image")
+    with pytest.raises(DataError, match="5 of 85 images cannot be read, expected at most 5%"):
+        inspect(photos)
+
+
+def test_small_classes_are_left_out_and_too_little_is_refused(photos):
+    (photos / "owl").mkdir()
+    for index in range(4):
+        photo(900 + index).save(photos / "owl" / f"{index}.png")
+    found = inspect(photos)
+    assert list(found.classes) == ["cat", "dog"] and "4 image(s)" in found.left_out["owl"]
+    with pytest.raises(DataError, match="class 'owl' has 4 image"):
+        inspect(photos, strict=True)
+    for index in range(9):
+        (photos / "dog" / f"{index:02}.png").unlink()
+    with pytest.raises(DataError, match="1 class\\(es\\) with enough images"):
+        inspect(photos)
+    photo(77).save(photos / "dog" / "x.png")
+    photo(78).save(photos / "dog" / "y.png")
+    with pytest.raises(DataError, match="17 images, expected at least 20"):
+        inspect(photos)
+
+
+def test_equal_and_nearly_equal_images_form_groups(photos):
+    shutil.copy(photos / "cat" / "01.png", photos / "cat" / "copy.png")
+    shutil.copy(photos / "cat" / "02.png", photos / "dog" / "other.png")
+    with Image.open(photos / "dog" / "03.png") as image:
+        image.resize((30, 20)).save(photos / "dog" / "small.jpg", quality=80)
+    found = inspect(photos)
+    assert found.duplicates == (("cat/01.png", "cat/copy.png"), ("cat/02.png", "dog/other.png"))
+    assert found.two_labels == (("cat/02.png: cat", "dog/other.png: dog"),)
+    assert found.near_duplicates == (("dog/03.png", "dog/small.jpg"),)
+    assert found.groups == 24
+    with pytest.raises(DataError, match="with two classes"):
+        inspect(photos, strict=True)
+
+
+def test_pictures_that_all_look_alike_are_not_near_duplicates(tmp_path):
+    rng = np.random.default_rng(0)
+    base = np.asarray(photo(1), np.int16)
+    for name in ("a", "b"):
+        (tmp_path / "alike" / name).mkdir(parents=True)
+        for index in range(12):
+            noisy = (base + rng.integers(-3, 4, base.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(tmp_path / "alike" / name / f"{index}.png")
+    found = inspect(tmp_path / "alike")
+    assert found.groups is None and "look alike" in found.notes[-1]
+
+
+def test_given_splits_are_kept_and_a_leak_between_them_is_said(tmp_path):
+    folder_of_photos(tmp_path / "data" / "train")
+    for name, seed in (("cat", 500), ("dog", 600)):
+        (tmp_path / "data" / "test" / name).mkdir(parents=True)
+        photo(seed).save(tmp_path / "data" / "test" / name / "a.png")
+    shutil.copy(tmp_path / "data" / "train" / "cat" / "03.png", tmp_path / "data" / "test" / "cat" / "b.png")
+    found = inspect(tmp_path / "data")
+    assert found.parts == {"train": 24, "test": 3}
+    assert "1 image(s) of the test part repeat a training image" in found.notes[-1]
+
+
+def test_a_table_of_labels(photos, tmp_path):
+    files = sorted(photos.rglob("*.png"))
+    lines = [(file.relative_to(photos), "AB"[index % 2], index // 3) for index, file in enumerate(files)]
+    found = inspect(photos, labels=table(tmp_path / "labels.csv", lines, ("File Name", "Diagnosis", "patient")))
+    assert found.classes == {"A": 12, "B": 12} and found.groups == 8
+    assert "groups in 'patient'" in found.notes[0]
+    named = inspect(
+        photos,
+        labels=table(tmp_path / "other.csv", lines[:-1], ("x", "y", "z")),
+        image_column="x",
+        label_column="y",
+        group_column="z",
+    )
+    assert named.groups == 8 and any("1 image(s)" in note and "have no line" in note for note in named.notes)
+
+
+def test_a_table_with_numbers_instead_of_names_and_semicolons(tmp_path):
+    (tmp_path / "images").mkdir()
+    for index in range(24):
+        photo(index).save(tmp_path / "images" / f"{index:03}.png")
+    text = "image ID;class label\n" + "\n".join(f"{index};{index % 2 + 9}" for index in range(25)) + "\n;3\n"
+    (tmp_path / "labels.csv").write_text("\ufeff" + text, encoding="utf-8")
+    found = inspect(tmp_path / "images", labels=tmp_path / "labels.csv")
+    assert found.classes == {"9": 12, "10": 12} and found.unreadable == {"24": "there is no such file"}
+    assert any("1 line(s) without an image or a label" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("lines", "titles", "options", "message"),
+    [
+        ([("cat/00.png", "a", "b")], ("image", "u", "v"), {}, "no column is the label's"),
+        ([("nowhere", "a", "b")], ("u", "label", "v"), {}, "no column is the image's"),
+        ([("cat/00.png", "a")], ("image", "label"), {"label_column": "labels"}, "did you mean 'label'"),
+        ([("00.png", "a")], ("image", "label"), {}, "'00.png' may be cat/00.png and dog/00.png"),
+        ([("cat/00.png", "a", "x")], ("image", "label"), {}, "line 2: 3 cells, but 2 titles"),
+        ([], ("image", "label"), {}, "0 line"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused(photos, tmp_path, lines, titles, options, message):
+    with pytest.raises(DataError, match=message.replace("(", "\\(")):
+        inspect(photos, labels=table(tmp_path / "labels.csv", lines, titles), **options)
+
+
+def test_arrays_and_known_names_are_taken(tmp_path):
+    found = inspect("digits")
+    assert found.images == 1797 and found.channels == 1 and found.shorter_side == (8, 8, 8)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", x_train=rng.integers(0, 256, (40, 9, 9, 3), np.uint8), y_train=np.arange(40) % 2)
+    assert inspect(tmp_path / "a.npz").classes == {"0": 20, "1": 20}
+
+
+def test_what_is_printed(photos, capfd, tmp_path):
+    (photos / "cat" / "bad.jpg").write_bytes(b"")
+    assert cli.main(["inspect", str(photos)]) == 0
+    said = capfd.readouterr().out
+    assert "24 images of 2 classes, in colour" in said and "cat/bad.jpg: cannot be read (the file is empty)" in said
+    assert cli.main(["inspect", str(photos), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["classes"] == {"cat": 12, "dog": 12}
+    assert cli.main(["inspect", str(photos), "--strict"]) == 2
+    assert cli.main(["inspect", str(photos), "--label-column", "x"]) == 2
+    assert "--labels" in capfd.readouterr().err
