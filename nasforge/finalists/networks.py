@@ -25,7 +25,7 @@ from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION,
 from nasforge.models.ensemble import Mirrored
 from nasforge.models.network import fresh
 from nasforge.models.reference import resnet, resnet_of_flops
-from nasforge.models.resolution import SMALL, layout_for
+from nasforge.models.resolution import SMALL, reference_layout
 from nasforge.training.data_parallel import data_parallel, own_checkpoint
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
@@ -170,7 +170,7 @@ def reference_of(flops: float, shape: tuple[int, int, int], classes: int) -> tup
     name, network = resnet_of_flops(flops, shape=shape, classes=classes)
     stage, classifier = network.get_submodule("stage0"), network.get_submodule("classifier")
     assert isinstance(stage, nn.Sequential) and isinstance(classifier, nn.Linear)  # noqa: S101  (built just now)
-    layout = layout_for(min(shape[1:]))
+    layout = reference_layout(min(shape[1:]))
     arguments: dict[str, Any] = {"depth": len(stage), "width": classifier.in_features // 2 ** (len(layout.strides) - 1)}
     if min(shape[1:]) > SMALL:
         arguments |= {"stem_stride": layout.stem_stride, "strides": list(layout.strides)}

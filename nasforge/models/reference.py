@@ -14,7 +14,7 @@ from nasforge.blocks.conv import ConvNorm
 from nasforge.blocks.residual import ResidualBlock
 from nasforge.core.errors import BuildError
 from nasforge.costs import count_flops
-from nasforge.models.resolution import layout_for
+from nasforge.models.resolution import reference_layout
 
 DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
@@ -67,7 +67,7 @@ def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) 
     """The ResNet whose multiply-adds come nearest to `flops`, depth and width scaled.
 
     Of those within 3 % of it, the one whose width is nearest to the paper's 16; else the nearest of all. Its strides
-    follow the resolution (`nasforge.models.resolution.layout_for`).
+    follow the resolution (`nasforge.models.resolution.reference_layout`).
 
     Args:
         flops: multiply-adds for one image.
@@ -83,7 +83,7 @@ def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) 
     """
     if not flops > 0:
         raise BuildError(f"a ResNet needs a budget of multiply-adds above 0, got {flops!r}")
-    layout = layout_for(min(shape[1:]))
+    layout = reference_layout(min(shape[1:]))
 
     def make(depth: int, width: int) -> nn.Sequential:
         return resnet(depth, width, in_channels=shape[0], classes=classes, **asdict(layout))

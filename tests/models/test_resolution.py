@@ -4,7 +4,7 @@ from nasforge.compose import make_header, search, suited_to_images
 from nasforge.config import ExperimentConfig, resolve
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.models.resolution import BY_RESOLUTION, Layout, layout_for, suited
+from nasforge.models.resolution import BY_RESOLUTION, Layout, layout_for, reference_layout, suited
 from nasforge.space_file import load_space
 from nasforge.state import load_state
 
@@ -18,14 +18,15 @@ def test_the_last_map_is_small_and_not_tiny(pixels):
     assert 2.5 <= pixels / reduced <= 10
 
 
-def test_up_to_forty_pixels_the_layout_is_that_of_the_other_spaces():
-    assert layout_for(28) == layout_for(40) == Layout(1, (1, 2, 2))
+def test_the_references_of_small_images_keep_the_resolution():
+    assert layout_for(8) == reference_layout(28) == reference_layout(40) == Layout(1, (1, 2, 2))
+    assert layout_for(28) == Layout(2, (1, 2, 2)) and reference_layout(41) == layout_for(41)
 
 
 def test_the_space_is_resolved_for_the_shorter_side():
     space = load_space("photos")
     small, large = suited(space, (1, 28, 28)), suited(space, (3, 200, 120))
-    assert small.arguments["strides"] == [1, 2, 2] and small.arguments["stem_stride"] == 1
+    assert small.arguments["strides"] == [1, 2, 2] and small.arguments["stem_stride"] == 2
     assert large.arguments["strides"] == [1, 2, 2, 2] and large.arguments["stem_stride"] == 4
     assert not any("stage3" in key for key in (*small.domains, *small.defaults))
     assert "model.stage3.width" in large.domains
