@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +19,7 @@ from nasforge.cli_compare import compare
 from nasforge.cli_inspect import inspect
 from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
+from nasforge.cli_predict import predict
 from nasforge.cli_process import check_working_folder, safe_streams
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
@@ -60,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 outcome = _interrupted(given)
             unwritten = None
             if wants_json and outcome.content:
-                content = {**outcome.content, **(outcome.more() if outcome.more else {})}
+                content = outcome.content
+                if isinstance(content, Mapping) and outcome.more:
+                    content = {**content, **outcome.more()}
                 unwritten = output.write_json(content, stdout)
         stream.flush()
         return _unwritable(unwritten or stream.error, outcome.code)
@@ -115,6 +118,7 @@ app.command()(calibrate)
 app.command()(compare)
 app.command()(tune)
 app.command()(inspect)
+app.command()(predict)
 
 
 @app.command()

@@ -32,12 +32,12 @@ class Outcome:
     """What a command found.
 
     Attributes:
-        content: the JSON object of `--json`.
+        content: what `--json` prints: an object, or a list.
         code: exit code.
         more: makes further content, where that takes long and only `--json` shows it.
     """
 
-    content: Mapping[str, Any] = field(default_factory=dict)
+    content: Mapping[str, Any] | list[Any] = field(default_factory=dict)
     code: int = 0
     more: Callable[[], Mapping[str, Any]] | None = None
 
@@ -116,8 +116,8 @@ def only_json(wanted: bool) -> Iterator[int]:
         os.close(real)
 
 
-def write_json(content: Mapping[str, Any], descriptor: int) -> OSError | None:
-    """Write one JSON object and a newline; what JSON has no number for becomes null. Returns what went wrong."""
+def write_json(content: Mapping[str, Any] | list[Any], descriptor: int) -> OSError | None:
+    """Write an object or a list as JSON and a newline, NaN and infinities as null. Returns what went wrong."""
     text = json.dumps(plain(content), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
     data = text.encode()
     try:

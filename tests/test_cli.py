@@ -47,6 +47,7 @@ COMMANDS = (
     "tune",
     "calibrate",
     "inspect",
+    "predict",
 )
 
 

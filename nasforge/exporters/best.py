@@ -109,4 +109,6 @@ def describe(
     """The description of a network trained on `data`."""
     known = {**trained, "data_hash": data.fingerprint}
     space = without_start(space)
-    return Description(space, architecture, data.shape, data.class_names, data.mean, data.std, metrics, known)
+    return Description(
+        space, architecture, data.shape, data.class_names, data.mean, data.std, metrics, known, data.input
+    )

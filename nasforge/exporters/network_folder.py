@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, ExportError, NasforgeError, TrustError, one_line
 from nasforge.core.space import SearchSpace
 from nasforge.core.trust import foreign
+from nasforge.data.input_rule import CENTRE_CROP, InputRule
 from nasforge.journal import dumps, loads, sync_folder
 from nasforge.models.network import build, without_start
 from nasforge.training.artifacts import sha256_of, write_tensors
@@ -33,6 +34,26 @@ DESCRIPTION = "network.json"
 WEIGHTS = "weights.safetensors"
 TRAIN_AND_VALIDATION = "train and validation"
 """What `trained["parts"]` says of a network that was trained on both."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How probabilities are made from logits, measured on images that the network was not trained on.
+
+    Attributes:
+        temperature: logits are divided by it before the softmax; 1 changes nothing.
+        unsure_below: an answer with a lower probability is unsure; 0: none is.
+    """
+
+    temperature: float
+    unsure_below: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf") or not 0 <= self.unsure_below <= 1:
+            raise ValueError(
+                f"calibration: temperature {self.temperature!r} and unsure_below {self.unsure_below!r}, expected a "
+                "number above 0 and one of 0..1"
+            )
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,8 @@ class Description:
         std: likewise.
         metrics: key -> number, keys as in MLflow.
         trained: how the weights came about: `data`, `epochs`, `seed`, `recipe`.
+        input: how an image file becomes an input; None: squashed to height and width, see `rule`.
+        calibration: how probabilities are made from logits; None: by the softmax alone.
     """
 
     space: SearchSpace
@@ -58,6 +81,13 @@ class Description:
     std: tuple[float, ...]
     metrics: Mapping[str, float] = field(default_factory=dict)
     trained: Mapping[str, Any] = field(default_factory=dict)
+    input: InputRule | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def rule(self) -> InputRule:
+        """How an image file becomes an input."""
+        return self.input or InputRule(self.shape[0])
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -71,6 +101,8 @@ class Description:
             "std": list(self.std),
             "metrics": dict(self.metrics),
             "trained": dict(self.trained),
+            **({"input": self.input.to_json()} if self.input else {}),
+            **({"calibration": asdict(self.calibration)} if self.calibration else {}),
         }
 
     @staticmethod
@@ -86,9 +118,13 @@ class Description:
             std=tuple(float(value) for value in content["std"]),
             metrics=dict(content["metrics"]),
             trained=dict(content["trained"]),
+            input=InputRule.from_json(content["input"]) if "input" in content else None,
+            calibration=Calibration(**content["calibration"]) if "calibration" in content else None,
         )
         if not len(description.mean) == len(description.std) == channels:
             raise ValueError(f"{channels} channels, but {len(description.mean)} means and {len(description.std)} stds")
+        if description.rule.channels != channels or (description.rule.resize == CENTRE_CROP and height != width):
+            raise ValueError(f"the input rule {description.rule.to_json()} does not fit images of {description.shape}")
         return description
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nasforge import __version__
 from nasforge.core.errors import ExportError, one_line
+from nasforge.exporters.network_folder import Description, Network
 from nasforge.exporters.refusal import quiet, reason_of
 from nasforge.exporters.verify import Predict
 
@@ -17,6 +22,9 @@ SUFFIX = ".onnx"
 
 def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
     """Write `model` as one ONNX file, for any batch size; input `images`, output `logits`.
+
+    The file of a `Network` has metadata: `class_names` and `input` (the rule by which files are read) as JSON texts,
+    `calibration` likewise where there is one, and `nasforge_version`.
 
     Args:
         model: in eval mode.
@@ -48,8 +56,21 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
         raise ExportError(f"onnx: the network cannot be exported: {reason_of(error)}") from error
     if program is None:
         raise ExportError("onnx: torch.onnx.export gave no program; try another version of torch")
+    if isinstance(model, Network):
+        program.model.metadata_props.update(metadata_of(model.description))
     program.save(str(path), external_data=False)
     return path
+
+
+def metadata_of(about: Description) -> dict[str, str]:
+    """Return what an exported file says of its network: how images are read, and what the outputs mean."""
+    calibration = {"calibration": json.dumps(asdict(about.calibration))} if about.calibration else {}
+    return {
+        "class_names": json.dumps(about.class_names),
+        "input": json.dumps(about.rule.to_json()),
+        **calibration,
+        "nasforge_version": __version__,
+    }
 
 
 def reload(path: Path) -> Predict:
@@ -58,13 +79,22 @@ def reload(path: Path) -> Predict:
     Raises:
         ExportError: ONNX Runtime is missing or refuses the file.
     """
+    return logits_of(session_of(path))
+
+
+def session_of(path: Path) -> Any:
+    """Return an `onnxruntime.InferenceSession` of a file, on the CPU. Raises ExportError as `reload` does."""
     _need("onnxruntime")
-    import onnxruntime  # an extra, not there for everyone
+    import onnxruntime  # slow to import, and few commands need it
 
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no parent of their own
         raise ExportError(f"{path}: ONNX Runtime refuses it: {one_line(error, 400)}") from error
+
+
+def logits_of(session: Any) -> Predict:
+    """Return an inference session as a function from a batch of images to logits."""
 
     def predict(images: Tensor) -> Tensor:
         (logits,) = session.run(["logits"], {"images": images.cpu().numpy()})

@@ -1,0 +1,129 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toy_photos import folder_of_photos, odd_files, photo
+
+from nasforge import cli
+from nasforge.api.inspect import inspect
+from nasforge.api.predict import predict, predictor
+from nasforge.api.prepare import prepare
+from nasforge.config import DataConfig, load_space
+from nasforge.core.errors import DataError, ExportError
+from nasforge.data import load_data
+from nasforge.data.image_file import read_image
+from nasforge.data.input_rule import CENTRE_CROP, InputRule, prepared
+from nasforge.exporters import onnx, standalone
+from nasforge.exporters.best import describe
+from nasforge.exporters.network_folder import DESCRIPTION, Calibration, description_of, load, save_network
+from nasforge.models.network import build
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Experiments with a network on prepared photos: as it is, and calibrated."""
+    place = tmp_path_factory.mktemp("predict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NASFORGE_CACHE", str(place / "cache"))
+        folder_of_photos(place / "photos")
+        data = load_data(DataConfig(str(prepare(inspect(place / "photos"), place / "prepared", 16))))
+    space = load_space("tiny")
+    architecture = space.default_point()
+    torch.manual_seed(0)
+    network = build(space, architecture, in_channels=3, classes=2).eval()
+    about = describe(space, architecture, data, {}, {"epochs": 1})
+    save_network(place / "runs" / "plain" / "best", network, about)
+    save_network(place / "runs" / "sure" / "best", network, replace(about, calibration=Calibration(4.0, 0.99)))
+    return place / "runs"
+
+
+def test_the_folder_says_how_images_are_read(runs):
+    content = json.loads((runs / "plain" / "best" / DESCRIPTION).read_text())
+    assert content["input"]["resize"] == CENTRE_CROP and "calibration" not in content
+    assert description_of(runs / "plain" / "best").rule == prepared(3)
+    about = description_of(runs / "sure" / "best")
+    assert about.calibration == Calibration(4.0, 0.99)
+    old = {key: value for key, value in about.to_json().items() if key not in ("input", "calibration")}
+    assert type(about).from_json(old).rule == InputRule(3)
+    with pytest.raises(ValueError, match="does not fit"):
+        type(about).from_json({**old, "input": prepared(1).to_json()})
+    with pytest.raises(ValueError, match="temperature"):
+        Calibration(0.0, 0.5)
+
+
+def test_answers_are_those_of_the_network_on_the_pixels_that_it_was_trained_on(runs):
+    photos = runs.parent / "photos"
+    network = load(runs / "plain" / "best")
+    with np.load(runs.parent / "prepared" / "images.npz") as file:
+        images = {str(name): image for name, image in zip(file["files"], file["x_train"], strict=False)}
+    answers = predict("plain", [photos / name for name in images], runs_dir=runs)
+    for answer, (name, image) in zip(answers, images.items(), strict=True):
+        assert answer.file.endswith(name) and answer.error is None and answer.unsure is None
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(np.moveaxis(image, -1, 0))[None].float() / 255)
+        assert list(answer.probabilities.values()) == pytest.approx(logits.softmax(1)[0].tolist(), abs=1e-5)
+        assert answer.label == network.class_names[int(logits.argmax())]
+
+
+def test_calibration_divides_logits_and_says_unsure(runs):
+    photos = [runs.parent / "photos" / "cat" / "00.png"]
+    (plain,), (sure,) = predict("plain", photos, runs_dir=runs), predict(runs / "sure", photos)
+    odds = [np.log(a.probabilities["cat"] / a.probabilities["dog"]) for a in (plain, sure)]
+    assert odds[0] / 4 == pytest.approx(odds[1], abs=1e-4)
+    assert sure.unsure is True and sure.to_json()["unsure"] is True
+
+
+@pytest.mark.parametrize(
+    "rule", [prepared(3), prepared(1), InputRule(3), InputRule(1), InputRule(3, CENTRE_CROP, background=(9, 90, 200))]
+)
+def test_training_predict_and_the_exported_script_read_the_same_bits(tmp_path, rule):
+    for file in odd_files(tmp_path / "odd"):
+        ours = read_image(file, rule, (16, 16)).pixels
+        assert np.array_equal(ours, standalone.read_image(file, rule.to_json(), 16, 16)), file
+
+
+def test_an_onnx_file_answers_as_its_network_does(runs, tmp_path):
+    network = load(runs / "sure" / "best")
+    (tmp_path / "exported").mkdir()
+    onnx.to_onnx(network, torch.rand(2, 3, 16, 16), tmp_path / "exported" / "model")
+    files = odd_files(tmp_path / "odd")
+    ours, theirs = predict(runs / "sure", files), predict(tmp_path / "exported", files)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.file, a.label, a.unsure) == (b.file, b.label, b.unsure)
+        assert list(a.probabilities.values()) == pytest.approx(list(b.probabilities.values()), abs=1e-5)
+    session = onnx.session_of(tmp_path / "exported" / "model.onnx")
+    for a, b in zip(ours, standalone.predict(session, files), strict=True):
+        assert (a.file, a.label, a.unsure) == (b["file"], b["class"], b["unsure"])
+        assert a.probability == pytest.approx(b["probability"], abs=1e-5)
+
+
+def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
+    photo(3).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("text")
+    words = ["predict", "plain", str(tmp_path), str(tmp_path / "none.jpg"), "--runs-dir", str(runs)]
+    assert cli.main(words) == 1
+    said = capfd.readouterr().out.splitlines()
+    assert len(said) == 3 and "damaged" in said[0] and "good.png: " in said[1] and "No such file" in said[2]
+    assert cli.main([*words, "--json"]) == 1
+    answers = json.loads(capfd.readouterr().out)
+    assert [set(answer) for answer in answers] == [
+        {"file", "error"},
+        {"file", "class", "probability", "probabilities"},
+        {"file", "error"},
+    ]
+    assert cli.main([*words, "--csv"]) == 1
+    head, *rows = capfd.readouterr().out.splitlines()
+    assert head == "file,class,probability,unsure,error,probability of cat,probability of dog" and len(rows) == 3
+    assert cli.main([*words, "--csv", "--json"]) == 2
+    assert cli.main(["predict", "plain", str(tmp_path / "good.png"), "--runs-dir", str(runs)]) == 0
+
+
+def test_models_that_are_not_there(runs, tmp_path):
+    with pytest.raises(ExportError, match="did you mean 'plain'"):
+        predictor("plan", runs_dir=runs)
+    with pytest.raises(ExportError, match="there is no trained network"):
+        predictor(tmp_path)
+    with pytest.raises(DataError, match="no images"):
+        predict("plain", [tmp_path], runs_dir=runs)
