@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml
 	@echo "Setting up $(VENV) with $$("$(PYTHON)" --version) (once; it downloads PyTorch and takes some minutes)"
 	@"$(PYTHON)" -m venv "$(VENV)" || { \
 		echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) --editable ".[dev,export,dashboard]"
+	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) --editable ".[dev,dashboard]"
 	@touch "$@"
 
 search: $(STAMP)

@@ -26,9 +26,13 @@ from nasforge.exporters.verify import Agreement, reload_of, verify
 from nasforge.journal import JOURNAL
 from nasforge.models.ensemble import BUILDER as ENSEMBLE_BUILDER
 from nasforge.state import load_state
+from nasforge.training.artifacts import sha256_of
 
 CARDS = ("README.md", "MODEL_CARD.md")
 """Names of the model card; the second is for a folder whose README.md is somebody else's."""
+LABELS, SUMS = "labels.txt", "SHA256SUMS"
+SCRIPT, SCRIPT_RUNS = "predict.py", "model.onnx"
+"""A script that names the class of images, and the file that it runs."""
 _ARITHMETIC = 0.02
 """Difference of an accuracy that bf16, or the order of sums on another device, may make."""
 LARGEST = 2048
@@ -48,7 +52,8 @@ def export(
     Args:
         experiment_folder: `runs/<experiment>`, whose `best/` is shipped; a network folder itself is taken too.
         to: names of exporters: `onnx`, `torch_export`, `safetensors`, or `module:function` of your own.
-        out: folder to write to. Files of an earlier export are replaced, all others stay as they are.
+        out: folder to write to. Files of an earlier export are replaced, all others stay as they are. `labels.txt` and
+            `SHA256SUMS` are always written, and `predict.py` with an ONNX file.
         data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
             `folder`.
         trust: you agree to run the builder that the network folder names, see `nasforge.load`.
@@ -91,11 +96,16 @@ def _export(
                 _check_recorded(network, verified[name])
                 files[name] = file
             every = [written for file in files.values() for written in sorted(file.parent.iterdir())]
+            beside = temporary / "beside"
+            beside.mkdir()
+            every += _beside(beside, network, files.values())
             card_name, ours = _card_name(out), _exported(out)
+            shipped = {name: out / name for name in ours if (out / name).exists()} | {file.name: file for file in every}
+            every.append(_sums(beside / SUMS, shipped))
             _check_replaceable(out, every, ours)
-            names = sorted({*(file.name for file in every), *(name for name in ours if (out / name).exists())})
+            names = sorted({SUMS, *shipped})
             card = temporary / card_name
-            text = model_card(network, verified, {name: file.name for name, file in files.items()})
+            text = model_card(network, verified, {name: file.name for name, file in files.items()}, sorted(shipped))
             card.write_text(signed(text, names), encoding="utf-8")
             for written in (*every, card):
                 written.replace(out / written.name)
@@ -110,6 +120,26 @@ def _export(
         "trained_on_these": network.saw_validation,
         "verified": {name: asdict(agreement) for name, agreement in verified.items()},
     }
+
+
+def _beside(folder: Path, network: Network, files: Collection[Path]) -> list[Path]:
+    """Write what is shipped with every format: the classes, and a script where there is an ONNX file that it runs."""
+    labels = folder / LABELS
+    labels.write_text("".join(f"{name}\n" for name in network.class_names), encoding="utf-8")
+    if network.shape[0] not in (1, 3) or not any(file.name == SCRIPT_RUNS for file in files):
+        return [labels]
+    script = folder / SCRIPT
+    # read, not imported: the script needs onnxruntime, which this process may not
+    source = Path(__file__).with_name("standalone.py")
+    script.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    return [labels, script]
+
+
+def _sums(file: Path, shipped: Mapping[str, Path]) -> Path:
+    """Write the checksums of the shipped files, for `sha256sum --check`; the card is left out, people edit it."""
+    lines = [f"{sha256_of(shipped[name])}  {name}\n" for name in sorted(shipped) if name != SUMS]
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
 
 
 def _card_name(out: Path) -> str:

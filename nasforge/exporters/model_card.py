@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from nasforge.exporters.network_folder import Network
+from nasforge.data.input_rule import CENTRE_CROP
+from nasforge.exporters.network_folder import Calibration, Description, Network
 from nasforge.exporters.verify import Agreement
 
 _MARK = "found by NASForge and trained on"
@@ -20,6 +21,14 @@ _MARK = "found by NASForge and trained on"
 _SIGNATURE = re.compile(r"<!-- nasforge export wrote (?P<names>.*); sha256 of this card: (?P<digest>\w+) -->\n\Z")
 _UNSIGNED = ("model.onnx", "model.pt2", "weights.safetensors", "network.json")
 """Files beside a card that has no signature."""
+
+_BESIDE = {
+    "labels.txt": "the classes, one a line, in the order of the outputs",
+    "predict.py": "names the class of image files: `python predict.py photo.jpg folder/`; it needs onnxruntime, numpy "
+    "and Pillow alone",
+    "SHA256SUMS": "checksums: `sha256sum --check SHA256SUMS`",
+}
+"""What the files beside the network are."""
 
 _LOADING = {
     "onnx": """\
@@ -52,13 +61,16 @@ print([network.class_names[index] for index in network(images).argmax(1)])
 }
 
 
-def model_card(network: Network, verified: Mapping[str, Agreement], files: Mapping[str, str]) -> str:
+def model_card(
+    network: Network, verified: Mapping[str, Agreement], files: Mapping[str, str], shipped: Sequence[str]
+) -> str:
     """Markdown about a network and the files that it was exported to.
 
     Args:
         network: a loaded network.
         verified: format -> how well the export agreed.
         files: format -> file name, relative to the card.
+        shipped: names of all files beside the card.
     """
     about = network.description
     channels, height, width = about.shape
@@ -72,7 +84,8 @@ def model_card(network: Network, verified: Mapping[str, Agreement], files: Mappi
         f"{channels} x {height} x {width} to {len(about.class_names)} classes, {params:,} parameters.",
         "## Input and output",
         f"- input: floats in 0..1, N x {channels} x {height} x {width}, any N; normalisation is inside the network\n"
-        f"- output: logits, N x {len(about.class_names)}\n- classes, in this order: {_names(about.class_names)}",
+        f"- output: logits, N x {len(about.class_names)}\n- classes, in this order: {_names(about.class_names)}\n"
+        f"- {_input(about)}" + (f"\n- {_calibrated(about.calibration)}" if about.calibration else ""),
         "## How well, at what cost",
         _table(("metric", "value"), {key: _number(key, value) for key, value in sorted(about.metrics.items())})
         if about.metrics
@@ -107,6 +120,8 @@ def model_card(network: Network, verified: Mapping[str, Agreement], files: Mappi
             else "Those images guided the search: these accuracies prove the export and flatter the network."
         ),
     ]
+    described = {name: text for name, text in _BESIDE.items() if name in shipped}
+    parts.append("\n".join(f"- `{name}`: {text}" for name, text in described.items()))
     for name, file in files.items():
         if name in _LOADING:
             code = _LOADING[name].format(file=file, shape=f"{channels}, {height}, {width}")
@@ -121,6 +136,23 @@ def model_card(network: Network, verified: Mapping[str, Agreement], files: Mappi
         _table(("package", "version"), {**_versions(), "python": platform.python_version()}),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _input(about: Description) -> str:
+    """Return a sentence on how files are read."""
+    rule = about.rule
+    colours = "grey" if rule.channels == 1 else "red, green and blue"
+    size = "cut to the largest square in the centre, then resized" if rule.resize == CENTRE_CROP else "resized"
+    text = f"image files: turned upright as EXIF says, over the colour {rule.background}, {colours}, {size} (bilinear)"
+    return text + (", JPEG decoded at a lower resolution where that suffices" if rule.jpeg_draft else "")
+
+
+def _calibrated(calibration: Calibration) -> str:
+    """Return a sentence on probabilities."""
+    return (
+        f"probabilities: the softmax of the logits divided by {calibration.temperature:.4g}; below "
+        f"{calibration.unsure_below:.4g} an answer is unsure"
+    )
 
 
 def signed(card: str, names: Sequence[str]) -> str:

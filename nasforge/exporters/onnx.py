@@ -35,7 +35,7 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
         The file.
 
     Raises:
-        ExportError: the `export` extra is missing, or the network has an operation that ONNX cannot say.
+        ExportError: a package is missing, or the network has an operation that ONNX cannot say.
     """
     _need("onnx", "onnxscript")
     path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
@@ -106,4 +106,4 @@ def logits_of(session: Any) -> Predict:
 def _need(*modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise ExportError(f'onnx: {", ".join(missing)} is not installed; pip install "nasforge[export]"')
+        raise ExportError(f"onnx: {', '.join(missing)} is not installed; pip install {' '.join(missing)}")

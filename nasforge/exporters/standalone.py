@@ -41,13 +41,19 @@ TURNS = {
 }
 
 
+def formats() -> list[str]:
+    """Return the formats that are read, of those that this Pillow knows."""
+    Image.init()
+    return [name for name in ENDINGS if name in Image.OPEN]
+
+
 def read_image(file: Path, rule: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     """Return the pixels of an image file by the input rule of a model, uint8, C x height x width.
 
     Raises:
         OSError, ValueError, SyntaxError: the file is not an image that can be read.
     """
-    with file.open("rb") as stream, Image.open(stream, formats=tuple(ENDINGS)) as image:
+    with file.open("rb") as stream, Image.open(stream, formats=formats()) as image:
         if image.width * image.height > LARGEST_PIXELS:
             raise ValueError(f"the image is too large ({image.width} x {image.height} pixels)")
         if image.mode not in MODES:

@@ -2,14 +2,18 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from test_network_folder import full_disk, toy_space
 from torch import nn
 
+from nasforge.api.predict import predict
 from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, ExportError
 from nasforge.data import load_data
@@ -19,6 +23,7 @@ from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description,
 from nasforge.models.network import build
 from nasforge.runners.local import run
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
+from nasforge.training.artifacts import sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,8 @@ def shipped(experiment):
 def test_all_formats_are_written_and_verified(experiment, shipped):
     result, out = shipped
     assert sorted(path.name for path in out.iterdir()) == [
-        *("README.md", "model.onnx", "model.pt2", "network.json", "weights.safetensors")
+        *("README.md", "SHA256SUMS", "labels.txt", "model.onnx", "model.pt2", "network.json", "predict.py"),
+        "weights.safetensors",
     ]
     assert result["files"] == {
         "onnx": str(out / "model.onnx"),
@@ -141,7 +147,9 @@ def test_files_of_an_earlier_export_are_replaced_and_others_stay(experiment, tmp
     export(experiment, ["safetensors"], tmp_path)
     load(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert "model.pt2, network.json, weights.safetensors;" in (tmp_path / "README.md").read_text()
+    assert (
+        "SHA256SUMS, labels.txt, model.pt2, network.json, weights.safetensors;" in (tmp_path / "README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "network.json"])
@@ -216,7 +224,9 @@ def test_the_exporter_of_the_documentation_works(experiment, tmp_path, monkeypat
     (tmp_path / "documented_exporter.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     result = export(experiment, ["documented_exporter:to_zipped"], tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "model.pt2.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("README.md", "SHA256SUMS", "labels.txt", "model.pt2.gz")
+    ]
     assert result["verified"]["documented_exporter:to_zipped"]["accuracy_exported"] == result["accuracy"]
 
 
@@ -286,3 +296,45 @@ def test_many_validation_images_are_a_mixed_sample(experiment):
     images, labels = validation_images(load(experiment / "best"), largest=50)
     assert len(images) == len(labels) == 50
     assert len(labels.unique()) > 5
+
+
+ALONE = """
+import runpy, sys
+
+class Others:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in {*sys.stdlib_module_names, "onnxruntime", "numpy", "PIL"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Others())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_script_runs_with_onnxruntime_numpy_and_pillow_alone(experiment, shipped, tmp_path):
+    data = load_data(DataConfig("digits"))
+    files = []
+    for number in range(5):
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(data.validation.images[number, 0].numpy()).save(files[-1])
+    (tmp_path / "bad.png").write_text("text")
+    command = [sys.executable, "-I", "-c", ALONE, str(shipped[1] / "predict.py")]
+    done = subprocess.run([*command, str(tmp_path), "--json"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    *answers, broken = json.loads(done.stdout)
+    ours = predict(experiment / "best", files)
+    assert [(a["file"], a["class"]) for a in answers] == [(a.file, a.label) for a in ours]
+    assert [a["probability"] for a in answers] == pytest.approx([a.probability for a in ours], abs=1e-5)
+    assert broken["file"].endswith("bad.png") and "identify" in broken["error"]
+
+
+def test_labels_and_checksums_are_shipped(shipped):
+    _, out = shipped
+    assert (out / "labels.txt").read_text().split() == [str(n) for n in range(10)]
+    sums = dict(reversed(line.split("  ")) for line in (out / "SHA256SUMS").read_text().splitlines())
+    assert set(sums) == {path.name for path in out.iterdir()} - {"README.md", "SHA256SUMS"}
+    assert all(sha256_of(out / name) == digest for name, digest in sums.items())
+    card = (out / "README.md").read_text()
+    assert "python predict.py" in card and "labels.txt" in card and "turned upright" in card
