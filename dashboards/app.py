@@ -12,6 +12,7 @@ from nasforge.core.command_line import command_for, command_line
 from nasforge.core.errors import JournalError, NasforgeError, TrustError
 from nasforge.core.metrics import title_of
 from nasforge.core.trust import view
+from nasforge.journal import experiment_of
 from nasforge.report import figures, tables
 from nasforge.report.drawing import network_figure
 from nasforge.state import State, load_state
@@ -55,7 +56,7 @@ def _welcome(runs_dir: Path) -> None:
 def _experiment(runs_dir: Path, name: str) -> None:
     st.header(name)
     try:
-        state = load_state(runs_dir / name)
+        state = load_state(experiment_of(runs_dir / name))
     except JournalError as error:
         st.error(f"This experiment's journal cannot be read.\n\n{error}", icon=":material/error:")
         return
@@ -71,7 +72,7 @@ def _experiment(runs_dir: Path, name: str) -> None:
         metric = st.selectbox("Metric", metrics, index=first, key="curve") if metrics else "val/accuracy"
         _figure(figures.learning_curves_figure(state, metric), "learning_curves")
     with tabs[2]:
-        _trials(runs_dir / name, state)
+        _trials(experiment_of(runs_dir / name), state)
     with tabs[3]:
         _failures(state)
     with tabs[4]:

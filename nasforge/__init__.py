@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "inspect": "nasforge.api.inspect",
     "predict": "nasforge.api.predict",
+    "fit": "nasforge.api.fit",
     "search": "nasforge.compose",
     "tune": "nasforge.tuning",
     "calibrate": "nasforge.calibration",

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from nasforge import cli_output as output
 from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
+from nasforge.cli_fit import fit, show_fit
 from nasforge.cli_inspect import inspect
 from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
@@ -29,6 +30,7 @@ from nasforge.core.checks import cut
 from nasforge.core.command_line import command_line
 from nasforge.core.errors import ConfigError, NasforgeError
 from nasforge.core.trust import view
+from nasforge.journal import fit_of
 
 app = typer.Typer(
     name="nasforge",
@@ -39,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_CONTINUED = ("search", "tune", "calibrate", "compare", "retrain", "track")
+_CONTINUED = ("fit", "search", "tune", "calibrate", "compare", "retrain", "track")
 """Commands that go on where they were stopped."""
 _KEPT: list[ExitStack] = []
 """Handlers of signals that stay; without a reference Python would restore the former ones."""
@@ -113,6 +115,7 @@ def _failed(message: str, code: int = 2) -> Outcome:
     return Outcome({"error": message}, code)
 
 
+app.command()(fit)
 app.command()(search)
 app.command()(calibrate)
 app.command()(compare)
@@ -159,6 +162,8 @@ def show(
         with view():
             return cli_results.show_campaign(name, runs_dir, searches)
     folder, place = folder_of(name, runs_dir), moved_data(data, data_dir)
+    if (fit_folder := fit_of(folder)) is not None and trial is None and not importance:
+        show_fit(fit_folder)
     if place and not rerun and draw is None:
         raise ConfigError("--data, --data-dir: only --rerun and --draw need the data")
     if trial is None and (rerun or draw is not None):
@@ -274,6 +279,7 @@ def export(
     from nasforge.cli_settings import folder_of, moved_data
 
     folder = folder_of(name, runs_dir)
+    folder = fit_of(folder) or folder
     formats = [word.strip() for word in to.split(",")]
     return cli_results.export(folder, formats, out or folder / "exported", moved_data(data, data_dir), trust)
 

@@ -31,7 +31,7 @@ from nasforge.core.metrics import better
 from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, ui_command
 from nasforge.core.trial import Measure, Trial
-from nasforge.journal import JOURNAL, experiments_in, without_collection
+from nasforge.journal import JOURNAL, experiment_of, experiments_in, without_collection
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
@@ -121,7 +121,7 @@ def _shown(state: State, top: int) -> Outcome:
 def campaign_of(name: str, runs_dir: Path) -> list[Path]:
     """The searches of a campaign; none where `name` is an experiment, or nothing at all."""
     folder = whole_path(runs_dir) / check_name(name)
-    return [] if (folder / JOURNAL).is_file() else experiments_in(folder)
+    return [] if (experiment_of(folder) / JOURNAL).is_file() else experiments_in(folder)
 
 
 def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcome:

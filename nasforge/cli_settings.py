@@ -11,7 +11,7 @@ from nasforge.core.command_line import command_for, quoted, runs_dir_option
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.core.goals import OPTIMUM
 from nasforge.core.paths import whole_path
-from nasforge.journal import JOURNAL, campaigns_in, experiments_in
+from nasforge.journal import JOURNAL, campaigns_in, experiment_of, experiments_in, fits_in
 from nasforge.yaml_document import Document, parse_value
 
 WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
@@ -168,7 +168,7 @@ def folder_of(name: str, runs_dir: Path) -> Path:
         ConfigError: not a name, or a campaign's.
         JournalError: there is no such experiment.
     """
-    folder = whole_path(runs_dir) / check_name(name)
+    folder = experiment_of(whole_path(runs_dir) / check_name(name))
     if not (folder / JOURNAL).is_file():
         inner = experiments_in(folder)
         if inner:
@@ -176,7 +176,8 @@ def folder_of(name: str, runs_dir: Path) -> Path:
                 f"'{name}' is a campaign of {len(inner)} searches. Name one of them: "
                 f"{quoted([inner[0].name, *runs_dir_option(folder)])}; or see all: {command_for(folder, 'show')}"
             )
-        known = [path.name for path in (*experiments_in(folder.parent), *campaigns_in(folder.parent))]
+        place = folder.parent
+        known = [path.name for path in (*experiments_in(place), *fits_in(place), *campaigns_in(place))]
         why = f" (the folder has no file {JOURNAL})" if folder.is_dir() else ""
         raise JournalError(f"no experiment '{name}' in {runs_dir}/{why}; {did_you_mean(name, known)}")
     return folder

@@ -23,6 +23,10 @@ from nasforge.core.events import SCHEMA, SCHEMAS, Event, Header, event_from_json
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
+FIT = "fit.jsonl"
+"""The log of a fit, which holds a search in its folder (nasforge/api/fit/log.py)."""
+SEARCH = "search"
+"""The search's folder in a fit's."""
 _WORK = ("artifacts", "best", "finalists")
 """What an experiment's folder holds beside its journal that no other journal may overwrite."""
 
@@ -85,6 +89,22 @@ def experiments_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}") if path.is_file())
 
 
+def experiment_of(folder: Path) -> Path:
+    """The folder of an experiment itself, or of the search that a fit holds."""
+    inner = folder / SEARCH
+    return inner if (folder / FIT).is_file() and (inner / JOURNAL).is_file() else folder
+
+
+def fit_of(folder: Path) -> Path | None:
+    """The fit that holds an experiment as its search; None for an experiment of its own."""
+    return folder.parent if folder.name == SEARCH and (folder.parent / FIT).is_file() else None
+
+
+def fits_in(folder: Path) -> list[Path]:
+    """The folders of the fits that lie in `folder` and have begun to search, by name."""
+    return sorted(path.parent for path in folder.glob(f"*/{FIT}") if (path.parent / SEARCH / JOURNAL).is_file())
+
+
 def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
     """The error for a line of a file that cannot be.
 
@@ -139,7 +159,8 @@ def parse(path: Path, number: int, line: bytes) -> Line:
 
 def campaigns_in(folder: Path) -> list[Path]:
     """The folders of the campaigns that lie in `folder`, each with its experiments in it, by name."""
-    return sorted({path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")})
+    found = {path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")}
+    return sorted(path for path in found if not (path / FIT).is_file())
 
 
 def read_events(folder: Path) -> list[Event]:

@@ -9,6 +9,9 @@ from nasforge.core.errors import DataError
 from nasforge.core.trial import CHECKPOINT, Artifact, Trial
 from nasforge.state import State
 
+_KEPT = (CHECKPOINT, "answers")
+"""Artifacts that do not leave with the weights: checkpoints have a rule of their own, answers are small."""
+
 
 class Retention:
     """Deletes what is pushed out by better trials; replayed over a journal it comes to the same set.
@@ -45,7 +48,7 @@ class Retention:
             dropped = min(spare, key=lambda t: (t.number in kept, state.merit(t)), default=None)
             if dropped is not None and dropped.result is not None:
                 self._weighty.remove(dropped)
-                self._delete(artifact for name, artifact in dropped.result.artifacts.items() if name != CHECKPOINT)
+                self._delete(held for name, held in dropped.result.artifacts.items() if name not in _KEPT)
         needed |= set(self._wanted() if self._wanted else self._of_the_weighty())
         for checkpoint in [held for held in self._checkpoints if held not in needed]:
             self._checkpoints.remove(checkpoint)

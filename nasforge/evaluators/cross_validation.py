@@ -26,15 +26,16 @@ from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Sta
 from nasforge.data import ImageData, load_data
 from nasforge.data.groups import per_class
 from nasforge.data.part import Part
-from nasforge.evaluators.guarded import guarded, needed
-from nasforge.evaluators.training import Training
+from nasforge.evaluators.guarded import checked_flag, guarded, needed
+from nasforge.evaluators.training import Training, answers_of
 from nasforge.models.ensemble import Ensemble
 from nasforge.models.network import fresh_and_whole
-from nasforge.training.artifacts import save_weights
+from nasforge.training.artifacts import save_answers, save_weights
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import Trained, train
 from nasforge.training.recipe import recipe_of
+from nasforge.training.scoring import Answers
 
 Split = tuple[Part, Part]
 """What is trained on, what is validated on."""
@@ -52,7 +53,9 @@ class Averaged:
     Made by `cross_validation` and `repeated_seeds`.
     """
 
-    def __init__(self, name: str, training: Training, epochs: int, count: int, divide: Divide) -> None:
+    def __init__(
+        self, name: str, training: Training, epochs: int, count: int, divide: Divide, keep_answers: bool = False
+    ) -> None:
         """Take the parts.
 
         Args:
@@ -61,6 +64,7 @@ class Averaged:
             epochs: of each training.
             count: trainings.
             divide: says on what each is trained and validated.
+            keep_answers: write what every network says of the images that it is validated on beside the weights.
         """
         self.metrics: tuple[str, ...] = (*training.metrics, _SPREAD)
         self.training = training
@@ -68,6 +72,7 @@ class Averaged:
         self._epochs = epochs
         self._count = count
         self._divide = divide
+        self._keep_answers = keep_answers
 
     @property
     def data_hash(self) -> str:
@@ -121,7 +126,7 @@ class Averaged:
         data = load_data(training.data)
         splits = self._divide(data, self._count, training.data)
         wanted = range(1, self._count + 1)[proposal.rung]  # a rung is so many trainings
-        members, done = [], list[Trained]()
+        members, done, given = [], list[Trained](), list[tuple[Part, Answers]]()
         since = began
         for number, (part, validation) in enumerate(splits[:wanted], 1):
             seed = int(digest([report.seed, number]), 16) % 2**31
@@ -150,12 +155,16 @@ class Averaged:
                 failure = error.failure
                 message = f"training {number} of {self._count}: {failure.message}"
                 raise TrainingFailed(failure.cause, message, failure.advice, spent + error.charged) from error
+            if self._keep_answers:
+                recipe = recipe_of(training.space, proposal.architecture, training.recipe)
+                given.append((validation, answers_of(network, validation, recipe, device)))
             members.append(network.cpu())
             since = time.monotonic()
             if not report(number, _mean(done)):
                 return _result("pruned", done, report)
         weights = save_weights(Ensemble(members).state_dict(), report, ENSEMBLE)
-        return replace(_result("finished", done, report), artifacts={ENSEMBLE: weights})
+        artifacts = {ENSEMBLE: weights, **({"answers": save_answers(given, report)} if given else {})}
+        return replace(_result("finished", done, report), artifacts=artifacts)
 
 
 def cross_validation(
@@ -170,6 +179,7 @@ def cross_validation(
     epochs: int = 3,
     objectives: Sequence[Objective] = (),
     extra_metrics: Sequence[str] = (),
+    keep_answers: bool = False,
 ) -> Averaged:
     """Stratified k-fold cross-validation over the train and the validation part; the test part stays sealed.
 
@@ -188,6 +198,8 @@ def cross_validation(
         epochs: of each fold's training.
         objectives: of the search; what they need is measured.
         extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
+        keep_answers: write the probabilities for every image, from the network that has not seen it, beside the
+            weights: the artifact `answers`.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -195,7 +207,7 @@ def cross_validation(
     given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
     training = _checked("cross_validation", space, data, ladder, epochs, *given)
     _check_ladder("cross_validation", "folds", folds, ladder)
-    return Averaged("cross_validation", training, epochs, folds, in_folds)
+    return Averaged("cross_validation", training, epochs, folds, in_folds, checked_flag("keep_answers", keep_answers))
 
 
 def repeated_seeds(

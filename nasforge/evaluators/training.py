@@ -20,10 +20,17 @@ from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
 from nasforge.costs import count_flops, latency_ms, memory_mb
 from nasforge.data import ImageData, Part, load_data
 from nasforge.data.decoded import classes_have
-from nasforge.evaluators.guarded import guarded, needed
+from nasforge.evaluators.guarded import checked_flag, guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.network import build, fresh_and_whole
-from nasforge.training.artifacts import file_of, load_weights, save_checkpoint, save_json, save_weights
+from nasforge.training.artifacts import (
+    file_of,
+    load_weights,
+    save_answers,
+    save_checkpoint,
+    save_json,
+    save_weights,
+)
 from nasforge.training.device import device_of, free_memory_mb, memory_format, uses_bf16
 from nasforge.training.failures import SMALLER
 from nasforge.training.fitting import check_fits
@@ -31,7 +38,7 @@ from nasforge.training.loop import train
 from nasforge.training.phases import Phase
 from nasforge.training.recipe import Recipe, check_recipes, extreme_points, recipe_of
 from nasforge.training.remarks import remarks_on
-from nasforge.training.scoring import EXTRA, answers, by_class, extra_among, unmeasured
+from nasforge.training.scoring import EXTRA, Answers, answers, by_class, extra_among, unmeasured
 
 
 class Training:
@@ -58,6 +65,7 @@ class Training:
         objectives: Sequence[Objective] = (),
         extra_metrics: Sequence[str] = (),
         per_class: bool = False,
+        keep_answers: bool = False,
     ) -> None:
         """Check the settings; load nothing.
 
@@ -72,6 +80,7 @@ class Training:
             objectives: of the search; what they need is measured.
             extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (a class's number)...
             per_class: write precision, recall and F1 of every class, and the confusion matrix, beside the weights.
+            keep_answers: write the probabilities for every validation image beside the weights: the artifact `answers`.
 
         Raises:
             ConfigError: a setting is unknown or out of range.
@@ -90,9 +99,8 @@ class Training:
         self.time_limit_s = time_limit_s
         self.extra = _extra_figures(objectives, extra_metrics)
         self.metrics = tuple(dict.fromkeys((*self.metrics, *(f"val/{name}" for name in self.extra))))
-        self.per_class = per_class
-        if not isinstance(per_class, bool):
-            raise ConfigError(f"evaluator 'training': per_class must be true or false, got {per_class!r}")
+        self.per_class = checked_flag("per_class", per_class)
+        self.keep_answers = checked_flag("keep_answers", keep_answers)
         if any(rung.proxies for rung in self.ladder):
             ZeroCost(space, data, self.ladder, device=device, threads=threads)  # are there such proxies?
         check_recipes(space, self.recipe)
@@ -265,8 +273,12 @@ class Training:
             artifacts["weights"] = save_weights(network.state_dict(), report)
             if until < epochs:
                 artifacts[CHECKPOINT] = save_checkpoint(report.checkpoint, report)
-            if self.per_class:
-                artifacts["classes"] = save_json(self._by_class(network, recipe, data, device), report, "classes")
+            if self.per_class or self.keep_answers:
+                given = answers_of(network, data.validation, recipe, device)
+                if self.per_class:
+                    artifacts["classes"] = save_json(by_class(given, data.class_names), report, "classes")
+                if self.keep_answers:
+                    artifacts["answers"] = save_answers([(data.validation, given)], report)
         return Result(
             "pruned" if trained.stopped else "finished",
             metrics={**report.costs, **trained.metrics, **lost},
@@ -274,13 +286,6 @@ class Training:
             charged=trained.charged,
             artifacts=artifacts,
         )
-
-    def _by_class(
-        self, network: nn.Module, recipe: Recipe, data: ImageData, device: torch.device
-    ) -> Mapping[str, object]:
-        layout, bf16 = memory_format(recipe, device), uses_bf16(recipe, device)
-        given = answers(network, data.validation, device=device, bf16=bf16, memory_format=layout)
-        return by_class(given, data.class_names)
 
     def _cheaper_phases(self, network: nn.Module, data: ImageData, flops: float) -> list[Phase]:
         """What is trained on fewer or smaller images before all of them; smaller ones are validated on their like."""
@@ -312,6 +317,12 @@ class Training:
                     "weights of a supernet are for evaluator 'shared_weights'"
                 ) from error
         return network
+
+
+def answers_of(network: nn.Module, part: Part, recipe: Recipe, device: torch.device) -> Answers:
+    """What a network says of a part, in the arithmetic of its training."""
+    layout, bf16 = memory_format(recipe, device), uses_bf16(recipe, device)
+    return answers(network, part, device=device, bf16=bf16, memory_format=layout)
 
 
 def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]) -> tuple[str, ...]:

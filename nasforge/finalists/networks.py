@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -53,6 +54,7 @@ class Retraining:
         costs: of the network.
         device: `auto`, `cpu`...; decided where the training happens.
         data_hash: what the data must be there.
+        deadline: `time.monotonic()` after which the training ends with the epoch; None: it goes to its end.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Retraining:
     costs: Mapping[str, float]
     device: str
     data_hash: str
+    deadline: float | None = None
 
     @property
     def trained(self) -> bool:
@@ -107,7 +110,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
         progress(retraining.name, epoch, retraining.epochs, metrics)
-        return True
+        return retraining.deadline is None or time.monotonic() < retraining.deadline
 
     checkpoint = retraining.folder / "checkpoint.pt"
     with TemporaryDirectory() as scratch, data_parallel(network) if grouped else nullcontext():
@@ -131,7 +134,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
         "finalist": retraining.name,
         "data": asdict(retraining.data),
         "parts": TRAIN_AND_VALIDATION,
-        "epochs": retraining.epochs,
+        "epochs": trained.steps_done,
         "seed": retraining.seed,
         "recipe": asdict(retraining.recipe),
     }

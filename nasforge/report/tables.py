@@ -9,22 +9,24 @@ from typing import Any
 from nasforge.config import TRAININGS
 from nasforge.core.errors import NasforgeError
 from nasforge.core.trial import Trial
-from nasforge.journal import JOURNAL, experiments_in
+from nasforge.journal import JOURNAL, experiment_of, experiments_in, fit_of, fits_in
 from nasforge.state import State, load_state
 
 
 def experiments(runs_dir: Path) -> list[dict[str, Any]]:
-    """One row per experiment of a runs folder, the latest changed first; a broken one has `problem`, not counts.
+    """One row per experiment or fit of a runs folder, the latest changed first; a broken one has `problem`, not counts.
 
     An empty or missing folder gives no rows.
     """
-    folders = sorted(experiments_in(runs_dir), key=_changed, reverse=True)
+    searches = [experiment_of(fit) for fit in fits_in(runs_dir)]
+    folders = sorted([*experiments_in(runs_dir), *searches], key=_changed, reverse=True)
     rows: list[dict[str, Any]] = []
     for folder in folders:
+        name = (fit_of(folder) or folder).name
         try:
-            rows.append({"experiment": folder.name, **summary(load_state(folder)), "problem": ""})
+            rows.append({"experiment": name, **summary(load_state(folder)), "problem": ""})
         except NasforgeError as error:
-            rows.append({"experiment": folder.name, "problem": str(error)})
+            rows.append({"experiment": name, "problem": str(error)})
     return rows
 
 

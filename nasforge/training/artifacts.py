@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,6 +18,8 @@ from torch import Tensor
 from nasforge.core.errors import DataError
 from nasforge.core.protocols import Report
 from nasforge.core.trial import CHECKPOINT, Artifact
+from nasforge.data.part import Part
+from nasforge.training.scoring import Answers
 
 
 def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weights") -> Artifact:
@@ -35,6 +39,20 @@ def write_tensors(state: Mapping[str, Tensor], file: Path) -> None:
 def save_json(content: Mapping[str, Any], report: Report, name: str) -> Artifact:
     """Write `<name>.json` into the attempt's folder."""
     return _written(f"{name}.json", report, lambda file: file.write_text(json.dumps(content)))
+
+
+ANSWERS = "answers"
+"""The artifact of what networks say of images that they were not trained on."""
+
+
+def save_answers(given: Sequence[tuple[Part, Answers]], report: Report) -> Artifact:
+    """Write the answers on parts of one data set into the attempt's folder.
+
+    Its tensors: `images`, N places in the source; `probabilities`, N x classes, half precision.
+    """
+    images = torch.cat([torch.from_numpy(np.asarray(part.index, dtype=np.int64)) for part, _ in given])
+    probabilities = torch.cat([torch.from_numpy(answers.probabilities) for _, answers in given]).half()
+    return save_weights({"images": images, "probabilities": probabilities}, report, ANSWERS)
 
 
 def save_checkpoint(file: Path, report: Report) -> Artifact:

@@ -1,0 +1,194 @@
+"""From a folder of images to a proven model, in the time that the user gives.
+
+`fit` is a plan over the other verbs and never a second search loop: inspect the images, measure yardsticks that need
+no network, search from a portfolio of good networks on, choose the winner on images that no candidate was trained on,
+train it anew on everything but the test split, open the test split once, export, report.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nasforge.api.fit.log import BEST, EXPORTED, REPORT, FitLog, Request, entries_of
+from nasforge.api.fit.rows import Row
+from nasforge.api.fit.schedule import PRESETS, seconds_of
+from nasforge.config import check_name
+from nasforge.core import trust
+from nasforge.core.errors import ConfigError, JournalError, did_you_mean
+from nasforge.core.paths import whole_path
+from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
+from nasforge.core.tracking_uri import tracking_uri as whole_uri
+from nasforge.registry import names
+from nasforge.setting_values import limits_of
+
+Say = Callable[[str], None]
+
+OBJECTIVES = ("val/accuracy", "val/balanced_accuracy", "val/f1_macro", "val/loss")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit that has come to its end.
+
+    Attributes:
+        folder: of the fit, with `best/`, `exported/` and `report.html`.
+        content: all that `--json` prints.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @staticmethod
+    def read(folder: Path | str) -> Fitted:
+        """The finished fit in a folder.
+
+        Raises:
+            JournalError: there is none, or it has not come to its end.
+        """
+        folder = Path(folder).absolute()
+        finished = next((e for e in reversed(entries_of(folder)) if e["kind"] == "finished"), None)
+        if finished is None:
+            raise JournalError(f"{folder}: this fit has not come to its end. Repeat its command to continue it")
+        return Fitted(folder, _with_places(folder, finished["content"]))
+
+    @property
+    def leaderboard(self) -> list[Row]:
+        """The rows of the table, the best on the folds first."""
+        return [Row.from_json(row) for row in self.content["rows"]]
+
+    @property
+    def winner(self) -> Row:
+        """The row of the network in `best/`."""
+        return next(row for row in self.leaderboard if row.name == self.content["winner"])
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / REPORT
+
+    def predict(self, files: Sequence[str | Path]) -> list[str | None]:
+        """The likeliest class of every image file; None for a file that cannot be read."""
+        return [answer.label for answer in self._answers(files)]
+
+    def predict_proba(self, files: Sequence[str | Path]) -> list[dict[str, float] | None]:
+        """Class -> calibrated probability for every image file; None for a file that cannot be read."""
+        return [answer.probabilities for answer in self._answers(files)]
+
+    def _answers(self, files: Sequence[str | Path]) -> Any:
+        from nasforge.api.predict import predict
+
+        return predict(self.folder / BEST, files)
+
+    def export(self, *to: str, out: str | Path | None = None) -> dict[str, Any]:
+        """Ship the network in further formats: `onnx`, `safetensors`, `torch_export`."""
+        from nasforge.exporters.export import export
+
+        return export(self.folder, to, out or self.folder / EXPORTED)
+
+
+def fit(
+    source: str | Path,
+    *,
+    time: str | float = "10m",
+    constraints: Sequence[str] = (),
+    objective: str | None = None,
+    preset: str = "balanced",
+    labels: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    strict: bool = False,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    tracking_uri: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    say: Say = lambda text: print(text, file=sys.stderr),
+    began: float | None = None,
+) -> Fitted:
+    """Find, train and export a network for images, within a time. The same call continues a fit that was stopped.
+
+    Example:
+        >>> model = nasforge.fit("photos/", time="10m", constraints=["flops<=40M"])
+        >>> model.predict(["a.jpg", "b.jpg"])
+
+    Args:
+        source: a folder of classes, one with train, val and test folders, a `.npz` file, `digits`, or the name of a
+            data set of torchvision.
+        time: from the call to its end: `90s`, `10m`, `2h`, or seconds.
+        constraints: hard limits: `flops<=40M`, `params<=300k`, `latency_ms<=5`.
+        objective: `val/accuracy`, `val/balanced_accuracy`, `val/f1_macro` or `val/loss`; None: what suits the classes.
+        preset: `quick`, `balanced` or `thorough`: many candidates trained shortly, or few trained long.
+        labels: a CSV file with a row per image, in place of a folder per class.
+        image_column: of the CSV: the image's path. None: found by its name.
+        label_column: of the CSV: its class.
+        group_column: of the CSV: the patient, the video...; a group stays on one side of every split.
+        strict: refuse unreadable images and tiny classes, in place of leaving them out.
+        name: of the fit's folder in `runs_dir`. None: from the source's.
+        runs_dir: where fits and experiments live.
+        tracking_uri: of MLflow; `none` for no tracking.
+        seed: of splits, search and training.
+        device: `auto`, `cpu`, `cuda`...
+        say: takes a line for the user.
+        began: `time.monotonic()` of when the time began to count, where that was before the call.
+
+    Raises:
+        NasforgeError: a user's mistake, in words; nothing that was finished is lost.
+        StopNow: after Ctrl-C or SIGTERM; the same call continues.
+    """
+    started = clock.monotonic() if began is None else began
+    seconds = seconds_of(time)
+    if preset not in PRESETS:
+        raise ConfigError(f"preset: got '{preset}'; {did_you_mean(preset, PRESETS)}")
+    if objective is not None and objective not in OBJECTIVES:
+        raise ConfigError(f"objective: got '{objective}'; {did_you_mean(objective, OBJECTIVES)}")
+    limits = tuple(map(str, limits_of(list(constraints), None)))
+    text = str(source)
+    place = text if text in names("data") and not Path(text).is_absolute() else str(whole_path(text))
+    request = Request(
+        source=place,
+        labels=None if labels is None else str(whole_path(labels)),
+        image_column=image_column,
+        label_column=label_column,
+        group_column=group_column,
+        constraints=limits,
+        objective=objective,
+        preset=preset,
+        seed=seed,
+        device=device,
+        strict=strict,
+    )
+    folder = whole_path(runs_dir) / check_name(name or _name_of(text))
+    with trust.own(say), FitLog(folder, asdict(request), started) as log:
+        last = log.last("finished")
+        if last is not None and last["seconds"] >= seconds:
+            return Fitted.read(folder)
+        from nasforge.api.fit.run import run
+
+        run(log, request, seconds, _store(tracking_uri, folder), say)
+    return Fitted.read(folder)
+
+
+def _with_places(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with whole paths."""
+    files = {name: str(folder / EXPORTED / file) for name, file in content["exported"].items()}
+    network, report = str(folder / BEST), str(folder / REPORT)
+    return {**content, "network": network, "exported": files, "report": report}
+
+
+def _name_of(source: str) -> str:
+    """A fit's name from its source: `photos` of `data/photos/`."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", whole_path(source).stem).strip("-._")
+    return f"{stem or 'data'}-fit"
+
+
+def _store(uri: str | None, folder: Path) -> str:
+    """MLflow's store: the one of the runs folder, whatever lies in the fit's."""
+    chosen = chosen_uri(uri)
+    return chosen if chosen == NO_TRACKING else whole_uri(chosen, folder.parent)

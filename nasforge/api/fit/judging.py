@@ -1,0 +1,209 @@
+"""Figures of a row with their intervals, and the choice of the winner: the cheapest within the noise of the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from nasforge.report.statistics import wilson
+
+_RESAMPLES = 1000
+
+
+def figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """`METRICS` and `loss`, the mean cross-entropy.
+
+    Args:
+        truth: N class numbers.
+        probabilities: N x classes.
+    """
+    chosen = probabilities.argmax(1)
+    present = np.unique(truth)
+    return {
+        "accuracy": float((chosen == truth).mean()),
+        "balanced_accuracy": float(balanced_accuracy_score(truth, chosen)) if len(present) > 1 else math.nan,
+        "f1_macro": float(f1_score(truth, chosen, average="macro", labels=present, zero_division=0.0)),
+        "loss": float(-_log_likelihood(truth, probabilities).mean()),
+    }
+
+
+def intervals(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % intervals of `METRICS`: Wilson's for the accuracy, the others from bootstrap samples of the images."""
+    chosen = probabilities.argmax(1)
+    rng = np.random.default_rng(seed)
+    classes = probabilities.shape[1]
+    confusion = np.bincount(truth * classes + chosen, minlength=classes**2)
+    # a bootstrap sample of the images is a multinomial sample of the confusion matrix's cells
+    samples = rng.multinomial(len(truth), confusion / len(truth), size=_RESAMPLES).reshape(-1, classes, classes)
+    right = np.diagonal(samples, axis1=1, axis2=2)
+    of_truth, of_chosen = samples.sum(2), samples.sum(1)
+    there = of_truth > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = np.where(there, right / of_truth, 0.0).sum(1) / there.sum(1)
+        f1 = np.where(there, 2 * right / (of_truth + of_chosen), 0.0).sum(1) / there.sum(1)
+    return {
+        "accuracy": wilson(int((chosen == truth).sum()), len(truth)),
+        "balanced_accuracy": _middle(recall),
+        "f1_macro": _middle(f1),
+    }
+
+
+def _middle(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def per_image(metric: str, truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What every image adds to a metric that is larger for better: the mean over all images is the metric.
+
+    Args:
+        metric: `accuracy`, `balanced_accuracy` or `loss`, which is then the mean log-likelihood.
+        truth: N class numbers.
+        probabilities: N x classes.
+    """
+    if metric == "loss":
+        return _log_likelihood(truth, probabilities)
+    right: np.ndarray = (probabilities.argmax(1) == truth).astype(float)
+    if metric == "accuracy":
+        return right
+    counts = np.bincount(truth, minlength=probabilities.shape[1])
+    weighted: np.ndarray = right * len(truth) / (counts[truth] * (counts > 0).sum())
+    return weighted
+
+
+def _log_likelihood(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    certain: np.ndarray = np.log(np.maximum(probabilities[np.arange(len(truth)), truth].astype(float), 1e-4))
+    return certain
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of some candidates wins.
+
+    Attributes:
+        winner: its name.
+        best: the name of the one with the best figure.
+        behind: how much the winner's figure is below the best.
+        error: one standard error of this difference over the same images.
+        compared: number of candidates.
+    """
+
+    winner: str
+    best: str
+    behind: float
+    error: float
+    compared: int
+
+
+def choose(scores: Mapping[str, np.ndarray], costs: Mapping[str, float]) -> Choice:
+    """The cheapest candidate within one standard error of the best, paired over the same images.
+
+    Args:
+        scores: name -> `per_image` of the candidate; all over the same images in the same order.
+        costs: name -> what is to be small, the multiply-adds.
+    """
+    best = max(scores, key=lambda name: (scores[name].mean(), -costs[name]))
+    found = []
+    for name, of_images in scores.items():
+        behind = scores[best] - of_images
+        error = float(behind.std(ddof=1) / math.sqrt(len(behind))) if len(behind) > 1 else 0.0
+        if behind.mean() <= error:
+            found.append((costs[name], -float(of_images.mean()), name, float(behind.mean()), error))
+    _, _, winner, behind_by, error = min(found)
+    return Choice(winner, best, behind_by, error, len(scores))
+
+
+def is_ahead(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the mean of `one` is above that of `other` by more than a paired standard error."""
+    ahead = one - other
+    return bool(ahead.mean() > ahead.std(ddof=1) / math.sqrt(len(ahead)))
+
+
+def nothing_learnt(truth: np.ndarray, probabilities: np.ndarray) -> bool:
+    """Whether the accuracy's lower 95 % bound is not above the largest class's share and 1 / classes."""
+    low, _ = wilson(int((probabilities.argmax(1) == truth).sum()), len(truth))
+    counts = np.bincount(truth, minlength=probabilities.shape[1])
+    return bool(low <= max(counts.max() / len(truth), 1 / (counts > 0).sum()))
+
+
+def temperature_of(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """What to divide logits by, so that probabilities are as sure as they are right.
+
+    "On Calibration of Modern Neural Networks", Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2.
+    """
+    logits = np.log(np.maximum(probabilities.astype(float), 1e-6))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / math.exp(log_temperature)
+        scaled = scaled - scaled.max(1, keepdims=True)
+        normalised = scaled - np.log(np.exp(scaled).sum(1, keepdims=True))
+        return float(-normalised[np.arange(len(truth)), truth].mean())
+
+    return float(math.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))
+
+
+def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities of logits divided by the temperature."""
+    scaled = np.log(np.maximum(probabilities.astype(float), 1e-6)) / temperature
+    raised = np.exp(scaled - scaled.max(1, keepdims=True))
+    divided: np.ndarray = raised / raised.sum(1, keepdims=True)
+    return divided
+
+
+def unsure_below(truth: np.ndarray, probabilities: np.ndarray, wanted: float = 0.95) -> float:
+    """The least probability at and above which `wanted` of the answers are right; 0 where all answers are so good."""
+    sure, right = probabilities.max(1), probabilities.argmax(1) == truth
+    order = np.argsort(-sure, kind="stable")
+    shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    good = np.flatnonzero(shares >= wanted)
+    if not len(good):
+        return 1.0
+    return 0.0 if good[-1] == len(order) - 1 else float(sure[order][good[-1]])
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of one class that are taken for another one."""
+
+    truth: int
+    taken_for: int
+    images: int
+    share: float
+
+
+def confusions(truth: np.ndarray, probabilities: np.ndarray, most: int = 5) -> list[Confusion]:
+    """The pairs of classes that are confused most often, at least twice each."""
+    classes = probabilities.shape[1]
+    matrix = np.bincount(truth * classes + probabilities.argmax(1), minlength=classes**2).reshape(classes, classes)
+    counts = matrix.sum(1)
+    np.fill_diagonal(matrix, 0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(place), classes) for place in order]
+    return [Confusion(a, b, int(matrix[a, b]), float(matrix[a, b] / counts[a])) for a, b in pairs if matrix[a, b] > 1]
+
+
+def doubtful(truth: np.ndarray, answers: Sequence[np.ndarray], most: int = 20) -> list[tuple[int, int, float]]:
+    """Images whose label is probably wrong: networks that have not seen them agree on another class.
+
+    "Confident Learning", Northcutt et al. 2019, https://arxiv.org/abs/1911.00068, in its simplest form: the mean
+    probability of the other class is above the mean of that class over the images that carry its label.
+
+    Args:
+        truth: N class numbers, as the labels say.
+        answers: out-of-fold probabilities of several networks, N x classes each.
+        most: so many at most, the surest first.
+
+    Returns:
+        (position, likely class, its mean probability).
+    """
+    mean = np.mean([answer.astype(float) for answer in answers], axis=0)
+    chosen = mean.argmax(1)
+    usual = np.array([mean[truth == k, k].mean() if (truth == k).any() else 1.0 for k in range(mean.shape[1])])
+    rows = np.flatnonzero((chosen != truth) & (mean.max(1) >= np.maximum(usual[chosen], 0.5) - 1e-6))
+    rows = rows[np.argsort(-mean[rows].max(1), kind="stable")][:most]
+    return [(int(row), int(chosen[row]), float(mean[row, chosen[row]])) for row in rows]

@@ -1,0 +1,100 @@
+"""Ends the search of a fit in time: nothing starts whose forecast does not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from nasforge.api.fit.log import FitLog
+from nasforge.core.errors import StopNow
+from nasforge.core.events import Checked, Event, Reported, Told
+from nasforge.experiment import Experiment
+
+_CAUTION = 1.1
+"""A forecast from other networks is taken so much longer."""
+
+
+class Keeper:
+    """A tracker that knows the end and forecasts every training by those that were seen.
+
+    Attributes:
+        ended: whether it has ended the search.
+    """
+
+    def __init__(self, log: FitLog, end: float, first: float, trainings: int, say: Callable[[str], None]) -> None:
+        """Take what is known before the search.
+
+        Args:
+            log: of the fit, whose clock counts.
+            end: of the search, in seconds of the fit.
+            first: forecast of the first candidate's training, one fold or the single one.
+            trainings: of one candidate.
+            say: takes a line for the user.
+        """
+        self._log, self._end, self._first, self._trainings, self._say = log, end, first, trainings, say
+        self._seen: list[tuple[float, float]] = []  # (multiply-adds, seconds of one training)
+        self._experiment: Experiment | None = None
+        self.ended = False
+
+    def watch(self, experiment: Experiment) -> None:
+        """Take the experiment that is to be ended, and learn from the trials that it has."""
+        self._experiment = experiment
+        for number in list(experiment.state.trials):
+            self._learn(number)
+        if self._log.used + self._forecast(0.0) > self._end:
+            self._stop()
+
+    def on_event(self, event: Event) -> None:
+        """Look at the clock before a training begins."""
+        if self._experiment is None:
+            return
+        if isinstance(event, Told):
+            self._learn(event.number)
+            self._tell(event.number)
+        if isinstance(event, Checked) and event.verdict == "accepted":
+            if self._seen and self._log.used + self._forecast(event.costs.get("cost/flops", 0.0)) > self._end:
+                self._stop()
+        elif isinstance(event, Reported) and event.decision == "continue" and self._trainings > 1:
+            mine = event.metrics.get("time/worker_s", 0.0) / event.step
+            if self._seen and event.step < self._trainings and self._log.used + mine > self._end:
+                self._stop()
+
+    def _learn(self, number: int) -> None:
+        assert self._experiment is not None  # noqa: S101
+        trial = self._experiment.state.trials[number]
+        if trial.result is not None and trial.steps and self._trainings > 1:
+            seconds = trial.steps[-1].metrics.get("time/worker_s", math.nan) / trial.steps[-1].step
+        elif trial.result is not None and trial.result.status == "finished":
+            seconds = trial.result.charged.worker_seconds
+        else:
+            return
+        if math.isfinite(seconds) and seconds > 0:
+            self._seen.append((max(trial.costs.get("cost/flops", 1.0), 1.0), seconds))
+
+    def _forecast(self, flops: float) -> float:
+        """Seconds of one training of a network of so many multiply-adds."""
+        if not self._seen:
+            return self._first
+        if flops <= 0:
+            return min(seconds for _, seconds in self._seen)
+        near, seconds = min(self._seen, key=lambda pair: abs(math.log(pair[0] / flops)))
+        return seconds * max(0.5, flops / near) * _CAUTION
+
+    def _tell(self, number: int) -> None:
+        assert self._experiment is not None  # noqa: S101
+        trial = self._experiment.state.trials[number]
+        result = trial.result
+        if result is None or trial.verdict != "accepted":
+            return
+        self._log.write("trial", number=number, status=result.status)
+        figures = {key: result.metrics[key] for key in ("val/accuracy", "val/f1_macro") if key in result.metrics}
+        shown = ", ".join(f"{key.removeprefix('val/')} {value:.3f}" for key, value in figures.items())
+        best = " (best so far)" if self._experiment.state.best is trial else ""
+        cause = "" if result.error is None else f": {result.error.message}"
+        left = max(0.0, self._end - self._log.used)
+        self._say(f"candidate {number}: {result.status}{cause}, {shown}{best}; {left:.0f} s of the search left")
+
+    def _stop(self) -> None:
+        assert self._experiment is not None  # noqa: S101
+        self.ended = True
+        self._experiment.stop_now(StopNow("the time of the search is over"))

@@ -1,0 +1,216 @@
+"""`fit.jsonl`: what a fit was asked for, what it decided and why, and the seconds that it has used.
+
+One JSON object a line, on the disk before it is acted on. A fit that is continued reads its decisions back and never
+takes them again. Every line has `at` (seconds since the epoch) and `used` (seconds of work so far, without the time
+between two sessions).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nasforge.core.checks import cut
+from nasforge.core.errors import ConfigError, JournalError
+from nasforge.journal import FIT, dumps, loads
+
+SCHEMA = 1
+FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
+"""What a fit's folder holds beside its log and its search."""
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, all but the time: a continued fit must have the same."""
+
+    source: str
+    labels: str | None
+    image_column: str | None
+    label_column: str | None
+    group_column: str | None
+    constraints: tuple[str, ...]
+    objective: str | None
+    preset: str
+    seed: int
+    device: str
+    strict: bool
+
+
+def entries_of(folder: Path) -> list[dict[str, Any]]:
+    """All whole lines of a fit's log. A line that a kill left unfinished is left out.
+
+    Raises:
+        JournalError: there is no log, or a line is corrupt.
+    """
+    path = folder / FIT
+    found = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                found.append(_entry(path, number, line))
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be read: {error.strerror}") from None
+    return found
+
+
+def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        content = loads(line.decode())
+        if not isinstance(content, dict) or not isinstance(content["kind"], str):
+            raise ValueError("no object with a kind")
+        float(content["at"]), float(content["used"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise JournalError(
+            f"{path}:{number}: this line is corrupt ({cut(str(error))}). Restore the file from a backup, or cut it off "
+            "before this line to continue from there"
+        ) from None
+    if number == 1 and (content["kind"] != "begun" or content.get("schema") != SCHEMA):
+        raise JournalError(f"{path}: not a log of schema {SCHEMA}. Use the NASForge that wrote it, or another --name")
+    return content
+
+
+class FitLog:
+    """The open log of a fit: locked, and with the one wall clock of the platform.
+
+    Attributes:
+        folder: of the fit.
+        entries: all lines, the first one says what was asked for.
+        resumed: whether the log was there before.
+    """
+
+    def __init__(self, folder: Path, inputs: Mapping[str, Any], began: float) -> None:
+        """Begin a fit, or open the one in `folder` to continue it.
+
+        Args:
+            folder: of the fit.
+            inputs: what is asked for: data and options, JSON-able. A continued fit must have the same.
+            began: `time.monotonic()` of when this session began.
+
+        Raises:
+            ConfigError: the fit in the folder was asked for with other data or options.
+            JournalError: another process works on it, it cannot be written, or a line is corrupt.
+        """
+        self.folder = folder
+        self._began = began
+        self._process = os.getpid()
+        path = folder / FIT
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise JournalError(f"{folder}: cannot be written: {error.strerror}") from None
+        try:
+            self._lock()
+            self.entries = entries_of(folder)
+            whole = sum(1 for _ in self.entries)
+            self._cut_off(path, whole)
+            self.resumed = bool(self.entries)
+            self._earlier = float(self.entries[-1]["used"]) if self.entries else 0.0
+            if self.resumed:
+                _check_same(folder, self.entries[0]["inputs"], json.loads(dumps(dict(inputs))))
+            else:
+                self.write("begun", schema=SCHEMA, inputs=dict(inputs))
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise JournalError(
+                f"{self.folder}: another process works on this fit. Wait for it, stop it, or use another --name"
+            ) from None
+
+    def _cut_off(self, path: Path, whole: int) -> None:
+        """Remove the line that a killed process left unfinished."""
+        content = path.read_bytes()
+        length = sum(len(line) for line in content.splitlines(keepends=True)[:whole])
+        if length < len(content):
+            os.ftruncate(self._file, length)
+
+    @property
+    def used(self) -> float:
+        """Seconds of work so far, those of earlier sessions among them."""
+        return self._earlier + time.monotonic() - self._began
+
+    def write(self, kind: str, **content: Any) -> dict[str, Any]:
+        """Append a line and wait until it is on the disk.
+
+        Raises:
+            JournalError: the disk is full or gone.
+        """
+        entry = {"kind": kind, **content, "at": round(time.time(), 3), "used": round(self.used, 3)}
+        line = (dumps(entry) + "\n").encode()
+        before = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(28, "No space left on device")
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, before)
+            raise JournalError(
+                f"{self.folder / FIT}: cannot be written: {error.strerror}. Nothing is lost: make room, then run the "
+                "same command to continue"
+            ) from None
+        written: dict[str, Any] = loads(line.decode())
+        self.entries.append(written)
+        return written
+
+    def last(self, kind: str, **wanted: Any) -> dict[str, Any] | None:
+        """The last line of a kind with these values."""
+        fits = (
+            e for e in reversed(self.entries) if e["kind"] == kind and all(e.get(k) == v for k, v in wanted.items())
+        )
+        return next(fits, None)
+
+    def decide(self, name: str, make: Callable[[], tuple[_Value, str]], say: Callable[[str], None]) -> _Value:
+        """A decision with its reason: read back where it was taken before, else taken, written and said.
+
+        Args:
+            name: of what is decided.
+            make: gives the value, JSON-able, and the reason in words.
+            say: takes a line for the user.
+        """
+        entry = self.last("decision", name=name)
+        if entry is None:
+            value, reason = make()
+            entry = self.write("decision", name=name, value=value, reason=reason)
+            plain = "" if isinstance(value, Mapping) else f"{shown(value)}, "
+            say(f"{name.replace('_', ' ')}: {plain}{reason}")
+        return entry["value"]  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Release the log."""
+        os.close(self._file)
+
+    def __enter__(self) -> FitLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def shown(value: Any) -> str:
+    """A decided value as a line of the screen has it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to continue a fit with other data or options."""
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if differing:
+        names = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in differing)
+        raise ConfigError(
+            f"{folder}: a fit of this name was begun with other settings: {cut(names)}. Repeat that command to "
+            "continue it, or use another --name"
+        )

@@ -1,0 +1,231 @@
+"""`report.html` of a fit: one page without scripts and without files of others."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from nasforge.api.fit.rows import METRICS
+from nasforge.exporters.network_folder import load
+from nasforge.report.parts import Part as Layer
+from nasforge.report.parts import parts_of
+from nasforge.report.picture import write
+
+if TYPE_CHECKING:
+    from nasforge.api.fit.work import Work
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1c2330;background:#fff}
+h1{margin-bottom:.2rem}h2{margin-top:2.2rem;border-bottom:1px solid #d8dee9;padding-bottom:.2rem}
+table{border-collapse:collapse;margin:.6rem 0}
+td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e6eaf0}
+td:first-child,th:first-child{text-align:left}tr.won{background:#e8f3e8;font-weight:600}.wide{overflow-x:auto}
+.lead{font-size:1.15rem}.warn{background:#fff4e0;border-left:4px solid #e0962a;padding:.5rem .8rem;margin:.6rem 0}
+.layers{display:flex;flex-wrap:wrap;gap:3px;align-items:flex-end;margin:.5rem 0}
+.layer{background:#dbe7f6;border:1px solid #9db7d8;
+border-radius:4px;padding:.2rem .45rem;font-size:12px;line-height:1.25}
+.images{display:flex;flex-wrap:wrap;gap:10px}.images figure{margin:0;width:120px;font-size:12px}
+.images img{width:96px;height:96px;image-rendering:pixelated;border:1px solid #ccc}
+pre{background:#f4f6f9;padding:.6rem .8rem;overflow-x:auto}.dim{color:#667}
+"""
+
+
+def write_report(path: Path, work: Work, content: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    """Write the page.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    parts = [
+        f"<h1>{html.escape(work.folder.name)}</h1>",
+        *_lead(work, content),
+        "<h2>What was compared</h2>",
+        _rows(content),
+        f'<p class="dim">{html.escape(_protocol(work, content))}</p>',
+        *_network(work, content),
+        "<h2>Where it errs on the test split</h2>",
+        *_errors(work),
+        *_findings(work, content),
+        "<h2>What was decided, and why</h2>",
+        _decisions(work),
+        "<h2>Use it</h2>",
+        _commands(work),
+    ]
+    head = f'<meta charset="utf-8"><title>{html.escape(work.folder.name)}</title><style>{_STYLE}</style>'
+    write(path, f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>')
+
+
+def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
+    row = next(row for row in content["rows"] if row["name"] == content["winner"])
+    low, high = row["test_ci95"]["accuracy"]
+    found = []
+    if content["nothing_learnt"]:
+        found.append(
+            _warning(
+                "Nothing was learnt: the best network is not better than always answering the largest class. Check the "
+                "labels, look at the images that it errs on, and give more time."
+            )
+        )
+    for name in content["beaten_by"]:
+        found.append(
+            _warning(
+                f"{name} is ahead on images that neither was trained on, and needs no network: prefer it, or give "
+                "more time or more images."
+            )
+        )
+    found.append(
+        f'<p class="lead">{html.escape(row["name"])}: {row["test"]["accuracy"]:.1%} of '
+        f"{content['split']['test']} test images are right (95 % interval "
+        f"{low:.1%} to {high:.1%}), {row['params'] or 0:,.0f} parameters, "
+        f"{(row['flops'] or 0) / 1e6:.1f} M multiply-adds an image.</p>"
+    )
+    return found
+
+
+def _warning(text: str) -> str:
+    return f'<p class="warn">{html.escape(text)}</p>'
+
+
+def _rows(content: Mapping[str, Any]) -> str:
+    header = ["", *(f"{name} ({split})".replace("_", " ") for split in ("val", "test") for name in METRICS)]
+    header += ["accuracy, 95 %", "params", "flops", "seconds"]
+    body = []
+    for row in content["rows"]:
+        cells = [row["name"], *(f"{row[split][name]:.3f}" for split in ("val", "test") for name in METRICS)]
+        low, high = row["test_ci95"]["accuracy"]
+        cells += [f"{low:.3f} to {high:.3f}"]
+        cells += ["" if row[key] is None else f"{row[key]:,.0f}" for key in ("params", "flops")]
+        cells.append(f"{row['seconds']:.1f}")
+        body.append(_line(cells, row["name"] == content["winner"]))
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>'
+
+
+def _line(cells: Sequence[str], won: bool) -> str:
+    return f"<tr{' class=won' if won else ''}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _protocol(work: Work, content: Mapping[str, Any]) -> str:
+    split = content["split"]
+    where = f"on {split['folds']} folds" if split["folds"] > 1 else f"on {split['validation']} validation images"
+    again = (
+        " The test split was seen before, by an earlier decision of this fit." if content["test_seen_before"] else ""
+    )
+    return (
+        f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
+        f"{content['compared']} candidates by {content['metric'].replace('_', ' ')}: {content['reason']}. "
+        f"test: {split['test']} images, opened after the choice, once per row.{again}"
+    )
+
+
+def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
+    network = load(work.folder / "best")
+    about = network.description
+    layers = parts_of(about.space, about.architecture, about.shape, len(about.class_names))
+    found = ["<h2>The network</h2>", _layers(layers)]
+    reference = next((r for r in content["rows"] if r["kind"] == "reference" and r["name"] != content["winner"]), None)
+    if reference is not None:
+        plain = parts_of(about.space, about.space.default_point(), about.shape, len(about.class_names))
+        found += [f"<p>Next to it: {html.escape(reference['name'])}</p>", _layers(plain)]
+    return found
+
+
+def _layers(layers: Sequence[Layer]) -> str:
+    cells = [
+        f'<div class="layer"><b>{html.escape(layer.title)}</b><br>{layer.size}<br>{layer.params:,} params</div>'
+        for layer in layers
+        if layer.params or layer.flops
+    ]
+    return f'<div class="layers">{"".join(cells)}</div>'
+
+
+def _errors(work: Work) -> list[str]:
+    from nasforge.training.scoring import answers
+
+    network = load(work.folder / "best")
+    part = work.data.open_test()
+    given = answers(network.body, part)
+    names = work.data.class_names
+    found = []
+    if len(names) <= 30:
+        matrix = np.zeros((len(names), len(names)), dtype=int)
+        np.add.at(matrix, (given.truth, given.chosen), 1)
+        head = "<th>is \\ taken for</th>" + "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        lines = "".join(
+            _line([names[row], *(str(count) if count else "" for count in matrix[row])], False)
+            for row in range(len(names))
+        )
+        found.append(f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>')
+    wrong = np.flatnonzero(given.chosen != given.truth)
+    wrong = wrong[np.argsort(-given.probabilities[wrong].max(1), kind="stable")][:12]
+    if len(wrong):
+        found.append("<p>The surest of its mistakes:</p>")
+        pictures = [
+            _figure(
+                part.take(slice(int(i), int(i) + 1))[0].numpy(),
+                f"is {names[given.truth[i]]}, said {names[given.chosen[i]]} ({given.probabilities[i].max():.0%})",
+            )
+            for i in wrong
+        ]
+        found.append(f'<div class="images">{"".join(pictures)}</div>')
+    else:
+        found.append("<p>It makes no mistake there.</p>")
+    return found
+
+
+def _figure(pixels: np.ndarray, text: str) -> str:
+    """An image C x H x W of bytes with a line below it."""
+    picture = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    data = base64.b64encode(stream.getvalue()).decode()
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt=""><figcaption>{html.escape(text)}</figcaption></figure>'
+    )
+
+
+def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
+    found = ["<h2>Your images</h2>"]
+    for line in work.inspection_lines:
+        found.append(f"<p>{html.escape(line)}</p>")
+    if content["confused"]:
+        items = "".join(
+            f"<li>{html.escape(c['class'])} is taken for {html.escape(c['taken_for'])}: {c['images']} images</li>"
+            for c in content["confused"]
+        )
+        found.append(f"<p>Classes that are confused, on images that the network had not seen:</p><ul>{items}</ul>")
+    if content["doubtful"]:
+        pictures = [
+            _figure(
+                np.asarray(work.pool.pixels[d["place"]]),
+                f"labelled {d['label']}, probably {d['likely']} ({d['probability']:.0%})",
+            )
+            for d in content["doubtful"][:12]
+        ]
+        found.append("<p>Labels that may be wrong: the networks agree on another class.</p>")
+        found.append(f'<div class="images">{"".join(pictures)}</div>')
+    return found
+
+
+def _decisions(work: Work) -> str:
+    lines = [
+        _line([e["name"].replace("_", " "), str(e["value"]), e["reason"]], False)
+        for e in work.log.entries
+        if e["kind"] == "decision"
+    ]
+    phases = ", ".join(f"{e['name']} {e['seconds']:.0f} s" for e in work.log.entries if e["kind"] == "phase")
+    return f'<div class="wide"><table>{"".join(lines)}</table></div><p class="dim">Time: {html.escape(phases)}.</p>'
+
+
+def _commands(work: Work) -> str:
+    from nasforge.core.command_line import command_for
+
+    text = "\n".join([command_for(work.folder, "predict", "image.jpg"), command_for(work.folder, "show")])
+    return f"<pre>{html.escape(text)}</pre>"

@@ -1,0 +1,95 @@
+"""A fit from its first phase to its last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasforge.api.fit.log import BEST, REPORT, FitLog, Request
+from nasforge.api.fit.report import write_report
+from nasforge.api.fit.rows import Row
+from nasforge.api.fit.work import Work, phase
+from nasforge.api.fit.yardsticks import on_test
+
+Say = Callable[[str], None]
+
+
+def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: Say) -> None:
+    """Do what is left of a fit, up to the line `finished` in its log.
+
+    Args:
+        log: of the fit, open.
+        request: what is asked for.
+        seconds: of the whole fit, all sessions together.
+        tracking_uri: of MLflow, or `none`.
+        say: takes a line for the user.
+    """
+    work = Work(log, request, seconds, tracking_uri, say)
+    with phase(log, "images"):
+        work.prepare()
+        work.data  # noqa: B018  (decodes)
+    with phase(log, "yardsticks"):
+        others = work.measure_yardsticks()
+    with phase(log, "search"):
+        state = work.search()
+    candidates = work.candidates(state)
+    chosen = work.choose(candidates, others)
+    say(f"winner: {chosen['winner']} ({chosen['reason']})")
+    winner = next(c.row for c in candidates if c.row.name == chosen["winner"])
+    plain = next((c.row for c in candidates if c.row.kind == "reference"), None)
+    networks = [winner, *([plain] if plain is not None and plain.name != winner.name else [])]
+    with phase(log, "last training"):
+        trainings = work.train_last(state, networks)
+    with phase(log, "test"):
+        rows = []
+        for row in networks:
+            temperature = float(chosen["temperature"]) if row is winner else 1.0
+            rows.append(work.test(row, work.answer_of(trainings[row.name], temperature)))
+        for other in others:
+            name = other.row.name
+            rows.append(
+                work.test(other.row, lambda part, name=name: on_test(name, work.pool, part, work.request.seed))  # type: ignore[misc]
+            )
+    rows.sort(key=lambda row: -row.val["accuracy"])
+    won = next(row for row in rows if row.name == chosen["winner"])
+    work.keep_best(trainings[won.name], chosen, won)
+    with phase(log, "export"):
+        exported = work.export()
+    content = _content(work, chosen, rows, exported)
+    with phase(log, "report"):
+        write_report(work.folder / REPORT, work, content, chosen)
+    content["seconds"] = round(log.used, 1)
+    log.write("finished", seconds=work.seconds, content=content)
+
+
+def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exported: Mapping[str, Any]) -> dict[str, Any]:
+    """The object of `--json`; paths inside the fit's folder are relative to it."""
+    return {
+        "schema": 1,
+        "seconds": 0.0,
+        "classes": list(work.data.class_names),
+        "split": {
+            "train": len(work.data.train),
+            "validation": len(work.data.validation) if work.folds == 1 else 0,
+            "test": len(work.data.open_test()),
+            "folds": work.folds,
+        },
+        "metric": work.metric,
+        "rows": [row.to_json() for row in rows],
+        "winner": chosen["winner"],
+        "reason": chosen["reason"],
+        "compared": chosen["compared"],
+        "beaten_by": chosen["beaten_by"],
+        "nothing_learnt": chosen["nothing_learnt"],
+        "test_seen_before": chosen["tested_before"],
+        "confused": chosen["confused"],
+        "doubtful": chosen["doubtful"],
+        "unsure_below": chosen["unsure_below"],
+        "left_out": {**work.inspection["unreadable"], **work.inspection["left_out"]},
+        "data_hash": work.data.fingerprint,
+        "resumed": work.log.resumed,
+        "network": BEST,
+        "exported": {name: Path(file).name for name, file in exported["files"].items()},
+        "report": REPORT,
+    }

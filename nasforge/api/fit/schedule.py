@@ -1,0 +1,153 @@
+"""How the time of a fit is spent. Every function here is one of seconds and counts; `fit` measures and calls them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from nasforge.core.errors import ConfigError
+
+PRESETS = {"quick": 0.6, "balanced": 1.0, "thorough": 1.8}
+"""Name -> how long a training in the search is, relative to `balanced`."""
+
+FOLDED = 2000
+"""Below so many images to train and validate, candidates are compared on folds, else on one validation split."""
+TEST_SHARE = 0.2
+"""Of all images, where the data bring no test split."""
+FEWEST_VALIDATING = 200
+"""Images of a single validation split, at least; below so many answers candidates are ranked by log loss."""
+IMBALANCED = 3.0
+"""Above this ratio of the largest to the smallest class, the balanced accuracy is compared."""
+FEWEST_STEPS = 300
+"""Optimizer steps of a training in the search, at least."""
+MOST_EPOCHS = 120
+LONGER = 2.0
+"""The last training is at most so many times as long as one in the search."""
+_OVERHEAD = 1.15
+"""Validation and what else an epoch takes beside its steps."""
+_AGAIN = 2.6
+"""Two last trainings on all images, relative to one training in the search."""
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds_of(text: str | float) -> float:
+    """`10m`, `90s`, `2h`, or a number of seconds.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    if isinstance(text, (int, float)) and not isinstance(text, bool) and 0 < text < math.inf:
+        return float(text)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", str(text).lower())
+    if found is None or not float(found[1]):
+        raise ConfigError(f"time: got {text!r}, expected a number with its unit; write it like 90s, 10m or 2h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def shown_seconds(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 >= 60 else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the time that is left is spent.
+
+    Attributes:
+        folds: on which candidates are compared; 1: on one validation split.
+        epochs: of one training in the search: on one fold's images, or on the only split's.
+        steps: optimizer steps of it.
+        training: seconds of it, as forecast.
+        search: until when candidates are tried, in seconds of the fit.
+    """
+
+    folds: int
+    epochs: int
+    steps: int
+    training: float
+    search: float
+
+
+def end_of(seconds: float) -> float:
+    """Seconds that the test split, the export and the report need."""
+    return min(10.0 + 0.02 * seconds, 0.25 * seconds)
+
+
+def yardsticks_of(seconds: float) -> float:
+    """Seconds that scikit-learn's models may take."""
+    return min(max(3.0, 0.05 * seconds), 0.15 * seconds, 60.0)
+
+
+def plan_of(
+    seconds: float, used: float, per_step: float, images: int, batch_size: int, folds: int, preset: str
+) -> Plan | None:
+    """The plan with most folds whose trainings learn something and leave time for the last trainings.
+
+    The first candidate is there after about a fifth of the time. Two last trainings, of the winner and of the
+    reference, on all images, are at least as long as one in the search.
+
+    Args:
+        seconds: of the whole fit.
+        used: so far.
+        per_step: seconds of one optimizer step, measured.
+        images: to train and validate.
+        batch_size: images per step.
+        folds: most folds; 1 for a single validation split.
+        preset: of `PRESETS`.
+
+    Returns:
+        None: there is too little time for any.
+    """
+    end = end_of(seconds)
+    left = seconds - end - yardsticks_of(seconds) - used
+    fewer = [1] if folds == 1 else sorted({folds, min(3, folds), 2}, reverse=True)
+    for least, share in ((FEWEST_STEPS, 1.0), (FEWEST_STEPS, 0.5), (FEWEST_STEPS // 2, 0.25), (FEWEST_STEPS // 4, 0.1)):
+        for count in fewer:
+            learnt = round(images * (0.8 if count == 1 else (count - 1) / count))
+            wanted = share * PRESETS[preset] * 0.14 * seconds / count
+            epochs, steps = _length(max(least, wanted / per_step), learnt, batch_size)
+            training = steps * per_step * _OVERHEAD
+            again = _AGAIN * training
+            if count * training + again <= left:
+                return Plan(count, epochs, steps, training, seconds - end - max(0.2 * seconds, again))
+    return None
+
+
+def least_seconds(used: float, per_step: float, images: int, batch_size: int, folds: int) -> float:
+    """Seconds of a fit for which there is a plan, about; the arguments are those of `plan_of`."""
+    epoch = math.ceil(0.8 * images / batch_size)
+    training = max(FEWEST_STEPS // 4 + epoch, epoch) * per_step * _OVERHEAD
+    return 1.5 * (used + (min(folds, 2) + _AGAIN) * training + 12)
+
+
+def _length(wanted: float, images: int, batch_size: int) -> tuple[int, int]:
+    """Epochs and steps of a training of about so many steps."""
+    each = max(1, math.ceil(images / batch_size))
+    most = max(MOST_EPOCHS, math.ceil(FEWEST_STEPS / each))
+    epochs = min(most, max(1, round(wanted / each + 0.2)))
+    return epochs, epochs * each
+
+
+def last_epochs(epochs: int, seconds: float, second_per_epoch: float) -> int:
+    """Epochs of the last training: longer than in the search where time is left, at least 1.
+
+    Args:
+        epochs: of a training in the search.
+        seconds: that are left for it.
+        second_per_epoch: of it, on all images.
+    """
+    affordable = int(seconds / max(second_per_epoch, 1e-9))
+    return max(1, min(affordable, math.ceil(LONGER * epochs)))
+
+
+def folds_of(images: int, smallest_class: int) -> int:
+    """Most folds on which candidates are compared; 1 for a single validation split."""
+    if images >= FOLDED or smallest_class < 2:
+        return 1
+    return min(5, smallest_class)

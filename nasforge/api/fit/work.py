@@ -1,0 +1,582 @@
+"""The phases of a fit, one after the other. Each one is read back from the log where it was finished before."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from nasforge import compose
+from nasforge.api.fit import judging, yardsticks
+from nasforge.api.fit.judging import Choice, calibrated, choose, confusions, doubtful, nothing_learnt, per_image
+from nasforge.api.fit.keeper import Keeper
+from nasforge.api.fit.log import BEST, EXPORTED, FINALISTS, FitLog, Request
+from nasforge.api.fit.rows import Row, metrics_of
+from nasforge.api.fit.schedule import (
+    FEWEST_VALIDATING,
+    FOLDED,
+    IMBALANCED,
+    TEST_SHARE,
+    Plan,
+    end_of,
+    folds_of,
+    last_epochs,
+    least_seconds,
+    plan_of,
+    shown_seconds,
+    yardsticks_of,
+)
+from nasforge.api.inspect import Inspection, inspect
+from nasforge.api.prepare import prepare, suggested_resolution
+from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError, SearchError, StopNow
+from nasforge.core.trial import Trial
+from nasforge.costs import costs_of
+from nasforge.data import ImageData, Part, load_data
+from nasforge.data.groups import per_class
+from nasforge.evaluators.cross_validation import in_folds
+from nasforge.exporters.export import export
+from nasforge.exporters.network_folder import Calibration, load, save_network
+from nasforge.finalists.networks import Retraining, train_network
+from nasforge.journal import SEARCH
+from nasforge.models.network import build, fresh
+from nasforge.state import State, load_state
+from nasforge.training.artifacts import ANSWERS, file_of
+from nasforge.training.device import device_of
+from nasforge.training.loop import train
+from nasforge.training.recipe import Recipe, recipe_of
+from nasforge.training.scoring import answers
+
+Say = Callable[[str], None]
+_PATIENCE_S = 2.0
+_MOST_CLASSES = 8
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a row says of the images that candidates are compared on, in the order of `Work.places`."""
+
+    row: Row
+    probabilities: np.ndarray
+
+
+class Work:
+    """A fit at work; its properties are what the log and the files say."""
+
+    def __init__(self, log: FitLog, request: Request, seconds: float, tracking_uri: str | None, say: Say) -> None:
+        """Take the open log.
+
+        Args:
+            log: of the fit.
+            request: what is asked for.
+            seconds: of the whole fit, all sessions together.
+            tracking_uri: of MLflow.
+            say: takes a line for the user.
+        """
+        self.log, self.request, self.seconds, self.say = log, request, seconds, say
+        self.folder = log.folder
+        self.tracking_uri = tracking_uri
+
+    # --- the data -----------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Inspect the images, decide their size, decode them once."""
+        if self.log.last("prepared"):
+            return
+        asked = self.request
+        inspection = inspect(
+            asked.source,
+            labels=asked.labels,
+            image_column=asked.image_column,
+            label_column=asked.label_column,
+            group_column=asked.group_column,
+            strict=asked.strict,
+        )
+        self.log.write("inspected", inspection=inspection.to_json())
+        for line in self.inspection_lines:
+            self.say(line)
+        resolution = self.log.decide("resolution", lambda: self._resolution(inspection), self.say)
+        validation = None
+        if inspection.images >= FOLDED / (1.0 if "test" in inspection.parts else 1 - TEST_SHARE):
+            validation = min(0.2, max(0.1, FEWEST_VALIDATING / inspection.images))
+        file = prepare(
+            inspection, self.folder / "data", resolution, test=TEST_SHARE, validation=validation, seed=asked.seed
+        )
+        self.log.write("prepared", file=file.relative_to(self.folder).as_posix())
+
+    def _resolution(self, inspection: Inspection) -> tuple[int, str]:
+        size = suggested_resolution(inspection, self.seconds)
+        return size, f"the median shorter side is {inspection.shorter_side[1]} pixels"
+
+    @cached_property
+    def inspection(self) -> Mapping[str, Any]:
+        """What `inspect` found, JSON-able."""
+        entry = self.log.last("inspected")
+        assert entry is not None  # noqa: S101  (`prepare` has been called)
+        found: Mapping[str, Any] = entry["inspection"]
+        return found
+
+    @property
+    def inspection_lines(self) -> list[str]:
+        """What `inspect` found, in sentences."""
+        return sentences_on(self.inspection)
+
+    @cached_property
+    def data_config(self) -> DataConfig:
+        """Of the decoded images."""
+        entry = self.log.last("prepared")
+        assert entry is not None  # noqa: S101  (`prepare` has been called)
+        return DataConfig(str(self.folder / entry["file"]), validation=0.2, seed=self.request.seed)
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The decoded images, the test split sealed."""
+        return load_data(self.data_config)
+
+    @cached_property
+    def pool(self) -> Part:
+        """All images but those of the test split."""
+        return self.data.train_and_validation()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How candidates are trained and compared."""
+        return Plan(**self._plans["plan"])
+
+    @cached_property
+    def most_folds(self) -> int:
+        """On which candidates may be compared: each fold has images of every class, and each group is in one fold."""
+        if "validation" in self.inspection["parts"] or len(self.pool) >= FOLDED:
+            return 1
+        groups = self.data.groups_of(self.pool)
+        smallest = self.pool.labels.bincount(minlength=self.pool.classes).numpy()
+        if groups is not None:
+            smallest = per_class(self.pool.labels.numpy(), groups, self.pool.classes)
+        return folds_of(len(self.pool), int(smallest.min()))
+
+    @property
+    def folds(self) -> int:
+        """On which candidates are compared; 1: on the validation split."""
+        return self.plan.folds
+
+    @cached_property
+    def _plans(self) -> Mapping[str, Any]:
+        """The plan in force: another one where the time was raised; folds and epochs stay, or nothing is comparable."""
+        found = self.log.decide("trainings", self._planned, self.say)
+        if found["seconds"] < self.seconds:
+            plan = dict(found["plan"])
+            plan["search"] += self.seconds - found["seconds"]
+            self.log.write("extended", seconds=self.seconds)
+            return {**found, "plan": plan, "seconds": self.seconds}
+        return found
+
+    def _planned(self) -> tuple[dict[str, Any], str]:
+        """Measure the speed of the space's default network, and plan by it."""
+        config = self._config(epochs=1, seconds=1.0, folds=1)
+        point = config.space.default_point()
+        recipe = recipe_of(config.space, point, config.recipe)
+        part = self.data.train
+        network = fresh(config.space, point, 0, in_channels=self.data.shape[0], classes=part.classes)
+        threads, per_step = fastest_threads(network, part, recipe, device_of(self.request.device))
+        folds = self.most_folds
+        plan = plan_of(
+            self.seconds, self.log.used, per_step, len(self.pool), recipe.batch_size, folds, self.request.preset
+        )
+        if plan is None:
+            least = (
+                math.ceil(least_seconds(self.log.used, per_step, len(self.pool), recipe.batch_size, folds) / 10) * 10
+            )
+            raise ConfigError(
+                f"time: {shown_seconds(self.seconds)} are too few: a step of the smallest network takes "
+                f"{per_step * 1000:.0f} ms here, and it needs some hundreds to learn. Give --time {least}s at least"
+            )
+        where = f"on {plan.folds} folds" if plan.folds > 1 else "on one validation split"
+        value = {"plan": asdict(plan), "threads": threads, "second_per_step": per_step, "seconds": self.seconds}
+        return value, (
+            f"{plan.epochs} epochs {where}: {plan.steps} steps of {per_step * 1000:.0f} ms, about "
+            f"{shown_seconds(plan.training)} each"
+        )
+
+    @cached_property
+    def splits(self) -> list[tuple[Part, Part]]:
+        """What is trained on and what is validated on, disjoint."""
+        if self.folds == 1:
+            return [(self.data.train, self.data.validation)]
+        return in_folds(self.data, self.folds, self.data_config)
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """The images that candidates are compared on, by their places in the source, sorted."""
+        return np.sort(np.concatenate([asked.index for _, asked in self.splits]))
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """Their classes."""
+        known = dict(zip(self.pool.index.tolist(), self.pool.labels.tolist(), strict=True))
+        return np.array([known[place] for place in self.places.tolist()])
+
+    @cached_property
+    def metric(self) -> str:
+        """By which candidates are compared: `accuracy`, `balanced_accuracy`, `f1_macro` or `loss`."""
+
+        def decided() -> tuple[str, str]:
+            if self.request.objective:
+                return self.request.objective.rpartition("/")[2], "as asked for"
+            part = self.pool if self.most_folds > 1 else self.data.validation
+            if len(part) < FEWEST_VALIDATING:
+                return "loss", f"{len(part)} images are too few to compare shares of right answers"
+            counts = np.bincount(part.labels.numpy())
+            ratio = counts.max() / max(1, counts[counts > 0].min())
+            if ratio > IMBALANCED:
+                return "balanced_accuracy", f"the largest class has {ratio:.1f} times the images of the smallest"
+            return "accuracy", "the classes are of similar size"
+
+        return self.log.decide("metric", decided, self.say)
+
+    # --- the yardsticks -----------------------------------------------------------------------------------------------
+
+    def measure_yardsticks(self) -> list[Answered]:
+        """The largest class and scikit-learn's models, on the same folds as the networks."""
+        kept = self.folder / "yardsticks.npz"
+        if not self.log.last("yardsticks"):
+            found: dict[str, np.ndarray] = {}
+            rows = []
+            allowed = yardsticks_of(self.seconds)
+            for name, (places, given), seconds in yardsticks.on_folds(self.splits, allowed, self.request.seed):
+                found[name] = self._in_order(places, given)
+                kind = "majority" if name == yardsticks.MAJORITY else "sklearn"
+                rows.append({"name": name, "kind": kind, "seconds": seconds})
+            np.savez(kept, **found)  # type: ignore[arg-type]
+            self.log.write("yardsticks", rows=rows)
+            best = max(found, key=lambda name: per_image(self._ranked_by, self.truth, found[name]).mean())
+            figure = judging.figures(self.truth, found[best])[self._shown_metric]
+            self.say(f"best yardstick without a network: {best}, {self._shown_metric} {figure:.3f}")
+        entry = self.log.last("yardsticks")
+        assert entry is not None  # noqa: S101
+        with np.load(kept, allow_pickle=False) as file:
+            return [self._answered(Row(val={}, **about), file[about["name"]]) for about in entry["rows"]]
+
+    @property
+    def _ranked_by(self) -> str:
+        """The metric as `per_image` has it: macro F1 is no mean over images, and goes with the balanced accuracy."""
+        return "balanced_accuracy" if self.metric == "f1_macro" else self.metric
+
+    @property
+    def _shown_metric(self) -> str:
+        return "accuracy" if self.metric == "loss" else self.metric
+
+    def _in_order(self, places: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Answers in the order of `places`."""
+        ordered: np.ndarray = given[np.argsort(places)]
+        return ordered
+
+    def _answered(self, row: Row, given: np.ndarray) -> Answered:
+        return Answered(replace(row, val=metrics_of(self.truth, given)), given)
+
+    # --- the search ---------------------------------------------------------------------------------------------------
+
+    def _config(
+        self, *, epochs: int, seconds: float, folds: int | None = None, threads: int | None = None
+    ) -> ExperimentConfig:
+        """Of the search, its space resolved for these images."""
+        objective = {"loss": "min:val/loss"}.get(self.metric, f"val/{self.metric}")
+        balanced = {"class_weights": "balanced"} if self.metric in ("balanced_accuracy", "f1_macro") else {}
+        folds = self.folds if folds is None else folds
+        single = folds == 1
+        name = "training" if single else "cross_validation"
+        options: dict[str, Any] = {"keep_answers": True, "device": self.request.device}
+        if threads is not None:
+            options["threads"] = threads
+        if not single:
+            options |= {"folds": folds}
+        at = [max(1, epochs // 3)] if single else [step for step in (1, 2) if step < folds]
+        config = resolve(
+            {
+                "name": SEARCH,
+                "space": load_space("photos"),
+                "data": {"source": self.data_config.source, "validation": 0.2, "seed": self.request.seed},
+                "strategy": {"name": "evolution", "population": 8},
+                "evaluator": {"name": name, **options},
+                "pruner": {"name": "asha", "at": at},
+                "runner": "local",
+                "objectives": [objective],
+                "constraints": list(self.request.constraints),
+                "budget": {"worker_seconds": seconds},
+                "start_from": "portfolio",
+                "epochs": epochs,
+                "recipe": balanced,
+                "seed": self.request.seed,
+                "runs_dir": str(self.folder),
+                "tracking_uri": self.tracking_uri,
+            }
+        )
+        return compose.suited_to_images(config)
+
+    def search(self) -> State:
+        """Try candidates until the time for it is over, from the portfolio on."""
+        plan = self.plan
+        # the journal charges work, the log measures time: the keeper ends the search before the budget is charged
+        threads = int(self._plans["threads"])
+        torch.set_num_threads(threads)
+        config = self._config(epochs=self.plan.epochs, seconds=self.seconds, threads=threads)
+        entry = self.log.last("searched")
+        if entry is not None and entry["until"] >= plan.search:
+            return load_state(config.folder)
+        keeper = Keeper(self.log, plan.search, plan.training, plan.folds, self.say)
+        try:
+            state = compose.search(config, trackers=[keeper], say=self._quietly, on_open=keeper.watch)
+        except StopNow:
+            if not keeper.ended:
+                raise
+            state = load_state(config.folder)
+        if not any(trial.comparable for trial in state.trials.values()):
+            raise SearchError(
+                f"{self.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time"
+            )
+        self.log.write("searched", until=plan.search, trials=state.accepted)
+        return state
+
+    def _quietly(self, text: str) -> None:
+        """Pass on what the search says, but for notes that the inspection has said already."""
+        if not text.startswith("Note: data "):
+            self.say(text)
+
+    def candidates(self, state: State) -> list[Answered]:
+        """The trials that were trained to the end on all folds, with their answers."""
+        found = []
+        default = self._config(epochs=self.plan.epochs, seconds=1.0).space.default_point()
+        for trial in state.trials.values():
+            result = trial.result
+            if not trial.comparable or result is None or ANSWERS not in result.artifacts or trial.architecture is None:
+                continue
+            tensors = load_file(file_of(self.folder / SEARCH, result.artifacts[ANSWERS]))
+            given = self._in_order(tensors["images"].numpy(), tensors["probabilities"].float().numpy())
+            plain = trial.architecture.model == default.model
+            row = Row(
+                name=f"{'plain ResNet' if plain else 'found'} (trial {trial.number})",
+                kind="reference" if plain else "found",
+                val={},
+                params=trial.costs.get("cost/params"),
+                flops=trial.costs.get("cost/flops"),
+                seconds=result.charged.worker_seconds,
+                trial=trial.number,
+            )
+            found.append(self._answered(row, given))
+        return found
+
+    # --- the choice, and what follows it ------------------------------------------------------------------------------
+
+    def choose(self, candidates: list[Answered], others: list[Answered]) -> Mapping[str, Any]:
+        """The winner, from answers on images that no network was trained on, written down before any test."""
+        metric = self._ranked_by
+        scores = {c.row.name: per_image(metric, self.truth, c.probabilities) for c in candidates}
+        chosen = choose(scores, {c.row.name: float(c.row.flops or math.inf) for c in candidates})
+        entry = self.log.last("chosen")
+        if entry is not None and entry["winner"] == chosen.winner and entry["until"] >= self._until:
+            return entry
+        winner = next(c for c in candidates if c.row.name == chosen.winner)
+        ahead = [
+            other.row.name
+            for other in others
+            if judging.is_ahead(per_image(metric, self.truth, other.probabilities), scores[chosen.winner])
+        ]
+        temperature = judging.temperature_of(self.truth, winner.probabilities)
+        sure = calibrated(winner.probabilities, temperature)
+        return self.log.write(
+            "chosen",
+            until=self._until,
+            winner=chosen.winner,
+            trial=winner.row.trial,
+            reason=_why(chosen, self.metric),
+            compared=len(candidates) + len(others),
+            beaten_by=ahead,
+            nothing_learnt=nothing_learnt(self.truth, winner.probabilities),
+            temperature=temperature,
+            unsure_below=judging.unsure_below(self.truth, sure),
+            confused=[
+                {
+                    "class": self.data.class_names[c.truth],
+                    "taken_for": self.data.class_names[c.taken_for],
+                    "images": c.images,
+                }
+                for c in confusions(self.truth, winner.probabilities)
+            ],
+            doubtful=[
+                {
+                    "place": int(self.places[row]),
+                    "label": self.data.class_names[self.truth[row]],
+                    "likely": self.data.class_names[likely],
+                    "probability": probability,
+                }
+                for row, likely, probability in doubtful(self.truth, [c.probabilities for c in candidates])
+            ],
+            tested_before=self.log.last("opened") is not None,
+        )
+
+    @property
+    def _until(self) -> float:
+        return self.plan.search
+
+    def train_last(self, state: State, wanted: list[Row]) -> dict[str, Retraining]:
+        """Train the winner and the reference anew on all images but those of the test split."""
+        trainings: dict[str, Retraining] = {}
+        for place, row in enumerate(wanted):
+            assert row.trial is not None  # noqa: S101
+            left = self.seconds - end_of(self.seconds) - self.log.used
+            allowed = max(left, 0.0) / (len(wanted) - place)
+            training = self._retraining(state, state.trials[row.trial], allowed)
+            trainings[row.name] = training
+            if training.trained:
+                continue
+            self.say(f"last training of {row.name}: {training.epochs} epochs on {len(self.pool)} images")
+            problem = train_network(training, lambda *_: None)
+            if problem:
+                raise SearchError(f"{self.folder}: the last training of {row.name} failed: {problem}")
+            self.log.write("trained", row=row.name, folder=training.folder.relative_to(self.folder).as_posix())
+        return trainings
+
+    def _retraining(self, state: State, trial: Trial, allowed: float) -> Retraining:
+        config = self._config(epochs=self.plan.epochs, seconds=1.0)
+        assert trial.architecture is not None and trial.result is not None  # noqa: S101
+        point: Architecture = trial.architecture
+        recipe = recipe_of(config.space, point, config.recipe)
+        name = f"{point.arch_id}-{point.point_id[:6]}"
+        of_fold = trial.result.charged.worker_seconds / self.folds / self.plan.epochs
+        per_epoch = of_fold * len(self.pool) / len(self.splits[0][0])
+        entry = self.log.last("last_training", network=name, until=self._until)
+        if entry is None:
+            epochs = last_epochs(self.plan.epochs, allowed, per_epoch)
+            deadline = self.log.used + allowed
+            entry = self.log.write("last_training", network=name, until=self._until, epochs=epochs, deadline=deadline)
+        classes, channels = self.pool.classes, self.data.shape[0]
+        costs = costs_of(
+            lambda: build(config.space, point, in_channels=channels, classes=classes),
+            self.data.shape,
+            recipe.batch_size,
+        )
+        epochs = int(entry["epochs"])
+        return Retraining(
+            name=name,
+            folder=self.folder / FINALISTS / f"{name}-e{epochs}",
+            space=config.space,
+            architecture=point,
+            recipe=recipe,
+            seed=self.request.seed,
+            epochs=epochs,
+            data=self.data_config,
+            costs=costs,
+            device=self.request.device,
+            data_hash=self.data.fingerprint,
+            deadline=time.monotonic() + max(float(entry["deadline"]) - self.log.used, 1.0),
+        )
+
+    def test(self, row: Row, answer: Callable[[Part], np.ndarray]) -> Row:
+        """The row with its figures on the test split, which it meets once; every meeting is on record before it."""
+        done = self.log.last("tested", row=row.name, until=self._until)
+        if done is not None:
+            return Row.from_json(done["figures"])
+        self.log.write("opened", row=row.name)
+        part = self.data.open_test()
+        tested = row.tested(part.labels.numpy(), answer(part))
+        self.log.write("tested", row=row.name, until=self._until, figures=tested.to_json())
+        return tested
+
+    def answer_of(self, training: Retraining, temperature: float = 1.0) -> Callable[[Part], np.ndarray]:
+        """What a trained network says of a part."""
+
+        def answer(part: Part) -> np.ndarray:
+            place = device_of(self.request.device)
+            network = load(training.folder, place).body
+            return calibrated(answers(network, part, device=place).probabilities, temperature)
+
+        return answer
+
+    def keep_best(self, training: Retraining, chosen: Mapping[str, Any], row: Row) -> Path:
+        """Make the winner `best/`, with its calibration and figures."""
+        network = load(training.folder)
+        metrics = {f"val/{key}": value for key, value in row.val.items()}
+        metrics |= {f"test/{key}": value for key, value in row.test.items()}
+        calibration = Calibration(float(chosen["temperature"]), float(chosen["unsure_below"]))
+        about = network.description
+        description = replace(about, metrics={**about.metrics, **metrics}, calibration=calibration)
+        return save_network(self.folder / BEST, network, description)
+
+    def export(self) -> dict[str, Any]:
+        """Ship `best/`, verified."""
+        return export(self.folder, ["onnx", "safetensors"], self.folder / EXPORTED)
+
+
+def sentences_on(found: Mapping[str, Any]) -> list[str]:
+    """What an inspection found, JSON-able, as sentences for the user."""
+    classes = sorted(found["classes"].items(), key=lambda pair: -pair[1])
+    some = ", ".join(f"{name} {count}" for name, count in classes[:_MOST_CLASSES])
+    more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
+    lines = [f"{found['images']:,} images of {len(classes)} classes: {some}{more}"]
+    listed = {
+        "unreadable images are left out": [f"{name}: {reason}" for name, reason in found["unreadable"].items()],
+        "classes are left out": [f"{name}: {reason}" for name, reason in found["left_out"].items()],
+        "sets of equal images have different classes": [" = ".join(names) for names in found["two_labels"]],
+        "sets of equal images stay on one side of every split": [" = ".join(names) for names in found["duplicates"]],
+        "sets of nearly equal images stay on one side of every split": [
+            " ~ ".join(names) for names in found["near_duplicates"]
+        ],
+    }
+    lines += [f"{len(every)} {what}, such as {every[0]}" for what, every in listed.items() if every]
+    return [*lines, *found["notes"]]
+
+
+def fastest_threads(network: torch.nn.Module, part: Part, recipe: Recipe, device: torch.device) -> tuple[int, float]:
+    """With how many of torch's threads a step is fastest, one or all, and its seconds; torch keeps that many.
+
+    Small networks, and machines that do other work, are faster with one.
+    """
+    every = torch.get_num_threads()
+    found = []
+    for threads in sorted({1, every}):
+        torch.set_num_threads(threads)
+        found.append((second_per_step(network, part, recipe, device), threads))
+    per_step, threads = min(found)
+    torch.set_num_threads(threads)
+    return threads, per_step
+
+
+def second_per_step(network: torch.nn.Module, part: Part, recipe: Recipe, device: torch.device) -> float:
+    """Seconds of one optimizer step, measured on a few batches after some that warm the machine up."""
+    few = part.subset(torch.arange(min(len(part), 6 * recipe.batch_size)))
+    steps = max(1, math.ceil(len(few) / recipe.batch_size))
+    began = time.monotonic()
+    train(network, few, recipe, epochs=1, seed=0, device=device)
+    if time.monotonic() - began > _PATIENCE_S:  # a slow machine is not measured twice
+        return (time.monotonic() - began) / steps
+    began = time.monotonic()
+    train(network, few, recipe, epochs=2, seed=0, device=device)
+    return (time.monotonic() - began) / (2 * steps)
+
+
+def _why(chosen: Choice, metric: str) -> str:
+    if chosen.winner == chosen.best:
+        return (
+            f"the best {metric.replace('_', ' ')} of {chosen.compared} candidates, and none is cheaper within the noise"
+        )
+    return (
+        f"the cheapest of {chosen.compared} candidates within one standard error ({chosen.error:.4f}) of the best, "
+        f"{chosen.best}, {chosen.behind:.4f} behind it in {metric.replace('_', ' ')}"
+    )
+
+
+@contextmanager
+def phase(log: FitLog, name: str) -> Iterator[None]:
+    """Write down how long a phase took."""
+    before = log.used
+    yield
+    log.write("phase", name=name, seconds=round(log.used - before, 2))

@@ -1,0 +1,124 @@
+"""What needs no network: the largest class, and scikit-learn on colour histograms and small pixels.
+
+They show whether a network is worth its cost. A yardstick never becomes `best/`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from torch.nn.functional import adaptive_avg_pool2d
+
+from nasforge.data.part import Part
+
+MAJORITY = "largest class"
+_EDGE = 16
+"""Images are shrunk to so many pixels a side."""
+_BINS = 8
+_MOST = 4000
+"""Images that a yardstick learns from at most: an SVM's time grows with their square."""
+
+Make = Callable[[int], object]
+
+MODELS: dict[str, Make] = {
+    "SVM": lambda seed: make_pipeline(StandardScaler(), SVC(C=10.0, random_state=seed)),
+    "random forest": lambda seed: RandomForestClassifier(300, random_state=seed, n_jobs=-1),
+    "logistic regression": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200)),
+}
+"""Name -> a classifier with scikit-learn's interface."""
+
+
+def features(part: Part) -> np.ndarray:
+    """Small pixels and colour histograms of a part's images, N x features, float32."""
+    found = []
+    for start in range(0, len(part), 1024):
+        images = part.take(slice(start, start + 1024))
+        pixels = adaptive_avg_pool2d(images.float() / 255, min(_EDGE, *images.shape[2:])).flatten(1)
+        found.append(np.concatenate([pixels.numpy(), _histograms(images.numpy())], axis=1))
+    return np.concatenate(found).astype(np.float32)
+
+
+def _histograms(images: np.ndarray) -> np.ndarray:
+    """Share of the pixels in each bin of each channel, and of coloured images in each cell of the colour cube."""
+    count, channels = images.shape[:2]
+    levels = (images.reshape(count, channels, -1) // (256 // _BINS)).astype(np.int64)
+    single = [_counted(levels[:, channel], _BINS) for channel in range(channels)]
+    if channels == 3:
+        coarse = levels // 2
+        single.append(_counted((coarse[:, 0] * 4 + coarse[:, 1]) * 4 + coarse[:, 2], 64))
+    rooted: np.ndarray = np.sqrt(np.concatenate(single, axis=1))
+    return rooted
+
+
+def _counted(values: np.ndarray, bins: int) -> np.ndarray:
+    rows = np.arange(len(values))[:, None] * bins
+    counts = np.bincount((values + rows).ravel(), minlength=len(values) * bins)
+    shares: np.ndarray = counts.reshape(len(values), bins) / values.shape[1]
+    return shares
+
+
+def majority(train: Part, asked: Part) -> np.ndarray:
+    """The classes' shares in `train` for every image of `asked`, N x classes."""
+    shares = np.bincount(train.labels.numpy(), minlength=train.classes) / len(train)
+    return np.tile(shares, (len(asked), 1))
+
+
+def answer(make: Make, train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """What a classifier that has learnt from `train` says of `asked`: N x classes.
+
+    Those without probabilities give 1 to the class that they choose, less a little.
+    """
+    x, y = train
+    if len(x) > _MOST:
+        chosen = np.random.default_rng(seed).choice(len(x), _MOST, replace=False)
+        x, y = x[chosen], y[chosen]
+    model = make(seed)
+    model.fit(x, y)  # type: ignore[attr-defined]
+    known = model.classes_  # type: ignore[attr-defined]
+    found = np.full((len(asked), classes), 0.01 / classes)
+    if hasattr(model, "predict_proba"):
+        found[:, known] += 0.99 * model.predict_proba(asked)
+    else:
+        found[np.arange(len(asked)), model.predict(asked)] += 0.99  # type: ignore[attr-defined]
+    divided: np.ndarray = found / found.sum(1, keepdims=True)
+    return divided
+
+
+def on_folds(
+    splits: Sequence[tuple[Part, Part]], seconds: float, seed: int
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray], float]]:
+    """Yardstick after yardstick: its name, (places of the images, probabilities) over all folds, and its seconds.
+
+    Args:
+        splits: what is trained on and what is asked, disjoint over the folds.
+        seconds: those for which the first fold says that all would take longer are left out.
+        seed: of what is random in them.
+    """
+    places = np.concatenate([asked.index for _, asked in splits])
+    yield MAJORITY, (places, np.concatenate([majority(train, asked) for train, asked in splits])), 0.0
+    end = time.monotonic() + seconds
+    known = [(features(train), features(asked)) for train, asked in splits]
+    for name, make in MODELS.items():
+        began = time.monotonic()
+        found = []
+        for (train, _), (x, asked) in zip(splits, known, strict=True):
+            found.append(answer(make, (x, train.labels.numpy()), asked, train.classes, seed))
+            left = len(splits) - len(found)
+            if time.monotonic() + left * (time.monotonic() - began) / len(found) > end:
+                break
+        if len(found) == len(splits):
+            yield name, (places, np.concatenate(found)), time.monotonic() - began
+
+
+def on_test(name: str, train: Part, test: Part, seed: int) -> np.ndarray:
+    """What a yardstick that has learnt from `train` says of the test part: N x classes."""
+    if name == MAJORITY:
+        return majority(train, test)
+    return answer(MODELS[name], (features(train), train.labels.numpy()), features(test), train.classes, seed)

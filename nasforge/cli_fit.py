@@ -1,0 +1,152 @@
+"""The command `fit`: options in, `nasforge.fit`, then a table for people or one JSON object."""
+
+from __future__ import annotations
+
+import os
+import time as clock
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasforge import cli_options as options
+from nasforge import cli_output as output
+from nasforge.cli_inspect import GroupColumn, ImageColumn, LabelColumn, Labels, Strict
+from nasforge.cli_output import Outcome
+from nasforge.core.command_line import command_for
+from nasforge.core.errors import StopNow
+
+
+def began() -> float:
+    """`time.monotonic()` of when this process began: a user's time counts from Enter."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        since_boot = float(Path("/proc/uptime").read_text().split()[0])
+        return clock.monotonic() - (since_boot - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):  # not Linux
+        return _IMPORTED
+
+
+_IMPORTED = clock.monotonic()
+
+
+def fit(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder of images, a .npz file, digits, or torchvision's name.")
+    ],
+    time: Annotated[str, typer.Option(help="From Enter to the prompt: 90s, 10m, 2h.")] = "10m",
+    constraint: options.Constraint = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="val/accuracy, val/balanced_accuracy, val/f1_macro. Default: what suits the classes."),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="quick, balanced or thorough: many candidates trained shortly, or few trained long.")
+    ] = "balanced",
+    labels: Labels = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    strict: Strict = False,
+    seed: Annotated[int, typer.Option(help="Of splits, search and training.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda...", rich_help_panel=options.PLACE)] = "auto",
+    name: Annotated[
+        str | None, typer.Option(help="Of the fit's folder. Default: from the data's.", rich_help_panel=options.PLACE)
+    ] = None,
+    runs_dir: options.RunsDir = Path("runs"),
+    tracking_uri: options.TrackingUri = None,
+    as_json: options.Json = False,
+) -> Outcome:
+    """From a folder of images to a proven, exported model, in the time that you give. The same command continues.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge fit digits --time 60s
+    nasforge fit photos/
+    nasforge fit photos/ --time 30m --constraint 'flops<=40M' --name cells
+    nasforge fit photos/ --labels labels.csv --group-column patient
+    """
+    from nasforge.api.fit import fit as run
+
+    try:
+        fitted = run(
+            source,
+            time=time,
+            constraints=constraint or [],
+            objective=objective,
+            preset=preset,
+            labels=labels,
+            image_column=image_column,
+            label_column=label_column,
+            group_column=group_column,
+            strict=strict,
+            name=name,
+            runs_dir=runs_dir,
+            tracking_uri=tracking_uri,
+            seed=seed,
+            device=device,
+            say=output.say,
+            began=began(),
+        )
+    except StopNow as error:
+        return output.stopped(error, context.obj)
+    content = fitted.content
+    _show(content)
+    name = fitted.folder.name
+    output.next_commands(
+        [
+            command_for(fitted.folder, "predict", "image.jpg"),
+            command_for(fitted.folder, "show"),
+        ]
+    )
+    return Outcome(content)
+
+
+def show_fit(folder: Path) -> None:
+    """The result of a fit that has come to its end; nothing where it has not."""
+    from nasforge.api.fit import Fitted
+    from nasforge.api.fit.log import entries_of
+
+    if any(entry["kind"] == "finished" for entry in entries_of(folder)):
+        _show(Fitted.read(folder).content)
+
+
+def _show(content: object) -> None:
+    assert isinstance(content, dict)  # noqa: S101
+    for name in content["beaten_by"]:
+        output.line(
+            f"{name} is ahead of the network on images that neither was trained on. Give more time or images.", "red"
+        )
+    if content["nothing_learnt"]:
+        output.line(
+            "Nothing was learnt: no network is better than always answering the largest class. Check the labels, give "
+            "more time, or more images of the small classes.",
+            "red",
+        )
+    split = content["split"]
+    where = f"{split['folds']} folds" if split["folds"] > 1 else f"{split['validation']} validation images"
+    rows = []
+    for row in content["rows"]:
+        low, high = row["test_ci95"]["accuracy"]
+        rows.append(
+            [
+                ("* " if row["name"] == content["winner"] else "") + row["name"],
+                f"{row['val']['accuracy']:.3f}",
+                f"{row['test']['accuracy']:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                f"{row['test']['balanced_accuracy']:.3f}",
+                f"{row['test']['f1_macro']:.3f}",
+                "" if row["params"] is None else f"{row['params']:,.0f}",
+                "" if row["flops"] is None else f"{row['flops']:,.0f}",
+            ]
+        )
+    title = f"val: {where}; test: {split['test']} images, opened after the choice; * the winner"
+    columns = ("row", "val accuracy", "test accuracy", "95 %", "test balanced", "test macro F1", "params", "flops")
+    output.table(title, columns, rows, left=("row",))
+    output.line(f"Winner: {content['winner']}: {content['reason']}")
+    output.line(f"Compared: {content['compared']} candidates. Seconds: {content['seconds']:.0f}")
+    output.line(f"Network: {content['network']}")
+    output.line(f"Exported: {', '.join(content['exported'].values())}")
+    output.line(f"Report: {content['report']}")

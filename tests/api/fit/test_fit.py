@@ -1,0 +1,193 @@
+"""One fit of a few seconds, looked at from all sides, stopped everywhere and continued."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import nasforge
+from nasforge.api.fit import Fitted, log
+from nasforge.api.fit.work import Work
+from nasforge.cli import main
+from nasforge.core.errors import ConfigError, DataError
+from nasforge.exporters.network_folder import load
+from nasforge.journal import FIT
+from nasforge.report import tables
+
+SECONDS = 20
+
+
+def settings(place, **more):
+    return {"time": SECONDS, "name": "few", "runs_dir": place / "runs", "tracking_uri": "none", **more}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def speed():
+    """The plan depends on the measured speed, and tests run on machines that do other work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nasforge.api.fit.work.fastest_threads", lambda *arguments: (1, 0.02))
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit")
+    digits = load_digits()
+    rows = np.flatnonzero(digits.target < 3)[:150]
+    images = (digits.images[rows] * 15).astype(np.uint8)
+    np.savez(folder / "few.npz", x_train=images, y_train=digits.target[rows], class_names=["zero", "one", "two"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said():
+    return []
+
+
+@pytest.fixture(scope="module")
+def fitted(place, said):
+    return nasforge.fit(place / "few.npz", **settings(place), say=said.append)
+
+
+def entries(fitted):
+    return [json.loads(line) for line in (fitted.folder / FIT).read_text().splitlines()]
+
+
+def test_the_answer_is_a_network_that_has_learnt(fitted):
+    winner = fitted.winner
+    assert winner.test["accuracy"] > 0.8 and winner.kind in ("found", "reference")
+    low, high = winner.test_ci95["accuracy"]
+    assert low < winner.test["accuracy"] <= high
+    assert not fitted.content["nothing_learnt"]
+    network = load(fitted.folder / "best")
+    assert network.class_names == ("zero", "one", "two") and network.description.calibration.temperature > 0
+    assert network.description.metrics["test/accuracy"] == winner.test["accuracy"]
+    assert set(fitted.content["exported"]) == {"onnx", "safetensors"}
+    assert all(Path(file).is_file() for file in fitted.content["exported"].values())
+
+
+def test_yardsticks_are_rows_and_never_the_winner(fitted):
+    kinds = {row.kind for row in fitted.leaderboard}
+    assert {"majority", "sklearn"} <= kinds
+    assert all(row.test and row.val for row in fitted.leaderboard)
+
+
+def test_the_choice_is_on_record_before_the_test_split_is_opened(fitted):
+    kinds = [entry["kind"] for entry in entries(fitted)]
+    assert kinds.index("chosen") < kinds.index("opened") < kinds.index("tested") < kinds.index("finished")
+    assert kinds.count("opened") == kinds.count("tested") == len(fitted.leaderboard)
+
+
+def test_every_decision_has_a_reason_and_is_said(fitted, said):
+    decisions = [entry for entry in entries(fitted) if entry["kind"] == "decision"]
+    assert {"resolution", "metric", "trainings"} == {entry["name"] for entry in decisions}
+    for entry in decisions:
+        assert entry["reason"] and any(line.startswith(entry["name"]) for line in said)
+
+
+def test_it_says_what_it_used(fitted):
+    assert fitted.content["seconds"] > 0
+    used = [entry["used"] for entry in entries(fitted)]
+    assert used == sorted(used)
+
+
+def test_the_page_needs_no_other_file_and_no_script(fitted):
+    text = fitted.report.read_text()
+    assert "<script" not in text and "http" not in text
+    for words in (fitted.content["winner"], "zero", "SVM", "95 %"):
+        assert words in text
+
+
+def test_a_finished_fit_is_printed_again_and_nothing_is_done(fitted, place):
+    before = (fitted.folder / FIT).read_bytes()
+    again = nasforge.fit(place / "few.npz", **settings(place))
+    assert again.content == fitted.content and (fitted.folder / FIT).read_bytes() == before
+
+
+def test_other_options_are_refused_by_name(fitted, place):
+    with pytest.raises(ConfigError, match="constraints"):
+        nasforge.fit(place / "few.npz", **settings(place, constraints=["params<=10k"]))
+
+
+@pytest.mark.parametrize("kind", ["inspected", "prepared", "yardsticks", "searched", "chosen", "trained", "opened"])
+def test_a_fit_that_was_killed_goes_on(fitted, place, tmp_path, kind):
+    copy = tmp_path / "runs" / "few"
+    shutil.copytree(fitted.folder, copy)
+    lines = (copy / FIT).read_text().splitlines(keepends=True)
+    last = next(i for i, line in enumerate(lines) if json.loads(line)["kind"] == kind)
+    (copy / FIT).write_text("".join(lines[: last + 1]) + '{"kind": "half a li')
+    again = nasforge.fit(place / "few.npz", **settings(tmp_path))
+    assert again.content["resumed"] and again.content["winner"] == fitted.content["winner"]
+    kept = {entry["name"]: entry["value"] for entry in entries(fitted) if entry["kind"] == "decision"}
+    decided = {entry["name"]: entry["value"] for entry in entries(again) if entry["kind"] == "decision"}
+    if kind not in ("inspected", "prepared"):  # speed is measured after these
+        assert decided == kept
+    assert [r.test for r in again.leaderboard if r.kind == "majority"] == [
+        r.test for r in fitted.leaderboard if r.kind == "majority"
+    ]
+
+
+def test_ctrl_c_loses_nothing(place, tmp_path, monkeypatch, fitted):
+    shutil.copytree(fitted.folder, tmp_path / "runs" / "few")
+    log_file = tmp_path / "runs" / "few" / FIT
+    lines = log_file.read_text().splitlines(keepends=True)
+    log_file.write_text("".join(lines[:-3]))
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "export", stop)
+        with pytest.raises(KeyboardInterrupt):
+            nasforge.fit(place / "few.npz", **settings(tmp_path))
+    assert nasforge.fit(place / "few.npz", **settings(tmp_path)).content["winner"] == fitted.content["winner"]
+
+
+def test_more_time_searches_on_and_says_that_the_test_split_was_seen(fitted, place, tmp_path):
+    shutil.copytree(fitted.folder, tmp_path / "runs" / "few")
+    more = nasforge.fit(place / "few.npz", **settings(tmp_path, time=SECONDS + 12))
+    assert more.content["test_seen_before"]
+    searched = [entry["until"] for entry in entries(more) if entry["kind"] == "searched"]
+    assert len(searched) == 2 and searched[1] == searched[0] + 12
+
+
+def test_too_little_time_is_one_sentence_that_says_how_much_is_needed(place, tmp_path):
+    with pytest.raises(ConfigError, match=r"Give --time \d+s"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path, time=1))
+
+
+def test_too_few_images_are_refused(tmp_path):
+    np.savez(tmp_path / "two.npz", x_train=np.zeros((6, 8, 8), np.uint8), y_train=np.arange(6) % 2)
+    with pytest.raises(DataError):
+        nasforge.fit(tmp_path / "two.npz", **settings(tmp_path))
+
+
+def test_commands_take_the_name_of_a_fit(fitted, place, capfd):
+    runs = ["--runs-dir", str(place / "runs")]
+    assert main(["show", "few", *runs]) == 0
+    assert fitted.content["winner"] in capfd.readouterr().out
+    assert [row["experiment"] for row in tables.experiments(place / "runs")] == ["few"]
+    assert main(["export", "few", "--to", "safetensors", "--out", str(place / "out"), *runs]) == 0
+    assert (place / "out" / "weights.safetensors").is_file()
+
+
+def test_json_is_one_object_of_schema_1(fitted, place, capfd):
+    given = ["fit", str(place / "few.npz"), "--time", f"{SECONDS}s", "--name", "few", "--json"]
+    assert main([*given, "--runs-dir", str(place / "runs"), "--tracking-uri", "none"]) == 0
+    content = json.loads(capfd.readouterr().out)
+    wanted = {"seconds", "classes", "split", "rows", "winner", "beaten_by", "nothing_learnt", "left_out", "data_hash"}
+    assert content["schema"] == 1 and wanted | {"resumed", "network", "exported", "report"} <= set(content)
+    for row in content["rows"]:
+        assert {"name", "kind", "val", "test", "test_ci95", "params", "flops", "seconds"} <= set(row)
+
+
+def test_an_unfinished_fit_has_no_result(tmp_path):
+    import time
+
+    with log.FitLog(tmp_path, {}, time.monotonic()):
+        pass
+    with pytest.raises(nasforge.api.fit.JournalError, match="not come to its end"):
+        Fitted.read(tmp_path)

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from nasforge.api.fit import judging
+from nasforge.api.fit.judging import choose, is_ahead, nothing_learnt, per_image
+from nasforge.api.fit.rows import METRICS
+
+
+def answers(truth, right, classes=3, sure=0.8):
+    """Probabilities that choose the true class where `right`, else the next one."""
+    chosen = np.where(right, truth, (truth + 1) % classes)
+    given = np.full((len(truth), classes), (1 - sure) / (classes - 1))
+    given[np.arange(len(truth)), chosen] = sure
+    return given
+
+
+@pytest.fixture
+def truth():
+    return np.repeat([0, 1, 2], [60, 30, 10])
+
+
+def test_figures_are_those_of_scikit_learn_and_the_mean_over_images(truth):
+    given = answers(truth, np.arange(100) % 4 > 0)
+    found = judging.figures(truth, given)
+    assert found["accuracy"] == 0.75
+    assert per_image("accuracy", truth, given).mean() == pytest.approx(found["accuracy"])
+    assert per_image("balanced_accuracy", truth, given).mean() == pytest.approx(found["balanced_accuracy"])
+    assert per_image("loss", truth, given).mean() == pytest.approx(-found["loss"])
+
+
+def test_intervals_hold_the_figures_and_shrink_with_more_images(truth):
+    given = answers(truth, np.arange(100) % 4 > 0)
+    found, figures = judging.intervals(truth, given), judging.figures(truth, given)
+    many = judging.intervals(np.tile(truth, 20), np.tile(given, (20, 1)))
+    for name in METRICS:
+        low, high = found[name]
+        assert low < figures[name] < high
+        assert many[name][1] - many[name][0] < (high - low) / 3
+
+
+def test_the_cheapest_within_the_noise_of_the_best_wins(truth):
+    rng = np.random.default_rng(0)
+    right = rng.random(100) < 0.8
+    nearly = right.copy()
+    nearly[np.flatnonzero(right)[:2]] = False
+    nearly[np.flatnonzero(~right)[0]] = True
+    poor = rng.random(100) < 0.4
+    scores = {
+        name: per_image("accuracy", truth, answers(truth, hits))
+        for name, hits in {"large": right, "small": nearly, "tiny": poor}.items()
+    }
+    chosen = choose(scores, {"large": 100.0, "small": 10.0, "tiny": 1.0})
+    assert (chosen.winner, chosen.best, chosen.compared) == ("small", "large", 3)
+    assert 0 < chosen.behind <= chosen.error
+    alone = choose({"large": scores["large"], "tiny": scores["tiny"]}, {"large": 100.0, "tiny": 1.0})
+    assert alone.winner == "large" and alone.behind == 0
+    assert is_ahead(scores["large"], scores["tiny"]) and not is_ahead(scores["tiny"], scores["large"])
+
+
+def test_always_the_largest_class_is_nothing_learnt(truth):
+    constant = np.tile([0.6, 0.3, 0.1], (100, 1))
+    assert nothing_learnt(truth, constant)
+    assert not nothing_learnt(truth, answers(truth, np.arange(100) % 10 > 0))
+
+
+def test_the_temperature_makes_answers_as_sure_as_they_are_right(truth):
+    truth = np.tile(truth, 20)
+    right = np.random.default_rng(0).random(len(truth)) < 0.7
+    sure = answers(truth, right, sure=0.99)
+    temperature = judging.temperature_of(truth, sure)
+    assert temperature > 1.5
+    assert judging.calibrated(sure, temperature).max(1).mean() == pytest.approx(0.7, abs=0.03)
+    assert np.array_equal(judging.calibrated(sure, temperature).argmax(1), sure.argmax(1))
+
+
+def test_unsure_below_keeps_answers_of_which_enough_are_right():
+    truth = np.zeros(100, dtype=int)
+    given = np.stack([np.linspace(0.99, 0.51, 100), 1 - np.linspace(0.99, 0.51, 100)], axis=1)
+    given[80:] = given[80:, ::-1]  # the least sure answers are wrong
+    threshold = judging.unsure_below(truth, given)
+    kept = given.max(1) >= threshold
+    assert 80 <= kept.sum() < 90 and (given[kept].argmax(1) == 0).mean() >= 0.95
+    assert judging.unsure_below(truth[:80], given[:80]) == 0
+    assert judging.unsure_below(truth[80:], given[80:]) == 1
+
+
+def test_confused_pairs_and_doubtful_labels_are_named(truth):
+    given = answers(truth, np.r_[np.zeros(3, bool), np.ones(97, bool)])
+    assert [(c.truth, c.taken_for, c.images) for c in judging.confusions(truth, given)] == [(0, 1, 3)]
+    found = judging.doubtful(truth, [given, given])
+    assert {(row, likely) for row, likely, _ in found} == {(0, 1), (1, 1), (2, 1)}

@@ -1,0 +1,69 @@
+import json
+import time
+
+import pytest
+
+from nasforge.api.fit.log import FitLog, entries_of
+from nasforge.core.errors import ConfigError, JournalError
+from nasforge.journal import FIT
+
+INPUTS = {"source": "/photos", "constraints": ["flops<=40M"], "seed": 0}
+
+
+def opened(folder, inputs=INPUTS):
+    return FitLog(folder, inputs, time.monotonic())
+
+
+def test_a_decision_is_taken_once_and_read_back(tmp_path):
+    said = []
+    with opened(tmp_path) as log:
+        assert log.decide("folds", lambda: (5, "few images"), said.append) == 5
+    with opened(tmp_path) as log:
+        assert log.resumed
+        assert log.decide("folds", lambda: pytest.fail("taken again"), said.append) == 5
+    assert said == ["folds: 5, few images"]
+
+
+def test_time_goes_on_where_it_stopped_and_not_between_sessions(tmp_path):
+    with FitLog(tmp_path, INPUTS, time.monotonic() - 100) as log:
+        log.write("phase", name="search", seconds=100)
+    with opened(tmp_path) as log:
+        assert 100 <= log.used < 101
+        log.write("phase", name="test", seconds=0)
+    used = [entry["used"] for entry in entries_of(tmp_path)]
+    assert used == sorted(used) and used[-1] < 101
+
+
+def test_an_unfinished_line_is_cut_off(tmp_path):
+    with opened(tmp_path) as log:
+        log.write("phase", name="images", seconds=1)
+    path = tmp_path / FIT
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"kind": "cho')
+    assert len(entries_of(tmp_path)) == 2
+    with opened(tmp_path) as log:
+        assert path.read_bytes() == whole
+        log.write("chosen", winner="a")
+    assert [entry["kind"] for entry in entries_of(tmp_path)] == ["begun", "phase", "chosen"]
+
+
+def test_other_inputs_are_refused_by_name(tmp_path):
+    opened(tmp_path).close()
+    with pytest.raises(ConfigError, match=r"constraints.*--name"):
+        opened(tmp_path, {**INPUTS, "constraints": []})
+    opened(tmp_path).close()
+
+
+def test_two_processes_do_not_work_on_one_fit(tmp_path):
+    with opened(tmp_path), pytest.raises(JournalError, match="another process"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "nonsense", json.dumps({"kind": "a", "at": "x", "used": 0})])
+def test_a_corrupt_line_is_named(tmp_path, line):
+    with opened(tmp_path) as log:
+        log.write("phase", name="images", seconds=1)
+    with (tmp_path / FIT).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(JournalError, match=f"{FIT}:3"):
+        opened(tmp_path)

@@ -1,0 +1,69 @@
+import pytest
+
+from nasforge.api.fit import schedule
+from nasforge.core.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("2h", 7200), (" 1.5 min", 90), ("45", 45), (30, 30)]
+)
+def test_times_are_read(text, seconds):
+    assert schedule.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0s", "10 days", True, float("inf"), None])
+def test_other_texts_are_no_times(text):
+    with pytest.raises(ConfigError, match="10m"):
+        schedule.seconds_of(text)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(45.4, "45 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+def test_times_are_shown(seconds, text):
+    assert schedule.shown_seconds(seconds) == text
+
+
+def planned(seconds, per_step=0.02, images=240, batch=32, folds=5, preset="balanced", used=8.0):
+    return schedule.plan_of(seconds, used, per_step, images, batch, folds, preset)
+
+
+@pytest.mark.parametrize("seconds", [60, 180, 600, 3600])
+@pytest.mark.parametrize("per_step", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize(("images", "folds"), [(240, 5), (1900, 5), (20_000, 1)])
+def test_a_plan_fits_into_the_time_and_its_trainings_learn(seconds, per_step, images, folds):
+    plan = planned(seconds, per_step, images, 32, folds)
+    if plan is None:
+        assert seconds < schedule.least_seconds(8.0, per_step, images, 32, folds)
+        return
+    last = seconds - schedule.end_of(seconds) - plan.search
+    assert last >= 2.5 * plan.training and plan.steps >= schedule.FEWEST_STEPS / 4
+    assert 8.0 + plan.folds * plan.training <= plan.search
+
+
+def test_with_little_time_there_are_fewer_folds_before_there_are_fewer_steps():
+    assert (planned(600).folds, planned(600).steps >= 600) == (5, True)
+    assert (planned(75).folds, planned(75).steps >= schedule.FEWEST_STEPS) == (3, True)
+    short = planned(45)
+    assert short.folds <= 3 and schedule.FEWEST_STEPS / 4 <= short.steps < schedule.FEWEST_STEPS
+    assert planned(12) is None
+
+
+def test_little_data_is_trained_for_many_epochs_and_much_for_few():
+    assert planned(600, images=240).epochs > 60
+    assert planned(600, images=50_000, folds=1, batch=64).epochs < 10
+    assert planned(600, images=40, batch=32).epochs >= 100
+
+
+def test_presets_are_shorter_and_longer():
+    steps = [planned(600, preset=preset).steps for preset in ("quick", "balanced", "thorough")]
+    assert steps == sorted(steps) and steps[0] < steps[2]
+
+
+def test_the_last_training_is_longer_where_time_is_left():
+    assert schedule.last_epochs(10, 100.0, 1.0) == 20
+    assert schedule.last_epochs(10, 12.5, 1.0) == 12
+    assert schedule.last_epochs(10, 0.0, 1.0) == 1
+
+
+def test_folds_are_for_little_data():
+    assert [schedule.folds_of(n, 40) for n in (300, 1999, 2000)] == [5, 5, 1]
+    assert schedule.folds_of(100, 3) == 3

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from nasforge.api.fit import yardsticks
+from nasforge.config import DataConfig
+from nasforge.data import load_data
+from nasforge.evaluators.cross_validation import in_folds
+
+DATA = DataConfig("digits", images=240, validation=0.2)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return in_folds(load_data(DATA), 3, DATA)
+
+
+def test_every_image_is_answered_once_by_a_model_that_has_not_seen_it(splits):
+    found = {name: answered for name, answered, _ in yardsticks.on_folds(splits, 60.0, 0)}
+    assert list(found) == [yardsticks.MAJORITY, *yardsticks.MODELS]
+    pool = load_data(DATA).train_and_validation()
+    truth = dict(zip(pool.index.tolist(), pool.labels.tolist(), strict=True))
+    for name, (places, given) in found.items():
+        assert sorted(places.tolist()) == sorted(truth)
+        assert np.allclose(given.sum(1), 1)
+        right = np.mean(
+            [truth[place] == chosen for place, chosen in zip(places.tolist(), given.argmax(1), strict=True)]
+        )
+        assert right > 0.85 if name in yardsticks.MODELS else right < 0.3
+
+
+def test_those_that_would_take_too_long_are_left_out(splits):
+    assert [name for name, _, _ in yardsticks.on_folds(splits, 0.0, 0)] == [yardsticks.MAJORITY]
+
+
+def test_a_class_that_a_model_has_not_seen_has_hardly_a_probability():
+    x, y = np.eye(4, dtype=np.float32), np.array([0, 0, 2, 2])
+    found = yardsticks.answer(yardsticks.MODELS["random forest"], (x, y), x, 3, 0)
+    assert found.shape == (4, 3) and (found[:, 1] < 0.01).all()
+
+
+def test_colours_are_among_the_features():
+    import torch
+
+    from nasforge.data.part import Part
+
+    pixels = np.zeros((2, 3, 20, 20), np.uint8)
+    pixels[1, 0] = 255
+    part = Part(pixels, np.arange(2), torch.tensor([0, 1]), 2, (0.5,) * 3, (0.2,) * 3)
+    found = yardsticks.features(part)
+    assert found.shape == (2, 3 * 16 * 16 + 3 * 8 + 64)
+    assert not np.array_equal(found[0], found[1])
