@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from nasforge.core.errors import DataError, ExportError, did_you_mean
-from nasforge.data.image_file import in_threads, read_image, shown
+from nasforge.data.image_file import in_threads, read_image, shown, why_unreadable
 from nasforge.data.image_folder import images_below
 from nasforge.data.input_rule import InputRule
 from nasforge.exporters import onnx
@@ -95,7 +95,7 @@ class Predictor:
         try:
             return read_image(file, self.rule, self.shape[1:]).pixels
         except DataError as error:
-            return str(error)
+            return why_unreadable(file, error)
 
     def _named(self, file: Path, probabilities: np.ndarray) -> Prediction:
         best = int(probabilities.argmax())

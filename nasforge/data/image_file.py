@@ -77,6 +77,11 @@ def shown(path: Path | str) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def why_unreadable(file: Path, error: DataError) -> str:
+    """Return the reason of an error about an image, for a message that names the file already."""
+    return str(error).removeprefix(f"image {shown(file)} ").rpartition("; ")[0] or str(error)
+
+
 def read_header(file: Path) -> tuple[tuple[int, int], str]:
     """Return width and height as they are stored (before the image is turned upright), and Pillow's mode.
 

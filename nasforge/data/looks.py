@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from nasforge.core.errors import DataError
-from nasforge.data.image_file import read_header, read_image
+from nasforge.data.image_file import read_header, read_image, why_unreadable
 from nasforge.data.image_folder import NO_FILE
 from nasforge.data.input_rule import InputRule
 
@@ -70,7 +70,7 @@ def look_at_file(file: Path) -> Look | str:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except DataError as error:
-        return str(error).removeprefix(f"image {file} ").split("; ")[0]
+        return why_unreadable(file, error)
     except OSError as error:
         return error.strerror or type(error).__name__
     return _look(digest, min(size), picture.pixels)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 ENDINGS = {
     "PNG": (".png", ".apng"),
@@ -101,6 +101,9 @@ def predict(session: onnxruntime.InferenceSession, files: Iterable[Path]) -> Ite
     for file in files:
         try:
             pixels = read_image(file, rule, height, width)
+        except UnidentifiedImageError:
+            yield {"file": str(file), "error": f"it is empty, damaged, or not one of {', '.join(ENDINGS)}"}
+            continue
         except Exception as error:  # Pillow's decoders raise errors of many kinds for damaged files
             yield {"file": str(file), "error": " ".join(str(error).split()) or type(error).__name__}
             continue

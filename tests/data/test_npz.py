@@ -1,3 +1,4 @@
+import json
 import os
 import zipfile
 
@@ -7,6 +8,7 @@ import pytest
 from nasforge.config import DataConfig
 from nasforge.core.errors import DataError
 from nasforge.data import load_data
+from nasforge.data.input_rule import prepared
 
 
 def save(path, **changes):
@@ -280,3 +282,47 @@ def test_a_cache_in_the_working_folder_is_the_same_for_workers(tmp_path, monkeyp
     save(tmp_path / "a.npz")
     load("a.npz")
     assert os.environ["NASFORGE_CACHE"] == str(tmp_path / "cache")
+
+
+def test_groups_stay_on_one_side_and_are_part_of_the_content(tmp_path):
+    save(tmp_path / "a.npz")
+    save(tmp_path / "b.npz", groups=np.arange(40) // 4, files=np.arange(40).astype(str))
+    save(tmp_path / "c.npz", groups=[f"patient {n // 4}" for n in range(40)])
+    plain, data, named = (load(tmp_path / f"{name}.npz") for name in "abc")
+    assert plain.groups is None and data.notes == named.notes == ()
+    assert plain.fingerprint != data.fingerprint and np.array_equal(data.groups_of(data.train), data.train.index // 4)
+    assert not set(data.train.index // 4) & set(data.validation.index // 4)
+    assert {label for part in (data.train, data.validation) for label in part.labels.tolist()} == {0, 1}
+    load_data.cache_clear()
+    again = load(tmp_path / "b.npz")  # from the cache
+    assert np.array_equal(again.groups, data.groups) and again.fingerprint == data.fingerprint
+
+
+def test_groups_are_of_training_and_then_of_validation_images(tmp_path):
+    rng = np.random.default_rng(0)
+    validation = {"x_val": rng.integers(0, 256, (6, 6, 5), np.uint8), "y_val": np.arange(6) % 2}
+    save(tmp_path / "a.npz", groups=np.arange(46), **validation)
+    assert len(load(tmp_path / "a.npz").groups) == 46
+    save(tmp_path / "b.npz", groups=np.arange(40), **validation)
+    with pytest.raises(DataError, match=r"groups has shape \(40,\) .* expected \(46,\)"):
+        load(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("no JSON", "input is not the rule"), ("[]", "expected a JSON object"), ('{"channels": 1}', "resize")],
+)
+def test_an_input_rule_that_is_none_is_refused(tmp_path, text, message):
+    save(tmp_path / "a.npz", input=np.array(text))
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "a.npz")
+
+
+def test_an_input_rule_is_read_also_from_the_cache(tmp_path):
+    save(tmp_path / "a.npz", input=np.array(json.dumps(prepared(1).to_json())))
+    save(tmp_path / "b.npz", input=np.array(json.dumps(prepared(3).to_json())))
+    for _ in range(2):
+        assert load(tmp_path / "a.npz").input == prepared(1)
+        load_data.cache_clear()
+    with pytest.raises(DataError, match="input says 3 channel"):
+        load(tmp_path / "b.npz")

@@ -327,7 +327,7 @@ def test_the_script_runs_with_onnxruntime_numpy_and_pillow_alone(experiment, shi
     ours = predict(experiment / "best", files)
     assert [(a["file"], a["class"]) for a in answers] == [(a.file, a.label) for a in ours]
     assert [a["probability"] for a in answers] == pytest.approx([a.probability for a in ours], abs=1e-5)
-    assert broken["file"].endswith("bad.png") and "identify" in broken["error"]
+    assert broken["file"].endswith("bad.png") and "damaged" in broken["error"]
 
 
 def test_labels_and_checksums_are_shipped(shipped):
