@@ -149,6 +149,7 @@ class Averaged:
                         time_limit_s=training.time_limit_s and max(training.time_limit_s - spent.worker_seconds, 1e-9),
                         since=since,
                         extra=training.extra,
+                        validate_at_end=True,  # the pruner looks at whole trainings
                     )
                 )
             except TrainingFailed as error:

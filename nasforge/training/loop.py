@@ -107,6 +107,7 @@ def train(
     start: Path | None = None,
     fresh: bool = True,
     extra: Collection[str] = (),
+    validate_at_end: bool = False,
 ) -> Trained:
     """Train `network` in place.
 
@@ -134,6 +135,8 @@ def train(
             the recipe is the same. Only what is done here is charged.
         extra: figures to validate by, beside the usual ones (`nasforge.training.scoring.EXTRA`).
         fresh: the network is new, so the recipe may initialise it; else its weights are kept.
+        validate_at_end: score `validation` after the last epoch alone, not after every one; a recipe that stops early
+            needs every one.
 
     Raises:
         TrainingFailed: diverged, timeout, out_of_memory or invalid_shape.
@@ -304,9 +307,11 @@ def train(
                 average.after_epoch(network, progress.epoch + 1)
             judged = (average and average.network) or network
             batches = recipe.precise_bn or (RECALIBRATION_BATCHES if recipe.swa_share and judged is not network else 0)
-            if batches and (phase.validation is not None or progress.epoch + 1 == end):
+            is_last = progress.epoch + 1 == end
+            validates = phase.validation is not None and (is_last or not validate_at_end or recipe.early_stopping > 0)
+            if batches and (validates or is_last):
                 recalibrate(judged, phase.part, device=device, batches=batches)
-            if phase.validation is not None:
+            if validates and phase.validation is not None:
                 found = score(judged, phase.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
                 metrics |= {f"val/{key}": value for key, value in found.items()}
             if alternating:

@@ -10,6 +10,8 @@ from nasforge.core.errors import StopNow
 from nasforge.core.events import Checked, Event, Reported, Told
 from nasforge.experiment import Experiment
 
+_NEVER_STOPPED = 3
+"""ASHA stops no trial before so many have come as far."""
 _CAUTION = 1.1
 """A forecast from other networks is taken so much longer."""
 
@@ -52,7 +54,10 @@ class Keeper:
             self._learn(event.number)
             self._tell(event.number)
         if isinstance(event, Checked) and event.verdict == "accepted":
-            if self._seen and self._log.used + self._forecast(event.costs.get("cost/flops", 0.0)) > self._end:
+            # the first candidates are compared with nobody yet, so none is stopped on the way
+            needed = self._trainings if event.number < _NEVER_STOPPED else min(2, self._trainings)
+            forecast = needed * self._forecast(event.costs.get("cost/flops", 0.0))
+            if self._seen and self._log.used + forecast > self._end:
                 self._stop()
         elif isinstance(event, Reported) and event.decision == "continue" and self._trainings > 1:
             mine = event.metrics.get("time/worker_s", 0.0) / event.step
