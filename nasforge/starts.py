@@ -52,12 +52,16 @@ def with_starts(config: ExperimentConfig) -> ExperimentConfig:
     return replace(config, start_from=Starts(starts.source, tuple(point.to_json()["values"] for point in points)))
 
 
-def portfolio_for(space: SearchSpace, images: int) -> list[Architecture]:
+def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Architecture]:
     """Return the points of a space's shipped portfolio, the most promising one first.
+
+    The first one that mirrors images is before all others where these are in colour, and the first one that does not
+    where they are grey: those are often writing, which a mirror makes wrong.
 
     Args:
         space: resolved for its images; a narrowed space has those points that lie in it.
         images: how many are trained on.
+        channels: of the images.
 
     Raises:
         ConfigError: the space has no portfolio, or none of its points lies in the space.
@@ -76,7 +80,11 @@ def portfolio_for(space: SearchSpace, images: int) -> list[Architecture]:
         found.setdefault(point.point_id, point)
     if not found:
         raise ConfigError(f"start_from: no point of the portfolio lies in the space '{space.name}'; take default")
-    return list(found.values())
+    mirrors = [bool(point.values.get(f"{TRAIN}flip")) for point in found.values()]
+    points = list(found.values())
+    if (channels == 3) in mirrors:
+        points.insert(0, points.pop(mirrors.index(channels == 3)))
+    return points
 
 
 def completed(space: SearchSpace, values: Mapping[str, Value]) -> Architecture:
@@ -129,7 +137,8 @@ def _points(source: str, config: ExperimentConfig) -> list[Architecture]:
     if source == PORTFOLIO:
         if config.data is None:
             raise ConfigError("start_from: a portfolio is for networks that are trained on images; name --data")
-        return portfolio_for(config.space, len(load_data(config.data).train))
+        data = load_data(config.data)
+        return portfolio_for(config.space, len(data.train), data.shape[0])
     path = Path(source)
     found: dict[str, Architecture] = {}
     for place, values in _values_in(path, config.runs_dir):

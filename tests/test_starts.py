@@ -114,6 +114,15 @@ def test_every_point_of_the_portfolio_lies_in_the_space(images, pixels):
         recipe_of(space, point, {})
 
 
+def test_photos_in_colour_are_mirrored_at_first_and_writing_is_not():
+    for channels in (1, 3):
+        space = suited(load_space("photos"), (channels, 32, 32))
+        for images in (100, 2000, 50_000):
+            points = portfolio_for(space, images, channels)
+            assert points[0].values["train.flip"] is (channels == 3)
+            assert {p.point_id for p in points} == {p.point_id for p in portfolio_for(space, images)}
+
+
 def test_a_portfolio_names_only_decisions_of_the_whole_space():
     space = suited(load_space("photos"), (3, 128, 128))
     for images in (100, 2000, 50_000):
@@ -126,4 +135,4 @@ def test_a_narrowed_space_has_the_points_that_lie_in_it(settings):
     assert 0 < len(portfolio_for(space, 100)) < len(portfolio_for(suited(load_space("photos"), (1, 8, 8)), 100))
     config = with_starts(resolve({**settings, "space": space, "start_from": "portfolio"}))
     again = ExperimentConfig.from_json(config.name, config.to_json(), config.runs_dir)
-    assert again == config and make_strategy(again).ask(0).architecture == portfolio_for(space, 200)[0]
+    assert again == config and make_strategy(again).ask(0).architecture == portfolio_for(space, 200, 1)[0]
