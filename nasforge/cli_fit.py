@@ -22,12 +22,15 @@ def began() -> float:
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         since_boot = float(Path("/proc/uptime").read_text().split()[0])
-        return clock.monotonic() - (since_boot - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+        age = since_boot - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):  # not Linux
         return _IMPORTED
+    began = clock.monotonic() - age
+    return began if _IMPORTED - _SLOWEST_START_S < began <= _IMPORTED else _IMPORTED  # a container's clocks may differ
 
 
 _IMPORTED = clock.monotonic()
+_SLOWEST_START_S = 60.0
 
 
 def fit(
@@ -39,7 +42,7 @@ def fit(
     constraint: options.Constraint = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="val/accuracy, val/balanced_accuracy, val/f1_macro. Default: what suits the classes."),
+        typer.Option(help="val/accuracy, val/balanced_accuracy, val/f1_macro or val/loss. Default: what suits."),
     ] = None,
     preset: Annotated[
         str, typer.Option(help="quick, balanced or thorough: many candidates trained shortly, or few trained long.")
@@ -94,7 +97,6 @@ def fit(
         return output.stopped(error, context.obj)
     content = fitted.content
     _show(content)
-    name = fitted.folder.name
     output.next_commands(
         [
             command_for(fitted.folder, "predict", "image.jpg"),
@@ -107,9 +109,9 @@ def fit(
 def show_fit(folder: Path) -> None:
     """The result of a fit that has come to its end; nothing where it has not."""
     from nasforge.api.fit import Fitted
-    from nasforge.api.fit.log import entries_of
+    from nasforge.api.fit.log import entries_of, finished_of
 
-    if any(entry["kind"] == "finished" for entry in entries_of(folder)):
+    if finished_of(entries_of(folder)) is not None:
         _show(Fitted.read(folder).content)
 
 
@@ -146,7 +148,7 @@ def _show(content: object) -> None:
     columns = ("row", "val accuracy", "test accuracy", "95 %", "test balanced", "test macro F1", "params", "flops")
     output.table(title, columns, rows, left=("row",))
     output.line(f"Winner: {content['winner']}: {content['reason']}")
-    output.line(f"Compared: {content['compared']} candidates. Seconds: {content['seconds']:.0f}")
+    output.line(f"Tried: {content['tried']} candidates. Seconds: {content['seconds']:.0f}")
     output.line(f"Network: {content['network']}")
     output.line(f"Exported: {', '.join(content['exported'].values())}")
     output.line(f"Report: {content['report']}")

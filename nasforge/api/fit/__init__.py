@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nasforge.api.fit.log import BEST, EXPORTED, REPORT, FitLog, Request, entries_of
+from nasforge.api.fit.log import BEST, EXPORTED, REPORT, FitLog, Request, entries_of, finished_of, stamp_of
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import PRESETS, seconds_of
 from nasforge.config import check_name
@@ -52,7 +52,7 @@ class Fitted:
             JournalError: there is none, or it has not come to its end.
         """
         folder = Path(folder).absolute()
-        finished = next((e for e in reversed(entries_of(folder)) if e["kind"] == "finished"), None)
+        finished = finished_of(entries_of(folder))
         if finished is None:
             raise JournalError(f"{folder}: this fit has not come to its end. Repeat its command to continue it")
         return Fitted(folder, _with_places(folder, finished["content"]))
@@ -165,8 +165,9 @@ def fit(
         strict=strict,
     )
     folder = whole_path(runs_dir) / check_name(name or _name_of(text))
-    with trust.own(say), FitLog(folder, asdict(request), started) as log:
-        last = log.last("finished")
+    inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels)}
+    with trust.own(say), FitLog(folder, inputs, started) as log:
+        last = finished_of(log.entries)
         if last is not None and last["seconds"] >= seconds:
             return Fitted.read(folder)
         from nasforge.api.fit.run import run

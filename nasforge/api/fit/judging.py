@@ -125,10 +125,15 @@ def is_ahead(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def nothing_learnt(truth: np.ndarray, probabilities: np.ndarray) -> bool:
-    """Whether the accuracy's lower 95 % bound is not above the largest class's share and 1 / classes."""
-    low, _ = wilson(int((probabilities.argmax(1) == truth).sum()), len(truth))
+    """Whether a network is no better than one that always gives the same answer.
+
+    The lower 95 % bounds decide: of the accuracy against the largest class's share, and of the balanced accuracy
+    against 1 / classes. A network that weighs small classes may be below the first and has learnt all the same.
+    """
+    low = {name: ends[0] for name, ends in intervals(truth, probabilities).items()}
     counts = np.bincount(truth, minlength=probabilities.shape[1])
-    return bool(low <= max(counts.max() / len(truth), 1 / (counts > 0).sum()))
+    constant = low["accuracy"] <= counts.max() / len(truth)
+    return bool(constant and low["balanced_accuracy"] <= 1 / (counts > 0).sum())
 
 
 def temperature_of(truth: np.ndarray, probabilities: np.ndarray) -> float:

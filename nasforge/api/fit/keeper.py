@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from nasforge.api.fit.log import FitLog
-from nasforge.core.errors import StopNow
+from nasforge.core.errors import JournalError, StopNow
 from nasforge.core.events import Checked, Event, Reported, Told
 from nasforge.experiment import Experiment
 
@@ -21,6 +21,7 @@ class Keeper:
 
     Attributes:
         ended: whether it has ended the search.
+        stopped_by_user: whether the user had asked for the end before.
     """
 
     def __init__(self, log: FitLog, end: float, first: float, trainings: int, say: Callable[[str], None]) -> None:
@@ -36,7 +37,7 @@ class Keeper:
         self._log, self._end, self._first, self._trainings, self._say = log, end, first, trainings, say
         self._seen: list[tuple[float, float]] = []  # (multiply-adds, seconds of one training)
         self._experiment: Experiment | None = None
-        self.ended = False
+        self.ended = self.stopped_by_user = False
 
     def watch(self, experiment: Experiment) -> None:
         """Take the experiment that is to be ended, and learn from the trials that it has."""
@@ -52,7 +53,10 @@ class Keeper:
             return
         if isinstance(event, Told):
             self._learn(event.number)
-            self._tell(event.number)
+            try:
+                self._tell(event.number)
+            except JournalError as error:  # the experiment would go on without its clock
+                self._experiment.stop_now(StopNow(str(error)))
         if isinstance(event, Checked) and event.verdict == "accepted":
             # the first candidates are compared with nobody yet, so none is stopped on the way
             needed = self._trainings if event.number < _NEVER_STOPPED else min(2, self._trainings)
@@ -101,5 +105,5 @@ class Keeper:
 
     def _stop(self) -> None:
         assert self._experiment is not None  # noqa: S101
-        self.ended = True
+        self.ended, self.stopped_by_user = True, self._experiment.stopping
         self._experiment.stop_now(StopNow("the time of the search is over"))

@@ -11,14 +11,15 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, JournalError
-from nasforge.journal import FIT, dumps, loads
+from nasforge.journal import FIT, JOURNAL, dumps, loads
 
 SCHEMA = 1
 FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
@@ -41,6 +42,27 @@ class Request:
     seed: int
     device: str
     strict: bool
+
+
+def finished_of(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The line of a fit's result; None where it has none, or has made another choice since."""
+    kinds = [entry["kind"] for entry in entries]
+    if "finished" not in kinds:
+        return None
+    place = len(kinds) - 1 - kinds[::-1].index("finished")
+    return None if "chosen" in kinds[place:] else entries[place]
+
+
+def stamp_of(source: str, labels: str | None) -> str:
+    """Hash of the names, sizes and times of change of a folder's files or of a file; empty for a registered name."""
+    seen = []
+    for place in map(Path, (source, *([labels] if labels else []))):
+        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+        for file in files:
+            if file.is_file():
+                status = file.stat()
+                seen.append([str(file), status.st_size, status.st_mtime_ns])
+    return digest(seen) if seen else ""
 
 
 def entries_of(folder: Path) -> list[dict[str, Any]]:
@@ -101,8 +123,9 @@ class FitLog:
         """
         self.folder = folder
         self._began = began
-        self._process = os.getpid()
         path = folder / FIT
+        if not path.exists() and (folder / JOURNAL).exists():
+            raise ConfigError(f"{folder}: holds another experiment. Give the fit another --name")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -111,8 +134,7 @@ class FitLog:
         try:
             self._lock()
             self.entries = entries_of(folder)
-            whole = sum(1 for _ in self.entries)
-            self._cut_off(path, whole)
+            self._cut_off(path, len(self.entries))
             self.resumed = bool(self.entries)
             self._earlier = float(self.entries[-1]["used"]) if self.entries else 0.0
             if self.resumed:

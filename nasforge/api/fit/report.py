@@ -17,6 +17,7 @@ from nasforge.exporters.network_folder import load
 from nasforge.report.parts import Part as Layer
 from nasforge.report.parts import parts_of
 from nasforge.report.picture import write
+from nasforge.training.scoring import Answers
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
@@ -37,8 +38,14 @@ pre{background:#f4f6f9;padding:.6rem .8rem;overflow-x:auto}.dim{color:#667}
 """
 
 
-def write_report(path: Path, work: Work, content: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Path) -> None:
     """Write the page.
+
+    Args:
+        path: of the file.
+        work: the fit.
+        content: of the result, as `--json` has it.
+        answers: the winner's answers on the test split.
 
     Raises:
         ExportError: the file cannot be written.
@@ -51,7 +58,7 @@ def write_report(path: Path, work: Work, content: Mapping[str, Any], chosen: Map
         f'<p class="dim">{html.escape(_protocol(work, content))}</p>',
         *_network(work, content),
         "<h2>Where it errs on the test split</h2>",
-        *_errors(work),
+        *_errors(work, answers),
         *_findings(work, content),
         "<h2>What was decided, and why</h2>",
         _decisions(work),
@@ -120,7 +127,8 @@ def _protocol(work: Work, content: Mapping[str, Any]) -> str:
     )
     return (
         f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
-        f"{content['compared']} candidates by {content['metric'].replace('_', ' ')}: {content['reason']}. "
+        f"{content['compared']} that were trained to the end, of {content['tried']} that were tried, by "
+        f"{content['metric'].replace('_', ' ')}: {content['reason']}. "
         f"test: {split['test']} images, opened after the choice, once per row.{again}"
     )
 
@@ -146,14 +154,13 @@ def _layers(layers: Sequence[Layer]) -> str:
     return f'<div class="layers">{"".join(cells)}</div>'
 
 
-def _errors(work: Work) -> list[str]:
-    from nasforge.training.scoring import answers
-
-    network = load(work.folder / "best")
-    part = work.data.open_test()
-    given = answers(network.body, part)
+def _errors(work: Work, answers: Path) -> list[str]:
+    with np.load(answers, allow_pickle=False) as found:
+        truth, probabilities = found["truth"], found["probabilities"]
+    given = Answers(truth, probabilities, 0.0)
+    part = work.data.open_test()  # for its pictures
     names = work.data.class_names
-    found = []
+    found = list[str]()
     if len(names) <= 30:
         matrix = np.zeros((len(names), len(names)), dtype=int)
         np.add.at(matrix, (given.truth, given.chosen), 1)
@@ -205,7 +212,7 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
         pictures = [
             _figure(
                 np.asarray(work.pool.pixels[d["place"]]),
-                f"labelled {d['label']}, probably {d['likely']} ({d['probability']:.0%})",
+                f"{d['file']}: labelled {d['label']}, probably {d['likely']} ({d['probability']:.0%})",
             )
             for d in content["doubtful"][:12]
         ]
@@ -220,7 +227,11 @@ def _decisions(work: Work) -> str:
         for e in work.log.entries
         if e["kind"] == "decision"
     ]
-    phases = ", ".join(f"{e['name']} {e['seconds']:.0f} s" for e in work.log.entries if e["kind"] == "phase")
+    seconds: dict[str, float] = {}
+    for entry in work.log.entries:
+        if entry["kind"] == "phase":
+            seconds[entry["name"]] = seconds.get(entry["name"], 0.0) + entry["seconds"]
+    phases = ", ".join(f"{name} {amount:.0f} s" for name, amount in seconds.items())
     return f'<div class="wide"><table>{"".join(lines)}</table></div><p class="dim">Time: {html.escape(phases)}.</p>'
 
 

@@ -11,6 +11,7 @@ from nasforge.api.fit.report import write_report
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.work import Work, phase
 from nasforge.api.fit.yardsticks import on_test
+from nasforge.finalists.networks import Retraining
 
 Say = Callable[[str], None]
 
@@ -34,22 +35,38 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
     with phase(log, "search"):
         state = work.search()
     candidates = work.candidates(state)
-    chosen = work.choose(candidates, others)
-    say(f"winner: {chosen['winner']} ({chosen['reason']})")
-    winner = next(c.row for c in candidates if c.row.name == chosen["winner"])
+    tried = sum(trial.verdict == "accepted" for trial in state.trials.values())
     plain = next((c.row for c in candidates if c.row.kind == "reference"), None)
-    networks = [winner, *([plain] if plain is not None and plain.name != winner.name else [])]
+    trainings: dict[str, Retraining] = {}
     with phase(log, "last training"):
-        trainings = work.train_last(state, networks)
+        while True:
+            chosen = work.choose(candidates, others, tried)
+            winner = next(c.row for c in candidates if c.row.name == chosen["winner"])
+            beside = plain if plain is not None and plain.name != winner.name else None
+            until = float(chosen["until"])
+            trainings[winner.name], problem = work.train_last(state, winner, until, 0.5 if beside else 1.0)
+            if not problem:
+                break
+            say(f"The last training of {winner.name} failed, so it cannot win: {problem}")
+            log.write("unfit", trial=winner.trial, problem=problem)
+        say(f"winner: {chosen['winner']} ({chosen['reason']})")
+        networks = [winner]
+        if beside is not None:
+            trainings[beside.name], problem = work.train_last(state, beside, until, 1.0)
+            if problem:
+                say(f"The last training of {beside.name} failed, so it has no row: {problem}")
+            else:
+                networks.append(beside)
     with phase(log, "test"):
         rows = []
         for row in networks:
+            training = trainings[row.name]
             temperature = float(chosen["temperature"]) if row is winner else 1.0
-            rows.append(work.test(row, work.answer_of(trainings[row.name], temperature)))
+            rows.append(work.test(row, training.folder.name, work.answer_of(training, temperature)))
         for other in others:
             name = other.row.name
             rows.append(
-                work.test(other.row, lambda part, name=name: on_test(name, work.pool, part, work.request.seed))  # type: ignore[misc]
+                work.test(other.row, name, lambda part, name=name: on_test(name, work.pool, part, work.request.seed))  # type: ignore[misc]
             )
     rows.sort(key=lambda row: -row.val["accuracy"])
     won = next(row for row in rows if row.name == chosen["winner"])
@@ -58,7 +75,7 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
         exported = work.export()
     content = _content(work, chosen, rows, exported)
     with phase(log, "report"):
-        write_report(work.folder / REPORT, work, content, chosen)
+        write_report(work.folder / REPORT, work, content, work.test_answers_of(trainings[won.name].folder.name))
     content["seconds"] = round(log.used, 1)
     log.write("finished", seconds=work.seconds, content=content)
 
@@ -70,15 +87,16 @@ def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exporte
         "seconds": 0.0,
         "classes": list(work.data.class_names),
         "split": {
-            "train": len(work.data.train),
+            "train": len(work.pool) if work.folds > 1 else len(work.data.train),
             "validation": len(work.data.validation) if work.folds == 1 else 0,
-            "test": len(work.data.open_test()),
+            "test": work.data.test_images,
             "folds": work.folds,
         },
         "metric": work.metric,
         "rows": [row.to_json() for row in rows],
         "winner": chosen["winner"],
         "reason": chosen["reason"],
+        "tried": chosen["tried"],
         "compared": chosen["compared"],
         "beaten_by": chosen["beaten_by"],
         "nothing_learnt": chosen["nothing_learnt"],

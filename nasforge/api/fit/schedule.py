@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nasforge.core.errors import ConfigError
@@ -64,19 +65,27 @@ class Plan:
         epochs: of one training in the search: on one fold's images, or on the only split's.
         steps: optimizer steps of it.
         training: seconds of it, as forecast.
-        search: until when candidates are tried, in seconds of the fit.
     """
 
     folds: int
     epochs: int
     steps: int
     training: float
-    search: float
 
 
 def end_of(seconds: float) -> float:
     """Seconds that the test split, the export and the report need."""
     return min(10.0 + 0.02 * seconds, 0.25 * seconds)
+
+
+def search_until(seconds: float, training: float) -> float:
+    """Until when candidates are tried, in seconds of the fit; the last trainings follow.
+
+    Args:
+        seconds: of the whole fit.
+        training: seconds of one training in the search.
+    """
+    return seconds - end_of(seconds) - max(0.2 * seconds, _AGAIN * training)
 
 
 def yardsticks_of(seconds: float) -> float:
@@ -85,7 +94,7 @@ def yardsticks_of(seconds: float) -> float:
 
 
 def plan_of(
-    seconds: float, used: float, per_step: float, images: int, batch_size: int, folds: int, preset: str
+    seconds: float, used: float, per_step: float, images: int, batch_size: int, folds: Sequence[int], preset: str
 ) -> Plan | None:
     """The plan with most folds whose trainings learn something and leave time for the last trainings.
 
@@ -98,7 +107,7 @@ def plan_of(
         per_step: seconds of one optimizer step, measured.
         images: to train and validate.
         batch_size: images per step.
-        folds: most folds; 1 for a single validation split.
+        folds: numbers of folds that are possible, the largest first; 1 is a single validation split.
         preset: of `PRESETS`.
 
     Returns:
@@ -106,16 +115,15 @@ def plan_of(
     """
     end = end_of(seconds)
     left = seconds - end - yardsticks_of(seconds) - used
-    fewer = [1] if folds == 1 else sorted({folds, min(3, folds), 2}, reverse=True)
     for least, share in ((FEWEST_STEPS, 1.0), (FEWEST_STEPS, 0.5), (FEWEST_STEPS // 2, 0.25), (FEWEST_STEPS // 4, 0.1)):
-        for count in fewer:
+        for count in folds:
             learnt = round(images * (0.8 if count == 1 else (count - 1) / count))
             wanted = share * PRESETS[preset] * 0.14 * seconds / count
             epochs, steps = _length(max(least, wanted / per_step), learnt, batch_size)
             training = steps * per_step * _OVERHEAD
             again = _AGAIN * training
             if count * training + again <= left:
-                return Plan(count, epochs, steps, training, seconds - end - max(0.2 * seconds, again))
+                return Plan(count, epochs, steps, training)
     return None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ from nasforge.api.fit.schedule import (
     last_epochs,
     least_seconds,
     plan_of,
+    search_until,
     shown_seconds,
     yardsticks_of,
 )
@@ -39,11 +41,10 @@ from nasforge.api.inspect import Inspection, inspect
 from nasforge.api.prepare import prepare, suggested_resolution
 from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError, SearchError, StopNow
+from nasforge.core.errors import ConfigError, DataError, SearchError, StopNow
 from nasforge.core.trial import Trial
 from nasforge.costs import costs_of
 from nasforge.data import ImageData, Part, load_data
-from nasforge.data.groups import per_class
 from nasforge.evaluators.cross_validation import in_folds
 from nasforge.exporters.export import export
 from nasforge.exporters.network_folder import Calibration, load, save_network
@@ -59,6 +60,7 @@ from nasforge.training.scoring import answers
 
 Say = Callable[[str], None]
 _PATIENCE_S = 2.0
+_TICK_S = 10.0
 _MOST_CLASSES = 8
 
 
@@ -106,7 +108,7 @@ class Work:
         for line in self.inspection_lines:
             self.say(line)
         resolution = self.log.decide("resolution", lambda: self._resolution(inspection), self.say)
-        validation = None
+        validation = 0.2  # so that groups stay on one side also where folds are used
         if inspection.images >= FOLDED / (1.0 if "test" in inspection.parts else 1 - TEST_SHARE):
             validation = min(0.2, max(0.1, FEWEST_VALIDATING / inspection.images))
         file = prepare(
@@ -154,15 +156,18 @@ class Work:
         return Plan(**self._plans["plan"])
 
     @cached_property
-    def most_folds(self) -> int:
-        """On which candidates may be compared: each fold has images of every class, and each group is in one fold."""
+    def possible_folds(self) -> tuple[int, ...]:
+        """Numbers of folds with every class in each and every group in one, the largest first; 1: none is possible."""
         if "validation" in self.inspection["parts"] or len(self.pool) >= FOLDED:
-            return 1
-        groups = self.data.groups_of(self.pool)
-        smallest = self.pool.labels.bincount(minlength=self.pool.classes).numpy()
-        if groups is not None:
-            smallest = per_class(self.pool.labels.numpy(), groups, self.pool.classes)
-        return folds_of(len(self.pool), int(smallest.min()))
+            return (1,)
+        smallest = int(self.pool.labels.bincount(minlength=self.pool.classes).min())
+        most = folds_of(len(self.pool), smallest)
+        found = []
+        for count in sorted({most, min(3, most), 2} - {1}, reverse=True) if most > 1 else ():
+            with suppress(DataError):
+                in_folds(self.data, count, self.data_config)
+                found.append(count)
+        return tuple(found) or (1,)
 
     @property
     def folds(self) -> int:
@@ -171,14 +176,12 @@ class Work:
 
     @cached_property
     def _plans(self) -> Mapping[str, Any]:
-        """The plan in force: another one where the time was raised; folds and epochs stay, or nothing is comparable."""
-        found = self.log.decide("trainings", self._planned, self.say)
-        if found["seconds"] < self.seconds:
-            plan = dict(found["plan"])
-            plan["search"] += self.seconds - found["seconds"]
-            self.log.write("extended", seconds=self.seconds)
-            return {**found, "plan": plan, "seconds": self.seconds}
-        return found
+        return self.log.decide("trainings", self._planned, self.say)
+
+    @property
+    def _until(self) -> float:
+        """When the search ends, in seconds of the fit, by the time that is given now; folds and epochs stay."""
+        return search_until(self.seconds, self.plan.training)
 
     def _planned(self) -> tuple[dict[str, Any], str]:
         """Measure the speed of the space's default network, and plan by it."""
@@ -188,20 +191,20 @@ class Work:
         part = self.data.train
         network = fresh(config.space, point, 0, in_channels=self.data.shape[0], classes=part.classes)
         threads, per_step = fastest_threads(network, part, recipe, device_of(self.request.device))
-        folds = self.most_folds
+        folds = self.possible_folds
         plan = plan_of(
             self.seconds, self.log.used, per_step, len(self.pool), recipe.batch_size, folds, self.request.preset
         )
         if plan is None:
             least = (
-                math.ceil(least_seconds(self.log.used, per_step, len(self.pool), recipe.batch_size, folds) / 10) * 10
+                math.ceil(least_seconds(self.log.used, per_step, len(self.pool), recipe.batch_size, folds[0]) / 10) * 10
             )
             raise ConfigError(
-                f"time: {shown_seconds(self.seconds)} are too few: a step of the smallest network takes "
-                f"{per_step * 1000:.0f} ms here, and it needs some hundreds to learn. Give --time {least}s at least"
+                f"time: {shown_seconds(self.seconds)} is too short: one step of the default network takes "
+                f"{per_step * 1000:.0f} ms here, and a network needs some hundreds. Give --time {least}s at least"
             )
         where = f"on {plan.folds} folds" if plan.folds > 1 else "on one validation split"
-        value = {"plan": asdict(plan), "threads": threads, "second_per_step": per_step, "seconds": self.seconds}
+        value = {"plan": asdict(plan), "threads": threads, "second_per_step": per_step}
         return value, (
             f"{plan.epochs} epochs {where}: {plan.steps} steps of {per_step * 1000:.0f} ms, about "
             f"{shown_seconds(plan.training)} each"
@@ -232,7 +235,7 @@ class Work:
         def decided() -> tuple[str, str]:
             if self.request.objective:
                 return self.request.objective.rpartition("/")[2], "as asked for"
-            part = self.pool if self.most_folds > 1 else self.data.validation
+            part = self.pool if self.possible_folds[0] > 1 else self.data.validation
             if len(part) < FEWEST_VALIDATING:
                 return "loss", f"{len(part)} images are too few to compare shares of right answers"
             counts = np.bincount(part.labels.numpy())
@@ -256,7 +259,7 @@ class Work:
                 found[name] = self._in_order(places, given)
                 kind = "majority" if name == yardsticks.MAJORITY else "sklearn"
                 rows.append({"name": name, "kind": kind, "seconds": seconds})
-            np.savez(kept, **found)  # type: ignore[arg-type]
+            save_arrays(kept, found)
             self.log.write("yardsticks", rows=rows)
             best = max(found, key=lambda name: per_image(self._ranked_by, self.truth, found[name]).mean())
             figure = judging.figures(self.truth, found[best])[self._shown_metric]
@@ -324,26 +327,26 @@ class Work:
 
     def search(self) -> State:
         """Try candidates until the time for it is over, from the portfolio on."""
-        plan = self.plan
+        plan, until = self.plan, self._until
         # the journal charges work, the log measures time: the keeper ends the search before the budget is charged
         threads = int(self._plans["threads"])
         torch.set_num_threads(threads)
         config = self._config(epochs=self.plan.epochs, seconds=self.seconds, threads=threads)
         entry = self.log.last("searched")
-        if entry is not None and entry["until"] >= plan.search:
+        if entry is not None and entry["until"] >= until:
             return load_state(config.folder)
-        keeper = Keeper(self.log, plan.search, plan.training, plan.folds, self.say)
+        keeper = Keeper(self.log, until, plan.training, plan.folds, self.say)
         try:
             state = compose.search(config, trackers=[keeper], say=self._quietly, on_open=keeper.watch)
         except StopNow:
-            if not keeper.ended:
+            if not keeper.ended or keeper.stopped_by_user:
                 raise
             state = load_state(config.folder)
         if not any(trial.comparable for trial in state.trials.values()):
             raise SearchError(
                 f"{self.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time"
             )
-        self.log.write("searched", until=plan.search, trials=state.accepted)
+        self.log.write("searched", until=until, trials=state.accepted)
         return state
 
     def _quietly(self, text: str) -> None:
@@ -376,19 +379,25 @@ class Work:
 
     # --- the choice, and what follows it ------------------------------------------------------------------------------
 
-    def choose(self, candidates: list[Answered], others: list[Answered]) -> Mapping[str, Any]:
+    def choose(self, candidates: list[Answered], others: list[Answered], tried: int) -> Mapping[str, Any]:
         """The winner, from answers on images that no network was trained on, written down before any test."""
+        entry = self.log.last("chosen")
+        if entry is not None and entry["until"] >= self._until and not self.log.last("unfit", trial=entry["trial"]):
+            return entry
+        candidates = [c for c in candidates if not self.log.last("unfit", trial=c.row.trial)]
+        if not candidates:
+            raise SearchError(f"{self.folder}: the last training of every candidate failed. Give more --time")
         metric = self._ranked_by
         scores = {c.row.name: per_image(metric, self.truth, c.probabilities) for c in candidates}
         chosen = choose(scores, {c.row.name: float(c.row.flops or math.inf) for c in candidates})
-        entry = self.log.last("chosen")
-        if entry is not None and entry["winner"] == chosen.winner and entry["until"] >= self._until:
-            return entry
         winner = next(c for c in candidates if c.row.name == chosen.winner)
+        # yardsticks without probabilities of their own are compared by what they choose
+        shown = self._shown_metric if self._shown_metric != "f1_macro" else metric
+        its = per_image(shown, self.truth, winner.probabilities)
         ahead = [
             other.row.name
             for other in others
-            if judging.is_ahead(per_image(metric, self.truth, other.probabilities), scores[chosen.winner])
+            if judging.is_ahead(per_image(shown, self.truth, other.probabilities), its)
         ]
         temperature = judging.temperature_of(self.truth, winner.probabilities)
         sure = calibrated(winner.probabilities, temperature)
@@ -397,8 +406,9 @@ class Work:
             until=self._until,
             winner=chosen.winner,
             trial=winner.row.trial,
-            reason=_why(chosen, self.metric),
-            compared=len(candidates) + len(others),
+            reason=_why(chosen, metric),
+            compared=chosen.compared,
+            tried=tried,
             beaten_by=ahead,
             nothing_learnt=nothing_learnt(self.truth, winner.probabilities),
             temperature=temperature,
@@ -414,6 +424,7 @@ class Work:
             doubtful=[
                 {
                     "place": int(self.places[row]),
+                    "file": self.files[int(self.places[row])],
                     "label": self.data.class_names[self.truth[row]],
                     "likely": self.data.class_names[likely],
                     "probability": probability,
@@ -423,29 +434,39 @@ class Work:
             tested_before=self.log.last("opened") is not None,
         )
 
-    @property
-    def _until(self) -> float:
-        return self.plan.search
+    def train_last(self, state: State, row: Row, until: float, share: float) -> tuple[Retraining, str]:
+        """Train a candidate anew on all images but those of the test split.
 
-    def train_last(self, state: State, wanted: list[Row]) -> dict[str, Retraining]:
-        """Train the winner and the reference anew on all images but those of the test split."""
-        trainings: dict[str, Retraining] = {}
-        for place, row in enumerate(wanted):
-            assert row.trial is not None  # noqa: S101
-            left = self.seconds - end_of(self.seconds) - self.log.used
-            allowed = max(left, 0.0) / (len(wanted) - place)
-            training = self._retraining(state, state.trials[row.trial], allowed)
-            trainings[row.name] = training
-            if training.trained:
-                continue
-            self.say(f"last training of {row.name}: {training.epochs} epochs on {len(self.pool)} images")
-            problem = train_network(training, lambda *_: None)
-            if problem:
-                raise SearchError(f"{self.folder}: the last training of {row.name} failed: {problem}")
-            self.log.write("trained", row=row.name, folder=training.folder.relative_to(self.folder).as_posix())
-        return trainings
+        Args:
+            state: of the search.
+            row: the candidate.
+            until: names the choice that this training follows.
+            share: of the time that is left.
 
-    def _retraining(self, state: State, trial: Trial, allowed: float) -> Retraining:
+        Returns:
+            The training, and why it failed; empty where it is saved.
+        """
+        assert row.trial is not None  # noqa: S101
+        allowed = max(self.seconds - end_of(self.seconds) - self.log.used, 0.0) * share
+        training = self._retraining(state, state.trials[row.trial], until, allowed)
+        if training.trained:
+            return training, ""
+        shorter = ", fewer than in the search" if training.epochs < self.plan.epochs else ""
+        self.say(f"last training of {row.name}: {training.epochs} epochs{shorter} on {len(self.pool)} images")
+        seen = [time.monotonic()]
+
+        def tick(*_: object) -> None:
+            if time.monotonic() - seen[0] > _TICK_S:  # what a kill must not make forgotten
+                seen[0] = time.monotonic()
+                self.log.write("tick")
+
+        problem = train_network(training, tick)
+        if not problem:
+            folder = training.folder.relative_to(self.folder).as_posix()
+            self.log.write("trained", row=row.name, folder=folder, network=training.name, epochs=training.epochs)
+        return training, problem
+
+    def _retraining(self, state: State, trial: Trial, until: float, allowed: float) -> Retraining:
         config = self._config(epochs=self.plan.epochs, seconds=1.0)
         assert trial.architecture is not None and trial.result is not None  # noqa: S101
         point: Architecture = trial.architecture
@@ -453,11 +474,14 @@ class Work:
         name = f"{point.arch_id}-{point.point_id[:6]}"
         of_fold = trial.result.charged.worker_seconds / self.folds / self.plan.epochs
         per_epoch = of_fold * len(self.pool) / len(self.splits[0][0])
-        entry = self.log.last("last_training", network=name, until=self._until)
+        entry = self.log.last("last_training", network=name, until=until)
         if entry is None:
             epochs = last_epochs(self.plan.epochs, allowed, per_epoch)
+            earlier = self.log.last("trained", network=name)
+            if earlier is not None and earlier["epochs"] >= epochs:
+                epochs = int(earlier["epochs"])  # a longer one is there already
             deadline = self.log.used + allowed
-            entry = self.log.write("last_training", network=name, until=self._until, epochs=epochs, deadline=deadline)
+            entry = self.log.write("last_training", network=name, until=until, epochs=epochs, deadline=deadline)
         classes, channels = self.pool.classes, self.data.shape[0]
         costs = costs_of(
             lambda: build(config.space, point, in_channels=channels, classes=classes),
@@ -480,16 +504,34 @@ class Work:
             deadline=time.monotonic() + max(float(entry["deadline"]) - self.log.used, 1.0),
         )
 
-    def test(self, row: Row, answer: Callable[[Part], np.ndarray]) -> Row:
-        """The row with its figures on the test split, which it meets once; every meeting is on record before it."""
-        done = self.log.last("tested", row=row.name, until=self._until)
-        if done is not None:
-            return Row.from_json(done["figures"])
-        self.log.write("opened", row=row.name)
-        part = self.data.open_test()
-        tested = row.tested(part.labels.numpy(), answer(part))
-        self.log.write("tested", row=row.name, until=self._until, figures=tested.to_json())
-        return tested
+    def test(self, row: Row, what: str, answer: Callable[[Part], np.ndarray]) -> Row:
+        """The row with its figures on the test split, which it meets once; every meeting is on record before it.
+
+        Args:
+            row: without figures on the test split.
+            what: names the trained network, or the yardstick.
+            answer: asks it.
+        """
+        done = self.log.last("tested", what=what)
+        if done is None:
+            self.log.write("opened", row=row.name, what=what)
+            part = self.data.open_test()
+            given = answer(part)
+            save_arrays(self.test_answers_of(what), {"truth": part.labels.numpy(), "probabilities": given})
+            tested = row.tested(part.labels.numpy(), given)
+            done = self.log.write("tested", row=row.name, what=what, figures=tested.to_json())
+        figures = Row.from_json(done["figures"])
+        return replace(row, test=figures.test, test_ci95=figures.test_ci95)
+
+    def test_answers_of(self, what: str) -> Path:
+        """Where the answers of a row on the test split are kept."""
+        return self.folder / "answers" / f"{what.replace(' ', '_')}.npz"
+
+    @cached_property
+    def files(self) -> list[str]:
+        """Names of the images, by their places in the source."""
+        with np.load(self.data_config.source, allow_pickle=False) as found:
+            return [str(name) for name in found["files"]]
 
     def answer_of(self, training: Retraining, temperature: float = 1.0) -> Callable[[Part], np.ndarray]:
         """What a trained network says of a part."""
@@ -514,6 +556,17 @@ class Work:
     def export(self) -> dict[str, Any]:
         """Ship `best/`, verified."""
         return export(self.folder, ["onnx", "safetensors"], self.folder / EXPORTED)
+
+
+def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a `.npz` file that has its name only when it is complete and on the disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    with temporary.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.rename(file)
 
 
 def sentences_on(found: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,8 @@ def test_times_are_shown(seconds, text):
 
 
 def planned(seconds, per_step=0.02, images=240, batch=32, folds=5, preset="balanced", used=8.0):
-    return schedule.plan_of(seconds, used, per_step, images, batch, folds, preset)
+    counts = (1,) if folds == 1 else (folds, 3, 2)
+    return schedule.plan_of(seconds, used, per_step, images, batch, counts, preset)
 
 
 @pytest.mark.parametrize("seconds", [60, 180, 600, 3600])
@@ -34,9 +35,9 @@ def test_a_plan_fits_into_the_time_and_its_trainings_learn(seconds, per_step, im
     if plan is None:
         assert seconds < schedule.least_seconds(8.0, per_step, images, 32, folds)
         return
-    last = seconds - schedule.end_of(seconds) - plan.search
-    assert last >= 2.5 * plan.training and plan.steps >= schedule.FEWEST_STEPS / 4
-    assert 8.0 + plan.folds * plan.training <= plan.search
+    search = schedule.search_until(seconds, plan.training)
+    assert seconds - schedule.end_of(seconds) - search >= 2.5 * plan.training
+    assert plan.steps >= schedule.FEWEST_STEPS / 4 and 8.0 + plan.folds * plan.training <= search
 
 
 def test_with_little_time_there_are_fewer_folds_before_there_are_fewer_steps():
