@@ -44,7 +44,7 @@ class Keeper:
         self._experiment = experiment
         for number in list(experiment.state.trials):
             self._learn(number)
-        if self._log.used + self._forecast(0.0) > self._end:
+        if self._seen and self._log.used + self._forecast(0.0) > self._end:  # a first candidate is always tried
             self._stop()
 
     def on_event(self, event: Event) -> None:

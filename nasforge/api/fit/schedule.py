@@ -143,7 +143,7 @@ def _length(wanted: float, images: int, batch_size: int) -> tuple[int, int]:
 
 
 def last_epochs(epochs: int, seconds: float, second_per_epoch: float) -> int:
-    """Epochs of the last training: longer than in the search where time is left, at least 1.
+    """Epochs of the last training: longer than in the search where time is left, and never shorter.
 
     Args:
         epochs: of a training in the search.
@@ -151,7 +151,7 @@ def last_epochs(epochs: int, seconds: float, second_per_epoch: float) -> int:
         second_per_epoch: of it, on all images.
     """
     affordable = int(seconds / max(second_per_epoch, 1e-9))
-    return max(1, min(affordable, math.ceil(LONGER * epochs)))
+    return max(epochs, min(affordable, math.ceil(LONGER * epochs)))
 
 
 def folds_of(images: int, smallest_class: int) -> int:

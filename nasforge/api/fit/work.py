@@ -61,6 +61,8 @@ from nasforge.training.scoring import answers
 Say = Callable[[str], None]
 _PATIENCE_S = 2.0
 _TICK_S = 10.0
+_LATE = 1.5
+"""A last training that takes so much longer than its forecast ends with the epoch."""
 _MOST_CLASSES = 8
 
 
@@ -451,8 +453,7 @@ class Work:
         training = self._retraining(state, state.trials[row.trial], until, allowed)
         if training.trained:
             return training, ""
-        shorter = ", fewer than in the search" if training.epochs < self.plan.epochs else ""
-        self.say(f"last training of {row.name}: {training.epochs} epochs{shorter} on {len(self.pool)} images")
+        self.say(f"last training of {row.name}: {training.epochs} epochs on {len(self.pool)} images")
         seen = [time.monotonic()]
 
         def tick(*_: object) -> None:
@@ -480,7 +481,7 @@ class Work:
             earlier = self.log.last("trained", network=name)
             if earlier is not None and earlier["epochs"] >= epochs:
                 epochs = int(earlier["epochs"])  # a longer one is there already
-            deadline = self.log.used + allowed
+            deadline = self.log.used + max(allowed, _LATE * epochs * per_epoch)
             entry = self.log.write("last_training", network=name, until=until, epochs=epochs, deadline=deadline)
         classes, channels = self.pool.classes, self.data.shape[0]
         costs = costs_of(

@@ -120,11 +120,13 @@ def test_a_fit_that_was_killed_goes_on(fitted, place, tmp_path, kind):
     last = next(i for i, line in enumerate(lines) if json.loads(line)["kind"] == kind)
     (copy / FIT).write_text("".join(lines[: last + 1]) + '{"kind": "half a li')
     again = nasforge.fit(place / "few.npz", **settings(tmp_path))
-    assert again.content["resumed"] and again.content["winner"] == fitted.content["winner"]
+    assert again.content["resumed"] and again.winner.test["accuracy"] > 0.8
     kept = {entry["name"]: entry["value"] for entry in entries(fitted) if entry["kind"] == "decision"}
     decided = {entry["name"]: entry["value"] for entry in entries(again) if entry["kind"] == "decision"}
-    if kind not in ("inspected", "prepared"):  # speed is measured after these
+    if kind not in ("inspected", "prepared"):  # the plan is made after these, with the time that is left
         assert decided == kept
+    if kind in ("chosen", "trained", "opened"):
+        assert again.content["winner"] == fitted.content["winner"]
     assert [r.test for r in again.leaderboard if r.kind == "majority"] == [
         r.test for r in fitted.leaderboard if r.kind == "majority"
     ]
