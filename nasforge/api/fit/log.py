@@ -23,6 +23,8 @@ from nasforge.journal import FIT, dumps, loads
 SCHEMA = 1
 FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
 """What a fit's folder holds beside its log and its search."""
+_UNTRAINED = {"begun", "inspected", "decision", "prepared", "phase"}
+"""Kinds of lines that a fit has before anything is trained."""
 _Value = TypeVar("_Value")
 
 
@@ -92,7 +94,8 @@ class FitLog:
 
         Args:
             folder: of the fit.
-            inputs: what is asked for: data and options, JSON-able. A continued fit must have the same.
+            inputs: what is asked for: data and options, JSON-able. A continued fit must have the same; one in which
+                nothing was trained begins anew where they differ.
             began: `time.monotonic()` of when this session began.
 
         Raises:
@@ -113,10 +116,15 @@ class FitLog:
             self.entries = entries_of(folder)
             whole = sum(1 for _ in self.entries)
             self._cut_off(path, whole)
+            asked = json.loads(dumps(dict(inputs)))
+            untrained = {entry["kind"] for entry in self.entries} <= _UNTRAINED
+            if self.entries and untrained and self.entries[0]["inputs"] != asked:  # the user mends a mistake
+                os.ftruncate(self._file, 0)
+                self.entries = []
             self.resumed = bool(self.entries)
             self._earlier = float(self.entries[-1]["used"]) if self.entries else 0.0
             if self.resumed:
-                _check_same(folder, self.entries[0]["inputs"], json.loads(dumps(dict(inputs))))
+                _check_same(folder, self.entries[0]["inputs"], asked)
             else:
                 self.write("begun", schema=SCHEMA, inputs=dict(inputs))
         except BaseException:
