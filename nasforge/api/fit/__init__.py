@@ -148,6 +148,8 @@ def fit(
         raise ConfigError(f"preset: got '{preset}'; {did_you_mean(preset, PRESETS)}")
     if objective is not None and objective not in OBJECTIVES:
         raise ConfigError(f"objective: got '{objective}'; {did_you_mean(objective, OBJECTIVES)}")
+    if seed < 0:
+        raise ConfigError(f"seed: got {seed}, expected 0 or more")
     limits = tuple(map(str, limits_of(list(constraints), None)))
     text = str(source)
     place = text if text in names("data") and not Path(text).is_absolute() else str(whole_path(text))
