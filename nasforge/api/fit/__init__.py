@@ -166,7 +166,7 @@ def fit(
         device=device,
         strict=strict,
     )
-    folder = whole_path(runs_dir) / check_name(name or _name_of(text))
+    folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
     with trust.own(say), FitLog(folder, asdict(request), started) as log:
         last = log.last("finished")
         if last is not None and last["seconds"] >= seconds:
