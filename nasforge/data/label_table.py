@@ -99,7 +99,8 @@ def read_table(
     notes.append(f"{shown(table)}: {', '.join(columns)}")
     if without:
         notes.append(f"{shown(table)}: {without} line(s) without an image or a label, left out")
-    unnamed = set(images) - {row.file for row in rows}
+    named = {row.file.resolve() for row in rows if row.file is not None}  # the table may have absolute paths
+    unnamed = {file for file in images if file.resolve() not in named}
     if unnamed:
         first = shown(min(unnamed).relative_to(folder))
         notes.append(f"{shown(table)}: {len(unnamed)} image(s) in {shown(folder)} have no line (the first is {first})")
@@ -111,8 +112,10 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise DataError(f"labels {shown(table)} cannot be read ({reason}); give a CSV file") from error
+        reason, mend = "it is no UTF-8 text", "save the table as CSV in UTF-8"
+        if isinstance(error, OSError):
+            reason, mend = str(error.strerror), "give a CSV file"
+        raise DataError(f"labels {shown(table)} cannot be read ({reason}); {mend}") from error
     head = text.split("\n", 1)[0]
     separator = max(",;\t", key=head.count)
     try:

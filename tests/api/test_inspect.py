@@ -135,6 +135,19 @@ def test_a_table_of_labels(photos, tmp_path):
     assert named.groups == 8 and any("1 image(s)" in note and "have no line" in note for note in named.notes)
 
 
+def test_images_that_a_table_names_by_absolute_paths_have_a_line(photos, tmp_path, monkeypatch):
+    lines = [(file.resolve(), "AB"[index % 2]) for index, file in enumerate(sorted(photos.rglob("*.png")))]
+    labels = table(tmp_path / "labels.csv", lines, ("image", "label"))
+    monkeypatch.chdir(photos.parent)
+    assert not any("have no line" in note for note in inspect(photos.name, labels=labels).notes)
+
+
+def test_a_table_in_another_encoding_says_what_to_do(photos, tmp_path):
+    (tmp_path / "labels.csv").write_bytes("image,label\na.png,gr\xfcn\n".encode("latin-1"))
+    with pytest.raises(DataError, match="save the table as CSV in UTF-8"):
+        inspect(photos, labels=tmp_path / "labels.csv")
+
+
 def test_a_table_with_numbers_instead_of_names_and_semicolons(tmp_path):
     (tmp_path / "images").mkdir()
     for index in range(24):

@@ -7,6 +7,7 @@ train it anew on everything but the test split, open the test split once, export
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time as clock
@@ -148,12 +149,14 @@ def fit(
         raise ConfigError(f"preset: got '{preset}'; {did_you_mean(preset, PRESETS)}")
     if objective is not None and objective not in OBJECTIVES:
         raise ConfigError(f"objective: got '{objective}'; {did_you_mean(objective, OBJECTIVES)}")
+    if seed < 0:
+        raise ConfigError(f"seed: got {seed}, expected 0 or more")
     limits = tuple(map(str, limits_of(list(constraints), None)))
     text = str(source)
-    place = text if text in names("data") and not Path(text).is_absolute() else str(whole_path(text))
+    place = text if text in names("data") and not Path(text).is_absolute() else os.path.normpath(whole_path(text))
     request = Request(
         source=place,
-        labels=None if labels is None else str(whole_path(labels)),
+        labels=None if labels is None else os.path.normpath(whole_path(labels)),
         image_column=image_column,
         label_column=label_column,
         group_column=group_column,
@@ -164,7 +167,7 @@ def fit(
         device=device,
         strict=strict,
     )
-    folder = whole_path(runs_dir) / check_name(name or _name_of(text))
+    folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
     inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels)}
     with trust.own(say), FitLog(folder, inputs, started) as log:
         last = finished_of(log.entries)

@@ -24,6 +24,8 @@ from nasforge.journal import FIT, JOURNAL, dumps, loads
 SCHEMA = 1
 FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
 """What a fit's folder holds beside its log and its search."""
+_UNTRAINED = {"begun", "inspected", "decision", "prepared", "phase"}
+"""Kinds of lines that a fit has before anything is trained."""
 _Value = TypeVar("_Value")
 
 
@@ -114,7 +116,8 @@ class FitLog:
 
         Args:
             folder: of the fit.
-            inputs: what is asked for: data and options, JSON-able. A continued fit must have the same.
+            inputs: what is asked for: data and options, JSON-able. A continued fit must have the same; one in which
+                nothing was trained begins anew where they differ.
             began: `time.monotonic()` of when this session began.
 
         Raises:
@@ -135,10 +138,16 @@ class FitLog:
             self._lock()
             self.entries = entries_of(folder)
             self._cut_off(path, len(self.entries))
+            asked = json.loads(dumps(dict(inputs)))
+            kinds = {entry["kind"] for entry in self.entries}
+            mended = bool(self.entries) and kinds <= _UNTRAINED and self.entries[0]["inputs"] != asked
+            if mended or "refused" in kinds:  # nothing was trained: the user mends a mistake, or gives more time
+                os.ftruncate(self._file, 0)
+                self.entries = []
             self.resumed = bool(self.entries)
             self._earlier = float(self.entries[-1]["used"]) if self.entries else 0.0
             if self.resumed:
-                _check_same(folder, self.entries[0]["inputs"], json.loads(dumps(dict(inputs))))
+                _check_same(folder, self.entries[0]["inputs"], asked)
             else:
                 self.write("begun", schema=SCHEMA, inputs=dict(inputs))
         except BaseException:

@@ -201,6 +201,7 @@ class Work:
             least = (
                 math.ceil(least_seconds(self.log.used, per_step, len(self.pool), recipe.batch_size, folds[0]) / 10) * 10
             )
+            self.log.write("refused")
             raise ConfigError(
                 f"time: {shown_seconds(self.seconds)} is too short: one step of the default network takes "
                 f"{per_step * 1000:.0f} ms here, and a network needs some hundreds. Give --time {least}s at least"

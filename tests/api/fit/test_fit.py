@@ -163,6 +163,15 @@ def test_too_little_time_is_one_sentence_that_says_how_much_is_needed(place, tmp
         nasforge.fit(place / "few.npz", **settings(tmp_path, time=1))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"), [({"seed": -1}, "seed: got -1, expected 0 or more"), ({"name": ""}, "name .*starts with")]
+)
+def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, given, message):
+    with pytest.raises(ConfigError, match=message):
+        nasforge.fit(tmp_path / "few.npz", **(settings(tmp_path) | given))
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_few_images_are_refused(tmp_path):
     np.savez(tmp_path / "two.npz", x_train=np.zeros((6, 8, 8), np.uint8), y_train=np.arange(6) % 2)
     with pytest.raises(DataError):

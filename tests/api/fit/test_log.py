@@ -48,10 +48,19 @@ def test_an_unfinished_line_is_cut_off(tmp_path):
 
 
 def test_other_inputs_are_refused_by_name(tmp_path):
-    opened(tmp_path).close()
+    with opened(tmp_path) as log:
+        log.write("yardsticks", rows=[])
     with pytest.raises(ConfigError, match=r"constraints.*--name"):
         opened(tmp_path, {**INPUTS, "constraints": []})
     opened(tmp_path).close()
+
+
+def test_other_inputs_begin_anew_where_nothing_was_trained(tmp_path):
+    with FitLog(tmp_path, INPUTS, time.monotonic() - 100) as log:
+        log.decide("metric", lambda: ("loss", "few images"), lambda _: None)
+    with opened(tmp_path, {**INPUTS, "labels": "/labels.csv"}) as log:
+        assert not log.resumed and log.used < 1
+    assert [entry["kind"] for entry in entries_of(tmp_path)] == ["begun"]
 
 
 def test_two_processes_do_not_work_on_one_fit(tmp_path):
