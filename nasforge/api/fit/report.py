@@ -27,7 +27,7 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;paddin
 h1{margin-bottom:.2rem}h2{margin-top:2.2rem;border-bottom:1px solid #d8dee9;padding-bottom:.2rem}
 table{border-collapse:collapse;margin:.6rem 0}
 td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e6eaf0}
-td:first-child,th:first-child{text-align:left}tr.won{background:#e8f3e8;font-weight:600}.wide{overflow-x:auto}
+td:first-child,th:first-child{text-align:left;white-space:nowrap}tr.won{background:#e8f3e8;font-weight:600}.wide{overflow-x:auto}
 .lead{font-size:1.15rem}.warn{background:#fff4e0;border-left:4px solid #e0962a;padding:.5rem .8rem;margin:.6rem 0}
 .layers{display:flex;flex-wrap:wrap;gap:3px;align-items:flex-end;margin:.5rem 0}
 .layer{background:#dbe7f6;border:1px solid #9db7d8;
