@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time as clock
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nasforge import cli_options as options
 from nasforge import cli_output as output
+from nasforge.api.fit.rows import warnings_on
 from nasforge.cli_inspect import GroupColumn, ImageColumn, LabelColumn, Labels, Strict
 from nasforge.cli_output import Outcome
 from nasforge.core.command_line import command_for
@@ -115,18 +117,9 @@ def show_fit(folder: Path) -> None:
         _show(Fitted.read(folder).content)
 
 
-def _show(content: object) -> None:
-    assert isinstance(content, dict)  # noqa: S101
-    for name in content["beaten_by"]:
-        output.line(
-            f"{name} is ahead of the network on images that neither was trained on. Give more time or images.", "red"
-        )
-    if content["nothing_learnt"]:
-        output.line(
-            "Nothing was learnt: no network is better than always answering the largest class. Check the labels, give "
-            "more time, or more images of the small classes.",
-            "red",
-        )
+def _show(content: Mapping[str, Any]) -> None:
+    for warning in warnings_on(content):
+        output.line(warning, "red")
     split = content["split"]
     where = f"{split['folds']} folds" if split["folds"] > 1 else f"{split['validation']} validation images"
     rows = []

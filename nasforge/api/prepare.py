@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from PIL import Image
 
 from nasforge.api.inspect import Inspection
 from nasforge.config import DataConfig
-from nasforge.core.errors import DataError
 from nasforge.data import cache, groups, sources
 from nasforge.data.image_file import fitted, in_threads, read_image
 from nasforge.data.input_rule import InputRule, prepared
+from nasforge.data.npz import write_npz
 
 FILE = "images.npz"
 RESOLUTIONS = (28, 32, 48, 64, 96, 128)
@@ -111,7 +110,7 @@ def prepare(
     arrays["files"] = np.array([inspection.rows[number].name for part in order for number in index[part]], np.str_)
     if rule is not None:
         arrays["input"] = np.array(json.dumps(rule.to_json()))
-    return _written(folder, arrays)
+    return write_npz(folder / FILE, arrays)
 
 
 def _images(inspection: Inspection, rule: InputRule | None, resolution: int) -> Iterator[np.ndarray]:
@@ -135,22 +134,3 @@ def _fitted_array(pixels: np.ndarray, channels: int, size: tuple[int, int]) -> n
         pixels = np.asarray(Image.fromarray(np.moveaxis(pixels, 0, -1)).convert("L"))[None]
     rule = prepared(1)
     return np.stack([np.asarray(fitted(Image.fromarray(np.ascontiguousarray(band)), rule, size)) for band in pixels])
-
-
-def _written(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """Write the arrays; the file has its name only when it is complete."""
-    file = folder / FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{FILE}.", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(file)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{file} cannot be written: {reason}. Make room, or choose another folder") from error
-    return file

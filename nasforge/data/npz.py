@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -25,6 +27,30 @@ _OVERSHOOT = 1e-3
 """Reals may lie so much outside of their range, relative to its end: resizing and rounding do that."""
 _DIM = 64
 """Where no pixel of 0..255 is as bright as this, the user probably meant another range."""
+
+
+def write_npz(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write arrays to a file that has its name only when it is complete and on the disk; returns it.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                np.savez(stream, **arrays)  # type: ignore[arg-type]
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(file)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{file} cannot be written: {reason}. Make room, or choose another folder") from error
+    return file
 
 
 def find(config: DataConfig, path: Path) -> Source:

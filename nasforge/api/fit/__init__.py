@@ -141,7 +141,7 @@ def fit(
 
     Raises:
         NasforgeError: a user's mistake, in words; nothing that was finished is lost.
-        StopNow: after Ctrl-C or SIGTERM; the same call continues.
+        KeyboardInterrupt: after Ctrl-C; the same call continues.
     """
     started = clock.monotonic() if began is None else began
     seconds = seconds_of(time)

@@ -59,7 +59,7 @@ def _middle(values: np.ndarray) -> tuple[float, float]:
 
 
 def per_image(metric: str, truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """What every image adds to a metric that is larger for better: the mean over all images is the metric.
+    """Return the summand of every image to a metric that is larger for better: their mean is the metric.
 
     Args:
         metric: `accuracy`, `balanced_accuracy` or `loss`, which is then the mean log-likelihood.
@@ -119,13 +119,13 @@ def choose(scores: Mapping[str, np.ndarray], costs: Mapping[str, float]) -> Choi
 
 
 def is_ahead(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether the mean of `one` is above that of `other` by more than a paired standard error."""
+    """Tell whether the mean of `one` is above that of `other` by more than a paired standard error."""
     ahead = one - other
     return bool(ahead.mean() > ahead.std(ddof=1) / math.sqrt(len(ahead)))
 
 
-def nothing_learnt(truth: np.ndarray, probabilities: np.ndarray) -> bool:
-    """Whether a network is no better than one that always gives the same answer.
+def is_constant(truth: np.ndarray, probabilities: np.ndarray) -> bool:
+    """Tell whether a network is no better than one that always gives the same answer.
 
     The lower 95 % bounds decide: of the accuracy against the largest class's share, and of the balanced accuracy
     against 1 / classes. A network that weighs small classes may be below the first and has learnt all the same.
@@ -137,7 +137,7 @@ def nothing_learnt(truth: np.ndarray, probabilities: np.ndarray) -> bool:
 
 
 def temperature_of(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """What to divide logits by, so that probabilities are as sure as they are right.
+    """Return the divisor of logits that makes probabilities as sure as they are right.
 
     "On Calibration of Modern Neural Networks", Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2.
     """

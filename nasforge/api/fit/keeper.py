@@ -24,17 +24,16 @@ class Keeper:
         stopped_by_user: whether the user had asked for the end before.
     """
 
-    def __init__(self, log: FitLog, end: float, first: float, trainings: int, say: Callable[[str], None]) -> None:
+    def __init__(self, log: FitLog, end: float, trainings: int, say: Callable[[str], None]) -> None:
         """Take what is known before the search.
 
         Args:
             log: of the fit, whose clock counts.
             end: of the search, in seconds of the fit.
-            first: forecast of the first candidate's training, one fold or the single one.
             trainings: of one candidate.
             say: takes a line for the user.
         """
-        self._log, self._end, self._first, self._trainings, self._say = log, end, first, trainings, say
+        self._log, self._end, self._trainings, self._say = log, end, trainings, say
         self._seen: list[tuple[float, float]] = []  # (multiply-adds, seconds of one training)
         self._experiment: Experiment | None = None
         self.ended = self.stopped_by_user = False
@@ -44,7 +43,7 @@ class Keeper:
         self._experiment = experiment
         for number in list(experiment.state.trials):
             self._learn(number)
-        if self._seen and self._log.used + self._forecast(0.0) > self._end:  # a first candidate is always tried
+        if self._seen and self._log.used + self._forecast(0.0) > self._end:
             self._stop()
 
     def on_event(self, event: Event) -> None:
@@ -57,15 +56,16 @@ class Keeper:
                 self._tell(event.number)
             except JournalError as error:  # the experiment would go on without its clock
                 self._experiment.stop_now(StopNow(str(error)))
+        if not self._seen:  # a first candidate is always tried
+            return
         if isinstance(event, Checked) and event.verdict == "accepted":
-            # the first candidates are compared with nobody yet, so none is stopped on the way
-            needed = self._trainings if event.number < _NEVER_STOPPED else min(2, self._trainings)
-            forecast = needed * self._forecast(event.costs.get("cost/flops", 0.0))
-            if self._seen and self._log.used + forecast > self._end:
+            # ASHA stops none of the first candidates, so they need all their folds
+            trainings = self._trainings if event.number < _NEVER_STOPPED else min(2, self._trainings)
+            if self._log.used + trainings * self._forecast(event.costs.get("cost/flops", 0.0)) > self._end:
                 self._stop()
-        elif isinstance(event, Reported) and event.decision == "continue" and self._trainings > 1:
-            mine = event.metrics.get("time/worker_s", 0.0) / event.step
-            if self._seen and event.step < self._trainings and self._log.used + mine > self._end:
+        elif isinstance(event, Reported) and event.decision == "continue" and event.step < self._trainings:
+            seconds = event.metrics.get("time/worker_s", 0.0) / event.step
+            if self._log.used + seconds > self._end:
                 self._stop()
 
     def _learn(self, number: int) -> None:
@@ -81,9 +81,7 @@ class Keeper:
             self._seen.append((max(trial.costs.get("cost/flops", 1.0), 1.0), seconds))
 
     def _forecast(self, flops: float) -> float:
-        """Seconds of one training of a network of so many multiply-adds."""
-        if not self._seen:
-            return self._first
+        """Forecast the seconds of one training by the trainings seen; `flops` are multiply-adds, 0 for the fastest."""
         if flops <= 0:
             return min(seconds for _, seconds in self._seen)
         near, seconds = min(self._seen, key=lambda pair: abs(math.log(pair[0] / flops)))

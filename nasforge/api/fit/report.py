@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from nasforge.api.fit.rows import METRICS
+from nasforge.api.fit.rows import METRICS, warnings_on
 from nasforge.exporters.network_folder import load
 from nasforge.report.parts import Part as Layer
 from nasforge.report.parts import parts_of
@@ -72,21 +72,7 @@ def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Pa
 def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
     row = next(row for row in content["rows"] if row["name"] == content["winner"])
     low, high = row["test_ci95"]["accuracy"]
-    found = []
-    if content["nothing_learnt"]:
-        found.append(
-            _warning(
-                "Nothing was learnt: the best network is not better than always answering the largest class. Check the "
-                "labels, look at the images that it errs on, and give more time."
-            )
-        )
-    for name in content["beaten_by"]:
-        found.append(
-            _warning(
-                f"{name} is ahead on images that neither was trained on, and needs no network: prefer it, or give "
-                "more time or more images."
-            )
-        )
+    found = [f'<p class="warn">{html.escape(text)}</p>' for text in warnings_on(content)]
     found.append(
         f'<p class="lead">{html.escape(row["name"])}: {row["test"]["accuracy"]:.1%} of '
         f"{content['split']['test']} test images are right (95 % interval "
@@ -94,10 +80,6 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
         f"{(row['flops'] or 0) / 1e6:.1f} M multiply-adds an image.</p>"
     )
     return found
-
-
-def _warning(text: str) -> str:
-    return f'<p class="warn">{html.escape(text)}</p>'
 
 
 def _rows(content: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nasforge.api.fit.log import BEST, REPORT, FitLog, Request
 from nasforge.api.fit.report import write_report
 from nasforge.api.fit.rows import Row
@@ -26,7 +28,15 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
         tracking_uri: of MLflow, or `none`.
         say: takes a line for the user.
     """
-    work = Work(log, request, seconds, tracking_uri, say)
+    threads = torch.get_num_threads()
+    try:
+        _run(Work(log, request, seconds, tracking_uri, say), say)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(work: Work, say: Say) -> None:
+    log = work.log
     with phase(log, "images"):
         work.prepare()
         work.data  # noqa: B018  (decodes)

@@ -1,4 +1,4 @@
-"""How the time of a fit is spent. Every function here is one of seconds and counts; `fit` measures and calls them."""
+"""The schedule of a fit: functions of seconds and counts alone; `nasforge.api.fit.work` measures and calls them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ FOLDED = 2000
 """Below so many images to train and validate, candidates are compared on folds, else on one validation split."""
 TEST_SHARE = 0.2
 """Of all images, where the data bring no test split."""
+VALIDATION_SHARE = 0.2
+"""Of the other images, where the data bring no validation split."""
 FEWEST_VALIDATING = 200
 """Images of a single validation split, at least; below so many answers candidates are ranked by log loss."""
 IMBALANCED = 3.0
@@ -79,7 +81,7 @@ def end_of(seconds: float) -> float:
 
 
 def search_until(seconds: float, training: float) -> float:
-    """Until when candidates are tried, in seconds of the fit; the last trainings follow.
+    """Return the end of the search in seconds of the fit; the last trainings follow.
 
     Args:
         seconds: of the whole fit.

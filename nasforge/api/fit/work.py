@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 
 from nasforge import compose
 from nasforge.api.fit import judging, yardsticks
-from nasforge.api.fit.judging import Choice, calibrated, choose, confusions, doubtful, nothing_learnt, per_image
+from nasforge.api.fit.judging import Choice, calibrated, choose, confusions, doubtful, is_constant, per_image
 from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.log import BEST, EXPORTED, FINALISTS, FitLog, Request
 from nasforge.api.fit.rows import Row, metrics_of
@@ -27,6 +26,7 @@ from nasforge.api.fit.schedule import (
     FOLDED,
     IMBALANCED,
     TEST_SHARE,
+    VALIDATION_SHARE,
     Plan,
     end_of,
     folds_of,
@@ -38,13 +38,14 @@ from nasforge.api.fit.schedule import (
     yardsticks_of,
 )
 from nasforge.api.inspect import Inspection, inspect
-from nasforge.api.prepare import prepare, suggested_resolution
+from nasforge.api.prepare import FILE, prepare, suggested_resolution
 from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, DataError, SearchError, StopNow
 from nasforge.core.trial import Trial
 from nasforge.costs import costs_of
 from nasforge.data import ImageData, Part, load_data
+from nasforge.data.npz import write_npz
 from nasforge.evaluators.cross_validation import in_folds
 from nasforge.exporters.export import export
 from nasforge.exporters.network_folder import Calibration, load, save_network
@@ -68,7 +69,7 @@ _MOST_CLASSES = 8
 
 @dataclass(frozen=True)
 class Answered:
-    """What a row says of the images that candidates are compared on, in the order of `Work.places`."""
+    """A row and its answers on the images that candidates are compared on, in the order of `Work.places`."""
 
     row: Row
     probabilities: np.ndarray
@@ -110,13 +111,11 @@ class Work:
         for line in self.inspection_lines:
             self.say(line)
         resolution = self.log.decide("resolution", lambda: self._resolution(inspection), self.say)
-        validation = 0.2  # so that groups stay on one side also where folds are used
+        validation = VALIDATION_SHARE  # also where folds are used: `prepare` keeps groups on one side
         if inspection.images >= FOLDED / (1.0 if "test" in inspection.parts else 1 - TEST_SHARE):
-            validation = min(0.2, max(0.1, FEWEST_VALIDATING / inspection.images))
-        file = prepare(
-            inspection, self.folder / "data", resolution, test=TEST_SHARE, validation=validation, seed=asked.seed
-        )
-        self.log.write("prepared", file=file.relative_to(self.folder).as_posix())
+            validation = min(VALIDATION_SHARE, max(0.1, FEWEST_VALIDATING / inspection.images))
+        prepare(inspection, self.folder / "data", resolution, test=TEST_SHARE, validation=validation, seed=asked.seed)
+        self.log.write("prepared")
 
     def _resolution(self, inspection: Inspection) -> tuple[int, str]:
         size = suggested_resolution(inspection, self.seconds)
@@ -124,7 +123,7 @@ class Work:
 
     @cached_property
     def inspection(self) -> Mapping[str, Any]:
-        """What `inspect` found, JSON-able."""
+        """The inspection, JSON-able."""
         entry = self.log.last("inspected")
         assert entry is not None  # noqa: S101  (`prepare` has been called)
         found: Mapping[str, Any] = entry["inspection"]
@@ -132,15 +131,13 @@ class Work:
 
     @property
     def inspection_lines(self) -> list[str]:
-        """What `inspect` found, in sentences."""
+        """The inspection in sentences."""
         return sentences_on(self.inspection)
 
     @cached_property
     def data_config(self) -> DataConfig:
         """Of the decoded images."""
-        entry = self.log.last("prepared")
-        assert entry is not None  # noqa: S101  (`prepare` has been called)
-        return DataConfig(str(self.folder / entry["file"]), validation=0.2, seed=self.request.seed)
+        return DataConfig(str(self.folder / "data" / FILE), validation=VALIDATION_SHARE, seed=self.request.seed)
 
     @cached_property
     def data(self) -> ImageData:
@@ -173,7 +170,7 @@ class Work:
 
     @property
     def folds(self) -> int:
-        """On which candidates are compared; 1: on the validation split."""
+        """Number of folds that candidates are compared on; 1: the validation split."""
         return self.plan.folds
 
     @cached_property
@@ -182,12 +179,12 @@ class Work:
 
     @property
     def _until(self) -> float:
-        """When the search ends, in seconds of the fit, by the time that is given now; folds and epochs stay."""
+        """The end of the search in seconds of the fit; it follows the time of this call, folds and epochs do not."""
         return search_until(self.seconds, self.plan.training)
 
     def _planned(self) -> tuple[dict[str, Any], str]:
         """Measure the speed of the space's default network, and plan by it."""
-        config = self._config(epochs=1, seconds=1.0, folds=1)
+        config = self._config(epochs=1, folds=1)
         point = config.space.default_point()
         recipe = recipe_of(config.space, point, config.recipe)
         part = self.data.train
@@ -215,7 +212,7 @@ class Work:
 
     @cached_property
     def splits(self) -> list[tuple[Part, Part]]:
-        """What is trained on and what is validated on, disjoint."""
+        """Pairs of the images to train on and the images to validate on."""
         if self.folds == 1:
             return [(self.data.train, self.data.validation)]
         return in_folds(self.data, self.folds, self.data_config)
@@ -233,7 +230,7 @@ class Work:
 
     @cached_property
     def metric(self) -> str:
-        """By which candidates are compared: `accuracy`, `balanced_accuracy`, `f1_macro` or `loss`."""
+        """The metric by which candidates are compared: `accuracy`, `balanced_accuracy`, `f1_macro` or `loss`."""
 
         def decided() -> tuple[str, str]:
             if self.request.objective:
@@ -262,7 +259,7 @@ class Work:
                 found[name] = self._in_order(places, given)
                 kind = "majority" if name == yardsticks.MAJORITY else "sklearn"
                 rows.append({"name": name, "kind": kind, "seconds": seconds})
-            save_arrays(kept, found)
+            write_npz(kept, found)
             self.log.write("yardsticks", rows=rows)
             best = max(found, key=lambda name: per_image(self._ranked_by, self.truth, found[name]).mean())
             figure = judging.figures(self.truth, found[best])[self._shown_metric]
@@ -291,10 +288,8 @@ class Work:
 
     # --- the search ---------------------------------------------------------------------------------------------------
 
-    def _config(
-        self, *, epochs: int, seconds: float, folds: int | None = None, threads: int | None = None
-    ) -> ExperimentConfig:
-        """Of the search, its space resolved for these images."""
+    def _config(self, *, epochs: int, folds: int | None = None, threads: int | None = None) -> ExperimentConfig:
+        """Return the configuration of the search, its space resolved for these images."""
         objective = {"loss": "min:val/loss"}.get(self.metric, f"val/{self.metric}")
         balanced = {"class_weights": "balanced"} if self.metric in ("balanced_accuracy", "f1_macro") else {}
         folds = self.folds if folds is None else folds
@@ -310,14 +305,18 @@ class Work:
             {
                 "name": SEARCH,
                 "space": load_space("photos"),
-                "data": {"source": self.data_config.source, "validation": 0.2, "seed": self.request.seed},
+                "data": {
+                    "source": self.data_config.source,
+                    "validation": VALIDATION_SHARE,
+                    "seed": self.request.seed,
+                },
                 "strategy": {"name": "evolution", "population": 8},
                 "evaluator": {"name": name, **options},
                 "pruner": {"name": "asha", "at": at},
                 "runner": "local",
                 "objectives": [objective],
                 "constraints": list(self.request.constraints),
-                "budget": {"worker_seconds": seconds},
+                "budget": {"worker_seconds": self.seconds},
                 "start_from": "portfolio",
                 "epochs": epochs,
                 "recipe": balanced,
@@ -334,11 +333,11 @@ class Work:
         # the journal charges work, the log measures time: the keeper ends the search before the budget is charged
         threads = int(self._plans["threads"])
         torch.set_num_threads(threads)
-        config = self._config(epochs=self.plan.epochs, seconds=self.seconds, threads=threads)
+        config = self._config(epochs=self.plan.epochs, threads=threads)
         entry = self.log.last("searched")
         if entry is not None and entry["until"] >= until:
             return load_state(config.folder)
-        keeper = Keeper(self.log, until, plan.training, plan.folds, self.say)
+        keeper = Keeper(self.log, until, plan.folds, self.say)
         try:
             state = compose.search(config, trackers=[keeper], say=self._quietly, on_open=keeper.watch)
         except StopNow:
@@ -360,7 +359,7 @@ class Work:
     def candidates(self, state: State) -> list[Answered]:
         """The trials that were trained to the end on all folds, with their answers."""
         found = []
-        default = self._config(epochs=self.plan.epochs, seconds=1.0).space.default_point()
+        default = self._config(epochs=self.plan.epochs).space.default_point()
         for trial in state.trials.values():
             result = trial.result
             if not trial.comparable or result is None or ANSWERS not in result.artifacts or trial.architecture is None:
@@ -413,7 +412,7 @@ class Work:
             compared=chosen.compared,
             tried=tried,
             beaten_by=ahead,
-            nothing_learnt=nothing_learnt(self.truth, winner.probabilities),
+            nothing_learnt=is_constant(self.truth, winner.probabilities),
             temperature=temperature,
             unsure_below=judging.unsure_below(self.truth, sure),
             confused=[
@@ -469,7 +468,7 @@ class Work:
         return training, problem
 
     def _retraining(self, state: State, trial: Trial, until: float, allowed: float) -> Retraining:
-        config = self._config(epochs=self.plan.epochs, seconds=1.0)
+        config = self._config(epochs=self.plan.epochs)
         assert trial.architecture is not None and trial.result is not None  # noqa: S101
         point: Architecture = trial.architecture
         recipe = recipe_of(config.space, point, config.recipe)
@@ -519,14 +518,14 @@ class Work:
             self.log.write("opened", row=row.name, what=what)
             part = self.data.open_test()
             given = answer(part)
-            save_arrays(self.test_answers_of(what), {"truth": part.labels.numpy(), "probabilities": given})
+            write_npz(self.test_answers_of(what), {"truth": part.labels.numpy(), "probabilities": given})
             tested = row.tested(part.labels.numpy(), given)
             done = self.log.write("tested", row=row.name, what=what, figures=tested.to_json())
         figures = Row.from_json(done["figures"])
         return replace(row, test=figures.test, test_ci95=figures.test_ci95)
 
     def test_answers_of(self, what: str) -> Path:
-        """Where the answers of a row on the test split are kept."""
+        """Return the file that keeps the answers of a row on the test split."""
         return self.folder / "answers" / f"{what.replace(' ', '_')}.npz"
 
     @cached_property
@@ -536,7 +535,7 @@ class Work:
             return [str(name) for name in found["files"]]
 
     def answer_of(self, training: Retraining, temperature: float = 1.0) -> Callable[[Part], np.ndarray]:
-        """What a trained network says of a part."""
+        """Return the function that asks a trained network."""
 
         def answer(part: Part) -> np.ndarray:
             place = device_of(self.request.device)
@@ -560,19 +559,8 @@ class Work:
         return export(self.folder, ["onnx", "safetensors"], self.folder / EXPORTED)
 
 
-def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a `.npz` file that has its name only when it is complete and on the disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.rename(file)
-
-
 def sentences_on(found: Mapping[str, Any]) -> list[str]:
-    """What an inspection found, JSON-able, as sentences for the user."""
+    """Return an inspection, JSON-able, as sentences for the user."""
     classes = sorted(found["classes"].items(), key=lambda pair: -pair[1])
     some = ", ".join(f"{name} {count}" for name, count in classes[:_MOST_CLASSES])
     more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
@@ -591,7 +579,7 @@ def sentences_on(found: Mapping[str, Any]) -> list[str]:
 
 
 def fastest_threads(network: torch.nn.Module, part: Part, recipe: Recipe, device: torch.device) -> tuple[int, float]:
-    """With how many of torch's threads a step is fastest, one or all, and its seconds; torch keeps that many.
+    """Return the number of torch threads with which a step is fastest, one or all, and its seconds; torch keeps it.
 
     Small networks, and machines that do other work, are faster with one.
     """

@@ -18,6 +18,7 @@ from nasforge.journal import FIT
 from nasforge.report import tables
 
 SECONDS = 20
+pytestmark = pytest.mark.filterwarnings("error:a tracker failed")  # it would take the clock of the search with it
 
 
 def settings(place, **more):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nasforge.api.fit import judging
-from nasforge.api.fit.judging import choose, is_ahead, nothing_learnt, per_image
+from nasforge.api.fit.judging import choose, is_ahead, is_constant, per_image
 from nasforge.api.fit.rows import METRICS
 
 
@@ -57,10 +57,10 @@ def test_the_cheapest_within_the_noise_of_the_best_wins(truth):
     assert is_ahead(scores["large"], scores["tiny"]) and not is_ahead(scores["tiny"], scores["large"])
 
 
-def test_always_the_largest_class_is_nothing_learnt(truth):
+def test_always_the_largest_class_is_is_constant(truth):
     constant = np.tile([0.6, 0.3, 0.1], (100, 1))
-    assert nothing_learnt(truth, constant)
-    assert not nothing_learnt(truth, answers(truth, np.arange(100) % 10 > 0))
+    assert is_constant(truth, constant)
+    assert not is_constant(truth, answers(truth, np.arange(100) % 10 > 0))
 
 
 def test_the_temperature_makes_answers_as_sure_as_they_are_right(truth):
