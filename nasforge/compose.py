@@ -458,7 +458,8 @@ def _is_new_stop() -> bool:
 
 def _progress(state: State) -> str:
     """How far a search has come: `at 3 of 40 trials`."""
-    closed, limit = state.accepted - len(state.open_trials), state.budget.trials
+    closed = max(0, state.accepted - len(state.open_trials))  # a proposal that is being checked is open already
+    limit = state.budget.trials
     return f"at {closed} of {limit:g} trials" if math.isfinite(limit) else f"after {closed} trials"
 
 

@@ -21,7 +21,7 @@ from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import PRESETS, seconds_of
 from nasforge.config import check_name
 from nasforge.core import trust
-from nasforge.core.errors import ConfigError, JournalError, did_you_mean
+from nasforge.core.errors import ConfigError, DataError, JournalError, did_you_mean
 from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.tracking_uri import tracking_uri as whole_uri
@@ -154,6 +154,8 @@ def fit(
     limits = tuple(map(str, limits_of(list(constraints), None)))
     text = str(source)
     place = text if text in names("data") and not Path(text).is_absolute() else os.path.normpath(whole_path(text))
+    if place not in names("data") and not Path(place).exists():
+        raise DataError(f"data: there is no file or folder {place}; {did_you_mean(text, names('data'))}")
     request = Request(
         source=place,
         labels=None if labels is None else os.path.normpath(whole_path(labels)),

@@ -56,6 +56,8 @@ class Keeper:
                 self._tell(event.number)
             except JournalError as error:  # the experiment would go on without its clock
                 self._experiment.stop_now(StopNow(str(error)))
+        if isinstance(event, Checked) and event.verdict != "accepted" and self._log.used > self._end:
+            self._stop()
         if not self._seen:  # a first candidate is always tried
             return
         if isinstance(event, Checked) and event.verdict == "accepted":

@@ -239,6 +239,11 @@ def shown(value: Any) -> str:
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to continue a fit with other data or options."""
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if differing == ["data_stamp"]:
+        raise ConfigError(
+            f"{folder}: the images or labels have changed since this fit began. Restore them to continue it, or use "
+            "another --name"
+        )
     if differing:
         names = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in differing)
         raise ConfigError(

@@ -74,6 +74,13 @@ class Plan:
     steps: int
     training: float
 
+    def __post_init__(self) -> None:
+        for name in ("folds", "epochs", "steps"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"plan: {name} is {getattr(self, name)!r}, expected a whole number above 0")
+        if not isinstance(self.training, (int, float)) or not 0 < self.training < math.inf:
+            raise ValueError(f"plan: training is {self.training!r}, expected seconds")
+
 
 def end_of(seconds: float) -> float:
     """Seconds that the test split, the export and the report need."""

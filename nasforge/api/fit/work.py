@@ -38,10 +38,10 @@ from nasforge.api.fit.schedule import (
     yardsticks_of,
 )
 from nasforge.api.inspect import Inspection, inspect
-from nasforge.api.prepare import FILE, prepare, suggested_resolution
+from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolution
 from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError, DataError, SearchError, StopNow
+from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError, StopNow
 from nasforge.core.trial import Trial
 from nasforge.costs import costs_of
 from nasforge.data import ImageData, Part, load_data
@@ -50,7 +50,8 @@ from nasforge.evaluators.cross_validation import in_folds
 from nasforge.exporters.export import export
 from nasforge.exporters.network_folder import Calibration, load, save_network
 from nasforge.finalists.networks import Retraining, train_network
-from nasforge.journal import SEARCH
+from nasforge.journal import FIT, SEARCH
+from nasforge.judging import why_nothing_is_admitted
 from nasforge.models.network import build, fresh
 from nasforge.state import State, load_state
 from nasforge.training.artifacts import ANSWERS, file_of
@@ -119,7 +120,10 @@ class Work:
 
     def _resolution(self, inspection: Inspection) -> tuple[int, str]:
         size = suggested_resolution(inspection, self.seconds)
-        return size, f"the median shorter side is {inspection.shorter_side[1]} pixels"
+        median = inspection.shorter_side[1]
+        larger = [other for other in RESOLUTIONS if size < other <= median]
+        time_decides = f", and {larger[0]} would take too long to train" if larger else ""
+        return size, f"the median shorter side is {median} pixels{time_decides}"
 
     @cached_property
     def inspection(self) -> Mapping[str, Any]:
@@ -152,7 +156,13 @@ class Work:
     @cached_property
     def plan(self) -> Plan:
         """How candidates are trained and compared."""
-        return Plan(**self._plans["plan"])
+        try:
+            return Plan(**self._plans["plan"])
+        except (TypeError, ValueError, KeyError) as error:
+            raise JournalError(
+                f"{self.folder / FIT}: the decision 'trainings' is corrupt ({error}). Restore the file from a backup, "
+                "or use another --name"
+            ) from None
 
     @cached_property
     def possible_folds(self) -> tuple[int, ...]:
@@ -344,6 +354,8 @@ class Work:
             if not keeper.ended or keeper.stopped_by_user:
                 raise
             state = load_state(config.folder)
+        if not state.accepted:
+            raise SearchError(why_nothing_is_admitted(state))
         if not any(trial.comparable for trial in state.trials.values()):
             raise SearchError(
                 f"{self.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time"
@@ -566,15 +578,15 @@ def sentences_on(found: Mapping[str, Any]) -> list[str]:
     more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
     lines = [f"{found['images']:,} images of {len(classes)} classes: {some}{more}"]
     listed = {
-        "unreadable images are left out": [f"{name}: {reason}" for name, reason in found["unreadable"].items()],
-        "classes are left out": [f"{name}: {reason}" for name, reason in found["left_out"].items()],
-        "sets of equal images have different classes": [" = ".join(names) for names in found["two_labels"]],
-        "sets of equal images stay on one side of every split": [" = ".join(names) for names in found["duplicates"]],
-        "sets of nearly equal images stay on one side of every split": [
+        "unreadable images, left out": [f"{name}: {reason}" for name, reason in found["unreadable"].items()],
+        "classes left out": [f"{name}: {reason}" for name, reason in found["left_out"].items()],
+        "equal images with different classes": [" = ".join(names) for names in found["two_labels"]],
+        "equal images, kept on one side of every split": [" = ".join(names) for names in found["duplicates"]],
+        "nearly equal images, kept on one side of every split": [
             " ~ ".join(names) for names in found["near_duplicates"]
         ],
     }
-    lines += [f"{len(every)} {what}, such as {every[0]}" for what, every in listed.items() if every]
+    lines += [f"{what}: {len(every)}, such as {every[0]}" for what, every in listed.items() if every]
     return [*lines, *found["notes"]]
 
 

@@ -1,6 +1,7 @@
 """One fit of a few seconds, looked at from all sides, stopped everywhere and continued."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import nasforge
 from nasforge.api.fit import Fitted, log
 from nasforge.api.fit.work import Work
 from nasforge.cli import main
-from nasforge.core.errors import ConfigError, DataError
+from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
 from nasforge.exporters.network_folder import load
 from nasforge.journal import FIT
 from nasforge.report import tables
@@ -133,6 +134,26 @@ def test_a_fit_that_was_killed_goes_on(fitted, place, tmp_path, kind):
     ]
 
 
+def test_a_log_that_was_tampered_with_is_one_sentence(fitted, place, tmp_path):
+    copy = tmp_path / "runs" / "few"
+    shutil.copytree(fitted.folder, copy)
+    lines = (copy / FIT).read_text().splitlines(keepends=True)[:-1]
+    (copy / FIT).write_text("".join(lines).replace('"folds":', '"folds":"many","not":'))
+    with pytest.raises(JournalError, match=r"trainings.*--name"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path))
+
+
+def test_constraints_that_nothing_meets_end_in_time(place, tmp_path):
+    with pytest.raises(SearchError, match=r"params<=1"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path, constraints=["params<=1"]))
+
+
+def test_a_missing_folder_leaves_nothing_behind(tmp_path):
+    with pytest.raises(DataError, match="no file or folder"):
+        nasforge.fit(tmp_path / "nothere", **settings(tmp_path))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_ctrl_c_loses_nothing(place, tmp_path, monkeypatch, fitted):
     shutil.copytree(fitted.folder, tmp_path / "runs" / "few")
     log_file = tmp_path / "runs" / "few" / FIT
@@ -157,6 +178,17 @@ def test_more_time_searches_on_and_says_that_the_test_split_was_seen(fitted, pla
     assert len(searched) == 2 and searched[0] + 5 < searched[1] < more.content["seconds"]
     epochs = [entry["epochs"] for entry in entries(more) if entry["kind"] == "trained"]
     assert min(epochs) >= next(e["value"]["plan"]["epochs"] for e in entries(more) if e.get("name") == "trainings")
+
+
+def test_changed_images_are_noticed(fitted, place, tmp_path):
+    shutil.copytree(fitted.folder, tmp_path / "runs" / "few")
+    before = (place / "few.npz").stat()
+    os.utime(place / "few.npz", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    try:
+        with pytest.raises(ConfigError, match="images or labels have changed"):
+            nasforge.fit(place / "few.npz", **settings(tmp_path))
+    finally:
+        os.utime(place / "few.npz", ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_too_little_time_is_one_sentence_that_says_how_much_is_needed(place, tmp_path):
@@ -203,5 +235,5 @@ def test_an_unfinished_fit_has_no_result(tmp_path):
 
     with log.FitLog(tmp_path, {}, time.monotonic()):
         pass
-    with pytest.raises(nasforge.api.fit.JournalError, match="not come to its end"):
+    with pytest.raises(JournalError, match="not come to its end"):
         Fitted.read(tmp_path)
