@@ -49,7 +49,9 @@ FIXED = {f"model.stage{i}.layer{j}.block": "separable_3" for i in range(4) for j
 FIXED |= {"model.stage0.width": 16, "model.stage1.width": 24, "model.stage2.width": 48}
 
 
-@pytest.mark.parametrize("strategy", ["darts", {"name": "spos", "epochs": 1, "measures": 1}])
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("darts", marks=pytest.mark.slow), {"name": "spos", "epochs": 1, "measures": 1}]
+)
 def test_supernets_run_on_it(tmp_path, strategy):
     narrow = load_space("photos").fixed(
         {key: value for key, value in FIXED.items() if key != "model.stage0.layer1.block"}

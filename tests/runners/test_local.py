@@ -47,7 +47,10 @@ def test_an_exception_is_a_failure_with_its_traceback_on_disk(tmp_path: Path) ->
     assert experiment.state.counts()["finished"] == 2
 
 
-@pytest.mark.parametrize("strategy", ["evolution", "local_search", "nsga2", "random"])
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("evolution", "local_search", "nsga2")]
+
+
+@pytest.mark.parametrize("strategy", [*_SLOW, "random"])
 def test_five_kills_each_lose_nothing_and_change_nothing(tmp_path: Path, strategy: str) -> None:
     count = campaign(tmp_path, "local", strategy, trials=60, kills=5, rng=Random(strategy))
     assert count.clean, count

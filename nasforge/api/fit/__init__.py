@@ -154,6 +154,7 @@ def fit(
     limits = tuple(map(str, limits_of(list(constraints), None)))
     text = str(source)
     place = text if text in names("data") and not Path(text).is_absolute() else os.path.normpath(whole_path(text))
+    folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
     if place not in names("data") and not Path(place).exists():
         raise DataError(f"data: there is no file or folder {place}; {did_you_mean(text, names('data'))}")
     request = Request(
@@ -169,7 +170,6 @@ def fit(
         device=device,
         strict=strict,
     )
-    folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
     inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels)}
     with trust.own(say), FitLog(folder, inputs, started) as log:
         last = finished_of(log.entries)

@@ -114,7 +114,10 @@ def test_other_options_are_refused_by_name(fitted, place):
         nasforge.fit(place / "few.npz", **settings(place, constraints=["params<=10k"]))
 
 
-@pytest.mark.parametrize("kind", ["inspected", "prepared", "yardsticks", "searched", "chosen", "trained", "opened"])
+_SLOWER = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("prepared", "yardsticks", "chosen")]
+
+
+@pytest.mark.parametrize("kind", ["inspected", "searched", "trained", "opened", *_SLOWER])
 def test_a_fit_that_was_killed_goes_on(fitted, place, tmp_path, kind):
     copy = tmp_path / "runs" / "few"
     shutil.copytree(fitted.folder, copy)
