@@ -113,7 +113,7 @@ def _by_shares(
     flops = forward_flops(relaxed, data.shape)
 
     def diagnose() -> Mapping[str, float]:
-        return accuracies(relaxed, data, for_weights, device, bf16, layout)
+        return accuracies(relaxed, data, for_weights, recipe, device, bf16, layout)
 
     alphas = AlphaSteps(
         relaxed,
@@ -141,6 +141,7 @@ def accuracies(
     relaxed: Relaxed,
     data: ImageData,
     part: Part,
+    recipe: Recipe,
     device: torch.device,
     bf16: bool,
     layout: torch.memory_format,
@@ -173,6 +174,6 @@ def accuracies(
     inherit(supernet.state_dict(), point, child)
     child.to(device)
     child.to(memory_format=layout)
-    recalibrate(child, part, device=device, batches=_DIAGNOSED_BATCHES)
+    recalibrate(child, part, recipe, device=device, batches=_DIAGNOSED_BATCHES)
     derived = score(child, validation, device=device, bf16=bf16, memory_format=layout)["accuracy"]
     return {"supernet/accuracy": mixed, "supernet/derived_accuracy": derived}

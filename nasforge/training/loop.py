@@ -310,7 +310,7 @@ def train(
             is_last = progress.epoch + 1 == end
             validates = phase.validation is not None and (is_last or not validate_at_end or recipe.early_stopping > 0)
             if batches and (validates or is_last):
-                recalibrate(judged, phase.part, device=device, batches=batches)
+                recalibrate(judged, phase.part, augmentation, device=device, batches=batches)
             if validates and phase.validation is not None:
                 found = score(judged, phase.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
                 metrics |= {f"val/{key}": value for key, value in found.items()}

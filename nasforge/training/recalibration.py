@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nasforge.data.augment import normalise
 from nasforge.data.part import Part
+from nasforge.training.augmentation import augmented
 from nasforge.training.depth import is_frozen
+from nasforge.training.recipe import Recipe
 
 RECALIBRATION_BATCHES = 16
 RECALIBRATION_BATCH_SIZE = 128
@@ -16,6 +17,7 @@ RECALIBRATION_BATCH_SIZE = 128
 def recalibrate(
     network: nn.Module,
     part: Part,
+    recipe: Recipe,
     *,
     device: torch.device | str = "cpu",
     batches: int = RECALIBRATION_BATCHES,
@@ -30,10 +32,11 @@ def recalibrate(
     Args:
         network: takes normalised images; changed in place, its mode restored.
         part: the training part.
+        recipe: augments its images.
         device: where the network is.
         batches: how many, fewer if the part has fewer; always the same ones for a seed.
         batch_size: of each.
-        seed: chooses the images.
+        seed: chooses the images and their augmentation.
     """
     device = torch.device(device)
     norms = [
@@ -51,12 +54,13 @@ def recalibrate(
         norm.momentum = None  # a plain mean over all batches
         norm.train()
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
+    augmenting = torch.Generator(device).manual_seed(seed)
     size = min(batch_size, len(part))
     order = order[: min(batches, len(part) // size) * size]
     try:
         with torch.no_grad():
             for images, _ in part.batches(order, size, device):
-                network(normalise(images, part.mean, part.std))
+                network(augmented(images, part, recipe, augmenting))
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -170,7 +170,7 @@ def test_recalibration_takes_the_mean_over_the_training_batches(data):
     network.train()
     network[1].eval()
     weights = network[3].weight.clone()
-    recalibrate(network, data.train, batches=3, batch_size=40, seed=1)
+    recalibrate(network, data.train, Recipe(), batches=3, batch_size=40, seed=1)
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(1))[:120]
     seen = normalise(data.train.images[order], data.train.mean, data.train.std)
     assert norm.running_mean.item() == pytest.approx(seen.mean().item(), abs=1e-5)
@@ -183,5 +183,5 @@ def test_recalibration_takes_the_mean_over_the_training_batches(data):
 
 def test_recalibration_of_a_part_smaller_than_a_batch(data):
     norm = nn.BatchNorm2d(1)
-    recalibrate(norm, data.validation, batches=5, batch_size=10_000)
+    recalibrate(norm, data.validation, Recipe(), batches=5, batch_size=10_000)
     assert norm.num_batches_tracked.item() == 1

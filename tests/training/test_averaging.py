@@ -76,9 +76,19 @@ def test_statistics_are_taken_anew_before_validation_and_training_goes_its_way()
     assert torch.equal(net[4].weight, plain[4].weight)  # training never reads running statistics
     assert outcome.metrics["train/loss"] == other.metrics["train/loss"]
     assert outcome.metrics["val/loss"] != other.metrics["val/loss"]
-    recalibrate(plain, data.train, batches=2)
+    recalibrate(plain, data.train, Recipe(), batches=2)
     assert same(net, plain)
     assert score(net, data.validation)["loss"] == outcome.metrics["val/loss"]
+
+
+def test_statistics_are_those_of_images_augmented_as_in_training():
+    data = load_data(DataConfig("digits", images=300, validation=0.2))
+    means = []
+    for recipe in (Recipe(), Recipe(crop_pixels=4)):
+        norm = nn.BatchNorm2d(1)
+        recalibrate(norm, data.train, recipe, batches=2)
+        means.append(norm.running_mean.item())
+    assert means[1] < means[0] - 0.1  # half of an image shifted by so much is black
 
 
 @pytest.mark.parametrize(
