@@ -4,9 +4,7 @@
     NASFORGE_DATA=... python benchmarks/fit.py --data digits fashion cifar200 cifar2000 --seeds 3
 
 Every problem has a test split that neither sees before its end: the official one, or an outer fold of five. The script
-is forty lines: a small ResNet with a strided stem, AdamW, one-cycle, crop and flip; it tries three learning rates on a
-fifth of the training images in half of its time, and trains with the best one on all of them in the other half.
-What is in the file already is not run again.
+is `plain_script.py`. What is in the file already is not run again.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ import numpy as np
 from machine import describe
 
 RESULT = Path(__file__).parent / "results" / "fit.json"
+SCRIPT = Path(__file__).parent / "plain_script.py"
 FOLDS = 5
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Images to learn from with their classes, images to test on with theirs: uint8, N x H x W (x 3)."""
@@ -120,99 +119,9 @@ def fitted(file: Path, seconds: int, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def plain(file: Path, seconds: int, seed: int, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--plain", str(file), "--seconds", str(seconds), "--seeds", str(seed)]
+    command = [sys.executable, str(SCRIPT), str(file), "--seconds", str(seconds), "--seed", str(seed)]
     answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return answer
-
-
-def plain_script(file: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """The forty lines that somebody writes who knows PyTorch."""
-    began = time.monotonic()
-    import torch
-    from sklearn.metrics import balanced_accuracy_score, f1_score
-    from torch import nn
-    from torch.nn import functional as f
-
-    torch.manual_seed(seed)
-    with np.load(file) as found:
-        x, y, test_x, test_y = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
-    mean, std = np.float32(x.mean()), np.float32(x.std())
-
-    def tensor(images: np.ndarray) -> torch.Tensor:
-        images = images if images.ndim == 4 else images[..., None]
-        return torch.from_numpy((images.astype(np.float32) - mean) / std).permute(0, 3, 1, 2).contiguous()
-
-    x, y, test_x = tensor(x), torch.from_numpy(y.astype(np.int64)), tensor(test_x)
-    size, classes = x.shape[-1], int(y.max()) + 1
-    mirrored = "digits" not in file.name
-
-    class Block(nn.Module):
-        def __init__(self, a: int, b: int, stride: int) -> None:
-            super().__init__()
-            self.body = nn.Sequential(
-                nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
-                nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b),
-            )  # fmt: skip
-            self.way = nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return f.relu(self.body(x) + self.way(x))
-
-    def network() -> nn.Module:
-        stem = 2 if size > 16 else 1
-        widths = (16, 32, 64, 128) if size > 40 else (16, 32, 64)
-        layers: list[nn.Module] = [
-            nn.Conv2d(x.shape[1], 16, 3, stem, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
-        ]  # fmt: skip
-        for i, (a, b) in enumerate(zip((16, *widths), widths, strict=False)):
-            layers.append(Block(a, b, 1 if i == 0 else 2))
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
-
-    def trained(rows: torch.Tensor, rate: float, until: float) -> nn.Module:
-        model, batch, pad = network(), 32, max(1, size // 12)
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-8, weight_decay=0.05)
-        start, share = time.monotonic(), 0.0
-        while share < 1:
-            for piece in torch.randperm(len(rows)).split(batch):
-                share = (time.monotonic() - start) / (until - start)
-                if share >= 1 or len(piece) < 2:
-                    break
-                lr = rate * (share / 0.3 if share < 0.3 else 0.5 * (1 + np.cos(np.pi * (share - 0.3) / 0.7)))
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                images = f.pad(x[rows[piece]], (pad,) * 4)
-                dy, dx = torch.randint(0, 2 * pad + 1, (2,)).tolist()
-                images = images[:, :, dy : dy + size, dx : dx + size]
-                if mirrored:
-                    flip = torch.rand(len(images)) < 0.5
-                    images[flip] = images[flip].flip(3)
-                loss = f.cross_entropy(model(images), y[rows[piece]], label_smoothing=0.1)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        return model.eval()
-
-    def said(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return torch.cat([model(piece) for piece in images.split(256)]).argmax(1)
-
-    order = torch.randperm(len(x))
-    held, rest = order[: len(x) // 5], order[len(x) // 5 :]
-    scores = {}
-    for i, rate in enumerate((0.001, 0.003, 0.01)):
-        model = trained(rest, rate, began + seconds * 0.5 * (i + 1) / 3)
-        scores[rate] = float((said(model, x[held]) == y[held]).float().mean())
-    rate = max(scores, key=lambda r: scores[r])
-    chosen = said(trained(order, rate, began + seconds * 0.97), test_x).numpy()
-    return {
-        "test": {
-            "accuracy": float((chosen == test_y).mean()),
-            "balanced_accuracy": float(balanced_accuracy_score(test_y, chosen)),
-            "f1_macro": float(f1_score(test_y, chosen, average="macro")),
-        },
-        "rate": rate,
-        "seconds": round(time.monotonic() - began, 1),
-    }
 
 
 ROWS = {"fit": fitted, "script": plain}
@@ -231,11 +140,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument("--seeds", type=int, default=3, help="of wbc: outer folds, five in all")
-    parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.plain:
-        print(json.dumps(plain_script(options.plain, options.seconds, options.seeds)))
-        return
     content = json.loads(RESULT.read_text()) if RESULT.exists() else {"machine": describe(), "runs": {}}
     for name, row, seed in runs(options):
         key = f"{name}, {options.seconds} s, {row}, {seed}"

@@ -1,0 +1,117 @@
+"""Our training loop beside a plain one: the same network, images, rate and number of steps.
+
+    NASFORGE_DATA=... python benchmarks/same_steps.py                 writes benchmarks/results/same_steps.json
+
+`script` is the loop of `plain_script.py`, `nasforge` is `nasforge.training.loop.train` with the same settings as a
+recipe; the network is the script's. `space` is our loop with the default network of the space `photos`. A loop that
+loses accuracy somewhere shows here and nowhere else: both learn from the same images for as many steps, and are asked
+about the same ones. What is in the file already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import plain_script
+import torch
+from fit import PROBLEMS, write_problem
+from machine import describe, write
+
+from nasforge.config import DataConfig, load_space
+from nasforge.data import load_data
+from nasforge.models.network import fresh
+from nasforge.models.resolution import suited
+from nasforge.training.loop import train
+from nasforge.training.recipe import Recipe
+from nasforge.training.scoring import answers
+
+RESULT = Path(__file__).parent / "results" / "same_steps.json"
+EPOCHS = {"wbc": 90, "cifar200": 60, "cifar2000": 20, "fashion": 20, "digits": 20}
+RATE = 0.003
+
+
+def measured(name: str, row: str, seed: int) -> tuple[str, dict[str, Any]]:
+    """Train on one problem, and ask about its test images."""
+    torch.set_num_threads(1)
+    epochs = EPOCHS[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / f"{name}.npz"
+        write_problem(PROBLEMS[name](seed), file)
+        torch.manual_seed(seed)
+        x, y, test_x, test_y = plain_script.tensors(file)
+        size, classes = x.shape[-1], int(y.max()) + 1
+        flip = name != "digits"
+        network = plain_script.network(x.shape[1], size, classes)
+        if row == "script":
+            steps = epochs * -(-len(x) // plain_script.BATCH)
+            done = iter(np.arange(steps + 1) / steps)
+            plain_script.trained(network, x, y, RATE, lambda: float(next(done)), flip)
+            right = plain_script.answers(network, test_x) == test_y
+        else:
+            data = load_data(DataConfig(str(file), validation=0.2, seed=0))
+            pool = data.train_and_validation()
+            if row == "space":
+                space = suited(load_space("photos"), pool.shape)
+                network = fresh(space, space.default_point(), seed, in_channels=pool.shape[0], classes=classes)
+            recipe = Recipe(
+                optimizer="adamw",
+                learning_rate=RATE,
+                weight_decay=0.05,
+                schedule="one_cycle",
+                batch_size=plain_script.BATCH,
+                keep_last_batch=True,
+                label_smoothing=0.1,
+                crop_pixels=max(1, size // 12),
+                flip=flip,
+            )
+            train(network, pool, recipe, epochs=epochs, seed=seed)
+            said = answers(network, data.open_test())
+            right = torch.from_numpy(said.probabilities.argmax(1) == said.truth)
+    return f"{name}, {row}, {seed}", {"right": int(right.sum()), "n": len(right), "epochs": epochs}
+
+
+def summary_of(runs: dict[str, Any]) -> dict[str, str]:
+    """Problem and row -> accuracy over all seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for key, run in runs.items():
+        found.setdefault(key.rpartition(", ")[0], []).append(run)
+    return {
+        key: f"{sum(r['right'] for r in rows) / sum(r['n'] for r in rows):.4f} ({len(rows)} trainings)"
+        for key, rows in sorted(found.items())
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", nargs="*", default=list(EPOCHS), choices=list(EPOCHS))
+    parser.add_argument("--rows", nargs="*", default=["script", "nasforge", "space"])
+    parser.add_argument("--seeds", type=int, default=3, help="of wbc: outer folds, five in all")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    runs: dict[str, Any] = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else {}
+    jobs = [
+        (name, row, seed)
+        for name in options.data
+        for seed in range(5 if name == "wbc" else options.seeds)
+        for row in options.rows
+        if f"{name}, {row}, {seed}" not in runs
+    ]
+    with ProcessPoolExecutor(options.workers) as pool:
+        for future in as_completed([pool.submit(measured, *job) for job in jobs]):
+            key, run = future.result()
+            runs[key] = run
+            print(key, run, flush=True)
+            write(RESULT, {"machine": describe(), "summary": summary_of(runs), "runs": runs})
+
+
+if __name__ == "__main__":
+    main()
