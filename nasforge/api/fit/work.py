@@ -391,18 +391,18 @@ class Work:
                 allowed, float(probed["second_per_image"]), len(learnt), len(self.pool)
             )
             earlier = self.log.last("trained", network=name)
-            if earlier is not None and earlier["epochs"] >= epochs:
-                return self.folder / str(earlier["folder"])
-            entry = self.log.write(
-                "last_training", network=name, until=until, epochs=epochs, deadline=self.log.used + allowed
-            )
-            self.say(f"last training of {row.name}: {epochs or 'no'} epochs of fine-tuning")
+            if earlier is not None:
+                epochs = max(epochs, int(earlier["epochs"]))
+            deadline = self.log.used + allowed
+            entry = self.log.write("last_training", network=name, until=until, epochs=epochs, deadline=deadline)
+            length = f"{epochs} epochs of fine-tuning" if epochs else "none, the time is too short to fine-tune it"
+            self.say(f"last training of {row.name}: {length}")
         epochs = int(entry["epochs"])
-        done = self.log.last("trained", network=name, until=until)
+        done = self.log.last("trained", network=name, epochs=epochs)
         if done is None:
             folder = self._tuned(name, epochs, float(entry["deadline"])) if epochs else linear
             place = folder.relative_to(self.folder).as_posix()
-            done = self.log.write("trained", row=row.name, folder=place, network=name, epochs=epochs, until=until)
+            done = self.log.write("trained", row=row.name, folder=place, network=name, epochs=epochs)
         return self.folder / str(done["folder"])
 
     def _tuned(self, name: str, epochs: int, deadline: float) -> Path:
