@@ -42,7 +42,7 @@ from nasforge.api.inspect import Inspection, inspect
 from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolution
 from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError, StopNow
+from nasforge.core.errors import BuildError, ConfigError, DataError, JournalError, SearchError, StopNow
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.costs import costs_of
@@ -329,7 +329,7 @@ class Work:
                 balanced=self._balanced,
                 seed=self.request.seed,
             )
-        except (pretrained.LeftOutError, ConfigError) as error:
+        except (pretrained.LeftOutError, BuildError, ConfigError) as error:
             late = {"for_time": self.seconds} if getattr(error, "for_time", False) else {}
             return {"said": f"left out: {error}", **late}
         given = self._in_order(probed.places, probed.probabilities)

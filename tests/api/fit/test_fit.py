@@ -143,7 +143,7 @@ def test_a_log_from_before_pretrained_networks_is_continued(fitted, place, tmp_p
     kept = [e for e in entries(fitted) if e.get("name") != "pretrained"]
     for key in ("weights", "backbone", "pretrained"):
         del kept[0]["inputs"][key]
-    last = next(i for i, entry in enumerate(kept) if entry["kind"] == "searched")
+    last = next(i for i, entry in enumerate(kept) if entry["kind"] == "opened")
     (copy / FIT).write_text("".join(json.dumps(entry) + "\n" for entry in kept[: last + 1]))
     again = nasforge.fit(place / "few.npz", **settings(tmp_path))
     assert again.content["resumed"] and again.content["winner"] == fitted.content["winner"]

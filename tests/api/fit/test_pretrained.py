@@ -185,6 +185,21 @@ def test_one_that_is_worse_is_a_row_and_does_not_win(fitted, place, tmp_path):
     assert [entry["kind"] for entry in entries(copy, "tuning")] == []
 
 
+def test_a_damaged_file_in_a_cache_is_left_out(fitted, place, tmp_path):
+    copy = tmp_path / "runs" / "few"
+    shutil.copytree(fitted.folder, copy)
+    cut(copy, "searched")
+    (tmp_path / "damaged.safetensors").write_bytes(b"nothing")
+    lines = list(map(json.loads, (copy / FIT).read_text().splitlines()))
+    for line in lines:
+        if line.get("name") == "pretrained" and line["kind"] == "decision":
+            line["value"] = {NAME: str(tmp_path / "damaged.safetensors")}
+    kept = [line for line in lines if line["kind"] != "probed"]
+    (copy / FIT).write_text("".join(json.dumps(line) + "\n" for line in kept))
+    other = again(place, tmp_path)
+    assert other.winner.kind != "pretrained" and "left out" in entries(copy, "probed")[0]["said"]
+
+
 # --- probing ---------------------------------------------------------------------------------------------------------
 
 
