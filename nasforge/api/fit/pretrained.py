@@ -17,6 +17,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
+from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 from torch import Tensor, nn
 
 from nasforge.api.fit.weights import as_safetensors, backbone_point, backbone_space
@@ -161,9 +162,11 @@ def probe(
     end = time.monotonic() + room.seconds
     pool = data.train_and_validation()
     whole = as_safetensors(weights, scratch)
-    network, costs, resolution, per_image = _fitting(name, whole, data, room, device)
+    network, costs, resolution = _fitting(name, whole, data, room, device)
     description = _description(name, weights, data, config, network, costs, resolution)
+    began = time.monotonic()
     known = features(network, replace(pool, mean=description.mean, std=description.std), device)
+    per_image = (time.monotonic() - began) / len(pool)
     row_of = {place: row for row, place in enumerate(pool.index.tolist())}
 
     def rows(part: Part) -> np.ndarray:
@@ -192,36 +195,49 @@ def probe(
 
 def _fitting(
     name: str, weights: Path, data: ImageData, room: Room, device: torch.device
-) -> tuple[nn.Module, dict[str, float], int, float]:
-    """Return the network at its largest resolution that meets constraints and time: with costs, resolution, speed."""
+) -> tuple[nn.Module, dict[str, float], int]:
+    """Return the network at its largest resolution that meets constraints and time, its costs and the resolution."""
+    if room.seconds <= 0:
+        raise LeftOutError("the other networks need the time. Give more --time", for_time=True)
     channels, classes, edge = data.shape[0], len(data.class_names), data.shape[1]
     pool, after = len(data.train_and_validation()), data.test_images + 4 * min(len(data.validation), LARGEST)
-    why = LeftOutError("")
+    point = backbone_point(name)
+
+    def network_of(resolution: int) -> nn.Module:
+        space = backbone_space(name, weights, resolution)
+        return build(space, point, in_channels=channels, classes=classes)
+
+    admitted: list[tuple[int, dict[str, float]]] = []
+    violation = ""
     for resolution in _resolutions(name, edge):
-        space, point = backbone_space(name, weights, resolution), backbone_point(name)
-        costs = costs_of(lambda: build(space, point, in_channels=channels, classes=classes), data.shape, BATCH)  # noqa: B023
-        why = LeftOutError(_violation(costs, room.constraints))
-        if str(why):
+        costs = costs_of(lambda: network_of(resolution), data.shape, BATCH)  # noqa: B023  (called at once)
+        violation = _violation(costs, room.constraints)
+        if not violation:
+            admitted.append((resolution, costs))
+    if not admitted:
+        raise LeftOutError(violation)
+    smallest, least = admitted[-1]
+    network = network_of(smallest).to(device).eval()
+    classifier_of(network)
+    per_image = second_per_image(network, data.train, device)
+    for seconds, allowed in ((pool * per_image, room.seconds), (after * per_image, room.after)):
+        if seconds > allowed:
+            raise LeftOutError(
+                f"at {smallest} pixels it needs {seconds:.1f} s, and there are {allowed:.1f} s. Give more --time",
+                for_time=True,
+            )
+    most = min(room.seconds / pool, room.after / after) / per_image * least["cost/flops"]
+    for resolution, costs in admitted:
+        if costs["cost/flops"] > most:
             continue
-        network = build(space, point, in_channels=channels, classes=classes).to(device).eval()
-        classifier_of(network)
+        network = network if resolution == smallest else network_of(resolution).to(device).eval()
         if any(limit.metric == "cost/latency_ms" for limit in room.constraints):
             costs["cost/latency_ms"] = latency_ms(network, data.shape, (1,), device)[1].median_ms
-            why = LeftOutError(_violation(costs, room.constraints))
-            if str(why):
+            violation = _violation(costs, room.constraints)
+            if violation:
                 continue
-        per_image = second_per_image(network, data.train, device)
-        if pool * per_image <= room.seconds and after * per_image <= room.after:
-            return network, costs, resolution, per_image
-        seconds, allowed = (
-            (pool * per_image, room.seconds) if pool * per_image > room.seconds else (after * per_image, room.after)
-        )
-        why = LeftOutError(
-            f"at {resolution} pixels it needs {seconds:.1f} s, and there are {max(allowed, 0):.1f} s for it. Give more "
-            "--time",
-            for_time=True,
-        )
-    raise why
+        return network, costs, resolution
+    raise LeftOutError(violation)
 
 
 def _violation(costs: dict[str, float], limits: Sequence[Constraint]) -> str:
@@ -353,7 +369,7 @@ def recipe_of_tuning(edge: int, *, balanced: bool) -> Recipe:
     """Return how a network is fine-tuned for images of `edge` pixels."""
     return Recipe(
         optimizer="adamw",
-        learning_rate=2e-4,
+        learning_rate=1e-4,
         weight_decay=0.05,
         batch_size=BATCH,
         keep_last_batch=True,
@@ -392,6 +408,8 @@ def tuned(
 ) -> Network | None:
     """Return the network of `folder` after so many epochs on a part; None where it diverged or was late.
 
+    Batch normalisation keeps its statistics and weights: the classifier has learnt from features computed by these.
+
     Args:
         folder: of the probed network.
         part: to train on.
@@ -413,9 +431,10 @@ def tuned(
         tick()
         return time.monotonic() < deadline
 
+    body = freeze_batch_norm_2d(network.body)
     try:
         done = train(
-            network.body.train(),
+            body.train(),
             replace(part, mean=about.mean, std=about.std),
             recipe,
             epochs=epochs,
@@ -427,7 +446,8 @@ def tuned(
         )
     except TrainingFailed:
         return None
-    return network if done.steps_done == epochs else None
+    network.body = unfreeze_batch_norm_2d(body)
+    return network.eval() if done.steps_done == epochs else None
 
 
 def ask(network: Network, part: Part, device: torch.device) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Pretrained networks in a fit: found, checked, probed, fine-tuned, chosen or not, and continued after a kill."""
 
 import json
+import math
 import os
 import shutil
 import urllib.error
@@ -25,7 +26,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.data import load_data
 from nasforge.exporters.export import export
-from nasforge.exporters.network_folder import load
+from nasforge.exporters.network_folder import load, save_network
 from nasforge.journal import FIT
 
 NAME = "test_resnet"
@@ -239,9 +240,10 @@ def test_constraints_leave_it_out(place, limit):
 
 
 def test_too_little_time_leaves_it_out(place):
-    with pytest.raises(pretrained.LeftOutError, match=r"needs .* s, and there are 0\.0 s .* --time") as caught:
-        probed(place, seconds=0.0)
-    assert caught.value.for_time
+    for seconds, match in ((0.0, "the other networks need the time"), (1e-6, "at 64 pixels it needs .* --time")):
+        with pytest.raises(pretrained.LeftOutError, match=match) as caught:
+            probed(place, seconds=seconds)
+        assert caught.value.for_time
 
 
 def test_two_classes_have_two_logits():
@@ -251,6 +253,33 @@ def test_two_classes_have_two_logits():
     head = pretrained.learn(x, y, 3, 0.1, balanced=True, seed=0)  # the third class has no image
     given = head(x)
     assert given[:, 2].max() < 1e-6 and (given.argmax(1) == y).mean() > 0.8
+
+
+def tuned(folder, data, **more):
+    recipe = pretrained.recipe_of_tuning(8, balanced=False)
+    usual = {"head": None, "seed": 0, "device": torch.device("cpu"), "deadline": math.inf, "checkpoint": None}
+    return pretrained.tuned(folder, data.train, recipe, 2, **{**usual, "tick": lambda: None, **more}), recipe
+
+
+def test_fine_tuning_changes_weights_and_keeps_batch_statistics(place, tmp_path):
+    data, found = probed(place, limits=["flops<=20M"])
+    folder = save_network(tmp_path / "linear", found.network, found.network.description)
+    network, recipe = tuned(folder, data)
+    kept = load(pretrained.save_tuned(tmp_path / "tuned", network, recipe, 2))
+    before, after = found.network.body.state_dict(), kept.body.state_dict()
+    assert set(before) == set(after) and kept.description.trained["epochs"] == 2
+    changed = {key for key, tensor in before.items() if not torch.equal(tensor, after[key])}
+    assert any("conv" in key for key in changed) and not any("running" in key for key in changed)
+    images = torch.rand(2, *kept.shape)
+    assert torch.allclose(kept(images), network(images), atol=1e-3)  # other memory formats, other sums
+
+
+def test_fine_tuning_that_is_late_or_diverges_keeps_nothing(place, tmp_path):
+    data, found = probed(place, limits=["flops<=20M"])
+    folder = save_network(tmp_path / "linear", found.network, found.network.description)
+    assert tuned(folder, data, deadline=0.0)[0] is None
+    worst = pretrained.Head(np.full_like(found.first.weight, np.inf), found.first.bias)
+    assert tuned(folder, data, head=worst)[0] is None
 
 
 def test_epochs_of_fine_tuning_follow_the_time():
