@@ -101,6 +101,7 @@ def fitted(file: Path, seconds: int, seed: int, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     command = [sys.executable, "-m", "nasforge", "fit", str(file), "--time", f"{seconds}s", "--json"]
     command += ["--runs-dir", str(folder / "runs"), "--name", "fit", "--seed", str(seed), "--tracking-uri", "none"]
+    command += ["--pretrained", "none"]  # whatever lies in the caches of this machine
     answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     rows = {row["name"]: row for row in answer["rows"]}
     best = max((row for row in answer["rows"] if row["kind"] == "sklearn"), key=lambda row: row["val"]["accuracy"])

@@ -33,6 +33,7 @@ def began() -> float:
 
 _IMPORTED = clock.monotonic()
 _SLOWEST_START_S = 60.0
+_PRETRAINED = "Pretrained networks"
 
 
 def fit(
@@ -54,6 +55,31 @@ def fit(
     label_column: LabelColumn = None,
     group_column: GroupColumn = None,
     strict: Strict = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A .safetensors or .pth file of a timm network, which takes part.",
+            rich_help_panel=_PRETRAINED,
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIMM_NAME",
+            help="The network of --weights. Default: what the file's name tells.",
+            rich_help_panel=_PRETRAINED,
+        ),
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIMM_NAME",
+            help="Download this network, which takes part; none: use no pretrained network. Default: small networks in "
+            "the local caches take part.",
+            rich_help_panel=_PRETRAINED,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of splits, search and training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda...", rich_help_panel=options.PLACE)] = "auto",
     name: Annotated[
@@ -87,6 +113,9 @@ def fit(
             label_column=label_column,
             group_column=group_column,
             strict=strict,
+            weights=weights,
+            backbone=backbone,
+            pretrained=pretrained,
             name=name,
             runs_dir=runs_dir,
             tracking_uri=tracking_uri,

@@ -11,13 +11,21 @@ import timm
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.nn.functional import interpolate
 
 from nasforge.core.errors import BuildError, did_you_mean, one_line
 from nasforge.core.protocols import Pick
 
 
 def build(
-    pick: Pick, *, in_channels: int, classes: int, backbones: Sequence[str], pretrained: bool = False, weights: str = ""
+    pick: Pick,
+    *,
+    in_channels: int,
+    classes: int,
+    backbones: Sequence[str],
+    pretrained: bool = False,
+    weights: str = "",
+    resolution: int = 0,
 ) -> nn.Module:
     """The timm network that decision `backbone` names, with a classifier of `classes` logits.
 
@@ -31,6 +39,7 @@ def build(
         pretrained: start from timm's weights, downloaded on first use.
         weights: start from this `.safetensors` file of the one backbone listed, as timm saves it; a classifier of
             other classes is left out, and a first convolution for other channels adapted.
+        resolution: the network itself resizes its input to so many pixels a side; 0: it takes images as they are.
 
     Raises:
         BuildError: a name that timm does not know, or weights that cannot be had.
@@ -40,11 +49,24 @@ def build(
     for name in backbones:
         if not timm.is_model(name):
             raise BuildError(f"builder 'timm_backbone': timm has no network '{name}'; {_nearest(str(name))}")
+    if type(resolution) is not int or resolution < 0:
+        raise BuildError(
+            f"builder 'timm_backbone': resolution is {resolution!r}, expected pixels as a whole number. Set it to 0 to "
+            "take images as they are"
+        )
     if weights:
         _check_weights(weights, backbones)
     make = partial(_create, in_channels=in_channels, classes=classes, pretrained=pretrained, weights=weights)
     network: nn.Module = pick("backbone", {name: partial(make, name) for name in backbones})
+    if resolution:
+        # a hook, not a module around the network: recipes look for timm's own attributes (`group_matcher`...)
+        network.register_forward_pre_hook(partial(_resize, resolution))
     return network
+
+
+def _resize(resolution: int, network: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Resize a batch before the network sees it."""
+    return (interpolate(inputs[0], size=(resolution, resolution), mode="bilinear", align_corners=False),)
 
 
 def _check_weights(weights: str, backbones: Sequence[str]) -> None:

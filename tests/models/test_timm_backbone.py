@@ -47,6 +47,24 @@ def test_backbones_by_name():
         assert network(torch.rand(1, 1, 32, 32)).shape == (1, 7)
 
 
+def test_it_resizes_its_input_where_it_is_told_to():
+    made = dataclasses.replace(space("test_resnet"), arguments={"backbones": ["test_resnet"], "resolution": 64})
+    network = build(made, made.default_point(), in_channels=3, classes=2).eval()
+    plain = build(space("test_resnet"), made.default_point(), in_channels=3, classes=2).eval()
+    plain.load_state_dict(network.state_dict())
+    images = torch.rand(2, 3, 32, 32)
+    larger = torch.nn.functional.interpolate(images, size=64, mode="bilinear")
+    assert torch.equal(network(images), plain(larger))
+    flops = [
+        costs_of(lambda s=s: build(s, s.default_point(), in_channels=3, classes=2), (3, 32, 32))["cost/flops"]
+        for s in (made, space("test_resnet"))
+    ]
+    assert flops[0] > 3 * flops[1]
+    wrong = dataclasses.replace(made, arguments={"backbones": ["test_resnet"], "resolution": "64"})
+    with pytest.raises(BuildError, match="resolution is '64'"):
+        build(wrong, made.default_point(), in_channels=3, classes=2)
+
+
 def test_costs_on_the_meta_device():
     made = space("resnet10t")
     costs = costs_of(lambda: build(made, made.default_point(), in_channels=3, classes=10), (3, 32, 32), 8)

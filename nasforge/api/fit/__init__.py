@@ -16,7 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nasforge.api.fit.log import BEST, EXPORTED, REPORT, FitLog, Request, entries_of, finished_of, stamp_of
+from nasforge.api.fit.log import (
+    BEST,
+    EXPORTED,
+    NO_PRETRAINED,
+    REPORT,
+    FitLog,
+    Request,
+    entries_of,
+    finished_of,
+    stamp_of,
+)
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import PRESETS, seconds_of
 from nasforge.config import check_name
@@ -105,6 +115,9 @@ def fit(
     label_column: str | None = None,
     group_column: str | None = None,
     strict: bool = False,
+    weights: str | Path | None = None,
+    backbone: str | None = None,
+    pretrained: str | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     tracking_uri: str | None = None,
@@ -131,6 +144,10 @@ def fit(
         label_column: of the CSV: its class.
         group_column: of the CSV: the patient, the video...; a group stays on one side of every split.
         strict: refuse unreadable images and tiny classes, in place of leaving them out.
+        weights: a file of weights of a timm network, `.safetensors` or `.pth`, which takes part as a baseline.
+        backbone: timm's name of the network of `weights`. None: the file's name tells it.
+        pretrained: timm's name of a network whose weights are downloaded; `none`: no pretrained network takes part.
+            None: small ones do whose weights are in a local cache.
         name: of the fit's folder in `runs_dir`. None: from the source's.
         runs_dir: where fits and experiments live.
         tracking_uri: of MLflow; `none` for no tracking.
@@ -157,6 +174,15 @@ def fit(
     folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
     if place not in names("data") and not Path(place).exists():
         raise DataError(f"data: there is no file or folder {place}; {did_you_mean(text, names('data'))}")
+    file = None if weights is None else os.path.normpath(whole_path(weights))
+    if backbone is not None and file is None:
+        raise ConfigError(
+            f"backbone: got '{backbone}' without weights. Give --weights FILE, or --pretrained {backbone}"
+        )
+    if file is not None or pretrained not in (None, NO_PRETRAINED):
+        from nasforge.api.fit.weights import check_asked
+
+        check_asked(file, backbone, pretrained)
     request = Request(
         source=place,
         labels=None if labels is None else os.path.normpath(whole_path(labels)),
@@ -169,8 +195,13 @@ def fit(
         seed=seed,
         device=device,
         strict=strict,
+        weights=file,
+        backbone=backbone,
+        pretrained=pretrained,
     )
     inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels)}
+    if file is not None:
+        inputs["weights_stamp"] = stamp_of(file, None)
     with trust.own(say), FitLog(folder, inputs, started) as log:
         last = finished_of(log.entries)
         if last is not None and last["seconds"] >= seconds:

@@ -24,6 +24,8 @@ from nasforge.journal import FIT, JOURNAL, dumps, loads
 SCHEMA = 1
 FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
 """What a fit's folder holds beside its log and its search."""
+NO_PRETRAINED = "none"
+"""The value of `Request.pretrained` with which no cache is looked into."""
 _UNTRAINED = {"begun", "inspected", "decision", "prepared", "phase"}
 """Kinds of lines that a fit has before anything is trained."""
 _Value = TypeVar("_Value")
@@ -44,6 +46,9 @@ class Request:
     seed: int
     device: str
     strict: bool
+    weights: str | None = None
+    backbone: str | None = None
+    pretrained: str | None = None
 
 
 def finished_of(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -140,7 +145,7 @@ class FitLog:
             self._cut_off(path, len(self.entries))
             asked = json.loads(dumps(dict(inputs)))
             kinds = {entry["kind"] for entry in self.entries}
-            mended = bool(self.entries) and kinds <= _UNTRAINED and self.entries[0]["inputs"] != asked
+            mended = bool(self.entries) and kinds <= _UNTRAINED and bool(_differing(self.entries[0]["inputs"], asked))
             if mended or "refused" in kinds:  # nothing was trained: the user mends a mistake, or gives more time
                 os.ftruncate(self._file, 0)
                 self.entries = []
@@ -236,14 +241,20 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the inputs that are not the same; one that an older log lacks is None there."""
+    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to continue a fit with other data or options."""
-    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if differing == ["data_stamp"]:
-        raise ConfigError(
-            f"{folder}: the images or labels have changed since this fit began. Restore them to continue it, or use "
-            "another --name"
-        )
+    differing = _differing(before, now)
+    for stamp, what in (("data_stamp", "the images or labels"), ("weights_stamp", "the pretrained weights")):
+        if differing == [stamp]:
+            raise ConfigError(
+                f"{folder}: {what} have changed since this fit began. Restore them to continue it, or use another "
+                "--name"
+            )
     if differing:
         names = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in differing)
         raise ConfigError(

@@ -122,7 +122,7 @@ def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
     found = ["<h2>The network</h2>", _layers(layers)]
     reference = next((r for r in content["rows"] if r["kind"] == "reference" and r["name"] != content["winner"]), None)
     if reference is not None:
-        plain = parts_of(about.space, about.space.default_point(), about.shape, len(about.class_names))
+        plain = parts_of(work.space, work.space.default_point(), about.shape, len(about.class_names))
         found += [f"<p>Next to it: {html.escape(reference['name'])}</p>", _layers(plain)]
     return found
 

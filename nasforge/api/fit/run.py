@@ -13,7 +13,6 @@ from nasforge.api.fit.report import write_report
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.work import Work, phase
 from nasforge.api.fit.yardsticks import on_test
-from nasforge.finalists.networks import Retraining
 
 Say = Callable[[str], None]
 
@@ -38,23 +37,31 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
 def _run(work: Work, say: Say) -> None:
     log = work.log
     with phase(log, "images"):
+        if work.request.pretrained:
+            work.backbones  # noqa: B018  (a download that fails, fails before any work)
         work.prepare()
         work.data  # noqa: B018  (decodes)
     with phase(log, "yardsticks"):
         others = work.measure_yardsticks()
+    with phase(log, "pretrained"):
+        probed = work.measure_pretrained()
     with phase(log, "search"):
         state = work.search()
-    candidates = work.candidates(state)
-    tried = sum(trial.verdict == "accepted" for trial in state.trials.values())
+    candidates = [*work.candidates(state), *probed]
+    tried = sum(trial.verdict == "accepted" for trial in state.trials.values()) + len(probed)
     plain = next((c.row for c in candidates if c.row.kind == "reference"), None)
-    trainings: dict[str, Retraining] = {}
+    folders: dict[str, Path] = {}
     with phase(log, "last training"):
         while True:
             chosen = work.choose(candidates, others, tried)
             winner = next(c.row for c in candidates if c.row.name == chosen["winner"])
             beside = plain if plain is not None and plain.name != winner.name else None
             until = float(chosen["until"])
-            trainings[winner.name], problem = work.train_last(state, winner, until, 0.5 if beside else 1.0)
+            share = 0.5 if beside else 1.0
+            if winner.kind == "pretrained":
+                folders[winner.name], problem = work.tune_last(winner, until, share), ""
+            else:
+                folders[winner.name], problem = work.train_last(state, winner, until, share)
             if not problem:
                 break
             say(f"The last training of {winner.name} failed, so it cannot win: {problem}")
@@ -62,17 +69,21 @@ def _run(work: Work, say: Say) -> None:
         say(f"winner: {chosen['winner']} ({chosen['reason']})")
         networks = [winner]
         if beside is not None:
-            trainings[beside.name], problem = work.train_last(state, beside, until, 1.0)
+            folders[beside.name], problem = work.train_last(state, beside, until, 1.0)
             if problem:
                 say(f"The last training of {beside.name} failed, so it has no row: {problem}")
             else:
                 networks.append(beside)
+        for other in probed:
+            if other.row.name != winner.name:
+                folders[other.row.name] = work.linear_of(other.row)
+                networks.append(other.row)
     with phase(log, "test"):
         rows = []
         for row in networks:
-            training = trainings[row.name]
+            folder = folders[row.name]
             temperature = float(chosen["temperature"]) if row is winner else 1.0
-            rows.append(work.test(row, training.folder.name, work.answer_of(training, temperature)))
+            rows.append(work.test(row, folder.name, work.answer_of(folder, temperature)))
         for other in others:
             name = other.row.name
             rows.append(
@@ -80,12 +91,12 @@ def _run(work: Work, say: Say) -> None:
             )
     rows.sort(key=lambda row: -row.val["accuracy"])
     won = next(row for row in rows if row.name == chosen["winner"])
-    work.keep_best(trainings[won.name], chosen, won)
+    work.keep_best(folders[won.name], chosen, won)
     with phase(log, "export"):
         exported = work.export()
     content = _content(work, chosen, rows, exported)
     with phase(log, "report"):
-        write_report(work.folder / REPORT, work, content, work.test_answers_of(trainings[won.name].folder.name))
+        write_report(work.folder / REPORT, work, content, work.test_answers_of(folders[won.name].name))
     content["seconds"] = round(log.used, 1)
     log.write("finished", seconds=work.seconds, content=content)
 

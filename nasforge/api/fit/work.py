@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from nasforge import compose
-from nasforge.api.fit import judging, yardsticks
+from nasforge.api.fit import judging, pretrained, yardsticks
 from nasforge.api.fit.judging import Choice, calibrated, choose, confusions, doubtful, is_constant, per_image
 from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.log import BEST, EXPORTED, FINALISTS, FitLog, Request
@@ -37,11 +37,13 @@ from nasforge.api.fit.schedule import (
     shown_seconds,
     yardsticks_of,
 )
+from nasforge.api.fit.weights import backbones_of
 from nasforge.api.inspect import Inspection, inspect
 from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolution
 from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError, StopNow
+from nasforge.core.errors import BuildError, ConfigError, DataError, JournalError, SearchError, StopNow
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.costs import costs_of
 from nasforge.data import ImageData, Part, load_data
@@ -58,7 +60,6 @@ from nasforge.training.artifacts import ANSWERS, file_of
 from nasforge.training.device import device_of
 from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe, recipe_of
-from nasforge.training.scoring import answers
 
 Say = Callable[[str], None]
 _PATIENCE_S = 2.0
@@ -279,6 +280,183 @@ class Work:
         with np.load(kept, allow_pickle=False) as file:
             return [self._answered(Row(val={}, **about), file[about["name"]]) for about in entry["rows"]]
 
+    # --- pretrained networks ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def backbones(self) -> Mapping[str, str]:
+        """The pretrained networks that take part: timm's name -> file of weights."""
+        if not self.log.last("decision", name="pretrained") and (self.folder / SEARCH).exists():
+            return {}  # this fit began with an older version
+        asked = self.request
+        return self.log.decide(
+            "pretrained", lambda: backbones_of(asked.weights, asked.backbone, asked.pretrained, self.say), self.say
+        )
+
+    def measure_pretrained(self) -> list[Answered]:
+        """Linear classifiers on features of pretrained networks, on the same folds as the other networks."""
+        found = []
+        torch.set_num_threads(int(self._plans["threads"]))
+        for name, file in self.backbones.items():
+            entry = self.log.last("probed", backbone=name)
+            if entry is None or entry.get("for_time", self.seconds) < self.seconds:
+                entry = self.log.write("probed", backbone=name, **self._probed(name, Path(file)))
+                self.say(f"pretrained {name}: {entry['said']}")
+            if "row" in entry:
+                with np.load(self._probe_file(name), allow_pickle=False) as kept:
+                    found.append(self._answered(Row(**entry["row"], val={}), kept["probabilities"]))
+        return found
+
+    def _probed(self, name: str, file: Path) -> dict[str, Any]:
+        """What the log says of a pretrained network; its network and answers are kept."""
+        began = self.log.used
+        spent = sum(entry.get("seconds", 0.0) for entry in self.log.entries if entry["kind"] == "probed")
+        after_search = self._until - began - 2 * self.plan.folds * self.plan.training
+        room = pretrained.Room(
+            constraints=self._config(epochs=1).constraints,
+            seconds=min(pretrained.SHARE * self.seconds - spent, after_search),
+            after=end_of(self.seconds) / 2,
+        )
+        try:
+            probed = pretrained.probe(
+                name,
+                file,
+                self.data,
+                self.data_config,
+                self.splits,
+                room,
+                scratch=self._probe_file(name).with_suffix(".safetensors"),
+                device=device_of(self.request.device),
+                balanced=self._balanced,
+                seed=self.request.seed,
+            )
+        except (pretrained.LeftOutError, BuildError, ConfigError) as error:
+            late = {"for_time": self.seconds} if getattr(error, "for_time", False) else {}
+            return {"said": f"left out: {error}", **late}
+        given = self._in_order(probed.places, probed.probabilities)
+        arrays = {"probabilities": given, "weight": probed.first.weight, "bias": probed.first.bias}
+        write_npz(self._probe_file(name), arrays)
+        save_network(self._probe_folder(name), probed.network, probed.network.description)
+        figure = judging.figures(self.truth, given)[self._shown_metric]
+        seconds = round(self.log.used - began, 2)
+        row = {
+            "name": f"{name} (pretrained)",
+            "kind": "pretrained",
+            "params": probed.costs["cost/params"],
+            "flops": probed.costs["cost/flops"],
+            "seconds": seconds,
+        }
+        said = f"a linear classifier on its features at {probed.resolution} pixels, {self._shown_metric} {figure:.3f}"
+        return {
+            "said": said,
+            "row": row,
+            "resolution": probed.resolution,
+            "second_per_image": probed.second_per_image,
+            "seconds": seconds,
+        }
+
+    def _probe_file(self, name: str) -> Path:
+        """The answers of a pretrained network, and the classifier of its first split."""
+        return self.folder / "pretrained" / f"{name}.npz"
+
+    def _probe_folder(self, name: str) -> Path:
+        """The pretrained network with its linear classifier."""
+        return self.folder / FINALISTS / f"{name}-linear"
+
+    def linear_of(self, row: Row) -> Path:
+        """The folder of a pretrained network with its linear classifier."""
+        return self._probe_folder(str(self._probe_of(row)["backbone"]))
+
+    def _probe_of(self, row: Row) -> Mapping[str, Any]:
+        """The line of the log on a pretrained network."""
+        probed = (entry for entry in reversed(self.log.entries) if entry["kind"] == "probed")
+        return next(entry for entry in probed if entry.get("row", {}).get("name") == row.name)
+
+    def tune_last(self, row: Row, until: float, share: float) -> Path:
+        """Fine-tune a pretrained network on all images but those of the test split, where time allows it and it helps.
+
+        Args:
+            row: the network.
+            until: names the choice that this training follows.
+            share: of the time that is left.
+
+        Returns:
+            The folder of the network: fine-tuned, or with its linear classifier.
+        """
+        probed, learnt = self._probe_of(row), self.splits[0][0]
+        name, linear = str(probed["backbone"]), self.linear_of(row)
+        entry = self.log.last("last_training", network=name, until=until)
+        if entry is None:
+            allowed = max(self.seconds - end_of(self.seconds) - self.log.used, 0.0) * share
+            epochs = pretrained.epochs_of_tuning(
+                allowed, float(probed["second_per_image"]), len(learnt), len(self.pool)
+            )
+            earlier = self.log.last("trained", network=name)
+            if earlier is not None:
+                epochs = max(epochs, int(earlier["epochs"]))
+            deadline = self.log.used + allowed
+            entry = self.log.write("last_training", network=name, until=until, epochs=epochs, deadline=deadline)
+            length = f"{epochs} epochs of fine-tuning" if epochs else "none, the time is too short to fine-tune it"
+            self.say(f"last training of {row.name}: {length}")
+        epochs = int(entry["epochs"])
+        done = self.log.last("trained", network=name, epochs=epochs)
+        if done is None:
+            folder = self._tuned(name, epochs, float(entry["deadline"])) if epochs else linear
+            place = folder.relative_to(self.folder).as_posix()
+            done = self.log.write("trained", row=row.name, folder=place, network=name, epochs=epochs)
+        return self.folder / str(done["folder"])
+
+    def _tuned(self, name: str, epochs: int, deadline: float) -> Path:
+        """Fine-tune on the first split, and on all images where the answers on its other images are better for it."""
+        learnt, asked = self.splits[0]
+        linear, folder = self._probe_folder(name), self.folder / FINALISTS / f"{name}-tuned-e{epochs}"
+        recipe = pretrained.recipe_of_tuning(self.data.shape[1], balanced=self._balanced)
+        device = device_of(self.request.device)
+        with np.load(self._probe_file(name), allow_pickle=False) as kept:
+            before, head = kept["probabilities"], pretrained.Head(kept["weight"], kept["bias"])
+        settings: dict[str, Any] = {
+            "seed": self.request.seed,
+            "device": device,
+            "deadline": time.monotonic() + max(deadline - self.log.used, 1.0),
+            "tick": self._tick,
+        }
+        entry = self.log.last("tuning", network=name, epochs=epochs)
+        if entry is None:
+            network = pretrained.tuned(linear, learnt, recipe, epochs, head=head, checkpoint=None, **settings)
+            rows = np.searchsorted(self.places, asked.index)
+            truth = asked.labels.numpy()
+            figure = float(per_image(self._ranked_by, truth, before[rows]).mean())
+            better = None
+            if network is not None:
+                given = pretrained.ask(network, asked, device)
+                better = float(per_image(self._ranked_by, truth, given).mean())
+            entry = self.log.write("tuning", network=name, epochs=epochs, before=figure, after=better)
+        if entry["after"] is None or entry["after"] <= entry["before"]:
+            self.say(f"{name} keeps its linear classifier: fine-tuning did not help on the first split")
+            return linear
+        checkpoint = folder.with_name(f"{folder.name}.pt")
+        network = pretrained.tuned(linear, self.pool, recipe, epochs, head=None, checkpoint=checkpoint, **settings)
+        if network is None:
+            self.say(f"{name} keeps its linear classifier: fine-tuning was late, or diverged")
+            return linear
+        return pretrained.save_tuned(folder, network, recipe, epochs)
+
+    @cached_property
+    def _tick(self) -> Callable[..., None]:
+        """Called during a training, it writes a line now and then: a kill must not make the seconds forgotten."""
+        seen = [time.monotonic()]
+
+        def tick(*_: object) -> None:
+            if time.monotonic() - seen[0] > _TICK_S:
+                seen[0] = time.monotonic()
+                self.log.write("tick")
+
+        return tick
+
+    @property
+    def _balanced(self) -> bool:
+        """Whether classes of unequal size weigh the same."""
+        return self.metric in ("balanced_accuracy", "f1_macro")
+
     @property
     def _ranked_by(self) -> str:
         """The metric as `per_image` has it: macro F1 is no mean over images, and goes with the balanced accuracy."""
@@ -301,7 +479,7 @@ class Work:
     def _config(self, *, epochs: int, folds: int | None = None, threads: int | None = None) -> ExperimentConfig:
         """Return the configuration of the search, its space resolved for these images."""
         objective = {"loss": "min:val/loss"}.get(self.metric, f"val/{self.metric}")
-        balanced = {"class_weights": "balanced"} if self.metric in ("balanced_accuracy", "f1_macro") else {}
+        balanced = {"class_weights": "balanced"} if self._balanced else {}
         folds = self.folds if folds is None else folds
         single = folds == 1
         name = "training" if single else "cross_validation"
@@ -336,6 +514,11 @@ class Work:
             }
         )
         return compose.suited_to_images(config)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The space of the search, resolved for these images."""
+        return self._config(epochs=self.plan.epochs).space
 
     def search(self) -> State:
         """Try candidates until the time for it is over, from the portfolio on."""
@@ -396,9 +579,9 @@ class Work:
     def choose(self, candidates: list[Answered], others: list[Answered], tried: int) -> Mapping[str, Any]:
         """The winner, from answers on images that no network was trained on, written down before any test."""
         entry = self.log.last("chosen")
-        if entry is not None and entry["until"] >= self._until and not self.log.last("unfit", trial=entry["trial"]):
+        if entry is not None and entry["until"] >= self._until and not self._is_unfit(entry["trial"]):
             return entry
-        candidates = [c for c in candidates if not self.log.last("unfit", trial=c.row.trial)]
+        candidates = [c for c in candidates if not self._is_unfit(c.row.trial)]
         if not candidates:
             raise SearchError(f"{self.folder}: the last training of every candidate failed. Give more --time")
         metric = self._ranked_by
@@ -448,7 +631,11 @@ class Work:
             tested_before=self.log.last("opened") is not None,
         )
 
-    def train_last(self, state: State, row: Row, until: float, share: float) -> tuple[Retraining, str]:
+    def _is_unfit(self, trial: int | None) -> bool:
+        """Tell whether the last training of a trial failed; a pretrained network, of no trial, has its classifier."""
+        return trial is not None and self.log.last("unfit", trial=trial) is not None
+
+    def train_last(self, state: State, row: Row, until: float, share: float) -> tuple[Path, str]:
         """Train a candidate anew on all images but those of the test split.
 
         Args:
@@ -458,26 +645,19 @@ class Work:
             share: of the time that is left.
 
         Returns:
-            The training, and why it failed; empty where it is saved.
+            The folder of the network, and why the training failed; empty where it is saved.
         """
         assert row.trial is not None  # noqa: S101
         allowed = max(self.seconds - end_of(self.seconds) - self.log.used, 0.0) * share
         training = self._retraining(state, state.trials[row.trial], until, allowed)
         if training.trained:
-            return training, ""
+            return training.folder, ""
         self.say(f"last training of {row.name}: {training.epochs} epochs on {len(self.pool)} images")
-        seen = [time.monotonic()]
-
-        def tick(*_: object) -> None:
-            if time.monotonic() - seen[0] > _TICK_S:  # what a kill must not make forgotten
-                seen[0] = time.monotonic()
-                self.log.write("tick")
-
-        problem = train_network(training, tick)
+        problem = train_network(training, self._tick)
         if not problem:
             folder = training.folder.relative_to(self.folder).as_posix()
             self.log.write("trained", row=row.name, folder=folder, network=training.name, epochs=training.epochs)
-        return training, problem
+        return training.folder, problem
 
     def _retraining(self, state: State, trial: Trial, until: float, allowed: float) -> Retraining:
         config = self._config(epochs=self.plan.epochs)
@@ -546,19 +726,18 @@ class Work:
         with np.load(self.data_config.source, allow_pickle=False) as found:
             return [str(name) for name in found["files"]]
 
-    def answer_of(self, training: Retraining, temperature: float = 1.0) -> Callable[[Part], np.ndarray]:
-        """Return the function that asks a trained network."""
+    def answer_of(self, folder: Path, temperature: float = 1.0) -> Callable[[Part], np.ndarray]:
+        """Return the function that asks the network in a folder."""
 
         def answer(part: Part) -> np.ndarray:
             place = device_of(self.request.device)
-            network = load(training.folder, place).body
-            return calibrated(answers(network, part, device=place).probabilities, temperature)
+            return calibrated(pretrained.ask(load(folder, place), part, place), temperature)
 
         return answer
 
-    def keep_best(self, training: Retraining, chosen: Mapping[str, Any], row: Row) -> Path:
+    def keep_best(self, folder: Path, chosen: Mapping[str, Any], row: Row) -> Path:
         """Make the winner `best/`, with its calibration and figures."""
-        network = load(training.folder)
+        network = load(folder)
         metrics = {f"val/{key}": value for key, value in row.val.items()}
         metrics |= {f"test/{key}": value for key, value in row.test.items()}
         calibration = Calibration(float(chosen["temperature"]), float(chosen["unsure_below"]))

@@ -85,7 +85,7 @@ def test_the_choice_is_on_record_before_the_test_split_is_opened(fitted):
 
 def test_every_decision_has_a_reason_and_is_said(fitted, said):
     decisions = [entry for entry in entries(fitted) if entry["kind"] == "decision"]
-    assert {"resolution", "metric", "trainings"} == {entry["name"] for entry in decisions}
+    assert {"resolution", "metric", "trainings", "pretrained"} == {entry["name"] for entry in decisions}
     for entry in decisions:
         assert entry["reason"] and any(line.startswith(entry["name"]) for line in said)
 
@@ -135,6 +135,18 @@ def test_a_fit_that_was_killed_goes_on(fitted, place, tmp_path, kind):
     assert [r.test for r in again.leaderboard if r.kind == "majority"] == [
         r.test for r in fitted.leaderboard if r.kind == "majority"
     ]
+
+
+def test_a_log_from_before_pretrained_networks_is_continued(fitted, place, tmp_path):
+    copy = tmp_path / "runs" / "few"
+    shutil.copytree(fitted.folder, copy)
+    kept = [e for e in entries(fitted) if e.get("name") != "pretrained"]
+    for key in ("weights", "backbone", "pretrained"):
+        del kept[0]["inputs"][key]
+    last = next(i for i, entry in enumerate(kept) if entry["kind"] == "opened")
+    (copy / FIT).write_text("".join(json.dumps(entry) + "\n" for entry in kept[: last + 1]))
+    again = nasforge.fit(place / "few.npz", **settings(tmp_path))
+    assert again.content["resumed"] and again.content["winner"] == fitted.content["winner"]
 
 
 def test_a_log_that_was_tampered_with_is_one_sentence(fitted, place, tmp_path):
