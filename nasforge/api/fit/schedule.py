@@ -25,7 +25,7 @@ IMBALANCED = 3.0
 FEWEST_STEPS = 300
 """Optimizer steps of a training in the search, at least."""
 MOST_EPOCHS = 120
-LONGER = 4.0
+LONGER = 6.0
 """The last training is at most so many times as long as one in the search."""
 _OVERHEAD = 1.15
 """Validation and what else an epoch takes beside its steps."""

@@ -60,7 +60,7 @@ def test_presets_are_shorter_and_longer():
 
 
 def test_the_last_training_is_longer_where_time_is_left():
-    assert schedule.last_epochs(10, 100.0, 1.0) == 40
+    assert schedule.last_epochs(10, 100.0, 1.0) == 60
     assert schedule.last_epochs(10, 12.5, 1.0) == 12
     assert schedule.last_epochs(10, 0.0, 1.0) == 10
 
