@@ -18,6 +18,7 @@ from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
 from nasforge.cli_fit import fit, show_fit
 from nasforge.cli_inspect import inspect
+from nasforge.cli_list import list_all
 from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
 from nasforge.cli_predict import predict
@@ -122,6 +123,7 @@ app.command()(compare)
 app.command()(tune)
 app.command()(inspect)
 app.command()(predict)
+app.command("list")(list_all)
 
 
 @app.command()
