@@ -23,6 +23,7 @@ from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, T
 from nasforge.cli_output import Outcome
 from nasforge.cli_predict import predict
 from nasforge.cli_process import check_working_folder, safe_streams
+from nasforge.cli_report import report
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
 from nasforge.cli_tune import tune
@@ -124,6 +125,7 @@ app.command()(tune)
 app.command()(inspect)
 app.command()(predict)
 app.command("list")(list_all)
+app.command()(report)
 
 
 @app.command()

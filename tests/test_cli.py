@@ -49,6 +49,7 @@ COMMANDS = (
     "inspect",
     "predict",
     "list",
+    "report",
 )
 
 

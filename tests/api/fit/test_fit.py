@@ -252,3 +252,16 @@ def test_an_unfinished_fit_has_no_result(tmp_path):
         pass
     with pytest.raises(JournalError, match="not come to its end"):
         Fitted.read(tmp_path)
+
+
+def test_the_report_is_written_again(fitted, place, capfd, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda place: bool(opened.append(place)))
+    before, log_before = fitted.report.read_text(), (fitted.folder / FIT).read_bytes()
+    fitted.report.unlink()
+    assert main(["report", "few", "--open", "--runs-dir", str(place / "runs")]) == 0
+    said = capfd.readouterr()
+    assert said.out.strip() == str(fitted.report) and "Open the page by its path" in said.err
+    assert opened == [fitted.report.as_uri()] and (fitted.folder / FIT).read_bytes() == log_before
+    after = fitted.report.read_text()
+    assert after.partition("Time: ")[0] == before.partition("Time: ")[0]
