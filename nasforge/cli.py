@@ -146,7 +146,7 @@ def show(
     trust: Trust = False,
     as_json: Json = False,
 ) -> Outcome:
-    """Leaderboard, Pareto front, failures by cause and what was spent. Also while the search runs.
+    """Show the result of a fit, or a search: leaderboard, Pareto front, failures, budget. Also while it runs.
 
     [bold]Examples[/bold]
 
@@ -157,17 +157,21 @@ def show(
     nasforge show first --trial 7 --draw network.png
     nasforge show first --importance
     nasforge show campaign
+    nasforge show cells
+    nasforge show cells/search
     nasforge show first --json
     """
     from nasforge import cli_results
-    from nasforge.cli_settings import folder_of, moved_data
+    from nasforge.cli_settings import fit_folder, folder_of, moved_data
 
-    if trial is None and not importance and (searches := cli_results.campaign_of(name, runs_dir)):
+    place = moved_data(data, data_dir)
+    if trial is None and not (importance or rerun or draw or place or "/" in name):
         with view():
-            return cli_results.show_campaign(name, runs_dir, searches)
-    folder, place = folder_of(name, runs_dir), moved_data(data, data_dir)
-    if (fit_folder := fit_of(folder)) is not None and trial is None and not importance:
-        show_fit(fit_folder)
+            if fit_place := fit_folder(name, runs_dir):
+                return show_fit(fit_place)
+            if searches := cli_results.campaign_of(name, runs_dir):
+                return cli_results.show_campaign(name, runs_dir, searches)
+    folder = folder_of(name, runs_dir)
     if place and not rerun and draw is None:
         raise ConfigError("--data, --data-dir: only --rerun and --draw need the data")
     if trial is None and (rerun or draw is not None):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,14 @@ def test_too_few_images_are_refused(tmp_path):
 def test_commands_take_the_name_of_a_fit(fitted, place, capfd):
     runs = ["--runs-dir", str(place / "runs")]
     assert main(["show", "few", *runs]) == 0
-    assert fitted.content["winner"] in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert fitted.content["winner"] in said and "nasforge show few/search" in said
+    assert main(["show", "few", "--json", *runs]) == 0
+    assert json.loads(capfd.readouterr().out) == json.loads(json.dumps(fitted.content))
+    for words in (["few/search"], ["few", "--trial", "0"], ["few/search", "--trial", "0"]):
+        assert main(["show", *words, "--json", *runs]) == 0
+        assert json.loads(capfd.readouterr().out)["experiment"] == "search"
+    assert main(["show", "few/nothing", *runs]) == 2
     assert [row["experiment"] for row in tables.experiments(place / "runs")] == ["few"]
     assert main(["export", "few", "--to", "safetensors", "--out", str(place / "out"), *runs]) == 0
     assert (place / "out" / "weights.safetensors").is_file()
@@ -245,13 +253,15 @@ def test_json_is_one_object_of_schema_1(fitted, place, capfd):
         assert {"name", "kind", "val", "test", "test_ci95", "params", "flops", "seconds"} <= set(row)
 
 
-def test_an_unfinished_fit_has_no_result(tmp_path):
-    import time
-
-    with log.FitLog(tmp_path, {}, time.monotonic()):
-        pass
+def test_an_unfinished_fit_has_no_result(tmp_path, capfd):
+    show = ["show", "few", "--runs-dir", str(tmp_path)]
+    with log.FitLog(tmp_path / "few", {}, time.monotonic()):
+        assert main(show) == 0 and "It is running" in capfd.readouterr().out
     with pytest.raises(JournalError, match="not come to its end"):
-        Fitted.read(tmp_path)
+        Fitted.read(tmp_path / "few")
+    assert main(show) == 0 and "Repeat its command to continue it" in capfd.readouterr().out
+    assert main([*show, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["finished"] is False
 
 
 def test_the_report_is_written_again(fitted, place, capfd, monkeypatch):
