@@ -106,7 +106,7 @@ def _search(
         foresee(config, evaluator)
         say_remarks(evaluator, say)
     instant = bool(getattr(evaluator, "instant", False))
-    with tracking(folder, config.tracking_uri, trackers, say) as watching:
+    with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name) as watching:
         experiment = Experiment(
             folder,
             make_header(config, evaluator),
@@ -351,7 +351,7 @@ def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
     """The first line of the journal."""
     return Header(
         schema=SCHEMA,
-        experiment=config.name,
+        experiment=config.shown_name,
         config=config.to_json(),
         space_hash=config.space.fingerprint,
         seed=config.seed,
@@ -362,18 +362,19 @@ def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
 
 @contextmanager
 def tracking(
-    folder: Path, uri: str | None, given: Sequence[Tracker], say: Say, *, of_search: bool = True
+    folder: Path, uri: str | None, given: Sequence[Tracker], say: Say, *, of_search: bool = True, name: str = ""
 ) -> Iterator[list[Tracker]]:
     """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens.
 
-    With `of_search` MLflow's run of the search says whether it failed or was stopped.
+    With `of_search` MLflow's run of the search says whether it failed or was stopped. `name` is the name of that run;
+    empty for the folder's.
     """
     if uri == NO_TRACKING:
         yield list(given)
         return
     from nasforge.trackers.mlflow import MlflowTracker
 
-    tracker = MlflowTracker(folder, uri, say=say, of_search=of_search)
+    tracker = MlflowTracker(folder, uri, say=say, of_search=of_search, name=name)
     try:
         yield [*given, tracker]
     except BaseException as error:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from nasforge.api.fit.log import FitLog
-from nasforge.core.errors import JournalError, StopNow
+from nasforge.core.errors import JournalError, StopNow, TimeOver
 from nasforge.core.events import Checked, Event, Reported, Told
 from nasforge.experiment import Experiment
 
@@ -106,4 +106,4 @@ class Keeper:
     def _stop(self) -> None:
         assert self._experiment is not None  # noqa: S101
         self.ended, self.stopped_by_user = True, self._experiment.stopping
-        self._experiment.stop_now(StopNow("the time of the search is over"))
+        self._experiment.stop_now(TimeOver("the time of the search is over"))

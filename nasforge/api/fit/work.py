@@ -513,7 +513,7 @@ class Work:
                 "tracking_uri": self.tracking_uri,
             }
         )
-        return compose.suited_to_images(config)
+        return compose.suited_to_images(replace(config, title=self.folder.name))
 
     @cached_property
     def space(self) -> SearchSpace:

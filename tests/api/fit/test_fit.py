@@ -18,6 +18,7 @@ from nasforge.core.errors import ConfigError, DataError, JournalError, SearchErr
 from nasforge.exporters.network_folder import load
 from nasforge.journal import FIT
 from nasforge.report import tables
+from nasforge.state import load_state
 
 SECONDS = 20
 pytestmark = pytest.mark.filterwarnings("error:a tracker failed")  # it would take the clock of the search with it
@@ -251,6 +252,10 @@ def test_json_is_one_object_of_schema_1(fitted, place, capfd):
     assert content["schema"] == 1 and wanted | {"resumed", "network", "exported", "report"} <= set(content)
     for row in content["rows"]:
         assert {"name", "kind", "val", "test", "test_ci95", "params", "flops", "seconds"} <= set(row)
+
+
+def test_trackers_show_the_search_under_the_name_of_the_fit(fitted):
+    assert load_state(fitted.folder / "search").header.experiment == "few"
 
 
 def test_an_unfinished_fit_has_no_result(tmp_path, capfd):
