@@ -12,7 +12,7 @@ import typer
 
 from nasforge import cli_options as options
 from nasforge import cli_output as output
-from nasforge.api.fit.rows import warnings_on
+from nasforge.api.fit.rows import more_photos, warnings_on
 from nasforge.cli_inspect import GroupColumn, ImageColumn, LabelColumn, Labels, Strict
 from nasforge.cli_output import Outcome
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
@@ -193,6 +193,8 @@ def _show(content: Mapping[str, Any]) -> None:
     columns = ("row", "val accuracy", "test accuracy", "95 %", "test balanced", "test macro F1", "params", "flops")
     output.table(title, columns, rows, left=("row",))
     output.line(f"Winner: {content['winner']}: {content['reason']}")
+    if sentence := more_photos(content):
+        output.line(f"{sentence}.")
     output.line(f"Tried: {content['tried']} candidates. Seconds: {content['seconds']:.0f}")
     output.line(f"Network: {content['network']}")
     output.line(f"Exported: {', '.join(content['exported'].values())}")

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from nasforge import compose
 from nasforge.api.fit import judging, pretrained, yardsticks
+from nasforge.api.fit.curve import reserved
 from nasforge.api.fit.judging import Choice, calibrated, choose, confusions, doubtful, is_constant, per_image
 from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.log import BEST, EXPORTED, FINALISTS, FitLog, Request
@@ -191,7 +192,7 @@ class Work:
     @property
     def _until(self) -> float:
         """The end of the search in seconds of the fit; it follows the time of this call, folds and epochs do not."""
-        return search_until(self.seconds, self.plan.training)
+        return search_until(self.seconds, self.plan.training) - reserved(self.request.preset, self.seconds)
 
     def _planned(self) -> tuple[dict[str, Any], str]:
         """Measure the speed of the space's default network, and plan by it."""
@@ -514,6 +515,10 @@ class Work:
             }
         )
         return compose.suited_to_images(replace(config, title=self.folder.name))
+
+    def config_of_search(self) -> ExperimentConfig:
+        """Return the configuration by which candidates are trained."""
+        return self._config(epochs=self.plan.epochs)
 
     @cached_property
     def space(self) -> SearchSpace:
