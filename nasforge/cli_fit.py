@@ -51,6 +51,9 @@ def fit(
     preset: Annotated[
         str, typer.Option(help="quick, balanced or thorough: many candidates trained shortly, or few trained long.")
     ] = "balanced",
+    plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Repeat the decisions of another fit: its plan.yaml.")
+    ] = None,
     labels: Labels = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -99,6 +102,7 @@ def fit(
     nasforge fit photos/
     nasforge fit photos/ --time 30m --constraint 'flops<=40M' --name cells
     nasforge fit photos/ --labels labels.csv --group-column patient
+    nasforge fit more_photos/ --plan runs/cells/plan.yaml
     """
     from nasforge.api.fit import fit as run
 
@@ -109,6 +113,7 @@ def fit(
             constraints=constraint or [],
             objective=objective,
             preset=preset,
+            plan=plan,
             labels=labels,
             image_column=image_column,
             label_column=label_column,

@@ -27,6 +27,7 @@ from nasforge.api.fit.log import (
     finished_of,
     stamp_of,
 )
+from nasforge.api.fit.plan import read_plan
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import PRESETS, seconds_of
 from nasforge.config import check_name
@@ -110,6 +111,7 @@ def fit(
     constraints: Sequence[str] = (),
     objective: str | None = None,
     preset: str = "balanced",
+    plan: str | Path | None = None,
     labels: str | Path | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -139,6 +141,7 @@ def fit(
         constraints: hard limits: `flops<=40M`, `params<=300k`, `latency_ms<=5`.
         objective: `val/accuracy`, `val/balanced_accuracy`, `val/f1_macro` or `val/loss`; None: what suits the classes.
         preset: `quick`, `balanced` or `thorough`: many candidates trained shortly, or few trained long.
+        plan: `plan.yaml` of another fit, whose decisions are repeated; None: they are made for these images.
         labels: a CSV file with a row per image, in place of a folder per class.
         image_column: of the CSV: the image's path. None: found by its name.
         label_column: of the CSV: its class.
@@ -183,6 +186,11 @@ def fit(
         from nasforge.api.fit.weights import check_asked
 
         check_asked(file, backbone, pretrained)
+    decisions = None if plan is None else read_plan(whole_path(plan))
+    if decisions and objective is not None and decisions.get("metric", objective[4:]) != objective[4:]:
+        raise ConfigError(
+            f"objective: got '{objective}', and {plan} says metric: {decisions['metric']}. Give one of the two"
+        )
     request = Request(
         source=place,
         labels=None if labels is None else os.path.normpath(whole_path(labels)),
@@ -198,6 +206,7 @@ def fit(
         weights=file,
         backbone=backbone,
         pretrained=pretrained,
+        plan=decisions,
     )
     inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels)}
     if file is not None:

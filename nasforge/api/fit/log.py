@@ -48,6 +48,7 @@ class Request:
     weights: str | None = None
     backbone: str | None = None
     pretrained: str | None = None
+    plan: Mapping[str, Any] | None = None
 
 
 def finished_of(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ import torch
 
 from nasforge.api.fit.curve import learning_curve, share_of_last
 from nasforge.api.fit.log import BEST, REPORT, FitLog, Request
+from nasforge.api.fit.plan import write_plan
 from nasforge.api.fit.report import write_report
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.work import Work, phase
@@ -46,6 +47,7 @@ def _run(work: Work, say: Say) -> None:
         others = work.measure_yardsticks()
     with phase(log, "pretrained"):
         probed = work.measure_pretrained()
+    write_plan(work.folder, log)
     with phase(log, "search"):
         state = work.search()
     candidates = [*work.candidates(state), *probed]

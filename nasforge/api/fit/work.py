@@ -113,12 +113,17 @@ class Work:
         self.log.write("inspected", inspection=inspection.to_json())
         for line in self.inspection_lines:
             self.say(line)
-        resolution = self.log.decide("resolution", lambda: self._resolution(inspection), self.say)
+        resolution = self._decide("resolution", lambda: self._resolution(inspection))
         validation = VALIDATION_SHARE  # also where folds are used: `prepare` keeps groups on one side
         if inspection.images >= FOLDED / (1.0 if "test" in inspection.parts else 1 - TEST_SHARE):
             validation = min(VALIDATION_SHARE, max(0.1, FEWEST_VALIDATING / inspection.images))
         prepare(inspection, self.folder / "data", resolution, test=TEST_SHARE, validation=validation, seed=asked.seed)
         self.log.write("prepared")
+
+    def _decide(self, name: str, make: Callable[[], tuple[Any, str]]) -> Any:
+        """A decision: read back from the log, or taken from the given plan, or made."""
+        plan = self.request.plan or {}
+        return self.log.decide(name, (lambda: (plan[name], "as the plan says")) if name in plan else make, self.say)
 
     def _resolution(self, inspection: Inspection) -> tuple[int, str]:
         size = suggested_resolution(inspection, self.seconds)
@@ -187,7 +192,8 @@ class Work:
 
     @cached_property
     def _plans(self) -> Mapping[str, Any]:
-        return self.log.decide("trainings", self._planned, self.say)
+        value: Mapping[str, Any] = self._decide("trainings", self._planned)
+        return value
 
     @property
     def _until(self) -> float:
@@ -256,7 +262,8 @@ class Work:
                 return "balanced_accuracy", f"the largest class has {ratio:.1f} times the images of the smallest"
             return "accuracy", "the classes are of similar size"
 
-        return self.log.decide("metric", decided, self.say)
+        metric: str = self._decide("metric", decided)
+        return metric
 
     # --- the yardsticks -----------------------------------------------------------------------------------------------
 

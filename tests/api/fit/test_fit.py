@@ -111,6 +111,27 @@ def test_a_finished_fit_is_printed_again_and_nothing_is_done(fitted, place):
     assert again.content == fitted.content and (fitted.folder / FIT).read_bytes() == before
 
 
+def test_a_plan_repeats_the_decisions(fitted, place, tmp_path, monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    plan = tmp_path / "plan.yaml"
+    shutil.copy(fitted.folder / "plan.yaml", plan)
+    monkeypatch.setattr(Work, "search", stop)
+    with pytest.raises(KeyboardInterrupt):
+        nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan))
+    kept = {entry["name"]: entry["value"] for entry in entries(fitted) if entry["kind"] == "decision"}
+    lines = (tmp_path / "runs" / "few" / FIT).read_text().splitlines()
+    decided = [entry for entry in map(json.loads, lines) if entry["kind"] == "decision"]
+    assert {entry["name"]: entry["value"] for entry in decided} == kept
+    assert {entry["reason"] for entry in decided} == {"as the plan says"}
+    assert (tmp_path / "runs" / "few" / "plan.yaml").read_text() == plan.read_text()
+    with pytest.raises(ConfigError, match="other settings: plan"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path))
+    with pytest.raises(ConfigError, match="Give one of the two"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan, objective="val/f1_macro"))
+
+
 def test_other_options_are_refused_by_name(fitted, place):
     with pytest.raises(ConfigError, match="constraints"):
         nasforge.fit(place / "few.npz", **settings(place, constraints=["params<=10k"]))
