@@ -54,6 +54,7 @@ def search(
     trackers: Sequence[Tracker] = (),
     say: Say = lambda text: print(text, file=sys.stderr),
     on_open: Callable[[Experiment], None] = lambda experiment: None,
+    patient: bool = True,
     **settings: Any,
 ) -> State:
     """Run a search, or continue the one of the same name.
@@ -71,6 +72,7 @@ def search(
         trackers: watch the events, beside MLflow.
         say: takes what the user should know while it runs.
         on_open: is given the experiment before the first trial.
+        patient: Ctrl-C waits for the trials that run; else they end at once, and go on from their checkpoints later.
 
     Returns:
         The state at the end; `best` is in it, and as a network in the folder `best/` of the experiment.
@@ -83,7 +85,7 @@ def search(
         raise ConfigError(f"give a configuration or settings, not both; got also {', '.join(settings)}")
     config = config or resolve(settings)
     with trust.own(say):
-        return _search(config, made_evaluator, trackers, say, on_open)
+        return _search(config, made_evaluator, trackers, say, on_open, patient)
 
 
 def _search(
@@ -92,6 +94,7 @@ def _search(
     trackers: Sequence[Tracker],
     say: Say,
     on_open: Callable[[Experiment], None],
+    patient: bool,
 ) -> State:
     registry.check_options("runner", config.runner.name, config.runner.options, taken=2)
     if address := config.runner.options.get("address"):
@@ -122,7 +125,7 @@ def _search(
             for difference in differences(experiment.state.header.versions, experiment.now.versions):
                 say(f"Note: {difference}.")
             on_open(experiment)
-            with _signals(experiment, say) as asked:
+            with _signals(experiment, say, patient) as asked:
                 try:
                     registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
                 except KeyboardInterrupt:  # Ray and others make a plain one of a StopNow
@@ -399,8 +402,11 @@ class _Asked:
 
 
 @contextmanager
-def _signals(experiment: Experiment, say: Say) -> Iterator[_Asked]:
-    """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread)."""
+def _signals(experiment: Experiment, say: Say, patient: bool) -> Iterator[_Asked]:
+    """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread).
+
+    Without `patient` the first Ctrl-C stops now.
+    """
     asked = _Asked()
 
     def stop_now(why: str) -> None:
@@ -409,7 +415,7 @@ def _signals(experiment: Experiment, say: Say) -> Iterator[_Asked]:
             experiment.stop_now(asked.now)
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if experiment.stopping:
+        if experiment.stopping or not patient:
             stop_now("at once")
             return
         asked.soon = True

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time as clock
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ from nasforge.setting_values import limits_of
 
 Say = Callable[[str], None]
 
+_SPELT_OUT = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "oe"}
+    | {"Ø": "Oe", "œ": "oe", "Œ": "Oe", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "þ": "th", "Þ": "Th"}
+)
 OBJECTIVES = ("val/accuracy", "val/balanced_accuracy", "val/f1_macro", "val/loss")
 
 
@@ -229,8 +234,10 @@ def _with_places(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(source: str) -> str:
-    """A fit's name from its source: `photos` of `data/photos/`."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", whole_path(source).stem).strip("-._")
+    """A fit's name from its source: `photos-fit` of `data/photos/`, `Kaefer-fit` of `Käfer/`."""
+    readable = unicodedata.normalize("NFC", whole_path(source).stem).translate(_SPELT_OUT)
+    stem = "".join(letter for letter in unicodedata.normalize("NFKD", readable) if not unicodedata.combining(letter))
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")
     return f"{stem or 'data'}-fit"
 
 

@@ -58,6 +58,7 @@ from nasforge.judging import why_nothing_is_admitted
 from nasforge.models.network import build, fresh
 from nasforge.state import State, load_state
 from nasforge.training.artifacts import ANSWERS, file_of
+from nasforge.training.deadline import trainings_end_by
 from nasforge.training.device import device_of
 from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe, recipe_of
@@ -544,7 +545,10 @@ class Work:
             return load_state(config.folder)
         keeper = Keeper(self.log, until, plan.folds, self.say)
         try:
-            state = compose.search(config, trackers=[keeper], say=self._quietly, on_open=keeper.watch)
+            with trainings_end_by(keeper.deadline):
+                state = compose.search(
+                    config, trackers=[keeper], say=self._quietly, on_open=keeper.watch, patient=False
+                )
         except StopNow:
             if not keeper.ended or keeper.stopped_by_user:
                 raise

@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import nasforge
-from nasforge.api.fit import Fitted, log
+from nasforge.api.fit import Fitted, _name_of, log
 from nasforge.api.fit.work import Work
 from nasforge.cli import main
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
@@ -241,6 +241,32 @@ def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, gi
     with pytest.raises(ConfigError, match=message):
         nasforge.fit(tmp_path / "few.npz", **(settings(tmp_path) | given))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/Käfer", "Kaefer-fit"),
+        ("Ka\u0308fer/", "Kaefer-fit"),
+        ("Blütenstände.npz", "Bluetenstaende-fit"),
+        ("São Tomé", "Sao-Tome-fit"),
+        ("Łódź", "Lodz-fit"),
+        ("照片", "data-fit"),
+        ("digits", "digits-fit"),
+    ],
+)
+def test_a_fit_is_named_after_its_source_in_plain_letters(source, name):
+    assert _name_of(source) == name
+
+
+@pytest.mark.slow
+def test_a_first_candidate_that_is_slower_than_forecast_keeps_the_time(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("nasforge.api.fit.work.fastest_threads", lambda *arguments: (1, 0.0003))
+    said = []
+    slow = nasforge.fit(place / "few.npz", **settings(tmp_path, preset="thorough"), say=said.append)
+    kinds = {entry["kind"]: entry for entry in entries(slow)}
+    assert kinds["late"]["trial"] == 0 and any("much slower than forecast" in line for line in said)
+    assert kinds["searched"]["used"] < kinds["searched"]["until"] + 0.1 * SECONDS
 
 
 def test_too_few_images_are_refused(tmp_path):
