@@ -531,7 +531,7 @@ class Work:
     @cached_property
     def space(self) -> SearchSpace:
         """The space of the search, resolved for these images."""
-        return self._config(epochs=self.plan.epochs).space
+        return self.config_of_search().space
 
     def search(self) -> State:
         """Try candidates until the time for it is over, from the portfolio on."""
