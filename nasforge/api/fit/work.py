@@ -814,6 +814,8 @@ def second_per_step(network: torch.nn.Module, part: Part, recipe: Recipe, device
 
 
 def _why(chosen: Choice, metric: str) -> str:
+    if chosen.compared == 1:
+        return "the only candidate that was trained to the end"
     if chosen.winner == chosen.best:
         return (
             f"the best {metric.replace('_', ' ')} of {chosen.compared} candidates, and none is cheaper within the noise"
