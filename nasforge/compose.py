@@ -402,7 +402,7 @@ class _Asked:
 
 
 @contextmanager
-def _signals(experiment: Experiment, say: Say, patient: bool) -> Iterator[_Asked]:
+def _signals(experiment: Experiment, say: Say, patient: bool = True) -> Iterator[_Asked]:
     """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread).
 
     Without `patient` the first Ctrl-C stops now.
