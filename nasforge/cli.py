@@ -18,10 +18,12 @@ from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
 from nasforge.cli_fit import fit, show_fit
 from nasforge.cli_inspect import inspect
+from nasforge.cli_list import list_all
 from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
 from nasforge.cli_predict import predict
 from nasforge.cli_process import check_working_folder, safe_streams
+from nasforge.cli_report import report
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search
 from nasforge.cli_tune import tune
@@ -122,6 +124,8 @@ app.command()(compare)
 app.command()(tune)
 app.command()(inspect)
 app.command()(predict)
+app.command("list")(list_all)
+app.command()(report)
 
 
 @app.command()
@@ -142,7 +146,7 @@ def show(
     trust: Trust = False,
     as_json: Json = False,
 ) -> Outcome:
-    """Leaderboard, Pareto front, failures by cause and what was spent. Also while the search runs.
+    """Show the result of a fit, or a search: leaderboard, Pareto front, failures, budget. Also while it runs.
 
     [bold]Examples[/bold]
 
@@ -153,17 +157,21 @@ def show(
     nasforge show first --trial 7 --draw network.png
     nasforge show first --importance
     nasforge show campaign
+    nasforge show cells
+    nasforge show cells/search
     nasforge show first --json
     """
     from nasforge import cli_results
-    from nasforge.cli_settings import folder_of, moved_data
+    from nasforge.cli_settings import fit_folder, folder_of, moved_data
 
-    if trial is None and not importance and (searches := cli_results.campaign_of(name, runs_dir)):
+    place = moved_data(data, data_dir)
+    if trial is None and not (importance or rerun or draw or place or "/" in name):
         with view():
-            return cli_results.show_campaign(name, runs_dir, searches)
-    folder, place = folder_of(name, runs_dir), moved_data(data, data_dir)
-    if (fit_folder := fit_of(folder)) is not None and trial is None and not importance:
-        show_fit(fit_folder)
+            if fit_place := fit_folder(name, runs_dir):
+                return show_fit(fit_place)
+            if searches := cli_results.campaign_of(name, runs_dir):
+                return cli_results.show_campaign(name, runs_dir, searches)
+    folder = folder_of(name, runs_dir)
     if place and not rerun and draw is None:
         raise ConfigError("--data, --data-dir: only --rerun and --draw need the data")
     if trial is None and (rerun or draw is not None):

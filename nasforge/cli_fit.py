@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +12,12 @@ import typer
 
 from nasforge import cli_options as options
 from nasforge import cli_output as output
-from nasforge.api.fit.rows import warnings_on
+from nasforge.api.fit.rows import more_photos, warnings_on
 from nasforge.cli_inspect import GroupColumn, ImageColumn, LabelColumn, Labels, Strict
 from nasforge.cli_output import Outcome
-from nasforge.core.command_line import command_for
+from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import StopNow
+from nasforge.journal import FIT, JOURNAL, SEARCH, is_locked
 
 
 def began() -> float:
@@ -50,6 +51,9 @@ def fit(
     preset: Annotated[
         str, typer.Option(help="quick, balanced or thorough: many candidates trained shortly, or few trained long.")
     ] = "balanced",
+    plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Repeat the decisions of another fit: its plan.yaml.")
+    ] = None,
     labels: Labels = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -98,6 +102,7 @@ def fit(
     nasforge fit photos/
     nasforge fit photos/ --time 30m --constraint 'flops<=40M' --name cells
     nasforge fit photos/ --labels labels.csv --group-column patient
+    nasforge fit more_photos/ --plan runs/cells/plan.yaml
     """
     from nasforge.api.fit import fit as run
 
@@ -108,6 +113,7 @@ def fit(
             constraints=constraint or [],
             objective=objective,
             preset=preset,
+            plan=plan,
             labels=labels,
             image_column=image_column,
             label_column=label_column,
@@ -137,13 +143,35 @@ def fit(
     return Outcome(content)
 
 
-def show_fit(folder: Path) -> None:
-    """The result of a fit that has come to its end; nothing where it has not."""
+def show_fit(folder: Path) -> Outcome:
+    """Show the result of a fit, or how far it has come."""
     from nasforge.api.fit import Fitted
     from nasforge.api.fit.log import entries_of, finished_of
 
-    if finished_of(entries_of(folder)) is not None:
-        _show(Fitted.read(folder).content)
+    entries = entries_of(folder)
+    if finished_of(entries) is None:
+        return _show_unfinished(folder, entries)
+    content = Fitted.read(folder).content
+    _show(content)
+    output.line(f"Its search: {_search_command(folder)}")
+    return Outcome(content)
+
+
+def _show_unfinished(folder: Path, entries: Sequence[Mapping[str, Any]]) -> Outcome:
+    running = is_locked(folder / FIT)
+    used = float(entries[-1]["used"]) if entries else 0.0
+    decisions = {entry["name"]: entry["reason"] for entry in entries if entry["kind"] == "decision"}
+    ends = "It is running." if running else "It has not come to its end. Repeat its command to continue it."
+    output.line(f"{folder.name}: a fit, {used:.0f} seconds of work so far. {ends}", "bold")
+    for name, reason in decisions.items():
+        output.line(f"{name.replace('_', ' ')}: {reason}")
+    if (folder / SEARCH / JOURNAL).is_file():
+        output.line(f"Its search: {_search_command(folder)}")
+    return Outcome({"fit": folder.name, "running": running, "seconds": used, "finished": False})
+
+
+def _search_command(folder: Path) -> str:
+    return command_line("show", f"{folder.name}/{SEARCH}", *runs_dir_option(folder.parent))
 
 
 def _show(content: Mapping[str, Any]) -> None:
@@ -170,6 +198,8 @@ def _show(content: Mapping[str, Any]) -> None:
     columns = ("row", "val accuracy", "test accuracy", "95 %", "test balanced", "test macro F1", "params", "flops")
     output.table(title, columns, rows, left=("row",))
     output.line(f"Winner: {content['winner']}: {content['reason']}")
+    if sentence := more_photos(content):
+        output.line(f"{sentence}.")
     output.line(f"Tried: {content['tried']} candidates. Seconds: {content['seconds']:.0f}")
     output.line(f"Network: {content['network']}")
     output.line(f"Exported: {', '.join(content['exported'].values())}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -128,10 +129,21 @@ def write_json(content: Mapping[str, Any] | list[Any], descriptor: int) -> OSErr
     return None
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:
-    """A table; numbers right, columns named in `left` and texts left. On a pipe it is as wide as it needs to be."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    left: Sequence[str] = (),
+    narrow: bool = False,
+) -> None:
+    """A table; numbers right, columns named in `left` and texts left. On a pipe it is as wide as it needs to be.
+
+    With `narrow` there are no lines between the columns, so that more fits into 80 characters.
+    """
     console = out()
-    shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+    form: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True} if narrow else {}
+    shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False, **form)
     for index, column in enumerate(columns):
         numeric = column not in left and all(
             isinstance(row[index], (int, float)) or _looks_numeric(row[index]) for row in rows

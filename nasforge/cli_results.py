@@ -31,7 +31,7 @@ from nasforge.core.metrics import better
 from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, ui_command
 from nasforge.core.trial import Measure, Trial
-from nasforge.journal import JOURNAL, experiment_of, experiments_in, without_collection
+from nasforge.journal import JOURNAL, experiment_of, experiments_in, fit_of, without_collection
 from nasforge.report import tables
 from nasforge.report.health import HEALTH
 from nasforge.state import State, load_state
@@ -264,10 +264,11 @@ def track(folder: Path, uri: str | None) -> Outcome:
     from nasforge.trackers.mlflow import track as deliver
 
     place = destination(folder, uri)
-    count = deliver(folder, place)
-    line(f"{count} events of '{folder.name}' delivered." if count else f"MLflow has all of '{folder.name}' already.")
+    name = (fit_of(folder) or folder).name
+    count = deliver(folder, place, name)
+    line(f"{count} events of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
     line(f"Look at them: {ui_command(place, folder.parent)}")
-    return Outcome({"experiment": folder.name, "delivered": count})
+    return Outcome({"experiment": name, "delivered": count})
 
 
 def dashboard(runs_dir: Path, port: int) -> Outcome:

@@ -11,7 +11,7 @@ from nasforge.core.command_line import command_for, quoted, runs_dir_option
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.core.goals import OPTIMUM
 from nasforge.core.paths import whole_path
-from nasforge.journal import JOURNAL, campaigns_in, experiment_of, experiments_in, fits_in
+from nasforge.journal import FIT, JOURNAL, SEARCH, campaigns_in, experiment_of, experiments_in, fits_in
 from nasforge.yaml_document import Document, parse_value
 
 WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
@@ -161,14 +161,21 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
     merged[part] = top
 
 
+def fit_folder(name: str, runs_dir: Path) -> Path | None:
+    """The folder of the fit of this name; None where there is no fit, but maybe an experiment."""
+    folder = whole_path(runs_dir) / check_name(name)
+    return folder if (folder / FIT).is_file() else None
+
+
 def folder_of(name: str, runs_dir: Path) -> Path:
-    """The folder of an existing experiment.
+    """The folder of an existing experiment; of a fit its search, also as `FIT/search`.
 
     Raises:
         ConfigError: not a name, or a campaign's.
         JournalError: there is no such experiment.
     """
-    folder = experiment_of(whole_path(runs_dir) / check_name(name))
+    fit = name.removesuffix(f"/{SEARCH}")
+    folder = experiment_of(whole_path(runs_dir) / check_name(fit if fit_folder(fit, runs_dir) else name))
     if not (folder / JOURNAL).is_file():
         inner = experiments_in(folder)
         if inner:

@@ -54,6 +54,7 @@ def search(
     trackers: Sequence[Tracker] = (),
     say: Say = lambda text: print(text, file=sys.stderr),
     on_open: Callable[[Experiment], None] = lambda experiment: None,
+    patient: bool = True,
     **settings: Any,
 ) -> State:
     """Run a search, or continue the one of the same name.
@@ -71,6 +72,7 @@ def search(
         trackers: watch the events, beside MLflow.
         say: takes what the user should know while it runs.
         on_open: is given the experiment before the first trial.
+        patient: Ctrl-C waits for the trials that run; else they end at once, and go on from their checkpoints later.
 
     Returns:
         The state at the end; `best` is in it, and as a network in the folder `best/` of the experiment.
@@ -83,7 +85,7 @@ def search(
         raise ConfigError(f"give a configuration or settings, not both; got also {', '.join(settings)}")
     config = config or resolve(settings)
     with trust.own(say):
-        return _search(config, made_evaluator, trackers, say, on_open)
+        return _search(config, made_evaluator, trackers, say, on_open, patient)
 
 
 def _search(
@@ -92,6 +94,7 @@ def _search(
     trackers: Sequence[Tracker],
     say: Say,
     on_open: Callable[[Experiment], None],
+    patient: bool,
 ) -> State:
     registry.check_options("runner", config.runner.name, config.runner.options, taken=2)
     if address := config.runner.options.get("address"):
@@ -106,7 +109,7 @@ def _search(
         foresee(config, evaluator)
         say_remarks(evaluator, say)
     instant = bool(getattr(evaluator, "instant", False))
-    with tracking(folder, config.tracking_uri, trackers, say) as watching:
+    with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name) as watching:
         experiment = Experiment(
             folder,
             make_header(config, evaluator),
@@ -122,7 +125,7 @@ def _search(
             for difference in differences(experiment.state.header.versions, experiment.now.versions):
                 say(f"Note: {difference}.")
             on_open(experiment)
-            with _signals(experiment, say) as asked:
+            with _signals(experiment, say, patient) as asked:
                 try:
                     registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
                 except KeyboardInterrupt:  # Ray and others make a plain one of a StopNow
@@ -351,7 +354,7 @@ def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
     """The first line of the journal."""
     return Header(
         schema=SCHEMA,
-        experiment=config.name,
+        experiment=config.shown_name,
         config=config.to_json(),
         space_hash=config.space.fingerprint,
         seed=config.seed,
@@ -362,18 +365,19 @@ def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
 
 @contextmanager
 def tracking(
-    folder: Path, uri: str | None, given: Sequence[Tracker], say: Say, *, of_search: bool = True
+    folder: Path, uri: str | None, given: Sequence[Tracker], say: Say, *, of_search: bool = True, name: str = ""
 ) -> Iterator[list[Tracker]]:
     """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens.
 
-    With `of_search` MLflow's run of the search says whether it failed or was stopped.
+    With `of_search` MLflow's run of the search says whether it failed or was stopped. `name` is the name of that run;
+    empty for the folder's.
     """
     if uri == NO_TRACKING:
         yield list(given)
         return
     from nasforge.trackers.mlflow import MlflowTracker
 
-    tracker = MlflowTracker(folder, uri, say=say, of_search=of_search)
+    tracker = MlflowTracker(folder, uri, say=say, of_search=of_search, name=name)
     try:
         yield [*given, tracker]
     except BaseException as error:
@@ -398,8 +402,11 @@ class _Asked:
 
 
 @contextmanager
-def _signals(experiment: Experiment, say: Say) -> Iterator[_Asked]:
-    """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread)."""
+def _signals(experiment: Experiment, say: Say, patient: bool = True) -> Iterator[_Asked]:
+    """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread).
+
+    Without `patient` the first Ctrl-C stops now.
+    """
     asked = _Asked()
 
     def stop_now(why: str) -> None:
@@ -408,7 +415,7 @@ def _signals(experiment: Experiment, say: Say) -> Iterator[_Asked]:
             experiment.stop_now(asked.now)
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if experiment.stopping:
+        if experiment.stopping or not patient:
             stop_now("at once")
             return
         asked.soon = True

@@ -74,6 +74,12 @@ class ExperimentConfig:
     runs_dir: Path
     tracking_uri: str | None
     start_from: Starts | None = None
+    title: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        """The name by which trackers show the search: `title` where another name than the folder's is handed down."""
+        return self.title or self.name
 
     @property
     def folder(self) -> Path:

@@ -100,9 +100,38 @@ def fit_of(folder: Path) -> Path | None:
     return folder.parent if folder.name == SEARCH and (folder.parent / FIT).is_file() else None
 
 
-def fits_in(folder: Path) -> list[Path]:
-    """The folders of the fits that lie in `folder` and have begun to search, by name."""
-    return sorted(path.parent for path in folder.glob(f"*/{FIT}") if (path.parent / SEARCH / JOURNAL).is_file())
+def fits_in(folder: Path, *, searching: bool = True) -> list[Path]:
+    """The folders of the fits that lie in `folder`, by name; with `searching` only those that have begun to search."""
+    found = sorted(path.parent for path in folder.glob(f"*/{FIT}") if path.is_file())
+    return [fit for fit in found if not searching or (fit / SEARCH / JOURNAL).is_file()]
+
+
+def lock_alone(handle: int) -> None:
+    """Lock an open file against other drivers.
+
+    Raises:
+        OSError: another process holds the lock.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # maybe `is_locked`, which holds it for a moment
+        time.sleep(0.05)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(file: Path) -> bool:
+    """Tell whether a driver holds the lock on a file; False where there is no such file."""
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
@@ -241,7 +270,7 @@ class Journal:
         except OSError as error:
             raise JournalError(f"{folder}: cannot be written: {error.strerror}") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_alone(self._lock)
         except OSError:
             holder = (folder / LOCK).read_text().strip()
             os.close(self._lock)

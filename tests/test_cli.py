@@ -48,6 +48,8 @@ COMMANDS = (
     "calibrate",
     "inspect",
     "predict",
+    "list",
+    "report",
 )
 
 

@@ -80,6 +80,22 @@ def test_signals_in_a_row_are_one_stop(place, signals):
     assert search(config, made_evaluator=Planted(), say=lambda text: None).counts()["finished"] == 12
 
 
+def test_an_impatient_search_ends_with_the_first_ctrl_c_and_goes_on_later(place):
+    class Signals(Planted):
+        def __call__(self, proposal, report):
+            if report.number == 2 and report.attempt == 1:
+                cli_toys.send([signal.SIGINT])
+            return super().__call__(proposal, report)
+
+    config = toy_config(place)
+    with pytest.raises(StopNow, match="stopped at once at 2 of 12 trials"):
+        search(config, made_evaluator=Signals(), say=lambda text: None, patient=False)
+    cli_toys.wait_for_senders()
+    assert load_state(config.folder).counts()["running"] == 1
+    done = search(config, made_evaluator=Signals(), say=lambda text: None, patient=False)
+    assert done.counts()["finished"] == 12 and done.trials[2].attempts == 2
+
+
 def test_sigterm_before_the_search_begins_stops_it(place, capfd, monkeypatch):
     def signalled(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -125,6 +125,8 @@ def predict(
         DataError: there are no files, or a folder has no images.
         TrustError: the network folder names code that you have not agreed to run.
     """
+    if any(not str(file).strip() for file in files):
+        raise DataError("predict: an image's path is empty; name files or folders of images")
     found = list(predictor(model, runs_dir=runs_dir, trust=trust).predict(files))
     if not found:
         raise DataError("predict: there are no images to look at; name files or folders of images")

@@ -67,6 +67,10 @@ class StopNow(KeyboardInterrupt):
     """The user or the scheduler asked for an end; the same call continues."""
 
 
+class TimeOver(StopNow):
+    """The time that the caller gave a search is over: it ends as planned."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong in a configuration, with the place where it stands."""

@@ -82,6 +82,8 @@ def _export(
     images, labels = validation_images(network, data)
     files: dict[str, Path] = {}
     verified: dict[str, Agreement] = {}
+    if out.exists() and not out.is_dir():
+        raise ExportError(f"out: {out} is a file, and an export is a folder. Name a folder with --out")
     with one_error(out):
         out.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))

@@ -105,7 +105,8 @@ def predict(session: onnxruntime.InferenceSession, files: Iterable[Path]) -> Ite
             yield {"file": str(file), "error": f"it is empty, damaged, or not one of {', '.join(ENDINGS)}"}
             continue
         except Exception as error:  # Pillow's decoders raise errors of many kinds for damaged files
-            yield {"file": str(file), "error": " ".join(str(error).split()) or type(error).__name__}
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            yield {"file": str(file), "error": " ".join(reason.split()) or type(error).__name__}
             continue
         (logits,) = session.run(["logits"], {"images": pixels[None].astype(np.float32) / 255})
         scaled = logits[0].astype(np.float64) / calibration["temperature"]

@@ -136,6 +136,8 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     except BaseException as error:
         if report.broken is not None or _is_the_users(error):
             raise
+        if (stop := _stop_behind(error)) is not None:
+            raise stop from error
         if report.wrong is not None:
             return wrong_word(report.wrong)
         if _no_room(error):
@@ -166,6 +168,14 @@ def _is_the_users(error: BaseException) -> bool:
         return isinstance(error, StopNow)
     in_main_thread = threading.current_thread() is threading.main_thread()
     return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _stop_behind(error: BaseException) -> StopNow | None:
+    """The user's stop that an exception has displaced: torch raises another one where a stop breaks off a file."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, StopNow):
+        behind = behind.__cause__ or behind.__context__
+    return behind
 
 
 @contextmanager

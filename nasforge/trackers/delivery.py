@@ -28,6 +28,7 @@ class Delivery:
 
     Attributes:
         uri: of the store, maybe with a password.
+        name: of the search, as MLflow and messages have it.
         shown: the URI without password.
         progress: runs written so far, for whoever waits.
         events: delivered so far by this object.
@@ -35,15 +36,17 @@ class Delivery:
         end: MLflow's status for a search that ended otherwise than by its budget; empty for one that did not.
     """
 
-    def __init__(self, folder: Path, uri: str, *, of_search: bool = True) -> None:
+    def __init__(self, folder: Path, uri: str, *, of_search: bool = True, name: str = "") -> None:
         """Read how far the last delivery came.
 
         Args:
             folder: of the experiment.
             uri: from `tracking_uri`.
             of_search: whether the search itself goes on; work on its finalists leaves how it ended as it was.
+            name: of the search's run; empty for the folder's.
         """
         self.uri = uri
+        self.name = name or folder.name
         self.shown = without_password(uri)
         self.progress = 0
         self.events = 0
@@ -160,7 +163,7 @@ class Delivery:
         if not self._refused:
             return ""
         return (
-            f"MLflow at {self.shown} refused {len(self._refused)} writes of '{self._folder.name}'; they are left out. "
+            f"MLflow at {self.shown} refused {len(self._refused)} writes of '{self.name}'; they are left out. "
             f"The first: {next(iter(self._refused.values()))}"
         )
 
@@ -170,7 +173,7 @@ class Delivery:
             return ""
         pairs = [f"'{key[:60]}' is '{name[:60]}'" for key, name in list(self._renamed.items())[:_NAMES_SHOWN]]
         more = f", and {len(self._renamed) - _NAMES_SHOWN} more" if len(self._renamed) > _NAMES_SHOWN else ""
-        return f"MLflow does not take some names of '{self._folder.name}'; there {', '.join(pairs)}{more}"
+        return f"MLflow does not take some names of '{self.name}'; there {', '.join(pairs)}{more}"
 
     # --- runs -------------------------------------------------------------------------------------------------------
 
@@ -186,7 +189,7 @@ class Delivery:
         identity = {"nasforge.key": self._mine["key"]}
         found = found or self._find(identity)
         if found is None:
-            found = self._create(self._folder.name, identity | SOURCE)
+            found = self._create(self.name, identity | SOURCE)
             self._sure = True
         elif live:
             self._client.update_run(found[0], status="RUNNING")

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from nasforge.core.errors import NasforgeError, TrackingError
+from nasforge.core.errors import NasforgeError, TimeOver, TrackingError
 from nasforge.core.events import Event, header_of
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
 from nasforge.journal import read_events
@@ -41,6 +41,7 @@ class MlflowTracker:
         patience_s: float = 12.0,
         wait_s: float = 60.0,
         of_search: bool = True,
+        name: str = "",
     ) -> None:
         """Check the URI; nothing is contacted before the first event.
 
@@ -52,12 +53,13 @@ class MlflowTracker:
             patience_s: `close` gives up after so long without progress.
             wait_s: the longest that `close` takes.
             of_search: whether the search itself runs; False for work on its finalists.
+            name: of the search's run; empty for the folder's.
 
         Raises:
             TrackingError: MLflow cannot keep runs at that URI.
         """
         self._folder = folder.absolute()
-        self._delivery = Delivery(self._folder, tracking_uri(uri, self._folder.parent), of_search=of_search)
+        self._delivery = Delivery(self._folder, tracking_uri(uri, self._folder.parent), of_search=of_search, name=name)
         self._say = say
         self._every_s = every_s
         self._patience_s = patience_s
@@ -76,7 +78,10 @@ class MlflowTracker:
 
     def ended_by(self, error: BaseException) -> None:
         """The search ends with this exception: its run is shown as failed, or as killed where somebody stopped it."""
-        self._delivery.end = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        if isinstance(error, TimeOver):
+            self._delivery.end = "FINISHED"
+        else:
+            self._delivery.end = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
     def close(self) -> None:
         """Deliver what is left, within bounds; says what could not be delivered. Ctrl-C ends the waiting."""
@@ -94,7 +99,7 @@ class MlflowTracker:
         if left or stuck:
             trouble = trouble or self._trouble or ("it does not answer in time" if stuck else "")
             self._say(
-                f"MLflow at {self._delivery.shown}: {left} events of '{self._folder.name}' are not delivered"
+                f"MLflow at {self._delivery.shown}: {left} events of '{self._delivery.name}' are not delivered"
                 f"{f' ({trouble})' if trouble else ''}. Nothing is lost. {self._delivery.password_note()}"
                 f"This command delivers them: {self._delivery.command()}"
             )
@@ -171,12 +176,13 @@ def destination(folder: Path, uri: str | None = None) -> str | None:
     return chosen
 
 
-def track(folder: Path, uri: str | None = None) -> int:
+def track(folder: Path, uri: str | None = None, name: str = "") -> int:
     """Deliver what MLflow has not yet of an experiment's journal; once delivered is never delivered again.
 
     Args:
         folder: the experiment's folder.
         uri: where to; None as in `destination`.
+        name: of the search's run, if it is made now; empty for the folder's.
 
     Returns:
         The number of events delivered now.
@@ -186,7 +192,7 @@ def track(folder: Path, uri: str | None = None) -> int:
         TrackingError: the URI is none of MLflow's, the server cannot be reached, or a running search delivers already.
     """
     folder = folder.absolute()
-    delivery = Delivery(folder, tracking_uri(destination(folder, uri), folder.parent))
+    delivery = Delivery(folder, tracking_uri(destination(folder, uri), folder.parent), name=name)
     before = delivery.left()
     try:
         delivery.deliver(live=False)

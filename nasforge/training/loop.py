@@ -20,6 +20,7 @@ from nasforge.data.part import Part
 from nasforge.training import checkpoint as checkpoints
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
+from nasforge.training.deadline import deadline_now
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
 from nasforge.training.device import memory_format, uses_bf16, without_overrun
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
@@ -109,7 +110,7 @@ def train(
     extra: Collection[str] = (),
     validate_at_end: bool = False,
 ) -> Trained:
-    """Train `network` in place.
+    """Train `network` in place; a training that is late by `nasforge.training.deadline` ends with its epoch.
 
     On a CPU the outcome depends on the arguments alone (and on torch's number of threads): a training that was
     interrupted anywhere and called again with the same `checkpoint` ends with the same bits as one that was not.
@@ -145,6 +146,7 @@ def train(
     """
     device = torch.device(device)
     began = time.monotonic() if since is None else since
+    latest = deadline_now()
     bf16, layout = uses_bf16(recipe, device), memory_format(without_overrun(recipe, device, network), device)
     check_images(recipe, part)
     set_dropout(network, recipe.dropout)
@@ -307,7 +309,8 @@ def train(
                 average.after_epoch(network, progress.epoch + 1)
             judged = (average and average.network) or network
             batches = recipe.precise_bn or (RECALIBRATION_BATCHES if recipe.swa_share and judged is not network else 0)
-            is_last = progress.epoch + 1 == end
+            late = latest is not None and time.monotonic() > latest
+            is_last = progress.epoch + 1 == end or late
             validates = phase.validation is not None and (is_last or not validate_at_end or recipe.early_stopping > 0)
             if batches and (validates or is_last):
                 recalibrate(judged, phase.part, augmentation, device=device, batches=batches)
@@ -334,6 +337,8 @@ def train(
             last_saved = time.monotonic()
             if on_epoch and not on_epoch(progress.epoch, metrics):
                 return done(stopped=True)
+            if late:
+                break
         return done(stopped=False)
 
 

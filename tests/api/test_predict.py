@@ -99,6 +99,15 @@ def test_an_onnx_file_answers_as_its_network_does(runs, tmp_path):
         assert a.probability == pytest.approx(b["probability"], abs=1e-5)
 
 
+def test_an_empty_path_and_a_missing_file_are_one_sentence(runs, tmp_path, capfd):
+    assert cli.main(["predict", "plain", "", "--runs-dir", str(runs)]) == 2
+    assert "an image's path is empty" in capfd.readouterr().err
+    network = load(runs / "sure" / "best")
+    onnx.to_onnx(network, torch.rand(2, 3, 16, 16), tmp_path / "model")
+    (answer,) = standalone.predict(onnx.session_of(tmp_path / "model.onnx"), [tmp_path / "none.jpg"])
+    assert answer["error"] == "No such file or directory"
+
+
 def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
     photo(3).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("text")

@@ -47,6 +47,20 @@ def test_an_exception_is_a_failure_with_its_traceback_on_disk(tmp_path: Path) ->
     assert experiment.state.counts()["finished"] == 2
 
 
+def test_a_stop_that_another_exception_has_displaced_is_no_failure(tmp_path: Path) -> None:
+    class Saves(Planted):
+        def __call__(self, proposal: Proposal, report: Report) -> Result:
+            try:
+                raise StopNow("a signal while a file is written")
+            finally:
+                raise RuntimeError("unexpected pos 102912 vs 102808")  # as torch.save says
+
+    config = toy_config(tmp_path)
+    with toy_experiment(config) as experiment, pytest.raises(StopNow, match="a signal"):
+        run(experiment, Saves())
+    assert load_state(config.folder).trials[0].result is None
+
+
 _SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("evolution", "local_search", "nsga2")]
 
 

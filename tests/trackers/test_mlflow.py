@@ -66,6 +66,15 @@ class Driver:
         self.journal.close()
 
 
+def test_a_name_that_is_handed_down_is_that_of_the_run(runs_dir: Path) -> None:
+    driver = Driver(runs_dir / "search", name="cells")
+    driver.write([header(), *trial(0)])
+    driver.close()
+    track(runs_dir / "search", name="other")
+    (parent,), _ = runs_of(runs_dir)
+    assert parent.info.run_name == "cells"
+
+
 def test_a_search_becomes_a_parent_and_a_run_per_trial(runs_dir: Path) -> None:
     driver = Driver(runs_dir / "made")
     driver.write(mixed())

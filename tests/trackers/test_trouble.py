@@ -17,7 +17,7 @@ from made_journal import header, mixed, point, trial, write
 from test_mlflow import Driver, client_of, runs_of
 
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import TrackingError
+from nasforge.core.errors import TimeOver, TrackingError
 from nasforge.core.events import Asked, Event, Reported, Started, Told
 from nasforge.core.tracking_uri import VARIABLE
 from nasforge.core.trial import Charge, Measure, Result
@@ -370,7 +370,10 @@ def test_a_runs_folder_of_any_name_keeps_runs_and_files(name: str, migrated: Pat
 # --- how a search ends ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("error", "status"), [(RuntimeError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (TimeOver("as planned"), "FINISHED")],
+)
 def test_a_search_that_breaks_does_not_look_finished(error: BaseException, status: str, runs_dir: Path) -> None:
     driver = Driver(runs_dir / "made")
     driver.write(mixed(2))

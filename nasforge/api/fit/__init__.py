@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time as clock
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from nasforge.api.fit.log import (
     finished_of,
     stamp_of,
 )
+from nasforge.api.fit.plan import read_plan
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import PRESETS, seconds_of
 from nasforge.config import check_name
@@ -40,6 +42,10 @@ from nasforge.setting_values import limits_of
 
 Say = Callable[[str], None]
 
+_SPELT_OUT = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "oe"}
+    | {"Ø": "Oe", "œ": "oe", "Œ": "Oe", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "þ": "th", "Þ": "Th"}
+)
 OBJECTIVES = ("val/accuracy", "val/balanced_accuracy", "val/f1_macro", "val/loss")
 
 
@@ -110,6 +116,7 @@ def fit(
     constraints: Sequence[str] = (),
     objective: str | None = None,
     preset: str = "balanced",
+    plan: str | Path | None = None,
     labels: str | Path | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -139,6 +146,7 @@ def fit(
         constraints: hard limits: `flops<=40M`, `params<=300k`, `latency_ms<=5`.
         objective: `val/accuracy`, `val/balanced_accuracy`, `val/f1_macro` or `val/loss`; None: what suits the classes.
         preset: `quick`, `balanced` or `thorough`: many candidates trained shortly, or few trained long.
+        plan: `plan.yaml` of another fit, whose decisions are repeated; None: they are made for these images.
         labels: a CSV file with a row per image, in place of a folder per class.
         image_column: of the CSV: the image's path. None: found by its name.
         label_column: of the CSV: its class.
@@ -183,6 +191,11 @@ def fit(
         from nasforge.api.fit.weights import check_asked
 
         check_asked(file, backbone, pretrained)
+    decisions = None if plan is None else read_plan(whole_path(plan))
+    if decisions and objective is not None and decisions.get("metric", objective[4:]) != objective[4:]:
+        raise ConfigError(
+            f"objective: got '{objective}', and {plan} says metric: {decisions['metric']}. Give one of the two"
+        )
     request = Request(
         source=place,
         labels=None if labels is None else os.path.normpath(whole_path(labels)),
@@ -198,6 +211,7 @@ def fit(
         weights=file,
         backbone=backbone,
         pretrained=pretrained,
+        plan=decisions,
     )
     inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels)}
     if file is not None:
@@ -220,8 +234,10 @@ def _with_places(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(source: str) -> str:
-    """A fit's name from its source: `photos` of `data/photos/`."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", whole_path(source).stem).strip("-._")
+    """A fit's name from its source: `photos-fit` of `data/photos/`, `Kaefer-fit` of `Käfer/`."""
+    readable = unicodedata.normalize("NFC", whole_path(source).stem).translate(_SPELT_OUT)
+    stem = "".join(letter for letter in unicodedata.normalize("NFKD", readable) if not unicodedata.combining(letter))
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")
     return f"{stem or 'data'}-fit"
 
 

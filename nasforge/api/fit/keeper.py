@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 from nasforge.api.fit.log import FitLog
-from nasforge.core.errors import JournalError, StopNow
+from nasforge.core.errors import JournalError, StopNow, TimeOver
 from nasforge.core.events import Checked, Event, Reported, Told
 from nasforge.experiment import Experiment
 
 _NEVER_STOPPED = 3
 """ASHA stops no trial before so many have come as far."""
+_GRACE = 0.02
+"""Share of the time of the fit by which a training that was forecast to fit may be late."""
 _CAUTION = 1.1
 """A forecast from other networks is taken so much longer."""
 
@@ -36,6 +39,7 @@ class Keeper:
         self._log, self._end, self._trainings, self._say = log, end, trainings, say
         self._seen: list[tuple[float, float]] = []  # (multiply-adds, seconds of one training)
         self._experiment: Experiment | None = None
+        self._grace = _GRACE * end
         self.ended = self.stopped_by_user = False
 
     def watch(self, experiment: Experiment) -> None:
@@ -45,6 +49,21 @@ class Keeper:
             self._learn(number)
         if self._seen and self._log.used + self._forecast(0.0) > self._end:
             self._stop()
+
+    def deadline(self) -> float | None:
+        """`time.monotonic()` by which a training that begins now must end.
+
+        The trainings of a first candidate share the time of the search, so that there is one at its end.
+        """
+        if self._experiment is None:
+            return None
+        left = max(self._end - self._log.used, 0.0)
+        trials = self._experiment.state.trials.values()
+        if any(trial.comparable for trial in trials):
+            return time.monotonic() + left + self._grace
+        done = max((trial.steps[-1].step for trial in self._experiment.state.open_trials if trial.steps), default=0)
+        together = self._trainings - done if self._trainings > 1 else 1
+        return time.monotonic() + left / max(1, together)
 
     def on_event(self, event: Event) -> None:
         """Look at the clock before a training begins."""
@@ -58,6 +77,8 @@ class Keeper:
                 self._experiment.stop_now(StopNow(str(error)))
         if isinstance(event, Checked) and event.verdict != "accepted" and self._log.used > self._end:
             self._stop()
+        if isinstance(event, Reported) and self._is_too_late():
+            self._stop()
         if not self._seen:  # a first candidate is always tried
             return
         if isinstance(event, Checked) and event.verdict == "accepted":
@@ -69,6 +90,12 @@ class Keeper:
             seconds = event.metrics.get("time/worker_s", 0.0) / event.step
             if self._log.used + seconds > self._end:
                 self._stop()
+
+    def _is_too_late(self) -> bool:
+        """Tell whether a training has met its deadline, where it is not needed for a first result."""
+        assert self._experiment is not None  # noqa: S101
+        late = self._log.used > self._end + self._grace
+        return late and any(trial.comparable for trial in self._experiment.state.trials.values())
 
     def _learn(self, number: int) -> None:
         assert self._experiment is not None  # noqa: S101
@@ -96,6 +123,13 @@ class Keeper:
         if result is None or trial.verdict != "accepted":
             return
         self._log.write("trial", number=number, status=result.status)
+        comparable = [other.number for other in self._experiment.state.trials.values() if other.comparable]
+        if comparable == [number] and self._log.used >= self._end:
+            self._log.write("late", trial=number)
+            self._say(
+                f"candidate {number} was much slower than forecast: its trainings ended early, and no other is tried. "
+                "Give more --time"
+            )
         figures = {key: result.metrics[key] for key in ("val/accuracy", "val/f1_macro") if key in result.metrics}
         shown = ", ".join(f"{key.removeprefix('val/')} {value:.3f}" for key, value in figures.items())
         best = " (best so far)" if self._experiment.state.best is trial else ""
@@ -106,4 +140,4 @@ class Keeper:
     def _stop(self) -> None:
         assert self._experiment is not None  # noqa: S101
         self.ended, self.stopped_by_user = True, self._experiment.stopping
-        self._experiment.stop_now(StopNow("the time of the search is over"))
+        self._experiment.stop_now(TimeOver("the time of the search is over"))

@@ -7,7 +7,6 @@ between two sessions).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, JournalError
-from nasforge.journal import FIT, JOURNAL, dumps, loads
+from nasforge.journal import FIT, JOURNAL, dumps, loads, lock_alone
 
 SCHEMA = 1
 FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
@@ -49,6 +48,7 @@ class Request:
     weights: str | None = None
     backbone: str | None = None
     pretrained: str | None = None
+    plan: Mapping[str, Any] | None = None
 
 
 def finished_of(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -161,7 +161,7 @@ class FitLog:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_alone(self._file)
         except OSError:
             raise JournalError(
                 f"{self.folder}: another process works on this fit. Wait for it, stop it, or use another --name"

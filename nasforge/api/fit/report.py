@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from nasforge.api.fit.rows import METRICS, warnings_on
+from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
 from nasforge.exporters.network_folder import load
 from nasforge.report.parts import Part as Layer
 from nasforge.report.parts import parts_of
@@ -184,6 +184,9 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
     found = ["<h2>Your images</h2>"]
     for line in work.inspection_lines:
         found.append(f"<p>{html.escape(line)}</p>")
+    if sentence := more_photos(content):
+        points = ", ".join(f"{p['accuracy']:.1%} from {p['images']} images" for p in content["learning_curve"])
+        found.append(f"<p>{html.escape(sentence)}. Learning curve, on images that were not trained on: {points}.</p>")
     if content["confused"]:
         items = "".join(
             f"<li>{html.escape(c['class'])} is taken for {html.escape(c['taken_for'])}: {c['images']} images</li>"

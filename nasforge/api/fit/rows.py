@@ -75,6 +75,17 @@ def warnings_on(content: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
+def more_photos(content: Mapping[str, Any]) -> str:
+    """Return the sentence on what twice the photos would give; empty where it was not measured."""
+    if "twice" not in content:
+        return ""
+    twice = content["twice"]
+    return (
+        f"Twice the photos: about {100 * twice['gain']:+.1f} % accuracy "
+        f"({100 * twice['low']:.1f} to {100 * twice['high']:.1f})"
+    )
+
+
 def metrics_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """The `METRICS` of answers."""
     from nasforge.api.fit.judging import figures

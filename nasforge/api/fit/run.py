@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from nasforge.api.fit.curve import learning_curve, share_of_last
 from nasforge.api.fit.log import BEST, REPORT, FitLog, Request
+from nasforge.api.fit.plan import write_plan
 from nasforge.api.fit.report import write_report
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.work import Work, phase
@@ -35,7 +37,7 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
 
 
 def _run(work: Work, say: Say) -> None:
-    log = work.log
+    log, request = work.log, work.request
     with phase(log, "images"):
         if work.request.pretrained:
             work.backbones  # noqa: B018  (a download that fails, fails before any work)
@@ -45,19 +47,21 @@ def _run(work: Work, say: Say) -> None:
         others = work.measure_yardsticks()
     with phase(log, "pretrained"):
         probed = work.measure_pretrained()
+    write_plan(work.folder, log)
     with phase(log, "search"):
         state = work.search()
     candidates = [*work.candidates(state), *probed]
     tried = sum(trial.verdict == "accepted" for trial in state.trials.values()) + len(probed)
     plain = next((c.row for c in candidates if c.row.kind == "reference"), None)
     folders: dict[str, Path] = {}
+    portion = share_of_last(request.preset)
     with phase(log, "last training"):
         while True:
             chosen = work.choose(candidates, others, tried)
             winner = next(c.row for c in candidates if c.row.name == chosen["winner"])
             beside = plain if plain is not None and plain.name != winner.name else None
             until = float(chosen["until"])
-            share = 0.5 if beside else 1.0
+            share = portion * (0.5 if beside else 1.0)
             if winner.kind == "pretrained":
                 folders[winner.name], problem = work.tune_last(winner, until, share), ""
             else:
@@ -69,7 +73,7 @@ def _run(work: Work, say: Say) -> None:
         say(f"winner: {chosen['winner']} ({chosen['reason']})")
         networks = [winner]
         if beside is not None:
-            folders[beside.name], problem = work.train_last(state, beside, until, 1.0)
+            folders[beside.name], problem = work.train_last(state, beside, until, portion)
             if problem:
                 say(f"The last training of {beside.name} failed, so it has no row: {problem}")
             else:
@@ -78,6 +82,8 @@ def _run(work: Work, say: Say) -> None:
             if other.row.name != winner.name:
                 folders[other.row.name] = work.linear_of(other.row)
                 networks.append(other.row)
+    with phase(log, "learning curve"):
+        curve = learning_curve(work, state, next(c for c in candidates if c.row.name == winner.name))
     with phase(log, "test"):
         rows = []
         for row in networks:
@@ -94,7 +100,7 @@ def _run(work: Work, say: Say) -> None:
     work.keep_best(folders[won.name], chosen, won)
     with phase(log, "export"):
         exported = work.export()
-    content = _content(work, chosen, rows, exported)
+    content = {**_content(work, chosen, rows, exported), **curve}
     with phase(log, "report"):
         write_report(work.folder / REPORT, work, content, work.test_answers_of(folders[won.name].name))
     content["seconds"] = round(log.used, 1)

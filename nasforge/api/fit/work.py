@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from nasforge import compose
 from nasforge.api.fit import judging, pretrained, yardsticks
+from nasforge.api.fit.curve import reserved
 from nasforge.api.fit.judging import Choice, calibrated, choose, confusions, doubtful, is_constant, per_image
 from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.log import BEST, EXPORTED, FINALISTS, FitLog, Request
@@ -57,6 +58,7 @@ from nasforge.judging import why_nothing_is_admitted
 from nasforge.models.network import build, fresh
 from nasforge.state import State, load_state
 from nasforge.training.artifacts import ANSWERS, file_of
+from nasforge.training.deadline import trainings_end_by
 from nasforge.training.device import device_of
 from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe, recipe_of
@@ -112,12 +114,17 @@ class Work:
         self.log.write("inspected", inspection=inspection.to_json())
         for line in self.inspection_lines:
             self.say(line)
-        resolution = self.log.decide("resolution", lambda: self._resolution(inspection), self.say)
+        resolution = self._decide("resolution", lambda: self._resolution(inspection))
         validation = VALIDATION_SHARE  # also where folds are used: `prepare` keeps groups on one side
         if inspection.images >= FOLDED / (1.0 if "test" in inspection.parts else 1 - TEST_SHARE):
             validation = min(VALIDATION_SHARE, max(0.1, FEWEST_VALIDATING / inspection.images))
         prepare(inspection, self.folder / "data", resolution, test=TEST_SHARE, validation=validation, seed=asked.seed)
         self.log.write("prepared")
+
+    def _decide(self, name: str, make: Callable[[], tuple[Any, str]]) -> Any:
+        """A decision: read back from the log, or taken from the given plan, or made."""
+        plan = self.request.plan or {}
+        return self.log.decide(name, (lambda: (plan[name], "as the plan says")) if name in plan else make, self.say)
 
     def _resolution(self, inspection: Inspection) -> tuple[int, str]:
         size = suggested_resolution(inspection, self.seconds)
@@ -186,12 +193,13 @@ class Work:
 
     @cached_property
     def _plans(self) -> Mapping[str, Any]:
-        return self.log.decide("trainings", self._planned, self.say)
+        value: Mapping[str, Any] = self._decide("trainings", self._planned)
+        return value
 
     @property
     def _until(self) -> float:
         """The end of the search in seconds of the fit; it follows the time of this call, folds and epochs do not."""
-        return search_until(self.seconds, self.plan.training)
+        return search_until(self.seconds, self.plan.training) - reserved(self.request.preset, self.seconds)
 
     def _planned(self) -> tuple[dict[str, Any], str]:
         """Measure the speed of the space's default network, and plan by it."""
@@ -255,7 +263,8 @@ class Work:
                 return "balanced_accuracy", f"the largest class has {ratio:.1f} times the images of the smallest"
             return "accuracy", "the classes are of similar size"
 
-        return self.log.decide("metric", decided, self.say)
+        metric: str = self._decide("metric", decided)
+        return metric
 
     # --- the yardsticks -----------------------------------------------------------------------------------------------
 
@@ -513,12 +522,16 @@ class Work:
                 "tracking_uri": self.tracking_uri,
             }
         )
-        return compose.suited_to_images(config)
+        return compose.suited_to_images(replace(config, title=self.folder.name))
+
+    def config_of_search(self) -> ExperimentConfig:
+        """Return the configuration by which candidates are trained."""
+        return self._config(epochs=self.plan.epochs)
 
     @cached_property
     def space(self) -> SearchSpace:
         """The space of the search, resolved for these images."""
-        return self._config(epochs=self.plan.epochs).space
+        return self.config_of_search().space
 
     def search(self) -> State:
         """Try candidates until the time for it is over, from the portfolio on."""
@@ -532,7 +545,10 @@ class Work:
             return load_state(config.folder)
         keeper = Keeper(self.log, until, plan.folds, self.say)
         try:
-            state = compose.search(config, trackers=[keeper], say=self._quietly, on_open=keeper.watch)
+            with trainings_end_by(keeper.deadline):
+                state = compose.search(
+                    config, trackers=[keeper], say=self._quietly, on_open=keeper.watch, patient=False
+                )
         except StopNow:
             if not keeper.ended or keeper.stopped_by_user:
                 raise

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 from sklearn.datasets import load_digits
 
 import nasforge
-from nasforge.api.fit import Fitted, log
+from nasforge.api.fit import Fitted, _name_of, log
 from nasforge.api.fit.work import Work
 from nasforge.cli import main
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
 from nasforge.exporters.network_folder import load
 from nasforge.journal import FIT
 from nasforge.report import tables
+from nasforge.state import load_state
 
 SECONDS = 20
 pytestmark = pytest.mark.filterwarnings("error:a tracker failed")  # it would take the clock of the search with it
@@ -107,6 +109,28 @@ def test_a_finished_fit_is_printed_again_and_nothing_is_done(fitted, place):
     before = (fitted.folder / FIT).read_bytes()
     again = nasforge.fit(place / "few.npz", **settings(place))
     assert again.content == fitted.content and (fitted.folder / FIT).read_bytes() == before
+
+
+def test_a_plan_repeats_the_decisions(fitted, place, tmp_path, monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    plan = tmp_path / "plan.yaml"
+    shutil.copy(fitted.folder / "plan.yaml", plan)
+    monkeypatch.setattr(Work, "search", stop)
+    with pytest.raises(KeyboardInterrupt):
+        nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan))
+    names = ("resolution", "metric", "trainings")
+    kept = {entry["name"]: entry["value"] for entry in entries(fitted) if entry.get("name") in names}
+    lines = (tmp_path / "runs" / "few" / FIT).read_text().splitlines()
+    decided = [entry for entry in map(json.loads, lines) if entry.get("name") in names]
+    assert {entry["name"]: entry["value"] for entry in decided} == kept
+    assert {entry["reason"] for entry in decided} == {"as the plan says"}
+    assert (tmp_path / "runs" / "few" / "plan.yaml").read_text() == plan.read_text()
+    with pytest.raises(ConfigError, match="other settings: plan"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path))
+    with pytest.raises(ConfigError, match="Give one of the two"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan, objective="val/f1_macro"))
 
 
 def test_other_options_are_refused_by_name(fitted, place):
@@ -220,6 +244,32 @@ def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, gi
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/Käfer", "Kaefer-fit"),
+        ("Ka\u0308fer/", "Kaefer-fit"),
+        ("Blütenstände.npz", "Bluetenstaende-fit"),
+        ("São Tomé", "Sao-Tome-fit"),
+        ("Łódź", "Lodz-fit"),
+        ("照片", "data-fit"),
+        ("digits", "digits-fit"),
+    ],
+)
+def test_a_fit_is_named_after_its_source_in_plain_letters(source, name):
+    assert _name_of(source) == name
+
+
+@pytest.mark.slow
+def test_a_first_candidate_that_is_slower_than_forecast_keeps_the_time(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("nasforge.api.fit.work.fastest_threads", lambda *arguments: (1, 0.0003))
+    said = []
+    slow = nasforge.fit(place / "few.npz", **settings(tmp_path, preset="thorough"), say=said.append)
+    kinds = {entry["kind"]: entry for entry in entries(slow)}
+    assert kinds["late"]["trial"] == 0 and any("much slower than forecast" in line for line in said)
+    assert kinds["searched"]["used"] < kinds["searched"]["until"] + 0.1 * SECONDS
+
+
 def test_too_few_images_are_refused(tmp_path):
     np.savez(tmp_path / "two.npz", x_train=np.zeros((6, 8, 8), np.uint8), y_train=np.arange(6) % 2)
     with pytest.raises(DataError):
@@ -229,7 +279,14 @@ def test_too_few_images_are_refused(tmp_path):
 def test_commands_take_the_name_of_a_fit(fitted, place, capfd):
     runs = ["--runs-dir", str(place / "runs")]
     assert main(["show", "few", *runs]) == 0
-    assert fitted.content["winner"] in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert fitted.content["winner"] in said and "nasforge show few/search" in said
+    assert main(["show", "few", "--json", *runs]) == 0
+    assert json.loads(capfd.readouterr().out) == json.loads(json.dumps(fitted.content))
+    for words in (["few/search"], ["few", "--trial", "0"], ["few/search", "--trial", "0"]):
+        assert main(["show", *words, "--json", *runs]) == 0
+        assert json.loads(capfd.readouterr().out)["experiment"] == "search"
+    assert main(["show", "few/nothing", *runs]) == 2
     assert [row["experiment"] for row in tables.experiments(place / "runs")] == ["few"]
     assert main(["export", "few", "--to", "safetensors", "--out", str(place / "out"), *runs]) == 0
     assert (place / "out" / "weights.safetensors").is_file()
@@ -245,10 +302,29 @@ def test_json_is_one_object_of_schema_1(fitted, place, capfd):
         assert {"name", "kind", "val", "test", "test_ci95", "params", "flops", "seconds"} <= set(row)
 
 
-def test_an_unfinished_fit_has_no_result(tmp_path):
-    import time
+def test_trackers_show_the_search_under_the_name_of_the_fit(fitted):
+    assert load_state(fitted.folder / "search").header.experiment == "few"
 
-    with log.FitLog(tmp_path, {}, time.monotonic()):
-        pass
+
+def test_an_unfinished_fit_has_no_result(tmp_path, capfd):
+    show = ["show", "few", "--runs-dir", str(tmp_path)]
+    with log.FitLog(tmp_path / "few", {}, time.monotonic()):
+        assert main(show) == 0 and "It is running" in capfd.readouterr().out
     with pytest.raises(JournalError, match="not come to its end"):
-        Fitted.read(tmp_path)
+        Fitted.read(tmp_path / "few")
+    assert main(show) == 0 and "Repeat its command to continue it" in capfd.readouterr().out
+    assert main([*show, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["finished"] is False
+
+
+def test_the_report_is_written_again(fitted, place, capfd, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda place: bool(opened.append(place)))
+    before, log_before = fitted.report.read_text(), (fitted.folder / FIT).read_bytes()
+    fitted.report.unlink()
+    assert main(["report", "few", "--open", "--runs-dir", str(place / "runs")]) == 0
+    said = capfd.readouterr()
+    assert said.out.strip() == str(fitted.report) and "Open the page by its path" in said.err
+    assert opened == [fitted.report.as_uri()] and (fitted.folder / FIT).read_bytes() == log_before
+    after = fitted.report.read_text()
+    assert after.partition("Time: ")[0] == before.partition("Time: ")[0]

@@ -1,0 +1,125 @@
+"""`plan.yaml`: the decisions of a fit, which `--plan FILE` repeats with other images or on another machine."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nasforge.api.fit.log import FitLog
+from nasforge.core.errors import ConfigError, JournalError, Problem, did_you_mean
+from nasforge.yaml_document import Document, read_yaml
+
+PLAN = "plan.yaml"
+SCHEMA = 1
+METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "loss")
+_HEAD = """\
+# The decisions of a fit. Repeat them with: nasforge fit DATA --plan plan.yaml
+# Delete a line, or all of trainings, to let the next fit decide it anew.
+"""
+
+Check = Callable[[Any], bool]
+
+
+def _whole(low: int, high: int) -> Check:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+_TRAININGS: Mapping[str, tuple[Check, str]] = {
+    "folds": (_whole(1, 100), "a whole number of 1 (one validation split) to 100"),
+    "epochs": (_whole(1, 100_000), "a whole number of 1 to 100000"),
+    "steps": (_whole(1, 10**9), "a whole number above 0: optimizer steps of a training"),
+    "training": (_seconds, "a number above 0: seconds of a training"),
+    "threads": (_whole(1, 4096), "a whole number of 1 to 4096: threads of torch"),
+    "second_per_step": (_seconds, "a number above 0: seconds of an optimizer step"),
+}
+"""What `trainings` holds: key -> its check, and what is expected in words."""
+_OF_PLAN = ("folds", "epochs", "steps", "training")
+_DECISIONS: Mapping[str, tuple[Check, str]] = {
+    "resolution": (_whole(8, 1024), "a whole number of 8 to 1024: pixels of an image's side"),
+    "metric": (METRICS.__contains__, f"one of {', '.join(METRICS)}"),
+}
+
+
+def write_plan(folder: Path, log: FitLog) -> None:
+    """Write the decisions of a fit into `plan.yaml` in its folder.
+
+    Raises:
+        JournalError: the file cannot be written.
+    """
+    decided = {entry["name"]: entry["value"] for entry in log.entries if entry["kind"] == "decision"}
+    lines = [f"schema: {SCHEMA}"]
+    lines += [f"{name}: {json.dumps(decided[name])}" for name in _DECISIONS if name in decided]
+    if "trainings" in decided:
+        value = decided["trainings"]
+        flat = {**value["plan"], "threads": value["threads"], "second_per_step": value["second_per_step"]}
+        lines += ["trainings:", *(f"  {key}: {json.dumps(flat[key])}" for key in _TRAININGS)]
+    temporary = folder / f".{PLAN}"
+    try:
+        temporary.write_text(_HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(folder / PLAN)
+    except OSError as error:
+        raise JournalError(f"{folder / PLAN}: cannot be written: {error.strerror}. Make room, then continue") from None
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """Return the decisions of a plan: name -> value, as the log of a fit has them.
+
+    Raises:
+        ConfigError: the file is missing or is no plan; the message has every problem with its line.
+    """
+    document = read_yaml(path)
+    content = document.content
+    if not isinstance(content, Mapping):
+        raise ConfigError([Problem(f"a plan is a mapping of schema, {', '.join(_known())}", str(path), 1)])
+    problems: list[Problem] = []
+    if content.get("schema") != SCHEMA:
+        message = f"got {content.get('schema')!r}, expected {SCHEMA}. Use the {PLAN} that a fit has written"
+        problems.append(document.problem(message, ("schema",)))
+    for key in content:
+        if key != "schema" and key not in _known():
+            problems.append(document.problem(f"no decision of a fit; {did_you_mean(str(key), _known())}", (key,)))
+    problems += _problems(document, content, _DECISIONS, ())
+    trainings = content.get("trainings")
+    if "trainings" in content and not isinstance(trainings, Mapping):
+        expected = f"expected a mapping of {', '.join(_TRAININGS)}"
+        problems.append(document.problem(f"got {trainings!r}, {expected}", ("trainings",)))
+    elif isinstance(trainings, Mapping):
+        for key in trainings:
+            if key not in _TRAININGS:
+                message = f"unknown; {did_you_mean(str(key), _TRAININGS)}"
+                problems.append(document.problem(message, ("trainings", key)))
+        missing = [key for key in _TRAININGS if key not in trainings]
+        if missing:
+            message = f"{', '.join(missing)}: missing. Add them, or delete all of trainings"
+            problems.append(document.problem(message, ("trainings",)))
+        problems += _problems(document, trainings, _TRAININGS, ("trainings",))
+    if problems:
+        raise ConfigError(problems)
+    found = {name: content[name] for name in _DECISIONS if name in content}
+    if isinstance(trainings, Mapping):
+        plan = {key: trainings[key] for key in _OF_PLAN}
+        found["trainings"] = {"plan": plan, "threads": trainings["threads"]}
+        found["trainings"]["second_per_step"] = trainings["second_per_step"]
+    return found
+
+
+def _known() -> tuple[str, ...]:
+    return (*_DECISIONS, "trainings")
+
+
+def _problems(
+    document: Document, content: Mapping[str, Any], checks: Mapping[str, tuple[Check, str]], above: tuple[str, ...]
+) -> list[Problem]:
+    """One problem per value that is not what its check expects."""
+    found = []
+    for key, (fits, expected) in checks.items():
+        if key in content and not (isinstance(content[key], (int, float, str)) and fits(content[key])):
+            found.append(document.problem(f"got {content[key]!r}, expected {expected}", (*above, key)))
+    return found

@@ -1,0 +1,50 @@
+"""The report of a finished fit, written again: after the page was lost, or by a newer NASForge."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from pathlib import Path
+
+from nasforge.api.fit.log import REPORT, FitLog, Request, entries_of, finished_of
+from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.tracking_uri import NO_TRACKING
+from nasforge.journal import FIT
+
+
+def rewrite_report(folder: Path) -> Path:
+    """Write the page of a fit from its log and files; returns the page.
+
+    Raises:
+        JournalError: there is no fit in the folder, it has not come to its end, or a process works on it.
+        NasforgeError: a file that the page shows is missing.
+    """
+    from nasforge.api.fit.report import write_report
+    from nasforge.api.fit.work import Work
+
+    entries = entries_of(folder)
+    finished = finished_of(entries)
+    if finished is None:
+        raise JournalError(f"{folder}: this fit has not come to its end. Repeat its command to continue it")
+    inputs, content = entries[0]["inputs"], finished["content"]
+    with FitLog(folder, inputs, time.monotonic()) as log:
+        tested = log.last("tested", row=content["winner"])
+        if tested is None:
+            raise JournalError(f"{folder / FIT}: has no answers of {content['winner']}. Restore it from a backup")
+        work = Work(log, _request_of(folder, inputs), float(finished["seconds"]), NO_TRACKING, lambda text: None)
+        answers = work.test_answers_of(str(tested["what"]))
+        if not answers.is_file():
+            raise ConfigError(f"{answers}: this file is missing, and the page shows what is in it. Restore it")
+        write_report(folder / REPORT, work, content, answers)
+    return folder / REPORT
+
+
+def _request_of(folder: Path, inputs: dict[str, object]) -> Request:
+    names = {field.name for field in fields(Request)}
+    given = {key: value for key, value in inputs.items() if key in names}
+    try:
+        return Request(**given)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise JournalError(
+            f"{folder / FIT}:1: this line is corrupt ({error}). Restore the file from a backup"
+        ) from None

@@ -1,0 +1,115 @@
+"""All that lies in a runs folder, one row each: searches, campaigns, calibrations and fits, with state and result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasforge.api.fit.log import entries_of, finished_of
+from nasforge.core.errors import JournalError, NasforgeError
+from nasforge.journal import (
+    FIT,
+    JOURNAL,
+    LOCK,
+    SEARCH,
+    campaigns_in,
+    experiments_in,
+    fits_in,
+    is_locked,
+    lines_of,
+    without_collection,
+)
+from nasforge.state import State, load_state
+
+RUNNING, FINISHED, STOPPED, BROKEN = "running", "finished", "stopped", "broken"
+"""States of a row: a process works on it, it has reached its end, its command continues it, it cannot be read."""
+_CALIBRATES = "nasforge.strategies.repeated:Repeated"
+
+
+def listing(runs_dir: Path) -> list[dict[str, Any]]:
+    """Return one row per search, campaign, calibration and fit of a runs folder, the latest begun first.
+
+    The search of a fit and the searches of a campaign have no rows of their own. A row has `name`, `kind` (`search`,
+    `campaign`, `calibration`, `fit`), `state`, `started` (seconds since the epoch; None where the journal has no
+    times), `metric` and `value` (of the best trial, or of a fit's network on the test split; None while there is
+    none), and `problem` (why it cannot be read, else empty).
+    """
+    kinds: list[tuple[Callable[[Path], dict[str, Any]], Sequence[Path]]] = [
+        (_fit, fits_in(runs_dir, searching=False)),
+        (_search, experiments_in(runs_dir)),
+        (_campaign, campaigns_in(runs_dir)),
+    ]
+    rows = []
+    for read, folders in kinds:
+        for folder in folders:
+            with without_collection():
+                rows.append(_row(folder, read))
+    return sorted(rows, key=lambda row: (-(row["started"] or 0.0), row["name"]))
+
+
+def _row(folder: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    row = {"name": folder.name, "kind": read.__name__.strip("_"), "state": BROKEN, "started": None}
+    row |= {"metric": None, "value": None, "problem": ""}
+    try:
+        return row | read(folder)
+    except NasforgeError as error:
+        return row | {"problem": str(error)}
+
+
+def _fit(folder: Path) -> dict[str, Any]:
+    entries = entries_of(folder)
+    if not entries:
+        raise JournalError(f"{folder / FIT}: the log is empty; the fit has not begun")
+    finished = finished_of(entries)
+    state = _state([folder / FIT], finished is not None)
+    row: dict[str, Any] = {"state": state, "started": float(entries[0]["at"])}
+    if finished is not None:
+        content = finished["content"]
+        winner = next(one for one in content["rows"] if one["name"] == content["winner"])
+        return row | {"metric": "test/accuracy", "value": winner["test"]["accuracy"]}
+    if (folder / SEARCH / JOURNAL).is_file():
+        row |= _best([load_state(folder / SEARCH)])
+    return row
+
+
+def _search(folder: Path) -> dict[str, Any]:
+    state = load_state(folder)
+    row = {"state": _state([folder / LOCK], _is_finished(state)), "started": _started(folder), **_best([state])}
+    if state.header.config["strategy"]["name"] == _CALIBRATES:
+        row["kind"] = "calibration"
+    return row
+
+
+def _campaign(folder: Path) -> dict[str, Any]:
+    folders = experiments_in(folder)
+    states = [load_state(search) for search in folders]
+    starts = [started for search in folders if (started := _started(search)) is not None]
+    state = _state([search / LOCK for search in folders], all(map(_is_finished, states)))
+    return {"state": state, "started": min(starts, default=None), **_best(states)}
+
+
+def _state(locks: Sequence[Path], finished: bool) -> str:
+    if any(map(is_locked, locks)):
+        return RUNNING
+    return FINISHED if finished else STOPPED
+
+
+def _is_finished(state: State) -> bool:
+    return state.spent and not state.open_trials
+
+
+def _started(folder: Path) -> float | None:
+    """When a journal was begun."""
+    return next(lines_of(folder)).at
+
+
+def _best(states: Sequence[State]) -> dict[str, Any]:
+    """The first objective of searches, and the best value of it; several objectives of a campaign have none."""
+    goals = {str(state.objectives[0]): state.objectives[0] for state in states}
+    if len(goals) != 1:
+        return {}
+    (goal,) = goals.values()
+    values = [state.best.metrics[goal.metric] for state in states if state.best is not None]
+    best = max(values, key=goal.oriented, default=None)
+    return {"metric": goal.metric, "value": best}

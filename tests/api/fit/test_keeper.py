@@ -1,0 +1,74 @@
+"""The clock of a fit's search: deadlines of trainings, and what a late first candidate is told."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from nasforge.api.fit.keeper import Keeper
+from nasforge.api.fit.log import FitLog
+from nasforge.core.errors import TimeOver
+from nasforge.core.events import Reported
+
+
+class Stopped:
+    """An experiment as the keeper sees it."""
+
+    stopping = False
+
+    def __init__(self, *trials):
+        self.state = SimpleNamespace(
+            trials=dict(enumerate(trials)), open_trials=[t for t in trials if t.result is None]
+        )
+
+    def stop_now(self, stop):
+        raise stop
+
+
+def trial(*steps, comparable=False):
+    result = SimpleNamespace(status="finished") if comparable else None
+    return SimpleNamespace(
+        steps=[SimpleNamespace(step=s, metrics={}) for s in steps], result=result, comparable=comparable
+    )
+
+
+def keeper_of(log, experiment, end, trainings=5):
+    keeper = Keeper(log, end, trainings, lambda text: None)
+    keeper._experiment = experiment
+    return keeper
+
+
+@pytest.fixture
+def log(tmp_path):
+    with FitLog(tmp_path, {}, time.monotonic() - 100) as log:
+        yield log
+
+
+@pytest.mark.parametrize(("steps", "share"), [((), 5), ((1,), 4), ((1, 2, 3, 4), 1)])
+def test_the_trainings_of_a_first_candidate_share_the_time_that_is_left(log, steps, share):
+    latest = keeper_of(log, Stopped(trial(*steps)), 200).deadline()
+    assert latest == pytest.approx(time.monotonic() + 100 / share, abs=1)
+
+
+def test_a_first_training_that_is_late_already_ends_with_its_first_epoch(log):
+    assert keeper_of(log, Stopped(trial()), 50).deadline() <= time.monotonic()
+
+
+def test_a_later_candidate_may_be_a_little_late(log):
+    keeper = keeper_of(log, Stopped(trial(1, comparable=True), trial()), 200)
+    assert keeper.deadline() == pytest.approx(time.monotonic() + 104, abs=1)
+
+
+def test_a_late_training_ends_the_search_but_for_a_first_result(log):
+    late = Reported(1, 1, 5, {}, "continue")
+    first = keeper_of(log, Stopped(trial(), trial()), 50)
+    first.on_event(late)
+    assert not first.ended
+    later = keeper_of(log, Stopped(trial(comparable=True), trial()), 50)
+    with pytest.raises(TimeOver):
+        later.on_event(late)
+    assert later.ended
+
+
+def test_without_an_experiment_there_is_no_deadline(log):
+    assert Keeper(log, 50, 5, lambda text: None).deadline() is None
