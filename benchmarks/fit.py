@@ -4,7 +4,8 @@
     NASFORGE_DATA=... python benchmarks/fit.py --data digits fashion cifar200 cifar2000 --seeds 3
 
 Every problem has a test split that neither sees before its end: the official one, or an outer fold of five. The script
-is `plain_script.py`. What is in the file already is not run again.
+is `plain_script.py`. What is in the file already is not run again. With `--one-core` the rows of a problem run side by
+side, each on a core of its own: half of the machine for each, and half of the time for all.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe
+from machine import describe, write
 
 RESULT = Path(__file__).parent / "results" / "fit.json"
 SCRIPT = Path(__file__).parent / "plain_script.py"
@@ -97,9 +100,9 @@ def write_problem(problem: Problem, file: Path) -> None:
     np.savez(file, x_train=x, y_train=y, x_test=test_x, y_test=test_y)
 
 
-def fitted(file: Path, seconds: int, seed: int, folder: Path) -> dict[str, Any]:
+def fitted(file: Path, seconds: int, seed: int, folder: Path, pinned: list[str]) -> dict[str, Any]:
     began = time.monotonic()
-    command = [sys.executable, "-m", "nasforge", "fit", str(file), "--time", f"{seconds}s", "--json"]
+    command = [*pinned, sys.executable, "-m", "nasforge", "fit", str(file), "--time", f"{seconds}s", "--json"]
     command += ["--runs-dir", str(folder / "runs"), "--name", "fit", "--seed", str(seed), "--tracking-uri", "none"]
     command += ["--pretrained", "none"]  # whatever lies in the caches of this machine
     answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -119,8 +122,8 @@ def fitted(file: Path, seconds: int, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def plain(file: Path, seconds: int, seed: int, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, str(SCRIPT), str(file), "--seconds", str(seconds), "--seed", str(seed)]
+def plain(file: Path, seconds: int, seed: int, folder: Path, pinned: list[str]) -> dict[str, Any]:
+    command = [*pinned, sys.executable, str(SCRIPT), str(file), "--seconds", str(seconds), "--seed", str(seed)]
     answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return answer
 
@@ -128,11 +131,13 @@ def plain(file: Path, seconds: int, seed: int, folder: Path) -> dict[str, Any]:
 ROWS = {"fit": fitted, "script": plain}
 
 
-def runs(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-    for name in options.data:
-        for seed in range(options.seeds):
-            for row in options.rows:
-                yield name, row, seed
+def measured(options: argparse.Namespace, name: str, row: str, seed: int, core: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / f"{name}.npz"
+        write_problem(PROBLEMS[name](seed), file)
+        pinned = ["taskset", "--cpu-list", str(core)] if options.one_core else []
+        found = ROWS[row](file, options.seconds, seed, Path(scratch), pinned)
+    return {**found, "load": [round(value, 1) for value in os.getloadavg()]}
 
 
 def main() -> None:
@@ -141,19 +146,31 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument("--seeds", type=int, default=3, help="of wbc: outer folds, five in all")
+    parser.add_argument("--one-core", action="store_true")
     options = parser.parse_args()
-    content = json.loads(RESULT.read_text()) if RESULT.exists() else {"machine": describe(), "runs": {}}
-    for name, row, seed in runs(options):
-        key = f"{name}, {options.seconds} s, {row}, {seed}"
-        if key in content["runs"]:
-            continue
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch) / f"{name}.npz"
-            write_problem(PROBLEMS[name](seed), file)
-            found = ROWS[row](file, options.seconds, seed, Path(scratch))
-        content["runs"][key] = {**found, "load": [round(value, 1) for value in os.getloadavg()]}
-        print(key, json.dumps(content["runs"][key]), flush=True)
-        RESULT.write_text(json.dumps(content, indent=1) + "\n")
+    content = json.loads(RESULT.read_text()) if RESULT.exists() else {"runs": {}}
+    place = ", one core" if options.one_core else ""
+    for name in options.data:
+        for seed in range(options.seeds):
+            keys = {row: f"{name}, {options.seconds} s{place}, {row}, {seed}" for row in options.rows}
+            left = [row for row in options.rows if keys[row] not in content["runs"]]
+            with ThreadPoolExecutor(len(ROWS) if options.one_core else 1) as pool:
+                jobs = {row: pool.submit(measured, options, name, row, seed, list(ROWS).index(row)) for row in left}
+                for row, job in jobs.items():
+                    content["runs"][keys[row]] = job.result()
+                    print(keys[row], json.dumps(content["runs"][keys[row]]), flush=True)
+                    write(RESULT, {**content, "machine": describe(), "summary": summary_of(content["runs"])})
+
+
+def summary_of(runs: dict[str, Any]) -> dict[str, str]:
+    """Problem, time and row -> mean accuracy on the test images; of wbc that of all folds together, nearly."""
+    found: dict[str, list[float]] = {}
+    for key, run in runs.items():
+        found.setdefault(key.rpartition(", ")[0], []).append(run["test"]["accuracy"])
+        if "sklearn" in run:
+            key = key.replace(", fit, ", ", sklearn, ")
+            found.setdefault(key.rpartition(", ")[0], []).append(run["sklearn"]["accuracy"])
+    return {key: f"{statistics.mean(values):.4f}, n = {len(values)}" for key, values in sorted(found.items())}
 
 
 if __name__ == "__main__":
