@@ -89,6 +89,17 @@ def experiments_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}") if path.is_file())
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether an experiment's journal has its first line. A driver that was killed before may leave an empty file."""
+    try:
+        with (folder / JOURNAL).open("rb") as file:
+            return next(_whole_lines(file), None) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # whoever reads it says why it cannot be read
+
+
 def experiment_of(folder: Path) -> Path:
     """The folder of an experiment itself, or of the search that a fit holds."""
     inner = folder / SEARCH
