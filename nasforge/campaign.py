@@ -27,7 +27,7 @@ from nasforge.core.events import Asked, Event, Told, event_to_json, header_of
 from nasforge.core.importing import Places, adopt, places
 from nasforge.core.protocols import Evaluator
 from nasforge.experiment import VOLATILE, Experiment
-from nasforge.journal import JOURNAL, dumps, loads, read_events
+from nasforge.journal import dumps, has_begun, loads, read_events
 from nasforge.report.groups import label_of
 from nasforge.report.trajectory import Trajectory, trajectory
 from nasforge.state import differing, replay
@@ -185,14 +185,12 @@ def run_search(config: ExperimentConfig) -> Found:
         failure = str(error)
     if opened and opened[0].stopping:
         raise StopNow("stopped; the same command continues")
-    has_begun = (config.folder / JOURNAL).is_file()
-    return Found(read_search(config.folder) if has_begun else None, failure)
+    return Found(read_search(config.folder) if has_begun(config.folder) else None, failure)
 
 
 def _finished(config: ExperimentConfig) -> list[Event] | None:
     """The journal of this very search if its budget is spent, else None."""
-    path = config.folder / JOURNAL
-    if not path.is_file() or b"\n" not in path.read_bytes():
+    if not has_begun(config.folder):
         return None
     events = read_events(config.folder)
     old = header_of(events)

@@ -13,6 +13,9 @@ import typer
 from rich.text import Text
 from typer.exceptions import TyperException
 
+from nasforge.cli_process import check_working_folder, safe_streams  # first, for it leaves a deleted working folder
+
+# isort: split
 from nasforge import cli_output as output
 from nasforge.cli_calibrate import calibrate
 from nasforge.cli_compare import compare
@@ -22,7 +25,6 @@ from nasforge.cli_list import list_all
 from nasforge.cli_options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli_output import Outcome
 from nasforge.cli_predict import predict
-from nasforge.cli_process import check_working_folder, safe_streams
 from nasforge.cli_report import report
 from nasforge.cli_retrain import retrain
 from nasforge.cli_search import search

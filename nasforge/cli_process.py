@@ -12,6 +12,21 @@ from typing import Any
 from nasforge.core.errors import ConfigError
 
 
+def _is_deleted() -> bool:
+    """Whether the working folder has been deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+_DELETED = _is_deleted()
+"""Whether the working folder was deleted before this process began."""
+if _DELETED:
+    os.chdir(os.sep)  # torch's libraries would end the process while they load
+
+
 class Stream:
     """A text stream that survives a full disk and a reader that has gone: a search must not die of its own messages.
 
@@ -82,9 +97,5 @@ def _fill_closed_descriptors() -> None:
 
 def check_working_folder() -> None:
     """Raises ConfigError when the working folder has been deleted."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise ConfigError(
-            "the working folder has been deleted. Change to a folder that exists, then try again"
-        ) from None
+    if _DELETED or _is_deleted():
+        raise ConfigError("the working folder has been deleted. Change to a folder that exists, then try again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,8 +94,9 @@ def dry_run(config: ExperimentConfig) -> Outcome:
 def show(folder: Path, top: int) -> Outcome:
     """An experiment."""
     with without_collection():
-        state = load_state(folder)
-        return _shown(state, top)
+        outcome = _shown(load_state(folder), top)
+        gc.freeze()  # the command ends soon: no collection needs to look through the state of a long search
+        return outcome
 
 
 def _shown(state: State, top: int) -> Outcome:

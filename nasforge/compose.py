@@ -26,7 +26,7 @@ from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment import Experiment
-from nasforge.journal import JOURNAL
+from nasforge.journal import has_begun
 from nasforge.models.resolution import BY_RESOLUTION, suited
 from nasforge.starts import with_starts
 from nasforge.state import State
@@ -105,7 +105,7 @@ def _search(
     evaluator = made_evaluator or make_evaluator(config)
     config = with_goal(config, evaluator)
     folder = config.folder
-    if not (folder / JOURNAL).is_file():
+    if not has_begun(folder):
         foresee(config, evaluator)
         say_remarks(evaluator, say)
     instant = bool(getattr(evaluator, "instant", False))

@@ -58,9 +58,11 @@ def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
     except NasforgeError:
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rstrip(".")
         size = _only_size(network)
         advice = "use larger images (--resolution), smaller strides or mend the builder"
+        if "view size is not compatible" in reason:
+            advice = "its builder needs .reshape(...) in place of .view(...)"
         if size is not None and size != tuple(shape[1:]):
             height, width = size
             advice = f"it takes images of {height} x {width} pixels only: set --resolution {height}"

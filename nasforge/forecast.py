@@ -111,18 +111,25 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
     feasible, unbuildable, sampled = [], 0, 0
     end = time.monotonic() + check_seconds
     smallest: dict[str, float] = {}
+    problem = ""
     while sampled < samples and (sampled < 10 or time.monotonic() < end):
         point = config.space.sample(Random(f"forecast/{config.seed}/{sampled}"))
         sampled += 1
         try:
             costs = check(Measure(point))
-        except (BuildError, RecipeError):
+        except (BuildError, RecipeError) as error:
             unbuildable += 1
+            problem = problem or str(error)
             continue
         smallest = {key: min(value, smallest.get(key, math.inf)) for key, value in costs.items()}
         if not any(limit.violation(costs) for limit in config.constraints):
             feasible.append(point)
     probe = _probe_point(config, check, feasible)
+    if probe is None and unbuildable == sampled:
+        raise SearchError(
+            f"none of {sampled} random points can be built for this input. The first: {problem}. Correct the space or "
+            "its builder"
+        )
     if probe is None:
         limits = ", ".join(str(limit) for limit in config.constraints)
         seen = ", ".join(

@@ -89,6 +89,17 @@ def experiments_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}") if path.is_file())
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether an experiment's journal has its first line. A driver that was killed before may leave an empty file."""
+    try:
+        with (folder / JOURNAL).open("rb") as file:
+            return next(_whole_lines(file), None) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # whoever reads it says why it cannot be read
+
+
 def experiment_of(folder: Path) -> Path:
     """The folder of an experiment itself, or of the search that a fit holds."""
     inner = folder / SEARCH
@@ -164,26 +175,32 @@ def parse(path: Path, number: int, line: bytes) -> Line:
     """
     try:
         content = loads(line[:-1].decode())
-        schema = content["schema"] if number == 1 and "schema" in content else SCHEMA
-        if type(schema) is int and schema not in SCHEMAS:
-            raise JournalError(
-                f"{path}: written with schema version {schema}, this NASForge reads versions "
-                f"{', '.join(map(str, SCHEMAS))}. Use the NASForge that wrote it (its version is in the first line), "
-                "or start a new experiment with another --name"
-            )
+        if number == 1:
+            _check_schema(path, content)
         at = content.pop("at", None)
         event = checks.event(event_from_json(content))
-        if at is not None:
+        if at is not None and type(at) is not float:
             at = checks.number(at, "at")
     except (JournalError, MemoryError):
         raise
     except Exception as error:  # a damaged file may hold anything
         raise corrupt(path, number, error) from None
-    if number == 1 and not isinstance(event, Header):
-        raise JournalError(f"{path}:1: the first line must be the header, got '{event.kind}'")
-    if number > 1 and isinstance(event, Header):
+    if (number == 1) != isinstance(event, Header):
+        if number == 1:
+            raise JournalError(f"{path}:1: the first line must be the header, got '{event.kind}'")
         raise JournalError(f"{path}:{number}: a second header; two journals were joined")
     return Line(event, at)
+
+
+def _check_schema(path: Path, content: dict[str, Any]) -> None:
+    """Raises JournalError when the header is of a version that is not read."""
+    schema = content.get("schema", SCHEMA)
+    if type(schema) is int and schema not in SCHEMAS:
+        raise JournalError(
+            f"{path}: written with schema version {schema}, this NASForge reads versions "
+            f"{', '.join(map(str, SCHEMAS))}. Use the NASForge that wrote it (its version is in the first line), "
+            "or start a new experiment with another --name"
+        )
 
 
 def campaigns_in(folder: Path) -> list[Path]:

@@ -182,5 +182,5 @@ def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: 
     try:
         inspect.signature(factory).bind(*args, **fixed, **options)
     except TypeError as error:
-        raise ConfigError(f"{kind} '{name}' cannot be made as a {kind} is: {error}; see docs/plugins.md") from None
+        raise ConfigError(f"{kind} '{name}' does not take NASForge's arguments: {error}; see docs/plugins.md") from None
     return factory(*args, **fixed, **options)

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasforge.admission import Check
+from nasforge.admission import Check, admission
 from nasforge.compose import make_check, make_evaluator, worker_threads
 from nasforge.config import ExperimentConfig
-from nasforge.core.errors import JournalError, NasforgeError, SearchError
+from nasforge.core.errors import JournalError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial
 from nasforge.core.trust import foreign
 from nasforge.job import Job, trial_seed
 from nasforge.runners.work import Alphas, perform
-from nasforge.state import load_state
+from nasforge.state import State, load_state
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | Non
     if getattr(evaluator, "data_hash", "") != state.header.data_hash:
         raise JournalError(f"{folder}: the data have changed since ({state.header.why_other_data})")
     if trial.verdict != "accepted":
-        return _check_again(trial, make_check(config, evaluator))
+        return _check_again(trial, make_check(config, evaluator), state)
     last_step = trial.steps[-1].step if trial.steps and trial.steps[-1].stop else math.inf
     steps: dict[int, dict[str, float]] = {}
 
@@ -134,14 +134,11 @@ def _status(result: Result, status: str | None = None) -> str:
     return f"{status} ({result.error.cause})" if result.error and status == "failed" else status
 
 
-def _check_again(trial: Trial, check: Check) -> Repetition:
-    """A trial that never started: its costs are found again."""
-    try:
-        now = dict(check(trial.proposal))
-        status = trial.status
-    except NasforgeError:
-        now, status = {}, "failed"
-    compared = {key: (value, now.get(key, math.nan)) for key, value in trial.costs.items()}
+def _check_again(trial: Trial, check: Check, state: State) -> Repetition:
+    """Check a trial that never started once more."""
+    found = admission(trial.proposal, check, state)
+    compared = {key: (value, found.costs.get(key, math.nan)) for key, value in trial.costs.items()}
+    status = found.refusal.status if found.refusal else found.verdict
     return Repetition(trial.number, (trial.status, status), _without_times(compared), "meta")
 
 

@@ -15,7 +15,7 @@ from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.events import header_of
 from nasforge.core.space import SearchSpace
 from nasforge.data import load_data
-from nasforge.journal import JOURNAL, experiments_in, read_events
+from nasforge.journal import JOURNAL, experiments_in, has_begun, read_events
 from nasforge.setting_values import AUTOMATIC, DEFAULT_POINT, PORTFOLIO, Starts
 from nasforge.space_file import load_portfolio, shipped_portfolios
 from nasforge.state import load_state
@@ -39,7 +39,7 @@ def with_starts(config: ExperimentConfig) -> ExperimentConfig:
     starts = config.start_from
     if starts is None or starts.points:
         return config
-    if (config.folder / JOURNAL).is_file():
+    if has_begun(config.folder):
         recorded = Starts.from_json(header_of(read_events(config.folder)).config.get("start_from"))
         if starts.source == AUTOMATIC or (recorded is not None and recorded.source == starts.source):
             return replace(config, start_from=recorded)

@@ -107,7 +107,7 @@ class State:
                 values = self.values_of(metrics, trial.costs)
                 seconds, operations = metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0)
                 fields = {"step": step, "metrics": metrics, "values": values, "attempt": attempt}
-                report = made(Step, {**fields, "charged": Charge(seconds, operations), "stop": decision == "stop"})
+                report = made(Step, {**fields, "charged": Charge.of(seconds, operations), "stop": decision == "stop"})
                 self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0)
                 if values is not None:
                     self.history.add(number, step, values)

@@ -140,3 +140,9 @@ def test_a_working_folder_that_is_gone_is_said(place, capfd, monkeypatch):
     for words in (["show", "first"], ["spaces", "--json"]):
         assert cli.main(words) == 2
         assert "the working folder has been deleted" in capfd.readouterr().err
+
+
+def test_a_process_that_begins_in_a_folder_that_is_gone_says_so(place):
+    command = "mkdir gone; cd gone; rmdir ../gone; exec " + shlex.join([sys.executable, "-m", "nasforge", "spaces"])
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert ended.returncode == 2 and "error: the working folder has been deleted" in ended.stderr

@@ -182,6 +182,16 @@ def test_a_network_that_does_not_fit_the_images_is_one_error():
         costs_of(lambda: nn.Sequential(nn.Conv2d(1, 4, 7)), (1, 4, 4))
 
 
+def test_a_view_that_needs_another_memory_layout_is_told_to_reshape():
+    class Turned(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.permute(0, 2, 3, 1).view(len(x), -1)
+
+    with pytest.raises(BuildError, match=r"its builder needs \.reshape\(\.\.\.\)") as raised:
+        costs_of(lambda: nn.Sequential(nn.Conv2d(1, 4, 1), Turned()), (1, 4, 4))
+    assert "larger images" not in str(raised.value)
+
+
 def test_memory_counts_what_autograd_keeps():
     def network() -> nn.Module:
         return nn.Sequential(

@@ -8,9 +8,10 @@ import time
 import pytest
 from cli_toys import config_at
 
+import nasforge.forecast
 from nasforge import cli
 from nasforge.config import load_space, resolve
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import BuildError, ConfigError, SearchError
 from nasforge.forecast import count_workers, forecast
 
 
@@ -24,6 +25,15 @@ def test_a_forecast_scales_the_probe_and_writes_nothing(tmp_path):
     assert found.seconds == pytest.approx(10 * found.seconds_per_trial) and found.workers == 1
     assert found.sampled == found.feasible == 20 and found.unbuildable == 0
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_space_without_a_network_that_can_be_built_says_the_reason(tmp_path, monkeypatch):
+    def check(proposal):
+        raise BuildError("kernel 9 on 8 pixels")
+
+    monkeypatch.setattr(nasforge.forecast, "make_check", lambda config, evaluator: check)
+    with pytest.raises(SearchError, match=r"none of 12 random points can be built.*kernel 9 on 8 pixels"):
+        forecast(config_at(tmp_path), samples=12)
 
 
 def test_a_forecast_counts_the_training_of_supernets(tmp_path):

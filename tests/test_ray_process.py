@@ -105,6 +105,17 @@ def test_sigterm_while_ray_starts(place: Path, scratch: Path) -> None:
     assert driver.returncode == 130 and "the same command continues: nasforge search" in err, err
 
 
+def test_a_driver_that_ends_while_ray_starts_says_so_all_the_same() -> None:
+    code = "import os; from nasforge.runners.ray_tune.local_cluster import last_words"
+    for end, said in (
+        ("os._exit(1)", "error: it ended\n"),
+        ("os.kill(os.getpid(), 9)", "error: it ended\n"),
+        ("pass", ""),
+    ):
+        script = f"{code}\nwith last_words('error: it ended'):\n    {end}"
+        assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr == said
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["raylet", "gcs_server"])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cli_toys
 import pytest
 from cli_toys import config_at
 
 from nasforge import search
 from nasforge.config import DataConfig, load_space
-from nasforge.core.errors import JournalError
+from nasforge.core.errors import BuildError, ConfigError, JournalError, TrustError
 from nasforge.core.goals import Rung
+from nasforge.core.trial import Result
 from nasforge.evaluators.cross_validation import repeated_seeds
-from nasforge.rerun import _device, rerun
+from nasforge.rerun import _check_again, _device, rerun
 
 
 def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
@@ -32,6 +35,26 @@ def test_a_difference_is_found_wherever_it_is(tmp_path, monkeypatch):
     found = rerun(tmp_path / "runs/toy", 0)
     assert not found.equal
     assert set(found.differing) == {"1/val/accuracy", "2/val/accuracy", "3/val/accuracy", "val/accuracy"}
+
+
+def test_a_trial_that_never_started_is_checked_again(tmp_path):
+    def answering(answer):
+        def check(proposal):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return check
+
+    state = search(config_at(tmp_path, budget={"trials": 1}))
+    refused = replace(state.trials[0], costs={}, verdict="failed", result=Result.failed("invalid_shape", "no"))
+    again = _check_again(refused, answering(BuildError("no")), state)
+    assert again.equal and again.status == ("failed", "failed")
+    mended = _check_again(refused, answering({"cost/flops": 1.0}), state)
+    assert not mended.equal and mended.status == ("failed", "accepted")
+    for error in (TrustError("you have not agreed"), ConfigError("no module of this name")):
+        with pytest.raises(type(error)):
+            _check_again(refused, answering(error), state)
 
 
 def test_there_must_be_such_a_trial(tmp_path):

@@ -6,6 +6,7 @@ from nasforge.comparison import campaign_configs
 from nasforge.compose import make_strategy, search
 from nasforge.config import ExperimentConfig, resolve
 from nasforge.core.errors import ConfigError, JournalError
+from nasforge.journal import JOURNAL
 from nasforge.models.resolution import suited
 from nasforge.space_file import load_portfolio, load_space, shipped_portfolios
 from nasforge.starts import portfolio_for, with_starts
@@ -23,6 +24,17 @@ def settings(tmp_path):
         **{"epochs": 1, "pruner": "none", "tracking_uri": "none", "runs_dir": str(tmp_path), "name": "one"},
         "budget": {"trials": 2},
     }
+
+
+@pytest.mark.parametrize("content", ["", '{"event": "hea'])
+def test_a_search_that_was_killed_before_its_first_line_begins_anew_unless_work_lies_there(settings, tmp_path, content):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / JOURNAL).write_text(content)
+    (tmp_path / "one" / "artifacts").mkdir()
+    with pytest.raises(JournalError, match="Restore the journal from a backup"):
+        search(**settings)
+    (tmp_path / "one" / "artifacts").rmdir()
+    assert search(**{**settings, "budget": {"trials": 1}}).counts()["finished"] == 1
 
 
 def points_of(settings):

@@ -79,8 +79,8 @@ class Architecture:
         Raises:
             SpaceError: `content` has no mapping `values`.
         """
-        values = content.get("values") if isinstance(content, Mapping) else None
-        if not isinstance(values, Mapping):
+        values = content.get("values") if isinstance(content, (dict, Mapping)) else None
+        if not isinstance(values, (dict, Mapping)):  # a check for a dict is many times faster than one for a Mapping
             raise SpaceError("an architecture needs a mapping 'values' from decision keys to values")
         return Architecture(values, content.get("canonical"))
 

@@ -58,6 +58,7 @@ _Checked = TypeVar("_Checked")
 _STATUSES: tuple[str, ...] = get_args(Status)
 _VERDICTS = ("accepted", "rejected", "failed")
 _DECISIONS = ("continue", "stop")
+_PLAIN = frozenset({str, int, bool})
 _LARGEST_INT = 2**53
 _HUGE = 2**1000
 _SHOWN = 80
@@ -384,7 +385,7 @@ def _architecture(content: Any, what: str) -> None:
     if not isinstance(content, Architecture):
         raise EventError(f"{what} must be a nasforge.core.architecture.Architecture, got {_shown(content)}")
     for key, value in content.values.items():
-        if type(value) is not str or type(key) is not str:
+        if type(key) is not str or type(value) not in _PLAIN:
             _value(key, value, what)
     if content.canonical is not None:
         text(content.canonical, f"{what}: canonical")
@@ -405,7 +406,7 @@ def _value(key: Any, value: Any, what: str) -> None:
     """Check a decision: JSON gives it back as it is."""
     if type(key) is not str:
         raise EventError(f"{what}: keys must be texts, got {_shown(key)}")
-    if type(value) not in (str, int, bool) and not (type(value) is float and math.isfinite(value)):
+    if type(value) not in _PLAIN and not (type(value) is float and math.isfinite(value)):
         raise EventError(f"{what}: '{key}' must be a text, a finite number or true or false, got {_shown(value)}")
 
 
@@ -455,7 +456,7 @@ def _one_of(value: Any, allowed: tuple[str, ...], what: str) -> None:
 
 
 def _mapping(content: Any, what: str) -> Mapping[Any, Any]:
-    if not isinstance(content, Mapping):
+    if not isinstance(content, (dict, Mapping)):
         raise EventError(f"{what} must be a mapping, got {_shown(content)}")
     return content
 

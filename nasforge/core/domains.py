@@ -25,6 +25,7 @@ def _name(value: Value) -> tuple[bool, Value]:
 
 _SHOWN = 50
 _LARGEST = 1e300
+_FINE = 1e6
 _EXACT = 2**53
 """Whole numbers beyond it are not exact as floats, which JSON, Optuna and scales of ranges use."""
 
@@ -205,6 +206,11 @@ class Int:
         return self.low, self.values[-1]
 
     @property
+    def is_fine(self) -> bool:
+        """Whether there are more values than a library should list."""
+        return self.size > _FINE
+
+    @property
     def middle(self) -> Value:
         """The value in the middle, the lower of two."""
         return self.low + self.step * int((self.size - 1) // 2)
@@ -306,7 +312,7 @@ class Float:
     @property
     def is_fine(self) -> bool:
         """Whether the values lie so close that libraries which divide by the step take some of them for invalid."""
-        return self.size > 1e6
+        return self.size > _FINE
 
     @property
     def middle(self) -> Value:

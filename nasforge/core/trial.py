@@ -106,7 +106,12 @@ class Charge:
     multiply_adds: float = 0.0
 
     def __add__(self, other: Charge) -> Charge:
-        return Charge(self.worker_seconds + other.worker_seconds, self.multiply_adds + other.multiply_adds)
+        return Charge.of(self.worker_seconds + other.worker_seconds, self.multiply_adds + other.multiply_adds)
+
+    @staticmethod
+    def of(worker_seconds: float, multiply_adds: float) -> Charge:
+        """The same as the constructor, in a third of the time."""
+        return made(Charge, {"worker_seconds": worker_seconds, "multiply_adds": multiply_adds})
 
     def to_json(self) -> dict[str, float]:
         """JSON-able form."""
@@ -115,6 +120,8 @@ class Charge:
     @staticmethod
     def from_json(content: Mapping[str, float]) -> Charge:
         """The inverse of `to_json`."""
+        if len(content) == 2:
+            return Charge.of(content["worker_seconds"], content["multiply_adds"])
         return Charge(**content)
 
 
@@ -147,8 +154,18 @@ class Origin:
         """The inverse of `to_json`; None and an empty mapping become None."""
         if not content:
             return None
-        fields = {**content, "parents": tuple(content.get("parents", ()))}
-        return Origin(**fields)
+        if not content.keys() <= _ORIGIN:
+            raise TypeError(f"an origin has {', '.join(sorted(_ORIGIN))}, got {', '.join(content)}")
+        fields = {
+            "parents": tuple(content.get("parents", ())),
+            "operator": content.get("operator", ""),
+            "start": content.get("start"),
+            "strategy": content.get("strategy", ""),
+        }
+        return made(Origin, fields)
+
+
+_ORIGIN = set(Origin.__dataclass_fields__)
 
 
 @dataclass(frozen=True)

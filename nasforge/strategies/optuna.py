@@ -16,7 +16,7 @@ from optuna.trial import Trial, TrialState
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.space import Choice, Choose, Domain, Int, SearchSpace
+from nasforge.core.space import Choice, Choose, Domain, Float, Int, SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import at, following, generator, measured, position, unseen_neighbour
 
@@ -38,6 +38,8 @@ _OURS = frozenset({"self", "seed", "constraints_func", "independent_sampler"})
 # These learn from rejections. The genetic ones look at complete trials alone, and at the values of those that keep the
 # constraints alone; a Gaussian process would need values that were never measured.
 _CONSTRAINED = {"tpe": TrialState.PRUNED, "nsgaii": TrialState.COMPLETE, "nsgaiii": TrialState.COMPLETE}
+# These list every value of a range of whole numbers. Billions of values would fill the memory.
+_LISTING = frozenset({"gp"})
 _VIOLATION = "violation"
 
 
@@ -177,9 +179,18 @@ class OptunaSampler:
                 ) from None
 
     def _suggestion(self, number: int) -> tuple[Trial, Architecture]:
+        domains = self._space.domains
         self._study.sampler = self._sampler(number)
         trial = self._study.ask()
-        return trial, self._space.decide(_suggesting(trial))
+        point = self._space.decide(self._chooser(trial))
+        if any(trial.params[key] != value for key, value in point.values.items() if _is_rounded(domains[key])):
+            # The study learns from the point itself, as the study of a continued search does.
+            self._study.tell(trial, state=TrialState.FAIL)
+            trial = self._enqueued(point)
+        return trial, point
+
+    def _chooser(self, trial: Trial) -> Choose:
+        return _suggesting(trial, listing=self._name in _LISTING)
 
     def _enqueued(self, point: Architecture) -> Trial:
         """A trial of the study with exactly this point."""
@@ -187,18 +198,27 @@ class OptunaSampler:
         fixed = {k: _to_optuna(domains[k], v) for k, v in point.values.items() if domains[k].size > 1}
         self._study.enqueue_trial(fixed)
         trial = self._study.ask()
-        self._space.decide(_suggesting(trial))
+        self._space.decide(self._chooser(trial))
         if self._name in _WRITING:
             _ = trial.relative_params  # sampled for what it writes into the trial
         return trial
 
 
-def _suggesting(trial: Trial) -> Choose:
+def _is_rounded(domain: Domain) -> bool:
+    """Whether a sampler may suggest a number between two values of a range."""
+    return isinstance(domain, (Int, Float)) and domain.step is not None and domain.is_fine
+
+
+def _suggesting(trial: Trial, *, listing: bool) -> Choose:
     """The chooser that asks an Optuna trial.
 
     Options go by their place, since Optuna takes `1` and `True` for the same; numbers by their place in ascending
     order, so that a sampler knows which are near each other. Ranges go without an end that their steps do not reach,
-    of which Optuna would warn.
+    of which Optuna would warn. Fine ranges go as real numbers, whole numbers only where the sampler lists them.
+
+    Args:
+        trial: of Optuna.
+        listing: the sampler lists every value of a range of whole numbers.
     """
 
     def choose(key: str, domain: Domain) -> Value:
@@ -207,6 +227,9 @@ def _suggesting(trial: Trial) -> Choose:
                 return list(domain.ranks)[int(trial.suggest_int(key, 0, len(domain.options) - 1))]
             case Choice():
                 return domain.options[int(trial.suggest_categorical(key, range(len(domain.options))))]
+            case Int() if listing and domain.is_fine:
+                place = trial.suggest_float(key, *domain.ends, log=domain.log) - domain.low
+                return int(domain.values[round(place / domain.step)])
             case Int():
                 return int(trial.suggest_int(key, *domain.ends, step=domain.step, log=domain.log))
             case _ if domain.step is not None and domain.is_fine:

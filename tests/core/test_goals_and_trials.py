@@ -9,7 +9,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import Budget, Constraint, Objective, Rung, dominates, ladder_to
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.core.trial import Artifact, Charge, Measure, Result, TrainShared, proposal_from_json
+from nasforge.core.trial import Artifact, Charge, Measure, Origin, Result, TrainShared, proposal_from_json
 
 ARTIFACT = Artifact("artifacts/3/attempt-1/weights.safetensors", "ab" * 32, 1234)
 POINT = Architecture({"model.a": "x", "train.b": 0.1}, canonical="x")
@@ -153,3 +153,15 @@ def test_did_you_mean():
     assert did_you_mean("evolutoin", ["random", "evolution"]) == "did you mean 'evolution'? Known: evolution, random"
     assert did_you_mean("zzz", ["a"]) == "Known: a"
     assert did_you_mean("zzz", []) == "Known: (none)"
+
+
+def test_objects_made_in_short_are_those_of_their_constructors():
+    assert Charge.of(1.5, 2.0) == Charge(1.5, 2.0) == Charge.from_json({"worker_seconds": 1.5, "multiply_adds": 2.0})
+    assert Charge.from_json({"worker_seconds": 1.5}) == Charge(1.5)
+    origin = Origin((1, 2), "crossover", start=3)
+    assert Origin.from_json(origin.to_json()) == origin
+    for wrong in ({"parents": [1], "mother": 2}, {"operators": "start"}):
+        with pytest.raises(TypeError, match="an origin has"):
+            Origin.from_json(wrong)
+    with pytest.raises(KeyError):
+        Charge.from_json({"worker_seconds": 1.0, "seconds": 1.0})

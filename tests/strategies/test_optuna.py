@@ -126,6 +126,23 @@ def test_numbers_are_ordered_for_the_sampler():
         assert trial.params["train.batch"] == [8, 64, 256].index(proposal.architecture.values["train.batch"])
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "qmc"])
+def test_a_continued_study_learns_from_rounded_values_of_fine_ranges(sampler):
+    space = SearchSpace("made", (Decision("train.momentum", Float(0.0, 1.0, step=3e-7)),))
+    options = {"n_startup_trials": 2} if sampler == "tpe" else {"population_size": 3} if sampler == "nsgaii" else {}
+    strategy = OptunaSampler(space, seed=0, sampler=sampler, **options)
+    again = OptunaSampler(space, seed=0, sampler=sampler, **options)
+    for number in range(8):
+        proposal = strategy.ask(number)
+        again.recall(number, proposal)
+        momentum = proposal.architecture.values["train.momentum"]
+        for study in (strategy, again):
+            study.tell(number, Result("finished", values=(-((momentum - 0.3) ** 2),), steps_done=1))
+    trials = [trial for study in (strategy, again) for trial in study._study.trials if trial.state.name == "COMPLETE"]
+    assert trials[-1].params == trials[7].params == {"train.momentum": momentum}
+    assert strategy.ask(8) == again.ask(8)
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsgaii", "qmc"])
 def test_ranges_of_any_length_and_step_give_no_warnings(sampler):
     decisions = (
@@ -144,6 +161,30 @@ def test_ranges_of_any_length_and_step_give_no_warnings(sampler):
             strategy.tell(number, Result("finished", values=(point.values["train.decay"],), steps_done=1))
         again = OptunaSampler(space, seed=0, sampler=sampler)
         again.recall(0, Measure(point))
+
+
+def test_gp_takes_ranges_of_billions_without_listing_them():
+    decisions = (
+        Decision("train.decay_epochs", Int(0, 3_000_000_000)),
+        Decision("train.steps", Int(5, 3_000_000_000, step=7)),
+        Decision("train.samples", Int(1, 2**53, log=True)),
+        Decision("model.width", Int(4, 15, step=4)),
+    )
+    space = SearchSpace("made", decisions)
+    options = {"sampler": "gp", "n_startup_trials": 2}
+    strategy = OptunaSampler(space, seed=0, **options)
+    again = OptunaSampler(space, seed=0, **options)
+    for number in range(3):
+        proposal = strategy.ask(number)
+        point = proposal.architecture
+        assert space.point(point.values) == point
+        again.recall(number, proposal)
+        result = Result("finished", values=(-float(point.values["train.decay_epochs"]),), steps_done=1)
+        for study in (strategy, again):
+            study.tell(number, result)
+    assert strategy.ask(3) == again.ask(3)
+    kinds = {key: type(kind).__name__ for key, kind in strategy._study.trials[-1].distributions.items()}
+    assert {key for key, kind in kinds.items() if kind == "IntDistribution"} == {"model.width"}
 
 
 def test_options_equal_for_python_keep_their_places():

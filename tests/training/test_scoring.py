@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,16 @@ def test_figures_on_request_by_hand():
     # class 0: one image above both others, one below both; class 1: above two, below the one mistaken for it
     assert found["roc_auc"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
     assert set(figures(known(), ["roc_auc"])) == {"accuracy", "loss", "f1_macro", "roc_auc"}
+
+
+def test_answers_that_name_a_class_without_images_give_no_warning():
+    pixels = np.arange(2, dtype=np.uint8)[:, None, None, None].repeat(2, 2)
+    part = Part(pixels, np.arange(2), torch.tensor([0, 1]), 3, mean=(0.0,), std=(1 / 255,))
+    given = answers(Fixed(torch.tensor([[0.0, 0, 2], [0, 2, 0]])), part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = figures(given, EXTRA)
+    assert found["balanced_accuracy"] == 0.5
 
 
 def test_a_class_by_its_number_is_a_figure_too():

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.metrics import f1_score
 
 from nasforge.report.statistics import wilson
+from nasforge.training.scoring import balanced_accuracy
 
 _RESAMPLES = 1000
 
@@ -26,7 +27,7 @@ def figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     present = np.unique(truth)
     return {
         "accuracy": float((chosen == truth).mean()),
-        "balanced_accuracy": float(balanced_accuracy_score(truth, chosen)) if len(present) > 1 else math.nan,
+        "balanced_accuracy": balanced_accuracy(truth, chosen) if len(present) > 1 else math.nan,
         "f1_macro": float(f1_score(truth, chosen, average="macro", labels=present, zero_division=0.0)),
         "loss": float(-_log_likelihood(truth, probabilities).mean()),
     }

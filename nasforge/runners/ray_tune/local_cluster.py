@@ -10,9 +10,10 @@ import logging
 import os
 import secrets
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from nasforge.runners.ray_tune.private_folder import end_processes
 
 _NEEDED = ("gcs_server", "raylet")
 """Ray's processes without which nothing goes on."""
+_ENDED_AT_START = (
+    "error: this process ended while Ray started; one of Ray's processes may have been killed for want of memory. "
+    "Finished work is kept: run the same command to continue"
+)
 _HELD_S = 20.0
 """How long a driver may take to end after Ray is gone."""
 
@@ -52,7 +57,7 @@ def local_cluster(folder: Path, cpus: int | None, logical_gpus: int | None) -> I
     }
     with _environment(settings), _watched(folder):
         try:
-            with sigterm_is_ours(), _quiet():
+            with sigterm_is_ours(), _quiet(), last_words(_ENDED_AT_START):
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -117,6 +122,25 @@ def _watched(folder: Path) -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+@contextmanager
+def last_words(message: str) -> Iterator[None]:
+    """Let another process print `message` on stderr if this one ends within the block.
+
+    Ray's C++ code ends a driver at once if the raylet dies before the driver has registered with it.
+    """
+    listener = subprocess.Popen(  # noqa: S603  (its text is ours)
+        ["sh", "-c", 'read -r _ || printf "%s\\n" "$0" >&2', message],  # noqa: S607
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C on the terminal is not meant for it
+    )
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            listener.communicate(b"\n")
 
 
 def job_config() -> JobConfig:
