@@ -143,6 +143,8 @@ def learning_curve(work: Work, state: State, winner: Answered) -> Mapping[str, A
 
 def _measured(work: Work, trial: Trial, winner: Answered) -> dict[str, Any]:
     assert trial.result is not None  # noqa: S101  (it has won)
+    if work.log.last("late", trial=trial.number):
+        return {"omitted": "its trainings in the search ended early, so longer ones on fewer images show nothing"}
     training = trial.result.charged.worker_seconds / work.folds
     known = _known(work, trial)
     end = work.seconds - end_of(work.seconds)

@@ -121,6 +121,12 @@ def test_without_time_the_log_alone_says_so_until_there_is_more():
     assert "twice" in toy.curve()
 
 
+def test_trainings_that_ended_early_are_compared_with_nothing():
+    toy = Toy(600)
+    toy.log.write("late", trial=3)
+    assert toy.curve() == {} and "ended early" in toy.log.entries[-1]["omitted"]
+
+
 def test_a_little_time_gives_two_points():
     found = Toy(60, used=25).curve()
     assert [point["share"] for point in found["learning_curve"]] == [0.5, 1.0]
