@@ -100,12 +100,19 @@ def write_problem(problem: Problem, file: Path) -> None:
     np.savez(file, x_train=x, y_train=y, x_test=test_x, y_test=test_y)
 
 
+def output_of(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
 def fitted(file: Path, seconds: int, seed: int, folder: Path, pinned: list[str]) -> dict[str, Any]:
     began = time.monotonic()
     command = [*pinned, sys.executable, "-m", "nasforge", "fit", str(file), "--time", f"{seconds}s", "--json"]
     command += ["--runs-dir", str(folder / "runs"), "--name", "fit", "--seed", str(seed), "--tracking-uri", "none"]
     command += ["--pretrained", "none"]  # whatever lies in the caches of this machine
-    answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    answer = json.loads(output_of(command))
     rows = {row["name"]: row for row in answer["rows"]}
     best = max((row for row in answer["rows"] if row["kind"] == "sklearn"), key=lambda row: row["val"]["accuracy"])
     search = [json.loads(line) for line in (folder / "runs" / "fit" / "fit.jsonl").read_text().splitlines()]
@@ -124,7 +131,7 @@ def fitted(file: Path, seconds: int, seed: int, folder: Path, pinned: list[str])
 
 def plain(file: Path, seconds: int, seed: int, folder: Path, pinned: list[str]) -> dict[str, Any]:
     command = [*pinned, sys.executable, str(SCRIPT), str(file), "--seconds", str(seconds), "--seed", str(seed)]
-    answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    answer: dict[str, Any] = json.loads(output_of(command))
     return answer
 
 
