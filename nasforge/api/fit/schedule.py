@@ -29,6 +29,10 @@ LONGER = 6.0
 """The last training is at most so many times as long as one in the search."""
 _OVERHEAD = 1.15
 """Validation and what else an epoch takes beside its steps."""
+_LATE = 1.5
+"""A last training of the fewest epochs may take so much longer than its forecast."""
+_OVERRUN = 0.05
+"""Share of the whole time that a longer one may take beyond what is left for it."""
 _AGAIN = 2.6
 """Two last trainings on all images, relative to one training in the search."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -161,6 +165,18 @@ def last_epochs(epochs: int, seconds: float, second_per_epoch: float) -> int:
     """
     affordable = int(seconds / max(second_per_epoch, 1e-9))
     return max(epochs, min(affordable, math.ceil(LONGER * epochs)))
+
+
+def last_training_may_take(fewest_epochs: int, allowed: float, seconds: float, second_per_epoch: float) -> float:
+    """Seconds after which the last training ends with the epoch, so that the fit keeps its time within a tenth.
+
+    Args:
+        fewest_epochs: those of a training in the search; so many are always trained.
+        allowed: seconds that are left for it.
+        seconds: of the whole fit.
+        second_per_epoch: as forecast, on all images.
+    """
+    return max(allowed + _OVERRUN * seconds, _LATE * fewest_epochs * second_per_epoch)
 
 
 def folds_of(images: int, smallest_class: int) -> int:

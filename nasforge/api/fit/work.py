@@ -32,6 +32,7 @@ from nasforge.api.fit.schedule import (
     end_of,
     folds_of,
     last_epochs,
+    last_training_may_take,
     least_seconds,
     plan_of,
     search_until,
@@ -66,8 +67,6 @@ from nasforge.training.recipe import Recipe, recipe_of
 Say = Callable[[str], None]
 _PATIENCE_S = 2.0
 _TICK_S = 10.0
-_LATE = 1.5
-"""A last training that takes so much longer than its forecast ends with the epoch."""
 _MOST_CLASSES = 8
 
 
@@ -689,7 +688,7 @@ class Work:
             earlier = self.log.last("trained", network=name)
             if earlier is not None and earlier["epochs"] >= epochs:
                 epochs = int(earlier["epochs"])  # a longer one is there already
-            deadline = self.log.used + max(allowed, _LATE * epochs * per_epoch)
+            deadline = self.log.used + last_training_may_take(self.plan.epochs, allowed, self.seconds, per_epoch)
             entry = self.log.write("last_training", network=name, until=until, epochs=epochs, deadline=deadline)
         classes, channels = self.pool.classes, self.data.shape[0]
         costs = costs_of(

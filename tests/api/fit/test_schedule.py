@@ -65,6 +65,11 @@ def test_the_last_training_is_longer_where_time_is_left():
     assert schedule.last_epochs(10, 0.0, 1.0) == 10
 
 
+def test_a_late_last_training_keeps_the_time_within_a_tenth():
+    assert schedule.last_training_may_take(10, 90.0, 180.0, 1.0) == 99.0  # not half as long again
+    assert schedule.last_training_may_take(10, 0.0, 180.0, 4.0) == 60.0  # the fewest epochs come first
+
+
 def test_folds_are_for_little_data():
     assert [schedule.folds_of(n, 40) for n in (300, 1999, 2000)] == [5, 5, 1]
     assert schedule.folds_of(100, 3) == 3
