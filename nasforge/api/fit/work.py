@@ -293,8 +293,8 @@ class Work:
     @cached_property
     def backbones(self) -> Mapping[str, str]:
         """The pretrained networks that take part: timm's name -> file of weights."""
-        if not self.log.last("decision", name="pretrained") and (self.folder / SEARCH).exists():
-            return {}  # this fit began with an older version
+        if not self.log.last("decision", name="pretrained") and (self.log.last("trial") or self.log.last("searched")):
+            return {}  # the search began with an older version
         asked = self.request
         return self.log.decide(
             "pretrained", lambda: backbones_of(asked.weights, asked.backbone, asked.pretrained, self.say), self.say
