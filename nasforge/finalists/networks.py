@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -54,7 +53,6 @@ class Retraining:
         costs: of the network.
         device: `auto`, `cpu`...; decided where the training happens.
         data_hash: what the data must be there.
-        deadline: `time.monotonic()` after which the training ends with the epoch; None: it goes to its end.
     """
 
     name: str
@@ -68,7 +66,6 @@ class Retraining:
     costs: Mapping[str, float]
     device: str
     data_hash: str
-    deadline: float | None = None
 
     @property
     def trained(self) -> bool:
@@ -110,7 +107,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
         progress(retraining.name, epoch, retraining.epochs, metrics)
-        return retraining.deadline is None or time.monotonic() < retraining.deadline
+        return True
 
     checkpoint = retraining.folder / "checkpoint.pt"
     with TemporaryDirectory() as scratch, data_parallel(network) if grouped else nullcontext():

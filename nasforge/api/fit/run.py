@@ -39,7 +39,7 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
 def _run(work: Work, say: Say) -> None:
     log, request = work.log, work.request
     with phase(log, "images"):
-        if work.request.pretrained:
+        if request.pretrained:
             work.backbones  # noqa: B018  (a download that fails, fails before any work)
         work.prepare()
         work.data  # noqa: B018  (decodes)

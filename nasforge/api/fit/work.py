@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -320,7 +320,7 @@ class Work:
         spent = sum(entry.get("seconds", 0.0) for entry in self.log.entries if entry["kind"] == "probed")
         after_search = self._until - began - 2 * self.plan.folds * self.plan.training
         room = pretrained.Room(
-            constraints=self._config(epochs=1).constraints,
+            constraints=self.config_of_search().constraints,
             seconds=min(pretrained.SHARE * self.seconds - spent, after_search),
             after=end_of(self.seconds) / 2,
         )
@@ -408,12 +408,13 @@ class Work:
         epochs = int(entry["epochs"])
         done = self.log.last("trained", network=name, epochs=epochs)
         if done is None:
-            folder = self._tuned(name, epochs, float(entry["deadline"])) if epochs else linear
+            with self._ends_by(name, until):
+                folder = self._tuned(name, epochs) if epochs else linear
             place = folder.relative_to(self.folder).as_posix()
             done = self.log.write("trained", row=row.name, folder=place, network=name, epochs=epochs)
         return self.folder / str(done["folder"])
 
-    def _tuned(self, name: str, epochs: int, deadline: float) -> Path:
+    def _tuned(self, name: str, epochs: int) -> Path:
         """Fine-tune on the first split, and on all images where the answers on its other images are better for it."""
         learnt, asked = self.splits[0]
         linear, folder = self._probe_folder(name), self.folder / FINALISTS / f"{name}-tuned-e{epochs}"
@@ -421,12 +422,7 @@ class Work:
         device = device_of(self.request.device)
         with np.load(self._probe_file(name), allow_pickle=False) as kept:
             before, head = kept["probabilities"], pretrained.Head(kept["weight"], kept["bias"])
-        settings: dict[str, Any] = {
-            "seed": self.request.seed,
-            "device": device,
-            "deadline": time.monotonic() + max(deadline - self.log.used, 1.0),
-            "tick": self._tick,
-        }
+        settings: dict[str, Any] = {"seed": self.request.seed, "device": device, "tick": self._tick}
         entry = self.log.last("tuning", network=name, epochs=epochs)
         if entry is None:
             network = pretrained.tuned(linear, learnt, recipe, epochs, head=head, checkpoint=None, **settings)
@@ -569,7 +565,7 @@ class Work:
     def candidates(self, state: State) -> list[Answered]:
         """The trials that were trained to the end on all folds, with their answers."""
         found = []
-        default = self._config(epochs=self.plan.epochs).space.default_point()
+        default = self.space.default_point()
         for trial in state.trials.values():
             result = trial.result
             if not trial.comparable or result is None or ANSWERS not in result.artifacts or trial.architecture is None:
@@ -668,14 +664,22 @@ class Work:
         if training.trained:
             return training.folder, ""
         self.say(f"last training of {row.name}: {training.epochs} epochs on {len(self.pool)} images")
-        problem = train_network(training, self._tick)
+        with self._ends_by(training.name, until):
+            problem = train_network(training, self._tick)
         if not problem:
             folder = training.folder.relative_to(self.folder).as_posix()
             self.log.write("trained", row=row.name, folder=folder, network=training.name, epochs=training.epochs)
         return training.folder, problem
 
+    def _ends_by(self, network: str, until: float) -> AbstractContextManager[None]:
+        """Give the trainings of a block the deadline that the log has for a network's last training."""
+        entry = self.log.last("last_training", network=network, until=until)
+        assert entry is not None  # noqa: S101  (it is written before)
+        end = time.monotonic() + max(float(entry["deadline"]) - self.log.used, 1.0)
+        return trainings_end_by(lambda: end)
+
     def _retraining(self, state: State, trial: Trial, until: float, allowed: float) -> Retraining:
-        config = self._config(epochs=self.plan.epochs)
+        config = self.config_of_search()
         assert trial.architecture is not None and trial.result is not None  # noqa: S101
         point: Architecture = trial.architecture
         recipe = recipe_of(config.space, point, config.recipe)
@@ -709,7 +713,6 @@ class Work:
             costs=costs,
             device=self.request.device,
             data_hash=self.data.fingerprint,
-            deadline=time.monotonic() + max(float(entry["deadline"]) - self.log.used, 1.0),
         )
 
     def test(self, row: Row, what: str, answer: Callable[[Part], np.ndarray]) -> Row:

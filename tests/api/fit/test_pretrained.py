@@ -1,7 +1,6 @@
 """Pretrained networks in a fit: found, checked, probed, fine-tuned, chosen or not, and continued after a kill."""
 
 import json
-import math
 import os
 import shutil
 import urllib.error
@@ -28,6 +27,7 @@ from nasforge.data import load_data
 from nasforge.exporters.export import export
 from nasforge.exporters.network_folder import load, save_network
 from nasforge.journal import FIT
+from nasforge.training.deadline import trainings_end_by
 
 NAME = "test_resnet"
 ROW = f"{NAME} (pretrained)"
@@ -257,7 +257,7 @@ def test_two_classes_have_two_logits():
 
 def tuned(folder, data, **more):
     recipe = pretrained.recipe_of_tuning(8, balanced=False)
-    usual = {"head": None, "seed": 0, "device": torch.device("cpu"), "deadline": math.inf, "checkpoint": None}
+    usual = {"head": None, "seed": 0, "device": torch.device("cpu"), "checkpoint": None}
     return pretrained.tuned(folder, data.train, recipe, 2, **{**usual, "tick": lambda: None, **more}), recipe
 
 
@@ -277,7 +277,8 @@ def test_fine_tuning_changes_weights_and_keeps_batch_statistics(place, tmp_path)
 def test_fine_tuning_that_is_late_or_diverges_keeps_nothing(place, tmp_path):
     data, found = probed(place, limits=["flops<=20M"])
     folder = save_network(tmp_path / "linear", found.network, found.network.description)
-    assert tuned(folder, data, deadline=0.0)[0] is None
+    with trainings_end_by(lambda: 0.0):
+        assert tuned(folder, data)[0] is None
     worst = pretrained.Head(np.full_like(found.first.weight, np.inf), found.first.bias)
     assert tuned(folder, data, head=worst)[0] is None
 
