@@ -1,16 +1,18 @@
-"""`nasforge fit` beside a plain PyTorch script and scikit-learn, on small real problems, each in the same time.
+"""`nasforge fit` beside a plain PyTorch script, scikit-learn and Ultralytics on small real problems, in the same time.
 
     NASFORGE_DATA=... python benchmarks/fit.py --data wbc --seconds 180           writes benchmarks/results/fit.json
     NASFORGE_DATA=... python benchmarks/fit.py --data digits fashion cifar200 cifar2000 --seeds 3
+    NASFORGE_DATA=... python benchmarks/fit.py --rows ultralytics --peer-python peer/bin/python
 
-Every problem has a test split that neither sees before its end: the official one, or an outer fold of five. The script
-is `plain_script.py`. What is in the file already is not run again. With `--one-core` the rows of a problem run side by
-side, each on a core of its own: half of the machine for each, and half of the time for all.
+Every problem has a test split that none sees before its end: the official one, or an outer fold of five. The script is
+`plain_script.py`, the peer `ultralytics_peer.py`. What is in the file already is not run again. With `--cores 0` every
+row runs on that core alone; with `--cores 0 1` the rows of a problem run side by side, each on a core of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -28,7 +30,10 @@ from machine import describe, write
 
 RESULT = Path(__file__).parent / "results" / "fit.json"
 SCRIPT = Path(__file__).parent / "plain_script.py"
+PEER = Path(__file__).parent / "ultralytics_peer.py"
 FOLDS = 5
+MOST_ANSWERS = 1000
+"""Answers of so many test images are kept, to compare two rows image by image."""
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Images to learn from with their classes, images to test on with theirs: uint8, N x H x W (x 3)."""
 
@@ -84,6 +89,38 @@ def wbc(fold: int) -> Problem:
     return x[learn], y[learn], x[test], y[test]
 
 
+def cells(seed: int) -> Problem:
+    """Single blood cells of three classes, at most 200 each, 64 pixels; the cells of a photo stay on one side."""
+    import csv
+
+    import cut_cells
+    from PIL import Image, ImageOps
+    from sklearn.model_selection import GroupShuffleSplit
+
+    with tempfile.TemporaryDirectory() as scratch:
+        cut_cells.cut(source("bccd"), Path(scratch), 200, seed)
+        with (Path(scratch) / "labels.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        x = np.stack([np.asarray(ImageOps.fit(Image.open(Path(scratch) / row["image"]), (64, 64))) for row in rows])
+    y = np.unique([row["label"] for row in rows], return_inverse=True)[1]
+    split = GroupShuffleSplit(1, test_size=0.3, random_state=seed)
+    learn, test = next(split.split(x, y, [row["photo"] for row in rows]))
+    return x[learn], y[learn], x[test], y[test]
+
+
+def animals(seed: int) -> Problem:
+    """Six animals of the other half of CIFAR-10, unbalanced: 240 cats to 40 horses. Kept aside: no default is of it."""
+    with np.load(source("cifar10_other_half.npz")) as found:
+        x, y, test_x, test_y = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+    counts = {3: 240, 2: 200, 4: 160, 5: 120, 6: 80, 7: 40}  # class of CIFAR-10 -> images
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(
+        np.concatenate([rng.choice(np.flatnonzero(y == k), count, replace=False) for k, count in counts.items()])
+    )
+    asked = np.isin(test_y, list(counts))
+    return x[chosen], y[chosen] - 2, test_x[asked], test_y[asked] - 2
+
+
 PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "wbc": wbc,
     "digits": digits,
@@ -91,6 +128,8 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
     "cifar200": arrays("cifar10_half.npz", 200),
     "cifar2000": arrays("cifar10_half.npz", 2000),
     "cifar10000": arrays("cifar10_half.npz", 10_000),
+    "cells": cells,
+    "animals": animals,
 }
 """CIFAR-10 is half of CIFAR-10: half of the official training and test images."""
 
@@ -107,65 +146,87 @@ def output_of(command: list[str]) -> str:
     return done.stdout
 
 
-def fitted(file: Path, seconds: int, seed: int, folder: Path, pinned: list[str]) -> dict[str, Any]:
+def fitted(file: Path, seconds: int, seed: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
-    command = [*pinned, sys.executable, "-m", "nasforge", "fit", str(file), "--time", f"{seconds}s", "--json"]
+    command = [sys.executable, "-m", "nasforge", "fit", str(file), "--time", f"{seconds}s", "--json"]
     command += ["--runs-dir", str(folder / "runs"), "--name", "fit", "--seed", str(seed), "--tracking-uri", "none"]
     command += ["--pretrained", "none"]  # whatever lies in the caches of this machine
-    answer = json.loads(output_of(command))
+    answer = json.loads(output_of([*options.pinned, *command]))
     rows = {row["name"]: row for row in answer["rows"]}
     best = max((row for row in answer["rows"] if row["kind"] == "sklearn"), key=lambda row: row["val"]["accuracy"])
-    search = [json.loads(line) for line in (folder / "runs" / "fit" / "fit.jsonl").read_text().splitlines()]
+    place = folder / "runs" / "fit"
+    search = [json.loads(line) for line in (place / "fit.jsonl").read_text().splitlines()]
+    asked = next(entry["what"] for entry in search if entry["kind"] == "tested" and entry["row"] == answer["winner"])
+    with np.load(place / "answers" / f"{asked.replace(' ', '_')}.npz") as kept:
+        answers = kept["probabilities"].argmax(1).tolist()
     return {
         "test": rows[answer["winner"]]["test"],
         "val": rows[answer["winner"]]["val"],
+        "answers": answers,
         "winner": answer["winner"],
         "flops": rows[answer["winner"]]["flops"],
         "sklearn": {"name": best["name"], **best["test"]},
         "beaten_by": answer["beaten_by"],
         "candidates": sum(entry["kind"] == "trial" for entry in search),
         "plan": next(entry["value"]["plan"] for entry in search if entry.get("name") == "trainings"),
+        "last": next(entry["epochs"] for entry in search if entry["kind"] == "trained"),
+        "phases": {entry["name"]: entry["seconds"] for entry in search if entry["kind"] == "phase"},
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-def plain(file: Path, seconds: int, seed: int, folder: Path, pinned: list[str]) -> dict[str, Any]:
-    command = [*pinned, sys.executable, str(SCRIPT), str(file), "--seconds", str(seconds), "--seed", str(seed)]
-    answer: dict[str, Any] = json.loads(output_of(command))
+def plain(file: Path, seconds: int, seed: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, str(SCRIPT), str(file), "--seconds", str(seconds), "--seed", str(seed)]
+    answer: dict[str, Any] = json.loads(output_of([*options.pinned, *command]))
     return answer
 
 
-ROWS = {"fit": fitted, "script": plain}
+def peer(file: Path, seconds: int, seed: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    command = [str(options.peer_python), str(PEER), str(file), "--seconds", str(seconds), "--seed", str(seed)]
+    command += ["--threads", "1"] if options.pinned else []
+    answer: dict[str, Any] = json.loads(output_of([*options.pinned, *command]).splitlines()[-1])
+    return answer
 
 
-def measured(options: argparse.Namespace, name: str, row: str, seed: int, core: int) -> dict[str, Any]:
+ROWS = {"fit": fitted, "script": plain, "ultralytics": peer}
+
+
+def measured(options: argparse.Namespace, name: str, row: str, seed: int, core: int | None) -> dict[str, Any]:
+    own = argparse.Namespace(**vars(options), pinned=[] if core is None else ["taskset", "--cpu-list", str(core)])
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / f"{name}.npz"
-        write_problem(PROBLEMS[name](seed), file)
-        pinned = ["taskset", "--cpu-list", str(core)] if options.one_core else []
-        found = ROWS[row](file, options.seconds, seed, Path(scratch), pinned)
+        problem = PROBLEMS[name](seed)
+        write_problem(problem, file)
+        found = ROWS[row](file, options.seconds, seed, Path(scratch), own)
+    truth, answers = problem[3].tolist(), found.pop("answers")
+    if len(truth) <= MOST_ANSWERS:
+        found["right"] = "".join("1" if a == b else "0" for a, b in zip(answers, truth, strict=True))
+        found["chosen"] = answers
     return {**found, "load": [round(value, 1) for value in os.getloadavg()]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS))
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--rows", nargs="*", default=["fit", "script"], choices=list(ROWS))
     parser.add_argument("--seconds", type=int, default=180)
-    parser.add_argument("--seeds", type=int, default=3, help="of wbc: outer folds, five in all")
-    parser.add_argument("--one-core", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of wbc: outer folds, five in all")
+    parser.add_argument("--cores", type=int, nargs="*", default=[], help="none: a row has the whole machine")
+    parser.add_argument("--peer-python", type=Path, help="of an environment with ultralytics")
     options = parser.parse_args()
     content = json.loads(RESULT.read_text()) if RESULT.exists() else {"runs": {}}
-    place = ", one core" if options.one_core else ""
+    place = ", one core" if options.cores else ""
     for name in options.data:
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             keys = {row: f"{name}, {options.seconds} s{place}, {row}, {seed}" for row in options.rows}
             left = [row for row in options.rows if keys[row] not in content["runs"]]
-            with ThreadPoolExecutor(len(ROWS) if options.one_core else 1) as pool:
-                jobs = {row: pool.submit(measured, options, name, row, seed, list(ROWS).index(row)) for row in left}
+            with ThreadPoolExecutor(max(1, len(options.cores))) as pool:
+                cores = itertools.cycle(options.cores or [None])
+                jobs = {row: pool.submit(measured, options, name, row, seed, next(cores)) for row in left}
                 for row, job in jobs.items():
                     content["runs"][keys[row]] = job.result()
-                    print(keys[row], json.dumps(content["runs"][keys[row]]), flush=True)
+                    shown = {key: value for key, value in job.result().items() if key not in ("right", "chosen")}
+                    print(keys[row], json.dumps(shown), flush=True)
                     write(RESULT, {**content, "machine": describe(), "summary": summary_of(content["runs"])})
 
 

@@ -118,6 +118,7 @@ def script(file: Path, seconds: float, seed: int, began: float) -> dict[str, Any
             "balanced_accuracy": float(balanced_accuracy_score(test_y, chosen)),
             "f1_macro": float(f1_score(test_y, chosen, average="macro")),
         },
+        "answers": chosen.tolist(),
         "rate": rate,
         "seconds": round(time.monotonic() - began, 1),
     }
