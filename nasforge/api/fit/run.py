@@ -13,6 +13,7 @@ from nasforge.api.fit.log import BEST, REPORT, FitLog, Request
 from nasforge.api.fit.plan import write_plan
 from nasforge.api.fit.report import write_report
 from nasforge.api.fit.rows import Row
+from nasforge.api.fit.schedule import BESIDE
 from nasforge.api.fit.work import Work, phase
 from nasforge.api.fit.yardsticks import on_test
 
@@ -59,9 +60,9 @@ def _run(work: Work, say: Say) -> None:
         while True:
             chosen = work.choose(candidates, others, tried)
             winner = next(c.row for c in candidates if c.row.name == chosen["winner"])
-            beside = plain if plain is not None and plain.name != winner.name else None
+            beside = plain if winner.kind != "reference" else None  # the winner may be the reference, trained otherwise
             until = float(chosen["until"])
-            share = portion * (0.5 if beside else 1.0)
+            share = portion * (1 - BESIDE if beside else 1.0)
             if winner.kind == "pretrained":
                 folders[winner.name], problem = work.tune_last(winner, until, share), ""
             else:

@@ -26,7 +26,9 @@ FEWEST_STEPS = 300
 """Optimizer steps of a training in the search, at least."""
 MOST_EPOCHS = 120
 LONGER = 6.0
-"""The last training is at most so many times as long as one in the search."""
+"""The last training is at most so many times as long as one in the search, or has `LAST_STEPS` or `LAST_EPOCHS`."""
+LAST_STEPS = 1800
+LAST_EPOCHS = 30
 _OVERHEAD = 1.15
 """Validation and what else an epoch takes beside its steps."""
 _LATE = 1.5
@@ -35,6 +37,22 @@ _OVERRUN = 0.05
 """Share of the whole time that a longer one may take beyond what is left for it."""
 _AGAIN = 2.6
 """Two last trainings on all images, relative to one training in the search."""
+_LAST = (0.2, 0.65)
+"""Least and largest share of the time that is kept for the last trainings, as far as they can use it."""
+_BEFORE = 40.0
+"""Seconds of a fit that are no training, of which nothing can be kept."""
+_TIERS = (
+    (3, FEWEST_STEPS, 1.0),
+    (3, FEWEST_STEPS, 0.5),
+    (1, FEWEST_STEPS, 0.5),
+    (1, FEWEST_STEPS // 2, 0.25),
+    (1, FEWEST_STEPS // 4, 0.1),
+)
+"""What a plan gives up as the time gets shorter: candidates that are compared, steps, share of the usual length."""
+_TRAINING = {True: 0.14, False: 0.07}
+"""Share of the whole time of one candidate's trainings: on folds, and on one validation split."""
+BESIDE = 0.25
+"""Share of the time for the last trainings that the reference has beside another winner."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -91,14 +109,39 @@ def end_of(seconds: float) -> float:
     return min(10.0 + 0.02 * seconds, 0.25 * seconds)
 
 
-def search_until(seconds: float, training: float) -> float:
+def search_until(seconds: float, plan: Plan) -> float:
     """Return the end of the search in seconds of the fit; the last trainings follow.
 
     Args:
         seconds: of the whole fit.
-        training: seconds of one training in the search.
+        plan: of the search.
     """
-    return seconds - end_of(seconds) - max(0.2 * seconds, _AGAIN * training)
+    return seconds - end_of(seconds) - last_of(seconds, plan)
+
+
+def last_of(seconds: float, plan: Plan) -> float:
+    """Return the seconds that are kept for the last trainings.
+
+    A network gains more from a long last training than from a few more candidates beside it, so a short fit keeps most
+    of its time.
+
+    Args:
+        seconds: of the whole fit.
+        plan: of the search.
+    """
+    least, most = _LAST[0] * seconds, _LAST[1] * max(seconds - _BEFORE, 0.0)
+    useful = plan.training * most_epochs(plan.epochs, plan.steps) / plan.epochs
+    return max(_AGAIN * plan.training, least, min(most, useful))
+
+
+def most_epochs(epochs: int, steps: int) -> int:
+    """Return the epochs of a last training that is not limited by time.
+
+    Args:
+        epochs: of a training in the search.
+        steps: of it.
+    """
+    return math.ceil(max(LONGER * epochs, LAST_EPOCHS, LAST_STEPS * epochs / steps))
 
 
 def yardsticks_of(seconds: float) -> float:
@@ -109,10 +152,9 @@ def yardsticks_of(seconds: float) -> float:
 def plan_of(
     seconds: float, used: float, per_step: float, images: int, batch_size: int, folds: Sequence[int], preset: str
 ) -> Plan | None:
-    """The plan with most folds whose trainings learn something and leave time for the last trainings.
+    """The first plan of `_TIERS`, with most folds, that leaves time for the last trainings.
 
-    The first candidate is there after about a fifth of the time. Two last trainings, of the winner and of the
-    reference, on all images, are at least as long as one in the search.
+    The last trainings, of the winner and of the reference, on all images, are at least as long as one in the search.
 
     Args:
         seconds: of the whole fit.
@@ -126,17 +168,16 @@ def plan_of(
     Returns:
         None: there is too little time for any.
     """
-    end = end_of(seconds)
-    left = seconds - end - yardsticks_of(seconds) - used
-    for least, share in ((FEWEST_STEPS, 1.0), (FEWEST_STEPS, 0.5), (FEWEST_STEPS // 2, 0.25), (FEWEST_STEPS // 4, 0.1)):
+    left = seconds - end_of(seconds) - yardsticks_of(seconds) - used
+    for candidates, least, share in _TIERS:
         for count in folds:
             learnt = round(images * (0.8 if count == 1 else (count - 1) / count))
-            wanted = share * PRESETS[preset] * 0.14 * seconds / count
+            wanted = share * PRESETS[preset] * _TRAINING[count > 1] * seconds / count
             epochs, steps = _length(max(least, wanted / per_step), learnt, batch_size)
             training = steps * per_step * _OVERHEAD
-            again = _AGAIN * training
-            if count * training + again <= left:
-                return Plan(count, epochs, steps, training)
+            plan = Plan(count, epochs, steps, training)
+            if candidates * count * training + last_of(seconds, plan) <= left:
+                return plan
     return None
 
 
@@ -155,16 +196,16 @@ def _length(wanted: float, images: int, batch_size: int) -> tuple[int, int]:
     return epochs, epochs * each
 
 
-def last_epochs(epochs: int, seconds: float, second_per_epoch: float) -> int:
+def last_epochs(plan: Plan, seconds: float, second_per_epoch: float) -> int:
     """Epochs of the last training: longer than in the search where time is left, and never shorter.
 
     Args:
-        epochs: of a training in the search.
+        plan: of the search.
         seconds: that are left for it.
         second_per_epoch: of it, on all images.
     """
     affordable = int(seconds / max(second_per_epoch, 1e-9))
-    return max(epochs, min(affordable, math.ceil(LONGER * epochs)))
+    return max(plan.epochs, min(affordable, most_epochs(plan.epochs, plan.steps)))
 
 
 def last_training_may_take(fewest_epochs: int, allowed: float, seconds: float, second_per_epoch: float) -> float:

@@ -198,7 +198,7 @@ class Work:
     @property
     def _until(self) -> float:
         """The end of the search in seconds of the fit; it follows the time of this call, folds and epochs do not."""
-        return search_until(self.seconds, self.plan.training) - reserved(self.request.preset, self.seconds)
+        return search_until(self.seconds, self.plan) - reserved(self.request.preset, self.seconds)
 
     def _planned(self) -> tuple[dict[str, Any], str]:
         """Measure the speed of the space's default network, and plan by it."""
@@ -688,7 +688,7 @@ class Work:
         per_epoch = of_fold * len(self.pool) / len(self.splits[0][0])
         entry = self.log.last("last_training", network=name, until=until)
         if entry is None:
-            epochs = last_epochs(self.plan.epochs, allowed, per_epoch)
+            epochs = last_epochs(self.plan, allowed, per_epoch)
             earlier = self.log.last("trained", network=name)
             if earlier is not None and earlier["epochs"] >= epochs:
                 epochs = int(earlier["epochs"])  # a longer one is there already

@@ -35,17 +35,30 @@ def test_a_plan_fits_into_the_time_and_its_trainings_learn(seconds, per_step, im
     if plan is None:
         assert seconds < schedule.least_seconds(8.0, per_step, images, 32, folds)
         return
-    search = schedule.search_until(seconds, plan.training)
+    search = schedule.search_until(seconds, plan)
     assert seconds - schedule.end_of(seconds) - search >= 2.5 * plan.training
     assert plan.steps >= schedule.FEWEST_STEPS / 4 and 8.0 + plan.folds * plan.training <= search
 
 
 def test_with_little_time_there_are_fewer_folds_before_there_are_fewer_steps():
     assert (planned(600).folds, planned(600).steps >= 600) == (5, True)
-    assert (planned(75).folds, planned(75).steps >= schedule.FEWEST_STEPS) == (3, True)
+    assert planned(80).folds < 5 and planned(80).steps >= schedule.FEWEST_STEPS
     short = planned(45)
     assert short.folds <= 3 and schedule.FEWEST_STEPS / 4 <= short.steps < schedule.FEWEST_STEPS
     assert planned(12) is None
+
+
+def test_a_short_fit_keeps_most_of_its_time_for_the_last_training():
+    plan = schedule.Plan(folds=2, epochs=40, steps=160, training=20.0)
+    assert schedule.last_of(180, plan) == 91
+    assert schedule.last_of(60, plan) == 52  # two trainings on all images
+    assert schedule.last_of(600, schedule.Plan(5, 50, 300, 10.0)) == 120  # a longer one would not be used
+
+
+def test_candidates_are_compared_on_fewer_folds_rather_than_one_candidate_on_many():
+    plan = planned(600, per_step=0.129, used=10.0)
+    searched = schedule.search_until(600, plan) - 10.0 - schedule.yardsticks_of(600)
+    assert plan.folds == 2 and searched >= 3 * plan.folds * plan.training
 
 
 def test_little_data_is_trained_for_many_epochs_and_much_for_few():
@@ -60,9 +73,15 @@ def test_presets_are_shorter_and_longer():
 
 
 def test_the_last_training_is_longer_where_time_is_left():
-    assert schedule.last_epochs(10, 100.0, 1.0) == 60
-    assert schedule.last_epochs(10, 12.5, 1.0) == 12
-    assert schedule.last_epochs(10, 0.0, 1.0) == 10
+    plan = schedule.Plan(folds=5, epochs=10, steps=600, training=10.0)
+    assert schedule.last_epochs(plan, 100.0, 1.0) == 60
+    assert schedule.last_epochs(plan, 12.5, 1.0) == 12
+    assert schedule.last_epochs(plan, 0.0, 1.0) == 10
+
+
+def test_the_last_training_after_very_short_ones_is_long_enough_to_learn():
+    assert schedule.most_epochs(epochs=2, steps=500) == 30
+    assert schedule.most_epochs(epochs=20, steps=80) == 450  # 1,800 steps
 
 
 def test_a_late_last_training_keeps_the_time_within_a_tenth():
