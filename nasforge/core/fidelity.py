@@ -5,7 +5,7 @@ from __future__ import annotations
 CHANGEABLE = frozenset(
     {
         *("learning_rate", "weight_decay", "momentum", "label_smoothing", "clip_norm", "dropout"),
-        *("crop_pixels", "cutout_pixels", "flip", "vertical_flip", "rotation_degrees", "color_jitter"),
+        *("crop_pixels", "crop_fill", "cutout_pixels", "flip", "vertical_flip", "rotation_degrees", "color_jitter"),
         *("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix", "drop_path"),
     }
 )

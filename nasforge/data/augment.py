@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -10,10 +11,22 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 
-def crop(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Each image shifted by up to `pixels` in both directions, black where it leaves the frame. N x C x H x W."""
+def crop(images: Tensor, pixels: int, generator: torch.Generator, fill: Sequence[float] | None = None) -> Tensor:
+    """Each image shifted by up to `pixels` in both directions. uint8, N x C x H x W.
+
+    Args:
+        images: on the generator's device.
+        pixels: the largest shift.
+        generator: decides.
+        fill: a value from 0 to 1 per channel, seen where an image leaves the frame; None: black.
+    """
     count, _, height, width = images.shape
-    windows = pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    padded = pad(images, (pixels,) * 4)
+    if fill is not None:
+        inside = pad(torch.ones_like(images[:1, :1]), (pixels,) * 4).bool()
+        colour = torch.tensor(fill, device=images.device).mul(255).round().to(images.dtype)
+        padded = torch.where(inside, padded, colour.view(1, -1, 1, 1))
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     shift = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator, device=images.device)
     return windows[torch.arange(count, device=images.device), :, shift[0], shift[1]]
 

@@ -40,7 +40,7 @@ def augmented(images: Tensor, part: Part, recipe: Recipe, generator: torch.Gener
         generator: decides; what the recipe leaves out draws nothing.
     """
     if recipe.crop_pixels:
-        images = crop(images, recipe.crop_pixels, generator)
+        images = crop(images, recipe.crop_pixels, generator, part.mean if recipe.crop_fill == "mean" else None)
     if recipe.flip:
         images = flip(images, generator)
     if recipe.vertical_flip:

@@ -14,6 +14,10 @@ from torch import nn
 from nasforge.training.depth import layer_groups
 from nasforge.training.recipe import Recipe
 
+_FUSED = frozenset({"adam", "adamw"})
+"""Optimizers that torch has as one kernel, on CPUs and GPUs; its SGD as one kernel cannot go on where some parameters
+had no gradient before, as in a supernet."""
+
 
 def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer over all parameters; weight decay spares biases and normalisations (tensors of one dimension).
@@ -28,6 +32,8 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     special: dict[str, Any] = {}
     if recipe.optimizer in ("sgd", "muon"):
         special["nesterov"] = recipe.nesterov and recipe.momentum > 0
+    if recipe.optimizer in _FUSED:  # one call for all tensors: a twentieth of a small network's step
+        special["fused"] = True
     spared: Collection[str] = getattr(network, "no_weight_decay", set)()  # what timm's own networks name
     if recipe.layer_decay < 1:
         groups = layer_groups(network, recipe.layer_decay, spared)

@@ -21,6 +21,7 @@ _CHOICES: dict[str, tuple[Value, ...]] = {
     "sampling": ("uniform", "balanced"),
     "early_stopping_metric": ("accuracy", "loss", "f1_macro"),
     "init": ("builder", "he", "xavier", "orthogonal"),
+    "crop_fill": ("black", "mean"),
     "precision": ("auto", "fp32", "bf16"),
     "channels_last": ("auto", True, False),
 }
@@ -71,8 +72,8 @@ READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
 """Settings that only some options of another one read."""
 _EXCLUDING = frozenset({"ema_decay", "swa_share", "class_weights", "sampling", "frozen_stages", "init", "zero_init"})
 """Settings some of which exclude each other, see `Recipe._contradictions`."""
-_LATER = frozenset({"keep_last_batch"})
-"""Settings that older checkpoints do not have; trainings were then as they are where these are off."""
+_LATER = frozenset({"keep_last_batch", "crop_fill"})
+"""Settings that older checkpoints do not have; trainings were then as they are by their defaults."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class Recipe:
         early_stopping_metric: of the validation part: `accuracy`, `loss` or `f1_macro`.
         init: how convolutions and linear layers begin: as the `builder` made them, `he`, `xavier` or `orthogonal`.
         crop_pixels: shift images by up to so many pixels.
+        crop_fill: where a shifted image ends: `black`, or the `mean` colour of the training images, which is zero once
+            they are normalised.
         flip: mirror half of the images left to right.
         vertical_flip: mirror half of the images upside down.
         rotation_degrees: turn images by up to so much either way.
@@ -161,6 +164,7 @@ class Recipe:
     early_stopping_metric: str = "accuracy"
     init: str = "builder"
     crop_pixels: int = 0
+    crop_fill: str = "black"
     flip: bool = False
     vertical_flip: bool = False
     rotation_degrees: float = 0.0
@@ -207,9 +211,12 @@ class Recipe:
     def identifying(self) -> dict[str, Value]:
         """Return the settings by which a checkpoint knows its training.
 
-        Settings that came later and are off are left out, so that older checkpoints can still be continued.
+        Settings that came later and have their defaults are left out, so that older checkpoints can still be continued.
         """
-        return {name: value for name, value in asdict(self).items() if name not in _LATER or value}
+        earlier = Recipe()
+        return {
+            name: value for name, value in asdict(self).items() if name not in _LATER or value != getattr(earlier, name)
+        }
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Recipe:

@@ -12,6 +12,15 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def test_crop_fills_the_rest_with_a_colour_and_shifts_as_it_does_with_black():
+    before = images()
+    black, coloured = crop(before, 2, seeded()), crop(before, 2, seeded(), (0.2, 0.4, 0.6))
+    assert coloured.dtype == torch.uint8
+    filled = (black != coloured).any(1)
+    assert filled.any()
+    assert (coloured.permute(0, 2, 3, 1)[filled] == torch.tensor([51, 102, 153])).all()
+
+
 def test_crop_shifts_every_image_and_blackens_the_rest():
     before = images()
     after = crop(before, 2, seeded())
