@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
@@ -16,7 +17,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch.nn.functional import adaptive_avg_pool2d
 
+from nasforge.api.fit import judging
+from nasforge.api.fit.judging import per_image
+from nasforge.api.fit.rows import Row
+from nasforge.api.fit.schedule import yardsticks_of
+from nasforge.data.npz import write_npz
 from nasforge.data.part import Part
+
+if TYPE_CHECKING:
+    from nasforge.api.fit.work import Answered, Work
 
 MAJORITY = "largest class"
 _EDGE = 16
@@ -122,3 +131,30 @@ def on_test(name: str, train: Part, test: Part, seed: int) -> np.ndarray:
     if name == MAJORITY:
         return majority(train, test)
     return answer(MODELS[name], (features(train), train.labels.numpy()), features(test), train.classes, seed)
+
+
+def measure_yardsticks(work: Work) -> list[Answered]:
+    """The largest class and scikit-learn's models, on the same folds as the networks."""
+    kept = work.folder / "yardsticks.npz"
+    if not work.log.last("yardsticks"):
+        found: dict[str, np.ndarray] = {}
+        rows = []
+        allowed = yardsticks_of(work.seconds)
+        for name, (places, given), seconds in on_folds(work.splits, allowed, work.request.seed):
+            found[name] = work.in_order(places, given)
+            kind = "majority" if name == MAJORITY else "sklearn"
+            rows.append({"name": name, "kind": kind, "seconds": seconds})
+        write_npz(kept, found)
+        work.log.write("yardsticks", rows=rows)
+        best = max(found, key=lambda name: per_image(work.ranked_by, work.truth, found[name]).mean())
+        figure = judging.figures(work.truth, found[best])[work.shown_metric]
+        work.say(f"best yardstick without a network: {best}, {work.shown_metric} {figure:.3f}")
+    entry = work.log.last("yardsticks")
+    assert entry is not None  # noqa: S101
+    with np.load(kept, allow_pickle=False) as file:
+        return [work.answered(Row(val={}, **about), file[about["name"]]) for about in entry["rows"]]
+
+
+def yardstick_on_test(work: Work, name: str) -> Callable[[Part], np.ndarray]:
+    """Return the function that asks a yardstick, taught by all images but those of the test split."""
+    return lambda part: on_test(name, work.pool, part, work.request.seed)
