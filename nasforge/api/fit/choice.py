@@ -22,12 +22,12 @@ def choose_winner(work: Work, candidates: list[Answered], others: list[Answered]
     candidates = [c for c in candidates if not is_unfit(work, c.row.trial)]
     if not candidates:
         raise SearchError(f"{work.folder}: the last training of every candidate failed. Give more --time")
-    metric = work.ranked_by
+    metric = work.metric
     scores = {c.row.name: per_image(metric, work.truth, c.probabilities) for c in candidates}
     chosen = judging.choose(scores, {c.row.name: float(c.row.flops or math.inf) for c in candidates})
     winner = next(c for c in candidates if c.row.name == chosen.winner)
     # yardsticks without probabilities of their own are compared by what they choose
-    shown = work.shown_metric if work.shown_metric != "f1_macro" else metric
+    shown = work.shown_metric
     its = per_image(shown, work.truth, winner.probabilities)
     ahead = [
         other.row.name for other in others if judging.is_ahead(per_image(shown, work.truth, other.probabilities), its)

@@ -255,11 +255,6 @@ class Work:
         return self.metric in ("balanced_accuracy", "f1_macro")
 
     @property
-    def ranked_by(self) -> str:
-        """The metric as `per_image` has it: macro F1 is no mean over images, and goes with the balanced accuracy."""
-        return "balanced_accuracy" if self.metric == "f1_macro" else self.metric
-
-    @property
     def shown_metric(self) -> str:
         """The metric that lines on the screen name: shares say more than a log loss."""
         return "accuracy" if self.metric == "loss" else self.metric

@@ -146,7 +146,7 @@ def measure_yardsticks(work: Work) -> list[Answered]:
             rows.append({"name": name, "kind": kind, "seconds": seconds})
         write_npz(kept, found)
         work.log.write("yardsticks", rows=rows)
-        best = max(found, key=lambda name: per_image(work.ranked_by, work.truth, found[name]).mean())
+        best = max(found, key=lambda name: per_image(work.metric, work.truth, found[name]).mean())
         figure = judging.figures(work.truth, found[best])[work.shown_metric]
         work.say(f"best yardstick without a network: {best}, {work.shown_metric} {figure:.3f}")
     entry = work.log.last("yardsticks")

@@ -158,11 +158,11 @@ def _tuned(work: Work, name: str, epochs: int) -> Path:
         network = tune.tuned(linear, learnt, recipe, epochs, head=head, checkpoint=None, **settings)
         rows = np.searchsorted(work.places, asked.index)
         truth = asked.labels.numpy()
-        figure = float(per_image(work.ranked_by, truth, before[rows]).mean())
+        figure = float(per_image(work.metric, truth, before[rows]).mean())
         better = None
         if network is not None:
             given = ask(network, asked, device)
-            better = float(per_image(work.ranked_by, truth, given).mean())
+            better = float(per_image(work.metric, truth, given).mean())
         entry = work.log.write("tuning", network=name, epochs=epochs, before=figure, after=better)
     if entry["after"] is None or entry["after"] <= entry["before"]:
         work.say(f"{name} keeps its linear classifier: fine-tuning did not help on the first split")
