@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from nasforge.api.fit.log import shown
 from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
 from nasforge.exporters.network_folder import load
 from nasforge.report.parts import Part as Layer
@@ -120,6 +121,11 @@ def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
     about = network.description
     layers = parts_of(about.space, about.architecture, about.shape, len(about.class_names))
     found = ["<h2>The network</h2>", _layers(layers)]
+    recipe = [
+        f"{key.rpartition('.')[2].replace('_', ' ')} {shown(value)}" for key, value in about.architecture.train.items()
+    ]
+    if recipe:
+        found.append(f"<p>Its recipe: {html.escape(', '.join(recipe))}.</p>")
     reference = next((r for r in content["rows"] if r["kind"] == "reference" and r["name"] != content["winner"]), None)
     if reference is not None:
         plain = parts_of(work.space, work.space.default_point(), about.shape, len(about.class_names))

@@ -15,8 +15,10 @@ from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import VALIDATION_SHARE
 from nasforge.config import ExperimentConfig, load_space, resolve
 from nasforge.core.errors import SearchError, StopNow
+from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.journal import SEARCH
 from nasforge.judging import why_nothing_is_admitted
+from nasforge.starts import CLASS_WEIGHTS
 from nasforge.state import State, load_state
 from nasforge.training.artifacts import ANSWERS, file_of
 from nasforge.training.deadline import trainings_end_by
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int | None = None) -> ExperimentConfig:
     """Return the configuration of the search, its space resolved for these images."""
     objective = {"loss": "min:val/loss"}.get(work.metric, f"val/{work.metric}")
-    balanced = {"class_weights": "balanced"} if work.balanced else {}
+    decided = work.class_weights is not None
+    balanced = {"class_weights": "balanced"} if work.balanced and not decided else {}
     folds = work.folds if folds is None else folds
     single = folds == 1
     name = "training" if single else "cross_validation"
@@ -41,7 +44,7 @@ def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int
     config = resolve(
         {
             "name": SEARCH,
-            "space": load_space("photos"),
+            "space": space_of(work),
             "data": {
                 "source": work.data_config.source,
                 "validation": VALIDATION_SHARE,
@@ -63,6 +66,19 @@ def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int
         }
     )
     return compose.suited_to_images(replace(config, title=work.folder.name))
+
+
+def space_of(work: Work) -> SearchSpace:
+    """Return the space `photos`; where classes are of unequal size, their weights in the loss are a decision too."""
+    space = load_space("photos")
+    if work.class_weights is None:
+        return space
+    decision = Decision(CLASS_WEIGHTS, Choice(("none", "balanced")))
+    return replace(
+        space,
+        decisions=(*space.decisions, decision),
+        defaults={**space.defaults, CLASS_WEIGHTS: work.class_weights},
+    )
 
 
 def search(work: Work) -> State:

@@ -38,7 +38,7 @@ from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.core.space import SearchSpace
 from nasforge.data import ImageData, Part, load_data
 from nasforge.evaluators.cross_validation import in_folds
-from nasforge.journal import FIT
+from nasforge.journal import FIT, SEARCH, has_begun
 from nasforge.models.network import fresh
 from nasforge.training.deadline import trainings_end_by
 from nasforge.training.device import device_of
@@ -248,6 +248,21 @@ class Work:
 
         metric: str = self.decide("metric", decided)
         return metric
+
+    @cached_property
+    def class_weights(self) -> str | None:
+        """The setting of the first candidates where the search decides it; None: one rule is for all candidates."""
+        if not self.log.last("decision", name="class_weights") and has_begun(self.folder / SEARCH):
+            return None  # the search began with an older version
+        counts = self.pool.labels.bincount()
+        ratio = float(counts.max() / max(1, int(counts[counts > 0].min())))
+        if ratio <= IMBALANCED:
+            return None
+        value = "balanced" if self.balanced else "none"
+        why = f"the largest class has {ratio:.1f} times the images of the smallest"
+        reason = f"for the first candidates; the search tries both, as {why}"
+        chosen: str = self.decide("class_weights", lambda: (value, reason))
+        return chosen
 
     @property
     def balanced(self) -> bool:
