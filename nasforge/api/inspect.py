@@ -19,7 +19,7 @@ from nasforge.data import cache, image_folder, label_table, sources
 from nasforge.data.decoded import PARTS
 from nasforge.data.groups import chains, joined
 from nasforge.data.image_file import in_threads, shown
-from nasforge.data.looks import Look, exact_duplicates, look_at_file, look_at_pixels, near_duplicates
+from nasforge.data.looks import Look, exact_duplicates, look_at_arrays, look_at_file, near_duplicates
 
 MOST_UNREADABLE = 0.05
 """Share of the images that may be unreadable."""
@@ -189,7 +189,7 @@ def _of_source(source: str, data_dir: str | Path | None) -> _Found:
     ]
 
     def look(chosen: Sequence[_Image]) -> Iterable[Look | str]:
-        return (look_at_pixels(np.asarray(decoded.images[image.row])) for image in chosen)
+        return look_at_arrays(decoded.images, [image.row for image in chosen])
 
     return _Found(images, decoded.class_names, look, [*there.notes, *decoded.notes], decoded.images.shape[1])
 

@@ -84,7 +84,8 @@ def prepare(
     """
     index = {part: np.flatnonzero([row.part == part for row in inspection.rows]) for part in inspection.parts}
     names = tuple(inspection.classes)
-    labels = np.array([names.index(row.label) for row in inspection.rows], np.int64)
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[row.label] for row in inspection.rows], np.int64)
     group = np.array([row.group for row in inspection.rows], np.int64)
     for part, share in (("test", test), ("validation", validation)):
         if part not in index and share is not None:
@@ -124,6 +125,9 @@ def _images(inspection: Inspection, rule: InputRule | None, resolution: int) -> 
         return
     folder = inspection.data_dir
     decoded, _ = cache.decoded(sources.find(DataConfig(inspection.source, folder=folder)))
+    if decoded.images.shape[1:] == (inspection.channels, *size):
+        yield from (decoded.images[row.row] for row in inspection.rows)
+        return
     for row in inspection.rows:
         yield _fitted_array(np.asarray(decoded.images[row.row]), inspection.channels, size)
 
