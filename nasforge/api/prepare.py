@@ -26,6 +26,10 @@ _TRAINING_IMAGES = 19_200
 """Images that a training sees at least: 600 steps of 32."""
 _PASSES = 20
 """Times that a training sees each image, at least."""
+_MOST_SEEN = 200_000
+"""Images that a training need not see more of: of more images a share is enough to compare networks."""
+_KEPT = 32
+"""Images of one size up to so many pixels keep it: the next smaller size saves less than it loses."""
 _SHARE = 0.08
 """Of the time, that one training may take."""
 
@@ -34,7 +38,8 @@ def suggested_resolution(inspection: Inspection, seconds: float) -> int:
     """Return the height and width at which the images can be trained in the time.
 
     The largest of `RESOLUTIONS` up to the median shorter side at which one training takes 8 % of the time. Images of
-    one size up to 128 pixels may keep it, and smaller images than the least of `RESOLUTIONS` always do.
+    one size up to 128 pixels may keep it; those up to 32 pixels, and smaller ones than the least of `RESOLUTIONS`,
+    always do.
 
     Args:
         inspection: of the images.
@@ -44,7 +49,9 @@ def suggested_resolution(inspection: Inspection, seconds: float) -> int:
     sizes = {size for size in RESOLUTIONS if size <= median}
     if smallest == largest <= RESOLUTIONS[-1] or not sizes:
         sizes.add(median)
-    seen = max(_TRAINING_IMAGES, _PASSES * inspection.images)
+    if smallest == largest <= _KEPT:
+        return median
+    seen = max(_TRAINING_IMAGES, min(_MOST_SEEN, _PASSES * inspection.images))
     affordable = [size for size in sizes if seen * size**2 / _PIXELS_A_SECOND <= _SHARE * seconds]
     return max(affordable, default=min(sizes))
 

@@ -38,11 +38,12 @@ def intervals(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> di
     chosen = probabilities.argmax(1)
     rng = np.random.default_rng(seed)
     classes = probabilities.shape[1]
-    confusion = np.bincount(truth * classes + chosen, minlength=classes**2)
-    # a bootstrap sample of the images is a multinomial sample of the confusion matrix's cells
-    samples = rng.multinomial(len(truth), confusion / len(truth), size=_RESAMPLES).reshape(-1, classes, classes)
-    right = np.diagonal(samples, axis1=1, axis2=2)
-    of_truth, of_chosen = samples.sum(2), samples.sum(1)
+    # a bootstrap sample of the images is a multinomial sample of the confusion matrix's cells, of which most may be 0
+    cells, counts = np.unique(truth * classes + chosen, return_counts=True)
+    samples = rng.multinomial(len(truth), counts / len(truth), size=_RESAMPLES)
+    row, column = np.divmod(cells, classes)
+    of_truth, of_chosen = _summed(samples, row, classes), _summed(samples, column, classes)
+    right = _summed(samples[:, row == column], row[row == column], classes)
     there = of_truth > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = np.where(there, right / of_truth, 0.0).sum(1) / there.sum(1)
@@ -52,6 +53,16 @@ def intervals(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> di
         "balanced_accuracy": _middle(recall),
         "f1_macro": _middle(f1),
     }
+
+
+def _summed(samples: np.ndarray, keys: np.ndarray, classes: int) -> np.ndarray:
+    """Return the sums of samples x cells over the cells of every class, samples x classes; `keys` are their classes."""
+    sums = np.zeros((len(samples), classes), np.int64)
+    order = np.argsort(keys, kind="stable")
+    present, starts = np.unique(keys[order], return_index=True)
+    if len(present):
+        sums[:, present] = np.add.reduceat(samples[:, order], starts, axis=1)
+    return sums
 
 
 def _middle(values: np.ndarray) -> tuple[float, float]:

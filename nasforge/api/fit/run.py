@@ -48,7 +48,7 @@ def _run(work: Work, say: Say) -> None:
         if request.pretrained:
             work.backbones  # noqa: B018  (a download that fails, fails before any work)
         work.prepare()
-        work.data  # noqa: B018  (decodes)
+        work.whole  # noqa: B018  (decodes)
     with phase(log, "yardsticks"):
         others = measure_yardsticks(work)
     with phase(log, "pretrained"):
@@ -118,7 +118,7 @@ def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exporte
         "seconds": 0.0,
         "classes": list(work.data.class_names),
         "split": {
-            "train": len(work.pool) if work.folds > 1 else len(work.data.train),
+            "train": len(work.pool) if work.folds > 1 else len(work.whole.train),
             "validation": len(work.data.validation) if work.folds == 1 else 0,
             "test": work.data.test_images,
             "folds": work.folds,
@@ -136,7 +136,7 @@ def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exporte
         "doubtful": chosen["doubtful"],
         "unsure_below": chosen["unsure_below"],
         "left_out": {**work.inspection["unreadable"], **work.inspection["left_out"]},
-        "data_hash": work.data.fingerprint,
+        "data_hash": work.whole.fingerprint,
         "resumed": work.log.resumed,
         "network": BEST,
         "exported": {name: Path(file).name for name, file in exported["files"].items()},

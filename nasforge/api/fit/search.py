@@ -32,6 +32,7 @@ def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int
     objective = {"loss": "min:val/loss"}.get(work.metric, f"val/{work.metric}")
     decided = work.class_weights is not None
     balanced = {"class_weights": "balanced"} if work.balanced and not decided else {}
+    images = work.plan.images if folds is None else None
     folds = work.folds if folds is None else folds
     single = folds == 1
     name = "training" if single else "cross_validation"
@@ -46,9 +47,10 @@ def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int
             "name": SEARCH,
             "space": space_of(work),
             "data": {
-                "source": work.data_config.source,
+                "source": work.whole_config.source,
                 "validation": VALIDATION_SHARE,
                 "seed": work.request.seed,
+                **({"images": images} if images else {}),
             },
             "strategy": {"name": "evolution", "population": 8},
             "evaluator": {"name": name, **options},

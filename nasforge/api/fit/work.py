@@ -23,6 +23,7 @@ from nasforge.api.fit.schedule import (
     TEST_SHARE,
     VALIDATION_SHARE,
     Plan,
+    end_of,
     folds_of,
     least_seconds,
     plan_of,
@@ -46,6 +47,13 @@ from nasforge.training.recipe import recipe_of
 
 Say = Callable[[str], None]
 _TICK_S = 10.0
+_USUAL_BATCH = 32
+_OF_CLASS = 20
+"""Images of a class in a stratified share, at least, in the mean."""
+_LOOK = 0.08
+"""Share of the time that the look at the images may take; to decode them takes as long again."""
+_MOST_TESTING = 10_000
+"""Images that are sealed away as the test split, at most."""
 _MOST_CLASSES = 8
 
 
@@ -86,6 +94,7 @@ class Work:
             label_column=asked.label_column,
             group_column=asked.group_column,
             strict=asked.strict,
+            seconds=_LOOK * self.seconds,
         )
         self.log.write("inspected", inspection=inspection.to_json())
         for line in self.inspection_lines:
@@ -94,7 +103,8 @@ class Work:
         validation = VALIDATION_SHARE  # also where folds are used: `prepare` keeps groups on one side
         if inspection.images >= FOLDED / (1.0 if "test" in inspection.parts else 1 - TEST_SHARE):
             validation = min(VALIDATION_SHARE, max(0.1, FEWEST_VALIDATING / inspection.images))
-        prepare(inspection, self.folder / "data", resolution, test=TEST_SHARE, validation=validation, seed=asked.seed)
+        test = min(TEST_SHARE, _MOST_TESTING / inspection.images)
+        prepare(inspection, self.folder / "data", resolution, test=test, validation=validation, seed=asked.seed)
         self.log.write("prepared")
 
     def decide(self, name: str, make: Callable[[], tuple[Any, str]]) -> Any:
@@ -123,19 +133,29 @@ class Work:
         return sentences_on(self.inspection)
 
     @cached_property
-    def data_config(self) -> DataConfig:
-        """Of the decoded images."""
+    def whole_config(self) -> DataConfig:
+        """Of all decoded images."""
         return DataConfig(str(self.folder / "data" / FILE), validation=VALIDATION_SHARE, seed=self.request.seed)
 
     @cached_property
-    def data(self) -> ImageData:
-        """The decoded images, the test split sealed."""
-        return load_data(self.data_config)
+    def whole(self) -> ImageData:
+        """All decoded images, the test split sealed."""
+        return load_data(self.whole_config)
 
     @cached_property
     def pool(self) -> Part:
         """All images but those of the test split."""
-        return self.data.train_and_validation()
+        return self.whole.train_and_validation()
+
+    @cached_property
+    def data_config(self) -> DataConfig:
+        """Of the images that candidates are trained and compared on: all, or a stratified share of them."""
+        return replace(self.whole_config, images=self.plan.images)
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The images of `data_config`; its test split is that of `whole`."""
+        return load_data(self.data_config)
 
     @cached_property
     def files(self) -> list[str]:
@@ -144,10 +164,17 @@ class Work:
             return [str(name) for name in found["files"]]
 
     @cached_property
+    def sample(self) -> Part:
+        """The images of `pool` that the search uses: all, or a stratified share."""
+        return self.data.train_and_validation()
+
+    @cached_property
     def plan(self) -> Plan:
         """How candidates are trained and compared."""
         try:
-            return Plan(**self.plans["plan"])
+            plan = Plan(**self.plans["plan"])
+            # a plan may be another fit's, with more images
+            return replace(plan, images=None) if plan.images and plan.images >= len(self.pool) else plan
         except (TypeError, ValueError, KeyError) as error:
             raise JournalError(
                 f"{self.folder / FIT}: the decision 'trainings' is corrupt ({error}). Restore the file from a backup, "
@@ -164,7 +191,7 @@ class Work:
         found = []
         for count in sorted({most, min(3, most), 2} - {1}, reverse=True) if most > 1 else ():
             with suppress(DataError):
-                in_folds(self.data, count, self.data_config)
+                in_folds(self.whole, count, self.whole_config)
                 found.append(count)
         return tuple(found) or (1,)
 
@@ -182,23 +209,35 @@ class Work:
     @property
     def until(self) -> float:
         """The end of the search in seconds of the fit; it follows the time of this call, folds and epochs do not."""
-        return search_until(self.seconds, self.plan) - reserved(self.request.preset, self.seconds)
+        late = self.end - end_of(self.seconds)
+        return search_until(self.seconds, self.plan) - reserved(self.request.preset, self.seconds) - late
+
+    @property
+    def end(self) -> float:
+        """Seconds that are kept for the test split, the export and the report; many test images need more of them."""
+        testing = _testing(self.whole, float(self.plans["second_per_step"]))
+        if entry := self.log.last("yardsticks"):
+            testing += sum(row["seconds"] for row in entry["rows"]) / self.folds
+        return max(end_of(self.seconds), end_of(self.seconds) / 2 + testing)
 
     def _planned(self) -> tuple[dict[str, Any], str]:
         """Measure the speed of the space's default network, and plan by it."""
         config = config_of(self, epochs=1, folds=1)
         point = config.space.default_point()
         recipe = recipe_of(config.space, point, config.recipe)
-        part = self.data.train
-        network = fresh(config.space, point, 0, in_channels=self.data.shape[0], classes=part.classes)
+        part = self.whole.train
+        network = fresh(config.space, point, 0, in_channels=self.whole.shape[0], classes=part.classes)
         threads, per_step = fastest_threads(network, part, recipe, device_of(self.request.device))
         folds = self.possible_folds
+        used = self.log.used + max(0.0, _testing(self.whole, per_step) - end_of(self.seconds) / 2)
+        fewest = max(FOLDED, _OF_CLASS * part.classes)
         plan = plan_of(
-            self.seconds, self.log.used, per_step, len(self.pool), recipe.batch_size, folds, self.request.preset
+            self.seconds, used, per_step, len(self.pool), recipe.batch_size, folds, self.request.preset, fewest
         )
         if plan is None:
+            least_images = min(len(self.pool), fewest)
             least = (
-                math.ceil(least_seconds(self.log.used, per_step, len(self.pool), recipe.batch_size, folds[0]) / 10) * 10
+                math.ceil(least_seconds(self.log.used, per_step, least_images, recipe.batch_size, folds[0]) / 10) * 10
             )
             self.log.write("refused")
             raise ConfigError(
@@ -206,6 +245,8 @@ class Work:
                 f"{per_step * 1000:.0f} ms here, and a network needs some hundreds. Give --time {least}s at least"
             )
         where = f"on {plan.folds} folds" if plan.folds > 1 else "on one validation split"
+        if plan.images:
+            where += f", with {plan.images:,} of {len(self.pool):,} images"
         value = {"plan": asdict(plan), "threads": threads, "second_per_step": per_step}
         return value, (
             f"{plan.epochs} epochs {where}: {plan.steps} steps of {per_step * 1000:.0f} ms, about "
@@ -237,7 +278,7 @@ class Work:
         def decided() -> tuple[str, str]:
             if self.request.objective:
                 return self.request.objective.rpartition("/")[2], "as asked for"
-            part = self.pool if self.possible_folds[0] > 1 else self.data.validation
+            part = self.pool if self.possible_folds[0] > 1 else self.whole.validation
             if len(part) < FEWEST_VALIDATING:
                 return "loss", f"{len(part)} images are too few to compare shares of right answers"
             counts = np.bincount(part.labels.numpy())
@@ -320,6 +361,11 @@ class Work:
                 self.log.write("tick")
 
         return tick
+
+
+def _testing(data: ImageData, per_step: float) -> float:
+    """Forecast the seconds in which two networks answer the test split: a forward pass is a third of a step."""
+    return 2 * data.test_images * per_step / _USUAL_BATCH / 3
 
 
 def sentences_on(found: Mapping[str, Any]) -> list[str]:

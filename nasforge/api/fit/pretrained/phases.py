@@ -125,8 +125,8 @@ def tune_last(work: Work, row: Row, until: float, share: float) -> Path:
     name, linear = str(probed["backbone"]), linear_of(work, row)
     entry = work.log.last("last_training", network=name, until=until)
     if entry is None:
-        allowed = max(work.seconds - end_of(work.seconds) - work.log.used, 0.0) * share
-        epochs = tune.epochs_of_tuning(allowed, float(probed["second_per_image"]), len(learnt), len(work.pool))
+        allowed = max(work.seconds - work.end - work.log.used, 0.0) * share
+        epochs = tune.epochs_of_tuning(allowed, float(probed["second_per_image"]), len(learnt), len(work.sample))
         earlier = work.log.last("trained", network=name)
         if earlier is not None:
             epochs = max(epochs, int(earlier["epochs"]))
@@ -168,7 +168,7 @@ def _tuned(work: Work, name: str, epochs: int) -> Path:
         work.say(f"{name} keeps its linear classifier: fine-tuning did not help on the first split")
         return linear
     checkpoint = folder.with_name(f"{folder.name}.pt")
-    network = tune.tuned(linear, work.pool, recipe, epochs, head=None, checkpoint=checkpoint, **settings)
+    network = tune.tuned(linear, work.sample, recipe, epochs, head=None, checkpoint=checkpoint, **settings)
     if network is None:
         work.say(f"{name} keeps its linear classifier: fine-tuning was late, or diverged")
         return linear
