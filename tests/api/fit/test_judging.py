@@ -112,3 +112,12 @@ def test_macro_f1_leaves_out_a_class_without_images():
     truth = np.repeat([0, 1], 10)
     given = answers(truth, np.arange(20) % 5 > 0)  # a fifth of the second class is taken for a third one
     assert per_image("f1_macro", truth, given).mean() == pytest.approx(judging.figures(truth, given)["f1_macro"])
+
+
+def test_a_thousand_classes_need_no_matrix_of_all_pairs():
+    truth = np.arange(3000) % 1000
+    given = np.full((3000, 1000), 1e-5, np.float32)
+    given[np.arange(3000), np.where(np.arange(3000) % 5, truth, (truth + 1) % 1000)] = 0.99
+    found, figures = judging.intervals(truth, given), judging.figures(truth, given)
+    for name in METRICS:
+        assert found[name][0] < figures[name] < found[name][1] < found[name][0] + 0.1
