@@ -12,6 +12,8 @@ from nasforge.training.loop import train
 from nasforge.training.recipe import Recipe
 
 _PATIENCE_S = 2.0
+_STEPS, _TIMES = 6, 3
+"""Steps of a training that is timed, and such trainings, at most."""
 
 
 def fastest_threads(network: torch.nn.Module, part: Part, recipe: Recipe, device: torch.device) -> tuple[int, float]:
@@ -30,13 +32,16 @@ def fastest_threads(network: torch.nn.Module, part: Part, recipe: Recipe, device
 
 
 def second_per_step(network: torch.nn.Module, part: Part, recipe: Recipe, device: torch.device) -> float:
-    """Seconds of one optimizer step, measured on a few batches after some that warm the machine up."""
-    few = part.subset(torch.arange(min(len(part), 6 * recipe.batch_size)))
+    """Return the seconds of one optimizer step: the best of a few short trainings, after a step that warms torch up.
+
+    The first step makes torch load and choose its kernels; on a machine that does other work this takes seconds.
+    """
+    few = part.subset(torch.arange(min(len(part), _STEPS * recipe.batch_size)))
     steps = max(1, math.ceil(len(few) / recipe.batch_size))
-    began = time.monotonic()
-    train(network, few, recipe, epochs=1, seed=0, device=device)
-    if time.monotonic() - began > _PATIENCE_S:  # a slow machine is not measured twice
-        return (time.monotonic() - began) / steps
-    began = time.monotonic()
-    train(network, few, recipe, epochs=2, seed=0, device=device)
-    return (time.monotonic() - began) / (2 * steps)
+    train(network, few.subset(torch.arange(min(len(few), recipe.batch_size))), recipe, epochs=1, seed=0, device=device)
+    found, end = list[float](), time.monotonic() + _PATIENCE_S
+    while len(found) < _TIMES and (not found or time.monotonic() + found[-1] * steps < end):
+        began = time.monotonic()
+        train(network, few, recipe, epochs=1, seed=0, device=device)
+        found.append((time.monotonic() - began) / steps)
+    return min(found)

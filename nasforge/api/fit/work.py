@@ -241,8 +241,9 @@ class Work:
             )
             self.log.write("refused")
             raise ConfigError(
-                f"time: {shown_seconds(self.seconds)} is too short: one step of the default network takes "
-                f"{per_step * 1000:.0f} ms here, and a network needs some hundreds. Give --time {least}s at least"
+                f"time: {shown_seconds(self.seconds)} is too short here: the start and the images have taken "
+                f"{shown_seconds(self.log.used)}, one step of the default network takes {per_step * 1000:.0f} ms, and "
+                f"a network needs some hundreds of steps. Give --time {least}s at least"
             )
         where = f"on {plan.folds} folds" if plan.folds > 1 else "on one validation split"
         if plan.images:
