@@ -239,7 +239,7 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
 
 def _decisions(work: Work) -> str:
     lines = [
-        _line([e["name"].replace("_", " "), str(e["value"]), e["reason"]], False)
+        _line([shown(e["name"]), "" if isinstance(e["value"], Mapping) else shown(e["value"]), e["reason"]], False)
         for e in work.log.entries
         if e["kind"] == "decision"
     ]

@@ -177,7 +177,7 @@ def measure_yardsticks(work: Work) -> list[Answered]:
         work.log.write("yardsticks", rows=rows)
         best = max(found, key=lambda name: per_image(work.metric, work.truth, found[name]).mean())
         figure = judging.figures(work.truth, found[best])[work.shown_metric]
-        work.say(f"best yardstick without a network: {best}, {work.shown_metric} {figure:.3f}")
+        work.say(f"best yardstick without a network: {best}, {work.shown_metric.replace('_', ' ')} {figure:.3f}")
     entry = work.log.last("yardsticks")
     assert entry is not None  # noqa: S101
     with np.load(kept, allow_pickle=False) as file:

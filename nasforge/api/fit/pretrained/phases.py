@@ -79,7 +79,8 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
         "flops": probed.costs["cost/flops"],
         "seconds": seconds,
     }
-    said = f"a linear classifier on its features at {probed.resolution} pixels, {work.shown_metric} {figure:.3f}"
+    metric = work.shown_metric.replace("_", " ")
+    said = f"a linear classifier on its features at {probed.resolution} pixels, {metric} {figure:.3f}"
     return {
         "said": said,
         "row": row,
