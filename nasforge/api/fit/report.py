@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 _MOST_IN_MATRIX = 30
 """Classes of a confusion matrix, at most; for more, the page has the `_TOP` accuracy and `_MOST_PAIRS` pairs."""
 _TOP, _MOST_PAIRS = 5, 20
+_YES_NO = {True: "yes", False: "no"}
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1c2330;background:#fff}
 h1{margin-bottom:.2rem}h2{margin-top:2.2rem;border-bottom:1px solid #d8dee9;padding-bottom:.2rem}
 table{border-collapse:collapse;margin:.6rem 0}
-td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e6eaf0}
+td,th{padding:.25rem .5rem;text-align:right;font-size:14px;border-bottom:1px solid #e6eaf0}
+.text td{text-align:left}
 td:first-child,th:first-child{text-align:left;white-space:nowrap}tr.won{background:#e8f3e8;font-weight:600}.wide{overflow-x:auto}
 .lead{font-size:1.15rem}.warn{background:#fff4e0;border-left:4px solid #e0962a;padding:.5rem .8rem;margin:.6rem 0}
 .layers{display:flex;flex-wrap:wrap;gap:3px;align-items:flex-end;margin:.5rem 0}
@@ -88,7 +90,8 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(content: Mapping[str, Any]) -> str:
-    header = ["", *(f"{name} ({split})".replace("_", " ") for split in ("val", "test") for name in METRICS)]
+    titles = [{"f1_macro": "macro F1"}.get(name, shown(name)) for name in METRICS]
+    header = ["", *(f"{title} ({split})" for split in ("val", "test") for title in titles)]
     header += ["accuracy, 95 %", "params", "flops", "seconds"]
     body = []
     for row in content["rows"]:
@@ -126,7 +129,8 @@ def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
     layers = parts_of(about.space, about.architecture, about.shape, len(about.class_names))
     found = ["<h2>The network</h2>", _layers(layers)]
     recipe = [
-        f"{key.rpartition('.')[2].replace('_', ' ')} {shown(value)}" for key, value in about.architecture.train.items()
+        f"{shown(key.rpartition('.')[2])} {_YES_NO[value] if isinstance(value, bool) else shown(value)}"
+        for key, value in about.architecture.train.items()
     ]
     if recipe:
         found.append(f"<p>Its recipe: {html.escape(', '.join(recipe))}.</p>")
@@ -248,7 +252,8 @@ def _decisions(work: Work) -> str:
         if entry["kind"] == "phase":
             seconds[entry["name"]] = seconds.get(entry["name"], 0.0) + entry["seconds"]
     phases = ", ".join(f"{name} {amount:.0f} s" for name, amount in seconds.items())
-    return f'<div class="wide"><table>{"".join(lines)}</table></div><p class="dim">Time: {html.escape(phases)}.</p>'
+    table = f'<div class="wide"><table class="text">{"".join(lines)}</table></div>'
+    return f'{table}<p class="dim">Time: {html.escape(phases)}.</p>'
 
 
 def _commands(work: Work) -> str:

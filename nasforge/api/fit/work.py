@@ -248,10 +248,11 @@ class Work:
         where = f"on {plan.folds} folds" if plan.folds > 1 else "on one validation split"
         if plan.images:
             where += f", with {plan.images:,} of {len(self.pool):,} images"
-        value = {"plan": asdict(plan), "threads": threads, "second_per_step": per_step}
+        about = {key: given for key, given in asdict(plan).items() if given is not None}
+        value = {"plan": about, "threads": threads, "second_per_step": per_step}
         return value, (
-            f"{plan.epochs} epochs {where}: {plan.steps} steps of {per_step * 1000:.0f} ms, about "
-            f"{shown_seconds(plan.training)} each"
+            f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''} {where}: {plan.steps} steps of "
+            f"{per_step * 1000:.0f} ms, about {shown_seconds(plan.training)} each"
         )
 
     @cached_property
@@ -282,26 +283,31 @@ class Work:
             part = self.pool if self.possible_folds[0] > 1 else self.whole.validation
             if len(part) < FEWEST_VALIDATING:
                 return "loss", f"{len(part)} images are too few to compare shares of right answers"
-            counts = np.bincount(part.labels.numpy())
-            ratio = counts.max() / max(1, counts[counts > 0].min())
-            if ratio > IMBALANCED:
-                return "balanced_accuracy", f"the largest class has {ratio:.1f} times the images of the smallest"
+            if self.imbalance > IMBALANCED:
+                return (
+                    "balanced_accuracy",
+                    f"the largest class has {self.imbalance:.1f} times the images of the smallest",
+                )
             return "accuracy", "the classes are of similar size"
 
         metric: str = self.decide("metric", decided)
         return metric
 
     @cached_property
+    def imbalance(self) -> float:
+        """Images of the largest class of the pool divided by those of its smallest."""
+        counts = self.pool.labels.bincount()
+        return float(counts.max() / max(1, int(counts[counts > 0].min())))
+
+    @cached_property
     def class_weights(self) -> str | None:
         """The setting of the first candidates where the search decides it; None: one rule is for all candidates."""
         if not self.log.last("decision", name="class_weights") and has_begun(self.folder / SEARCH):
             return None  # the search began with an older version
-        counts = self.pool.labels.bincount()
-        ratio = float(counts.max() / max(1, int(counts[counts > 0].min())))
-        if ratio <= IMBALANCED:
+        if self.imbalance <= IMBALANCED:
             return None
         value = "balanced" if self.balanced else "none"
-        why = f"the largest class has {ratio:.1f} times the images of the smallest"
+        why = f"the largest class has {self.imbalance:.1f} times the images of the smallest"
         reason = f"for the first candidates; the search tries both, as {why}"
         chosen: str = self.decide("class_weights", lambda: (value, reason))
         return chosen
@@ -372,7 +378,7 @@ def _testing(data: ImageData, per_step: float) -> float:
 def sentences_on(found: Mapping[str, Any]) -> list[str]:
     """Return an inspection, JSON-able, as sentences for the user."""
     classes = sorted(found["classes"].items(), key=lambda pair: -pair[1])
-    some = ", ".join(f"{name} {count}" for name, count in classes[:_MOST_CLASSES])
+    some = ", ".join(f"{name} ({count})" for name, count in classes[:_MOST_CLASSES])
     more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
     lines = [f"{found['images']:,} images of {len(classes)} classes: {some}{more}"]
     listed = {

@@ -6,6 +6,7 @@ They show whether a network is worth its cost. A yardstick never becomes `best/`
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def answer(make: Make, train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, 
     """
     x, y = train
     model = make(seed)
-    model.fit(x, y)  # type: ignore[attr-defined]
+    _fit(model, x, y)
     known = model.classes_  # type: ignore[attr-defined]
     found = np.full((len(asked), classes), 0.01 / classes)
     if hasattr(model, "predict_proba"):
@@ -109,13 +110,19 @@ def _few(train: Part, seed: int) -> Part:
     return train.subset(torch.from_numpy(np.random.default_rng(seed).choice(len(train), _MOST, replace=False)))
 
 
+def _fit(model: object, x: np.ndarray, y: np.ndarray) -> None:
+    with warnings.catch_warnings():  # many classes of few images are what the user has
+        warnings.filterwarnings("ignore", "The number of unique classes is greater")
+        model.fit(x, y)  # type: ignore[attr-defined]
+
+
 def _forecast(make: Make, x: np.ndarray, y: np.ndarray, asked: int, seed: int) -> float:
     """Forecast the seconds of a classifier by one that learns from a few images; 0 where all are few."""
     if len(x) < 2 * _TIMED or len(np.unique(y[:_TIMED])) < 2:
         return 0.0
     began = time.monotonic()
     model = make(seed)
-    model.fit(x[:_TIMED], y[:_TIMED])  # type: ignore[attr-defined]
+    _fit(model, x[:_TIMED], y[:_TIMED])
     fitted = time.monotonic()
     model.predict(x[:_TIMED_ASKED])  # type: ignore[attr-defined]
     answered = (time.monotonic() - fitted) / _TIMED_ASKED * asked
