@@ -174,11 +174,16 @@ def _search_command(folder: Path) -> str:
     return command_line("show", f"{folder.name}/{SEARCH}", *runs_dir_option(folder.parent))
 
 
+_SHORT = {"balanced_accuracy": "balanced", "f1_macro": "macro F1"}
+
+
 def _show(content: Mapping[str, Any]) -> None:
     for warning in warnings_on(content):
         output.line(warning, "red")
     split = content["split"]
     where = f"{split['folds']} folds" if split["folds"] > 1 else f"{split['validation']} validation images"
+    # the metric of the choice is a column of its own: without it a winner may look worse than a row that it beats
+    metric = content["metric"] if content["metric"] in ("balanced_accuracy", "f1_macro") else None
     rows = []
     for row in content["rows"]:
         low, high = row["test_ci95"]["accuracy"]
@@ -186,6 +191,7 @@ def _show(content: Mapping[str, Any]) -> None:
             [
                 ("* " if row["name"] == content["winner"] else "") + row["name"],
                 f"{row['val']['accuracy']:.3f}",
+                *([f"{row['val'][metric]:.3f}"] if metric else []),
                 f"{row['test']['accuracy']:.3f}",
                 f"{low:.3f} to {high:.3f}",
                 f"{row['test']['balanced_accuracy']:.3f}",
@@ -195,12 +201,15 @@ def _show(content: Mapping[str, Any]) -> None:
             ]
         )
     title = f"val: {where}; test: {split['test']} images, opened after the choice; * the winner"
-    columns = ("row", "val accuracy", "test accuracy", "95 %", "test balanced", "test macro F1", "params", "flops")
+    judged = (f"val {_SHORT[metric]}",) if metric else ()
+    columns = ("row", "val accuracy", *judged, "test accuracy", "95 %", "test balanced", "test macro F1")
+    columns += ("params", "flops")
     output.table(title, columns, rows, left=("row",))
     output.line(f"Winner: {content['winner']}: {content['reason']}")
     if sentence := more_photos(content):
         output.line(f"{sentence}.")
-    output.line(f"Tried: {content['tried']} candidates. Seconds: {content['seconds']:.0f}")
+    tried = f"{content['tried']} candidate{'s' if content['tried'] != 1 else ''}"
+    output.line(f"Tried: {tried}, {content['compared']} of them to the end. Seconds: {content['seconds']:.0f}")
     output.line(f"Network: {content['network']}")
     output.line(f"Exported: {', '.join(content['exported'].values())}")
     output.line(f"Report: {content['report']}")

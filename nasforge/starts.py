@@ -23,6 +23,9 @@ from nasforge.yaml_document import read_yaml
 
 BEST = 5
 """So many of the best trials of an experiment are taken."""
+CLASS_WEIGHTS = f"{TRAIN}class_weights"
+_TWIN = 2
+"""Place of the portfolio's first point with the other class weights, where these are a decision."""
 
 
 def with_starts(config: ExperimentConfig) -> ExperimentConfig:
@@ -56,7 +59,8 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Ar
     """Return the points of a space's shipped portfolio, the most promising one first.
 
     The first one that mirrors images is before all others where these are in colour, and the first one that does not
-    where they are grey: those are often writing, which a mirror makes wrong.
+    where they are grey: those are often writing, which a mirror makes wrong. Where class weights are a decision, the
+    third point is the first one with the other setting.
 
     Args:
         space: resolved for its images; a narrowed space has those points that lie in it.
@@ -84,6 +88,10 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Ar
     points = list(found.values())
     if (channels == 3) in mirrors:
         points.insert(0, points.pop(mirrors.index(channels == 3)))
+    if CLASS_WEIGHTS in space.domains and space.domains[CLASS_WEIGHTS].size > 1:
+        first = points[0].values
+        other = next(value for value in space.domains[CLASS_WEIGHTS].values if value != first[CLASS_WEIGHTS])
+        points.insert(_TWIN, space.point({**first, CLASS_WEIGHTS: other}))
     return points
 
 

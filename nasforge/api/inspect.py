@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +21,7 @@ from nasforge.data import cache, image_folder, label_table, sources
 from nasforge.data.decoded import PARTS
 from nasforge.data.groups import chains, joined
 from nasforge.data.image_file import in_threads, shown
-from nasforge.data.looks import Look, exact_duplicates, look_at_file, look_at_pixels, near_duplicates
+from nasforge.data.looks import Look, exact_duplicates, look_at_arrays, look_at_file, near_duplicates
 
 MOST_UNREADABLE = 0.05
 """Share of the images that may be unreadable."""
@@ -27,6 +29,11 @@ LEAST_OF_A_CLASS = 5
 """Images that a class needs to be used."""
 LEAST_IMAGES = 20
 """Images that a data set needs."""
+_ALWAYS = 5000
+"""So many images are always looked at, and every class has `_LEAST_OF_SHARE` of its images in a share."""
+_LEAST_OF_SHARE = 20
+_TIMED = 200
+"""Images whose look is timed."""
 _LEAST_GROUPS = 3
 """Groups of a class: one to train, one to validate, one to test."""
 _MOST_ALIKE = 0.1
@@ -136,6 +143,7 @@ def inspect(
     group_column: str | None = None,
     data_dir: str | Path | None = None,
     strict: bool = False,
+    seconds: float | None = None,
 ) -> Inspection:
     """Look at every image of a data set.
 
@@ -148,6 +156,8 @@ def inspect(
         label_column: likewise of the classes.
         group_column: likewise of groups that stay on one side of every split, such as patients or videos.
         data_dir: where torchvision keeps its downloads.
+        seconds: that the look may take, about; of more images than can be looked at in this time a share of every class
+            is used. None: all images are.
         strict: True refuses a data set of which anything would be left out, or where an image has two classes.
 
     Raises:
@@ -161,6 +171,8 @@ def inspect(
         found = _of_source(str(source), data_dir)
     else:
         found = _of_table(Path(source), Path(labels), image_column, label_column, group_column)
+    if seconds is not None:
+        found = _share(str(source), found, seconds)
     return _inspected(str(source), labels, data_dir, found, strict)
 
 
@@ -189,7 +201,7 @@ def _of_source(source: str, data_dir: str | Path | None) -> _Found:
     ]
 
     def look(chosen: Sequence[_Image]) -> Iterable[Look | str]:
-        return (look_at_pixels(np.asarray(decoded.images[image.row])) for image in chosen)
+        return look_at_arrays(decoded.images, [image.row for image in chosen])
 
     return _Found(images, decoded.class_names, look, [*there.notes, *decoded.notes], decoded.images.shape[1])
 
@@ -212,6 +224,33 @@ def _of_table(
     names = {image.label for image in images}
     numeric = all(name.removeprefix("-").isdecimal() for name in names)
     return _Found(images, sorted(names, key=int if numeric else str), _look_at_files, notes)
+
+
+def _share(source: str, found: _Found, seconds: float) -> _Found:
+    """Keep as many images as can be looked at in this time, the same share of every class of every part."""
+    total = len(found.images)
+    if total <= _ALWAYS:
+        return found
+    began = time.monotonic()
+    few = found.images[:: total // _TIMED]
+    list(found.look(few))
+    share = max(_ALWAYS, seconds / (time.monotonic() - began) * len(few)) / total
+    if share >= 1:
+        return found
+    members: dict[tuple[str, str], list[int]] = {}
+    for number, image in enumerate(found.images):
+        members.setdefault((image.part, image.label), []).append(number)
+    rng = np.random.default_rng(0)
+    kept = sorted(
+        number
+        for numbers in members.values()
+        for number in rng.permutation(numbers)[: max(_LEAST_OF_SHARE, math.ceil(share * len(numbers)))].tolist()
+    )
+    note = (
+        f"data {shown(source)}: {len(kept):,} of {total:,} images are used, the same share of every class, because all "
+        "would take too long to read; give more time to use more"
+    )
+    return replace(found, images=[found.images[number] for number in kept], notes=[*found.notes, note])
 
 
 def _look_at_files(images: Sequence[_Image]) -> Iterable[Look | str]:

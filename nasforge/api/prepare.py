@@ -26,6 +26,10 @@ _TRAINING_IMAGES = 19_200
 """Images that a training sees at least: 600 steps of 32."""
 _PASSES = 20
 """Times that a training sees each image, at least."""
+_MOST_SEEN = 200_000
+"""Images that a training need not see more of: of more images a share is enough to compare networks."""
+_KEPT = 32
+"""Images of one size up to so many pixels keep it: the next smaller size saves less than it loses."""
 _SHARE = 0.08
 """Of the time, that one training may take."""
 
@@ -34,7 +38,8 @@ def suggested_resolution(inspection: Inspection, seconds: float) -> int:
     """Return the height and width at which the images can be trained in the time.
 
     The largest of `RESOLUTIONS` up to the median shorter side at which one training takes 8 % of the time. Images of
-    one size up to 128 pixels may keep it, and smaller images than the least of `RESOLUTIONS` always do.
+    one size up to 128 pixels may keep it; those up to 32 pixels, and smaller ones than the least of `RESOLUTIONS`,
+    always do.
 
     Args:
         inspection: of the images.
@@ -44,7 +49,9 @@ def suggested_resolution(inspection: Inspection, seconds: float) -> int:
     sizes = {size for size in RESOLUTIONS if size <= median}
     if smallest == largest <= RESOLUTIONS[-1] or not sizes:
         sizes.add(median)
-    seen = max(_TRAINING_IMAGES, _PASSES * inspection.images)
+    if smallest == largest <= _KEPT:
+        return median
+    seen = max(_TRAINING_IMAGES, min(_MOST_SEEN, _PASSES * inspection.images))
     affordable = [size for size in sizes if seen * size**2 / _PIXELS_A_SECOND <= _SHARE * seconds]
     return max(affordable, default=min(sizes))
 
@@ -84,7 +91,8 @@ def prepare(
     """
     index = {part: np.flatnonzero([row.part == part for row in inspection.rows]) for part in inspection.parts}
     names = tuple(inspection.classes)
-    labels = np.array([names.index(row.label) for row in inspection.rows], np.int64)
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[row.label] for row in inspection.rows], np.int64)
     group = np.array([row.group for row in inspection.rows], np.int64)
     for part, share in (("test", test), ("validation", validation)):
         if part not in index and share is not None:
@@ -124,6 +132,9 @@ def _images(inspection: Inspection, rule: InputRule | None, resolution: int) -> 
         return
     folder = inspection.data_dir
     decoded, _ = cache.decoded(sources.find(DataConfig(inspection.source, folder=folder)))
+    if decoded.images.shape[1:] == (inspection.channels, *size):
+        yield from (decoded.images[row.row] for row in inspection.rows)
+        return
     for row in inspection.rows:
         yield _fitted_array(np.asarray(decoded.images[row.row]), inspection.channels, size)
 

@@ -73,25 +73,44 @@ def look_at_file(file: Path) -> Look | str:
         return why_unreadable(file, error)
     except OSError as error:
         return error.strerror or type(error).__name__
-    return _look(digest, min(size), picture.pixels)
+    return next(_looks([digest], min(size), picture.pixels[None]))
 
 
-def look_at_pixels(pixels: np.ndarray) -> Look:
-    """Return what a look at an image of an array tells; `pixels`: uint8, C x H x W."""
-    channels, height, width = pixels.shape
-    shown = pixels if channels == 3 else pixels[:1] if channels < 3 else pixels[:3]
-    bands = [np.asarray(Image.fromarray(band).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for band in shown]
-    digest = hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    return _look(digest, min(height, width), np.stack(bands * (3 // len(bands))))
+def look_at_arrays(images: np.ndarray, rows: Sequence[int]) -> Iterator[Look]:
+    """Yield what a look at each of some images of an array tells.
+
+    Args:
+        images: uint8, M x C x H x W; may be memory-mapped.
+        rows: which of them, in this order.
+    """
+    channels, height, width = images.shape[1:]
+    for start in range(0, len(rows), _AT_ONCE):
+        some = np.ascontiguousarray(images[np.asarray(rows[start : start + _AT_ONCE])])
+        before = repr(some.shape[1:]).encode()
+        digests = [hashlib.sha256(before + pixels.tobytes()).hexdigest() for pixels in some]
+        bands = some[:, :3] if channels >= 3 else some[:, :1]
+        if (height, width) != (SIDE, SIDE):
+            bands = np.stack([_thumbnail(pixels) for pixels in bands])
+        yield from _looks(digests, min(height, width), np.repeat(bands, 3, axis=1) if bands.shape[1] == 1 else bands)
 
 
-def _look(digest: str, shorter_side: int, pixels: np.ndarray) -> Look:
-    """Describe a thumbnail, uint8, 3 x SIDE x SIDE."""
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """Return an image, uint8, C x H x W, as C x SIDE x SIDE."""
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1)))
+    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return small[None] if small.ndim == 2 else np.moveaxis(small, -1, 0)
+
+
+def _looks(digests: Sequence[str], shorter_side: int, pixels: np.ndarray) -> Iterator[Look]:
+    """Describe thumbnails, uint8, N x 3 x SIDE x SIDE."""
     levels = pixels.astype(np.int16)
-    grey = bool(np.abs(levels[0] - levels[1]).max() <= _GREY and np.abs(levels[1] - levels[2]).max() <= _GREY)
+    differences: np.ndarray = np.abs(np.diff(levels, axis=1)).max((1, 2, 3))
+    grey = (differences <= _GREY).tolist()
     half = SIDE // 2
-    colour = levels.reshape(3, 2, half, 2, half).mean((2, 4), dtype=np.float32).ravel()
-    return Look(digest, shorter_side, grey, levels.mean(0).round().astype(np.uint8), colour)
+    colours = levels.reshape(-1, 3, 2, half, 2, half).mean((3, 5), dtype=np.float32).reshape(len(levels), -1)
+    thumbnails = levels.mean(1).round().astype(np.uint8)
+    for digest, is_grey, thumbnail, colour in zip(digests, grey, thumbnails, colours, strict=True):
+        yield Look(digest, shorter_side, is_grey, thumbnail, colour)
 
 
 def exact_duplicates(looks: Iterable[Look]) -> list[list[int]]:
@@ -107,11 +126,16 @@ def near_duplicates(looks: Sequence[Look]) -> Iterator[tuple[int, int]]:
     first: dict[str, int] = {}
     for number, look in enumerate(looks):
         first.setdefault(look.digest, number)
-    numbers = np.array([number for number in first.values() if looks[number].thumbnail.std() >= _FLAT], np.int64)
+    numbers = np.array(list(first.values()), np.int64)
+    if len(numbers) < 2:
+        return
+    thumbnails = np.stack([looks[number].thumbnail for number in numbers]).reshape(len(numbers), -1)
+    pieces = np.split(thumbnails, range(_AT_ONCE, len(thumbnails), _AT_ONCE))
+    varied = np.concatenate([piece.std(1) for piece in pieces]) >= _FLAT
+    numbers, thumbnails = numbers[varied], thumbnails[varied]
     if len(numbers) < 2:
         return
     hashes = np.array([_hash(looks[number].thumbnail) for number in numbers], np.uint64)
-    thumbnails = np.stack([looks[number].thumbnail for number in numbers]).reshape(len(numbers), -1)
     colours = np.stack([looks[number].colour for number in numbers])
     small = np.array([looks[number].shorter_side < SIDE for number in numbers])
     pairs = _candidates(hashes, _coarse(thumbnails))

@@ -193,3 +193,13 @@ def test_what_is_printed(photos, capfd, tmp_path):
     assert cli.main(["inspect", str(photos), "--strict"]) == 2
     assert cli.main(["inspect", str(photos), "--label-column", "x"]) == 2
     assert "--labels" in capfd.readouterr().err
+
+
+def test_of_more_images_than_time_allows_a_share_of_every_class_is_used(photos, monkeypatch):
+    assert inspect(photos, seconds=0.0).images == 24  # so few are always looked at
+    monkeypatch.setattr("nasforge.api.inspect._ALWAYS", 12)
+    monkeypatch.setattr("nasforge.api.inspect._LEAST_OF_SHARE", 11)
+    monkeypatch.setattr("nasforge.api.inspect._TIMED", 5)
+    found = inspect(photos, seconds=0.0)
+    assert found.classes == {"cat": 11, "dog": 11} and any("22 of 24 images are used" in note for note in found.notes)
+    assert inspect(photos, seconds=60.0).images == 24

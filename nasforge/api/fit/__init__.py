@@ -188,7 +188,7 @@ def fit(
             f"backbone: got '{backbone}' without weights. Give --weights FILE, or --pretrained {backbone}"
         )
     if file is not None or pretrained not in (None, NO_PRETRAINED):
-        from nasforge.api.fit.weights import check_asked
+        from nasforge.api.fit.pretrained.weights import check_asked
 
         check_asked(file, backbone, pretrained)
     decisions = None if plan is None else read_plan(whole_path(plan))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nasforge.api.fit.schedule import end_of
 from nasforge.data.part import Part
 from nasforge.evaluators.training import answers_of
 from nasforge.models.network import fresh
@@ -145,9 +144,11 @@ def _measured(work: Work, trial: Trial, winner: Answered) -> dict[str, Any]:
     assert trial.result is not None  # noqa: S101  (it has won)
     if work.log.last("late", trial=trial.number):
         return {"omitted": "its trainings in the search ended early, so longer ones on fewer images show nothing"}
+    if work.plan.images:
+        return {"omitted": "the search used a share of the images, and there are more already"}
     training = trial.result.charged.worker_seconds / work.folds
     known = _known(work, trial)
-    end = work.seconds - end_of(work.seconds)
+    end = work.seconds - work.end
     count = folds_within(end - work.log.used, training, [len(asked) for _, asked in work.splits])
     folds = work.splits[: max(count, len({fold for fold, _ in known}))]
     measured = {1.0: [_right(asked, winner, work.places) for _, asked in folds]}

@@ -38,11 +38,12 @@ def intervals(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> di
     chosen = probabilities.argmax(1)
     rng = np.random.default_rng(seed)
     classes = probabilities.shape[1]
-    confusion = np.bincount(truth * classes + chosen, minlength=classes**2)
-    # a bootstrap sample of the images is a multinomial sample of the confusion matrix's cells
-    samples = rng.multinomial(len(truth), confusion / len(truth), size=_RESAMPLES).reshape(-1, classes, classes)
-    right = np.diagonal(samples, axis1=1, axis2=2)
-    of_truth, of_chosen = samples.sum(2), samples.sum(1)
+    # a bootstrap sample of the images is a multinomial sample of the confusion matrix's cells, of which most may be 0
+    cells, counts = np.unique(truth * classes + chosen, return_counts=True)
+    samples = rng.multinomial(len(truth), counts / len(truth), size=_RESAMPLES)
+    row, column = np.divmod(cells, classes)
+    of_truth, of_chosen = _summed(samples, row, classes), _summed(samples, column, classes)
+    right = _summed(samples[:, row == column], row[row == column], classes)
     there = of_truth > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = np.where(there, right / of_truth, 0.0).sum(1) / there.sum(1)
@@ -54,6 +55,16 @@ def intervals(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> di
     }
 
 
+def _summed(samples: np.ndarray, keys: np.ndarray, classes: int) -> np.ndarray:
+    """Return the sums of samples x cells over the cells of every class, samples x classes; `keys` are their classes."""
+    sums = np.zeros((len(samples), classes), np.int64)
+    order = np.argsort(keys, kind="stable")
+    present, starts = np.unique(keys[order], return_index=True)
+    if len(present):
+        sums[:, present] = np.add.reduceat(samples[:, order], starts, axis=1)
+    return sums
+
+
 def _middle(values: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
@@ -63,18 +74,44 @@ def per_image(metric: str, truth: np.ndarray, probabilities: np.ndarray) -> np.n
     """Return the summand of every image to a metric that is larger for better: their mean is the metric.
 
     Args:
-        metric: `accuracy`, `balanced_accuracy` or `loss`, which is then the mean log-likelihood.
+        metric: `accuracy`, `balanced_accuracy`, `f1_macro`, or `loss`, which is then the mean log-likelihood.
         truth: N class numbers.
         probabilities: N x classes.
     """
     if metric == "loss":
         return _log_likelihood(truth, probabilities)
+    if metric == "f1_macro":
+        return _f1_macro(truth, probabilities.argmax(1), probabilities.shape[1])
     right: np.ndarray = (probabilities.argmax(1) == truth).astype(float)
     if metric == "accuracy":
         return right
     counts = np.bincount(truth, minlength=probabilities.shape[1])
     weighted: np.ndarray = right * len(truth) / (counts[truth] * (counts > 0).sum())
     return weighted
+
+
+def _f1_macro(truth: np.ndarray, chosen: np.ndarray, classes: int) -> np.ndarray:
+    """Return macro F1 plus the influence of every image on it.
+
+    Macro F1 is no mean over images. Its influence values have the mean 0, and the standard error of their differences
+    is that of the infinitesimal jackknife ("The Jackknife, the Bootstrap and Other Resampling Plans", Efron 1982,
+    https://doi.org/10.1137/1.9781611970319, chapter 6).
+
+    Args:
+        truth: N class numbers.
+        chosen: N class numbers.
+        classes: how many there are; those that `truth` lacks do not count.
+    """
+    right = chosen == truth
+    hits = np.bincount(truth[right], minlength=classes) / len(truth)
+    both = (np.bincount(truth, minlength=classes) + np.bincount(chosen, minlength=classes)) / len(truth)
+    present = np.bincount(truth, minlength=classes) > 0
+    # F1 of class k is 2 h / b, so an image changes it by 2 dh / b - (2 h / b) db / b
+    per_unit = np.divide(1.0, both, out=np.zeros(classes), where=present)
+    f1 = 2 * hits * per_unit
+    change = 2 * right * per_unit[truth] - (f1 * per_unit)[truth] - (f1 * per_unit)[chosen]
+    influenced: np.ndarray = (f1.sum() + change) / present.sum()
+    return influenced
 
 
 def _log_likelihood(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ _NEVER_STOPPED = 3
 """ASHA stops no trial before so many have come as far."""
 _GRACE = 0.02
 """Share of the time of the fit by which a training that was forecast to fit may be late."""
+_SHOWN = {"val/accuracy": "accuracy", "val/f1_macro": "macro F1"}
 _CAUTION = 1.1
 """A forecast from other networks is taken so much longer."""
 
@@ -130,8 +131,8 @@ class Keeper:
                 f"candidate {number} was much slower than forecast: its trainings ended early, and no other is tried. "
                 "Give more --time"
             )
-        figures = {key: result.metrics[key] for key in ("val/accuracy", "val/f1_macro") if key in result.metrics}
-        shown = ", ".join(f"{key.removeprefix('val/')} {value:.3f}" for key, value in figures.items())
+        figures = {key: result.metrics[key] for key in _SHOWN if key in result.metrics}
+        shown = ", ".join(f"{_SHOWN[key]} {value:.3f}" for key, value in figures.items())
         best = " (best so far)" if self._experiment.state.best is trial else ""
         cause = "" if result.error is None else f": {result.error.message}"
         left = max(0.0, self._end - self._log.used)

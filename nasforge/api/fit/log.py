@@ -238,7 +238,7 @@ class FitLog:
 
 def shown(value: Any) -> str:
     """A decided value as a line of the screen has it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

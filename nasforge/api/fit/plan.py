@@ -41,6 +41,10 @@ _TRAININGS: Mapping[str, tuple[Check, str]] = {
 }
 """What `trainings` holds: key -> its check, and what is expected in words."""
 _OF_PLAN = ("folds", "epochs", "steps", "training")
+_SHARE: Mapping[str, tuple[Check, str]] = {
+    "images": (_whole(1, 10**9), "a whole number above 0: images of the share that the search uses"),
+}
+"""What `trainings` holds where the search uses a share of the images."""
 _DECISIONS: Mapping[str, tuple[Check, str]] = {
     "resolution": (_whole(8, 1024), "a whole number of 8 to 1024: pixels of an image's side"),
     "metric": (METRICS.__contains__, f"one of {', '.join(METRICS)}"),
@@ -60,6 +64,7 @@ def write_plan(folder: Path, log: FitLog) -> None:
         value = decided["trainings"]
         flat = {**value["plan"], "threads": value["threads"], "second_per_step": value["second_per_step"]}
         lines += ["trainings:", *(f"  {key}: {json.dumps(flat[key])}" for key in _TRAININGS)]
+        lines += [f"  {key}: {json.dumps(flat[key])}" for key in _SHARE if flat.get(key) is not None]
     temporary = folder / f".{PLAN}"
     try:
         temporary.write_text(_HEAD + "\n".join(lines) + "\n", encoding="utf-8")
@@ -92,19 +97,19 @@ def read_plan(path: Path) -> dict[str, Any]:
         problems.append(document.problem(f"got {trainings!r}, {expected}", ("trainings",)))
     elif isinstance(trainings, Mapping):
         for key in trainings:
-            if key not in _TRAININGS:
-                message = f"unknown; {did_you_mean(str(key), _TRAININGS)}"
+            if key not in (*_TRAININGS, *_SHARE):
+                message = f"unknown; {did_you_mean(str(key), (*_TRAININGS, *_SHARE))}"
                 problems.append(document.problem(message, ("trainings", key)))
         missing = [key for key in _TRAININGS if key not in trainings]
         if missing:
             message = f"{', '.join(missing)}: missing. Add them, or delete all of trainings"
             problems.append(document.problem(message, ("trainings",)))
-        problems += _problems(document, trainings, _TRAININGS, ("trainings",))
+        problems += _problems(document, trainings, {**_TRAININGS, **_SHARE}, ("trainings",))
     if problems:
         raise ConfigError(problems)
     found = {name: content[name] for name in _DECISIONS if name in content}
     if isinstance(trainings, Mapping):
-        plan = {key: trainings[key] for key in _OF_PLAN}
+        plan = {key: trainings[key] for key in (*_OF_PLAN, *_SHARE) if key in trainings}
         found["trainings"] = {"plan": plan, "threads": trainings["threads"]}
         found["trainings"]["second_per_step"] = trainings["second_per_step"]
     return found

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from nasforge.api.fit.judging import Confusion, confusions
+from nasforge.api.fit.log import shown
 from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
 from nasforge.exporters.network_folder import load
 from nasforge.report.parts import Part as Layer
@@ -22,11 +24,16 @@ from nasforge.training.scoring import Answers
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
 
+_MOST_IN_MATRIX = 30
+"""Classes of a confusion matrix, at most; for more, the page has the `_TOP` accuracy and `_MOST_PAIRS` pairs."""
+_TOP, _MOST_PAIRS = 5, 20
+_YES_NO = {True: "yes", False: "no"}
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1c2330;background:#fff}
 h1{margin-bottom:.2rem}h2{margin-top:2.2rem;border-bottom:1px solid #d8dee9;padding-bottom:.2rem}
 table{border-collapse:collapse;margin:.6rem 0}
-td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e6eaf0}
+td,th{padding:.25rem .5rem;text-align:right;font-size:14px;border-bottom:1px solid #e6eaf0}
+.text td{text-align:left}
 td:first-child,th:first-child{text-align:left;white-space:nowrap}tr.won{background:#e8f3e8;font-weight:600}.wide{overflow-x:auto}
 .lead{font-size:1.15rem}.warn{background:#fff4e0;border-left:4px solid #e0962a;padding:.5rem .8rem;margin:.6rem 0}
 .layers{display:flex;flex-wrap:wrap;gap:3px;align-items:flex-end;margin:.5rem 0}
@@ -83,7 +90,8 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(content: Mapping[str, Any]) -> str:
-    header = ["", *(f"{name} ({split})".replace("_", " ") for split in ("val", "test") for name in METRICS)]
+    titles = [{"f1_macro": "macro F1"}.get(name, shown(name)) for name in METRICS]
+    header = ["", *(f"{title} ({split})" for split in ("val", "test") for title in titles)]
     header += ["accuracy, 95 %", "params", "flops", "seconds"]
     body = []
     for row in content["rows"]:
@@ -120,6 +128,12 @@ def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
     about = network.description
     layers = parts_of(about.space, about.architecture, about.shape, len(about.class_names))
     found = ["<h2>The network</h2>", _layers(layers)]
+    recipe = [
+        f"{shown(key.rpartition('.')[2])} {_YES_NO[value] if isinstance(value, bool) else shown(value)}"
+        for key, value in about.architecture.train.items()
+    ]
+    if recipe:
+        found.append(f"<p>Its recipe: {html.escape(', '.join(recipe))}.</p>")
     reference = next((r for r in content["rows"] if r["kind"] == "reference" and r["name"] != content["winner"]), None)
     if reference is not None:
         plain = parts_of(work.space, work.space.default_point(), about.shape, len(about.class_names))
@@ -143,7 +157,13 @@ def _errors(work: Work, answers: Path) -> list[str]:
     part = work.data.open_test()  # for its pictures
     names = work.data.class_names
     found = list[str]()
-    if len(names) <= 30:
+    if len(names) > _MOST_IN_MATRIX:
+        ranks = (probabilities > probabilities[np.arange(len(truth)), truth][:, None]).sum(1)
+        found.append(
+            f"<p>The right class is among the {_TOP} likeliest for {(ranks < _TOP).mean():.1%} of the images.</p>"
+        )
+        found += _pairs(confusions(truth, probabilities, _MOST_PAIRS), names)
+    else:
         matrix = np.zeros((len(names), len(names)), dtype=int)
         np.add.at(matrix, (given.truth, given.chosen), 1)
         head = "<th>is \\ taken for</th>" + "".join(f"<th>{html.escape(name)}</th>" for name in names)
@@ -169,6 +189,24 @@ def _errors(work: Work, answers: Path) -> list[str]:
     return found
 
 
+def _pairs(confused: Sequence[Confusion], names: Sequence[str]) -> list[str]:
+    """The pairs of classes that are confused most often; in place of a matrix that nobody could read."""
+    if not confused:
+        return []
+    return [
+        "<p>Classes that it confuses most often:</p>",
+        _list((names[pair.truth], names[pair.taken_for], pair.images) for pair in confused),
+    ]
+
+
+def _list(confused: Iterable[tuple[str, str, int]]) -> str:
+    items = "".join(
+        f"<li>{html.escape(label)} is taken for {html.escape(other)}: {images} images</li>"
+        for label, other, images in confused
+    )
+    return f"<ul>{items}</ul>"
+
+
 def _figure(pixels: np.ndarray, text: str) -> str:
     """An image C x H x W of bytes with a line below it."""
     picture = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)))
@@ -188,11 +226,8 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
         points = ", ".join(f"{p['accuracy']:.1%} from {p['images']} images" for p in content["learning_curve"])
         found.append(f"<p>{html.escape(sentence)}. Learning curve, on images that were not trained on: {points}.</p>")
     if content["confused"]:
-        items = "".join(
-            f"<li>{html.escape(c['class'])} is taken for {html.escape(c['taken_for'])}: {c['images']} images</li>"
-            for c in content["confused"]
-        )
-        found.append(f"<p>Classes that are confused, on images that the network had not seen:</p><ul>{items}</ul>")
+        found.append("<p>Classes that are confused, on images that the network had not seen:</p>")
+        found.append(_list((c["class"], c["taken_for"], c["images"]) for c in content["confused"]))
     if content["doubtful"]:
         pictures = [
             _figure(
@@ -208,7 +243,7 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
 
 def _decisions(work: Work) -> str:
     lines = [
-        _line([e["name"].replace("_", " "), str(e["value"]), e["reason"]], False)
+        _line([shown(e["name"]), "" if isinstance(e["value"], Mapping) else shown(e["value"]), e["reason"]], False)
         for e in work.log.entries
         if e["kind"] == "decision"
     ]
@@ -217,7 +252,8 @@ def _decisions(work: Work) -> str:
         if entry["kind"] == "phase":
             seconds[entry["name"]] = seconds.get(entry["name"], 0.0) + entry["seconds"]
     phases = ", ".join(f"{name} {amount:.0f} s" for name, amount in seconds.items())
-    return f'<div class="wide"><table>{"".join(lines)}</table></div><p class="dim">Time: {html.escape(phases)}.</p>'
+    table = f'<div class="wide"><table class="text">{"".join(lines)}</table></div>'
+    return f'{table}<p class="dim">Time: {html.escape(phases)}.</p>'
 
 
 def _commands(work: Work) -> str:

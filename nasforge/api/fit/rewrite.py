@@ -20,6 +20,7 @@ def rewrite_report(folder: Path) -> Path:
         NasforgeError: a file that the page shows is missing.
     """
     from nasforge.api.fit.report import write_report
+    from nasforge.api.fit.ship import test_answers_of
     from nasforge.api.fit.work import Work
 
     entries = entries_of(folder)
@@ -32,7 +33,7 @@ def rewrite_report(folder: Path) -> Path:
         if tested is None:
             raise JournalError(f"{folder / FIT}: has no answers of {content['winner']}. Restore it from a backup")
         work = Work(log, _request_of(folder, inputs), float(finished["seconds"]), NO_TRACKING, lambda text: None)
-        answers = work.test_answers_of(str(tested["what"]))
+        answers = test_answers_of(work, str(tested["what"]))
         if not answers.is_file():
             raise ConfigError(f"{answers}: this file is missing, and the page shows what is in it. Restore it")
         write_report(folder / REPORT, work, content, answers)

@@ -8,14 +8,19 @@ from typing import Any
 
 import torch
 
+from nasforge.api.fit.choice import choose_winner
 from nasforge.api.fit.curve import learning_curve, share_of_last
+from nasforge.api.fit.last import train_last
 from nasforge.api.fit.log import BEST, REPORT, FitLog, Request
 from nasforge.api.fit.plan import write_plan
+from nasforge.api.fit.pretrained.phases import linear_of, measure_pretrained, tune_last
 from nasforge.api.fit.report import write_report
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import BESIDE
+from nasforge.api.fit.search import candidates_of, search
+from nasforge.api.fit.ship import answer_of, keep_best, ship, test_answers_of, tested_once
 from nasforge.api.fit.work import Work, phase
-from nasforge.api.fit.yardsticks import on_test
+from nasforge.api.fit.yardsticks import measure_yardsticks, yardstick_on_test
 
 Say = Callable[[str], None]
 
@@ -43,45 +48,45 @@ def _run(work: Work, say: Say) -> None:
         if request.pretrained:
             work.backbones  # noqa: B018  (a download that fails, fails before any work)
         work.prepare()
-        work.data  # noqa: B018  (decodes)
+        work.whole  # noqa: B018  (decodes)
     with phase(log, "yardsticks"):
-        others = work.measure_yardsticks()
+        others = measure_yardsticks(work)
     with phase(log, "pretrained"):
-        probed = work.measure_pretrained()
+        probed = measure_pretrained(work)
     write_plan(work.folder, log)
     with phase(log, "search"):
-        state = work.search()
-    candidates = [*work.candidates(state), *probed]
+        state = search(work)
+    candidates = [*candidates_of(work, state), *probed]
     tried = sum(trial.verdict == "accepted" for trial in state.trials.values()) + len(probed)
     plain = next((c.row for c in candidates if c.row.kind == "reference"), None)
     folders: dict[str, Path] = {}
     portion = share_of_last(request.preset)
     with phase(log, "last training"):
         while True:
-            chosen = work.choose(candidates, others, tried)
+            chosen = choose_winner(work, candidates, others, tried)
             winner = next(c.row for c in candidates if c.row.name == chosen["winner"])
             beside = plain if winner.kind != "reference" else None  # the winner may be the reference, trained otherwise
             until = float(chosen["until"])
             share = portion * (1 - BESIDE if beside else 1.0)
             if winner.kind == "pretrained":
-                folders[winner.name], problem = work.tune_last(winner, until, share), ""
+                folders[winner.name], problem = tune_last(work, winner, until, share), ""
             else:
-                folders[winner.name], problem = work.train_last(state, winner, until, share)
+                folders[winner.name], problem = train_last(work, state, winner, until, share)
             if not problem:
                 break
             say(f"The last training of {winner.name} failed, so it cannot win: {problem}")
             log.write("unfit", trial=winner.trial, problem=problem)
-        say(f"winner: {chosen['winner']} ({chosen['reason']})")
+        say(f"winner: {chosen['winner']}, {chosen['reason']}")
         networks = [winner]
         if beside is not None:
-            folders[beside.name], problem = work.train_last(state, beside, until, portion)
+            folders[beside.name], problem = train_last(work, state, beside, until, portion)
             if problem:
                 say(f"The last training of {beside.name} failed, so it has no row: {problem}")
             else:
                 networks.append(beside)
         for other in probed:
             if other.row.name != winner.name:
-                folders[other.row.name] = work.linear_of(other.row)
+                folders[other.row.name] = linear_of(work, other.row)
                 networks.append(other.row)
     with phase(log, "learning curve"):
         curve = learning_curve(work, state, next(c for c in candidates if c.row.name == winner.name))
@@ -90,20 +95,18 @@ def _run(work: Work, say: Say) -> None:
         for row in networks:
             folder = folders[row.name]
             temperature = float(chosen["temperature"]) if row is winner else 1.0
-            rows.append(work.test(row, folder.name, work.answer_of(folder, temperature)))
+            rows.append(tested_once(work, row, folder.name, answer_of(work, folder, temperature)))
         for other in others:
             name = other.row.name
-            rows.append(
-                work.test(other.row, name, lambda part, name=name: on_test(name, work.pool, part, work.request.seed))  # type: ignore[misc]
-            )
+            rows.append(tested_once(work, other.row, name, yardstick_on_test(work, name)))
     rows.sort(key=lambda row: -row.val["accuracy"])
     won = next(row for row in rows if row.name == chosen["winner"])
-    work.keep_best(folders[won.name], chosen, won)
+    keep_best(work, folders[won.name], chosen, won)
     with phase(log, "export"):
-        exported = work.export()
+        exported = ship(work)
     content = {**_content(work, chosen, rows, exported), **curve}
     with phase(log, "report"):
-        write_report(work.folder / REPORT, work, content, work.test_answers_of(folders[won.name].name))
+        write_report(work.folder / REPORT, work, content, test_answers_of(work, folders[won.name].name))
     content["seconds"] = round(log.used, 1)
     log.write("finished", seconds=work.seconds, content=content)
 
@@ -115,7 +118,7 @@ def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exporte
         "seconds": 0.0,
         "classes": list(work.data.class_names),
         "split": {
-            "train": len(work.pool) if work.folds > 1 else len(work.data.train),
+            "train": len(work.pool) if work.folds > 1 else len(work.whole.train),
             "validation": len(work.data.validation) if work.folds == 1 else 0,
             "test": work.data.test_images,
             "folds": work.folds,
@@ -133,7 +136,7 @@ def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exporte
         "doubtful": chosen["doubtful"],
         "unsure_below": chosen["unsure_below"],
         "left_out": {**work.inspection["unreadable"], **work.inspection["left_out"]},
-        "data_hash": work.data.fingerprint,
+        "data_hash": work.whole.fingerprint,
         "resumed": work.log.resumed,
         "network": BEST,
         "exported": {name: Path(file).name for name, file in exported["files"].items()},

@@ -49,6 +49,12 @@ _TIERS = (
     (1, FEWEST_STEPS // 4, 0.1),
 )
 """What a plan gives up as the time gets shorter: candidates that are compared, steps, share of the usual length."""
+_LEARNT = 0.8
+"""Share of the images that a training on one split learns from."""
+_ENOUGH = 1.3
+"""Passes over all images below which the search uses a share of them."""
+_PASSES = 3
+"""Passes over a share: a training that is late ends with an epoch."""
 _TRAINING = {True: 0.14, False: 0.07}
 """Share of the whole time of one candidate's trainings: on folds, and on one validation split."""
 BESIDE = 0.25
@@ -89,17 +95,21 @@ class Plan:
         epochs: of one training in the search: on one fold's images, or on the only split's.
         steps: optimizer steps of it.
         training: seconds of it, as forecast.
+        images: to train and validate that the search uses, a stratified share; None: all.
     """
 
     folds: int
     epochs: int
     steps: int
     training: float
+    images: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("folds", "epochs", "steps"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"plan: {name} is {getattr(self, name)!r}, expected a whole number above 0")
+        if self.images is not None and (type(self.images) is not int or self.images < 1):
+            raise ValueError(f"plan: images is {self.images!r}, expected a whole number above 0")
         if not isinstance(self.training, (int, float)) or not 0 < self.training < math.inf:
             raise ValueError(f"plan: training is {self.training!r}, expected seconds")
 
@@ -150,7 +160,14 @@ def yardsticks_of(seconds: float) -> float:
 
 
 def plan_of(
-    seconds: float, used: float, per_step: float, images: int, batch_size: int, folds: Sequence[int], preset: str
+    seconds: float,
+    used: float,
+    per_step: float,
+    images: int,
+    batch_size: int,
+    folds: Sequence[int],
+    preset: str,
+    fewest: int = FOLDED,
 ) -> Plan | None:
     """The first plan of `_TIERS`, with most folds, that leaves time for the last trainings.
 
@@ -164,6 +181,7 @@ def plan_of(
         batch_size: images per step.
         folds: numbers of folds that are possible, the largest first; 1 is a single validation split.
         preset: of `PRESETS`.
+        fewest: images of a stratified share, at least.
 
     Returns:
         None: there is too little time for any.
@@ -171,14 +189,29 @@ def plan_of(
     left = seconds - end_of(seconds) - yardsticks_of(seconds) - used
     for candidates, least, share in _TIERS:
         for count in folds:
-            learnt = round(images * (0.8 if count == 1 else (count - 1) / count))
-            wanted = share * PRESETS[preset] * _TRAINING[count > 1] * seconds / count
-            epochs, steps = _length(max(least, wanted / per_step), learnt, batch_size)
+            wanted = max(least, share * PRESETS[preset] * _TRAINING[count > 1] * seconds / count / per_step)
+            sample = _sample(wanted * batch_size, images, fewest) if count == 1 else None
+            learnt = round((sample or images) * (_LEARNT if count == 1 else (count - 1) / count))
+            epochs, steps = _length(wanted, learnt, batch_size)
             training = steps * per_step * _OVERHEAD
-            plan = Plan(count, epochs, steps, training)
+            plan = Plan(count, epochs, steps, training, sample)
             if candidates * count * training + last_of(seconds, plan) <= left:
                 return plan
     return None
+
+
+def _sample(seen: float, images: int, fewest: int) -> int | None:
+    """Return the size of the share that a training passes `_PASSES` times; None where it may pass all images.
+
+    Args:
+        seen: images that a training sees, with repetition.
+        images: to train and validate.
+        fewest: images of a share, at least.
+    """
+    if seen >= _ENOUGH * _LEARNT * images:
+        return None
+    sample = max(fewest, math.ceil(seen / _PASSES / _LEARNT))
+    return sample if sample < images else None
 
 
 def least_seconds(used: float, per_step: float, images: int, batch_size: int, folds: int) -> float:
@@ -206,6 +239,26 @@ def last_epochs(plan: Plan, seconds: float, second_per_epoch: float) -> int:
     """
     affordable = int(seconds / max(second_per_epoch, 1e-9))
     return max(plan.epochs, min(affordable, most_epochs(plan.epochs, plan.steps)))
+
+
+def last_share(plan: Plan, seconds: float, second_per_image: float, images: int) -> tuple[int | None, int]:
+    """Images and epochs of the last training after a search on a share: at least as long, on as many as time allows.
+
+    Args:
+        plan: of the search.
+        seconds: that are left for it.
+        second_per_image: of it.
+        images: all of them.
+
+    Returns:
+        The size of the share, None for all images; epochs.
+    """
+    assert plan.images is not None  # noqa: S101
+    seen = seconds / max(second_per_image, 1e-9)
+    if seen >= _ENOUGH * images:
+        return None, min(round(seen / images), LAST_EPOCHS)
+    share = max(plan.images, int(seen / _PASSES))
+    return (share, max(plan.epochs, _PASSES)) if share < images else (None, _PASSES)
 
 
 def last_training_may_take(fewest_epochs: int, allowed: float, seconds: float, second_per_epoch: float) -> float:

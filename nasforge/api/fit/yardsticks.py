@@ -6,9 +6,12 @@ They show whether a network is worth its cost. A yardstick never becomes `best/`
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -16,20 +19,32 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch.nn.functional import adaptive_avg_pool2d
 
+from nasforge.api.fit import judging
+from nasforge.api.fit.judging import per_image
+from nasforge.api.fit.rows import Row
+from nasforge.api.fit.schedule import yardsticks_of
+from nasforge.data.npz import write_npz
 from nasforge.data.part import Part
 
-MAJORITY = "largest class"
+if TYPE_CHECKING:
+    from nasforge.api.fit.work import Answered, Work
+
+MAJORITY, FOREST = "largest class", "random forest"
 _EDGE = 16
 """Images are shrunk to so many pixels a side."""
 _BINS = 8
 _MOST = 4000
 """Images that a yardstick learns from at most: an SVM's time grows with their square."""
+_MOST_CLASSES = 100
+"""Above so many classes only the forest is measured: an SVM has a classifier for every pair of them."""
+_TIMED, _TIMED_ASKED, _GROWTH = 1000, 200, 1.5
+"""Images that a classifier learns from and answers to be timed; its time grows with this power of their number."""
 
 Make = Callable[[int], object]
 
 MODELS: dict[str, Make] = {
     "SVM": lambda seed: make_pipeline(StandardScaler(), SVC(C=10.0, random_state=seed)),
-    "random forest": lambda seed: RandomForestClassifier(300, random_state=seed, n_jobs=-1),
+    FOREST: lambda seed: RandomForestClassifier(300, random_state=seed, n_jobs=-1),
     "logistic regression": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200)),
 }
 """Name -> a classifier with scikit-learn's interface."""
@@ -76,11 +91,8 @@ def answer(make: Make, train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, 
     Those without probabilities give 1 to the class that they choose, less a little.
     """
     x, y = train
-    if len(x) > _MOST:
-        chosen = np.random.default_rng(seed).choice(len(x), _MOST, replace=False)
-        x, y = x[chosen], y[chosen]
     model = make(seed)
-    model.fit(x, y)  # type: ignore[attr-defined]
+    _fit(model, x, y)
     known = model.classes_  # type: ignore[attr-defined]
     found = np.full((len(asked), classes), 0.01 / classes)
     if hasattr(model, "predict_proba"):
@@ -91,8 +103,34 @@ def answer(make: Make, train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, 
     return divided
 
 
+def _few(train: Part, seed: int) -> Part:
+    """Return so many of the images as a yardstick learns from."""
+    if len(train) <= _MOST:
+        return train
+    return train.subset(torch.from_numpy(np.random.default_rng(seed).choice(len(train), _MOST, replace=False)))
+
+
+def _fit(model: object, x: np.ndarray, y: np.ndarray) -> None:
+    with warnings.catch_warnings():  # many classes of few images are what the user has
+        warnings.filterwarnings("ignore", "The number of unique classes is greater")
+        model.fit(x, y)  # type: ignore[attr-defined]
+
+
+def _forecast(make: Make, x: np.ndarray, y: np.ndarray, asked: int, seed: int) -> float:
+    """Forecast the seconds of a classifier by one that learns from a few images; 0 where all are few."""
+    if len(x) < 2 * _TIMED or len(np.unique(y[:_TIMED])) < 2:
+        return 0.0
+    began = time.monotonic()
+    model = make(seed)
+    _fit(model, x[:_TIMED], y[:_TIMED])
+    fitted = time.monotonic()
+    model.predict(x[:_TIMED_ASKED])  # type: ignore[attr-defined]
+    answered = (time.monotonic() - fitted) / _TIMED_ASKED * asked
+    return float((fitted - began + answered) * (len(x) / _TIMED) ** _GROWTH)
+
+
 def on_folds(
-    splits: Sequence[tuple[Part, Part]], seconds: float, seed: int
+    splits: Sequence[tuple[Part, Part]], seconds: float, seed: int, tested: int = 0
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray], float]]:
     """Yardstick after yardstick: its name, (places of the images, probabilities) over all folds, and its seconds.
 
@@ -100,15 +138,21 @@ def on_folds(
         splits: what is trained on and what is asked, disjoint over the folds.
         seconds: those for which the first fold says that all would take longer are left out.
         seed: of what is random in them.
+        tested: images of the test split, which must be answered in this time too.
     """
     places = np.concatenate([asked.index for _, asked in splits])
     yield MAJORITY, (places, np.concatenate([majority(train, asked) for train, asked in splits])), 0.0
     end = time.monotonic() + seconds
-    known = [(features(train), features(asked)) for train, asked in splits]
+    taught = [_few(train, seed) for train, _ in splits]
+    known = [(features(train), features(asked)) for train, (_, asked) in zip(taught, splits, strict=True)]
     for name, make in MODELS.items():
+        if taught[0].classes > _MOST_CLASSES and name != FOREST:
+            continue
         began = time.monotonic()
+        if _forecast(make, known[0][0], taught[0].labels.numpy(), max(len(known[0][1]), tested), seed) > end - began:
+            continue
         found = []
-        for (train, _), (x, asked) in zip(splits, known, strict=True):
+        for train, (x, asked) in zip(taught, known, strict=True):
             found.append(answer(make, (x, train.labels.numpy()), asked, train.classes, seed))
             left = len(splits) - len(found)
             if time.monotonic() + left * (time.monotonic() - began) / len(found) > end:
@@ -121,4 +165,32 @@ def on_test(name: str, train: Part, test: Part, seed: int) -> np.ndarray:
     """What a yardstick that has learnt from `train` says of the test part: N x classes."""
     if name == MAJORITY:
         return majority(train, test)
+    train = _few(train, seed)
     return answer(MODELS[name], (features(train), train.labels.numpy()), features(test), train.classes, seed)
+
+
+def measure_yardsticks(work: Work) -> list[Answered]:
+    """The largest class and scikit-learn's models, on the same folds as the networks."""
+    kept = work.folder / "yardsticks.npz"
+    if not work.log.last("yardsticks"):
+        found: dict[str, np.ndarray] = {}
+        rows = []
+        allowed = yardsticks_of(work.seconds)
+        for name, (places, given), seconds in on_folds(work.splits, allowed, work.request.seed, work.data.test_images):
+            found[name] = work.in_order(places, given)
+            kind = "majority" if name == MAJORITY else "sklearn"
+            rows.append({"name": name, "kind": kind, "seconds": seconds})
+        write_npz(kept, found)
+        work.log.write("yardsticks", rows=rows)
+        best = max(found, key=lambda name: per_image(work.metric, work.truth, found[name]).mean())
+        figure = judging.figures(work.truth, found[best])[work.shown_metric]
+        work.say(f"best yardstick without a network: {best}, {work.shown_metric.replace('_', ' ')} {figure:.3f}")
+    entry = work.log.last("yardsticks")
+    assert entry is not None  # noqa: S101
+    with np.load(kept, allow_pickle=False) as file:
+        return [work.answered(Row(val={}, **about), file[about["name"]]) for about in entry["rows"]]
+
+
+def yardstick_on_test(work: Work, name: str) -> Callable[[Part], np.ndarray]:
+    """Return the function that asks a yardstick, taught by all images but those of the test split."""
+    return lambda part: on_test(name, work.pool, part, work.request.seed)

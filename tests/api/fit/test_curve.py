@@ -8,6 +8,7 @@ import torch
 
 from nasforge.api.fit.curve import FEWEST, folds_within, growth, learning_curve, share_of, share_of_last
 from nasforge.api.fit.rows import Row, more_photos
+from nasforge.api.fit.schedule import end_of
 from nasforge.api.fit.work import Answered
 from nasforge.config import load_space
 from nasforge.core.trial import Charge, Measure, Result, Trial
@@ -68,8 +69,12 @@ class Toy:
         halves = [whole.subset(torch.arange(place, 160, 2)) for place in (0, 1)]
         self.splits, self.places, self.folds = [(halves[0], halves[1]), (halves[1], halves[0])], np.arange(160), 2
         self.seconds, self.log, self.labels = seconds, Log(used), labels.numpy()
-        self.plan, self.data = SimpleNamespace(epochs=2), SimpleNamespace(shape=(1, 8, 8))
+        self.plan, self.data = SimpleNamespace(epochs=2, images=None), SimpleNamespace(shape=(1, 8, 8))
         self.request = SimpleNamespace(seed=0, device="cpu")
+
+    @property
+    def end(self):
+        return end_of(self.seconds)
 
     def config_of_search(self):
         return SimpleNamespace(space=load_space("tiny"), recipe={"batch_size": 16})

@@ -12,7 +12,6 @@ from sklearn.datasets import load_digits
 
 import nasforge
 from nasforge.api.fit import Fitted, _name_of, log
-from nasforge.api.fit.work import Work
 from nasforge.cli import main
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
 from nasforge.exporters.network_folder import load
@@ -112,12 +111,12 @@ def test_a_finished_fit_is_printed_again_and_nothing_is_done(fitted, place):
 
 
 def test_a_plan_repeats_the_decisions(fitted, place, tmp_path, monkeypatch):
-    def stop(self):
+    def stop(*_):
         raise KeyboardInterrupt
 
     plan = tmp_path / "plan.yaml"
     shutil.copy(fitted.folder / "plan.yaml", plan)
-    monkeypatch.setattr(Work, "search", stop)
+    monkeypatch.setattr("nasforge.api.fit.run.search", stop)
     with pytest.raises(KeyboardInterrupt):
         nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan))
     names = ("resolution", "metric", "trainings")
@@ -199,11 +198,11 @@ def test_ctrl_c_loses_nothing(place, tmp_path, monkeypatch, fitted):
     lines = log_file.read_text().splitlines(keepends=True)
     log_file.write_text("".join(lines[:-3]))
 
-    def stop(self):
+    def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "export", stop)
+        patch.setattr("nasforge.api.fit.run.ship", stop)
         with pytest.raises(KeyboardInterrupt):
             nasforge.fit(place / "few.npz", **settings(tmp_path))
     assert nasforge.fit(place / "few.npz", **settings(tmp_path)).content["winner"] == fitted.content["winner"]

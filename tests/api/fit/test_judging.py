@@ -89,3 +89,35 @@ def test_confused_pairs_and_doubtful_labels_are_named(truth):
     assert [(c.truth, c.taken_for, c.images) for c in judging.confusions(truth, given)] == [(0, 1, 3)]
     found = judging.doubtful(truth, [given, given])
     assert {(row, likely) for row, likely, _ in found} == {(0, 1), (1, 1), (2, 1)}
+
+
+def test_macro_f1_has_a_summand_per_image_whose_error_is_that_of_bootstrap_samples(truth):
+    truth = np.tile(truth, 4)
+    rng = np.random.default_rng(0)
+    one, other = (answers(truth, rng.random(len(truth)) < share) for share in (0.85, 0.7))
+    summands = [per_image("f1_macro", truth, given) for given in (one, other)]
+    for given, of_images in zip((one, other), summands, strict=True):
+        assert of_images.mean() == pytest.approx(judging.figures(truth, given)["f1_macro"])
+    difference = summands[0] - summands[1]
+    error = difference.std(ddof=1) / np.sqrt(len(truth))
+    sampled = []
+    for _ in range(300):
+        rows = rng.integers(0, len(truth), len(truth))
+        first, second = (judging.figures(truth[rows], given[rows])["f1_macro"] for given in (one, other))
+        sampled.append(first - second)
+    assert error == pytest.approx(np.std(sampled), rel=0.15)
+
+
+def test_macro_f1_leaves_out_a_class_without_images():
+    truth = np.repeat([0, 1], 10)
+    given = answers(truth, np.arange(20) % 5 > 0)  # a fifth of the second class is taken for a third one
+    assert per_image("f1_macro", truth, given).mean() == pytest.approx(judging.figures(truth, given)["f1_macro"])
+
+
+def test_a_thousand_classes_need_no_matrix_of_all_pairs():
+    truth = np.arange(3000) % 1000
+    given = np.full((3000, 1000), 1e-5, np.float32)
+    given[np.arange(3000), np.where(np.arange(3000) % 5, truth, (truth + 1) % 1000)] = 0.99
+    found, figures = judging.intervals(truth, given), judging.figures(truth, given)
+    for name in METRICS:
+        assert found[name][0] < figures[name] < found[name][1] < found[name][0] + 0.1

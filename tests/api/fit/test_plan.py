@@ -66,3 +66,14 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, before, after, message):
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         read_plan(tmp_path / "nothing.yaml")
+
+
+def test_a_share_of_the_images_is_repeated(tmp_path):
+    trainings = {**TRAININGS, "plan": {**TRAININGS["plan"], "images": 8000}}
+    with FitLog(tmp_path, {}, 0.0) as log:
+        log.write("decision", name="trainings", value=trainings, reason="")
+        write_plan(tmp_path, log)
+    assert read_plan(tmp_path / PLAN) == {"trainings": trainings}
+    (tmp_path / PLAN).write_text((tmp_path / PLAN).read_text().replace("images: 8000", "images: 0"))
+    with pytest.raises(ConfigError, match="images"):
+        read_plan(tmp_path / PLAN)

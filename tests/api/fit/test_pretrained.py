@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 import nasforge
-from nasforge.api.fit import Fitted, pretrained, weights
+from nasforge.api.fit import Fitted
+from nasforge.api.fit.pretrained import probe, tune, weights
 from nasforge.api.fit.schedule import Plan
-from nasforge.api.fit.work import Work
+from nasforge.api.fit.ship import ask
 from nasforge.cli import main
 from nasforge.config import DataConfig, resolve
 from nasforge.core.errors import ConfigError
@@ -52,14 +53,14 @@ def place(tmp_path_factory):
 def short():
     """Searches of two candidates that learn next to nothing, and no ONNX file but where a test wants one."""
     with pytest.MonkeyPatch.context() as patch:
-        at = "nasforge.api.fit.work"
-        patch.setattr(f"{at}.fastest_threads", lambda *arguments: (1, 0.01))
-        patch.setattr(f"{at}.plan_of", lambda *arguments: Plan(2, 1, 2, 0.1))
-        patch.setattr(f"{at}.resolve", lambda content: resolve({**content, "budget": {"trials": 2}}))
-        patch.setattr(f"{at}.last_epochs", lambda *arguments: 1)
-        patch.setattr(f"{at}.yardsticks_of", lambda seconds: 0.0)
-        patch.setattr("nasforge.api.fit.pretrained._MOST_EPOCHS", 3)
-        patch.setattr(Work, "export", lambda work: export(work.folder, ["safetensors"], work.folder / "exported"))
+        at = "nasforge.api.fit"
+        patch.setattr(f"{at}.work.fastest_threads", lambda *arguments: (1, 0.01))
+        patch.setattr(f"{at}.work.plan_of", lambda *arguments: Plan(2, 1, 2, 0.1))
+        patch.setattr(f"{at}.search.resolve", lambda content: resolve({**content, "budget": {"trials": 2}}))
+        patch.setattr(f"{at}.last.last_epochs", lambda *arguments: 1)
+        patch.setattr(f"{at}.yardsticks.yardsticks_of", lambda seconds: 0.0)
+        patch.setattr(f"{at}.pretrained.tune._MOST_EPOCHS", 3)
+        patch.setattr(f"{at}.run.ship", lambda work: export(work.folder, ["safetensors"], work.folder / "exported"))
         yield
 
 
@@ -207,8 +208,8 @@ def test_a_damaged_file_in_a_cache_is_left_out(fitted, place, tmp_path):
 def probed(place, name=NAME, limits=(), seconds=60.0, file=None):
     config = DataConfig(str(place / "few.npz"), validation=0.5)
     data = load_data(config)
-    room = pretrained.Room(tuple(map(Constraint.parse, limits)), seconds, 60.0)
-    return data, pretrained.probe(
+    room = probe.Room(tuple(map(Constraint.parse, limits)), seconds, 60.0)
+    return data, probe.probe(
         name,
         file or place / f"{NAME}.safetensors",
         data,
@@ -228,20 +229,20 @@ def test_the_network_answers_as_its_features_and_classifier_do(place):
     assert (found.probabilities.argmax(1) == data.validation.labels.numpy()).mean() > 0.6
     network = found.network
     found.first.put_into(network.body)
-    given = pretrained.ask(network, data.validation, torch.device("cpu"))
+    given = ask(network, data.validation, torch.device("cpu"))
     assert np.abs(given - found.probabilities).max() < 1e-3
 
 
 @pytest.mark.parametrize("limit", ["params<=100k", "flops<=1M", "latency_ms<=0.001"])
 def test_constraints_leave_it_out(place, limit):
-    with pytest.raises(pretrained.LeftOutError, match=rf"violates the constraint {limit.partition('<')[0]}") as caught:
+    with pytest.raises(probe.LeftOutError, match=rf"violates the constraint {limit.partition('<')[0]}") as caught:
         probed(place, limits=[limit])
     assert not caught.value.for_time
 
 
 def test_too_little_time_leaves_it_out(place):
     for seconds, match in ((0.0, "the other networks need the time"), (1e-6, "at 64 pixels it needs .* --time")):
-        with pytest.raises(pretrained.LeftOutError, match=match) as caught:
+        with pytest.raises(probe.LeftOutError, match=match) as caught:
             probed(place, seconds=seconds)
         assert caught.value.for_time
 
@@ -250,22 +251,22 @@ def test_two_classes_have_two_logits():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 60)
     x = (rng.normal(size=(60, 5)) + y[:, None]).astype(np.float32)
-    head = pretrained.learn(x, y, 3, 0.1, balanced=True, seed=0)  # the third class has no image
+    head = probe.learn(x, y, 3, 0.1, balanced=True, seed=0)  # the third class has no image
     given = head(x)
     assert given[:, 2].max() < 1e-6 and (given.argmax(1) == y).mean() > 0.8
 
 
 def tuned(folder, data, **more):
-    recipe = pretrained.recipe_of_tuning(8, balanced=False)
+    recipe = tune.recipe_of_tuning(8, balanced=False)
     usual = {"head": None, "seed": 0, "device": torch.device("cpu"), "checkpoint": None}
-    return pretrained.tuned(folder, data.train, recipe, 2, **{**usual, "tick": lambda: None, **more}), recipe
+    return tune.tuned(folder, data.train, recipe, 2, **{**usual, "tick": lambda: None, **more}), recipe
 
 
 def test_fine_tuning_changes_weights_and_keeps_batch_statistics(place, tmp_path):
     data, found = probed(place, limits=["flops<=20M"])
     folder = save_network(tmp_path / "linear", found.network, found.network.description)
     network, recipe = tuned(folder, data)
-    kept = load(pretrained.save_tuned(tmp_path / "tuned", network, recipe, 2))
+    kept = load(tune.save_tuned(tmp_path / "tuned", network, recipe, 2))
     before, after = found.network.body.state_dict(), kept.body.state_dict()
     assert set(before) == set(after) and kept.description.trained["epochs"] == 2
     changed = {key for key, tensor in before.items() if not torch.equal(tensor, after[key])}
@@ -279,14 +280,14 @@ def test_fine_tuning_that_is_late_or_diverges_keeps_nothing(place, tmp_path):
     folder = save_network(tmp_path / "linear", found.network, found.network.description)
     with trainings_end_by(lambda: 0.0):
         assert tuned(folder, data)[0] is None
-    worst = pretrained.Head(np.full_like(found.first.weight, np.inf), found.first.bias)
+    worst = probe.Head(np.full_like(found.first.weight, np.inf), found.first.bias)
     assert tuned(folder, data, head=worst)[0] is None
 
 
 def test_epochs_of_fine_tuning_follow_the_time():
     per_epoch = 3.5 * 0.01 * (80 + 100)
-    assert pretrained.epochs_of_tuning(2.9 * per_epoch, 0.01, 80, 100) == 0
-    assert pretrained.epochs_of_tuning(1000 * per_epoch, 0.01, 80, 100) == 3  # the most, in these tests
+    assert tune.epochs_of_tuning(2.9 * per_epoch, 0.01, 80, 100) == 0
+    assert tune.epochs_of_tuning(1000 * per_epoch, 0.01, 80, 100) == 3  # the most, in these tests
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

@@ -92,3 +92,19 @@ def test_a_late_last_training_keeps_the_time_within_a_tenth():
 def test_folds_are_for_little_data():
     assert [schedule.folds_of(n, 40) for n in (300, 1999, 2000)] == [5, 5, 1]
     assert schedule.folds_of(100, 3) == 3
+
+
+def test_very_many_images_are_searched_on_a_share_that_is_passed_three_times():
+    plan = planned(180, per_step=0.01, images=80_000, folds=1)
+    assert plan.images is not None and 2000 <= plan.images < 40_000 and plan.epochs == 3
+    assert plan.training < 0.1 * 180
+    assert planned(180, per_step=0.01, images=5000, folds=1).images is None
+    assert planned(180, per_step=0.1, images=80_000, folds=1).images == 4000  # 300 steps of 32 in three passes
+
+
+def test_the_last_training_after_a_share_sees_as_many_images_as_time_allows():
+    plan = schedule.Plan(1, 3, 600, 10.0, images=8000)
+    assert schedule.last_share(plan, 100.0, 0.001, 80_000) == (33_333, 3)
+    assert schedule.last_share(plan, 400.0, 0.001, 80_000) == (None, 5)
+    assert schedule.last_share(plan, 1.0, 0.001, 80_000) == (8000, 3)  # as in the search at least
+    assert schedule.last_share(plan, 1e6, 0.001, 80_000) == (None, schedule.LAST_EPOCHS)

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,27 @@ def test_colours_are_among_the_features():
     found = yardsticks.features(part)
     assert found.shape == (2, 3 * 16 * 16 + 3 * 8 + 64)
     assert not np.array_equal(found[0], found[1])
+
+
+def test_a_slow_classifier_of_many_images_is_left_out_before_it_learns_from_all(monkeypatch):
+    sizes = []
+
+    class Slow:
+        def fit(self, x, y):
+            sizes.append(len(x))
+
+        def predict(self, x):
+            time.sleep(0.01)
+            return np.zeros(len(x), int)
+
+    data = load_data(DataConfig("digits", validation=0.2))
+    monkeypatch.setattr(yardsticks, "MODELS", {"slow": lambda seed: Slow()})
+    monkeypatch.setattr(yardsticks, "_TIMED", 100)
+    splits = [(data.train, data.validation)]
+    names = [name for name, _, _ in yardsticks.on_folds(splits, 3.0, 0, tested=100_000)]
+    assert names == [yardsticks.MAJORITY] and sizes == [100]
+
+
+def test_of_very_many_classes_only_the_forest_is_measured(splits, monkeypatch):
+    monkeypatch.setattr(yardsticks, "_MOST_CLASSES", 9)
+    assert [name for name, _, _ in yardsticks.on_folds(splits, 60.0, 0)] == [yardsticks.MAJORITY, yardsticks.FOREST]

@@ -1,4 +1,4 @@
-"""Networks that were trained on other images: their features, a linear classifier on these, and fine-tuning.
+"""Networks that were trained on other images: their features, and a linear classifier on these.
 
 The classifier comes first and fine-tuning starts from it, as in "Fine-Tuning can Distort Pretrained Features and
 Underperform Out-of-Distribution", Kumar et al. 2022, https://arxiv.org/abs/2202.10054.
@@ -7,7 +7,7 @@ Underperform Out-of-Distribution", Kumar et al. 2022, https://arxiv.org/abs/2202
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
-from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 from torch import Tensor, nn
 
-from nasforge.api.fit.weights import as_safetensors, backbone_point, backbone_space
+from nasforge.api.fit.pretrained.weights import as_safetensors, backbone_point, backbone_space
 from nasforge.config import DataConfig
 from nasforge.core.goals import Constraint
 from nasforge.costs import costs_of, latency_ms
@@ -28,12 +27,9 @@ from nasforge.data import ImageData, Part
 from nasforge.data.augment import normalise
 from nasforge.exporters.best import describe
 from nasforge.exporters.export import LARGEST
-from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network, load, save_network
+from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network
 from nasforge.models.network import build
 from nasforge.training.artifacts import sha256_of
-from nasforge.training.failures import TrainingFailed
-from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import answers
 
 SHARE = 0.1
@@ -47,9 +43,6 @@ _PENALTIES = (0.001, 0.01, 0.1)
 """Candidates for scikit-learn's `C` of the logistic regression, on features of unit deviation."""
 _MOST = 5000
 """Images that the logistic regression learns from at most: its time grows with their number."""
-_TRAINING = 3.5
-"""Seconds of a training step relative to a forward pass of the same images, with the optimizer."""
-_FEWEST_EPOCHS, _MOST_EPOCHS = 3, 15
 _UNKNOWN = -20.0
 """Logit of a class that no training image has."""
 
@@ -363,102 +356,3 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     if channels == len(values):
         return tuple(map(float, values))
     return (float(np.mean(values)),) * channels
-
-
-def recipe_of_tuning(edge: int, *, balanced: bool) -> Recipe:
-    """Return how a network is fine-tuned for images of `edge` pixels."""
-    return Recipe(
-        optimizer="adamw",
-        learning_rate=1e-4,
-        weight_decay=0.05,
-        batch_size=BATCH,
-        keep_last_batch=True,
-        schedule="one_cycle",
-        crop_pixels=edge // 16,
-        label_smoothing=0.1,
-        class_weights="balanced" if balanced else "none",
-    )
-
-
-def epochs_of_tuning(seconds: float, second_per_image: float, first: int, pool: int) -> int:
-    """Return the epochs for which a network is fine-tuned on `first` images and again on `pool`; 0: there is no time.
-
-    Args:
-        seconds: for both trainings.
-        second_per_image: of a forward pass.
-        first: images of the training that shows whether it helps.
-        pool: images of the training whose network is kept.
-    """
-    epochs = int(seconds / (_TRAINING * second_per_image * (first + pool)))
-    return min(epochs, _MOST_EPOCHS) if epochs >= _FEWEST_EPOCHS else 0
-
-
-def tuned(
-    folder: Path,
-    part: Part,
-    recipe: Recipe,
-    epochs: int,
-    *,
-    head: Head | None,
-    seed: int,
-    device: torch.device,
-    checkpoint: Path | None,
-    tick: Callable[[], object],
-) -> Network | None:
-    """Return the network of `folder` after so many epochs on a part; None where it diverged or met its deadline.
-
-    Batch normalisation keeps its statistics and weights: the classifier has learnt from features computed by these.
-
-    Args:
-        folder: of the probed network.
-        part: to train on.
-        recipe: how.
-        epochs: how long.
-        head: the classifier to begin with; None: the one in the folder.
-        seed: of order and augmentation.
-        device: where.
-        checkpoint: file to continue from; None: it begins anew after an interruption.
-        tick: called after every epoch.
-    """
-    network = load(folder)
-    about = network.description
-    if head is not None:
-        head.put_into(network.body)
-
-    def on_epoch(*_: object) -> bool:
-        tick()
-        return True
-
-    body = freeze_batch_norm_2d(network.body)
-    try:
-        done = train(
-            body.train(),
-            replace(part, mean=about.mean, std=about.std),
-            recipe,
-            epochs=epochs,
-            seed=seed,
-            device=device,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-            fresh=False,
-        )
-    except TrainingFailed:
-        return None
-    network.body = unfreeze_batch_norm_2d(body)
-    return network.eval() if done.steps_done == epochs else None
-
-
-def ask(network: Network, part: Part, device: torch.device) -> np.ndarray:
-    """Return the probabilities, N x classes, that a network gives the images of a part."""
-    about = network.description
-    # a network that enlarges its input needs far more memory than the images do
-    size = BATCH if about.space.arguments.get("resolution") else 512
-    normalised = replace(part, mean=about.mean, std=about.std)
-    return answers(network.body.to(device), normalised, device=device, batch_size=size).probabilities
-
-
-def save_tuned(folder: Path, network: Network, recipe: Recipe, epochs: int) -> Path:
-    """Keep a fine-tuned network in a folder."""
-    about = network.description
-    trained = {**about.trained, "recipe": asdict(recipe), "epochs": epochs}
-    return save_network(folder, network, replace(about, trained=trained))

@@ -1,0 +1,86 @@
+"""The choice of the winner, from answers on images that no network was trained on, before any test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nasforge.api.fit import judging
+from nasforge.api.fit.judging import Choice, calibrated, confusions, doubtful, is_constant, per_image
+from nasforge.core.errors import SearchError
+
+if TYPE_CHECKING:
+    from nasforge.api.fit.work import Answered, Work
+
+
+def choose_winner(work: Work, candidates: list[Answered], others: list[Answered], tried: int) -> Mapping[str, Any]:
+    """The winner, from answers on images that no network was trained on, written down before any test."""
+    entry = work.log.last("chosen")
+    if entry is not None and entry["until"] >= work.until and not is_unfit(work, entry["trial"]):
+        return entry
+    candidates = [c for c in candidates if not is_unfit(work, c.row.trial)]
+    if not candidates:
+        raise SearchError(f"{work.folder}: the last training of every candidate failed. Give more --time")
+    metric = work.metric
+    scores = {c.row.name: per_image(metric, work.truth, c.probabilities) for c in candidates}
+    chosen = judging.choose(scores, {c.row.name: float(c.row.flops or math.inf) for c in candidates})
+    winner = next(c for c in candidates if c.row.name == chosen.winner)
+    # yardsticks without probabilities of their own are compared by what they choose
+    shown = work.shown_metric
+    its = per_image(shown, work.truth, winner.probabilities)
+    ahead = [
+        other.row.name for other in others if judging.is_ahead(per_image(shown, work.truth, other.probabilities), its)
+    ]
+    temperature = judging.temperature_of(work.truth, winner.probabilities)
+    sure = calibrated(winner.probabilities, temperature)
+    return work.log.write(
+        "chosen",
+        until=work.until,
+        winner=chosen.winner,
+        trial=winner.row.trial,
+        reason=_why(chosen, metric),
+        compared=chosen.compared,
+        tried=tried,
+        beaten_by=ahead,
+        nothing_learnt=is_constant(work.truth, winner.probabilities),
+        temperature=temperature,
+        unsure_below=judging.unsure_below(work.truth, sure),
+        confused=[
+            {
+                "class": work.data.class_names[c.truth],
+                "taken_for": work.data.class_names[c.taken_for],
+                "images": c.images,
+            }
+            for c in confusions(work.truth, winner.probabilities)
+        ],
+        doubtful=[
+            {
+                "place": int(work.places[row]),
+                "file": work.files[int(work.places[row])],
+                "label": work.data.class_names[work.truth[row]],
+                "likely": work.data.class_names[likely],
+                "probability": probability,
+            }
+            for row, likely, probability in doubtful(work.truth, [c.probabilities for c in candidates])
+        ],
+        tested_before=work.log.last("opened") is not None,
+    )
+
+
+def is_unfit(work: Work, trial: int | None) -> bool:
+    """Tell whether the last training of a trial failed; a pretrained network, of no trial, has its classifier."""
+    return trial is not None and work.log.last("unfit", trial=trial) is not None
+
+
+def _why(chosen: Choice, metric: str) -> str:
+    if chosen.compared == 1:
+        return "the only candidate that was trained to the end"
+    if chosen.winner == chosen.best:
+        return (
+            f"the best {metric.replace('_', ' ')} of {chosen.compared} candidates, and none is cheaper within the noise"
+        )
+    return (
+        f"the cheapest of {chosen.compared} candidates within one standard error ({chosen.error:.4f}) of the best, "
+        f"{chosen.best}, {chosen.behind:.4f} behind it in {metric.replace('_', ' ')}"
+    )

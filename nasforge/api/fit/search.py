@@ -1,0 +1,142 @@
+"""The search of a fit: its configuration, its run until the time for it is over, and the candidates it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+
+from nasforge import compose
+from nasforge.api.fit.keeper import Keeper
+from nasforge.api.fit.rows import Row
+from nasforge.api.fit.schedule import VALIDATION_SHARE
+from nasforge.config import ExperimentConfig, load_space, resolve
+from nasforge.core.errors import SearchError, StopNow
+from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.journal import SEARCH
+from nasforge.judging import why_nothing_is_admitted
+from nasforge.starts import CLASS_WEIGHTS
+from nasforge.state import State, load_state
+from nasforge.training.artifacts import ANSWERS, file_of
+from nasforge.training.deadline import trainings_end_by
+
+if TYPE_CHECKING:
+    from nasforge.api.fit.work import Answered, Work
+
+
+def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int | None = None) -> ExperimentConfig:
+    """Return the configuration of the search, its space resolved for these images."""
+    objective = {"loss": "min:val/loss"}.get(work.metric, f"val/{work.metric}")
+    decided = work.class_weights is not None
+    balanced = {"class_weights": "balanced"} if work.balanced and not decided else {}
+    images = work.plan.images if folds is None else None
+    folds = work.folds if folds is None else folds
+    single = folds == 1
+    name = "training" if single else "cross_validation"
+    options: dict[str, Any] = {"keep_answers": True, "device": work.request.device}
+    if threads is not None:
+        options["threads"] = threads
+    if not single:
+        options |= {"folds": folds}
+    at = [max(1, epochs // 3)] if single else [step for step in (1, 2) if step < folds]
+    config = resolve(
+        {
+            "name": SEARCH,
+            "space": space_of(work),
+            "data": {
+                "source": work.whole_config.source,
+                "validation": VALIDATION_SHARE,
+                "seed": work.request.seed,
+                **({"images": images} if images else {}),
+            },
+            "strategy": {"name": "evolution", "population": 8},
+            "evaluator": {"name": name, **options},
+            "pruner": {"name": "asha", "at": at},
+            "runner": "local",
+            "objectives": [objective],
+            "constraints": list(work.request.constraints),
+            "budget": {"worker_seconds": work.seconds},
+            "start_from": "portfolio",
+            "epochs": epochs,
+            "recipe": balanced,
+            "seed": work.request.seed,
+            "runs_dir": str(work.folder),
+            "tracking_uri": work.tracking_uri,
+        }
+    )
+    return compose.suited_to_images(replace(config, title=work.folder.name))
+
+
+def space_of(work: Work) -> SearchSpace:
+    """Return the space `photos`; where classes are of unequal size, their weights in the loss are a decision too."""
+    space = load_space("photos")
+    if work.class_weights is None:
+        return space
+    decision = Decision(CLASS_WEIGHTS, Choice(("none", "balanced")))
+    return replace(
+        space,
+        decisions=(*space.decisions, decision),
+        defaults={**space.defaults, CLASS_WEIGHTS: work.class_weights},
+    )
+
+
+def search(work: Work) -> State:
+    """Try candidates until the time for it is over, from the portfolio on."""
+    plan, until = work.plan, work.until
+    # the journal charges work, the log measures time: the keeper ends the search before the budget is charged
+    threads = int(work.plans["threads"])
+    torch.set_num_threads(threads)
+    config = config_of(work, epochs=work.plan.epochs, threads=threads)
+    entry = work.log.last("searched")
+    if entry is not None and entry["until"] >= until:
+        return load_state(config.folder)
+    keeper = Keeper(work.log, until, plan.folds, work.say)
+    try:
+        with trainings_end_by(keeper.deadline):
+            state = compose.search(
+                config, trackers=[keeper], say=_quietly(work.say), on_open=keeper.watch, patient=False
+            )
+    except StopNow:
+        if not keeper.ended or keeper.stopped_by_user:
+            raise
+        state = load_state(config.folder)
+    if not state.accepted:
+        raise SearchError(why_nothing_is_admitted(state))
+    if not any(trial.comparable for trial in state.trials.values()):
+        raise SearchError(
+            f"{work.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time"
+        )
+    work.log.write("searched", until=until, trials=state.accepted)
+    return state
+
+
+def _quietly(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Pass on what the search says, but for notes that the inspection has said already."""
+    return lambda text: None if text.startswith("Note: data ") else say(text)
+
+
+def candidates_of(work: Work, state: State) -> list[Answered]:
+    """The trials that were trained to the end on all folds, with their answers."""
+    found = []
+    default = work.space.default_point()
+    for trial in state.trials.values():
+        result = trial.result
+        if not trial.comparable or result is None or ANSWERS not in result.artifacts or trial.architecture is None:
+            continue
+        tensors = load_file(file_of(work.folder / SEARCH, result.artifacts[ANSWERS]))
+        given = work.in_order(tensors["images"].numpy(), tensors["probabilities"].float().numpy())
+        plain = trial.architecture.model == default.model
+        row = Row(
+            name=f"{'plain ResNet' if plain else 'found'} (trial {trial.number})",
+            kind="reference" if plain else "found",
+            val={},
+            params=trial.costs.get("cost/params"),
+            flops=trial.costs.get("cost/flops"),
+            seconds=result.charged.worker_seconds,
+            trial=trial.number,
+        )
+        found.append(work.answered(row, given))
+    return found

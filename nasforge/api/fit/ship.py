@@ -1,0 +1,87 @@
+"""The end of a fit: every row meets the test split once, and the winner is kept and shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nasforge.api.fit.judging import calibrated
+from nasforge.api.fit.log import BEST, EXPORTED
+from nasforge.api.fit.rows import Row
+from nasforge.data import Part
+from nasforge.data.npz import write_npz
+from nasforge.exporters import export as exporting
+from nasforge.exporters.network_folder import Calibration, Network, load, save_network
+from nasforge.training.device import device_of
+from nasforge.training.scoring import answers
+
+if TYPE_CHECKING:
+    from nasforge.api.fit.work import Work
+
+_BATCH, _LARGE_BATCH = 32, 512
+"""Images at once, of a network that enlarges its input and of others."""
+
+
+def tested_once(work: Work, row: Row, what: str, answer: Callable[[Part], np.ndarray]) -> Row:
+    """Return the row with its metrics on the test split, which it meets once; every meeting is on record before it.
+
+    Args:
+        row: without figures on the test split.
+        what: names the trained network, or the yardstick.
+        answer: asks it.
+    """
+    done = work.log.last("tested", what=what)
+    if done is None:
+        work.log.write("opened", row=row.name, what=what)
+        part = work.data.open_test()
+        given = answer(part)
+        write_npz(test_answers_of(work, what), {"truth": part.labels.numpy(), "probabilities": given})
+        tested = row.tested(part.labels.numpy(), given)
+        done = work.log.write("tested", row=row.name, what=what, figures=tested.to_json())
+    figures = Row.from_json(done["figures"])
+    return replace(row, test=figures.test, test_ci95=figures.test_ci95)
+
+
+def test_answers_of(work: Work, what: str) -> Path:
+    """Return the file that keeps the answers of a row on the test split."""
+    return work.folder / "answers" / f"{what.replace(' ', '_')}.npz"
+
+
+def answer_of(work: Work, folder: Path, temperature: float = 1.0) -> Callable[[Part], np.ndarray]:
+    """Return the function that asks the network in a folder."""
+
+    def answer(part: Part) -> np.ndarray:
+        place = device_of(work.request.device)
+        return calibrated(ask(load(folder, place), part, place), temperature)
+
+    return answer
+
+
+def keep_best(work: Work, folder: Path, chosen: Mapping[str, Any], row: Row) -> Path:
+    """Make the winner `best/`, with its calibration and figures."""
+    network = load(folder)
+    metrics = {f"val/{key}": value for key, value in row.val.items()}
+    metrics |= {f"test/{key}": value for key, value in row.test.items()}
+    calibration = Calibration(float(chosen["temperature"]), float(chosen["unsure_below"]))
+    about = network.description
+    description = replace(about, metrics={**about.metrics, **metrics}, calibration=calibration)
+    return save_network(work.folder / BEST, network, description)
+
+
+def ship(work: Work) -> dict[str, Any]:
+    """Ship `best/`, verified."""
+    return exporting.export(work.folder, ["onnx", "safetensors"], work.folder / EXPORTED)
+
+
+def ask(network: Network, part: Part, device: torch.device) -> np.ndarray:
+    """Return the probabilities, N x classes, that a network gives the images of a part."""
+    about = network.description
+    # a network that enlarges its input needs far more memory than the images do
+    size = _BATCH if about.space.arguments.get("resolution") else _LARGE_BATCH
+    normalised = replace(part, mean=about.mean, std=about.std)
+    return answers(network.body.to(device), normalised, device=device, batch_size=size).probabilities

@@ -1,0 +1,63 @@
+"""The choice of the winner: by the metric that is asked for, itself."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nasforge.api.fit.choice import choose_winner
+from nasforge.api.fit.rows import Row, metrics_of
+from nasforge.api.fit.work import Answered
+
+TRUTH = np.repeat([0, 1, 2], [400, 30, 30])
+
+
+def answered(name, chosen, flops=1.0, kind="found", trial=None):
+    given = np.full((len(TRUTH), 3), 0.05)
+    given[np.arange(len(TRUTH)), chosen] = 0.9
+    return Answered(Row(name, kind, metrics_of(TRUTH, given), flops=flops, trial=trial), given)
+
+
+def eager():
+    """It finds all images of the small classes, and takes an eighth of the largest class for one of them."""
+    chosen = TRUTH.copy()
+    chosen[:50] = 1
+    return chosen
+
+
+def careful():
+    """It takes a fifth of the images of the small classes for the largest one."""
+    chosen = TRUTH.copy()
+    chosen[400:406] = chosen[430:436] = 0
+    return chosen
+
+
+def chosen_by(metric, candidates, others=()):
+    """The line of the log on the choice."""
+    log = SimpleNamespace(last=lambda *_, **__: None, write=lambda kind, **content: content)
+    work = SimpleNamespace(
+        log=log,
+        metric=metric,
+        shown_metric=metric,
+        truth=TRUTH,
+        until=1.0,
+        folder="fit",
+        data=SimpleNamespace(class_names=("a", "b", "c")),
+        places=np.arange(len(TRUTH)),
+        files=[str(number) for number in range(len(TRUTH))],
+    )
+    return choose_winner(work, list(candidates), list(others), tried=2)
+
+
+@pytest.mark.parametrize(("metric", "name"), [("f1_macro", "careful"), ("balanced_accuracy", "eager")])
+def test_the_winner_has_the_best_of_the_metric_that_is_asked_for(metric, name):
+    candidates = [answered("eager", eager(), trial=0), answered("careful", careful(), trial=1)]
+    best = max(candidates, key=lambda candidate: candidate.row.val[metric])
+    entry = chosen_by(metric, candidates)
+    assert entry["winner"] == name == best.row.name and metric.replace("_", " ") in entry["reason"]
+
+
+def test_a_yardstick_is_ahead_by_macro_f1_where_that_is_asked_for():
+    network, yardstick = [answered("eager", eager(), trial=0)], [answered("SVM", careful(), kind="sklearn")]
+    assert chosen_by("f1_macro", network, yardstick)["beaten_by"] == ["SVM"]
+    assert chosen_by("balanced_accuracy", network, yardstick)["beaten_by"] == []

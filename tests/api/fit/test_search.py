@@ -1,0 +1,80 @@
+"""The configuration of a fit's search: class weights are a decision where classes are of unequal size."""
+
+import time
+
+import numpy as np
+import pytest
+
+from nasforge.api.fit.log import FitLog, Request
+from nasforge.api.fit.search import config_of
+from nasforge.api.fit.work import Work
+from nasforge.journal import JOURNAL, SEARCH
+from nasforge.starts import CLASS_WEIGHTS, with_starts
+from nasforge.training.recipe import recipe_of
+
+
+@pytest.fixture
+def work_on(tmp_path):
+    logs = []
+
+    def make(counts, objective=None, **more):
+        rng = np.random.default_rng(0)
+        labels = np.repeat(np.arange(len(counts)), counts)
+        np.savez(tmp_path / "few.npz", x_train=rng.integers(0, 256, (len(labels), 8, 8), np.uint8), y_train=labels)
+        nothing = dict.fromkeys(("labels", "image_column", "label_column", "group_column"))
+        request = Request(
+            source=str(tmp_path / "few.npz"),
+            **nothing,
+            constraints=(),
+            objective=objective,
+            preset="balanced",
+            seed=0,
+            device="cpu",
+            strict=False,
+            **more,
+        )
+        logs.append(FitLog(tmp_path / "fit", {}, time.monotonic()))
+        said = []
+        work = Work(logs[-1], request, 60.0, "none", said.append)
+        work.prepare()
+        return work, said
+
+    yield make
+    for log in logs:
+        log.close()
+
+
+def settings_of(config):
+    starts = with_starts(config).start_from.points
+    return [recipe_of(config.space, config.space.point(point), config.recipe).class_weights for point in starts]
+
+
+def test_unequal_classes_make_weights_a_decision_and_candidates_with_and_without_are_tried(work_on):
+    work, said = work_on((320, 70, 60))
+    config = config_of(work, epochs=1, folds=1)
+    assert work.metric == "balanced_accuracy" and config.space.domains[CLASS_WEIGHTS].values == ("none", "balanced")
+    weights = settings_of(config)
+    assert weights[:3] == ["balanced", "balanced", "none"] and set(weights[3:]) == {"balanced"}
+    assert sum(line.startswith("class weights: balanced, ") for line in said) == 1
+    assert "5.3 times" in work.log.last("decision", name="class_weights")["reason"]
+
+
+def test_without_a_metric_that_weighs_classes_the_first_candidates_are_as_they_were(work_on):
+    weights = settings_of(config_of(work_on((80, 20, 20))[0], epochs=1, folds=1))  # so few are ranked by log loss
+    assert weights[:3] == ["none", "none", "balanced"]
+
+
+@pytest.mark.parametrize(("objective", "weights"), [(None, "none"), ("val/f1_macro", "balanced")])
+def test_the_header_of_classes_of_similar_size_is_as_it_was(work_on, objective, weights):
+    work, _ = work_on((160, 150, 140), objective)
+    config = config_of(work, epochs=1, folds=1)
+    assert CLASS_WEIGHTS not in config.space.domains and work.log.last("decision", name="class_weights") is None
+    assert set(settings_of(config)) == {weights}
+
+
+def test_a_search_that_an_older_version_began_keeps_its_rule(work_on):
+    work, _ = work_on((320, 70, 60))
+    (work.folder / SEARCH).mkdir()
+    (work.folder / SEARCH / JOURNAL).write_text('{"event": "header"}\n')
+    config = config_of(work, epochs=1, folds=1)
+    assert CLASS_WEIGHTS not in config.space.domains and config.recipe["class_weights"] == "balanced"
