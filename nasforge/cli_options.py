@@ -63,7 +63,7 @@ TrackingUri: TypeAlias = Annotated[
 ]
 Trust: TypeAlias = Annotated[
     bool,
-    typer.Option("--trust", help="Run code that the experiment names, also if it is not yours: see docs/security.md."),
+    typer.Option("--trust", help="Run code that the experiment names. Read docs/explanation/security.md first."),
 ]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")

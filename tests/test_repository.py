@@ -30,7 +30,7 @@ from nasforge.training.recipe import Recipe
 from nasforge.yaml_document import parse_value
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "numpy", "sklearn", "timm", "yaml", "typer")
 
 
@@ -149,7 +149,7 @@ def rows(page, heading):
 
 
 def test_the_table_of_recipe_settings_has_all_of_them_with_their_defaults():
-    found = {row[0].strip("`"): row for row in rows("recipes.md", "## All settings")}
+    found = {row[0].strip("`"): row for row in rows("reference/recipes.md", "## All settings")}
     defaults = {key: str(value).lower() for key, value in asdict(Recipe()).items()}
     assert found.keys() == defaults.keys()
     for key, (_, default, allowed, _) in found.items():
@@ -162,7 +162,7 @@ def test_the_table_of_recipe_settings_has_all_of_them_with_their_defaults():
 def test_the_table_of_an_experiments_settings_has_all_of_them():
     found = {
         key: row
-        for row in rows("cli.md", "```bash\nnasforge search --config experiment.yaml --max-trials 20\n```")
+        for row in rows("reference/cli.md", "```bash\nnasforge search --config experiment.yaml --max-trials 20\n```")
         for key in re.findall(r"`(\w+)`", row[0])
     }
     assert found.keys() == set(SETTINGS)
@@ -178,9 +178,9 @@ def test_the_table_of_an_experiments_settings_has_all_of_them():
 )
 def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kinds):
     known = {name: cli_parts.options(kind, registry.get(kind, name)) for kind in kinds for name in BUILT_IN[kind]}
-    known.pop("lookup_table", None)  # docs/tables.md
+    known.pop("lookup_table", None)  # docs/howto/tables.md
     found, parts = {name: {} for name in known}, []
-    for part, option, default, _ in rows("options.md", heading):
+    for part, option, default, _ in rows("reference/options.md", heading):
         parts = re.findall(r"`(\w+)`", part) or parts
         named = zip(option.split(", "), default.split(", "), strict=True)
         said = {key.strip("`"): None if value == "-" else parse_value(value.strip("`")) for key, value in named}
@@ -190,7 +190,7 @@ def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kin
 
 
 def test_the_blocks_of_the_docs_are_the_catalogues():
-    text = (ROOT / "docs/search_spaces.md").read_text()
+    text = (ROOT / "docs/howto/search_spaces.md").read_text()
     said = re.search(r"Options of a block decision: (.*?); `_se` after any but the last two", text, re.DOTALL)[1]
     names = []
     for name in re.findall(r"`([\w|]+)`", said):
@@ -199,16 +199,38 @@ def test_the_blocks_of_the_docs_are_the_catalogues():
     assert {*names, *(f"{name}_se" for name in names[:-2])} == set(block_options())
 
 
+def anchors(page):
+    """The anchors of a page's headings, as GitHub writes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_in_the_docs_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for path, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
+            target = (page.parent / path) if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {path}#{anchor}"
+
+
+def test_the_index_leads_to_every_page():
+    index = ROOT / "docs/index.md"
+    linked = {(index.parent / path).resolve() for path in re.findall(r"\]\(([^)#:]+)", index.read_text())}
+    assert set((ROOT / "docs").rglob("*.md")) - linked == {index}
+
+
+def test_pages_that_the_code_names_exist():
+    for folder in ("nasforge", "tests", "benchmarks", "search_spaces", "dashboards"):
+        for file in (*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.yaml")):
+            for path in re.findall(r"\bdocs/[\w/]+\.md\b", file.read_text()):
+                assert (ROOT / path).is_file(), f"{file}: {path}"
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """The files that docs/plugins.md and docs/search_spaces.md write, in the working folder."""
-    for page in (ROOT / "docs/plugins.md", ROOT / "docs/search_spaces.md"):
+    """The files that docs/howto/plugins.md and docs/howto/search_spaces.md write, in the working folder."""
+    for page in (ROOT / "docs/howto/plugins.md", ROOT / "docs/howto/search_spaces.md"):
         for language in ("python", "yaml"):
             for block in blocks(page, language):
                 name = re.match(r"# (\w+\.(?:py|yaml))\n", block)
@@ -229,7 +251,7 @@ def test_the_builder_and_the_space_of_the_docs_make_networks(written, capfd):
 
 
 def test_the_strategy_of_the_docs_passes_the_suite(written):
-    (block,) = [b for b in blocks(ROOT / "docs/plugins.md", "python") if "CHECKS" in b]
+    (block,) = [b for b in blocks(ROOT / "docs/howto/plugins.md", "python") if "CHECKS" in b]
     exec(compile(block, "plugins.md", "exec"), {})
 
 
