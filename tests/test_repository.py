@@ -162,7 +162,7 @@ def test_the_table_of_recipe_settings_has_all_of_them_with_their_defaults():
 def test_the_table_of_an_experiments_settings_has_all_of_them():
     found = {
         key: row
-        for row in rows("reference/cli.md", "```bash\nnasforge search --config experiment.yaml --max-trials 20\n```")
+        for row in rows("reference/cli.md", "## Settings of an experiment")
         for key in re.findall(r"`(\w+)`", row[0])
     }
     assert found.keys() == set(SETTINGS)
@@ -295,6 +295,18 @@ def test_imports_point_down():
     assert done.returncode == 0, done.stdout
 
 
+def test_the_picture_in_the_readme_shows_the_stored_results(tmp_path):
+    script = ROOT / "benchmarks/found_network.py"
+    subprocess.run([sys.executable, script, tmp_path / "drawn.svg"], check=True)
+    assert (tmp_path / "drawn.svg").read_text() == (ROOT / "docs/images/found_network.svg").read_text()
+
+
+def test_the_readme_is_short_and_shows_the_two_commands_of_a_newcomer():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 90
+    assert "\nmake search " in text and "\nmake test " in text
+
+
 def test_every_public_name_is_there():
     import nasforge
 
@@ -329,9 +341,9 @@ def test_pre_commit_runs_the_commands_of_ci():
     hooks = read_yaml(ROOT / ".pre-commit-config.yaml").content["repos"][0]["hooks"]
     assert [hook["entry"].split()[-1] for hook in hooks] == ["lint", "types", "layers", "test"]
     ci = (ROOT / ".ci/run").read_text()
-    assert "lint types layers" in ci and "-m pytest" in ci.strip().splitlines()[-1]
+    assert ci.splitlines()[-1] == "make --no-print-directory lint types layers package test test-slow"
     assert os.access(ROOT / ".ci/run", os.X_OK)
-    for target in ("lint", "types", "layers", "test"):
+    for target in ("lint", "types", "layers", "package", "test", "test-slow"):
         assert _make("-n", target, "VENV=/nowhere/venv").returncode == 0
 
 

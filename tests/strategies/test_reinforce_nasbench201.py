@@ -1,6 +1,6 @@
 """Reinforcement learning on NAS-Bench-201 by the published protocol.
 
-docs/explanation/strategies.md has 500 seeds.
+docs/reference/strategy_results.md has 500 seeds.
 """
 
 import os
