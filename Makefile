@@ -3,7 +3,9 @@
 #   make search      the main job on the digits that come with scikit-learn: search, retrain, export
 #   make fit         the same digits in a minute: one command from the images to an exported network
 #   make test        the fast tests
-#   make lint types layers      what CI runs besides the tests
+#   make test-slow   the tests that take minutes
+#   make lint types layers      the other checks of CI
+#   make package     build the source distribution and the wheel in dist/, and check them
 #   make dashboard   the web page over runs/
 #   make clean       remove .venv and caches; runs/ and exported/ stay
 #
@@ -13,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup search fit test lint types layers dashboard clean
+.PHONY: help setup search fit test test-slow lint types layers package dashboard clean
 
 # The first Python that is new enough; `make PYTHON=/path/to/python` chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -26,7 +28,7 @@ PIP_OPTIONS ?=
 # One experiment of its own, so that it never meets another search's settings.
 EXPERIMENT ?= digits
 export OMP_WAIT_POLICY ?= PASSIVE
-# Files of tests run side by side, one process per core.
+# One pytest process per core, each with whole test files.
 SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help:
@@ -58,6 +60,9 @@ fit: $(STAMP)
 test: $(STAMP)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} "$(BIN)/python" -m pytest $(SIDE_BY_SIDE)
 
+test-slow: $(STAMP)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} "$(BIN)/python" -m pytest $(SIDE_BY_SIDE) -m slow --durations=10
+
 lint: $(STAMP)
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/ruff" format --check .
@@ -67,6 +72,12 @@ types: $(STAMP)
 
 layers: $(STAMP)
 	@"$(BIN)/lint-imports"
+
+package: $(STAMP)
+	@rm -rf build dist
+	@"$(BIN)/python" -m build --outdir dist
+	@"$(BIN)/python" -m twine check --strict dist/*
+	@rm -rf build
 
 dashboard: $(STAMP)
 	@"$(BIN)/nasforge" dashboard

@@ -38,7 +38,7 @@ from nasforge.journal import fit_of
 
 app = typer.Typer(
     name="nasforge",
-    help="Neural architecture search: search, look, retrain, export. Every command has examples in its --help.",
+    help="Search for image networks; train, test and export the best. Every command has examples in its --help.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -133,22 +133,24 @@ app.command()(report)
 @app.command()
 def show(
     name: Name,
-    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="One trial, whole.")] = None,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Repeat that trial and compare; 1 when it differs.")] = False,
+    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="Show one trial with all details.")] = None,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Train that trial again and compare. The exit code is 1 if it differs.")
+    ] = False,
     draw: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw that trial's network into a .html or .png file.")
+        Path | None, typer.Option(metavar="FILE", help="Draw the network of that trial into a .html or .png file.")
     ] = None,
     importance: Annotated[
-        bool, typer.Option("--importance", help="Which decisions matter: a table and NAME/figures/*.html.")
+        bool, typer.Option("--importance", help="Show which decisions matter, and write NAME/figures/*.html.")
     ] = False,
-    top: Annotated[int, typer.Option(min=1, help="Rows of the leaderboard.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Show N rows of the leaderboard.")] = 10,
     data: MovedData = None,
     data_dir: MovedDataDir = None,
     runs_dir: RunsDir = Path("runs"),
     trust: Trust = False,
     as_json: Json = False,
 ) -> Outcome:
-    """Show the result of a fit, or a search: leaderboard, Pareto front, failures, budget. Also while it runs.
+    """Show a search or a fit, even while it runs: leaderboard, Pareto front, failures, budget.
 
     [bold]Examples[/bold]
 
@@ -199,21 +201,21 @@ def show(
 
 @app.command()
 def describe(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or a shipped name.")],
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file or a shipped name.")],
     point: Annotated[
-        str | None, typer.Option(metavar="FILE|random|default", help="One network of the space, part by part.")
+        str | None, typer.Option(metavar="FILE|random|default", help="Show one network of the space, layer by layer.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Take shape and classes from this data.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where torchvision keeps its downloads.")] = None,
-    shape: Annotated[str, typer.Option(metavar="CxHxW", help="Of an image.")] = "3x32x32",
+    data: Annotated[str | None, typer.Option(help="Take image size and classes from this data set.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of torchvision's downloads.")] = None,
+    shape: Annotated[str, typer.Option(metavar="CxHxW", help="Image size.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=2)] = 10,
-    seed: Annotated[int, typer.Option(help="Of random points.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random points.")] = 0,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --point: draw the network into a .html or .png file.")
     ] = None,
     as_json: Json = False,
 ) -> Outcome:
-    """The decisions of a search space, how many networks it holds, and what they cost.
+    """Show the decisions of a search space, its number of networks, and their costs.
 
     [bold]Examples[/bold]
 
@@ -235,7 +237,7 @@ def describe(
 
 @app.command()
 def spaces(as_json: Json = False) -> Outcome:
-    """The search spaces that come with NASForge.
+    """List the search spaces that come with NASForge.
 
     [bold]Examples[/bold]
 
@@ -250,7 +252,7 @@ def spaces(as_json: Json = False) -> Outcome:
 
 @app.command()
 def strategies(as_json: Json = False) -> Outcome:
-    """Strategies, pruners, evaluators, runners and export formats, with their options.
+    """List strategies, pruners, evaluators, runners and export formats with their options.
 
     [bold]Examples[/bold]
 
@@ -269,15 +271,17 @@ app.command()(retrain)
 @app.command()
 def export(
     name: Name,
-    to: Annotated[str, typer.Option(help="Formats with commas: onnx, torch_export, safetensors.")] = "safetensors",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: RUNS/NAME/exported.")] = None,
+    to: Annotated[
+        str, typer.Option(help="Formats, separated by commas: onnx, torch_export, safetensors.")
+    ] = "safetensors",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder. Default: RUNS/NAME/exported.")] = None,
     data: MovedData = None,
     data_dir: MovedDataDir = None,
     runs_dir: RunsDir = Path("runs"),
     trust: Trust = False,
     as_json: Json = False,
 ) -> Outcome:
-    """Ship the best network: each file is reloaded and must agree with it on validation images.
+    """Export the best network. Each file is loaded again and compared with it on validation images.
 
     [bold]Examples[/bold]
 
@@ -297,14 +301,16 @@ def export(
 @app.command()
 def track(
     name: Name,
-    tracking_uri: Annotated[str | None, typer.Option(help="Default: where the search was tracked.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow server or database. Default: the one of the search.")
+    ] = None,
     optuna: Annotated[
-        str | None, typer.Option(metavar="STORAGE", help="Write a study for optuna-dashboard there instead.")
+        str | None, typer.Option(metavar="STORAGE", help="Write an Optuna study into this storage instead.")
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> Outcome:
-    """Deliver to MLflow what it has not yet of an experiment, after the server was away, and its figures.
+    """Send MLflow everything of an experiment that it has not received, and the figures.
 
     [bold]Examples[/bold]
 
@@ -332,7 +338,7 @@ def dashboard(
     runs_dir: RunsDir = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
 ) -> Outcome:
-    """Open the web page: experiments, leaderboard, Pareto front, learning curves, failures.
+    """Start the web page with all experiments: leaderboard, Pareto front, learning curves, failures.
 
     [bold]Examples[/bold]
 

@@ -26,25 +26,35 @@ def calibrate(
     context: typer.Context,
     space: options.Space = None,
     data: options.Data = None,
-    networks: Annotated[int, typer.Option(min=3, help="Random networks, within the constraints.")] = 12,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 2,
-    epochs: Annotated[int | None, typer.Option(help=f"Of full training. Default: {_EPOCHS}.")] = None,
+    networks: Annotated[int, typer.Option(min=3, help="Number of random networks within the constraints.")] = 12,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings per network.")] = 2,
+    epochs: Annotated[int | None, typer.Option(help=f"Epochs of full training. Default: {_EPOCHS}.")] = None,
     proxies: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Zero-cost scores to compare as well.")
+        str | None, typer.Option(metavar="NAME,NAME", help="Compare these zero-cost scores too.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Of the search whose cost is forecast.")] = 100,
+    trials: Annotated[int, typer.Option(min=1, help="Forecast the cost of a search of N trials.")] = 100,
     constraint: options.Constraint = None,
-    objective: Annotated[str | None, typer.Option(help="What ranks networks. Default: val/accuracy.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Metric that ranks the networks. Default: val/accuracy.")
+    ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="Draw this recipe's decisions too.", rich_help_panel=options.PARTS),
+        typer.Option(metavar="FILE|NAME", help="Draw the decisions of this recipe too.", rich_help_panel=options.PARTS),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the draws. Default: 0.", rich_help_panel=options.PARTS)] = None,
-    runner: Annotated[str | None, typer.Option(help="ray_tune or local.", rich_help_panel=options.PARTS)] = None,
-    evaluator: Annotated[str | None, typer.Option(help="Default: training.", rich_help_panel=options.PARTS)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the draws. Default: 0.", rich_help_panel=options.PARTS)
+    ] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="Runner: ray_tune or local.", rich_help_panel=options.PARTS)
+    ] = None,
+    evaluator: Annotated[
+        str | None, typer.Option(help="Evaluator. Default: training.", rich_help_panel=options.PARTS)
+    ] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="recipe.mixup=0.2 ...", rich_help_panel=options.PARTS),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set any option: recipe.mixup=0.2.", rich_help_panel=options.PARTS
+        ),
     ] = None,
     config: options.Config = None,
     data_dir: options.DataDir = None,
@@ -52,16 +62,17 @@ def calibrate(
     resolution: options.Resolution = None,
     address: options.Address = None,
     name: Annotated[
-        str | None, typer.Option(help="Default: calibrate-SPACE-DATA-s0.", rich_help_panel=options.PLACE)
+        str | None,
+        typer.Option(help="Name of the experiment. Default: calibrate-SPACE-DATA-s0.", rich_help_panel=options.PLACE),
     ] = None,
     runs_dir: options.RunsDirOfFile = None,
     tracking_uri: options.TrackingUri = None,
     as_json: options.Json = False,
 ) -> Outcome:
-    """How far can a short training be trusted? Seed noise and rank correlation of each rung, and a ladder to take.
+    """Measure how well short trainings predict full training, and recommend a ladder.
 
-    About a dozen random networks are trained to the end, twice. The result is an ordinary experiment: the same command
-    continues it. Writes calibration.json, calibration.html and calibration.png into its folder.
+    The command trains about a dozen random networks to the end, each twice. The result is an ordinary experiment: the
+    same command continues it. It writes calibration.json, calibration.html and calibration.png into its folder.
 
     [bold]Examples[/bold]
 

@@ -17,91 +17,99 @@ from nasforge.core.errors import ConfigError, StopNow
 if TYPE_CHECKING:
     from nasforge.report.comparison_records import Comparison
 
-_CAMPAIGN, _PARTS = "A campaign", "The searches of a campaign"
+_CAMPAIGN, _PARTS = "Campaign", "Searches of the campaign"
 
 
 def compare(
     context: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Experiments already run, or a campaign's folder.")
+        list[str] | None, typer.Argument(metavar="NAME...", help="Existing experiments, or a campaign's folder.")
     ] = None,
     strategies: Annotated[
         str | None,
-        typer.Option(help="To run: 'evolution,evolution(sample=3)'. random is added.", rich_help_panel=_CAMPAIGN),
+        typer.Option(
+            help="Strategies to run: 'evolution,evolution(sample=3)'. random is added.", rich_help_panel=_CAMPAIGN
+        ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Searches per strategy. Default: 10.", rich_help_panel=_CAMPAIGN)
+        int | None, typer.Option(help="Number of searches per strategy. Default: 10.", rich_help_panel=_CAMPAIGN)
     ] = None,
     max_trials: Annotated[
-        int | None, typer.Option(help="Charged to each search. Default: 20.", rich_help_panel=_CAMPAIGN)
+        int | None, typer.Option(help="Stop each search after N trials. Default: 20.", rich_help_panel=_CAMPAIGN)
     ] = None,
     max_worker_seconds: Annotated[
-        float | None, typer.Option(help="Charged to each search.", rich_help_panel=_CAMPAIGN)
+        float | None, typer.Option(help="Stop each search after this many worker-seconds.", rich_help_panel=_CAMPAIGN)
     ] = None,
     max_multiply_adds: Annotated[
-        float | None, typer.Option(help="Charged to each search.", rich_help_panel=_CAMPAIGN)
+        float | None, typer.Option(help="Stop each search after this many multiply-adds.", rich_help_panel=_CAMPAIGN)
     ] = None,
     until: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="End a search when a trial reaches val/accuracy=0.95; or optimum, of a table.",
+            help="Stop a search when a trial reaches val/accuracy=0.95, or the optimum of a table.",
             rich_help_panel=_CAMPAIGN,
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Searches at the same time, each a process.", rich_help_panel=_CAMPAIGN)
+        int, typer.Option(help="Run N searches at the same time, each in its own process.", rich_help_panel=_CAMPAIGN)
     ] = 1,
-    axis: Annotated[str, typer.Option(help="Compare over trials, worker_seconds or multiply_adds.")] = "trials",
+    axis: Annotated[str, typer.Option(help="Unit of cost: trials, worker_seconds or multiply_adds.")] = "trials",
     at: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Checkpoints of the tables. Default: the whole charge.")
+        str | None, typer.Option(metavar="N,N", help="Compare at these costs. Default: the whole budget.")
     ] = None,
-    space: Annotated[str | None, typer.Option(help="A YAML file or a shipped name.", rich_help_panel=_PARTS)] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Search space: a YAML file or a shipped name.", rich_help_panel=_PARTS)
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(help="As for `nasforge search`; a table needs none.", rich_help_panel=_PARTS)
+        str | None, typer.Option(help="Data, as for `nasforge search`. A table needs none.", rich_help_panel=_PARTS)
     ] = None,
-    evaluator: Annotated[
-        str | None, typer.Option(help="lookup_table, training ... Default: training.", rich_help_panel=_PARTS)
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of the longest training.", rich_help_panel=_PARTS)] = None,
+    evaluator: Annotated[str | None, typer.Option(help="Evaluator. Default: training.", rich_help_panel=_PARTS)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the longest training.", rich_help_panel=_PARTS)] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(help="May be given again. Default: val/accuracy.", rich_help_panel=_PARTS)
+        list[str] | None,
+        typer.Option(help="Metric to optimise; repeat for more. Default: val/accuracy.", rich_help_panel=_PARTS),
     ] = None,
     constraint: Annotated[
-        list[str] | None, typer.Option(help="'flops<=40M'; again for more.", rich_help_panel=_PARTS)
+        list[str] | None, typer.Option(help="Hard limit: 'flops<=40M'. Repeat for more.", rich_help_panel=_PARTS)
     ] = None,
     pruner: Annotated[
-        str | None, typer.Option(help="asha, median or none. Default: asha.", rich_help_panel=_PARTS)
+        str | None, typer.Option(help="Pruner: asha, median or none. Default: asha.", rich_help_panel=_PARTS)
     ] = None,
     runner: Annotated[
-        str | None, typer.Option(help="local or ray_tune. Default: local.", rich_help_panel=_PARTS)
+        str | None, typer.Option(help="Runner: local or ray_tune. Default: local.", rich_help_panel=_PARTS)
     ] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="evaluator.path=table.npz ...", rich_help_panel=_PARTS),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set any option: evaluator.path=table.npz.", rich_help_panel=_PARTS
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="An experiment's YAML file; options go over it.", rich_help_panel=_PARTS)
+        Path | None,
+        typer.Option(help="YAML file with settings. Command-line options override it.", rich_help_panel=_PARTS),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where torchvision keeps its downloads.", rich_help_panel=_PARTS)
+        Path | None, typer.Option(help="Folder of torchvision's downloads.", rich_help_panel=_PARTS)
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="Use only so many training and validation images.", rich_help_panel=_PARTS)
+        int | None, typer.Option(help="Use only N training and validation images.", rich_help_panel=_PARTS)
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Folder of the result. Default: campaign, or comparison.", rich_help_panel=options.PLACE),
+        typer.Option(
+            help="Name of the campaign's folder. Default: campaign, or comparison.", rich_help_panel=options.PLACE
+        ),
     ] = None,
     runs_dir: options.RunsDirOfFile = None,
     tracking_uri: options.TrackingUri = None,
     trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> Outcome:
-    """Compare strategies over seeds at equal charge: experiments already run, or a campaign to run now.
+    """Compare strategies over seeds at equal cost: existing experiments, or a campaign to run now.
 
-    A campaign always holds random search; the same command continues one that was stopped. Shared trainings, pruned
-    and failed trials are charged. Writes comparison.json, comparison.html and comparison.png, and an MLflow run.
+    A campaign always includes random search. The same command continues it. Supernet trainings, pruned trials and
+    failed trials count. It writes comparison.json, comparison.html and comparison.png, and an MLflow run.
 
     [bold]Examples[/bold]
 

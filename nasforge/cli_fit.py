@@ -40,16 +40,18 @@ _PRETRAINED = "Pretrained networks"
 def fit(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="DATA", help="A folder of images, a .npz file, digits, or torchvision's name.")
+        str, typer.Argument(metavar="DATA", help="A folder of images, a .npz file, digits, or a torchvision name.")
     ],
-    time: Annotated[str, typer.Option(help="From Enter to the prompt: 90s, 10m, 2h.")] = "10m",
+    time: Annotated[str, typer.Option(help="Time for the whole command: 90s, 10m, 2h.")] = "10m",
     constraint: options.Constraint = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="val/accuracy, val/balanced_accuracy, val/f1_macro or val/loss. Default: what suits."),
+        typer.Option(
+            help="Metric: val/accuracy, val/balanced_accuracy, val/f1_macro or val/loss. Default: chosen from the data."
+        ),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="quick, balanced or thorough: many candidates trained shortly, or few trained long.")
+        str, typer.Option(help="quick (many short trainings), balanced, or thorough (few long ones).")
     ] = "balanced",
     plan: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Repeat the decisions of another fit: its plan.yaml.")
@@ -63,7 +65,7 @@ def fit(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A .safetensors or .pth file of a timm network, which takes part.",
+            help="Let the pretrained timm network in this .safetensors or .pth file compete.",
             rich_help_panel=_PRETRAINED,
         ),
     ] = None,
@@ -71,7 +73,7 @@ def fit(
         str | None,
         typer.Option(
             metavar="TIMM_NAME",
-            help="The network of --weights. Default: what the file's name tells.",
+            help="Name of the network in --weights. Default: taken from the file's name.",
             rich_help_panel=_PRETRAINED,
         ),
     ] = None,
@@ -79,21 +81,22 @@ def fit(
         str | None,
         typer.Option(
             metavar="TIMM_NAME",
-            help="Download this network, which takes part; none: use no pretrained network. Default: small networks in "
-            "the local caches take part.",
+            help="Download this pretrained network and let it compete; none: use no pretrained network. Default: use "
+            "small networks in the local caches.",
             rich_help_panel=_PRETRAINED,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of splits, search and training.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda...", rich_help_panel=options.PLACE)] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of splits, search and training.")] = 0,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda.", rich_help_panel=options.PLACE)] = "auto",
     name: Annotated[
-        str | None, typer.Option(help="Of the fit's folder. Default: from the data's.", rich_help_panel=options.PLACE)
+        str | None,
+        typer.Option(help="Name of the fit. Default: made from the data's name.", rich_help_panel=options.PLACE),
     ] = None,
     runs_dir: options.RunsDir = Path("runs"),
     tracking_uri: options.TrackingUri = None,
     as_json: options.Json = False,
 ) -> Outcome:
-    """From a folder of images to a proven, exported model, in the time that you give. The same command continues.
+    """Turn a folder of images into a tested, exported model in a given time. The same command continues.
 
     [bold]Examples[/bold]
 

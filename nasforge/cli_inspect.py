@@ -14,31 +14,31 @@ from nasforge.cli_output import Outcome, line, table
 if TYPE_CHECKING:
     from nasforge.api.inspect import Inspection
 
-_TABLE = "A table of labels"
+_TABLE = "Table of labels"
 _MOST_CLASSES, _MOST_LINES = 30, 10
 
 Labels = Annotated[
     Path | None,
-    typer.Option(metavar="CSV", help="A table with an image and its class in each line.", rich_help_panel=_TABLE),
+    typer.Option(metavar="CSV", help="Table with an image and its class in each line.", rich_help_panel=_TABLE),
 ]
 ImageColumn = Annotated[
-    str | None, typer.Option(help="Title of the column of images. Default: a usual title.", rich_help_panel=_TABLE)
+    str | None, typer.Option(help="Column of images. Default: a usual title such as image.", rich_help_panel=_TABLE)
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option(help="Title of the column of classes. Default: a usual title.", rich_help_panel=_TABLE)
+    str | None, typer.Option(help="Column of classes. Default: a usual title such as label.", rich_help_panel=_TABLE)
 ]
 GroupColumn = Annotated[
     str | None,
     typer.Option(
-        help="Title of a column of patients, videos or the like: each stays on one side of every split.",
+        help="Column of patients, videos or other groups. A group stays on one side of every split.",
         rich_help_panel=_TABLE,
     ),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse the data if anything would be left out.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail if any image or class would be left out.")]
 
 
 def inspect(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a .npz file, digits, a torchvision name.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a .npz file, digits, or a torchvision name.")],
     labels: Labels = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -47,7 +47,7 @@ def inspect(
     data_dir: options.DataDir = None,
     as_json: options.Json = False,
 ) -> Outcome:
-    """Look at a data set: classes, sizes, unreadable images, duplicates. Nothing is trained or written.
+    """Look at a data set: classes, sizes, unreadable images, duplicates. It trains and writes nothing.
 
     [bold]Examples[/bold]
 

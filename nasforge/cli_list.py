@@ -15,7 +15,7 @@ from nasforge.core.trust import view
 
 
 def list_all(runs_dir: options.RunsDir = Path("runs"), as_json: options.Json = False) -> Outcome:
-    """List all searches, campaigns, calibrations and fits, with state and best result.
+    """List all searches, campaigns, calibrations and fits with their state and best result.
 
     [bold]Examples[/bold]
 

@@ -7,18 +7,25 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-DATA, PARTS, PLACE = "The data", "The parts", "Place and output"
+DATA, PARTS, PLACE = "Data", "Settings", "Run and output"
 """Panels of a command's help."""
 
-Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The experiment: a folder in the runs folder.")]
-Space: TypeAlias = Annotated[
-    str | None, typer.Argument(metavar="SPACE", help="A YAML file, or a shipped name: see `nasforge spaces`.")
+Name: TypeAlias = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the experiment, a folder in the runs folder.")
 ]
-Constraint: TypeAlias = Annotated[list[str] | None, typer.Option(help="'flops<=40M', 'params<=300k'; again for more.")]
+Space: TypeAlias = Annotated[
+    str | None, typer.Argument(metavar="SPACE", help="A YAML file or a shipped name (see `nasforge spaces`).")
+]
+Constraint: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help="Hard limit: 'flops<=40M', 'params<=300k'. Repeat for more.")
+]
 
 Until: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Stop when a trial reaches val/accuracy=0.95; again for more; or optimum."),
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Stop when a trial reaches val/accuracy=0.95. Repeat for more. optimum: a table's best.",
+    ),
 ]
 
 Data: TypeAlias = Annotated[
@@ -26,44 +33,46 @@ Data: TypeAlias = Annotated[
     typer.Option(help="digits, a torchvision name, a .npz file or a folder of images.", rich_help_panel=DATA),
 ]
 DataDir: TypeAlias = Annotated[
-    Path | None, typer.Option(help="Where torchvision keeps its downloads.", rich_help_panel=DATA)
+    Path | None, typer.Option(help="Folder of torchvision's downloads.", rich_help_panel=DATA)
 ]
 Images: TypeAlias = Annotated[
-    int | None, typer.Option(help="Use only so many training and validation images.", rich_help_panel=DATA)
+    int | None, typer.Option(help="Use only N training and validation images.", rich_help_panel=DATA)
 ]
 Resolution: TypeAlias = Annotated[
-    int | None, typer.Option(help="Resize images to this height and width.", rich_help_panel=DATA)
+    int | None, typer.Option(help="Resize all images to this height and width.", rich_help_panel=DATA)
 ]
 
 Config: TypeAlias = Annotated[
-    Path | None, typer.Option(help="An experiment's YAML file; options go over it.", rich_help_panel=PARTS)
+    Path | None, typer.Option(help="YAML file with settings. Command-line options override it.", rich_help_panel=PARTS)
 ]
 
 MovedData: TypeAlias = Annotated[
     str | None,
-    typer.Option("--data", metavar="PATH", help="Where the data lie now, if they were moved.", rich_help_panel=DATA),
+    typer.Option("--data", metavar="PATH", help="New place of the data, if you moved them.", rich_help_panel=DATA),
 ]
 MovedDataDir: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Where torchvision's downloads lie now.", rich_help_panel=DATA),
+    typer.Option("--data-dir", metavar="DIR", help="New folder of torchvision's downloads.", rich_help_panel=DATA),
 ]
 """Of commands that need the data of a search that is over."""
 
 Address: TypeAlias = Annotated[
-    str | None, typer.Option(help="Of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=PLACE)
+    str | None, typer.Option(help="Address of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=PLACE)
 ]
-RunsDir: TypeAlias = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.")]
+RunsDir: TypeAlias = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Folder of the experiments.")]
 RunsDirOfFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--runs-dir", metavar="DIR", help="Default: runs.", rich_help_panel=PLACE)
+    Path | None,
+    typer.Option("--runs-dir", metavar="DIR", help="Folder of the experiments. Default: runs.", rich_help_panel=PLACE),
 ]
 """Of commands that take an experiment's file, which may name one."""
 
 TrackingUri: TypeAlias = Annotated[
-    str | None, typer.Option(help="MLflow's; none for no tracking. Default: RUNS/mlflow.db.", rich_help_panel=PLACE)
+    str | None,
+    typer.Option(help="MLflow server or database; none: no tracking. Default: RUNS/mlflow.db.", rich_help_panel=PLACE),
 ]
 Trust: TypeAlias = Annotated[
     bool,
-    typer.Option("--trust", help="Run code that the experiment names, also if it is not yours: see docs/security.md."),
+    typer.Option("--trust", help="Run code that the experiment names. Read docs/explanation/security.md first."),
 ]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")

@@ -41,7 +41,7 @@ def spaces() -> Outcome:
         )
     rows = [[row["name"], str(row["decisions"]), size_text(row["networks"]), row["about"]] for row in found]
     table("Search spaces", ("name", "decisions", "networks", "about"), rows)
-    line("More of one: nasforge describe NAME. Your own: docs/search_spaces.md")
+    line("More of one: nasforge describe NAME. Your own: docs/howto/search_spaces.md")
     return Outcome({"spaces": found})
 
 

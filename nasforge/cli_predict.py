@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def predict(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A fit's or an experiment's name, a network or exported folder.")
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a fit or an experiment, or a network folder or exported folder."),
     ],
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of images.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table with all probabilities.")] = False,

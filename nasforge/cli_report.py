@@ -24,7 +24,7 @@ def report(
     runs_dir: options.RunsDir = Path("runs"),
     as_json: options.Json = False,
 ) -> Outcome:
-    """Write the report of a fit again: one HTML page with table, network, mistakes and decisions. Prints its path.
+    """Write the report of a fit again and print its path: one HTML page with table, network and mistakes.
 
     [bold]Examples[/bold]
 

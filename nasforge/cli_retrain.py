@@ -15,7 +15,7 @@ from nasforge.cli_output import Outcome, line, log, metric_text, say, table
 if TYPE_CHECKING:
     from nasforge.finalists.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained, Spread
 
-_PLACE = "Where it is trained"
+_PLACE = "Workers"
 _COLUMNS = ("rank", "network", "name", "params", "flops")
 _COSTS = ("cost/params", "cost/flops")
 _FIGURES = ("test/accuracy", "test/f1_macro")
@@ -23,40 +23,51 @@ _FIGURES = ("test/accuracy", "test/f1_macro")
 
 def retrain(
     name: options.Name,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Number of the best networks.")] = 1,
     random: Annotated[
-        int, typer.Option(min=0, help="How many more, drawn from the other finished trials, to compare with.")
+        int, typer.Option(min=0, help="Number of other finished trials, drawn at random, to compare with.")
     ] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 2,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: three times the search's longest.")] = None,
-    tta: Annotated[str, typer.Option(help="flip: also the mean answer for an image and its mirror; none.")] = "none",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings per network.")] = 2,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of a training. Default: three times the search's longest.")
+    ] = None,
+    tta: Annotated[
+        str, typer.Option(help="flip: also average the predictions for an image and its mirror image; none: do not.")
+    ] = "none",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1.")] = "auto",
     data: options.MovedData = None,
     data_dir: options.MovedDataDir = None,
     runner: Annotated[
         str, typer.Option(help="local: one after the other; ray_tune: on Ray workers.", rich_help_panel=_PLACE)
     ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=_PLACE)
+        str | None, typer.Option(help="Address of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=_PLACE)
     ] = None,
     max_concurrent: Annotated[
-        int | None, typer.Option(help="Trainings at the same time. Default: what fits.", rich_help_panel=_PLACE)
+        int | None,
+        typer.Option(help="Run at most N trainings at the same time. Default: as many as fit.", rich_help_panel=_PLACE),
     ] = None,
     workers_per_network: Annotated[
-        int | None, typer.Option(help="Train each network by so many workers at once.", rich_help_panel=_PLACE)
+        int | None, typer.Option(help="Train each network on N workers together.", rich_help_panel=_PLACE)
     ] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="runner.resources.measure.gpu=0.5", rich_help_panel=_PLACE),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set any option: runner.resources.measure.gpu=0.5.",
+            rich_help_panel=_PLACE,
+        ),
     ] = None,
     runs_dir: options.RunsDir = Path("runs"),
     trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> Outcome:
-    """Train the best from scratch on train + validation and open the sealed test part once for each.
+    """Train the best networks from scratch, then measure each once on the sealed test split.
 
-    A ResNet of about the same FLOPs is trained by the same recipe beside each of the best; two or more of them are also
-    measured as one ensemble. The first becomes NAME/best. The same command continues after an interruption.
+    Training uses the train and the validation split. For each network, a ResNet of about the same FLOPs is trained by
+    the same recipe. Two or more networks are also measured as an ensemble. The first becomes NAME/best. The same
+    command continues after an interruption.
 
     [bold]Examples[/bold]
 

@@ -16,45 +16,50 @@ def search(
     context: typer.Context,
     space: options.Space = None,
     data: options.Data = None,
-    strategy: Annotated[str | None, typer.Option(help="See `nasforge strategies`. Default: evolution.")] = None,
-    max_trials: Annotated[int | None, typer.Option(help="End after so many trials. Default: 20.")] = None,
-    max_worker_seconds: Annotated[float | None, typer.Option(help="End after so much work, over all workers.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy (see `nasforge strategies`). Default: evolution.")
+    ] = None,
+    max_trials: Annotated[int | None, typer.Option(help="Stop after N trials. Default: 20.")] = None,
+    max_worker_seconds: Annotated[float | None, typer.Option(help="Stop after this many worker-seconds.")] = None,
     until: options.Until = None,
-    epochs: Annotated[int | None, typer.Option(help="Of the longest training. Default: 3.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the longest training. Default: 3.")] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(help="May be given again; max:KEY or min:KEY. Default: val/accuracy.")
+        list[str] | None,
+        typer.Option(help="Metric to optimise; repeat for more. max:KEY or min:KEY. Default: val/accuracy."),
     ] = None,
     constraint: options.Constraint = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="A soft limit: shapes rewards and a supernet's loss, and the ranking.")
+        list[str] | None, typer.Option(help="Soft limit. It affects rewards, a supernet's loss and the ranking.")
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="Search this recipe's decisions in place of the space's: sgd."),
+        typer.Option(metavar="FILE|NAME", help="Search the decisions of this recipe instead of the space's: sgd."),
     ] = None,
     tune: Annotated[
-        str | None, typer.Option(metavar="STRATEGY", help="Search the recipe by a strategy of its own: optuna.")
+        str | None, typer.Option(metavar="STRATEGY", help="Search the recipe with its own strategy: optuna.")
     ] = None,
     start_from: Annotated[
         str | None,
         typer.Option(
             metavar="default|portfolio|none|FILE|EXPERIMENT",
-            help="Try these points first. Default: the space's default point, where networks are trained.",
+            help="Try these points first. Default: the default point of the space, if networks are trained.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the whole search. Default: 0.")] = None,
-    pruner: Annotated[str | None, typer.Option(help="asha, median or none. Default: asha.")] = None,
-    runner: Annotated[str | None, typer.Option(help="ray_tune or local. Default: ray_tune.")] = None,
-    evaluator: Annotated[str | None, typer.Option(help="What measures a proposal. Default: training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the whole search. Default: 0.")] = None,
+    pruner: Annotated[str | None, typer.Option(help="Pruner: asha, median or none. Default: asha.")] = None,
+    runner: Annotated[str | None, typer.Option(help="Runner: ray_tune or local. Default: ray_tune.")] = None,
+    evaluator: Annotated[
+        str | None, typer.Option(help="Evaluator that measures each proposal. Default: training.")
+    ] = None,
     cv: Annotated[
-        int | None, typer.Option("--cv", metavar="K", help="Measure each network by a K-fold cross-validation.")
+        int | None, typer.Option("--cv", metavar="K", help="Measure each network by K-fold cross-validation.")
     ] = None,
     assign: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="An option of a part: strategy.population=20.",
+            help="Set any option: strategy.population=20.",
             rich_help_panel=options.PARTS,
         ),
     ] = None,
@@ -64,21 +69,26 @@ def search(
     resolution: options.Resolution = None,
     address: options.Address = None,
     max_concurrent: Annotated[
-        int | None, typer.Option(help="Trials at the same time. Default: what fits.", rich_help_panel=options.PLACE)
+        int | None,
+        typer.Option(
+            help="Run at most N trials at the same time. Default: as many as fit.", rich_help_panel=options.PLACE
+        ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Of the experiment. Default: made from the settings.", rich_help_panel=options.PLACE),
+        typer.Option(help="Name of the experiment. Default: made from the settings.", rich_help_panel=options.PLACE),
     ] = None,
     runs_dir: options.RunsDirOfFile = None,
     tracking_uri: options.TrackingUri = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what the search would cost; write nothing.", rich_help_panel=options.PLACE),
+        typer.Option(
+            "--dry-run", help="Print what the search would cost. Write nothing.", rich_help_panel=options.PLACE
+        ),
     ] = False,
     as_json: options.Json = False,
 ) -> Outcome:
-    """Search for the best networks. The same command continues a search that was stopped.
+    """Search for the best networks. The same command continues a stopped search.
 
     [bold]Examples[/bold]
 

@@ -17,88 +17,103 @@ if TYPE_CHECKING:
     from nasforge.core.architecture import Value
     from nasforge.tuning import Tuned
 
-_NETWORK, _SEARCH = "The network", "The search"
+_NETWORK, _SEARCH = "Network", "Search"
 
 
 def tune(
     context: typer.Context,
     experiment: Annotated[
-        str | None, typer.Argument(metavar="EXPERIMENT", help="Its best network, data and settings are taken.")
+        str | None,
+        typer.Argument(metavar="EXPERIMENT", help="Experiment whose best network, data and settings are used."),
     ] = None,
     trial: Annotated[
-        int | None, typer.Option(metavar="N", help="The network of this trial instead.", rich_help_panel=_NETWORK)
+        int | None, typer.Option(metavar="N", help="Use the network of this trial.", rich_help_panel=_NETWORK)
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A network from a JSON file instead.", rich_help_panel=_NETWORK),
+        typer.Option(metavar="FILE", help="Use a network from a JSON file.", rich_help_panel=_NETWORK),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="TIMM_NAME", help="No experiment: this network of timm.", rich_help_panel=_NETWORK),
+        typer.Option(
+            metavar="TIMM_NAME", help="Use this timm network, without an experiment.", rich_help_panel=_NETWORK
+        ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="With --model: begin with this .safetensors file of it.", rich_help_panel=_NETWORK
+            metavar="FILE",
+            help="With --model: start from the weights in this .safetensors file.",
+            rich_help_panel=_NETWORK,
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="With --model: as for `nasforge search`. Else: where the experiment's data lie now.",
+            help="With --model: the data, as for `nasforge search`. Otherwise: the new place of the experiment's data.",
             rich_help_panel=_NETWORK,
         ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where torchvision keeps its downloads.", rich_help_panel=_NETWORK)
+        Path | None, typer.Option(help="Folder of torchvision's downloads.", rich_help_panel=_NETWORK)
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="With --model: use only so many images.", rich_help_panel=_NETWORK)
+        int | None, typer.Option(help="With --model: use only N images.", rich_help_panel=_NETWORK)
     ] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(help="With --model; may be given again.", rich_help_panel=_NETWORK)
+        list[str] | None,
+        typer.Option(help="With --model: metric to optimise. Repeat for more.", rich_help_panel=_NETWORK),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="What to tune. Default: the space's own.", rich_help_panel=_SEARCH),
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Recipe whose decisions are tuned. Default: the space's own.",
+            rich_help_panel=_SEARCH,
+        ),
     ] = None,
     sampler: Annotated[
-        str, typer.Option(help="tpe, gp, cmaes, nsgaii, nsgaiii, qmc or random.", rich_help_panel=_SEARCH)
+        str, typer.Option(help="Sampler: tpe, gp, cmaes, nsgaii, nsgaiii, qmc or random.", rich_help_panel=_SEARCH)
     ] = "tpe",
-    max_trials: Annotated[int | None, typer.Option(help="Default: 20.", rich_help_panel=_SEARCH)] = None,
+    max_trials: Annotated[
+        int | None, typer.Option(help="Stop after N trials. Default: 20.", rich_help_panel=_SEARCH)
+    ] = None,
     max_worker_seconds: Annotated[
-        float | None, typer.Option(help="End after so much work.", rich_help_panel=_SEARCH)
+        float | None, typer.Option(help="Stop after this many worker-seconds.", rich_help_panel=_SEARCH)
     ] = None,
     until: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Stop when a trial reaches val/accuracy=0.95.", rich_help_panel=_SEARCH),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Of the longest training. Default: the experiment's.", rich_help_panel=_SEARCH)
+        int | None,
+        typer.Option(help="Epochs of the longest training. Default: the experiment's.", rich_help_panel=_SEARCH),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: the experiment's.", rich_help_panel=_SEARCH)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed. Default: the experiment's.", rich_help_panel=_SEARCH)] = None,
     pruner: Annotated[
-        str | None, typer.Option(help="Default: the experiment's, or asha.", rich_help_panel=_SEARCH)
+        str | None, typer.Option(help="Pruner. Default: the experiment's, or asha.", rich_help_panel=_SEARCH)
     ] = None,
     runner: Annotated[
-        str | None, typer.Option(help="Default: the experiment's, or ray_tune.", rich_help_panel=_SEARCH)
+        str | None, typer.Option(help="Runner. Default: the experiment's, or ray_tune.", rich_help_panel=_SEARCH)
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Default: EXPERIMENT-tuned, or from the settings.", rich_help_panel=options.PLACE)
+        str | None,
+        typer.Option(help="Name. Default: EXPERIMENT-tuned, or made from the settings.", rich_help_panel=options.PLACE),
     ] = None,
     runs_dir: Annotated[
-        Path, typer.Option("--runs-dir", metavar="DIR", help="Where experiments live.", rich_help_panel=options.PLACE)
+        Path,
+        typer.Option("--runs-dir", metavar="DIR", help="Folder of the experiments.", rich_help_panel=options.PLACE),
     ] = Path("runs"),
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow's; none for no tracking.", rich_help_panel=options.PLACE)
+        str | None, typer.Option(help="MLflow server or database; none: no tracking.", rich_help_panel=options.PLACE)
     ] = None,
     trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> Outcome:
-    """Tune the recipe of one network: an experiment's best, another one, or a timm model by name.
+    """Tune the recipe of one network: the best of an experiment, another one, or a timm model.
 
-    The recipe that the network had is tried first, so that the gain is known. The result is an ordinary experiment: the
-    same command continues it, and show, retrain and export take it.
+    The first trial uses the current recipe of the network, so you see the gain. The result is an ordinary experiment:
+    the same command continues it, and show, retrain and export work with it.
 
     [bold]Examples[/bold]
 

@@ -1,6 +1,6 @@
 """The append-only file that is the truth of an experiment: one JSON event a line, on disk before it is acted on.
 
-docs/journal.md describes the format.
+docs/reference/journal.md describes the format.
 """
 
 from __future__ import annotations

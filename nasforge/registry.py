@@ -146,7 +146,9 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int =
     try:
         parameters = inspect.signature(get(kind, name)).parameters
     except (TypeError, ValueError):
-        raise ConfigError(f"{kind} '{name}' is not a function or class of a {kind}; see docs/plugins.md") from None
+        raise ConfigError(
+            f"{kind} '{name}' is not a function or class of a {kind}; see docs/howto/plugins.md"
+        ) from None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     allowed = [parameter for parameter in list(parameters)[taken:] if parameter not in fixed]
@@ -182,5 +184,7 @@ def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: 
     try:
         inspect.signature(factory).bind(*args, **fixed, **options)
     except TypeError as error:
-        raise ConfigError(f"{kind} '{name}' does not take NASForge's arguments: {error}; see docs/plugins.md") from None
+        raise ConfigError(
+            f"{kind} '{name}' does not take NASForge's arguments: {error}; see docs/howto/plugins.md"
+        ) from None
     return factory(*args, **fixed, **options)

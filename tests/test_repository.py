@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from nasforge.training.recipe import Recipe
 from nasforge.yaml_document import parse_value
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "numpy", "sklearn", "timm", "yaml", "typer")
 
 
@@ -149,7 +150,7 @@ def rows(page, heading):
 
 
 def test_the_table_of_recipe_settings_has_all_of_them_with_their_defaults():
-    found = {row[0].strip("`"): row for row in rows("recipes.md", "## All settings")}
+    found = {row[0].strip("`"): row for row in rows("reference/recipes.md", "## All settings")}
     defaults = {key: str(value).lower() for key, value in asdict(Recipe()).items()}
     assert found.keys() == defaults.keys()
     for key, (_, default, allowed, _) in found.items():
@@ -162,7 +163,7 @@ def test_the_table_of_recipe_settings_has_all_of_them_with_their_defaults():
 def test_the_table_of_an_experiments_settings_has_all_of_them():
     found = {
         key: row
-        for row in rows("cli.md", "```bash\nnasforge search --config experiment.yaml --max-trials 20\n```")
+        for row in rows("reference/cli.md", "## Settings of an experiment")
         for key in re.findall(r"`(\w+)`", row[0])
     }
     assert found.keys() == set(SETTINGS)
@@ -178,9 +179,9 @@ def test_the_table_of_an_experiments_settings_has_all_of_them():
 )
 def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kinds):
     known = {name: cli_parts.options(kind, registry.get(kind, name)) for kind in kinds for name in BUILT_IN[kind]}
-    known.pop("lookup_table", None)  # docs/tables.md
+    known.pop("lookup_table", None)  # docs/reference/tables.md
     found, parts = {name: {} for name in known}, []
-    for part, option, default, _ in rows("options.md", heading):
+    for part, option, default, _ in rows("reference/options.md", heading):
         parts = re.findall(r"`(\w+)`", part) or parts
         named = zip(option.split(", "), default.split(", "), strict=True)
         said = {key.strip("`"): None if value == "-" else parse_value(value.strip("`")) for key, value in named}
@@ -190,7 +191,7 @@ def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kin
 
 
 def test_the_blocks_of_the_docs_are_the_catalogues():
-    text = (ROOT / "docs/search_spaces.md").read_text()
+    text = (ROOT / "docs/reference/search_spaces.md").read_text()
     said = re.search(r"Options of a block decision: (.*?); `_se` after any but the last two", text, re.DOTALL)[1]
     names = []
     for name in re.findall(r"`([\w|]+)`", said):
@@ -199,16 +200,38 @@ def test_the_blocks_of_the_docs_are_the_catalogues():
     assert {*names, *(f"{name}_se" for name in names[:-2])} == set(block_options())
 
 
+def anchors(page):
+    """The anchors of a page's headings, as GitHub writes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_in_the_docs_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for path, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
+            target = (page.parent / path) if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {path}#{anchor}"
+
+
+def test_the_index_leads_to_every_page():
+    index = ROOT / "docs/index.md"
+    linked = {(index.parent / path).resolve() for path in re.findall(r"\]\(([^)#:]+)", index.read_text())}
+    assert set((ROOT / "docs").rglob("*.md")) - linked == {index}
+
+
+def test_pages_that_the_code_names_exist():
+    for folder in ("nasforge", "tests", "benchmarks", "search_spaces", "dashboards"):
+        for file in (*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.yaml")):
+            for path in re.findall(r"\bdocs/[\w/]+\.md\b", file.read_text()):
+                assert (ROOT / path).is_file(), f"{file}: {path}"
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """The files that docs/plugins.md and docs/search_spaces.md write, in the working folder."""
-    for page in (ROOT / "docs/plugins.md", ROOT / "docs/search_spaces.md"):
+    """The files that docs/howto/plugins.md and docs/howto/search_spaces.md write, in the working folder."""
+    for page in (ROOT / "docs/howto/plugins.md", ROOT / "docs/howto/search_spaces.md"):
         for language in ("python", "yaml"):
             for block in blocks(page, language):
                 name = re.match(r"# (\w+\.(?:py|yaml))\n", block)
@@ -229,7 +252,7 @@ def test_the_builder_and_the_space_of_the_docs_make_networks(written, capfd):
 
 
 def test_the_strategy_of_the_docs_passes_the_suite(written):
-    (block,) = [b for b in blocks(ROOT / "docs/plugins.md", "python") if "CHECKS" in b]
+    (block,) = [b for b in blocks(ROOT / "docs/howto/plugins.md", "python") if "CHECKS" in b]
     exec(compile(block, "plugins.md", "exec"), {})
 
 
@@ -273,6 +296,18 @@ def test_imports_point_down():
     assert done.returncode == 0, done.stdout
 
 
+def test_the_picture_in_the_readme_shows_the_stored_results(tmp_path):
+    script = runpy.run_path(str(ROOT / "benchmarks/found_network.py"))
+    script["main"](tmp_path / "drawn.svg")
+    assert (tmp_path / "drawn.svg").read_text() == (ROOT / "docs/images/found_network.svg").read_text()
+
+
+def test_the_readme_is_short_and_shows_the_two_commands_of_a_newcomer():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 90
+    assert "\nmake search " in text and "\nmake test " in text
+
+
 def test_every_public_name_is_there():
     import nasforge
 
@@ -307,9 +342,9 @@ def test_pre_commit_runs_the_commands_of_ci():
     hooks = read_yaml(ROOT / ".pre-commit-config.yaml").content["repos"][0]["hooks"]
     assert [hook["entry"].split()[-1] for hook in hooks] == ["lint", "types", "layers", "test"]
     ci = (ROOT / ".ci/run").read_text()
-    assert "lint types layers" in ci and "-m pytest" in ci.strip().splitlines()[-1]
+    assert ci.splitlines()[-1] == "make --no-print-directory lint types layers package test test-slow"
     assert os.access(ROOT / ".ci/run", os.X_OK)
-    for target in ("lint", "types", "layers", "test"):
+    for target in ("lint", "types", "layers", "package", "test", "test-slow"):
         assert _make("-n", target, "VENV=/nowhere/venv").returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""docs/tables.md as a reader follows it: its files written, its commands run."""
+"""docs/howto/tables.md as a reader follows it: its files written, its commands run."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from nasforge.cli import main
 from nasforge.state import load_state
 
-PAGE = Path(__file__).parents[1] / "docs/tables.md"
+PAGE = Path(__file__).parents[1] / "docs/howto/tables.md"
 DATA = os.environ.get("NASFORGE_DATA")
 
 

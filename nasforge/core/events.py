@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 from nasforge.core.trial import Proposal, Result, made, proposal_from_json
 
 SCHEMA = 2
-"""Version of the format of new journals, see docs/journal.md."""
+"""Version of the format of new journals, see docs/reference/journal.md."""
 
 SCHEMAS = (1, 2)
 """Versions that are read; a journal that is continued keeps its own."""

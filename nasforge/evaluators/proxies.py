@@ -7,7 +7,7 @@ layers, of attention, of a user's own layers; biases and the scales of normalisa
 a proxy computes in training mode (batch statistics) without dropout.
 
 Which of them are compared in "Zero-Cost Proxies for Lightweight NAS", https://arxiv.org/abs/2101.08134, and in
-"NAS-Bench-Suite-Zero", https://arxiv.org/abs/2210.03230; docs/zero_cost.md has figures for these lines here.
+"NAS-Bench-Suite-Zero", https://arxiv.org/abs/2210.03230; docs/explanation/zero_cost.md compares.
 """
 
 from __future__ import annotations

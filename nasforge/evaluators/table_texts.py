@@ -94,5 +94,5 @@ def _pairs(file: TableFile, row: int, text: str) -> dict[str, str]:
     raise ConfigError(
         f"table {file.path}: {file.place(row)}: '{text}' does not say the decisions as JSON or as name=value, "
         "name=value; say how it is written, as key_form: '{first}:{second}', or give a space that names its function "
-        "`text` (docs/tables.md)"
+        "`text` (docs/reference/tables.md)"
     )

@@ -76,6 +76,16 @@ def parts_of(space: SearchSpace, point: Architecture, shape: Shape, classes: int
     """
     with torch.device("meta"):
         network = build(space, point, in_channels=shape[0], classes=classes)
+    return parts_of_network(network, shape)
+
+
+def parts_of_network(network: nn.Module, shape: Shape) -> list[Part]:
+    """Return the parts of a network, in the order in which an image passes them.
+
+    Args:
+        network: a network on the meta device.
+        shape: C, H, W of an image.
+    """
     parts: dict[str, nn.Module] = {}
     for name, child in network.named_children():
         inner = {f"{name}.{n}": c for n, c in child.named_children()} if type(child) in _CONTAINERS else {}

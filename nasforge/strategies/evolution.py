@@ -25,9 +25,10 @@ class Evolution:
 
     Real et al., "Regularized Evolution for Image Classifier Architecture Search" (https://arxiv.org/abs/1802.01548),
     which lets the oldest die (`elitist: false`); since no point is measured twice, keeping the best is the better
-    default: on nine tables its regret after 150 trials was about half on average (docs/strategies.md). With several
-    objectives the sample's winner is one that no other of the sample dominates. Failed and rejected trials do not
-    enter the population; pruned ones do, and lose against every finished one.
+    default: on nine tables its regret after 150 trials was about half on average
+    (docs/reference/strategy_results.md). With several objectives the sample's winner is one that no other
+    of the sample dominates. Failed and rejected trials do not enter the population; pruned ones do, and lose against
+    every finished one.
 
     Args:
         space: what to search.

@@ -29,7 +29,7 @@ def recalibrate(
     Statistics gathered while other paths of a supernet ran do not fit this one (Guo et al. 2020, section 3.4), nor do
     those of single epochs fit their mean (Izmailov et al. 2018, section 3.2). The images are augmented as in training,
     for the weights fit those statistics: plain images cost 9 % of accuracy on photos with a bright background, whose
-    crops have black borders (docs/benchmarks.md).
+    crops have black borders (docs/reference/benchmarks.md).
 
     Args:
         network: takes normalised images; changed in place, its mode restored.

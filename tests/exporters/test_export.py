@@ -219,7 +219,7 @@ def test_an_exporter_of_the_users_own_is_taken_by_module_and_name(experiment, tm
 
 
 def test_the_exporter_of_the_documentation_works(experiment, tmp_path, monkeypatch):
-    documentation = Path(__file__).parents[2] / "docs" / "export.md"
+    documentation = Path(__file__).parents[2] / "docs/howto/export.md"
     *_, code = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
     (tmp_path / "documented_exporter.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

@@ -369,7 +369,7 @@ def test_the_reference_is_the_resnet_nearest_in_flops(retrained):
 
 
 def test_the_code_of_the_documentation_runs(folder, tmp_path, monkeypatch, capsys):
-    documentation = Path(__file__).parents[2] / "docs" / "export.md"
+    documentation = Path(__file__).parents[2] / "docs/howto/export.md"
     retraining, exporting, loading, _ = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
     (tmp_path / "runs").mkdir()
     folder.rename(tmp_path / "runs" / "first")

@@ -66,7 +66,7 @@ def test_without_trials_they_say_so(draw: str, tmp_path: Path) -> None:
 
 
 def test_the_documents_code_writes_a_page(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = Path(__file__).parents[2] / "docs" / "dashboard.md"
+    document = Path(__file__).parents[2] / "docs/howto/dashboard.md"
     (code,) = re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(code.replace("NAME", "made"), {})

@@ -1,4 +1,7 @@
-"""Reinforcement learning on NAS-Bench-201 by the published protocol; 500 seeds are in docs/strategies.md."""
+"""Reinforcement learning on NAS-Bench-201 by the published protocol.
+
+docs/reference/strategy_results.md has 500 seeds.
+"""
 
 import os
 import statistics

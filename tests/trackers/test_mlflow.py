@@ -27,7 +27,7 @@ from nasforge.state import load_state
 from nasforge.trackers.mlflow import MlflowTracker, track
 from nasforge.trackers.mlflow_client import MlflowClient, MlflowException
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "tracking.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/howto/tracking.md"
 
 
 def client_of(uri: str) -> Any:

@@ -166,7 +166,7 @@ def test_good_edge_values_are_taken():
 
 
 def test_the_docs_show_every_setting_with_its_default():
-    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/reference/recipes.md").read_text()
     shown = dict(re.findall(r"^\| `(\w+)` \| `(\S+)` \|", page, re.MULTILINE))
     defaults = {item.name: item.default for item in dataclasses.fields(Recipe)}
     assert set(shown) == set(defaults)

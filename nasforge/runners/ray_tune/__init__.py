@@ -2,7 +2,7 @@
 
 Tune schedules and places; it decides and remembers nothing. Its searcher and scheduler are two thin adapters that call
 the experiment's `next`, `report` and `tell`, so our journal stays the truth. What Ray Tune does on its own account and
-what therefore is switched off here is listed in docs/architecture.md.
+what therefore is switched off here is listed in docs/explanation/architecture.md.
 """
 
 from __future__ import annotations
