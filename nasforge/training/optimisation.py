@@ -11,8 +11,8 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
+from nasforge.core.recipe import Recipe
 from nasforge.training.depth import layer_groups
-from nasforge.training.recipe import Recipe
 
 
 def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -20,20 +20,20 @@ from sklearn.preprocessing import StandardScaler
 from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 from torch import Tensor, nn
 
+from nasforge.api.export import LARGEST
 from nasforge.api.fit.weights import as_safetensors, backbone_point, backbone_space
-from nasforge.config import DataConfig
 from nasforge.core.goals import Constraint
-from nasforge.costs import costs_of, latency_ms
+from nasforge.core.recipe import Recipe
 from nasforge.data import ImageData, Part
 from nasforge.data.augment import normalise
 from nasforge.exporters.best import describe
-from nasforge.exporters.export import LARGEST
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network, load, save_network
+from nasforge.models.costs import costs_of, latency_ms
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.artifacts import sha256_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import answers
 
 SHARE = 0.1

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from nasforge import compose
+from nasforge.api import search as compose
+from nasforge.api.export import export
 from nasforge.api.fit import judging, pretrained, yardsticks
 from nasforge.api.fit.curve import reserved
 from nasforge.api.fit.judging import Choice, calibrated, choose, confusions, doubtful, is_constant, per_image
@@ -42,27 +43,26 @@ from nasforge.api.fit.schedule import (
 from nasforge.api.fit.weights import backbones_of
 from nasforge.api.inspect import Inspection, inspect
 from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolution
-from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
+from nasforge.api.retrain.networks import Retraining, train_network
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError, DataError, JournalError, SearchError, StopNow
+from nasforge.core.recipe import Recipe, recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
-from nasforge.costs import costs_of
 from nasforge.data import ImageData, Part, load_data
 from nasforge.data.npz import write_npz
 from nasforge.evaluators.cross_validation import in_folds
-from nasforge.exporters.export import export
+from nasforge.experiment.journal import FIT, SEARCH
+from nasforge.experiment.judging import why_nothing_is_admitted
+from nasforge.experiment.state import State, load_state
 from nasforge.exporters.network_folder import Calibration, load, save_network
-from nasforge.finalists.networks import Retraining, train_network
-from nasforge.journal import FIT, SEARCH
-from nasforge.judging import why_nothing_is_admitted
+from nasforge.models.costs import costs_of
 from nasforge.models.network import build, fresh
-from nasforge.state import State, load_state
+from nasforge.settings.experiment import DataConfig, ExperimentConfig, load_space, resolve
 from nasforge.training.artifacts import ANSWERS, file_of
 from nasforge.training.deadline import trainings_end_by
 from nasforge.training.device import device_of
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe, recipe_of
 
 Say = Callable[[str], None]
 _PATIENCE_S = 2.0
