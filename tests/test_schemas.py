@@ -186,7 +186,7 @@ def test_other_versions_and_changed_modules_are_told(tmp_path: Path, monkeypatch
 
 
 def test_reopening_keeps_the_schema(tmp_path: Path) -> None:
-    from nasforge.experiment.reopening import reopen
+    from nasforge.experiment.experiment import reopen
 
     folder = to_schema_1(searched(tmp_path, 2))
     with reopen(folder) as experiment:

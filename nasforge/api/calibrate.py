@@ -9,7 +9,8 @@ from typing import Any
 
 from nasforge.api.search import Say, search
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Budget, Rung
+from nasforge.core.goals import Budget
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Tracker
 from nasforge.experiment.experiment import Experiment
 from nasforge.settings.experiment import ExperimentConfig, Named, resolve

@@ -28,11 +28,11 @@ from nasforge.api.search import (
 from nasforge.api.starts import with_starts
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, RecipeError, SearchError
-from nasforge.core.goals import Rung, whole_epochs
+from nasforge.core.ladder import Rung, whole_epochs
 from nasforge.core.space import LISTED
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
-from nasforge.experiment.admission import Check
 from nasforge.experiment.job import Job, trial_seed
+from nasforge.experiment.verdicts import Check
 from nasforge.runners.work import perform
 from nasforge.settings.experiment import ExperimentConfig
 from nasforge.strategies.pieces import mean_piece

@@ -14,9 +14,9 @@ from nasforge.api.search import make_check, make_evaluator, worker_threads
 from nasforge.core.errors import JournalError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial
 from nasforge.core.trust import foreign
-from nasforge.experiment.admission import Check, admission
 from nasforge.experiment.job import Job, trial_seed
 from nasforge.experiment.state import State, load_state
+from nasforge.experiment.verdicts import Check, admission
 from nasforge.runners.work import Alphas, perform
 from nasforge.settings.experiment import ExperimentConfig
 

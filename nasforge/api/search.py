@@ -24,10 +24,10 @@ from nasforge.core.goals import COSTS, OPTIMUM
 from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import ENSEMBLE, Proposal
-from nasforge.experiment.admission import Check
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import has_begun
 from nasforge.experiment.state import State
+from nasforge.experiment.verdicts import Check
 from nasforge.experiment.versions import differences, versions_of
 from nasforge.models.resolution import BY_RESOLUTION, suited
 from nasforge.settings.experiment import ExperimentConfig, resolve, suited_evaluator

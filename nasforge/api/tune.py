@@ -12,7 +12,8 @@ from nasforge import registry
 from nasforge.api.search import Say, admit_cluster, search
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_mean
-from nasforge.core.goals import Budget, Objective, Rung, ladder_to
+from nasforge.core.goals import Budget, Objective
+from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Tracker
 from nasforge.core.recipe import settings_of

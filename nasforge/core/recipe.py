@@ -73,6 +73,14 @@ _EXCLUDING = frozenset({"ema_decay", "swa_share", "class_weights", "sampling", "
 """Settings some of which exclude each other, see `Recipe._contradictions`."""
 _LATER = frozenset({"keep_last_batch"})
 """Settings that older checkpoints do not have; trainings were then as they are where these are off."""
+CHANGEABLE = frozenset(
+    {
+        *("learning_rate", "weight_decay", "momentum", "label_smoothing", "clip_norm", "dropout"),
+        *("crop_pixels", "cutout_pixels", "flip", "vertical_flip", "rotation_degrees", "color_jitter"),
+        *("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix", "drop_path"),
+    }
+)
+"""Settings of a recipe that leave a training's state (weights, optimizer, averages, place in the data) as it is."""
 
 
 @dataclass(frozen=True)

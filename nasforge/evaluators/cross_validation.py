@@ -18,7 +18,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from nasforge.core.architecture import Architecture, Value, digest
 from nasforge.core.errors import ConfigError, DataError, SearchError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace

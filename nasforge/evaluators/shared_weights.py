@@ -11,7 +11,8 @@ import torch
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, one_line
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace

@@ -12,7 +12,8 @@ from torch import nn
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, SearchError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.recipe import Recipe, check_recipes, extreme_points, recipe_of
 from nasforge.core.space import SearchSpace

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import flop_registry
 from nasforge import registry
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, SearchError
-from nasforge.core.goals import Objective, Rung, proxy_metric
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError
@@ -29,12 +29,19 @@ from nasforge.core.goals import Budget
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import RETRIED, Charge, Measure, Proposal, Result, Trial
-from nasforge.experiment.admission import Check, admission, rejection
 from nasforge.experiment.job import Job, trial_seed
-from nasforge.experiment.journal import Journal, corrupt, dumps, loads
-from nasforge.experiment.judging import judged, why_everything_breaks, why_nothing_is_admitted, wrong_word
+from nasforge.experiment.journal import Journal, corrupt, dumps, loads, read_events
 from nasforge.experiment.retention import Retention
 from nasforge.experiment.state import State, differing, pruned_result
+from nasforge.experiment.verdicts import (
+    Check,
+    admission,
+    judged,
+    rejection,
+    why_everything_breaks,
+    why_nothing_is_admitted,
+    wrong_word,
+)
 from nasforge.settings.experiment import places_of
 
 VOLATILE = ("budget", "runner", "tracking_uri")
@@ -455,3 +462,38 @@ class Experiment:
 def _is_whole(proposal: Proposal) -> TypeGuard[Measure]:
     """Whether a proposal is a training from an initialisation to the last rung, or a look-up."""
     return isinstance(proposal, Measure) and proposal.rung < 0 and proposal.weights is None and not proposal.also
+
+
+# --- after the search ------------------------------------------------------------------------------------------------
+
+
+class _Silent:
+    """A strategy that asks for nothing more."""
+
+    def ask(self, number: int) -> Proposal | None:
+        return None
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        pass
+
+    def tell(self, number: int, result: Result) -> None:
+        pass
+
+
+def reopen(folder: Path, trackers: Sequence[Tracker] = (), moved: Mapping[str, Any] | None = None) -> Experiment:
+    """An existing experiment, locked; it asks for nothing, and deletes nothing: a search that goes on knows its needs.
+
+    Args:
+        folder: of the experiment.
+        trackers: watch every new event.
+        moved: settings of the header that say where the same data lie now; the journal keeps them.
+
+    Raises:
+        JournalError: no experiment there, locked, or corrupt.
+    """
+    header = header_of(read_events(folder))
+    header = replace(header, config={**header.config, **(moved or {})})
+    experiment = Experiment(folder, header, _Silent(), check=lambda proposal: {}, trackers=trackers, keep_weights=None)
+    if moved:
+        experiment.note_place_of_data()
+    return experiment

@@ -25,8 +25,10 @@ from nasforge.core.events import (
     Told,
     header_of,
 )
-from nasforge.core.goals import Budget, Constraint, Objective, Rung, front
+from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.history import History
+from nasforge.core.ladder import Rung
+from nasforge.core.pareto import front
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial, made
 from nasforge.experiment.journal import JOURNAL, corrupt, lines_of, without_collection

@@ -17,8 +17,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
+from nasforge.core.alphas import by_odds
 from nasforge.core.architecture import MODEL, Architecture, Value
-from nasforge.core.derivation import by_odds
 from nasforge.core.errors import SpaceError
 from nasforge.core.space import Choice, Decision, SearchSpace
 

@@ -19,7 +19,7 @@ from nasforge.core.errors import ConfigError, EventError, NasforgeError, RecipeE
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
 from nasforge.experiment.job import Job
-from nasforge.experiment.judging import wrong_word
+from nasforge.experiment.verdicts import wrong_word
 
 Alphas = Mapping[str, tuple[float, ...]] | None
 Send = Callable[..., bool]

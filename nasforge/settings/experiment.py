@@ -12,7 +12,8 @@ from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
 from nasforge.core.events import Header
-from nasforge.core.goals import Budget, Constraint, Objective, Rung
+from nasforge.core.goals import Budget, Constraint, Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.paths import whole_path
 from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri

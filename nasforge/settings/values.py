@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.goals import COSTS, Budget, Constraint, Objective, Rung, ladder_to
+from nasforge.core.goals import COSTS, Budget, Constraint, Objective
+from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import metric_of_column
 from nasforge.core.space import SearchSpace
 from nasforge.settings.space_file import load_recipe, load_space

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from nasforge.core.alphas import COST_TERMS, Settings, check_mixable
+from nasforge.core.alphas import COST_TERMS, Settings, check_mixable, derive, without
 from nasforge.core.architecture import MODEL, Architecture, Value
-from nasforge.core.derivation import derive, without
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from nasforge.core.alphas import derive, without
 from nasforge.core.architecture import MODEL, Architecture, Value
-from nasforge.core.derivation import derive, without
 from nasforge.core.errors import ConfigError
 from nasforge.models.costs import count_flops
 from nasforge.supernet.mixed import Share

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from nasforge.core.errors import SearchError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.metrics import PROXY
 from nasforge.core.trial import Measure, Trial
 from nasforge.experiment.state import State

@@ -7,8 +7,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nasforge.core.goals import Objective
-from nasforge.core.goals import front as non_dominated
 from nasforge.core.metrics import direction, title_of
+from nasforge.core.pareto import front as non_dominated
 from nasforge.experiment.state import State
 from nasforge.views.tables import best_so_far, failures, learning_curves, steps_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nasforge.core.goals import front
+from nasforge.core.pareto import front
 
 Point = Sequence[float]
 

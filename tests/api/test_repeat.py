@@ -11,7 +11,7 @@ from cli_toys import config_at
 from nasforge import search
 from nasforge.api.repeat import _check_again, _device, rerun
 from nasforge.core.errors import BuildError, ConfigError, JournalError, TrustError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.trial import Result
 from nasforge.evaluators.cross_validation import repeated_seeds
 from nasforge.settings.experiment import DataConfig, load_space

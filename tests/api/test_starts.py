@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from tests.api.retrain.conftest import SPACE
 
 from nasforge.api.compare import campaign_configs
 from nasforge.api.search import make_strategy, search
@@ -13,6 +12,7 @@ from nasforge.experiment.state import load_state
 from nasforge.models.resolution import suited
 from nasforge.settings.experiment import ExperimentConfig, resolve
 from nasforge.settings.space_file import load_portfolio, load_space, shipped_portfolios
+from tests.api.retrain.conftest import SPACE
 
 TINY = load_space("tiny")
 

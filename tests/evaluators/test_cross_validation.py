@@ -10,7 +10,7 @@ import nasforge
 from nasforge.api.search import make_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, DataError, NasforgeError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.trial import ENSEMBLE, Measure, TrainShared
 from nasforge.data import load_data
 from nasforge.evaluators.cross_validation import cross_validation, in_folds, repeated_seeds

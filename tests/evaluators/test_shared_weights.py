@@ -8,7 +8,7 @@ from torch import nn
 from nasforge.api.compare import compare
 from nasforge.api.search import search
 from nasforge.core.errors import BuildError, ConfigError, DataError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Artifact, Measure, TrainShared
 from nasforge.data import load_data

@@ -9,7 +9,8 @@ import torch
 from nasforge.api.search import make_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, NasforgeError, RecipeError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, Int, SearchSpace
 from nasforge.core.trial import Measure, TrainShared

@@ -14,7 +14,8 @@ from nasforge.api.forecast import forecast
 from nasforge.api.repeat import rerun
 from nasforge.api.search import make_check, make_evaluator, make_header, make_pruner
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Objective, Rung, proxy_metric
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared

@@ -11,10 +11,9 @@ from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchEr
 from nasforge.core.events import Asked, Checked, Event, Reported, Started, Told
 from nasforge.core.goals import Budget
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result
-from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.experiment import Experiment, reopen
 from nasforge.experiment.job import Job
 from nasforge.experiment.journal import JOURNAL, read_events
-from nasforge.experiment.reopening import reopen
 from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
 from nasforge.runners.work import perform

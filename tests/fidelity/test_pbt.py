@@ -7,7 +7,7 @@ import pytest
 from nasforge import registry
 from nasforge.api.search import search
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Result
 from nasforge.settings.experiment import DataConfig, resolve

@@ -8,10 +8,11 @@ import pytest
 from nasforge import registry
 from nasforge.api.search import make_evaluator, search
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Constraint, Rung
+from nasforge.core.goals import Constraint
+from nasforge.core.ladder import Rung
 from nasforge.core.trial import Artifact, Charge, Measure, Result
+from nasforge.experiment.experiment import reopen
 from nasforge.experiment.job import Job, trial_seed
-from nasforge.experiment.reopening import reopen
 from nasforge.experiment.state import load_state
 from nasforge.runners.work import perform
 from nasforge.settings.experiment import DataConfig, Named, resolve

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Measure
 from nasforge.data import load_data

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Budget, Constraint, Objective, Rung
+from nasforge.core.goals import Budget, Constraint, Objective
+from nasforge.core.ladder import Rung
 from nasforge.settings.experiment import DataConfig, ExperimentConfig, load_settings, load_space, resolve
 from nasforge.settings.space_file import load_recipe
 

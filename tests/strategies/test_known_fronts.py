@@ -10,7 +10,7 @@ import statistics
 
 import pytest
 
-from nasforge.core.goals import front
+from nasforge.core.pareto import front
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Result
 from nasforge.strategies.nsga2 import NSGA2

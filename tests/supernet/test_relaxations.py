@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from nasforge.core.alphas import Settings
+from nasforge.core.alphas import Settings, derive
 from nasforge.core.architecture import MODEL
-from nasforge.core.derivation import derive
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.data import load_data

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nasforge.core.errors import ConfigError, DataError, SearchError
-from nasforge.core.goals import Rung, whole_epochs
+from nasforge.core.ladder import Rung, whole_epochs
 from nasforge.core.recipe import Recipe, steps_of
 from nasforge.core.trial import Measure
 from nasforge.data import load_data

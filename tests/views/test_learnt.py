@@ -2,12 +2,12 @@ import dataclasses
 
 import pytest
 import torch
-from tests.api.retrain.conftest import SPACE
 
 from nasforge.api.search import search
 from nasforge.data import load_data
 from nasforge.settings.experiment import DataConfig
 from nasforge.views.learnt import nothing_learnt, too_coarse
+from tests.api.retrain.conftest import SPACE
 
 
 @pytest.fixture

@@ -53,8 +53,8 @@ from nasforge.data import ImageData, Part, load_data
 from nasforge.data.npz import write_npz
 from nasforge.evaluators.cross_validation import in_folds
 from nasforge.experiment.journal import FIT, SEARCH
-from nasforge.experiment.judging import why_nothing_is_admitted
 from nasforge.experiment.state import State, load_state
+from nasforge.experiment.verdicts import why_nothing_is_admitted
 from nasforge.exporters.network_folder import Calibration, load, save_network
 from nasforge.models.costs import costs_of
 from nasforge.models.network import build, fresh

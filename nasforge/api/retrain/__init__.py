@@ -23,7 +23,7 @@ from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchE
 from nasforge.core.protocols import Tracker
 from nasforge.core.trust import foreign
 from nasforge.data import load_data
-from nasforge.experiment.reopening import reopen
+from nasforge.experiment.experiment import reopen
 from nasforge.experiment.state import load_state
 from nasforge.exporters.best import config_of, write_best
 from nasforge.exporters.network_folder import description_of, load, save_network

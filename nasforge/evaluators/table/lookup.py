@@ -9,7 +9,8 @@ from typing import Any
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, did_you_mean
-from nasforge.core.goals import Constraint, Objective, Rung, proxy_metric
+from nasforge.core.goals import Constraint, Objective
+from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.metrics import ask_for_direction, better, column_direction, direction
 from nasforge.core.protocols import Report
 from nasforge.core.space import LISTED, SearchSpace

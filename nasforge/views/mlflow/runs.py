@@ -24,7 +24,7 @@ from nasforge.core.events import (
     TestOpened,
     Told,
 )
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.trial import Measure, Proposal, Trial
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import State

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.api.search import search
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Measure, Result
 from nasforge.evaluators.table.lookup import LookupTable

@@ -9,7 +9,8 @@ from made_tables import FLAT, Silent, config_of, flat, looked_up, nested, search
 
 from nasforge.api.search import make_evaluator, search
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, Float, Int
 from nasforge.core.trial import Measure
 from nasforge.evaluators.table.lookup import LookupTable

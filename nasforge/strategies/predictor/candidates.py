@@ -11,7 +11,7 @@ import numpy as np
 from nasforge.core.architecture import Architecture
 from nasforge.core.space import Choice, SearchSpace
 from nasforge.strategies.choosers import ENUMERATED, crossover, drawing, following, moves, mutated
-from nasforge.strategies.encoding import Encoding, Rows
+from nasforge.strategies.predictor.encoding import Encoding, Rows
 
 _BLOCK, _BLOCKS = 100, 10
 _EVERY, _NEAR_EVERY = 4, 8

@@ -16,14 +16,14 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.candidates import Pool
 from nasforge.strategies.choosers import drawing, generator, measure_of, unseen
-from nasforge.strategies.encoding import Encoding, Rows
-from nasforge.strategies.isomorphic import Twins
 from nasforge.strategies.local_search import LocalSearch
+from nasforge.strategies.predictor.candidates import Pool
+from nasforge.strategies.predictor.encoding import Encoding, Rows
+from nasforge.strategies.predictor.isomorphic import Twins
+from nasforge.strategies.predictor.regressors import Lesson, Member, Numbers, Process, Targets, Trees
+from nasforge.strategies.predictor.scored import Scored
 from nasforge.strategies.ranking import Merit, beats, merit
-from nasforge.strategies.regressors import Lesson, Member, Numbers, Process, Targets, Trees
-from nasforge.strategies.scored import Scored
 
 Score: TypeAlias = tuple[bool, int, float]
 """What a merit is sorted by: finished, fidelity, value."""

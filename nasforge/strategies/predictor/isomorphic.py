@@ -11,7 +11,7 @@ import numpy as np
 
 from nasforge.core.architecture import MODEL, Architecture
 from nasforge.core.space import LISTED, SearchSpace
-from nasforge.strategies.encoding import Encoding, Rows
+from nasforge.strategies.predictor.encoding import Encoding, Rows
 
 _Key: TypeAlias = tuple[Any, ...]
 

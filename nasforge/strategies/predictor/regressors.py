@@ -12,7 +12,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel, StationaryKernelMixin
 from sklearn.tree import ExtraTreeRegressor
 
-from nasforge.strategies.encoding import Rows
+from nasforge.strategies.predictor.encoding import Rows
 
 Numbers: TypeAlias = NDArray[np.float64]
 Targets: TypeAlias = Callable[[Sequence[int], int], Numbers]

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from nasforge.core.derivation import by_odds, derive, without
+from nasforge.core.alphas import by_odds, derive, without
 from nasforge.core.errors import SpaceError
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.testing.scripted import FLAT, MIXED, NESTED

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import SearchError
-from nasforge.core.goals import proxy_metric
+from nasforge.core.ladder import proxy_metric
 from nasforge.core.metrics import PROXY
-from nasforge.strategies.encoding import Encoding, Rows
+from nasforge.strategies.predictor.encoding import Encoding, Rows
 
 _SPREAD = 4.0
 _MISSING = -0.75
