@@ -24,7 +24,7 @@ import numpy as np
 from machine import describe, write
 
 import nasforge
-from nasforge.core.derivation import derive, without
+from nasforge.core.alphas import derive, without
 from nasforge.settings.experiment import load_space
 
 RESULT = Path(__file__).parent / "results" / "differentiable.json"

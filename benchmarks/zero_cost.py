@@ -19,7 +19,7 @@ import torch
 from scipy.stats import spearmanr
 
 from nasforge import registry
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.trial import Measure
 from nasforge.data import load_data
 from nasforge.evaluators.zero_cost import ZeroCost, metric_of
