@@ -1,4 +1,4 @@
-"""What `nasforge describe` finds out: the decisions of a space, what its networks cost, one network stage by stage."""
+"""The command `describe`: the decisions of a space, what its networks cost, one network stage by stage."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from nasforge.cli.options import Json
 from nasforge.cli.output import Outcome, count_text, domain_text, line, size_json, size_text, table
 from nasforge.core.architecture import MODEL, Architecture
 from nasforge.core.errors import BuildError, ConfigError, NasforgeError, RecipeError, SpaceError
@@ -24,7 +27,42 @@ SAMPLES = 100
 Shape = tuple[int, int, int]
 
 
-def describe(source: str, data: str | None, data_dir: Path | None, shape: str, classes: int, seed: int) -> Outcome:
+def describe(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or a shipped name.")],
+    point: Annotated[
+        str | None, typer.Option(metavar="FILE|random|default", help="One network of the space, part by part.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Take shape and classes from this data.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where torchvision keeps its downloads.")] = None,
+    shape: Annotated[str, typer.Option(metavar="CxHxW", help="Of an image.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=2)] = 10,
+    seed: Annotated[int, typer.Option(help="Of random points.")] = 0,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --point: draw the network into a .html or .png file.")
+    ] = None,
+    as_json: Json = False,
+) -> Outcome:
+    """The decisions of a search space, how many networks it holds, and what they cost.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge describe blocks
+    nasforge describe search_spaces/tiny.yaml --data digits
+    nasforge describe tiny --shape 1x8x8 --point random
+    nasforge describe tiny --shape 1x8x8 --point point.json --json
+    nasforge describe blocks --point random --draw network.png
+    """
+    if point is not None:
+        return describe_point(space, point, data, data_dir, shape, classes, seed, draw)
+    if draw is not None:
+        raise ConfigError("--draw draws one network: say which with --point")
+    return describe_space(space, data, data_dir, shape, classes, seed)
+
+
+def describe_space(
+    source: str, data: str | None, data_dir: Path | None, shape: str, classes: int, seed: int
+) -> Outcome:
     """A space: its decisions, how many networks it holds, what some of them cost."""
     size, count = _input(data, data_dir, shape, classes)
     space = suited(load_space(source), size)
