@@ -36,8 +36,8 @@ from sittings import Journals
 
 import nasforge
 from nasforge.core.space import SearchSpace
-from nasforge.space_file import load_recipe, load_space
-from nasforge.state import State
+from nasforge.experiment.state import State
+from nasforge.settings.space_file import load_recipe, load_space
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "asha.json"

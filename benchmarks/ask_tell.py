@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 
 from nasforge import registry
-from nasforge.config import load_space
 from nasforge.core.trial import Result, proposal_from_json
+from nasforge.settings.experiment import load_space
 from nasforge.testing.scripted import closeness
 
 STRATEGIES = ("random", "evolution", "nsga2", "local_search", "optuna", "predictor")

@@ -24,8 +24,8 @@ import numpy as np
 from machine import describe, write
 
 import nasforge
-from nasforge.config import load_space
-from nasforge.strategies.derivation import derive, without
+from nasforge.core.alphas import derive, without
+from nasforge.settings.experiment import load_space
 
 RESULT = Path(__file__).parent / "results" / "differentiable.json"
 VARIANTS: dict[str, dict[str, Any]] = {

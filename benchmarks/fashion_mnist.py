@@ -22,9 +22,9 @@ from typing import Any
 from machine import describe, write
 
 import nasforge
-from nasforge.config import load_space
 from nasforge.core.space import SearchSpace
-from nasforge.state import State
+from nasforge.experiment.state import State
+from nasforge.settings.experiment import load_space
 
 RESULT = Path(__file__).parent / "results" / "fashion_mnist.json"
 STRATEGIES = ("evolution", "nsga2", "local_search", "random")

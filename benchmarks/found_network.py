@@ -15,10 +15,10 @@ from xml.sax.saxutils import escape
 
 import torch
 
-from nasforge.config import load_space
 from nasforge.core.architecture import Architecture
 from nasforge.models.reference import resnet_of_flops
-from nasforge.report.parts import Part, parts_of, parts_of_network
+from nasforge.settings.experiment import load_space
+from nasforge.views.parts import Part, parts_of, parts_of_network
 
 RESULT = Path(__file__).parent / "results" / "fashion_mnist.json"
 SHAPE, CLASSES = (1, 28, 28), 10

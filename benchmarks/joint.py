@@ -32,10 +32,10 @@ from sittings import Journals
 import nasforge
 from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.space import SearchSpace
-from nasforge.report.picture import draw as picture
-from nasforge.report.picture import graph_objects
-from nasforge.space_file import load_recipe, load_space
-from nasforge.state import State
+from nasforge.experiment.state import State
+from nasforge.settings.space_file import load_recipe, load_space
+from nasforge.views.picture import draw as picture
+from nasforge.views.picture import graph_objects
 
 RESULT = Path(__file__).parent / "results" / "joint.json"
 AGAIN = 3

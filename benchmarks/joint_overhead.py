@@ -20,7 +20,7 @@ from pathlib import Path
 from ask_tell import cpu, milliseconds, one, replay
 
 from nasforge import registry
-from nasforge.config import load_space
+from nasforge.settings.experiment import load_space
 from nasforge.strategies.joint import halves
 
 JOINTS = {

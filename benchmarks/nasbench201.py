@@ -82,7 +82,7 @@ def optimum(arguments, found):
 
 def searches(folder, label, seeds):
     """The folders of a strategy's searches."""
-    from nasforge.campaign import folder_name, parse_strategies
+    from nasforge.api.compare.campaign import folder_name, parse_strategies
 
     (named,) = parse_strategies(label)
     return [folder / folder_name(named, seed) for seed in range(seeds)]
@@ -90,7 +90,7 @@ def searches(folder, label, seeds):
 
 def trials_to(folder, best):
     """The charged trials, this one included, until the signal reached `best`; None where it did not."""
-    from nasforge.state import load_state
+    from nasforge.experiment.state import load_state
 
     charged = 0
     for trial in sorted(load_state(folder).trials.values(), key=lambda trial: trial.number):

@@ -35,14 +35,14 @@ from portfolio_entries import ENTRIES
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from nasforge.config import load_space
 from nasforge.core.architecture import Architecture
+from nasforge.core.recipe import Recipe, recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.data.part import Part
 from nasforge.models.network import fresh
 from nasforge.models.resolution import suited
+from nasforge.settings.experiment import load_space
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe, recipe_of
 from nasforge.training.scoring import answers, score
 
 RESULT = Path(__file__).parent / "results" / "portfolio.json"

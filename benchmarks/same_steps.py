@@ -26,12 +26,12 @@ import torch
 from fit import PROBLEMS, write_problem
 from machine import describe, write
 
-from nasforge.config import DataConfig, load_space
+from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.models.network import fresh
 from nasforge.models.resolution import suited
+from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import answers
 
 RESULT = Path(__file__).parent / "results" / "same_steps.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-from nasforge.journal import JOURNAL
-from nasforge.state import load_state
+from nasforge.experiment.journal import JOURNAL
+from nasforge.experiment.state import load_state
 
 
 class Journals:

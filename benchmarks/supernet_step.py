@@ -26,12 +26,12 @@ from machine import describe, write
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from nasforge.config import load_space
+from nasforge.core.recipe import Recipe
 from nasforge.models.network import call_builder
+from nasforge.settings.experiment import load_space
 from nasforge.supernet.network import build_supernet
 from nasforge.supernet.relaxed import Relaxed
 from nasforge.training.device import memory_format, uses_bf16
-from nasforge.training.recipe import Recipe
 
 RESULT = Path(__file__).parent / "results" / "supernet_step.json"
 

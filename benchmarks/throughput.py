@@ -29,14 +29,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from nasforge.config import DataConfig
+from nasforge.core.recipe import Recipe
 from nasforge.data import ImageData, load_data
 from nasforge.data.part import Part
 from nasforge.models.reference import resnet
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.device import device_of, memory_format, uses_bf16
 from nasforge.training.loop import train
 from nasforge.training.optimisation import optimizer_of, schedule_of
-from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"

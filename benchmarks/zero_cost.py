@@ -19,12 +19,12 @@ import torch
 from scipy.stats import spearmanr
 
 from nasforge import registry
-from nasforge.config import DataConfig, load_space
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.trial import Measure
 from nasforge.data import load_data
 from nasforge.evaluators.zero_cost import ZeroCost, metric_of
-from nasforge.job import trial_seed
+from nasforge.experiment.job import trial_seed
+from nasforge.settings.experiment import DataConfig, load_space
 
 EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
 COLUMNS = {"naswot": "nwot"}

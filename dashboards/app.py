@@ -12,10 +12,10 @@ from nasforge.core.command_line import command_for, command_line
 from nasforge.core.errors import JournalError, NasforgeError, TrustError
 from nasforge.core.metrics import title_of
 from nasforge.core.trust import view
-from nasforge.journal import experiment_of
-from nasforge.report import figures, tables
-from nasforge.report.drawing import network_figure
-from nasforge.state import State, load_state
+from nasforge.experiment.journal import experiment_of
+from nasforge.experiment.state import State, load_state
+from nasforge.views import figures, tables
+from nasforge.views.drawing import network_figure
 
 REFRESH_S = 3
 TOP = 20
@@ -165,7 +165,7 @@ def _trials(folder: Path, state: State) -> None:
 @st.cache_data(max_entries=100, show_spinner="Drawing the network ...")  # type: ignore[untyped-decorator]
 def _drawing(folder: str, number: int, arch_id: str) -> Any:
     """The network of a trial, or why it cannot be drawn; `arch_id` tells a folder's experiments apart."""
-    from nasforge.report.parts import parts_of_trial  # torch, not before it is needed
+    from nasforge.views.parts import parts_of_trial  # torch, not before it is needed
 
     state = load_state(Path(folder))
     try:

@@ -13,7 +13,7 @@ from importlib.metadata import distributions
 from typing import Any, get_type_hints
 
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.importing import installed_path, load
+from nasforge.core.importing import forwarded, installed_path, load
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "strategy": {
@@ -45,7 +45,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "repeated_seeds": "nasforge.evaluators.cross_validation:repeated_seeds",
         "zero_cost": "nasforge.evaluators.zero_cost:ZeroCost",
         "shared_weights": "nasforge.evaluators.shared_weights:SharedWeights",
-        "lookup_table": "nasforge.evaluators.lookup_table:LookupTable",
+        "lookup_table": "nasforge.evaluators.table.lookup:LookupTable",
     },
     "proxy": {
         "synflow": "nasforge.evaluators.proxies:synflow",
@@ -69,7 +69,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "darts_cell": "nasforge.models.darts_cell:build",
         "timm_backbone": "nasforge.models.timm_backbone:build",
     },
-    "block": {},  # ours are in nasforge/blocks/catalogue.py; `blocks: {mine: "module:Class"}` of `staged` adds a user's
+    "block": {},  # ours: models/blocks/catalogue.py; `blocks: {mine: "module:Class"}` of `staged` adds a user's
     "exporter": {
         "onnx": "nasforge.exporters.onnx:to_onnx",
         "torch_export": "nasforge.exporters.torch_export:to_torch_export",
@@ -126,7 +126,7 @@ def get(kind: str, name: str) -> Any:
         return load(known[name], f"{kind} '{name}'", registered=True)
     if ":" not in name:
         raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}")
-    return load(name, f"{kind} '{name}'", registered=name in known.values())
+    return load(name, f"{kind} '{name}'", registered=forwarded(name) in known.values())
 
 
 def parameters_of(kind: str, name: str) -> Collection[str]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasforge.config import resolve
 from nasforge.core.trial import Proposal, Result
+from nasforge.settings.experiment import resolve
 from nasforge.testing.toys import Planted
 
 SPACE = """\

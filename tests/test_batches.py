@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 
+from nasforge.api.repeat import rerun
 from nasforge.core.errors import SearchError
 from nasforge.core.events import Asked, Told
 from nasforge.core.trial import Charge, Measure, Proposal, Result
-from nasforge.experiment import Experiment
-from nasforge.journal import read_events
+from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.journal import read_events
+from nasforge.experiment.state import load_state
 from nasforge.pruners.asha import ASHA
 from nasforge.pruners.median import Median
-from nasforge.rerun import rerun
 from nasforge.runners.local import run
-from nasforge.state import load_state
 from nasforge.strategies.evolution import Evolution
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.nsga2 import NSGA2
 from nasforge.strategies.random import Random as RandomSearch
 from nasforge.testing.toys import Planted, nested_space, toy_config, toy_experiment
-from nasforge.trackers.runs import Runs
+from nasforge.views.mlflow.runs import Runs
 
 LADDER = [{"proxies": ["planted"]}, {"epochs": 1}, {"epochs": 3}]
 BATCH = 4
@@ -117,7 +117,7 @@ def test_a_repetition_that_answers_fewer_of_a_batch_differs(tmp_path: Path, monk
         run(experiment, Scoring())
         folder = experiment.folder
     for evaluator, missing in ((Scoring(), set()), (Fewer(), {"also 3/zc/planted", "also 3/cost/params"})):
-        monkeypatch.setattr("nasforge.rerun.make_evaluator", lambda config, evaluator=evaluator: evaluator)
+        monkeypatch.setattr("nasforge.api.repeat.make_evaluator", lambda config, evaluator=evaluator: evaluator)
         assert {key for key in rerun(folder, 0).differing if key.startswith("also")} == missing
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from nasforge.compose import search
-from nasforge.config import resolve
+from nasforge.api.forecast import forecast
+from nasforge.api.search import search
 from nasforge.core.architecture import Architecture
 from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, Decision, Int, SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
-from nasforge.forecast import forecast
+from nasforge.settings.experiment import resolve
 
 STRATEGIES = ("random", "evolution", "local_search", "nsga2", "reinforce", "predictor", "optuna")
 ONE = SearchSpace("one", (Decision("model.width", Choice((8,))), Decision("train.rate", Choice((0.1,)))))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import nasforge
-from nasforge import cli
+from nasforge.cli import app as cli
 from nasforge.core import importing, trust
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import TrustError

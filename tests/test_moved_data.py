@@ -6,17 +6,18 @@ import shutil
 import numpy as np
 import pytest
 
-from nasforge import cli, export, resolve, retrain, search, tune
+from nasforge import export, resolve, retrain, search, tune
+from nasforge.api.repeat import rerun
+from nasforge.api.retrain import networks
+from nasforge.cli import app as cli
 from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.core.events import Moved
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.data import load_data
-from nasforge.finalists import networks
-from nasforge.journal import JOURNAL, read_events
+from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.state import load_state
 from nasforge.models.reference import resnet
-from nasforge.report.parts import parts_of_trial
-from nasforge.rerun import rerun
-from nasforge.state import load_state
+from nasforge.views.parts import parts_of_trial
 
 SPACE = SearchSpace(
     "small",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import nasforge
-from nasforge import cli
+from nasforge.cli import app as cli
 
 OLD = Path(__file__).parent / "old_runs"
 WRITTEN_IN = "/tmp/old/w"

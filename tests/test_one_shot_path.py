@@ -12,8 +12,8 @@ import pytest
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Reported
 from nasforge.core.trial import Measure, Result, TrainShared
-from nasforge.journal import read_events
-from nasforge.state import State, load_state
+from nasforge.experiment.journal import read_events
+from nasforge.experiment.state import State, load_state
 from nasforge.testing.one_shot import EPOCHS, drive
 
 

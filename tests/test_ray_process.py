@@ -15,9 +15,9 @@ import cli_toys
 import pytest
 
 from nasforge.core.events import Interrupted
-from nasforge.journal import JOURNAL, read_events
+from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.state import load_state
 from nasforge.runners.ray_tune.private_folder import PREFIX, private_folder
-from nasforge.state import load_state
 from nasforge.testing.kills import descendants
 
 pytestmark = [pytest.mark.timeout(280)]

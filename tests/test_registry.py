@@ -6,6 +6,9 @@ import pytest
 
 from nasforge import registry
 from nasforge.core.errors import ConfigError
+from nasforge.core.trust import foreign
+from nasforge.models import reference
+from nasforge.models.blocks.separable import SeparableBlock
 
 
 @pytest.mark.parametrize("kind", sorted(registry.BUILT_IN))
@@ -25,6 +28,14 @@ def test_module_and_attribute() -> None:
         registry.get("strategy", "nowhere:Thing")
     with pytest.raises(ConfigError, match="has no 'Thing'"):
         registry.get("strategy", "nasforge.strategies.random:Thing")
+
+
+def test_names_in_the_files_of_earlier_versions_are_forwarded(tmp_path: Path) -> None:
+    with foreign(tmp_path):  # needs no consent
+        assert registry.get("builder", "nasforge.finalists:build_reference") is reference.build
+        table = registry.get("evaluator", "nasforge.evaluators.lookup_table:LookupTable")
+        assert table is registry.get("evaluator", "lookup_table")
+    assert registry.get("block", "nasforge.blocks.separable:SeparableBlock") is SeparableBlock
 
 
 @pytest.mark.parametrize(("value", "says"), [("abc", "integer"), (2.5, "integer"), (None, "integer")])

@@ -17,18 +17,21 @@ from pathlib import Path
 import pytest
 import typer
 
-from nasforge import cli, cli_parts, cli_results, registry
-from nasforge.blocks.catalogue import block_options
-from nasforge.cli_output import Outcome
-from nasforge.config import _SETTINGS as SETTINGS
-from nasforge.config import DataConfig, load_settings, load_space, resolve
+from nasforge import registry
+from nasforge.cli import app as cli
+from nasforge.cli import parts as cli_parts
+from nasforge.cli import results as cli_results
+from nasforge.cli.output import Outcome
 from nasforge.core.goals import Budget
-from nasforge.experiment import VOLATILE
+from nasforge.core.recipe import _CHOICES as CHOICES
+from nasforge.core.recipe import Recipe
+from nasforge.experiment.experiment import VOLATILE
+from nasforge.experiment.state import differing
+from nasforge.models.blocks.catalogue import block_options
 from nasforge.registry import BUILT_IN
-from nasforge.state import differing
-from nasforge.training.recipe import _CHOICES as CHOICES
-from nasforge.training.recipe import Recipe
-from nasforge.yaml_document import parse_value
+from nasforge.settings.experiment import _SETTINGS as SETTINGS
+from nasforge.settings.experiment import DataConfig, load_settings, load_space, resolve
+from nasforge.settings.yaml_file import parse_value
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -280,9 +283,8 @@ def test_import_is_light():
 
 
 def test_strategies_and_journal_load_no_framework():
-    modules = (
-        "nasforge.experiment, nasforge.state, nasforge.strategies.evolution, nasforge.pruners.asha, nasforge.config"
-    )
+    rooms = ("experiment.experiment", "strategies.evolution", "pruners.asha", "settings.experiment", "views.tables")
+    modules = ", ".join(f"nasforge.{module}" for module in rooms)
     code = (
         f"import sys, {modules}; print([m for m in {HEAVY[:3]!r} + ('optuna', 'sklearn', 'timm') if m in sys.modules])"
     )
@@ -337,7 +339,7 @@ def test_make_says_what_is_missing(tmp_path):
 
 
 def test_pre_commit_runs_the_commands_of_ci():
-    from nasforge.yaml_document import read_yaml
+    from nasforge.settings.yaml_file import read_yaml
 
     hooks = read_yaml(ROOT / ".pre-commit-config.yaml").content["repos"][0]["hooks"]
     assert [hook["entry"].split()[-1] for hook in hooks] == ["lint", "types", "layers", "test"]

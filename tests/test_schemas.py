@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from nasforge.cli import main
-from nasforge.compose import search
+from nasforge.api.search import search
+from nasforge.cli.app import main
 from nasforge.core.errors import JournalError
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.experiment import Experiment
-from nasforge.journal import JOURNAL, read_events, read_lines
+from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.journal import JOURNAL, read_events, read_lines
+from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
-from nasforge.state import load_state
 from nasforge.testing.journals import comparable_events
 from nasforge.testing.toys import Planted, nested_space, toy_config, toy_experiment
 
@@ -186,7 +186,7 @@ def test_other_versions_and_changed_modules_are_told(tmp_path: Path, monkeypatch
 
 
 def test_reopening_keeps_the_schema(tmp_path: Path) -> None:
-    from nasforge.reopening import reopen
+    from nasforge.experiment.experiment import reopen
 
     folder = to_schema_1(searched(tmp_path, 2))
     with reopen(folder) as experiment:

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from nasforge import search_spaces
-from nasforge.config import load_space
+from nasforge.core.recipe import check_recipes, recipe_of
 from nasforge.core.space import SearchSpace
-from nasforge.costs import costs_of
+from nasforge.models.costs import costs_of
 from nasforge.models.network import build
 from nasforge.models.resolution import suited
-from nasforge.space_file import load_recipe, shipped_recipes
+from nasforge.settings.experiment import load_space
+from nasforge.settings.space_file import load_recipe, shipped_recipes
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.network import build_supernet
-from nasforge.training.recipe import check_recipes, recipe_of
 
 FOLDER = Path(search_spaces.__file__).parent
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nasforge.cli import main
-from nasforge.state import load_state
+from nasforge.cli.app import main
+from nasforge.experiment.state import load_state
 
 PAGE = Path(__file__).parents[1] / "docs/howto/tables.md"
 DATA = os.environ.get("NASFORGE_DATA")

@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "evaluators"))
+sys.path.append(str(Path(__file__).parent / "evaluators/table"))
 
 from made_tables import config_of, flat, searched, space, written
 
 import nasforge
-from nasforge.cli import main
-from nasforge.compose import make_evaluator, search
-from nasforge.config import ExperimentConfig, resolve
+from nasforge.api.search import make_evaluator, search
+from nasforge.cli.app import main
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import header_of
 from nasforge.core.goals import Budget, Objective
 from nasforge.core.space import Choice, Decision
 from nasforge.core.trial import Artifact, Charge, Measure, Result
-from nasforge.journal import read_events
+from nasforge.experiment.journal import read_events
+from nasforge.experiment.state import load_state
 from nasforge.runners import local
-from nasforge.state import load_state
+from nasforge.settings.experiment import ExperimentConfig, resolve
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
 RISING = "x,accuracy,loss,size\n" + "".join(f"{n},{n / 20},{1 - n / 20},{n}\n" for n in range(20))

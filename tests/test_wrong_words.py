@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nasforge.cli import main
+from nasforge.cli.app import main
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import DataError, JournalError, SearchError
 from nasforge.core.trial import Artifact, Charge, Failure, Measure, Origin, Proposal, Result
-from nasforge.experiment import Experiment
-from nasforge.journal import JOURNAL, read_events
-from nasforge.report import tables
+from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
-from nasforge.state import load_state
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
+from nasforge.views import tables
 
 FINE = {"val/accuracy": 0.5}
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from nasforge import registry
-from nasforge.config import DataConfig
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
 from nasforge.data import cache, image_folder, label_table, sources
@@ -22,6 +21,7 @@ from nasforge.data.decoded import PARTS
 from nasforge.data.groups import chains, joined
 from nasforge.data.image_file import in_threads, shown
 from nasforge.data.looks import Look, exact_duplicates, look_at_arrays, look_at_file, near_duplicates
+from nasforge.settings.experiment import DataConfig
 
 MOST_UNREADABLE = 0.05
 """Share of the images that may be unreadable."""

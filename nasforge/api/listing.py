@@ -8,7 +8,7 @@ from typing import Any
 
 from nasforge.api.fit.log import entries_of, finished_of
 from nasforge.core.errors import JournalError, NasforgeError
-from nasforge.journal import (
+from nasforge.experiment.journal import (
     FIT,
     JOURNAL,
     LOCK,
@@ -20,7 +20,7 @@ from nasforge.journal import (
     lines_of,
     without_collection,
 )
-from nasforge.state import State, load_state
+from nasforge.experiment.state import State, load_state
 
 RUNNING, FINISHED, STOPPED, BROKEN = "running", "finished", "stopped", "broken"
 """States of a row: a process works on it, it has reached its end, its command continues it, it cannot be read."""

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from nasforge.api.inspect import Inspection
-from nasforge.config import DataConfig
 from nasforge.data import cache, groups, sources
 from nasforge.data.image_file import fitted, in_threads, read_image
 from nasforge.data.input_rule import InputRule, prepared
 from nasforge.data.npz import write_npz
+from nasforge.settings.experiment import DataConfig
 
 FILE = "images.npz"
 RESOLUTIONS = (28, 32, 48, 64, 96, 128)

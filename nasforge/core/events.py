@@ -1,4 +1,4 @@
-"""The events of a journal, one line each. `State.apply` alone makes of them what is known (nasforge/state.py)."""
+"""The events of a journal, one line each. `State.apply` alone applies them (nasforge/experiment/state.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search is for: objectives, constraints, targets, the budget and the ladder of rungs."""
+"""What a search is for: objectives, constraints, targets and the budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.metrics import PROXY, ask_for_direction, better, direction
+from nasforge.core.metrics import ask_for_direction, better, direction
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 COSTS = ("params", "flops", "memory_mb", "latency_ms")
@@ -190,113 +190,3 @@ def _until(content: Any) -> dict[str, float] | str:
                 f"budget: until needs a number for each metric, as in {{val/accuracy: 0.95}}, got {key!r}: {value!r}"
             )
     return {key: float(value) for key, value in content.items()}
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One level of fidelity: train this long, or train nothing and score the fresh network by zero-cost proxies.
-
-    A training passes the rungs one after the other and keeps its weights: epochs are counted through from its
-    beginning. Up to a rung with `share` or `resolution` its epochs are cheaper ones.
-
-    Attributes:
-        epochs: epochs done at its end; 0 exactly where there are proxies.
-        proxies: their names; a Measure at this rung reports `zc/<name>` for each.
-        share: of the training images that an epoch on the way to this rung passes over, stratified by class.
-        resolution: height and width of the images on the way to this rung; None for the data's own.
-    """
-
-    epochs: int = 0
-    proxies: tuple[str, ...] = ()
-    share: float = 1.0
-    resolution: int | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "proxies", _proxies(self.proxies))
-        if self.proxies and self.epochs == 0 and not isinstance(self.epochs, bool):
-            return
-        if self.proxies:
-            raise ConfigError(f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}")
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ConfigError(f"ladder: epochs must be a whole number of at least 1, got {self.epochs!r}")
-        if isinstance(self.share, bool) or not isinstance(self.share, (int, float)) or not 0 < self.share <= 1:
-            raise ConfigError(f"ladder: share must be above 0 and at most 1, got {self.share!r}")
-        edge = self.resolution
-        if edge is not None and (isinstance(edge, bool) or not isinstance(edge, int) or not 1 <= edge <= 4096):
-            raise ConfigError(f"ladder: resolution must be a whole number of pixels, 1 to 4096, got {edge!r}")
-
-    @property
-    def full(self) -> bool:
-        """Whether its epochs see all training images as they are."""
-        return self.share == 1 and self.resolution is None
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-able form, as users write it: `{"epochs": 3}` or `{"proxies": ["synflow"]}`."""
-        if self.proxies:
-            return {"proxies": list(self.proxies)}
-        return {
-            "epochs": self.epochs,
-            **({"share": self.share} if self.share < 1 else {}),
-            **({"resolution": self.resolution} if self.resolution is not None else {}),
-        }
-
-    def __str__(self) -> str:
-        share = f" of {self.share:.4g}" if self.share < 1 else ""
-        pixels = f" at {self.resolution}px" if self.resolution is not None else ""
-        return "+".join(self.proxies) or f"{self.epochs}{share}{pixels}"
-
-
-def _proxies(names: Any) -> tuple[str, ...]:
-    """Names of proxies, each a text, none twice. Raises ConfigError."""
-    wrong = f"ladder: proxies must be a list of different names such as [synflow, naswot], got {names!r}"
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
-        raise ConfigError(wrong)
-    if len(set(names)) < len(names):
-        raise ConfigError(wrong)
-    return tuple(names)
-
-
-def proxy_metric(name: str) -> str:
-    """The key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
-    return PROXY + name.rpartition(":")[2]
-
-
-def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
-    """The geometric ladder that ends at `epochs`: `ladder_to(9)` is 1, 3, 9."""
-    steps = [epochs]
-    while steps[-1] // eta >= 1:
-        steps.append(steps[-1] // eta)
-    return tuple(Rung(step) for step in reversed(steps))
-
-
-def whole_epochs(ladder: Sequence[Rung], edge: int = 0) -> float:
-    """What a training to the last rung costs, in epochs of all images as they are.
-
-    Args:
-        ladder: its rungs with epochs, in order.
-        edge: height of the images, for rungs of a lower resolution.
-    """
-    total, before = 0.0, 0
-    for rung in ladder:
-        pixels = (min(rung.resolution, edge) / edge) ** 2 if rung.resolution and edge else 1.0
-        total += (rung.epochs - before) * rung.share * pixels
-        before = rung.epochs
-    return total
-
-
-def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether `a` is at least as good as `b` everywhere and better somewhere (values to maximise)."""
-    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
-
-
-def front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Indices of the points that no other dominates (values to maximise), in their order; of equal points the first.
-
-    Source: the simple sweep of Kung et al. 1975, "On Finding the Maxima of a Set of Vectors".
-    """
-    found: list[int] = []
-    for index in sorted(range(len(points)), key=lambda i: (tuple(-value for value in points[i]), i)):
-        point = points[index]
-        if not any(tuple(points[kept]) == tuple(point) or dominates(points[kept], point) for kept in found):
-            found.append(index)
-    return sorted(found)

@@ -25,6 +25,15 @@ _BESIDE: dict[str, Path] = {}
 """Top-level module -> the folder of the file of settings that names it; the latest counts."""
 _ELSEWHERE: list[Path] = []
 """Working folders of the process that started this one."""
+MOVED = {
+    "nasforge.finalists:build_reference": "nasforge.models.reference:build",
+}
+"""Names in journals and network folders of earlier versions -> what they are called now."""
+MOVED_MODULES = {
+    "nasforge.blocks": "nasforge.models.blocks",
+    "nasforge.evaluators.lookup_table": "nasforge.evaluators.table.lookup",
+}
+"""Modules and packages that hold plug-ins, in settings of earlier versions -> where they are now."""
 _ADDED: set[str] = set()
 """Entries of `sys.path` that hold modules of the user's and no installed packages."""
 
@@ -93,6 +102,16 @@ def look_beside(content: Any, file: Path | str) -> None:
             _BESIDE[form[1]] = folder
 
 
+def forwarded(reference: str) -> str:
+    """Return the present name of `module:attribute`; any other text comes back as it is."""
+    if not reference.startswith("nasforge."):
+        return reference
+    for old, new in MOVED_MODULES.items():
+        if reference.startswith((f"{old}.", f"{old}:")):
+            return new + reference.removeprefix(old)
+    return MOVED.get(reference, reference)
+
+
 def load(reference: str, what: str, *, registered: bool = False) -> Any:
     """The object that `module:attribute` names.
 
@@ -105,6 +124,7 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
         TrustError: the text comes from a file, and the user has not agreed to it.
         ConfigError: no such module or attribute, or the module breaks while it is imported.
     """
+    reference = forwarded(reference)
     module, _, attribute = reference.partition(":")
     if not registered and reference not in trust.OURS:
         found = _find(module, reference, what)

@@ -2,7 +2,7 @@
 
     strategy --ask--> Proposal --check costs--> Job --evaluator--> Result --tell--> strategy
 
-An `Experiment` (nasforge/experiment.py) stands in the middle and writes the journal; a runner moves jobs to workers.
+An `Experiment` (nasforge/experiment/) stands in the middle and writes the journal; a runner moves jobs to workers.
 All of these are protocols: nothing is inherited. Measures and results are plain data (nasforge/core/trial.py).
 """
 

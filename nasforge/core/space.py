@@ -42,7 +42,7 @@ class SearchSpace:
         text: `module:function`, torch-free, from the `model.*` values to the text by which the literature and its
             tables name the network; empty where there is none.
         derive: `module:function`, torch-free, from alphas to architectures in order of decreasing score, as
-            `nasforge.strategies.derivation.by_odds`, which is used where this is empty.
+            `nasforge.core.alphas.by_odds`, which is used where this is empty.
     """
 
     name: str

@@ -30,12 +30,12 @@ STATE_DIR = "NASFORGE_STATE_DIR"
 
 OURS = frozenset(
     {
-        "nasforge.finalists:build_reference",
         "nasforge.models.darts_genotype:derive",
         "nasforge.models.darts_genotype:genotype",
         "nasforge.models.ensemble:build",
         "nasforge.models.nasbench201_cells:canonical",
         "nasforge.models.nasbench201_cells:text",
+        "nasforge.models.reference:build",
         "nasforge.runners.ray_tune.trainings:side_by_side",
     }
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nasforge.config import DataConfig
 from nasforge.data.decoded import Allocate, Decoded, Source, resized
+from nasforge.settings.experiment import DataConfig
 
 
 def find(config: DataConfig) -> Source:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
-from nasforge.config import DataConfig
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
 from nasforge.data import cache, groups, sources
 from nasforge.data.decoded import classes_have
 from nasforge.data.input_rule import InputRule
 from nasforge.data.part import Part
+from nasforge.settings.experiment import DataConfig
 
 STATISTICS_IMAGES = 100_000
 """Mean and standard deviation are taken from at most so many training images."""

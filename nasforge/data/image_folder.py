@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from nasforge.config import DataConfig
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError, did_you_mean
 from nasforge.data.decoded import PARTS, Allocate, Decoded, Source, classes_have
 from nasforge.data.image_file import SUFFIXES, read_header, read_image, shown
 from nasforge.data.input_rule import InputRule
+from nasforge.settings.experiment import DataConfig
 
 PART_NAMES = {
     "train": ("train", "training"),

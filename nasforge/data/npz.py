@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, one_line
 from nasforge.data.decoded import Allocate, Decoded, Source, number_classes, resized
 from nasforge.data.input_rule import InputRule
+from nasforge.settings.experiment import DataConfig
 
 _LAYOUT = "N x H x W, or N x H x W x C with 1 to 4 channels"
 _SUFFIXES = {"train": ("train",), "validation": ("val", "validation", "valid", "dev"), "test": ("test",)}

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasforge import registry
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, did_you_mean
 from nasforge.data import image_folder, npz
 from nasforge.data.decoded import Allocate, Decoded, Source
+from nasforge.settings.experiment import DataConfig
 
 
 def find(config: DataConfig) -> Source:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, one_line
 from nasforge.data.cache import cache_folder
 from nasforge.data.decoded import Allocate, Decoded, Source
+from nasforge.settings.experiment import DataConfig
 
 
 @dataclass(frozen=True)

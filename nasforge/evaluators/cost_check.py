@@ -43,9 +43,11 @@ class CostCheck:
         Raises:
             BuildError: the network cannot be built for this input.
         """
-        from nasforge.costs import costs_of  # torch only when a network is built: the runners know this class too
+        from nasforge.core.recipe import recipe_of
+        from nasforge.models.costs import (
+            costs_of,  # torch only when a network is built: the runners know this class too
+        )
         from nasforge.models.network import build
-        from nasforge.training.recipe import recipe_of
 
         if not isinstance(proposal, Measure):
             return {}

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value, digest
 from nasforge.core.errors import ConfigError, DataError, SearchError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
+from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
 from nasforge.data import ImageData, load_data
@@ -30,11 +31,11 @@ from nasforge.evaluators.guarded import checked_flag, guarded, needed
 from nasforge.evaluators.training import Training, answers_of
 from nasforge.models.ensemble import Ensemble
 from nasforge.models.network import fresh_and_whole
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.artifacts import save_answers, save_weights
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import Trained, train
-from nasforge.training.recipe import recipe_of
 from nasforge.training.scoring import Answers
 
 Split = tuple[Part, Part]

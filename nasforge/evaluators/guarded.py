@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.trial import Charge, Result
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.device import collection_is_due, release_memory
 from nasforge.training.failures import SMALLER, TrainingFailed, is_out_of_memory
 

@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 
-from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, one_line
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
+from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, TrainShared
-from nasforge.costs import count_flops
 from nasforge.data import load_data
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training
+from nasforge.models.costs import count_flops
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.job import check, shared_training
 from nasforge.supernet.network import Supernet, build_supernet, planned_supernet
@@ -31,7 +33,6 @@ from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16, without_overrun
 from nasforge.training.loop import train
 from nasforge.training.recalibration import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate
-from nasforge.training.recipe import recipe_of
 from nasforge.training.scoring import score
 
 

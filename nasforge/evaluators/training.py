@@ -10,19 +10,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nasforge.config import DataConfig
 from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, SearchError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
+from nasforge.core.recipe import Recipe, check_recipes, extreme_points, recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
-from nasforge.costs import count_flops, latency_ms, memory_mb
 from nasforge.data import ImageData, Part, load_data
 from nasforge.data.decoded import classes_have
 from nasforge.evaluators.guarded import checked_flag, guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
+from nasforge.models.costs import count_flops, latency_ms, memory_mb
 from nasforge.models.network import build, fresh_and_whole
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.artifacts import (
     file_of,
     load_weights,
@@ -36,7 +38,6 @@ from nasforge.training.failures import SMALLER
 from nasforge.training.fitting import check_fits
 from nasforge.training.loop import train
 from nasforge.training.phases import Phase
-from nasforge.training.recipe import Recipe, check_recipes, extreme_points, recipe_of
 from nasforge.training.remarks import remarks_on
 from nasforge.training.scoring import EXTRA, Answers, answers, by_class, extra_among, unmeasured
 

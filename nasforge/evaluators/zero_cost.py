@@ -13,20 +13,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nasforge import registry
-from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, SearchError
-from nasforge.core.goals import Objective, Rung, proxy_metric
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
-from nasforge.costs import count_flops, count_params, latency_ms
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.proxies import Undefined
+from nasforge.models.costs import count_flops, count_params, latency_ms
 from nasforge.models.network import build, fresh
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.device import device_of
 from nasforge.training.failures import is_out_of_memory
 

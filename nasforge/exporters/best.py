@@ -7,21 +7,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from nasforge.config import ExperimentConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import DataError, ExportError, SearchError, one_line
+from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE
 from nasforge.core.trust import foreign
 from nasforge.data import ImageData, load_data
+from nasforge.experiment.job import trial_seed
+from nasforge.experiment.state import State, load_state
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, description_of, save_network
-from nasforge.job import trial_seed
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, without_start
-from nasforge.state import State, load_state
+from nasforge.settings.experiment import ExperimentConfig
 from nasforge.training.artifacts import load_weights
-from nasforge.training.recipe import recipe_of
 
 
 def write_best(folder: Path | str, *, trust: bool = False) -> Path:

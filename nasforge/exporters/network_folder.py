@@ -25,7 +25,7 @@ from nasforge.core.errors import ConfigError, ExportError, NasforgeError, TrustE
 from nasforge.core.space import SearchSpace
 from nasforge.core.trust import foreign
 from nasforge.data.input_rule import CENTRE_CROP, InputRule
-from nasforge.journal import dumps, loads, sync_folder
+from nasforge.experiment.journal import dumps, loads, sync_folder
 from nasforge.models.network import build, without_start
 from nasforge.training.artifacts import sha256_of, write_tensors
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from nasforge.blocks.conv import conv
 from nasforge.core.architecture import Value
 from nasforge.core.errors import BuildError
 from nasforge.core.protocols import Pick
+from nasforge.models.blocks.conv import conv
 from nasforge.models.darts_genotype import INPUTS, NODES, OPERATIONS, edge_key, inputs_key, pairs
 
 

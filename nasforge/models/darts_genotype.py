@@ -17,10 +17,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
+from nasforge.core.alphas import by_odds
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import SpaceError
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.strategies.derivation import by_odds
 
 CELLS = ("normal", "reduction")
 OPERATIONS = (

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from nasforge.blocks.catalogue import ACTIVATIONS, KERNELS, SEARCHED
-from nasforge.blocks.conv import Activation, ConvNorm
-from nasforge.blocks.identity import IdentityBlock
-from nasforge.blocks.inverted import InvertedBlock
 from nasforge.core.architecture import Value
 from nasforge.core.protocols import Pick
+from nasforge.models.blocks.catalogue import ACTIVATIONS, KERNELS, SEARCHED
+from nasforge.models.blocks.conv import Activation, ConvNorm
+from nasforge.models.blocks.identity import IdentityBlock
+from nasforge.models.blocks.inverted import InvertedBlock
 from nasforge.models.staged import check_arguments, head, scaled, with_settings
 
 RESOLUTIONS = range(4, 513)

@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import nn
 
-from nasforge.blocks.conv import Residual, conv
 from nasforge.core.architecture import Value
 from nasforge.core.errors import BuildError
 from nasforge.core.protocols import Pick
+from nasforge.models.blocks.conv import Residual, conv
 from nasforge.models.nasbench201_cells import EDGES, NODES, edge_key
 
 

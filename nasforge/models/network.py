@@ -15,7 +15,7 @@ from nasforge.core.errors import BuildError, NasforgeError
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
 from nasforge.models.pick import Fixed
-from nasforge.registration import check_state
+from nasforge.models.registration import check_state
 
 
 def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:

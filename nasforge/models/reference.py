@@ -10,15 +10,18 @@ from functools import partial
 import torch
 from torch import nn
 
-from nasforge.blocks.conv import ConvNorm
-from nasforge.blocks.residual import ResidualBlock
 from nasforge.core.errors import BuildError
-from nasforge.costs import count_flops
+from nasforge.core.protocols import Pick
+from nasforge.models.blocks.conv import ConvNorm
+from nasforge.models.blocks.residual import ResidualBlock
+from nasforge.models.costs import count_flops
 from nasforge.models.resolution import reference_layout
 
 DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
 CLOSE = 0.03
+BUILDER = f"{__name__}:build"
+"""As network folders name it."""
 
 
 def resnet(
@@ -61,6 +64,20 @@ def resnet(
         classifier=nn.Linear(channels, classes),
     )
     return nn.Sequential(layers)
+
+
+def build(
+    pick: Pick,
+    *,
+    in_channels: int,
+    classes: int,
+    depth: int,
+    width: int,
+    stem_stride: int = 1,
+    strides: Sequence[int] = (1, 2, 2),
+) -> nn.Module:
+    """Builder of a ResNet, see `resnet`, so that references are network folders too."""
+    return resnet(depth, width, in_channels=in_channels, classes=classes, stem_stride=stem_stride, strides=strides)
 
 
 def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, nn.Module]:

@@ -9,11 +9,11 @@ from functools import partial
 from torch import nn
 
 from nasforge import registry
-from nasforge.blocks.catalogue import ACTIVATIONS, BLOCKS, BlockOption, block_options
-from nasforge.blocks.conv import Activation, ConvNorm
 from nasforge.core.architecture import Value
 from nasforge.core.errors import BuildError
 from nasforge.core.protocols import Pick
+from nasforge.models.blocks.catalogue import ACTIVATIONS, BLOCKS, BlockOption, block_options
+from nasforge.models.blocks.conv import Activation, ConvNorm
 
 
 def build(
@@ -32,9 +32,9 @@ def build(
     """A network for images N x C x H x W -> logits N x classes.
 
     Reads the decisions `activation`, and for each stage i `stage{i}.width`, `stage{i}.layer0.block` and
-    `stage{i}.layer{j}.block`; the options of a block are those of `nasforge.blocks.catalogue`, `identity` makes a stage
-    shallower. Decisions nested below an option (`stage0.layer1.block.bottleneck.reduction`) are read where the block
-    takes them.
+    `stage{i}.layer{j}.block`; the options of a block are those of `nasforge.models.blocks.catalogue`, `identity` makes
+    a stage shallower. Decisions nested below an option (`stage0.layer1.block.bottleneck.reduction`) are read where the
+    block takes them.
 
     Args:
         pick: answers the decisions.

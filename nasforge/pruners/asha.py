@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.pruners.standing import Crowds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.pruners.standing import Crowds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nasforge.core.protocols import Evaluator
-from nasforge.experiment import Experiment
+from nasforge.experiment.experiment import Experiment
 from nasforge.runners.work import perform
 
 

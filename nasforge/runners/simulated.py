@@ -11,8 +11,8 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.events import Reported, Started, Told
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
-from nasforge.experiment import Experiment
-from nasforge.job import Job
+from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.job import Job
 from nasforge.runners.work import Alphas, perform
 
 _Heard: TypeAlias = tuple[int, Mapping[str, float], Alphas]

@@ -18,8 +18,8 @@ from nasforge.core import checks
 from nasforge.core.errors import ConfigError, EventError, NasforgeError, RecipeError, SearchError, StopNow
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
-from nasforge.job import Job
-from nasforge.judging import wrong_word
+from nasforge.experiment.job import Job
+from nasforge.experiment.verdicts import wrong_word
 
 Alphas = Mapping[str, tuple[float, ...]] | None
 Send = Callable[..., bool]

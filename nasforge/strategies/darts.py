@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from nasforge.core.alphas import Settings
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace
-from nasforge.strategies.alpha_settings import Settings
 from nasforge.strategies.differentiable import Differentiable
 from nasforge.strategies.supernets import on_shared_weights
 

@@ -6,15 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from nasforge.core.alphas import COST_TERMS, Settings, check_mixable, derive, without
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, TrainShared
-from nasforge.strategies.alpha_settings import COST_TERMS, Settings
 from nasforge.strategies.choosers import generator
-from nasforge.strategies.derivation import derive, without
-from nasforge.strategies.supernets import SHARED_WEIGHTS, check_mixable, recipe_defaults
+from nasforge.strategies.supernets import SHARED_WEIGHTS, recipe_defaults
 
 
 class Differentiable:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from nasforge import registry
-from nasforge.config import Named, suited_evaluator
 from nasforge.core.architecture import TRAIN, Architecture, digest
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.settings.experiment import Named, suited_evaluator
 from nasforge.strategies.choosers import generator, measure_of, unseen_neighbour
 from nasforge.strategies.ranking import Merit, beats, merit, ranked
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.fidelity import CHANGEABLE
-from nasforge.core.goals import Rung, ladder_to
+from nasforge.core.ladder import Rung, ladder_to
+from nasforge.core.recipe import CHANGEABLE
 from nasforge.core.space import Domain, SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
 from nasforge.strategies.choosers import drawing, following, generator, measure_of, nearby, unseen

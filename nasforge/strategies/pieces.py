@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 from nasforge.core.errors import SearchError
-from nasforge.core.goals import Rung, whole_epochs
+from nasforge.core.ladder import Rung, whole_epochs
 from nasforge.core.protocols import Strategy
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Result
 

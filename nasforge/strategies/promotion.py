@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from nasforge import registry
-from nasforge.config import Named, suited_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Constraint, Rung, ladder_to
+from nasforge.core.goals import Constraint
+from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
+from nasforge.settings.experiment import Named, suited_evaluator
 from nasforge.strategies.choosers import measure_of
 from nasforge.strategies.ranking import Merit, merit, ranked
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nasforge.core.goals import dominates
+from nasforge.core.pareto import dominates
 from nasforge.core.trial import Result
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from nasforge.core.alphas import Settings
 from nasforge.core.errors import ConfigError
 from nasforge.data.augment import normalise
 from nasforge.data.part import Part
-from nasforge.strategies.alpha_settings import Settings
 from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.mixed import mixtures_in
 from nasforge.supernet.network import Supernet

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nasforge.core.architecture import MODEL, Architecture
 from nasforge.core.errors import BuildError, ConfigError
-from nasforge.costs import count_flops, count_params
+from nasforge.models.costs import count_flops, count_params
 from nasforge.models.network import build
 from nasforge.supernet.expected_cost import ExpectedCost, check_metric
 from nasforge.supernet.relaxations import probabilities

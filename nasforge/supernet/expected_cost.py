@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nasforge.core.alphas import COST_TERMS
 from nasforge.core.architecture import MODEL
 from nasforge.core.errors import ConfigError
-from nasforge.costs import flops_by_module
-from nasforge.strategies.alpha_settings import COST_TERMS
+from nasforge.models.costs import flops_by_module
 from nasforge.supernet.mixed import Mixture, Share, mixtures_in, option_name
 from nasforge.supernet.network import Supernet
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from nasforge.core.alphas import Settings
 from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.recipe import Recipe, steps_of
 from nasforge.core.trial import TrainShared
 from nasforge.data import ImageData
 from nasforge.data.part import Part
 from nasforge.models.network import build
-from nasforge.strategies.alpha_settings import Settings
 from nasforge.supernet.bilevel import AlphaSteps, check_order
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.mixed import Share
@@ -24,9 +25,7 @@ from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.supernet.training import halves, mean_flops
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.losses import criterion_of
-from nasforge.training.phases import steps_of
 from nasforge.training.recalibration import recalibrate
-from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 
 _DIAGNOSED_IMAGES = 1000

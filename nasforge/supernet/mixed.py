@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from nasforge.core.alphas import check_mixable
 from nasforge.core.architecture import MODEL, Value
 from nasforge.core.errors import BuildError, did_you_mean
 from nasforge.core.space import Choice, SearchSpace
 from nasforge.models.pick import option_of, width_of
-from nasforge.strategies.supernets import check_mixable
 
 
 def option_name(key: str, value: Value) -> str:

@@ -12,10 +12,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from nasforge.blocks.drop_path import DropPath
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import BuildError, SpaceError
 from nasforge.core.space import Choose, Domain, SearchSpace
+from nasforge.models.blocks.drop_path import DropPath
 from nasforge.models.network import call_builder
 from nasforge.supernet.mixed import Mixed, Share, mixtures_in
 from nasforge.supernet.slices import leading_slices

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from nasforge.core.alphas import derive, without
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import ConfigError
-from nasforge.costs import count_flops
-from nasforge.strategies.derivation import derive, without
+from nasforge.models.costs import count_flops
 from nasforge.supernet.mixed import Share
 from nasforge.supernet.network import Supernet
 from nasforge.supernet.relaxations import drawn, relaxation_of

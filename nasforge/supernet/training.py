@@ -6,12 +6,12 @@ import torch
 
 from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.errors import ConfigError, Problem
+from nasforge.core.recipe import Recipe
 from nasforge.core.space import SearchSpace
-from nasforge.costs import count_flops
 from nasforge.data.part import Part
+from nasforge.models.costs import count_flops
 from nasforge.supernet.network import Supernet
 from nasforge.supernet.paths import Draw
-from nasforge.training.recipe import Recipe
 
 CHARGED_PATHS = 8
 _NOT_SHARED = {

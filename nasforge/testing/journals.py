@@ -8,7 +8,7 @@ from typing import Any
 
 from nasforge.core.events import Asked, Checked, Reported, Told, event_to_json
 from nasforge.core.trial import CHECKPOINT
-from nasforge.journal import read_events
+from nasforge.experiment.journal import read_events
 
 _TIMES = re.compile(r"^time/|latency")
 _ATTEMPT = re.compile(r"attempt-\d+")

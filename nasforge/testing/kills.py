@@ -17,7 +17,7 @@ from random import Random
 
 from nasforge import registry
 from nasforge.core.events import Asked, Event, Told
-from nasforge.journal import read_events
+from nasforge.experiment.journal import read_events
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
 NAME = "toy"

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from nasforge import registry
-from nasforge.compose import make_check, make_evaluator, make_header
-from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
+from nasforge.api.search import make_check, make_evaluator, make_header
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
-from nasforge.experiment import Experiment
+from nasforge.experiment.experiment import Experiment
+from nasforge.settings.experiment import DataConfig, ExperimentConfig, load_space, resolve
 
 EPOCHS = 4
 

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable
 from typing import TypeAlias
 
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Pruner
 
 Factory: TypeAlias = Callable[..., Pruner]

@@ -10,13 +10,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from nasforge.compose import make_pruner, make_strategy
-from nasforge.config import ExperimentConfig, resolve
+from nasforge.api.search import make_pruner, make_strategy
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
-from nasforge.experiment import Experiment
+from nasforge.experiment.experiment import Experiment
+from nasforge.settings.experiment import ExperimentConfig, resolve
 
 
 def nested_space() -> SearchSpace:
@@ -84,7 +84,7 @@ class Planted:
 
 
 def toy_config(runs_dir: Path, **settings: Any) -> ExperimentConfig:
-    """A search over `nested_space` with no data and no tracking; settings as in `nasforge.config.resolve`."""
+    """A search over `nested_space` with no data and no tracking; settings as in `nasforge.resolve`."""
     defaults: dict[str, Any] = {
         "space": nested_space(),
         "strategy": "random",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from nasforge.core.errors import Problem, RecipeError
+from nasforge.core.recipe import Recipe
 from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, rotate
 from nasforge.data.part import Part
-from nasforge.training.recipe import Recipe
 
 
 def check_images(recipe: Recipe, part: Part) -> None:

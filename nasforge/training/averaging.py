@@ -8,7 +8,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from nasforge.training.recipe import Recipe
+from nasforge.core.recipe import Recipe
 
 
 class Average(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nasforge.core.errors import DataError, SearchError
-from nasforge.core.fidelity import CHANGEABLE
+from nasforge.core.recipe import CHANGEABLE
 
 log = logging.getLogger(__name__)
 

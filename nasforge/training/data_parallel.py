@@ -23,7 +23,7 @@ from torch.nn.functional import batch_norm
 from torch.overrides import TorchFunctionMode
 
 from nasforge.core.errors import ConfigError
-from nasforge.training.recipe import Recipe
+from nasforge.core.recipe import Recipe
 
 
 def check_batch(recipe: Recipe, workers: int) -> None:

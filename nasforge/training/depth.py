@@ -14,8 +14,8 @@ from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from nasforge.blocks.drop_path import DropPath
 from nasforge.core.errors import RecipeError
+from nasforge.models.blocks.drop_path import DropPath
 
 
 def inner(network: nn.Module) -> tuple[str, nn.Module]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nasforge.core.errors import ConfigError
-from nasforge.training.recipe import Recipe
+from nasforge.core.recipe import Recipe
 
 
 def device_of(name: str) -> torch.device:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
 from nasforge.training.augmentation import check_images
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
 from nasforge.training.initialisation import check_may_draw, initialise
 from nasforge.training.mixing import mixing_of
 from nasforge.training.optimisation import optimizer_of
-from nasforge.training.recipe import Recipe
 
 
 def check_fits(network: nn.Module, recipe: Recipe, part: Part) -> None:

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nasforge.blocks.conv import zero_init_last_norms
 from nasforge.core.errors import RecipeError
-from nasforge.training.recipe import Recipe
+from nasforge.core.recipe import Recipe
+from nasforge.models.blocks.conv import zero_init_last_norms
 
 _DRAWS: dict[str, Callable[..., Tensor]] = {
     "he": partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"),

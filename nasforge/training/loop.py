@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nasforge.core.architecture import digest
+from nasforge.core.recipe import Recipe
 from nasforge.core.trial import Cause, Charge
 from nasforge.data.part import Part
 from nasforge.training import checkpoint as checkpoints
@@ -33,7 +34,6 @@ from nasforge.training.optimisation import adopt, optimizer_of, schedule_of
 from nasforge.training.phases import Course, Phase
 from nasforge.training.progress import Progress
 from nasforge.training.recalibration import RECALIBRATION_BATCHES, recalibrate
-from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 
 CHECKPOINT_S = 60.0

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
 from nasforge.training.imbalance import class_weights
-from nasforge.training.recipe import Recipe
 
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Logits N x classes and labels N -> mean loss."""

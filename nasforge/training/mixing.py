@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nasforge.core.errors import RecipeError
+from nasforge.core.recipe import Recipe
 from nasforge.training.depth import layers_of
 from nasforge.training.losses import Criterion
-from nasforge.training.recipe import Recipe
 
 _KINDS = ("mixup", "cutmix", "manifold_mixup")
 

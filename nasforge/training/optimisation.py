@@ -11,8 +11,8 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
+from nasforge.core.recipe import Recipe
 from nasforge.training.depth import layer_groups
-from nasforge.training.recipe import Recipe
 
 _FUSED = frozenset({"adam", "adamw"})
 """Optimizers that torch has as one kernel, on CPUs and GPUs; its SGD as one kernel cannot go on where some parameters

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nasforge.core.recipe import Recipe, steps_of
 from nasforge.data.part import Part
-from nasforge.training.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +25,6 @@ class Phase:
     part: Part
     validation: Part | None
     flops: float
-
-
-def steps_of(images: int, recipe: Recipe) -> int:
-    """Return the number of optimizer steps in one pass over so many images, at least 1.
-
-    A last batch of one image is never trained on: batch normalisation needs two.
-    """
-    complete, left = divmod(images, recipe.batch_size)
-    return max(1, complete + (recipe.keep_last_batch and left >= 2))
 
 
 @dataclass(frozen=True)

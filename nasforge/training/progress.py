@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from nasforge.core.recipe import Recipe
 from nasforge.core.trial import Charge
-from nasforge.training.recipe import Recipe
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
 from nasforge.training.augmentation import augmented
 from nasforge.training.depth import is_frozen
-from nasforge.training.recipe import Recipe
 
 RECALIBRATION_BATCHES = 16
 RECALIBRATION_BATCH_SIZE = 128

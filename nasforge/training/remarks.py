@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nasforge.core.architecture import TRAIN, Value
+from nasforge.core.recipe import READ_BY, settings_of
 from nasforge.core.space import SearchSpace
-from nasforge.training.recipe import READ_BY, settings_of
 
 _OF_WHAT_IS_ON = {"early_stopping_metric": "early_stopping", "randaugment_magnitude": "randaugment"}
 """Settings that are read where another one is above 0."""

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from toy_photos import folder_of_photos, photo
 
-from nasforge import cli
 from nasforge.api.inspect import inspect
+from nasforge.cli import app as cli
 from nasforge.core.errors import DataError
 
 

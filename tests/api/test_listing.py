@@ -8,10 +8,10 @@ import time
 import cli_toys
 import pytest
 
-from nasforge import cli
 from nasforge.api.listing import listing
-from nasforge.compose import search
-from nasforge.journal import FIT, JOURNAL, LOCK, fits_in, is_locked, lock_alone
+from nasforge.api.search import search
+from nasforge.cli import app as cli
+from nasforge.experiment.journal import FIT, JOURNAL, LOCK, fits_in, is_locked, lock_alone
 
 
 @pytest.fixture

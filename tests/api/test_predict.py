@@ -6,11 +6,10 @@ import pytest
 import torch
 from toy_photos import folder_of_photos, odd_files, photo
 
-from nasforge import cli
 from nasforge.api.inspect import inspect
 from nasforge.api.predict import predict, predictor
 from nasforge.api.prepare import prepare
-from nasforge.config import DataConfig, load_space
+from nasforge.cli import app as cli
 from nasforge.core.errors import DataError, ExportError
 from nasforge.data import load_data
 from nasforge.data.image_file import read_image
@@ -19,6 +18,7 @@ from nasforge.exporters import onnx, standalone
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import DESCRIPTION, Calibration, description_of, load, save_network
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig, load_space
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from toy_photos import folder_of_photos, photo
 
 from nasforge.api.inspect import inspect
 from nasforge.api.prepare import prepare, suggested_resolution
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError
 from nasforge.data import load_data
 from nasforge.data.image_file import read_image
 from nasforge.data.input_rule import CENTRE_CROP, InputRule, prepared
 from nasforge.evaluators.cross_validation import in_folds
+from nasforge.settings.experiment import DataConfig
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.goals import Budget, Constraint, Objective, Rung, dominates, ladder_to
+from nasforge.core.goals import Budget, Constraint, Objective
+from nasforge.core.ladder import Rung, ladder_to
+from nasforge.core.pareto import dominates
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Measure, Origin, Result, TrainShared, proposal_from_json
 

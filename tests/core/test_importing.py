@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from nasforge import cli, registry
-from nasforge.config import load_settings, load_space
+from nasforge import registry
+from nasforge.cli import app as cli
 from nasforge.core import importing, trust
 from nasforge.core.errors import ConfigError
 from nasforge.core.importing import adopt, load, places
+from nasforge.settings.experiment import load_settings, load_space
 
 CODE = "def build():\n    return __file__\n"
 SPACE = "name: s\nbuilder: {}:build\ndecisions:\n  model: {{a: [1, 2]}}\n"

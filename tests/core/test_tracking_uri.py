@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nasforge.config import resolve
 from nasforge.core.errors import ConfigError, TrackingError
 from nasforge.core.tracking_uri import VARIABLE, chosen_uri, tracking_uri, ui_command
 from nasforge.core.uri import sqlite_file
+from nasforge.settings.experiment import resolve
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from nasforge.core import trust
 from nasforge.core.errors import TrustError
 from nasforge.core.trust import admit, foreign, own, typed, view
 from nasforge.models import ensemble
-from nasforge.space_file import load_space, shipped_spaces
+from nasforge.settings.space_file import load_space, shipped_spaces
 
 TEXT, WHAT = "mine:build", "builder 'mine:build'"
 
@@ -147,7 +147,7 @@ def test_names_of_ours_need_none(loaded):
                 assert not getattr(space, field) or space.function(field)
 
 
-@pytest.mark.parametrize("name", ["os:system", "nasforge.compose:search", "nasforge.registry:get", "torch.nn:Conv2d"])
+@pytest.mark.parametrize("name", ["os:system", "nasforge.api.tune:tune", "nasforge.registry:get", "torch.nn:Conv2d"])
 def test_other_installed_code_needs_consent(loaded, name):
     for around in (foreign(loaded), view()):
         with around, pytest.raises(TrustError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "trackers"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "views/mlflow"))
 from made_journal import mixed, trial, write
 
 

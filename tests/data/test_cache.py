@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError
 from nasforge.data import cache, load_data
 from nasforge.data.decoded import Decoded, Source
+from nasforge.settings.experiment import DataConfig
 
 
 def source(log, key="k", fail=False):

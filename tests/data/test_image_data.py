@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError
 from nasforge.data import load_data
+from nasforge.settings.experiment import DataConfig
 
 FASHION = Path(os.environ.get("NASFORGE_DATA", "/nowhere")) / "fashion_mnist.npz"
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError
 from nasforge.data import load_data
+from nasforge.settings.experiment import DataConfig
 
 
 def picture(path, value, size=(6, 4), mode="RGB"):

@@ -5,10 +5,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError
 from nasforge.data import load_data
 from nasforge.data.input_rule import prepared
+from nasforge.settings.experiment import DataConfig
 
 
 def save(path, **changes):

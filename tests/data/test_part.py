@@ -2,8 +2,8 @@ import pickle
 
 import torch
 
-from nasforge.config import DataConfig
 from nasforge.data import load_data, part
+from nasforge.settings.experiment import DataConfig
 
 CPU = torch.device("cpu")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torchvision.datasets
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError
 from nasforge.data import load_data, torchvision_sets
+from nasforge.settings.experiment import DataConfig
 
 
 def write_idx(path, array):

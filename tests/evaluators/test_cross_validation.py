@@ -7,18 +7,18 @@ import pytest
 import torch
 
 import nasforge
-from nasforge.compose import make_evaluator
-from nasforge.config import DataConfig, load_space, resolve
+from nasforge.api.search import make_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, DataError, NasforgeError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.trial import ENSEMBLE, Measure, TrainShared
 from nasforge.data import load_data
 from nasforge.evaluators.cross_validation import cross_validation, in_folds, repeated_seeds
+from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
-from nasforge.state import load_state
+from nasforge.settings.experiment import DataConfig, load_space, resolve
 from nasforge.training.artifacts import load_weights
 from nasforge.training.loop import train
 from nasforge.training.scoring import score

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import nasforge
-from nasforge import comparison
-from nasforge.compose import foresee, make_evaluator
-from nasforge.config import DataConfig, load_space, resolve
+from nasforge.api import compare as comparison
+from nasforge.api.retrain.networks import measure
+from nasforge.api.search import foresee, make_evaluator
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import DECODING
 from nasforge.core.goals import Objective
 from nasforge.data import load_data
-from nasforge.finalists.networks import measure
-from nasforge.journal import JOURNAL
+from nasforge.experiment.journal import JOURNAL
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig, load_space, resolve
 
 SPACE = """\
 name: one

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, relu
 
 from nasforge import registry
-from nasforge.config import load_space
 from nasforge.core.space import SearchSpace
 from nasforge.evaluators.proxies import (
     Undefined,
@@ -23,6 +22,7 @@ from nasforge.evaluators.proxies import (
     synflow,
 )
 from nasforge.models.network import build
+from nasforge.settings.experiment import load_space
 
 NAMES = registry.names("proxy")
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.comparison import compare
-from nasforge.compose import search
-from nasforge.config import DataConfig, load_space
+from nasforge.api.compare import compare
+from nasforge.api.search import search
 from nasforge.core.errors import BuildError, ConfigError, DataError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Artifact, Measure, TrainShared
 from nasforge.data import load_data
 from nasforge.evaluators.shared_weights import SharedWeights
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.supernet.inheritance import inherited
 from nasforge.training.artifacts import load_weights
 from nasforge.training.scoring import score

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nasforge.compose import make_evaluator
-from nasforge.config import DataConfig, load_space, resolve
+from nasforge.api.search import make_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, NasforgeError, RecipeError
-from nasforge.core.goals import Objective, Rung
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, Int, SearchSpace
 from nasforge.core.trial import Measure, TrainShared
@@ -18,7 +18,8 @@ from nasforge.data import load_data
 from nasforge.evaluators import training
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
-from nasforge.space_file import load_recipe
+from nasforge.settings.experiment import DataConfig, load_space, resolve
+from nasforge.settings.space_file import load_recipe
 from nasforge.training import device as devices
 from nasforge.training.artifacts import load_weights
 from nasforge.training.scoring import EXTRA, score

@@ -10,27 +10,28 @@ import torch
 from torch import nn
 
 import nasforge
-from nasforge.compose import make_check, make_evaluator, make_header, make_pruner
-from nasforge.config import DataConfig, ExperimentConfig, load_space, resolve
+from nasforge.api.forecast import forecast
+from nasforge.api.repeat import rerun
+from nasforge.api.search import make_check, make_evaluator, make_header, make_pruner
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Objective, Rung, proxy_metric
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared
-from nasforge.costs import costs_of
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
-from nasforge.evaluators.lookup_table import LookupTable
 from nasforge.evaluators.proxies import synflow
 from nasforge.evaluators.shared_weights import SharedWeights
+from nasforge.evaluators.table.lookup import LookupTable
 from nasforge.evaluators.training import Training
 from nasforge.evaluators.zero_cost import ZeroCost
-from nasforge.experiment import Experiment
-from nasforge.forecast import forecast
+from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.state import load_state
+from nasforge.models.costs import costs_of
 from nasforge.models.network import build
-from nasforge.rerun import rerun
 from nasforge.runners.local import run
-from nasforge.state import load_state
+from nasforge.settings.experiment import DataConfig, ExperimentConfig, load_space, resolve
 
 DATA = DataConfig("digits", images=400)
 SPACE = load_space("tiny")

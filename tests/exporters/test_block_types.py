@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.blocks.catalogue import ACTIVATIONS, block_options
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.exporters import onnx, torch_export
 from nasforge.exporters.network_folder import Description, Network, load, save_network
 from nasforge.exporters.verify import verify
+from nasforge.models.blocks.catalogue import ACTIVATIONS, block_options
 from nasforge.models.network import build
 
 OPTIONS = block_options()

@@ -13,15 +13,15 @@ from PIL import Image
 from test_network_folder import full_disk, toy_space
 from torch import nn
 
+from nasforge.api.export import best_of, export, validation_images
 from nasforge.api.predict import predict
-from nasforge.config import DataConfig
 from nasforge.core.errors import DataError, ExportError
 from nasforge.data import load_data
 from nasforge.exporters import torch_export
-from nasforge.exporters.export import best_of, export, validation_images
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network, load, save_network
 from nasforge.models.network import build
 from nasforge.runners.local import run
+from nasforge.settings.experiment import DataConfig
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 from nasforge.training.artifacts import sha256_of
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import BuildError, ExportError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.exporters.network_folder import DESCRIPTION, WEIGHTS, Description, Network, Normalise, load, save_network
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig
 
 HERE = str(Path(__file__).parent)
 

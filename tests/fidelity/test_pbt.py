@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from nasforge import registry
-from nasforge.compose import search
-from nasforge.config import DataConfig, resolve
+from nasforge.api.search import search
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Result
+from nasforge.settings.experiment import DataConfig, resolve
 from nasforge.strategies.pbt import PBT
 from nasforge.testing.scripted import FLAT, MIXED
 from nasforge.testing.toys import toy_config, toy_experiment

@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 
 from nasforge import registry
-from nasforge.compose import make_evaluator, search
-from nasforge.config import DataConfig, Named, resolve
+from nasforge.api.search import make_evaluator, search
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Constraint, Rung
+from nasforge.core.goals import Constraint
+from nasforge.core.ladder import Rung
 from nasforge.core.trial import Artifact, Charge, Measure, Result
-from nasforge.job import Job, trial_seed
-from nasforge.reopening import reopen
+from nasforge.experiment.experiment import reopen
+from nasforge.experiment.job import Job, trial_seed
+from nasforge.experiment.state import load_state
 from nasforge.runners.work import perform
-from nasforge.state import load_state
+from nasforge.settings.experiment import DataConfig, Named, resolve
 from nasforge.strategies.pbt import PBT
 from nasforge.strategies.pieces import mean_piece
 from nasforge.strategies.promotion import Promotion, _cycle

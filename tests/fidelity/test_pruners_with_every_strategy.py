@@ -7,7 +7,7 @@ import pytest
 from nasforge import registry
 from nasforge.core.errors import ConfigError
 from nasforge.core.trial import CHECKPOINT, Artifact, Charge, Result, TrainShared
-from nasforge.state import load_state
+from nasforge.experiment.state import load_state
 from nasforge.testing.scripted import MIXED, closeness, outcome
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 

@@ -9,13 +9,13 @@ from itertools import islice
 import pytest
 import torch
 
-from nasforge.config import load_space
 from nasforge.core.errors import BuildError, SpaceError
 from nasforge.core.space import SearchSpace
-from nasforge.costs import count_params
+from nasforge.models.costs import count_params
 from nasforge.models.darts_cell import FactorizedReduction
 from nasforge.models.darts_genotype import CELLS, NODES, OPERATIONS, derive, edge_key, genotype, inputs_key, kept
 from nasforge.models.network import build
+from nasforge.settings.experiment import load_space
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.mixed import Share
 from nasforge.supernet.network import Supernet, build_supernet

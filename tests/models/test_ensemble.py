@@ -1,11 +1,11 @@
 import torch
 from torch import nn
 
-from nasforge.config import load_space
 from nasforge.core.architecture import Architecture
-from nasforge.costs import costs_of
+from nasforge.models.costs import costs_of
 from nasforge.models.ensemble import Ensemble, Mirrored, ensemble_space
 from nasforge.models.network import build
+from nasforge.settings.experiment import load_space
 
 SPACE = load_space("tiny")
 

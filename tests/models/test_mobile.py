@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.config import load_space
 from nasforge.core.errors import BuildError
 from nasforge.core.space import SearchSpace
-from nasforge.costs import count_flops, count_params
+from nasforge.models.costs import count_flops, count_params
 from nasforge.models.mobile import Resize
 from nasforge.models.network import build
+from nasforge.settings.experiment import load_space
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from nasforge.config import load_space
 from nasforge.core.errors import BuildError
 from nasforge.core.space import SearchSpace
-from nasforge.costs import count_flops, count_params
+from nasforge.models.costs import count_flops, count_params
 from nasforge.models.nasbench201_cells import EDGES, canonical, edge_key, text
 from nasforge.models.network import build
+from nasforge.settings.experiment import load_space
 from nasforge.supernet.network import build_supernet
 
 FOLDER = os.environ.get("NASFORGE_DATA")

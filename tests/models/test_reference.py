@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nasforge.core.errors import BuildError
-from nasforge.costs import count_flops, count_params
+from nasforge.models.costs import count_flops, count_params
 from nasforge.models.reference import DEPTHS, resnet, resnet_of_flops
 
 SHAPE = (1, 28, 28)

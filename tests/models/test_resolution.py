@@ -1,12 +1,12 @@
 import pytest
 
-from nasforge.compose import make_header, search, suited_to_images
-from nasforge.config import ExperimentConfig, resolve
+from nasforge.api.search import make_header, search, suited_to_images
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.experiment.state import load_state
 from nasforge.models.resolution import BY_RESOLUTION, Layout, layout_for, reference_layout, suited
-from nasforge.space_file import load_space
-from nasforge.state import load_state
+from nasforge.settings.experiment import ExperimentConfig, resolve
+from nasforge.settings.space_file import load_space
 
 
 @pytest.mark.parametrize("pixels", [32, 40, 41, 64, 80, 112, 128, 224])

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from nasforge import registry
-from nasforge.blocks.catalogue import ACTIVATIONS, block_options
-from nasforge.blocks.identity import IdentityBlock
-from nasforge.blocks.residual import BottleneckBlock, ResidualBlock
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
+from nasforge.models.blocks.catalogue import ACTIVATIONS, block_options
+from nasforge.models.blocks.identity import IdentityBlock
+from nasforge.models.blocks.residual import BottleneckBlock, ResidualBlock
 from nasforge.models.pick import Fixed
 from nasforge.models.staged import build
 
@@ -97,7 +97,7 @@ def test_dropout_is_an_argument():
 
 def test_own_blocks_by_module_and_class(monkeypatch):
     monkeypatch.setitem(registry.BUILT_IN, "block", registry.BUILT_IN.get("block", {}))
-    reference = "nasforge.blocks.separable:SeparableBlock"
+    reference = "nasforge.models.blocks.separable:SeparableBlock"
     network = made(point(**{"stage0.layer1.block": "mine_3"}), blocks={"mine": reference})
     assert type(network.stage0.layer1).__name__ == "SeparableBlock"
 

@@ -5,19 +5,19 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from nasforge.config import DataConfig
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Measure
-from nasforge.costs import costs_of
 from nasforge.data import load_data
 from nasforge.evaluators.training import Training
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import load, save_network
+from nasforge.models.costs import costs_of
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig
 
 
 def space(*names: str, backbones: object = None) -> SearchSpace:

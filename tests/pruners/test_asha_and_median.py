@@ -3,7 +3,7 @@ import math
 import pytest
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Rung
+from nasforge.core.ladder import Rung
 from nasforge.pruners.asha import ASHA
 from nasforge.pruners.median import Median
 

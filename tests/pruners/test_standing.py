@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from nasforge.core.goals import Rung
 from nasforge.core.history import History
+from nasforge.core.ladder import Rung
 from nasforge.pruners.asha import ASHA
 from nasforge.pruners.median import Median
 from nasforge.pruners.standing import Crowds, standing_of

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from nasforge.compose import search
+from nasforge.api.search import search
 from nasforge.core.errors import JournalError, SearchError, StopNow
 from nasforge.core.events import Interrupted
 from nasforge.core.protocols import Report
 from nasforge.core.trial import Proposal, Result
-from nasforge.journal import read_events
+from nasforge.experiment.journal import read_events
+from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
-from nasforge.state import load_state
 from nasforge.testing.kills import campaign
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
@@ -114,7 +114,7 @@ def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest
 
 
 SIGNALLED = """
-import sys; from pathlib import Path; from nasforge.compose import _signals, StopNow
+import sys; from pathlib import Path; from nasforge.api.search import _signals, StopNow
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 from nasforge.runners.local import run
 with toy_experiment(toy_config(Path(sys.argv[1]), budget={"trials": 500})) as experiment:

@@ -16,7 +16,7 @@ from nasforge.core.errors import ConfigError, JournalError, SearchError
 from nasforge.core.events import Asked, Event, Told
 from nasforge.core.protocols import Report
 from nasforge.core.trial import Proposal, Result
-from nasforge.journal import read_events
+from nasforge.experiment.journal import read_events
 from nasforge.runners import local
 from nasforge.testing.kills import campaign, descendants
 from nasforge.testing.toys import Planted, toy_config, toy_experiment

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from nasforge.compose import search
-from nasforge.config import resolve
+from nasforge.api.search import search
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Started, Told
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.journal import JOURNAL, read_events
+from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.state import State
 from nasforge.runners.simulated import run as simulate
-from nasforge.state import State
+from nasforge.settings.experiment import resolve
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
 SPACE = SearchSpace("clocked", tuple(Decision(f"model.{key}", Choice((0, 1, 2, 3))) for key in "abc"))

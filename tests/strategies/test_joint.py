@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
-from nasforge.config import resolve
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Measure, Result
+from nasforge.settings.experiment import resolve
 from nasforge.strategies.joint import Joint, joint
 from nasforge.strategies.optuna import OptunaSampler
 from nasforge.strategies.promotion import Promotion

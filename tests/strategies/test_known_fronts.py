@@ -10,12 +10,12 @@ import statistics
 
 import pytest
 
-from nasforge.core.goals import front
+from nasforge.core.pareto import front
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Result
-from nasforge.report.hypervolume import hypervolume
 from nasforge.strategies.nsga2 import NSGA2
 from nasforge.strategies.random import Random
+from nasforge.views.hypervolume import hypervolume
 
 VARIABLES, GRID, EVALUATIONS = 6, 21, 400
 SPACE = SearchSpace("zdt", tuple(Decision(f"model.x{i}", Choice(tuple(range(GRID)))) for i in range(VARIABLES)))

@@ -273,7 +273,7 @@ def test_the_optimum_of_nasbench201_is_found_soon():
     """500 seeds and the bars: benchmarks/nasbench201.py."""
     import numpy as np
 
-    from nasforge.config import load_space
+    from nasforge.settings.experiment import load_space
 
     space = load_space("nasbench201")
     text = space.function("text")

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from nasforge.config import load_space
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.trial import Artifact, Measure, Result, TrainShared
+from nasforge.settings.experiment import load_space
 from nasforge.strategies.darts import cost_aware, darts, drnas, gdas
 from nasforge.strategies.one_shot import enas, spos
 from nasforge.strategies.reinforce import Reinforce

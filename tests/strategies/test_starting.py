@@ -5,9 +5,9 @@ from random import Random
 import pytest
 
 from nasforge import registry
-from nasforge.config import suited_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.trial import Measure
+from nasforge.settings.experiment import suited_evaluator
 from nasforge.strategies.starting import Starting
 from nasforge.testing import strategies as suite
 from nasforge.testing.scripted import NESTED, drive

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.config import load_space
 from nasforge.core.errors import BuildError
 from nasforge.core.space import SearchSpace
 from nasforge.models.network import build
+from nasforge.settings.experiment import load_space
 from nasforge.supernet.inheritance import inherit, inherited
 from nasforge.supernet.network import Supernet, build_supernet
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.config import load_space
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
 from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
 from nasforge.models.network import build
+from nasforge.settings.experiment import load_space
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.mixed import Mixed, Mixture
 from nasforge.supernet.network import build_supernet

@@ -8,15 +8,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from nasforge.config import DataConfig, load_space
+from nasforge.core.alphas import Settings, derive
 from nasforge.core.architecture import MODEL
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.costs import count_flops, count_params
 from nasforge.data import load_data
+from nasforge.models.costs import count_flops, count_params
 from nasforge.models.network import build
-from nasforge.strategies.alpha_settings import Settings
-from nasforge.strategies.derivation import derive
+from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.supernet.bilevel import AlphaSteps, unrolled_gradient
 from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.expected_cost import ExpectedCost

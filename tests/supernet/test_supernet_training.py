@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.config import DataConfig, load_space
 from nasforge.core.errors import ConfigError
+from nasforge.core.recipe import Recipe
 from nasforge.core.space import SearchSpace
-from nasforge.costs import count_flops
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
+from nasforge.models.costs import count_flops
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.supernet.network import build_supernet
 from nasforge.supernet.paths import SampledPaths, fair, uniform
 from nasforge.supernet.relaxations import relaxation_of
 from nasforge.supernet.training import halves, mean_flops, recipe_point
 from nasforge.training.loop import train
 from nasforge.training.recalibration import recalibrate
-from nasforge.training.recipe import Recipe
 
 KEY = "model.stage1.layer1.block"
 

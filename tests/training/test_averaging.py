@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.config import DataConfig
+from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.averaging import average_of
 from nasforge.training.loop import train
 from nasforge.training.recalibration import recalibrate
-from nasforge.training.recipe import Recipe
 from nasforge.training.scoring import score
 
 

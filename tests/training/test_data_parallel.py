@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from nasforge.config import DataConfig, load_space
 from nasforge.core.errors import ConfigError
+from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.training.data_parallel import check_batch, data_parallel, own_checkpoint
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe
 
 
 @pytest.fixture

@@ -6,17 +6,17 @@ import timm
 import torch
 from torch import nn
 
-from nasforge.blocks.drop_path import DropPath
-from nasforge.blocks.residual import PreActivationBlock, ResidualBlock
-from nasforge.config import DataConfig, load_space
 from nasforge.core.errors import ConfigError
+from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
+from nasforge.models.blocks.drop_path import DropPath
+from nasforge.models.blocks.residual import PreActivationBlock, ResidualBlock
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.supernet.network import build_supernet
 from nasforge.training.depth import freeze, layer_groups, layers_of, set_drop_path, set_dropout
 from nasforge.training.loop import train
 from nasforge.training.optimisation import optimizer_of, schedule_of
-from nasforge.training.recipe import Recipe
 
 
 def networks_of(name):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from nasforge.core.errors import ConfigError
+from nasforge.core.recipe import Recipe
 from nasforge.training import device as devices
-from nasforge.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 

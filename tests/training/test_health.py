@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.blocks.residual import ResidualBlock
-from nasforge.config import DataConfig
+from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
+from nasforge.models.blocks.residual import ResidualBlock
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.health import Health, where_not_finite
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe
 
 
 def network():

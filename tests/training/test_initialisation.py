@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.blocks.residual import ResidualBlock
 from nasforge.core.errors import ConfigError, RecipeError
+from nasforge.core.recipe import Recipe
+from nasforge.models.blocks.residual import ResidualBlock
 from nasforge.training.initialisation import check_may_draw, initialise
-from nasforge.training.recipe import Recipe
 
 
 def network():

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import ConfigError
+from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.data.part import Part
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe
 
 EVERYTHING = Recipe(
     learning_rate=0.1,

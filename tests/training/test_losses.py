@@ -4,10 +4,10 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import cross_entropy
 
+from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
 from nasforge.training.imbalance import class_weights, order_of
 from nasforge.training.losses import criterion_of, focal_loss
-from nasforge.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from nasforge.config import DataConfig, load_space
 from nasforge.core.errors import ConfigError
+from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.supernet.training import check_shared
 from nasforge.training.loop import train
 from nasforge.training.mixing import mixing_of
-from nasforge.training.recipe import Recipe
 
 
 def seeded(seed=0):

@@ -3,8 +3,8 @@ import torch
 from timm.optim import Lamb, Muon
 from torch import nn
 
+from nasforge.core.recipe import Recipe
 from nasforge.training.optimisation import optimizer_of, schedule_of
-from nasforge.training.recipe import Recipe
 
 
 def network():

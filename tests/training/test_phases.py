@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.config import DataConfig
 from nasforge.core.errors import ConfigError, DataError, SearchError
-from nasforge.core.goals import Rung, whole_epochs
+from nasforge.core.ladder import Rung, whole_epochs
+from nasforge.core.recipe import Recipe, steps_of
 from nasforge.core.trial import Measure
 from nasforge.data import load_data
 from nasforge.evaluators.training import Training
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.loop import train
-from nasforge.training.phases import Course, Phase, steps_of
+from nasforge.training.phases import Course, Phase
 from nasforge.training.recalibration import recalibrate
-from nasforge.training.recipe import Recipe
 from tests.evaluators.test_training import DATA, POINT, SPACE, Told
 
 EVERYTHING = Recipe(

@@ -1,7 +1,7 @@
 import pytest
 
-from nasforge.config import load_space
-from nasforge.space_file import load_recipe, shipped_recipes
+from nasforge.settings.experiment import load_space
+from nasforge.settings.space_file import load_recipe, shipped_recipes
 from nasforge.training.remarks import remarks_on
 
 TINY = load_space("tiny")

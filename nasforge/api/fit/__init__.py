@@ -31,14 +31,14 @@ from nasforge.api.fit.log import (
 from nasforge.api.fit.plan import read_plan
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import PRESETS, seconds_of
-from nasforge.config import check_name
 from nasforge.core import trust
 from nasforge.core.errors import ConfigError, DataError, JournalError, did_you_mean
 from nasforge.core.paths import whole_path
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.tracking_uri import tracking_uri as whole_uri
 from nasforge.registry import names
-from nasforge.setting_values import limits_of
+from nasforge.settings.experiment import check_name
+from nasforge.settings.values import limits_of
 
 Say = Callable[[str], None]
 
@@ -104,7 +104,7 @@ class Fitted:
 
     def export(self, *to: str, out: str | Path | None = None) -> dict[str, Any]:
         """Ship the network in further formats: `onnx`, `safetensors`, `torch_export`."""
-        from nasforge.exporters.export import export
+        from nasforge.api.export import export
 
         return export(self.folder, to, out or self.folder / EXPORTED)
 

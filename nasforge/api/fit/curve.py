@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from nasforge.core.recipe import recipe_of, steps_of
 from nasforge.data.part import Part
 from nasforge.evaluators.training import answers_of
 from nasforge.models.network import fresh
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
-from nasforge.training.phases import steps_of
-from nasforge.training.recipe import recipe_of
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Answered, Work
     from nasforge.core.trial import Trial
-    from nasforge.state import State
+    from nasforge.experiment.state import State
 
 SHARES = (0.5, 0.25)
 """Of the training images of a fold; the larger one is measured first."""

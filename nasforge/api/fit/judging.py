@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score
 
-from nasforge.report.statistics import wilson
 from nasforge.training.scoring import balanced_accuracy
+from nasforge.views.statistics import wilson
 
 _RESAMPLES = 1000
 

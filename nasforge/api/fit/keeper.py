@@ -9,7 +9,7 @@ from collections.abc import Callable
 from nasforge.api.fit.log import FitLog
 from nasforge.core.errors import JournalError, StopNow, TimeOver
 from nasforge.core.events import Checked, Event, Reported, Told
-from nasforge.experiment import Experiment
+from nasforge.experiment.experiment import Experiment
 
 _NEVER_STOPPED = 3
 """ASHA stops no trial before so many have come as far."""

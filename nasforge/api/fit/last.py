@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from nasforge.api.fit.log import FINALISTS
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import last_epochs, last_share, last_training_may_take
+from nasforge.api.retrain.networks import Retraining, train_network
 from nasforge.core.architecture import Architecture
+from nasforge.core.recipe import recipe_of
 from nasforge.core.trial import Trial
-from nasforge.costs import costs_of
 from nasforge.data import load_data
-from nasforge.finalists.networks import Retraining, train_network
+from nasforge.models.costs import costs_of
 from nasforge.models.network import build
-from nasforge.training.recipe import recipe_of
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
-    from nasforge.state import State
+    from nasforge.experiment.state import State
 
 
 def train_last(work: Work, state: State, row: Row, until: float, share: float) -> tuple[Path, str]:

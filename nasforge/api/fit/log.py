@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, JournalError
-from nasforge.journal import FIT, JOURNAL, dumps, loads, lock_alone
+from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone
 
 SCHEMA = 1
 FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"

@@ -10,7 +10,7 @@ from typing import Any
 
 from nasforge.api.fit.log import FitLog
 from nasforge.core.errors import ConfigError, JournalError, Problem, did_you_mean
-from nasforge.yaml_document import Document, read_yaml
+from nasforge.settings.yaml_file import Document, read_yaml
 
 PLAN = "plan.yaml"
 SCHEMA = 1

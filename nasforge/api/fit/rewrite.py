@@ -9,7 +9,7 @@ from pathlib import Path
 from nasforge.api.fit.log import REPORT, FitLog, Request, entries_of, finished_of
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.tracking_uri import NO_TRACKING
-from nasforge.journal import FIT
+from nasforge.experiment.journal import FIT
 
 
 def rewrite_report(folder: Path) -> Path:

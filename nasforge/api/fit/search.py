@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
-from nasforge import compose
+from nasforge.api import search as compose
 from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import VALIDATION_SHARE
-from nasforge.config import ExperimentConfig, load_space, resolve
+from nasforge.api.starts import CLASS_WEIGHTS
 from nasforge.core.errors import SearchError, StopNow
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.journal import SEARCH
-from nasforge.judging import why_nothing_is_admitted
-from nasforge.starts import CLASS_WEIGHTS
-from nasforge.state import State, load_state
+from nasforge.experiment.journal import SEARCH
+from nasforge.experiment.state import State, load_state
+from nasforge.experiment.verdicts import why_nothing_is_admitted
+from nasforge.settings.experiment import ExperimentConfig, load_space, resolve
 from nasforge.training.artifacts import ANSWERS, file_of
 from nasforge.training.deadline import trainings_end_by
 

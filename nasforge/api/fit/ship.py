@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from nasforge.api import export as exporting
 from nasforge.api.fit.judging import calibrated
 from nasforge.api.fit.log import BEST, EXPORTED
 from nasforge.api.fit.rows import Row
 from nasforge.data import Part
 from nasforge.data.npz import write_npz
-from nasforge.exporters import export as exporting
 from nasforge.exporters.network_folder import Calibration, Network, load, save_network
 from nasforge.training.device import device_of
 from nasforge.training.scoring import answers

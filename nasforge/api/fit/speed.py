@@ -7,9 +7,9 @@ import time
 
 import torch
 
+from nasforge.core.recipe import Recipe
 from nasforge.data import Part
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe
 
 _PATIENCE_S = 2.0
 _STEPS, _TIMES = 6, 3

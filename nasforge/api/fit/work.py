@@ -34,16 +34,16 @@ from nasforge.api.fit.search import config_of
 from nasforge.api.fit.speed import fastest_threads
 from nasforge.api.inspect import Inspection, inspect
 from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolution
-from nasforge.config import DataConfig, ExperimentConfig
 from nasforge.core.errors import ConfigError, DataError, JournalError
+from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.data import ImageData, Part, load_data
 from nasforge.evaluators.cross_validation import in_folds
-from nasforge.journal import FIT, SEARCH, has_begun
+from nasforge.experiment.journal import FIT, SEARCH, has_begun
 from nasforge.models.network import fresh
+from nasforge.settings.experiment import DataConfig, ExperimentConfig
 from nasforge.training.deadline import trainings_end_by
 from nasforge.training.device import device_of
-from nasforge.training.recipe import recipe_of
 
 Say = Callable[[str], None]
 _TICK_S = 10.0

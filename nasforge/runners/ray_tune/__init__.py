@@ -30,7 +30,7 @@ from nasforge.core.errors import ConfigError, SearchError  # noqa: E402
 from nasforge.core.importing import places  # noqa: E402
 from nasforge.core.protocols import Evaluator  # noqa: E402
 from nasforge.evaluators.cost_check import CostCheck  # noqa: E402
-from nasforge.experiment import Experiment  # noqa: E402
+from nasforge.experiment.experiment import Experiment  # noqa: E402
 from nasforge.runners.ray_tune.bridge import AskNext, Bridge, ClusterLost, Decide, StopOnError  # noqa: E402
 from nasforge.runners.ray_tune.cluster import (  # noqa: E402
     Cluster,

@@ -11,9 +11,9 @@ from ray.tune.search import Searcher
 
 from nasforge.core.errors import SearchError
 from nasforge.core.trial import Measure, Result
-from nasforge.experiment import Experiment
-from nasforge.job import Job
-from nasforge.journal import dumps, loads
+from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.job import Job
+from nasforge.experiment.journal import dumps, loads
 from nasforge.runners.ray_tune.cluster import Cluster
 
 _CONTINUE: str = TrialScheduler.CONTINUE

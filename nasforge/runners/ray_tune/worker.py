@@ -16,8 +16,8 @@ from nasforge.core.errors import NasforgeError
 from nasforge.core.importing import Places, adopt
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
-from nasforge.job import Job
-from nasforge.journal import dumps, loads
+from nasforge.experiment.job import Job
+from nasforge.experiment.journal import dumps, loads
 from nasforge.runners.work import Alphas, perform
 
 

@@ -10,9 +10,9 @@ from nasforge.api.fit.curve import FEWEST, folds_within, growth, learning_curve,
 from nasforge.api.fit.rows import Row, more_photos
 from nasforge.api.fit.schedule import end_of
 from nasforge.api.fit.work import Answered
-from nasforge.config import load_space
 from nasforge.core.trial import Charge, Measure, Result, Trial
 from nasforge.data.part import Part
+from nasforge.settings.experiment import load_space
 
 
 def answers(errors, count=1000):

@@ -12,12 +12,12 @@ from sklearn.datasets import load_digits
 
 import nasforge
 from nasforge.api.fit import Fitted, _name_of, log
-from nasforge.cli import main
+from nasforge.cli.app import main
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
+from nasforge.experiment.journal import FIT
+from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
-from nasforge.journal import FIT
-from nasforge.report import tables
-from nasforge.state import load_state
+from nasforge.views import tables
 
 SECONDS = 20
 pytestmark = pytest.mark.filterwarnings("error:a tracker failed")  # it would take the clock of the search with it

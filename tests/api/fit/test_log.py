@@ -5,7 +5,7 @@ import pytest
 
 from nasforge.api.fit.log import FitLog, entries_of
 from nasforge.core.errors import ConfigError, JournalError
-from nasforge.journal import FIT
+from nasforge.experiment.journal import FIT
 
 INPUTS = {"source": "/photos", "constraints": ["flops<=40M"], "seed": 0}
 

@@ -16,18 +16,18 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 import nasforge
+from nasforge.api.export import export
 from nasforge.api.fit import Fitted
 from nasforge.api.fit.pretrained import probe, tune, weights
 from nasforge.api.fit.schedule import Plan
 from nasforge.api.fit.ship import ask
-from nasforge.cli import main
-from nasforge.config import DataConfig, resolve
+from nasforge.cli.app import main
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.data import load_data
-from nasforge.exporters.export import export
+from nasforge.experiment.journal import FIT
 from nasforge.exporters.network_folder import load, save_network
-from nasforge.journal import FIT
+from nasforge.settings.experiment import DataConfig, resolve
 from nasforge.training.deadline import trainings_end_by
 
 NAME = "test_resnet"
@@ -381,6 +381,6 @@ def test_without_a_connection_the_download_is_one_sentence(place, tmp_path, monk
 def test_the_options_of_the_command_reach_it(tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr("nasforge.api.fit.fit", lambda source, **given: asked.update(given) or Fitted(tmp_path, {}))
-    monkeypatch.setattr("nasforge.cli_fit._show", lambda content: None)
+    monkeypatch.setattr("nasforge.cli.fit._show", lambda content: None)
     main(["fit", "digits", "--weights", "a.pth", "--backbone", "resnet18", "--pretrained", "none"])
     assert (asked["weights"], asked["backbone"], asked["pretrained"]) == ("a.pth", "resnet18", "none")

@@ -8,9 +8,9 @@ import pytest
 from nasforge.api.fit.log import FitLog, Request
 from nasforge.api.fit.search import config_of
 from nasforge.api.fit.work import Work
-from nasforge.journal import JOURNAL, SEARCH
-from nasforge.starts import CLASS_WEIGHTS, with_starts
-from nasforge.training.recipe import recipe_of
+from nasforge.api.starts import CLASS_WEIGHTS, with_starts
+from nasforge.core.recipe import recipe_of
+from nasforge.experiment.journal import JOURNAL, SEARCH
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 import nasforge
+from nasforge.api.export import export
 from nasforge.api.fit.schedule import Plan
-from nasforge.config import resolve
-from nasforge.exporters.export import export
+from nasforge.experiment.journal import FIT
+from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
-from nasforge.journal import FIT
-from nasforge.state import load_state
+from nasforge.settings.experiment import resolve
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from nasforge.api.fit import speed
+from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
-from nasforge.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from nasforge.api.fit import yardsticks
-from nasforge.config import DataConfig
 from nasforge.data import load_data
 from nasforge.evaluators.cross_validation import in_folds
+from nasforge.settings.experiment import DataConfig
 
 DATA = DataConfig("digits", images=240, validation=0.2)
 

@@ -19,16 +19,16 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from nasforge.api.export import LARGEST
 from nasforge.api.fit.pretrained.weights import as_safetensors, backbone_point, backbone_space
-from nasforge.config import DataConfig
 from nasforge.core.goals import Constraint
-from nasforge.costs import costs_of, latency_ms
 from nasforge.data import ImageData, Part
 from nasforge.data.augment import normalise
 from nasforge.exporters.best import describe
-from nasforge.exporters.export import LARGEST
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network
+from nasforge.models.costs import costs_of, latency_ms
 from nasforge.models.network import build
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.artifacts import sha256_of
 from nasforge.training.scoring import answers
 

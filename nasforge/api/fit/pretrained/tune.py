@@ -10,11 +10,11 @@ import torch
 from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 
 from nasforge.api.fit.pretrained.probe import BATCH, Head
+from nasforge.core.recipe import Recipe
 from nasforge.data import Part
 from nasforge.exporters.network_folder import Network, load, save_network
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
-from nasforge.training.recipe import Recipe
 
 _TRAINING = 3.5
 """Seconds of a training step relative to a forward pass of the same images, with the optimizer."""

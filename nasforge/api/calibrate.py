@@ -1,0 +1,93 @@
+"""Before a cluster is spent: a few random networks trained to the end, several times, and what each rung foretold."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from nasforge.api.search import Say, search
+from nasforge.core.errors import ConfigError
+from nasforge.core.goals import Budget
+from nasforge.core.ladder import Rung
+from nasforge.core.protocols import Tracker
+from nasforge.experiment.experiment import Experiment
+from nasforge.settings.experiment import ExperimentConfig, Named, resolve
+from nasforge.views.calibration import Calibration, calibration
+
+_STRATEGY = "nasforge.strategies.repeated:Repeated"
+
+
+def calibrate(
+    *,
+    networks: int = 12,
+    seeds: int = 2,
+    proxies: Sequence[str] = (),
+    trials: int = 100,
+    config: ExperimentConfig | None = None,
+    trackers: Sequence[Tracker] = (),
+    say: Say = lambda text: print(text, file=sys.stderr),
+    on_open: Callable[[Experiment], None] = lambda experiment: None,
+    **settings: Any,
+) -> Calibration:
+    """Train random networks to the end, each by several seeds, and say how well the rungs foretell the end.
+
+    An ordinary experiment, `calibrate-<space>-<data>-s<seed>` where it has no name: journaled, charged, continued by
+    the same call, with its constraints and runner. It has no pruner, and its strategy is `strategies.repeated`.
+
+    Example:
+        >>> found = nasforge.calibrate(space="tiny", data="digits", networks=6, epochs=9)
+        >>> found.ladder
+        ({'epochs': 3}, {'epochs': 9})
+
+    Args:
+        networks: random ones that keep the constraints.
+        seeds: trainings of each.
+        proxies: zero-cost scores to compare as well.
+        trials: of the search whose cost is forecast.
+        config: a whole configuration, whose strategy, pruner and budget are replaced, under its name; or
+        settings: as in `nasforge.resolve`, without those three.
+        trackers: watch the events, beside MLflow.
+        say: takes what the user should know while it runs.
+        on_open: is given the experiment before the first trial.
+
+    Raises:
+        NasforgeError: a user's mistake, in words.
+        StopNow: as in `search`.
+    """
+    named = config is not None or "name" in settings
+    config = config or resolve({"strategy": _STRATEGY, **settings})
+    wanted = configured(config, networks, seeds, proxies, named=named)
+    state = search(wanted, trackers=trackers, say=say, on_open=on_open)
+    return calibration(state, trials=trials)
+
+
+def configured(
+    config: ExperimentConfig, networks: int, seeds: int, proxies: Sequence[str], named: bool
+) -> ExperimentConfig:
+    """The experiment that calibrates what `config` would search.
+
+    Raises:
+        ConfigError: the numbers or the ladder do not do.
+    """
+    if networks < 3 or seeds < 1:
+        raise ConfigError(f"calibrate needs at least 3 networks and 1 seed, got {networks} and {seeds}")
+    ladder = tuple(rung for rung in config.ladder if not rung.proxies)
+    if len(ladder) < 2:
+        raise ConfigError(
+            "calibrate compares the rungs of a ladder, and this one has only its end: --epochs 9 makes the ladder "
+            "1, 3, 9; --config takes one of your own"
+        )
+    scores = Rung(proxies=tuple(proxies)) if proxies else next((r for r in config.ladder if r.proxies), None)
+    options = {"networks": networks, "seeds": seeds, "scored": scores is not None}
+    place = f"-{config.data.source.rpartition('/')[2].partition('.')[0]}" if config.data else ""
+    return replace(
+        config,
+        name=config.name if named else f"calibrate-{config.space.name}{place}-s{config.seed}",
+        strategy=Named(_STRATEGY, options),
+        pruner=Named("none"),
+        ladder=(*((scores,) if scores else ()), *ladder),
+        budget=Budget(trials=networks * seeds + (scores is not None)),
+        start_from=None,
+    )

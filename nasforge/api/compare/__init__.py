@@ -1,0 +1,363 @@
+"""Strategies compared honestly: experiments already run, or a campaign at equal charge, random always in it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasforge.api.compare.campaign import (
+    Found,
+    Progress,
+    evaluator_of,
+    folder_name,
+    optimum_of,
+    parse_strategies,
+    read_search,
+    run_all,
+    same_search,
+    worst_of,
+)
+from nasforge.api.search import (
+    Say,
+    foresee,
+    make_pruner,
+    make_strategy,
+    say_remarks,
+    suited_to_images,
+    terminable,
+    with_goal,
+)
+from nasforge.api.starts import with_starts
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
+from nasforge.core.paths import whole_path
+from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
+from nasforge.core.trust import foreign, own
+from nasforge.experiment.journal import JOURNAL, campaigns_in, dumps, experiments_in
+from nasforge.experiment.state import load_state
+from nasforge.settings.experiment import DEFAULTS, ExperimentConfig, Named, check_name, resolve
+from nasforge.settings.values import NO_STARTS
+from nasforge.settings.yaml_file import Document
+from nasforge.views.groups import groups_of, label_of, some
+from nasforge.views.plain import plain
+from nasforge.views.trajectory import AXES, Trajectory
+
+if TYPE_CHECKING:
+    from nasforge.views.comparison_records import Comparison
+    from nasforge.views.parts import Part
+
+__all__ = ["compare"]
+
+CAMPAIGN_DEFAULTS = {**DEFAULTS, "runner": "local"}
+"""Of the searches of a campaign, which share the processors by `workers`."""
+_RESULT, _PAGE, _PICTURE = "comparison.json", "comparison.html", "comparison.png"
+
+
+def compare(
+    experiments: Sequence[str | Path] = (),
+    *,
+    strategies: str | Sequence[str | Mapping[str, Any] | Named] | None = None,
+    seeds: int | Sequence[int] = 10,
+    name: str | None = None,
+    axis: str = "trials",
+    at: Sequence[float] = (),
+    workers: int = 1,
+    runs_dir: Path | str = "runs",
+    tracking_uri: str | None = None,
+    document: Document | None = None,
+    progress: Progress = lambda name, done, total: None,
+    say: Say = lambda text: print(text, file=sys.stderr),
+    trust: bool = False,
+    **settings: Any,
+) -> Comparison:
+    """Compare strategies over seeds at equal charge; writes `comparison.json`, a page and a picture.
+
+    Example:
+        >>> nasforge.compare(["evolution-s0", "evolution-s1", "random-s0", "random-s1"])
+        >>> found = nasforge.compare(strategies="random,evolution(sample=3)", seeds=20, space="tiny", data="digits",
+        ...                          budget={"trials": 30}, name="campaign")
+        >>> found.rows[0].label, found.rows[0].summary.mean
+
+    Args:
+        experiments: searches already run: names in `runs_dir`, folders, or campaigns, which stand for all of theirs.
+        strategies: or names of strategies to run, `evolution(sample=3)` or mappings with `name`; `random` is added.
+        seeds: so many, from 0, or these.
+        name: of the campaign; its folder in `runs_dir` takes searches and files. The same call continues it.
+        axis: what is charged: `trials`, `worker_seconds` or `multiply_adds`.
+        at: checkpoints of the table; left out, the whole charge that all have in common.
+        workers: searches at the same time, each in a process of its own (a script then needs the usual
+            `if __name__ == "__main__":`); 1 is this process.
+        runs_dir: where experiments live.
+        tracking_uri: MLflow's, as in `nasforge.resolve`; `none` for no tracking.
+        document: the YAML file that settings came from, for line numbers.
+        progress: told of every search that is done.
+        say: takes what the user should know.
+        trust: you agree to run the code that the journals of `experiments` name; code that a search of yours used needs
+            no consent.
+        settings: of every search, as in `nasforge.resolve`; the runner is `local` unless given.
+
+    Raises:
+        ConfigError: nothing to compare, searches that are not of the same problem, or a wrong setting.
+        JournalError: no such experiment, or it is corrupt.
+        TrackingError: MLflow cannot keep runs at that URI.
+        StopNow: Ctrl-C; the same call continues.
+    """
+    if axis not in AXES:
+        raise ConfigError(f"--axis: unknown axis '{axis}'; {did_you_mean(axis, AXES)}")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"--workers must be a whole number of at least 1, got {workers!r}")
+    place = whole_path(runs_dir)
+    uri = chosen_uri(tracking_uri)
+    failed: dict[str, str] = {}
+    notes: list[str] = []
+    if strategies is not None:
+        if experiments:
+            raise ConfigError("compare experiments already run, or --strategies to run, not both")
+        with own(say):
+            configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
+            folder = folder_of((), name, place, campaign=True)
+            _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
+            if not folder.exists():
+                say_remarks(evaluator_of(configs[0]), say)
+            with terminable():
+                outcomes = run_all(configs, workers=workers, progress=progress)
+        searches, failed = _sorted_out(configs, outcomes)
+    else:
+        if settings:
+            raise ConfigError(f"{', '.join(sorted(settings))}: settings of a campaign; name its --strategies")
+        folders = _folders(experiments, place)
+        folder = folder_of(experiments, name, place, campaign=False)
+        if (folder / JOURNAL).is_file():
+            raise ConfigError(f"{folder} holds an experiment; choose another --name for the comparison")
+        with ExitStack() as loaded:
+            for path in dict.fromkeys(path.parent for path in folders):
+                loaded.enter_context(foreign(path, trust=trust))
+            searches = []
+            for done, (name_of, path) in enumerate(_names(folders).items(), 1):
+                searches.append(read_search(path, name_of))
+                progress(name_of, done, len(folders))
+            searches, notes = _each_once(searches, _names(folders))
+            config = ExperimentConfig.of_journal(load_state(folders[0]).header, folders[0])
+            return _report(folder, searches, config, failed, notes, axis=axis, at=at, tracking_uri=uri, say=say)
+    return _report(folder, searches, configs[0], failed, notes, axis=axis, at=at, tracking_uri=uri, say=say)
+
+
+def _report(
+    folder: Path,
+    searches: Sequence[Trajectory],
+    config: ExperimentConfig,
+    failed: Mapping[str, str],
+    notes: list[str],
+    *,
+    axis: str,
+    at: Sequence[float],
+    tracking_uri: str | None,
+    say: Say,
+) -> Comparison:
+    """Compute, write the files, tell MLflow."""
+    from nasforge.views.comparison import compare_groups
+    from nasforge.views.comparison_page import write_page, write_picture
+
+    optimum = optimum_of(config, notes)
+    found = compare_groups(
+        folder.name,
+        groups_of(searches),
+        axis=axis,
+        at=at,
+        optimum=optimum,
+        worst=None if optimum is None else worst_of(config),
+        notes=notes,
+        failed=failed,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(found.to_json()), allow_nan=False, indent=1)
+    (folder / _RESULT).write_text(text + "\n")
+    for earlier in (_PAGE, _PICTURE):  # no figures of another comparison beside these, should this one not be drawn
+        (folder / earlier).unlink(missing_ok=True)
+    networks: dict[str, list[Part]] = {}
+    try:
+        networks = _networks(found, config)
+    except NasforgeError as error:
+        say(f"the best networks cannot be drawn: {error}")
+    try:
+        write_page(found, folder / _PAGE, networks)
+        write_picture(found, folder / _PICTURE)
+    except NasforgeError as error:
+        say(str(error))
+    if tracking_uri != NO_TRACKING:
+        try:
+            _track(folder, found, tracking_uri)
+        except TrackingError as error:
+            say(f"{error}. The comparison itself is in {folder}")
+    return found
+
+
+def _networks(found: Comparison, config: ExperimentConfig) -> dict[str, list[Part]]:
+    """The best network of each strategy, part by part; none where a table answered for networks that nobody built."""
+    from nasforge.data import load_data
+    from nasforge.views.parts import parts_of
+
+    if config.data is None or not config.space.builder:
+        return {}
+    data = load_data(config.data)
+    best = {label: about["best"]["architecture"] for label, about in found.strategies.items() if about["best"]}
+    return {
+        label: parts_of(config.space, Architecture.from_json(content), data.shape, len(data.class_names))
+        for label, content in best.items()
+    }
+
+
+def _track(folder: Path, found: Comparison, uri: str | None) -> None:
+    from nasforge.views.comparison_records import metrics_of
+    from nasforge.views.mlflow.campaigns import Child, track_campaign
+
+    children = []
+    for label, about in found.strategies.items():
+        options = {f"strategy option.{key}": value for key, value in about["options"].items()}
+        params = {"strategy": about["name"], "seeds": len(about["seeds"]), **options}
+        children.append(Child(label, params, metrics_of(found, label)))
+    params = {"objectives": ", ".join(found.objectives), "axis": found.axis, "charged": found.end}
+    track_campaign(folder, {**params, "strategies": ", ".join(found.strategies)}, children, uri)
+
+
+def folder_of(experiments: Sequence[str | Path], name: str | None, runs_dir: Path | str, *, campaign: bool) -> Path:
+    """Where a comparison's files go: its campaign's folder, also when it is only looked at again, or one of its own."""
+    place = whole_path(runs_dir)
+    if not campaign and name is None and len(experiments) == 1:
+        first = experiments[0]
+        again = whole_path(first) if isinstance(first, Path) else place / first
+        if not (again / JOURNAL).is_file():
+            return again
+    return place / check_name(name or ("campaign" if campaign else "comparison"))
+
+
+# --- a campaign ------------------------------------------------------------------------------------------------------
+
+
+def campaign_configs(
+    strategies: str | Sequence[str | Mapping[str, Any] | Named],
+    seeds: int | Sequence[int],
+    folder: Path,
+    settings: Mapping[str, Any],
+    document: Document | None = None,
+) -> list[ExperimentConfig]:
+    """One configuration per strategy and seed, all of the same problem; seed by seed, so that an early look is fair.
+
+    Raises:
+        ConfigError: a strategy, an option or a setting is wrong.
+    """
+    named = parse_strategies(strategies)
+    if all(label_of(one) != "random" for one in named):
+        named = [Named("random"), *named]
+    numbers = _seeds(seeds)
+    if (folder / JOURNAL).is_file():
+        raise ConfigError(f"{folder} holds one experiment; choose another --name for the campaign")
+    for key in ("strategy", "seed", "name"):
+        if settings.get(key) is not None:
+            raise ConfigError(f"{key}: a campaign sets it itself; see --strategies, --seeds and --name")
+    if settings.get("tune") is not None:
+        raise ConfigError("tune: name the pair as a strategy: --strategies 'joint(model=evolution,recipe=optuna)'")
+    runner = settings.get("runner") or CAMPAIGN_DEFAULTS["runner"]
+    common = {"start_from": NO_STARTS, **settings, "runs_dir": folder, "tracking_uri": "none", "runner": runner}
+    firsts = [resolve({**common, "strategy": one, "seed": 0, "name": folder_name(one, 0)}, document) for one in named]
+    firsts = [with_starts(suited_to_images(config)) for config in firsts]
+    for place, config in enumerate(firsts):
+        make_strategy(config)  # a wrong option is said before anything runs
+        make_pruner(config)
+        evaluator = evaluator_of(config)
+        firsts[place] = with_goal(config, evaluator)
+        try:
+            foresee(config, evaluator)
+        except NasforgeError as error:
+            raise ConfigError(f"--strategies: {label_of(config.strategy)}: {error}") from None
+    return [
+        replace(config, seed=seed, name=check_name(folder_name(config.strategy, seed)))
+        for seed in numbers
+        for config in firsts
+    ]
+
+
+def _check_points(at: Sequence[float], limit: float, axis: str) -> None:
+    """Raises ConfigError for a checkpoint that no search can reach, before any of them runs."""
+    for point in at:
+        if not 0 < point <= limit:
+            known = f" and up to the budget of {limit:g} {axis.replace('_', ' ')}" if math.isfinite(limit) else ""
+            raise ConfigError(f"--at {point:g}: checkpoints lie above 0{known}")
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    if isinstance(seeds, int):
+        if isinstance(seeds, bool) or seeds < 1:
+            raise ConfigError(f"--seeds must be at least 1, got {seeds!r}")
+        return list(range(seeds))
+    found = list(seeds)
+    if not found or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in found):
+        raise ConfigError(f"--seeds: whole numbers of at least 0, got {seeds!r}")
+    if len(set(found)) < len(found):
+        raise ConfigError(f"--seeds: a seed is given twice in {seeds!r}")
+    return found
+
+
+def _sorted_out(
+    configs: Sequence[ExperimentConfig], outcomes: Sequence[Found]
+) -> tuple[list[Trajectory], dict[str, str]]:
+    failed = {c.name: o.failure for c, o in zip(configs, outcomes, strict=True) if o.failure}
+    searches = [outcome.trajectory for outcome in outcomes if outcome.trajectory is not None]
+    if not searches:
+        first = next(iter(failed.items()))
+        raise ConfigError(f"every search failed; {first[0]}: {first[1]}")
+    return searches, failed
+
+
+# --- experiments already run -----------------------------------------------------------------------------------------
+
+
+def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
+    if not experiments:
+        raise ConfigError("what is to be compared? Name experiments, or run some: --space SPACE --strategies a,b,c")
+    found: list[Path] = []
+    for given in experiments:
+        place = whole_path(given) if isinstance(given, Path) else runs_dir / given
+        if (place / JOURNAL).is_file():
+            found.append(place)
+        elif inner := experiments_in(place):
+            found += inner
+        else:
+            known = [path.name for path in experiments_in(runs_dir)]
+            known += [path.name for path in campaigns_in(runs_dir)]
+            raise JournalError(f"no experiment '{given}' in {runs_dir}/; {did_you_mean(str(given), known)}")
+    if len(set(found)) < len(found):
+        twice = sorted({path.name for path in found if found.count(path) > 1})
+        raise ConfigError(f"given twice: {', '.join(twice)}")
+    return found
+
+
+def _names(folders: Sequence[Path]) -> dict[str, Path]:
+    """What each experiment is called: its folder, with the campaign's where there are several, whole if need be."""
+    if len({path.parent for path in folders}) == 1:
+        return {path.name: path for path in folders}
+    short = [f"{path.parent.name}/{path.name}" for path in folders]
+    return {name if short.count(name) == 1 else str(path): path for name, path in zip(short, folders, strict=True)}
+
+
+def _each_once(searches: Sequence[Trajectory], folders: Mapping[str, Path]) -> tuple[list[Trajectory], list[str]]:
+    """The searches without those that another journal has too, and a note that names these."""
+    known: dict[str, list[Trajectory]] = {}
+    kept: list[Trajectory] = []
+    copies: list[str] = []
+    for search in searches:
+        alike = known.setdefault(dumps([search.facts, search.parts, search.seed]), [])
+        place = folders[search.experiment]
+        twin = next((one for one in alike if same_search(folders[one.experiment], place)), None)
+        if twin is None:
+            kept.append(search)
+            alike.append(search)
+        else:
+            copies.append(f"{search.experiment} (as {twin.experiment})")
+    return kept, [f"the same search in two journals counts once; left out: {some(copies)}"] if copies else []

@@ -1,0 +1,167 @@
+"""After the search: retrain the best from scratch, measure each once on the sealed test part, keep the first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nasforge import registry
+from nasforge.api.retrain.choice import drawn_of, ranked_of
+from nasforge.api.retrain.networks import (
+    Outcomes,
+    Progress,
+    Retraining,
+    Trainer,
+    one_after_another,
+    train_network,
+)
+from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained, Spread
+from nasforge.api.retrain.work import Work
+from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
+from nasforge.core.protocols import Tracker
+from nasforge.core.trust import foreign
+from nasforge.data import load_data
+from nasforge.experiment.experiment import reopen
+from nasforge.experiment.state import load_state
+from nasforge.exporters.best import config_of, write_best
+from nasforge.exporters.network_folder import description_of, load, save_network
+from nasforge.settings.experiment import Named
+from nasforge.training.data_parallel import check_batch
+from nasforge.training.device import device_of
+
+_RUNNERS = ("local", "ray_tune")
+
+__all__ = ["Finalist", "Finalists", "Retrained", "Spread", "retrain", "write_best"]
+
+
+def retrain(
+    folder: Path | str,
+    *,
+    top: int = 1,
+    random: int = 0,
+    seeds: int = 2,
+    epochs: int | None = None,
+    tta: str = "none",
+    device: str = "auto",
+    data: str | Path | Mapping[str, str] | None = None,
+    runner: str | Mapping[str, Any] = "local",
+    progress: Progress = lambda name, epoch, epochs, metrics: None,
+    trackers: Sequence[Tracker] = (),
+    trust: bool = False,
+) -> Finalists:
+    """Retrain the best architectures of a search and measure each retrained network on the sealed test part, once.
+
+    Each is trained from scratch on all train and validation images (also those that the setting `images` kept from the
+    search), its last epoch is kept: nothing is selected. The same call continues after an interruption; what has met
+    the test part is neither trained nor measured again. The first seed of the best becomes `best/`.
+
+    Args:
+        folder: `runs/<experiment>`.
+        top: how many: of the ranking, or with several objectives of the Pareto front first.
+        random: how many more, drawn from the other finished trials: what the search's choice is worth shows against
+            them. Always the same ones of the same search.
+        seeds: trainings of each.
+        epochs: of each training; three times the search's longest where left out.
+        tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening; or `none`.
+        device: `auto`, `cpu`, `cuda`...
+        data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
+            `folder`; the experiment keeps the new place.
+        runner: `local`: one training after the other in this process. `ray_tune`: side by side on Ray workers, with the
+            options that a search's runner has, and `workers_per_network`: each training by so many workers at once,
+            with the outcome of one worker up to the order of sums.
+        progress: told after every epoch.
+        trackers: told of every opening of the test part.
+        trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
+
+    Returns:
+        The best, each beside its reference, those drawn at random, the ensemble of the best, and what all that says.
+
+    Raises:
+        TrustError: the journal names code that you have not agreed to run.
+        SearchError: nothing to retrain, or no training of the best succeeded.
+        JournalError: the experiment is running, or its data have changed.
+        DataError: the data cannot be loaded.
+    """
+    folder = Path(folder)
+    for name, number, least in (("top", top, 1), ("random", random, 0), ("seeds", seeds, 1), ("epochs", epochs, 1)):
+        if number is None and name == "epochs":
+            continue
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise SearchError(f"retrain: {name} must be a whole number of at least {least}, got {number!r}")
+    if tta not in ("none", "flip"):
+        raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
+    trainer = _trainer(Named.parse(runner, "runner"))
+    state = load_state(folder)
+    config = config_of(folder, state).with_data_at(data)
+    if config.data is None or not config.space.builder:
+        raise SearchError(f"{folder}: this search trained no networks on images, there is nothing to retrain")
+    ranked = ranked_of(state)
+    if not ranked:
+        raise SearchError(f"{folder}: nothing to retrain: {state.why_no_best}")
+    drawn = drawn_of(ranked, top, random, config.seed)
+    place = device_of(device)
+    if state.header.data_hash not in ("", load_data(config.data).fingerprint):
+        raise JournalError(
+            f"{folder}: the data have changed since the search ({state.header.why_other_data}); "
+            "a comparison with it would mean nothing"
+        )
+    moved = {"data": config.to_json()["data"]} if data else None
+    with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers, moved) as experiment:
+        whole = replace(config.data, images=None)
+        length = epochs or 3 * config.epochs
+        work = Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer)
+        finalists = work.finalists(ranked[:top], drawn, ranked, progress)
+        _keep_best(folder, finalists[0])
+    return finalists
+
+
+def _trainer(runner: Named) -> Trainer:
+    """What trains, by a runner's name and options.
+
+    Raises:
+        ConfigError: no such runner or option.
+    """
+    if runner.name == "local":
+        if runner.options:
+            raise ConfigError(f"retrain: runner local has no options, got {', '.join(runner.options)}; use ray_tune")
+        return one_after_another
+    if runner.name != "ray_tune":
+        raise ConfigError(f"retrain: runner '{runner.name}' trains no networks; {did_you_mean(runner.name, _RUNNERS)}")
+    side_by_side = "nasforge.runners.ray_tune.trainings:side_by_side"
+    registry.check_options("runner", side_by_side, runner.options, taken=3)
+    workers = runner.options.get("workers_per_network", 1)
+
+    def on_workers(retrainings: Sequence[Retraining], progress: Progress) -> Outcomes:
+        for retraining in retrainings:
+            check_batch(retraining.recipe, workers)
+        return registry.make("runner", side_by_side, runner.options, train_network, retrainings, progress)  # type: ignore[no-any-return]
+
+    return on_workers
+
+
+def _keep_best(folder: Path, first: Finalist) -> None:
+    """Make the first network of the best finalist `best/`, which may be it already."""
+    if not first.retrained.networks:
+        raise SearchError(
+            f"retraining the best failed with every seed; best/ is as it was. {first.retrained.failures[0]}"
+        )
+    source = folder / "finalists" / first.retrained.networks[0]
+    try:
+        network = load(source)
+    except ExportError as error:
+        if _is_best(folder, source.name):
+            return
+        raise SearchError(
+            f"{error}. It met the test part, so it is not trained again; retrain with other --epochs or more --seeds"
+        ) from None
+    save_network(folder / "best", network, network.description)
+
+
+def _is_best(folder: Path, name: str) -> bool:
+    """Whether `best/` holds this retrained network, whole."""
+    try:
+        return description_of(folder / "best").trained.get("finalist") == name
+    except ExportError:
+        return False

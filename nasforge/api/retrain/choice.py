@@ -1,0 +1,53 @@
+"""Which trials of a search are retrained: the best, and some of the others at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from nasforge.core.architecture import MODEL
+from nasforge.core.errors import SearchError
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Trial
+from nasforge.experiment.state import State
+
+
+def ranked_of(state: State) -> list[Trial]:
+    """The Pareto front first where there are several objectives, then the ranking; every network once.
+
+    It stands there by its best recipe. Where the search had one network alone, its recipes are ranked.
+    """
+    ranked = state.ranking()
+    if len(state.objectives) > 1:
+        front = state.front()
+        numbers = {trial.number for trial in front}
+        ranked = [*front, *(trial for trial in ranked if trial.number not in numbers)]
+    space = SearchSpace.from_json(state.header.config["space"])
+    if all(domain.size == 1 for key, domain in space.domains.items() if key.startswith(MODEL)):
+        return ranked
+    by_network: dict[str, Trial] = {}
+    for trial in ranked:
+        if trial.architecture is not None:
+            by_network.setdefault(trial.architecture.arch_id, trial)
+    return list(by_network.values())
+
+
+def drawn_of(ranked: Sequence[Trial], top: int, count: int, seed: int) -> list[Trial]:
+    """So many of the trials below the top, at random but always the same; more of them begin with the same ones.
+
+    Raises:
+        SearchError: there are not so many, or not even so many at the top.
+    """
+    if top > len(ranked):
+        raise SearchError(
+            f"retrain: the best {top} wanted, but {len(ranked)} finished at the full length (a network counts once); "
+            f"ask for {len(ranked)} at most, or continue the search"
+        )
+    others = sorted(ranked[top:], key=lambda trial: trial.number)
+    if count > len(others):
+        raise SearchError(
+            f"retrain: {count} random trials wanted, but {len(ranked)} finished at the full length (a network counts "
+            f"once) and {top} of them are the top; ask for {len(others)} at most, or continue the search"
+        )
+    Random(f"{seed}/finalists").shuffle(others)
+    return others[:count]

@@ -1,0 +1,173 @@
+"""One retraining of one network: trained and saved, here or on any worker; then measured on the sealed test part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import RecipeError, SearchError
+from nasforge.core.goals import Objective
+from nasforge.core.recipe import Recipe
+from nasforge.core.space import SearchSpace
+from nasforge.data import load_data
+from nasforge.exporters.best import describe
+from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
+from nasforge.models.ensemble import Mirrored
+from nasforge.models.network import fresh
+from nasforge.models.reference import BUILDER as REFERENCE
+from nasforge.models.reference import resnet_of_flops
+from nasforge.models.resolution import SMALL, reference_layout
+from nasforge.settings.experiment import DataConfig
+from nasforge.training.data_parallel import data_parallel, own_checkpoint
+from nasforge.training.device import device_of
+from nasforge.training.failures import TrainingFailed
+from nasforge.training.loop import train
+from nasforge.training.scoring import extra_among, score, unmeasured
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""Told (name of the network being retrained, epochs done, epochs in all, metrics)."""
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One training from scratch on train and validation together; light to pickle.
+
+    Attributes:
+        name: of the network, unique in its experiment.
+        folder: where the network is kept, its checkpoint beside it while it is trained.
+        space: names the builder.
+        architecture: the point.
+        recipe: how.
+        seed: of the initialisation and the training.
+        epochs: all of them; the last is kept.
+        data: without a limit on images.
+        costs: of the network.
+        device: `auto`, `cpu`...; decided where the training happens.
+        data_hash: what the data must be there.
+    """
+
+    name: str
+    folder: Path
+    space: SearchSpace
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+    epochs: int
+    data: DataConfig
+    costs: Mapping[str, float]
+    device: str
+    data_hash: str
+
+    @property
+    def trained(self) -> bool:
+        """Whether the network is there, whole."""
+        return (self.folder / DESCRIPTION).is_file()
+
+
+Outcomes = Iterator[tuple[Retraining, str]]
+"""Trainings as they end, each with the reason of its failure in words, empty where it went well."""
+
+Trainer = Callable[[Sequence[Retraining], Progress], Outcomes]
+"""What trains: here, or on workers."""
+
+
+def one_after_another(retrainings: Sequence[Retraining], progress: Progress) -> Outcomes:
+    """Train in this process."""
+    for retraining in retrainings:
+        yield retraining, train_network(retraining, progress)
+
+
+def train_network(retraining: Retraining, progress: Progress) -> str:
+    """Train a network and save it, from its checkpoint if there is one; in a process group all of it together.
+
+    Returns:
+        Why it failed, in words; empty when it is saved.
+
+    Raises:
+        SearchError: the experiment's folder or the same data are not here.
+    """
+    experiment = retraining.folder.parents[1]
+    if not experiment.is_dir():
+        raise SearchError(f"a worker does not see {experiment}; --runs-dir must lie on storage that all nodes see")
+    data = load_data(retraining.data)
+    if data.fingerprint != retraining.data_hash:
+        raise SearchError("a worker sees other data than this process; the data must be the same on every node")
+    channels, classes = data.shape[0], len(data.class_names)
+    network = fresh(retraining.space, retraining.architecture, retraining.seed, in_channels=channels, classes=classes)
+    grouped = dist.is_available() and dist.is_initialized()
+
+    def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool:
+        progress(retraining.name, epoch, retraining.epochs, metrics)
+        return True
+
+    checkpoint = retraining.folder / "checkpoint.pt"
+    with TemporaryDirectory() as scratch, data_parallel(network) if grouped else nullcontext():
+        try:
+            trained = train(
+                network,
+                data.train_and_validation(),
+                retraining.recipe,
+                epochs=retraining.epochs,
+                seed=retraining.seed,
+                device=device_of(retraining.device),
+                checkpoint=own_checkpoint(checkpoint, Path(scratch)) if grouped else checkpoint,
+                on_epoch=on_epoch,
+                flops=retraining.costs["cost/flops"],
+            )
+        except (TrainingFailed, RecipeError) as error:
+            return str(error)
+    if grouped and dist.get_rank():
+        return ""
+    about = {
+        "finalist": retraining.name,
+        "data": asdict(retraining.data),
+        "parts": TRAIN_AND_VALIDATION,
+        "epochs": trained.steps_done,
+        "seed": retraining.seed,
+        "recipe": asdict(retraining.recipe),
+    }
+    metrics = {**retraining.costs, **trained.metrics}
+    description = describe(retraining.space, retraining.architecture, data, metrics, about)
+    save_network(retraining.folder, network, description)
+    return ""
+
+
+def measure(
+    network: nn.Module, data: DataConfig, device: torch.device, tta: str, objectives: Sequence[Objective] = ()
+) -> dict[str, float]:
+    """What the sealed part says of a network that takes normalised images, in fp32, and with `tta` of its mean answer.
+
+    Returns:
+        `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`.
+    """
+    part, extra = load_data(data).open_test(), extra_among(objective.metric for objective in objectives)
+    extra = tuple(name for name in extra if name not in unmeasured(extra, part))
+    found = {f"test/{key}": value for key, value in score(network, part, extra=extra, device=device).items()}
+    if tta == "flip":
+        mirrored = score(Mirrored(network), part, extra=extra, device=device)
+        found |= {f"test_flip/{key}": value for key, value in mirrored.items()}
+    return found
+
+
+# --- the reference ---------------------------------------------------------------------------------------------------
+
+
+def reference_of(flops: float, shape: tuple[int, int, int], classes: int) -> tuple[str, SearchSpace]:
+    """The ResNet nearest to `flops`: its name, and the space of which it is the only network."""
+    name, network = resnet_of_flops(flops, shape=shape, classes=classes)
+    stage, classifier = network.get_submodule("stage0"), network.get_submodule("classifier")
+    assert isinstance(stage, nn.Sequential) and isinstance(classifier, nn.Linear)  # noqa: S101  (built just now)
+    layout = reference_layout(min(shape[1:]))
+    arguments: dict[str, Any] = {"depth": len(stage), "width": classifier.in_features // 2 ** (len(layout.strides) - 1)}
+    if min(shape[1:]) > SMALL:
+        arguments |= {"stem_stride": layout.stem_stride, "strides": list(layout.strides)}
+    return name, SearchSpace(name, (), builder=REFERENCE, arguments=arguments)

@@ -1,0 +1,228 @@
+"""The work of one `retrain`: what is to be trained, who meets the test part, what came out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nasforge.api.retrain.networks import Progress, Retraining, Trainer, measure, reference_of
+from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of, spread
+from nasforge.core.architecture import Architecture, digest
+from nasforge.core.recipe import Recipe, recipe_of, steps_of
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Trial
+from nasforge.data import ImageData
+from nasforge.experiment.experiment import Experiment
+from nasforge.exporters.best import describe
+from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
+from nasforge.models.costs import costs_of
+from nasforge.models.ensemble import ensemble_space
+from nasforge.models.network import build, fresh
+from nasforge.settings.experiment import DataConfig, ExperimentConfig
+from nasforge.views.learnt import nothing_learnt
+
+
+@dataclass(frozen=True)
+class _Network:
+    """One architecture with all its seeds."""
+
+    label: str
+    costs: Mapping[str, float]
+    retrainings: tuple[Retraining, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all trainings of one `retrain` share."""
+
+    experiment: Experiment
+    config: ExperimentConfig
+    data_config: DataConfig
+    data: ImageData
+    epochs: int
+    seeds: int
+    tta: str
+    device: str
+    place: torch.device
+    trainer: Trainer
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def finalists(
+        self, top: Sequence[Trial], drawn: Sequence[Trial], ranked: Sequence[Trial], progress: Progress
+    ) -> Finalists:
+        """Train and measure everything, then say what it means."""
+        planned = [(trial, *self._plan(trial, with_reference=True)) for trial in top]
+        planned += [(trial, *self._plan(trial, with_reference=False)) for trial in drawn]
+        networks = [network for _, *those in planned for network in those if network is not None]
+        self._meet([retraining for network in networks for retraining in network.retrainings], progress)
+        ranks = {trial.number: rank for rank, trial in enumerate(ranked, 1)}
+        found = [
+            self._finalist(ranks[trial.number], trial, network, reference) for trial, network, reference in planned
+        ]
+        best = found[: len(top)]
+        verdict = judged(best, found[len(top) :], self._ensemble(best), self.config.objectives[self._judged_by])
+        return replace(verdict, warning=self._warning(best[0], planned[0][1].retrainings[0].recipe))
+
+    def _warning(self, best: Finalist, recipe: Recipe) -> str:
+        """Say that the best has learnt nothing, where that is so; classes are counted on the training images."""
+        accuracy, learnt_on = mean_of(best.retrained), self.data.train_and_validation()
+        if accuracy is None:
+            return ""
+        steps = self.epochs * steps_of(len(learnt_on), recipe)
+        return nothing_learnt(
+            f"test/accuracy of {best.retrained.name}", accuracy, self.data.test_images, learnt_on, steps
+        )
+
+    @property
+    def _judged_by(self) -> int:
+        """Which objective: the first that was measured on images, not a cost."""
+        measured = (i for i, objective in enumerate(self.config.objectives) if objective.metric.startswith("val/"))
+        return next(measured, 0)
+
+    # --- what is to be trained --------------------------------------------------------------------------------------
+
+    def _plan(self, trial: Trial, *, with_reference: bool) -> tuple[_Network, _Network | None]:
+        """One trial's network and its reference."""
+        architecture = trial.architecture
+        assert architecture is not None  # noqa: S101  (only measures are ranked)
+        recipe = recipe_of(self.config.space, architecture, self.config.recipe)
+        name = f"{architecture.arch_id}-{architecture.point_id[:6]}"
+        network = self._network(architecture.arch_id, name, self.config.space, architecture, recipe)
+        if not with_reference:
+            return network, None
+        label, space = reference_of(network.costs["cost/flops"], self.data.shape, len(self.data.class_names))
+        reference = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
+        # it was never trained before, so nothing of it may stay as it begins
+        learning = replace(recipe, frozen_stages=0)
+        return network, self._network(label, reference, space, Architecture({}), learning)
+
+    def _measured(self, folder: Path) -> dict[str, float]:
+        network = load(folder, self.place).body
+        return measure(network, self.data_config, self.place, self.tta, self.config.objectives)
+
+    def _network(
+        self, label: str, name: str, space: SearchSpace, architecture: Architecture, recipe: Recipe
+    ) -> _Network:
+        channels, classes = self.data.shape[0], len(self.data.class_names)
+
+        def network() -> nn.Module:
+            return fresh(space, architecture, 0, in_channels=channels, classes=classes)
+
+        costs = costs_of(network, self.data.shape, recipe.batch_size)
+        of_seeds = []
+        for seed in range(self.seeds):
+            whole_name = f"{name}-seed{seed}-e{self.epochs}"
+            folder = self.experiment.folder / "finalists" / whole_name
+            where = (self.data_config, costs, self.device, self.data.fingerprint)
+            of_seeds.append(Retraining(whole_name, folder, space, architecture, recipe, seed, self.epochs, *where))
+        return _Network(label, costs, tuple(of_seeds))
+
+    # --- trained and measured, each once ----------------------------------------------------------------------------
+
+    def _meet(self, retrainings: Sequence[Retraining], progress: Progress) -> None:
+        """Train what is not trained, and let every network meet the test part; only this process writes the journal."""
+        for retraining in retrainings:
+            if self._tested(retraining.name) or retraining.trained:
+                self._test(retraining)
+        waiting = [r for r in retrainings if not self._tested(r.name)]
+        for retraining, failure in self.trainer(waiting, progress):
+            if failure:
+                self.failures[retraining.name] = failure
+            else:
+                self._test(retraining)
+
+    def _tested(self, name: str) -> Mapping[str, float] | None:
+        """Its figures; None also where the test part was opened and the process killed before they were written."""
+        return self.experiment.state.tests.get(name) or None
+
+    def _test(self, retraining: Retraining) -> None:
+        """Open the test part for a network as it lies on disk, if that has not been done; note the figures there."""
+        folder = retraining.folder
+        done = self._tested(retraining.name)
+        if done is None:
+            done = self.experiment.open_test(
+                retraining.name,
+                lambda: self._measured(folder),
+            )
+        _note(folder, done)
+
+    # --- what came out ----------------------------------------------------------------------------------------------
+
+    def _finalist(self, rank: int, trial: Trial, network: _Network, reference: _Network | None) -> Finalist:
+        assert trial.architecture is not None  # noqa: S101  (only measures are ranked)
+        return Finalist(
+            rank,
+            trial.number,
+            trial.architecture,
+            self.epochs,
+            trial.metrics,
+            trial.result.values[self._judged_by] if trial.result and trial.result.values else float("nan"),
+            self._retrained(network),
+            self._retrained(reference) if reference else None,
+        )
+
+    def _retrained(self, network: _Network) -> Retrained:
+        names, tests, failures = [], [], []
+        for retraining in network.retrainings:
+            found = self._tested(retraining.name)
+            if found is None:
+                failures.append(f"{retraining.name}: {self.failures[retraining.name]}")
+                continue
+            names.append(retraining.name)
+            tests.append(found)
+        keys = [key for key in (tests[0] if tests else ()) if all(key in metrics for metrics in tests)]
+        if tests and self.tta == "flip" and "test_flip/accuracy" not in keys:
+            failures.append(
+                f"{network.label}: met the test part before without flips and is not measured again; retrain with "
+                "other --epochs for figures with flips"
+            )
+        test = {key: spread([metrics[key] for metrics in tests]) for key in keys}
+        return Retrained(network.label, tuple(names), network.costs, test, tuple(failures))
+
+    def _ensemble(self, best: Sequence[Finalist]) -> Ensemble | None:
+        """The first network of each of the best as one; it meets the test part once, like any other."""
+        members = [finalist.retrained.networks[0] for finalist in best if finalist.retrained.networks]
+        if len(members) < 2:
+            return None
+        name = f"ensemble-of-{len(members)}-{digest(members)[:12]}"
+        folder = self.experiment.folder / "finalists" / name
+        costs = {
+            key: sum(finalist.retrained.costs[key] for finalist in best if finalist.retrained.networks)
+            for key in ("cost/params", "cost/flops")
+        }
+        if not (folder / DESCRIPTION).is_file() and not self._tested(name):
+            self._join(folder, name, members, costs)
+        done = self._tested(name) or self.experiment.open_test(name, lambda: self._measured(folder))
+        _note(folder, done)
+        return Ensemble(name, tuple(members), costs, done)
+
+    def _join(self, folder: Path, name: str, members: Sequence[str], costs: Mapping[str, float]) -> None:
+        """Write the ensemble as a network folder of its own."""
+        networks = [load(self.experiment.folder / "finalists" / member) for member in members]
+        space = ensemble_space([(n.description.space, n.architecture) for n in networks])
+        whole = build(space, Architecture({}), in_channels=self.data.shape[0], classes=len(self.data.class_names))
+        for slot, network in zip(whole.get_submodule("members").children(), networks, strict=True):
+            slot.load_state_dict(network.body.state_dict())
+        about: dict[str, Any] = {
+            "finalist": name,
+            "members": list(members),
+            "data": asdict(self.data_config),
+            "parts": TRAIN_AND_VALIDATION,
+            "epochs": self.epochs,
+        }
+        save_network(folder, whole, describe(space, Architecture({}), self.data, costs, about))
+
+
+def _note(folder: Path, figures: Mapping[str, float]) -> None:
+    """Write what the test part said beside the network, if it is still there."""
+    if (folder / DESCRIPTION).is_file():
+        network = load(folder)
+        about = network.description
+        if any(key not in about.metrics for key in figures):
+            save_network(folder, network, replace(about, metrics={**about.metrics, **figures}))

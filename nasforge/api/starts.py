@@ -1,0 +1,194 @@
+"""The points that a search begins with: the space's default, a shipped portfolio, a file, or an experiment's best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nasforge import registry
+from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
+from nasforge.core.domains import Domain, same
+from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
+from nasforge.core.events import header_of
+from nasforge.core.space import SearchSpace
+from nasforge.data import load_data
+from nasforge.experiment.journal import JOURNAL, experiments_in, has_begun, read_events
+from nasforge.experiment.state import load_state
+from nasforge.settings.experiment import TRAININGS, ExperimentConfig, suited_evaluator
+from nasforge.settings.space_file import load_portfolio, shipped_portfolios
+from nasforge.settings.values import AUTOMATIC, DEFAULT_POINT, PORTFOLIO, Starts
+from nasforge.settings.yaml_file import read_yaml
+
+BEST = 5
+"""So many of the best trials of an experiment are taken."""
+CLASS_WEIGHTS = f"{TRAIN}class_weights"
+_TWIN = 2
+"""Place of the portfolio's first point with the other class weights, where these are a decision."""
+
+
+def with_starts(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration with the points that its search begins with.
+
+    A search that is continued keeps those of its journal.
+
+    Args:
+        config: with its space resolved for the images.
+
+    Raises:
+        ConfigError: there are no such points, or they are no points of the space.
+    """
+    starts = config.start_from
+    if starts is None or starts.points:
+        return config
+    if has_begun(config.folder):
+        recorded = Starts.from_json(header_of(read_events(config.folder)).config.get("start_from"))
+        if starts.source == AUTOMATIC or (recorded is not None and recorded.source == starts.source):
+            return replace(config, start_from=recorded)
+    if starts.source == AUTOMATIC:
+        if not _has_default(config):
+            return replace(config, start_from=None)
+        starts = Starts(DEFAULT_POINT)
+    _check_may_start(config)
+    points = _points(starts.source, config)
+    return replace(config, start_from=Starts(starts.source, tuple(point.to_json()["values"] for point in points)))
+
+
+def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Architecture]:
+    """Return the points of a space's shipped portfolio, the most promising one first.
+
+    The first one that mirrors images is before all others where these are in colour, and the first one that does not
+    where they are grey: those are often writing, which a mirror makes wrong. Where class weights are a decision, the
+    third point is the first one with the other setting.
+
+    Args:
+        space: resolved for its images; a narrowed space has those points that lie in it.
+        images: how many are trained on.
+        channels: of the images.
+
+    Raises:
+        ConfigError: the space has no portfolio, or none of its points lies in the space.
+    """
+    shipped = shipped_portfolios()
+    if space.name not in shipped:
+        known = ", ".join(shipped)
+        raise ConfigError(f"start_from: the space '{space.name}' has no portfolio; spaces with one: {known}")
+    found: dict[str, Architecture] = {}
+    for values in load_portfolio(shipped[space.name], images):
+        known_values = {key: value for key, value in values.items() if key in space.domains}
+        try:
+            point = completed(space, known_values)
+        except SpaceError:
+            continue
+        found.setdefault(point.point_id, point)
+    if not found:
+        raise ConfigError(f"start_from: no point of the portfolio lies in the space '{space.name}'; take default")
+    mirrors = [bool(point.values.get(f"{TRAIN}flip")) for point in found.values()]
+    points = list(found.values())
+    if (channels == 3) in mirrors:
+        points.insert(0, points.pop(mirrors.index(channels == 3)))
+    if CLASS_WEIGHTS in space.domains and space.domains[CLASS_WEIGHTS].size > 1:
+        first = points[0].values
+        other = next(value for value in space.domains[CLASS_WEIGHTS].values if value != first[CLASS_WEIGHTS])
+        points.insert(_TWIN, space.point({**first, CLASS_WEIGHTS: other}))
+    return points
+
+
+def completed(space: SearchSpace, values: Mapping[str, Value]) -> Architecture:
+    """Return the point with these values; decisions that are not named have their defaults.
+
+    Raises:
+        SpaceError: a value is unknown, outside its domain, or of a decision that is not active.
+    """
+
+    def choose(key: str, domain: Domain) -> Value:
+        return values[key] if key in values else space.default_of(key)
+
+    for key in values:
+        if key not in space.domains:
+            raise SpaceError(f"space '{space.name}' has no decision '{key}'; {did_you_mean(key, space.domains)}")
+    point = space.decide(choose)
+    for key, value in values.items():
+        if key not in point.values:
+            raise SpaceError(f"space '{space.name}': '{key}' is not active in this point; leave it out")
+        if not same(point.values[key], space.domains[key].check(value)):
+            raise SpaceError(f"space '{space.name}': '{key}' can only be {point.values[key]!r}, got {value!r}")
+    return point
+
+
+def _has_default(config: ExperimentConfig) -> bool:
+    """Whether a new search begins with the default point although nobody asked for it."""
+    known_strategy = config.strategy.name in registry.BUILT_IN["strategy"]
+    trains = config.data is not None and config.space.builder and config.evaluator.name in ("training", *TRAININGS)
+    if not known_strategy or not trains or suited_evaluator(config.strategy.name) != "training":
+        return False
+    screens = config.ladder[0].proxies or config.strategy.options.get("zero_cost")
+    if screens or "first" in config.strategy.options:  # the strategy begins with points of its own
+        return False
+    return any(key.startswith(MODEL) for key in config.space.defaults)
+
+
+def _check_may_start(config: ExperimentConfig) -> None:
+    needed = suited_evaluator(config.strategy.name)
+    if needed != "training":
+        raise ConfigError(
+            f"start_from: strategy '{config.strategy.name}' begins with a supernet, not with points. Leave start_from "
+            "out, or take another strategy"
+        )
+
+
+def _points(source: str, config: ExperimentConfig) -> list[Architecture]:
+    """Return the points that a source names."""
+    if source == DEFAULT_POINT:
+        return [config.space.default_point()]
+    if source == PORTFOLIO:
+        if config.data is None:
+            raise ConfigError("start_from: a portfolio is for networks that are trained on images; name --data")
+        data = load_data(config.data)
+        return portfolio_for(config.space, len(data.train), data.shape[0])
+    path = Path(source)
+    found: dict[str, Architecture] = {}
+    for place, values in _values_in(path, config.runs_dir):
+        try:
+            point = completed(config.space, values)
+        except SpaceError as error:
+            raise ConfigError(f"start_from: {place}: {error}") from None
+        found.setdefault(point.point_id, point)
+    return list(found.values())
+
+
+def _values_in(path: Path, runs_dir: Path) -> list[tuple[str, Mapping[str, Value]]]:
+    """Return the decisions of every point in a file or of an experiment's best trials, and where each stands."""
+    if path.is_file():
+        content = read_yaml(path).content
+        if not isinstance(content, list) or not content:
+            raise ConfigError(f"start_from: {path} must hold a list of points, got {type(content).__name__}")
+        return [
+            (f"{path}, point {number}", _flat(item, f"{path}, point {number}")) for number, item in enumerate(content)
+        ]
+    folder = next((place for place in (path, runs_dir / path) if (place / JOURNAL).is_file()), None)
+    if folder is None:
+        known = [DEFAULT_POINT, PORTFOLIO, *(place.name for place in experiments_in(runs_dir))]
+        raise ConfigError(f"start_from: '{path}' is no file and no experiment; {did_you_mean(str(path), known)}")
+    best = [trial for trial in load_state(folder).ranking()[:BEST] if trial.architecture is not None]
+    if not best:
+        raise ConfigError(f"start_from: no trial of {folder} has finished; name another experiment")
+    return [(f"{folder}, trial {t.number}", t.architecture.values) for t in best if t.architecture is not None]
+
+
+def _flat(content: Any, place: str) -> dict[str, Value]:
+    """Return the decisions of a point, written as `{model: {...}, train: {...}}` or with whole keys."""
+    if isinstance(content, Mapping) and isinstance(content.get("values"), Mapping):
+        content = content["values"]
+    if not isinstance(content, Mapping) or not content:
+        raise ConfigError(f"start_from: {place} must be a mapping of decisions, got {content!r}")
+    found: dict[str, Value] = {}
+    for key, value in content.items():
+        section = f"{key}." if f"{key}." in (MODEL, TRAIN) else ""
+        nested = value if section and isinstance(value, Mapping) else {str(key): value}
+        for name, option in nested.items():
+            if not isinstance(option, (str, int, float, bool)):
+                raise ConfigError(f"start_from: {place}: '{name}' needs one value, got {option!r}")
+            found[f"{section}{name}"] = option
+    return found

@@ -1,0 +1,275 @@
+"""Hyperparameter search on one network: an experiment's best, another one of its space, or a timm model by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nasforge import registry
+from nasforge.api.search import Say, admit_cluster, search
+from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
+from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_mean
+from nasforge.core.goals import Budget, Objective
+from nasforge.core.ladder import Rung, ladder_to
+from nasforge.core.metrics import PROXY
+from nasforge.core.protocols import Tracker
+from nasforge.core.recipe import settings_of
+from nasforge.core.space import Choice, Decision, Domain, SearchSpace
+from nasforge.core.trial import Trial
+from nasforge.core.trust import foreign, typed
+from nasforge.data import load_data
+from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.state import State, load_state
+from nasforge.settings.experiment import ExperimentConfig, Named, check_name, resolve
+from nasforge.settings.space_file import load_recipe
+from nasforge.settings.yaml_file import absolute_path
+
+_BUILDER = "timm_backbone"
+_UNTRAINED = ("cost/", PROXY)
+_AFTER = ("name", "budget", "epochs", "seed", "runner", "pruner", "tracking_uri")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning a recipe has brought.
+
+    Attributes:
+        config: of the experiment that tuned it.
+        state: of it.
+        network: the network, in words: its `arch_id`, or timm's name.
+        begun: the trial of the recipe that tuning began with; None where there was none, or it has not finished.
+        changed: where that recipe is not the one that the network had: setting -> (what it was, what it is).
+    """
+
+    config: ExperimentConfig
+    state: State
+    network: str
+    begun: Trial | None
+    changed: Mapping[str, tuple[Value, Value]]
+
+    @property
+    def gained(self) -> float | None:
+        """By how much the best recipe is better than the first one, in the first objective; None without either."""
+        best, objective = self.state.best, self.state.objectives[0]
+        if best is None or self.begun is None:
+            return None
+        ours, before = best.metrics[objective.metric], self.begun.metrics[objective.metric]
+        return objective.oriented(ours) - objective.oriented(before)
+
+
+def tune(
+    experiment: Path | str | None = None,
+    *,
+    trial: int | None = None,
+    architecture: Mapping[str, Value] | None = None,
+    recipe: str | Path | SearchSpace | None = None,
+    sampler: str = "tpe",
+    model: str | None = None,
+    weights: str | Path | None = None,
+    data: Any = None,
+    trackers: Sequence[Tracker] = (),
+    say: Say = lambda text: print(text, file=sys.stderr),
+    on_open: Callable[[Experiment], None] = lambda experiment: None,
+    trust: bool = False,
+    **settings: Any,
+) -> Tuned:
+    """Tune the recipe of one network by one of Optuna's samplers, or continue to; the search is an ordinary experiment.
+
+    Example:
+        >>> tuned = nasforge.tune("runs/first", recipe="sgd", budget={"trials": 30})
+        >>> tuned.gained, tuned.state.best.architecture.train
+
+    Args:
+        experiment: the folder of an experiment; its data, runner, ladder and objectives are taken over, but for
+            objectives and limits on costs, which a recipe does not change. The recipe that the network had is tried
+            first, as far as `recipe` allows it.
+        trial: the network of this trial, in place of the best.
+        architecture: a network of the experiment's space, `model.*` -> value, in place of the best.
+        recipe: decisions that are tuned in place of the space's: a shipped recipe's name, a YAML file or a space. Its
+            defaults hold too; what it does not name stays as the network had it.
+        sampler: as in strategy `optuna`.
+        model: a timm network by name instead of an experiment, from random weights, or
+        weights: from those of this `.safetensors` file, as timm writes it.
+        data: with `model` as in `nasforge.resolve`; with `experiment` where its images lie now, if they were
+            moved: a file or folder, or a mapping of `source` and `folder`.
+        trackers: as in `search`.
+        say: as in `search`.
+        on_open: as in `search`.
+        trust: you agree to run the code that the experiment's journal names; code that a search of yours used needs no
+            consent.
+        settings: with `model` those of `nasforge.resolve`; with `experiment` any of `name` (else
+            EXPERIMENT-tuned), `budget`, `epochs`, `seed`, `runner`, `pruner`, `tracking_uri`.
+
+    Raises:
+        TrustError: the experiment's journal names code that you have not agreed to run.
+        NasforgeError: a user's mistake, in words.
+        StopNow: as in `search`.
+    """
+    strategy = Named("optuna", {"sampler": sampler})
+    if (experiment is None) == (model is None):
+        raise ConfigError("tune what? Name an experiment, or a timm model and data: one of the two")
+    if weights is not None and model is None:
+        raise ConfigError("weights are those of a timm model: name it too, or leave them out")
+    changed: Mapping[str, tuple[Value, Value]] = {}
+    if model is not None:
+        config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy, "data": data})
+        config = replace(config, start_from=None)
+        network = model
+        state = search(config, trackers=trackers, say=say, on_open=on_open)
+    else:
+        folder = Path(str(experiment))
+        source = load_state(folder)
+        point = _network_of(source, trial, architecture)
+        with foreign(folder.absolute().parent, trust=trust):
+            config, changed = _config_after(folder, source, point, recipe, strategy, data, settings)
+            network = config.space.default_point().arch_id
+            state = search(config, trackers=trackers, say=say, on_open=on_open)
+    begun = state.trials.get(0) if "first" in config.strategy.options else None
+    ranked = {found.number for found in state.finished()}
+    return Tuned(config, state, network, begun if begun and begun.number in ranked else None, changed)
+
+
+def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str | Path | None = None) -> SearchSpace:
+    """The space of one timm network, from random weights or those of a file, and a recipe's decisions.
+
+    Raises:
+        ConfigError: no recipe, or no such file.
+    """
+    if recipe is None:
+        raise ConfigError(f"which recipe is to be tuned for '{model}'? Name one: --recipe sgd, or a YAML file")
+    opened = recipe if isinstance(recipe, SearchSpace) else load_recipe(recipe)
+    backbone = Decision(f"{MODEL}backbone", Choice((model,)))
+    start = {} if weights is None else {"weights": absolute_path(str(weights))}
+    if weights is not None and not Path(start["weights"]).is_file():
+        raise ConfigError(f"no weights '{weights}' for '{model}': name a .safetensors file, as timm writes it")
+    return SearchSpace(model, (backbone,), _BUILDER, {"backbones": [model], **start}).with_recipe(opened)
+
+
+def _network_of(state: State, trial: int | None, architecture: Mapping[str, Value] | None) -> Architecture:
+    """The network to be tuned, and the recipe that it had."""
+    name = state.name
+    if trial is not None and architecture is not None:
+        raise ConfigError("give a trial or an architecture, not both")
+    if architecture is not None:
+        return Architecture(architecture)
+    if trial is None:
+        if state.best is None or state.best.architecture is None:
+            raise JournalError(f"no trial of '{name}' has finished: there is no best network to tune yet")
+        return state.best.architecture
+    found = state.trials.get(trial)
+    if found is None:
+        raise JournalError(f"'{name}' has no trial {trial}; they go from 0 to {len(state.trials) - 1}")
+    if found.architecture is None:
+        raise JournalError(f"trial {trial} of '{name}' trained a supernet; name the trial of one network")
+    return found.architecture
+
+
+def _config_after(
+    folder: Path,
+    source: State,
+    point: Architecture,
+    recipe: str | Path | SearchSpace | None,
+    strategy: Named,
+    data: str | Path | Mapping[str, str] | None,
+    settings: Mapping[str, Any],
+) -> tuple[ExperimentConfig, dict[str, tuple[Value, Value]]]:
+    """The experiment that tunes `point`, which was found in the experiment in `folder`; and `Tuned.changed`."""
+    for key in settings:
+        if key not in _AFTER:
+            raise ConfigError(f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}")
+    config = ExperimentConfig.of_journal(source.header, folder).with_data_at(data)
+    if data and config.data and load_data(config.data).fingerprint != source.header.data_hash:
+        raise JournalError(f"{config.data.source}: not the data of '{config.name}'; give those that it was searched on")
+    opened = load_recipe(recipe) if isinstance(recipe, (str, Path)) else recipe
+    network = {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
+    space = (config.space.with_recipe(opened) if opened else config.space).fixed(network)
+    undecided = [key for key, domain in space.domains.items() if not key.startswith(TRAIN) and domain.size > 1]
+    if undecided:
+        raise ConfigError(f"the architecture leaves {', '.join(undecided)} open; give a value for every decision")
+    if not any(key.startswith(TRAIN) and domain.size > 1 for key, domain in space.domains.items()):
+        raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
+    own = config.space.fixed(network).decide(lambda key, _: point.values.get(key, config.space.default_of(key)))
+    had = settings_of(config.space, own, config.recipe)
+    fixed = _fixed(config, own, space, opened)
+    first = _nearest(space, had)
+    begin = {key: value for key, value in first.values.items() if key.startswith(TRAIN)}
+    now = settings_of(space, first, fixed)
+    given = resolve(
+        {
+            **{"strategy": strategy, "name": f"{config.name}-tuned", **settings},
+            **{"space": space, "data": config.data, "objectives": config.objectives},
+        }
+    )
+    _admit_typed(given, settings)
+    objectives = tuple(o for o in config.objectives if not o.metric.startswith(_UNTRAINED))
+    evaluator, ladder = _measured_by(config, settings.get("epochs"))
+    tuned = replace(
+        config,
+        name=check_name(given.name),
+        space=space,
+        strategy=Named(strategy.name, {**strategy.options, "first": begin}),
+        evaluator=evaluator,
+        pruner=given.pruner if "pruner" in settings else config.pruner,
+        runner=given.runner if "runner" in settings else config.runner,
+        objectives=objectives or (Objective.parse("val/accuracy"),),
+        constraints=(),
+        targets=(),
+        budget=given.budget if "budget" in settings else Budget(trials=20),
+        ladder=ladder,
+        recipe=fixed,
+        seed=given.seed if "seed" in settings else config.seed,
+        tracking_uri=(config.tracking_uri if "tracking_uri" not in settings else None) or given.tracking_uri,
+        start_from=None,  # the recipe that the network had comes first
+    )
+    return tuned, {key: (had[key], now[key]) for key in had if had[key] != now[key]}
+
+
+def _admit_typed(given: ExperimentConfig, settings: Mapping[str, Any]) -> None:
+    """A runner and a pruner that the user names for this tuning need no consent beside that."""
+    with typed():
+        for kind in ("runner", "pruner"):
+            if kind in settings and ":" in (name := getattr(given, kind).name):
+                registry.get(kind, name)
+        if "runner" in settings and (address := given.runner.options.get("address")):
+            admit_cluster(address)
+
+
+def _fixed(
+    config: ExperimentConfig, own: Architecture, space: SearchSpace, opened: SearchSpace | None
+) -> dict[str, Value]:
+    """What of the experiment's settings and of the network's own decisions `space` does not open stays as it was."""
+    tuned = {_setting(key) for key in space.domains if key.startswith(TRAIN)}
+    named = {_setting(key) for key in opened.defaults} if opened else set()
+    decided = {_setting(key): value for key, value in own.values.items() if key.startswith(TRAIN)}
+    kept = {**{key: value for key, value in decided.items() if key not in named}, **config.recipe}
+    return {key: value for key, value in kept.items() if key not in tuned}
+
+
+def _nearest(space: SearchSpace, had: Mapping[str, Value]) -> Architecture:
+    """The point of these settings; where a domain has no such value, its default."""
+
+    def choose(key: str, domain: Domain) -> Value:
+        try:
+            return domain.check(had[_setting(key)])
+        except (KeyError, SpaceError):
+            return space.default_of(key)
+
+    return space.decide(choose)
+
+
+def _setting(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _measured_by(config: ExperimentConfig, epochs: int | None) -> tuple[Named, tuple[Rung, ...]]:
+    """Evaluator and ladder of the tuning: the experiment's, but trainings of `epochs` where they are given."""
+    evaluator = config.evaluator
+    if evaluator.name in ("shared_weights", "zero_cost"):  # those measure without the recipe
+        evaluator = Named("training")
+    if epochs and config.trainings > 1:
+        return Named(evaluator.name, {**evaluator.options, "epochs": epochs}), config.ladder
+    ladder = tuple(rung for rung in config.ladder if not rung.proxies)
+    return evaluator, ladder_to(epochs) if epochs else ladder

@@ -1,0 +1,148 @@
+"""The command line. Thin: options in, the public API, then tables for people or one JSON object (`--json`)."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+import typer
+from rich.text import Text
+from typer.exceptions import TyperException
+
+from nasforge.cli.process import check_working_folder, safe_streams  # first, for it leaves a deleted working folder
+
+# isort: split
+from nasforge.api.search import stops_ignored, terminable
+from nasforge.cli import output
+from nasforge.cli.calibrate import calibrate
+from nasforge.cli.compare import compare
+from nasforge.cli.dashboard import dashboard
+from nasforge.cli.describe import describe
+from nasforge.cli.export import export
+from nasforge.cli.fit import fit
+from nasforge.cli.inspect import inspect
+from nasforge.cli.list import list_all
+from nasforge.cli.output import Outcome
+from nasforge.cli.predict import predict
+from nasforge.cli.report import report
+from nasforge.cli.retrain import retrain
+from nasforge.cli.search import search
+from nasforge.cli.show import show
+from nasforge.cli.spaces import spaces
+from nasforge.cli.strategies import strategies
+from nasforge.cli.track import track
+from nasforge.cli.tune import tune
+from nasforge.core.checks import cut
+from nasforge.core.command_line import command_line
+from nasforge.core.errors import NasforgeError
+
+app = typer.Typer(
+    name="nasforge",
+    help="Search for image networks; train, test and export the best. Every command has examples in its --help.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+COMMANDS: dict[str, Callable[..., Outcome]] = {
+    "fit": fit,
+    "search": search,
+    "calibrate": calibrate,
+    "compare": compare,
+    "tune": tune,
+    "inspect": inspect,
+    "predict": predict,
+    "list": list_all,
+    "report": report,
+    "show": show,
+    "describe": describe,
+    "spaces": spaces,
+    "strategies": strategies,
+    "retrain": retrain,
+    "export": export,
+    "track": track,
+    "dashboard": dashboard,
+}
+"""Name -> the function of its file, in the order of the help."""
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+_CONTINUED = ("fit", "search", "tune", "calibrate", "compare", "retrain", "track")
+"""Commands that go on where they were stopped."""
+_KEPT: list[ExitStack] = []
+"""Handlers of signals that stay; without a reference Python would restore the former ones."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 (nothing to show), 2 (a user's mistake), 130 (stopped)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    wants_json = "--json" in given
+    with safe_streams() as stream, ExitStack() as signals:
+        signals.enter_context(terminable())
+        with output.only_json(wants_json) as stdout:
+            outcome = _run(given)
+            if outcome.code == output.STOPPED:
+                signals.enter_context(stops_ignored())  # it is stopping, and says so once
+                if arguments is None:
+                    _KEPT.append(signals.pop_all())  # to the end of the process
+            if outcome.code == output.STOPPED and not outcome.content:
+                outcome = _interrupted(given)
+            unwritten = None
+            if wants_json and outcome.content:
+                content = outcome.content
+                if isinstance(content, Mapping) and outcome.more:
+                    content = {**content, **outcome.more()}
+                unwritten = output.write_json(content, stdout)
+        stream.flush()
+        return _unwritable(unwritten or stream.error, outcome.code)
+
+
+def _unwritable(error: OSError | None, code: int) -> int:
+    """Exit code after an attempt to write the answer to stdout. A reader that has gone, as `head`, needs no message."""
+    if error is not None and not isinstance(error, BrokenPipeError):
+        _failed(f"the answer cannot be written to stdout: {error.strerror}. Make room, then run the same command")
+    return code or int(error is not None)
+
+
+def _run(arguments: list[str]) -> Outcome:
+    try:
+        check_working_folder()
+        found = app(args=arguments, prog_name="nasforge", standalone_mode=False, obj=arguments)
+        return found if isinstance(found, Outcome) else Outcome(code=int(found or 0))
+    except TyperException as error:
+        message = error.format_message().rstrip(".")
+        command = next((word for word in arguments if not word.startswith("-")), "")
+        known = [command] if command in _names() else []
+        return _failed(f"{message}{'' if message.endswith('?') else '.'} See: {command_line(*known, '--help')}")
+    except NasforgeError as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        return Outcome(code=output.STOPPED)
+    except Exception as error:  # a plug-in's or ours: the traceback is for whoever mends it
+        traceback.print_exc()
+        return _failed(f"unexpected {type(error).__name__}: {error}. Finished trials are in the journal", 1)
+
+
+def _names() -> list[str]:
+    """The names of all commands."""
+    return [*COMMANDS]
+
+
+def _interrupted(arguments: list[str]) -> Outcome:
+    """After Ctrl-C where no command listens for it."""
+    if next((word for word in arguments if not word.startswith("-")), "") in _CONTINUED:
+        return output.stopped("stopped; the same command continues", arguments)
+    return _failed("stopped", output.STOPPED)
+
+
+def _failed(message: str, code: int = 2) -> Outcome:
+    message = cut(message)
+    output.log().print(Text(message if code == output.STOPPED else f"error: {message}", style="red"), soft_wrap=True)
+    return Outcome({"error": message}, code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The command `calibrate`: options in, `nasforge.calibrate`, then a table for people or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nasforge.cli import options, output
+from nasforge.cli.output import Outcome
+from nasforge.core.errors import ExportError, StopNow
+from nasforge.core.metrics import PROXY
+from nasforge.views.plain import plain
+
+if TYPE_CHECKING:
+    from nasforge.views.calibration import Calibration, Correlation
+
+_EPOCHS = 9
+
+
+def calibrate(
+    context: typer.Context,
+    space: options.Space = None,
+    data: options.Data = None,
+    networks: Annotated[int, typer.Option(min=3, help="Number of random networks within the constraints.")] = 12,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings per network.")] = 2,
+    epochs: Annotated[int | None, typer.Option(help=f"Epochs of full training. Default: {_EPOCHS}.")] = None,
+    proxies: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Compare these zero-cost scores too.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Forecast the cost of a search of N trials.")] = 100,
+    constraint: options.Constraint = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Metric that ranks the networks. Default: val/accuracy.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="Draw the decisions of this recipe too.", rich_help_panel=options.PARTS),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the draws. Default: 0.", rich_help_panel=options.PARTS)
+    ] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="Runner: ray_tune or local.", rich_help_panel=options.PARTS)
+    ] = None,
+    evaluator: Annotated[
+        str | None, typer.Option(help="Evaluator. Default: training.", rich_help_panel=options.PARTS)
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set any option: recipe.mixup=0.2.", rich_help_panel=options.PARTS
+        ),
+    ] = None,
+    config: options.Config = None,
+    data_dir: options.DataDir = None,
+    images: options.Images = None,
+    resolution: options.Resolution = None,
+    address: options.Address = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the experiment. Default: calibrate-SPACE-DATA-s0.", rich_help_panel=options.PLACE),
+    ] = None,
+    runs_dir: options.RunsDirOfFile = None,
+    tracking_uri: options.TrackingUri = None,
+    as_json: options.Json = False,
+) -> Outcome:
+    """Measure how well short trainings predict full training, and recommend a ladder.
+
+    The command trains about a dozen random networks to the end, each twice. The result is an ordinary experiment: the
+    same command continues it. It writes calibration.json, calibration.html and calibration.png into its folder.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge calibrate tiny --data digits
+    nasforge calibrate tiny --data digits --networks 6 --epochs 4 --proxies synflow,naswot --json
+    nasforge calibrate --config experiment.yaml --seeds 3 --trials 500
+    """
+    from nasforge.api.calibrate import calibrate as run
+    from nasforge.api.calibrate import configured
+    from nasforge.cli.settings import data_options, settings_of
+    from nasforge.cli.watch import Watch
+    from nasforge.settings.experiment import resolve
+
+    settings, document = settings_of(
+        space=space,
+        file=config,
+        data=data_options(data, data_dir, images, resolution),
+        recipe={"open": recipe},
+        runner_options={"address": address},
+        assignments=assign or [],
+        runner=runner,
+        evaluator=evaluator,
+        objectives=[objective] if objective else None,
+        constraints=constraint,
+        epochs=epochs if epochs is not None or config is not None else _EPOCHS,
+        seed=seed,
+        name=name,
+        runs_dir=runs_dir,
+        tracking_uri=tracking_uri,
+    )
+    scores = [word.strip() for word in proxies.split(",")] if proxies else []
+    wanted = configured(resolve(settings, document), networks, seeds, scores, named=name is not None)
+    watch = Watch(output.log())
+    try:
+        with watch.shown():
+            found = run(
+                networks=networks,
+                seeds=seeds,
+                proxies=scores,
+                trials=trials,
+                config=wanted,
+                trackers=[watch],
+                say=watch.say,
+                on_open=watch.on_open,
+            )
+    except StopNow as error:
+        return output.stopped(error, context.obj)
+    return _said(found, wanted.folder)
+
+
+def _said(found: Calibration, folder: Path) -> Outcome:
+    from nasforge.views.calibration import RULE
+    from nasforge.views.calibration_page import draw_calibration, write_calibration
+
+    content = {"experiment": folder.name, **plain(found.to_json())}
+    (folder / "calibration.json").write_text(json.dumps(content, indent=1) + "\n")
+    try:
+        write_calibration(found, folder)
+        draw_calibration(found, folder / "calibration.png")
+    except ExportError as error:
+        output.say(str(error))
+    seeds = "other seeds" if found.seeds > 1 else "the same run"
+    rows = [
+        [
+            *(rung.rung, f"{100 * rung.cost:.0f}%", f"{rung.seconds:.3g}"),
+            *("-" if found.seeds == 1 else f"{rung.noise:.3g}", f"{rung.spread:.3g}"),
+            *(_interval(rung.spearman), _interval(rung.kendall), _number(rung.same_run)),
+        ]
+        for rung in found.rungs
+    ]
+    columns = ("epochs", "cost", "worker s", "seed noise", "spread", "Spearman", "Kendall", "same run")
+    title = (
+        f"{found.metric} of {found.networks} networks, {found.seeds} seeds; correlations with full training of {seeds}"
+    )
+    output.table(title, columns, rows, left=("epochs", "Spearman", "Kendall"))
+    if found.proxies:
+        scores = [[name.removeprefix(PROXY), _interval(fact)] for name, fact in found.proxies.items()]
+        output.table("Zero-cost scores with full training", ("score", "Spearman"), scores, left=("score", "Spearman"))
+    if found.left_out:
+        output.line(f"{found.left_out} network(s) are left out: not trained to the end by every seed")
+    ladder = ", ".join(json.dumps(dict(rung)).replace('"', "") for rung in found.ladder)
+    output.line(f"Recommended: ladder: [{ladder}]   ({RULE})")
+    if len(found.ladder) > 1:
+        output.line(
+            f"A search of {found.trials} trials: about {found.seconds_without:,.0f} worker seconds without a pruner, "
+            f"{found.seconds_with:,.0f} with ASHA on this ladder ({100 * found.share:.0f}% of the work); the best is "
+            f"{found.lost:.4f} worse on average (simulated on these trainings)"
+        )
+    else:
+        output.line(
+            f"A search of {found.trials} trials: about {found.seconds_without:,.0f} worker seconds. No rung below the "
+            "last one can be relied on: search with --pruner none"
+        )
+    for advice in found.advice:
+        output.say(advice)
+    return Outcome(content)
+
+
+def _interval(fact: Correlation) -> str:
+    return "-" if math.isnan(fact.value) else f"{fact.value:.2f} ({fact.low:.2f} .. {fact.high:.2f})"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"

@@ -1,0 +1,261 @@
+"""What commands print: tables and sentences for people, or one JSON object for programs, and nothing else on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nasforge.core.command_line import command_for, command_line, quoted
+from nasforge.core.metrics import form_of
+from nasforge.core.space import Choice, Domain, Float
+from nasforge.core.trial import ENSEMBLE, Trial
+from nasforge.experiment.state import State
+from nasforge.views import tables
+from nasforge.views.plain import plain
+
+_PIPE_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found.
+
+    Attributes:
+        content: what `--json` prints: an object, or a list.
+        code: exit code.
+        more: makes further content, where that takes long and only `--json` shows it.
+    """
+
+    content: Mapping[str, Any] | list[Any] = field(default_factory=dict)
+    code: int = 0
+    more: Callable[[], Mapping[str, Any]] | None = None
+
+
+STOPPED = 130
+"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
+
+
+def stopped(reason: BaseException | str, words: Sequence[str]) -> Outcome:
+    """The end of a command that was stopped: says by which words it is continued."""
+    command = command_line(*words)
+    text = f"{reason}: {command}"
+    if command != quoted(["nasforge", *words]):
+        text += "\n(the password is left out: write it into the command again, or into the environment)"
+    say(text)
+    return Outcome({"error": text}, STOPPED)
+
+
+def out() -> Console:
+    """Where people read; silent when only JSON is wanted, which `only_json` marks by making the two streams one."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(highlight=False, quiet=sys.stdout is sys.stderr, width=width)
+
+
+def log() -> Console:
+    """Where progress and errors go."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A sentence for the user while something runs."""
+    log().print(Text(text, style="yellow"), soft_wrap=True)
+
+
+def line(text: str = "", style: str = "") -> None:
+    """A line of a command's answer, never wrapped or interpreted."""
+    out().print(Text(text, style=style), soft_wrap=True)
+
+
+def commands_after(folder: Path, state: State) -> list[str]:
+    """What can be done with the best network of an experiment: only commands that work."""
+    commands = []
+    if state.header.config.get("data") is not None:  # what was looked up in a table has no images to be trained on
+        commands.append(command_for(folder, "retrain"))
+    if state.best and state.best.result and {"weights", ENSEMBLE} & {*state.best.result.artifacts}:
+        commands.append(command_for(folder, "export", "--to", "onnx,torch_export,safetensors"))
+    return commands
+
+
+def next_commands(commands: Sequence[str]) -> None:
+    """The commands that a user may type next, each on a line of its own."""
+    line("Next:", style="bold")
+    for command in commands:
+        line(f"  {command}")
+
+
+@contextmanager
+def only_json(wanted: bool) -> Iterator[int]:
+    """Send everything that anybody prints to stderr, C libraries and child processes too; yields the real stdout.
+
+    Args:
+        wanted: False changes nothing.
+    """
+    sys.stdout.flush()
+    if not wanted:
+        yield 1
+        return
+    real, python_stdout = os.dup(1), sys.stdout
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        yield real
+    finally:
+        sys.stdout = python_stdout
+        os.dup2(real, 1)
+        os.close(real)
+
+
+def write_json(content: Mapping[str, Any] | list[Any], descriptor: int) -> OSError | None:
+    """Write an object or a list as JSON and a newline, NaN and infinities as null. Returns what went wrong."""
+    text = json.dumps(plain(content), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    data = text.encode()
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError as error:
+        return error
+    return None
+
+
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    left: Sequence[str] = (),
+    narrow: bool = False,
+) -> None:
+    """A table; numbers right, columns named in `left` and texts left. On a pipe it is as wide as it needs to be.
+
+    With `narrow` there are no lines between the columns, so that more fits into 80 characters.
+    """
+    console = out()
+    form: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True} if narrow else {}
+    shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False, **form)
+    for index, column in enumerate(columns):
+        numeric = column not in left and all(
+            isinstance(row[index], (int, float)) or _looks_numeric(row[index]) for row in rows
+        )
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    console.print(shown)
+
+
+def _looks_numeric(cell: Any) -> bool:
+    text = str(cell).strip().removeprefix("<").rstrip("%skMG")
+    try:
+        float(text or "0")
+    except ValueError:
+        return text in ("-", "")
+    return True
+
+
+def count_text(value: float) -> str:
+    """`40000000` -> `40.0M`."""
+    if not math.isfinite(value):
+        return "-"
+    for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= bound:
+            return f"{value / bound:.1f}{unit}"
+    return f"{value:g}"
+
+
+def size_text(size: float) -> str:
+    """How many points a space has; `size` may be an int that no float can hold."""
+    if size == math.inf:
+        return "infinitely many (a continuous decision)"
+    if size < 1e9:
+        return f"{size:,.0f}"
+    return f"{size:.1e}" if size < 1e16 else f"about 10^{math.log10(size):.0f}"
+
+
+def size_json(key: str, size: float) -> dict[str, float | None]:
+    """The size of a space for `--json`: `key`, null beyond 10^308, and its logarithm, null where it is infinite."""
+    return {key: size, f"{key}_log10": math.log10(size) if size < math.inf else None}
+
+
+def seconds_text(seconds: float) -> str:
+    """`4000` -> `1 h 07 min`."""
+    if not math.isfinite(seconds):
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def metric_text(key: str, value: float | None) -> str:
+    """A metric as people read it."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    form = form_of(key)
+    if form == "count":
+        return count_text(value)
+    if form == "seconds":
+        return f"{value:.1f}"
+    if 0 < abs(value) < 1e-3:  # the errors of some tables
+        return f"{value:.3e}"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def domain_text(domain: Domain) -> str:
+    """What a decision may take."""
+    if isinstance(domain, Choice):
+        return ", ".join(str(option) for option in domain.options)
+    low, high = domain.ends
+    step = domain.step if isinstance(domain, Float) or domain.step > 1 else None
+    text = f"{_number_text(low)} .. {_number_text(high)}"
+    text += f" in steps of {_number_text(step)}" if step else ""
+    text += f" ({_number_text(domain.high)} is not reached)" if step and not math.isclose(high, domain.high) else ""
+    return text + (" (logarithmic)" if domain.log else "")
+
+
+def _number_text(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """A trial as `show --json` gives it."""
+    architecture, result = trial.architecture, trial.result
+    return {
+        **tables.row(trial),
+        "point_id": architecture.point_id if architecture else "",
+        "architecture": architecture.to_json() if architecture else None,
+        "attempts": trial.attempts,
+        "charged": result.charged.to_json() if result else None,
+        "error": result.error.to_json() if result and result.error else None,
+        "violations": dict(result.violations) if result else {},
+    }
+
+
+def state_json(state: State) -> dict[str, Any]:
+    """An experiment as `search --json` gives it."""
+    best = state.best
+    return {
+        "experiment": state.name,
+        "trials": state.counts(),
+        "best": trial_json(best) if best else None,
+        "front": [trial.number for trial in state.front()] if len(state.objectives) > 1 else None,
+        "objectives": [str(objective) for objective in state.objectives],
+        "constraints": [str(constraint) for constraint in state.constraints],
+        "targets": [str(target) for target in state.targets],
+        "targets_met": not state.missed(best) if best and state.targets else None,
+        "charged": state.charged.to_json(),
+        "until": {str(goal): value for goal, value in state.budget.goals.items()},
+        "reached_by": state.reached_by,
+        "tests": state.tests,
+    }

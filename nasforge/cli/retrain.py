@@ -1,0 +1,192 @@
+"""The command `retrain`: options in, `nasforge.retrain`, then tables for people or one JSON object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nasforge.cli import options
+from nasforge.cli.output import Outcome, line, log, metric_text, say, table
+
+if TYPE_CHECKING:
+    from nasforge.api.retrain.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained, Spread
+
+_PLACE = "Workers"
+_COLUMNS = ("rank", "network", "name", "params", "flops")
+_COSTS = ("cost/params", "cost/flops")
+_FIGURES = ("test/accuracy", "test/f1_macro")
+
+
+def retrain(
+    name: options.Name,
+    top: Annotated[int, typer.Option(min=1, help="Number of the best networks.")] = 1,
+    random: Annotated[
+        int, typer.Option(min=0, help="Number of other finished trials, drawn at random, to compare with.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings per network.")] = 2,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of a training. Default: three times the search's longest.")
+    ] = None,
+    tta: Annotated[
+        str, typer.Option(help="flip: also average the predictions for an image and its mirror image; none: do not.")
+    ] = "none",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1.")] = "auto",
+    data: options.MovedData = None,
+    data_dir: options.MovedDataDir = None,
+    runner: Annotated[
+        str, typer.Option(help="local: one after the other; ray_tune: on Ray workers.", rich_help_panel=_PLACE)
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=_PLACE)
+    ] = None,
+    max_concurrent: Annotated[
+        int | None,
+        typer.Option(help="Run at most N trainings at the same time. Default: as many as fit.", rich_help_panel=_PLACE),
+    ] = None,
+    workers_per_network: Annotated[
+        int | None, typer.Option(help="Train each network on N workers together.", rich_help_panel=_PLACE)
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set any option: runner.resources.measure.gpu=0.5.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    runs_dir: options.RunsDir = Path("runs"),
+    trust: options.Trust = False,
+    as_json: options.Json = False,
+) -> Outcome:
+    """Train the best networks from scratch, then measure each once on the sealed test split.
+
+    Training uses the train and the validation split. For each network, a ResNet of about the same FLOPs is trained by
+    the same recipe. Two or more networks are also measured as an ensemble. The first becomes NAME/best. The same
+    command continues after an interruption.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge retrain first
+    nasforge retrain first --top 3 --random 3 --seeds 5 --epochs 30
+    nasforge retrain first --top 3 --tta flip --json
+    nasforge retrain first --top 3 --seeds 5 --runner ray_tune --max-concurrent 4
+    nasforge retrain first --runner ray_tune --workers-per-network 2
+    """
+    from nasforge.api.retrain import retrain as run
+    from nasforge.api.search import terminable, tracking
+    from nasforge.cli.settings import folder_of, moved_data, runner_of
+    from nasforge.cli.watch import RetrainProgress
+    from nasforge.experiment.state import load_state
+
+    folder = folder_of(name, runs_dir)
+    places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
+    parts = runner_of(runner, places, assign or [])
+    progress = RetrainProgress(log())
+    uri = load_state(folder).header.config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
+    with terminable(), progress.shown(), tracking(folder, uri, (), say, of_search=False) as trackers:
+        found = run(
+            folder,
+            top=top,
+            random=random,
+            seeds=seeds,
+            epochs=epochs,
+            tta=tta,
+            device=device,
+            data=moved_data(data, data_dir),
+            runner=parts,
+            progress=progress,
+            trackers=trackers,
+            trust=trust,
+        )
+    _print(found)
+    line(f"The first is now {folder / 'best'}")
+    return Outcome({"experiment": folder.name, **found.to_json(), "best": str(folder / "best")})
+
+
+# --- what people read -------------------------------------------------------------------------------------------------
+
+
+def _print(found: Finalists) -> None:
+    flips = any(key.startswith("test_flip/") for finalist in found for key in finalist.retrained.test)
+    figures = tuple(dict.fromkeys((found.figure, *_FIGURES)))
+    more = ("test_flip/accuracy",) if flips else ()
+    rows = []
+    for finalist in found.top:
+        rows.append(_row(str(finalist.rank), "found", finalist.retrained, figures, more))
+        if finalist.reference:
+            rows.append(_row("", "reference", finalist.reference, figures, more))
+    rows += [_row(str(finalist.rank), "random", finalist.retrained, figures, more) for finalist in found.random]
+    if found.ensemble:
+        rows.append(_ensemble_row(found.ensemble, figures, more))
+    columns = (*_COLUMNS, *figures, "seeds", *more)
+    epochs = f"{found[0].epochs} epoch{'s' * (found[0].epochs > 1)}"
+    title = f"On the sealed test part, {epochs} on train + validation; ± is a 95 % confidence interval"
+    table(title, columns, rows, left=("network", "name"))
+    for finalist in (*found.top, *found.random):
+        for part in (finalist.retrained, finalist.reference):
+            for failure in part.failures if part else ():
+                say(failure)
+    for name, gain in found.gains.items():
+        line(_gain_text(name, gain, found.figure))
+    if found.agreement.n > 1:
+        line(_agreement_text(found.agreement))
+    if found.warning:
+        line(found.warning, style="yellow")
+
+
+def _row(rank: str, who: str, retrained: Retrained, figures: Sequence[str], more: Sequence[str]) -> list[str]:
+    test = {key: _spread_text(spread) for key, spread in retrained.test.items()}
+    shown = [
+        *(test.get(key, "-") for key in figures),
+        str(len(retrained.networks)),
+        *(test.get(key, "-") for key in more),
+    ]
+    costs = [metric_text(key, retrained.costs.get(key)) for key in _COSTS]
+    return [rank, who, retrained.name, *costs, *shown]
+
+
+def _ensemble_row(ensemble: Ensemble, figures: Sequence[str], more: Sequence[str]) -> list[str]:
+    costs = [metric_text(key, ensemble.costs.get(key)) for key in _COSTS]
+    test = {key: metric_text(key, ensemble.test.get(key)) for key in (*figures, *more)}
+    shown = [*(test[key] for key in figures), "1", *(test[key] for key in more)]
+    return ["", "ensemble", f"of {len(ensemble.members)}", *costs, *shown]
+
+
+def _spread_text(spread: Spread) -> str:
+    return f"{spread.mean:.4f}" + (f" ± {spread.margin:.4f}" if spread.margin is not None else " (one seed)")
+
+
+def _gain_text(over: str, gain: Gain, figure: str) -> str:
+    whom = {"random": "the random others", "reference": "the reference ResNets"}[over]
+    said = f"Gain over {whom}" + (f" in {figure}" if figure != _FIGURES[0] else "")
+    counted = _counted(gain)
+    if gain.low is None or gain.high is None:
+        return f"{said}: {gain.difference:+.4f} ({counted}: too few for an interval)"
+    return f"{said}: {gain.difference:+.4f} (95 % interval {gain.low:+.4f} .. {gain.high:+.4f}; {counted})"
+
+
+def _counted(gain: Gain) -> str:
+    (ours, theirs), (mine, other) = gain.n, gain.over
+    if mine == "pairs":
+        return f"{ours} networks, each with its own"
+    if mine == other:
+        return f"{ours} against {theirs} {mine}"
+    mine, other = (kind if n > 1 else kind[:-1] for n, kind in zip(gain.n, gain.over, strict=True))
+    return f"{ours} {mine} against {theirs} {other}"
+
+
+def _agreement_text(agreement: RankAgreement) -> str:
+    said = "Order in the search and on the test part: "
+    if agreement.tau is None:
+        return f"{said}Kendall's tau is not defined, all of one side are equal (n = {agreement.n})"
+    p_value = math.nan if agreement.p_value is None else agreement.p_value
+    said += f"Kendall's tau {agreement.tau:+.2f} (p = {p_value:.2g}, n = {agreement.n})"
+    if agreement.too_few:
+        said += f"; too few to tell: even perfect agreement has p = {agreement.least_p:.2g}, --random adds networks"
+    return said

@@ -1,0 +1,190 @@
+"""From the options of a command to settings for `nasforge.resolve`; the keys are those of the YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.command_line import command_for, quoted, runs_dir_option
+from nasforge.core.errors import ConfigError, JournalError, did_you_mean
+from nasforge.core.goals import OPTIMUM
+from nasforge.core.paths import whole_path
+from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, campaigns_in, experiment_of, experiments_in, fits_in
+from nasforge.settings.experiment import DEFAULTS, Named, check_name, load_settings, suited_evaluator
+from nasforge.settings.yaml_file import Document, parse_value
+
+WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
+PARTS = ("strategy", "tune", "pruner", "evaluator", "runner")
+_NOTHING: Mapping[str, Any] = {}
+_MAPPINGS = ("recipe", "data", "budget")
+_SHORT = {"data": "source", "recipe": "open"}
+"""What a text stands for where a mapping is expected."""
+
+
+def settings_of(
+    *,
+    space: str | None,
+    file: Path | None = None,
+    data: Mapping[str, Any] = _NOTHING,
+    budget: Mapping[str, Any] = _NOTHING,
+    recipe: Mapping[str, Any] = _NOTHING,
+    runner_options: Mapping[str, Any] = _NOTHING,
+    assignments: Sequence[str] = (),
+    defaults: Mapping[str, str] = DEFAULTS,
+    **settings: Any,
+) -> tuple[dict[str, Any], Document | None]:
+    """Settings for `resolve` from an experiment's file and options, which go over it; and the file.
+
+    Args:
+        space: a YAML file or a shipped name.
+        file: an experiment's YAML file.
+        data: options that are fields of DataConfig, see `data_options`; None where not given.
+        budget: options that are fields of Budget.
+        recipe: options of the recipe.
+        runner_options: options of the runner.
+        assignments: texts such as `strategy.population=20`.
+        defaults: whose options are given where no name is.
+        settings: the other settings, as in `resolve`; None where not given.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    document: Document | None = None
+    merged: dict[str, Any] = {}
+    if file is not None:
+        merged, document = load_settings(file)
+    if space is None and "space" not in merged:
+        raise ConfigError("which search space? Give a YAML file or a shipped name: nasforge search tiny --data digits")
+    options = {**settings, "space": space}
+    merged.update({key: value for key, value in options.items() if value is not None and value != []})
+    if settings.get("epochs") is not None and settings.get("ladder") is None:
+        merged.pop("ladder", None)
+    nested = {"data": data, "budget": budget, "recipe": recipe, "runner": runner_options}
+    for key, given in nested.items():
+        _over(merged, key, given, defaults)
+    for text in assignments:
+        _assign(merged, text, defaults)
+    if isinstance(merged.get("data"), Mapping) and "source" not in merged["data"]:
+        raise ConfigError(WHICH_DATA)
+    return merged, document
+
+
+def data_options(
+    source: str | None, folder: Path | None, images: int | None, resolution: int | None = None
+) -> dict[str, Any]:
+    """The options of a command's data as fields of DataConfig; None where not given."""
+    place = None if folder is None else str(folder)
+    return {"source": source, "folder": place, "images": images, "resolution": resolution}
+
+
+def moved_data(source: str | None, folder: Path | None) -> dict[str, str]:
+    """Where data lie now, from the options of a command; empty where neither is given."""
+    return {key: str(place) for key, place in (("source", source), ("folder", folder)) if place is not None}
+
+
+def until_of(texts: Sequence[str] | None) -> dict[str, Any] | str | None:
+    """`--until val/accuracy=0.95`, again for more, or `--until optimum`; None where it is not given."""
+    if not texts:
+        return None
+    if [text.strip() for text in texts] == [OPTIMUM]:
+        return OPTIMUM
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.rpartition("="))
+        if not equals or not key or key in found:
+            twice = " (given twice)" if key in found else ""
+            raise ConfigError(f"--until '{text}'{twice} must look like val/accuracy=0.95, or be {OPTIMUM} alone")
+        found[key] = parse_value(value)
+    return found
+
+
+def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A runner with its options, from those of a command and texts such as `runner.resources.measure.gpu=0.5`."""
+    merged: dict[str, Any] = {"runner": name}
+    for text in assignments:
+        if not text.startswith("runner."):
+            raise ConfigError(f"--set '{text}': only the runner has options here, as in runner.resources.measure.gpu=1")
+        _assign(merged, text)
+    _over(merged, "runner", options)
+    return Named.parse(merged["runner"], "runner").to_json()
+
+
+def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any], defaults: Mapping[str, str] = DEFAULTS) -> None:
+    """Lay options (None where not given) over one nested setting, which a file may have given in its short form."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return
+    content = merged.get(key)
+    if key in PARTS:
+        named = Named.parse(content if content is not None else defaults[key], key)
+        merged[key] = {"name": named.name, "options": {**named.options, **given}}
+    elif key in _SHORT and isinstance(content, str):
+        merged[key] = {_SHORT[key]: content, **given}
+    else:
+        if content is not None and not isinstance(content, Mapping):
+            raise ConfigError(f"{key} must be a mapping, got {content!r}")
+        merged[key] = {**(content or {}), **given}
+
+
+def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEFAULTS) -> None:
+    """`strategy.population=20`, `recipe.mixup=0.2`, `runner.resources.measure.gpu=0.25`."""
+    path, equals, value = text.partition("=")
+    part, *keys = path.strip().split(".")
+    allowed = (*PARTS, *_MAPPINGS)
+    if not equals or not keys or not all(keys):
+        raise ConfigError(f"--set '{text}' must look like strategy.population=20 or recipe.mixup=0.2")
+    if part not in allowed:
+        raise ConfigError(f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}")
+    if part in PARTS:
+        if part == "tune" and merged.get(part) is None:
+            raise ConfigError(f"--set '{text}': say which strategy searches the recipe: --tune optuna")
+        strategy = Named.parse(merged.get("strategy", defaults["strategy"]), "strategy").name
+        default = suited_evaluator(strategy) if part == "evaluator" else defaults.get(part)
+        named = Named.parse(merged.get(part, default), part)
+        top = {"name": named.name, "options": dict(named.options)}
+        place: dict[str, Any] = top["options"]  # type: ignore[assignment]
+    else:
+        content = merged.get(part)
+        if part in _SHORT and isinstance(content, str):
+            content = {_SHORT[part]: content}
+        if content is not None and not isinstance(content, Mapping):
+            raise ConfigError(f"{part} must be a mapping, got {content!r}")
+        top = dict(content or {})
+        place = top
+    for key in keys[:-1]:
+        if place.get(key) is not None and not isinstance(place[key], Mapping):
+            raise ConfigError(f"--set '{text}': '{key}' is {place[key]!r}, it has no options of its own")
+        place[key] = dict(place.get(key) or {})
+        place = place[key]
+    place[keys[-1]] = parse_value(value.strip())
+    merged[part] = top
+
+
+def fit_folder(name: str, runs_dir: Path) -> Path | None:
+    """The folder of the fit of this name; None where there is no fit, but maybe an experiment."""
+    folder = whole_path(runs_dir) / check_name(name)
+    return folder if (folder / FIT).is_file() else None
+
+
+def folder_of(name: str, runs_dir: Path) -> Path:
+    """The folder of an existing experiment; of a fit its search, also as `FIT/search`.
+
+    Raises:
+        ConfigError: not a name, or a campaign's.
+        JournalError: there is no such experiment.
+    """
+    fit = name.removesuffix(f"/{SEARCH}")
+    folder = experiment_of(whole_path(runs_dir) / check_name(fit if fit_folder(fit, runs_dir) else name))
+    if not (folder / JOURNAL).is_file():
+        inner = experiments_in(folder)
+        if inner:
+            raise ConfigError(
+                f"'{name}' is a campaign of {len(inner)} searches. Name one of them: "
+                f"{quoted([inner[0].name, *runs_dir_option(folder)])}; or see all: {command_for(folder, 'show')}"
+            )
+        place = folder.parent
+        known = [path.name for path in (*experiments_in(place), *fits_in(place), *campaigns_in(place))]
+        why = f" (the folder has no file {JOURNAL})" if folder.is_dir() else ""
+        raise JournalError(f"no experiment '{name}' in {runs_dir}/{why}; {did_you_mean(name, known)}")
+    return folder

@@ -1,0 +1,23 @@
+"""Pareto dominance: which of several points no other point beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether `a` is at least as good as `b` everywhere and better somewhere (values to maximise)."""
+    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
+
+
+def front(points: Sequence[Sequence[float]]) -> list[int]:
+    """Indices of the points that no other dominates (values to maximise), in their order; of equal points the first.
+
+    Source: the simple sweep of Kung et al. 1975, "On Finding the Maxima of a Set of Vectors".
+    """
+    found: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: (tuple(-value for value in points[i]), i)):
+        point = points[index]
+        if not any(tuple(points[kept]) == tuple(point) or dominates(points[kept], point) for kept in found):
+            found.append(index)
+    return sorted(found)

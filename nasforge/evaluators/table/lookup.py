@@ -1,0 +1,397 @@
+"""The evaluator that looks up: a table of measured points instead of training, on the table's own clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.architecture import Architecture, Value
+from nasforge.core.errors import BuildError, ConfigError, did_you_mean
+from nasforge.core.goals import Constraint, Objective
+from nasforge.core.ladder import Rung, proxy_metric
+from nasforge.core.metrics import ask_for_direction, better, column_direction, direction
+from nasforge.core.protocols import Report
+from nasforge.core.space import LISTED, SearchSpace
+from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.evaluators.table.columns import Asked, Columns, columns_of
+from nasforge.evaluators.table.file import open_table
+from nasforge.evaluators.table.rows import Labels
+from nasforge.settings.experiment import DataConfig
+from nasforge.settings.values import signal_metric
+
+_COST = "cost/"
+
+
+class LookupTable:
+    """Looks every Measure up in a table instead of training it; time and work are the table's, never the clock's.
+
+    A CSV, JSON or NPZ file, one row per point. A trial whose number is NaN or infinite has failed; one that is not in
+    the table ends the search with an error (see `partial`). Light to pickle: another process reads the file again,
+    once.
+    """
+
+    instant = True
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: DataConfig | None,
+        ladder: Sequence[Rung],
+        recipe: Mapping[str, Value] | None = None,
+        *,
+        path: str,
+        signal: str | None = None,
+        key: str | list[str] | None = None,
+        key_form: str | None = None,
+        labels: str | list[str] | dict[str, list[str]] | None = None,
+        axes: str | None = None,
+        fidelity: dict[Any, str] | None = None,
+        final: str | None = None,
+        metric: str | None = None,
+        metrics: dict[str, str] | None = None,
+        costs: dict[str, str] | None = None,
+        proxies: dict[str, str] | None = None,
+        seconds: float | str = 1.0,
+        multiply_adds: float | str = 0.0,
+        partial: bool = False,
+        objectives: Sequence[Objective] = (),
+    ) -> None:
+        """Read the table and check that it has what is asked for.
+
+        Wherever a column of numbers is named it may be scaled: `params_M*1e6`, `time_ms/1000`.
+
+        Args:
+            space: the space of the points.
+            data: unused, nothing is trained; a network's costs are the table's too.
+            ladder: its rungs' epochs are looked up among the fidelities.
+            recipe: unused.
+            path: an NPZ or JSON file, or a text file with a header line.
+            signal: column of the number that the search sees; with `{epochs}` in it (`val_e{epochs}`) one column for
+                each fidelity.
+            key: column, columns or array that say which point a row is, see `table_rows.rows_of`.
+            key_form: what one key column holds: text, canonical, arch_id, point_id, decisions, or how it is written, as
+                `{width0}:{width1}`.
+            labels: the texts that whole numbers in the key stand for, from 0: a list, a list for each decision, or the
+                name of an array or column that holds them.
+            axes: JSON file with the axes of the NPZ's arrays, for tables that are grids.
+            fidelity: epochs -> column of the signal, instead of `signal`.
+            final: column of the last row of a comparison (a test accuracy); the search never sees it. Its direction is
+                the first objective's, unless `min:` or `max:` stands before the column.
+            metric: what the signal is called; left out, `val/accuracy`, or by a column whose name is one of something
+                to minimise: `val/mse` of `valid_mse`.
+            metrics: further numbers of a result, metric -> column (or columns, as `signal`), such as `val/loss: loss`.
+            costs: `params`, `flops`, `latency_ms`, `memory_mb` or another -> column; constraints are checked by them.
+            proxies: name -> column, for a rung of zero-cost proxies.
+            seconds: virtual seconds of a whole evaluation, or their column; a part of the epochs costs that part. With
+                `{epochs}` the seconds until each fidelity.
+            multiply_adds: the same of multiply-adds.
+            partial: a point without a row fails alone and uncharged, as one that cannot be built.
+            objectives: of the search, for the direction of the optimum.
+
+        Raises:
+            ConfigError, DataError: the file, a column or the ladder do not fit.
+        """
+        if (signal is None) == (not fidelity):
+            raise ConfigError(
+                "evaluator 'lookup_table' needs signal (the column that the search sees) or fidelity (epochs -> "
+                "column), one of them"
+            )
+        self.space = space
+        self.ladder = tuple(ladder)
+        self.path = Path(path).expanduser().absolute()
+        self.metric = signal_metric({"metric": metric, "signal": signal, "fidelity": fidelity}, objectives)
+        self.partial = partial
+        self._axes = None if axes is None else Path(axes).expanduser().absolute()
+        named = {_COST + name.removeprefix(_COST): column for name, column in (costs or {}).items()}
+        self._asked = Asked(
+            key=tuple(key) if isinstance(key, list) else key,
+            key_form=key_form,
+            labels=_labels(labels),
+            signal=signal,
+            fidelity=tuple((_epochs(step), column) for step, column in (fidelity or {}).items()),
+            final=None if final is None else final.removeprefix("min:").removeprefix("max:"),
+            metrics=tuple((metrics or {}).items()),
+            costs=tuple(named.items()),
+            proxies=tuple((proxies or {}).items()),
+            seconds=seconds,
+            multiply_adds=multiply_adds,
+        )
+        self._maximise = self._direction(objectives)
+        self._guessed = metric is None and self._maximise is True and not self._says_so()
+        self._found: Columns | None = None
+        self._check_ladder()
+
+    def _signals(self) -> list[str]:
+        """The names of the signal's columns."""
+        return [column for _, column in self._asked.fidelity] or [str(self._asked.signal)]
+
+    def _says_so(self) -> bool:
+        """Whether the names of the signal's columns say that it is to be maximised."""
+        return all(column_direction(column) is True for column in self._signals())
+
+    def _direction(self, objectives: Sequence[Objective]) -> bool | None:
+        """Whether more of the signal is better: the objective says it, else the metric's name; None: neither does.
+
+        Raises:
+            ConfigError: the objective goes by the metric's name, and a column's name says the opposite.
+        """
+        goals = {objective.metric: objective.maximise for objective in objectives}
+        named = {self.metric: self._signals(), **{name: [column] for name, column in self._asked.metrics}}
+        for metric, columns in named.items():
+            maximise = goals.get(metric)
+            if maximise is None or maximise is not direction(metric):
+                continue
+            for column in columns:
+                if column_direction(column) is (not maximise):
+                    raise ConfigError(
+                        f"evaluator 'lookup_table': by its name, column '{column}' is to "
+                        f"{'minimise' if maximise else 'maximise'}, but the objective is {better(maximise)}:{metric}. "
+                        "Call the metric what it is (metric: val/loss, objectives: [val/loss]), or give it a name of "
+                        f"your own with its direction (metric: val/x, objectives: [{better(maximise)}:val/x])"
+                    )
+        return goals.get(self.metric, direction(self.metric))
+
+    @property
+    def _columns(self) -> Columns:
+        if self._found is None:
+            file = open_table(self.path, self._axes)
+            self._found = columns_of(self.space, file, self._asked)
+        return self._found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_found": None}
+
+    def _check_ladder(self) -> None:
+        fidelities = self._columns.fidelities
+        for rung in self.ladder:
+            if not rung.full:
+                raise ConfigError(
+                    f"table {self.path}: it has no trainings on fewer or smaller images, but the ladder has the "
+                    f"rung {rung}; leave share and resolution out"
+                )
+            lacking = [name for name in rung.proxies if name not in self._columns.proxies]
+            if lacking:
+                raise ConfigError(
+                    f"table {self.path}: the ladder has proxies {', '.join(lacking)}; name their columns: "
+                    f"proxies: {{{lacking[0]}: COLUMN}}"
+                )
+        wrong = [rung.epochs for rung in self.ladder if rung.epochs and fidelities and rung.epochs not in fidelities]
+        if wrong:
+            known = ", ".join(map(str, fidelities[:20])) + (" ..." if len(fidelities) > 20 else "")
+            rungs = ", ".join(f"{{epochs: {epochs}}}" for epochs in (fidelities[0], fidelities[-1]))
+            raise ConfigError(
+                f"table {self.path}: the ladder's epochs {', '.join(map(str, wrong))} have no column; known are "
+                f"{known}. Say in the experiment's file: ladder: [{rungs}], or give one column as signal"
+            )
+
+        last = self.ladder[-1].epochs
+        if not any(map(math.isfinite, self._columns.signal[fidelities.index(last) if last in fidelities else -1])):
+            raise ConfigError(f"table {self.path}: the signal has no number in any row")
+
+    # --- what it knows ----------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What it reports."""
+        columns = self._columns
+        return (self.metric, *columns.metrics, *columns.costs, "time/worker_s", "work/multiply_adds")
+
+    @property
+    def data_hash(self) -> str:
+        """Fingerprint of the file."""
+        return open_table(self.path, self._axes).fingerprint
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know before the search: that the table knows more of a trial than the ladder asks for."""
+        last, known = self.ladder[-1].epochs, self._columns.fidelities
+        said = []
+        if known and last != known[-1]:
+            said.append(
+                f"trials are measured at epoch {last}, where the ladder ends; the table knows them until epoch "
+                f"{known[-1]} (ladder: [{{epochs: {last}}}, {{epochs: {known[-1]}}}])"
+            )
+        if self._guessed:
+            said.append(
+                f"column '{self._signals()[0]}' is called {self.metric}, so the search maximises it. If less of it is "
+                "better, give its name: --set evaluator.metric=val/loss --objective val/loss"
+            )
+        return tuple(said)
+
+    @property
+    def optimum(self) -> float:
+        """The best signal of the table at the ladder's last rung, by the objective's direction; a search's ceiling."""
+        found = self.best_within(())
+        if found is None:
+            raise ConfigError(f"table {self.path}: the signal has no number in any row that is a point of the space")
+        return found
+
+    def best_within(self, limits: Sequence[Constraint]) -> float | None:
+        """The optimum among the rows that keep these limits; None where none does.
+
+        Raises:
+            ConfigError: the table does not have a limit's cost, or the signal has no direction.
+        """
+        return self._extreme(limits, best=True)
+
+    def worst_within(self, limits: Sequence[Constraint]) -> float | None:
+        """The worst signal among the rows that keep these limits; None where none does. Raises as `best_within`."""
+        return self._extreme(limits, best=False)
+
+    def _extreme(self, limits: Sequence[Constraint], *, best: bool) -> float | None:
+        columns, last = self._columns, max(rung.epochs for rung in self.ladder)
+        self._require([limit.metric for limit in limits])
+        count = columns.fidelities.index(last) + 1 if last in columns.fidelities else len(columns.signal)
+        seen = columns.signal[:count]  # a point without a number at a lower fidelity fails there
+
+        def kept(row: int) -> bool:
+            costs = {limit.metric: columns.costs[limit.metric][row] for limit in limits}
+            return not any(map(math.isnan, costs.values())) and not any(limit.violation(costs) for limit in limits)
+
+        rows = [row for row in self._points() if all(math.isfinite(column[row]) for column in seen)]
+        values = [seen[-1][row] for row in rows if kept(row)]
+        if self._maximise is None:
+            raise ask_for_direction(self.metric)
+        return (max if self._maximise is best else min)(values, default=None)
+
+    def _points(self) -> Iterable[int]:
+        """The rows that are points of the space; all rows, where the key is a text and the points are too many."""
+        rows = self._columns.rows
+        if len(rows.numbers) == self.space.size or self.space.size > LISTED:
+            return rows.numbers
+        found = {rows.row_of(point) for point in self.space.points()}
+        return sorted(row for row in found if row is not None)
+
+    def _require(self, wanted: Collection[str]) -> None:
+        """Raises ConfigError if a cost has no column."""
+        for metric in sorted(wanted):
+            if metric not in self._columns.costs:
+                name = metric.removeprefix(_COST)
+                raise ConfigError(
+                    f"{metric}: no column of the table is named for it: --set evaluator.costs.{name}=COLUMN; "
+                    f"{did_you_mean(metric, self._columns.costs)}"
+                )
+
+    @property
+    def final(self) -> Callable[[Architecture], float] | None:
+        """Tells a point's number in the column `final`, which no result ever has; None where none is named."""
+        column = self._columns.final
+        return None if column is None else lambda architecture: column[self._row(architecture)]
+
+    def check_for(self, wanted: Collection[str]) -> Callable[[Proposal], Mapping[str, float]]:
+        """The check of a search: the table's `cost/*` of a point, without building a network.
+
+        Args:
+            wanted: the costs that limits and objectives need.
+
+        Raises:
+            ConfigError: the table has no such cost. The check itself raises ConfigError for a point that is not in the
+                table, BuildError for one whose wanted cost is NaN or, in a partial table, that has no row.
+        """
+        self._require(wanted)
+
+        def check(proposal: Proposal) -> Mapping[str, float]:
+            if not isinstance(proposal, Measure):
+                return {}
+            costs = self._costs(proposal.architecture)
+            unknown = [metric for metric in wanted if math.isnan(costs[metric])]
+            if unknown:
+                raise BuildError(f"table {self.path}: {', '.join(unknown)} of this point is not known")
+            return costs
+
+        return check
+
+    def _costs(self, architecture: Architecture) -> dict[str, float]:
+        row = self._row(architecture)
+        return {name: column[row] for name, column in self._columns.costs.items()}
+
+    def _row(self, architecture: Architecture) -> int:
+        row = self._columns.rows.row_of(architecture)
+        if row is not None:
+            return row
+        said = self._columns.rows.missing(architecture)
+        if self.partial:
+            raise BuildError(said)
+        near = self._columns.rows.nearest(architecture)
+        between = [name for name, domain in self.space.domains.items() if math.isinf(domain.size)]
+        advice = f"No table has every value of {', '.join(between)}: list its own in the space. " if between else ""
+        raise ConfigError(
+            f"{said}{f'; like it is {near}' if near else ''}. {advice}A table that covers only a part of "
+            "the space needs partial: true"
+        )
+
+    # --- measuring --------------------------------------------------------------------------------------------------
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        """The row's numbers; with fidelities a report for each up to the rung's epochs."""
+        if not isinstance(proposal, Measure):
+            raise ConfigError("evaluator 'lookup_table' trains no supernet; take evaluator 'shared_weights'")
+        if proposal.weights is not None:
+            raise ConfigError("evaluator 'lookup_table' cannot measure inherited weights; take 'shared_weights'")
+        rung, columns = self.ladder[proposal.rung], self._columns
+        if rung.proxies:
+            return self._scored(proposal, rung)
+        if proposal.also:
+            raise ConfigError("evaluator 'lookup_table' answers one point per trial; only proxies take a batch")
+        row = self._row(proposal.architecture)
+        result = Result("finished")
+        for index, epochs in enumerate(columns.fidelities or (rung.epochs,)):
+            if epochs > rung.epochs:
+                break
+            charged = Charge(columns.seconds[index][row], columns.multiply_adds[index][row])
+            value = columns.signal[index][row]
+            if not math.isfinite(value):
+                message = f"table {self.path}: the signal has no number for this point at epoch {epochs}"
+                return Result.failed("diverged", message, "it is the table's word that this point failed", charged)
+            metrics = {self.metric: value, "time/worker_s": charged.worker_seconds}
+            metrics |= {"work/multiply_adds": charged.multiply_adds} if charged.multiply_adds else {}
+            for name, further in columns.metrics.items():
+                if len(further) > 1 or epochs == rung.epochs:
+                    metrics[name] = further[min(index, len(further) - 1)][row]
+            result = Result("finished", metrics, steps_done=epochs, charged=charged)
+            if columns.fidelities and not report(epochs, metrics):
+                return Result("pruned", metrics, steps_done=epochs, charged=charged)
+        return result
+
+    def _scored(self, proposal: Measure, rung: Rung) -> Result:
+        """Proxies of a batch; they cost nothing, as the table does not say what they took."""
+
+        def scores(point: Architecture) -> dict[str, float]:
+            try:
+                row = self._row(point)
+            except BuildError:  # a partial table; the others of the batch are not to blame
+                return {proxy_metric(name): math.nan for name in rung.proxies}
+            return {proxy_metric(name): self._columns.proxies[name][row] for name in rung.proxies} | self._costs(point)
+
+        first, *also = map(scores, proposal.batch)
+        return Result("finished", first, also=tuple(also))
+
+
+def _labels(content: Any) -> Labels | None:
+    """The option `labels`, hashable."""
+    if content is None or isinstance(content, str):
+        return content
+    if isinstance(content, list) and content and not any(isinstance(text, (list, dict)) for text in content):
+        return tuple(map(_label, content))
+    if isinstance(content, dict) and content and all(isinstance(texts, list) and texts for texts in content.values()):
+        return tuple((str(name), tuple(map(_label, texts))) for name, texts in content.items())
+    raise ConfigError(
+        "evaluator 'lookup_table': labels must be a list of texts such as [none, conv], a list for each decision such "
+        f"as {{op: [none, conv]}}, or the name of an array or column, got {content!r}"
+    )
+
+
+def _label(text: Any) -> str:
+    return str(text).lower() if isinstance(text, bool) else "none" if text is None else str(text)
+
+
+def _epochs(step: Any) -> int:
+    try:
+        epochs = int(str(step))
+    except ValueError:
+        epochs = 0
+    if epochs < 1:
+        raise ConfigError(f"evaluator 'lookup_table': fidelity maps epochs to columns, got {step!r}")
+    return epochs

@@ -1,0 +1,371 @@
+"""Which row of a table belongs to a point: by the point's text, or by one column for each decision."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
+from nasforge.core.space import Choice, Decision, Domain, SearchSpace
+from nasforge.evaluators.table.file import EMPTY, TableFile
+from nasforge.evaluators.table.texts import named_in, short, written_as
+
+FORMS = ("text", "canonical", "arch_id", "point_id", "decisions")
+_COMPARED = 3000
+_NONE = "\0"
+_WORDS = {"true": ("true", "True", "TRUE", "1", "yes"), "false": ("false", "False", "FALSE", "0", "no")}
+
+Labels: TypeAlias = str | tuple[str, ...] | tuple[tuple[str, tuple[str, ...]], ...]
+"""The texts that whole numbers of the key stand for: a column that holds them, the texts, or texts by decision."""
+Key: TypeAlias = str | tuple[str, ...]
+"""What a point and its row have in common: a text, or a token for each decision."""
+
+
+class Rows:
+    """Point -> row.
+
+    Attributes:
+        numbers: of the rows that are points of the space.
+        count: how many rows the key has, those outside the space too.
+    """
+
+    def __init__(
+        self,
+        file: TableFile,
+        keys: Sequence[Key],
+        numbers: Sequence[int],
+        count: int,
+        key_of: Callable[[Architecture], Key],
+        shown: Callable[[Key], str],
+    ) -> None:
+        """Index the rows.
+
+        Args:
+            file: whose rows they are.
+            keys: of the rows.
+            numbers: of the rows.
+            count: of all rows of the table.
+            key_of: the key of a point.
+            shown: a key in words.
+
+        Raises:
+            ConfigError: two rows have the same key.
+        """
+        self._file = file
+        self._key_of = key_of
+        self._shown = shown
+        self._index = dict(zip(keys, numbers, strict=True))
+        self.numbers = numbers
+        self.count = count
+        if len(self._index) < len(numbers):
+            first: dict[Key, int] = {}
+            for key, row in zip(keys, numbers, strict=True):
+                other = first.setdefault(key, row)
+                if other != row:
+                    raise ConfigError(
+                        f"table {file.path}: {file.place(other)} and {file.place(row)} are the same point: "
+                        f"{shown(key)}. A point needs one row: average them, or name another key"
+                    )
+
+    def row_of(self, architecture: Architecture) -> int | None:
+        """The row of a point; None where there is none."""
+        return self._index.get(self._key_of(architecture))
+
+    def missing(self, architecture: Architecture) -> str:
+        """That there is no row for a point."""
+        shown = self._shown(self._key_of(architecture))
+        return f"table {self._file.path}: no row for this point: {shown} is none of its {len(self._index):,} keys"
+
+    def nearest(self, architecture: Architecture) -> str:
+        """The row that is most like a point that has none; empty where none is like it. Slow where keys are texts."""
+        key = self._key_of(architecture)
+        compared = list(self._index)[:: 1 + len(self._index) // _COMPARED]
+        near: Key | None
+        if isinstance(key, str):
+            texts = [text for text in compared if isinstance(text, str)]
+            near = next(iter(difflib.get_close_matches(key, texts, n=1)), None)
+        else:
+            near = max(compared, key=lambda other: sum(a == b for a, b in zip(key, other, strict=True)))
+        return f"{self._shown(near)} ({self._file.place(self._index[near])})" if near else ""
+
+
+def rows_of(
+    space: SearchSpace, file: TableFile, key: str | Sequence[str] | None, form: str | None, labels: Labels | None
+) -> Rows:
+    """How the rows of `file` are found.
+
+    Args:
+        space: whose points they are.
+        file: the table.
+        key: the column with the text of a point; or columns, or a two-dimensional array, with one value for each
+            decision in the space's order; None: columns named like decisions, with or without `model.` and `train.`,
+            or else the keys of a JSON file.
+        form: what the text is, one of `FORMS`, or how it is written, as `{width0}:{width1}`; None: the space's `text`,
+            else its `canonical` form, else `decisions`.
+        labels: the texts that the whole numbers of the key stand for, from 0.
+
+    Raises:
+        ConfigError: columns are missing or ambiguous, two rows are the same point, or none is a point of the space.
+    """
+    if key is None and file.key is not None and (form is not None or _without_column(space, file)):
+        key = file.key
+    if not isinstance(key, str):
+        if form is not None:
+            raise ConfigError(f"table {file.path}: key_form says what the one key column holds: give it as key")
+        if key is None:
+            return _by_decision(space, file, _labelled(file, _named(space, file), labels))
+        # Decisions of two branches may be one column: `key: [block, kernel, kernel]`.
+        columns = {
+            name if name not in key[:place] else f"{name}, {place}": file.texts(name) for place, name in enumerate(key)
+        }
+        return _by_decision(space, file, _in_order(space, file, _labelled(file, columns, labels)))
+    blocks = file.blocks(key)
+    if blocks is not None:
+        columns = {f"{key}[{number}]": cells for number, cells in enumerate(blocks)}
+        return _by_decision(space, file, _in_order(space, file, _labelled(file, columns, labels)))
+    form = form or ("text" if space.text else "canonical" if space.canonical else "decisions")
+    texts = file.texts(key)
+    if "{" in form:
+        return _by_decision(space, file, _labelled(file, written_as(form, space, file, texts), labels))
+    if form not in FORMS:
+        raise ConfigError(
+            f"table {file.path}: no key_form '{form}'; {did_you_mean(form, FORMS)}, or how the key is written: "
+            f"'{':'.join(f'{{{short(name)}}}' for name in list(space.domains)[:3])}'"
+        )
+    if form != "decisions":
+        numbers = range(len(texts))
+        return Rows(file, texts, numbers, len(texts), _text_of(space, form), lambda found: f"{key} '{found}'")
+    if len(space.domains) == 1:
+        return _by_decision(space, file, _labelled(file, dict.fromkeys(space.domains, texts), labels))
+    return _by_decision(space, file, named_in(space, file, texts))
+
+
+# --- by text ---------------------------------------------------------------------------------------------------------
+
+
+def _text_of(space: SearchSpace, form: str) -> Callable[[Architecture], Key]:
+    if form in ("arch_id", "point_id"):
+        return lambda architecture: str(getattr(architecture, form))
+    if not getattr(space, form):
+        raise ConfigError(f"space '{space.name}' names no function '{form}'; key_form may be {', '.join(FORMS[2:])}")
+    if form == "canonical":
+        return lambda architecture: str(architecture.canonical)
+    text = space.function("text")
+    return lambda architecture: str(text(architecture.model))
+
+
+# --- by decision -----------------------------------------------------------------------------------------------------
+
+
+def token(value: object) -> str:
+    """A value as cells are compared: `1`, `1.0` and `"1"` are the same, numbers count to seven digits."""
+    text = str(value).strip()
+    if isinstance(value, bool):
+        return text.lower()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number):
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.7g}"
+
+
+def _token_of(domain: Domain) -> Callable[[object], str]:
+    """How values of a domain are compared: as `token` does, or as texts where that would confuse `01` and `1`."""
+    if isinstance(domain, Choice) and len(set(map(token, domain.options))) < len(domain.options):
+        return lambda value: str(value).strip()
+    return token
+
+
+def _reader(domain: Domain) -> Callable[[str], str | None]:
+    """From a cell to the token of a value of the domain; `_NONE` for an empty one, None for no value of it."""
+    if isinstance(domain, Choice):
+        token_of = _token_of(domain)
+        known = {token_of(option): token_of(option) for option in domain.options}
+        for option in domain.options:
+            if isinstance(option, bool):
+                known = {word: token_of(option) for word in _WORDS[token(option)]} | known
+        return lambda cell: known.get(token_of(cell), _NONE if cell.lower() in EMPTY else None)
+
+    def read(cell: str) -> str | None:
+        if cell.lower() in EMPTY:
+            return _NONE
+        try:
+            return token(domain.check(float(cell)))
+        except (SpaceError, ValueError):
+            return None
+
+    return read
+
+
+def _by_decision(space: SearchSpace, file: TableFile, columns: Mapping[str, Sequence[str]]) -> Rows:
+    """Rows whose cells are values of the decisions; those that lie outside the space are left out."""
+    lengths = {name: len(cells) for name, cells in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}")
+    if not max(lengths.values()):
+        raise ConfigError(f"table {file.path}: has no rows, {' and '.join(columns)} are empty")
+    tokens: dict[str, list[str | None]] = {}
+    for name, domain in space.domains.items():
+        if name in columns:
+            read = _reader(domain)
+            known = {cell: read(cell) for cell in set(columns[name])}
+            tokens[name] = [known[cell] for cell in columns[name]]
+        else:  # it has one value only
+            tokens[name] = [token(domain.values[0])] * max(lengths.values())
+    names = list(space.domains)
+    token_of = {name: _token_of(domain) for name, domain in space.domains.items()}
+    branches = {
+        name: {token_of[name](value): domain.branch(value) for value in domain.values if domain.branch(value)}
+        for name, domain in space.domains.items()
+        if isinstance(domain, Choice)
+    }
+
+    def point(row: int, cells: Mapping[str, str | None]) -> tuple[str, ...] | None:
+        """Tokens of the active decisions, `_NONE` for the others; None: not a point of the space."""
+        found = dict.fromkeys(names, _NONE)
+        waiting: list[Decision] = list(space.decisions)
+        while waiting:
+            name = waiting.pop().key
+            cell = cells[name]
+            if cell is None:
+                return None
+            if cell == _NONE:
+                got = columns[name][row]
+                if got and got.lower() != "nan":  # `none` may well be an option that this space has not
+                    return None
+                raise ConfigError(f"table {file.path}: {file.place(row)} has no value for '{name}', got '{got}'")
+            found[name] = cell
+            waiting += branches.get(name, {}).get(cell, ())
+        return tuple(found.values())
+
+    keys: list[Key] = []
+    numbers: list[int] = []
+    flat = len(space.decisions) == len(names)
+    for row, cells in enumerate(zip(*tokens.values(), strict=True)):
+        plain = flat and None not in cells and _NONE not in cells
+        key = tuple(map(str, cells)) if plain else point(row, dict(zip(names, cells, strict=True)))
+        if key is not None:
+            keys.append(key)
+            numbers.append(row)
+    if not keys:
+        raise ConfigError(_outside(space, file, columns, tokens))
+
+    def key_of(architecture: Architecture) -> Key:
+        values = architecture.values
+        return tuple(token_of[name](values[name]) if name in values else _NONE for name in names)
+
+    def shown(key: Key) -> str:
+        return ", ".join(f"{name} {cell}" for name, cell in zip(names, key, strict=True) if cell != _NONE)
+
+    return Rows(file, keys, numbers, max(lengths.values()), key_of, shown)
+
+
+def _outside(
+    space: SearchSpace,
+    file: TableFile,
+    columns: Mapping[str, Sequence[str]],
+    tokens: Mapping[str, Sequence[str | None]],
+) -> str:
+    """None of the rows is a point of the space: by the first decision that the first row is wrong about."""
+    name = next(name for name in tokens if tokens[name][0] is None)
+    domain = space.domains[name]
+    allowed = did_you_mean(columns[name][0], map(str, domain.options)) if isinstance(domain, Choice) else repr(domain)
+    return (
+        f"table {file.path}: no row is a point of space '{space.name}': '{name}' cannot be '{columns[name][0]}' "
+        f"({file.place(0)}); {allowed}. If the key's numbers stand for texts, give the texts: labels"
+    )
+
+
+def _named(space: SearchSpace, file: TableFile) -> dict[str, list[str]]:
+    """Columns that are named like decisions."""
+    found = {name: file.texts(column) for name, column in _columns_of(space, file).items()}
+    lacking = _without_column(space, file)
+    if lacking or not found:
+        first = next(iter(lacking or space.domains))
+        raise ConfigError(
+            f"table {file.path}: no column for decision{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
+            f"{did_you_mean(short(first), file.names)}. Columns are named like decisions, or key names the column (or "
+            "the columns, one for each decision in order) that says which point a row is"
+        )
+    return found
+
+
+def _columns_of(space: SearchSpace, file: TableFile) -> dict[str, str]:
+    """Decision -> the column that is named like it, where there is one."""
+    shared = Counter(map(short, space.domains))
+    named = {name: short(name) for name in space.domains if short(name) in file.names and shared[short(name)] == 1}
+    return {
+        name: name if name in file.names else named[name] for name in space.domains if name in {*file.names, *named}
+    }
+
+
+def _without_column(space: SearchSpace, file: TableFile) -> list[str]:
+    """The decisions of several values that no column is named like."""
+    named = _columns_of(space, file)
+    return [name for name, domain in space.domains.items() if domain.size != 1 and name not in named]
+
+
+def _in_order(space: SearchSpace, file: TableFile, columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The decisions' columns by their order; decisions of one value may be left out."""
+    several = [name for name, domain in space.domains.items() if domain.size != 1]
+    for names in (list(space.domains), several):
+        if len(names) == len(columns):
+            return dict(zip(names, columns.values(), strict=True))
+    raise ConfigError(
+        f"table {file.path}: key has {len(columns)} columns ({', '.join(columns)}), the space "
+        f"{len(space.domains)} decisions ({', '.join(space.domains)})"
+    )
+
+
+def _labelled(file: TableFile, columns: Mapping[str, list[str]], labels: Labels | None) -> dict[str, list[str]]:
+    """Texts for the whole numbers that stand for them."""
+    if labels is None:
+        return dict(columns)
+    found = {}
+    known = _words_by_column(file, columns, labels)
+    for name, cells in columns.items():
+        words = known.get(name)
+        if words is None:
+            found[name] = cells
+            continue
+        # An empty cell belongs to a decision that is not active.
+        wrong = next((cell for cell in cells if cell.lower() not in EMPTY and token(cell) not in words), None)
+        if wrong is not None:
+            where = f"'{labels}'" if isinstance(labels, str) else "labels"
+            raise ConfigError(
+                f"table {file.path}: '{name}' has '{wrong}', which is no position in {where} (0 to {len(words) - 1})"
+            )
+        found[name] = [words.get(token(cell), "") for cell in cells]
+    return found
+
+
+def _words_by_column(file: TableFile, columns: Mapping[str, list[str]], labels: Labels) -> dict[str, dict[str, str]]:
+    """Column -> whole number -> the text that it stands for."""
+    if isinstance(labels, str):
+        texts = file.texts(labels)
+        while texts and texts[-1].lower() in ("", "nan"):  # a column of a CSV is as long as the table
+            texts = texts[:-1]
+        return dict.fromkeys(columns, _numbered(texts))
+    shared = [label for label in labels if isinstance(label, str)]
+    if shared:
+        return dict.fromkeys(columns, _numbered(shared))
+    names = {short(name): name for name in columns} | {name: name for name in columns}
+    found = {}
+    for decision, words in (label for label in labels if not isinstance(label, str)):
+        if decision not in names:
+            raise ConfigError(
+                f"table {file.path}: labels names '{decision}', which is no column of the key; "
+                f"{did_you_mean(decision, names)}"
+            )
+        found[names[decision]] = _numbered(words)
+    return found
+
+
+def _numbered(texts: Sequence[str]) -> dict[str, str]:
+    return {str(number): text for number, text in enumerate(texts)}

@@ -1,0 +1,499 @@
+"""A search in progress: the rules between strategy and runner, and the only writer of the journal."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from nasforge.core import checks
+from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError
+from nasforge.core.events import (
+    Asked,
+    Checked,
+    Event,
+    Extended,
+    Header,
+    Interrupted,
+    Moved,
+    Reported,
+    Started,
+    TestOpened,
+    Told,
+    header_of,
+)
+from nasforge.core.goals import Budget
+from nasforge.core.protocols import Pruner, Strategy, Tracker
+from nasforge.core.space import LISTED, SearchSpace
+from nasforge.core.trial import RETRIED, Charge, Measure, Proposal, Result, Trial
+from nasforge.experiment.job import Job, trial_seed
+from nasforge.experiment.journal import Journal, corrupt, dumps, loads, read_events
+from nasforge.experiment.retention import Retention
+from nasforge.experiment.state import State, differing, pruned_result
+from nasforge.experiment.verdicts import (
+    Check,
+    admission,
+    judged,
+    rejection,
+    why_everything_breaks,
+    why_nothing_is_admitted,
+    wrong_word,
+)
+from nasforge.settings.experiment import places_of
+
+VOLATILE = ("budget", "runner", "tracking_uri")
+"""Settings that may differ when a search is continued: they change neither what is asked nor what is measured."""
+
+
+class Experiment:
+    """Budget, constraints, retries, pruning and resume; runners call `next`, `report` and `tell`, nothing else.
+
+        while (job := experiment.next()) is not None:          # one worker
+            result = evaluator(job.proposal, report)           # report(step, metrics) -> experiment.report(...)
+            experiment.tell(job.number, job.attempt, result)
+
+    With several workers None means "wait" while trials run and "finished" when none does.
+
+    Attributes:
+        state: what the journal adds up to; its header is the first driver's.
+        now: this driver's header.
+        resumed: whether the journal was there before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        header: Header,
+        strategy: Strategy,
+        *,
+        check: Check,
+        pruner: Pruner | None = None,
+        trackers: Sequence[Tracker] = (),
+        max_attempts: int = 2,
+        max_rejections_in_a_row: int = 1000,
+        max_unbuildable_in_a_row: int = 50,
+        max_faults_in_a_row: int = 6,
+        keep_weights: int | None = 5,
+        sync: bool = True,
+        space: SearchSpace | None = None,
+    ) -> None:
+        """Open `folder`: a new experiment, or the continuation of the one that is in it.
+
+        Args:
+            folder: where the journal and the artifacts live.
+            header: what this search is; when continued it must equal the journal's but for the settings in `VOLATILE`
+                and the place of the data, where their content is the same.
+            strategy: fresh; the journal is replayed into it.
+            check: costs of a proposal.
+            pruner: stops hopeless trials; None for never.
+            trackers: watch every new event.
+            max_attempts: attempts without a report after which a trial has failed with cause `crash`.
+            max_rejections_in_a_row: after so many the search ends with advice; a continued one may try as many again.
+            max_unbuildable_in_a_row: so many proposals that cannot be built end it too.
+            max_faults_in_a_row: so many trials that break before their first report end the search.
+            keep_weights: how many finished trials keep their weights on disk (the front first, then the best); None
+                where nothing is to be deleted.
+            sync: as in `Journal`.
+            space: the search ends when all its points were asked for, unless the strategy has a true attribute
+                `repeats`; None: it never ends for this reason.
+
+        Raises:
+            JournalError: locked, corrupt, or written by a different search.
+        """
+        self.folder = folder.absolute()
+        header = replace(header, config=loads(dumps(dict(header.config))))
+        self.now = header
+        self._strategy = strategy
+        self.check = check
+        self._pruner = pruner
+        self._trackers = list(trackers)
+        self._max_attempts = max_attempts
+        self._retention: Retention | None = None
+        if keep_weights is not None:
+            self._retention = Retention(self.folder, keep_weights, getattr(strategy, "wanted", None))
+        self._waiting: list[int] = []
+        self._writing = False
+        self._stop_after: BaseException | None = None
+        self._interrupted = False
+        self._out: set[int] = set()
+        self._stopping = False
+        self._exhausted = False
+        ends = space is not None and space.size <= LISTED and not getattr(strategy, "repeats", False)
+        self._space = space if ends else None
+        self._asked: set[str] = set()
+        self.journal = Journal(self.folder, sync=sync)
+        try:
+            self.resumed = bool(self.journal.events)
+            if self.resumed:
+                self._replay(self.journal.events, header)
+            else:
+                self.state = State(header, self.folder)
+                self._write(header)
+            self._config = header.config
+            self._budget = Budget(**header.config["budget"])
+            self._repaired = False
+            unbuildable = self.state.unbuildable_in_a_row
+            self._rejections_allowed = self.state.rejected_in_a_row - unbuildable + max_rejections_in_a_row
+            self._unbuildable_allowed = unbuildable + max_unbuildable_in_a_row
+            self._faults_allowed = self.state.faults_in_a_row + max_faults_in_a_row
+        except BaseException:
+            self.journal.close()
+            raise
+
+    # --- what a runner calls ----------------------------------------------------------------------------------------
+
+    def next(self) -> Job | None:
+        """The next job; None: nothing now, and the end when nothing runs.
+
+        Raises:
+            SearchError: nothing feasible is found, every trial breaks at once, or the strategy proposes what cannot be.
+        """
+        if not self._repaired:
+            self._repair()
+        if self.state.faults_in_a_row >= self._faults_allowed:
+            raise SearchError(why_everything_breaks(self.state))
+        if self._waiting:
+            return self._start(self._waiting.pop(0))
+        while not self._stopping and not self.state.spent and not self._exhausted:
+            number = len(self.state.trials)
+            proposal = self._strategy.ask(number)
+            if proposal is None:
+                return None
+            asked = self._sound(Asked(number, proposal))
+            if self._exhausts(asked.proposal):
+                return None
+            self._write(asked)
+            if self._admit(number):
+                return self._start(number)
+            violating = self.state.rejected_in_a_row - self.state.unbuildable_in_a_row
+            too_many = violating >= self._rejections_allowed
+            if too_many or self.state.unbuildable_in_a_row >= self._unbuildable_allowed:
+                raise SearchError(why_nothing_is_admitted(self.state))
+        return None
+
+    def report(
+        self,
+        number: int,
+        attempt: int,
+        step: int,
+        metrics: Mapping[str, float],
+        alphas: Mapping[str, Sequence[float]] | None = None,
+    ) -> bool:
+        """A running trial's metrics after `step`; False: stop it, it is closed.
+
+        It is closed as pruned, or as failed where the report is none. A step that an earlier attempt reported already
+        keeps what was said first.
+        """
+        trial = self.state.trials[number]
+        if trial.result is not None or attempt != trial.attempts:
+            return False
+        try:
+            step, metrics, rows = checks.report(step, metrics, alphas)
+        except EventError as error:
+            self._close(number, wrong_word(error))
+            return False
+        for earlier in trial.steps:
+            if earlier.step == step:
+                return not earlier.stop
+        reported = Reported(number, attempt, step, metrics, "continue", rows)
+        problem = self.state.contradiction(reported)
+        if problem:
+            self._close(number, wrong_word(problem))
+            return False
+        stop = self._prunes(trial, step, metrics)
+        self._write(replace(reported, decision="stop") if stop else reported)
+        if stop:
+            self._close(number, pruned_result(self.state.trials[number]))
+        return not stop
+
+    def tell(self, number: int, attempt: int, result: Result) -> None:
+        """The outcome of a job. A lost worker's trial is put back to be tried again; a lost attempt's word is ignored.
+
+        A result that is none closes the trial as failed.
+
+        Raises:
+            SearchError: the trial is closed already.
+        """
+        trial = self.state.trials[number]
+        if trial.result is not None:
+            raise SearchError(f"trial {number} was told twice: it is closed as '{trial.result.status}'")
+        if attempt != trial.attempts:
+            return
+        self._out.discard(number)
+        try:
+            result = checks.result(result)
+        except EventError as error:
+            self._close(number, wrong_word(error, result))
+            return
+        if result.error and result.error.cause in RETRIED and trial.idle_attempts < self._max_attempts:
+            self._waiting.append(number)
+            return
+        outcome = judged(trial, result, self.state)
+        problem = self.state.misfit(trial, outcome)
+        self._close(number, wrong_word(f"trial {number}{problem}", result) if problem else outcome)
+
+    def closed(self, number: int) -> bool:
+        """Whether a trial has its result."""
+        return self.state.trials[number].result is not None
+
+    @property
+    def running(self) -> int:
+        """Jobs handed out and not told."""
+        return len(self._out)
+
+    @property
+    def wanted(self) -> int:
+        """How many trials the budget's limit on them leaves to run; 0 when there is nothing to do."""
+        left = max(0.0, self._budget.trials - self.state.accepted) + len(self.state.open_trials)
+        return int(min(left, sys.maxsize))
+
+    @property
+    def stopping(self) -> bool:
+        """Whether asking has been stopped."""
+        return self._stopping
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether asking has ended because every point of the space was asked for."""
+        return self._exhausted
+
+    def stop(self) -> None:
+        """Ask for nothing more; what runs is finished, what waits for another attempt too."""
+        self._stopping = True
+
+    def stop_now(self, stop: BaseException) -> None:
+        """Raise `stop`, for a signal's handler: here, or right after the event that is being written.
+
+        Code that swallows it meets it again after the next event. Once `interrupt` has begun this does nothing.
+        """
+        if self._interrupted:
+            return
+        self._stop_after = stop
+        if not self._writing:
+            raise stop
+
+    def interrupt(self) -> None:
+        """The driver stops now, on request: attempts under way do not count against their trials."""
+        self._interrupted, self._stop_after = True, None
+        for number in sorted(self._out):
+            self._write(Interrupted(number, self.state.trials[number].attempts))
+        self._out.clear()
+
+    def open_test(self, finalist: str, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """Let a retrained network meet the sealed test part, once; later calls return what was found then.
+
+        The opening is journaled before it happens and its figures after; a crash between the two leaves an opening
+        without figures on record, and the next call measures the same network again.
+
+        Args:
+            finalist: name of the retrained network.
+            measure: computes the test metrics.
+        """
+        if not self.state.tests.get(finalist):
+            self._write(TestOpened(finalist, {}))  # on record before anyone looks
+            self._write(TestOpened(finalist, dict(measure())))
+        return self.state.tests[finalist]
+
+    def note_place_of_data(self) -> None:
+        """Write down where the data lie now, if the journal names another place."""
+        places = places_of(self.state.header.config, self._config)
+        if any(self.state.header.config[key] != value for key, value in places.items()):
+            self._write(Moved(places))
+
+    def close(self) -> None:
+        """Release the journal."""
+        self.journal.close()
+
+    def __enter__(self) -> Experiment:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _remember(self, proposal: Proposal) -> None:
+        if self._space is not None and _is_whole(proposal):
+            self._asked.add(proposal.architecture.point_id)
+
+    def _exhausts(self, proposal: Proposal) -> bool:
+        """Whether the strategy repeats a point because every point of the space was asked for."""
+        if self._space is not None and _is_whole(proposal) and proposal.architecture.point_id in self._asked:
+            self._exhausted = self._asked.issuperset(self._space.distinct)
+        return self._exhausted
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def _write(self, event: Event) -> Event:
+        """Journal, apply, tell strategy and trackers; everyone gets the event as the journal will give it back."""
+        self._writing = True
+        try:
+            event = self.journal.append(event)
+            if not isinstance(event, Header):
+                self.state.apply(event)
+            if isinstance(event, Asked):
+                self._remember(event.proposal)
+            if isinstance(event, Started):  # before a stop that waits for the end of this line: `interrupt` names it
+                self._out.add(event.number)
+            if isinstance(event, Told):
+                self._strategy.tell(event.number, event.result)
+        finally:
+            self._writing = False
+        for tracker in tuple(self._trackers):
+            try:
+                tracker.on_event(event)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                warnings.warn(f"a tracker failed and hears nothing more: {type(error).__name__}: {error}", stacklevel=2)
+        if self._stop_after is not None:
+            raise self._stop_after
+        return event
+
+    def _sound(self, asked: Asked) -> Asked:
+        """What the strategy asks for; what cannot be is refused before it is written, so that it spoils nothing."""
+        try:
+            asked = Asked(asked.number, checks.proposal(asked.proposal))
+            problem = self.state.contradiction(asked)
+        except EventError as error:
+            problem = str(error)
+        if problem:
+            raise SearchError(
+                f"the strategy's proposal for trial {asked.number} cannot be used: {problem}. Mend the strategy, then "
+                "run the same command to continue"
+            )
+        return asked
+
+    def _start(self, number: int) -> Job:
+        trial = self.state.trials[number]
+        attempt = trial.attempts + 1
+        self._write(Started(number, attempt))
+        seed = trial_seed(self.state.header.seed, number)
+        return Job(number, attempt, trial.proposal, seed, trial.costs, self.folder)
+
+    def _admit(self, number: int) -> bool:
+        """Check costs against constraints; a trial that does not pass is closed at once, uncharged."""
+        found = admission(self.state.trials[number].proposal, self.check, self.state)
+        self._write(Checked(number, found.costs, found.verdict))
+        if found.refusal is not None:
+            self._close(number, found.refusal)
+        return found.refusal is None
+
+    def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
+        if self._pruner is None or not isinstance(trial.proposal, Measure) or trial.proposal.rung >= 0:
+            return False  # what is asked for at a rung by name is judged there, by the strategy
+        values = self.state.values_of(metrics, trial.costs)
+        if values is None or step >= self.state.rung_of(trial.proposal).epochs:
+            return False
+        history = self.state.rivals(trial).with_report(trial.number, step, values)
+        return self._pruner.prune(history, trial.number, step)
+
+    def _close(self, number: int, result: Result) -> None:
+        self._out.discard(number)
+        steps = self.state.trials[number].steps
+        if steps:  # a failure says nothing of what it cost: its reports do
+            known = steps[-1].charged
+            seconds = max(known.worker_seconds, result.charged.worker_seconds)
+            result = replace(result, charged=Charge(seconds, max(known.multiply_adds, result.charged.multiply_adds)))
+        self._write(Told(number, result))
+        self._retain(number)
+
+    def _retain(self, number: int) -> None:
+        if self._retention is not None:
+            self._retention.closed(self.state.trials[number], self.state)
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _replay(self, events: list[Event], header: Header) -> None:
+        old = header_of(events)
+        moved = places_of(old.config, header.config) if old.data_hash == header.data_hash != "" else {}
+        changed = differing({**old.config, **moved}, header.config, VOLATILE)
+        if old.data_hash != header.data_hash:
+            changed.append(f"the data ({old.why_other_data})")
+        if changed:
+            raise JournalError(
+                f"{self.folder}: holds another search; different: {'; '.join(changed)}. Use the settings it was "
+                "started with to continue it, or another --name for a new one"
+            )
+        self.state = State(old, self.folder)
+        for line, event in enumerate(events[1:], 2):
+            self.state.take(event, line)
+            try:
+                if isinstance(event, Asked):
+                    self._remember(event.proposal)
+                    self._strategy.recall(event.number, event.proposal)
+                elif isinstance(event, Told):
+                    self._strategy.tell(event.number, event.result)
+            except NasforgeError:
+                raise
+            except Exception as error:
+                problem = f"strategy '{old.config['strategy']['name']}' cannot follow: {type(error).__name__}: {error}"
+                raise corrupt(self.journal.path, line, EventError(problem)) from error
+            if isinstance(event, Told):
+                self._retain(event.number)
+
+    def _repair(self) -> None:
+        """Bring what the last driver left half done to a point from which `next` can go on."""
+        self._repaired = True
+        if self._budget != self.state.budget:
+            self._write(Extended(self._budget.to_json()))
+        self.note_place_of_data()
+        for trial in self.state.open_trials:
+            number = trial.number
+            if trial.steps and trial.steps[-1].stop:
+                self._close(number, pruned_result(trial))
+            elif trial.verdict == "rejected":
+                self._close(number, rejection(trial.costs, self.state))
+            elif trial.verdict == "failed":
+                found = admission(trial.proposal, self.check, self.state)
+                again = "its check failed before the driver was killed, and does not any more"
+                broken = found.refusal is not None and found.refusal.error is not None
+                self._close(number, found.refusal if broken and found.refusal else Result.failed("error", again))
+            elif trial.verdict != "accepted":
+                if self._admit(number):
+                    self._waiting.append(number)
+            elif trial.idle_attempts >= self._max_attempts:
+                killed = Result.failed("crash", "the driver or its worker was killed")
+                self._close(number, judged(trial, killed, self.state))
+            else:
+                self._waiting.append(number)
+
+
+def _is_whole(proposal: Proposal) -> TypeGuard[Measure]:
+    """Whether a proposal is a training from an initialisation to the last rung, or a look-up."""
+    return isinstance(proposal, Measure) and proposal.rung < 0 and proposal.weights is None and not proposal.also
+
+
+# --- after the search ------------------------------------------------------------------------------------------------
+
+
+class _Silent:
+    """A strategy that asks for nothing more."""
+
+    def ask(self, number: int) -> Proposal | None:
+        return None
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        pass
+
+    def tell(self, number: int, result: Result) -> None:
+        pass
+
+
+def reopen(folder: Path, trackers: Sequence[Tracker] = (), moved: Mapping[str, Any] | None = None) -> Experiment:
+    """An existing experiment, locked; it asks for nothing, and deletes nothing: a search that goes on knows its needs.
+
+    Args:
+        folder: of the experiment.
+        trackers: watch every new event.
+        moved: settings of the header that say where the same data lie now; the journal keeps them.
+
+    Raises:
+        JournalError: no experiment there, locked, or corrupt.
+    """
+    header = header_of(read_events(folder))
+    header = replace(header, config={**header.config, **(moved or {})})
+    experiment = Experiment(folder, header, _Silent(), check=lambda proposal: {}, trackers=trackers, keep_weights=None)
+    if moved:
+        experiment.note_place_of_data()
+    return experiment

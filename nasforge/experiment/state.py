@@ -1,0 +1,457 @@
+"""What an experiment's journal adds up to. `apply` alone changes it, live and on replay."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nasforge.core import checks
+from nasforge.core.errors import EventError, JournalError, SearchError
+from nasforge.core.events import (
+    Asked,
+    Checked,
+    Event,
+    Extended,
+    Header,
+    Interrupted,
+    Moved,
+    Reported,
+    Started,
+    TestOpened,
+    Told,
+    header_of,
+)
+from nasforge.core.goals import Budget, Constraint, Objective
+from nasforge.core.history import History
+from nasforge.core.ladder import Rung
+from nasforge.core.pareto import front
+from nasforge.core.space import SearchSpace
+from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial, made
+from nasforge.experiment.journal import JOURNAL, corrupt, lines_of, without_collection
+
+_NEW = vars(Trial(0, TrainShared(SearchSpace("", ()), "", 0)))
+"""The fields of a trial that was just asked for, but for its number and its proposal."""
+
+
+class State:
+    """All trials of an experiment, its budget, and what has been charged.
+
+    Attributes:
+        header: the first line, with the place of the data in force.
+        trials: number -> trial, in order of number.
+        budget: the limits in force.
+        reached_by: the first trial that reaches what the budget's `until` says; None while none does.
+        tests: finalist -> what the sealed test part said.
+        history: trial -> step -> values to maximise, for pruners.
+        accepted: trials that passed the check; these are charged to the budget.
+        rejected_in_a_row: rejections since the last accepted trial, those that cannot be built among them.
+        unbuildable_in_a_row: proposals since the last one from which a network could be built.
+        faults_in_a_row: trials that ended in a crash or an error before their first report, or without an objective's
+            metric, since one that did not.
+    """
+
+    def __init__(self, header: Header, folder: Path | None = None) -> None:
+        """The state after the first line.
+
+        Args:
+            header: the first line.
+            folder: of the experiment, for its name and for messages; None for a journal that lies nowhere.
+
+        Raises:
+            JournalError: the header's configuration is none.
+        """
+        config = header.config
+        self.header = header
+        self.path = None if folder is None else folder.absolute() / JOURNAL
+        try:
+            checks.config(config)
+            self.objectives = tuple(Objective.recorded(text) for text in config["objectives"])
+            self.constraints = tuple(Constraint.parse(text) for text in config["constraints"])
+            self.targets = tuple(Constraint.parse(text) for text in config["targets"])
+            self.ladder = tuple(Rung(**rung) for rung in config["ladder"])
+            self.budget = Budget(**config["budget"])
+        except Exception as error:  # whatever the file says
+            raise self._corrupt(1, error) from None
+        self.trials: dict[int, Trial] = {}
+        self.tests: dict[str, Mapping[str, float]] = {}
+        self.history = History()
+        self.reached_by: int | None = None
+        self.accepted = 0
+        self.rejected_in_a_row = 0
+        self.unbuildable_in_a_row = 0
+        self.faults_in_a_row = 0
+        self._closed_charge = Charge()
+        self._open: set[int] = set()
+        self._counts: Counter[str] = Counter()
+        self._best: int | None = None
+        self._beyond: set[int] = set()  # trials whose costs miss a soft target
+        self._apart = (History(), History())  # of those that meet all soft targets, and of the others
+        self._finished: list[Trial] | None = None
+        self._ranking: list[Trial] | None = None
+
+    @property
+    def name(self) -> str:
+        """The experiment's name: its folder's, which may be a copy of another one."""
+        return self.header.experiment if self.path is None else self.path.parent.name
+
+    def _corrupt(self, line: int, problem: object) -> JournalError:
+        return corrupt(self.path or f"journal of '{self.header.experiment}'", line, problem)
+
+    def apply(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case Reported(number, attempt, step, metrics, decision):
+                trial = self.trials[number]
+                values = self.values_of(metrics, trial.costs)
+                seconds, operations = metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0)
+                fields = {"step": step, "metrics": metrics, "values": values, "attempt": attempt}
+                report = made(Step, {**fields, "charged": Charge.of(seconds, operations), "stop": decision == "stop"})
+                self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0)
+                if values is not None:
+                    self.history.add(number, step, values)
+                    if self.targets:
+                        self._apart[number in self._beyond].add(number, step, values)
+            case Told(number, result):
+                trial = self.trials[number] = self.trials[number].changed(result=result)
+                self._open.discard(number)
+                self._counts["running"] -= 1
+                self._counts[result.status] += 1
+                self._finished = self._ranking = None
+                if trial.comparable and (self.best is None or self.merit(trial) > self.merit(self.best)):
+                    self._best = number
+                if self.reached_by is None and self._reaches(trial):
+                    self.reached_by = number
+                self._closed_charge += result.charged
+                broken = result.error is not None and result.error.cause in ("crash", "error", "missing_metric")
+                if trial.verdict == "accepted":
+                    unmeasured = result.error is not None and result.error.cause == "missing_metric"
+                    fault = broken and (unmeasured or not trial.steps)
+                    self.faults_in_a_row = self.faults_in_a_row + 1 if fault else 0
+            case Asked(number, proposal):
+                self.trials[number] = made(Trial, {**_NEW, "number": number, "proposal": proposal})
+                self._open.add(number)
+                self._counts["running"] += 1
+            case Checked(number, costs, verdict):
+                trial = self.trials[number]
+                if trial.verdict:
+                    return  # checked again after a crash: the first verdict stands
+                self.trials[number] = trial.changed(costs=costs, verdict=verdict)
+                if any(target.violation(costs) > 0 for target in self.targets if target.metric in costs):
+                    self._beyond.add(number)
+                self.accepted += verdict == "accepted"
+                self.unbuildable_in_a_row = self.unbuildable_in_a_row + 1 if verdict == "failed" else 0
+                self.rejected_in_a_row = 0 if verdict == "accepted" else self.rejected_in_a_row + 1
+            case Started(number, attempt):
+                trial = self.trials[number]
+                self.trials[number] = trial.changed(attempts=attempt, idle_attempts=trial.idle_attempts + 1)
+            case Interrupted(number, _):
+                trial = self.trials[number]
+                self.trials[number] = trial.changed(idle_attempts=max(0, trial.idle_attempts - 1))
+            case Extended(budget):
+                self.budget = Budget(**budget)
+                self.reached_by = next((n for n, trial in self.trials.items() if self._reaches(trial)), None)
+            case Moved(config):
+                self.header = replace(self.header, config={**self.header.config, **config})
+            case TestOpened(finalist, metrics):
+                self.tests[finalist] = metrics
+
+    def take(self, event: Event, line: int) -> None:
+        """Take in the event on a line of a file, which may have been tampered with.
+
+        Raises:
+            JournalError: it cannot follow the events before it.
+        """
+        problem = self.contradiction(event)
+        if problem:
+            raise self._corrupt(line, problem)
+        self.apply(event)
+
+    def contradiction(self, event: Event) -> str:
+        """Why `event` cannot come now, with the kind of line and the trial; empty when it can."""
+        if isinstance(event, Asked):
+            problem = self._asked_problem(event)
+        elif isinstance(event, Moved):
+            return self._moved_problem(event)
+        elif isinstance(event, (Header, Extended, TestOpened)):
+            return ""
+        else:
+            problem = self._trial_problem(event)
+        return f"'{event.kind}' of trial {event.number}{problem}" if problem else ""
+
+    def _moved_problem(self, event: Moved) -> str:
+        try:
+            checks.config({**self.header.config, **event.config})
+        except EventError as error:
+            return f"'moved' to a place that is none: {error}"
+        return ""
+
+    def _asked_problem(self, event: Asked) -> str:
+        if event.number != len(self.trials):
+            return f" where {len(self.trials)} should follow"
+        if not isinstance(event.proposal, Measure):
+            return ""
+        rung, origin = event.proposal.rung, event.proposal.origin
+        if not -len(self.ladder) <= rung < len(self.ladder):
+            return f", rung {rung}, but the ladder has {len(self.ladder)} rung(s)"
+        if origin is not None and any(parent >= event.number for parent in origin.parents):
+            return f", whose parents {', '.join(map(str, origin.parents))} were not all asked before"
+        return ""
+
+    def _trial_problem(self, event: Checked | Started | Reported | Told | Interrupted) -> str:
+        trial = self.trials.get(event.number)
+        if trial is None:
+            return ", which was never asked"
+        if trial.result is not None:
+            return "" if isinstance(event, Interrupted) and event.attempt <= trial.attempts else ", which is closed"
+        if isinstance(event, Reported):
+            if event.attempt > trial.attempts:
+                return f", attempt {event.attempt}, which was never started"
+            last = trial.steps[-1] if trial.steps else None
+            if last is not None and last.attempt == event.attempt and event.step <= last.step:
+                return f", step {event.step} after step {last.step} of the same attempt"
+            return _misfit_alphas(trial, event.alphas)
+        elif isinstance(event, Told):
+            if not trial.verdict:
+                return ", which was never checked"
+            if trial.verdict == "accepted" and not trial.attempts:
+                return ", which was never started"
+            return self.misfit(trial, event.result)
+        elif isinstance(event, Started):
+            if trial.verdict != "accepted" or event.attempt != trial.attempts + 1:
+                return f", attempt {event.attempt} after {trial.attempts}, check '{trial.verdict}'"
+        elif isinstance(event, Interrupted) and event.attempt > trial.attempts:
+            return f", attempt {event.attempt}, which was never started"
+        return ""
+
+    def misfit(self, trial: Trial, result: Result) -> str:
+        """Why `result` cannot be this trial's, to follow the trial's number; empty when it can."""
+        proposal = trial.proposal
+        if result.status == "rejected" and trial.verdict == "accepted":
+            return ", status 'rejected' of a proposal that was accepted"
+        if isinstance(proposal, TrainShared):
+            return _misfit_alphas(trial, result.alphas)
+        if result.values is not None:
+            if len(result.values) != len(self.objectives):
+                return f", {len(result.values)} values of {len(self.objectives)} objective(s)"
+            if result.status == "finished":
+                for goal in self.objectives:
+                    if goal.metric not in result.metrics and goal.metric not in trial.metrics:
+                        return f", values without the metric {goal.metric}"
+        if result.status == "finished" and len(result.also) != len(proposal.also):
+            return f", metrics of {1 + len(result.also)} architectures where {len(proposal.batch)} were asked for"
+        return ""
+
+    def rung_of(self, proposal: Measure) -> Rung:
+        """The rung that a proposal names.
+
+        Raises:
+            SearchError: the ladder has none of that number.
+        """
+        if not -len(self.ladder) <= proposal.rung < len(self.ladder):
+            raise SearchError(
+                f"the strategy asks for rung {proposal.rung}, but the ladder has {len(self.ladder)} rung(s)"
+            )
+        return self.ladder[proposal.rung]
+
+    def values_of(self, metrics: Mapping[str, float], costs: Mapping[str, float]) -> tuple[float, ...] | None:
+        """The objectives oriented to maximise; None when one is missing or NaN.
+
+        Args:
+            metrics: measured.
+            costs: of the check, for what was not measured.
+        """
+        values = []
+        for objective in self.objectives:
+            value = metrics.get(objective.metric)
+            value = costs.get(objective.metric, math.nan) if value is None else value
+            if math.isnan(value):
+                return None
+            values.append(objective.oriented(value))
+        return tuple(values)
+
+    @property
+    def open_trials(self) -> list[Trial]:
+        """Trials without a result, in order of number."""
+        return [self.trials[number] for number in sorted(self._open)]
+
+    @property
+    def charged(self) -> Charge:
+        """What has been spent, running trials as far as they have reported."""
+        total = self._closed_charge
+        for number in self._open:
+            steps = self.trials[number].steps
+            total += steps[-1].charged if steps else Charge()
+        return total
+
+    @property
+    def used(self) -> dict[str, float]:
+        """What counts against each limit of the budget, by its name."""
+        charged = self.charged
+        return {
+            "trials": float(self.accepted),
+            "worker_seconds": charged.worker_seconds,
+            "multiply_adds": charged.multiply_adds,
+        }
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget allows no further ask: a limit or the goal is reached."""
+        used = self.used
+        return self.reached_by is not None or any(used[name] >= limit for name, limit in self.budget.limits.items())
+
+    def _reaches(self, trial: Trial) -> bool:
+        """Whether a finished trial of the last rung, on weights of its own, is as good as `until` says."""
+        goals = self.budget.goals
+        if not goals or not trial.comparable or trial.inherits or not isinstance(trial.proposal, Measure):
+            return False
+        if trial.proposal.rung not in (-1, len(self.ladder) - 1):
+            return False
+        metrics = trial.metrics
+        return all(
+            goal.oriented(metrics.get(goal.metric, math.nan)) >= goal.oriented(value) for goal, value in goals.items()
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Trials by status: finished, pruned, failed, rejected, running."""
+        return {status: self._counts[status] for status in ("finished", "pruned", "failed", "rejected", "running")}
+
+    def finished(self) -> list[Trial]:
+        """Finished measures that can be compared: of the greatest fidelity reached, one (the best) per point."""
+        if self._finished is None:
+            measured = [trial for trial in self.trials.values() if trial.comparable]
+            deepest = max((trial.result.steps_done for trial in measured if trial.result), default=0)
+            best: dict[str, Trial] = {}
+            for trial in measured:
+                if trial.result and trial.architecture and trial.result.steps_done == deepest:
+                    held = best.get(trial.architecture.point_id)
+                    if held is None or self.merit(trial) > self.merit(held):
+                        best[trial.architecture.point_id] = trial
+            self._finished = list(best.values())
+        return list(self._finished)
+
+    def ranking(self) -> list[Trial]:
+        """Finished trials, best first by the first objective; those that miss a soft target come last."""
+        if self._ranking is None:
+            self._ranking = sorted(self.finished(), key=self.merit, reverse=True)
+        return list(self._ranking)
+
+    def merit(self, trial: Trial) -> tuple[int, bool, tuple[float, ...], int]:
+        """The order of finished measures, more is better: fidelity, targets met, objectives, the earlier trial."""
+        result = trial.result
+        steps = result.steps_done if result else 0
+        return (steps, not self.missed(trial), _values(trial), -trial.number)
+
+    def missed(self, trial: Trial) -> list[Constraint]:
+        """The soft targets that a trial misses; one whose metric is unknown is missed."""
+        if not self.targets:
+            return []
+        metrics = trial.metrics
+        return [target for target in self.targets if target.metric not in metrics or target.violation(metrics) > 0]
+
+    def rivals(self, trial: Trial) -> History:
+        """The `history` that a trial is judged by: of those that meet all soft targets if it does, else of the others.
+
+        Whatever misses one comes last on the leaderboard, and must not stop what meets them all.
+        """
+        return self._apart[trial.number in self._beyond] if self.targets else self.history
+
+    def front(self) -> list[Trial]:
+        """Finished trials that no other dominates in the objectives, best first by the first one."""
+        return self.front_of(self.ranking())
+
+    @staticmethod
+    def front_of(trials: list[Trial]) -> list[Trial]:
+        """Those of these finished trials that none of them dominates, in the order given."""
+        return [trials[index] for index in front([_values(trial) for trial in trials])]
+
+    @property
+    def best(self) -> Trial | None:
+        """First of the ranking; kept up to date, so that asking costs nothing."""
+        return None if self._best is None else self.trials[self._best]
+
+    @property
+    def why_no_best(self) -> str:
+        """Why there is no best network (yet), in words for a user."""
+        shared = {t.number for t in self.trials.values() if isinstance(t.proposal, TrainShared)}
+        trained = [number for number in sorted(shared) if self.trials[number].status == "finished"]
+        if trained and len(trained) == len(self.trials):
+            which = f"trial{'s' if len(trained) > 1 else ''} {', '.join(map(str, trained))}"
+            how = "go on with a larger budget" if self.spent else "the same command goes on"
+            return f"only a supernet was trained ({which}), no network measured yet; {how}"
+        found = Counter(t.status for t in self.trials.values() if t.number not in trained)
+        counts = [f"{count} {status}" for status, count in found.items()]
+        counts += [f"{len(trained)} supernet{'s' if len(trained) > 1 else ''} trained"] if trained else []
+        return f"no network finished ({', '.join(counts) or 'no trials'})"
+
+    def failures(self) -> list[Trial]:
+        """Failed trials."""
+        return [trial for trial in self.trials.values() if trial.status == "failed"]
+
+
+def _misfit_alphas(trial: Trial, alphas: Mapping[str, tuple[float, ...]] | None) -> str:
+    """Why alphas cannot be those of this trial's supernet, to follow the trial's number; empty when they can."""
+    if alphas and isinstance(trial.proposal, TrainShared):
+        for key, row in alphas.items():
+            domain = trial.proposal.space.domains.get(key)
+            if domain is not None and len(row) != domain.size:
+                return f", {len(row)} alphas of '{key}', which has {domain.size:g} options"
+    return ""
+
+
+def _values(trial: Trial) -> tuple[float, ...]:
+    assert trial.result is not None and trial.result.values is not None  # noqa: S101  (finished() made sure)
+    return trial.result.values
+
+
+def replay(events: Iterable[Event], folder: Path | None = None) -> State:
+    """The state after these events, of which the first is a header.
+
+    Args:
+        events: of a journal.
+        folder: as in `State`.
+
+    Raises:
+        JournalError: an event cannot follow those before it.
+    """
+    with without_collection():
+        state: State | None = None
+        for line, event in enumerate(events, 1):
+            if state is None:
+                state = State(header_of([event]), folder)
+            else:
+                state.take(event, line)
+    assert state is not None  # noqa: S101  (a reader refuses journals without a header)
+    return state
+
+
+def load_state(folder: Path) -> State:
+    """The state of an experiment's folder, read without a lock, also while it runs.
+
+    Raises:
+        JournalError: no journal there, or it is corrupt.
+    """
+    return replay((line.event for line in lines_of(folder)), folder)
+
+
+def pruned_result(trial: Trial) -> Result:
+    """The result of a trial that was stopped after its last report."""
+    last = trial.steps[-1]
+    return Result("pruned", {**trial.costs, **last.metrics}, last.values, last.step, last.charged)
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...]) -> list[str]:
+    """Keys in which two configurations differ, nested ones with dots; for messages."""
+    found = []
+    for key in sorted({*old, *new}):
+        if key in ignore or old.get(key) == new.get(key):
+            continue
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += [f"{key}.{inner}" for inner in differing(a, b, ())]
+        else:
+            found.append(f"{key} (was {a!r}, now {b!r})" if len(repr(a)) + len(repr(b)) < 120 else key)
+    return found

@@ -1,0 +1,143 @@
+"""The verdicts of the rules: whether a proposal may start, what a result is worth, why a search cannot go on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from nasforge.core import checks
+from nasforge.core.errors import BuildError, EventError, RecipeError
+from nasforge.core.trial import CONTRADICTION, RETRIED, VIOLATION, Charge, Measure, Proposal, Result, Trial
+from nasforge.experiment.state import State
+
+Check = Callable[[Proposal], Mapping[str, float]]
+"""Costs of a proposal before it starts; raises BuildError for a network that cannot be built."""
+
+_MEND = "mend the evaluator's check, which gives a number for every cost"
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What the check of a proposal says.
+
+    Attributes:
+        verdict: `accepted`, `rejected` or `failed`.
+        costs: what it would cost; none where no network could be built.
+        refusal: the result of one that does not start; it is charged nothing.
+    """
+
+    verdict: str
+    costs: Mapping[str, float]
+    refusal: Result | None = None
+
+
+def admission(proposal: Proposal, check: Check, state: State) -> Admission:
+    """Costs against constraints."""
+    try:
+        costs = checks.numbers(dict(check(proposal)), "the costs")
+    except BuildError as error:
+        advice = "the search space or its builder allows a network that cannot be built for this input"
+        return Admission("failed", {}, Result.failed("invalid_shape", str(error), advice))
+    except RecipeError as error:
+        return Admission("failed", {}, Result.failed("error", str(error), CONTRADICTION))
+    except (EventError, TypeError, ValueError) as error:
+        return Admission("failed", {}, Result.failed("error", f"the check of costs: {error}", _MEND))
+    # A rung of proxies costs next to nothing and has no place for one architecture of a batch to be refused.
+    if not isinstance(proposal, Measure) or state.rung_of(proposal).proxies:
+        return Admission("accepted", costs)
+    unknown = [limit.metric for limit in state.constraints if math.isnan(costs.get(limit.metric, math.nan))]
+    if unknown:
+        message = f"the check of costs gives no {', '.join(unknown)}, which the constraints need"
+        return Admission("failed", costs, Result.failed("error", message, _MEND))
+    refusal = rejection(costs, state)
+    return Admission("rejected", costs, refusal) if refusal.violations else Admission("accepted", costs)
+
+
+def rejection(costs: Mapping[str, float], state: State) -> Result:
+    """The result of a proposal with these costs, which violate the constraints: which, and by how much."""
+    excesses = {str(limit): limit.violation(costs) for limit in state.constraints if limit.metric in costs}
+    violations = {limit: excess for limit, excess in excesses.items() if excess > 0}
+    return Result("rejected", {**costs, VIOLATION: sum(excesses.values())}, violations=violations)
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def wrong_word(problem: object, answer: object = None) -> Result:
+    """The failure of a trial whose evaluator said what a journal cannot hold.
+
+    Args:
+        problem: what is wrong, in words.
+        answer: what it returned, which may say what the work cost.
+    """
+    try:
+        charged = checks.charge(getattr(answer, "charged", Charge()))
+    except EventError:
+        charged = Charge()
+    return Result.failed("error", f"the evaluator's answer cannot be used: {problem}", "mend the evaluator", charged)
+
+
+def judged(trial: Trial, result: Result, state: State) -> Result:
+    """The result with its values; a finished measure without its objectives is a failure."""
+    if result.error and result.error.cause in RETRIED:
+        advice = "see the worker's log; a network that needs too much memory is killed by the system like this"
+        message = f"{trial.attempts} attempts ended without a result: {result.error.message}"
+        return replace(result, error=replace(result.error, cause="crash", message=message, advice=advice))
+    if result.status != "finished" or not isinstance(trial.proposal, Measure):
+        return result
+    metrics = {**trial.costs, **result.metrics}
+    if len(result.also) != len(trial.proposal.also):
+        message = (
+            f"the evaluator answers {1 + len(result.also)} of the {len(trial.proposal.batch)} architectures of a "
+            f"batch at rung {trial.proposal.rung}"
+        )
+        return Result.failed("missing_metric", message, "measure one architecture per trial", result.charged)
+    values = state.values_of(result.metrics, trial.costs)
+    proxies = state.rung_of(trial.proposal).proxies
+    if values is not None or proxies:
+        unchecked = metrics if not proxies else _with_violation(metrics, state)
+        also = tuple(_with_violation(member, state) for member in result.also)
+        return replace(result, metrics=unchecked, values=values, also=also)
+    missing = [objective.metric for objective in state.objectives if objective.metric not in metrics]
+    if missing:
+        message = f"the evaluator reports no {', '.join(missing)}; it reports {', '.join(sorted(metrics))}"
+        return Result.failed("missing_metric", message, "choose another --objective", result.charged)
+    return Result.failed("diverged", "an objective is NaN", "lower the learning rate", result.charged)
+
+
+def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, float]:
+    """Metrics of an architecture that no check has met, with what the check would have said of its costs."""
+    limits = state.constraints
+    if not limits or any(limit.metric not in metrics for limit in limits):
+        return metrics
+    return {**metrics, VIOLATION: sum(limit.violation(metrics) for limit in limits)}
+
+
+def why_nothing_is_admitted(state: State) -> str:
+    """For a search whose last proposals were all rejected, or could not be built."""
+    limits = ", ".join(str(constraint) for constraint in state.constraints)
+    rejected = list(state.trials.values())[-state.rejected_in_a_row :]
+    error = rejected[-1].result.error if rejected[-1].result else None
+    if error is not None:
+        verb = "built" if error.cause == "invalid_shape" else "trained"
+        return f"{state.unbuildable_in_a_row} proposals in a row cannot be {verb}: {error.message}"
+    seen = []
+    for constraint in state.constraints:
+        costs = [trial.costs[constraint.metric] for trial in rejected if constraint.metric in trial.costs]
+        if costs:
+            seen.append(f"{constraint.metric.removeprefix('cost/')}: {min(costs):,.15g}")
+    return (
+        f"{len(rejected)} proposals in a row violate the constraints ({limits}). The smallest costs seen among "
+        f"them: {'; '.join(seen)}. Relax the constraint, or narrow the space (smaller widths, fewer layers)"
+    )
+
+
+def why_everything_breaks(state: State) -> str:
+    """For a search whose last trials all broke before their first report."""
+    failed = [trial for trial in state.trials.values() if trial.result and trial.result.error][-3:]
+    said = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
+    return (
+        f"{state.faults_in_a_row} trials in a row broke before their first report: {said}. Mend the cause, "
+        "then run the same command to go on; finished trials are kept"
+    )

@@ -1,0 +1,297 @@
+"""What a network costs: params, multiply-adds, memory of a training, latency. All but the last on the meta device."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from nasforge.core.errors import BuildError, NasforgeError
+from nasforge.models.registration import Registration
+
+MB = 2.0**20
+
+_aten = torch.ops.aten
+_SAME_SHAPE = frozenset(
+    {
+        *(_aten.relu, _aten.hardtanh, _aten.silu, _aten.hardswish, _aten.gelu, _aten.elu, _aten.sigmoid),
+        *(_aten.add, _aten.mul, _aten.sub, _aten.div),
+    }
+)
+
+
+class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers the commonest element-wise operations and BN with an empty tensor of the right shape.
+
+    The meta device works these out in Python, which is most of the time of a count. None of them multiplies matrices.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func._overloadpacket
+        if packet in _SAME_SHAPE and not func._schema.is_mutable and not kwargs:
+            first = args[0]
+            others = [a for a in args[1:] if isinstance(a, torch.Tensor)]
+            if first.is_floating_point() and all(a.shape == first.shape and a.dtype == first.dtype for a in others):
+                return torch.empty_like(first)
+        if packet is _aten.native_batch_norm:
+            channels = args[0].shape[1] if args[5] else 0
+            return torch.empty_like(args[0]), args[0].new_empty(channels), args[0].new_empty(channels)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
+    try:
+        yield
+    except NasforgeError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        size = _only_size(network)
+        advice = "use larger images (--resolution), smaller strides or mend the builder"
+        if "view size is not compatible" in reason:
+            advice = "its builder needs .reshape(...) in place of .view(...)"
+        if size is not None and size != tuple(shape[1:]):
+            height, width = size
+            advice = f"it takes images of {height} x {width} pixels only: set --resolution {height}"
+        raise BuildError(
+            f"the network cannot take an input of {tuple(shape)} (channels, height, width), found on the meta device: "
+            f"{type(error).__name__}: {reason}; {advice}"
+        ) from error
+
+
+def _only_size(network: nn.Module) -> tuple[int, int] | None:
+    """The height and width that a network of timm is made for; None for one that takes several sizes."""
+    for module in network.modules():
+        about = getattr(module, "default_cfg", None)
+        if isinstance(about, Mapping) and about.get("fixed_input_size") and about.get("input_size"):
+            _, height, width = about["input_size"]
+            return height, width
+    return None
+
+
+def costs_of(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_size: int = 128) -> dict[str, float]:
+    """Params, multiply-adds and training memory of the network that `build` makes.
+
+    Args:
+        build: makes the network; called once, on the meta device.
+        shape: channels, height, width of an image.
+        batch_size: of the training, for the memory.
+
+    Returns:
+        `cost/params` and `cost/flops` (for one image) as whole numbers, `cost/memory_mb`.
+
+    Raises:
+        BuildError: the network cannot take such images, or uses layers that its state_dict lacks.
+    """
+    with torch.device("meta"):
+        network = build()
+    return {
+        "cost/params": float(count_params(network)),
+        "cost/flops": float(count_flops(network, shape)),
+        "cost/memory_mb": memory_mb(network, shape, batch_size),
+    }
+
+
+def count_params(network: nn.Module) -> int:
+    """Trainable numbers."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Multiply-adds of convolutions and matrix products for one input, the convention of the NAS papers.
+
+    Counted by running the network, so any layer works: attention's matrix products count too; biases, normalisation,
+    activations, pooling do not. A grouped convolution counts Kh * Kw * Cin * Cout * H * W / groups.
+
+    Args:
+        network: on any device; on the meta device nothing is computed.
+        shape: of one input, without the batch.
+
+    Raises:
+        BuildError: the network cannot take such inputs.
+    """
+    return int(_counted(network, shape).get_total_flops()) // 2  # torch counts a multiply-add as two
+
+
+def flops_by_module(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """`count_flops` of every module that multiplies anything, those within it included; name as in `named_modules`.
+
+    Args:
+        network: on any device.
+        shape: of one input, without the batch.
+
+    Raises:
+        BuildError: the network cannot take such inputs.
+    """
+    root = type(network).__name__
+    counts = _counted(network, shape).get_flop_counts()
+    return {
+        name.removeprefix(root).removeprefix("."): sum(operations.values()) // 2
+        for name, operations in counts.items()
+        if name != "Global"
+    }
+
+
+def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
+    device = next((parameter.device for parameter in network.parameters()), torch.device("meta"))
+    was_training = network.training
+    network.eval()
+    counter = FlopCounterMode(display=False)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_explained(network, shape))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(counter)
+            if device.type == "meta":
+                stack.enter_context(_Shapes())  # type: ignore[no-untyped-call]
+            network(torch.empty(1, *shape, device=device))
+    finally:
+        network.train(was_training)
+    return counter
+
+
+def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, optimizer_slots: int = 2) -> float:
+    """An estimate of the memory of training in fp32: weights, gradients, optimizer, saved activations.
+
+    What autograd keeps for the backward pass is measured on the meta device; the largest of it is counted twice more,
+    for the gradients that flow through it. Left out are the workspace of convolution kernels and the framework itself.
+
+    Args:
+        network: on the meta device.
+        shape: channels, height, width.
+        batch_size: images per step.
+        optimizer_slots: numbers that the optimizer keeps per weight (SGD with momentum 1, AdamW 2).
+
+    Raises:
+        BuildError: the network cannot take such images, or uses layers that its state_dict lacks.
+    """
+    own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage
+        return tensor
+
+    was_training = network.training
+    network.train()
+    shapes, registration = _Shapes(), Registration(network)  # type: ignore[no-untyped-call]
+    try:
+        hooks = saved_tensors_hooks(keep, lambda tensor: tensor)
+        with _explained(network, shape), shapes, hooks, registration.watching():
+            output = network(torch.empty(max(2, batch_size), *shape, device="meta"))
+            registration.check(output)
+            activations = sum(storage.nbytes() for storage in saved.values())
+            largest = max((storage.nbytes() for storage in saved.values()), default=0)
+            del output
+    finally:
+        network.train(was_training)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    return (weights * (2 + optimizer_slots) + buffers + activations + 2 * largest) / MB
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one forward pass takes.
+
+    Attributes:
+        batch_size: images per pass.
+        median_ms: of the timed passes.
+        p95_ms: 95 of 100 passes took no longer.
+        passes: how many were timed.
+        device: its name, with the number of threads on a CPU.
+    """
+
+    batch_size: int
+    median_ms: float
+    p95_ms: float
+    passes: int
+    device: str
+
+
+def device_name(device: torch.device) -> str:
+    """What the hardware calls itself, with the threads that torch uses on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return str(device)
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _cpu_name() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def latency_ms(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    batch_sizes: Sequence[int] = (1, 64),
+    device: torch.device | str = "cpu",
+    *,
+    warm_up: int = 5,
+    passes: int = 30,
+) -> dict[int, Latency]:
+    """Time the network's forward pass in eval mode, in fp32, after a warm-up.
+
+    On a GPU every pass is waited for. The network is moved to `device` and stays there; its mode is restored.
+
+    Args:
+        network: not on the meta device.
+        shape: channels, height, width.
+        batch_sizes: to time, one after the other.
+        device: the target device.
+        warm_up: passes before the clock starts.
+        passes: timed passes.
+
+    Returns:
+        batch size -> figures.
+    """
+    device = torch.device(device)
+    network.to(device)
+    was_training = network.training
+    network.eval()
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    found = {}
+    try:
+        with torch.inference_mode():
+            for batch_size in batch_sizes:
+                example = torch.rand(batch_size, *shape, device=device)
+                times_ms = []
+                for turn in range(warm_up + passes):
+                    wait()
+                    began = time.perf_counter()
+                    network(example)
+                    wait()
+                    if turn >= warm_up:
+                        times_ms.append(1000 * (time.perf_counter() - began))
+                times_ms.sort()
+                p95 = times_ms[math.ceil(0.95 * passes) - 1]
+                found[batch_size] = Latency(batch_size, statistics.median(times_ms), p95, passes, device_name(device))
+    finally:
+        network.train(was_training)
+    return found

@@ -1,0 +1,398 @@
+"""Settings as users write them -> frozen dataclasses. Every problem is collected and shown at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nasforge import registry
+from nasforge.core.architecture import MODEL, TRAIN, Value
+from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
+from nasforge.core.events import Header
+from nasforge.core.goals import Budget, Constraint, Objective
+from nasforge.core.ladder import Rung
+from nasforge.core.paths import whole_path
+from nasforge.core.space import SearchSpace
+from nasforge.core.tracking_uri import chosen_uri
+from nasforge.core.uri import without_secrets
+from nasforge.settings.space_file import NAME, load_space, shipped_spaces
+from nasforge.settings.values import (
+    AUTOMATIC,
+    FILE_OPTIONS,
+    DataConfig,
+    Named,
+    Starts,
+    budget_of,
+    data_of,
+    evaluator_of,
+    ladder_of,
+    limits_of,
+    objectives_of,
+    recipe_settings,
+    seed_of,
+    space_of,
+    starts_of,
+    suited_objectives,
+    text_of,
+    with_absolute_paths,
+    with_whole_paths,
+)
+from nasforge.settings.yaml_file import Document, home_expanded, read_yaml
+
+__all__ = [
+    "DataConfig",
+    "ExperimentConfig",
+    "Named",
+    "load_settings",
+    "load_space",
+    "resolve",
+    "shipped_spaces",
+    "with_absolute_paths",
+]
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that defines a search. See `resolve` for how users write it."""
+
+    name: str
+    space: SearchSpace
+    data: DataConfig | None
+    strategy: Named
+    evaluator: Named
+    pruner: Named
+    runner: Named
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    targets: tuple[Constraint, ...]
+    budget: Budget
+    ladder: tuple[Rung, ...]
+    recipe: Mapping[str, Value]
+    seed: int
+    runs_dir: Path
+    tracking_uri: str | None
+    start_from: Starts | None = None
+    title: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        """The name by which trackers show the search: `title` where another name than the folder's is handed down."""
+        return self.title or self.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the experiment lives."""
+        return self.runs_dir / self.name
+
+    @property
+    def epochs(self) -> int:
+        """Of the longest training in the search; the ladder's last rung, unless that counts trainings."""
+        if self.evaluator.name in TRAININGS:
+            return int(self.evaluator.options["epochs"])
+        return self.ladder[-1].epochs
+
+    @property
+    def trainings(self) -> int:
+        """Per trial: 1, or the folds or repeats of an evaluator that averages them."""
+        return self.ladder[-1].epochs if self.evaluator.name in TRAININGS else 1
+
+    @property
+    def single(self) -> ExperimentConfig:
+        """The same with one training per trial."""
+        if self.evaluator.name not in TRAININGS:
+            return self
+        own = ("epochs", TRAININGS[self.evaluator.name][0])
+        options = {key: value for key, value in self.evaluator.options.items() if key not in own}
+        return replace(self, evaluator=Named("training", options), ladder=(Rung(self.epochs),))
+
+    def with_data_at(self, place: str | Path | Mapping[str, Any] | None) -> ExperimentConfig:
+        """The same with its data in another place.
+
+        Args:
+            place: the file or folder, or a mapping of `source` and `folder` (of torchvision's downloads); None for the
+                place that it has.
+
+        Raises:
+            ConfigError: the experiment has no images, or another setting is given.
+        """
+        if not place:
+            return self
+        given = place if isinstance(place, Mapping) else {"source": place}
+        if self.data is None:
+            raise ConfigError(f"'{self.name}' has no images whose place could be given; leave data out")
+        allowed = ("source", "folder")
+        for key in given:
+            if key not in allowed:
+                raise ConfigError(f"data: '{key}' is the experiment's own; {did_you_mean(str(key), allowed)}")
+        return replace(self, data=replace(self.data, **with_absolute_paths(given)))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, as the journal's header keeps it, without secrets and infinite limits of the budget."""
+        return {
+            "space": self.space.to_json(),
+            "data": None if self.data is None else asdict(self.data),
+            "strategy": self.strategy.to_json(),
+            "evaluator": self.evaluator.to_json(),
+            "pruner": self.pruner.to_json(),
+            "runner": self.runner.to_json(),
+            "objectives": [str(objective) for objective in self.objectives],
+            "constraints": [str(constraint) for constraint in self.constraints],
+            "targets": [str(target) for target in self.targets],
+            "budget": self.budget.to_json(),
+            "ladder": [rung.to_json() for rung in self.ladder],
+            "recipe": dict(self.recipe),
+            "seed": self.seed,
+            "tracking_uri": None if self.tracking_uri is None else without_secrets(self.tracking_uri),
+            **({"start_from": self.start_from.to_json()} if self.start_from and self.start_from.points else {}),
+        }
+
+    @staticmethod
+    def from_json(name: str, content: Mapping[str, Any], runs_dir: Path) -> ExperimentConfig:
+        """The inverse of `to_json`; the name and the runs folder come from where the journal was found."""
+        return ExperimentConfig(
+            name=name,
+            space=SearchSpace.from_json(content["space"]),
+            data=None if content["data"] is None else DataConfig(**content["data"]),
+            strategy=Named(**content["strategy"]),
+            evaluator=Named(**content["evaluator"]),
+            pruner=Named(**content["pruner"]),
+            runner=Named(**content["runner"]),
+            objectives=tuple(Objective.recorded(text) for text in content["objectives"]),
+            constraints=tuple(Constraint.parse(text) for text in content["constraints"]),
+            targets=tuple(Constraint.parse(text) for text in content["targets"]),
+            budget=Budget(**content["budget"]),
+            ladder=tuple(Rung(**rung) for rung in content["ladder"]),
+            recipe=content["recipe"],
+            seed=content["seed"],
+            runs_dir=whole_path(runs_dir),
+            tracking_uri=content["tracking_uri"],
+            start_from=Starts.from_json(content.get("start_from")),
+        )
+
+    @staticmethod
+    def of_journal(header: Header, folder: Path) -> ExperimentConfig:
+        """The configuration of the experiment in `folder`, as the header of its journal has it."""
+        folder = folder.absolute()
+        return ExperimentConfig.from_json(folder.name, header.config, folder.parent)
+
+
+def places_of(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a header's `config` that say where its data lie, with the places that `places` has.
+
+    Args:
+        config: as in `ExperimentConfig.to_json`.
+        places: likewise.
+
+    Returns:
+        `data`, or `evaluator` where there are no data but a table; nothing where the two configurations name no places.
+    """
+    if isinstance(config.get("data"), Mapping) and isinstance(places.get("data"), Mapping):
+        now = {key: places["data"].get(key) for key in ("source", "folder")}
+        return {"data": {**config["data"], **now}}
+    ours, theirs = config.get("evaluator"), places.get("evaluator")
+    if config.get("data") is None and isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        options = theirs["options"]
+        files = {key: options[key] for key in FILE_OPTIONS if key in ours["options"] and key in options}
+        return {"evaluator": {**ours, "options": {**ours["options"], **files}}}
+    return {}
+
+
+def check_name(name: Any) -> str:
+    """An experiment's name, safe as a folder's. Raises ConfigError otherwise."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(
+            f"name {name!r}: an experiment's name starts with a letter or digit and holds up to 100 letters, "
+            "digits, '.', '_' and '-'"
+        )
+    return name
+
+
+DEFAULTS = {"strategy": "evolution", "pruner": "asha", "runner": "ray_tune"}
+"""What is taken where nothing is named; the evaluator that suits depends on the strategy, see `suited_evaluator`."""
+
+TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
+"""Evaluators of several trainings per architecture, whose steps count these: the option, and its default."""
+_SETTINGS = (
+    *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
+    *("tune", "budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
+    "start_from",
+)
+
+
+def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
+    """The settings in an experiment's YAML file, for `resolve`. Paths in it are relative to the file."""
+    path = home_expanded(path)
+    document = read_yaml(path)
+    if not isinstance(document.content, dict):
+        raise ConfigError([Problem("an experiment is a mapping of settings", str(path))])
+    if "decisions" in document.content:
+        message = "a search space, not an experiment; search it by: nasforge search FILE"
+        raise ConfigError([document.problem(message, ("decisions",))])
+    settings = dict(document.content)
+    space = settings.get("space")
+    if isinstance(space, str) and (path.parent / space).is_file():
+        settings["space"] = str(path.parent / space)
+    data = settings.get("data")
+    if isinstance(data, str):
+        settings["data"] = with_absolute_paths({"source": data}, path.parent)["source"]
+    elif isinstance(data, Mapping):
+        settings["data"] = with_absolute_paths(data, path.parent)
+    recipe = settings.get("recipe")
+    opened = recipe.get("open") if isinstance(recipe, Mapping) else recipe
+    if isinstance(opened, str) and (path.parent / opened).is_file():
+        settings["recipe"] = {**(recipe if isinstance(recipe, Mapping) else {}), "open": str(path.parent / opened)}
+    starts = settings.get("start_from")
+    if isinstance(starts, str) and (path.parent / starts).is_file():
+        settings["start_from"] = str(path.parent / starts)
+    if isinstance(settings.get("evaluator"), Mapping):
+        settings["evaluator"] = with_whole_paths(settings["evaluator"], path.parent)
+    return settings, document
+
+
+def resolve(settings: Mapping[str, Any], document: Document | None = None) -> ExperimentConfig:
+    """Settings as users write them -> the whole configuration, with defaults filled in.
+
+    Args:
+        settings: `space` (a YAML file, a shipped name or a SearchSpace) and `data` (a name, file or folder, or a
+            mapping of DataConfig's fields); all others are optional. `strategy`, `evaluator`, `pruner`, `runner`: a
+            name or a mapping with `name`. `objectives`, `constraints`, `targets`: lists of texts. `budget`: a mapping.
+            `recipe`: a mapping of fixed settings, in which `open` names a recipe (a shipped one, a YAML file or a
+            SearchSpace) whose decisions are searched in place of the space's; or that name alone. `tune`: a strategy
+            for the recipe beside the one for the network (strategy `joint`). `epochs` or `ladder`.
+            `seed`, `name`, `runs_dir`, `tracking_uri` (left out: the environment variable `MLFLOW_TRACKING_URI`, or
+            else `mlflow.db` in the runs folder). `start_from`: points that are tried first: `default`, `portfolio`, a
+            file, an experiment, or `none`; left out: `default` where networks are trained in a space with defaults.
+        document: the YAML file that they came from, for line numbers.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems: list[Problem] = []
+
+    def wrong(message: str, key: str) -> None:
+        problems.append(document.problem(message, (key,)) if document else Problem(message, key=str(key)))
+
+    def attempt(key: str, make: Callable[..., Any], *content: Any) -> Any:
+        try:
+            return make(*content)
+        except ConfigError as error:
+            for problem in error.problems:
+                if problem.file:
+                    problems.append(problem)
+                else:
+                    wrong(problem.message, key)
+        except (NasforgeError, TypeError, ValueError) as error:
+            wrong(str(error), key)
+        return None
+
+    for key in settings:
+        if key not in _SETTINGS:
+            wrong(f"unknown setting; {did_you_mean(str(key), _SETTINGS)}", key)
+    given = {key: value for key, value in settings.items() if value is not None}
+    space = attempt("space", space_of, given.get("space"))
+    data = attempt("data", data_of, given.get("data"))
+    named = {key: attempt(key, Named.parse, given.get(key, default), key) for key, default in DEFAULTS.items()}
+    strategy = named["strategy"]
+    suited = suited_evaluator(strategy.name if strategy else "")
+    evaluator = attempt("evaluator", evaluator_of, given.get("evaluator", suited))
+    objectives = attempt("objectives", objectives_of, given.get("objectives", suited_objectives(evaluator)))
+    constraints = attempt("constraints", limits_of, given.get("constraints", []), evaluator)
+    targets = attempt("targets", limits_of, given.get("targets", []), evaluator)
+    budget = attempt("budget", budget_of, given.get("budget"), objectives or ())
+    ladder = attempt("epochs" if "epochs" in given else "ladder", ladder_of, given.get("epochs"), given.get("ladder"))
+    if evaluator is not None and evaluator.name in TRAININGS and ladder is not None:
+        evaluator, ladder = attempt("evaluator", _in_turn, evaluator, ladder, given) or (evaluator, ladder)
+    opened, recipe = attempt("recipe", recipe_settings, given.get("recipe", {})) or (None, {})
+    if space is not None and opened is not None:
+        space = space.with_recipe(opened)
+    searched_by = strategy.name if strategy else ""
+    if "tune" in given and strategy is not None and space is not None:
+        tuned = attempt("tune", _tuned, strategy, given["tune"], space)
+        if tuned is not None:
+            searched_by = f"{searched_by}-{Named.parse(given['tune'], 'tune').name}"
+            strategy = tuned
+    seed = attempt("seed", seed_of, given.get("seed", 0))
+    runs_dir = attempt("runs_dir", lambda: whole_path(text_of(given.get("runs_dir", "runs"), "a folder")))
+    uri = attempt("tracking_uri", _tracking_uri, given.get("tracking_uri"))
+    default_name = None
+    if space is not None and strategy is not None and seed is not None:
+        parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]
+        default_name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
+    name = attempt("name", check_name, given.get("name", default_name or "search"))
+    if space is not None and recipe:
+        decided = {key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}  # nested ones too
+        searched = [key for key in recipe if key in decided]
+        if searched:
+            wrong(f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead", "recipe")
+    start_from = attempt("start_from", starts_of, given.get("start_from", AUTOMATIC))
+    if problems:
+        raise ConfigError(problems)
+    return ExperimentConfig(
+        name=name,
+        space=space,
+        data=data,
+        strategy=strategy,
+        evaluator=evaluator,
+        pruner=named["pruner"],
+        runner=named["runner"],
+        objectives=objectives,
+        constraints=constraints,
+        targets=targets,
+        budget=budget,
+        ladder=ladder,
+        recipe=recipe,
+        seed=seed,
+        runs_dir=runs_dir,
+        tracking_uri=uri,
+        start_from=start_from,
+    )
+
+
+def _tracking_uri(content: Any) -> str | None:
+    return chosen_uri(None if content is None else text_of(content, "a URI"))
+
+
+def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
+    """`strategy: evolution` and `tune: optuna` as the one strategy `joint` that they are short for.
+
+    What begins with short trainings gets its new points from `joint`: `promotion` of it.
+    """
+    tune = Named.parse(content, "tune")
+    if strategy.name == "joint":
+        raise ConfigError("strategy joint names its recipe's strategy itself: leave tune out, or strategy")
+    if not any(key.startswith(TRAIN) for key in space.domains):
+        raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
+    if not any(key.startswith(MODEL) for key in space.domains):
+        raise ConfigError(f"the space '{space.name}' has recipes alone: --strategy {tune.name}, without tune")
+    if strategy.name == "promotion":
+        inner = _tuned(Named.parse(strategy.options.get("of", "evolution"), "strategy.of"), tune, space)
+        return Named("promotion", {**strategy.options, "of": {"name": inner.name, **inner.options}})
+    options = dict(tune.options)
+    own: dict[str, Any] = {key: options.pop(key) for key in ("revisit", "relatives") if key in options}
+    halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}
+    return Named("joint", {**halves, **own})
+
+
+def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:
+    """An evaluator of several trainings: `epochs` are its option then, and the ladder counts trainings."""
+    what, default = TRAININGS[evaluator.name]
+    if given.get("ladder") is not None:
+        raise ConfigError(f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder")
+    count = evaluator.options.get(what, default)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+        raise ConfigError(f"{evaluator.name}: {what} must be a whole number of at least 2, got {count!r}")
+    epochs = evaluator.options.get("epochs", ladder[-1].epochs)
+    return Named(evaluator.name, {**evaluator.options, what: count, "epochs": epochs}), tuple(
+        Rung(number) for number in range(1, count + 1)
+    )
+
+
+def suited_evaluator(strategy: str) -> str:
+    """What measures where the user names nothing: a strategy with a supernet says so in its attribute `evaluator`."""
+    try:
+        return str(getattr(registry.get("strategy", strategy), "evaluator", "training"))
+    except ConfigError:  # an unknown strategy is reported where it is made
+        return "training"

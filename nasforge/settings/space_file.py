@@ -1,0 +1,285 @@
+"""A search space's YAML file -> SearchSpace. Every problem is collected and shown at once, with file, line and key."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.architecture import MODEL, TRAIN, Value
+from nasforge.core.errors import ConfigError, Problem, SpaceError, did_you_mean
+from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
+from nasforge.settings.yaml_file import Document, absolute_path, home_expanded, read_yaml
+
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+_EXPANDED, _DECISIONS = 10_000, 20_000
+"""Decisions that a range key may stand for, and that a space may have."""
+_FUNCTIONS = ("canonical", "text", "derive")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a space or an experiment, safe as a folder's."""
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Name -> file of the spaces that come with NASForge."""
+    folder = Path(str(files("nasforge.search_spaces")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with NASForge: spaces of `train.*` decisions alone."""
+    folder = Path(str(files("nasforge.search_spaces"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def shipped_portfolios() -> dict[str, Path]:
+    """Return the files of the portfolios that come with NASForge, by the name of their space."""
+    folder = Path(str(files("nasforge.search_spaces"))) / "portfolios"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
+    """Return the points of a portfolio for so many training images, decision -> value, the most promising one first.
+
+    Its file has `networks` and `recipes`, name -> decisions without prefix, and `portfolios`: lists of pairs of both,
+    each for data `below` so many images; the last one is for all other data.
+
+    Raises:
+        ConfigError: the file is malformed, or a pair names what is not there.
+    """
+    document = read_yaml(path)
+    reader = _SpaceReader(document)
+    try:
+        parts = {
+            MODEL: document.content["networks"],
+            TRAIN: document.content["recipes"],
+        }
+        sizes = document.content["portfolios"]
+        chosen = next(size for size in sizes if images < size.get("below", math.inf))
+        return [
+            {
+                f"{prefix}{key}": value
+                for (prefix, known), name in zip(parts.items(), pair, strict=True)
+                for range_key, value in known[name].items()
+                for key in reader.expand(range_key, ("portfolios",))
+            }
+            for pair in chosen["points"]
+        ]
+    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: no portfolio: {type(error).__name__}: {error}") from None
+
+
+def load_space(source: str | Path) -> SearchSpace:
+    """The space in a YAML file, or a shipped one by name.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    return _SpaceReader(_document(source, "search space", shipped_spaces())).read()
+
+
+def load_recipe(source: str | Path) -> SearchSpace:
+    """The recipe in a YAML file, or a shipped one by name: written as a space is, without a network.
+
+    Raises:
+        ConfigError: with every problem of the file, a decision or default of the network among them.
+    """
+    document = _document(source, "recipe", shipped_recipes())
+    recipe = _SpaceReader(document).read()
+    parts = [part for part in ("builder", "arguments", *_FUNCTIONS) if document.content.get(part)]
+    problems = [document.problem("a recipe has no network; leave it out", (part,)) for part in parts]
+    for part in ("decisions", "defaults"):
+        if "model" in (document.content.get(part) or {}):
+            problems.append(document.problem("a recipe has no network; leave it out", (part, "model")))
+    if problems:
+        raise ConfigError(problems)
+    return recipe
+
+
+def _document(source: str | Path, what: str, shipped: Mapping[str, Path]) -> Document:
+    path = home_expanded(source)
+    if len(str(source)) > 4096 or any(len(part) > 255 for part in path.parts):
+        raise ConfigError(f"no {what} '{str(source)[:60]}...': the name is too long for a file")
+    is_there = path.exists() and not path.is_dir()  # a folder may well be called as a shipped one is
+    if not is_there and path.suffix not in (".yaml", ".yml"):
+        if str(source) not in shipped:
+            raise ConfigError(f"no {what} '{source}': no such file; {did_you_mean(str(source), shipped)}")
+        path = shipped[str(source)]
+    return read_yaml(path)
+
+
+class _SpaceReader:
+    """One pass over a document that gathers decisions and problems."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.problems: list[Problem] = []
+        self.keys: set[str] = set()
+
+    def report(self, message: str, path: tuple[Any, ...]) -> None:
+        self.problems.append(self.document.problem(message, path))
+
+    def read(self) -> SearchSpace:
+        content = self.document.content
+        if not isinstance(content, dict):
+            self.report("a search space is a mapping with name, builder and decisions", ())
+            raise ConfigError(self.problems)
+        if "space" in content:
+            self.report("an experiment, not a search space; run it by: nasforge search --config FILE", ("space",))
+            raise ConfigError(self.problems)
+        allowed = ("name", "builder", "arguments", "decisions", "defaults", *_FUNCTIONS)
+        for key in content:
+            if key not in allowed:
+                self.report(f"unknown; {did_you_mean(str(key), allowed)}", (key,))
+        if not isinstance(content.get("name"), str) or not content.get("name"):
+            self.report(f"needs a text, got {content.get('name')!r}", ("name",))
+        builder = content.get("builder", "")  # a space that is only looked up in a table needs none
+        if not isinstance(builder, str) or ("builder" in content and not builder):
+            self.report(f"needs a text, got {builder!r}", ("builder",))
+        if isinstance(content.get("name"), str) and not NAME.fullmatch(content["name"]):
+            self.report("may hold letters, digits, '.', '_' and '-' only", ("name",))
+        functions = {key: content.get(key, "") for key in _FUNCTIONS}
+        for key, reference in functions.items():
+            if not isinstance(reference, str) or (reference and ":" not in reference):
+                self.report(f"must look like module:function, got {reference!r}", (key,))
+        arguments = self.with_whole_path(self.mapping(content.get("arguments"), ("arguments",)))
+        decisions = self.sections(content.get("decisions"))
+        defaults = self.defaults(content.get("defaults"), decisions)
+        if not self.problems:
+            try:
+                return SearchSpace(content["name"], decisions, builder, arguments, defaults, **functions)
+            except SpaceError as error:
+                self.report(str(error), ("decisions",))
+        raise ConfigError(self.problems)
+
+    def with_whole_path(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A builder's arguments, the file of its `weights` as workers see it; it may lie beside the space."""
+        weights = arguments.get("weights")
+        if not isinstance(weights, str) or not weights:
+            return arguments
+        return {**arguments, "weights": absolute_path(weights, Path(self.document.file).parent)}
+
+    def mapping(self, content: Any, path: tuple[Any, ...]) -> dict[str, Any]:
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            self.report(f"must be a mapping, got {content!r}", path)
+            return {}
+        return content
+
+    def sections(self, content: Any) -> tuple[Decision, ...]:
+        if not isinstance(content, dict) or not content:
+            self.report("needs a mapping with the sections 'model' and/or 'train'", ("decisions",))
+            return ()
+        decisions: list[Decision] = []
+        for section, entries in content.items():
+            path = ("decisions", section)
+            if section not in ("model", "train"):
+                self.report("unknown section; allowed: model (the network), train (the recipe)", path)
+                continue
+            decisions += self.decisions(self.mapping(entries, path), path, f"{section}.")
+        return tuple(decisions)
+
+    def decisions(self, entries: Mapping[Any, Any], path: tuple[Any, ...], prefix: str) -> list[Decision]:
+        found = []
+        for name, content in entries.items():
+            for expanded in self.expand(str(name), (*path, name)):
+                key = prefix + expanded
+                if key in self.keys:
+                    self.report(f"decision '{key}' is declared twice", (*path, name))
+                    continue
+                self.keys.add(key)
+                if len(self.keys) > _DECISIONS:
+                    self.report(f"the space has more than {_DECISIONS:,} decisions; open fewer", (*path, name))
+                    raise ConfigError(self.problems)
+                domain = self.domain(content, (*path, name), key)
+                if domain is not None:
+                    found.append(Decision(key, domain))
+        return found
+
+    def expand(self, name: str, path: tuple[Any, ...]) -> Iterator[str]:
+        """`stage{0..1}.layer{1..2}` -> stage0.layer1, stage0.layer2, stage1.layer1, stage1.layer2."""
+        if re.search(r"[{}]", _RANGE.sub("", name)):
+            self.report("a range key looks like stage{0..2}.width", path)
+            return
+        ranges = [range(int(low), int(high) + 1) for low, high in _RANGE.findall(name)]
+        if any(not numbers for numbers in ranges):
+            self.report("a range needs its lower end first", path)
+            return
+        if math.prod(len(numbers) for numbers in ranges) > _EXPANDED:
+            self.report(f"a range key may not stand for more than {_EXPANDED:,} decisions", path)
+            return
+        pieces = _RANGE.sub("\0", name).split("\0")
+        for numbers in itertools.product(*ranges):
+            yield pieces[0] + "".join(f"{n}{piece}" for n, piece in zip(numbers, pieces[1:], strict=True))
+
+    def domain(self, content: Any, path: tuple[Any, ...], key: str) -> Domain | None:
+        try:
+            if isinstance(content, list):
+                return Choice(tuple(content))
+            if isinstance(content, (str, int, float, bool)):
+                return Choice((content,))
+            if isinstance(content, dict):
+                kinds = [kind for kind in ("choice", "int", "float") if kind in content]
+                if len(kinds) == 1:
+                    return self.of_kind(kinds[0], content, path, key)
+        except SpaceError as error:
+            self.report(str(error), path)
+            return None
+        self.report(
+            f"got {repr(content)[:200]}; a decision is a list of options, {{choice: {{option: {{nested}}}}}}, "
+            "{int: [low, high]} or {float: [low, high], log: true}",
+            path,
+        )
+        return None
+
+    def of_kind(self, kind: str, content: Mapping[str, Any], path: tuple[Any, ...], key: str) -> Domain | None:
+        allowed = ("choice",) if kind == "choice" else (kind, "step", "log")
+        for name in content:
+            if name not in allowed:
+                self.report(f"unknown; {did_you_mean(str(name), allowed)}", (*path, name))
+        body = content[kind]
+        if kind == "choice":
+            if isinstance(body, list):
+                return Choice(tuple(body))
+            if not isinstance(body, dict):
+                raise SpaceError(f"choice needs a list or a mapping of options, got {body!r}")
+            branches = []
+            for option, nested in body.items():
+                below = (*path, "choice", option)
+                branches.append(tuple(self.decisions(self.mapping(nested, below), below, f"{key}.{option}.")))
+            return Choice(tuple(body), tuple(branches))
+        if not isinstance(body, list) or len(body) != 2:
+            raise SpaceError(f"{kind} needs [low, high], got {body!r}")
+        log = content.get("log", False)
+        if not isinstance(log, bool):
+            raise SpaceError(f"log must be true or false, got {log!r}")
+        if kind == "int":
+            return Int(body[0], body[1], content.get("step", 1), log)
+        return Float(body[0], body[1], content.get("step"), log)
+
+    def defaults(self, content: Any, decisions: tuple[Decision, ...]) -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        domains = SearchSpace("x", decisions).domains if not self.problems else {}
+        for section, entries in self.mapping(content, ("defaults",)).items():
+            path = ("defaults", section)
+            if section not in ("model", "train"):
+                self.report("unknown section; allowed: model, train", path)
+                continue
+            for name, value in self.mapping(entries, path).items():
+                key = f"{section}.{name}"
+                if not isinstance(value, (str, int, float, bool)):
+                    self.report(f"needs one value, got {value!r}", (*path, name))
+                elif key in domains:
+                    try:
+                        found[key] = domains[key].check(value)
+                    except SpaceError as error:
+                        self.report(str(error), (*path, name))
+                elif section == "model" and domains:
+                    self.report(f"no such decision; {did_you_mean(key, domains)}", (*path, name))
+                else:
+                    found[key] = value
+        return found

@@ -1,0 +1,355 @@
+"""What users write for one setting -> its value. Each function raises ConfigError, which `resolve` collects."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nasforge import registry
+from nasforge.core.architecture import MODEL, TRAIN, Value
+from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.goals import COSTS, Budget, Constraint, Objective
+from nasforge.core.ladder import Rung, ladder_to
+from nasforge.core.metrics import metric_of_column
+from nasforge.core.space import SearchSpace
+from nasforge.settings.space_file import load_recipe, load_space
+from nasforge.settings.yaml_file import absolute_path, is_there, path_or_name
+
+Goal = TypeVar("Goal", Objective, Constraint)
+
+FILE_OPTIONS = ("path", "axes")
+"""Options of an evaluator that name files."""
+DEFAULT_METRIC = "val/accuracy"
+"""The objective of a search, and what a table's signal is called, where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and how they are divided.
+
+    Relative paths are made absolute against the working folder, since workers have another one.
+
+    Attributes:
+        source: a registered name (`digits`), a torchvision class (`FashionMNIST`), a `.npz` file or an image folder.
+        folder: where torchvision keeps its downloads.
+        validation: share of the training part that validates.
+        test: share that is sealed away; only where the source brings no test part of its own.
+        images: use only so many training and validation images, stratified.
+        resolution: resize to this height and width in pixels.
+        seed: of the division.
+    """
+
+    source: str
+    folder: str | None = None
+    validation: float = 0.1
+    test: float = 0.2
+    images: int | None = None
+    resolution: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("validation", "test"):
+            share = getattr(self, name)
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+                raise ConfigError(f"data: {name} must be a share between 0 and 1, got {share!r}")
+        for name in ("images", "resolution"):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise ConfigError(f"data: {name} must be a whole number of at least 1, got {number!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ConfigError(f"data: seed must be a whole number from 0 to 4294967295, got {self.seed!r}")
+        if self.resolution is not None and self.resolution > 4096:
+            raise ConfigError(f"data: resolution must be at most 4096 pixels, got {self.resolution}")
+        if self.folder is not None and not isinstance(self.folder, str):
+            raise ConfigError(f"data: folder must be a path, got {self.folder!r}")
+        if not isinstance(self.source, str) or not self.source or len(self.source) > 4096:
+            raise ConfigError(f"data: source must be a name, a file or a folder, got {self.source!r}")
+        for name, path in with_absolute_paths({"source": self.source, "folder": self.folder}).items():
+            object.__setattr__(self, name, path)
+
+
+def with_absolute_paths(data: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """Settings of the data with absolute paths; a registered data set goes before a file or folder of its name.
+
+    Args:
+        data: fields of DataConfig, as users write them.
+        folder: where to look first, for paths in a file; else the working folder.
+    """
+    found = dict(data)
+    if isinstance(source := data.get("source"), Path):
+        found["source"] = absolute_path(source, folder) if is_there(source) else str(source)
+    elif isinstance(source, str) and source not in registry.names("data"):
+        found["source"] = path_or_name(source, folder)
+    if isinstance(place := data.get("folder"), (str, Path)):
+        found["folder"] = absolute_path(place, folder)
+    return found
+
+
+@dataclass(frozen=True)
+class Named:
+    """A registered name with its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"name": self.name, "options": dict(self.options)}
+
+    @staticmethod
+    def parse(content: Any, what: str) -> Named:
+        """From `evolution`, or from a mapping `{name: evolution, population: 20}`."""
+        if isinstance(content, Named):
+            return content
+        if isinstance(content, str) and content:
+            return Named(content)
+        if isinstance(content, Mapping) and isinstance(content.get("name"), str):
+            options = {str(k): v for k, v in content.items() if k not in ("name", "options")}
+            inner = content.get("options") or {}
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"{what}: options must be a mapping, got {inner!r}")
+            return Named(content["name"], {**options, **inner})
+        raise ConfigError(f"{what} must be a name, or a mapping with 'name' and options, got {content!r}")
+
+
+AUTOMATIC, DEFAULT_POINT, PORTFOLIO = "automatic", "default", "portfolio"
+"""Sources of starts: what suits the search, the space's default point, the space's shipped portfolio."""
+NO_STARTS = "none"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The points that are tried before the strategy proposes its own.
+
+    Attributes:
+        source: `automatic`, `default`, `portfolio`, a file or an experiment.
+        points: decisions and values of each; empty until the search knows its images.
+    """
+
+    source: str
+    points: tuple[Mapping[str, Value], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"source": self.source, "points": [dict(point) for point in self.points]}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any] | None) -> Starts | None:
+        """The inverse of `to_json`; None stays None."""
+        return None if content is None else Starts(content["source"], tuple(content["points"]))
+
+
+def starts_of(content: Any) -> Starts | None:
+    """`default`, `portfolio`, a file or an experiment; `none` for no starts."""
+    if isinstance(content, Starts):
+        return content
+    if not isinstance(content, (str, Path)) or not str(content):
+        raise ConfigError(f"must be default, portfolio, none, a file or an experiment, got {content!r}")
+    if content == NO_STARTS:
+        return None
+    known = (AUTOMATIC, DEFAULT_POINT, PORTFOLIO)
+    return Starts(str(content) if content in known else path_or_name(str(content)))
+
+
+def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """An evaluator's options, the files among them as workers see them."""
+    nested = options.get("options")
+    paths = {k: path_or_name(str(options[k]), folder) for k in FILE_OPTIONS if isinstance(options.get(k), (str, Path))}
+    return {
+        **options,
+        **paths,
+        **({"options": with_whole_paths(nested, folder)} if isinstance(nested, Mapping) else {}),
+    }
+
+
+def evaluator_of(content: Any) -> Named:
+    """The evaluator, files among its options as workers see them."""
+    named = Named.parse(content, "evaluator")
+    return Named(named.name, with_whole_paths(named.options))
+
+
+def space_of(content: Any) -> SearchSpace:
+    """A space, the YAML file of one, or the name of a shipped one."""
+    if isinstance(content, SearchSpace):
+        return content
+    if not isinstance(content, (str, Path)):
+        raise ConfigError("needs a YAML file or the name of a shipped space, see `nasforge spaces`")
+    return load_space(content)
+
+
+def data_of(content: Any) -> DataConfig | None:
+    """A name, a file, a folder, or a mapping of the fields of DataConfig."""
+    if content is None:
+        return None
+    if isinstance(content, DataConfig):
+        content = asdict(content)
+    if isinstance(content, (str, Path)):
+        content = {"source": content}
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"data must be a name, a file, a folder or a mapping, got {content!r}")
+    allowed = [item.name for item in fields(DataConfig)]
+    for key in content:
+        if key not in allowed:
+            raise ConfigError(f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}")
+    if "source" not in content:
+        raise ConfigError("data needs a source: a name, a file or a folder")
+    return DataConfig(**with_absolute_paths(content))
+
+
+def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:
+    """Objects of a kind, or texts for its `parse`."""
+    items = [content] if isinstance(content, str) else content
+    if not isinstance(items, Sequence):
+        raise ConfigError(f"{kind.__name__.lower()}s must be a list, got {content!r}")
+    return tuple(item if isinstance(item, kind) else kind.parse(str(item)) for item in items)
+
+
+def objectives_of(content: Any) -> tuple[Objective, ...]:
+    """Objectives, or texts for `Objective.parse`; at least one, none twice."""
+    found = _parsed(content, Objective)
+    names = [objective.metric for objective in found]
+    if not found:
+        raise ConfigError("at least one objective is needed")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"an objective is given twice: {', '.join(names)}")
+    return found
+
+
+def suited_objectives(evaluator: Named | None) -> list[str]:
+    """The objectives where the user names none: what a table's signal is called, else the validation accuracy."""
+    if evaluator is None or evaluator.name != "lookup_table":
+        return [DEFAULT_METRIC]
+    return [signal_metric(evaluator.options)]
+
+
+def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = ()) -> str:
+    """What a table's signal is called: its option `metric`, or by the name of its column.
+
+    Args:
+        options: of the evaluator `lookup_table`.
+        objectives: of the search, where they are known; one that is the default metric says what the signal is.
+    """
+    if isinstance(options.get("metric"), str):
+        return str(options["metric"])
+    if any(objective.metric == DEFAULT_METRIC for objective in objectives):
+        return DEFAULT_METRIC
+    fidelity = options.get("fidelity")
+    columns = [options.get("signal"), *(fidelity.values() if isinstance(fidelity, Mapping) else ())]
+    names = {metric_of_column(column) for column in columns if isinstance(column, str)}
+    return next((name for name in names if name is not None), DEFAULT_METRIC) if len(names) == 1 else DEFAULT_METRIC
+
+
+def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
+    """Constraints or targets, or texts for `Constraint.parse`, on what a network costs or the evaluator's own costs."""
+    own = evaluator.options.get("costs") if evaluator else None
+    known = (*COSTS, *(str(name).removeprefix("cost/") for name in (own if isinstance(own, Mapping) else ())))
+    found = _parsed(content, Constraint)
+    for limit in found:
+        name = limit.metric.removeprefix("cost/")
+        if name not in known:
+            raise ConfigError(f"constraint '{limit}': no such cost; {did_you_mean(name, known)}")
+    return found
+
+
+def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
+    """A mapping of the fields of Budget; 20 trials where nothing is sure to end the search.
+
+    Args:
+        content: what the user writes.
+        objectives: of the search, for the direction of what `until` names.
+    """
+    if content is None:
+        return Budget(trials=20)
+    if isinstance(content, Budget):
+        budget = content
+    elif isinstance(content, Mapping):
+        allowed = [item.name for item in fields(Budget)]
+        for key in content:
+            if key not in allowed:
+                raise ConfigError(f"unknown limit '{key}'; {did_you_mean(str(key), allowed)}")
+        budget = Budget(**{key: value for key, value in content.items() if value is not None})
+    else:
+        raise ConfigError(f"budget must be a mapping such as {{trials: 50}}, got {content!r}")
+    return (budget if budget.limits else replace(budget, trials=20)).with_directions(objectives)
+
+
+def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
+    """The rungs of a ladder, or the geometric one that ends at `epochs`."""
+    if epochs is not None and ladder is not None:
+        raise ConfigError("give epochs or a ladder, not both")
+    if ladder is None:
+        return ladder_to(Rung(3 if epochs is None else epochs).epochs)
+    if not isinstance(ladder, Sequence) or isinstance(ladder, str) or not ladder:
+        raise ConfigError(f"a ladder is a list such as [{{epochs: 1}}, {{epochs: 3}}], got {ladder!r}")
+    rungs = []
+    for item in ladder:
+        if isinstance(item, Rung):
+            rungs.append(item)
+        elif isinstance(item, Mapping) and _is_rung(item):
+            rungs.append(Rung(**item))
+        else:
+            raise ConfigError(
+                "a rung is {epochs: N}, perhaps with share: 0.2 and resolution: 16, or as the first one "
+                f"{{proxies: [synflow, ...]}}, got {item!r}"
+            )
+    if any(rung.proxies for rung in rungs[1:]):
+        raise ConfigError("only the first rung of a ladder may be one of proxies")
+    if rungs[-1].proxies:
+        raise ConfigError(
+            "a rung of proxies is followed by one with epochs, such as {epochs: 3}; to search by proxies alone, leave "
+            "the ladder out and take evaluator zero_cost with an objective such as zc/synflow"
+        )
+    if any(later.epochs <= earlier.epochs for earlier, later in itertools.pairwise(rungs)):
+        raise ConfigError(f"the rungs' epochs must rise, got {', '.join(map(str, rungs))}")
+    trained = [rung for rung in rungs if not rung.proxies]
+    if not trained[-1].full:
+        raise ConfigError(
+            "the last rung trains on all images as they are: leave its share and resolution out (data.images and "
+            "data.resolution say what all images are)"
+        )
+    for earlier, later in itertools.pairwise(trained):
+        sizes = [rung.resolution or math.inf for rung in (earlier, later)]
+        if later.share < earlier.share or sizes[1] < sizes[0]:
+            raise ConfigError(f"share and resolution must not fall from rung to rung, got {earlier}, then {later}")
+    return tuple(rungs)
+
+
+def _is_rung(item: Mapping[str, Any]) -> bool:
+    trained = "epochs" in item and set(item) <= {"epochs", "share", "resolution"}
+    return trained or (set(item) == {"proxies"} and item["proxies"] != [])
+
+
+def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]:
+    """The recipe whose decisions are opened, if one is named, and the settings that are fixed."""
+    if isinstance(content, (str, Path, SearchSpace)):
+        content = {"open": content}
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"recipe must be a recipe's name or a mapping such as {{mixup: 0.2}}, got {content!r}")
+    fixed = {key: value for key, value in content.items() if key != "open"}
+    opened = content.get("open")
+    if opened is not None and not isinstance(opened, SearchSpace):
+        opened = load_recipe(text_of(opened, "a YAML file or the name of a shipped recipe"))
+    for key, value in fixed.items():
+        if str(key).startswith((MODEL, TRAIN)):
+            raise ConfigError(f"recipe: write '{str(key).partition('.')[2]}', without the prefix")
+        if not isinstance(value, (str, int, float, bool)):
+            raise ConfigError(f"recipe: {key} needs one value, got {value!r}")
+    return opened, fixed
+
+
+def text_of(content: Any, what: str) -> str:
+    """A text or a path, as text."""
+    if not isinstance(content, (str, Path)):
+        raise ConfigError(f"must be {what}, got {content!r}")
+    return str(content)
+
+
+def seed_of(content: Any) -> int:
+    """A whole number of at least 0."""
+    if isinstance(content, bool) or not isinstance(content, int) or content < 0:
+        raise ConfigError(f"seed must be a whole number of at least 0, got {content!r}")
+    return content

@@ -1,0 +1,353 @@
+"""A predictor that is asked which of many candidates to measure next: an ensemble of scikit-learn's regressors."""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import NormalDist
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.space import LISTED, SearchSpace
+from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.strategies.choosers import drawing, generator, measure_of, unseen
+from nasforge.strategies.local_search import LocalSearch
+from nasforge.strategies.predictor.candidates import Pool
+from nasforge.strategies.predictor.encoding import Encoding, Rows
+from nasforge.strategies.predictor.isomorphic import Twins
+from nasforge.strategies.predictor.regressors import Lesson, Member, Numbers, Process, Targets, Trees
+from nasforge.strategies.predictor.scored import Scored
+from nasforge.strategies.ranking import Merit, beats, merit
+
+Score: TypeAlias = tuple[bool, int, float]
+"""What a merit is sorted by: finished, fidelity, value."""
+
+_FAILED: Score = (False, -1, -math.inf)
+_PARENTS = 10
+_TWINS = 2
+_REFUSED = 3
+"""From so many rejections on they are learnt from."""
+
+_PROXIES = 0
+"""The rung of a ladder that may be one of proxies."""
+
+_RESCORED = 1.5
+_FAILURES = 3
+_PATIENCE = 30
+_CANDIDATES = 300
+_SCREENED = 2000
+
+
+class _Told(NamedTuple):
+    """What became of a point.
+
+    Attributes:
+        number: its trial.
+        point: the point.
+        merit: None for failures and rejections.
+        violation: of the hard constraints; 0 where they are met.
+    """
+
+    number: int
+    point: Architecture
+    merit: Merit | None
+    violation: float
+
+
+class Predictor:
+    """Learns from the trials told which candidate may be the best, and proposes that.
+
+    Thompson sampling, the form for workers in parallel of which is Kandasamy et al., "Parallelised Bayesian
+    Optimisation via Thompson Sampling" (https://proceedings.mlr.press/v84/kandasamy18a.html), over models as well as
+    over values: every ask draws one member of the ensemble, from its prediction a value for every candidate, and takes
+    the candidate with the highest. Members are two Gaussian processes, one that expects a smooth and one that expects
+    a rough dependence on the decisions, and extra-trees (Geurts et al., https://doi.org/10.1007/s10994-006-6226-1), as
+    in White et al., "How Powerful are Performance Predictors in Neural Architecture Search?"
+    (https://arxiv.org/abs/2104.01177), where these are the best of those learnt from few trials.
+
+    What is predicted is the normal score of a trial's rank among all told: so one setting serves every metric and
+    scale. Ranks are those of `ranking.Merit`: pruned trials come below finished ones, failed ones below all. For
+    several objectives every ask draws weights and ranks by the worst weighted one (Knowles, "ParEGO",
+    https://doi.org/10.1109/TEVC.2005.851274). What was rejected trains a model of its own, and candidates that a draw
+    of that model rejects are left out (Eriksson and Poloczek, https://proceedings.mlr.press/v130/eriksson21a.html).
+
+    A model that is sure of itself may be wrong where nothing was measured. So with one objective, after 30 trials that
+    were not better than the best, every other ask is a `LocalSearch`'s, which climbs from random points on its own,
+    until something better is found; the model learns from its trials too.
+
+    Costs are no input, since a candidate's are known only after the check and follow from the decisions, unless
+    zero-cost scores are asked for: then all candidates are scored in batches, each of them one trial, and their scores
+    and costs are inputs (as in White et al., above). The first batch is random, later ones hold what is near the best.
+
+    Args:
+        space: what to search.
+        seed: of the search.
+        objectives: any number.
+        starts: random points before the first prediction; with zero-cost scores the best scored of some random ones.
+        zero_cost: proxies to learn from as well (`[synflow, naswot]`); the ladder's first rung gives their scores.
+        screened: random points in the first batch of scores (later ones hold what is near the best); left out, all
+            points of a space of at most 20,000, else 2,000.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        objectives: int = 1,
+        starts: int = 10,
+        zero_cost: Sequence[str] = (),
+        screened: int | None = None,
+    ) -> None:
+        if starts < 2:
+            raise ConfigError(f"predictor: a prediction needs at least 2 starts, got {starts}")
+        if screened is not None and screened < starts:
+            raise ConfigError(f"predictor: screened must be at least starts ({starts}), got {screened}")
+        self._space = space
+        self._seed = seed
+        self._starts = starts
+        self._encoding = Encoding(space)
+        self._pool = Pool(space, self._encoding, seed)
+        self._told: list[_Told] = []
+        self._twins = Twins(space, self._encoding, seed)
+        # The trials to learn from, in the order in which they could be: it only grows, so that a replay tunes the same.
+        self._known: list[int] = []
+        self._rows: dict[int, Rows] = {}
+        self._twin_rows: dict[int, Rows] = {}
+        self._running: dict[int, Architecture] = {}
+        self._seen: set[str] = set()
+        self._members: tuple[Member, ...] = (Process(), Process(rough=True), Trees())
+        self._limits = Process()
+        self._single = objectives == 1
+        self._local = LocalSearch(space, seed=seed, starts=1)
+        self._local.seen = self._seen
+        self._elsewhere: set[int] = set()
+        self._best: Merit | None = None
+        self._stalled = 0
+        self._zero_cost = tuple(zero_cost)
+        self._screened = screened or (int(space.size) if space.size <= LISTED else _SCREENED)
+        self._scored = Scored(self._zero_cost, self._encoding)
+        self._scoring: dict[int, tuple[Architecture, ...]] = {}
+        self._batches = 0
+        self._failures = 0
+
+    def ask(self, number: int) -> Proposal | None:
+        """The candidate with the highest draw; a random point as long as too little is known.
+
+        With zero-cost scores now and then a batch to be scored; None until the first is.
+        """
+        rng = generator(self._seed, number)
+        if self._zero_cost:
+            batch = self._batch(number, rng)
+            if batch:
+                self._scoring[number] = batch
+                return Measure(batch[0], rung=_PROXIES, also=batch[1:], origin=Origin(operator="screened"))
+            if not self._scored:
+                return None
+        if self._looks_elsewhere(number) and (proposal := self._local.ask(number)):
+            measure = measure_of(proposal)
+            self._adopt(number, measure.architecture)
+            return replace(measure, origin=replace(measure.origin or Origin(), strategy="local_search"))
+        point = self._promising(number, rng) if self._encoding.decisions else None
+        operator = "predicted"
+        if point is None:
+            choose, operator = drawing(rng), "start"
+            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
+        self._adopt(number, point)
+        return Measure(point, origin=Origin(operator=operator))
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        """Remember what was proposed."""
+        measure = measure_of(proposal)
+        if self._zero_cost and measure.rung == _PROXIES:
+            self._scoring[number] = measure.batch
+            return
+        if self._looks_elsewhere(number):
+            self._local.recall(number, measure)
+        self._adopt(number, measure.architecture)
+
+    def tell(self, number: int, result: Result) -> None:
+        """One more trial to learn from, or a batch of scores.
+
+        Raises:
+            SearchError: the scores are not those asked for, or their trials fail.
+        """
+        if number in self._scoring:
+            self._tell_scores(self._scoring.pop(number), result)
+            return
+        if number in self._elsewhere:
+            self._elsewhere.remove(number)
+            self._local.tell(number, result)
+        violation = result.metrics["constraint/violation"] if result.status == "rejected" else 0.0
+        worth = merit(result)
+        point = self._running.pop(number)
+        if self._can_be_learnt(point):
+            self._known.append(len(self._told))
+        self._told.append(_Told(number, point, worth, violation))
+        if worth and (self._best is None or beats(worth, self._best)):
+            self._best, self._stalled = worth, 0
+        else:
+            self._stalled += 1
+
+    def _looks_elsewhere(self, number: int) -> bool:
+        """Whether this ask is local search's: every other one while the model leads to nothing better."""
+        return self._single and self._stalled >= _PATIENCE and number % 2 == 1
+
+    def _adopt(self, number: int, point: Architecture) -> None:
+        if self._looks_elsewhere(number):
+            self._elsewhere.add(number)
+        self._running[number] = point
+        self._seen.add(point.point_id)
+
+    # --- zero-cost scores -------------------------------------------------------------------------------------------
+
+    def _batch(self, number: int, rng: random.Random) -> tuple[Architecture, ...]:
+        """What is to be scored now, nothing most of the time."""
+        if self._scoring:
+            return ()
+        if not self._scored:
+            first: Iterable[Architecture] = (self._space.sample(rng) for _ in range(self._screened))
+            if self._space.size <= self._screened:
+                first = self._space.points()
+            return tuple({point.point_id: point for point in first}.values())
+        best = self._measured()
+        if len(best) < self._starts * _RESCORED ** (self._batches - 1):
+            return ()
+        found = self._pool.at(number, self._parents(best, rng.getrandbits(64)), rng, near=True)
+        return tuple(point for point in found.points if point not in self._scored)[: self._screened]
+
+    def _tell_scores(self, batch: tuple[Architecture, ...], result: Result) -> None:
+        if result.status == "finished":
+            missed = [trial for trial, told in enumerate(self._told) if not self._can_be_learnt(told.point)]
+            self._scored.add(batch, [result.metrics, *result.also])
+            self._known += [trial for trial in missed if self._can_be_learnt(self._told[trial].point)]
+            self._batches += 1
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures == _FAILURES:
+            raise SearchError(
+                f"strategy predictor: {_FAILURES} batches of zero-cost scores in a row had no result, the last one: "
+                f"{result.error.message if result.error else result.status}; let the ladder begin with a rung of "
+                "proxies that this space has, or leave the option zero_cost out"
+            )
+
+    # --- prediction -------------------------------------------------------------------------------------------------
+
+    def _measured(self) -> list[tuple[_Told, Merit]]:
+        return [(told, told.merit) for told in self._told if told.merit]
+
+    def _parents(self, trials: list[tuple[_Told, Merit]], weights: int) -> list[tuple[int, Architecture]]:
+        """The best trials, the best first."""
+        scores = scalarised([merit for _, merit in trials], weights)
+        best = sorted(range(len(trials)), key=scores.__getitem__, reverse=True)[:_PARENTS]
+        return [(trials[index][0].number, trials[index][0].point) for index in best]
+
+    def _promising(self, number: int, rng: random.Random) -> Architecture | None:
+        """The candidate with the highest draw; None without enough trials to learn from, or candidates not seen."""
+        trials = self._measured()
+        ready = len(trials) >= self._starts
+        refused = sum(told.violation > 0 for told in self._told)
+        if not (ready or self._scored or refused >= _REFUSED):
+            return None
+        weights = rng.getrandbits(64)
+        if self._scored and not ready:
+            points, rows = self._scored.open(self._seen, (), rng, len(self._scored) // self._starts)
+        else:
+            found = self._pool.at(number, self._parents(trials, weights), rng)
+            kept = [index for index, point in enumerate(found.points) if point.point_id not in self._seen]
+            points, rows = [found.points[index] for index in kept], found.rows[kept]
+            if self._scored:
+                points, rows = self._scored.open(self._seen, points, rng, _CANDIDATES)
+        if not points:
+            return None
+        draws = np.random.default_rng(rng.getrandbits(64))
+        self._encode()
+        if ready:
+            values = self._values(rng.choice(self._members), weights, rows, draws)
+        else:
+            values = self._scored.worth(points) if self._scored else draws.random(len(points))
+        if refused >= _REFUSED:
+            margins = self._margins(rows, draws)
+            # Where the draw allows none, the one that seems to violate least.
+            values = np.where(margins > 0, values, -np.inf) if (margins > 0).any() else margins
+        return points[int(np.argmax(values))]
+
+    def _can_be_learnt(self, point: Architecture) -> bool:
+        """False for points without scores where others have them."""
+        return not self._zero_cost or point in self._scored
+
+    def _encode(self) -> None:
+        """Rows of what became known since the last time."""
+        for trial in self._known[len(self._rows) :]:
+            told = self._told[trial]
+            scores = self._scored.row(told.point)
+            own, twins = self._encoding([told.point])[0], self._twins.of(told.number, told.point, _TWINS)
+            self._rows[trial] = np.concatenate([own, scores])
+            self._twin_rows[trial] = np.hstack([twins, np.tile(scores, (len(twins), 1))])
+
+    def _lesson(self, known: list[int], targets: Targets, weights: int) -> Lesson:
+        decision = self._encoding.decision
+        scores = self._encoding.decisions + np.arange(self._scored.columns)
+        return Lesson(self._rows, np.concatenate([decision, scores]), known, targets, weights, self._twin_rows)
+
+    def _values(self, member: Member, weights: int, rows: Rows, draws: np.random.Generator) -> Numbers:
+        """How good every candidate is by one draw of a member of the ensemble."""
+
+        def targets(trials: Sequence[int], weights: int) -> Numbers:
+            merits = [self._told[trial].merit for trial in trials]
+            scores = iter(scalarised([merit for merit in merits if merit], weights))
+            return normal_scores([next(scores) if merit else _FAILED for merit in merits])
+
+        known = [trial for trial in self._known if not self._told[trial].violation]
+        member.learn(self._lesson(known, targets, weights))
+        return member.draw(rows, draws)
+
+    def _margins(self, rows: Rows, draws: np.random.Generator) -> Numbers:
+        """How far every candidate is from being rejected by one draw; negative where it would be."""
+
+        def targets(trials: Sequence[int], weights: int) -> Numbers:
+            violations = [self._told[trial].violation for trial in trials]
+            return np.array([-0.5 - min(1.5, violation) if violation else 1.0 for violation in violations])
+
+        known = [trial for trial in self._known if self._told[trial].merit or self._told[trial].violation]
+        self._limits.learn(self._lesson(known, targets, 0))
+        return self._limits.draw(rows, draws)
+
+
+def scalarised(merits: Sequence[Merit], weights: int) -> list[Score]:
+    """Merits as what can be sorted; several objectives by weights drawn from the number given."""
+    if not merits or len(merits[0].values) == 1:
+        return [(merit.finished, merit.steps_done, merit.values[0]) for merit in merits]
+    rng = random.Random(weights)
+    drawn = [rng.expovariate(1.0) for _ in merits[0].values]
+    missed = [0.0] * len(merits)
+    sums = [0.0] * len(merits)
+    for objective, weight in enumerate(drawn):
+        column = [merit.values[objective] for merit in merits]
+        for index, place in enumerate(_ranks(column)):
+            short = weight / sum(drawn) * (1 - place / len(column))
+            missed[index] = max(missed[index], short)
+            sums[index] += short
+    return [
+        (merit.finished, merit.steps_done, -most - 0.05 * total)
+        for merit, most, total in zip(merits, missed, sums, strict=True)
+    ]
+
+
+def normal_scores(values: Sequence[Any]) -> Numbers:
+    """Values replaced by the quantiles of the normal distribution at their ranks; equal values stay equal."""
+    quantile = NormalDist().inv_cdf
+    return np.array([quantile(rank / len(values)) for rank in _ranks(values)])
+
+
+def _ranks(values: Sequence[Any]) -> list[float]:
+    """Ascending ranks, 0.5 for the lowest; equal values have their mean rank."""
+    order = sorted(values)
+    return [(bisect_left(order, value) + bisect_right(order, value)) / 2 for value in values]

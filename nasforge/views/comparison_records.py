@@ -1,0 +1,145 @@
+"""What a comparison found, as plain records; `comparison.json` holds them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nasforge.views.statistics import PairedTest, Summary
+
+_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure of a strategy over the charge: mean over its seeds with a bootstrap band; NaN where a seed has none yet.
+
+    Attributes:
+        label: of the strategy.
+        quantity: `signal`, `final` or `hypervolume`.
+        x: the charge.
+        mean: over the seeds.
+        low: lower end of the 95 % band.
+        high: upper end.
+    """
+
+    label: str
+    quantity: str
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure of a strategy at a checkpoint.
+
+    Attributes:
+        at: the charge.
+        quantity: `signal`, `regret`, `final`, `test` or `hypervolume`.
+        label: of the strategy.
+        summary: over the seeds.
+        seeds: those that have a value.
+        values: theirs, in the same order.
+        against_random: paired over common seeds; None for random itself, without it, and where signals of different
+            kinds cannot be compared.
+    """
+
+    at: float
+    quantity: str
+    label: str
+    summary: Summary
+    seeds: list[int]
+    values: list[float]
+    against_random: PairedTest | None
+
+
+@dataclass(frozen=True)
+class ToOptimum:
+    """How many charged trials it took to find the best of a table.
+
+    Attributes:
+        label: of the strategy.
+        n: seeds.
+        found: share of them that found it within `cap`.
+        mean: a miss counts as `cap`.
+        median: likewise.
+        cap: charged trials that every search had.
+    """
+
+    label: str
+    n: int
+    found: float
+    mean: float
+    median: float
+    cap: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        name: of the campaign.
+        objectives: as in the searches; the first one is the signal.
+        axis: what is charged: `trials`, `worker_seconds` or `multiply_adds`.
+        end: how far all strategies can be compared.
+        strategies: label -> strategy, seeds, experiments, fidelity, counts of trials, what was charged, and the best
+            network of all its seeds.
+        final: what the final figure is, as the table names it; empty without one.
+        final_maximised: whether more of it is better.
+        curves: anytime curves.
+        rows: the table, at every checkpoint best first.
+        optimum: the best signal in the table; None where the evaluator has no table.
+        worst: its worst signal; None where it does not say.
+        to_optimum: one per strategy; empty without a table.
+        reference: hypervolume's reference point, in the objectives' own units: the worst of all measured.
+        ideal: the best of all measured; hypervolumes are shares of the box between the two.
+        notes: what a reader must know to judge the figures.
+        failed: search -> why it ended early.
+    """
+
+    name: str
+    objectives: list[str]
+    axis: str
+    end: float
+    strategies: dict[str, dict[str, Any]]
+    final: str
+    final_maximised: bool
+    curves: list[Curve]
+    rows: list[Row]
+    optimum: float | None
+    worst: float | None
+    to_optimum: list[ToOptimum]
+    reference: list[float] | None
+    ideal: list[float] | None
+    notes: list[str]
+    failed: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able but for NaN."""
+        return asdict(self)
+
+
+def metrics_of(found: Comparison, label: str) -> list[tuple[str, int, float]]:
+    """A strategy's figures as (key, step, value) for a tracker.
+
+    Mean curves are `campaign/<quantity>`, the table at the last checkpoint is `campaign/<quantity>/<figure>`.
+    """
+    rows: list[tuple[str, int, float]] = []
+    for curve in found.curves:
+        if curve.label == label:
+            kept = sorted({*range(0, len(curve.x), max(1, len(curve.x) // _POINTS)), len(curve.x) - 1})
+            rows += [(f"campaign/{curve.quantity}", int(curve.x[i]), curve.mean[i]) for i in kept]
+    last = max((row.at for row in found.rows), default=0.0)
+    for row in found.rows:
+        if row.label == label and row.at == last:
+            s, test = row.summary, row.against_random
+            figures = {"mean": s.mean, "std": s.std, "bound": s.bound, "median": s.median, "best": s.best}
+            figures["p_wilcoxon_holm"] = test.p_wilcoxon_holm if test else None
+            rows += [(f"campaign/{row.quantity}/{k}", int(last), v) for k, v in figures.items() if v is not None]
+    for one in found.to_optimum:
+        if one.label == label:
+            rows += [("campaign/to_optimum/mean", 0, one.mean), ("campaign/to_optimum/found", 0, one.found)]
+    return rows

@@ -1,0 +1,325 @@
+"""What brings MLflow up to the journal, from where the last delivery ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.command_line import command_for
+from nasforge.core.errors import TrackingError
+from nasforge.core.tracking_uri import VARIABLE, tracking_uri
+from nasforge.core.uri import sqlite_file, without_password, without_secrets
+from nasforge.views.mlflow.client import SOURCE, MlflowClient, MlflowException, entities, experiment_id, reason
+from nasforge.views.mlflow.position import (
+    JournalFollower,
+    ids_of,
+    lock_delivery,
+    new_ids,
+    one_creator,
+    read_ids,
+    write_ids,
+)
+from nasforge.views.mlflow.runs import ARCHITECTURE, PARENT, TAG_LENGTH, Runs, Writes, allowed_key, plain_text
+
+_CHUNK = 500
+_BAD_CONTENT = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+_REFUSED = (*_BAD_CONTENT, "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+_NAMES_SHOWN = 3
+ARTIFACT = "architecture.json"
+
+
+class Delivery:
+    """Journal -> MLflow, from the stored position on. Every step may be repeated after a failure or a kill.
+
+    Attributes:
+        uri: of the store, maybe with a password.
+        name: of the search, as MLflow and messages have it.
+        shown: the URI without password.
+        progress: runs written so far, for whoever waits.
+        events: delivered so far by this object.
+        complained: whether the user knows of trouble.
+        end: MLflow's status for a search that ended otherwise than by its budget; empty for one that did not.
+    """
+
+    def __init__(self, folder: Path, uri: str, *, of_search: bool = True, name: str = "") -> None:
+        """Read how far the last delivery came.
+
+        Args:
+            folder: of the experiment.
+            uri: from `tracking_uri`.
+            of_search: whether the search itself goes on; work on its finalists leaves how it ended as it was.
+            name: of the search's run; empty for the folder's.
+        """
+        self.uri = uri
+        self.name = name or folder.name
+        self.shown = without_password(uri)
+        self.progress = 0
+        self.events = 0
+        self.complained = False
+        self.end = ""
+        self._folder = folder
+        self._of_search = of_search
+        self._journal = JournalFollower(folder)
+        self._runs = Runs()
+        self._writes: dict[str, Writes] = {}
+        self._client: Any = None
+        self._experiment = ""
+        self._parent: tuple[str, int] = ("", 0)
+        self._open: dict[str, tuple[str, int]] = {}
+        self._sure = False  # whether a run that we have no id of is known not to exist
+        self._lock: int | None = None
+        self._ids: dict[str, Any] = {}
+        self._mine: dict[str, Any] = new_ids()
+        self._refused: dict[str, str] = {}
+        self._renamed: dict[str, str] = {}
+        with suppress(TrackingError, OSError):  # `deliver` reads them again, and says what is wrong
+            self._read_ids()
+
+    def _read_ids(self) -> None:
+        self._ids = read_ids(self._folder)
+        self._mine = ids_of(self._ids, self.uri, self._folder.parent)
+        journal = self._journal.fingerprint()
+        if self._mine["journal"] not in ("", journal) or self._mine["delivered"] > self._journal.total():
+            self._mine.update(new_ids())  # the journal was replaced or cut: the runs are those of another search
+        self._mine["journal"] = journal
+
+    def left(self) -> int:
+        """Events in the journal that are not delivered."""
+        return max(0, self._journal.total() - int(self._mine["delivered"]))
+
+    def command(self) -> str:
+        """The command that delivers the rest."""
+        header = self._journal.header()
+        try:
+            stored = tracking_uri(header.config.get("tracking_uri"), self._folder.parent) if header else ""
+        except TrackingError:
+            stored = ""
+        place = without_secrets(self.uri)
+        option = [] if without_secrets(stored) == place else ["--tracking-uri", place]
+        return command_for(self._folder, "track", *option)
+
+    def password_note(self) -> str:
+        """What to do about a password, which no command is printed with; empty where there is none."""
+        if without_secrets(self.uri) == self.uri:
+            return ""
+        return f"The password is not stored: set {VARIABLE} to the whole URI first. "
+
+    def deliver(self, *, live: bool) -> None:
+        """Bring MLflow up to the journal's last whole line; `live`: on behalf of a running search."""
+        if self._lock is None:
+            self._lock = lock_delivery(self._folder)
+            self._ids = {}  # another process may have delivered in the meantime
+        if not self._ids:
+            self._read_ids()
+        if not self._parent[0]:
+            self._attach(live)
+        while True:
+            if not self._writes:
+                events = self._journal.read(_CHUNK)
+                if not events:
+                    break
+                self._writes = self._runs.fold(events, skip=int(self._mine["delivered"]))
+            self._flush()
+            if self._runs.position > self._mine["delivered"]:
+                self.events += self._runs.position - self._mine["delivered"]
+                self._mine["delivered"] = self._runs.position
+                self._save()
+        self._sure = True
+
+    def finish(self) -> None:
+        """Say in MLflow that nobody works on this any more; a continued search says the contrary."""
+        state = self._runs.state
+        if state is None:
+            return
+        ended = self.end or self._mine["ended"]
+        status = ended or ("KILLED" if state.open_trials else "FINISHED")
+        if self._mine["status"] == status:
+            return
+        for run_id, _ in self._open.values():
+            self._client.set_terminated(run_id, "KILLED")
+        self._client.set_terminated(self._parent[0], status)
+        self._mine.update(status=status, ended=ended)
+        self._save()
+
+    @property
+    def makes_database(self) -> bool:
+        """Whether it is at work on the tables of an SQLite file, which takes seconds and shows no progress."""
+        return not self._experiment and sqlite_file(self.uri) is not None
+
+    def remember_end(self) -> None:
+        """Keep how the search ended for the delivery that reaches MLflow."""
+        if self.end and self._ids and self._lock is not None:
+            self._mine["ended"] = self.end
+            self._save()
+
+    def log_figures(self) -> None:
+        """Give the parent run the pages that `nasforge show NAME --importance` has written, as they are now."""
+        for page in sorted((self._folder / "figures").glob("*.html")):
+            self._client.log_artifact(self._parent[0], str(page), "figures")
+
+    def release(self) -> None:
+        """Let another process deliver."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def refusal_message(self) -> str:
+        """What the server did not want; empty where it took everything."""
+        if not self._refused:
+            return ""
+        return (
+            f"MLflow at {self.shown} refused {len(self._refused)} writes of '{self.name}'; they are left out. "
+            f"The first: {next(iter(self._refused.values()))}"
+        )
+
+    def renaming_message(self) -> str:
+        """Which names MLflow does not take as they are; empty where it takes all."""
+        if not self._renamed:
+            return ""
+        pairs = [f"'{key[:60]}' is '{name[:60]}'" for key, name in list(self._renamed.items())[:_NAMES_SHOWN]]
+        more = f", and {len(self._renamed) - _NAMES_SHOWN} more" if len(self._renamed) > _NAMES_SHOWN else ""
+        return f"MLflow does not take some names of '{self.name}'; there {', '.join(pairs)}{more}"
+
+    # --- runs -------------------------------------------------------------------------------------------------------
+
+    def _attach(self, live: bool) -> None:
+        """Find or make the experiment and the parent run."""
+        with one_creator(sqlite_file(self.uri)):
+            self._client = MlflowClient(tracking_uri=self.uri)
+            self._experiment = experiment_id(self._client, self.uri)
+        found = self._find({"nasforge.key": self._mine["key"]}) if self._mine["delivered"] else None
+        if self._mine["delivered"] and found is None:
+            self._mine.update({**new_ids(), "journal": self._mine["journal"]})  # the runs were deleted: begin again
+        self._save()  # the key must be known before the run exists
+        identity = {"nasforge.key": self._mine["key"]}
+        found = found or self._find(identity)
+        if found is None:
+            found = self._create(self.name, identity | SOURCE)
+            self._sure = True
+        elif live:
+            self._client.update_run(found[0], status="RUNNING")
+        if live:
+            self._mine.update(status="RUNNING", ended="" if self._of_search else self._mine["ended"])
+        self._mine["parent_run_id"] = found[0]
+        self._mine["experiment_id"] = self._experiment
+        self._open = {key: (run_id, start) for key, (run_id, start) in self._mine["open"].items()}
+        self._save()
+        self._parent = found
+
+    def _find(self, tags: Mapping[str, str]) -> tuple[str, int] | None:
+        """The run with these tags: its id and start."""
+        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        runs = self._client.search_runs([self._experiment], condition, max_results=1)
+        if not runs:
+            return None
+        if not tags.items() <= runs[0].data.tags.items():
+            raise TrackingError(f"{self.shown} answers with runs that nobody asked for, it is no MLflow server")
+        return runs[0].info.run_id, runs[0].info.start_time
+
+    def _create(self, name: str, tags: Mapping[str, str]) -> tuple[str, int]:
+        """A new run: its id and start."""
+        info = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info
+        if not info.run_id:
+            raise TrackingError(f"{self.shown} makes runs without ids, it is no MLflow server")
+        return info.run_id, info.start_time
+
+    def _flush(self) -> None:
+        """Write what is folded; a run that is written leaves the list, so a repetition goes on where this one broke."""
+        for key in list(self._writes):
+            writes = self._writes[key]
+            try:
+                run = self._parent if key == PARENT else self._run(key, writes)
+                self._write(run, writes)
+            except MlflowException as error:
+                if error.error_code not in _REFUSED:
+                    self._sure = False  # a request without an answer may have been carried out
+                    raise
+                self._refuse(writes.name, "", error)
+            except BaseException:
+                self._sure = False
+                raise
+            if writes.done:
+                self._open.pop(key, None)
+            self._renamed.update(writes.renamed)
+            self._refused.update({text: text for text in writes.left_out})
+            del self._writes[key]
+            self.progress += 1
+
+    def _run(self, key: str, writes: Writes) -> tuple[str, int]:
+        if key in self._open:
+            if writes.status == "RUNNING":
+                self._client.update_run(self._open[key][0], status="RUNNING")
+            return self._open[key]
+        identity = {"mlflow.parentRunId": self._parent[0], **writes.identity}
+        found = None if self._sure else self._find(identity)
+        if found is None:
+            # Tags that come with a new run are one insertion; added later each is a query of its own.
+            found = self._create(writes.name, {**identity, **SOURCE, **_tags(writes)})
+            writes.tags.clear()
+            if len(writes.architecture) <= TAG_LENGTH:
+                writes.architecture = ""
+        self._open[key] = found
+        return found
+
+    def _write(self, run: tuple[str, int], writes: Writes) -> None:
+        run_id, start_ms = run
+        params = [entities.Param(key, value) for key, value in writes.params.items()]
+        tags = [entities.RunTag(key, value) for key, value in _tags(writes).items()]
+        metrics = [
+            entities.Metric(key, value, start_ms + int(1000 * seconds), step)
+            for (key, step, seconds), value in writes.metrics.items()
+        ]
+        while params or tags or metrics:
+            self._log(run_id, writes.name, [*metrics[:500], *params[:100], *tags[:100]])
+            metrics, params, tags = metrics[500:], params[100:], tags[100:]
+        if writes.done:
+            self._client.set_terminated(run_id, writes.status, start_ms + int(1000 * writes.seconds))
+        elif writes.status == "KILLED":
+            self._client.set_terminated(run_id, writes.status)
+        if len(writes.architecture) > TAG_LENGTH:
+            self._log_architecture(run_id, writes)
+
+    def _log(self, run_id: str, name: str, items: list[Any]) -> None:
+        """Write a batch. Of one that the server refuses write each half, so that it takes what it can."""
+        kinds = {"metrics": entities.Metric, "params": entities.Param, "tags": entities.RunTag}
+        batch = {kind: [item for item in items if isinstance(item, type_)] for kind, type_ in kinds.items()}
+        try:
+            self._client.log_batch(run_id, **batch)
+        except MlflowException as error:
+            if error.error_code not in _BAD_CONTENT:
+                raise
+            if len(items) == 1:
+                self._refuse(name, items[0].key, error)
+                return
+            if self._client.get_run(run_id).info.lifecycle_stage == "deleted":
+                raise  # it would refuse everything, one by one
+            middle = len(items) // 2
+            self._log(run_id, name, items[:middle])
+            self._log(run_id, name, items[middle:])
+
+    def _log_architecture(self, run_id: str, writes: Writes) -> None:
+        """Write what is too long for a tag; artifacts may have a store of their own, which takes nothing."""
+        try:
+            self._client.log_text(run_id, writes.architecture, ARTIFACT)
+            self._refused.pop(f"{writes.name}/{ARTIFACT}", None)
+        except Exception as error:  # whatever a file system or a store of objects throws
+            self._refuse(writes.name, ARTIFACT, error)
+
+    def _refuse(self, name: str, key: str, error: Exception) -> None:
+        place = f"{name}: {key}" if key else name
+        self._refused[f"{name}/{key}"] = f"{place}: {reason(error, self.uri)}"
+
+    def _save(self) -> None:
+        self._mine["open"] = {key: list(run) for key, run in self._open.items()}
+        write_ids(self._folder, self._ids)
+
+
+def _tags(writes: Writes) -> dict[str, str]:
+    tags = {allowed_key(key): plain_text(value)[:TAG_LENGTH] for key, value in writes.tags.items()}
+    if writes.architecture:
+        long = len(writes.architecture) > TAG_LENGTH
+        tags[ARCHITECTURE] = f"see the artifact {ARTIFACT}" if long else writes.architecture
+    return tags

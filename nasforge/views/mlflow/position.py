@@ -1,0 +1,153 @@
+"""How far an experiment's journal has been delivered: a reader of its new lines, and `tracking.json` with the ids."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.errors import JournalError, TrackingError
+from nasforge.core.events import Event, Header
+from nasforge.core.tracking_uri import tracking_uri
+from nasforge.core.uri import without_password
+from nasforge.experiment.journal import JOURNAL, parse
+
+IDS = "tracking.json"
+
+
+class JournalFollower:
+    """Reads a journal that another thread or process may be writing, whole lines only, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / JOURNAL
+        self._offset = 0
+        self._lines = 0
+
+    def total(self) -> int:
+        """Whole lines in the file; 0 where it cannot be read, or not yet."""
+        try:
+            return self._path.read_bytes().count(b"\n")
+        except OSError:
+            return 0
+
+    def header(self) -> Header | None:
+        """The first event, None where there is none yet."""
+        try:
+            with self._path.open("rb") as file:
+                event = parse(self._path, 1, file.readline()).event
+        except (OSError, JournalError):
+            return None
+        return event if isinstance(event, Header) else None
+
+    def fingerprint(self) -> str:
+        """Digest of the first line: another search of the same name has another one."""
+        with self._path.open("rb") as file:
+            return hashlib.sha256(file.readline()).hexdigest()[:16]
+
+    def read(self, at_most: int) -> list[Event]:
+        """The next events; empty at the end.
+
+        Raises:
+            JournalError: a corrupt line.
+        """
+        events: list[Event] = []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n") or len(events) == at_most:
+                    break
+                try:
+                    events.append(parse(self._path, self._lines + 1, line).event)
+                except JournalError:
+                    if events:
+                        break  # first those before it
+                    raise
+                self._offset += len(line)
+                self._lines += 1
+        return events
+
+
+def new_ids() -> dict[str, Any]:
+    """Of a store that nothing was delivered to; the key names the parent run before it exists."""
+    texts = dict.fromkeys(("experiment_id", "parent_run_id", "status", "ended", "journal"), "")
+    return {"key": uuid.uuid4().hex, **texts, "open": {}, "delivered": 0}
+
+
+def read_ids(folder: Path) -> dict[str, Any]:
+    """What `write_ids` wrote: for each store its ids and the number of events delivered.
+
+    Raises:
+        TrackingError: the file is damaged.
+    """
+    advice = "Delete the file to deliver this experiment to MLflow once more, as new runs"
+    try:
+        content = json.loads((folder / IDS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"schema": 1, "stores": {}}
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrackingError(f"{folder / IDS}: not readable as JSON ({error}). {advice}") from None
+    if isinstance(content, dict) and content.get("schema") != 1:
+        raise TrackingError(f"{folder / IDS}: written by another version of NASForge. {advice}")
+    try:
+        stores = {name: {**new_ids(), **store} for name, store in content["stores"].items()}
+        whole = all(_is_whole(store) for store in stores.values())
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise TrackingError(f"{folder / IDS}: damaged, it does not hold ids of MLflow's runs. {advice}")
+    return {**content, "stores": stores}
+
+
+def _is_whole(store: dict[str, Any]) -> bool:
+    """Whether the ids of one store have the types that `write_ids` gave them."""
+    delivered = store["delivered"]
+    texts = all(isinstance(value, str) for key, value in store.items() if key not in ("delivered", "open"))
+    runs = all(
+        isinstance(run, list) and len(run) == 2 and isinstance(run[0], str) and isinstance(run[1], int)
+        for run in store["open"].values()
+    )
+    return isinstance(delivered, int) and not isinstance(delivered, bool) and delivered >= 0 and texts and runs
+
+
+def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:
+    """The ids of one store in what `read_ids` gives; new ones where nothing was delivered to it."""
+    # The default store moves with its runs folder, so it is not named by its path.
+    name = "default" if uri == tracking_uri(None, runs_dir) else without_password(uri)
+    found: dict[str, Any] = content["stores"].setdefault(name, new_ids())
+    return found
+
+
+def write_ids(folder: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    temporary = folder / f"{IDS}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.replace(folder / IDS)
+
+
+def lock_delivery(folder: Path) -> int:
+    """Keep a second process from delivering the same experiment; closing the handle ends it, so does a kill."""
+    handle = os.open(folder / "tracking.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise TrackingError(f"another process delivers '{folder.name}' to MLflow already; wait for its end") from None
+    return handle
+
+
+@contextmanager
+def one_creator(database: Path | None) -> Iterator[None]:
+    """Two processes that open a missing SQLite database at once break its migration."""
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f"{database.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,320 @@
+"""What a journal's events mean to MLflow: one parent run, one run per trial and per finalist. Plain data, no mlflow."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from nasforge.core.architecture import digest
+from nasforge.core.events import (
+    Asked,
+    Checked,
+    Event,
+    Extended,
+    Header,
+    Interrupted,
+    Reported,
+    Started,
+    TestOpened,
+    Told,
+)
+from nasforge.core.ladder import Rung
+from nasforge.core.trial import Measure, Proposal, Trial
+from nasforge.experiment.experiment import VOLATILE
+from nasforge.experiment.state import State
+
+PARENT = "search"
+"""Key of the parent run; the others are `trial/<number>` and `finalist/<name>`."""
+
+ARCHITECTURE = "nasforge.architecture"
+# MLflow's UI marks KILLED like FAILED, in red; a pruned trial has ended as it should.
+_STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "rejected": "KILLED", "failed": "FAILED"}
+# Servers before MLflow 2 allow 500 characters in a parameter and 5,000 in a tag; newer ones more.
+_PARAM_LENGTH = 500
+TAG_LENGTH = 5000
+_KEY_LENGTH = 250
+_LARGEST_STEP = 2**62
+_LONGEST_S = 1e9
+# What the budget counts; a run's duration tells it already.
+_CHARGES = ("time/worker_s", "work/multiply_adds")
+
+
+@dataclass
+class Writes:
+    """What is to be written to one run. Writing it twice leaves the same as writing it once.
+
+    Attributes:
+        name: shown in the UI.
+        identity: tags that find the run again among those of its parent.
+        params: never change.
+        tags: may change, the last one counts.
+        architecture: as JSON, empty for a run without one.
+        metrics: (key, step, seconds after the run's start, value); times are those that workers spent, so they
+            do not depend on when the event was delivered.
+        renamed: name of a metric or parameter -> the name that MLflow takes instead.
+        left_out: what cannot be written, one line each.
+        status: MLflow's status to set, empty for none.
+        done: nothing more is expected of this run.
+        seconds: its duration, once it is done.
+    """
+
+    name: str
+    identity: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    architecture: str = ""
+    metrics: dict[tuple[str, int, float], float] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    status: str = ""
+    done: bool = False
+    seconds: float = 0.0
+
+    def measure(self, metrics: Mapping[str, float], step: int, seconds: float) -> None:
+        """Add metrics after `step`."""
+        if not isinstance(step, int) or abs(step) > _LARGEST_STEP:
+            self.left_out.append(f"{self.name}: MLflow takes no step {step!r}")
+            return
+        time_s = _time(seconds)
+        for key, name in self._names(key for key in metrics if key not in _CHARGES).items():
+            try:
+                self.metrics[(name, step, time_s)] = float(metrics[key])
+            except (TypeError, ValueError, OverflowError):
+                self.left_out.append(f"{self.name}: {name} is no number that MLflow can keep")
+
+    def describe(self, params: Mapping[str, str]) -> None:
+        """Add parameters."""
+        self.params.update({name: params[key] for key, name in self._names(params).items()})
+
+    def _names(self, keys: Iterable[str]) -> dict[str, str]:
+        names = allowed_keys(keys)
+        self.renamed.update({key: name for key, name in names.items() if key != name})
+        return names
+
+
+class Runs:
+    """Folds events into the state of the search and into writes, run by run."""
+
+    def __init__(self) -> None:
+        self.state: State | None = None
+        self.position = 0
+        self._closed: Counter[str] = Counter()
+        self._best: Trial | None = None
+
+    def fold(self, events: Iterable[Event], skip: int = 0) -> dict[str, Writes]:
+        """The writes of these events, the next ones of the journal; those before position `skip` are only counted."""
+        writes: dict[str, Writes] = {}
+        for event in events:
+            sink = writes if self.position >= skip else {}
+            self._apply(event, sink)
+            self.position += 1
+        return writes
+
+    def _apply(self, event: Event, writes: dict[str, Writes]) -> None:
+        if isinstance(event, Header):
+            self.state = State(event)
+            parent = self._parent(writes)
+            parent.describe(_header_params(event))
+            parent.tags.update(_header_tags(event) | _budget_tags(self.state))
+            return
+        state = self._state
+        state.apply(event)
+        match event:
+            case Asked(number, proposal):
+                run = self._trial(number, writes)
+                run.describe(_proposal_params(proposal))
+                run.tags.update(_proposal_tags(proposal))
+                if isinstance(proposal, Measure):
+                    run.architecture = json.dumps(proposal.architecture.to_json())
+            case Checked(number, costs, verdict):
+                run = self._trial(number, writes)
+                run.tags["nasforge.check"] = verdict
+                run.measure(costs, 0, 0.0)
+            case Started(number, attempt):
+                run = self._trial(number, writes)
+                run.tags.update({"nasforge.status": "running", "nasforge.attempts": str(attempt)})
+                run.status = "RUNNING"
+            case Interrupted(number, attempt):
+                run = self._trial(number, writes)
+                run.tags["nasforge.status"] = "interrupted"
+                run.status = "KILLED"
+            case Reported(number, _, step, metrics, _):
+                self._trial(number, writes).measure(metrics, step, metrics.get("time/worker_s", 0.0))
+            case Told(number, _):
+                self._close(number, writes)
+            case Extended():
+                self._parent(writes).tags.update(_budget_tags(state))
+            case TestOpened(finalist, metrics) if metrics:
+                run = writes.setdefault(
+                    f"finalist/{finalist}", Writes(f"finalist {finalist}", {"nasforge.finalist": finalist})
+                )
+                run.measure(metrics, 0, 0.0)
+                run.tags["nasforge.status"] = "finished"
+                run.status, run.done = "FINISHED", True
+
+    def _close(self, number: int, writes: dict[str, Writes]) -> None:
+        state = self._state
+        trial = state.trials[number]
+        result = trial.result
+        assert result is not None  # noqa: S101  (the event brought it)
+        run = self._trial(number, writes)
+        run.seconds = _time(result.charged.worker_seconds)
+        run.status, run.done = _STATUS[result.status], True
+        said = {**trial.costs, **(trial.steps[-1].metrics if trial.steps else {})}
+        news = {key: value for key, value in result.metrics.items() if said.get(key) != value}
+        run.measure(news, result.steps_done, run.seconds)
+        for index, metrics in enumerate(result.also, 1):  # a batch as a curve, its first architecture at step 0
+            run.measure(metrics, index, run.seconds)
+        run.tags["nasforge.status"] = result.status
+        if result.error:
+            run.tags.update(
+                {
+                    "nasforge.cause": result.error.cause,
+                    "nasforge.message": result.error.message,
+                    "nasforge.advice": result.error.advice,
+                }
+            )
+        self._closed[result.status] += 1
+        closed = self._closed.total()
+        self._compare(trial)
+        parent = self._parent(writes)
+        seconds = state.charged.worker_seconds
+        parent.measure({f"trials/{status}": self._closed[status] for status in _STATUS}, closed, seconds)
+        if self._best is not None:
+            best = self._best
+            known = [goal.metric for goal in state.objectives if goal.metric in best.metrics]
+            parent.measure({f"best/{metric}": best.metrics[metric] for metric in known}, closed, seconds)
+            parent.tags["nasforge.best_trial"] = str(best.number)
+            if best.architecture:
+                parent.tags["nasforge.best_arch_id"] = best.architecture.arch_id
+
+    def _compare(self, trial: Trial) -> None:
+        """Keep the first of `State.ranking()` without sorting all trials each time."""
+        if not trial.comparable:
+            return
+        if self._best is None or self._state.merit(trial) > self._state.merit(self._best):
+            self._best = trial
+
+    @property
+    def _state(self) -> State:
+        assert self.state is not None  # noqa: S101  (the journal's first line is its header)
+        return self.state
+
+    def _parent(self, writes: dict[str, Writes]) -> Writes:
+        return writes.setdefault(PARENT, Writes(self._state.header.experiment, {}))
+
+    @staticmethod
+    def _trial(number: int, writes: dict[str, Writes]) -> Writes:
+        return writes.setdefault(f"trial/{number}", Writes(f"trial {number}", {"nasforge.trial": str(number)}))
+
+
+@cache
+def allowed_key(key: str) -> str:
+    """The name of a metric, parameter or tag as MLflow takes it, which may treat names as paths of files.
+
+    Characters that it forbids become `_`, parts without a name are left out, and a long name ends with a digest.
+    """
+    name = re.sub(r"[^\w\-. :/]", "_", key)
+    name = "/".join(part for part in name.split("/") if part not in ("", ".", "..")) or "_"
+    name = f"_{name}" if name.startswith("..") else name
+    return name if len(name) <= _KEY_LENGTH else _told_apart(name, key)
+
+
+def allowed_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Each key's name in MLflow; a name that is another key's already ends with a digest."""
+    given = list(keys)
+    names: dict[str, str] = {key: key for key in given if allowed_key(key) == key}
+    for key in given:
+        name = allowed_key(key)
+        if key not in names:
+            names[key] = _told_apart(name, key) if name in names.values() else name
+    return {key: names[key] for key in given}
+
+
+def _told_apart(name: str, key: str) -> str:
+    end = f"-{digest(key)[:8]}"
+    return name[: _KEY_LENGTH - len(end)] + end
+
+
+def _time(seconds: Any) -> float:
+    """Seconds that can be counted from the start of a run."""
+    try:
+        value = float(seconds)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return min(max(value, 0.0), _LONGEST_S) if math.isfinite(value) else 0.0
+
+
+def plain_text(text: str) -> str:
+    """A text that every database takes: without NUL characters and halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _param(value: Any) -> str:
+    text = plain_text(value if isinstance(value, str) else json.dumps(value, default=str))
+    return text if len(text) <= _PARAM_LENGTH else text[: _PARAM_LENGTH - 1] + "…"
+
+
+def _flat(prefix: str, content: Any) -> dict[str, str]:
+    if isinstance(content, Mapping):
+        found: dict[str, str] = {}
+        for key, value in content.items():
+            found.update(_flat(f"{prefix}.{key}" if prefix else str(key), value))
+        return found
+    return {} if content is None else {prefix: _param(content)}
+
+
+def _header_params(header: Header) -> dict[str, str]:
+    config = {key: value for key, value in header.config.items() if key not in (*VOLATILE, "space", "ladder")}
+    for kind in ("strategy", "evaluator", "pruner"):
+        named = config.pop(kind, None)
+        if named:
+            config[kind] = named["name"]
+            config[f"{kind} option"] = named["options"]
+    for goals in ("objectives", "constraints", "targets"):
+        config[goals] = ", ".join(config.get(goals, ())) or None
+    config["ladder epochs"] = ", ".join(str(Rung(**rung)) for rung in header.config["ladder"])
+    config["space"] = header.config["space"]["name"]
+    config["space_hash"] = header.space_hash
+    config["data_hash"] = header.data_hash or None
+    return _flat("", config)
+
+
+def _header_tags(header: Header) -> dict[str, str]:
+    versions = {f"nasforge.version.{package}": version for package, version in header.versions.items()}
+    runner = header.config.get("runner") or {}
+    return {
+        "nasforge.experiment": header.experiment,
+        "nasforge.space": header.config["space"]["name"],
+        "nasforge.runner": runner.get("name", ""),
+        **versions,
+    }
+
+
+def _budget_tags(state: State) -> dict[str, str]:
+    goals = {f"until.{goal}".replace(":", "."): value for goal, value in state.budget.goals.items()}
+    return {f"nasforge.budget.{name}": f"{limit:g}" for name, limit in {**state.budget.limits, **goals}.items()}
+
+
+def _proposal_params(proposal: Proposal) -> dict[str, str]:
+    if isinstance(proposal, Measure):
+        return _flat("", proposal.architecture.values)
+    return {"relaxation": proposal.relaxation, "epochs": str(proposal.epochs)}
+
+
+def _proposal_tags(proposal: Proposal) -> dict[str, str]:
+    if not isinstance(proposal, Measure):
+        return {"nasforge.proposal": "train_shared"}
+    architecture = proposal.architecture
+    return {
+        "nasforge.proposal": "measure",
+        "nasforge.arch_id": architecture.arch_id,
+        "nasforge.point_id": architecture.point_id,
+        **({"nasforge.batch": str(len(proposal.batch))} if proposal.also else {}),
+    }

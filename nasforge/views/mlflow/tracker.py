@@ -1,0 +1,213 @@
+"""MLflow as a view of the journal: one parent run per search, one run per trial, delivered off the hot path.
+
+The tracker follows the journal's file; an event only rings its bell. So there is one source of what is delivered, live,
+after a crash and in `nasforge track`, and a server that is away costs no memory: the events wait where they are safe.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from nasforge.core.errors import NasforgeError, TimeOver, TrackingError
+from nasforge.core.events import Event, header_of
+from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
+from nasforge.experiment.journal import read_events
+from nasforge.views.mlflow.client import reason
+from nasforge.views.mlflow.delivery import Delivery
+
+__all__ = ["MlflowTracker", "destination", "track"]
+
+_LONGEST_PAUSE_S = 30.0
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
+
+
+class MlflowTracker:
+    """Delivers a running search to MLflow from its own thread; once made, it neither raises nor makes a search wait."""
+
+    def __init__(
+        self,
+        folder: Path,
+        uri: str | None = None,
+        *,
+        say: Callable[[str], None] = _warn,
+        every_s: float = 1.0,
+        patience_s: float = 12.0,
+        wait_s: float = 60.0,
+        of_search: bool = True,
+        name: str = "",
+    ) -> None:
+        """Check the URI; nothing is contacted before the first event.
+
+        Args:
+            folder: the experiment's folder, with the journal in it or to come.
+            uri: an MLflow tracking URI; None for `mlflow.db` in the runs folder.
+            say: takes what the user should know.
+            every_s: events are gathered for so long and written together.
+            patience_s: `close` gives up after so long without progress.
+            wait_s: the longest that `close` takes.
+            of_search: whether the search itself runs; False for work on its finalists.
+            name: of the search's run; empty for the folder's.
+
+        Raises:
+            TrackingError: MLflow cannot keep runs at that URI.
+        """
+        self._folder = folder.absolute()
+        self._delivery = Delivery(self._folder, tracking_uri(uri, self._folder.parent), of_search=of_search, name=name)
+        self._say = say
+        self._every_s = every_s
+        self._patience_s = patience_s
+        self._wait_s = wait_s
+        self._bell = threading.Event()
+        self._closing = threading.Event()
+        self._trouble = ""
+        self._thread: threading.Thread | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Ring the bell: the journal has something new."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="nasforge-mlflow", daemon=True)
+            self._thread.start()
+        self._bell.set()
+
+    def ended_by(self, error: BaseException) -> None:
+        """The search ends with this exception: its run is shown as failed, or as killed where somebody stopped it."""
+        if isinstance(error, TimeOver):
+            self._delivery.end = "FINISHED"
+        else:
+            self._delivery.end = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+
+    def close(self) -> None:
+        """Deliver what is left, within bounds; says what could not be delivered. Ctrl-C ends the waiting."""
+        if self._thread is None:
+            return
+        self._closing.set()
+        self._bell.set()
+        trouble = ""
+        try:
+            self._wait(self._thread)
+        except KeyboardInterrupt:
+            trouble = "stopped"
+        stuck = self._thread.is_alive()
+        left = self._delivery.left()
+        if left or stuck:
+            trouble = trouble or self._trouble or ("it does not answer in time" if stuck else "")
+            self._say(
+                f"MLflow at {self._delivery.shown}: {left} events of '{self._delivery.name}' are not delivered"
+                f"{f' ({trouble})' if trouble else ''}. Nothing is lost. {self._delivery.password_note()}"
+                f"This command delivers them: {self._delivery.command()}"
+            )
+        for message in (self._delivery.refusal_message(), self._delivery.renaming_message()):
+            if message:
+                self._say(message)
+
+    def _wait(self, thread: threading.Thread) -> None:
+        """Wait for the delivery's end as long as it makes progress."""
+        start = time.monotonic()
+        seen, since = self._delivery.progress, start
+        while thread.is_alive() and time.monotonic() < min(start + self._wait_s, since + self._patience_s):
+            thread.join(0.1)
+            if self._delivery.progress != seen or self._delivery.makes_database:
+                seen, since = self._delivery.progress, time.monotonic()
+
+    def _work(self) -> None:
+        pause_s = 1.0
+        try:
+            while True:
+                self._bell.wait()
+                closing = self._closing.is_set()
+                if not closing:
+                    self._closing.wait(self._every_s)
+                self._bell.clear()
+                closing = self._closing.is_set()
+                try:
+                    self._delivery.deliver(live=True)
+                    if closing:
+                        self._delivery.finish()
+                    self._trouble, pause_s = "", 1.0
+                except Exception as error:
+                    self._complain(error)
+                    if closing:
+                        self._delivery.remember_end()
+                        return
+                    self._closing.wait(pause_s)
+                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                    self._bell.set()
+                if closing:
+                    return
+        finally:
+            self._delivery.release()
+
+    def _complain(self, error: Exception) -> None:
+        first = not self._delivery.complained
+        self._delivery.complained = True
+        ours = isinstance(error, NasforgeError)
+        self._trouble = str(error) if ours else reason(error, self._delivery.uri)
+        if first and not self._closing.is_set():
+            what = self._trouble if ours else f"it takes nothing at the moment ({self._trouble})"
+            self._say(
+                f"MLflow at {self._delivery.shown}: {what}. The search goes on; what is missing is delivered as soon "
+                f"as possible. {self._delivery.password_note()}At the latest by: {self._delivery.command()}"
+            )
+
+
+def destination(folder: Path, uri: str | None = None) -> str | None:
+    """The URI that an experiment is delivered to; None for the default store.
+
+    Args:
+        folder: the experiment's folder.
+        uri: from the user; None for where the search was tracked, or else what MLFLOW_TRACKING_URI says.
+
+    Raises:
+        JournalError: no experiment there, or a corrupt journal.
+        TrackingError: MLflow cannot keep runs at that URI, or the search was not tracked and no URI is given.
+    """
+    chosen = chosen_uri(uri) if uri is not None else header_of(read_events(folder)).config.get("tracking_uri")
+    if uri is None and chosen == NO_TRACKING:
+        chosen = chosen_uri(None) or NO_TRACKING
+    if chosen == NO_TRACKING:
+        raise TrackingError(f"'{folder.name}' was searched without tracking; say where to with --tracking-uri")
+    return chosen
+
+
+def track(folder: Path, uri: str | None = None, name: str = "") -> int:
+    """Deliver what MLflow has not yet of an experiment's journal; once delivered is never delivered again.
+
+    Args:
+        folder: the experiment's folder.
+        uri: where to; None as in `destination`.
+        name: of the search's run, if it is made now; empty for the folder's.
+
+    Returns:
+        The number of events delivered now.
+
+    Raises:
+        JournalError: no experiment there, or a corrupt journal.
+        TrackingError: the URI is none of MLflow's, the server cannot be reached, or a running search delivers already.
+    """
+    folder = folder.absolute()
+    delivery = Delivery(folder, tracking_uri(destination(folder, uri), folder.parent), name=name)
+    before = delivery.left()
+    try:
+        delivery.deliver(live=False)
+        delivery.finish()
+        delivery.log_figures()
+    except NasforgeError:
+        raise
+    except Exception as error:  # whatever a server, a database driver or the network throws
+        raise TrackingError(
+            f"MLflow at {delivery.shown} takes nothing ({reason(error, delivery.uri)}). {delivery.events} of {before} "
+            "events were delivered; make sure that the server runs, then run the same command to continue"
+        ) from None  # the cause may hold the password
+    finally:
+        delivery.release()
+    refused = delivery.refusal_message()
+    if refused:
+        raise TrackingError(refused)
+    return delivery.events

@@ -1,0 +1,155 @@
+"""A search as plain rows, shared by the command line, the dashboard and `--json`: dicts of numbers and texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.errors import NasforgeError
+from nasforge.core.trial import Trial
+from nasforge.experiment.journal import JOURNAL, experiment_of, experiments_in, fit_of, fits_in
+from nasforge.experiment.state import State, load_state
+from nasforge.settings.experiment import TRAININGS
+
+
+def experiments(runs_dir: Path) -> list[dict[str, Any]]:
+    """One row per experiment or fit of a runs folder, the latest changed first; a broken one has `problem`, not counts.
+
+    An empty or missing folder gives no rows.
+    """
+    searches = [experiment_of(fit) for fit in fits_in(runs_dir)]
+    folders = sorted([*experiments_in(runs_dir), *searches], key=_changed, reverse=True)
+    rows: list[dict[str, Any]] = []
+    for folder in folders:
+        name = (fit_of(folder) or folder).name
+        try:
+            rows.append({"experiment": name, **summary(load_state(folder)), "problem": ""})
+        except NasforgeError as error:
+            rows.append({"experiment": name, "problem": str(error)})
+    return rows
+
+
+def _changed(folder: Path) -> float:
+    """When a journal was last written; a link that leads nowhere is the oldest."""
+    try:
+        return (folder / JOURNAL).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def summary(state: State) -> dict[str, Any]:
+    """What a search is and how it stands: names, counts by status, share of the budget used, the best so far."""
+    config = state.header.config
+    best = state.best
+    return {
+        "space": config["space"]["name"],
+        "strategy": config["strategy"]["name"],
+        "data": (config["data"] or {}).get("source", ""),
+        **state.counts(),
+        "budget_used": budget_used(state),
+        "best_trial": None if best is None else best.number,
+        **{f"best {goal.metric}": None if best is None else best.metrics.get(goal.metric) for goal in state.objectives},
+    }
+
+
+def budget_used(state: State) -> float | None:
+    """Largest share spent of any finite limit, at most 1; None for a search without end."""
+    if not state.budget.limits:
+        return None
+    used = state.used
+    return min(1.0, max(used[name] / limit for name, limit in state.budget.limits.items()))
+
+
+def row(trial: Trial) -> dict[str, Any]:
+    """One trial: number, ids, status, epochs done, and every metric under its own key."""
+    result, architecture = trial.result, trial.architecture
+    return {
+        "number": trial.number,
+        "arch_id": architecture.arch_id if architecture else "",
+        "status": trial.status,
+        "epochs": result.steps_done if result else (trial.steps[-1].step if trial.steps else 0),
+        "metrics": dict(sorted(trial.metrics.items())),
+    }
+
+
+def steps_of(state: State) -> str:
+    """What a trial's steps count: `epochs`, or the `folds` or `repeats` of an evaluator that averages trainings.
+
+    Empty for a table with one number per point: there the steps count nothing.
+    """
+    evaluator = state.header.config["evaluator"]
+    options = evaluator["options"]
+    if evaluator["name"] == "lookup_table" and not options.get("fidelity"):
+        return "epochs" if "{epochs}" in str(options.get("signal")) else ""
+    return TRAININGS.get(evaluator["name"], ("epochs",))[0]
+
+
+def all_trials(state: State) -> list[dict[str, Any]]:
+    """Every trial in order of number."""
+    return [row(state.trials[number]) for number in sorted(state.trials)]
+
+
+def leaderboard(state: State, top: int | None = None) -> list[dict[str, Any]]:
+    """Finished trials, best first, with their `rank` from 1; `top` limits how many."""
+    ranking = state.ranking()
+    return [{"rank": rank, **row(trial)} for rank, trial in enumerate(ranking[:top], start=1)]
+
+
+def pareto_front(state: State) -> list[dict[str, Any]]:
+    """Finished trials that no other dominates in the objectives."""
+    return [row(trial) for trial in state.front()]
+
+
+def learning_curves(state: State, metric: str = "val/accuracy") -> list[dict[str, Any]]:
+    """One point per report that has `metric`: number, status, epoch, value; in order of number and epoch."""
+    return [
+        {"number": trial.number, "status": trial.status, "epoch": step.step, "value": step.metrics[metric]}
+        for _, trial in sorted(state.trials.items())
+        for step in trial.steps
+        if metric in step.metrics
+    ]
+
+
+def best_so_far(state: State) -> list[dict[str, Any]]:
+    """The first objective's best value after each finished trial, in order of number: number, value, best.
+
+    Only trials of the greatest fidelity reached are compared, as in the leaderboard.
+    """
+    goal = state.objectives[0]
+    finished = sorted(state.finished(), key=lambda trial: trial.number)
+    rows: list[dict[str, Any]] = []
+    best: float | None = None
+    for trial in finished:
+        value = trial.metrics[goal.metric]
+        if best is None or goal.oriented(value) > goal.oriented(best):
+            best = value
+        rows.append({"number": trial.number, "value": value, "best": best})
+    return rows
+
+
+def failures(state: State) -> list[dict[str, Any]]:
+    """One row per cause, the most frequent first: cause, count, trials, the last message and its advice."""
+    found = [(trial, trial.result.error) for trial in state.failures() if trial.result and trial.result.error]
+    counts = Counter(error.cause for _, error in found)
+    rows: list[dict[str, Any]] = []
+    for cause, count in counts.most_common():
+        of_cause = [(trial, error) for trial, error in found if error.cause == cause]
+        last = of_cause[-1][1]
+        rows.append(
+            {
+                "cause": cause,
+                "count": count,
+                "trials": [trial.number for trial, _ in of_cause],
+                "message": last.message,
+                "advice": last.advice,
+            }
+        )
+    return rows
+
+
+def decisions(trial: Trial) -> list[dict[str, Any]]:
+    """The decisions of a trial's point in the order of its space: decision, value; empty for a shared training."""
+    if trial.architecture is None:
+        return []
+    return [{"decision": key, "value": value} for key, value in trial.architecture.values.items()]

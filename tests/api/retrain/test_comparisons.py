@@ -1,0 +1,165 @@
+"""Random trials, the ensemble and flips, beside the best."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nasforge.api.export import export
+from nasforge.api.retrain import networks, retrain, work
+from nasforge.api.retrain.choice import drawn_of, ranked_of
+from nasforge.api.search import search
+from nasforge.core.errors import SearchError
+from nasforge.core.events import TestOpened
+from nasforge.core.goals import Budget, Objective
+from nasforge.core.recipe import Recipe
+from nasforge.data import load_data
+from nasforge.experiment.journal import read_events
+from nasforge.experiment.state import load_state
+from nasforge.exporters.network_folder import load
+from nasforge.settings.experiment import DataConfig
+from nasforge.testing.toys import Planted, nested_space, toy_config
+from nasforge.training.scoring import score
+
+
+def opened(folder):
+    return [event.finalist for event in read_events(folder) if isinstance(event, TestOpened) and event.metrics]
+
+
+@pytest.fixture(scope="module")
+def retrained(searched, tmp_path_factory):
+    """The best two and one at random, one seed, one epoch, with flips."""
+    folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("compared") / "small"))
+    return folder, retrain(folder, top=2, random=1, seeds=1, epochs=1, tta="flip", device="cpu")
+
+
+def test_random_trials_are_others_than_the_best_and_have_no_reference(retrained):
+    folder, found = retrained
+    ranked = [trial.number for trial in load_state(folder).ranking()]
+    assert [finalist.number for finalist in (*found.top, *found.random)] == ranked
+    assert [finalist.rank for finalist in found.random] == [3]
+    assert found.random[0].reference is None
+    assert found.agreement.n == 3 and found.agreement.too_few
+    assert set(found.gains) == {"random", "reference"}
+
+
+def test_nothing_of_a_reference_is_frozen(searched, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(searched, tmp_path / "small"))
+    frozen = []
+
+    def trained(retraining, progress):
+        frozen.append(retraining.recipe.frozen_stages)
+        return "not now"
+
+    monkeypatch.setattr(work, "recipe_of", lambda *given: Recipe(frozen_stages=1))
+    monkeypatch.setattr(networks, "train_network", trained)
+    with pytest.raises(SearchError):
+        retrain(folder, seeds=1, epochs=1, device="cpu")
+    assert frozen == [1, 0]
+
+
+def test_everything_meets_the_test_part_once_the_ensemble_too(retrained):
+    folder, found = retrained
+    parts = [part for f in (*found.top, *found.random) for part in (f.retrained, f.reference) if part]
+    names = [name for part in parts for name in part.networks]
+    assert sorted(opened(folder)) == sorted([*names, found.ensemble.name])
+    assert len(names) == 5
+
+
+def test_the_ensemble_is_the_mean_of_its_members_and_costs_their_sum(retrained):
+    folder, found = retrained
+    members = [load(folder / "finalists" / name) for name in found.ensemble.members]
+    assert [m.architecture for m in members] == [finalist.architecture for finalist in found]
+    whole = load(folder / "finalists" / found.ensemble.name)
+    images = torch.rand(6, 1, 8, 8)
+    with torch.no_grad():
+        mean = torch.stack([member(images).softmax(1) for member in members]).mean(0)
+        assert torch.allclose(whole(images).exp(), mean, atol=1e-6)
+    assert found.ensemble.costs["cost/params"] == sum(f.retrained.costs["cost/params"] for f in found)
+    part = load_data(DataConfig("digits")).open_test()
+    assert score(whole.body, part)["accuracy"] == found.ensemble.test["test/accuracy"]
+    assert whole.description.metrics["test/accuracy"] == found.ensemble.test["test/accuracy"]
+
+
+def test_the_ensemble_is_exported_like_a_network(retrained, tmp_path):
+    folder, found = retrained
+    export(folder / "finalists" / found.ensemble.name, ["safetensors"], tmp_path / "out")
+    shipped, images = load(tmp_path / "out"), torch.rand(3, 1, 8, 8)
+    assert torch.equal(shipped(images), load(folder / "finalists" / found.ensemble.name)(images))
+
+
+def test_flips_are_measured_in_the_same_opening(retrained):
+    folder, found = retrained
+    name = found[0].retrained.networks[0]
+    network = load(folder / "finalists" / name).body
+    part = load_data(DataConfig("digits")).open_test()
+    images = (part.images.float() - 255 * part.mean[0]) / (255 * part.std[0])
+    with torch.no_grad():
+        mean = (network(images).softmax(1) + network(images.flip(-1)).softmax(1)) / 2
+    right = float((mean.argmax(1) == part.labels).double().mean())
+    assert load_state(folder).tests[name]["test_flip/accuracy"] == pytest.approx(right)
+    assert found[0].retrained.test["test_flip/accuracy"].mean == pytest.approx(right)
+
+
+def test_the_same_call_again_does_nothing(retrained, monkeypatch, tmp_path):
+    folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
+    before = (folder / "journal.jsonl").read_bytes()
+    monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(networks, "score", lambda *args, **kwargs: pytest.fail("tested again"))
+    assert retrain(folder, top=2, random=1, seeds=1, epochs=1, tta="flip", device="cpu") == retrained[1]
+    assert (folder / "journal.jsonl").read_bytes() == before
+
+
+def test_a_network_that_met_the_test_part_without_flips_is_not_measured_again(folder):
+    retrain(folder, seeds=1, epochs=1, device="cpu")
+    before = opened(folder)
+    (found,) = retrain(folder, seeds=1, epochs=1, tta="flip", device="cpu")
+    assert opened(folder) == before
+    assert "test_flip/accuracy" not in found.retrained.test
+    assert "not measured again" in found.retrained.failures[0]
+
+
+def test_more_random_trials_begin_with_the_same_ones(searched):
+    ranked = load_state(searched).ranking()
+    two = drawn_of(ranked, 1, 2, seed=5)
+    assert drawn_of(ranked, 1, 1, seed=5) == two[:1]
+    assert {tuple(t.number for t in drawn_of(ranked, 1, 2, seed=s)) for s in range(9)} == {
+        (ranked[1].number, ranked[2].number),
+        (ranked[2].number, ranked[1].number),
+    }
+
+
+def test_a_network_is_a_finalist_once_by_its_best_recipe(tmp_path):
+    config = toy_config(tmp_path, strategy={"name": "joint", "model": "random", "recipe": "random"})
+    state = search(replace(config, budget=Budget(trials=24)), made_evaluator=Planted(), say=lambda text: None)
+    ranking, found = state.ranking(), ranked_of(state)
+    networks_of = [trial.architecture.arch_id for trial in ranking]
+    assert len(set(networks_of[:4])) < 4  # every fourth trial gives one of the best another recipe
+    assert [trial.architecture.arch_id for trial in found] == list(dict.fromkeys(networks_of))
+    assert all(trial == ranking[networks_of.index(trial.architecture.arch_id)] for trial in found)
+    network = {key: value for key, value in ranking[0].architecture.values.items() if key.startswith("model.")}
+    recipes = toy_config(tmp_path / "tuned", space=nested_space().fixed(network))
+    tuned = search(recipes, made_evaluator=Planted(), say=lambda text: None)
+    assert ranked_of(tuned) == tuned.ranking() and len(tuned.ranking()) == 12
+
+
+def test_mistakes(folder):
+    with pytest.raises(SearchError, match=r"3 random trials wanted, but 3 finished.*ask for 2 at most"):
+        retrain(folder, random=3, seeds=1, epochs=1)
+    with pytest.raises(SearchError, match=r"the best 4 wanted, but 3 finished.*ask for 3 at most"):
+        retrain(folder, top=4, seeds=1, epochs=1)
+    with pytest.raises(SearchError, match="random must be a whole number of at least 0"):
+        retrain(folder, random=-1)
+    with pytest.raises(SearchError, match="tta must be none or flip"):
+        retrain(folder, tta="rotate")
+
+
+def test_what_an_objective_needs_is_measured_on_the_test_part_too():
+    config = DataConfig("digits", images=300, validation=0.2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    found = networks.measure(network, config, torch.device("cpu"), "flip", [Objective("val/roc_auc", True)])
+    figures = ("accuracy", "loss", "f1_macro", "roc_auc")
+    assert set(found) == {f"{part}/{figure}" for part in ("test", "test_flip") for figure in figures}

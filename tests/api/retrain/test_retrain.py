@@ -1,0 +1,391 @@
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import nasforge
+from nasforge.api.retrain import Spread, networks, retrain, work, write_best
+from nasforge.api.retrain.choice import ranked_of
+from nasforge.core.errors import DataError, ExportError, JournalError, SearchError
+from nasforge.core.events import TestOpened
+from nasforge.data import load_data
+from nasforge.experiment.journal import Journal, read_events
+from nasforge.experiment.state import load_state
+from nasforge.exporters.network_folder import load
+from nasforge.models.costs import count_flops
+from nasforge.models.reference import resnet_of_flops
+from nasforge.settings.experiment import DataConfig
+from nasforge.training.failures import TrainingFailed
+from nasforge.training.loop import train
+from nasforge.training.scoring import score
+
+
+def opened(folder):
+    return [event for event in read_events(folder) if isinstance(event, TestOpened) and event.metrics]
+
+
+# --- best/ at the end of a search -----------------------------------------------------------------------------------
+
+
+def test_a_search_leaves_its_best_network_with_the_accuracy_it_had(searched):
+    state = load_state(searched)
+    network = load(searched / "best")
+    data = load_data(DataConfig("digits", images=600))
+    assert network.architecture == state.best.architecture
+    assert score(network.body, data.validation)["accuracy"] == state.best.metrics["val/accuracy"]
+    right = network(data.validation.images.float() / 255).argmax(1) == data.validation.labels
+    assert float(right.double().mean()) == state.best.metrics["val/accuracy"]
+    assert network.description.metrics["val/accuracy"] == state.best.metrics["val/accuracy"]
+    assert network.description.trained["recipe"]["learning_rate"] == state.best.architecture.train["learning_rate"]
+    assert network.description.trained["epochs"] == 1
+
+
+def test_write_best_refuses_weights_that_changed(folder):
+    artifact = folder / load_state(folder).best.result.artifacts["weights"].path
+    content = bytearray(artifact.read_bytes())
+    content[-1] ^= 1
+    artifact.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="have changed"):
+        write_best(folder)
+    artifact.unlink()
+    with pytest.raises(DataError, match="are missing"):
+        write_best(folder)
+
+
+def test_write_best_says_when_there_are_no_weights(folder):
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        if event["event"] == "told":
+            event["result"]["artifacts"] = {}
+    (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    with pytest.raises(SearchError, match=r"left no weights of its own; run: nasforge retrain small"):
+        write_best(folder)
+    (folder / "journal.jsonl").write_text(lines[0] + "\n")
+    with pytest.raises(SearchError, match="no network finished"):
+        write_best(folder)
+
+
+# --- retrain --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def retrained(searched, tmp_path_factory):
+    """Retrained once: top 1, two seeds, two epochs; with what `progress` said."""
+    folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("retrained") / "small"))
+    said = []
+    found = retrain(folder, seeds=2, epochs=2, device="cpu", progress=lambda *args: said.append(args))
+    return folder, found, said
+
+
+def test_retrain_gives_mean_and_std_beside_a_resnet_of_the_same_flops(retrained):
+    folder, (finalist,), _ = retrained
+    tests = load_state(folder).tests
+    assert finalist.architecture == load_state(folder).best.architecture
+    for part in (finalist.retrained, finalist.reference):
+        accuracies = [tests[name]["test/accuracy"] for name in part.networks]
+        mean = sum(accuracies) / 2
+        std = (sum((a - mean) ** 2 for a in accuracies)) ** 0.5
+        assert part.test["test/accuracy"] == Spread(
+            pytest.approx(mean), pytest.approx(std), 2, pytest.approx(12.7062 * std / 2**0.5, rel=1e-4)
+        )
+        assert set(part.test) == {"test/accuracy", "test/loss", "test/f1_macro"}
+    assert finalist.reference.name.startswith("ResNet")
+    assert 0.2 < finalist.reference.costs["cost/flops"] / finalist.retrained.costs["cost/flops"] < 5
+    json.dumps(finalist.to_json())
+
+
+def test_the_test_part_is_opened_once_per_retrained_network(retrained):
+    folder, (finalist,), _ = retrained
+    names = [event.finalist for event in opened(folder)]
+    assert sorted(names) == sorted(finalist.retrained.networks + finalist.reference.networks)
+    assert len(set(names)) == len(names) == 4
+
+
+def test_finalists_are_kept_as_networks_with_the_test_accuracy_that_was_journaled(retrained):
+    folder = retrained[0]
+    part = load_data(DataConfig("digits")).open_test()
+    for event in opened(folder):
+        network = load(folder / "finalists" / event.finalist)
+        assert score(network.body, part)["accuracy"] == event.metrics["test/accuracy"]
+        assert network.description.metrics["test/accuracy"] == event.metrics["test/accuracy"]
+        assert network.description.metrics["cost/flops"] > 0
+    assert not list(folder.rglob("checkpoint.pt"))
+
+
+def test_best_becomes_the_first_seed_of_the_first_finalist(retrained):
+    folder, (finalist,), _ = retrained
+    best, first = load(folder / "best"), load(folder / "finalists" / finalist.retrained.networks[0])
+    images = torch.rand(5, 1, 8, 8)
+    assert torch.equal(best(images), first(images))
+    assert best.description.trained["finalist"] == finalist.retrained.networks[0]
+
+
+def test_the_whole_train_and_validation_part_is_used_to_the_last_epoch(retrained):
+    folder, _, said = retrained
+    data = load_data(DataConfig("digits"))
+    best = load(folder / "best").description
+    assert best.trained["data"]["images"] is None
+    assert (best.mean, best.std) == (data.mean, data.std)
+    assert not any(key.startswith("val/") for key in best.metrics)
+    names = {name for name, *_ in said}
+    assert len(names) == 4
+    assert [(epoch, of) for name, epoch, of, _ in said if name == min(names)] == [(1, 2), (2, 2)]
+
+
+def test_seeds_differ_and_a_seed_repeats(retrained, folder):
+    whole, (finalist,), _ = retrained
+    first, second = finalist.retrained.networks
+    weights = [(whole / "finalists" / name / "weights.safetensors").read_bytes() for name in (first, second)]
+    assert weights[0] != weights[1]
+    (again,) = retrain(folder, seeds=1, epochs=2, device="cpu")
+    assert again.retrained.networks == (first,)
+    assert again.retrained.test["test/accuracy"].std is None
+    assert (folder / "finalists" / first / "weights.safetensors").read_bytes() == weights[0]
+
+
+def test_the_same_call_again_trains_and_opens_nothing(retrained, monkeypatch, tmp_path):
+    folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
+    before = (folder / "journal.jsonl").read_bytes()
+    monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(networks, "score", lambda *args, **kwargs: pytest.fail("tested again"))
+    assert retrain(folder, seeds=2, epochs=2, device="cpu") == retrained[1]
+    assert (folder / "journal.jsonl").read_bytes() == before
+
+
+def test_a_finalist_that_met_the_test_part_is_not_trained_again_even_when_its_folder_is_gone(
+    retrained, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
+    shutil.rmtree(folder / "finalists")
+    monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    assert retrain(folder, seeds=2, epochs=2, device="cpu") == retrained[1]  # best/ holds the first, whole
+    shutil.rmtree(folder / "best")
+    with pytest.raises(SearchError, match=r"not trained again; retrain with other --epochs or more --seeds"):
+        retrain(folder, seeds=2, epochs=2, device="cpu")
+
+
+def test_a_retrained_best_stays_when_the_search_is_continued(retrained, tmp_path):
+    folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
+    before = (folder / "best" / "network.json").read_bytes()
+    write_best(folder)
+    assert (folder / "best" / "network.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("moment", ["training", "saved", "tested"])
+def test_a_retraining_continues_after_an_interruption_with_the_same_bits(retrained, folder, monkeypatch, moment):
+    """Interrupted in the second epoch, between saving and testing, and between testing and the note in the folder."""
+
+    class Interruption(Exception):
+        pass
+
+    def interrupt(*args, **kwargs):
+        raise Interruption
+
+    with monkeypatch.context() as patched:
+        if moment == "saved":
+            patched.setattr(networks, "score", interrupt)
+        if moment == "tested":
+            patched.setattr(work, "replace", interrupt_on_description(interrupt))
+        progress = (lambda name, epoch, *_: interrupt()) if moment == "training" else (lambda *_: None)
+        with pytest.raises(Interruption):
+            retrain(folder, seeds=2, epochs=2, device="cpu", progress=progress)
+    assert len(opened(folder)) == (moment == "tested")
+    said = []
+    again = retrain(folder, seeds=2, epochs=2, device="cpu", progress=lambda *args: said.append(args))
+    first = again[0].retrained.networks[0]
+    assert [a.test["test/accuracy"] for a in (again[0].retrained, again[0].reference)] == [
+        a.test["test/accuracy"] for a in (retrained[1][0].retrained, retrained[1][0].reference)
+    ]
+    epochs = [epoch for name, epoch, *_ in said if name == first]
+    assert epochs == ([1, 2] if moment == "training" else [])  # the first is told again, not trained again
+    assert (folder / "best" / "weights.safetensors").read_bytes() == (
+        retrained[0] / "best" / "weights.safetensors"
+    ).read_bytes()
+    assert len(opened(folder)) == 4
+
+
+def interrupt_on_description(interrupt):
+    def replace(thing, **changes):
+        return interrupt() if "metrics" in changes else dataclasses.replace(thing, **changes)
+
+    return replace
+
+
+@pytest.mark.slow
+def test_a_killed_retraining_continues(retrained, folder):
+    code = "import sys; from nasforge import retrain; retrain(sys.argv[1], seeds=2, epochs=400, device='cpu')"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment)
+    try:
+        end = time.monotonic() + 60
+        while not list(folder.rglob("checkpoint.pt")):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert opened(folder) == []
+    state = torch.load(next(folder.rglob("checkpoint.pt")), weights_only=True)
+    done = state["progress"]["epoch"]
+    assert done >= 1
+    told = []
+
+    class Enough(Exception):
+        pass
+
+    def progress(name, epoch, *_):
+        told.append(epoch)
+        if len(told) == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        retrain(folder, seeds=2, epochs=400, device="cpu", progress=progress)
+    assert told == [done, done + 1]
+
+
+def test_a_diverged_seed_is_reported_and_the_others_count(folder, monkeypatch):
+    def sometimes(network, *args, **kwargs):
+        if kwargs["seed"] == 0:
+            raise TrainingFailed("diverged", "the train loss became infinite", "lower the learning rate")
+        return train(network, *args, **kwargs)
+
+    monkeypatch.setattr(networks, "train", sometimes)
+    (finalist,) = retrain(folder, seeds=2, epochs=1, device="cpu")
+    assert finalist.retrained.test["test/accuracy"].n == 1
+    assert "seed0" in finalist.retrained.failures[0]
+    assert "lower the learning rate" in finalist.retrained.failures[0]
+    assert load(folder / "best").description.trained["seed"] == 1
+
+
+def test_best_stays_when_every_seed_fails(folder, monkeypatch):
+    def never(*args, **kwargs):
+        raise TrainingFailed("diverged", "the train loss became infinite", "lower the learning rate")
+
+    before = (folder / "best" / "network.json").read_bytes()
+    monkeypatch.setattr(networks, "train", never)
+    with pytest.raises(SearchError, match=r"failed with every seed; best/ is as it was.*lower the learning rate"):
+        retrain(folder, seeds=1, epochs=1, device="cpu")
+    assert (folder / "best" / "network.json").read_bytes() == before
+
+
+def test_top_k_follows_the_ranking(folder):
+    found = retrain(folder, top=2, seeds=1, epochs=1, device="cpu")
+    assert [f.number for f in found] == [trial.number for trial in load_state(folder).ranking()[:2]]
+    assert [f.rank for f in found] == [1, 2]
+    assert load(folder / "best").architecture == found[0].architecture
+
+
+def test_with_several_objectives_the_front_comes_first(folder):
+    state = load_state(folder)
+    front = state.front()
+    assert ranked_of(state) == state.ranking()
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    header = json.loads(lines[0])
+    header["config"]["objectives"] = ["max:val/accuracy", "min:val/loss"]
+    events = [json.loads(line) for line in lines[1:]]
+    for event in events:
+        if event["event"] == "told":  # the worst in accuracy has by far the best loss
+            worst = event["number"] == state.ranking()[-1].number
+            event["result"]["values"] = [event["result"]["values"][0], 0.0 if worst else -5.0]
+    (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [header, *events]))
+    ranked = [trial.number for trial in state.ranking()]
+    assert [trial.number for trial in ranked_of(load_state(folder))[:3]] == [ranked[0], ranked[2], ranked[1]]
+    assert len(front) == 1
+
+
+def test_the_default_is_three_times_the_longest_rung(folder):
+    class Enough(Exception):
+        pass
+
+    def progress(name, epoch, epochs, metrics):
+        assert epochs == 3
+        assert name.endswith("-e3")
+        raise Enough
+
+    with pytest.raises(Enough):
+        retrain(folder, seeds=1, device="cpu", progress=progress)
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_running_experiment_is_left_alone(folder):
+    journal = Journal(folder)
+    try:
+        with pytest.raises(JournalError):
+            retrain(folder, seeds=1, epochs=1, device="cpu")
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize("wrong", [{"top": 0}, {"seeds": 0}, {"epochs": -1}, {"seeds": True}])
+def test_numbers_below_one_are_refused(folder, wrong):
+    with pytest.raises(SearchError, match="must be a whole number of at least 1"):
+        retrain(folder, **wrong)
+
+
+def test_nothing_finished_is_said(folder):
+    (folder / "journal.jsonl").write_text((folder / "journal.jsonl").read_text().splitlines()[0] + "\n")
+    with pytest.raises(SearchError, match=r"nothing to retrain: no network finished \(no trials\)"):
+        retrain(folder)
+
+
+def test_no_experiment_is_said(tmp_path):
+    with pytest.raises(JournalError, match="no experiment here"):
+        retrain(tmp_path / "nothing")
+    with pytest.raises(ExportError, match="no such folder"):
+        load(tmp_path / "nothing")
+
+
+def test_a_space_without_builder_is_refused(folder, monkeypatch):
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    header = json.loads(lines[0])
+    header["config"]["data"] = None
+    (folder / "journal.jsonl").write_text("\n".join([json.dumps(header), *lines[1:]]) + "\n")
+    with pytest.raises(SearchError, match="nothing to retrain"):
+        retrain(folder)
+
+
+def test_the_reference_is_the_resnet_nearest_in_flops(retrained):
+    folder, (finalist,), _ = retrained
+    flops = finalist.retrained.costs["cost/flops"]
+    name, network = resnet_of_flops(flops, shape=(1, 8, 8), classes=10)
+    assert finalist.reference.name == name
+    assert finalist.reference.costs["cost/flops"] == count_flops(network, (1, 8, 8))
+    kept = load(folder / "finalists" / finalist.reference.networks[0])
+    shapes = [tensor.shape for tensor in network.state_dict().values()]
+    assert [tensor.shape for tensor in kept.body.state_dict().values()] == shapes
+
+
+def test_the_code_of_the_documentation_runs(folder, tmp_path, monkeypatch, capsys):
+    documentation = Path(__file__).parents[3] / "docs/howto/export.md"
+    retraining, exporting, loading, _ = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    folder.rename(tmp_path / "runs" / "first")
+    monkeypatch.chdir(tmp_path)
+    short = retraining.replace("epochs=30", "epochs=1")
+    assert short != retraining
+    for code in (short, exporting, loading):
+        exec(compile(code, documentation.name, "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "`test/` was measured once" in card
+    assert "trained on them too" in card
+    assert lines[0].endswith("(n = 2)")
+
+
+def test_public_names():
+    assert nasforge.retrain is retrain
+    assert nasforge.load is load

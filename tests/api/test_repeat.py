@@ -1,0 +1,69 @@
+"""Repetitions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cli_toys
+import pytest
+from cli_toys import config_at
+
+from nasforge import search
+from nasforge.api.repeat import _check_again, _device, rerun
+from nasforge.core.errors import BuildError, ConfigError, JournalError, TrustError
+from nasforge.core.ladder import Rung
+from nasforge.core.trial import Result
+from nasforge.evaluators.cross_validation import repeated_seeds
+from nasforge.settings.experiment import DataConfig, load_space
+
+
+def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
+    evaluator = {"name": "cli_toys:planted", "options": {"fail": [3]}}
+    state = search(config_at(tmp_path, evaluator=evaluator, epochs=9, strategy="random", budget={"trials": 12}))
+    statuses = {trial.status for trial in state.trials.values()}
+    assert statuses == {"finished", "pruned", "failed"}
+    for number, trial in state.trials.items():
+        found = rerun(tmp_path / "runs/toy", number)
+        assert found.equal, (number, found)
+        assert found.compared or trial.status == "failed"
+
+
+def test_a_difference_is_found_wherever_it_is(tmp_path, monkeypatch):
+    search(config_at(tmp_path, evaluator="cli_toys:shifting", epochs=3, pruner="none", budget={"trials": 1}))
+    assert rerun(tmp_path / "runs/toy", 0).equal  # times differ, and are not compared
+    monkeypatch.setattr(cli_toys, "SHIFT", 1e-12)
+    found = rerun(tmp_path / "runs/toy", 0)
+    assert not found.equal
+    assert set(found.differing) == {"1/val/accuracy", "2/val/accuracy", "3/val/accuracy", "val/accuracy"}
+
+
+def test_a_trial_that_never_started_is_checked_again(tmp_path):
+    def answering(answer):
+        def check(proposal):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return check
+
+    state = search(config_at(tmp_path, budget={"trials": 1}))
+    refused = replace(state.trials[0], costs={}, verdict="failed", result=Result.failed("invalid_shape", "no"))
+    again = _check_again(refused, answering(BuildError("no")), state)
+    assert again.equal and again.status == ("failed", "failed")
+    mended = _check_again(refused, answering({"cost/flops": 1.0}), state)
+    assert not mended.equal and mended.status == ("failed", "accepted")
+    for error in (TrustError("you have not agreed"), ConfigError("no module of this name")):
+        with pytest.raises(type(error)):
+            _check_again(refused, answering(error), state)
+
+
+def test_there_must_be_such_a_trial(tmp_path):
+    search(config_at(tmp_path, budget={"trials": 1}))
+    with pytest.raises(JournalError, match="no trial 5"):
+        rerun(tmp_path / "runs/toy", 5)
+
+
+def test_the_device_is_named_of_evaluators_that_hand_trainings_on_too():
+    ladder = [Rung(1), Rung(2)]
+    evaluator = repeated_seeds(load_space("tiny"), DataConfig("digits"), ladder, device="meta", repeats=2)
+    assert _device(evaluator) == _device(evaluator.training) == "meta"

@@ -1,0 +1,41 @@
+"""`nasforge show NAME --trial N` on a real training: its health, and class by class."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nasforge.cli import app as cli
+
+
+def nasforge_(capfd, *arguments):
+    code = cli.main([str(argument) for argument in arguments])
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("searched")
+
+
+def test_health_and_classes_of_a_trial(folder, monkeypatch, capfd):
+    monkeypatch.chdir(folder)
+    where = ("--runner", "local", "--tracking-uri", "none", "--set", "evaluator.device=cpu", "--name", "one")
+    size = ("--data", "digits", "--set", "data.images=300", "--max-trials", "1", "--epochs", "1")
+    wanted = ("--objective", "val/recall_macro", "--set", "recipe.health=true", "--set", "evaluator.per_class=true")
+    code, out, err = nasforge_(capfd, "search", "tiny", *where, *size, *wanted)
+    assert code == 0, err
+    code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0")
+    assert code == 0
+    assert "Health after epoch 1" in out and "stage1" in out
+    assert "Classes on the validation part" in out and "most often taken for" in out
+    assert "health/" not in out  # the figures stand in a table of their own
+    code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0", "--json")
+    found = json.loads(out)
+    assert found["advice"] and len(found["classes"]["confusion"]) == 10
+    (deleted,) = (folder / "runs").glob("one/artifacts/0/attempt-1/classes.json")
+    deleted.unlink()
+    code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0")
+    assert code == 0 and "deleted with the trial's weights" in out

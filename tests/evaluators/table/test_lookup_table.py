@@ -1,0 +1,394 @@
+"""A table instead of training: which row is a point's, what is reported and what is charged."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from made_tables import FLAT, Silent, config_of, flat, looked_up, nested, searched, space, table, written
+
+from nasforge.api.search import make_evaluator, search
+from nasforge.core.errors import ConfigError
+from nasforge.core.goals import Objective
+from nasforge.core.ladder import Rung
+from nasforge.core.space import Choice, Decision, Float, Int
+from nasforge.core.trial import Measure
+from nasforge.evaluators.table.lookup import LookupTable
+
+# --- which row is a point's ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "width,rate,accuracy\n8,0.1,0.5\n16.0,1e-1,0.75\n",
+        "model.width;train.rate;accuracy\n8;0.1;0.5\n16;0.10;0.75\n",
+        "\ufeffrate\taccuracy\twidth\n0.100\t0.5\t 8 \n\n0.10000000149\t0.75\t16\n",
+        'accuracy,width,comment,rate\n0.5,"8","a, b",".1"\n0.75,"16.0",,0.1\n',
+    ],
+)
+def test_columns_named_like_decisions_in_any_order_and_notation(tmp_path, text):
+    evaluator = table(flat(), written(tmp_path, text))
+    assert looked_up(evaluator, model__width=8, train__rate=0.1).metrics["val/accuracy"] == 0.5
+    assert looked_up(evaluator, model__width=16, train__rate=0.1).metrics["val/accuracy"] == 0.75
+
+
+def test_texts_and_truths_match_too(tmp_path):
+    where = space(Decision("model.a", Choice(("1", "2"))), Decision("model.b", Choice((False, True))))
+    evaluator = table(where, written(tmp_path, "a,b,accuracy\n1.0,True,1\n2,false,2\n1,0,3\n2,1,4\n"))
+    found = [looked_up(evaluator, model__a=a, model__b=b) for a in "12" for b in (False, True)]
+    assert [result.metrics["val/accuracy"] for result in found] == [3, 1, 2, 4]
+
+
+def test_options_that_differ_as_texts_only_are_told_apart(tmp_path):
+    long = ("0" * 8 + "1" * 9, "0" * 8 + "1" * 8 + "0")  # equal to seven digits
+    where = space(Decision("model.a", Choice(("1", "01", "none", ""))), Decision("model.b", Choice(long)))
+    cells = [(a, b) for a in ("1", "01", "none", "") for b in long]
+    columns = "a,b,accuracy\n" + "".join(f"{a},{b},{n}\n" for n, (a, b) in enumerate(cells))
+    texts = "what;accuracy\n" + "".join(f"{json.dumps({'a': a, 'b': b})};{n}\n" for n, (a, b) in enumerate(cells))
+    for evaluator in (
+        table(where, written(tmp_path, columns)),
+        table(where, written(tmp_path, texts, "texts.csv"), key="what"),
+    ):
+        found = [looked_up(evaluator, model__a=a, model__b=b).metrics["val/accuracy"] for a, b in cells]
+        assert found == list(range(8))
+
+
+def test_ranges_match_by_value(tmp_path):
+    where = space(Decision("model.depth", Int(1, 9)), Decision("train.rate", Float(1e-5, 1, log=True)))
+    evaluator = table(where, written(tmp_path, "depth,rate,accuracy\n2.0,3.5938137e-05,0.5\n3,0.5,0.75\n30,0.5,0.9\n"))
+    assert looked_up(evaluator, model__depth=2, train__rate=3.5938137e-05).metrics["val/accuracy"] == 0.5
+    assert evaluator.optimum == 0.75, "a row outside the space is not its optimum"
+
+
+def test_named_key_columns_in_the_spaces_order(tmp_path):
+    path = written(tmp_path, "x,y,accuracy\n8,0.1,0.5\n16,1,0.75\n")
+    evaluator = table(flat(), path, key=["x", "y"])
+    assert looked_up(evaluator, model__width=16, train__rate=1.0).metrics["val/accuracy"] == 0.75
+
+
+@pytest.mark.parametrize(
+    "cell", ['"{""model.width"": 8, ""rate"": 0.1}"', '"width=8, train.rate=0.1"', "width=8.0;rate=.1"]
+)
+def test_a_key_that_says_its_decisions(tmp_path, cell):
+    path = written(tmp_path, f"what,accuracy\n{cell},0.5\n")
+    assert looked_up(table(flat(), path, key="what"), model__width=8, train__rate=0.1).metrics["val/accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("form", "cell"),
+    [
+        ("{width}:{rate}", "{width}:{rate}"),
+        ("|{rate}~0|+|{model.width}~1|", "|{rate:.2f}~0|+|{width}.0~1|"),
+        ("{c0}{c1}{width} {train.rate}", "xy{width} {rate}"),
+    ],
+)
+def test_a_key_whose_writing_is_said(tmp_path, form, cell):
+    letters = [Decision(f"model.c{n}", Choice((letter,))) for n, letter in enumerate("xy") if "c0" in form]
+    where = space(*letters, *flat().decisions)
+    rows = [(width, rate) for width in (8, 16, 32) for rate in (0.1, 1.0)]
+    text = "".join(f"{cell.format(width=w, rate=r)};{n}\n" for n, (w, r) in enumerate(rows))
+    evaluator = table(where, written(tmp_path, f"arch;accuracy\n{text}"), key="arch", key_form=form)
+    fixed = {key: value for key, value in where.default_point().values.items() if key.startswith("model.c")}
+    points = [where.point({**fixed, "model.width": w, "train.rate": r}) for w, r in rows[:4]]
+    found = [evaluator(Measure(point), Silent()) for point in points]
+    assert [result.metrics["val/accuracy"] for result in found] == [0, 1, 2, 3]
+    assert evaluator.optimum == 3, "a row outside the space is not its optimum"
+
+
+def test_a_key_whose_writing_is_said_leaves_inactive_decisions_empty(tmp_path):
+    cells = ["none///0", "conv/3//1", "pool//avg/1"]
+    path = written(tmp_path, "arch,accuracy\n" + "".join(f"{cell},{n}\n" for n, cell in enumerate(cells)))
+    form = "{block}/{block.conv.kernel}/{block.pool.kind}/{bias}"
+    evaluator = table(nested(), path, key="arch", key_form=form)
+    pool = {"model.block": "pool", "model.block.pool.kind": "avg", "model.bias": True}
+    assert looked_up(evaluator, **pool).metrics["val/accuracy"] == 2
+
+
+def test_a_graph_string_is_one_decision_or_the_spaces_text(tmp_path):
+    path = written(tmp_path, 'graph,accuracy\n"[in,conv,out]",0.5\n"[in,pool,out]",0.75\n')
+    one = space(Decision("model.cell", Choice(("[in,conv,out]", "[in,pool,out]"))))
+    assert looked_up(table(one, path, key="graph"), model__cell="[in,pool,out]").metrics["val/accuracy"] == 0.75
+    text = space(Decision("model.op", Choice(("conv", "pool"))), text=f"{__name__}:graph_text")
+    assert looked_up(table(text, path, key="graph"), model__op="conv").metrics["val/accuracy"] == 0.5
+
+
+def graph_text(values: Any) -> str:
+    return f"[in,{values['op']},out]"
+
+
+def test_arch_id_as_key(tmp_path):
+    where = flat()
+    points = [where.point({"model.width": 8, "train.rate": rate}) for rate in (0.1, 1.0)]
+    rows = "".join(f"{point.point_id},{number}\n" for number, point in enumerate(points))
+    evaluator = table(where, written(tmp_path, f"id,accuracy\n{rows}"), key="id", key_form="point_id")
+    assert [evaluator(Measure(p), Silent()).metrics["val/accuracy"] for p in points] == [0, 1]
+
+
+NESTED = """block,block.conv.kernel,block.pool.kind,bias,accuracy
+none,,,0,1
+none,,,1,2
+conv,3,,0,3
+conv,5.0,nan,1,4
+pool,,max,False,5
+pool,-,avg,true,6
+"""
+
+
+def test_conditional_decisions_have_empty_cells(tmp_path):
+    evaluator = table(nested(), written(tmp_path, NESTED))
+    assert looked_up(evaluator, **{"model.block": "none", "model.bias": True}).metrics["val/accuracy"] == 2
+    conv = {"model.block": "conv", "model.block.conv.kernel": 5, "model.bias": True}
+    assert looked_up(evaluator, **conv).metrics["val/accuracy"] == 4
+    pool = {"model.block": "pool", "model.block.pool.kind": "avg", "model.bias": True}
+    assert looked_up(evaluator, **pool).metrics["val/accuracy"] == 6
+
+
+def test_decisions_of_two_branches_may_be_one_column(tmp_path):
+    kernels = [Decision(f"model.op.{op}.kernel", Choice(sizes)) for op, sizes in (("conv", (3, 5)), ("pool", (2, 3)))]
+    where = space(Decision("model.op", Choice(("conv", "pool", "skip"), ((kernels[0],), (kernels[1],), ()))))
+    path = written(tmp_path, "op,kernel,accuracy\nconv,3,1\nconv,5,2\npool,2,3\npool,3,4\nskip,,5\n")
+    evaluator = table(where, path, key=["op", "kernel", "kernel"])
+    assert looked_up(evaluator, **{"model.op": "pool", "model.op.pool.kernel": 3}).metrics["val/accuracy"] == 4
+    assert looked_up(evaluator, **{"model.op": "conv", "model.op.conv.kernel": 3}).metrics["val/accuracy"] == 1
+    assert looked_up(evaluator, **{"model.op": "skip"}).metrics["val/accuracy"] == evaluator.optimum == 5
+
+
+def test_a_smaller_space_leaves_rows_out_and_needs_no_column_for_what_is_fixed(tmp_path):
+    small = nested().fixed({"model.bias": False, "model.block": "conv"})
+    evaluator = table(small, written(tmp_path, NESTED))
+    assert evaluator.optimum == 3
+    path = written(tmp_path, "rate,accuracy\n0.1,0.5\n1,0.75\n")
+    assert looked_up(table(flat().fixed({"model.width": 8}), path), model__width=8, train__rate=1.0).metrics
+
+
+def test_arrays_of_codes(tmp_path):
+    path = tmp_path / "codes.npz"
+    codes = np.array([[0, 1], [1, 1], [1, 0]])
+    np.savez(path, codes=codes, ops=np.array(["conv", "pool"]), accuracy=np.array([1, 2, 3], np.float32))
+    where = space(*(Decision(f"model.{name}", Choice(("pool", "conv"))) for name in "ab"))
+    evaluator = table(where, str(path), key="codes", labels="ops")
+    assert looked_up(evaluator, model__a="pool", model__b="conv").metrics["val/accuracy"] == 3
+    with pytest.raises(ConfigError, match=r"'model\.a' cannot be '0' \(row 0\); .*give the texts: labels"):
+        table(where, str(path), key="codes")
+
+
+# --- what is reported and charged ------------------------------------------------------------------------------------
+
+CURVES = "width,rate,e1,e3,e9,loss\n8,0.1,1,2,3,0.3\n16,0.1,2,3,4,0.2\n8,1,0,1,,0.5\n16,1,3,4,5,0.1\n"
+
+
+@pytest.mark.parametrize(
+    "options", [{"signal": "e{epochs}*0.5"}, {"fidelity": {"9": "e9*0.5", 1: "e1*0.5", "3": "e3/2"}}]
+)
+def test_fidelities_are_reported_and_charged_in_part(tmp_path, options):
+    evaluator = table(flat(), written(tmp_path, CURVES), (1, 3, 9), seconds=18, metrics={"val/loss": "loss"}, **options)
+    report = Silent()
+    result = looked_up(evaluator, report, model__width=16, train__rate=0.1)
+    assert {step: metrics["val/accuracy"] for step, metrics in report.steps.items()} == {1: 1.0, 3: 1.5, 9: 2.0}
+    assert [metrics["time/worker_s"] for metrics in report.steps.values()] == [2, 6, 18]
+    assert (result.steps_done, result.charged.worker_seconds, result.metrics["val/loss"]) == (9, 18, 0.2)
+    lower = looked_up(evaluator, rung=1, model__width=16, train__rate=0.1)
+    assert (lower.steps_done, lower.metrics["val/accuracy"], lower.charged.worker_seconds) == (3, 1.5, 6)
+    stopped = looked_up(evaluator, Silent(3), model__width=16, train__rate=0.1)
+    assert (stopped.status, stopped.steps_done, stopped.charged.worker_seconds) == ("pruned", 3, 6)
+    assert evaluator.optimum == 2.5
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_learning_curves_and_seeds_are_axes_of_an_array(tmp_path, grid):
+    rng = np.random.default_rng(0)
+    curves, runs = rng.random((2, 2, 4, 3)), rng.random((2, 2, 3)).astype(np.float32)
+    if grid:
+        (tmp_path / "axes.json").write_text('{"width": [8, 16], "rate": [0.1, 1.0]}')
+        np.savez(tmp_path / "t.npz", curves=curves, runs=runs)
+    else:
+        keys = {"width": np.array([8, 8, 16, 16]), "rate": np.array([0.1, 1.0, 0.1, 1.0])}
+        np.savez(tmp_path / "t.npz", curves=curves.reshape(4, 4, 3), runs=runs.reshape(4, 3), **keys)
+    evaluator = table(
+        flat(),
+        str(tmp_path / "t.npz"),
+        (1, 4),
+        axes=str(tmp_path / "axes.json") if grid else None,
+        signal="curves[{epochs}]*100",
+        final="runs[mean]",
+        metrics={"val/third": "curves[3]"},
+        seconds=8,
+    )
+    report = Silent()
+    result = looked_up(evaluator, report, model__width=16, train__rate=0.1)
+    expected = curves[1, 0].mean(-1)
+    assert [metrics["val/accuracy"] for metrics in report.steps.values()] == pytest.approx(list(expected * 100))
+    assert (result.metrics["val/third"], result.charged.worker_seconds) == (pytest.approx(expected[2]), 8)
+    assert evaluator.final and evaluator.final(flat().default_point()) == pytest.approx(runs[0, 0].mean())
+    assert evaluator.optimum == pytest.approx(curves.mean(-1)[:, :, 3].max() * 100)
+
+
+def test_a_number_that_is_missing_at_a_fidelity_fails_there(tmp_path):
+    evaluator = table(flat(), written(tmp_path, CURVES), (1, 9), signal="e{epochs}", seconds=9)
+    report = Silent()
+    result = looked_up(evaluator, report, model__width=8, train__rate=1.0)
+    assert list(report.steps) == [1, 3]
+    assert result.status == "failed" and result.error and "no number for this point at epoch 9" in result.error.message
+    assert result.charged.worker_seconds == 9
+
+
+def test_seconds_by_column_and_the_default(tmp_path):
+    path = written(tmp_path, FLAT)
+    assert looked_up(table(flat(), path), model__width=8, train__rate=0.1).charged.worker_seconds == 1
+    timed = table(flat(), path, seconds="seconds*2", multiply_adds="seconds*1e6")
+    charged = looked_up(timed, model__width=16, train__rate=0.1).charged
+    assert (charged.worker_seconds, charged.multiply_adds) == (40, 20e6)
+
+
+def test_what_has_no_number_has_failed_and_others_go_on(tmp_path):
+    state = searched(tmp_path, flat(), written(tmp_path, FLAT), budget={"trials": 4})
+    assert state.counts() == {"finished": 3, "pruned": 0, "failed": 1, "rejected": 0, "running": 0}
+    (failed,) = state.failures()
+    assert failed.result.error.cause == "diverged" and "no number for this point" in failed.result.error.message
+
+
+def test_infinity_is_no_number(tmp_path):
+    for word, best in (("inf", max), ("-inf", min)):
+        rows = FLAT.replace("0.75", word).replace("1.0,,", f"1.0,{word},")
+        goal = [Objective("val/accuracy", best is max)]
+        evaluator = table(flat(), written(tmp_path, rows, f"{word}.csv"), objectives=goal)
+        assert evaluator.optimum == best(0.5, 0.25)
+        assert looked_up(evaluator, model__width=16, train__rate=0.1).status == "failed"
+
+
+def test_the_budget_is_of_the_tables_own_time(tmp_path):
+    path = written(tmp_path, CURVES.replace("1,,0.5", "1,2,0.5"))
+    state = searched(tmp_path, flat(), path, {"signal": "e9", "seconds": 3600}, budget={"worker_seconds": 7200})
+    assert state.charged.worker_seconds == 7200
+    assert state.counts()["finished"] == 2
+
+
+def test_pruned_trials_are_charged_to_where_they_came(tmp_path):
+    where = space(Decision("model.n", Int(1, 30)))
+    rows = "".join(f"{n},{n},{n},{n}\n" for n in range(1, 31))
+    state = searched(
+        tmp_path,
+        where,
+        written(tmp_path, f"n,e1,e3,e9\n{rows}"),
+        {"signal": "e{epochs}", "seconds": 9},
+        budget={"trials": 30},
+        epochs=9,
+        pruner="asha",
+    )
+    counts = state.counts()
+    assert counts["pruned"] > 8 and counts["finished"] + counts["pruned"] == 30
+    spent = sum(trial.result.steps_done for trial in state.trials.values())
+    assert state.charged.worker_seconds == spent < 30 * 9
+
+
+def test_several_objectives_and_limits_are_the_tables(tmp_path):
+    path = written(tmp_path, "width,rate,accuracy,size_k\n8,0.1,0.5,1\n16,0.1,0.75,4\n8,1,0.25,1\n16,1,0.6,4\n")
+    options = {"costs": {"params": "size_k*1000"}}
+    both = {"objectives": ["val/accuracy", "cost/params"], "strategy": "nsga2", "budget": {"trials": 4}}
+    state = searched(tmp_path, flat(), path, options, **both)
+    assert sorted(trial.result.values for trial in state.front()) == [(0.5, -1000), (0.75, -4000)]
+    limited = searched(
+        tmp_path, flat(), path, options, constraints=["params<=2k"], budget={"trials": 2}, name="limited"
+    )
+    assert limited.best.metrics["val/accuracy"] == 0.5
+    assert all(trial.metrics["cost/params"] == 1000 for trial in limited.finished())
+
+
+def test_a_cost_of_the_tables_own_has_limits(tmp_path):
+    path = written(tmp_path, "width,rate,accuracy,joules\n8,0.1,0.5,1\n16,0.1,0.75,4\n8,1,0.25,2\n16,1,0.6,3\n")
+    given = {"constraints": ["energy<=2.5"], "budget": {"trials": 2}}
+    state = searched(tmp_path, flat(), path, {"costs": {"energy": "joules"}}, **given)
+    assert state.best.metrics["val/accuracy"] == 0.5 and state.best.metrics["cost/energy"] == 1
+    with pytest.raises(ConfigError, match=r"constraint 'energy<=2\.5': no such cost; Known: flops, heat,"):
+        config_of(tmp_path, flat(), path, {"costs": {"heat": "joules"}}, **given)
+
+
+def test_an_unknown_cost_keeps_no_limit(tmp_path):
+    path = written(tmp_path, "width,rate,accuracy,ms\n8,0.1,0.5,1\n16,0.1,0.75,nan\n8,1,0.25,2\n16,1,0.6,3\n")
+    options = {"costs": {"latency_ms": "ms"}}
+    state = searched(tmp_path, flat(), path, options, constraints=["latency_ms<=9"], budget={"trials": 3})
+    assert state.best.metrics["val/accuracy"] == 0.6
+    assert all("latency_ms of this point is not known" in trial.result.error.message for trial in state.failures())
+
+
+def test_a_signal_to_minimise(tmp_path):
+    path = written(tmp_path, CURVES)
+    options = {"signal": "loss", "metric": "val/loss"}
+    config = config_of(tmp_path, flat(), path, options, objectives=["val/loss"], budget={"trials": 4})
+    assert make_evaluator(config).optimum == 0.1  # type: ignore[attr-defined]
+    assert search(config, say=lambda text: None).best.metrics["val/loss"] == 0.1
+    loud = LookupTable(flat(), None, [Rung(1)], path=path, signal="loss", objectives=[Objective("val/accuracy", False)])
+    assert loud.optimum == 0.1
+
+
+def test_proxies_are_columns_of_a_first_rung(tmp_path):
+    evaluator = LookupTable(
+        flat(),
+        None,
+        [Rung(proxies=("synflow",)), Rung(1)],
+        path=written(tmp_path, FLAT),
+        signal="accuracy",
+        proxies={"synflow": "seconds"},
+    )
+    points = tuple(flat().point({"model.width": width, "train.rate": 0.1}) for width in (8, 16))
+    result = evaluator(Measure(points[0], 0, also=points[1:]), Silent())
+    assert result.metrics == {"zc/synflow": 10} and result.also == ({"zc/synflow": 20},)
+    with pytest.raises(
+        ConfigError, match=r"the ladder has proxies snip; name their columns: proxies: \{snip: COLUMN\}"
+    ):
+        LookupTable(flat(), None, [Rung(proxies=("snip",)), Rung(1)], path=written(tmp_path, FLAT), signal="accuracy")
+
+
+ERRORS = "width,rate,mse,score\n8,0.1,0.5,1\n16,0.1,0.75,2\n8,1,0.25,3\n16,1,0.9,4\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "metric"),
+    [
+        ({"signal": "mse"}, {}, "val/mse"),
+        ({"signal": "mse*100"}, {}, "val/mse"),
+        ({"signal": None, "fidelity": {9: "mse"}}, {"epochs": 9, "ladder": [{"epochs": 9}]}, "val/mse"),
+        ({"signal": "mse", "metric": "val/mse"}, {}, "val/mse"),
+        ({"signal": "mse", "metric": "val/mse"}, {"objectives": ["val/mse"]}, "val/mse"),
+        ({"signal": "mse"}, {"objectives": ["val/mse"]}, "val/mse"),
+        ({"signal": "mse"}, {"objectives": ["min:val/accuracy"]}, "val/accuracy"),
+        ({"signal": "score", "metric": "val/score"}, {"objectives": ["min:val/score"]}, "val/score"),
+        ({"signal": "score"}, {"objectives": ["min:val/accuracy"]}, "val/accuracy"),
+    ],
+)
+def test_an_error_is_minimised(tmp_path, options, settings, metric):
+    settings = {key: value for key, value in settings.items() if key != "epochs"}
+    config = config_of(tmp_path, flat(), written(tmp_path, ERRORS), options, budget={"trials": 4}, **settings)
+    assert [str(goal) for goal in config.objectives] == [f"min:{metric}"]
+    evaluator = make_evaluator(config)
+    best = search(config, say=lambda text: None).best
+    assert best.metrics[metric] == evaluator.optimum == min(v for v in column_of(evaluator))  # type: ignore[attr-defined]
+    point = {"model.width": 8, "train.rate": 0.1 if "score" in str(options) else 1.0}
+    assert best.architecture.values == point
+
+
+def column_of(evaluator):
+    return evaluator._columns.signal[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "says"),
+    [
+        ({"signal": "score", "metric": "val/score"}, {}, "max:val/score or min:val/score"),
+        ({"signal": "mse", "metric": "val/accuracy"}, {}, "column 'mse' is to minimise"),
+        ({"signal": "mse"}, {"objectives": ["val/accuracy"]}, "column 'mse' is to minimise"),
+        ({"signal": "mse"}, {"objectives": ["max:val/accuracy", "val/x"]}, "max:val/x or min:val/x"),
+    ],
+)
+def test_a_direction_that_is_not_clear_is_asked_for(tmp_path, options, settings, says):
+    with pytest.raises(ConfigError, match=says):
+        make_evaluator(config_of(tmp_path, flat(), written(tmp_path, ERRORS), options, **settings))
+
+
+def test_a_column_that_says_nothing_is_maximised_with_a_note(tmp_path):
+    path = written(tmp_path, ERRORS)
+    said = list[str]()
+    state = search(config_of(tmp_path, flat(), path, {"signal": "score"}, budget={"trials": 4}), say=said.append)
+    assert state.best.metrics["val/accuracy"] == 4
+    assert len(said) == 1 and "'score' is called val/accuracy" in said[0] and "maximises" in said[0]

@@ -1,0 +1,115 @@
+"""Layers and tensors that a network uses and does not save are named before anything is trained."""
+
+import pytest
+import torch
+from torch import nn
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import BuildError
+from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.models.costs import costs_of
+from nasforge.models.network import fresh_and_whole
+
+
+class Forgetful(nn.Module):
+    """Keeps a layer where PyTorch does not see it, in one of several ways."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.first, self.last = how, nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+        layer = nn.Conv2d(4, 4, 1)
+        self.kept = {
+            "list": [layer],
+            "dict": {"a": (nn.Sequential(layer),)},
+            "frozen": [layer.requires_grad_(how != "frozen")],
+            "statistics": [nn.BatchNorm2d(4, affine=False)],
+            "closure": [],
+            "within": [],
+            "parameter": [nn.Parameter(torch.ones(4, 1, 1))],
+            "registered": [self.first, nn.ReLU()],
+        }[how]
+        self.closure = (lambda x: layer(x)) if how == "closure" else None
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.how == "parameter":
+            x = x * self.kept[0]
+        elif self.how == "dict":
+            x = self.kept["a"][0](x)
+        elif self.how == "closure":
+            x = self.closure(x)
+        elif self.how == "within":
+            x = nn.Conv2d(4, 4, 1, device=x.device)(x)
+        else:
+            x = self.kept[-1](x)
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("list", r"layer 'kept\[0\]' \(Conv2d\)"),
+        ("dict", r"layer 'kept\['a'\]\[0\]' \(Sequential\)"),
+        ("frozen", r"layer 'kept\[0\]' \(Conv2d\)"),
+        ("statistics", r"layer 'kept\[0\]' \(BatchNorm2d\)"),
+        ("closure", r"layer that its modules do not keep \(Conv2d\)"),
+        ("within", r"layer that its modules do not keep \(Conv2d\)"),
+        ("parameter", r"parameter 'kept\[0\]' of shape \(4, 1, 1\)"),
+    ],
+)
+def test_a_layer_outside_state_dict_is_named(how, says):
+    with pytest.raises(BuildError, match=says + r".* not in its state_dict .*nn\.ModuleList"):
+        costs_of(lambda: nn.Sequential(Forgetful(how))[0], (1, 8, 8))
+
+
+def test_a_second_reference_to_a_registered_layer_is_no_fault():
+    assert costs_of(lambda: Forgetful("registered"), (1, 8, 8))["cost/params"] == 55
+
+
+class Random(nn.Module):
+    """Multiplies by numbers that it draws when it is made."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.layer = how, nn.Linear(64, 3)
+        numbers = torch.randn(64)
+        if how == "attribute":
+            self.numbers = [numbers]
+        elif how == "closure":
+            self.scaled = lambda x: x * numbers
+        else:
+            self.register_buffer("numbers", numbers, persistent=how == "saved")
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.how == "noise":
+            return self.layer(x) + torch.randn(len(x), 3)
+        if self.how == "closure":
+            return self.layer(self.scaled(x))
+        return self.layer(x * (self.numbers[0] if self.how == "attribute" else self.numbers))
+
+
+def build_random(pick, *, in_channels, classes):
+    return pick("how", {how: (lambda how=how: Random(how)) for how in HOWS})
+
+
+HOWS = ("attribute", "closure", "unsaved", "saved", "noise")
+SPACE = SearchSpace("random", (Decision("model.how", Choice(HOWS)),), builder=f"{__name__}:build_random")
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("attribute", r"'numbers\[0\]'"), ("unsaved", "'numbers'"), ("closure", "outside of its modules")],
+)
+def test_random_numbers_outside_state_dict_are_named(how, says):
+    with pytest.raises(BuildError, match=rf"tensor {says} .*register_buffer"):
+        fresh_and_whole(SPACE, Architecture({"model.how": how}), 0, shape=(1, 8, 8), classes=3)
+
+
+@pytest.mark.parametrize("how", ["saved", "noise"])
+def test_saved_random_numbers_and_noise_pass_and_change_no_stream(how):
+    before = torch.get_rng_state()
+    network = fresh_and_whole(SPACE, Architecture({"model.how": how}), 0, shape=(1, 8, 8), classes=3)
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), before)
+    fresh_and_whole(SPACE, Architecture({"model.how": how}), 0, shape=(1, 9, 9), classes=3)  # not run: no such images

@@ -1,0 +1,452 @@
+"""Names and values that MLflow refuses, damaged ids, broken stores: MLflow gets what it can, and no search stops."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sqlite3
+import stat
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_journal import header, mixed, point, trial, write
+from test_mlflow import Driver, client_of, runs_of
+
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import TimeOver, TrackingError
+from nasforge.core.events import Asked, Event, Reported, Started, Told
+from nasforge.core.tracking_uri import VARIABLE
+from nasforge.core.trial import Charge, Measure, Result
+from nasforge.views.mlflow.client import MlflowClient, MlflowException
+from nasforge.views.mlflow.position import read_ids
+from nasforge.views.mlflow.runs import Runs, Writes, allowed_key, allowed_keys
+from nasforge.views.mlflow.tracker import destination, track
+
+LONG = "val/" + "x" * 300
+
+
+@pytest.fixture(autouse=True)
+def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+def reported(metrics: dict[str, float], number: int = 0) -> list[Event]:
+    """A trial that reports these metrics once and finishes with them."""
+    result = Result("finished", {"cost/flops": 1.0, **metrics}, (0.5, -1.0), 1, Charge(1.0, 1.0))
+    return [
+        Asked(number, Measure(point(number))),
+        Started(number, 1),
+        Reported(number, 1, 1, metrics, "continue"),
+        Told(number, result),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "mended"),
+    [
+        ("val/top-5/", "val/top-5"),
+        ("/val/loss", "val/loss"),
+        ("val//loss", "val/loss"),
+        ("val/../loss", "val/loss"),
+        ("./loss", "loss"),
+        ("..loss", "_..loss"),
+        ("loss (mean)", "loss _mean_"),
+        ("läufe/größe", "läufe/größe"),
+        ("a\nb\0c\ud800", "a_b_c_"),
+        ("", "_"),
+        ("///", "_"),
+    ],
+)
+def test_a_name_that_mlflow_refuses_is_mended(name: str, mended: str) -> None:
+    assert allowed_key(name) == mended
+
+
+def test_two_names_never_become_one() -> None:
+    names = allowed_keys(["top/", "top", "top//", LONG + "a", LONG + "b"])
+    assert names["top"] == "top"
+    assert len({*names.values()}) == 5
+    assert all(len(name) <= 250 for name in names.values())
+
+
+def test_bad_names_cost_nothing_but_their_spelling(runs_dir: Path) -> None:
+    metrics = {"val/accuracy": 0.5, "val/top-5/": 1.0, LONG: 2.0, "a(b)": 3.0, "": 4.0}
+    driver = Driver(runs_dir / "made")
+    driver.write([header(), *reported(metrics)])
+    driver.close()
+    run = runs_of(runs_dir)[1]["0"]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["val/accuracy"] == 0.5
+    assert run.data.metrics["val/top-5"] == 1.0
+    assert sorted(run.data.metrics.values()) == [0.5, 1.0, 1.0, 2.0, 3.0, 4.0]
+    (said,) = driver.said
+    assert "does not take some names" in said
+    assert "'val/top-5/' is 'val/top-5'" in said
+
+
+def test_values_that_are_no_usual_numbers_keep_the_rest(runs_dir: Path) -> None:
+    metrics = {"val/accuracy": 0.5, "a": math.nan, "b": math.inf, "c": -math.inf}
+    folder = write(runs_dir / "made", [header(), *reported(metrics)])
+    track(folder)
+    run = runs_of(runs_dir)[1]["0"]
+    assert run.info.status == "FINISHED"
+    assert {*run.data.metrics} == {"cost/flops", "val/accuracy", "a", "b", "c"}
+    assert math.isnan(run.data.metrics["a"])
+    assert run.data.metrics["b"] > 1e300
+
+
+def test_an_absurd_time_keeps_the_rest(runs_dir: Path) -> None:
+    seconds = 1e300
+    events = reported({"val/accuracy": 0.5, "time/worker_s": seconds})
+    metrics = {"val/accuracy": 0.5, "cost/flops": 1.0}
+    events[-1] = Told(0, Result("finished", metrics, (0.5, -1.0), 1, Charge(seconds, 1.0)))
+    track(write(runs_dir / "made", [header(), *events]))
+    run = runs_of(runs_dir)[1]["0"]
+    assert (run.info.status, run.data.metrics["val/accuracy"]) == ("FINISHED", 0.5)
+
+
+def test_steps_that_no_database_keeps_are_left_out() -> None:
+    writes = Writes("trial 0", {})
+    writes.measure({"a": 1.0}, 2**70, 0.0)
+    writes.measure({"a": 2.0}, 1, 0.0)
+    assert list(writes.metrics.values()) == [2.0]
+    assert "no step" in writes.left_out[0]
+
+
+def test_bad_parameters_and_texts_keep_the_rest(runs_dir: Path) -> None:
+    values = {"model.a//b": "x" * 3000, "model.c(d)": "half \ud800 and \0", "model." + "y" * 300: 1, "model.ok": 2}
+    folder = write(runs_dir / "made", [header(), Asked(0, Measure(Architecture(values)))])
+    track(folder)
+    run = runs_of(runs_dir)[1]["0"]
+    assert len(run.data.params) == 4
+    assert run.data.params["model.ok"] == "2"
+    assert run.data.params["model.a/b"].startswith("xxx")
+
+
+def test_what_the_server_refuses_is_left_out_alone(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MlflowClient.log_batch
+
+    def picky(self: Any, run_id: str, **content: Any) -> Any:
+        if any(metric.key == "val/loss" for metric in content["metrics"]):
+            raise MlflowException("no losses here", error_code=1000)
+        return real(self, run_id, **content)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", picky)
+    driver = Driver(runs_dir / "made")
+    driver.write([header(), *trial(0)])
+    driver.close()
+    run = runs_of(runs_dir)[1]["0"]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["val/accuracy"] == 0.8
+    assert "val/loss" not in run.data.metrics
+    assert "nasforge.arch_id" in run.data.tags
+    (said,) = driver.said
+    assert "trial 0: val/loss: " in said and "no losses here" in said
+
+
+def test_a_store_of_artifacts_that_takes_nothing_keeps_the_rest(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, *args: Any) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(MlflowClient, "log_text", broken)
+    architecture = Architecture({f"model.layer{index}.block": "x" * 400 for index in range(20)})
+    folder = write(runs_dir / "made", [header(), Asked(0, Measure(architecture)), *trial(1)])
+    with pytest.raises(TrackingError, match=r"refused 1 writes.*architecture\.json.*read-only"):
+        track(folder)
+    assert track(folder) == 0
+    assert runs_of(runs_dir)[1]["1"].info.status == "FINISHED"
+
+
+# --- the file with the ids --------------------------------------------------------------------------------------------
+
+DAMAGED = [
+    '{"schema": 1, "sto',
+    "",
+    "[]",
+    "null",
+    '{"schema": 2, "stores": {}}',
+    '{"schema": 1}',
+    '{"schema": 1, "stores": []}',
+    '{"schema": 1, "stores": {"default": 3}}',
+    '{"schema": 1, "stores": {"default": {"delivered": "many"}}}',
+    '{"schema": 1, "stores": {"default": {"delivered": -99921}}}',
+    '{"schema": 1, "stores": {"default": {"open": {"trial/0": 7}}}}',
+    '{"schema": 1, "stores": {"default": {"key": null}}}',
+    "[" * 100_000,
+    b"\xff\xfe\x00".decode("latin-1"),
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_ids_never_stop_a_search(content: str, runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", mixed(1))
+    (folder / "tracking.json").write_text(content, encoding="latin-1")
+    driver = Driver(folder)
+    driver.write(trial(1))
+    driver.close()
+    assert any("tracking.json" in said and "Delete the file" in said for said in driver.said)
+    assert "command delivers them: nasforge track made --runs-dir" in driver.said[-1]
+    assert (folder / "tracking.json").read_text(encoding="latin-1") == content
+    with pytest.raises(TrackingError, match=r"tracking\.json"):
+        track(folder)
+    (folder / "tracking.json").unlink()
+    assert track(folder) == len(mixed(1)) + len(trial(1))
+
+
+def test_a_folder_in_the_place_of_the_ids_does_not_stop_a_search(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", mixed(1))
+    (folder / "tracking.json").mkdir()
+    driver = Driver(folder)
+    driver.write(trial(1))
+    driver.close()
+    assert "tracking.json" in driver.said[-1]
+
+
+def test_more_events_delivered_than_there_are_means_another_search(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", mixed(2))
+    track(folder)
+    ids = json.loads((folder / "tracking.json").read_text())
+    ids["stores"]["default"]["delivered"] = 100_000
+    (folder / "tracking.json").write_text(json.dumps(ids))
+    driver = Driver(folder)
+    assert driver.tracker._delivery.left() == len(mixed(2))
+    driver.write(trial(2))
+    driver.close()
+    assert driver.said == []
+    client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
+    experiment = client.get_experiment_by_name("nasforge").experiment_id
+    found = client.search_runs([experiment], "tags.`nasforge.trial` = '2'")
+    assert [run.info.status for run in found] == ["FINISHED"]
+
+
+def test_a_new_search_in_the_place_of_an_old_one_gets_runs_of_its_own(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", mixed(3))
+    track(folder)
+    (folder / "journal.jsonl").unlink()
+    write(folder, [header(seed=7), *trial(0), *trial(1), *trial(2), *trial(3)])
+    assert track(folder) == len([header(), *trial(0), *trial(1), *trial(2), *trial(3)])
+    client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
+    experiment = client.get_experiment_by_name("nasforge").experiment_id
+    found = client.search_runs([experiment], "tags.`nasforge.experiment` = 'made'")
+    assert sorted(run.data.params["seed"] for run in found) == ["0", "7"]
+
+
+def test_ids_written_by_an_earlier_version_are_taken(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", mixed(2))
+    track(folder)
+    ids = json.loads((folder / "tracking.json").read_text())
+    for key in ("ended", "journal"):
+        del ids["stores"]["default"][key]
+    (folder / "tracking.json").write_text(json.dumps(ids))
+    assert track(folder) == 0
+    assert len(runs_of(runs_dir)[0]) == 1
+
+
+# --- stores that take nothing -----------------------------------------------------------------------------------------
+
+
+class _Lying(BaseHTTPRequestHandler):
+    status = 200
+    content = b"<html>welcome</html>"
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    do_GET = do_POST = do_PATCH = answer
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def _served(handler: type[_Lying]) -> HTTPServer:
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (200, b"<html>welcome</html>"),
+        (200, b"{}"),
+        (200, b"null"),
+        (200, b'{"experiment": {"experiment_id": "0"}, "runs": [{"info": {"run_id": "a"}}]}'),
+        (400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}'),
+        (401, b"who are you?"),
+        (404, b"nothing here"),
+        (500, b"server error"),
+        (503, b""),
+    ],
+)
+def test_a_server_that_lies_stops_nothing(status: int, content: bytes, tmp_path: Path) -> None:
+    server = _served(type("Handler", (_Lying,), {"status": status, "content": content}))
+    uri = f"http://me:s3cr3t@127.0.0.1:{server.server_port}"
+    driver = Driver(tmp_path / "runs" / "made", uri=uri, patience_s=3.0)
+    events = mixed(3)
+    driver.write(events)
+    driver.close()
+    server.shutdown()
+    assert driver.tracker._delivery.left() == len(events)
+    assert driver.said
+    assert "s3cr3t" not in "".join(driver.said)
+    for file in (tmp_path / "runs" / "made").iterdir():
+        assert "s3cr3t" not in file.read_text()
+
+
+def test_no_password_is_told_to_whoever_delivers(tmp_path: Path) -> None:
+    server = _served(type("Handler", (_Lying,), {"status": 500, "content": b"no"}))
+    folder = write(tmp_path / "made", mixed(1))
+    with pytest.raises(TrackingError) as caught:
+        track(folder, f"http://me:s3cr3t@127.0.0.1:{server.server_port}")
+    server.shutdown()
+    assert "s3cr3t" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_the_command_that_delivers_the_rest_names_the_store_and_asks_for_the_password(tmp_path: Path) -> None:
+    folder = tmp_path / "my runs" / "made"
+    driver = Driver(folder, uri="http://me:s3cr3t@127.0.0.1:9")
+    driver.write(mixed(1))
+    driver.close()
+    expected = f"nasforge track made --tracking-uri http://127.0.0.1:9 --runs-dir '{tmp_path}/my runs'"
+    assert expected in driver.said[-1]
+    assert VARIABLE in driver.said[-1]
+
+
+@pytest.mark.parametrize("place", ["/proc/nothing/x.db", "{file}/x.db", "{folder}"])
+def test_a_place_that_cannot_be_written_stops_nothing(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    uri = "sqlite:///" + place.format(file=tmp_path / "file", folder=tmp_path / "folder")
+    driver = Driver(tmp_path / "made", uri=uri)
+    driver.write(mixed(1))
+    driver.close()
+    assert f"{len(mixed(1))} events" in driver.said[-1]
+
+
+def test_a_locked_database_stops_nothing(runs_dir: Path) -> None:
+    with sqlite3.connect(runs_dir / "mlflow.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        driver = Driver(runs_dir / "made", wait_s=1.0)
+        driver.write(mixed(1))
+        driver.close()
+        assert f"{len(mixed(1))} events" in driver.said[-1]
+
+
+def test_a_database_of_a_newer_mlflow_stops_nothing(runs_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(runs_dir / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    driver = Driver(runs_dir / "made")
+    driver.write(mixed(1))
+    driver.close()
+    assert f"{len(mixed(1))} events" in driver.said[-1]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["r%20a", "what?", "a#b & läufe"])
+def test_a_runs_folder_of_any_name_keeps_runs_and_files(name: str, migrated: Path, tmp_path: Path) -> None:
+    runs_dir = tmp_path / name
+    architecture = Architecture({f"model.layer{index}.block": "x" * 400 for index in range(20)})
+    folder = write(runs_dir / "made", [header(), Asked(0, Measure(architecture))])
+    shutil.copy(migrated, runs_dir / "mlflow.db")
+    track(folder)
+    with sqlite3.connect(runs_dir / "mlflow.db") as database:
+        (count,) = database.execute("SELECT COUNT(*) FROM runs").fetchone()
+    assert count == 2
+    assert len([*(runs_dir / "mlartifacts").rglob("architecture.json")]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# --- how a search ends ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (TimeOver("as planned"), "FINISHED")],
+)
+def test_a_search_that_breaks_does_not_look_finished(error: BaseException, status: str, runs_dir: Path) -> None:
+    driver = Driver(runs_dir / "made")
+    driver.write(mixed(2))
+    driver.tracker.ended_by(error)
+    driver.close()
+    assert runs_of(runs_dir)[0][0].info.status == status
+    track(runs_dir / "made")
+    assert runs_of(runs_dir)[0][0].info.status == status
+
+    finalists = Driver(runs_dir / "made", of_search=False)
+    finalists.write(trial(2))
+    finalists.close()
+    assert runs_of(runs_dir)[0][0].info.status == status
+
+    again = Driver(runs_dir / "made")
+    again.write(trial(3))
+    again.close()
+    assert runs_of(runs_dir)[0][0].info.status == "FINISHED"
+
+
+def test_how_a_search_broke_is_delivered_later(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise ConnectionError("Connection refused")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "search_runs", away)
+        driver = Driver(runs_dir / "made")
+        driver.write(mixed(2))
+        driver.tracker.ended_by(RuntimeError("broken"))
+        driver.close()
+    track(runs_dir / "made")
+    assert runs_of(runs_dir)[0][0].info.status == "FAILED"
+
+
+def test_ctrl_c_leaves_the_rest_to_another_command(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(runs_dir / "made")
+    driver.write(mixed(2))
+
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver.tracker, "_wait", interrupted)
+    driver.close()
+    assert all("nasforge track made" in said for said in driver.said)
+
+
+# --- where to ---------------------------------------------------------------------------------------------------------
+
+
+def test_where_an_experiment_is_delivered_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = write(tmp_path / "usual", [header()])
+    far = write(tmp_path / "far", [header(tracking_uri="http://host:5000")])
+    nowhere = write(tmp_path / "nowhere", [header(tracking_uri="none")])
+    assert destination(usual) is None
+    assert destination(far) == "http://host:5000"
+    assert destination(far, "http://other") == "http://other"
+    with pytest.raises(TrackingError, match="without tracking"):
+        destination(nowhere)
+    monkeypatch.setenv(VARIABLE, "http://third:1")
+    assert destination(usual) is None
+    assert destination(far) == "http://host:5000"
+    assert destination(nowhere) == "http://third:1"
+
+
+def test_files_follow_the_umask(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", mixed(1))
+    track(folder)
+    modes = {stat.S_IMODE((folder / name).stat().st_mode) for name in ("tracking.json", "tracking.lock")}
+    assert len(modes) == 1
+    assert read_ids(folder)["schema"] == 1
+
+
+def test_runs_say_which_names_changed() -> None:
+    runs = Runs()
+    writes = runs.fold([header(), *reported({"val/top-5/": 1.0})])
+    assert writes["trial/0"].renamed == {"val/top-5/": "val/top-5"}

@@ -1,0 +1,150 @@
+"""A journal as a study of Optuna: what is in it, importance, figures, and that writing it again replaces it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nasforge.cli import app as cli
+from nasforge.core.errors import SearchError, TrackingError
+from nasforge.core.trial import Result
+from nasforge.experiment.state import load_state
+from nasforge.testing.toys import Planted, toy_config, toy_experiment
+from nasforge.views import optuna_study
+from nasforge.views.optuna_study import importances, study_of, write_figures, write_study
+
+
+def searched(folder, *, trials=16, scripted=(), **settings):
+    """A finished toy search; `scripted`: number -> how its trial ends."""
+    config = toy_config(folder / "runs", budget={"trials": trials}, **settings)
+    planted, scripted = Planted(), dict(scripted)
+    check = {"check": lambda proposal: {"cost/flops": float(proposal.architecture.values["model.depth"])}}
+    with toy_experiment(config, **check) as experiment:
+        while (job := experiment.next()) is not None:
+            values = job.proposal.architecture.values
+            ending = scripted.get(job.number)
+            if ending == "pruned":
+                experiment.report(job.number, job.attempt, 1, planted.metrics_of(values, job.seed, 1))
+                experiment.tell(job.number, job.attempt, Result.failed("diverged", "NaN"))
+            elif ending is not None:
+                experiment.tell(job.number, job.attempt, ending)
+            else:
+                for step in (1, 3):
+                    experiment.report(job.number, job.attempt, step, planted.metrics_of(values, job.seed, step))
+                found = planted.metrics_of(values, job.seed, 3)
+                found.pop("cost/flops")
+                experiment.tell(job.number, job.attempt, Result("finished", found, steps_done=3))
+    return load_state(config.folder)
+
+
+def test_the_study_says_what_the_journal_says(tmp_path):
+    state = searched(tmp_path, scripted={2: Result.failed("diverged", "the loss became NaN")}, constraints=["flops<=6"])
+    study = study_of(state)
+    assert len(study.trials) == len(state.trials)
+    assert study.metric_names == ["val/accuracy"] and study.direction.name == "MAXIMIZE"
+    for ours, theirs in zip(state.trials.values(), study.trials, strict=True):
+        open_ = dict(ours.architecture.values)
+        assert theirs.params == open_ and theirs.user_attrs["nasforge.status"] == ours.status
+        assert theirs.user_attrs["arch_id"] == ours.architecture.arch_id
+        assert theirs.constraints["cost/flops"] == pytest.approx(max(0.0, ours.costs["cost/flops"] / 6 - 1))
+        if ours.status == "finished":
+            assert theirs.state == TrialState.COMPLETE and theirs.value == ours.metrics["val/accuracy"]
+            assert set(theirs.intermediate_values) == {1, 3}
+        else:
+            assert theirs.state == TrialState.FAIL
+    assert study.trials[2].user_attrs["cause"] == "diverged"
+    assert {t.user_attrs["nasforge.status"] for t in study.trials} == {"finished", "failed", "rejected"}
+    assert study.best_trial.user_attrs["nasforge.number"] == state.best.number
+    assert study.trials[0].distributions["train.learning_rate"].log
+
+
+def test_a_storage_is_written_again(tmp_path):
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    assert write_study(searched(tmp_path, trials=3), url) == 3
+    assert write_study(searched(tmp_path, trials=5), url) == 5
+    assert len(optuna.load_study(study_name="toy", storage=url).trials) == 5
+    optuna.delete_study(study_name="toy", storage=url)
+    optuna.create_study(study_name="toy", storage=url)
+    with pytest.raises(TrackingError, match="holds a study 'toy' that NASForge has not written"):
+        write_study(load_state(tmp_path / "runs" / "toy"), url)
+    with pytest.raises(TrackingError, match="must look like sqlite:///"):
+        write_study(load_state(tmp_path / "runs" / "toy"), "nonsense://x")
+
+
+def test_what_matters_is_found(tmp_path):
+    found = importances(searched(tmp_path, trials=40))["val/accuracy"]
+    assert set(list(found)[:2]) == {"model.depth", "model.width"}  # the conditional kernel has none
+    assert set(found) == {"model.block", "model.depth", "model.width", "train.learning_rate"}
+    assert math.isclose(sum(found.values()), 1.0) and found["train.learning_rate"] < 0.15
+    two = importances(searched(tmp_path, name="two", objectives=["val/accuracy", "cost/flops"]))
+    assert next(iter(two["cost/flops"])) == "model.depth"
+
+
+def test_too_little_to_say_anything(tmp_path):
+    with pytest.raises(SearchError, match="at least 4 finished trials of the last rung, 'toy' has 2"):
+        importances(searched(tmp_path, trials=2))
+
+
+def test_an_objective_that_never_differs_is_explained_by_nothing(tmp_path, monkeypatch):
+    alike = {n: Result("finished", {"val/accuracy": 0.1}, steps_done=3) for n in range(6)}
+    state = searched(tmp_path, trials=6, scripted=alike)
+    with pytest.raises(SearchError, match="all 6 finished trials of 'toy' have the same val/accuracy"):
+        importances(state)
+    two = searched(tmp_path, trials=6, scripted=alike, name="two", objectives=["val/accuracy", "cost/flops"])
+    found = importances(two)
+    assert set(found["val/accuracy"].values()) == {0.0} and sum(found["cost/flops"].values()) == pytest.approx(1)
+    monkeypatch.setattr(optuna_study, "importances", lambda state: {"val/accuracy": found["val/accuracy"]})
+    assert write_figures(two, tmp_path / "figures") == []
+
+
+def test_figures_are_pages_of_their_own(tmp_path, monkeypatch):
+    state = searched(tmp_path, trials=8)
+    files = write_figures(state, tmp_path / "figures")
+    assert [path.name for path in files] == [
+        "importance.html",
+        "slice.html",
+        "parallel_coordinate.html",
+        "contour.html",
+    ]
+    text = files[1].read_text()
+    assert "model.depth" in text and "<script src=" not in text  # shown without a network
+    monkeypatch.setattr(optuna_study.optuna.visualization, "is_available", lambda: False)
+    with pytest.raises(SearchError, match=r"plotly; run: pip install 'nasforge\[dashboard\]'"):
+        write_figures(state, tmp_path / "figures")
+
+
+@pytest.mark.parametrize("objective", ["max:val/accuracy", "min:val/accuracy"])
+def test_the_best_trials_stand_out_and_an_outlier_does_not_take_up_the_scale(tmp_path, objective):
+    far = -1000.0 if objective.startswith("max") else 1000.0
+    scores = [0.1, 0.9, 0.5, 0.3, far, 0.7, 0.6, 0.4]
+    ends = {n: Result("finished", {"val/accuracy": score}, steps_done=3) for n, score in enumerate(scores)}
+    state = searched(tmp_path, trials=8, scripted=ends, objectives=[objective])
+    alone, label = optuna_study._of_one_objective(study_of(state), 0, "val/accuracy")
+    assert "worse ones at" in label and max(abs(trial.value) for trial in alone.trials) < 5
+    figure = optuna_study.optuna.visualization.plot_parallel_coordinate(alone, params=["model.depth"])
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+
+    def darkness(trace):
+        return -sum(map(float, re.findall(r"[\d.]+", trace.line.color)))
+
+    assert darkness(lines[-1]) == max(map(darkness, lines)) > darkness(lines[0])  # the best: darkest, on top
+    assert alone.trials[-1].value == (0.9 if objective.startswith("max") else 0.1)
+
+
+def test_commands(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    searched(tmp_path, trials=8)
+    assert cli.main(["show", "toy", "--importance", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert set(found["importance"]) == {"val/accuracy"} and len(found["figures"]) == 4
+    assert cli.main(["show", "toy", "--importance"]) == 0
+    said = capfd.readouterr().out
+    assert "Importance (fANOVA)" in said and "model.depth" in said
+    assert cli.main(["track", "toy", "--optuna", "sqlite:///views/optuna.db"]) == 0
+    assert "8 trials of 'toy' written" in capfd.readouterr().out and (tmp_path / "views" / "optuna.db").is_file()
+    assert cli.main(["track", "toy", "--optuna", "x", "--tracking-uri", "y"]) == 2
