@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, pad
+from torch.nn.functional import affine_grid, grid_sample
 
 
 def crop(images: Tensor, pixels: int, generator: torch.Generator, fill: Sequence[float] | None = None) -> Tensor:
@@ -20,12 +20,10 @@ def crop(images: Tensor, pixels: int, generator: torch.Generator, fill: Sequence
         generator: decides.
         fill: a value from 0 to 1 per channel, seen where an image leaves the frame; None: black.
     """
-    count, _, height, width = images.shape
-    padded = pad(images, (pixels,) * 4)
-    if fill is not None:
-        inside = pad(torch.ones_like(images[:1, :1]), (pixels,) * 4).bool()
-        colour = torch.tensor(fill, device=images.device).mul(255).round().to(images.dtype)
-        padded = torch.where(inside, padded, colour.view(1, -1, 1, 1))
+    count, channels, height, width = images.shape
+    colour = torch.tensor(fill or (0.0,) * channels, device=images.device).mul(255).round().to(images.dtype)
+    padded = colour.view(1, -1, 1, 1).repeat(count, 1, height + 2 * pixels, width + 2 * pixels)
+    padded[:, :, pixels : pixels + height, pixels : pixels + width] = images
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     shift = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator, device=images.device)
     return windows[torch.arange(count, device=images.device), :, shift[0], shift[1]]

@@ -26,9 +26,11 @@ FEWEST_STEPS = 300
 """Optimizer steps of a training in the search, at least."""
 MOST_EPOCHS = 120
 LONGER = 6.0
-"""The last training is at most so many times as long as one in the search, or has `LAST_STEPS` or `LAST_EPOCHS`."""
+"""The last training is at most so many times as long as one in the search."""
 LAST_STEPS = 1800
+"""Optimizer steps that it may have however short that one was."""
 LAST_EPOCHS = 30
+"""Epochs, likewise."""
 _OVERHEAD = 1.15
 """Validation and what else an epoch takes beside its steps."""
 _LATE = 1.5
@@ -40,7 +42,7 @@ _AGAIN = 2.6
 _LAST = (0.2, 0.65)
 """Least and largest share of the time that is kept for the last trainings, as far as they can use it."""
 _BEFORE = 40.0
-"""Seconds of a fit that are no training, of which nothing can be kept."""
+"""Seconds of a fit of which nothing is kept: start, images, baselines, a first candidate."""
 _TIERS = (
     (3, FEWEST_STEPS, 1.0),
     (3, FEWEST_STEPS, 0.5),
@@ -48,15 +50,16 @@ _TIERS = (
     (1, FEWEST_STEPS // 2, 0.25),
     (1, FEWEST_STEPS // 4, 0.1),
 )
-"""What a plan gives up as the time gets shorter: candidates that are compared, steps, share of the usual length."""
-_LEARNT = 0.8
+"""From the longest plan to the shortest: candidates that it has time for, fewest steps of a training, and the share of a
+training's usual length."""
+_LEARNT = 1 - VALIDATION_SHARE
 """Share of the images that a training on one split learns from."""
 _ENOUGH = 1.3
 """Passes over all images below which the search uses a share of them."""
 _PASSES = 3
 """Passes over a share: a training that is late ends with an epoch."""
-_TRAINING = {True: 0.14, False: 0.07}
-"""Share of the whole time of one candidate's trainings: on folds, and on one validation split."""
+_CANDIDATE = {True: 0.14, False: 0.07}
+"""Whether there are folds -> share of the whole time that one candidate's trainings take."""
 BESIDE = 0.25
 """Share of the time for the last trainings that the reference has beside another winner."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -189,7 +192,7 @@ def plan_of(
     left = seconds - end_of(seconds) - yardsticks_of(seconds) - used
     for candidates, least, share in _TIERS:
         for count in folds:
-            wanted = max(least, share * PRESETS[preset] * _TRAINING[count > 1] * seconds / count / per_step)
+            wanted = max(least, share * PRESETS[preset] * _CANDIDATE[count > 1] * seconds / count / per_step)
             sample = _sample(wanted * batch_size, images, fewest) if count == 1 else None
             learnt = round((sample or images) * (_LEARNT if count == 1 else (count - 1) / count))
             epochs, steps = _length(wanted, learnt, batch_size)
@@ -216,7 +219,7 @@ def _sample(seen: float, images: int, fewest: int) -> int | None:
 
 def least_seconds(used: float, per_step: float, images: int, batch_size: int, folds: int) -> float:
     """Seconds of a fit for which there is a plan, about; the arguments are those of `plan_of`."""
-    epoch = math.ceil(0.8 * images / batch_size)
+    epoch = math.ceil(_LEARNT * images / batch_size)
     training = max(FEWEST_STEPS // 4 + epoch, epoch) * per_step * _OVERHEAD
     return 1.5 * (used + (min(folds, 2) + _AGAIN) * training + 12)
 
