@@ -50,8 +50,8 @@ _TIERS = (
     (1, FEWEST_STEPS // 2, 0.25),
     (1, FEWEST_STEPS // 4, 0.1),
 )
-"""From the longest plan to the shortest: candidates that it has time for, fewest steps of a training, and the share of a
-training's usual length."""
+"""From the longest plan to the shortest: candidates that it has time for, fewest steps of a training, and what share of
+its usual length a training has."""
 _LEARNT = 1 - VALIDATION_SHARE
 """Share of the images that a training on one split learns from."""
 _ENOUGH = 1.3
