@@ -59,7 +59,7 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
     name = f"{point.arch_id}-{point.point_id[:6]}"
     entry = work.log.last("last_training", network=name, until=until)
     if entry is None:
-        per_image = trial.result.charged.worker_seconds / work.folds / work.plan.epochs / len(work.splits[0][0])
+        per_image = _trained_seconds(trial) / work.folds / work.plan.epochs / len(work.splits[0][0])
         length, latest = _length(work, per_image, allowed)
         earlier = work.log.last("trained", network=name)
         if earlier is not None and _seen(work, earlier) >= _seen(work, length):
@@ -87,6 +87,13 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
         device=work.request.device,
         data_hash=load_data(data).fingerprint,
     )
+
+
+def _trained_seconds(trial: Trial) -> float:
+    """Return the seconds of a trial's epochs, without what the last training has not: loading and validation."""
+    assert trial.result is not None  # noqa: S101
+    reported = trial.steps[-1].metrics if trial.steps else {}
+    return reported.get("time/train_s", 0.0) or trial.result.charged.worker_seconds
 
 
 def _length(work: Work, per_image: float, allowed: float) -> tuple[dict[str, int | None], float]:

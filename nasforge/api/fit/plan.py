@@ -14,6 +14,7 @@ from nasforge.settings.yaml_file import Document, read_yaml
 
 PLAN = "plan.yaml"
 SCHEMA = 1
+WEIGHTS = ("none", "balanced")
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "loss")
 _HEAD = """\
 # The decisions of a fit. Repeat them with: nasforge fit DATA --plan plan.yaml
@@ -48,6 +49,7 @@ _SHARE: Mapping[str, tuple[Check, str]] = {
 _DECISIONS: Mapping[str, tuple[Check, str]] = {
     "resolution": (_whole(8, 1024), "a whole number of 8 to 1024: pixels of an image's side"),
     "metric": (METRICS.__contains__, f"one of {', '.join(METRICS)}"),
+    "class_weights": (WEIGHTS.__contains__, f"one of {', '.join(WEIGHTS)}"),
 }
 
 

@@ -9,10 +9,12 @@ from nasforge.api.fit.plan import PLAN, read_plan, write_plan
 from nasforge.core.errors import ConfigError
 
 TRAININGS = {"plan": {"folds": 5, "epochs": 40, "steps": 320, "training": 6.4}, "threads": 1, "second_per_step": 0.02}
+DECIDED = {"resolution": 64, "metric": "loss", "class_weights": "balanced", "trainings": TRAININGS}
 WHOLE = """\
 schema: 1
 resolution: 64
 metric: "loss"
+class_weights: "balanced"
 trainings:
   folds: 5
   epochs: 40
@@ -25,12 +27,12 @@ trainings:
 
 def test_what_is_written_is_read_back(tmp_path):
     with FitLog(tmp_path, {}, 0.0) as log:
-        for name, value in (("resolution", 64), ("metric", "loss"), ("trainings", TRAININGS), ("other", 1)):
+        for name, value in {**DECIDED, "other": 1}.items():
             log.write("decision", name=name, value=value, reason="")
         write_plan(tmp_path, log)
     text = (tmp_path / PLAN).read_text()
     assert text.endswith(WHOLE) and "--plan plan.yaml" in text
-    assert read_plan(tmp_path / PLAN) == {"resolution": 64, "metric": "loss", "trainings": TRAININGS}
+    assert read_plan(tmp_path / PLAN) == DECIDED
     assert json.loads(json.dumps(read_plan(tmp_path / PLAN))) == read_plan(tmp_path / PLAN)
 
 
@@ -45,7 +47,8 @@ def test_a_decision_that_is_left_out_is_made_anew(tmp_path):
         ("resolution: 64", "resolution: 6.5", r"plan.yaml:2: resolution: got 6.5, expected a whole number"),
         ("resolution: 64", "resolution: true", "got True"),
         ('"loss"', "speed", "metric: got 'speed', expected one of accuracy"),
-        ("folds: 5", "folds: 0", r"plan.yaml:5: trainings.folds: got 0, expected a whole number of 1"),
+        ('"balanced"', "often", "class_weights: got 'often', expected one of none, balanced"),
+        ("folds: 5", "folds: 0", r"plan.yaml:6: trainings.folds: got 0, expected a whole number of 1"),
         ("training: 6.4", "training: .inf", "trainings.training: got inf"),
         ("  threads: 1\n", "", "threads: missing. Add them"),
         ("threads: 1", "thread: 1", "trainings.thread: unknown"),
