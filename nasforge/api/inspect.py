@@ -246,6 +246,8 @@ def _share(source: str, found: _Found, seconds: float) -> _Found:
         for numbers in members.values()
         for number in rng.permutation(numbers)[: max(_LEAST_OF_SHARE, math.ceil(share * len(numbers)))].tolist()
     )
+    if len(kept) == total:
+        return found
     note = (
         f"data {shown(source)}: {len(kept):,} of {total:,} images are used, the same share of every class, because all "
         "would take too long to read; give more time to use more"
