@@ -4,16 +4,16 @@ import time
 
 from test_loop import EVERYTHING, network, same, trained
 
-from nasforge.training.deadline import deadline_now, trainings_end_by
+from nasforge.training.meter import deadline_now, trainings_end_by
 
 
 def test_a_late_training_ends_with_its_epoch_on_averaged_weights_and_is_measured(tmp_path):
     net = network()
     with trainings_end_by(lambda: time.monotonic() - 1):
-        _, outcome = trained(net=net, validate_at_end=True, checkpoint=tmp_path / "checkpoint.pt")
+        _, outcome = trained(net=net, at_end=True, file=tmp_path / "checkpoint.pt")
     assert outcome.steps_done == 1 and not outcome.stopped and "val/accuracy" in outcome.metrics
-    whole, _ = trained(validate_at_end=True)
-    again, outcome = trained(validate_at_end=True, checkpoint=tmp_path / "checkpoint.pt")
+    whole, _ = trained(at_end=True)
+    again, outcome = trained(at_end=True, file=tmp_path / "checkpoint.pt")
     assert outcome.steps_done == 3 and same(again, whole)
 
 
