@@ -37,7 +37,7 @@ from nasforge.settings.experiment import DataConfig
 from nasforge.training.device import device_of, memory_format, uses_bf16
 from nasforge.training.loop import train
 from nasforge.training.optimisation import optimizer_of, schedule_of
-from nasforge.training.scoring import score
+from nasforge.training.scoring import Validation, score
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 RECIPE = Recipe(learning_rate=0.2, batch_size=256, schedule="one_cycle", crop_pixels=2, flip=True)
@@ -108,7 +108,8 @@ def by_dataloader(data: ImageData, epochs: int, seed: int, device: torch.device,
 
 def by_nasforge(data: ImageData, epochs: int, seed: int, device: torch.device, recipe: Recipe) -> dict[str, float]:
     net = network(data)
-    done = train(net, data.train, recipe, epochs=epochs, seed=seed, device=device, validation=data.validation)
+    validation = Validation(data.validation)
+    done = train(net, data.train, recipe, epochs=epochs, seed=seed, device=device, validation=validation)
     images_seen = epochs * (len(data.train) // recipe.batch_size) * recipe.batch_size
     return {
         "images_per_s": images_seen / done.metrics["time/train_s"],

@@ -36,7 +36,9 @@ from nasforge.training.artifacts import save_answers, save_weights
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import Trained, train
-from nasforge.training.scoring import Answers
+from nasforge.training.meter import Limits
+from nasforge.training.scoring import Answers, Validation
+from nasforge.training.state import Checkpoint
 
 Split = tuple[Part, Part]
 """What is trained on, what is validated on."""
@@ -134,6 +136,7 @@ class Averaged:
             classes = len(data.class_names)
             network = fresh_and_whole(training.space, proposal.architecture, seed, shape=data.shape, classes=classes)
             spent = sum((trained.charged for trained in done), Charge())
+            left_s = training.time_limit_s and max(training.time_limit_s - spent.worker_seconds, 1e-9)
             try:
                 done.append(
                     train(
@@ -143,14 +146,11 @@ class Averaged:
                         epochs=self._epochs,
                         seed=seed,
                         device=device,
-                        validation=validation,
+                        validation=Validation(validation, training.extra, at_end=True),  # pruners see whole trainings
                         # one that is complete gives its network and figures back at once when the trial is continued
-                        checkpoint=report.checkpoint.with_name(f"{report.checkpoint.name}.{number}"),
+                        checkpoint=Checkpoint(report.checkpoint.with_name(f"{report.checkpoint.name}.{number}")),
                         flops=report.costs.get("cost/flops", 0.0),
-                        time_limit_s=training.time_limit_s and max(training.time_limit_s - spent.worker_seconds, 1e-9),
-                        since=since,
-                        extra=training.extra,
-                        validate_at_end=True,  # the pruner looks at whole trainings
+                        limits=Limits(seconds=left_s, since=since),
                     )
                 )
             except TrainingFailed as error:

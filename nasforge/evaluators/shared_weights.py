@@ -32,8 +32,10 @@ from nasforge.supernet.training import check_shared, recipe_point
 from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16, without_overrun
 from nasforge.training.loop import train
+from nasforge.training.meter import Limits
 from nasforge.training.recalibration import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate
 from nasforge.training.scoring import score
+from nasforge.training.state import Checkpoint
 
 
 class SharedWeights:
@@ -171,12 +173,11 @@ class SharedWeights:
             epochs=proposal.epochs,
             seed=report.seed,
             device=device,
-            checkpoint=report.checkpoint,
+            checkpoint=Checkpoint(report.checkpoint),
             on_epoch=on_epoch,
             flops=shared.flops,
-            time_limit_s=self.training.time_limit_s,
-            since=began,
-            alternating=shared.alphas,
+            limits=Limits(seconds=self.training.time_limit_s, since=began),
+            hooks=[shared.alphas] if shared.alphas else [],
             fresh=proposal.weights is None,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}

@@ -37,9 +37,11 @@ from nasforge.training.device import device_of, free_memory_mb, memory_format, u
 from nasforge.training.failures import SMALLER
 from nasforge.training.fitting import check_fits
 from nasforge.training.loop import train
+from nasforge.training.meter import Limits
 from nasforge.training.phases import Phase
 from nasforge.training.remarks import remarks_on
-from nasforge.training.scoring import EXTRA, Answers, answers, by_class, extra_among, unmeasured
+from nasforge.training.scoring import EXTRA, Answers, Validation, answers, by_class, extra_among, unmeasured
+from nasforge.training.state import Checkpoint
 
 
 class Training:
@@ -254,19 +256,15 @@ class Training:
             data.train,
             recipe,
             epochs=epochs,
-            until=until,
             earlier=self._cheaper_phases(network, data, report.costs.get("cost/flops", 0.0)),
-            start=_start(proposal, report),
             seed=report.seed,
             device=device,
-            validation=data.validation,
-            checkpoint=report.checkpoint,
+            validation=Validation(data.validation, self.extra),
+            checkpoint=Checkpoint(report.checkpoint, start=_start(proposal, report)),
             on_epoch=report,
             flops=report.costs.get("cost/flops", 0.0),
-            time_limit_s=self.time_limit_s,
-            since=began,
+            limits=Limits(until, self.time_limit_s, began),
             fresh=proposal.weights is None,
-            extra=self.extra,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         artifacts = {}

@@ -25,6 +25,7 @@ from nasforge.supernet.mixed import mixtures_in
 from nasforge.supernet.network import Supernet
 from nasforge.supernet.relaxations import dirichlet_distance, probabilities
 from nasforge.supernet.relaxed import Relaxed
+from nasforge.training.hooks import Hook, Step
 from nasforge.training.losses import Criterion
 
 _PAPERS_RATES = {"softmax": (19_500, 3e-4), "dirichlet": (39_000, 6e-4), "gumbel_hard": (97_500, 3e-4)}
@@ -33,12 +34,14 @@ _HIGHEST_RATE = 0.05
 _BASELINE_DECAY = 0.9
 
 
-class AlphaSteps:
+class AlphaSteps(Hook):
     """The steps of the alphas, one before each step of the weights.
 
     Attributes:
         relaxed: whose alphas learn.
     """
+
+    name = "alternating"
 
     def __init__(
         self,
@@ -115,15 +118,13 @@ class AlphaSteps:
         """Whether the search collapsed and was ended."""
         return self._skipping >= 2
 
-    def step(self, number: int, inputs: Tensor, labels: Tensor, learning_rate: float) -> None:
-        """One step of Adam on the alphas; the weights and their gradients stay as they are.
+    def before_step(self, step: Step) -> None:
+        """Take a step of Adam on the alphas; the weights and their gradients stay as they are.
 
         Args:
-            number: of the weights' step that follows.
-            inputs: its images, normalised.
-            labels: its labels.
-            learning_rate: of the weights, which is how far `second_order` looks ahead.
+            step: the weights' step that follows. Its learning rate is how far `second_order` looks ahead.
         """
+        number = step.number
         progress = number / max(1, self._steps - 1)
         start, end = self._settings.temperature, self._settings.last_temperature
         self.relaxed.temperature = start + (end - start) * progress
@@ -135,11 +136,11 @@ class AlphaSteps:
                 weights = [p for p in self.relaxed.parameters() if p.requires_grad]
                 alphas = list(self.relaxed.alphas.values())
                 gradients = unrolled_gradient(
-                    lambda: self._train_loss(number, inputs, labels),
+                    lambda: self._train_loss(step),
                     lambda: self._loss(images, truth),
                     weights,
                     alphas,
-                    learning_rate,
+                    step.learning_rate,
                 )
                 for alpha, gradient in zip(alphas, gradients, strict=True):
                     alpha.grad = gradient
@@ -154,8 +155,12 @@ class AlphaSteps:
             self._adam.step()
         self.relaxed.learning = False  # the weights' step that follows takes the alphas as they are
 
-    def epoch(self, done: int) -> Mapping[str, float]:
-        """Diagnostics; metrics of collapse: share of options without weights, entropy (1: undecided, 0: decided)."""
+    def metrics(self, done: int) -> Mapping[str, float]:
+        """Return diagnostics and the metrics of collapse.
+
+        Those are the share of decisions that take an option without weights, and the entropy (1: undecided, 0:
+        decided).
+        """
         metrics = {"alphas/skips": self._skips(), "alphas/entropy": self._entropy()}
         for metric, term in self._terms.items():
             metrics[f"alphas/derived_{metric.removeprefix('cost/')}"] = term.derived()
@@ -168,7 +173,7 @@ class AlphaSteps:
         return {**metrics, **self._diagnose()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Alphas, Adam's state, baseline, weights of the cost terms."""
+        """Return alphas, Adam's state, baseline and weights of the cost terms."""
         return {
             "alphas": {key: alpha.detach().clone() for key, alpha in self.relaxed.alphas.items()},
             "adam": self._adam.state_dict(),
@@ -178,7 +183,7 @@ class AlphaSteps:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from a saved state."""
         with torch.no_grad():
             for key, alpha in self.relaxed.alphas.items():
                 alpha.copy_(state["alphas"][key])
@@ -199,11 +204,11 @@ class AlphaSteps:
         images, labels = next(iter(self._part.batches(where, self._batch_size, self._device)))
         return normalise(images, self._part.mean, self._part.std).contiguous(memory_format=self._layout), labels
 
-    def _train_loss(self, number: int, inputs: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the weights' step `number`; dropout leaves out the same in all that is compared there."""
+    def _train_loss(self, step: Step) -> Tensor:
+        """The loss of the weights' step; dropout leaves out the same in all that is compared there."""
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(self._seed + number)
-            return self._loss(inputs, labels, self._criterion)
+            torch.manual_seed(self._seed + step.number)
+            return self._loss(step.inputs, step.labels, self._criterion)
 
     def _loss(self, inputs: Tensor, labels: Tensor, criterion: Criterion = cross_entropy) -> Tensor:
         # second order compares networks a hundredth apart, which bf16 could not tell from each other

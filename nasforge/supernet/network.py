@@ -17,8 +17,8 @@ from nasforge.core.errors import BuildError, SpaceError
 from nasforge.core.space import Choose, Domain, SearchSpace
 from nasforge.models.blocks.drop_path import DropPath
 from nasforge.models.network import call_builder
+from nasforge.supernet.inheritance import leading_slices
 from nasforge.supernet.mixed import Mixed, Share, mixtures_in
-from nasforge.supernet.slices import leading_slices
 
 _KEPT_SLICES = 32
 

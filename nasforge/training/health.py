@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nasforge.training.depth import inner
+from nasforge.training.hooks import Hook, Step
 
 _RELUS = (nn.ReLU, nn.ReLU6)
 
@@ -20,22 +21,31 @@ def parts_of(network: nn.Module) -> dict[str, nn.Module]:
     return {name: child for name, child in body.named_children() if any(True for _ in child.parameters())}
 
 
-class Health:
-    """Looks at one batch: what it makes of every part, and by how much it pulls at it.
+class Health(Hook):
+    """Activations, gradients and dead ReLUs of every part of the network, on the last batch of each epoch.
 
     A unit of a ReLU is a channel; it is dead on a batch when it is zero for every image at every place.
     """
 
+    name = "health"
+
     def __init__(self, network: nn.Module) -> None:
-        self._network = network
         self._parts = parts_of(network)
+        self._looks = False
         self._activations: dict[str, Tensor] = {}
         self._relus: dict[str, list[tuple[Tensor, int]]] = {}
         self._gradients: dict[str, Tensor] = {}
 
+    def before_step(self, step: Step) -> None:
+        """Look at the last step of an epoch alone."""
+        self._looks = step.last
+
+    def around_forward(self) -> AbstractContextManager[None]:
+        """Look at the activations."""
+        return self._watching() if self._looks else nullcontext()
+
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Look at the forward pass within."""
+    def _watching(self) -> Iterator[None]:
         self._activations, self._relus = {}, {}
         with _hooks() as hook:
             for name, part in self._parts.items():
@@ -46,14 +56,16 @@ class Health:
             yield
 
     def after_backward(self) -> None:
-        """Look at the gradients as they are now, before they are clipped."""
+        """Look at the gradients before they are clipped."""
+        if not self._looks:
+            return
         for name, part in self._parts.items():
             found = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
             if found:
                 self._gradients[name] = nn.utils.get_total_norm(found)
 
-    def metrics(self) -> dict[str, float]:
-        """Of the last batch that was looked at: norms of gradients, root mean squares of activations, dead ReLUs."""
+    def metrics(self, done: int) -> dict[str, float]:
+        """Return norms of gradients, root mean squares of activations and shares of dead ReLUs."""
         found: dict[str, float] = {}
         if self._gradients:
             found["health/gradient_norm"] = float(torch.stack(list(self._gradients.values())).square().sum().sqrt())

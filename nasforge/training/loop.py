@@ -1,83 +1,49 @@
-"""The training loop, to be read from top to bottom."""
+"""The training loop."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from nasforge.core.architecture import digest
 from nasforge.core.recipe import Recipe
-from nasforge.core.trial import Cause, Charge
+from nasforge.core.trial import Charge
 from nasforge.data.part import Part
-from nasforge.training import checkpoint as checkpoints
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
-from nasforge.training.deadline import deadline_now
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
 from nasforge.training.device import memory_format, uses_bf16, without_overrun
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.health import Health, where_not_finite
-from nasforge.training.imbalance import order_of
+from nasforge.training.hooks import Hook, Step, around_forward
 from nasforge.training.initialisation import initialise
-from nasforge.training.losses import criterion_of
-from nasforge.training.mixing import mixing_of
-from nasforge.training.optimisation import adopt, optimizer_of, schedule_of
+from nasforge.training.losses import Criterion, criterion_of
+from nasforge.training.meter import Limits, Meter
+from nasforge.training.mixing import Mixing, mixing_of
 from nasforge.training.phases import Course, Phase
-from nasforge.training.progress import Progress
 from nasforge.training.recalibration import RECALIBRATION_BATCHES, recalibrate
-from nasforge.training.scoring import score
+from nasforge.training.scoring import Validation, score
+from nasforge.training.state import Checkpoint, TrainingState, derived_seed
 
-CHECKPOINT_S = 60.0
 CUDA_CHECK_STEPS = 16
-"""On a GPU the loss is looked at so often: every look waits for the device."""
+"""Steps between two looks at the loss on a GPU: each look waits for the device."""
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 
 
-class Alternating(Protocol):
-    """What is trained in turn with the weights, on data of its own (nasforge/supernet/bilevel.py)."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether there is nothing more to train; the loop ends after this epoch."""
-        ...
-
-    def step(self, number: int, inputs: Tensor, labels: Tensor, learning_rate: float) -> None:
-        """Called before step `number` of the weights, with its batch (normalised) and the weights' learning rate."""
-        ...
-
-    def epoch(self, done: int) -> Mapping[str, float]:
-        """Metrics after `done` epochs; called once at the end of each."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values for the training's checkpoint."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        ...
-
-
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to. The network itself holds the weights, averaged ones where the recipe says so.
+    """Outcome of a training. The network itself holds the weights, averaged ones where the recipe asks for them.
 
     Attributes:
-        metrics: of the last epoch, as reported.
-        steps_done: epochs done; those after an early stop count, for the network is then as it was.
+        metrics: metrics of the last epoch, as reported.
+        steps_done: epochs done. Epochs after an early stop count, because the network is then as it was.
         charged: cost of all attempts, as far as their checkpoints tell.
-        stopped: `on_epoch` ended it early.
-        checkpoint_lost: there was a checkpoint that could not be used.
+        stopped: True when `on_epoch` ended the training.
+        checkpoint_lost: True when there was a checkpoint that could not be used.
     """
 
     metrics: Mapping[str, float]
@@ -95,263 +61,244 @@ def train(
     epochs: int,
     seed: int,
     device: torch.device | str = "cpu",
-    validation: Part | None = None,
-    checkpoint: Path | None = None,
-    on_epoch: OnEpoch | None = None,
+    validation: Validation | None = None,
     flops: float = 0.0,
-    time_limit_s: float | None = None,
-    since: float | None = None,
-    checkpoint_s: float = CHECKPOINT_S,
-    alternating: Alternating | None = None,
     earlier: Sequence[Phase] = (),
-    until: int | None = None,
-    start: Path | None = None,
     fresh: bool = True,
-    extra: Collection[str] = (),
-    validate_at_end: bool = False,
+    checkpoint: Checkpoint = Checkpoint(),
+    limits: Limits = Limits(),
+    hooks: Sequence[Hook] = (),
+    on_epoch: OnEpoch = lambda epoch, metrics: True,
 ) -> Trained:
-    """Train `network` in place; a training that is late by `nasforge.training.deadline` ends with its epoch.
+    """Train `network` in place.
 
-    On a CPU the outcome depends on the arguments alone (and on torch's number of threads): a training that was
+    On a CPU the outcome depends on the arguments alone (and on torch's number of threads). A training that was
     interrupted anywhere and called again with the same `checkpoint` ends with the same bits as one that was not.
 
     Args:
-        network: takes normalised images N x C x H x W, gives logits N x classes.
-        part: to train on.
-        recipe: how.
+        network: takes normalised images N x C x H x W, returns logits N x classes.
+        part: images to train on.
+        recipe: settings of the training.
         epochs: passes over `part`; the schedule spans them.
-        seed: of order, augmentation and dropout.
-        device: where.
-        validation: scored after every epoch, on the averaged weights where the recipe has them.
-        checkpoint: file to continue from and to write at every epoch's end and every `checkpoint_s` seconds.
-        on_epoch: told (epochs done, metrics), the last epoch again after an interruption; False ends the training.
+        seed: seed of order, augmentation and dropout.
+        device: device of the training.
+        validation: images and metrics that score the network after every epoch, on the averaged weights where the
+            recipe has them; None: the network is not scored.
         flops: multiply-adds of one image forward; a training step is charged three times that (forward, backward).
-        time_limit_s: seconds that all attempts together may take.
-        since: `time.monotonic()` of when this attempt's work began, where that was before the call.
-        checkpoint_s: see `checkpoint`.
-        alternating: takes a step before each of the weights'.
         earlier: phases on fewer or smaller images, before `part` is trained on for the epochs that are left.
-        until: end after so many of the `epochs`; `checkpoint` is then the `start` of whoever goes on.
-        start: checkpoint of another training, to go on where it ended: equal to a training that never stopped where
-            the recipe is the same. Only what is done here is charged.
-        extra: figures to validate by, beside the usual ones (`nasforge.training.scoring.EXTRA`).
         fresh: the network is new, so the recipe may initialise it; else its weights are kept.
-        validate_at_end: score `validation` after the last epoch alone, not after every one; a recipe that stops early
-            needs every one.
+        checkpoint: files to continue from and to write.
+        limits: limits of time and epochs. After a deadline (`trainings_end_by`) the training ends with its epoch.
+        hooks: code to call at fixed places, in addition to the recipe's averages and health.
+        on_epoch: called with (epochs done, metrics), for the last epoch again after an interruption. False ends the
+            training.
 
     Raises:
         TrainingFailed: diverged, timeout, out_of_memory or invalid_shape.
         ConfigError: the recipe does not fit the network or the images.
-        SearchError: `start` is of another network, or of a recipe that differs in more than may change on the way.
+        SearchError: `checkpoint.start` is of another network, or of a recipe that differs in more than may change.
     """
-    device = torch.device(device)
-    began = time.monotonic() if since is None else since
-    latest = deadline_now()
+    device, meter = torch.device(device), Meter(limits)
     bf16, layout = uses_bf16(recipe, device), memory_format(without_overrun(recipe, device, network), device)
     check_images(recipe, part)
     set_dropout(network, recipe.dropout)
     set_drop_path(network, recipe.drop_path)
     if fresh:
-        initialise(network, recipe, _derive(seed, "init"))
-    course = Course([*earlier, Phase(epochs, part, validation, flops)], recipe)
-    end = epochs if until is None else until
-
-    health = Health(network) if recipe.health else None
-    criterion, mixing = criterion_of(recipe, part, device), mixing_of(network, recipe)
-
-    # --- everything that a checkpoint holds -----------------------------------------------------------------------
+        initialise(network, recipe, derived_seed(seed, "init"))
+    course = Course([*earlier, Phase(epochs, part, validation.part if validation else None, flops)], recipe)
     network.to(device).to(memory_format=layout)
-    frozen = freeze(network, recipe.frozen_stages)
-    optimizer = optimizer_of(network, recipe)
-    schedule = schedule_of(optimizer, recipe, epochs, course.full_steps)
+    frozen = freeze(network, recipe.frozen_stages)  # before the optimizer: it takes what learns
     average = average_of(network, recipe, epochs)
-    ordering = torch.Generator().manual_seed(_derive(seed, "order"))
-    augmenting = torch.Generator(device).manual_seed(_derive(seed, "augment"))
-    progress = Progress()
-    shapes = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
-    settings = recipe.identifying()
-    identity = digest([settings, course.to_json(), seed, shapes, device.type])
-    lineage = {"recipe": settings, "course": course.to_json(), "network": digest(shapes)}
-    saved, lost = checkpoints.load(checkpoint, identity) if checkpoint else (None, False)
-    begun = saved is not None
-    if saved is None and start is not None:
-        saved = checkpoints.continued(start, lineage)
-    earlier_s = 0.0
+    hooks = [*hooks, *([average] if average else []), *([Health(network)] if recipe.health else [])]
+    state = TrainingState(
+        network, recipe, course, seed=seed, device=device, hooks=hooks, meter=meter, checkpoint=checkpoint
+    )
+    loop = _Loop(
+        state=state,
+        recipe=recipe,
+        course=course,
+        end=epochs if limits.until is None else limits.until,
+        validation=validation,
+        frozen=frozen,
+        device=device,
+        bf16=bf16,
+        layout=layout,
+        criterion=criterion_of(recipe, part, device),
+        mixing=mixing_of(network, recipe),
+        on_epoch=on_epoch,
+    )
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), typed(meter.fail, device):
+        torch.manual_seed(derived_seed(seed, "dropout"))
+        state.load()
+        stopped = loop.run()
+        if loop.judged is not network:
+            network.load_state_dict(loop.judged.state_dict())
+    return Trained(state.progress.metrics, state.progress.epoch, meter.charge, stopped, state.checkpoint_lost)
 
-    def fail(cause: Cause, message: str, advice: str) -> TrainingFailed:
-        progress.worker_s = earlier_s + time.monotonic() - began
-        return TrainingFailed(cause, message, advice, progress.charged)
 
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), typed(fail, device):
-        torch.manual_seed(_derive(seed, "dropout"))
-        if saved:
-            network.load_state_dict(saved["network"])
-            adopt(optimizer, saved["optimizer"])
-            if begun:
-                schedule.load_state_dict(saved["schedule"])
-            if average:
-                average.load_state_dict(saved["average"])
-            ordering.set_state(saved["ordering"])
-            augmenting.set_state(saved["augmenting"])
-            torch.set_rng_state(saved["dropout"])
-            if alternating:
-                alternating.load_state_dict(saved["alternating"])
-            if device.type == "cuda":
-                torch.cuda.set_rng_state(saved["dropout_cuda"], device)
-            progress = Progress(**saved["progress"])
-            if not begun:
-                progress = progress.uncharged()
-                if saved["lineage"]["recipe"] != lineage["recipe"]:
-                    progress.best, progress.stale = -math.inf, 0  # patience with the old one is not for the new one
-            earlier_s = progress.worker_s
+@dataclass(kw_only=True)
+class _Loop:
+    """Epochs and steps of one training.
 
-        def save(order_state: Tensor) -> None:
-            if checkpoint is None:
-                return
-            state: dict[str, Any] = {
-                "identity": identity,
-                "lineage": lineage,
-                "network": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "average": average.state_dict() if average else None,
-                "ordering": order_state,
-                "augmenting": augmenting.get_state(),
-                "dropout": torch.get_rng_state(),
-                "alternating": alternating.state_dict() if alternating else None,
-                "progress": asdict(progress),
-            }
-            if device.type == "cuda":
-                state["dropout_cuda"] = torch.cuda.get_rng_state(device)
-            checkpoints.save(checkpoint, state)
+    Attributes:
+        state: everything that a checkpoint holds.
+        recipe: settings of the training.
+        course: images of every epoch.
+        end: epochs after which the training ends.
+        validation: images and metrics of the score; None: no score.
+        frozen: modules that stay in eval mode.
+        device: device of the training.
+        bf16: True to compute under bfloat16 autocast.
+        layout: memory format of images and weights.
+        criterion: loss.
+        mixing: draws the mix of each batch.
+        on_epoch: called at the end of every epoch.
+        loss_sum: sum of the losses of this epoch's images, on the device.
+        inputs: latest batch.
+    """
 
-        def done(stopped: bool) -> Trained:
-            if average and average.network:
-                network.load_state_dict(average.network.state_dict())
-            return Trained(progress.metrics, progress.epoch, progress.charged, stopped, lost)
+    state: TrainingState
+    recipe: Recipe
+    course: Course
+    end: int
+    validation: Validation | None
+    frozen: Sequence[nn.Module]
+    device: torch.device
+    bf16: bool
+    layout: torch.memory_format
+    criterion: Criterion
+    mixing: Mixing
+    on_epoch: OnEpoch
+    loss_sum: Tensor = field(init=False)
+    inputs: Tensor = field(init=False)
 
-        # an interruption may have come between saving and telling
-        again = begun and progress.position == 0 and on_epoch is not None
-        if again and on_epoch and not on_epoch(progress.epoch, progress.metrics):
-            return done(stopped=True)
+    @property
+    def judged(self) -> nn.Module:
+        """Network that is validated and kept: the averaged one where there is one."""
+        averaged = (hook.network for hook in self.state.hooks)
+        return next((network for network in averaged if network is not None), self.state.network)
 
-        for phase in course.phases:
-            check_shapes(network, phase.part, device, layout, fail)
-
-        # --- epochs -----------------------------------------------------------------------------------------------
-        last_saved = time.monotonic()
-        network.train()
-        for module in frozen:
+    def run(self) -> bool:
+        """Train epoch after epoch. Return True when `on_epoch` ended the training."""
+        state, progress, recipe = self.state, self.state.progress, self.recipe
+        # an attempt may have been interrupted after it saved an epoch and before it reported it
+        if state.resumed and progress.position == 0 and not self.on_epoch(progress.epoch, progress.metrics):
+            return True
+        for phase in self.course.phases:
+            check_shapes(state.network, phase.part, self.device, self.layout, state.meter.fail)
+        state.network.train()
+        for module in self.frozen:
             module.eval()
-        while progress.epoch < end and not (alternating and alternating.settled):
+        while progress.epoch < self.end and not any(hook.settled for hook in state.hooks):
+            late = False
             if recipe.early_stopping and progress.stale >= recipe.early_stopping:
                 progress.epoch += 1  # the network stays as it is, so that it can be compared after any epoch
-                save(ordering.get_state())
-                if on_epoch and not on_epoch(progress.epoch, progress.metrics):
-                    return done(stopped=True)
-                continue
-
-            phase, steps = course.phase(progress.epoch), course.steps(progress.epoch)
-            augmentation = course.recipe(progress.epoch)
-            order_state = ordering.get_state()
-            order = order_of(phase.part, steps * recipe.batch_size, recipe.sampling, ordering)
-            remaining = order[progress.position * recipe.batch_size :]
-            loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
-            resumed_s, epoch_began = progress.train_s, time.monotonic()
-
-            for images, labels in phase.part.batches(remaining, recipe.batch_size, device):
-                number = course.place(progress.epoch, progress.position)
-                schedule.step_update(number)
-                inputs = augmented(images, part, augmentation, augmenting).contiguous(memory_format=layout)
-                if alternating:  # on images as they are: it has no mixed labels
-                    alternating.step(number, inputs, labels, max(group["lr"] for group in optimizer.param_groups))
-                look = health and progress.position == steps - 1
-                watching = health.watching() if health and look else nullcontext()
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16), watching:
-                    mix = mixing(inputs, augmenting) if mixing else None
-                    logits = (mix.logits(network, inputs) if mix else network(inputs)).float()
-                loss = mix.loss(criterion, logits, labels) if mix else criterion(logits, labels)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                if health and look:
-                    health.after_backward()
-                if recipe.clip_norm:
-                    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-                optimizer.step()
-                progress.position += 1
-                if average:
-                    average.after_step(network, course.done(progress.epoch, progress.position))
-
-                loss_sum += loss.detach() * len(labels)
-                progress.images_seen += len(labels)
-                progress.multiply_adds += 3 * phase.flops * len(labels)
-                if device.type != "cuda" or progress.position % CUDA_CHECK_STEPS == 0:
-                    progress.loss_sum = loss_sum.item()
-                    if not math.isfinite(progress.loss_sum):
-                        raise fail("diverged", *_diverged("training", progress, recipe, network, inputs))
-                now = time.monotonic()
-                progress.train_s = resumed_s + now - epoch_began
-                progress.worker_s = earlier_s + now - began
-                if time_limit_s is not None and progress.worker_s > time_limit_s:
-                    message = f"over the limit of {time_limit_s:g} s in epoch {progress.epoch + 1} of {epochs}"
-                    raise fail("timeout", message, "raise the time limit, train fewer epochs or constrain flops")
-                if now - last_saved >= checkpoint_s and progress.position < steps:
-                    progress.loss_sum = loss_sum.item()
-                    save(order_state)
-                    last_saved = time.monotonic()
-
-            # --- the epoch's end: validate, save, report -------------------------------------------------------------
-            progress.loss_sum = loss_sum.item()
-            train_loss = progress.loss_sum / progress.images_seen
-            metrics = {"train/loss": train_loss}
-            if average:
-                average.after_epoch(network, progress.epoch + 1)
-            judged = (average and average.network) or network
-            batches = recipe.precise_bn or (RECALIBRATION_BATCHES if recipe.swa_share and judged is not network else 0)
-            late = latest is not None and time.monotonic() > latest
-            is_last = progress.epoch + 1 == end or late
-            validates = phase.validation is not None and (is_last or not validate_at_end or recipe.early_stopping > 0)
-            if batches and (validates or is_last):
-                recalibrate(judged, phase.part, augmentation, device=device, batches=batches)
-            if validates and phase.validation is not None:
-                found = score(judged, phase.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
-                metrics |= {f"val/{key}": value for key, value in found.items()}
-            if alternating:
-                metrics |= alternating.epoch(progress.epoch + 1)
-            if not all(math.isfinite(value) for value in metrics.values()):
-                raise fail("diverged", *_diverged("validation", progress, recipe, network, inputs))
-            if health:
-                metrics |= health.metrics()
-            progress.worker_s = earlier_s + time.monotonic() - began
-            metrics["time/train_s"] = progress.train_s
-            metrics["time/worker_s"] = progress.worker_s
-            metrics["work/multiply_adds"] = progress.multiply_adds
-            progress.epoch += 1
-            if recipe.early_stopping and phase is course.phases[-1] and phase.validation is not None:
-                progress.judge(metrics, recipe)
-                metrics["train/epochs"] = progress.epoch
-            progress.position, progress.loss_sum, progress.images_seen = 0, 0.0, 0
-            progress.metrics = metrics
-            save(ordering.get_state())
-            last_saved = time.monotonic()
-            if on_epoch and not on_epoch(progress.epoch, metrics):
-                return done(stopped=True)
+            else:
+                self.train_epoch()
+                late = state.meter.late
+                self.end_epoch(is_last=late or progress.epoch + 1 == self.end)
+            state.save()
+            if not self.on_epoch(progress.epoch, progress.metrics):
+                return True
             if late:
                 break
-        return done(stopped=False)
+        return False
 
+    def train_epoch(self) -> None:
+        """Train on the images of the epoch, or on what an interruption has left of them."""
+        state, progress, recipe, course = self.state, self.state.progress, self.recipe, self.course
+        network, optimizer, augmenting, hooks = state.network, state.optimizer, state.augmenting, state.hooks
+        phase, steps, whole = course.phase(progress.epoch), course.steps(progress.epoch), course.phases[-1].part
+        augmentation, earlier_steps = course.recipe(progress.epoch), course.done(progress.epoch, 0)
+        self.loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=self.device)
+        state.meter.begin_epoch()
+        batches = phase.part.batches(state.order(phase.part, steps), recipe.batch_size, self.device)
+        for images, labels in batches:
+            number, is_last = course.place(progress.epoch, progress.position), progress.position == steps - 1
+            state.schedule.step_update(number)
+            inputs = augmented(images, whole, augmentation, augmenting).contiguous(memory_format=self.layout)
+            mix = self.mixing(inputs, augmenting)
+            rate = max(group["lr"] for group in optimizer.param_groups)
+            for hook in hooks:
+                hook.before_step(Step(number, is_last, inputs, labels, rate))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16), around_forward(hooks):
+                logits = mix.logits(network, inputs).float()
+            loss = mix.loss(self.criterion, logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            for hook in hooks:
+                hook.after_backward()
+            if recipe.clip_norm:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+            optimizer.step()
+            progress.position += 1
+            for hook in hooks:
+                hook.after_step(network, earlier_steps + progress.position)
+            self.count_step(phase, inputs, loss.detach(), is_last)
 
-def _diverged(where: str, progress: Progress, recipe: Recipe, network: nn.Module, inputs: Tensor) -> tuple[str, str]:
-    message = (
-        f"the {where} loss became infinite or not a number in epoch {progress.epoch + 1}, step {progress.position}"
-    )
-    place = where_not_finite(network, inputs)
-    message += f"; first in {place}" if place else ""
-    advice = f"lower the learning rate (it is {recipe.learning_rate:g})"
-    return message, advice if recipe.clip_norm else advice + ", or set clip_norm"
+    def count_step(self, phase: Phase, inputs: Tensor, loss: Tensor, is_last: bool) -> None:
+        """Count a step, look at loss and time, and save where that is due."""
+        state, progress, meter = self.state, self.state.progress, self.state.meter
+        self.inputs = inputs
+        self.loss_sum += loss * len(inputs)
+        progress.images_seen += len(inputs)
+        meter.count_step(len(inputs), phase.flops)
+        if self.device.type != "cuda" or progress.position % CUDA_CHECK_STEPS == 0:
+            progress.loss_sum = self.loss_sum.item()
+            if not math.isfinite(progress.loss_sum):
+                raise self.diverged("training")
+        if meter.over_limit:
+            message = f"{meter.over_limit} in epoch {progress.epoch + 1} of {self.course.epochs}"
+            advice = "raise the time limit, train fewer epochs or constrain flops"
+            raise meter.fail("timeout", message, advice)
+        if not is_last and state.save_is_due():
+            progress.loss_sum = self.loss_sum.item()
+            state.save()
 
+    def end_epoch(self, is_last: bool) -> None:
+        """Average, validate, and take the place before the next epoch."""
+        state, progress, recipe = self.state, self.state.progress, self.recipe
+        phase, done = self.course.phase(progress.epoch), progress.epoch + 1
+        metrics = {"train/loss": self.loss_sum.item() / progress.images_seen}
+        for hook in state.hooks:
+            hook.after_epoch(state.network, done)
+        metrics |= self.scores(phase, is_last)
+        for hook in state.hooks:
+            metrics |= hook.metrics(done)
+        # gradients that overflow may yet be clipped, so the figures of health do not show that a training diverged
+        if not all(math.isfinite(value) for key, value in metrics.items() if not key.startswith("health/")):
+            raise self.diverged("validation")
+        metrics |= state.meter.metrics()
+        if recipe.early_stopping and phase is self.course.phases[-1] and phase.validation is not None:
+            progress.judge(metrics, recipe)
+            metrics["train/epochs"] = done
+        progress.end_epoch(metrics)
 
-def _derive(seed: int, purpose: str) -> int:
-    """A seed for one of several independent generators."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8]) % 2**63
+    def scores(self, phase: Phase, is_last: bool) -> dict[str, float]:
+        """Return the metrics of the network on the validation images, with recomputed batch statistics if need be."""
+        recipe, judged, extra = self.recipe, self.judged, self.validation.extra if self.validation else ()
+        at_end = self.validation is not None and self.validation.at_end
+        validates = phase.validation is not None and (is_last or not at_end or recipe.early_stopping > 0)
+        averaged = recipe.swa_share > 0 and judged is not self.state.network
+        batches = recipe.precise_bn or (RECALIBRATION_BATCHES if averaged else 0)
+        if batches and (validates or is_last):
+            augmentation = self.course.recipe(self.state.progress.epoch)
+            recalibrate(judged, phase.part, augmentation, device=self.device, batches=batches)
+        if not validates or phase.validation is None:
+            return {}
+        values = score(
+            judged, phase.validation, extra=extra, device=self.device, bf16=self.bf16, memory_format=self.layout
+        )
+        return {f"val/{key}": value for key, value in values.items()}
+
+    def diverged(self, where: str) -> TrainingFailed:
+        """Return the error that says where numbers became infinite."""
+        progress = self.state.progress
+        message = (
+            f"the {where} loss became infinite or not a number in epoch {progress.epoch + 1}, step {progress.position}"
+        )
+        place = where_not_finite(self.state.network, self.inputs)
+        message += f"; first in {place}" if place else ""
+        advice = f"lower the learning rate (it is {self.recipe.learning_rate:g})"
+        advice += "" if self.recipe.clip_norm else ", or set clip_norm"
+        return self.state.meter.fail("diverged", message, advice)

@@ -12,10 +12,20 @@ from torch.nn.functional import cross_entropy
 
 from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
-from nasforge.training.imbalance import class_weights
 
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Logits N x classes and labels N -> mean loss."""
+
+
+def class_weights(part: Part) -> Tensor:
+    """Return one weight for each class, inverse to its size, so that all classes weigh the same in sum; equal sizes: 1.
+
+    scikit-learn's `class_weight="balanced"`, after "Logistic Regression in Rare Events Data", King & Zeng 2001. A class
+    without images has weight 0.
+    """
+    sizes = torch.bincount(part.labels, minlength=part.classes)
+    present = int((sizes > 0).sum())
+    return torch.where(sizes > 0, len(part) / (present * sizes.clamp_min(1)), 0.0)
 
 
 def criterion_of(recipe: Recipe, part: Part, device: torch.device) -> Criterion:

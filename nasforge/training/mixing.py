@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -62,8 +63,25 @@ class Mix:
         return mixed
 
 
-def mixing_of(network: nn.Module, recipe: Recipe) -> Callable[[Tensor, torch.Generator], Mix] | None:
-    """What draws the mix of each batch; None for a recipe that mixes nothing.
+class Unmixed:
+    """A batch that stays as it is."""
+
+    def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """Return the network's logits, N x C x H x W -> N x classes."""
+        out: Tensor = network(inputs)
+        return out
+
+    def loss(self, criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss."""
+        return criterion(logits, labels)
+
+
+Mixing: TypeAlias = Callable[[Tensor, torch.Generator], Mix | Unmixed]
+"""Draw how to mix a batch, from its inputs and the training's generator."""
+
+
+def mixing_of(network: nn.Module, recipe: Recipe) -> Mixing:
+    """Return the function that draws how to mix each batch. For a recipe that mixes nothing it draws no number.
 
     Of several kinds that are on, every batch takes one, each as likely. All images of a batch share one share,
     Beta(a, a), as in the papers: "mixup", Zhang et al. 2018, https://arxiv.org/abs/1710.09412; "CutMix", Yun et al.
@@ -96,7 +114,7 @@ def mixing_of(network: nn.Module, recipe: Recipe) -> Callable[[Tensor, torch.Gen
         area = (rows[1] - rows[0]) * (columns[1] - columns[0])
         return Mix(kind, 1 - area / (height * width), (*rows, *columns))
 
-    return draw if kinds else None
+    return draw if kinds else lambda inputs, generator: Unmixed()
 
 
 def _stretch(length: int, share: float, rng: random.Random) -> tuple[int, int]:

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from nasforge.core.recipe import Recipe, steps_of
 from nasforge.data.part import Part
+from nasforge.training.losses import class_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,11 @@ class Course:
     phases: Sequence[Phase]
     whole_recipe: Recipe
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases together."""
+        return self.phases[-1].until
+
     def phase(self, epoch: int) -> Phase:
         """Of an epoch, counted from 0."""
         return next((phase for phase in self.phases if epoch < phase.until), self.phases[-1])
@@ -48,7 +57,7 @@ class Course:
     @property
     def full_steps(self) -> int:
         """Of an epoch of the last phase, by which the schedule is counted."""
-        return self.steps(self.phases[-1].until - 1)
+        return self.steps(self.epochs - 1)
 
     def place(self, epoch: int, position: int) -> int:
         """Where a step stands in the schedule."""
@@ -68,3 +77,18 @@ class Course:
     def to_json(self) -> list[Any]:
         """What a continued training must share: each phase's end, number of images and their shape."""
         return [[phase.until, len(phase.part), list(phase.part.shape)] for phase in self.phases]
+
+
+def order_of(part: Part, images: int, sampling: str, generator: torch.Generator) -> Tensor:
+    """Draw the positions of one epoch's images.
+
+    Args:
+        part: images to train on.
+        images: number of positions, at most the number of images.
+        sampling: `uniform`: every image at most once; `balanced`: with replacement, all classes equally often.
+        generator: source of randomness.
+    """
+    if sampling == "uniform":
+        return torch.randperm(len(part), generator=generator)[:images]
+    weights, images = class_weights(part)[part.labels], min(images, len(part))
+    return torch.multinomial(weights, images, replacement=True, generator=generator)

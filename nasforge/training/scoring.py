@@ -26,6 +26,21 @@ from nasforge.data.part import Part
 
 
 @dataclass(frozen=True, eq=False)
+class Validation:
+    """How a training validates its network.
+
+    Attributes:
+        part: images to score after each epoch.
+        extra: metrics to compute in addition to the usual ones, see `figure_of`.
+        at_end: score after the last epoch only. A recipe that stops early needs a score after every epoch and gets it.
+    """
+
+    part: Part
+    extra: Collection[str] = ()
+    at_end: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Answers:
     """What a network says of a part.
 

@@ -110,7 +110,7 @@ def test_an_attempt_continues_the_one_before_with_the_same_bits(measured, tmp_pa
         pass
 
     def dying(network, *args, **kwargs):
-        if kwargs["checkpoint"].name.endswith(".2"):
+        if kwargs["checkpoint"].file.name.endswith(".2"):
 
             def killed(epoch, metrics):
                 raise Killed

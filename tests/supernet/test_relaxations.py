@@ -23,6 +23,7 @@ from nasforge.supernet.mixed import Mixture, Share
 from nasforge.supernet.network import build_supernet
 from nasforge.supernet.relaxations import RELAXATIONS, concentration, drawn, probabilities
 from nasforge.supernet.relaxed import Relaxed, forward_flops
+from nasforge.training.hooks import Step
 
 ALPHAS = torch.tensor([0.5, -1.0, 1.5])
 
@@ -232,7 +233,7 @@ def test_a_step_moves_alphas_and_leaves_weights():
     alphas = {key: alpha.detach().clone() for key, alpha in relaxed.alphas.items()}
     weights = [parameter.clone() for parameter in relaxed.parameters()]
     relaxed.train()
-    steps.step(0, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1)
+    steps.before_step(Step(0, False, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1))
     assert all(not torch.equal(alphas[key], alpha) for key, alpha in relaxed.alphas.items())
     assert all(torch.equal(a, b) for a, b in zip(weights, relaxed.parameters(), strict=True))
 
@@ -243,7 +244,7 @@ def test_what_is_not_derived_counts_in_no_diagnostic():
         with torch.no_grad():
             for key, alpha in relaxed.alphas.items():
                 alpha[relaxed.options(key).index("identity")] = 9.0
-        assert steps.epoch(1)["alphas/skips"] == skips
+        assert steps.metrics(1)["alphas/skips"] == skips
         assert (relaxed.derived.model["stage1.layer1.block"] == "identity") is bool(skips)
 
 
@@ -251,9 +252,9 @@ def test_warmup_leaves_the_alphas():
     relaxed, steps, _ = alpha_steps(warmup_epochs=1)
     alphas = relaxed.plain
     relaxed.train()
-    steps.step(19, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1)
+    steps.before_step(Step(19, False, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1))
     assert relaxed.plain == alphas
-    steps.step(20, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1)
+    steps.before_step(Step(20, False, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1))
     assert relaxed.plain != alphas
 
 
@@ -316,7 +317,7 @@ def test_second_order_is_computed_in_fp32_where_the_rest_is_not():
     images, labels = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
     for relaxed, alphas in ((found, steps), (coarse, coarse_steps)):
         relaxed.train()
-        alphas.step(0, images, labels, 0.1)
+        alphas.before_step(Step(0, False, images, labels, 0.1))
     assert coarse.plain == found.plain != exact.plain
 
 
@@ -336,7 +337,7 @@ def test_second_order_looks_ahead_by_the_loss_that_the_weights_lower(monkeypatch
             if isinstance(module, nn.Dropout):
                 module.p = rate
         relaxed.train()
-        steps.step(0, torch.randn(16, 1, 8, 8), torch.randint(10, (16,)), 0.1)
+        steps.before_step(Step(0, False, torch.randn(16, 1, 8, 8), torch.randint(10, (16,)), 0.1))
     assert losses[0] == losses[1] > 100 and losses[2] != losses[3]
     assert losses[4] == losses[5] != losses[0] and losses[6] == losses[7] < 100
 

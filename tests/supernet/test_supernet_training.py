@@ -20,6 +20,7 @@ from nasforge.supernet.relaxations import relaxation_of
 from nasforge.supernet.training import halves, mean_flops, recipe_point
 from nasforge.training.loop import train
 from nasforge.training.recalibration import recalibrate
+from nasforge.training.state import Checkpoint
 
 KEY = "model.stage1.layer1.block"
 
@@ -115,7 +116,7 @@ def test_training_is_continued_to_the_same_bits_in_the_middle_of_an_epoch(space,
             return drawn[-1]
 
         paths = SampledPaths(build_supernet(space, 1, 10), draw)
-        train(paths, data.train, recipe, epochs=2, seed=1, checkpoint=checkpoint, checkpoint_s=0.0)
+        train(paths, data.train, recipe, epochs=2, seed=1, checkpoint=Checkpoint(checkpoint, every_s=0.0))
         return paths.state_dict(), [point.arch_id for point in drawn[1:]]
 
     whole, paths = run(None, -1)

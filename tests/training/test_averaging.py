@@ -8,7 +8,7 @@ from nasforge.settings.experiment import DataConfig
 from nasforge.training.averaging import average_of
 from nasforge.training.loop import train
 from nasforge.training.recalibration import recalibrate
-from nasforge.training.scoring import score
+from nasforge.training.scoring import Validation, score
 
 
 def network(seed=0):
@@ -52,7 +52,9 @@ def test_what_is_validated_and_kept_is_the_mean_with_statistics_of_its_own():
             seen.append({key: tensor.clone() for key, tensor in net.state_dict().items()})
             return True
 
-        return net, train(net, data.train, recipe, epochs=4, seed=1, validation=data.validation, on_epoch=on_epoch)
+        return net, train(
+            net, data.train, recipe, epochs=4, seed=1, validation=Validation(data.validation), on_epoch=on_epoch
+        )
 
     net, averaged = swa(0.5, network())
     expected = (seen[2]["4.weight"] + seen[3]["4.weight"]) / 2
@@ -69,7 +71,7 @@ def test_statistics_are_taken_anew_before_validation_and_training_goes_its_way()
     def precise(batches):
         recipe = Recipe(learning_rate=0.3, batch_size=16, schedule="constant", precise_bn=batches, precision="fp32")
         net = network()
-        return net, train(net, data.train, recipe, epochs=2, seed=1, validation=data.validation)
+        return net, train(net, data.train, recipe, epochs=2, seed=1, validation=Validation(data.validation))
 
     net, outcome = precise(2)
     plain, other = precise(0)
@@ -105,7 +107,7 @@ def test_statistics_are_taken_once_for_what_is_looked_at(recipe, validated, batc
     data = load_data(DataConfig("digits", images=300, validation=0.2))
     taken = []
     monkeypatch.setattr("nasforge.training.loop.recalibrate", lambda *args, batches, **kw: taken.append(batches))
-    validation = data.validation if validated else None
+    validation = Validation(data.validation) if validated else None
     train(network(), data.train, Recipe(precision="fp32", **recipe), epochs=2, seed=1, validation=validation)
     assert taken == batches
 

@@ -17,6 +17,7 @@ from nasforge.supernet.network import build_supernet
 from nasforge.training.depth import freeze, layer_groups, layers_of, set_drop_path, set_dropout
 from nasforge.training.loop import train
 from nasforge.training.optimisation import optimizer_of, schedule_of
+from nasforge.training.scoring import Validation
 
 
 def networks_of(name):
@@ -152,7 +153,7 @@ def test_frozen_parts_keep_weights_and_statistics(average):
     net = child()
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     recipe = Recipe(batch_size=40, learning_rate=0.1, frozen_stages=2, precision="fp32", **average)
-    train(net, data.train, recipe, epochs=2, seed=0, validation=data.validation)
+    train(net, data.train, recipe, epochs=2, seed=0, validation=Validation(data.validation))
     changed = {
         key.partition(".")[0] for key, tensor in net.state_dict().items() if not torch.equal(tensor, before[key])
     }

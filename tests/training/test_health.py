@@ -8,7 +8,9 @@ from nasforge.models.blocks.residual import ResidualBlock
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.health import Health, where_not_finite
+from nasforge.training.hooks import Step
 from nasforge.training.loop import train
+from nasforge.training.scoring import Validation
 
 
 def network():
@@ -24,11 +26,12 @@ def network():
 
 def looked_at(net, x):
     health = Health(net)
-    with health.watching():
+    health.before_step(Step(0, True, x, torch.zeros(len(x)), 0.1))
+    with health.around_forward():
         out = net(x)
     out.square().sum().backward()
     health.after_backward()
-    return health.metrics()
+    return health.metrics(1)
 
 
 def test_figures_of_every_part():
@@ -68,7 +71,7 @@ def test_a_training_reports_it_and_is_no_other_for_it():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU()), nn.Flatten(), nn.Linear(36, 10))
         recipe = Recipe(batch_size=32, learning_rate=0.05, health=health, clip_norm=1.0)
-        return net, train(net, data.train, recipe, epochs=2, seed=0, validation=data.validation).metrics
+        return net, train(net, data.train, recipe, epochs=2, seed=0, validation=Validation(data.validation)).metrics
 
     (plain, bare), (watched, told) = run(False), run(True)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), watched.parameters(), strict=True))

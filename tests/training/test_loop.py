@@ -13,6 +13,9 @@ from nasforge.data.part import Part
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
+from nasforge.training.meter import Limits
+from nasforge.training.scoring import Validation
+from nasforge.training.state import Checkpoint
 
 EVERYTHING = Recipe(
     learning_rate=0.1,
@@ -48,10 +51,11 @@ def network(seed=0, classes=10):
         )
 
 
-def trained(recipe=EVERYTHING, net=None, epochs=3, seed=5, **settings):
+def trained(recipe=EVERYTHING, net=None, epochs=3, seed=5, file=None, every_s=60, at_end=False, **settings):
     net = net if net is not None else network()
     part, validation = parts()
-    outcome = train(net, part, recipe, epochs=epochs, seed=seed, validation=validation, **settings)
+    settings |= {"checkpoint": Checkpoint(file, every_s), "validation": Validation(validation, at_end=at_end)}
+    outcome = train(net, part, recipe, epochs=epochs, seed=seed, **settings)
     return net, outcome
 
 
@@ -150,7 +154,7 @@ def test_a_continued_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, 
     net = network()
     breaking(net, steps)
     with pytest.raises(Interrupted):
-        trained(recipe, net, checkpoint=file, checkpoint_s=0)
+        trained(recipe, net, file=file, every_s=0)
     assert file.exists()
     net = network(seed=99)  # the checkpoint decides, not the initialisation
     seen = 0
@@ -160,7 +164,7 @@ def test_a_continued_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, 
         seen += module.training
 
     net.register_forward_pre_hook(count)
-    continued, again = trained(recipe, net, checkpoint=file)
+    continued, again = trained(recipe, net, file=file)
     assert seen == (12 if what == "kept" else 9) - steps  # nothing done is done again
     assert same(whole, continued)
     for key in ("val/accuracy", "val/loss", "train/loss", "work/multiply_adds"):
@@ -177,10 +181,8 @@ def test_an_interruption_while_reporting_tells_the_epoch_again(tmp_path):
         return True
 
     with pytest.raises(Interrupted):
-        trained(checkpoint=file, on_epoch=first)
-    net, _ = trained(
-        net=network(seed=99), checkpoint=file, on_epoch=lambda s, m: told.append((s, m["val/loss"])) or True
-    )
+        trained(file=file, on_epoch=first)
+    net, _ = trained(net=network(seed=99), file=file, on_epoch=lambda s, m: told.append((s, m["val/loss"])) or True)
     assert [step for step, _ in told] == [1, 2, 2, 3]
     assert told[1] == told[2]
     assert same(net, trained()[0])
@@ -194,8 +196,8 @@ def test_cost_is_summed_over_attempts(tmp_path):
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        trained(checkpoint=file, since=time.monotonic() - 50, on_epoch=stop, flops=1000.0)
-    _, outcome = trained(checkpoint=file, flops=1000.0)
+        trained(file=file, limits=Limits(since=time.monotonic() - 50), on_epoch=stop, flops=1000.0)
+    _, outcome = trained(file=file, flops=1000.0)
     assert 50 < outcome.charged.worker_seconds < 60
     assert outcome.charged.worker_seconds == outcome.metrics["time/worker_s"]
     assert outcome.charged.multiply_adds == 3 * 3 * 192 * 1000.0  # epochs, forward + backward, 3 batches of 64
@@ -204,24 +206,24 @@ def test_cost_is_summed_over_attempts(tmp_path):
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "foreign"])
 def test_a_checkpoint_that_cannot_be_used_is_said_and_recorded(tmp_path, damage, caplog):
     file = tmp_path / "checkpoint.pt"
-    trained(epochs=2, checkpoint=file, seed=8 if damage == "foreign" else 5)
+    trained(epochs=2, file=file, seed=8 if damage == "foreign" else 5)
     if damage != "foreign":
         whole = file.read_bytes()
         file.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[damage])
     with caplog.at_level(logging.WARNING):
-        net, outcome = trained(epochs=2, checkpoint=file)
+        net, outcome = trained(epochs=2, file=file)
     assert outcome.checkpoint_lost
     assert "start" in caplog.text
     assert same(net, trained(epochs=2)[0])
-    assert not trained(epochs=2, checkpoint=file)[1].checkpoint_lost
+    assert not trained(epochs=2, file=file)[1].checkpoint_lost
 
 
 def test_a_finished_training_is_not_done_again(tmp_path):
     file = tmp_path / "checkpoint.pt"
-    net, _ = trained(checkpoint=file)
+    net, _ = trained(file=file)
     again = network(seed=99)
     breaking(again, 0)
-    _, outcome = trained(net=again, checkpoint=file)
+    _, outcome = trained(net=again, file=file)
     assert outcome.steps_done == 3
     assert same(net, again)
 
@@ -266,11 +268,11 @@ def test_early_stopping_trains_no_further_and_is_compared_at_every_epoch(tmp_pat
     assert outcome.charged.multiply_adds == 3 * 3 * 192
 
     file = tmp_path / "checkpoint.pt"
-    pruned = trained(recipe, epochs=6, checkpoint=file, on_epoch=lambda step, m: step < 4)[1]
+    pruned = trained(recipe, epochs=6, file=file, on_epoch=lambda step, m: step < 4)[1]
     assert (pruned.steps_done, pruned.stopped) == (4, True)  # a pruner sees it at every rung
     continued = network(seed=9)
     breaking(continued, 0)
-    assert same(trained(recipe, continued, epochs=6, checkpoint=file)[0], net)
+    assert same(trained(recipe, continued, epochs=6, file=file)[0], net)
 
 
 @pytest.mark.parametrize(("metric", "value", "epochs"), [("loss", 0.0, 3), ("accuracy", 1.0, 3)])
@@ -291,7 +293,7 @@ def test_divergence_is_named_at_once_with_advice():
 
 def test_the_time_limit():
     with pytest.raises(TrainingFailed, match="over the limit of 10 s in epoch 1") as caught:
-        trained(time_limit_s=10, since=time.monotonic() - 11)
+        trained(limits=Limits(seconds=10, since=time.monotonic() - 11))
     assert caught.value.failure.cause == "timeout"
     assert caught.value.charged.worker_seconds >= 11
 
@@ -389,5 +391,5 @@ def test_a_gpu_trains_and_continues(tmp_path):
     broken = network()
     breaking(broken, 4)
     with pytest.raises(Interrupted):
-        trained(net=broken, device="cuda", checkpoint=tmp_path / "c.pt", checkpoint_s=0)
-    assert trained(device="cuda", checkpoint=tmp_path / "c.pt")[1].steps_done == 3
+        trained(net=broken, device="cuda", file=tmp_path / "c.pt", every_s=0)
+    assert trained(device="cuda", file=tmp_path / "c.pt")[1].steps_done == 3

@@ -6,8 +6,8 @@ from torch.nn.functional import cross_entropy
 
 from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
-from nasforge.training.imbalance import class_weights, order_of
-from nasforge.training.losses import criterion_of, focal_loss
+from nasforge.training.losses import class_weights, criterion_of, focal_loss
+from nasforge.training.phases import order_of
 
 CPU = torch.device("cpu")
 

@@ -12,8 +12,9 @@ from nasforge.data import load_data
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.supernet.training import check_shared
+from nasforge.training.hooks import Hook
 from nasforge.training.loop import train
-from nasforge.training.mixing import mixing_of
+from nasforge.training.mixing import Unmixed, mixing_of
 
 
 def seeded(seed=0):
@@ -76,7 +77,10 @@ def test_a_batch_takes_one_of_those_that_are_on():
     kinds = [draw(images(), seeded(seed)).kind for seed in range(60)]
     assert set(kinds) == {"mixup", "cutmix"}
     assert 15 < kinds.count("mixup") < 45
-    assert mixing_of(network(), Recipe()) is None
+    generator = seeded()
+    before = generator.get_state()
+    assert isinstance(mixing_of(network(), Recipe())(torch.rand(2, 1, 8, 8), generator), Unmixed)
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_the_generator_decides():
@@ -103,22 +107,16 @@ def test_what_cannot_be_mixed_inside_is_refused_by_name(monkeypatch):
     assert draw(x, seeded()).logits(net, x).shape == (4, 10)
 
 
-class Recorder:
-    """What is trained in turn with the weights, keeping what it is given."""
+class Recorder(Hook):
+    """A hook that keeps the inputs of every step."""
 
-    settled = False
+    name = "recorder"
 
     def __init__(self):
         self.inputs = []
 
-    def step(self, number, inputs, labels, learning_rate):
-        self.inputs.append(inputs)
-
-    def epoch(self, done):
-        return {}
-
-    def state_dict(self):
-        return {}
+    def before_step(self, step):
+        self.inputs.append(step.inputs)
 
 
 def test_alphas_learn_on_images_as_they_are():
@@ -126,7 +124,7 @@ def test_alphas_learn_on_images_as_they_are():
     net = nn.Sequential(Seen(), nn.Flatten(), nn.Linear(64, 10))
     alphas, forwarded = Recorder(), []
     net[0].register_forward_hook(lambda layer, given, out: forwarded.append(out) if layer.training else None)
-    train(net, data.train, Recipe(mixup=1.0, batch_size=40), epochs=1, seed=0, alternating=alphas)
+    train(net, data.train, Recipe(mixup=1.0, batch_size=40), epochs=1, seed=0, hooks=[alphas])
     assert len(alphas.inputs) == 3
     for plain, mixed in zip(alphas.inputs, forwarded, strict=True):
         assert not torch.allclose(plain, mixed)

@@ -14,8 +14,11 @@ from nasforge.data import load_data
 from nasforge.evaluators.training import Training
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.loop import train
+from nasforge.training.meter import Limits
 from nasforge.training.phases import Course, Phase
 from nasforge.training.recalibration import recalibrate
+from nasforge.training.scoring import Validation
+from nasforge.training.state import Checkpoint
 from tests.evaluators.test_training import DATA, POINT, SPACE, Told
 
 EVERYTHING = Recipe(
@@ -55,7 +58,7 @@ def phases():
     ]
 
 
-def trained(net, recipe=EVERYTHING, earlier=None, told=None, seed=5, **settings):
+def trained(net, recipe=EVERYTHING, earlier=None, told=None, seed=5, file=None, start=None, until=None):
     data = load_data(DATA)
     return train(
         net,
@@ -63,11 +66,12 @@ def trained(net, recipe=EVERYTHING, earlier=None, told=None, seed=5, **settings)
         recipe,
         epochs=4,
         seed=seed,
-        validation=data.validation,
+        validation=Validation(data.validation),
+        checkpoint=Checkpoint(file, start=start),
+        limits=Limits(until),
         earlier=phases() if earlier is None else earlier,
         flops=40.0,
         on_epoch=lambda step, metrics: told is None or told.append((step, dict(metrics))) or True,
-        **settings,
     )
 
 
@@ -132,9 +136,9 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path, optimi
     whole = network()
     trained(whole, recipe, told=told)
     file = tmp_path / "lower.pt"
-    begun = trained(network(), recipe, told=first, checkpoint=file, until=until)
+    begun = trained(network(), recipe, told=first, file=file, until=until)
     other = network(seed=9)
-    ended = trained(other, recipe, told=then, start=file, checkpoint=tmp_path / "upper.pt", seed=77)
+    ended = trained(other, recipe, told=then, start=file, file=tmp_path / "upper.pt", seed=77)
     assert same(whole, other)
     assert [step for step, _ in first + then] == [1, 2, 3, 4] and begun.steps_done == until
     assert [without_times(m) for _, m in first + then] == [without_times(m) for _, m in told]
@@ -145,7 +149,7 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path, optimi
 def test_epochs_after_an_early_stop_are_not_charged_again(tmp_path):
     recipe = dataclasses.replace(EVERYTHING, learning_rate=1e-9, ema_decay=0.0, early_stopping=1)
     told = []
-    trained(network(), recipe, earlier=[], checkpoint=tmp_path / "lower.pt", until=3)
+    trained(network(), recipe, earlier=[], file=tmp_path / "lower.pt", until=3)
     ended = trained(network(), recipe, earlier=[], start=tmp_path / "lower.pt", told=told)
     assert [step for step, _ in told] == [4]
     assert ended.charged.multiply_adds == told[0][1]["work/multiply_adds"] == 0
@@ -155,7 +159,7 @@ def test_epochs_after_an_early_stop_are_not_charged_again(tmp_path):
 def test_an_early_stop_is_undone_by_a_changed_recipe_alone(tmp_path):
     recipe = dataclasses.replace(EVERYTHING, learning_rate=1e-9, ema_decay=0.0, early_stopping=1)
     stopped, kept, changed = network(), network(), network()
-    trained(stopped, recipe, earlier=[], checkpoint=tmp_path / "lower.pt", until=3)
+    trained(stopped, recipe, earlier=[], file=tmp_path / "lower.pt", until=3)
     as_it_was = trained(kept, recipe, earlier=[], start=tmp_path / "lower.pt")
     assert same(kept, stopped) and as_it_was.charged.multiply_adds == 0
     anew = dataclasses.replace(recipe, learning_rate=0.02)
@@ -167,7 +171,7 @@ def test_a_continued_training_that_dies_goes_on_from_its_own_checkpoint(tmp_path
     lower, upper = tmp_path / "lower.pt", tmp_path / "upper.pt"
     whole = network()
     trained(whole)
-    trained(network(), checkpoint=lower, until=1)
+    trained(network(), file=lower, until=1)
 
     class Killed(Exception):
         pass
@@ -179,20 +183,20 @@ def test_a_continued_training_that_dies_goes_on_from_its_own_checkpoint(tmp_path
     with pytest.raises(Killed):
         train(
             *(net, data.train, EVERYTHING),
-            **{"epochs": 4, "seed": 7, "validation": data.validation, "earlier": phases(), "flops": 40.0},
-            **{"start": lower, "checkpoint": upper, "on_epoch": dies},
+            **{"epochs": 4, "seed": 7, "validation": Validation(data.validation), "earlier": phases(), "flops": 40.0},
+            **{"checkpoint": Checkpoint(upper, start=lower), "on_epoch": dies},
         )
     lower.unlink()
     again = network(seed=2)
     told = []
-    ended = trained(again, seed=7, start=lower, checkpoint=upper, told=told)
+    ended = trained(again, seed=7, start=lower, file=upper, told=told)
     assert same(whole, again) and [step for step, _ in told] == [2, 3, 4]
     assert ended.charged.multiply_adds == 3 * 32 * 13 * 40
 
 
 def test_what_may_change_on_the_way_changes_and_what_may_not_is_refused_by_name(tmp_path):
     file = tmp_path / "lower.pt"
-    trained(network(), checkpoint=file, until=3)
+    trained(network(), file=file, until=3)
     kept, cooler = network(), network()
     trained(kept, start=file)
     changed = dataclasses.replace(EVERYTHING, learning_rate=1e-9, weight_decay=0.1, momentum=0.0, dropout=0.1)

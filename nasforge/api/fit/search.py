@@ -21,7 +21,7 @@ from nasforge.experiment.state import State, load_state
 from nasforge.experiment.verdicts import why_nothing_is_admitted
 from nasforge.settings.experiment import ExperimentConfig, load_space, resolve
 from nasforge.training.artifacts import ANSWERS, file_of
-from nasforge.training.deadline import trainings_end_by
+from nasforge.training.meter import trainings_end_by
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Answered, Work

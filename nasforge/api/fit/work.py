@@ -42,8 +42,8 @@ from nasforge.evaluators.cross_validation import in_folds
 from nasforge.experiment.journal import FIT, SEARCH, has_begun
 from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
-from nasforge.training.deadline import trainings_end_by
 from nasforge.training.device import device_of
+from nasforge.training.meter import trainings_end_by
 
 Say = Callable[[str], None]
 _TICK_S = 10.0

@@ -32,6 +32,7 @@ from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
 from nasforge.training.scoring import extra_among, score, unmeasured
+from nasforge.training.state import Checkpoint
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Told (name of the network being retrained, epochs done, epochs in all, metrics)."""
@@ -119,7 +120,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
                 epochs=retraining.epochs,
                 seed=retraining.seed,
                 device=device_of(retraining.device),
-                checkpoint=own_checkpoint(checkpoint, Path(scratch)) if grouped else checkpoint,
+                checkpoint=Checkpoint(own_checkpoint(checkpoint, Path(scratch)) if grouped else checkpoint),
                 on_epoch=on_epoch,
                 flops=retraining.costs["cost/flops"],
             )

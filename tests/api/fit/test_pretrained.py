@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from nasforge.training.deadline import trainings_end_by
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
@@ -28,7 +29,6 @@ from nasforge.data import load_data
 from nasforge.experiment.journal import FIT
 from nasforge.exporters.network_folder import load, save_network
 from nasforge.settings.experiment import DataConfig, resolve
-from nasforge.training.deadline import trainings_end_by
 
 NAME = "test_resnet"
 ROW = f"{NAME} (pretrained)"

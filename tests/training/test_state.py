@@ -1,0 +1,37 @@
+"""What a checkpoint holds, and that files of earlier versions continue. `test_loop` continues from every place."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from test_loop import Interrupted, breaking, network, trained
+
+OLD = Path(__file__).parents[1] / "old_runs" / "within_epoch.pt"
+"""Written by version 0.1.0 after 4 of 9 steps of `test_loop.trained`, 3 steps an epoch."""
+
+
+def test_a_checkpoint_of_an_earlier_version_continues_within_its_epoch(tmp_path):
+    whole, _ = trained(flops=1000.0)
+    file = tmp_path / "checkpoint.pt"
+    shutil.copyfile(OLD, file)
+    net = network(seed=99)
+    handle = breaking(net, 5)  # a sixth step would raise
+    _, outcome = trained(net=net, file=file, flops=1000.0)
+    handle.remove()
+    assert not outcome.checkpoint_lost
+    assert outcome.charged.multiply_adds == 3 * 3 * 192 * 1000.0
+    for key, tensor in whole.state_dict().items():  # not bit for bit: another processor may have taken the first steps
+        assert torch.allclose(tensor.float(), net.state_dict()[key].float(), atol=1e-4), key
+
+
+def test_a_checkpoint_holds_what_earlier_versions_read(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    net = network()
+    breaking(net, 4)
+    with pytest.raises(Interrupted):
+        trained(net=net, file=file, every_s=0, flops=1000.0)
+    old, new = (torch.load(path, weights_only=True) for path in (OLD, file))
+    assert {key for key, value in old.items() if value is not None} == new.keys()
+    assert old["progress"].keys() == new["progress"].keys()
+    assert (old["identity"], old["lineage"]) == (new["identity"], new["lineage"])
