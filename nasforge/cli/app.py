@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 from nasforge.cli.process import check_working_folder, safe_streams  # first, for it leaves a deleted working folder
 
 # isort: split
-from nasforge.api.search import stops_ignored, terminable
+from nasforge.api.stopping import stops_ignored, terminable
 from nasforge.cli import output
 from nasforge.cli.calibrate import calibrate
 from nasforge.cli.compare import compare

@@ -79,7 +79,8 @@ def retrain(
     nasforge retrain first --runner ray_tune --workers-per-network 2
     """
     from nasforge.api.retrain import retrain as run
-    from nasforge.api.search import terminable, tracking
+    from nasforge.api.search import tracking
+    from nasforge.api.stopping import terminable
     from nasforge.cli.settings import folder_of, moved_data, runner_of
     from nasforge.cli.watch import RetrainProgress
     from nasforge.experiment.state import load_state
