@@ -26,7 +26,7 @@ from nasforge.experiment.state import State
 from nasforge.experiment.verdicts import Check
 from nasforge.experiment.versions import differences, versions_of
 from nasforge.models.resolution import BY_RESOLUTION, suited
-from nasforge.settings.experiment import ExperimentConfig, resolve, suited_evaluator
+from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, resolve, suited_evaluator
 from nasforge.strategies.starting import Starting
 
 _UNBUILDABLE_IN_A_ROW = 50
@@ -293,7 +293,7 @@ def say_remarks(evaluator: Evaluator, say: Say) -> None:
 
 def make_pruner(config: ExperimentConfig) -> Any:
     """The pruner of a configuration; None for `none`."""
-    if config.pruner.name == "none":
+    if config.pruner.name == NO_PRUNER:
         return None
     return registry.make("pruner", config.pruner.name, config.pruner.options, config.ladder)
 
