@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasforge.cli import options
+from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ def retrain(
     data: options.MovedData = None,
     data_dir: options.MovedDataDir = None,
     runner: Annotated[
-        str, typer.Option(help="local: one after the other; ray_tune: on Ray workers.", rich_help_panel=_PLACE)
+        str,
+        typer.Option(
+            help="local: one after the other; ray_tune: on Ray workers.",
+            rich_help_panel=_PLACE,
+            autocompletion=completion.plugins("runner"),
+        ),
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="Address of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=_PLACE)
