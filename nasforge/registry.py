@@ -7,13 +7,17 @@ and wherever a name is taken `mypackage.mymodule:thing` is taken too.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import distributions
+from inspect import Parameter
 from typing import Any, get_type_hints
 
+from nasforge.core import signatures
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.importing import forwarded, installed_path, load
+from nasforge.core.importing import forwarded, installed_path, load, source_of
+from nasforge.core.signatures import Described
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "strategy": {
@@ -89,6 +93,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 
 
+FILLED_IN = {
+    "strategy": ("space", "seed", "objectives", "targets", "ladder"),
+    "pruner": ("ladder",),
+    "evaluator": ("space", "data", "ladder", "recipe", "objectives"),
+    "runner": ("experiment", "evaluator"),
+}
+"""Kinds with options -> the parameters that are no options: the platform fills them in."""
+
+
 def _known(kind: str) -> dict[str, str]:
     return {**_plugged_in(kind, tuple(installed_path())), **BUILT_IN[kind]}
 
@@ -125,8 +138,64 @@ def get(kind: str, name: str) -> Any:
     if name in known:
         return load(known[name], f"{kind} '{name}'", registered=True)
     if ":" not in name:
-        raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}")
+        check_name(kind, name)
     return load(name, f"{kind} '{name}'", registered=forwarded(name) in known.values())
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise ConfigError for a name that is not registered and is no `module:attribute`; this imports nothing."""
+    known = _known(kind)
+    if name not in known and ":" not in name:
+        raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}")
+
+
+def describe(kind: str, name: str) -> Described:
+    """Return the signature and the summary of what `name` stands for.
+
+    They are read from the source of a registered name where that is enough, since many plug-ins import torch or Ray.
+
+    Raises:
+        ConfigError: unknown name, the module cannot be imported, or it is no function or class.
+    """
+    known = _known(kind)
+    if name in known:
+        module, _, attribute = forwarded(known[name]).partition(":")
+        found = None if module in sys.modules else signatures.read(module, attribute, source_of)
+        if found is not None:
+            return found
+    try:
+        return signatures.described(get(kind, name))
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{kind} '{name}' is not a function or class of a {kind}; see docs/howto/plugins.md"
+        ) from None
+
+
+def options_of(kind: str, name: str) -> dict[str, Any]:
+    """Return the options that a user may set, with their defaults; None where there is none."""
+    if kind not in FILLED_IN:
+        return {}
+    found = {}
+    for parameter in describe(kind, name).signature.parameters.values():
+        named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if named and parameter.name not in FILLED_IN[kind]:
+            found[parameter.name] = None if parameter.default is parameter.empty else parameter.default
+    return found
+
+
+def check_named(kind: str, name: str, options: Mapping[str, Any]) -> None:
+    """Check a name and the names of its options early, without importing what it stands for if its source is enough.
+
+    The values of options, and a `module:attribute` of the user's, are checked when it is made.
+
+    Raises:
+        ConfigError: unknown name or option.
+    """
+    check_name(kind, name)
+    if name in _known(kind) and options:
+        parameters = describe(kind, name).signature.parameters
+        if not _takes_any(parameters):
+            _check_option_names(kind, name, options, [key for key in parameters if key not in FILLED_IN[kind]])
 
 
 def parameters_of(kind: str, name: str) -> Collection[str]:
@@ -143,19 +212,23 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int =
     Raises:
         ConfigError: unknown name or option.
     """
-    try:
-        parameters = inspect.signature(get(kind, name)).parameters
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"{kind} '{name}' is not a function or class of a {kind}; see docs/howto/plugins.md"
-        ) from None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    get(kind, name)
+    parameters = describe(kind, name).signature.parameters
+    if _takes_any(parameters):
         return
     allowed = [parameter for parameter in list(parameters)[taken:] if parameter not in fixed]
+    _check_option_names(kind, name, options, allowed)
+    _check_types(kind, name, options)
+
+
+def _takes_any(parameters: Mapping[str, Parameter]) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _check_option_names(kind: str, name: str, options: Mapping[str, Any], allowed: Sequence[str]) -> None:
     for option in options:
         if option not in allowed:
             raise ConfigError(f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}")
-    _check_types(kind, name, options)
 
 
 def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:

@@ -1,11 +1,14 @@
 """Names of plug-ins: everything named exists, and a wrong name or option says what to type."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
 from nasforge import registry
+from nasforge.core import signatures
 from nasforge.core.errors import ConfigError
+from nasforge.core.importing import source_of
 from nasforge.core.trust import foreign
 from nasforge.models import reference
 from nasforge.models.blocks.separable import SeparableBlock
@@ -68,3 +71,27 @@ def test_options_are_checked_by_name() -> None:
                     registry.make("strategy", "_test", {wrong: 5}, "s", seed=1)
     finally:
         del registry.BUILT_IN["strategy"]["_test"]
+
+
+@pytest.mark.parametrize("kind", sorted(registry.FILLED_IN))
+def test_what_the_source_says_is_what_python_says(kind: str) -> None:
+    for name, target in registry.BUILT_IN[kind].items():
+        module, _, attribute = target.partition(":")
+        found, thing = signatures.read(module, attribute, source_of), registry.get(kind, name)
+        if found is None:  # then it is imported
+            continue
+        told = {key: (item.kind, item.default) for key, item in found.signature.parameters.items()}
+        known = {key: (item.kind, item.default) for key, item in inspect.signature(thing).parameters.items()}
+        assert told == known, name
+        assert found.about == (inspect.getdoc(thing) or "").partition("\n")[0], name
+
+
+def test_names_of_options_are_checked_before_anything_is_made() -> None:
+    registry.check_named("evaluator", "training", {"device": "cpu"})
+    registry.check_named("evaluator", "somewhere:Else", {"anything": 1})  # checked when it is made
+    with pytest.raises(ConfigError, match="evaluator 'training' has no option 'devise'; did you mean 'device'"):
+        registry.check_named("evaluator", "training", {"devise": "cpu"})
+    with pytest.raises(ConfigError, match="has no option 'space'"):  # the platform's
+        registry.check_named("evaluator", "training", {"space": "tiny"})
+    with pytest.raises(ConfigError, match="unknown runner 'lokal'; did you mean 'local'"):
+        registry.check_named("runner", "lokal", {})

@@ -19,8 +19,6 @@ import typer
 
 from nasforge import registry
 from nasforge.cli import app as cli
-from nasforge.cli import parts as cli_parts
-from nasforge.cli import results as cli_results
 from nasforge.cli.output import Outcome
 from nasforge.core.goals import Budget
 from nasforge.core.recipe import _CHOICES as CHOICES
@@ -32,6 +30,7 @@ from nasforge.registry import BUILT_IN
 from nasforge.settings.experiment import _SETTINGS as SETTINGS
 from nasforge.settings.experiment import DataConfig, load_settings, load_space, resolve
 from nasforge.settings.yaml_file import parse_value
+from nasforge.views.plain import plain
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -75,8 +74,8 @@ def every_file(tmp_path, monkeypatch):
 def test_the_searches_of_the_docs_do_not_meet_under_one_name(every_file, monkeypatch):
     """Whoever types every command, page after page, is never told that a name holds another search."""
     asked = []
-    monkeypatch.setattr(cli_results, "search", lambda config: asked.append(config) or Outcome())
-    monkeypatch.setattr(cli_results, "dry_run", lambda config: Outcome())
+    monkeypatch.setattr("nasforge.cli.search.run_search", lambda config: asked.append(config) or Outcome())
+    monkeypatch.setattr("nasforge.cli.search.print_forecast", lambda config: Outcome())
     tuned = {}
     for page in PAGES:
         for words in (words for block in blocks(page, "bash") for words in commands(block)):
@@ -181,7 +180,7 @@ def test_the_table_of_an_experiments_settings_has_all_of_them():
     [("## Strategies", ["strategy"]), ("## Pruners, evaluators, runners", ["pruner", "evaluator", "runner"])],
 )
 def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kinds):
-    known = {name: cli_parts.options(kind, registry.get(kind, name)) for kind in kinds for name in BUILT_IN[kind]}
+    known = {name: plain(registry.options_of(kind, name)) for kind in kinds for name in BUILT_IN[kind]}
     known.pop("lookup_table", None)  # docs/reference/tables.md
     found, parts = {name: {} for name in known}, []
     for part, option, default, _ in rows("reference/options.md", heading):

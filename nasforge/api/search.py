@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any
 
 from nasforge import registry
 from nasforge.api.starts import with_starts
+from nasforge.api.stopping import CONTINUES, progress_of, search_signals
 from nasforge.core import trust
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, DataError, StopNow, did_you_mean
@@ -30,19 +26,13 @@ from nasforge.experiment.state import State
 from nasforge.experiment.verdicts import Check
 from nasforge.experiment.versions import differences, versions_of
 from nasforge.models.resolution import BY_RESOLUTION, suited
-from nasforge.settings.experiment import ExperimentConfig, resolve, suited_evaluator
+from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, resolve, suited_evaluator
 from nasforge.strategies.starting import Starting
 
 _UNBUILDABLE_IN_A_ROW = 50
 _LOOKED_UP_IN_A_ROW = 2000
 """Of a partial table, which may hold few of its space's points; asking it for one that it has not costs nothing."""
 _COSTS = tuple(f"cost/{name}" for name in COSTS)
-_CONTINUES = "the same command continues"
-_ONE_STOP_S = 2.0
-"""Signals that come this close to one that stops the search say the same again."""
-
-Handler: TypeAlias = Callable[[int, FrameType | None], Any] | signal.Handlers
-"""Of a signal."""
 Say = Callable[[str], None]
 """Takes a sentence for the user."""
 
@@ -125,7 +115,7 @@ def _search(
             for difference in differences(experiment.state.header.versions, experiment.now.versions):
                 say(f"Note: {difference}.")
             on_open(experiment)
-            with _signals(experiment, say, patient) as asked:
+            with search_signals(experiment, say, patient) as asked:
                 try:
                     registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
                 except KeyboardInterrupt:  # Ray and others make a plain one of a StopNow
@@ -145,7 +135,7 @@ def _search(
         for sentence in sentences_about(state, config):
             say(sentence)
     if asked.soon and not (state.spent and not state.open_trials):
-        raise StopNow(f"stopped {_progress(state)}; {_CONTINUES}")
+        raise StopNow(f"stopped {progress_of(state)}; {CONTINUES}")
     return state
 
 
@@ -303,7 +293,7 @@ def say_remarks(evaluator: Evaluator, say: Say) -> None:
 
 def make_pruner(config: ExperimentConfig) -> Any:
     """The pruner of a configuration; None for `none`."""
-    if config.pruner.name == "none":
+    if config.pruner.name == NO_PRUNER:
         return None
     return registry.make("pruner", config.pruner.name, config.pruner.options, config.ladder)
 
@@ -386,108 +376,6 @@ def tracking(
         raise
     finally:
         tracker.close()
-
-
-@dataclass
-class _Asked:
-    """What the user asked for by signals.
-
-    Attributes:
-        soon: no new trials.
-        now: what was raised; None while nothing was.
-    """
-
-    soon: bool = False
-    now: StopNow | None = None
-
-
-@contextmanager
-def _signals(experiment: Experiment, say: Say, patient: bool = True) -> Iterator[_Asked]:
-    """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread).
-
-    Without `patient` the first Ctrl-C stops now.
-    """
-    asked = _Asked()
-
-    def stop_now(why: str) -> None:
-        if _is_new_stop():
-            asked.now = StopNow(f"stopped {why} {_progress(experiment.state)}; {_CONTINUES}")
-            experiment.stop_now(asked.now)
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if experiment.stopping or not patient:
-            stop_now("at once")
-            return
-        asked.soon = True
-        experiment.stop()
-        say("Stopping: no new trials, waiting for those that run. Ctrl-C again stops now; both can be continued.")
-
-    def on_terminate(number: int, frame: FrameType | None) -> None:
-        stop_now("on SIGTERM")
-
-    _LastStop.at = -math.inf
-    with _handlers({signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}):
-        yield asked
-
-
-@contextmanager
-def _handlers(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """Handlers of signals for the block; only the main thread can have any."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in handlers}
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _LastStop:
-    """When this process was last stopped by a signal."""
-
-    at = -math.inf
-
-
-def _is_new_stop() -> bool:
-    """Whether a signal asks for another stop than the one a moment ago.
-
-    A second signal must not break into what the first one cleans up, unless the first was swallowed.
-    """
-    if time.monotonic() - _LastStop.at < _ONE_STOP_S:
-        return False
-    _LastStop.at = time.monotonic()
-    return True
-
-
-def _progress(state: State) -> str:
-    """How far a search has come: `at 3 of 40 trials`."""
-    closed = max(0, state.accepted - len(state.open_trials))  # a proposal that is being checked is open already
-    limit = state.budget.trials
-    return f"at {closed} of {limit:g} trials" if math.isfinite(limit) else f"after {closed} trials"
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends a campaign or a retraining as Ctrl-C does; only where signals can be received (main thread)."""
-
-    def on_terminate(number: int, frame: FrameType | None) -> None:
-        if _is_new_stop():
-            raise StopNow(f"stopped on SIGTERM; {_CONTINUES}")
-
-    _LastStop.at = -math.inf
-    with _handlers({signal.SIGTERM: on_terminate}):
-        yield
-
-
-@contextmanager
-def stops_ignored() -> Iterator[None]:
-    """Ctrl-C and SIGTERM do nothing, for a process that is about to end; only where signals can be received."""
-    with _handlers({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
-        yield
 
 
 def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:

@@ -6,6 +6,8 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -14,7 +16,8 @@ from typer.exceptions import TyperException
 from nasforge.cli.process import check_working_folder, safe_streams  # first, for it leaves a deleted working folder
 
 # isort: split
-from nasforge.api.search import stops_ignored, terminable
+from nasforge import __version__
+from nasforge.api.stopping import stops_ignored, terminable
 from nasforge.cli import output
 from nasforge.cli.calibrate import calibrate
 from nasforge.cli.compare import compare
@@ -42,7 +45,7 @@ app = typer.Typer(
     name="nasforge",
     help="Search for image networks; train, test and export the best. Every command has examples in its --help.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # the commands inherit them
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -67,6 +70,30 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "dashboard": dashboard,
 }
 """Name -> the function of its file, in the order of the help."""
+
+
+def _print_versions(wanted: bool) -> None:
+    if wanted:
+        python = ".".join(map(str, sys.version_info[:3]))
+        output.line(f"nasforge {__version__}, Python {python}, torch {version('torch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the versions of NASForge, Python and torch.",
+            callback=_print_versions,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasforge.cli import options, output
+from nasforge.cli import completion, options, output
 from nasforge.cli.output import Outcome
 from nasforge.core.errors import ExportError, StopNow
 from nasforge.core.metrics import PROXY
@@ -29,7 +29,10 @@ def calibrate(
     seeds: Annotated[int, typer.Option(min=1, help="Number of trainings per network.")] = 2,
     epochs: Annotated[int | None, typer.Option(help=f"Epochs of full training. Default: {_EPOCHS}.")] = None,
     proxies: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Compare these zero-cost scores too.")
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME", help="Compare these zero-cost scores too.", autocompletion=completion.plugins("proxy")
+        ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Forecast the cost of a search of N trials.")] = 100,
     constraint: options.Constraint = None,
@@ -38,16 +41,31 @@ def calibrate(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="Draw the decisions of this recipe too.", rich_help_panel=options.PARTS),
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Draw the decisions of this recipe too.",
+            rich_help_panel=options.PARTS,
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the draws. Default: 0.", rich_help_panel=options.PARTS)
     ] = None,
     runner: Annotated[
-        str | None, typer.Option(help="Runner: ray_tune or local.", rich_help_panel=options.PARTS)
+        str | None,
+        typer.Option(
+            help="Runner: ray_tune or local.",
+            rich_help_panel=options.PARTS,
+            autocompletion=completion.plugins("runner"),
+        ),
     ] = None,
     evaluator: Annotated[
-        str | None, typer.Option(help="Evaluator. Default: training.", rich_help_panel=options.PARTS)
+        str | None,
+        typer.Option(
+            help="Evaluator. Default: training.",
+            rich_help_panel=options.PARTS,
+            autocompletion=completion.plugins("evaluator"),
+        ),
     ] = None,
     assign: Annotated[
         list[str] | None,

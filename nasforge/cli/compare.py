@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasforge.cli import options, output
+from nasforge.cli import completion, options, output
 from nasforge.cli.output import Outcome
 from nasforge.core.errors import ConfigError, StopNow
 
@@ -22,12 +22,19 @@ _CAMPAIGN, _PARTS = "Campaign", "Searches of the campaign"
 def compare(
     context: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Existing experiments, or a campaign's folder.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...",
+            help="Existing experiments, or a campaign's folder.",
+            autocompletion=completion.experiments,
+        ),
     ] = None,
     strategies: Annotated[
         str | None,
         typer.Option(
-            help="Strategies to run: 'evolution,evolution(sample=3)'. random is added.", rich_help_panel=_CAMPAIGN
+            help="Strategies to run: 'evolution,evolution(sample=3)'. random is added.",
+            rich_help_panel=_CAMPAIGN,
+            autocompletion=completion.plugins("strategy"),
         ),
     ] = None,
     seeds: Annotated[
@@ -58,12 +65,27 @@ def compare(
         str | None, typer.Option(metavar="N,N", help="Compare at these costs. Default: the whole budget.")
     ] = None,
     space: Annotated[
-        str | None, typer.Option(help="Search space: a YAML file or a shipped name.", rich_help_panel=_PARTS)
+        str | None,
+        typer.Option(
+            help="Search space: a YAML file or a shipped name.",
+            rich_help_panel=_PARTS,
+            autocompletion=completion.spaces,
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Data, as for `nasforge search`. A table needs none.", rich_help_panel=_PARTS)
+        str | None,
+        typer.Option(
+            help="Data, as for `nasforge search`. A table needs none.",
+            rich_help_panel=_PARTS,
+            autocompletion=completion.data,
+        ),
     ] = None,
-    evaluator: Annotated[str | None, typer.Option(help="Evaluator. Default: training.", rich_help_panel=_PARTS)] = None,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(
+            help="Evaluator. Default: training.", rich_help_panel=_PARTS, autocompletion=completion.plugins("evaluator")
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the longest training.", rich_help_panel=_PARTS)] = None,
     objective: Annotated[
         list[str] | None,
@@ -73,10 +95,20 @@ def compare(
         list[str] | None, typer.Option(help="Hard limit: 'flops<=40M'. Repeat for more.", rich_help_panel=_PARTS)
     ] = None,
     pruner: Annotated[
-        str | None, typer.Option(help="Pruner: asha, median or none. Default: asha.", rich_help_panel=_PARTS)
+        str | None,
+        typer.Option(
+            help="Pruner: asha, median or none. Default: asha.",
+            rich_help_panel=_PARTS,
+            autocompletion=completion.pruners,
+        ),
     ] = None,
     runner: Annotated[
-        str | None, typer.Option(help="Runner: local or ray_tune. Default: local.", rich_help_panel=_PARTS)
+        str | None,
+        typer.Option(
+            help="Runner: local or ray_tune. Default: local.",
+            rich_help_panel=_PARTS,
+            autocompletion=completion.plugins("runner"),
+        ),
     ] = None,
     assign: Annotated[
         list[str] | None,

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from nasforge.cli.options import RunsDir
-from nasforge.cli.output import Outcome
+from nasforge.cli.output import Outcome, line
+from nasforge.core.paths import whole_path
 
 
 def dashboard(
@@ -23,6 +24,7 @@ def dashboard(
     nasforge dashboard
     nasforge dashboard --runs-dir runs --port 8600
     """
-    from nasforge.cli import results as cli_results
+    from nasforge.dashboards.launch import launch
 
-    return cli_results.dashboard(runs_dir, port)
+    line(f"The dashboard is at http://127.0.0.1:{port}; Ctrl-C ends it.")
+    return Outcome(code=launch(whole_path(runs_dir), port))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nasforge.cli import completion
 from nasforge.cli.options import Json
 from nasforge.cli.output import Outcome, count_text, domain_text, line, size_json, size_text, table
 from nasforge.core.architecture import MODEL, Architecture
@@ -28,11 +29,15 @@ Shape = tuple[int, int, int]
 
 
 def describe(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file or a shipped name.")],
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE", help="A YAML file or a shipped name.", autocompletion=completion.spaces)
+    ],
     point: Annotated[
         str | None, typer.Option(metavar="FILE|random|default", help="Show one network of the space, layer by layer.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Take image size and classes from this data set.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Take image size and classes from this data set.", autocompletion=completion.data)
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of torchvision's downloads.")] = None,
     shape: Annotated[str, typer.Option(metavar="CxHxW", help="Image size.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=2)] = 10,

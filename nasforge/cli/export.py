@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nasforge import registry
+from nasforge.cli import completion
 from nasforge.cli.options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
-from nasforge.cli.output import Outcome
+from nasforge.cli.output import Outcome, line, log, table
+from nasforge.cli.settings import folder_of, moved_data
 from nasforge.experiment.journal import fit_of
 
 
 def export(
     name: Name,
     to: Annotated[
-        str, typer.Option(help="Formats, separated by commas: onnx, torch_export, safetensors.")
+        str,
+        typer.Option(
+            help="Formats, separated by commas: onnx, torch_export, safetensors.",
+            autocompletion=completion.plugins("exporter"),
+        ),
     ] = "safetensors",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder. Default: RUNS/NAME/exported.")] = None,
     data: MovedData = None,
@@ -32,10 +40,37 @@ def export(
     nasforge export first --to onnx,torch_export,safetensors --out exported
     nasforge export first --to onnx --json
     """
-    from nasforge.cli import results as cli_results
-    from nasforge.cli.settings import folder_of, moved_data
-
     folder = folder_of(name, runs_dir)
     folder = fit_of(folder) or folder
     formats = [word.strip() for word in to.split(",")]
-    return cli_results.export(folder, formats, out or folder / "exported", moved_data(data, data_dir), trust)
+    for form in formats:
+        registry.check_name("exporter", form)
+    return _export(folder, formats, out or folder / "exported", moved_data(data, data_dir), trust)
+
+
+def _export(
+    folder: Path, formats: Sequence[str], out_folder: Path, data: Mapping[str, str], trust: bool = False
+) -> Outcome:
+    """Ship the best network, verified on `data` if they were moved."""
+    from nasforge.api.export import CARDS
+    from nasforge.api.export import export as run
+
+    log().print(f"Exporting the best network of '{folder.name}', comparing each file with it ...")
+    content = run(folder, formats, out_folder, data, trust=trust)
+    rows = []
+    for name, path in content["files"].items():
+        agreement = content["verified"][name]
+        rows.append([name, path, f"{agreement['accuracy']:.4f}"])
+    table(
+        f"Exported, each verified on {content['images']} validation images",
+        ("format", "file", "accuracy"),
+        rows,
+        left=("format", "file"),
+    )
+    if content["trained_on_these"]:
+        line("It was retrained on these images too: they prove that the files agree, not how good the network is.")
+    card = Path(content["card"])
+    if card.name != CARDS[0]:
+        line(f"{card.with_name(CARDS[0])} is not as an export wrote it and stays as it is.", style="yellow")
+    line(f"Model card: {card}")
+    return Outcome({"experiment": folder.name, **content})

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from nasforge.api.fit.rows import more_photos, warnings_on
-from nasforge.cli import options, output
+from nasforge.cli import completion, options, output
 from nasforge.cli.inspect import GroupColumn, ImageColumn, LabelColumn, Labels, Strict
 from nasforge.cli.output import Outcome
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
@@ -39,7 +39,12 @@ _PRETRAINED = "Pretrained networks"
 def fit(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="DATA", help="A folder of images, a .npz file, digits, or a torchvision name.")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of images, a .npz file, digits, or a torchvision name.",
+            autocompletion=completion.data,
+        ),
     ],
     time: Annotated[str, typer.Option(help="Time for the whole command: 90s, 10m, 2h.")] = "10m",
     constraint: options.Constraint = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasforge.cli import options
+from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, table
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ Strict = Annotated[bool, typer.Option("--strict", help="Fail if any image or cla
 
 
 def inspect(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a .npz file, digits, or a torchvision name.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="A folder, a .npz file, digits, or a torchvision name.", autocompletion=completion.data
+        ),
+    ],
     labels: Labels = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,

@@ -7,14 +7,26 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from nasforge.cli import completion
+
 DATA, PARTS, PLACE = "Data", "Settings", "Run and output"
 """Panels of a command's help."""
 
 Name: TypeAlias = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of the experiment, a folder in the runs folder.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Name of the experiment, a folder in the runs folder.",
+        autocompletion=completion.experiments,
+    ),
 ]
 Space: TypeAlias = Annotated[
-    str | None, typer.Argument(metavar="SPACE", help="A YAML file or a shipped name (see `nasforge spaces`).")
+    str | None,
+    typer.Argument(
+        metavar="SPACE",
+        help="A YAML file or a shipped name (see `nasforge spaces`).",
+        autocompletion=completion.spaces,
+    ),
 ]
 Constraint: TypeAlias = Annotated[
     list[str] | None, typer.Option(help="Hard limit: 'flops<=40M', 'params<=300k'. Repeat for more.")
@@ -30,7 +42,11 @@ Until: TypeAlias = Annotated[
 
 Data: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="digits, a torchvision name, a .npz file or a folder of images.", rich_help_panel=DATA),
+    typer.Option(
+        help="digits, a torchvision name, a .npz file or a folder of images.",
+        rich_help_panel=DATA,
+        autocompletion=completion.data,
+    ),
 ]
 DataDir: TypeAlias = Annotated[
     Path | None, typer.Option(help="Folder of torchvision's downloads.", rich_help_panel=DATA)
@@ -48,7 +64,13 @@ Config: TypeAlias = Annotated[
 
 MovedData: TypeAlias = Annotated[
     str | None,
-    typer.Option("--data", metavar="PATH", help="New place of the data, if you moved them.", rich_help_panel=DATA),
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="New place of the data, if you moved them.",
+        rich_help_panel=DATA,
+        autocompletion=completion.data,
+    ),
 ]
 MovedDataDir: TypeAlias = Annotated[
     Path | None,

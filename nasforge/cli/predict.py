@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasforge.cli import options
+from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line
 from nasforge.core.errors import ConfigError
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def predict(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Name of a fit or an experiment, or a network folder or exported folder."),
+        typer.Argument(
+            metavar="MODEL",
+            help="Name of a fit or an experiment, or a network folder or exported folder.",
+            autocompletion=completion.models,
+        ),
     ],
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of images.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table with all probabilities.")] = False,

@@ -10,8 +10,7 @@ import typer
 
 from nasforge.cli import options
 from nasforge.cli.output import Outcome, line, say
-from nasforge.cli.results import campaign_of
-from nasforge.cli.settings import fit_folder, folder_of
+from nasforge.cli.settings import campaign_of, fit_folder, folder_of
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError
 from nasforge.core.paths import whole_path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasforge.cli import options
+from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ def retrain(
     data: options.MovedData = None,
     data_dir: options.MovedDataDir = None,
     runner: Annotated[
-        str, typer.Option(help="local: one after the other; ray_tune: on Ray workers.", rich_help_panel=_PLACE)
+        str,
+        typer.Option(
+            help="local: one after the other; ray_tune: on Ray workers.",
+            rich_help_panel=_PLACE,
+            autocompletion=completion.plugins("runner"),
+        ),
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="Address of a running Ray cluster: auto, HOST:PORT.", rich_help_panel=_PLACE)
@@ -79,7 +84,8 @@ def retrain(
     nasforge retrain first --runner ray_tune --workers-per-network 2
     """
     from nasforge.api.retrain import retrain as run
-    from nasforge.api.search import terminable, tracking
+    from nasforge.api.search import tracking
+    from nasforge.api.stopping import terminable
     from nasforge.cli.settings import folder_of, moved_data, runner_of
     from nasforge.cli.watch import RetrainProgress
     from nasforge.experiment.state import load_state

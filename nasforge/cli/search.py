@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
 
-from nasforge.cli import options, output
-from nasforge.cli.output import Outcome
+from nasforge.cli import completion, options, output
+from nasforge.cli.output import (
+    Outcome,
+    commands_after,
+    line,
+    metric_text,
+    next_commands,
+    seconds_text,
+    size_json,
+    size_text,
+    state_json,
+    table,
+)
+from nasforge.cli.settings import data_options, settings_of, until_of
+from nasforge.cli.summary import print_summary
+from nasforge.cli.watch import Watch
+from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import ConfigError, StopNow
+from nasforge.core.tracking_uri import NO_TRACKING, ui_command
+from nasforge.core.trial import Trial
+from nasforge.experiment.state import State
+from nasforge.settings.experiment import ExperimentConfig, resolve
 
 
 def search(
@@ -16,7 +36,11 @@ def search(
     space: options.Space = None,
     data: options.Data = None,
     strategy: Annotated[
-        str | None, typer.Option(help="Strategy (see `nasforge strategies`). Default: evolution.")
+        str | None,
+        typer.Option(
+            help="Strategy (see `nasforge strategies`). Default: evolution.",
+            autocompletion=completion.plugins("strategy"),
+        ),
     ] = None,
     max_trials: Annotated[int | None, typer.Option(help="Stop after N trials. Default: 20.")] = None,
     max_worker_seconds: Annotated[float | None, typer.Option(help="Stop after this many worker-seconds.")] = None,
@@ -32,10 +56,19 @@ def search(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="Search the decisions of this recipe instead of the space's: sgd."),
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Search the decisions of this recipe instead of the space's: sgd.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     tune: Annotated[
-        str | None, typer.Option(metavar="STRATEGY", help="Search the recipe with its own strategy: optuna.")
+        str | None,
+        typer.Option(
+            metavar="STRATEGY",
+            help="Search the recipe with its own strategy: optuna.",
+            autocompletion=completion.plugins("strategy"),
+        ),
     ] = None,
     start_from: Annotated[
         str | None,
@@ -45,10 +78,19 @@ def search(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole search. Default: 0.")] = None,
-    pruner: Annotated[str | None, typer.Option(help="Pruner: asha, median or none. Default: asha.")] = None,
-    runner: Annotated[str | None, typer.Option(help="Runner: ray_tune or local. Default: ray_tune.")] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="Pruner: asha, median or none. Default: asha.", autocompletion=completion.pruners)
+    ] = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(help="Runner: ray_tune or local. Default: ray_tune.", autocompletion=completion.plugins("runner")),
+    ] = None,
     evaluator: Annotated[
-        str | None, typer.Option(help="Evaluator that measures each proposal. Default: training.")
+        str | None,
+        typer.Option(
+            help="Evaluator that measures each proposal. Default: training.",
+            autocompletion=completion.plugins("evaluator"),
+        ),
     ] = None,
     cv: Annotated[
         int | None, typer.Option("--cv", metavar="K", help="Measure each network by K-fold cross-validation.")
@@ -104,10 +146,6 @@ def search(
     nasforge search photos --data my_photos/ --start-from portfolio --epochs 30
     nasforge search --config experiment.yaml --address auto
     """
-    from nasforge.cli import results as cli_results
-    from nasforge.cli.settings import data_options, settings_of, until_of
-    from nasforge.settings.experiment import resolve
-
     if cv is not None and evaluator not in (None, "cross_validation"):
         raise ConfigError(f"--cv is the evaluator cross_validation, and --evaluator says {evaluator}: leave one out")
     settings, document = settings_of(
@@ -135,8 +173,90 @@ def search(
     )
     resolved = resolve(settings, document)
     if dry_run:
-        return cli_results.dry_run(resolved)
+        return print_forecast(resolved)
     try:
-        return cli_results.search(resolved)
+        return run_search(resolved)
     except StopNow as error:
         return output.stopped(error, context.obj)
+
+
+def run_search(config: ExperimentConfig) -> Outcome:
+    """Run or continue a search and say what came out."""
+    from nasforge.api.search import search as run
+
+    watch = Watch(output.log())
+    with watch.shown():
+        state = run(config, trackers=[watch], say=watch.say, on_open=watch.on_open)
+    print_summary(state)
+    best = state.best
+    if best is not None:
+        _print_network(best)
+    _print_next(config, state)
+    folder = config.folder
+    return Outcome({**state_json(state), "folder": str(folder)}, code=0 if best is not None else 1)
+
+
+def print_forecast(config: ExperimentConfig) -> Outcome:
+    """Say what a search would spend."""
+    from nasforge.api.forecast import forecast
+
+    output.log().print("Checking random points and training one for a moment ...")
+    found = forecast(config)
+    low, high = found.interval
+    trained = f"{found.epochs} epochs, " if found.epochs else ""
+    line(f"Dry run of '{config.name}': nothing was written.", style="bold")
+    rows = [
+        ("points of the space", size_text(found.points)),
+        (
+            "feasible share",
+            f"{found.feasible / found.sampled:.0%} of {found.sampled} random points "
+            f"(95 % interval {low:.0%} .. {high:.0%})",
+        ),
+        ("cannot be built", f"{found.unbuildable} of {found.sampled}"),
+        (
+            "probe",
+            ", ".join(f"{k.removeprefix('cost/')} {metric_text(k, v)}" for k, v in found.probe_costs.items()) or "-",
+        ),
+        ("seconds per trial", f"{found.seconds_per_trial:.1f} ({trained}one worker)"),
+        ("trials", f"{found.trials:,.0f}" if math.isfinite(found.trials) else "until another limit is reached"),
+        *([("a trial is", f"{found.piece:.0%} of that: trials go on from checkpoints")] if found.piece < 1 else []),
+        ("workers", str(found.workers)),
+        ("expected in all", f"{seconds_text(found.seconds)} with the pruner off; it saves a part of that"),
+    ]
+    if found.supernets:
+        count = f"{found.supernets} supernets to begin with" if found.supernets > 1 else "one to begin with"
+        said = f"{found.supernet_seconds:.1f} ({count}; measures on its weights take less than a trial)"
+        rows.insert(5, ("seconds per supernet", said))
+    table("What it would cost", ("what", "how much"), rows, left=("what", "how much"))
+    return Outcome({"experiment": config.name, "dry_run": True, **found.to_json(), **size_json("points", found.points)})
+
+
+def _print_network(trial: Trial) -> None:
+    """What the winner looks like: the network's decisions part by part, then the recipe's."""
+    if trial.architecture is None:
+        return
+    parts: dict[str, list[str]] = {}
+    for key, value in trial.architecture.model.items():
+        part, dot, rest = key.partition(".")
+        parts.setdefault(part if dot else "", []).append(f"{rest or key} {value}")
+    recipe = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.architecture.train.items()]
+    line()
+    line(f"The best network (trial {trial.number}, arch_id {trial.architecture.arch_id}):", style="bold")
+    for part, said in parts.items():
+        line(f"  {part or 'all':<8} {', '.join(said)}")
+    if recipe:
+        line(f"  {'recipe':<8} {', '.join(recipe)}")
+
+
+def _print_next(config: ExperimentConfig, state: State) -> None:
+    folder = config.folder
+    if state.best is None:
+        said = state.why_no_best
+        line(f"{said[0].upper()}{said[1:]}. See: {command_for(folder, 'show')}", style="yellow")
+        return
+    commands = commands_after(folder, state)
+    commands.append(command_line("dashboard", *runs_dir_option(config.runs_dir)))
+    if config.tracking_uri != NO_TRACKING:
+        commands.append(ui_command(config.tracking_uri, config.runs_dir))
+    line()
+    next_commands(commands)

@@ -167,6 +167,12 @@ def fit_folder(name: str, runs_dir: Path) -> Path | None:
     return folder if (folder / FIT).is_file() else None
 
 
+def campaign_of(name: str, runs_dir: Path) -> list[Path]:
+    """The searches of a campaign; none where `name` is an experiment, or nothing at all."""
+    folder = whole_path(runs_dir) / check_name(name)
+    return [] if (experiment_of(folder) / JOURNAL).is_file() else experiments_in(folder)
+
+
 def folder_of(name: str, runs_dir: Path) -> Path:
     """The folder of an existing experiment; of a fit its search, also as `FIT/search`.
 

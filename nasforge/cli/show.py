@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import gc
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nasforge.cli.fit import show_fit
 from nasforge.cli.options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
-from nasforge.cli.output import Outcome
-from nasforge.core.errors import ConfigError
+from nasforge.cli.output import (
+    Outcome,
+    count_text,
+    line,
+    metric_text,
+    seconds_text,
+    state_json,
+    table,
+    trial_json,
+)
+from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data
+from nasforge.cli.summary import print_summary
+from nasforge.cli.trial import repeat_trial, show_trial
+from nasforge.core.command_line import command_for
+from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.paths import whole_path
 from nasforge.core.trust import view
+from nasforge.experiment.journal import without_collection
+from nasforge.experiment.state import State, load_state
+from nasforge.views import tables
+
+_BUDGETS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
+_FIGURES = "figures"
 
 
 def show(
@@ -48,16 +71,13 @@ def show(
     nasforge show cells/search
     nasforge show first --json
     """
-    from nasforge.cli import results as cli_results
-    from nasforge.cli.settings import fit_folder, folder_of, moved_data
-
     place = moved_data(data, data_dir)
     if trial is None and not (importance or rerun or draw or place or "/" in name):
         with view():
             if fit_place := fit_folder(name, runs_dir):
                 return show_fit(fit_place)
-            if searches := cli_results.campaign_of(name, runs_dir):
-                return cli_results.show_campaign(name, runs_dir, searches)
+            if searches := campaign_of(name, runs_dir):
+                return show_campaign(name, runs_dir, searches)
     folder = folder_of(name, runs_dir)
     if place and not rerun and draw is None:
         raise ConfigError("--data, --data-dir: only --rerun and --draw need the data")
@@ -69,14 +89,112 @@ def show(
     if importance and trial is not None:
         raise ConfigError("--importance is of all trials and --trial shows one: one at a time")
     if rerun and trial is not None:
-        return cli_results.rerun(folder, trial, place, trust)
+        return repeat_trial(folder, trial, place, trust)
     if draw is not None and trial is not None:
-        return cli_results.show_trial(folder, trial, draw, place, trust)
+        return show_trial(folder, trial, draw, place, trust)
     with view():
         if trial is not None:
-            return cli_results.show_trial(folder, trial)
+            return show_trial(folder, trial)
         if importance:
-            from nasforge.cli import optuna as cli_optuna
+            return show_importance(folder)
+        return show_experiment(folder, top)
 
-            return cli_optuna.importance(folder)
-        return cli_results.show(folder, top)
+
+def show_experiment(folder: Path, top: int) -> Outcome:
+    """An experiment."""
+    with without_collection():
+        outcome = _shown(load_state(folder), top)
+        gc.freeze()  # the command ends soon: no collection needs to look through the state of a long search
+        return outcome
+
+
+def _shown(state: State, top: int) -> Outcome:
+    print_summary(state, top)
+    failures = tables.failures(state)
+    if failures:
+        rows = []
+        for found in failures:
+            numbers = ", ".join(str(number) for number in found["trials"][:8])
+            more = " ..." if found["count"] > 8 else ""
+            rows.append((found["cause"], str(found["count"]), numbers + more, found["message"], found["advice"]))
+        table("Failures", ("cause", "count", "trials", "last message", "advice"), rows)
+    if state.tests:
+        keys = sorted({key for metrics in state.tests.values() for key in metrics})
+        body = [[name, *(metric_text(key, metrics.get(key)) for key in keys)] for name, metrics in state.tests.items()]
+        table("Met the sealed test part", ("network", *keys), body, left=("network",))
+    _print_budget(state)
+    return Outcome(
+        {**state_json(state), "counts": state.counts()},
+        more=lambda: {"trials": [trial_json(state.trials[number]) for number in sorted(state.trials)]},
+    )
+
+
+def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcome:
+    """The searches of a campaign, one line each."""
+    rows: list[Sequence[str]] = []
+    content: list[dict[str, Any]] = []
+    goals: dict[str, str] = {}
+    for path in searches:
+        try:
+            state = load_state(path)
+        except JournalError as error:
+            content.append({"experiment": path.name, "problem": str(error)})
+            rows.append((path.name, "-", "-", "-", f"cannot be read: {error}"))
+            continue
+        goal, best = state.objectives[0], state.best
+        goals[str(goal)] = goal.metric
+        counts = {status: count for status, count in state.counts().items() if count}
+        value = "-" if best is None else metric_text(goal.metric, best.metrics.get(goal.metric))
+        trials = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials yet"
+        strategy = state.header.config["strategy"]["name"]
+        rows.append((path.name, strategy, str(state.header.seed), value, trials))
+        content.append(
+            {
+                "experiment": path.name,
+                "strategy": strategy,
+                "seed": state.header.seed,
+                "trials": counts,
+                "best": None if best is None else trial_json(best),
+            }
+        )
+    table(
+        f"{name}: a campaign of {len(rows)} searches",
+        ("search", "strategy", "seed", f"best {', '.join(goals)}" if goals else "best", "trials"),
+        rows,
+        left=("search", "strategy", "trials"),
+    )
+    line(f"Compare the strategies: {command_for(whole_path(runs_dir) / name, 'compare')}")
+    line(f"Look at one of them: {command_for(searches[0], 'show')}")
+    return Outcome({"campaign": name, "searches": content})
+
+
+def _print_budget(state: State) -> None:
+    rows = []
+    texts = {"trials": count_text, "worker_seconds": seconds_text, "multiply_adds": count_text}
+    for name, used in state.used.items():
+        limit, text = getattr(state.budget, name), texts[name]
+        rows.append((_BUDGETS[name], text(used), text(limit) if math.isfinite(limit) else "no limit"))
+    best = state.best
+    for goal, value in state.budget.goals.items():
+        reached = None if best is None else best.metrics.get(goal.metric)
+        rows.append((f"until {goal}", metric_text(goal.metric, reached), metric_text(goal.metric, value)))
+    table("Budget", ("what", "spent", "limit"), rows, left=("what",))
+
+
+def show_importance(folder: Path) -> Outcome:
+    """Which decisions matter, and Optuna's figures of it."""
+    from nasforge.views import optuna_study
+
+    state = load_state(folder)
+    found = optuna_study.importances(state)
+    for metric, shares in found.items():
+        rows = [(key, f"{share:.3f}") for key, share in shares.items()]
+        table("Importance (fANOVA)", ("decision", metric), rows, left=("decision",))
+    best = state.best
+    shown = set(next(iter(found.values())))
+    beside = [key for key in best.architecture.values if key not in shown] if best and best.architecture else []
+    if beside:
+        line(f"Not in it, since they are fixed or not active in every finished trial: {', '.join(beside)}")
+    files = optuna_study.write_figures(state, folder / _FIGURES)
+    line(f"In {folder / _FIGURES}: {', '.join(path.name for path in files)}")
+    return Outcome({"experiment": folder.name, "importance": found, "figures": [str(path) for path in files]})

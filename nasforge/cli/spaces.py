@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+from typing import Any
+
+from nasforge.cli.describe import architectures
 from nasforge.cli.options import Json
-from nasforge.cli.output import Outcome
+from nasforge.cli.output import Outcome, line, size_json, size_text, table
+from nasforge.settings.space_file import load_space, shipped_spaces
 
 
 def spaces(as_json: Json = False) -> Outcome:
@@ -15,6 +20,21 @@ def spaces(as_json: Json = False) -> Outcome:
     nasforge spaces
     nasforge spaces --json
     """
-    from nasforge.cli import parts as cli_parts
-
-    return cli_parts.spaces()
+    found: list[dict[str, Any]] = []
+    for name, path in shipped_spaces().items():
+        space = load_space(path)
+        comment = takewhile(lambda text: text.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        about = " ".join(text.strip("# ") for text in comment)
+        found.append(
+            {
+                "name": name,
+                "decisions": len(space.domains),
+                **size_json("networks", architectures(space)),
+                "about": about,
+                "file": str(path),
+            }
+        )
+    rows = [[row["name"], str(row["decisions"]), size_text(row["networks"]), row["about"]] for row in found]
+    table("Search spaces", ("name", "decisions", "networks", "about"), rows)
+    line("More of one: nasforge describe NAME. Your own: docs/howto/search_spaces.md")
+    return Outcome({"spaces": found})

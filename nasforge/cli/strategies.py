@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+from nasforge import registry
 from nasforge.cli.options import Json
-from nasforge.cli.output import Outcome
+from nasforge.cli.output import Outcome, line, table
+from nasforge.core.errors import NasforgeError
+from nasforge.views.plain import plain
+
+_KINDS = {
+    "strategy": "strategies",
+    "pruner": "pruners",
+    "evaluator": "evaluators",
+    "proxy": "proxies",
+    "runner": "runners",
+    "exporter": "exporters",
+}
+"""Kinds of plug-ins that a command's options name -> their title."""
 
 
 def strategies(as_json: Json = False) -> Outcome:
@@ -15,6 +31,27 @@ def strategies(as_json: Json = False) -> Outcome:
     nasforge strategies
     nasforge search tiny --data digits --strategy evolution --set strategy.population=20
     """
-    from nasforge.cli import parts as cli_parts
+    content: dict[str, Any] = {}
+    for kind, title in _KINDS.items():
+        found = [_row(kind, name) for name in registry.names(kind)]
+        content[title] = found
+        rows = [
+            [row["name"], row["about"], ", ".join(f"{key}={_typed(value)}" for key, value in row["options"].items())]
+            for row in found
+        ]
+        table(title.capitalize(), ("name", "what", "options"), rows)
+    line("Set an option with --set, as in: --set strategy.population=20")
+    return Outcome(content)
 
-    return cli_parts.parts()
+
+def _row(kind: str, name: str) -> dict[str, Any]:
+    try:
+        about, options = registry.describe(kind, name).about, registry.options_of(kind, name)
+    except NasforgeError as error:
+        return {"name": name, "about": f"not available: {error}", "options": {}}
+    return {"name": name, "about": about, "options": plain(options)}
+
+
+def _typed(value: Any) -> str:
+    """A default as it would be typed; where there is none, a dash."""
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)

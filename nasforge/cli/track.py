@@ -8,9 +8,15 @@ from typing import Annotated
 import typer
 
 from nasforge.cli.options import Json, Name, RunsDir
-from nasforge.cli.output import Outcome
+from nasforge.cli.output import Outcome, line
+from nasforge.cli.settings import folder_of
+from nasforge.core.command_line import quoted
 from nasforge.core.errors import ConfigError
+from nasforge.core.tracking_uri import ui_command
 from nasforge.core.trust import view
+from nasforge.core.uri import with_absolute_file, without_secrets
+from nasforge.experiment.journal import fit_of
+from nasforge.experiment.state import load_state
 
 
 def track(
@@ -33,15 +39,34 @@ def track(
     nasforge track first --tracking-uri http://mlflow.example.org:5000
     nasforge track first --optuna sqlite:///runs/optuna.db
     """
-    from nasforge.cli import results as cli_results
-    from nasforge.cli.settings import folder_of
-
     if optuna is not None:
-        from nasforge.cli import optuna as cli_optuna
-
         if tracking_uri is not None:
             raise ConfigError("--optuna writes a storage of Optuna, --tracking-uri names MLflow's: one at a time")
         with view():
-            return cli_optuna.write_study(folder_of(name, runs_dir), optuna)
+            return _write_study(folder_of(name, runs_dir), optuna)
     with view():
-        return cli_results.track(folder_of(name, runs_dir), tracking_uri)
+        return _deliver(folder_of(name, runs_dir), tracking_uri)
+
+
+def _deliver(folder: Path, uri: str | None) -> Outcome:
+    """Catch MLflow up."""
+    from nasforge.views.mlflow.tracker import destination
+    from nasforge.views.mlflow.tracker import track as deliver
+
+    place = destination(folder, uri)
+    name = (fit_of(folder) or folder).name
+    count = deliver(folder, place, name)
+    line(f"{count} events of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
+    line(f"Look at them: {ui_command(place, folder.parent)}")
+    return Outcome({"experiment": name, "delivered": count})
+
+
+def _write_study(folder: Path, storage: str) -> Outcome:
+    """An experiment for optuna-dashboard."""
+    from nasforge.views import optuna_study
+
+    count = optuna_study.write_study(load_state(folder), storage)
+    shown = without_secrets(with_absolute_file(storage))
+    line(f"{count} trials of '{folder.name}' written to {shown}.")
+    line(f"Look at them: pip install optuna-dashboard; optuna-dashboard {quoted([shown])}")
+    return Outcome({"experiment": folder.name, "optuna": shown, "trials": count})

@@ -1,19 +1,22 @@
-"""What `nasforge show NAME --trial N` prints beyond metrics: the health of the training, and class by class."""
+"""One trial, as `nasforge show NAME --trial N` prints it; `--rerun` trains it again."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nasforge.cli.output import line, table
+from nasforge.cli.output import Outcome, line, log, metric_text, table, trial_json
+from nasforge.core.errors import JournalError
 from nasforge.core.trial import Trial
-from nasforge.views import health
+from nasforge.experiment.state import load_state
+from nasforge.views import health, tables
 
 _SHOWN = 30
 
 
-def show_health(trial: Trial) -> list[str]:
+def _show_health(trial: Trial) -> list[str]:
     """Print the diagnostics of the latest report, if there are any, and return the advice."""
     said = health.advice(trial)
     if said:
@@ -33,7 +36,7 @@ def show_health(trial: Trial) -> list[str]:
     return said
 
 
-def show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
+def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
     """Print precision, recall and F1 of every class, if the trial wrote them, and return them with the confusion."""
     artifact = trial.result.artifacts.get("classes") if trial.result else None
     if artifact is None:
@@ -59,3 +62,70 @@ def show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
 
 
 _FIGURES = ("precision", "recall", "f1")
+
+
+def show_trial(
+    folder: Path, number: int, draw: Path | None = None, data: Mapping[str, str] | None = None, trust: bool = False
+) -> Outcome:
+    """One trial, whole; its network drawn into the file `draw`, for `data` if they were moved."""
+    state = load_state(folder)
+    trial = state.trials.get(number)
+    if trial is None:
+        raise JournalError(f"'{folder.name}' has no trial {number}; they go from 0 to {len(state.trials) - 1}")
+    content = trial_json(trial)
+    line(f"Trial {number}: {trial.status}", style="bold")
+    if trial.architecture is not None:
+        line(f"arch_id {trial.architecture.arch_id}, point_id {trial.architecture.point_id}")
+        table("Decisions", ("decision", "value"), list(trial.architecture.values.items()), left=("decision", "value"))
+    else:
+        line("trains a supernet")
+    if trial.steps:
+        keys = sorted({key for step in trial.steps for key in step.metrics if not key.startswith(health.HEALTH)})
+        body = [[str(s.step), *(metric_text(k, s.metrics.get(k)) for k in keys)] for s in trial.steps]
+        table("Reports", (tables.steps_of(state).removesuffix("s") or "step", *keys), body)
+    if trial.metrics:
+        table(
+            "Metrics",
+            ("metric", "value"),
+            [(k, metric_text(k, v)) for k, v in sorted(trial.metrics.items()) if not k.startswith(health.HEALTH)],
+            left=("metric",),
+        )
+    content["advice"] = _show_health(trial)
+    content["classes"] = _show_classes(folder, trial)
+    for limit, excess in (trial.result.violations if trial.result else {}).items():
+        line(f"Rejected: {limit} is exceeded by {excess:.1%}", style="red")
+    if trial.result and trial.result.error:
+        error = trial.result.error
+        line(f"{error.cause}: {error.message}", style="red")
+        line(f"Advice: {error.advice}")
+    if draw is not None:
+        from nasforge.cli.describe import draw_networks
+        from nasforge.views.parts import parts_of_trial
+
+        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial, data, trust=trust)}, draw)
+    content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
+    return Outcome({"experiment": folder.name, **content})
+
+
+def repeat_trial(folder: Path, number: int, data: Mapping[str, str], trust: bool = False) -> Outcome:
+    """Repeat a trial on `data`, if they were moved, and compare."""
+    from nasforge.api.repeat import rerun as repeat
+
+    log().print(f"Repeating trial {number} of '{folder.name}' ...")
+    found = repeat(folder, number, data, trust=trust)
+    if found.equal:
+        line(
+            f"Trial {number} came out again the same: {len(found.compared)} metrics equal to the last bit "
+            f"({found.device})."
+        )
+    else:
+        line(
+            f"Trial {number} came out differently (status then: {found.status[0]}, now: {found.status[1]}).",
+            style="red",
+        )
+        rows = [(key, repr(then), repr(now)) for key, (then, now) in found.differing.items()]
+        if rows:
+            table("Differing metrics", ("step/metric", "then", "now"), rows, left=("step/metric",))
+        if found.device.startswith("cuda"):
+            line("On a GPU the order of sums varies, so small differences are normal there; on a CPU there are none.")
+    return Outcome({"experiment": folder.name, "rerun": found.to_json()}, code=0 if found.equal else 1)

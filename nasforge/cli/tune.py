@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasforge.cli import options, output
+from nasforge.cli import completion, options, output
 from nasforge.cli.output import Outcome
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, StopNow
@@ -23,7 +23,11 @@ def tune(
     context: typer.Context,
     experiment: Annotated[
         str | None,
-        typer.Argument(metavar="EXPERIMENT", help="Experiment whose best network, data and settings are used."),
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="Experiment whose best network, data and settings are used.",
+            autocompletion=completion.experiments,
+        ),
     ] = None,
     trial: Annotated[
         int | None, typer.Option(metavar="N", help="Use the network of this trial.", rich_help_panel=_NETWORK)
@@ -51,6 +55,7 @@ def tune(
         typer.Option(
             help="With --model: the data, as for `nasforge search`. Otherwise: the new place of the experiment's data.",
             rich_help_panel=_NETWORK,
+            autocompletion=completion.data,
         ),
     ] = None,
     data_dir: Annotated[
@@ -69,6 +74,7 @@ def tune(
             metavar="FILE|NAME",
             help="Recipe whose decisions are tuned. Default: the space's own.",
             rich_help_panel=_SEARCH,
+            autocompletion=completion.recipes,
         ),
     ] = None,
     sampler: Annotated[
@@ -90,10 +96,20 @@ def tune(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed. Default: the experiment's.", rich_help_panel=_SEARCH)] = None,
     pruner: Annotated[
-        str | None, typer.Option(help="Pruner. Default: the experiment's, or asha.", rich_help_panel=_SEARCH)
+        str | None,
+        typer.Option(
+            help="Pruner. Default: the experiment's, or asha.",
+            rich_help_panel=_SEARCH,
+            autocompletion=completion.pruners,
+        ),
     ] = None,
     runner: Annotated[
-        str | None, typer.Option(help="Runner. Default: the experiment's, or ray_tune.", rich_help_panel=_SEARCH)
+        str | None,
+        typer.Option(
+            help="Runner. Default: the experiment's, or ray_tune.",
+            rich_help_panel=_SEARCH,
+            autocompletion=completion.plugins("runner"),
+        ),
     ] = None,
     name: Annotated[
         str | None,

@@ -162,6 +162,12 @@ def files_named(content: Any) -> dict[str, Path]:
     return found
 
 
+def source_of(module: str) -> Path | None:
+    """The source file of an installed module, found without running any of it; None where there is none."""
+    files = _files_of(module)
+    return files[-1] if files and files[-1].suffix == ".py" else None
+
+
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 

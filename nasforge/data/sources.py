@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasforge import registry
-from nasforge.core.errors import DataError, did_you_mean
+from nasforge.core.errors import DataError
 from nasforge.data import image_folder, npz
 from nasforge.data.decoded import Allocate, Decoded, Source
 from nasforge.settings.experiment import DataConfig
+from nasforge.settings.values import unknown_source
 
 
 def find(config: DataConfig) -> Source:
@@ -35,8 +36,7 @@ def find(config: DataConfig) -> Source:
         raise DataError(
             f"data: there is no file or folder {path}. Check the path; if you moved the data, give --data the new place"
         )
-    hint = did_you_mean(config.source, names)
-    raise DataError(f"data: '{config.source}' is neither a name, nor a file or folder in {Path.cwd()}; {hint}")
+    raise DataError(f"data: {unknown_source(config.source)}")
 
 
 def _noted(source: Source, name: str) -> Source:

@@ -213,6 +213,9 @@ def check_name(name: Any) -> str:
 DEFAULTS = {"strategy": "evolution", "pruner": "asha", "runner": "ray_tune"}
 """What is taken where nothing is named; the evaluator that suits depends on the strategy, see `suited_evaluator`."""
 
+NO_PRUNER = "none"
+"""The name that stands for no pruner."""
+
 TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
 """Evaluators of several trainings per architecture, whose steps count these: the option, and its default."""
 _SETTINGS = (
@@ -294,10 +297,10 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     given = {key: value for key, value in settings.items() if value is not None}
     space = attempt("space", space_of, given.get("space"))
     data = attempt("data", data_of, given.get("data"))
-    named = {key: attempt(key, Named.parse, given.get(key, default), key) for key, default in DEFAULTS.items()}
+    named = {key: attempt(key, _named, key, given.get(key, default)) for key, default in DEFAULTS.items()}
     strategy = named["strategy"]
     suited = suited_evaluator(strategy.name if strategy else "")
-    evaluator = attempt("evaluator", evaluator_of, given.get("evaluator", suited))
+    evaluator = attempt("evaluator", _named, "evaluator", given.get("evaluator", suited))
     objectives = attempt("objectives", objectives_of, given.get("objectives", suited_objectives(evaluator)))
     constraints = attempt("constraints", limits_of, given.get("constraints", []), evaluator)
     targets = attempt("targets", limits_of, given.get("targets", []), evaluator)
@@ -351,6 +354,14 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     )
 
 
+def _named(kind: str, content: Any) -> Named:
+    """A registered name with options that it takes."""
+    named = evaluator_of(content) if kind == "evaluator" else Named.parse(content, kind)
+    if (kind, named.name) != ("pruner", NO_PRUNER):
+        registry.check_named(kind, named.name, named.options)
+    return named
+
+
 def _tracking_uri(content: Any) -> str | None:
     return chosen_uri(None if content is None else text_of(content, "a URI"))
 
@@ -361,6 +372,7 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
     What begins with short trainings gets its new points from `joint`: `promotion` of it.
     """
     tune = Named.parse(content, "tune")
+    registry.check_name("strategy", tune.name)
     if strategy.name == "joint":
         raise ConfigError("strategy joint names its recipe's strategy itself: leave tune out, or strategy")
     if not any(key.startswith(TRAIN) for key in space.domains):

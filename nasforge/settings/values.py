@@ -197,7 +197,18 @@ def data_of(content: Any) -> DataConfig | None:
             raise ConfigError(f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}")
     if "source" not in content:
         raise ConfigError("data needs a source: a name, a file or a folder")
-    return DataConfig(**with_absolute_paths(content))
+    config = DataConfig(**with_absolute_paths(content))
+    if problem := unknown_source(config.source):
+        raise ConfigError(problem)
+    return config
+
+
+def unknown_source(source: str) -> str:
+    """Return why a data source is neither a registered name nor a path; empty where it is one of them."""
+    names = registry.names("data")
+    if source in names or Path(source).is_absolute():
+        return ""
+    return f"'{source}' is neither a name, nor a file or folder in {Path.cwd()}; {did_you_mean(source, names)}"
 
 
 def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:

@@ -19,12 +19,11 @@ from rich.console import Console
 
 import nasforge.api.retrain
 import nasforge.api.search
-import nasforge.cli.parts
-import nasforge.cli.results
 from nasforge import registry
 from nasforge.cli import app as cli
 from nasforge.cli.describe import decision_rows, sampled_costs
 from nasforge.cli.settings import parse_value, settings_of
+from nasforge.cli.summary import print_summary
 from nasforge.cli.watch import Watch
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Asked, Checked, Started, Told
@@ -267,7 +266,7 @@ def test_a_command_that_has_nothing_to_continue_only_stops(place, capfd, monkeyp
     def stopped(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nasforge.cli.parts, "spaces", stopped)
+    monkeypatch.setattr("nasforge.cli.spaces.shipped_spaces", stopped)
     code, _, err = nasforge_(capfd, "spaces")
     assert code == 130 and err.strip() == "stopped"
 
@@ -437,7 +436,7 @@ def test_networks_that_were_measured_on_a_supernet_alone_are_said_to_be(tmp_path
     told = Told(0, Result("finished", {"val/accuracy": 0.5}, (0.5,), epochs))
     for event in (Asked(0, measure), Checked(0, {}, "accepted"), Started(0, 1), told):
         state.apply(event)
-    nasforge.cli.results._print_summary(state)
+    print_summary(state)
     assert ("none is trained for itself yet" in capfd.readouterr().out) == (epochs == 0)
 
 

@@ -13,7 +13,6 @@ import cli_toys
 import pytest
 
 import nasforge.api.compare
-import nasforge.cli.results
 from nasforge.cli import app as cli
 from nasforge.core.tracking_uri import VARIABLE
 

@@ -30,10 +30,10 @@ from nasforge.api.search import (
     make_strategy,
     say_remarks,
     suited_to_images,
-    terminable,
     with_goal,
 )
 from nasforge.api.starts import with_starts
+from nasforge.api.stopping import terminable
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.paths import whole_path

@@ -1,0 +1,67 @@
+"""The summary of an experiment, as `search` and `show` print it: counts, leaderboard, Pareto front, goals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nasforge.cli.output import line, metric_text, table
+from nasforge.core.metrics import better
+from nasforge.core.trial import Measure, Trial
+from nasforge.experiment.state import State
+from nasforge.views import tables
+
+
+def print_summary(state: State, top: int = 5) -> None:
+    """Print the counts, the `top` best trials, the Pareto front and what the best one misses."""
+    counts = state.counts()
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
+    line(f"{state.name}: {said}", style="bold")
+    ranked = len(state.ranking())
+    if ranked:
+        _leaderboard(f"Best trials ({min(top, ranked)} of {ranked})", state, tables.leaderboard(state, top))
+    if len(state.objectives) > 1 and ranked:
+        _leaderboard("Pareto front", state, tables.pareto_front(state))
+    _print_goal(state)
+    best = state.best
+    missed = [] if best is None else state.missed(best)
+    if best is not None and missed:
+        costs = [f"{t.metric.removeprefix('cost/')} {metric_text(t.metric, best.metrics[t.metric])}" for t in missed]
+        limits = ", ".join(map(str, state.targets))
+        line(f"None of them meets {limits}: the best has {', '.join(costs)}", style="yellow")
+    if best is not None and isinstance(best.proposal, Measure) and best.proposal.weights and not _epochs(best):
+        line(
+            "They were measured on the supernet's weights; none is trained for itself yet. That begins after as many "
+            "as strategy.measures says: go on with a larger budget, or retrain the best",
+            style="yellow",
+        )
+
+
+def _print_goal(state: State) -> None:
+    """Whether the search has reached what its budget's `until` says."""
+    goals = [f"{goal} {metric_text(goal.metric, value)}" for goal, value in state.budget.goals.items()]
+    if not goals:
+        return
+    if state.reached_by is not None:
+        line(f"Reached by trial {state.reached_by}: {', '.join(goals)}.", style="bold")
+    elif state.spent:
+        line(f"Not reached within the budget: {', '.join(goals)}. A larger one goes on.", style="yellow")
+
+
+def _epochs(trial: Trial) -> int:
+    return trial.result.steps_done if trial.result else 0
+
+
+def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> None:
+    goals = {objective.metric: better(objective.maximise) for objective in state.objectives}
+    title += ": " + ", ".join(f"{direction} {metric}" for metric, direction in goals.items())
+    keys = [*goals]
+    keys += [key for key in ("val/accuracy", "cost/params", "cost/flops", "time/train_s") if key not in keys]
+    keys = [key for key in keys if any(key in row["metrics"] for row in found)]
+    steps = tables.steps_of(state)
+    rows = []
+    for row in found:
+        cells = [metric_text(key, row["metrics"].get(key)) for key in keys]
+        done = [str(row["epochs"])] if steps else []
+        rows.append([str(row["number"]), row["arch_id"], *done, *cells])
+    table(title, ("trial", "arch_id", *([steps] if steps else []), *keys), rows, left=("arch_id",))
