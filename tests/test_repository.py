@@ -11,7 +11,7 @@ import runpy
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,6 @@ from nasforge.cli import parts as cli_parts
 from nasforge.cli import results as cli_results
 from nasforge.cli.output import Outcome
 from nasforge.core.goals import Budget
-from nasforge.core.recipe import _CHOICES as CHOICES
-from nasforge.core.recipe import Recipe
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import differing
 from nasforge.models.blocks.catalogue import block_options
@@ -152,15 +150,10 @@ def rows(page, heading):
     return [row for row in table if not row[0].startswith("**")]
 
 
-def test_the_table_of_recipe_settings_has_all_of_them_with_their_defaults():
-    found = {row[0].strip("`"): row for row in rows("reference/recipes.md", "## All settings")}
-    defaults = {key: str(value).lower() for key, value in asdict(Recipe()).items()}
-    assert found.keys() == defaults.keys()
-    for key, (_, default, allowed, _) in found.items():
-        said = default.strip("`")
-        assert said == defaults[key] or float(said) == float(defaults[key]), key
-        if key in CHOICES:
-            assert re.findall(r"`(\w+)`", allowed) == [str(option).lower() for option in CHOICES[key]], key
+def test_the_tables_that_are_made_from_code_are_current():
+    generate = runpy.run_path(str(ROOT / "docs/generate.py"))
+    outdated = [page.name for page in generate["outdated"]()]
+    assert not outdated, "run: python docs/generate.py"
 
 
 def test_the_table_of_an_experiments_settings_has_all_of_them():
