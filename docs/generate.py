@@ -98,7 +98,8 @@ def _arguments(plug_in: Any) -> dict[str, str]:
         section = re.search(r"^Args:\n((?:    .*\n|\n)+)", inspect.cleandoc(thing.__doc__ or "") + "\n", re.MULTILINE)
         for entry in re.split(r"\n    (?=\S)", "\n" + section[1]) if section else ():
             name, _, meaning = entry.strip().partition(":")
-            meanings[name] = " ".join(meaning.split()).rstrip(".")
+            text = " ".join(meaning.split()).rstrip(".")
+            meanings[name] = text.replace("None: ", "default: ").replace("False: ", "`false`: ")
     return meanings
 
 

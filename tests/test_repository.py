@@ -19,17 +19,14 @@ import typer
 
 from nasforge import registry
 from nasforge.cli import app as cli
-from nasforge.cli import parts as cli_parts
 from nasforge.cli import results as cli_results
 from nasforge.cli.output import Outcome
 from nasforge.core.goals import Budget
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import differing
 from nasforge.models.blocks.catalogue import block_options
-from nasforge.registry import BUILT_IN
 from nasforge.settings.experiment import _SETTINGS as SETTINGS
 from nasforge.settings.experiment import DataConfig, load_settings, load_space, resolve
-from nasforge.settings.yaml_file import parse_value
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -167,23 +164,6 @@ def test_the_table_of_an_experiments_settings_has_all_of_them():
     assert {item.name for item in fields(Budget)} <= set(re.findall(r"`(\w+)`", found["budget"][2]))
     for kind in ("evaluator", "runner"):
         assert set(registry.names(kind)) <= set(re.findall(r"`(\w+)`", found[kind][2]))
-
-
-@pytest.mark.parametrize(
-    ("heading", "kinds"),
-    [("## Strategies", ["strategy"]), ("## Pruners, evaluators, runners", ["pruner", "evaluator", "runner"])],
-)
-def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kinds):
-    known = {name: cli_parts.options(kind, registry.get(kind, name)) for kind in kinds for name in BUILT_IN[kind]}
-    known.pop("lookup_table", None)  # docs/reference/tables.md
-    found, parts = {name: {} for name in known}, []
-    for part, option, default, _ in rows("reference/options.md", heading):
-        parts = re.findall(r"`(\w+)`", part) or parts
-        named = zip(option.split(", "), default.split(", "), strict=True)
-        said = {key.strip("`"): None if value == "-" else parse_value(value.strip("`")) for key, value in named}
-        for name in parts:
-            found[name] |= said
-    assert found == known
 
 
 def test_the_blocks_of_the_docs_are_the_catalogues():
