@@ -5,6 +5,7 @@
 #   make test        the fast tests
 #   make test-slow   the tests that take minutes
 #   make lint types layers      the other checks of CI
+#   make docs        write the tables of docs/reference that are made from the code
 #   make package     build the source distribution and the wheel in dist/, and check them
 #   make dashboard   the web page over runs/
 #   make clean       remove .venv and caches; runs/ and exported/ stay
@@ -15,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup search fit test test-slow lint types layers package dashboard clean
+.PHONY: help setup search fit test test-slow lint types layers docs package dashboard clean
 
 # The first Python that is new enough; `make PYTHON=/path/to/python` chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -72,6 +73,9 @@ types: $(STAMP)
 
 layers: $(STAMP)
 	@"$(BIN)/lint-imports"
+
+docs: $(STAMP)
+	@"$(BIN)/python" docs/generate.py
 
 package: $(STAMP)
 	@rm -rf build dist

@@ -11,7 +11,7 @@ import runpy
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -21,16 +21,11 @@ from nasforge import registry
 from nasforge.cli import app as cli
 from nasforge.cli.output import Outcome
 from nasforge.core.goals import Budget
-from nasforge.core.recipe import _CHOICES as CHOICES
-from nasforge.core.recipe import Recipe
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import differing
 from nasforge.models.blocks.catalogue import block_options
-from nasforge.registry import BUILT_IN
 from nasforge.settings.experiment import _SETTINGS as SETTINGS
 from nasforge.settings.experiment import DataConfig, load_settings, load_space, resolve
-from nasforge.settings.yaml_file import parse_value
-from nasforge.views.plain import plain
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -151,15 +146,10 @@ def rows(page, heading):
     return [row for row in table if not row[0].startswith("**")]
 
 
-def test_the_table_of_recipe_settings_has_all_of_them_with_their_defaults():
-    found = {row[0].strip("`"): row for row in rows("reference/recipes.md", "## All settings")}
-    defaults = {key: str(value).lower() for key, value in asdict(Recipe()).items()}
-    assert found.keys() == defaults.keys()
-    for key, (_, default, allowed, _) in found.items():
-        said = default.strip("`")
-        assert said == defaults[key] or float(said) == float(defaults[key]), key
-        if key in CHOICES:
-            assert re.findall(r"`(\w+)`", allowed) == [str(option).lower() for option in CHOICES[key]], key
+def test_the_tables_that_are_made_from_code_are_current():
+    generate = runpy.run_path(str(ROOT / "docs/generate.py"))
+    outdated = [page.name for page in generate["outdated"]()]
+    assert not outdated, "run: python docs/generate.py"
 
 
 def test_the_table_of_an_experiments_settings_has_all_of_them():
@@ -173,23 +163,6 @@ def test_the_table_of_an_experiments_settings_has_all_of_them():
     assert {item.name for item in fields(Budget)} <= set(re.findall(r"`(\w+)`", found["budget"][2]))
     for kind in ("evaluator", "runner"):
         assert set(registry.names(kind)) <= set(re.findall(r"`(\w+)`", found[kind][2]))
-
-
-@pytest.mark.parametrize(
-    ("heading", "kinds"),
-    [("## Strategies", ["strategy"]), ("## Pruners, evaluators, runners", ["pruner", "evaluator", "runner"])],
-)
-def test_the_tables_of_options_have_all_of_them_with_their_defaults(heading, kinds):
-    known = {name: plain(registry.options_of(kind, name)) for kind in kinds for name in BUILT_IN[kind]}
-    known.pop("lookup_table", None)  # docs/reference/tables.md
-    found, parts = {name: {} for name in known}, []
-    for part, option, default, _ in rows("reference/options.md", heading):
-        parts = re.findall(r"`(\w+)`", part) or parts
-        named = zip(option.split(", "), default.split(", "), strict=True)
-        said = {key.strip("`"): None if value == "-" else parse_value(value.strip("`")) for key, value in named}
-        for name in parts:
-            found[name] |= said
-    assert found == known
 
 
 def test_the_blocks_of_the_docs_are_the_catalogues():

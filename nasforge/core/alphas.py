@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, SpaceError, did_you_mean
+from nasforge.core.ranges import check_number
 from nasforge.core.space import Decision, Domain, SearchSpace, taking
 
 COST_TERMS = ("cost/flops", "cost/params")
@@ -75,8 +76,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not isinstance(field.default, str) and not 0 <= getattr(self, field.name) < math.inf:
-                raise ConfigError(f"{field.name} must be at least 0, got {getattr(self, field.name)}")
+            if not isinstance(field.default, (str, bool)):
+                check_number(getattr(self, field.name), field.name, least=0)
         if not 0 < self.last_temperature <= self.temperature:
             raise ConfigError(
                 "needs 0 < last_temperature <= temperature, "

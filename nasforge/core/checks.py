@@ -31,6 +31,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.goals import Budget
+from nasforge.core.ranges import shown
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import (
     CAUSES,
@@ -61,7 +62,6 @@ _DECISIONS = ("continue", "stop")
 _PLAIN = frozenset({str, int, bool})
 _LARGEST_INT = 2**53
 _HUGE = 2**1000
-_SHOWN = 80
 # Relative, without `..` and without a drive or root; a component's length is what file systems allow.
 _ARTIFACT_PATH = re.compile(r"artifacts(?:/(?!\.{1,2}(?:/|\Z))[^/\0]{1,200}){1,20}\Z")
 
@@ -166,9 +166,9 @@ def proposal(content: Any) -> Proposal:
             _origin(content.origin)
         return content if rung is content.rung else replace(content, rung=rung)
     if not isinstance(content, TrainShared):
-        raise EventError(f"a proposal must be a Measure or a TrainShared, got {_shown(content)}")
+        raise EventError(f"a proposal must be a Measure or a TrainShared, got {shown(content)}")
     if not isinstance(content.space, SearchSpace):
-        raise EventError(f"space must be a SearchSpace, got {_shown(content.space)}")
+        raise EventError(f"space must be a SearchSpace, got {shown(content.space)}")
     text(content.relaxation, "relaxation")
     if content.weights is not None:
         _artifact(content.weights, "weights")
@@ -191,7 +191,7 @@ def charge(content: Any) -> Charge:
         EventError: it cost something else.
     """
     if not isinstance(content, Charge):
-        raise EventError(f"charged must be a nasforge.core.trial.Charge, got {_shown(content)}")
+        raise EventError(f"charged must be a nasforge.core.trial.Charge, got {shown(content)}")
     seconds = _amount(content.worker_seconds, "worker_seconds")
     operations = _amount(content.multiply_adds, "multiply_adds")
     if seconds is content.worker_seconds and operations is content.multiply_adds:
@@ -230,7 +230,7 @@ def number(value: Any, what: str) -> float:
             return float(plain)
         except (OverflowError, ValueError):
             pass
-    raise EventError(f"{what} must be a number, got {_shown(value)}")
+    raise EventError(f"{what} must be a number, got {shown(value)}")
 
 
 def whole(value: Any, what: str, least: int = 0) -> int:
@@ -242,7 +242,7 @@ def whole(value: Any, what: str, least: int = 0) -> int:
     if type(value) is not int:
         value = _integer(value, what)
     if not least <= value <= _LARGEST_INT:
-        raise EventError(f"{what} must be a whole number of at least {least}, got {_shown(value)}")
+        raise EventError(f"{what} must be a whole number of at least {least}, got {shown(value)}")
     return value  # type: ignore[no-any-return]
 
 
@@ -256,7 +256,7 @@ def text(value: Any, what: str) -> str:
         return value
     if isinstance(value, str):
         return str(value)
-    raise EventError(f"{what} needs texts, got {_shown(value)}")
+    raise EventError(f"{what} needs texts, got {shown(value)}")
 
 
 def rows(content: Any, what: str) -> dict[str, tuple[float, ...]] | None:
@@ -293,7 +293,7 @@ def config(content: Mapping[str, Any]) -> None:
         raise EventError(f"the space is none ({type(error).__name__}: {error})") from None
     for name in ("objectives", "constraints", "targets"):
         if not all(isinstance(goal, str) for goal in _sequence(content.get(name), name)):
-            raise EventError(f"{name} must be a list of texts, got {_shown(content.get(name))}")
+            raise EventError(f"{name} must be a list of texts, got {shown(content.get(name))}")
     if not content["objectives"]:
         raise EventError("objectives must name one at least")
     for rung in _sequence(content.get("ladder"), "ladder"):
@@ -320,11 +320,11 @@ def _with(content: _Checked, checked: Mapping[str, Any]) -> _Checked:
 
 def _header(content: Header) -> Header:
     if type(content.schema) is not int or content.schema not in SCHEMAS:
-        raise EventError(f"schema must be one of {', '.join(map(str, SCHEMAS))}, got {_shown(content.schema)}")
+        raise EventError(f"schema must be one of {', '.join(map(str, SCHEMAS))}, got {shown(content.schema)}")
     for name in ("experiment", "space_hash", "data_hash"):
         text(getattr(content, name), name)
     if type(content.seed) is not int:
-        raise EventError(f"seed must be a whole number, got {_shown(content.seed)}")
+        raise EventError(f"seed must be a whole number, got {shown(content.seed)}")
     _mapping(content.config, "config")
     for package, version in _mapping(content.versions, "versions").items():
         text(package, "versions")
@@ -335,7 +335,7 @@ def _header(content: Header) -> Header:
 def _places(content: Any) -> Mapping[str, Any]:
     for key, value in _mapping(content, "config").items():
         if key not in ("data", "evaluator"):
-            raise EventError(f"config of a move holds data or evaluator, got {_shown(key)}")
+            raise EventError(f"config of a move holds data or evaluator, got {shown(key)}")
         _mapping(value, key)
     return content  # type: ignore[no-any-return]
 
@@ -353,7 +353,7 @@ def _budget(content: Any) -> Mapping[str, Any]:
 
 def _failure(content: Any) -> Failure:
     if not isinstance(content, Failure):
-        raise EventError(f"error must be a nasforge.core.trial.Failure, got {_shown(content)}")
+        raise EventError(f"error must be a nasforge.core.trial.Failure, got {shown(content)}")
     _one_of(content.cause, CAUSES, "cause")
     message, advice = text(content.message, "message"), text(content.advice, "advice")
     return Failure(content.cause, cut(message), cut(advice))
@@ -370,11 +370,11 @@ def _artifacts(content: Any) -> dict[str, Artifact]:
 
 def _artifact(content: Any, what: str) -> Artifact:
     if not isinstance(content, Artifact):
-        raise EventError(f"{what} must be a nasforge.core.trial.Artifact, got {_shown(content)}")
+        raise EventError(f"{what} must be a nasforge.core.trial.Artifact, got {shown(content)}")
     if not _ARTIFACT_PATH.match(text(content.path, f"{what}: path")):
         raise EventError(
             f"{what}: path must be relative to the experiment's folder, below artifacts/ and without '..', "
-            f"got {_shown(content.path)}"
+            f"got {shown(content.path)}"
         )
     text(content.sha256, f"{what}: sha256")
     whole(content.size, f"{what}: size")
@@ -383,7 +383,7 @@ def _artifact(content: Any, what: str) -> Artifact:
 
 def _architecture(content: Any, what: str) -> None:
     if not isinstance(content, Architecture):
-        raise EventError(f"{what} must be a nasforge.core.architecture.Architecture, got {_shown(content)}")
+        raise EventError(f"{what} must be a nasforge.core.architecture.Architecture, got {shown(content)}")
     for key, value in content.values.items():
         if type(key) is not str or type(value) not in _PLAIN:
             _value(key, value, what)
@@ -393,7 +393,7 @@ def _architecture(content: Any, what: str) -> None:
 
 def _origin(content: Any) -> None:
     if not isinstance(content, Origin):
-        raise EventError(f"origin must be a nasforge.core.trial.Origin, got {_shown(content)}")
+        raise EventError(f"origin must be a nasforge.core.trial.Origin, got {shown(content)}")
     for parent in _sequence(content.parents, "origin: parents"):
         whole(parent, "origin: parents")
     text(content.operator, "origin: operator")
@@ -405,9 +405,9 @@ def _origin(content: Any) -> None:
 def _value(key: Any, value: Any, what: str) -> None:
     """Check a decision: JSON gives it back as it is."""
     if type(key) is not str:
-        raise EventError(f"{what}: keys must be texts, got {_shown(key)}")
+        raise EventError(f"{what}: keys must be texts, got {shown(key)}")
     if type(value) not in _PLAIN and not (type(value) is float and math.isfinite(value)):
-        raise EventError(f"{what}: '{key}' must be a text, a finite number or true or false, got {_shown(value)}")
+        raise EventError(f"{what}: '{key}' must be a text, a finite number or true or false, got {shown(value)}")
 
 
 def _row(content: Any, what: str) -> tuple[float, ...]:
@@ -419,7 +419,7 @@ def _row(content: Any, what: str) -> tuple[float, ...]:
 def _amount(value: Any, what: str) -> float:
     plain = number(value, what)
     if not 0 <= plain < math.inf:
-        raise EventError(f"{what} must be a finite number of at least 0, got {_shown(plain)}")
+        raise EventError(f"{what} must be a finite number of at least 0, got {shown(plain)}")
     return plain
 
 
@@ -436,7 +436,7 @@ def _integer(value: Any, what: str) -> int:
         return int(plain)
     if type(plain) is int and abs(plain) <= _LARGEST_INT:
         return plain
-    raise EventError(f"{what} must be a whole number, got {_shown(value)}")
+    raise EventError(f"{what} must be a whole number, got {shown(value)}")
 
 
 def _scalar(value: Any) -> Any:
@@ -452,24 +452,16 @@ def _scalar(value: Any) -> Any:
 
 def _one_of(value: Any, allowed: tuple[str, ...], what: str) -> None:
     if not isinstance(value, str) or value not in allowed:
-        raise EventError(f"{what} must be one of {', '.join(allowed)}, got {_shown(value)}")
+        raise EventError(f"{what} must be one of {', '.join(allowed)}, got {shown(value)}")
 
 
 def _mapping(content: Any, what: str) -> Mapping[Any, Any]:
     if not isinstance(content, (dict, Mapping)):
-        raise EventError(f"{what} must be a mapping, got {_shown(content)}")
+        raise EventError(f"{what} must be a mapping, got {shown(content)}")
     return content
 
 
 def _sequence(content: Any, what: str) -> tuple[Any, ...] | list[Any]:
     if not isinstance(content, (tuple, list)):
-        raise EventError(f"{what} must be a list, got {_shown(content)}")
+        raise EventError(f"{what} must be a list, got {shown(content)}")
     return content
-
-
-def _shown(value: Any) -> str:
-    try:
-        said = repr(value)
-    except Exception:  # a plug-in's, or a whole number with thousands of digits
-        said = f"an object of type {type(value).__name__}"
-    return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."

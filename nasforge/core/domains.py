@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from nasforge.core.architecture import Value
 from nasforge.core.errors import SpaceError
+from nasforge.core.ranges import LARGEST, is_number, is_whole
 
 
 def same(a: Value, b: Value) -> bool:
@@ -24,7 +25,6 @@ def _name(value: Value) -> tuple[bool, Value]:
 
 
 _SHOWN = 50
-_LARGEST = 1e300
 _FINE = 1e6
 _EXACT = 2**53
 """Whole numbers beyond it are not exact as floats, which JSON, Optuna and scales of ranges use."""
@@ -48,7 +48,7 @@ class Choice:
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
                 raise SpaceError(f"option {option!r} must be a string, a number or a truth value")
-            if not isinstance(option, str) and not abs(option) <= _LARGEST:
+            if not isinstance(option, str) and not abs(option) <= LARGEST:
                 raise SpaceError(f"option {_short(option)} must be a finite number within -1e300..1e300")
         for index, option in enumerate(self.options):
             if self._places[_name(option)] != index:
@@ -114,7 +114,7 @@ class Choice:
     @cached_property
     def ordered(self) -> bool:
         """Whether the options are numbers, and enough of them for an order to say anything."""
-        numbers = all(isinstance(option, (int, float)) and not isinstance(option, bool) for option in self.options)
+        numbers = all(map(is_number, self.options))
         return numbers and len(self.options) > 2
 
     @cached_property
@@ -156,7 +156,7 @@ class Int:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if any(isinstance(n, bool) or not isinstance(n, int) for n in (self.low, self.high, self.step)):
+        if not all(map(is_whole, (self.low, self.high, self.step))):
             raise SpaceError(f"an int range needs whole numbers, got {self.low!r}..{self.high!r} step {self.step!r}")
         if self.low > self.high:
             raise SpaceError(f"low {self.low} is above high {self.high}")
@@ -171,8 +171,7 @@ class Int:
 
     def check(self, value: Any) -> Value:
         """`value` as an int. Raises SpaceError outside the range or between steps."""
-        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not whole:
+        if not is_whole(value) and not (isinstance(value, float) and value.is_integer()):
             raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}")
         number = int(value)
         if not self.low <= number <= self.high or (number - self.low) % self.step:
@@ -241,7 +240,7 @@ class Float:
 
     def __post_init__(self) -> None:
         for number in (self.low, self.high) + (() if self.step is None else (self.step,)):
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= _LARGEST:
+            if not is_number(number) or not abs(number) <= LARGEST:
                 raise SpaceError(f"a float range needs finite numbers within -1e300..1e300, got {_short(number)}")
         if self.low > self.high:
             raise SpaceError(f"low {self.low} is above high {self.high}")
@@ -260,7 +259,7 @@ class Float:
 
     def check(self, value: Any) -> Value:
         """`value` as a float. Raises SpaceError outside the range or between steps."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+        if not is_number(value) or not self.low <= value <= self.high:
             raise SpaceError(f"got {value!r}, allowed: a number in {self.low}..{self.high}")
         if self.step is None:
             return float(value)
@@ -378,7 +377,7 @@ def _finite(combine: Callable[[list[float]], float], sizes: Iterable[float]) -> 
 
 def _short(number: object) -> str:
     """A number for a message; one of hundreds of digits by its beginning."""
-    if isinstance(number, int) and not isinstance(number, bool) and abs(number) >= 10**24:
+    if is_whole(number) and abs(number) >= 10**24:
         return f"a number of about 10^{math.log10(abs(number)):.0f}"
     return repr(number)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.metrics import ask_for_direction, better, direction
+from nasforge.core.ranges import LARGEST, Range, check_number, is_whole
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 COSTS = ("params", "flops", "memory_mb", "latency_ms")
@@ -127,10 +128,10 @@ class Budget:
         object.__setattr__(self, "until", _until(self.until))
         for name in ("trials", "worker_seconds", "multiply_adds"):
             amount = getattr(self, name)
-            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not amount > 0:
-                raise ConfigError(f"budget: {name} must be a number above zero, got {amount!r}")
-            if isinstance(amount, int) and amount > 1e300:
-                raise ConfigError(f"budget: {name} must be at most 1e300; leave it out for no limit")
+            if is_whole(amount) and amount > LARGEST:
+                raise ConfigError(f"budget: {name} must be at most {LARGEST:g}; leave it out for no limit")
+            if amount != math.inf:
+                check_number(amount, f"budget: {name}", over=0)
         if math.isfinite(self.trials) and self.trials != int(self.trials):
             raise ConfigError(f"budget: trials must be a whole number, got {self.trials!r}")
 
@@ -184,8 +185,7 @@ def _until(content: Any) -> dict[str, float] | str:
             f"{content!r}"
         )
     for key, value in content.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not isinstance(key, str) or not key.strip() or not number:
+        if not isinstance(key, str) or not key.strip() or value not in Range():
             raise ConfigError(
                 f"budget: until needs a number for each metric, as in {{val/accuracy: 0.95}}, got {key!r}: {value!r}"
             )

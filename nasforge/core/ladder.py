@@ -8,6 +8,7 @@ from typing import Any
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.metrics import PROXY
+from nasforge.core.ranges import check_number, check_whole, is_number
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,14 @@ class Rung:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proxies", _proxies(self.proxies))
-        if self.proxies and self.epochs == 0 and not isinstance(self.epochs, bool):
+        if self.proxies and self.epochs == 0 and is_number(self.epochs):
             return
         if self.proxies:
             raise ConfigError(f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}")
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ConfigError(f"ladder: epochs must be a whole number of at least 1, got {self.epochs!r}")
-        if isinstance(self.share, bool) or not isinstance(self.share, (int, float)) or not 0 < self.share <= 1:
-            raise ConfigError(f"ladder: share must be above 0 and at most 1, got {self.share!r}")
-        edge = self.resolution
-        if edge is not None and (isinstance(edge, bool) or not isinstance(edge, int) or not 1 <= edge <= 4096):
-            raise ConfigError(f"ladder: resolution must be a whole number of pixels, 1 to 4096, got {edge!r}")
+        check_whole(self.epochs, "ladder: epochs", 1)
+        check_number(self.share, "ladder: share", over=0, most=1)
+        if self.resolution is not None:
+            check_whole(self.resolution, "ladder: resolution", 1, 4096)
 
     @property
     def full(self) -> bool:

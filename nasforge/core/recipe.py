@@ -1,252 +1,541 @@
-"""How a network is trained: every setting, its default and what it may be."""
+"""How a network is trained: every setting, with its description, its range and its default."""
 
-from __future__ import annotations
-
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import Problem, RecipeError, did_you_mean
+from nasforge.core.setting import ReadBy, Setting, settings_in
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 
-_CHOICES: dict[str, tuple[Value, ...]] = {
-    "optimizer": ("sgd", "adagrad", "rmsprop", "adam", "adamw", "lamb", "muon"),
-    "schedule": ("cosine", "step", "exponential", "inverse_time", "constant", "one_cycle"),
-    "loss": ("cross_entropy", "focal"),
-    "class_weights": ("none", "balanced"),
-    "sampling": ("uniform", "balanced"),
-    "early_stopping_metric": ("accuracy", "loss", "f1_macro"),
-    "init": ("builder", "he", "xavier", "orthogonal"),
-    "crop_fill": ("black", "mean"),
-    "precision": ("auto", "fp32", "bf16"),
-    "channels_last": ("auto", True, False),
-}
-_LARGEST = 1e300  # far above every sensible setting, and still a float
-# setting -> (lowest, highest, whether the lowest itself is allowed, whether the highest is)
-_RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "learning_rate": (0, math.inf, False, False),
-    "momentum": (0, 1, True, False),
-    "beta1": (0, 1, True, False),
-    "beta2": (0, 1, True, False),
-    "layer_decay": (0, 1, False, True),
-    "weight_decay": (0, math.inf, True, False),
-    "batch_size": (1, math.inf, True, False),
-    "warmup_epochs": (0, math.inf, True, False),
-    "decay": (0, 1, False, True),
-    "decay_epochs": (0, math.inf, True, False),
-    "focal_gamma": (0, math.inf, True, False),
-    "label_smoothing": (0, 1, True, False),
-    "clip_norm": (0, math.inf, True, False),
-    "ema_decay": (0, 1, True, False),
-    "swa_share": (0, 1, True, True),
-    "precise_bn": (0, math.inf, True, False),
-    "early_stopping": (0, math.inf, True, False),
-    "frozen_stages": (0, math.inf, True, False),
-    "crop_pixels": (0, math.inf, True, False),
-    "rotation_degrees": (0, 180, True, True),
-    "color_jitter": (0, 1, True, True),
-    "randaugment": (0, math.inf, True, False),
-    "randaugment_magnitude": (0, 30, True, True),
-    "random_erasing": (0, 1, True, True),
-    "cutout_pixels": (0, math.inf, True, False),
-    "mixup": (0, math.inf, True, False),
-    "cutmix": (0, math.inf, True, False),
-    "manifold_mixup": (0, math.inf, True, False),
-    "dropout": (0, 1, True, False),
-    "drop_path": (0, 1, True, False),
-}
-READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "momentum": ("optimizer", ("sgd", "rmsprop", "muon")),
-    "nesterov": ("optimizer", ("sgd", "muon")),
-    "beta1": ("optimizer", ("adam", "adamw", "lamb", "muon")),
-    "beta2": ("optimizer", ("adam", "adamw", "lamb", "muon")),
-    "warmup_epochs": ("schedule", ("cosine", "step", "exponential", "inverse_time", "constant")),
-    "decay": ("schedule", ("step", "exponential", "inverse_time")),
-    "decay_epochs": ("schedule", ("step", "exponential", "inverse_time")),
-    "focal_gamma": ("loss", ("focal",)),
-}
-"""Settings that only some options of another one read."""
-_EXCLUDING = frozenset({"ema_decay", "swa_share", "class_weights", "sampling", "frozen_stages", "init", "zero_init"})
-"""Settings some of which exclude each other, see `Recipe._contradictions`."""
-_LATER = frozenset({"keep_last_batch", "crop_fill"})
-"""Settings that older checkpoints do not have; trainings were then as they are by their defaults."""
-CHANGEABLE = frozenset(
-    {
-        *("learning_rate", "weight_decay", "momentum", "label_smoothing", "clip_norm", "dropout"),
-        *("crop_pixels", "crop_fill", "cutout_pixels", "flip", "vertical_flip", "rotation_degrees", "color_jitter"),
-        *("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix", "drop_path"),
-    }
-)
-"""Settings of a recipe that leave a training's state (weights, optimizer, averages, place in the data) as it is."""
+_OPTIMIZER = "Optimizer"
+_SCHEDULE = "Schedule"
+_LOSS = "Loss and classes"
+_AUGMENTATION = "Augmentation"
+_WEIGHTS = "Regularisation and weights"
+_OTHER = "Other"
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The settings of a training. Zero switches off what has an amount.
 
-    Attributes:
-        optimizer: `sgd`, `adagrad`, `rmsprop`, `adam`, `adamw`, `lamb` or `muon`.
-        learning_rate: the highest rate of the schedule.
-        momentum: of SGD, RMSprop and Muon.
-        nesterov: Nesterov's form of the momentum of SGD and Muon.
-        beta1: decay of the mean gradient of Adam, AdamW and LAMB, and of the AdamW inside Muon.
-        beta2: of the mean square, likewise.
-        layer_decay: each layer's rate as a multiple of that of the layer behind it; 1 is the same for all.
-        weight_decay: on convolutions and linear layers, never on normalisations and biases.
-        batch_size: images per step; an incomplete last batch of an epoch is left out, unless `keep_last_batch` is set.
-        keep_last_batch: train on the incomplete last batch of an epoch too, where it has at least 2 images.
-        schedule: `cosine` to zero; `step`: times `decay` every `decay_epochs`; `exponential`: the same without stairs;
-            `inverse_time`: rate / (1 + slope * t), times `decay` after the first `decay_epochs`; `constant`;
-            `one_cycle`: linear rise over the first 30 % of the steps, then cosine to zero.
-        warmup_epochs: linear rise before the schedule begins; `one_cycle` has its own.
-        decay: factor of `step`, `exponential` and `inverse_time`.
-        decay_epochs: see `schedule`; 0 is a third of all epochs.
-        loss: `cross_entropy`; `focal`: images that are already right count less, the less the higher `focal_gamma`.
-        focal_gamma: see `loss`; 0 is cross-entropy.
-        class_weights: of the loss: `none`; `balanced`: inverse to the sizes of the classes.
-        sampling: `uniform`: every image once an epoch, but for an incomplete last batch; `balanced`: drawn so that all
-            classes are as frequent.
-        label_smoothing: share of the target spread over all classes.
-        clip_norm: largest norm of the gradient.
-        ema_decay: exponential moving average of the weights, which is then what is validated and kept; after n steps
-            its decay is at most 1 - n^(-2/3).
-        swa_share: share of the epochs, the last ones, of whose weights the mean is then validated and kept.
-        precise_bn: batches of 128 training images on which batch normalisation's statistics are taken anew before the
-            network is validated, without a validation part at the end alone ("Rethinking 'Batch' in BatchNorm", Wu &
-            Johnson 2021, https://arxiv.org/abs/2105.07576, section 3). Running averages lag behind weights that learn
-            fast. 0: leave them, but for the mean of `swa_share`, which has none of its own.
-        early_stopping: epochs without a better `early_stopping_metric` after which the network is trained no further.
-        early_stopping_metric: of the validation part: `accuracy`, `loss` or `f1_macro`.
-        init: how convolutions and linear layers begin: as the `builder` made them, `he`, `xavier` or `orthogonal`.
-        crop_pixels: shift images by up to so many pixels.
-        crop_fill: where a shifted image ends: `black`, or the `mean` colour of the training images, which is zero once
-            they are normalised.
-        flip: mirror half of the images left to right.
-        vertical_flip: mirror half of the images upside down.
-        rotation_degrees: turn images by up to so much either way.
-        color_jitter: change brightness, contrast and saturation by up to this share.
-        randaugment: operations per image; 2 in the paper.
-        randaugment_magnitude: their strength.
-        random_erasing: probability of a rectangle of noise.
-        cutout_pixels: edge of a blanked square.
-        mixup: alpha of the share at which pairs of images are mixed; each batch takes one of the mixings that are on.
-        cutmix: alpha of the share of an image that a rectangle of another one covers.
-        manifold_mixup: as `mixup`, but of what a layer drawn at random is given.
-        dropout: probability in the network's Dropout layers; 0 leaves them as the builder made them.
-        drop_path: probability of leaving out the last residual block's branch, less for those before it.
-        frozen_stages: how many parts of the network, the stem first, keep weights and statistics as they begin.
-        zero_init: start residual branches at zero.
-        health: report norms of gradients and activations, and dead ReLUs, of every part of the network.
-        precision: `bf16` autocast, `fp32`, or `auto`: bf16 where the device computes in it.
-        channels_last: memory format; `auto`: where it is faster.
+    To add a setting, add an annotated field here, and read it where it acts. `python docs/generate.py` writes it into
+    docs/reference/recipes.md.
     """
 
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = True
-    beta1: float = 0.9
-    beta2: float = 0.999
-    layer_decay: float = 1.0
-    weight_decay: float = 5e-4
-    batch_size: int = 128
-    keep_last_batch: bool = False
-    schedule: str = "cosine"
-    warmup_epochs: float = 0.0
-    decay: float = 0.1
-    decay_epochs: float = 0.0
-    loss: str = "cross_entropy"
-    focal_gamma: float = 2.0
-    class_weights: str = "none"
-    sampling: str = "uniform"
-    label_smoothing: float = 0.0
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-    swa_share: float = 0.0
-    precise_bn: int = 8
-    early_stopping: int = 0
-    early_stopping_metric: str = "accuracy"
-    init: str = "builder"
-    crop_pixels: int = 0
-    crop_fill: str = "black"
-    flip: bool = False
-    vertical_flip: bool = False
-    rotation_degrees: float = 0.0
-    color_jitter: float = 0.0
-    randaugment: int = 0
-    randaugment_magnitude: int = 9
-    random_erasing: float = 0.0
-    cutout_pixels: int = 0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    manifold_mixup: float = 0.0
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    frozen_stages: int = 0
-    zero_init: bool = False
-    health: bool = False
-    precision: str = "auto"
-    channels_last: str | bool = "auto"
+    optimizer: Annotated[
+        str,
+        Setting(
+            "algorithm that updates the weights",
+            group=_OPTIMIZER,
+            choices=("sgd", "adagrad", "rmsprop", "adam", "adamw", "lamb", "muon"),
+            implementation="torch; timm for LAMB and Muon",
+        ),
+    ] = "sgd"
+    learning_rate: Annotated[
+        float, Setting("highest rate of the schedule", group=_OPTIMIZER, over=0, changeable=True)
+    ] = 0.1
+    momentum: Annotated[
+        float,
+        Setting(
+            "momentum of the gradients",
+            group=_OPTIMIZER,
+            least=0,
+            below=1,
+            read_by=ReadBy("optimizer", "sgd", "rmsprop", "muon"),
+            changeable=True,
+            implementation="torch, timm",
+        ),
+    ] = 0.9
+    nesterov: Annotated[
+        bool,
+        Setting(
+            "Nesterov's form of the momentum",
+            group=_OPTIMIZER,
+            read_by=ReadBy("optimizer", "sgd", "muon"),
+            implementation="torch, timm",
+        ),
+    ] = True
+    beta1: Annotated[
+        float,
+        Setting(
+            "decay of the mean gradient (with `muon`, of the AdamW inside it)",
+            group=_OPTIMIZER,
+            least=0,
+            below=1,
+            read_by=ReadBy("optimizer", "adam", "adamw", "lamb", "muon"),
+            implementation="torch, timm",
+        ),
+    ] = 0.9
+    beta2: Annotated[
+        float,
+        Setting(
+            "decay of the mean squared gradient (with `muon`, of the AdamW inside it)",
+            group=_OPTIMIZER,
+            least=0,
+            below=1,
+            read_by=ReadBy("optimizer", "adam", "adamw", "lamb", "muon"),
+            implementation="torch, timm",
+        ),
+    ] = 0.999
+    layer_decay: Annotated[
+        float,
+        Setting(
+            "rate of a layer relative to that of the next one; 1: equal",
+            group=_OPTIMIZER,
+            over=0,
+            most=1,
+            implementation="timm's groups",
+        ),
+    ] = 1.0
+    weight_decay: Annotated[
+        float,
+        Setting(
+            "decay of the weights of convolutions and linear layers, never of biases and normalisations",
+            group=_OPTIMIZER,
+            least=0,
+            changeable=True,
+            implementation="timm's groups",
+        ),
+    ] = 5e-4
+    batch_size: Annotated[int, Setting("images per step", group=_OPTIMIZER, least=1)] = 128
+    keep_last_batch: Annotated[
+        bool,
+        Setting(
+            "train on the incomplete last batch of an epoch too, if it has at least 2 images",
+            group=_OPTIMIZER,
+            later=True,
+            implementation="ours",
+        ),
+    ] = False
+    schedule: Annotated[
+        str,
+        Setting(
+            "course of the learning rate",
+            group=_SCHEDULE,
+            choices=("cosine", "step", "exponential", "inverse_time", "constant", "one_cycle"),
+            implementation="timm; 1/t: ours",
+        ),
+    ] = "cosine"
+    warmup_epochs: Annotated[
+        float,
+        Setting(
+            "epochs of a linear rise before the schedule begins; fractions are allowed",
+            group=_SCHEDULE,
+            least=0,
+            read_by=ReadBy("schedule", "cosine", "step", "exponential", "inverse_time", "constant"),
+            implementation="timm",
+        ),
+    ] = 0.0
+    decay: Annotated[
+        float,
+        Setting(
+            "factor of the rate after `decay_epochs`",
+            group=_SCHEDULE,
+            over=0,
+            most=1,
+            read_by=ReadBy("schedule", "step", "exponential", "inverse_time"),
+            implementation="timm",
+        ),
+    ] = 0.1
+    decay_epochs: Annotated[
+        float,
+        Setting(
+            "epochs until `decay` is reached; 0: a third of all",
+            group=_SCHEDULE,
+            least=0,
+            read_by=ReadBy("schedule", "step", "exponential", "inverse_time"),
+            implementation="timm",
+        ),
+    ] = 0.0
+    loss: Annotated[
+        str,
+        Setting(
+            "loss; with `focal`, images that are already right count less",
+            group=_LOSS,
+            choices=("cross_entropy", "focal"),
+            implementation="torch; ours for several classes",
+        ),
+    ] = "cross_entropy"
+    focal_gamma: Annotated[
+        float,
+        Setting(
+            "strength of the focal loss; 0: cross-entropy",
+            group=_LOSS,
+            least=0,
+            read_by=ReadBy("loss", "focal"),
+            implementation="ours",
+        ),
+    ] = 2.0
+    class_weights: Annotated[
+        str,
+        Setting(
+            "weights of the classes in the loss; `balanced`: inverse to their sizes",
+            group=_LOSS,
+            choices=("none", "balanced"),
+            excludes=("sampling",),
+            conflict="both would correct for the classes twice",
+            implementation="torch; scikit-learn's formula",
+        ),
+    ] = "none"
+    sampling: Annotated[
+        str,
+        Setting(
+            "draw of the images; `uniform`: each once an epoch; `balanced`: all classes equally often",
+            group=_LOSS,
+            choices=("uniform", "balanced"),
+            implementation="torch",
+        ),
+    ] = "uniform"
+    label_smoothing: Annotated[
+        float,
+        Setting(
+            "share of the target that is spread over all classes",
+            group=_LOSS,
+            least=0,
+            below=1,
+            changeable=True,
+            implementation="torch",
+        ),
+    ] = 0.0
+    clip_norm: Annotated[
+        float,
+        Setting(
+            "largest norm of the gradient; 0: no clipping",
+            group=_OPTIMIZER,
+            least=0,
+            changeable=True,
+            implementation="torch",
+        ),
+    ] = 0.0
+    ema_decay: Annotated[
+        float,
+        Setting(
+            "decay of the moving average of the weights, which is validated and kept; 0: no average",
+            group=_WEIGHTS,
+            least=0,
+            below=1,
+            implementation="timm",
+        ),
+    ] = 0.0
+    swa_share: Annotated[
+        float,
+        Setting(
+            "share of the last epochs whose mean weights are validated and kept; 0: none",
+            group=_WEIGHTS,
+            least=0,
+            most=1,
+            excludes=("ema_decay",),
+            conflict="only one average is kept",
+            not_shared="the batch statistics of an average belong to one path, take ema_decay",
+            implementation="torch",
+        ),
+    ] = 0.0
+    precise_bn: Annotated[
+        int,
+        Setting(
+            "batches of 128 images for the batch statistics before each validation; 0: running averages",
+            group=_WEIGHTS,
+            least=0,
+            implementation="ours",
+        ),
+    ] = 8
+    early_stopping: Annotated[
+        int,
+        Setting(
+            "epochs without improvement before training ends; 0: never",
+            group=_SCHEDULE,
+            least=0,
+            not_shared="it is trained without a validation part",
+            implementation="ours",
+        ),
+    ] = 0
+    early_stopping_metric: Annotated[
+        str,
+        Setting(
+            "metric of the validation split that must improve",
+            group=_SCHEDULE,
+            choices=("accuracy", "loss", "f1_macro"),
+            read_by=ReadBy("early_stopping"),
+            implementation="ours",
+        ),
+    ] = "accuracy"
+    init: Annotated[
+        str,
+        Setting(
+            "initial weights of convolutions and linear layers; `builder`: as built",
+            group=_WEIGHTS,
+            choices=("builder", "he", "xavier", "orthogonal"),
+            implementation="torch",
+        ),
+    ] = "builder"
+    crop_pixels: Annotated[
+        int,
+        Setting(
+            "largest random shift, in pixels",
+            group=_AUGMENTATION,
+            least=0,
+            changeable=True,
+            implementation="ours, by image",
+        ),
+    ] = 0
+    crop_fill: Annotated[
+        str,
+        Setting(
+            "colour behind a shifted image; `mean`: the mean colour of the training images",
+            group=_AUGMENTATION,
+            choices=("black", "mean"),
+            changeable=True,
+            later=True,
+            implementation="ours",
+        ),
+    ] = "black"
+    flip: Annotated[
+        bool,
+        Setting(
+            "mirror half of the images left to right",
+            group=_AUGMENTATION,
+            changeable=True,
+            implementation="ours, by image",
+        ),
+    ] = False
+    vertical_flip: Annotated[
+        bool,
+        Setting(
+            "mirror half of the images upside down",
+            group=_AUGMENTATION,
+            changeable=True,
+            implementation="ours, by image",
+        ),
+    ] = False
+    rotation_degrees: Annotated[
+        float,
+        Setting(
+            "largest rotation to either side, in degrees",
+            group=_AUGMENTATION,
+            least=0,
+            most=180,
+            changeable=True,
+            implementation="torch's grid sampling, by image",
+        ),
+    ] = 0.0
+    color_jitter: Annotated[
+        float,
+        Setting(
+            "largest relative change of brightness, contrast and saturation",
+            group=_AUGMENTATION,
+            least=0,
+            most=1,
+            changeable=True,
+            implementation="torchvision's blends, by image",
+        ),
+    ] = 0.0
+    randaugment: Annotated[
+        int,
+        Setting(
+            "operations per image; 0: none; 2 in the paper",
+            group=_AUGMENTATION,
+            least=0,
+            changeable=True,
+            implementation="torchvision's operations, by image",
+        ),
+    ] = 0
+    randaugment_magnitude: Annotated[
+        int,
+        Setting(
+            "strength of the operations, one for all images",
+            group=_AUGMENTATION,
+            least=0,
+            most=30,
+            read_by=ReadBy("randaugment"),
+            changeable=True,
+            implementation="torchvision",
+        ),
+    ] = 9
+    random_erasing: Annotated[
+        float,
+        Setting(
+            "probability of a rectangle of noise",
+            group=_AUGMENTATION,
+            least=0,
+            most=1,
+            changeable=True,
+            implementation="ours, by image",
+        ),
+    ] = 0.0
+    cutout_pixels: Annotated[
+        int,
+        Setting(
+            "edge of a blanked square, in pixels; 0: none",
+            group=_AUGMENTATION,
+            least=0,
+            changeable=True,
+            implementation="ours, by image",
+        ),
+    ] = 0
+    mixup: Annotated[
+        float,
+        Setting(
+            "alpha of the share at which two images are mixed; 0: none; usual: 0.1 to 0.4",
+            group=_AUGMENTATION,
+            least=0,
+            changeable=True,
+            implementation="ours, a share by batch",
+        ),
+    ] = 0.0
+    cutmix: Annotated[
+        float,
+        Setting(
+            "alpha of the share of an image that a rectangle of another one covers; 0: none; usual: 1",
+            group=_AUGMENTATION,
+            least=0,
+            changeable=True,
+            implementation="ours, a share and box by batch",
+        ),
+    ] = 0.0
+    manifold_mixup: Annotated[
+        float,
+        Setting(
+            "alpha of the share at which two inputs of a random layer are mixed; 0: none",
+            group=_AUGMENTATION,
+            least=0,
+            not_shared="its layers change from path to path, take mixup or cutmix",
+            implementation="ours, a share and layer by batch",
+        ),
+    ] = 0.0
+    dropout: Annotated[
+        float,
+        Setting(
+            "probability in all Dropout layers; 0: as built",
+            group=_WEIGHTS,
+            least=0,
+            below=1,
+            changeable=True,
+            implementation="torch, timm",
+        ),
+    ] = 0.0
+    drop_path: Annotated[
+        float,
+        Setting(
+            "probability of skipping the last residual branch, lower for those before it",
+            group=_WEIGHTS,
+            least=0,
+            below=1,
+            changeable=True,
+            implementation="ours, as torchvision's",
+        ),
+    ] = 0.0
+    frozen_stages: Annotated[
+        int,
+        Setting(
+            "number of frozen parts of the network, the stem first",
+            group=_WEIGHTS,
+            least=0,
+            excludes=("init", "zero_init"),
+            conflict="it keeps what the network begins with",
+            not_shared="it begins with nothing to keep",
+            implementation="ours; timm's groups",
+        ),
+    ] = 0
+    zero_init: Annotated[bool, Setting("start residual branches at zero", group=_WEIGHTS, implementation="torch")] = (
+        False
+    )
+    health: Annotated[
+        bool,
+        Setting(
+            "report norms of gradients and activations, and dead ReLUs, of every part of the network",
+            group=_OTHER,
+            not_shared="its parts change from path to path",
+            implementation="ours",
+        ),
+    ] = False
+    precision: Annotated[
+        str,
+        Setting(
+            "arithmetic; `auto`: bf16 where the device computes in it",
+            group=_OTHER,
+            choices=("auto", "fp32", "bf16"),
+            implementation="torch",
+        ),
+    ] = "auto"
+    channels_last: Annotated[
+        str | bool,
+        Setting(
+            "memory format; `auto`: where it is faster",
+            group=_OTHER,
+            choices=("auto", True, False),
+            implementation="torch",
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
-        problems: list[Problem] = []
-        for item in fields(self):
-            problem = _problem(item.name, str(item.type), getattr(self, item.name))
-            if problem:
-                problems.append(Problem(problem, key=TRAIN + item.name))
+        problems = [
+            Problem(problem, key=TRAIN + name)
+            for name, setting in SETTINGS.items()
+            if (problem := setting.problem(getattr(self, name)))
+        ]
         problems = problems or self._contradictions()
         if problems:
             raise RecipeError(problems)
 
     def _contradictions(self) -> list[Problem]:
-        """Settings that exclude each other."""
-        found = []
-        if self.ema_decay and self.swa_share:
-            message = "set together with train.ema_decay, but one average is kept; leave one of them out"
-            found.append(Problem(message, key=TRAIN + "swa_share"))
-        if self.class_weights == self.sampling == "balanced":
-            message = "balanced together with train.sampling, which would correct for the classes twice; take one"
-            found.append(Problem(message, key=TRAIN + "class_weights"))
-        if self.frozen_stages and (self.init != "builder" or self.zero_init):
-            message = "keeps what the network begins with; leave train.init and train.zero_init as they are"
-            found.append(Problem(message, key=TRAIN + "frozen_stages"))
-        return found
+        """Return the settings that exclude each other."""
+        changed = self.changed()
+        problems = []
+        for name in changed:
+            others = [TRAIN + other for other in SETTINGS[name].excludes if other in changed]
+            if others:
+                message = (
+                    f"set together with {' and '.join(others)}, but {SETTINGS[name].conflict}; leave one of them out"
+                )
+                problems.append(Problem(message, key=TRAIN + name))
+        return problems
+
+    def changed(self) -> list[str]:
+        """Return the names of the settings that do not have their defaults."""
+        return [name for name, setting in SETTINGS.items() if getattr(self, name) != setting.default]
 
     def identifying(self) -> dict[str, Value]:
         """Return the settings by which a checkpoint knows its training.
 
         Settings that came later and have their defaults are left out, so that older checkpoints can still be continued.
         """
-        earlier = Recipe()
-        return {
-            name: value for name, value in asdict(self).items() if name not in _LATER or value != getattr(earlier, name)
-        }
+        changed = self.changed()
+        return {name: value for name, value in asdict(self).items() if not SETTINGS[name].later or name in changed}
 
     @staticmethod
-    def of(values: Mapping[str, Any]) -> Recipe:
+    def of(values: Mapping[str, Any]) -> "Recipe":
         """The recipe with these settings, the others at their defaults.
 
         Raises:
             RecipeError: unknown settings or bad values, all of them.
         """
-        names = [item.name for item in fields(Recipe)]
         problems = [
-            Problem(f"unknown setting; {did_you_mean(str(key), names)}", key=f"{TRAIN}{key}")
+            Problem(f"unknown setting; {did_you_mean(str(key), SETTINGS)}", key=f"{TRAIN}{key}")
             for key in values
-            if key not in names
+            if key not in SETTINGS
         ]
         recipe = None
         try:
-            recipe = Recipe(**{key: value for key, value in values.items() if key in names})
+            recipe = Recipe(**{key: value for key, value in values.items() if key in SETTINGS})
         except RecipeError as error:
             problems.extend(error.problems)
         if recipe is None or problems:
             raise RecipeError(problems)
         return recipe
+
+
+SETTINGS = settings_in(Recipe)
+"""The settings of a recipe by name."""
+CHANGEABLE = frozenset(name for name, setting in SETTINGS.items() if setting.changeable)
+"""Settings that a continued training may change."""
+_EXCLUDING = frozenset(
+    name for setting in SETTINGS.values() if setting.excludes for name in (setting.name, *setting.excludes)
+)
 
 
 def recipe_of(space: SearchSpace, architecture: Architecture, overrides: Mapping[str, Value]) -> Recipe:
@@ -338,33 +627,14 @@ def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
         *above, setting = key.split(".")
         if setting in found:
             problems.append(Problem(f"sets '{setting}' a second time; open it once", key=TRAIN + key))
-        parent, options = READ_BY.get(setting, ("", ()))
-        option = above[above.index(parent) + 1] if parent in above[:-1] else None
-        if option is not None and option not in options:
-            message = f"{option} does not read '{setting}', only {', '.join(options)} do; open it below one of those"
-            problems.append(Problem(message, key=TRAIN + key))
+        reader = SETTINGS[setting].read_by if setting in SETTINGS else None
+        if reader is not None and reader.options and reader.setting in above[:-1]:
+            option = above[above.index(reader.setting) + 1]
+            if option not in reader.options:
+                readers = ", ".join(reader.options)
+                message = f"{option} does not read '{setting}', only {readers} do; open it below one of those"
+                problems.append(Problem(message, key=TRAIN + key))
         found[setting] = value
     if problems:
         raise RecipeError(problems)
     return found
-
-
-def _problem(name: str, kind: str, value: Any) -> str | None:
-    """What is wrong with a setting's value, or None."""
-    if name in _CHOICES:
-        if any(value is option or (isinstance(value, str) and value == option) for option in _CHOICES[name]):
-            return None
-        texts = [str(option) for option in _CHOICES[name]]
-        return f"got {value!r}; {did_you_mean(str(value), texts)}"
-    if kind == "bool":
-        return None if isinstance(value, bool) else f"got {value!r}, allowed: true or false"
-    numbers = (int,) if kind == "int" else (int, float)
-    low, high, with_low, with_high = _RANGES[name]
-    good = isinstance(value, numbers) and not isinstance(value, bool) and abs(value) <= _LARGEST
-    if good and (low < value < high or (with_low and value == low) or (with_high and value == high)):
-        return None
-    what = "a whole number" if kind == "int" else "a number"
-    bounds = f"{'at least' if with_low else 'above'} {low:g}"
-    if math.isfinite(high):
-        bounds += f" and {'at most' if with_high else 'below'} {high:g}"
-    return f"got {value!r}, allowed: {what} {bounds}"

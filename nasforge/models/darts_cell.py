@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from nasforge.core.architecture import Value
 from nasforge.core.errors import BuildError
 from nasforge.core.protocols import Pick
+from nasforge.core.ranges import check_whole
 from nasforge.models.blocks.conv import conv
 from nasforge.models.darts_genotype import INPUTS, NODES, OPERATIONS, edge_key, inputs_key, pairs
 
@@ -194,6 +195,5 @@ def build(pick: Pick, *, in_channels: int, classes: int, channels: int = 16, lay
         BuildError: an argument out of range, or an option that is no operation of the paper.
     """
     for name, number, least in (("channels", channels, 1), ("layers", layers, 3)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise BuildError(f"builder 'darts_cell': {name} must be a whole number of at least {least}, got {number!r}")
+        check_whole(number, f"builder 'darts_cell': {name}", least, error=BuildError)
     return DartsNetwork(pick, in_channels, classes, channels, layers)

@@ -12,6 +12,7 @@ from torch import nn
 from nasforge.core.architecture import Value
 from nasforge.core.errors import BuildError
 from nasforge.core.protocols import Pick
+from nasforge.core.ranges import check_whole
 from nasforge.models.blocks.conv import Residual, conv
 from nasforge.models.nasbench201_cells import EDGES, NODES, edge_key
 
@@ -94,8 +95,7 @@ def build(pick: Pick, *, in_channels: int, classes: int, channels: int = 16, cel
         BuildError: an argument out of range, or an option that is no operation of the paper.
     """
     for name, number in (("channels", channels), ("cells_per_stage", cells_per_stage)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise BuildError(f"builder 'nasbench201': {name} must be a whole number of at least 1, got {number!r}")
+        check_whole(number, f"builder 'nasbench201': {name}", 1, error=BuildError)
     stem = OrderedDict(conv=conv(in_channels, channels, 3), norm=nn.BatchNorm2d(channels))
     network: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
     for stage in range(3):

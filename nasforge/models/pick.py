@@ -7,6 +7,7 @@ from typing import Any
 
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import BuildError, did_you_mean
+from nasforge.core.ranges import Range, is_whole
 
 
 def option_of(key: str, value: Value, options: Mapping[Value, Callable[[], Any]]) -> Callable[[], Any]:
@@ -22,7 +23,7 @@ def option_of(key: str, value: Value, options: Mapping[Value, Callable[[], Any]]
 
 def _known(value: Value, options: Iterable[Value]) -> str:
     known = list(options)
-    numbers = [option for option in known if isinstance(option, int) and not isinstance(option, bool)]
+    numbers = [option for option in known if is_whole(option)]
     if len(known) > 5 and numbers == known:
         return f"Known: whole numbers in {min(numbers)}..{max(numbers)}"
     return did_you_mean(str(value), map(str, known))
@@ -34,7 +35,7 @@ def width_of(key: str, value: Any, maximum: int | None) -> int:
     Raises:
         BuildError: it is not a whole number from 1 to `maximum`.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
+    if value not in Range(least=1) or value != int(value):
         raise BuildError(f"decision '{MODEL}{key}' must be a whole number of channels of at least 1, got {value!r}")
     if maximum is not None and value > maximum:
         raise BuildError(f"decision '{MODEL}{key}' is {value:g}, but this builder takes at most {maximum} channels")

@@ -12,6 +12,7 @@ from nasforge import registry
 from nasforge.core.architecture import Value
 from nasforge.core.errors import BuildError
 from nasforge.core.protocols import Pick
+from nasforge.core.ranges import Range, shown
 from nasforge.models.blocks.catalogue import ACTIVATIONS, BLOCKS, BlockOption, block_options
 from nasforge.models.blocks.conv import Activation, ConvNorm
 
@@ -145,12 +146,15 @@ def check_arguments(
     problems = []
     if not isinstance(strides, (list, tuple)) or not strides or any(s not in (1, 2, 4) for s in strides):
         problems.append(f"strides must be a list of 1, 2 or 4, one per stage, got {strides!r}")
-    for name, value in (("stem_width", stem_width), ("stem_stride", stem_stride), ("layers", layers)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            problems.append(f"{name} must be a whole number of at least 1, got {value!r}")
-    if not isinstance(width_multiplier, (int, float)) or not width_multiplier > 0:
-        problems.append(f"width_multiplier must be above 0, got {width_multiplier!r}")
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        problems.append(f"dropout must be in 0..1 (1 excluded), got {dropout!r}")
+    count, above_0, share = Range(whole=True, least=1), Range(over=0), Range(least=0, below=1)
+    for name, value, allowed in (
+        ("stem_width", stem_width, count),
+        ("stem_stride", stem_stride, count),
+        ("layers", layers, count),
+        ("width_multiplier", width_multiplier, above_0),
+        ("dropout", dropout, share),
+    ):
+        if value not in allowed:
+            problems.append(f"{name} must be {allowed}, got {shown(value)}")
     if problems:
         raise BuildError(f"builder '{builder}': " + "; ".join(problems))

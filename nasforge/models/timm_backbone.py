@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from nasforge.core.errors import BuildError, did_you_mean, one_line
 from nasforge.core.protocols import Pick
+from nasforge.core.ranges import check_whole
 
 
 def build(
@@ -49,11 +50,7 @@ def build(
     for name in backbones:
         if not timm.is_model(name):
             raise BuildError(f"builder 'timm_backbone': timm has no network '{name}'; {_nearest(str(name))}")
-    if type(resolution) is not int or resolution < 0:
-        raise BuildError(
-            f"builder 'timm_backbone': resolution is {resolution!r}, expected pixels as a whole number. Set it to 0 to "
-            "take images as they are"
-        )
+    check_whole(resolution, "builder 'timm_backbone': resolution (0: images as they are)", 0, error=BuildError)
     if weights:
         _check_weights(weights, backbones)
     make = partial(_create, in_channels=in_channels, classes=classes, pretrained=pretrained, weights=weights)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.ladder import Rung
+from nasforge.core.ranges import Range, check_number
 from nasforge.pruners.standing import Crowds
 
 
@@ -20,14 +20,13 @@ class ASHA:
 
     Args:
         ladder: its rungs' epochs are where trials are stopped; the last is the end anyway.
-        eta: one of so many goes on.
-        at: the steps at which trials are stopped, in place of the ladder's rungs: folds done, or epochs.
+        eta: keep one of so many trials.
+        at: steps to prune at: epochs, or folds; None: the ladder's rungs.
     """
 
     def __init__(self, ladder: tuple[Rung, ...], *, eta: float = 3, at: Sequence[int] | None = None) -> None:
-        if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 1 < eta < math.inf:
-            raise ConfigError(f"pruner asha: eta must be a number above 1, got {eta!r}")
-        if at is not None and (isinstance(at, str) or not all(type(step) is int and step > 0 for step in at)):
+        check_number(eta, "pruner asha: eta", over=1)
+        if at is not None and (isinstance(at, str) or not all(step in Range(whole=True, least=1) for step in at)):
             raise ConfigError(f"pruner asha: at must be a list of whole numbers above 0, got {at!r}")
         self._steps = {rung.epochs for rung in ladder[:-1] if not rung.proxies} if at is None else set(at)
         self._eta = eta

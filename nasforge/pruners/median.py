@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from nasforge.core.errors import ConfigError
 from nasforge.core.ladder import Rung
+from nasforge.core.ranges import check_whole
 from nasforge.pruners.standing import Crowds
 
 
@@ -18,12 +18,11 @@ class Median:
 
     Args:
         ladder: nothing is stopped before its first rung with epochs or after its last.
-        warmup_trials: so many others must have reached the step before anything is stopped.
+        warmup_trials: other trials that must have reached the step before a trial is pruned.
     """
 
     def __init__(self, ladder: tuple[Rung, ...], *, warmup_trials: int = 5) -> None:
-        if isinstance(warmup_trials, bool) or not isinstance(warmup_trials, int) or warmup_trials < 1:
-            raise ConfigError(f"pruner median: warmup_trials must be a whole number above 0, got {warmup_trials!r}")
+        check_whole(warmup_trials, "pruner median: warmup_trials", 1)
         self._first = next(rung.epochs for rung in ladder if not rung.proxies)
         self._last = ladder[-1].epochs
         self._warmup_trials = warmup_trials

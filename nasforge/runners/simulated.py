@@ -10,6 +10,7 @@ from typing import TypeAlias
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Reported, Started, Told
 from nasforge.core.protocols import Evaluator
+from nasforge.core.ranges import check_whole
 from nasforge.core.trial import Result
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.job import Job
@@ -31,14 +32,13 @@ def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: 
     Args:
         experiment: what to run.
         evaluator: one that only looks up; a training would be run to its end before anything could stop it.
-        max_concurrent_trials: virtual workers.
+        max_concurrent_trials: number of virtual workers.
 
     Raises:
         ConfigError: another evaluator, or no worker.
     """
     workers = max_concurrent_trials
-    if isinstance(workers, bool) or workers < 1:
-        raise ConfigError(f"runner 'simulated': max_concurrent_trials must be at least 1, got {workers!r}")
+    check_whole(workers, "runner 'simulated': max_concurrent_trials", 1)
     if not getattr(evaluator, "instant", False):
         raise ConfigError("runner 'simulated' is for evaluators that look results up, such as lookup_table; take local")
     now, starts = _clock(experiment)

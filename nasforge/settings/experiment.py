@@ -15,6 +15,7 @@ from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.paths import whole_path
+from nasforge.core.ranges import check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
 from nasforge.core.uri import without_secrets
@@ -393,9 +394,7 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any
     what, default = TRAININGS[evaluator.name]
     if given.get("ladder") is not None:
         raise ConfigError(f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder")
-    count = evaluator.options.get(what, default)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
-        raise ConfigError(f"{evaluator.name}: {what} must be a whole number of at least 2, got {count!r}")
+    count = check_whole(evaluator.options.get(what, default), f"{evaluator.name}: {what}", 2)
     epochs = evaluator.options.get("epochs", ladder[-1].epochs)
     return Named(evaluator.name, {**evaluator.options, what: count, "epochs": epochs}), tuple(
         Rung(number) for number in range(1, count + 1)

@@ -12,6 +12,7 @@ from typing import Any
 
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, Problem, SpaceError, did_you_mean
+from nasforge.core.ranges import check_flag
 from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
 from nasforge.settings.yaml_file import Document, absolute_path, home_expanded, read_yaml
 
@@ -254,9 +255,7 @@ class _SpaceReader:
             return Choice(tuple(body), tuple(branches))
         if not isinstance(body, list) or len(body) != 2:
             raise SpaceError(f"{kind} needs [low, high], got {body!r}")
-        log = content.get("log", False)
-        if not isinstance(log, bool):
-            raise SpaceError(f"log must be true or false, got {log!r}")
+        log = check_flag(content.get("log", False), "log", SpaceError)
         if kind == "int":
             return Int(body[0], body[1], content.get("step", 1), log)
         return Float(body[0], body[1], content.get("step"), log)

@@ -15,6 +15,7 @@ from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import COSTS, Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import metric_of_column
+from nasforge.core.ranges import check_number, check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.settings.space_file import load_recipe, load_space
 from nasforge.settings.yaml_file import absolute_path, is_there, path_or_name
@@ -53,17 +54,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
-            share = getattr(self, name)
-            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-                raise ConfigError(f"data: {name} must be a share between 0 and 1, got {share!r}")
-        for name in ("images", "resolution"):
-            number = getattr(self, name)
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-                raise ConfigError(f"data: {name} must be a whole number of at least 1, got {number!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise ConfigError(f"data: seed must be a whole number from 0 to 4294967295, got {self.seed!r}")
-        if self.resolution is not None and self.resolution > 4096:
-            raise ConfigError(f"data: resolution must be at most 4096 pixels, got {self.resolution}")
+            check_number(getattr(self, name), f"data: {name}", over=0, below=1)
+        if self.images is not None:
+            check_whole(self.images, "data: images", 1)
+        if self.resolution is not None:
+            check_whole(self.resolution, "data: resolution", 1, 4096)
+        check_whole(self.seed, "data: seed", 0, 2**32 - 1)
         if self.folder is not None and not isinstance(self.folder, str):
             raise ConfigError(f"data: folder must be a path, got {self.folder!r}")
         if not isinstance(self.source, str) or not self.source or len(self.source) > 4096:
@@ -360,7 +356,5 @@ def text_of(content: Any, what: str) -> str:
 
 
 def seed_of(content: Any) -> int:
-    """A whole number of at least 0."""
-    if isinstance(content, bool) or not isinstance(content, int) or content < 0:
-        raise ConfigError(f"seed must be a whole number of at least 0, got {content!r}")
-    return content
+    """Return the seed of a search."""
+    return check_whole(content, "seed", 0)

@@ -35,13 +35,13 @@ def darts(
         seed: of the search.
         objectives: one.
         targets: rank the derived networks.
-        epochs: of the supernet.
-        runs: supernets.
-        second_order: look one step of the weights ahead.
-        learning_rate: of the alphas; 0: chosen by the number of steps.
-        warmup_epochs: weights alone.
-        stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
-        underived: option that takes part in the mixture and is derived last (`derivation.without`); empty: as all.
+        epochs: epochs of the supernet.
+        runs: number of supernets.
+        second_order: look ahead by one step of the weights.
+        learning_rate: learning rate of the alphas; 0: from the number of steps.
+        warmup_epochs: epochs that train only the weights.
+        stop_at_skips: share of options without weights at which a collapsing search is stopped; 1: never.
+        underived: option that is derived only if no other is allowed (`derivation.without`); empty: no such rule.
     """
     settings = Settings(
         second_order=second_order,
@@ -85,14 +85,14 @@ def gdas(
         seed: of the search.
         objectives: one.
         targets: rank the derived networks.
-        epochs: of the supernet.
-        runs: supernets.
-        temperature: of the Gumbel samples, at the start.
-        last_temperature: at the end.
-        learning_rate: of the alphas; 0: chosen by the number of steps.
-        warmup_epochs: weights alone.
-        stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
-        underived: option that takes part in the mixture and is derived last (`derivation.without`); empty: as all.
+        epochs: epochs of the supernet.
+        runs: number of supernets.
+        temperature: temperature of the Gumbel samples at the start.
+        last_temperature: temperature of the Gumbel samples at the end.
+        learning_rate: learning rate of the alphas; 0: from the number of steps.
+        warmup_epochs: epochs that train only the weights.
+        stop_at_skips: share of options without weights at which a collapsing search is stopped; 1: never.
+        underived: option that is derived only if no other is allowed (`derivation.without`); empty: no such rule.
     """
     settings = Settings(
         temperature=temperature,
@@ -136,13 +136,13 @@ def drnas(
         seed: of the search.
         objectives: one.
         targets: rank the derived networks.
-        epochs: of the supernet.
-        runs: supernets.
+        epochs: epochs of the supernet.
+        runs: number of supernets.
         regulariser: weight of the distance from the flat Dirichlet.
-        learning_rate: of the alphas; 0: chosen by the number of steps.
-        warmup_epochs: weights alone.
-        stop_at_skips: share of options without weights at which a collapsing search is ended; 1: never.
-        underived: option that takes part in the mixture and is derived last (`derivation.without`); empty: as all.
+        learning_rate: learning rate of the alphas; 0: from the number of steps.
+        warmup_epochs: epochs that train only the weights.
+        stop_at_skips: share of options without weights at which a collapsing search is stopped; 1: never.
+        underived: option that is derived only if no other is allowed (`derivation.without`); empty: no such rule.
     """
     settings = Settings(
         regulariser=regulariser,
@@ -189,13 +189,13 @@ def cost_aware(
         seed: of the search.
         objectives: one.
         targets: `flops<=10M`, `params<=100k`: met by the derived network.
-        epochs: of the supernet.
-        runs: supernets.
-        cost_weight: of every term, at the start.
-        temperature: of the Gumbel samples, at the start.
-        last_temperature: at the end.
-        learning_rate: of the alphas; 0: chosen by the number of steps.
-        warmup_epochs: weights alone.
+        epochs: epochs of the supernet.
+        runs: number of supernets.
+        cost_weight: weight of every cost in the loss at the start.
+        temperature: temperature of the Gumbel samples at the start.
+        last_temperature: temperature of the Gumbel samples at the end.
+        learning_rate: learning rate of the alphas; 0: from the number of steps.
+        warmup_epochs: epochs that train only the weights.
     """
     if not 0 < cost_weight < math.inf:
         raise ConfigError(f"cost_aware: cost_weight must be above 0, got {cost_weight}; without costs it is gdas")

@@ -34,9 +34,9 @@ class Evolution:
         space: what to search.
         seed: of the search.
         objectives: any number.
-        population: members; as many random points start the search, or five where many are rejected.
-        sample: members that compete to be the parent; left out, half of the population.
-        elitist: the worst member dies; else the oldest.
+        population: members; the search starts with as many random points, or with five if many are rejected.
+        sample: members that compete to be the parent; None: half of the population.
+        elitist: remove the worst member; False: the oldest.
     """
 
     def __init__(

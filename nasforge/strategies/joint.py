@@ -92,8 +92,8 @@ class Joint:
         seed: of the search.
         make_model: makes the strategy of the networks, fresh.
         make_recipe: makes the strategy of the recipes.
-        revisit: as in `joint`.
-        relatives: as in `joint`.
+        revisit: every N-th trial gives a good network another recipe; 0: never.
+        relatives: start every other new network with the best recipe of the most similar one among the best twenty.
         names: of the two strategies, for the origins of what they propose.
     """
 
@@ -316,9 +316,9 @@ def joint(
         objectives: any number that both strategies take.
         targets: soft limits, for strategies that take them.
         model: strategy of the networks: a name, or a mapping of `name` and its options.
-        recipe: strategy of the recipes.
-        revisit: every so manieth trial gives a good network another recipe; 0 for never.
-        relatives: every other new network starts with the best recipe of the most similar one of the best twenty.
+        recipe: strategy of the recipes, likewise.
+        revisit: every N-th trial gives a good network another recipe; 0: never.
+        relatives: start every other new network with the best recipe of the most similar one among the best twenty.
     """
 
     def half(named: str | Mapping[str, Any], seed: int, **wanted: Any) -> Callable[[SearchSpace], Strategy]:

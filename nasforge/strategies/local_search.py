@@ -51,7 +51,7 @@ class LocalSearch:
         seed: of the search.
         objectives: one; for several use `nsga2` or `evolution`.
         starts: random points before the first descent.
-        steps: sampled neighbours per large or continuous range.
+        steps: neighbours tried per long or continuous range.
 
     Attributes:
         seen: the `point_id` of everything proposed so far; may be shared with another strategy.

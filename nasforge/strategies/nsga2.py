@@ -40,9 +40,9 @@ class NSGA2:
         space: what to search.
         seed: of the search.
         objectives: any number; with one it is an elitist genetic algorithm.
-        population: members at most.
-        starts: random points that start the search.
-        crossover: chance that a child has two parents.
+        population: largest number of members.
+        starts: random points at the beginning.
+        crossover: probability that a child has two parents.
     """
 
     def __init__(

@@ -200,11 +200,11 @@ def spos(
         space: what to search.
         seed: of the search.
         objectives: any number.
-        epochs: of the supernet.
-        measures: networks measured on its weights, before the best are trained for themselves.
-        paths: `uniform`, or `fair` (FairNAS).
-        population: of the evolution.
-        sample: of the evolution.
+        epochs: epochs of the supernet.
+        measures: networks to measure on its weights before the best are trained from scratch.
+        paths: sampling of paths: `uniform`, or `fair` (FairNAS).
+        population: population of the evolution.
+        sample: members of the evolution that compete to be the parent.
     """
     shared = space.fixed(recipe_defaults(space))
     chooser = Evolution(shared, seed=seed, objectives=objectives, population=population, sample=sample)
@@ -235,12 +235,12 @@ def enas(
         seed: of the search.
         objectives: one.
         targets: soft limits, which shape the policy's reward.
-        rounds: how often weights and policy take turns.
-        epochs: of the supernet, in each round.
-        measures: networks measured in each round.
-        policy_paths: paths drawn from the policy for a round's training; the first round trains on uniform ones.
+        rounds: rounds of weights and policy.
+        epochs: epochs of the supernet per round.
+        measures: networks to measure per round.
+        policy_paths: paths of a later round, drawn from the policy; those of the first round are uniform.
         within: exponent of cost / bound where a soft target is met (MnasNet's alpha).
-        beyond: exponent where it is missed (MnasNet's beta).
+        beyond: exponent of cost / bound where a soft target is missed (MnasNet's beta).
     """
     if policy_paths < 1:
         raise ConfigError(f"enas: policy_paths must be at least 1, got {policy_paths}; without a policy it is spos")

@@ -56,9 +56,9 @@ class OptunaSampler:
         space: what to search.
         seed: of the search.
         objectives: any number for tpe, gp, nsgaii, nsgaiii, qmc and random; one for cmaes.
-        sampler: one of `SAMPLERS`.
-        distinct: replace a point that was proposed before; a recipe may well be right for many networks.
-        first: values of the point that is tried first; decisions that it leaves out are drawn.
+        sampler: `tpe`, `gp`, `cmaes`, `nsgaii`, `nsgaiii`, `qmc` or `random`.
+        distinct: replace a repeated point by an unseen neighbour; a recipe may repeat.
+        first: values of the first point; the sampler draws the decisions that it leaves out.
         options: of the sampler's class, as Optuna documents them (`n_startup_trials`, `multivariate`, ...).
     """
 

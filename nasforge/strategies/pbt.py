@@ -63,10 +63,10 @@ class PBT:
         seed: of the search.
         objectives: any number; ranked by non-dominated front and crowding.
         ladder: where members are compared, the experiment's: rungs of equal distance are usual.
-        population: members.
-        share: of the members at a rung that are replaced, and of those that are copied.
-        change: settings of the recipe that are changed, without `train.`; None for all that may.
-        resample: chance that a setting is drawn anew instead of moved a little.
+        population: number of members.
+        share: share of the members of a rung to replace, and to copy.
+        change: settings of the recipe to change, without `train.`; None: all that may change.
+        resample: probability of drawing a setting again instead of moving it.
     """
 
     def __init__(

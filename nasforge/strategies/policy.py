@@ -78,7 +78,7 @@ class Policy(nn.Module):
 
     Args:
         space: whose decisions are taken.
-        width: of embeddings and hidden state.
+        width: units of the LSTM.
         seed: of the initial weights.
     """
 
@@ -167,7 +167,7 @@ def clipped(log_chances: Tensor, asked: Tensor, advantages: Tensor, clip: float)
         log_chances: of the options taken, under the policy as it is.
         asked: the same when they were taken.
         advantages: A, of the same shape or broadcast to it.
-        clip: how far the ratio r of the two chances may move away from 1 and still gain.
+        clip: limit of the probability ratio.
     """
     ratio = (log_chances - asked).exp()
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
@@ -192,16 +192,16 @@ class PPO:
         seed: of the search.
         objectives: one; for several use `nsga2` or `evolution`.
         targets: soft limits, which shape the reward as MnasNet's.
-        learning_rate: of Adam.
-        entropy: weight of the entropy bonus.
+        learning_rate: learning rate of Adam.
+        entropy: weight of the entropy; more explores longer.
         batch: results between two updates.
         window: results that an update learns from.
         epochs: steps per update, each on the whole window.
-        clip: of the ratio of chances.
-        width: of the LSTM.
-        memory: of the moving baseline, the share of the old expectation that stays with every reward.
+        clip: limit of the probability ratio.
+        width: units of the LSTM.
+        memory: decay of the moving baseline.
         within: exponent of cost / bound where a soft target is met (MnasNet's alpha).
-        beyond: exponent where it is missed (MnasNet's beta).
+        beyond: exponent of cost / bound where a soft target is missed (MnasNet's beta).
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint
 from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.protocols import Strategy
+from nasforge.core.ranges import check_number, check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
 from nasforge.settings.experiment import Named, suited_evaluator
@@ -51,11 +52,11 @@ class Promotion:
         objectives: any number that the other strategy takes.
         targets: soft limits, also for a strategy that takes them.
         ladder: its rungs with epochs; the experiment's.
-        of: the strategy of new points, a name or a mapping of `name` and its options.
-        eta: one of so many is promoted.
-        brackets: begin at one of so many of the lowest rungs, with `of: random`; 1 is ASHA.
-        checkpoints: how many trials of a rung may wait with their checkpoint for a promotion, the best of them; one
-            that is promoted without it is trained from its beginning.
+        of: strategy of new networks: a name, or a mapping of `name` and its options.
+        eta: promote one of so many trials.
+        brackets: number of lowest rungs at which new trials begin; above 1 only with `of: random`; 1: ASHA.
+        checkpoints: waiting trials per rung, the best, that keep their checkpoint; another one starts again when it is
+            promoted.
     """
 
     def __init__(
@@ -71,8 +72,7 @@ class Promotion:
         brackets: int = 1,
         checkpoints: int = 5,
     ) -> None:
-        if isinstance(eta, bool) or not 1 < eta < math.inf:
-            raise ConfigError(f"strategy promotion: eta must be a number above 1, got {eta!r}")
+        check_number(eta, "strategy promotion: eta", over=1)
         if len(ladder) < 2 or ladder[0].proxies:
             raise ConfigError(
                 "strategy promotion needs a ladder of at least two rungs with epochs, such as "
@@ -82,8 +82,7 @@ class Promotion:
             raise ConfigError(
                 f"strategy promotion: brackets must be 1 to {len(ladder)}, one for each rung, got {brackets}"
             )
-        if checkpoints < 1:
-            raise ConfigError(f"strategy promotion: checkpoints must be at least 1, got {checkpoints}")
+        check_whole(checkpoints, "strategy promotion: checkpoints", 1)
         new = Named.parse(of, "promotion: of")
         if brackets > 1 and new.name != "random":
             raise ConfigError(

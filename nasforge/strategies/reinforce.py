@@ -54,11 +54,11 @@ class Reinforce:
         seed: of the search.
         objectives: one; for several use `nsga2` or `evolution`.
         targets: soft limits, which shape the reward as MnasNet's.
-        learning_rate: step on the logits.
-        entropy: weight of the entropy bonus, which keeps chances from vanishing.
-        memory: of the moving baseline, the share of the old expectation that stays with every reward.
+        learning_rate: learning rate of the logits.
+        entropy: weight of the entropy; more explores longer.
+        memory: decay of the moving baseline.
         within: exponent of cost / bound where a soft target is met (MnasNet's alpha).
-        beyond: exponent where it is missed (MnasNet's beta).
+        beyond: exponent of cost / bound where a soft target is missed (MnasNet's beta).
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import torch
 
 from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.errors import ConfigError, Problem
-from nasforge.core.recipe import Recipe
+from nasforge.core.recipe import SETTINGS, Recipe
 from nasforge.core.space import SearchSpace
 from nasforge.data.part import Part
 from nasforge.models.costs import count_flops
@@ -14,13 +14,6 @@ from nasforge.supernet.network import Supernet
 from nasforge.supernet.paths import Draw
 
 CHARGED_PATHS = 8
-_NOT_SHARED = {
-    "swa_share": "the batch statistics of an average belong to one path, take ema_decay",
-    "manifold_mixup": "its layers change from path to path, take mixup or cutmix",
-    "health": "its parts change from path to path",
-    "frozen_stages": "it begins with nothing to keep",
-    "early_stopping": "it is trained without a validation part",
-}
 
 
 def recipe_point(space: SearchSpace) -> Architecture:
@@ -47,9 +40,9 @@ def check_shared(recipe: Recipe) -> None:
         ConfigError: with every setting that cannot be.
     """
     problems = [
-        Problem(f"is not for supernets: {reason}; leave it out", key=TRAIN + name)
-        for name, reason in _NOT_SHARED.items()
-        if getattr(recipe, name) != getattr(Recipe(), name)
+        Problem(f"is not for supernets: {SETTINGS[name].not_shared}; leave it out", key=TRAIN + name)
+        for name in recipe.changed()
+        if SETTINGS[name].not_shared
     ]
     if problems:
         raise ConfigError(problems)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nasforge.core.architecture import TRAIN, Value
-from nasforge.core.recipe import READ_BY, settings_of
+from nasforge.core.ranges import is_number
+from nasforge.core.recipe import SETTINGS, settings_of
+from nasforge.core.setting import ReadBy
 from nasforge.core.space import SearchSpace
 
-_OF_WHAT_IS_ON = {"early_stopping_metric": "early_stopping", "randaugment_magnitude": "randaugment"}
-"""Settings that are read where another one is above 0."""
 _HIGH_RATES = {"rmsprop": 0.02, "adam": 0.03, "adamw": 0.03, "lamb": 0.1, "muon": 0.1}
 """The ends of the ranges in `search_spaces/recipes`; SGD's rates are far above them."""
 
@@ -39,28 +39,29 @@ class _Recipes:
 
     def remarks(self, epochs: int) -> Iterator[str]:
         """One after the other; `epochs` of a training."""
-        for setting, (parent, options) in READ_BY.items():
-            if setting in self._given and not self._any(parent, options):
-                got = " or ".join(str(value) for value in dict.fromkeys(self._values[parent]))
-                readers = ", ".join(options)
-                yield f"train.{setting} {self._given[setting]}, but train.{parent} is {got}; what reads it: {readers}"
-        for setting, parent in _OF_WHAT_IS_ON.items():
-            if setting in self._given and not any(self._values[parent]):
-                yield f"train.{setting} {self._given[setting]}, but train.{parent} is 0, so nothing reads it"
+        for name, setting in SETTINGS.items():
+            if name in self._given and setting.read_by is not None and not self._read_by(setting.read_by):
+                got = " or ".join(str(value) for value in dict.fromkeys(self._values[setting.read_by.setting]))
+                readers = ", ".join(setting.read_by.options)
+                end = f"; what reads it: {readers}" if readers else ", so nothing reads it"
+                yield f"train.{name} {self._given[name]}, but train.{setting.read_by.setting} is {got}{end}"
         optimizer, rate = str(self._default["optimizer"]), float(self._default["learning_rate"])
         if rate > _HIGH_RATES.get(optimizer, rate):
             yield f"train.learning_rate is {rate:g} by default, much for {optimizer}: above {_HIGH_RATES[optimizer]:g}"
         if any(self._values["early_stopping"]) and any(self._values["swa_share"]):
             yield "train.swa_share averages the last epochs; a training that train.early_stopping ends has none of them"
-        rises = [value for value in self._values["warmup_epochs"] if isinstance(value, (int, float))]
-        if min(rises) >= epochs and self._any("schedule", READ_BY["warmup_epochs"][1]):
+        rises = [value for value in self._values["warmup_epochs"] if is_number(value)]
+        warmup = SETTINGS["warmup_epochs"].read_by
+        if min(rises) >= epochs and warmup is not None and self._read_by(warmup):
             yield (
                 f"train.warmup_epochs is {min(rises):g}, no shorter than a training (epochs: {epochs}): "
                 "the learning rate rises to its end and never falls"
             )
 
-    def _any(self, setting: str, options: tuple[str, ...]) -> bool:
-        return any(value in options for value in self._values[setting])
+    def _read_by(self, reader: ReadBy) -> bool:
+        """Return True if a recipe of the space has one of the options."""
+        values = self._values[reader.setting]
+        return any(value in reader.options for value in values) if reader.options else any(values)
 
 
 def _short(value: Value) -> str:

@@ -196,7 +196,7 @@ def test_rerun_compares_and_its_exit_code_tells(place, capfd, monkeypatch):
         ((*SEARCH, "--set", "stratgy.population=3"), "did you mean 'strategy'"),
         ((*SEARCH, "--set", "population"), "must look like"),
         ((*SEARCH, "--name", "../x"), "letters"),
-        ((*SEARCH, "--max-trials", "0"), "above zero"),
+        ((*SEARCH, "--max-trials", "0"), "above 0"),
         ((*SEARCH, "--max-trials", "many"), "max-trials"),
         ((*SEARCH, "--max-trails", "4"), "max-trials"),
         (("show", "../x"), "letters"),

@@ -137,7 +137,7 @@ def test_a_setting_of_another_kind_is_refused_with_what_is_allowed(
 def test_a_setting_that_is_no_number_is_refused(place: Path, capfd: pytest.CaptureFixture[str], number: str) -> None:
     code, _, err = run(capfd, "search", "tiny", "--data", "digits", *LOCAL, "--set", f"recipe.mixup={number}")
     assert code == 2
-    assert "allowed: a number at least 0" in err
+    assert "allowed: a number of at least 0" in err
 
 
 def test_a_folder_that_is_no_experiment_is_not_suggested(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def test_budget_and_ladder():
     assert not Budget().limits
     assert Budget(trials=3).limits == {"trials": 3}
     for wrong in (0, -1, math.nan, True, "5"):
-        with pytest.raises(ConfigError, match="trials must be a number above zero"):
+        with pytest.raises(ConfigError, match="trials must be a number above 0"):
             Budget(trials=wrong)
     assert [rung.epochs for rung in ladder_to(9)] == [1, 3, 9]
     assert [rung.epochs for rung in ladder_to(20)] == [2, 6, 20]

@@ -193,7 +193,7 @@ def test_what_begins_at_a_higher_rung_is_not_stopped_below_it(tmp_path, pruner):
         ({"eta": 1}, "eta must be a number above 1"),
         ({"brackets": 4}, "brackets must be 1 to 3"),
         ({"brackets": 2, "of": "optuna"}, "'optuna' would compare their results; take of: random"),
-        ({"checkpoints": 0}, "checkpoints must be at least 1"),
+        ({"checkpoints": 0}, "checkpoints must be a whole number of at least 1"),
         ({"of": "spos"}, "'spos' trains a supernet"),
         ({"of": "promotion"}, "goes on from checkpoints itself"),
         ({"of": "evolutoin"}, "did you mean 'evolution'"),

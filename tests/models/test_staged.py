@@ -109,8 +109,8 @@ def test_own_blocks_by_module_and_class(monkeypatch):
         ({"strides": [1, 3]}, "strides must be a list of 1, 2 or 4"),
         ({"stem_width": 0}, "stem_width must be a whole number of at least 1, got 0"),
         ({"layers": True}, "layers must be a whole number"),
-        ({"width_multiplier": 0}, "width_multiplier must be above 0"),
-        ({"dropout": 1.0}, "dropout must be in 0..1"),
+        ({"width_multiplier": 0}, "width_multiplier must be a number above 0"),
+        ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):

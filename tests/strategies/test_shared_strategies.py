@@ -82,7 +82,7 @@ def test_targets_become_terms_of_the_loss_with_their_bounds():
 def test_settings_are_checked_before_anything_is_journaled():
     with pytest.raises(ConfigError, match="last_temperature <= temperature"):
         gdas(FLAT, seed=0, temperature=0.05)
-    with pytest.raises(ConfigError, match="learning_rate must be at least 0"):
+    with pytest.raises(ConfigError, match="learning_rate must be a number of at least 0"):
         darts(FLAT, seed=0, learning_rate=-1.0)
     with pytest.raises(ConfigError, match="not latency_ms<=5"):
         cost_aware(FLAT, seed=0, targets=(Constraint("cost/latency_ms", 5.0),))

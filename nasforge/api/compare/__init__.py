@@ -37,6 +37,7 @@ from nasforge.api.stopping import terminable
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.paths import whole_path
+from nasforge.core.ranges import check_whole
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import foreign, own
 from nasforge.experiment.journal import JOURNAL, campaigns_in, dumps, experiments_in
@@ -110,8 +111,7 @@ def compare(
     """
     if axis not in AXES:
         raise ConfigError(f"--axis: unknown axis '{axis}'; {did_you_mean(axis, AXES)}")
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ConfigError(f"--workers must be a whole number of at least 1, got {workers!r}")
+    check_whole(workers, "--workers", 1)
     place = whole_path(runs_dir)
     uri = chosen_uri(tracking_uri)
     failed: dict[str, str] = {}
@@ -293,12 +293,10 @@ def _check_points(at: Sequence[float], limit: float, axis: str) -> None:
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int):
-        if isinstance(seeds, bool) or seeds < 1:
-            raise ConfigError(f"--seeds must be at least 1, got {seeds!r}")
-        return list(range(seeds))
-    found = list(seeds)
-    if not found or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in found):
-        raise ConfigError(f"--seeds: whole numbers of at least 0, got {seeds!r}")
+        return list(range(check_whole(seeds, "--seeds", 1)))
+    found = [check_whole(seed, "--seeds: each seed", 0) for seed in seeds]
+    if not found:
+        raise ConfigError("--seeds: the list is empty, expected whole numbers of at least 0")
     if len(set(found)) < len(found):
         raise ConfigError(f"--seeds: a seed is given twice in {seeds!r}")
     return found

@@ -34,6 +34,7 @@ from nasforge.api.fit.schedule import PRESETS, seconds_of
 from nasforge.core import trust
 from nasforge.core.errors import ConfigError, DataError, JournalError, did_you_mean
 from nasforge.core.paths import whole_path
+from nasforge.core.ranges import check_whole
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.tracking_uri import tracking_uri as whole_uri
 from nasforge.registry import names
@@ -174,8 +175,7 @@ def fit(
         raise ConfigError(f"preset: got '{preset}'; {did_you_mean(preset, PRESETS)}")
     if objective is not None and objective not in OBJECTIVES:
         raise ConfigError(f"objective: got '{objective}'; {did_you_mean(objective, OBJECTIVES)}")
-    if seed < 0:
-        raise ConfigError(f"seed: got {seed}, expected 0 or more")
+    check_whole(seed, "seed", 0)
     limits = tuple(map(str, limits_of(list(constraints), None)))
     text = str(source)
     place = text if text in names("data") and not Path(text).is_absolute() else os.path.normpath(whole_path(text))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nasforge.api.fit.log import FitLog
 from nasforge.core.errors import ConfigError, JournalError, Problem, did_you_mean
+from nasforge.core.ranges import Range, shown
 from nasforge.settings.yaml_file import Document, read_yaml
 
 PLAN = "plan.yaml"
@@ -21,35 +21,31 @@ _HEAD = """\
 # Delete a line, or all of trainings, to let the next fit decide it anew.
 """
 
-Check = Callable[[Any], bool]
+_ABOVE_0 = Range(over=0)
 
 
-def _whole(low: int, high: int) -> Check:
-    return lambda value: type(value) is int and low <= value <= high
+def _whole(low: int, high: int) -> Range:
+    return Range(whole=True, least=low, most=high)
 
 
-def _seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-_TRAININGS: Mapping[str, tuple[Check, str]] = {
-    "folds": (_whole(1, 100), "a whole number of 1 (one validation split) to 100"),
-    "epochs": (_whole(1, 100_000), "a whole number of 1 to 100000"),
-    "steps": (_whole(1, 10**9), "a whole number above 0: optimizer steps of a training"),
-    "training": (_seconds, "a number above 0: seconds of a training"),
-    "threads": (_whole(1, 4096), "a whole number of 1 to 4096: threads of torch"),
-    "second_per_step": (_seconds, "a number above 0: seconds of an optimizer step"),
+_TRAININGS: Mapping[str, tuple[Range | tuple[str, ...], str]] = {
+    "folds": (_whole(1, 100), "; 1 is one validation split"),
+    "epochs": (_whole(1, 100_000), ""),
+    "steps": (_whole(1, 10**9), ": optimizer steps of a training"),
+    "training": (_ABOVE_0, ": seconds of a training"),
+    "threads": (_whole(1, 4096), ": threads of torch"),
+    "second_per_step": (_ABOVE_0, ": seconds of an optimizer step"),
 }
-"""What `trainings` holds: key -> its check, and what is expected in words."""
+"""Keys of `trainings`, each with its allowed values and a remark on them."""
 _OF_PLAN = ("folds", "epochs", "steps", "training")
-_SHARE: Mapping[str, tuple[Check, str]] = {
-    "images": (_whole(1, 10**9), "a whole number above 0: images of the share that the search uses"),
+_SHARE: Mapping[str, tuple[Range | tuple[str, ...], str]] = {
+    "images": (_whole(1, 10**9), ": images of the share that the search uses"),
 }
 """What `trainings` holds where the search uses a share of the images."""
-_DECISIONS: Mapping[str, tuple[Check, str]] = {
-    "resolution": (_whole(8, 1024), "a whole number of 8 to 1024: pixels of an image's side"),
-    "metric": (METRICS.__contains__, f"one of {', '.join(METRICS)}"),
-    "class_weights": (WEIGHTS.__contains__, f"one of {', '.join(WEIGHTS)}"),
+_DECISIONS: Mapping[str, tuple[Range | tuple[str, ...], str]] = {
+    "resolution": (_whole(8, 1024), ": pixels of an image's side"),
+    "metric": (METRICS, ""),
+    "class_weights": (WEIGHTS, ""),
 }
 
 
@@ -122,11 +118,15 @@ def _known() -> tuple[str, ...]:
 
 
 def _problems(
-    document: Document, content: Mapping[str, Any], checks: Mapping[str, tuple[Check, str]], above: tuple[str, ...]
+    document: Document,
+    content: Mapping[str, Any],
+    expected: Mapping[str, tuple[Range | tuple[str, ...], str]],
+    above: tuple[str, ...],
 ) -> list[Problem]:
-    """One problem per value that is not what its check expects."""
-    found = []
-    for key, (fits, expected) in checks.items():
-        if key in content and not (isinstance(content[key], (int, float, str)) and fits(content[key])):
-            found.append(document.problem(f"got {content[key]!r}, expected {expected}", (*above, key)))
-    return found
+    """Return one problem for each value that is not among the expected ones."""
+    problems = []
+    for key, (allowed, remark) in expected.items():
+        if key in content and content[key] not in allowed:
+            words = str(allowed) if isinstance(allowed, Range) else f"one of {', '.join(allowed)}"
+            problems.append(document.problem(f"got {shown(content[key])}, expected {words}{remark}", (*above, key)))
+    return problems

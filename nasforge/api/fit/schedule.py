@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nasforge.core.errors import ConfigError
+from nasforge.core.ranges import Range, check_number, check_whole
 
 PRESETS = {"quick": 0.6, "balanced": 1.0, "thorough": 1.8}
 """Name -> how long a training in the search is, relative to `balanced`."""
@@ -71,7 +72,7 @@ def seconds_of(text: str | float) -> float:
     Raises:
         ConfigError: it is no time.
     """
-    if isinstance(text, (int, float)) and not isinstance(text, bool) and 0 < text < math.inf:
+    if not isinstance(text, str) and text in Range(over=0):
         return float(text)
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", str(text).lower())
     if found is None or not float(found[1]):
@@ -109,12 +110,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("folds", "epochs", "steps"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise ValueError(f"plan: {name} is {getattr(self, name)!r}, expected a whole number above 0")
-        if self.images is not None and (type(self.images) is not int or self.images < 1):
-            raise ValueError(f"plan: images is {self.images!r}, expected a whole number above 0")
-        if not isinstance(self.training, (int, float)) or not 0 < self.training < math.inf:
-            raise ValueError(f"plan: training is {self.training!r}, expected seconds")
+            check_whole(getattr(self, name), f"plan: {name}", 1, error=ValueError)
+        if self.images is not None:
+            check_whole(self.images, "plan: images", 1, error=ValueError)
+        check_number(self.training, "plan: training", over=0, error=ValueError)
 
 
 def end_of(seconds: float) -> float:

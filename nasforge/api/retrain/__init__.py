@@ -21,6 +21,7 @@ from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained, Spread
 from nasforge.api.retrain.work import Work
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
 from nasforge.core.protocols import Tracker
+from nasforge.core.ranges import check_whole
 from nasforge.core.trust import foreign
 from nasforge.data import load_data
 from nasforge.experiment.experiment import reopen
@@ -86,10 +87,8 @@ def retrain(
     """
     folder = Path(folder)
     for name, number, least in (("top", top, 1), ("random", random, 0), ("seeds", seeds, 1), ("epochs", epochs, 1)):
-        if number is None and name == "epochs":
-            continue
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise SearchError(f"retrain: {name} must be a whole number of at least {least}, got {number!r}")
+        if number is not None or name != "epochs":
+            check_whole(number, f"retrain: {name}", least, error=SearchError)
     if tta not in ("none", "flip"):
         raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
     trainer = _trainer(Named.parse(runner, "runner"))

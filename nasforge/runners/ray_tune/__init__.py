@@ -29,6 +29,7 @@ from ray import tune  # noqa: E402
 from nasforge.core.errors import ConfigError, SearchError  # noqa: E402
 from nasforge.core.importing import places  # noqa: E402
 from nasforge.core.protocols import Evaluator  # noqa: E402
+from nasforge.core.ranges import check_whole  # noqa: E402
 from nasforge.evaluators.cost_check import CostCheck  # noqa: E402
 from nasforge.experiment.experiment import Experiment  # noqa: E402
 from nasforge.runners.ray_tune.bridge import AskNext, Bridge, ClusterLost, Decide, StopOnError  # noqa: E402
@@ -58,19 +59,20 @@ def run(
     Args:
         experiment: open.
         evaluator: is pickled to every worker process once and kept there from trial to trial.
-        address: of a running cluster (`auto`, `ray://host:10001`, `host:6379`); None starts Ray on this machine.
-        max_concurrent_trials: None for as many as the cluster's resources hold.
-        resources: per kind of job (`measure`, `train_shared`), what a worker takes: `{cpu: 1, gpu: 0.25}`. Where
-            nothing is said a job takes one CPU, and on a cluster with GPUs one GPU.
-        cpus: CPUs of a Ray started here; None for all.
-        logical_gpus: GPUs that a Ray started here is told to have; None for those that are there.
+        address: address of a running cluster (`auto`, `ray://host:10001`, `host:6379`); None: start Ray on this
+            machine.
+        max_concurrent_trials: trials at the same time; None: as many as the cluster's resources hold.
+        resources: resources of a worker per kind of job (`measure`, `train_shared`): `{cpu: 1, gpu: 0.25}`; by default
+            one CPU, and one GPU on a cluster with GPUs.
+        cpus: CPUs of a Ray started here; None: all.
+        logical_gpus: logical GPUs of a Ray started here; None: those that are there.
 
     Raises:
         ConfigError: unknown kind or resource, or more than any node has.
         SearchError: the cluster cannot be reached, is lost, or its workers cannot import what they need.
     """
-    if isinstance(max_concurrent_trials, bool) or (max_concurrent_trials is not None and max_concurrent_trials < 1):
-        raise ConfigError(f"runner: max_concurrent_trials must be at least 1, got {max_concurrent_trials!r}")
+    if max_concurrent_trials is not None:
+        check_whole(max_concurrent_trials, "runner: max_concurrent_trials", 1)
     if not experiment.wanted:
         return
     with cluster(address, cpus, logical_gpus) as joined:

@@ -14,6 +14,7 @@ import ray
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError, did_you_mean
 from nasforge.core.importing import Places, adopt, places, python_path
+from nasforge.core.ranges import check_number
 from nasforge.runners.ray_tune.local_cluster import job_config, local_cluster, shutdown, sigterm_is_ours, why_lost
 from nasforge.runners.ray_tune.private_folder import PrivateFolder, private_folder
 
@@ -108,10 +109,7 @@ def resources_of(given: Mapping[str, Mapping[str, float]] | None) -> dict[str, d
         if not isinstance(amounts, Mapping):
             raise ConfigError(f"runner: resources of '{kind}' must be a mapping such as {{cpu: 1, gpu: 0.25}}")
         for name, amount in amounts.items():
-            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or amount < 0:
-                raise ConfigError(
-                    f"runner: resources of '{kind}': {name} must be a number of at least 0, got {amount!r}"
-                )
+            check_number(amount, f"runner: resources of '{kind}': {name}", least=0)
         wanted[kind] = dict(amounts)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind, amounts in wanted.items():

@@ -20,6 +20,7 @@ from ray.util.queue import Empty, Queue
 
 from nasforge.core.errors import ConfigError, NasforgeError, SearchError
 from nasforge.core.importing import Places, adopt, places
+from nasforge.core.ranges import check_whole
 from nasforge.runners.ray_tune.cluster import Cluster, bundle_of, cluster, options_of, resources_of, slots_of
 
 Item = TypeVar("Item")
@@ -68,8 +69,8 @@ def side_by_side(
         ("max_concurrent_trials", max_concurrent_trials),
         ("workers_per_network", workers_per_network),
     ):
-        if isinstance(number, bool) or (number is not None and number < 1):
-            raise ConfigError(f"runner: {name} must be at least 1, got {number!r}")
+        if number is not None:
+            check_whole(number, f"runner: {name}", 1)
     if not items:
         return
     work = partial(_work_here, work, places())

@@ -89,10 +89,9 @@ class Predictor:
         space: what to search.
         seed: of the search.
         objectives: any number.
-        starts: random points before the first prediction; with zero-cost scores the best scored of some random ones.
-        zero_cost: proxies to learn from as well (`[synflow, naswot]`); the ladder's first rung gives their scores.
-        screened: random points in the first batch of scores (later ones hold what is near the best); left out, all
-            points of a space of at most 20,000, else 2,000.
+        starts: random points before the first prediction; with zero-cost scores the best of some random ones.
+        zero_cost: zero-cost proxies as further inputs (`[synflow, naswot]`); the ladder's first rung measures them.
+        screened: random points in the first batch of scores; None: all of a space of at most 20,000, else 2,000.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from typing import Any
 
 from nasforge.core.errors import JournalError, TrackingError
 from nasforge.core.events import Event, Header
+from nasforge.core.ranges import Range
 from nasforge.core.tracking_uri import tracking_uri
 from nasforge.core.uri import without_password
 from nasforge.experiment.journal import JOURNAL, parse
@@ -112,7 +113,7 @@ def _is_whole(store: dict[str, Any]) -> bool:
         isinstance(run, list) and len(run) == 2 and isinstance(run[0], str) and isinstance(run[1], int)
         for run in store["open"].values()
     )
-    return isinstance(delivered, int) and not isinstance(delivered, bool) and delivered >= 0 and texts and runs
+    return delivered in Range(whole=True, least=0) and texts and runs
 
 
 def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:

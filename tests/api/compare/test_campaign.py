@@ -184,7 +184,7 @@ def test_an_error_of_all_ends_the_campaign_also_with_workers(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seeds": 0}, "--seeds must be at least 1"),
+        ({"seeds": 0}, "--seeds must be a whole number of at least 1"),
         ({"seeds": [1, 1]}, "given twice"),
         ({"strategies": "evolution(smaple=3)"}, "has no option 'smaple'"),
         ({"workers": 0}, "--workers"),

@@ -48,7 +48,7 @@ def test_a_decision_that_is_left_out_is_made_anew(tmp_path):
         ("resolution: 64", "resolution: true", "got True"),
         ('"loss"', "speed", "metric: got 'speed', expected one of accuracy"),
         ('"balanced"', "often", "class_weights: got 'often', expected one of none, balanced"),
-        ("folds: 5", "folds: 0", r"plan.yaml:6: trainings.folds: got 0, expected a whole number of 1"),
+        ("folds: 5", "folds: 0", r"plan.yaml:6: trainings.folds: got 0, expected a whole number from 1 to 100"),
         ("training: 6.4", "training: .inf", "trainings.training: got inf"),
         ("  threads: 1\n", "", "threads: missing. Add them"),
         ("threads: 1", "thread: 1", "trainings.thread: unknown"),
