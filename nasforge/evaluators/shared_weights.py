@@ -24,11 +24,10 @@ from nasforge.models.costs import count_flops
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig
 from nasforge.supernet.inheritance import inherit
-from nasforge.supernet.job import check, shared_training
+from nasforge.supernet.job import check, check_shared, recipe_point, shared_training
 from nasforge.supernet.network import Supernet, build_supernet, planned_supernet
 from nasforge.supernet.relaxations import RELAXATIONS
 from nasforge.supernet.relaxed import Relaxed, forward_flops
-from nasforge.supernet.training import check_shared, recipe_point
 from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16, without_overrun
 from nasforge.training.loop import train

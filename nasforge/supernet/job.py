@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from nasforge.core.alphas import Settings
-from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.recipe import Recipe, steps_of
+from nasforge.core.architecture import TRAIN, Architecture
+from nasforge.core.errors import ConfigError, Problem, did_you_mean
+from nasforge.core.recipe import SETTINGS, Recipe, steps_of
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import TrainShared
 from nasforge.data import ImageData
 from nasforge.data.part import Part
@@ -19,10 +21,9 @@ from nasforge.supernet.bilevel import AlphaSteps, check_order
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.mixed import Share
 from nasforge.supernet.network import Supernet
-from nasforge.supernet.paths import PATHS, SampledPaths
+from nasforge.supernet.paths import PATHS, SampledPaths, mean_flops
 from nasforge.supernet.relaxations import RELAXATIONS, probabilities
 from nasforge.supernet.relaxed import Relaxed, forward_flops
-from nasforge.supernet.training import halves, mean_flops
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.losses import criterion_of
 from nasforge.training.recalibration import recalibrate
@@ -134,6 +135,45 @@ def _by_shares(
     # the alphas' takes two; looking ahead takes ten, all of L_train, all of L_val, twice two of L_train.
     passes = (10 if settings.second_order else 2) * (1 - min(1.0, settings.warmup_epochs / proposal.epochs))
     return SharedTraining(relaxed, for_weights, flops * (1 + passes / 3), alphas)
+
+
+def recipe_point(space: SearchSpace) -> Architecture:
+    """Return a point of `space` for its `train.*` decisions, which all paths of a supernet share.
+
+    Raises:
+        ConfigError: one of these decisions has several values.
+    """
+    several = [key for key, domain in space.domains.items() if key.startswith(TRAIN) and domain.size > 1]
+    if several:
+        point = space.default_point()
+        example = ", ".join(f'"{key}": {point.values.get(key, "...")!r}' for key in several[:2])
+        raise ConfigError(
+            f"train_shared: space '{space.name}' still decides {', '.join(several)}; all paths of a supernet share one "
+            f"recipe, so leave these one value: space.fixed({{{example}, ...}})"
+        )
+    return space.default_point()
+
+
+def check_shared(recipe: Recipe) -> None:
+    """Check that a supernet can be trained by a recipe.
+
+    Raises:
+        ConfigError: the recipe has settings that are not for supernets; it names all of them.
+    """
+    problems = [
+        Problem(f"is not for supernets: {SETTINGS[name].not_shared}; leave it out", key=TRAIN + name)
+        for name in recipe.changed()
+        if SETTINGS[name].not_shared
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def halves(part: Part, share: float, seed: int) -> tuple[Part, Part]:
+    """Divide a training part in two at random: for the weights (`share` of it) and for the alphas."""
+    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
+    cut = max(1, round(share * len(part)))
+    return part.subset(order[:cut].sort().values), part.subset(order[cut:].sort().values)
 
 
 def accuracies(

@@ -11,6 +11,7 @@ from torch import nn
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.space import Decision, SearchSpace
+from nasforge.models.costs import count_flops
 from nasforge.supernet.network import Supernet
 
 Draw: TypeAlias = Callable[[int], Architecture]
@@ -72,6 +73,18 @@ def fair(space: SearchSpace, paths: Sequence[Architecture], seed: int) -> Draw:
 
 
 PATHS: dict[str, Callable[[SearchSpace, Sequence[Architecture], int], Draw]] = {"uniform": uniform, "fair": fair}
+
+
+CHARGED_PATHS = 8
+
+
+def mean_flops(supernet: Supernet, draw: Draw, shape: tuple[int, int, int]) -> float:
+    """Return the multiply-adds that a step is charged for one image: the mean over the first paths."""
+    total = 0
+    for step in range(CHARGED_PATHS):
+        supernet.activate(draw(step))
+        total += count_flops(supernet, shape)
+    return total / CHARGED_PATHS
 
 
 class SampledPaths(nn.Module):

@@ -14,10 +14,10 @@ from nasforge.data.augment import normalise
 from nasforge.models.costs import count_flops
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
+from nasforge.supernet.job import halves, recipe_point
 from nasforge.supernet.network import build_supernet
-from nasforge.supernet.paths import SampledPaths, fair, uniform
+from nasforge.supernet.paths import SampledPaths, fair, mean_flops, uniform
 from nasforge.supernet.relaxations import relaxation_of
-from nasforge.supernet.training import halves, mean_flops, recipe_point
 from nasforge.training.loop import train
 from nasforge.training.recalibration import recalibrate
 from nasforge.training.state import Checkpoint

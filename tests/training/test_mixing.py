@@ -11,7 +11,7 @@ from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
-from nasforge.supernet.training import check_shared
+from nasforge.supernet.job import check_shared
 from nasforge.training.hooks import Hook
 from nasforge.training.loop import train
 from nasforge.training.mixing import Unmixed, mixing_of
