@@ -13,7 +13,6 @@ from nasforge.core.domains import Domain, same
 from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.events import header_of
 from nasforge.core.space import SearchSpace
-from nasforge.data import load_data
 from nasforge.experiment.journal import JOURNAL, experiments_in, has_begun, read_events
 from nasforge.experiment.state import load_state
 from nasforge.settings.experiment import TRAININGS, ExperimentConfig, suited_evaluator
@@ -145,6 +144,8 @@ def _points(source: str, config: ExperimentConfig) -> list[Architecture]:
     if source == PORTFOLIO:
         if config.data is None:
             raise ConfigError("start_from: a portfolio is for networks that are trained on images; name --data")
+        from nasforge.data import load_data
+
         data = load_data(config.data)
         return portfolio_for(config.space, len(data.train), data.shape[0])
     path = Path(source)

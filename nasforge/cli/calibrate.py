@@ -11,8 +11,11 @@ import typer
 
 from nasforge.cli import completion, options, output
 from nasforge.cli.output import Outcome
+from nasforge.cli.settings import data_options, settings_of
+from nasforge.cli.watch import Watch
 from nasforge.core.errors import ExportError, StopNow
 from nasforge.core.metrics import PROXY
+from nasforge.settings.experiment import resolve
 from nasforge.views.plain import plain
 
 if TYPE_CHECKING:
@@ -98,12 +101,6 @@ def calibrate(
     nasforge calibrate tiny --data digits --networks 6 --epochs 4 --proxies synflow,naswot --json
     nasforge calibrate --config experiment.yaml --seeds 3 --trials 500
     """
-    from nasforge.api.calibrate import calibrate as run
-    from nasforge.api.calibrate import configured
-    from nasforge.cli.settings import data_options, settings_of
-    from nasforge.cli.watch import Watch
-    from nasforge.settings.experiment import resolve
-
     settings, document = settings_of(
         space=space,
         file=config,
@@ -121,8 +118,12 @@ def calibrate(
         runs_dir=runs_dir,
         tracking_uri=tracking_uri,
     )
+    resolved = resolve(settings, document)
+    from nasforge.api.calibrate import calibrate as run  # imports SciPy
+    from nasforge.api.calibrate import configured
+
     scores = [word.strip() for word in proxies.split(",")] if proxies else []
-    wanted = configured(resolve(settings, document), networks, seeds, scores, named=name is not None)
+    wanted = configured(resolved, networks, seeds, scores, named=name is not None)
     watch = Watch(output.log())
     try:
         with watch.shown():

@@ -15,6 +15,7 @@ import typer
 from nasforge.cli import completion
 from nasforge.cli.options import Json
 from nasforge.cli.output import Outcome, count_text, domain_text, line, size_json, size_text, table
+from nasforge.cli.settings import check_data
 from nasforge.core.architecture import MODEL, Architecture
 from nasforge.core.errors import BuildError, ConfigError, NasforgeError, RecipeError, SpaceError
 from nasforge.core.space import Choice, Decision, SearchSpace
@@ -132,7 +133,8 @@ def _input(data: str | None, data_dir: Path | None, shape: str, classes: int) ->
     given = parse_shape(shape)
     if data is None:
         return given, classes
-    from nasforge.data import load_data
+    check_data(data)
+    from nasforge.data import load_data  # imports torch
 
     images = load_data(DataConfig(data, folder=str(data_dir) if data_dir else None))
     return images.shape, len(images.class_names)

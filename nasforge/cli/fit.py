@@ -14,6 +14,7 @@ from nasforge.api.fit.rows import more_photos, warnings_on
 from nasforge.cli import completion, options, output
 from nasforge.cli.inspect import GroupColumn, ImageColumn, LabelColumn, Labels, Strict
 from nasforge.cli.output import Outcome
+from nasforge.cli.settings import check_data
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import StopNow
 from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, is_locked
@@ -113,6 +114,7 @@ def fit(
     """
     from nasforge.api.fit import fit as run
 
+    check_data(source)
     try:
         fitted = run(
             source,

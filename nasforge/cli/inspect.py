@@ -10,6 +10,7 @@ import typer
 
 from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, table
+from nasforge.cli.settings import check_data
 
 if TYPE_CHECKING:
     from nasforge.api.inspect import Inspection
@@ -61,7 +62,8 @@ def inspect(
     nasforge inspect photos/ --labels labels.csv --group-column patient
     nasforge inspect digits --json
     """
-    from nasforge.api.inspect import inspect as run
+    check_data(data)
+    from nasforge.api.inspect import inspect as run  # imports torch
 
     found = run(
         data,

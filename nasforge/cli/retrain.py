@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nasforge.api.stopping import terminable
 from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
+from nasforge.cli.settings import folder_of, moved_data, runner_of
+from nasforge.cli.watch import RetrainProgress
+from nasforge.experiment.state import load_state
 
 if TYPE_CHECKING:
     from nasforge.api.retrain.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained, Spread
@@ -83,14 +87,10 @@ def retrain(
     nasforge retrain first --top 3 --seeds 5 --runner ray_tune --max-concurrent 4
     nasforge retrain first --runner ray_tune --workers-per-network 2
     """
-    from nasforge.api.retrain import retrain as run
-    from nasforge.api.search import tracking
-    from nasforge.api.stopping import terminable
-    from nasforge.cli.settings import folder_of, moved_data, runner_of
-    from nasforge.cli.watch import RetrainProgress
-    from nasforge.experiment.state import load_state
-
     folder = folder_of(name, runs_dir)
+    from nasforge.api.retrain import retrain as run  # imports torch
+    from nasforge.api.search import tracking
+
     places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
     parts = runner_of(runner, places, assign or [])
     progress = RetrainProgress(log())

@@ -12,6 +12,7 @@ from nasforge.core.goals import OPTIMUM
 from nasforge.core.paths import whole_path
 from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, campaigns_in, experiment_of, experiments_in, fits_in
 from nasforge.settings.experiment import DEFAULTS, Named, check_name, load_settings, suited_evaluator
+from nasforge.settings.values import data_of
 from nasforge.settings.yaml_file import Document, parse_value
 
 WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
@@ -76,6 +77,14 @@ def data_options(
     """The options of a command's data as fields of DataConfig; None where not given."""
     place = None if folder is None else str(folder)
     return {"source": source, "folder": place, "images": images, "resolution": resolution}
+
+
+def check_data(source: str) -> None:
+    """Raise ConfigError for data that are neither a registered name nor a path; this imports no framework."""
+    try:
+        data_of(source)
+    except ConfigError as error:
+        raise ConfigError(f"data: {error}") from None
 
 
 def moved_data(source: str | None, folder: Path | None) -> dict[str, str]:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nasforge.cli import completion, options, output
+from nasforge.cli.describe import read_values
 from nasforge.cli.output import Outcome
+from nasforge.cli.settings import WHICH_DATA, folder_of, moved_data, until_of
+from nasforge.cli.watch import Watch
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, StopNow
 
@@ -140,10 +143,8 @@ def tune(
     nasforge tune --model resnet18 --weights resnet18.safetensors --data photos/ --recipe finetune
     nasforge tune --model mobilenetv3_small_050 --data digits --recipe sgd --objective val/accuracy --objective val/loss
     """
-    from nasforge.api.tune import tune as run
-    from nasforge.cli.describe import read_values
-    from nasforge.cli.settings import WHICH_DATA, folder_of, moved_data, until_of
-    from nasforge.cli.watch import Watch
+    folder = folder_of(experiment, runs_dir) if experiment is not None else None
+    from nasforge.api.tune import tune as run  # imports torch
 
     limits = {"trials": max_trials, "worker_seconds": max_worker_seconds, "until": until_of(until)}
     settings: dict[str, Any] = {
@@ -172,7 +173,7 @@ def tune(
     try:
         with watch.shown():
             tuned = run(
-                folder_of(experiment, runs_dir) if experiment is not None else None,
+                folder,
                 trial=trial,
                 architecture=read_values(arch, "--arch") if arch is not None else None,
                 recipe=recipe,

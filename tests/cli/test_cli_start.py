@@ -9,7 +9,7 @@ import pytest
 from nasforge import __version__
 from nasforge.cli import app as cli
 
-HEAVY = ("torch", "numpy", "ray", "mlflow", "optuna", "sklearn", "timm", "pandas")
+HEAVY = ("torch", "ray", "mlflow", "optuna", "sklearn", "scipy", "timm", "pandas")
 MISTAKES = (
     ("serch",),
     ("search", "--stratgy", "random"),
@@ -29,7 +29,8 @@ MISTAKES = (
     ("describe", "tinny"),
     ("fit", "digts"),
     ("inspect", "digts"),
-    ("predict", "nothing", "a.png"),
+    ("describe", "tiny", "--data", "digts"),
+    ("export", "nothing", "--to", "onxx"),
     ("compare", "nothing"),
     ("compare", "--space", "tiny", "--data", "digits", "--strategies", "evolutoin"),
     *((verb, "nothing") for verb in ("show", "track", "retrain", "tune", "export", "report")),

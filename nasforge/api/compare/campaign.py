@@ -69,7 +69,9 @@ def parse_strategies(content: str | Sequence[str | Mapping[str, Any] | Named]) -
     if twice:
         raise ConfigError(f"--strategies: given twice: {', '.join(twice)}")
     for named in found:
-        registry.get("strategy", named.name)
+        registry.check_named("strategy", named.name, named.options)
+        if ":" in named.name:  # a module of the user's that cannot be imported is said before anything runs
+            registry.get("strategy", named.name)
     return found
 
 
