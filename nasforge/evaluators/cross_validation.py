@@ -21,13 +21,14 @@ from nasforge.core.errors import ConfigError, DataError, SearchError
 from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
+from nasforge.core.ranges import check_flag, check_whole
 from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
 from nasforge.data import ImageData, load_data
 from nasforge.data.groups import per_class
 from nasforge.data.part import Part
-from nasforge.evaluators.guarded import checked_flag, guarded, needed
+from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training, answers_of
 from nasforge.models.ensemble import Ensemble
 from nasforge.models.network import fresh_and_whole
@@ -64,10 +65,11 @@ class Averaged:
         Args:
             name: of the evaluator.
             training: the evaluator of a single training, with the settings of all.
-            epochs: of each training.
+            epochs: epochs of each training.
             count: trainings.
             divide: says on what each is trained and validated.
-            keep_answers: write what every network says of the images that it is validated on beside the weights.
+            keep_answers: keep the predicted probabilities of every image, by the network that has not seen it (artifact
+                `answers`).
         """
         self.metrics: tuple[str, ...] = (*training.metrics, _SPREAD)
         self.training = training
@@ -194,14 +196,14 @@ def cross_validation(
         ladder: its steps are folds done: 1, 2, ... `folds`.
         recipe: fixed settings, over the space's defaults.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
-        threads: of torch, in this process; None leaves them as they are.
-        time_limit_s: seconds that one trial may take, all folds and attempts together.
-        folds: of the cross-validation.
-        epochs: of each fold's training.
+        threads: torch threads per process; None: as they are.
+        time_limit_s: time limit of a trial in seconds, over all trainings and attempts; None: no limit.
+        folds: number of folds.
+        epochs: epochs of each training.
         objectives: of the search; what they need is measured.
-        extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
-        keep_answers: write the probabilities for every image, from the network that has not seen it, beside the
-            weights: the artifact `answers`.
+        extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a class).
+        keep_answers: keep the predicted probabilities of every image, by the network that has not seen it (artifact
+            `answers`).
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -209,7 +211,9 @@ def cross_validation(
     given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
     training = _checked("cross_validation", space, data, ladder, epochs, *given)
     _check_ladder("cross_validation", "folds", folds, ladder)
-    return Averaged("cross_validation", training, epochs, folds, in_folds, checked_flag("keep_answers", keep_answers))
+    return Averaged(
+        "cross_validation", training, epochs, folds, in_folds, check_flag(keep_answers, "evaluator: keep_answers")
+    )
 
 
 def repeated_seeds(
@@ -233,12 +237,12 @@ def repeated_seeds(
         ladder: its steps are trainings done: 1, 2, ... `repeats`.
         recipe: fixed settings, over the space's defaults.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
-        threads: of torch, in this process; None leaves them as they are.
-        time_limit_s: seconds that one trial may take, all repeats and attempts together.
-        repeats: trainings per architecture.
-        epochs: of each.
+        threads: torch threads per process; None: as they are.
+        time_limit_s: time limit of a trial in seconds, over all trainings and attempts; None: no limit.
+        repeats: trainings per network.
+        epochs: epochs of each training.
         objectives: of the search; what they need is measured.
-        extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
+        extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a class).
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -314,8 +318,7 @@ def _checked(
 
 
 def _check_ladder(name: str, what: str, count: int, ladder: Sequence[Rung]) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
-        raise ConfigError(f"evaluator '{name}': {what} must be a whole number of at least 2, got {count!r}")
+    check_whole(count, f"evaluator '{name}': {what}", 2)
     if [rung.epochs for rung in ladder] != list(range(1, count + 1)):
         raise ConfigError(f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out")
 

@@ -21,13 +21,6 @@ def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
     return data
 
 
-def checked_flag(name: str, value: bool) -> bool:
-    """An evaluator's option that is on or off. Raises ConfigError for anything else."""
-    if not isinstance(value, bool):
-        raise ConfigError(f"evaluator: {name} must be true or false, got {value!r}")
-    return value
-
-
 def guarded(
     work: Callable[[], Result], device: torch.device, began: float, build_advice: str, *, collect: bool = True
 ) -> Result:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from nasforge.core.architecture import Architecture, Value
-from nasforge.core.errors import BuildError, ConfigError, one_line
+from nasforge.core.errors import BuildError, one_line
 from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
+from nasforge.core.ranges import check_whole
 from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, TrainShared
@@ -69,27 +70,23 @@ class SharedWeights:
             ladder: rungs for measures without weights.
             recipe: fixed settings, over the space's defaults.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
-            threads: of torch, in this process; None leaves them as they are.
-            time_limit_s: seconds that one trial may take, all attempts together.
-            recalibration_batches: training batches for the BN statistics of an inherited network.
+            threads: torch threads per process; None: as they are.
+            time_limit_s: time limit of a trial in seconds, over all attempts; None: no limit.
+            recalibration_batches: training batches for the batch statistics of a network on inherited weights.
             objectives: of the search; what they need is measured.
-            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
+            extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a
+                class).
 
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
-        batches = recalibration_batches
-        if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
-            raise ConfigError(
-                "evaluator 'shared_weights': recalibration_batches must be a whole number of at least 1, "
-                f"got {batches!r}"
-            )
+        check_whole(recalibration_batches, "evaluator 'shared_weights': recalibration_batches", 1)
         data = needed(data, "shared_weights")
         self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s, objectives, extra_metrics)
         self.metrics = self.training.metrics
         check_shared(recipe_of(space, space.default_point(), self.training.recipe))
         self.data = data
-        self.recalibration_batches = batches
+        self.recalibration_batches = recalibration_batches
         self._kept: tuple[str, Mapping[str, torch.Tensor]] | None = None
 
     @property

@@ -15,12 +15,13 @@ from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, 
 from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
+from nasforge.core.ranges import check_flag, check_number, check_whole
 from nasforge.core.recipe import Recipe, check_recipes, extreme_points, recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
 from nasforge.data import ImageData, Part, load_data
 from nasforge.data.decoded import classes_have
-from nasforge.evaluators.guarded import checked_flag, guarded, needed
+from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.costs import count_flops, latency_ms, memory_mb
 from nasforge.models.network import build, fresh_and_whole
@@ -78,21 +79,23 @@ class Training:
             ladder: rungs that proposals name by their index.
             recipe: fixed settings, over the space's defaults.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
-            threads: of torch, in this process; None leaves them as they are.
-            time_limit_s: seconds that one trial may take, all attempts together.
+            threads: torch threads per process; None: as they are.
+            time_limit_s: time limit of a trial in seconds, over all attempts; None: no limit.
             objectives: of the search; what they need is measured.
-            extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (a class's number)...
-            per_class: write precision, recall and F1 of every class, and the confusion matrix, beside the weights.
-            keep_answers: write the probabilities for every validation image beside the weights: the artifact `answers`.
+            extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a
+                class).
+            per_class: keep precision, recall and F1 of every class, and the confusion matrix, next to the weights.
+            keep_answers: keep the predicted probabilities of the validation images next to the weights (artifact
+                `answers`).
 
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
         data = needed(data, "training")
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ConfigError(f"evaluator 'training': threads must be a whole number of at least 1, got {threads!r}")
-        if time_limit_s is not None and not time_limit_s > 0:
-            raise ConfigError(f"evaluator 'training': time_limit_s must be above 0, got {time_limit_s!r}")
+        if threads is not None:
+            check_whole(threads, "evaluator 'training': threads", 1)
+        if time_limit_s is not None:
+            check_number(time_limit_s, "evaluator 'training': time_limit_s", over=0)
         self.space = space
         self.data = data
         self.ladder = tuple(ladder)
@@ -102,8 +105,8 @@ class Training:
         self.time_limit_s = time_limit_s
         self.extra = _extra_figures(objectives, extra_metrics)
         self.metrics = tuple(dict.fromkeys((*self.metrics, *(f"val/{name}" for name in self.extra))))
-        self.per_class = checked_flag("per_class", per_class)
-        self.keep_answers = checked_flag("keep_answers", keep_answers)
+        self.per_class = check_flag(per_class, "evaluator: per_class")
+        self.keep_answers = check_flag(keep_answers, "evaluator: keep_answers")
         if any(rung.proxies for rung in self.ladder):
             ZeroCost(space, data, self.ladder, device=device, threads=threads)  # are there such proxies?
         check_recipes(space, self.recipe)

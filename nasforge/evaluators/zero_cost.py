@@ -19,6 +19,7 @@ from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
+from nasforge.core.ranges import check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.data import load_data
@@ -63,10 +64,10 @@ class ZeroCost:
             ladder: where it begins with a rung of proxies, those are measured, at every rung.
             recipe: unused, nothing is trained.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
-            threads: of torch, in this process; None leaves them as they are.
-            proxies: registered names, or `module:function` of the user's own; None for the ladder's and the
-                objectives', and for all where they name none.
-            images: in the batch.
+            threads: torch threads per process; None: as they are.
+            proxies: proxies to compute, registered names or `module:function`; None: those in ladder and objectives,
+                else all.
+            images: images in the batch.
             objectives: of the search.
 
         Raises:
@@ -74,11 +75,8 @@ class ZeroCost:
         """
         data = needed(data, "zero_cost")
         for name, number, least in (("threads", threads, 1), ("images", images, 2)):
-            wrong = isinstance(number, bool) or not isinstance(number, int) or number < least
-            if wrong and (name, number) != ("threads", None):
-                raise ConfigError(
-                    f"evaluator 'zero_cost': {name} must be a whole number of at least {least}, got {number!r}"
-                )
+            if (name, number) != ("threads", None):
+                check_whole(number, f"evaluator 'zero_cost': {name}", least)
         if proxies is None:
             wanted = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
             proxies = list(dict.fromkeys([*ladder[0].proxies, *wanted])) or registry.names("proxy")
