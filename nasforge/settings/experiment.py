@@ -19,6 +19,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
 from nasforge.core.uri import without_secrets
 from nasforge.settings.space_file import NAME, load_space, shipped_spaces
+from nasforge.settings.spec import SearchSpec
 from nasforge.settings.values import (
     AUTOMATIC,
     FILE_OPTIONS,
@@ -86,6 +87,13 @@ class ExperimentConfig:
     def folder(self) -> Path:
         """Where the experiment lives."""
         return self.runs_dir / self.name
+
+    @property
+    def spec(self) -> SearchSpec:
+        """The facts that strategies, evaluators and pruners are made from."""
+        return SearchSpec(
+            self.space, self.data, self.ladder, self.recipe, self.objectives, self.targets, seed=self.seed
+        )
 
     @property
     def epochs(self) -> int:
