@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from nasforge.core.architecture import Architecture, Value, digest
+from nasforge.core.about import About
+from nasforge.core.architecture import Architecture, digest
 from nasforge.core.errors import ConfigError, DataError, SearchError
-from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.recipe import recipe_of
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
 from nasforge.data import ImageData, load_data
 from nasforge.data.groups import per_class
@@ -32,6 +30,7 @@ from nasforge.evaluators.training import Training, answers_of
 from nasforge.models.ensemble import Ensemble
 from nasforge.models.network import fresh_and_whole
 from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 from nasforge.training.artifacts import save_answers, save_weights
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
@@ -69,7 +68,6 @@ class Averaged:
             divide: says on what each is trained and validated.
             keep_answers: write what every network says of the images that it is validated on beside the weights.
         """
-        self.metrics: tuple[str, ...] = (*training.metrics, _SPREAD)
         self.training = training
         self._name = name
         self._epochs = epochs
@@ -78,33 +76,19 @@ class Averaged:
         self._keep_answers = keep_answers
 
     @property
-    def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them and makes sure that they can be divided so."""
-        self._divide(load_data(self.training.data), self._count, self.training.data)
-        return self.training.data_hash
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images; loads them."""
-        return self.training.shape
-
-    @property
-    def classes(self) -> int:
-        """How many there are; loads the data."""
-        return self.training.classes
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences for the user before the search: on the data, and on settings of the recipe without effect."""
-        return (*self.training.data_remarks(self._validation), *self.training.recipe_remarks)
+    def about(self) -> About:
+        """The facts of this evaluator; loads the data, and makes sure that they can be divided so."""
+        about = self.training.about
+        notes = (*self.training.data_notes(self._validation), *self.training.recipe_notes)
+        return replace(about, metrics=(*self.training.metrics, _SPREAD), notes=notes)
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device."""
         return self.training.latency_ms(architecture)
 
-    def foresee(self, proposal: Proposal) -> None:
+    def preflight(self, proposal: Proposal) -> None:
         """Refuse what no trial could do. Raises ConfigError."""
-        self.training.foresee(proposal, self._validation)
+        self.training.check_first(proposal, self._validation)
 
     @property
     def _validation(self) -> Part:
@@ -170,16 +154,13 @@ class Averaged:
 
 
 def cross_validation(
-    space: SearchSpace,
-    data: DataConfig | None,
-    ladder: Sequence[Rung],
-    recipe: Mapping[str, Value] | None = None,
+    spec: SearchSpec,
+    *,
     device: str = "auto",
     threads: int | None = None,
     time_limit_s: float | None = None,
     folds: int = 5,
     epochs: int = 3,
-    objectives: Sequence[Objective] = (),
     extra_metrics: Sequence[str] = (),
     keep_answers: bool = False,
 ) -> Averaged:
@@ -189,16 +170,12 @@ def cross_validation(
     part, in every fold. Settings are checked, nothing is loaded.
 
     Args:
-        space: the space of the architectures.
-        data: the data set.
-        ladder: its steps are folds done: 1, 2, ... `folds`.
-        recipe: fixed settings, over the space's defaults.
+        spec: the facts of the search; its ladder counts folds: 1, 2, ... `folds`. What its objectives need is measured.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
         threads: of torch, in this process; None leaves them as they are.
         time_limit_s: seconds that one trial may take, all folds and attempts together.
         folds: of the cross-validation.
         epochs: of each fold's training.
-        objectives: of the search; what they need is measured.
         extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
         keep_answers: write the probabilities for every image, from the network that has not seen it, beside the
             weights: the artifact `answers`.
@@ -206,46 +183,50 @@ def cross_validation(
     Raises:
         ConfigError: a setting is unknown or out of range.
     """
-    given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
-    training = _checked("cross_validation", space, data, ladder, epochs, *given)
-    _check_ladder("cross_validation", "folds", folds, ladder)
+    _check_ladder("cross_validation", "folds", folds, spec)
+    training = Training(
+        replace(spec, ladder=(Rung(epochs),)),
+        device=device,
+        threads=threads,
+        time_limit_s=time_limit_s,
+        extra_metrics=extra_metrics,
+    )
     return Averaged("cross_validation", training, epochs, folds, in_folds, checked_flag("keep_answers", keep_answers))
 
 
 def repeated_seeds(
-    space: SearchSpace,
-    data: DataConfig | None,
-    ladder: Sequence[Rung],
-    recipe: Mapping[str, Value] | None = None,
+    spec: SearchSpec,
+    *,
     device: str = "auto",
     threads: int | None = None,
     time_limit_s: float | None = None,
     repeats: int = 3,
     epochs: int = 3,
-    objectives: Sequence[Objective] = (),
     extra_metrics: Sequence[str] = (),
 ) -> Averaged:
     """Trains every architecture several times with other seeds, on the same images: less noise for more work.
 
     Args:
-        space: the space of the architectures.
-        data: the data set.
-        ladder: its steps are trainings done: 1, 2, ... `repeats`.
-        recipe: fixed settings, over the space's defaults.
+        spec: the facts of the search; its ladder counts repeats: 1, 2, ... `repeats`. What its objectives need is
+            measured.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
         threads: of torch, in this process; None leaves them as they are.
         time_limit_s: seconds that one trial may take, all repeats and attempts together.
         repeats: trainings per architecture.
         epochs: of each.
-        objectives: of the search; what they need is measured.
         extra_metrics: measure these too: `val/roc_auc`, `val/recall_macro`...
 
     Raises:
         ConfigError: a setting is unknown or out of range.
     """
-    given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
-    training = _checked("repeated_seeds", space, data, ladder, epochs, *given)
-    _check_ladder("repeated_seeds", "repeats", repeats, ladder)
+    _check_ladder("repeated_seeds", "repeats", repeats, spec)
+    training = Training(
+        replace(spec, ladder=(Rung(epochs),)),
+        device=device,
+        threads=threads,
+        time_limit_s=time_limit_s,
+        extra_metrics=extra_metrics,
+    )
     return Averaged("repeated_seeds", training, epochs, repeats, as_it_is)
 
 
@@ -298,25 +279,14 @@ def as_it_is(data: ImageData, count: int, config: DataConfig) -> list[Split]:
     return [(data.train, data.validation)] * count
 
 
-def _checked(
-    name: str,
-    space: SearchSpace,
-    data: DataConfig | None,
-    ladder: Sequence[Rung],
-    epochs: int,
-    *given: Any,
-) -> Training:
-    """The evaluator of a single training, which knows whether the settings are good; `given` are its others."""
-    data = needed(data, name)
-    if any(rung.proxies or not rung.full for rung in ladder):
+def _check_ladder(name: str, what: str, count: int, spec: SearchSpec) -> None:
+    """Raises ConfigError for a search that an evaluator of several trainings cannot do."""
+    needed(spec.data, name)
+    if any(rung.proxies or not rung.full for rung in spec.ladder):
         raise ConfigError(f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none")
-    return Training(space, data, [Rung(epochs)], *given)
-
-
-def _check_ladder(name: str, what: str, count: int, ladder: Sequence[Rung]) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 2:
         raise ConfigError(f"evaluator '{name}': {what} must be a whole number of at least 2, got {count!r}")
-    if [rung.epochs for rung in ladder] != list(range(1, count + 1)):
+    if [rung.epochs for rung in spec.ladder] != list(range(1, count + 1)):
         raise ConfigError(f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out")
 
 

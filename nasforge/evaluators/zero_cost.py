@@ -13,13 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nasforge import registry
-from nasforge.core.architecture import Architecture, Value
+from nasforge.core.about import About
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError, SearchError
-from nasforge.core.goals import Objective
-from nasforge.core.ladder import Rung, proxy_metric
+from nasforge.core.ladder import proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
@@ -27,7 +26,7 @@ from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.proxies import Undefined
 from nasforge.models.costs import count_flops, count_params, latency_ms
 from nasforge.models.network import build, fresh
-from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 from nasforge.training.device import device_of
 from nasforge.training.failures import is_out_of_memory
 
@@ -45,34 +44,28 @@ class ZeroCost:
 
     def __init__(
         self,
-        space: SearchSpace,
-        data: DataConfig | None,
-        ladder: Sequence[Rung],
-        recipe: Mapping[str, Value] | None = None,
+        spec: SearchSpec,
+        *,
         device: str = "auto",
         threads: int | None = None,
         proxies: Sequence[str] | None = None,
         images: int = IMAGES,
-        objectives: Sequence[Objective] = (),
     ) -> None:
         """Check the settings; load nothing.
 
         Args:
-            space: the space of the architectures.
-            data: the data set.
-            ladder: where it begins with a rung of proxies, those are measured, at every rung.
-            recipe: unused, nothing is trained.
+            spec: the facts of the search. Where the ladder begins with a rung of proxies, those are measured, at every
+                rung. The recipe is unused, nothing is trained.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
             threads: of torch, in this process; None leaves them as they are.
             proxies: registered names, or `module:function` of the user's own; None for the ladder's and the
                 objectives', and for all where they name none.
             images: in the batch.
-            objectives: of the search.
 
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
-        data = needed(data, "zero_cost")
+        data, objectives = needed(spec.data, "zero_cost"), spec.objectives
         for name, number, least in (("threads", threads, 1), ("images", images, 2)):
             wrong = isinstance(number, bool) or not isinstance(number, int) or number < least
             if wrong and (name, number) != ("threads", None):
@@ -81,12 +74,12 @@ class ZeroCost:
                 )
         if proxies is None:
             wanted = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
-            proxies = list(dict.fromkeys([*ladder[0].proxies, *wanted])) or registry.names("proxy")
+            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *wanted])) or registry.names("proxy")
         if not proxies:
             raise ConfigError("evaluator 'zero_cost': proxies must name at least one")
         for name in proxies:
             registry.get("proxy", name)
-        self.space = space
+        self.space = spec.space
         self.data = data
         self.device = device
         self.threads = threads
@@ -95,36 +88,26 @@ class ZeroCost:
         self._wanted = tuple(goal.metric for goal in objectives if goal.metric.startswith(PROXY))
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What it reports."""
-        return (*map(proxy_metric, self.proxies), "time/worker_s", "work/multiply_adds")
-
-    @property
-    def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them."""
-        return load_data(self.data).fingerprint
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images; loads them."""
-        return load_data(self.data).shape
-
-    @property
-    def classes(self) -> int:
-        """How many there are; loads the data."""
-        return len(load_data(self.data).class_names)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences for the user before the search, on the data; loads them."""
-        return load_data(self.data).notes
+    def about(self) -> About:
+        """The facts of this evaluator; loads the data. Notes are on the data."""
+        data = load_data(self.data)
+        return About(
+            metrics=(*map(proxy_metric, self.proxies), "time/worker_s", "work/multiply_adds"),
+            data_hash=data.fingerprint,
+            shape=data.shape,
+            classes=len(data.class_names),
+            images=len(data.train),
+            device=self.device,
+            notes=data.notes,
+        )
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device, fp32."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        network = build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
-        return latency_ms(network, self.shape, (1,), device_of(self.device))[1].median_ms
+        data = load_data(self.data)
+        network = build(self.space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
+        return latency_ms(network, data.shape, (1,), device_of(self.device))[1].median_ms
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Score all architectures of the proposal; failures come back as results with their cause."""
@@ -183,17 +166,18 @@ class ZeroCost:
     ) -> tuple[dict[str, float], dict[str, tuple[str, bool]]]:
         """Costs and scores; for the proxies without a number why, and whether the network lacks what they look at."""
         images, labels = batch
+        data = load_data(self.data)
         scores: dict[str, float] = {}
         reasons: dict[str, tuple[str, bool]] = {}
         try:
-            network = fresh(self.space, architecture, seed, in_channels=self.shape[0], classes=self.classes)
+            network = fresh(self.space, architecture, seed, in_channels=data.shape[0], classes=len(data.class_names))
             network.to(images.device)
         except BuildError as error:
             return dict.fromkeys(map(proxy_metric, self.proxies), math.nan), {"the builder": (str(error), False)}
         costs = dict(known)
         if not {"cost/params", "cost/flops"} <= known.keys():
             costs["cost/params"] = float(count_params(network))
-            costs["cost/flops"] = float(count_flops(network, self.shape))
+            costs["cost/flops"] = float(count_flops(network, data.shape))
         for name in self.proxies:
             score = math.nan
             try:

@@ -92,7 +92,14 @@ class ExperimentConfig:
     def spec(self) -> SearchSpec:
         """The facts that strategies, evaluators and pruners are made from."""
         return SearchSpec(
-            self.space, self.data, self.ladder, self.recipe, self.objectives, self.targets, seed=self.seed
+            space=self.space,
+            data=self.data,
+            ladder=self.ladder,
+            recipe=self.recipe,
+            objectives=self.objectives,
+            targets=self.targets,
+            seed=self.seed,
+            constraints=self.constraints,
         )
 
     @property

@@ -11,6 +11,7 @@ import nasforge
 from nasforge.api.tune import _config_after, timm_space
 from nasforge.cli import app as cli
 from nasforge.cli.settings import settings_of
+from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.recipe import recipe_of
@@ -25,11 +26,13 @@ RATES = "recipe.yaml"
 class Rated:
     """The nearer the rate to 0.1, the better; the deeper the network, the better."""
 
-    def __init__(self, space, data, ladder, recipe):
-        self.steps = ladder[-1].epochs
+    about = About()
 
-    def check_for(self, wanted):
-        return lambda proposal: {"cost/flops": float(proposal.architecture.values["model.depth"])}
+    def __init__(self, spec):
+        self.steps = spec.ladder[-1].epochs
+
+    def check(self, proposal):
+        return {"cost/flops": float(proposal.architecture.values["model.depth"])}
 
     def __call__(self, proposal, report):
         values = proposal.architecture.values

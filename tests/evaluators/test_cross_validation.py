@@ -19,6 +19,7 @@ from nasforge.exporters.network_folder import load
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space, resolve
+from nasforge.settings.spec import SearchSpec
 from nasforge.training.artifacts import load_weights
 from nasforge.training.loop import train
 from nasforge.training.scoring import score
@@ -48,8 +49,9 @@ class Told:
         return step < self.stop_after
 
 
-def folds(**settings):
-    return cross_validation(SPACE, DATA, LADDER, {"precision": "fp32"}, device="cpu", folds=3, epochs=1, **settings)
+def folds(objectives=(), **settings):
+    spec = SearchSpec(SPACE, DATA, LADDER, {"precision": "fp32"}, objectives)
+    return cross_validation(spec, device="cpu", folds=3, epochs=1, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -146,25 +148,27 @@ def test_a_failure_says_in_which_fold_and_charges_those_before(tmp_path):
 
 
 def test_repeats_differ_in_their_seed_alone(tmp_path):
-    evaluator = repeated_seeds(SPACE, DATA, LADDER[:2], {"precision": "fp32"}, device="cpu", repeats=2, epochs=1)
+    evaluator = repeated_seeds(
+        SearchSpec(SPACE, DATA, LADDER[:2], {"precision": "fp32"}), device="cpu", repeats=2, epochs=1
+    )
     report = Told(tmp_path)
     result = evaluator(Measure(POINT), report)
     assert (result.status, result.steps_done) == ("finished", 2)
     first, both = (metrics["val/loss"] for _, metrics in report.steps)
     assert first != both
-    assert evaluator.data_hash == load_data(DATA).fingerprint
+    assert evaluator.about.data_hash == load_data(DATA).fingerprint
 
 
 def test_mistakes():
     with pytest.raises(ConfigError, match="folds must be a whole number of at least 2, got 1"):
-        cross_validation(SPACE, DATA, [Rung(1)], folds=1)
+        cross_validation(SearchSpec(SPACE, DATA, [Rung(1)]), folds=1)
     with pytest.raises(ConfigError, match="its ladder is made of folds, 1 to 5"):
-        cross_validation(SPACE, DATA, [Rung(1), Rung(3)])
+        cross_validation(SearchSpec(SPACE, DATA, [Rung(1), Rung(3)]))
     with pytest.raises(ConfigError, match="'cross_validation' needs data"):
-        cross_validation(SPACE, None, LADDER, folds=3)
-    scarce = cross_validation(SPACE, DATA, [Rung(n) for n in range(1, 101)], folds=100)
+        cross_validation(SearchSpec(SPACE, None, LADDER), folds=3)
+    scarce = cross_validation(SearchSpec(SPACE, DATA, [Rung(n) for n in range(1, 101)]), folds=100)
     with pytest.raises(DataError, match="no 100 folds with each class"):
-        _ = scarce.data_hash
+        _ = scarce.about.data_hash
 
 
 def test_a_supernet_is_another_evaluators_job(tmp_path):
