@@ -110,7 +110,7 @@ def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | Non
 
     with tempfile.TemporaryDirectory(prefix="nasforge-rerun-") as temporary, worker_threads(config):
         place = Path(temporary)
-        weights = trial.proposal.weights
+        weights = trial.weights
         if weights is not None:
             _copy(folder, weights, place)
         job = Job(number, 1, trial.proposal, trial_seed(state.header.seed, number), trial.costs, place)
@@ -122,9 +122,9 @@ def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | Non
     }
     if result.status == "finished":
         compared |= {key: (value, result.metrics.get(key, math.nan)) for key, value in trial.result.metrics.items()}
-        fewer: tuple[Mapping[str, float], ...] = ({},) * (len(trial.result.also) - len(result.also))
-        for index, (then, again) in enumerate(zip(trial.result.also, result.also + fewer, strict=False), 1):
-            compared |= {f"also {index}/{key}": (value, again.get(key, math.nan)) for key, value in then.items()}
+        fewer: tuple[Mapping[str, float], ...] = ({},) * (len(trial.result.scores) - len(result.scores))
+        for index, (then, again) in enumerate(zip(trial.result.scores, result.scores + fewer, strict=False)):
+            compared |= {f"score {index}/{key}": (value, again.get(key, math.nan)) for key, value in then.items()}
     now = "pruned" if steps and max(steps) >= last_step else result.status
     return Repetition(number, (_status(trial.result), _status(result, now)), _without_times(compared), _device(about))
 

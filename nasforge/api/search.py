@@ -18,6 +18,7 @@ from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, DataError, StopNow, did_you_mean
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.goals import COSTS, OPTIMUM
+from nasforge.core.ladder import in_unit
 from nasforge.core.protocols import Checks, Evaluator, Preflight, Tabulated, Timed, Tracker
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import ENSEMBLE, Proposal
@@ -205,11 +206,13 @@ def optimum_of(config: ExperimentConfig, evaluator: Evaluator) -> float:
 
 
 def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfig:
-    """The configuration with a number where its budget says `until: optimum`.
+    """The configuration with what its evaluator decides: the unit of its steps, and a number for `until: optimum`.
 
     Raises:
         ConfigError: the optimum is not known; a metric of `until` is not measured; or no row of the table reaches it.
     """
+    about = about_of(evaluator)
+    config = replace(config, ladder=in_unit(config.ladder, about.unit))
     budget, goal = config.budget, config.objectives[0]
     if budget.until == OPTIMUM:
         try:
@@ -217,7 +220,7 @@ def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfi
         except NoOptimum as error:
             raise ConfigError(f"budget: until {OPTIMUM}: {error}. Name a value: --until {goal.metric}=VALUE") from None
         return replace(config, budget=replace(budget, until=until))
-    _check_measured([wanted.metric for wanted in budget.goals], "until", about_of(evaluator))
+    _check_measured([wanted.metric for wanted in budget.goals], "until", about)
     wanted_value = budget.goals.get(goal)
     if wanted_value is not None and isinstance(evaluator, Tabulated):
         with suppress(NoOptimum):

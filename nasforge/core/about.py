@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nasforge.core.errors import ConfigError
+from nasforge.core.ladder import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class About:
         device: name of the device that it computes on (`auto`, `cpu`, `cuda:1`); empty: it computes nothing.
         instant: it looks results up, so no work is lost in a crash, and events need not wait for the disk.
         notes: sentences for the user, said before the first trial.
+        unit: what the steps of a trial count.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -35,6 +37,7 @@ class About:
     device: str = ""
     instant: bool = False
     notes: tuple[str, ...] = ()
+    unit: Unit = "epochs"
 
 
 def about_of(evaluator: object) -> About:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.metrics import PROXY
+
+Unit: TypeAlias = Literal["epochs", "folds", "repeats"]
+"""What the steps of a trial count: epochs of one training, or whole trainings of an evaluator that averages several."""
+
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 @dataclass(frozen=True)
@@ -18,16 +23,18 @@ class Rung:
     beginning. Up to a rung with `share` or `resolution` its epochs are cheaper ones.
 
     Attributes:
-        epochs: epochs done at its end; 0 exactly where there are proxies.
+        epochs: steps done at its end, counted in `unit`; 0 exactly where there are proxies.
         proxies: their names; a Measure at this rung reports `zc/<name>` for each.
         share: of the training images that an epoch on the way to this rung passes over, stratified by class.
         resolution: height and width of the images on the way to this rung; None for the data's own.
+        unit: what its steps count.
     """
 
     epochs: int = 0
     proxies: tuple[str, ...] = ()
     share: float = 1.0
     resolution: int | None = None
+    unit: Unit = "epochs"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proxies", _proxies(self.proxies))
@@ -36,7 +43,7 @@ class Rung:
         if self.proxies:
             raise ConfigError(f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}")
         if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ConfigError(f"ladder: epochs must be a whole number of at least 1, got {self.epochs!r}")
+            raise ConfigError(f"ladder: {self.unit} must be a whole number of at least 1, got {self.epochs!r}")
         if isinstance(self.share, bool) or not isinstance(self.share, (int, float)) or not 0 < self.share <= 1:
             raise ConfigError(f"ladder: share must be above 0 and at most 1, got {self.share!r}")
         edge = self.resolution
@@ -49,14 +56,24 @@ class Rung:
         return self.share == 1 and self.resolution is None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, as users write it: `{"epochs": 3}` or `{"proxies": ["synflow"]}`."""
+        """JSON-able form, as users write it: `{"epochs": 3}` or `{"proxies": ["synflow"]}`; or `{"folds": 2}`."""
         if self.proxies:
             return {"proxies": list(self.proxies)}
         return {
-            "epochs": self.epochs,
+            self.unit: self.epochs,
             **({"share": self.share} if self.share < 1 else {}),
             **({"resolution": self.resolution} if self.resolution is not None else {}),
         }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Rung:
+        """The inverse of `to_json`.
+
+        Raises:
+            ConfigError, TypeError: it is no rung.
+        """
+        unit: Unit = next((unit for unit in UNITS if unit in content), "epochs")
+        return Rung(**{("epochs" if key == unit else key): value for key, value in content.items()}, unit=unit)
 
     def __str__(self) -> str:
         share = f" of {self.share:.4g}" if self.share < 1 else ""
@@ -85,6 +102,11 @@ def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
     while steps[-1] // eta >= 1:
         steps.append(steps[-1] // eta)
     return tuple(Rung(step) for step in reversed(steps))
+
+
+def in_unit(ladder: Sequence[Rung], unit: Unit) -> tuple[Rung, ...]:
+    """The ladder whose steps count `unit`."""
+    return tuple(rung if rung.proxies else replace(rung, unit=unit) for rung in ladder)
 
 
 def whole_epochs(ladder: Sequence[Rung], edge: int = 0) -> float:

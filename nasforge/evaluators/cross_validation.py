@@ -18,10 +18,10 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from nasforge.core.about import About
 from nasforge.core.architecture import Architecture, digest
 from nasforge.core.errors import ConfigError, DataError, SearchError
-from nasforge.core.ladder import Rung
+from nasforge.core.ladder import Rung, Unit
 from nasforge.core.protocols import Report
 from nasforge.core.recipe import recipe_of
-from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
+from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Score, Status, TrainShared
 from nasforge.data import ImageData, load_data
 from nasforge.data.groups import per_class
 from nasforge.data.part import Part
@@ -56,7 +56,14 @@ class Averaged:
     """
 
     def __init__(
-        self, name: str, training: Training, epochs: int, count: int, divide: Divide, keep_answers: bool = False
+        self,
+        name: str,
+        training: Training,
+        epochs: int,
+        count: int,
+        divide: Divide,
+        unit: Unit,
+        keep_answers: bool = False,
     ) -> None:
         """Take the parts.
 
@@ -66,6 +73,7 @@ class Averaged:
             epochs: of each training.
             count: trainings.
             divide: says on what each is trained and validated.
+            unit: what the trainings are called.
             keep_answers: write what every network says of the images that it is validated on beside the weights.
         """
         self.training = training
@@ -73,6 +81,7 @@ class Averaged:
         self._epochs = epochs
         self._count = count
         self._divide = divide
+        self._unit = unit
         self._keep_answers = keep_answers
 
     @property
@@ -80,7 +89,7 @@ class Averaged:
         """The facts of this evaluator; loads the data, and makes sure that they can be divided so."""
         about = self.training.about
         notes = (*self.training.data_notes(self._validation), *self.training.recipe_notes)
-        return replace(about, metrics=(*self.training.metrics, _SPREAD), notes=notes)
+        return replace(about, metrics=(*self.training.metrics, _SPREAD), notes=notes, unit=self._unit)
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device."""
@@ -98,9 +107,9 @@ class Averaged:
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """One training after the other, the mean reported after each; failures come back as results."""
         began = time.monotonic()
-        if not isinstance(proposal, Measure):
+        if isinstance(proposal, TrainShared):
             raise SearchError(f"evaluator '{self._name}' cannot train a supernet; use evaluator 'shared_weights'")
-        if proposal.also or proposal.weights is not None:
+        if isinstance(proposal, Score) or proposal.weights is not None:
             raise SearchError(f"evaluator '{self._name}' trains one architecture per trial, from its initialisation")
         if self.training.threads:
             torch.set_num_threads(self.training.threads)
@@ -191,7 +200,9 @@ def cross_validation(
         time_limit_s=time_limit_s,
         extra_metrics=extra_metrics,
     )
-    return Averaged("cross_validation", training, epochs, folds, in_folds, checked_flag("keep_answers", keep_answers))
+    return Averaged(
+        "cross_validation", training, epochs, folds, in_folds, "folds", checked_flag("keep_answers", keep_answers)
+    )
 
 
 def repeated_seeds(
@@ -227,7 +238,7 @@ def repeated_seeds(
         time_limit_s=time_limit_s,
         extra_metrics=extra_metrics,
     )
-    return Averaged("repeated_seeds", training, epochs, repeats, as_it_is)
+    return Averaged("repeated_seeds", training, epochs, repeats, as_it_is, "repeats")
 
 
 def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:

@@ -14,7 +14,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError, one_line
 from nasforge.core.protocols import Report
 from nasforge.core.recipe import recipe_of
-from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, TrainShared
+from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import load_data
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training
@@ -113,6 +113,8 @@ class SharedWeights:
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train a supernet, or measure on inherited weights; failures come back as results with their cause."""
+        if isinstance(proposal, Score):
+            return self.training(proposal, report)
         if isinstance(proposal, Measure) and (proposal.weights is None or proposal.weights.is_checkpoint):
             return self.training(proposal, report)
         began = time.monotonic()

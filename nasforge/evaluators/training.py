@@ -16,7 +16,7 @@ from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, 
 from nasforge.core.goals import Objective
 from nasforge.core.protocols import Report
 from nasforge.core.recipe import Recipe, check_recipes, extreme_points, recipe_of
-from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
+from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import ImageData, Part, load_data
 from nasforge.data.decoded import classes_have
 from nasforge.evaluators.guarded import checked_flag, guarded, needed
@@ -193,7 +193,7 @@ class Training:
         """
         self._check_recipes()
         self.check_measured(validation)
-        if isinstance(proposal, Measure) and proposal.also and not self.ladder[proposal.rung].proxies:
+        if isinstance(proposal, Score) and not self.ladder[proposal.rung].proxies:
             raise ConfigError(
                 "the strategy begins with zero-cost scores, but the ladder has no rung for them: let it begin with one "
                 "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out"
@@ -226,11 +226,11 @@ class Training:
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train and report after every epoch; failures come back as results with their cause."""
         began = time.monotonic()
-        if not isinstance(proposal, Measure):
+        if isinstance(proposal, TrainShared):
             raise SearchError("evaluator 'training' cannot train a supernet; use evaluator 'shared_weights'")
         if self.ladder[proposal.rung].proxies:
             return self._scoring()(proposal, report)
-        if proposal.also:
+        if isinstance(proposal, Score):
             raise SearchError("evaluator 'training' trains one architecture per trial; only proxies take a batch")
         if self.threads:
             torch.set_num_threads(self.threads)

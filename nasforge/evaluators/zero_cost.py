@@ -19,7 +19,7 @@ from nasforge.core.errors import BuildError, ConfigError, SearchError
 from nasforge.core.ladder import proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
-from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.evaluators.guarded import guarded, needed
@@ -34,7 +34,7 @@ IMAGES = 64
 
 
 class ZeroCost:
-    """Builds every network of a Measure with the trial's seed and reports `zc/<proxy>`, more is better.
+    """Builds the networks of a Score or a Measure with the trial's seed and reports `zc/<proxy>`, more is better.
 
     All see the same batch of training images, in fp32; nothing is trained, so `steps_done` is 0. A proxy that has no
     number for a network is NaN; where an objective is one of these, or no proxy has any number, the trial fails.
@@ -112,9 +112,10 @@ class ZeroCost:
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Score all architectures of the proposal; failures come back as results with their cause."""
         began = time.monotonic()
-        if not isinstance(proposal, Measure) or proposal.weights is not None:
+        if isinstance(proposal, TrainShared) or (isinstance(proposal, Measure) and proposal.weights is not None):
             raise SearchError(
-                "zero-cost proxies are measured on freshly initialised networks: propose a Measure without weights"
+                "zero-cost proxies are measured on freshly initialised networks: propose a Score, or a Measure without "
+                "weights"
             )
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -123,18 +124,19 @@ class ZeroCost:
         collect = device.type != "cpu"  # nothing here refers to itself in circles, and a score takes moments
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice, collect=collect)
 
-    def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
-        batch = self._batch(device)
+    def _measure(self, proposal: Measure | Score, report: Report, device: torch.device, began: float) -> Result:
+        batch, one = self._batch(device), isinstance(proposal, Measure)
+        points = (proposal.architecture,) if isinstance(proposal, Measure) else proposal.architectures
         work = _Work()
         rows: list[dict[str, float]] = []
         reasons: dict[str, tuple[str, bool]] = {}
-        for index, architecture in enumerate(proposal.batch):
-            row, found = self._scores(architecture, report.seed, batch, work, report.costs if index == 0 else {})
+        for architecture in points:
+            row, found = self._scores(architecture, report.seed, batch, work, report.costs if one else {})
             rows.append(row)
             reasons = {**found, **reasons}
         charged = Charge(time.monotonic() - began, work.multiply_adds)
         numbers = [value for row in rows for key, value in row.items() if key.startswith(PROXY)]
-        lacking = [key for key in self._wanted if not proposal.also and math.isnan(rows[0].get(key, math.nan))]
+        lacking = [key for key in self._wanted if one and math.isnan(rows[0].get(key, math.nan))]
         if lacking or not any(map(math.isfinite, numbers)):
             told = {n: found for n, found in reasons.items() if not lacking or proxy_metric(n) in lacking} or reasons
             said = "; ".join(f"{name}: {reason}" for name, (reason, _) in told.items())
@@ -147,7 +149,9 @@ class ZeroCost:
                 charged,
             )
         totals = {"time/worker_s": charged.worker_seconds, "work/multiply_adds": charged.multiply_adds}
-        return Result("finished", {**rows[0], **totals}, charged=charged, also=tuple(rows[1:]))
+        if one:
+            return Result("finished", {**rows[0], **totals}, charged=charged)
+        return Result("finished", totals, charged=charged, scores=tuple(rows))
 
     def _batch(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The same normalised training images and labels in every trial."""

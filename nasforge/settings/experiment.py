@@ -13,7 +13,7 @@ from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
 from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective
-from nasforge.core.ladder import Rung
+from nasforge.core.ladder import Rung, Unit
 from nasforge.core.paths import whole_path
 from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
@@ -179,7 +179,7 @@ class ExperimentConfig:
             constraints=tuple(Constraint.parse(text) for text in content["constraints"]),
             targets=tuple(Constraint.parse(text) for text in content["targets"]),
             budget=Budget(**content["budget"]),
-            ladder=tuple(Rung(**rung) for rung in content["ladder"]),
+            ladder=tuple(Rung.from_json(rung) for rung in content["ladder"]),
             recipe=content["recipe"],
             seed=content["seed"],
             runs_dir=whole_path(runs_dir),
@@ -231,7 +231,7 @@ DEFAULTS = {"strategy": "evolution", "pruner": "asha", "runner": "ray_tune"}
 NO_PRUNER = "none"
 """The name that stands for no pruner."""
 
-TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
+TRAININGS: dict[str, tuple[Unit, int]] = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
 """Evaluators of several trainings per architecture, whose steps count these: the option, and its default."""
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
@@ -413,7 +413,7 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any
         raise ConfigError(f"{evaluator.name}: {what} must be a whole number of at least 2, got {count!r}")
     epochs = evaluator.options.get("epochs", ladder[-1].epochs)
     return Named(evaluator.name, {**evaluator.options, what: count, "epochs": epochs}), tuple(
-        Rung(number) for number in range(1, count + 1)
+        Rung(number, unit=what) for number in range(1, count + 1)
     )
 
 

@@ -14,6 +14,7 @@ from nasforge.cli.settings import settings_of
 from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import SCHEMA, Header
+from nasforge.core.ladder import Rung
 from nasforge.core.recipe import recipe_of
 from nasforge.core.trial import Result
 from nasforge.experiment.state import State, load_state
@@ -239,7 +240,7 @@ def test_what_measured_the_search_measures_recipes_where_it_can(place, evaluator
     with pytest.raises(Stop) as caught:
         nasforge.tune("runs/other", epochs=epochs, on_open=stop, say=lambda text: None)
     assert caught.value.args[0]["evaluator"] == tuned_by
-    assert [rung["epochs"] for rung in caught.value.args[0]["ladder"]] == ladder
+    assert [Rung.from_json(rung).epochs for rung in caught.value.args[0]["ladder"]] == ladder
 
 
 def test_options_of_the_recipes_strategy():

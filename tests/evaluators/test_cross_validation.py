@@ -23,6 +23,7 @@ from nasforge.settings.spec import SearchSpec
 from nasforge.training.artifacts import load_weights
 from nasforge.training.loop import train
 from nasforge.training.scoring import score
+from nasforge.views.tables import leaderboard
 
 DATA = DataConfig("digits", images=240, validation=0.2)
 SPACE = load_space("tiny")
@@ -183,11 +184,11 @@ def test_settings_make_the_ladder_of_folds():
     config = resolve(
         {"space": "tiny", "data": "digits", "evaluator": {"name": "cross_validation", "folds": 4}, "epochs": 6}
     )
-    assert [rung.epochs for rung in config.ladder] == [1, 2, 3, 4]
+    assert [rung.to_json() for rung in config.ladder] == [{"folds": count} for count in (1, 2, 3, 4)]
     assert (config.epochs, config.trainings, config.evaluator.options["epochs"]) == (6, 4, 6)
     assert config.single.evaluator.name == "training" and config.single.ladder == (Rung(6),)
     seeds = resolve({"space": "tiny", "data": "digits", "evaluator": "repeated_seeds"})
-    assert (seeds.trainings, seeds.epochs) == (3, 3)
+    assert (seeds.trainings, seeds.epochs, seeds.ladder[-1].unit) == (3, 3, "repeats")
     with pytest.raises(ConfigError, match="has a ladder of its own, of folds"):
         resolve({"space": "tiny", "data": "digits", "evaluator": "cross_validation", "ladder": [{"epochs": 2}]})
     with pytest.raises(ConfigError, match="folds must be a whole number of at least 2"):
@@ -219,6 +220,7 @@ def test_a_search_by_folds_prunes_between_them_and_leaves_an_ensemble(tmp_path):
     )
     assert state.counts()["pruned"] >= 1
     assert state.best.result.steps_done == 2
+    assert state.header.config["ladder"] == [{"folds": 1}, {"folds": 2}] and leaderboard(state)[0]["folds"] == 2
     best = load(tmp_path / "cv" / "best")
     assert best.description.space.name == "ensemble-of-2"
     assert best.description.trained["epochs"] == 1 and best.saw_validation

@@ -15,7 +15,7 @@ from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.metrics import ask_for_direction, better, column_direction, direction
 from nasforge.core.protocols import Report
 from nasforge.core.space import LISTED
-from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.evaluators.table.columns import Asked, Columns, columns_of
 from nasforge.evaluators.table.file import open_table
 from nasforge.evaluators.table.rows import Labels
@@ -312,14 +312,14 @@ class LookupTable:
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """The row's numbers; with fidelities a report for each up to the rung's epochs."""
-        if not isinstance(proposal, Measure):
+        if isinstance(proposal, TrainShared):
             raise ConfigError("evaluator 'lookup_table' trains no supernet; take evaluator 'shared_weights'")
-        if proposal.weights is not None:
+        if isinstance(proposal, Measure) and proposal.weights is not None:
             raise ConfigError("evaluator 'lookup_table' cannot measure inherited weights; take 'shared_weights'")
         rung, columns = self.ladder[proposal.rung], self._columns
         if rung.proxies:
             return self._scored(proposal, rung)
-        if proposal.also:
+        if isinstance(proposal, Score):
             raise ConfigError("evaluator 'lookup_table' answers one point per trial; only proxies take a batch")
         row = self._row(proposal.architecture)
         result = Result("finished")
@@ -341,7 +341,7 @@ class LookupTable:
                 return Result("pruned", metrics, steps_done=epochs, charged=charged)
         return result
 
-    def _scored(self, proposal: Measure, rung: Rung) -> Result:
+    def _scored(self, proposal: Measure | Score, rung: Rung) -> Result:
         """Proxies of a batch; they cost nothing, as the table does not say what they took."""
 
         def scores(point: Architecture) -> dict[str, float]:
@@ -351,8 +351,9 @@ class LookupTable:
                 return {proxy_metric(name): math.nan for name in rung.proxies}
             return {proxy_metric(name): self._columns.proxies[name][row] for name in rung.proxies} | self._costs(point)
 
-        first, *also = map(scores, proposal.batch)
-        return Result("finished", first, also=tuple(also))
+        if isinstance(proposal, Measure):
+            return Result("finished", scores(proposal.architecture))
+        return Result("finished", scores=tuple(map(scores, proposal.architectures)))
 
 
 def _labels(content: Any) -> Labels | None:

@@ -12,7 +12,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, Float, Int
-from nasforge.core.trial import Measure
+from nasforge.core.trial import Measure, Score
 from nasforge.evaluators.table.lookup import LookupTable
 from nasforge.settings.spec import SearchSpec
 
@@ -333,8 +333,8 @@ def test_proxies_are_columns_of_a_first_rung(tmp_path):
         proxies={"synflow": "seconds"},
     )
     points = tuple(flat().point({"model.width": width, "train.rate": 0.1}) for width in (8, 16))
-    result = evaluator(Measure(points[0], 0, also=points[1:]), Silent())
-    assert result.metrics == {"zc/synflow": 10} and result.also == ({"zc/synflow": 20},)
+    result = evaluator(Score(points), Silent())
+    assert result.metrics == {} and result.scores == ({"zc/synflow": 10}, {"zc/synflow": 20})
     with pytest.raises(
         ConfigError, match=r"the ladder has proxies snip; name their columns: proxies: \{snip: COLUMN\}"
     ):
