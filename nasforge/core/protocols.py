@@ -3,7 +3,7 @@
     strategy --ask--> Proposal --check costs--> Job --evaluator--> Result --tell--> strategy
 
 An `Experiment` (nasforge/experiment/) stands in the middle and writes the journal; a runner moves jobs to workers.
-All of these are protocols: nothing is inherited. Measures and results are plain data (nasforge/core/trial.py).
+All of these are protocols: nothing is inherited. Proposals and results are plain data (nasforge/core/trial.py).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Report(Protocol):
         """Report metrics after `step`; returns False when the trial must stop (it is closed, return anything).
 
         Args:
-            step: a whole number; it grows from report to report.
+            step: a whole number; it grows from report to report, and counts what `about.unit` names.
             metrics: key -> number. `time/worker_s` and `work/multiply_adds`, counted since the trial began, are
                 charged to the budget.
             alphas: architecture parameters of a supernet, decision key -> one number per option; for views.
