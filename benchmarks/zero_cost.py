@@ -25,6 +25,7 @@ from nasforge.data import load_data
 from nasforge.evaluators.zero_cost import ZeroCost, metric_of
 from nasforge.experiment.job import trial_seed
 from nasforge.settings.experiment import DataConfig, load_space
+from nasforge.settings.spec import SearchSpec
 
 EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
 COLUMNS = {"naswot": "nwot"}
@@ -92,7 +93,7 @@ def main() -> None:
         row: dict = {"index": index, "scores": {}, "cpu_s": {}}
         for proxy in proxies:
             began = time.process_time()
-            evaluator = ZeroCost(space, data, [Rung(1)], proxies=[proxy], **options)
+            evaluator = ZeroCost(SearchSpec(space, data, [Rung(1)]), proxies=[proxy], **options)
             result = evaluator(Measure(point), Report(trial_seed(given.seed, place)))
             row["scores"][proxy] = result.metrics.get(metric_of(proxy))
             row["cpu_s"][proxy] = round(time.process_time() - began, 2)

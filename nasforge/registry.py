@@ -92,11 +92,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
 }
 
+_EXPECTED = {
+    "evaluator": ". Make its first argument a nasforge.settings.spec.SearchSpec, and its own options keywords",
+}
+"""Kind -> the arguments that a plug-in must take, for messages."""
+
 
 FILLED_IN = {
     "strategy": ("space", "seed", "objectives", "targets", "ladder"),
     "pruner": ("ladder",),
-    "evaluator": ("space", "data", "ladder", "recipe", "objectives"),
+    "evaluator": ("spec",),
     "runner": ("experiment", "evaluator"),
 }
 """Kinds with options -> the parameters that are no options: the platform fills them in."""
@@ -258,6 +263,7 @@ def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: 
         inspect.signature(factory).bind(*args, **fixed, **options)
     except TypeError as error:
         raise ConfigError(
-            f"{kind} '{name}' does not take NASForge's arguments: {error}; see docs/howto/plugins.md"
+            f"{kind} '{name}' does not take NASForge's arguments: {error}{_EXPECTED.get(kind, '')}; see "
+            "docs/howto/plugins.md"
         ) from None
     return factory(*args, **fixed, **options)

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nasforge.core.about import About
 from nasforge.core.trial import Proposal, Result
 from nasforge.settings.experiment import resolve
+from nasforge.settings.spec import SearchSpec
 from nasforge.testing.toys import Planted
 
 SPACE = """\
@@ -34,22 +36,17 @@ SIGNALS: list[int] = []
 SENDERS: list[threading.Thread] = []
 
 
-def planted(
-    space: Any,
-    data: Any,
-    ladder: Sequence[Any],
-    recipe: Mapping[str, Any],
-    seconds: float = 0.0,
-    fail: Sequence[int] = (),
-) -> Planted:
-    return Planted(epochs=ladder[-1].epochs, seconds=seconds, fail=tuple(fail))
+def planted(spec: SearchSpec, *, seconds: float = 0.0, fail: Sequence[int] = ()) -> Planted:
+    return Planted(epochs=spec.ladder[-1].epochs, seconds=seconds, fail=tuple(fail))
 
 
 class Noisy:
     """Prints where it should not."""
 
-    def __init__(self, space: Any, data: Any, ladder: Sequence[Any], recipe: Mapping[str, Any]) -> None:
-        self.inner = Planted(epochs=ladder[-1].epochs)
+    about = About()
+
+    def __init__(self, spec: SearchSpec) -> None:
+        self.inner = Planted(epochs=spec.ladder[-1].epochs)
 
     def __call__(self, proposal: Proposal, report: Any) -> Result:
         print("noise from Python")
@@ -66,8 +63,8 @@ class Shifting(Planted):
         return {**metrics, "val/accuracy": metrics["val/accuracy"] + SHIFT, "time/train_s": time.monotonic()}
 
 
-def shifting(space: Any, data: Any, ladder: Sequence[Any], recipe: Mapping[str, Any]) -> Shifting:
-    return Shifting(epochs=ladder[-1].epochs)
+def shifting(spec: SearchSpec) -> Shifting:
+    return Shifting(epochs=spec.ladder[-1].epochs)
 
 
 class Signalled(Planted):
@@ -100,8 +97,8 @@ def wait_for_senders() -> None:
         SENDERS.pop().join()
 
 
-def signalled(space: Any, data: Any, ladder: Sequence[Any], recipe: Mapping[str, Any]) -> Signalled:
-    return Signalled(epochs=ladder[-1].epochs)
+def signalled(spec: SearchSpec) -> Signalled:
+    return Signalled(epochs=spec.ladder[-1].epochs)
 
 
 def write_space(folder: Path) -> Path:

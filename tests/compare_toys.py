@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from nasforge.core.about import About
 from nasforge.core.architecture import Architecture
+from nasforge.core.goals import Constraint
 from nasforge.core.trial import Proposal, Result
+from nasforge.settings.spec import SearchSpec
 from nasforge.testing.toys import Planted
 
 
 class Table(Planted):
     """Planted's formula after one epoch, without its noise: the optimum is 1.0 * (1 - 0.25)."""
 
-    instant = True
+    about: ClassVar[About] = About(instant=True)
     metric = "val/accuracy"
-    optimum = 0.75
+    final_metric = "test/accuracy"
 
-    def __init__(
-        self,
-        space: Any,
-        data: Any,
-        ladder: Sequence[Any],
-        recipe: Mapping[str, Any] | None = None,
-        seconds: float = 0.0,
-        shift: float = 0.0,
-    ) -> None:
+    def __init__(self, spec: SearchSpec, *, seconds: float = 0.0, shift: float = 0.0) -> None:
         super().__init__(epochs=1, seconds=seconds)
         self.shift = shift
+
+    def optimum(self, limits: Sequence[Constraint] = ()) -> float:
+        return 0.75
+
+    def worst(self, limits: Sequence[Constraint] = ()) -> None:
+        return None
 
     def final(self, architecture: Architecture) -> float:
         return self.metrics_of(architecture.values, 0, 20)["val/accuracy"]

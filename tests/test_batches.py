@@ -12,8 +12,8 @@ import pytest
 
 from nasforge.api.repeat import rerun
 from nasforge.core.errors import SearchError
-from nasforge.core.events import Asked, Told
-from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.core.events import SCHEMA, Asked, Header, Told
+from nasforge.core.trial import Charge, Measure, Proposal, Result, Score
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
@@ -35,55 +35,53 @@ class Preselecting:
     """Scores batches of four, then trains the best of each."""
 
     def __init__(self) -> None:
-        self.batch: Measure | None = None
+        self.batch: Score | None = None
         self.scores: tuple[float, ...] = ()
         self.told: list[tuple[int, Result]] = []
 
     def ask(self, number: int) -> Proposal | None:
         if number % 2 == 0:
-            first, *rest = (nested_space().sample(Random(f"{number}/{index}")) for index in range(BATCH))
-            proposal = Measure(first, rung=0, also=tuple(rest))
+            points = [nested_space().sample(Random(f"{number}/{index}")) for index in range(BATCH)]
+            proposal: Proposal = Score(tuple(points))
         elif self.batch is None:
             return None
         else:
-            proposal = Measure(max(zip(self.scores, self.batch.batch, strict=True), key=lambda pair: pair[0])[1])
+            scored = zip(self.scores, self.batch.architectures, strict=True)
+            proposal = Measure(max(scored, key=lambda pair: pair[0])[1])
         self.recall(number, proposal)
         return proposal
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        assert isinstance(proposal, Measure)
         self.asked, self.batch = proposal, None
 
     def tell(self, number: int, result: Result) -> None:
         self.told.append((number, result))
         if number % 2 == 0 and result.error is None:
+            assert isinstance(self.asked, Score)
             self.batch = self.asked
-            self.scores = tuple(metrics["zc/planted"] for metrics in (result.metrics, *result.also))
+            self.scores = tuple(metrics["zc/planted"] for metrics in result.scores)
 
 
 class Scoring(Planted):
     """`Planted`, and at the rung of proxies the planted score without noise of every architecture of the batch."""
 
     def __call__(self, proposal: Proposal, report: Any) -> Result:
-        if not isinstance(proposal, Measure) or proposal.rung != 0:
+        if not isinstance(proposal, Score):
             return super().__call__(proposal, report)
         if self.diary:
             with self.diary.open("a") as file:
                 file.write(f"{report.number} {report.attempt}\n")
         if report.number in self.crash and report.attempt == 1:
             signal.raise_signal(signal.SIGKILL)
-        scores = [self.metrics_of(point.values, 0, 3)["val/accuracy"] for point in proposal.batch]
+        scores = [self.metrics_of(point.values, 0, 3)["val/accuracy"] for point in proposal.architectures]
         rows = [{"zc/planted": score, "cost/params": 1000 * score} for score in scores]
-        return Result("finished", rows[0], charged=Charge(0.5, 200.0), also=tuple(rows[1:]))
+        return Result("finished", charged=Charge(0.5, 200.0), scores=tuple(rows))
 
 
 def experiment_in(folder: Path, strategy: Any = None, **settings: Any) -> Experiment:
     config = toy_config(folder, ladder=LADDER, **settings)
-    experiment = toy_experiment(config)
-    experiment.close()
-    if strategy is None:
-        strategy = Preselecting()
-    header = experiment.state.header
+    header = Header(SCHEMA, config.name, config.to_json(), config.space.fingerprint, config.seed, {}, "")
+    strategy = Preselecting() if strategy is None else strategy
     return Experiment(config.folder, header, strategy, check=lambda proposal: {"cost/flops": 9.0})
 
 
@@ -92,17 +90,17 @@ def test_a_batch_is_one_trial_with_all_its_metrics(tmp_path: Path) -> None:
         run(experiment, Scoring())
         state = experiment.state
     assert state.accepted == 6 and state.counts()["finished"] == 6
-    batches = [trial for trial in state.trials.values() if isinstance(trial.proposal, Measure) and trial.proposal.also]
+    batches = [trial for trial in state.trials.values() if isinstance(trial.proposal, Score)]
     assert [trial.number for trial in batches] == [0, 2, 4]
     for trial in batches:
-        assert isinstance(trial.proposal, Measure) and trial.result is not None
+        assert isinstance(trial.proposal, Score) and trial.result is not None
         assert trial.result.values is None and trial.result.steps_done == 0
         assert trial.metrics["cost/flops"] == 9.0, "the costs that the check found"
-        answers = [metrics["zc/planted"] for metrics in (trial.result.metrics, *trial.result.also)]
-        expected = [Planted().metrics_of(point.values, 0, 3)["val/accuracy"] for point in trial.proposal.batch]
+        answers = [metrics["zc/planted"] for metrics in trial.result.scores]
+        expected = [Planted().metrics_of(point.values, 0, 3)["val/accuracy"] for point in trial.proposal.architectures]
         assert answers == expected and len(set(answers)) > 1
         chosen = state.trials[trial.number + 1].architecture
-        assert chosen == trial.proposal.batch[answers.index(max(answers))]
+        assert chosen == trial.proposal.architectures[answers.index(max(answers))]
     assert state.charged == Charge(3 * 0.5 + 3 * 0.03, 3 * 200.0 + 3 * 300.0)
     assert {trial.number for trial in state.ranking()} == {1, 3, 5}, "scores of proxies never rank with trained ones"
 
@@ -111,14 +109,14 @@ def test_a_repetition_that_answers_fewer_of_a_batch_differs(tmp_path: Path, monk
     class Fewer(Scoring):
         def __call__(self, proposal: Proposal, report: Any) -> Result:
             result = super().__call__(proposal, report)
-            return replace(result, also=result.also[:-1])
+            return replace(result, scores=result.scores[:-1])
 
     with experiment_in(tmp_path, budget={"trials": 1}) as experiment:
         run(experiment, Scoring())
         folder = experiment.folder
-    for evaluator, missing in ((Scoring(), set()), (Fewer(), {"also 3/zc/planted", "also 3/cost/params"})):
+    for evaluator, missing in ((Scoring(), set()), (Fewer(), {"score 3/zc/planted", "score 3/cost/params"})):
         monkeypatch.setattr("nasforge.api.repeat.make_evaluator", lambda config, evaluator=evaluator: evaluator)
-        assert {key for key in rerun(folder, 0).differing if key.startswith("also")} == missing
+        assert {key for key in rerun(folder, 0).differing if key.startswith("score")} == missing
 
 
 def test_a_killed_driver_continues_to_the_same_journal(tmp_path: Path) -> None:
@@ -134,7 +132,7 @@ def test_a_killed_driver_continues_to_the_same_journal(tmp_path: Path) -> None:
     there = Path(__file__).parent
     assert subprocess.run(command, cwd=there, check=False).returncode == -signal.SIGKILL
     left = load_state(tmp_path / "killed" / "toy")
-    assert left.counts()["running"] == 1 and left.trials[2].result is not None and left.trials[2].result.also
+    assert left.counts()["running"] == 1 and left.trials[2].result is not None and left.trials[2].result.scores
     assert subprocess.run(command, cwd=there, check=True).returncode == 0
     with experiment_in(tmp_path / "whole", budget={"trials": 6}) as experiment:
         run(experiment, Scoring())
@@ -162,15 +160,16 @@ def test_constraints_are_not_checked_at_a_rung_of_proxies_but_said(tmp_path: Pat
     class Costly(Scoring):
         def __call__(self, proposal: Proposal, report: Any) -> Result:
             result = super().__call__(proposal, report)
-            also = ({**result.also[0], "cost/flops": 3.0, "cost/params": 600.0}, {"zc/planted": 0.1}, result.also[2])
-            return Result("finished", {"zc/planted": 0.5, "cost/params": 400.0}, charged=result.charged, also=also)
+            costly = {**result.scores[1], "cost/flops": 9.0, "cost/params": 400.0}
+            little = {**result.scores[1], "cost/flops": 3.0, "cost/params": 600.0}
+            return replace(result, scores=(costly, little, {"zc/planted": 0.1}, result.scores[3]))
 
     with experiment_in(tmp_path, **settings) as experiment:
         run(experiment, Costly())
         trial = experiment.state.trials[0]
     assert trial.verdict == "accepted" and trial.result is not None
-    assert trial.result.metrics["constraint/violation"] == pytest.approx(2.0), "flops 9 for 3"
-    first, unknown, _ = trial.result.also
+    costly, first, unknown, _ = trial.result.scores
+    assert costly["constraint/violation"] == pytest.approx(2.0), "flops 9 for 3"
     assert first["constraint/violation"] == pytest.approx(0.2)
     assert "constraint/violation" not in unknown, "nothing is said of costs that are not known"
     rejected = toy_config(tmp_path, name="trained", ladder=LADDER, constraints=["flops<=3"], budget={"trials": 1})
@@ -187,7 +186,7 @@ def test_an_evaluator_that_answers_for_fewer_fails_the_trial(tmp_path: Path) -> 
         run(experiment, one)
         error = experiment.state.failures()[0].result.error  # type: ignore[union-attr]
     assert error is not None and error.cause == "missing_metric"
-    assert "answers 1 of the 4 architectures of a batch at rung 0" in error.message
+    assert "answers 0 of the 4 architectures of a Score" in error.message
 
 
 def test_a_rung_that_the_ladder_does_not_have(tmp_path: Path) -> None:
@@ -209,7 +208,7 @@ def test_trackers_see_a_batch_as_one_run(tmp_path: Path) -> None:
     assert batch.tags["nasforge.batch"] == "4" and "nasforge.batch" not in writes["trial/1"].tags
     told = next(event.result for event in events if isinstance(event, Told))
     curve = {step: value for (key, step, _), value in batch.metrics.items() if key == "zc/planted"}
-    assert curve == dict(enumerate(metrics["zc/planted"] for metrics in (told.metrics, *told.also)))
+    assert curve == dict(enumerate(metrics["zc/planted"] for metrics in told.scores))
 
 
 def test_pruners_know_the_rungs_with_epochs_only() -> None:

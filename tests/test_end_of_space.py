@@ -9,6 +9,7 @@ import pytest
 
 from nasforge.api.forecast import forecast
 from nasforge.api.search import search
+from nasforge.core.about import About
 from nasforge.core.architecture import Architecture
 from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, Decision, Int, SearchSpace
@@ -24,7 +25,7 @@ PAIRS = SearchSpace("pairs", (*SIX.decisions, Decision("train.batch_size", Choic
 class Counting:
     """Finishes every trial at once, or fails the ones of kind `b`."""
 
-    metrics = ("val/accuracy",)
+    about = About(metrics=("val/accuracy",))
 
     def __init__(self, *, fails: bool = False) -> None:
         self.fails = fails

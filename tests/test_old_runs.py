@@ -14,6 +14,8 @@ import pytest
 
 import nasforge
 from nasforge.cli import app as cli
+from nasforge.core.trial import Score
+from nasforge.experiment.state import load_state
 
 OLD = Path(__file__).parent / "old_runs"
 WRITTEN_IN = "/tmp/old/w"
@@ -64,6 +66,33 @@ def test_every_kind_of_proposal_is_among_them():
     started = [proposal["weights"]["path"] for proposal in proposals if proposal["weights"]]
     assert any("checkpoint" in path for path in started), "a continued checkpoint"
     assert any("weights" in path for path in started), "inherited weights"
+
+
+def test_batches_are_read_as_scores_with_the_same_counts_and_charges():
+    folder = OLD / "schema1" / "scored"
+    lines = [json.loads(line) for line in lines_of(folder)]
+    asked = {line["number"]: line["proposal"] for line in lines if line["event"] == "asked"}
+    told = {line["number"]: line["result"] for line in lines if line["event"] == "told"}
+    state = load_state(folder)
+    batches = [number for number, trial in state.trials.items() if isinstance(trial.proposal, Score)]
+    assert batches == [number for number, proposal in asked.items() if "also" in proposal] != []
+    for number in batches:
+        result = state.trials[number].result
+        assert [point.to_json() for point in state.trials[number].proposal.architectures] == [
+            asked[number]["architecture"],
+            *asked[number]["also"],
+        ]
+        assert list(result.scores[1:]) == told[number]["also"]
+        assert {**result.scores[0], **result.metrics} == told[number]["metrics"]
+    assert state.counts()["finished"] == sum(result["status"] == "finished" for result in told.values())
+    for axis in ("worker_seconds", "multiply_adds"):
+        assert getattr(state.charged, axis) == sum(result["charged"][axis] for result in told.values())
+
+
+def test_old_ladders_of_folds_name_them():
+    assert [rung.to_json() for rung in load_state(OLD / "schema1" / "folds").ladder] == [
+        {"folds": count} for count in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name in BEGUN if name not in ("compared", "calibrated")])

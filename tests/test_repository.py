@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import nasforge
 from nasforge import registry
 from nasforge.cli import app as cli
 from nasforge.cli.output import Outcome
@@ -229,6 +230,14 @@ def test_the_builder_and_the_space_of_the_docs_make_networks(written, capfd):
 def test_the_strategy_of_the_docs_passes_the_suite(written):
     (block,) = [b for b in blocks(ROOT / "docs/howto/plugins.md", "python") if "CHECKS" in b]
     exec(compile(block, "plugins.md", "exec"), {})
+
+
+def test_the_evaluator_of_the_docs_searches(written):
+    settings = {"evaluator": {"name": "my_evaluator:Judge", "bonus": 0.1}, "strategy": "random", "runner": "local"}
+    state = nasforge.search(
+        space="tiny", budget={"trials": 2}, tracking_uri="none", name="judged", say=lambda text: None, **settings
+    )
+    assert state.counts()["finished"] == 2 and state.best.metrics["val/accuracy"] > 0.1
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from nasforge.api.search import search
 from nasforge.cli.app import main
+from nasforge.core.about import About
 from nasforge.core.errors import JournalError
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.experiment.experiment import Experiment
@@ -143,6 +144,8 @@ def test_a_rejection_says_which_constraint_and_by_how_much(tmp_path: Path, capsy
 class _Learning:
     """Reports alphas with every step."""
 
+    about = About(instant=True)
+
     def __call__(self, proposal: Proposal, report: Any) -> Result:
         for step in (1, 2):
             report(step, {"val/accuracy": 0.5}, {"model.width": [0.1 * step, 0.2]})
@@ -154,7 +157,6 @@ def test_alphas_come_with_the_reports(tmp_path: Path, runner: str) -> None:
     from nasforge import registry
 
     evaluator = _Learning()
-    evaluator.instant = True  # type: ignore[attr-defined]
     with toy_experiment(toy_config(tmp_path, budget={"trials": 1})) as experiment:
         registry.make("runner", runner, {}, experiment, evaluator)
     alphas = [event.alphas for event in read_events(tmp_path / "toy") if event.kind == "reported"]
@@ -163,15 +165,20 @@ def test_alphas_come_with_the_reports(tmp_path: Path, runner: str) -> None:
 
 def test_other_versions_and_changed_modules_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_evaluator_of_notes.py").write_text(
+        "from nasforge.core.about import About\n"
         "from nasforge.core.trial import Result\n"
-        "def make(space, data, ladder, recipe):\n"
-        "    return lambda proposal, report: Result('finished', {'val/accuracy': 0.5}, steps_done=3)\n"
+        "class Judge:\n"
+        "    about = About()\n"
+        "    def __init__(self, spec):\n"
+        "        pass\n"
+        "    def __call__(self, proposal, report):\n"
+        "        return Result('finished', {'val/accuracy': 0.5}, steps_done=3)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
     def searching(trials: int) -> list[str]:
         said: list[str] = []
-        config = toy_config(tmp_path, evaluator="my_evaluator_of_notes:make", budget={"trials": trials})
+        config = toy_config(tmp_path, evaluator="my_evaluator_of_notes:Judge", budget={"trials": trials})
         search(config, say=said.append)
         return [text for text in said if "began" in text]
 

@@ -17,15 +17,16 @@ from random import Random
 from typing import Any
 
 from nasforge.api.search import (
-    foresee,
     make_check,
     make_evaluator,
     make_pruner,
     make_strategy,
+    preflight,
     suited_to_images,
     worker_threads,
 )
 from nasforge.api.starts import with_starts
+from nasforge.core.about import About, about_of
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, RecipeError, SearchError
 from nasforge.core.ladder import Rung, whole_epochs
@@ -104,7 +105,7 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
     """
     config = with_starts(suited_to_images(config))
     evaluator = make_evaluator(config)
-    foresee(config, evaluator)
+    preflight(config, evaluator)
     shared = _supernets(config)
     make_pruner(config)
     check = make_check(config, evaluator)
@@ -235,7 +236,7 @@ def _charge_per_trial(
         return epoch, result.charged.multiply_adds, 0
     epochs = config.ladder[-1].epochs
     trained = [rung for rung in config.ladder if not rung.proxies]
-    whole = whole_epochs(trained, edge=min(getattr(evaluator, "shape", (0, 0, 0))[1:]))
+    whole = whole_epochs(trained, edge=_edge(about_of(evaluator)))
     # A step computes forward, and twice as much backward.
     return epoch * scale * whole, 3 * costs.get("cost/flops", 0.0) * images * whole, epochs
 
@@ -251,7 +252,7 @@ def _piece(config: ExperimentConfig, evaluator: Any, costs: Mapping[str, float])
         trials=config.budget.trials,
         objectives=len(config.objectives),
         costs=costs,
-        edge=min(getattr(evaluator, "shape", (0, 0, 0))[1:]),
+        edge=_edge(about_of(evaluator)),
         checkpoints=config.evaluator.name == "training",
     )
 
@@ -261,10 +262,10 @@ def _small(config: ExperimentConfig) -> tuple[Any, int, float]:
     scale, images = 1.0, 0
     small = replace(config, ladder=(Rung(2),))
     if config.data is not None:
-        images = _images(make_evaluator(config))
+        images = about_of(make_evaluator(config)).images
         if images > PROBE_IMAGES:
             small = replace(small, data=replace(config.data, images=PROBE_IMAGES))
-            scale = images / _images(make_evaluator(small))
+            scale = images / about_of(make_evaluator(small)).images
     return make_evaluator(small), images, scale
 
 
@@ -304,10 +305,6 @@ def _seconds_per_supernet(config: ExperimentConfig, proposal: TrainShared) -> fl
     return epoch * scale * proposal.epochs
 
 
-def _images(evaluator: Any) -> int:
-    """Training images that an evaluator's trials see, 0 where it has none; loads the data."""
-    if getattr(evaluator, "data", None) is None:
-        return 0
-    from nasforge.data import load_data
-
-    return len(load_data(evaluator.data).train)
+def _edge(about: About) -> int:
+    """Height of an evaluator's images, or their width where that is less; 0 where it has none."""
+    return 0 if about.shape is None else min(about.shape[1:])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.api.search import make_check, make_evaluator, worker_threads
+from nasforge.core.about import About, about_of
 from nasforge.core.errors import JournalError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial
 from nasforge.core.trust import foreign
@@ -95,7 +96,8 @@ def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | Non
     if trial.result is None:
         raise JournalError(f"{folder}: trial {number} is not closed yet, there is nothing to compare with")
     evaluator = make_evaluator(config)
-    if getattr(evaluator, "data_hash", "") != state.header.data_hash:
+    about = about_of(evaluator)
+    if about.data_hash != state.header.data_hash:
         raise JournalError(f"{folder}: the data have changed since ({state.header.why_other_data})")
     if trial.verdict != "accepted":
         return _check_again(trial, make_check(config, evaluator), state)
@@ -108,7 +110,7 @@ def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | Non
 
     with tempfile.TemporaryDirectory(prefix="nasforge-rerun-") as temporary, worker_threads(config):
         place = Path(temporary)
-        weights = trial.proposal.weights
+        weights = trial.weights
         if weights is not None:
             _copy(folder, weights, place)
         job = Job(number, 1, trial.proposal, trial_seed(state.header.seed, number), trial.costs, place)
@@ -120,13 +122,11 @@ def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | Non
     }
     if result.status == "finished":
         compared |= {key: (value, result.metrics.get(key, math.nan)) for key, value in trial.result.metrics.items()}
-        fewer: tuple[Mapping[str, float], ...] = ({},) * (len(trial.result.also) - len(result.also))
-        for index, (then, again) in enumerate(zip(trial.result.also, result.also + fewer, strict=False), 1):
-            compared |= {f"also {index}/{key}": (value, again.get(key, math.nan)) for key, value in then.items()}
+        fewer: tuple[Mapping[str, float], ...] = ({},) * (len(trial.result.scores) - len(result.scores))
+        for index, (then, again) in enumerate(zip(trial.result.scores, result.scores + fewer, strict=False)):
+            compared |= {f"score {index}/{key}": (value, again.get(key, math.nan)) for key, value in then.items()}
     now = "pruned" if steps and max(steps) >= last_step else result.status
-    return Repetition(
-        number, (_status(trial.result), _status(result, now)), _without_times(compared), _device(evaluator)
-    )
+    return Repetition(number, (_status(trial.result), _status(result, now)), _without_times(compared), _device(about))
 
 
 def _status(result: Result, status: str | None = None) -> str:
@@ -156,10 +156,9 @@ def _copy(folder: Path, artifact: Artifact, place: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _device(evaluator: Any) -> str:
-    name = getattr(getattr(evaluator, "training", evaluator), "device", None)  # of those that hand trainings on
-    if name is None:
+def _device(about: About) -> str:
+    if not about.device:
         return "cpu"
     from nasforge.training.device import device_of
 
-    return str(device_of(name))
+    return str(device_of(about.device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,13 @@ from nasforge import registry
 from nasforge.api.starts import with_starts
 from nasforge.api.stopping import CONTINUES, progress_of, search_signals
 from nasforge.core import trust
+from nasforge.core.about import About, about_of
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, DataError, StopNow, did_you_mean
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.goals import COSTS, OPTIMUM
-from nasforge.core.protocols import Evaluator, Tracker
+from nasforge.core.ladder import in_unit
+from nasforge.core.protocols import Checks, Evaluator, Preflight, Tabulated, Timed, Tracker
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment.experiment import Experiment
@@ -57,8 +59,7 @@ def search(
         config: the whole configuration; or leave it out and give
         settings: as in `nasforge.resolve`.
         made_evaluator: by `make_evaluator` for this configuration, where several searches share one; else it is made
-            here. One with a true attribute `instant` looks answers up in no time: events are then not waited for until
-            they are on the disk, since a machine's crash costs no work.
+            here.
         trackers: watch the events, beside MLflow.
         say: takes what the user should know while it runs.
         on_open: is given the experiment before the first trial.
@@ -95,20 +96,20 @@ def _search(
     evaluator = made_evaluator or make_evaluator(config)
     config = with_goal(config, evaluator)
     folder = config.folder
+    about = about_of(evaluator)
     if not has_begun(folder):
-        foresee(config, evaluator)
-        say_remarks(evaluator, say)
-    instant = bool(getattr(evaluator, "instant", False))
+        preflight(config, evaluator)
+        say_notes(about, say)
     with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name) as watching:
         experiment = Experiment(
             folder,
-            make_header(config, evaluator),
+            make_header(config, about),
             make_strategy(config),
             check=make_check(config, evaluator),
             pruner=make_pruner(config),
             trackers=watching,
-            max_unbuildable_in_a_row=_LOOKED_UP_IN_A_ROW if instant else _UNBUILDABLE_IN_A_ROW,
-            sync=not instant,
+            max_unbuildable_in_a_row=_LOOKED_UP_IN_A_ROW if about.instant else _UNBUILDABLE_IN_A_ROW,
+            sync=not about.instant,
             space=config.space,
         )
         with experiment:
@@ -169,22 +170,14 @@ def suited_to_images(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def make_evaluator(config: ExperimentConfig) -> Evaluator:
-    """The evaluator of a configuration; one that takes `objectives` is told them.
+    """Make the evaluator of a configuration.
 
     Raises:
-        ConfigError: the settings do not fit it, or it does not report an objective.
+        ConfigError: the settings do not fit it, it states no facts, or it does not report an objective.
     """
-    config = suited_to_images(config)
-    fixed = (config.space, config.data, config.ladder, config.recipe)
     named = config.evaluator
-    given: dict[str, Any] = {}
-    if "objectives" in registry.parameters_of("evaluator", named.name):
-        given["objectives"] = config.objectives
-    evaluator: Evaluator = registry.make("evaluator", named.name, named.options, *fixed, **given)
-    reported = getattr(evaluator, "metrics", None)
-    if reported is not None:
-        for objective in config.objectives:
-            _check_measured(objective.metric, "objective", {*reported, *_COSTS})
+    evaluator: Evaluator = registry.make("evaluator", named.name, named.options, suited_to_images(config).spec)
+    _check_measured([goal.metric for goal in config.objectives], "objective", about_of(evaluator))
     return evaluator
 
 
@@ -192,43 +185,34 @@ class NoOptimum(ConfigError):
     """A table whose optimum says nothing of a search, or an evaluator without one."""
 
 
-def has_optimum(config: ExperimentConfig) -> bool:
-    """Whether the evaluator of a configuration is a table that knows its best signal."""
-    return hasattr(registry.get("evaluator", config.evaluator.name), "optimum")
-
-
 def optimum_of(config: ExperimentConfig, evaluator: Evaluator) -> float:
-    """The best first objective that the search can find in its table.
+    """Return the best first objective that the search can find in its table.
 
     Raises:
         NoOptimum: in words, why the table does not say it.
     """
-    table: Any = evaluator  # what follows is not in the protocol
-    if not has_optimum(config):
+    if not isinstance(evaluator, Tabulated):
         raise NoOptimum(f"the evaluator '{config.evaluator.name}' is no table, its optimum is not known")
-    metric, wanted = getattr(table, "metric", "a metric that it does not name"), config.objectives[0].metric
-    if metric != wanted:
-        raise NoOptimum(f"the evaluator's optimum is of {metric}, the objective is {wanted}")
+    metric = config.objectives[0].metric
+    if evaluator.metric != metric:
+        raise NoOptimum(f"the evaluator's optimum is of {evaluator.metric}, the objective is {metric}")
     if config.targets:  # the best so far may miss them, and be better than all that meet them
         raise NoOptimum("with soft targets the best so far is not the best signal")
-    if not config.constraints:
-        return float(table.optimum)
-    limits = ", ".join(map(str, config.constraints))
-    best_within = getattr(table, "best_within", None)
-    if best_within is None:
-        raise NoOptimum(f"the evaluator does not say what is best within {limits}")
-    found = best_within(config.constraints)
-    if found is None:
-        raise NoOptimum(f"nothing in the table keeps {limits}")
-    return float(found)
+    optimum = evaluator.optimum(config.constraints)
+    if optimum is None:
+        limits = ", ".join(map(str, config.constraints))
+        raise NoOptimum(f"nothing in the table keeps {limits}" if limits else "no point of the space has a number")
+    return optimum
 
 
 def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfig:
-    """The configuration with a number where its budget says `until: optimum`.
+    """The configuration with what its evaluator decides: the unit of its steps, and a number for `until: optimum`.
 
     Raises:
         ConfigError: the optimum is not known; a metric of `until` is not measured; or no row of the table reaches it.
     """
+    about = about_of(evaluator)
+    config = replace(config, ladder=in_unit(config.ladder, about.unit))
     budget, goal = config.budget, config.objectives[0]
     if budget.until == OPTIMUM:
         try:
@@ -236,12 +220,9 @@ def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfi
         except NoOptimum as error:
             raise ConfigError(f"budget: until {OPTIMUM}: {error}. Name a value: --until {goal.metric}=VALUE") from None
         return replace(config, budget=replace(budget, until=until))
-    reported = getattr(evaluator, "metrics", None)
-    if reported is not None:
-        for wanted in budget.goals:
-            _check_measured(wanted.metric, "until", {*reported, *_COSTS})
+    _check_measured([wanted.metric for wanted in budget.goals], "until", about)
     wanted_value = budget.goals.get(goal)
-    if wanted_value is not None and has_optimum(config):
+    if wanted_value is not None and isinstance(evaluator, Tabulated):
         with suppress(NoOptimum):
             best = optimum_of(config, evaluator)
             if goal.oriented(best) < goal.oriented(wanted_value):
@@ -252,9 +233,14 @@ def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfi
     return config
 
 
-def _check_measured(metric: str, what: str, known: Collection[str]) -> None:
-    if metric not in known:
-        raise ConfigError(f"{what} '{metric}' is not measured; {did_you_mean(metric, known)}")
+def _check_measured(metrics: Iterable[str], what: str, about: About) -> None:
+    """Raises ConfigError for a metric that an evaluator does not report."""
+    if about.metrics is None:
+        return
+    known = {*about.metrics, *_COSTS}
+    for metric in metrics:
+        if metric not in known:
+            raise ConfigError(f"{what} '{metric}' is not measured; {did_you_mean(metric, known)}")
 
 
 def make_strategy(config: ExperimentConfig) -> Any:
@@ -277,18 +263,16 @@ def make_strategy(config: ExperimentConfig) -> Any:
     return Starting(strategy, points, rung=0 if hasattr(strategy, "wanted") else -1)
 
 
-def foresee(config: ExperimentConfig, evaluator: Evaluator) -> None:
-    """Let the evaluator refuse what the strategy would ask for first, before there is a journal that says so."""
-    refuse = getattr(evaluator, "foresee", None)
-    first = make_strategy(config).ask(0) if refuse else None
-    if refuse and first is not None:
-        refuse(first)
+def preflight(config: ExperimentConfig, evaluator: Evaluator) -> None:
+    """Let the evaluator refuse the strategy's first proposal, before there is a journal."""
+    if isinstance(evaluator, Preflight) and (first := make_strategy(config).ask(0)) is not None:
+        evaluator.preflight(first)
 
 
-def say_remarks(evaluator: Evaluator, say: Say) -> None:
-    """Tell the user what the evaluator has to say before the first trial."""
-    for remark in getattr(evaluator, "remarks", ()):
-        say(f"Note: {remark}.")
+def say_notes(about: About, say: Say) -> None:
+    """Tell the user what the evaluator notes before the first trial."""
+    for note in about.notes:
+        say(f"Note: {note}.")
 
 
 def make_pruner(config: ExperimentConfig) -> Any:
@@ -299,14 +283,15 @@ def make_pruner(config: ExperimentConfig) -> Any:
 
 
 def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
-    """What finds a proposal's costs: networks are built on the meta device, unless the evaluator has its own check."""
-    shape = getattr(evaluator, "shape", None)
-    wanted = {limit.metric for limit in (*config.constraints, *config.targets)}
-    wanted |= {objective.metric for objective in config.objectives if objective.metric in _COSTS}
-    own = getattr(evaluator, "check_for", None)
-    if own is not None:
-        return own(wanted)  # type: ignore[no-any-return]
-    if shape is None or not config.space.builder:
+    """Make the check of proposals' costs: the evaluator's own, or one that builds networks on the meta device.
+
+    Raises:
+        ConfigError: limits or objectives need a cost, and nothing can find it.
+    """
+    if isinstance(evaluator, Checks):
+        return evaluator.check
+    about, wanted = about_of(evaluator), config.spec.costs
+    if about.shape is None or about.classes is None or not config.space.builder:
         if wanted:
             raise ConfigError(
                 f"{', '.join(sorted(wanted))}: the evaluator '{config.evaluator.name}' builds no network to measure"
@@ -318,9 +303,15 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
         return nothing
     from nasforge.evaluators.cost_check import CostCheck
 
-    evaluator_: Any = evaluator
-    times = "cost/latency_ms" in wanted
-    return CostCheck(config.space, shape, evaluator_.classes, config.recipe, times=times, latency=evaluator_.latency_ms)
+    latency = None
+    if "cost/latency_ms" in wanted:
+        if not isinstance(evaluator, Timed):
+            raise ConfigError(
+                f"cost/latency_ms: the evaluator '{config.evaluator.name}' does not time networks. Leave the "
+                "limit out, or add the method latency_ms(architecture) to the evaluator"
+            )
+        latency = evaluator.latency_ms
+    return CostCheck(config.space, about.shape, about.classes, config.recipe, latency=latency)
 
 
 @contextmanager
@@ -340,7 +331,7 @@ def worker_threads(config: ExperimentConfig) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
+def make_header(config: ExperimentConfig, about: About) -> Header:
     """The first line of the journal."""
     return Header(
         schema=SCHEMA,
@@ -349,7 +340,7 @@ def make_header(config: ExperimentConfig, evaluator: Evaluator) -> Header:
         space_hash=config.space.fingerprint,
         seed=config.seed,
         versions=versions_of(config),
-        data_hash=getattr(evaluator, "data_hash", ""),
+        data_hash=about.data_hash,
     )
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nasforge.core.command_line import command_for, command_line, quoted
+from nasforge.core.ladder import Unit
 from nasforge.core.metrics import form_of
 from nasforge.core.space import Choice, Domain, Float
 from nasforge.core.trial import ENSEMBLE, Trial
@@ -228,11 +229,11 @@ def _number_text(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 
-def trial_json(trial: Trial) -> dict[str, Any]:
+def trial_json(trial: Trial, unit: Unit = "epochs") -> dict[str, Any]:
     """A trial as `show --json` gives it."""
     architecture, result = trial.architecture, trial.result
     return {
-        **tables.row(trial),
+        **tables.row(trial, unit),
         "point_id": architecture.point_id if architecture else "",
         "architecture": architecture.to_json() if architecture else None,
         "attempts": trial.attempts,
@@ -248,7 +249,7 @@ def state_json(state: State) -> dict[str, Any]:
     return {
         "experiment": state.name,
         "trials": state.counts(),
-        "best": trial_json(best) if best else None,
+        "best": trial_json(best, tables.unit_of(state)) if best else None,
         "front": [trial.number for trial in state.front()] if len(state.objectives) > 1 else None,
         "objectives": [str(objective) for objective in state.objectives],
         "constraints": [str(constraint) for constraint in state.constraints],

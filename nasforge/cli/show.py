@@ -123,9 +123,10 @@ def _shown(state: State, top: int) -> Outcome:
         body = [[name, *(metric_text(key, metrics.get(key)) for key in keys)] for name, metrics in state.tests.items()]
         table("Met the sealed test part", ("network", *keys), body, left=("network",))
     _print_budget(state)
+    unit = tables.unit_of(state)
     return Outcome(
         {**state_json(state), "counts": state.counts()},
-        more=lambda: {"trials": [trial_json(state.trials[number]) for number in sorted(state.trials)]},
+        more=lambda: {"trials": [trial_json(trial, unit) for _, trial in sorted(state.trials.items())]},
     )
 
 
@@ -154,7 +155,7 @@ def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcom
                 "strategy": strategy,
                 "seed": state.header.seed,
                 "trials": counts,
-                "best": None if best is None else trial_json(best),
+                "best": None if best is None else trial_json(best, tables.unit_of(state)),
             }
         )
     table(

@@ -62,6 +62,6 @@ def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> N
     rows = []
     for row in found:
         cells = [metric_text(key, row["metrics"].get(key)) for key in keys]
-        done = [str(row["epochs"])] if steps else []
+        done = [str(row[steps])] if steps else []
         rows.append([str(row["number"]), row["arch_id"], *done, *cells])
     table(title, ("trial", "arch_id", *([steps] if steps else []), *keys), rows, left=("arch_id",))

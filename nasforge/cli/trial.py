@@ -9,7 +9,7 @@ from typing import Any
 
 from nasforge.cli.output import Outcome, line, log, metric_text, table, trial_json
 from nasforge.core.errors import JournalError
-from nasforge.core.trial import Trial
+from nasforge.core.trial import Result, Score, Trial
 from nasforge.experiment.state import load_state
 from nasforge.views import health, tables
 
@@ -34,6 +34,22 @@ def _show_health(trial: Trial) -> list[str]:
         for sentence in said:
             line(f"  {sentence}")
     return said
+
+
+def _show_scores(proposal: Score, result: Result | None) -> list[dict[str, Any]]:
+    """Print the zero-cost scores of a batch of networks, and return all of them with the networks' ids."""
+    line(f"Scores {len(proposal.architectures)} networks without training.")
+    scores = result.scores if result is not None else ()
+    found: list[dict[str, Any]] = [
+        {"arch_id": point.arch_id, "point_id": point.point_id, "metrics": dict(metrics)}
+        for point, metrics in zip(proposal.architectures, scores, strict=False)
+    ]
+    keys = sorted({key for row in found for key in row["metrics"]})
+    rows = [[row["arch_id"], *(metric_text(key, row["metrics"].get(key)) for key in keys)] for row in found[:_SHOWN]]
+    if rows:
+        more = f" (the first {_SHOWN} of {len(found)})" if len(found) > _SHOWN else ""
+        table(f"Scores{more}", ("arch_id", *keys), rows, left=("arch_id",))
+    return found
 
 
 def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
@@ -72,11 +88,13 @@ def show_trial(
     trial = state.trials.get(number)
     if trial is None:
         raise JournalError(f"'{folder.name}' has no trial {number}; they go from 0 to {len(state.trials) - 1}")
-    content = trial_json(trial)
+    content = trial_json(trial, tables.unit_of(state))
     line(f"Trial {number}: {trial.status}", style="bold")
     if trial.architecture is not None:
         line(f"arch_id {trial.architecture.arch_id}, point_id {trial.architecture.point_id}")
         table("Decisions", ("decision", "value"), list(trial.architecture.values.items()), left=("decision", "value"))
+    elif isinstance(trial.proposal, Score):
+        content["scores"] = _show_scores(trial.proposal, trial.result)
     else:
         line("trains a supernet")
     if trial.steps:

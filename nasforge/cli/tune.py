@@ -14,6 +14,7 @@ from nasforge.cli.settings import WHICH_DATA, folder_of, moved_data, until_of
 from nasforge.cli.watch import Watch
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, StopNow
+from nasforge.views.tables import unit_of
 
 if TYPE_CHECKING:
     from nasforge.api.tune import Tuned
@@ -220,7 +221,7 @@ def _said(tuned: Tuned) -> Outcome:
         output.line(f"The first recipe differs from the one that the network had: {said}.")
     folder = tuned.config.folder
     output.next_commands([command_for(folder, "show"), *(output.commands_after(folder, state) if best else ())])
-    first = output.trial_json(tuned.begun) if tuned.begun else None
+    first = output.trial_json(tuned.begun, unit_of(state)) if tuned.begun else None
     changed = {key: {"then": then, "now": now} for key, (then, now) in tuned.changed.items()}
     content = {**output.state_json(state), "network": tuned.network, "first": first, "gained": tuned.gained}
     return Outcome({**content, "changed": changed, "folder": str(tuned.config.folder)}, code=0 if best else 1)

@@ -18,7 +18,7 @@ from rich.text import Text
 from nasforge.cli.output import count_text, metric_text, seconds_text
 from nasforge.core.events import Event, Header, Interrupted, Told
 from nasforge.core.metrics import better
-from nasforge.core.trial import TrainShared, Trial
+from nasforge.core.trial import Score, TrainShared, Trial
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.state import State
 from nasforge.views.tables import steps_of
@@ -171,6 +171,8 @@ class Watch:
         shared = isinstance(trial.proposal, TrainShared)
         wanted = [key for key in _OF_A_SUPERNET if key in metrics] if shared else self._metrics(state)
         values = "  ".join(f"{key} {metric_text(key, metrics.get(key))}" for key in wanted)
+        if isinstance(trial.proposal, Score):
+            values = f"scored {len(trial.proposal.architectures)} networks"
         costs = "  ".join(
             f"{name} {metric_text('cost/' + name, metrics['cost/' + name])}"
             for name in ("params", "flops")

@@ -35,6 +35,7 @@ from nasforge.core.ranges import shown
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import (
     CAUSES,
+    CHARGES,
     VIOLATION,
     Artifact,
     Charge,
@@ -43,6 +44,7 @@ from nasforge.core.trial import (
     Origin,
     Proposal,
     Result,
+    Score,
     Status,
     TrainShared,
     made,
@@ -50,9 +52,6 @@ from nasforge.core.trial import (
 
 MESSAGE_LENGTH = 4000
 """Longest message or advice of a failure, in characters."""
-
-CHARGES = ("time/worker_s", "work/multiply_adds")
-"""Metrics of a report that are charged to the budget."""
 
 _Checked = TypeVar("_Checked")
 
@@ -144,8 +143,8 @@ def result(content: Any) -> Result:
         "error": None if content.error is None else _failure(content.error),
         "violations": numbers(content.violations, "violations"),
     }
-    if content.also != ():
-        checked["also"] = tuple(numbers(member, "also") for member in _sequence(content.also, "also"))
+    if content.scores != ():
+        checked["scores"] = tuple(numbers(member, "scores") for member in _sequence(content.scores, "scores"))
     return _with(content, checked)
 
 
@@ -153,20 +152,26 @@ def proposal(content: Any) -> Proposal:
     """Check a strategy's proposal.
 
     Raises:
-        EventError: it is neither a Measure nor a TrainShared, or a field holds what it cannot hold.
+        EventError: it is no Measure, Score or TrainShared, or a field holds what it cannot hold.
     """
     if isinstance(content, Measure):
         _architecture(content.architecture, "architecture")
-        for member in _sequence(content.also, "also"):
-            _architecture(member, "also")
         rung = _integer(content.rung, "rung")
         if content.weights is not None:
             _artifact(content.weights, "weights")
         if content.origin is not None:
             _origin(content.origin)
         return content if rung is content.rung else replace(content, rung=rung)
+    if isinstance(content, Score):
+        for member in _sequence(content.architectures, "architectures"):
+            _architecture(member, "architectures")
+        if not content.architectures:
+            raise EventError("architectures of a Score must name at least one")
+        if content.origin is not None:
+            _origin(content.origin)
+        return replace(content, architectures=tuple(content.architectures), rung=_integer(content.rung, "rung"))
     if not isinstance(content, TrainShared):
-        raise EventError(f"a proposal must be a Measure or a TrainShared, got {shown(content)}")
+        raise EventError(f"a proposal must be a Measure, a Score or a TrainShared, got {shown(content)}")
     if not isinstance(content.space, SearchSpace):
         raise EventError(f"space must be a SearchSpace, got {shown(content.space)}")
     text(content.relaxation, "relaxation")

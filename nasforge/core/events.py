@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from nasforge.core.trial import Proposal, Result, made, proposal_from_json
+from nasforge.core.trial import Proposal, Result, Score, made, proposal_from_json
 
 SCHEMA = 2
 """Version of the format of new journals, see docs/reference/journal.md."""
@@ -176,7 +176,8 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
 
     Args:
         event: any.
-        schema: of the journal; 1 knows no origin of a proposal, no alphas of a report and no reason of a rejection.
+        schema: of the journal; 1 knows no origin of a proposal, no alphas of a report, no reason of a rejection and no
+            proposal of scores.
     """
     content: dict[str, Any] = {"event": event.kind}
     for name, value in vars(event).items():
@@ -187,8 +188,12 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
             content["alphas"] = {key: list(row) for key, row in event.alphas.items()}
     if schema == 1:
         content.pop("alphas", None)
-        content.get("proposal", {}).pop("origin", None)
-        content.get("result", {}).pop("violations", None)
+        if isinstance(event, Asked):
+            proposal = event.proposal
+            content["proposal"] = proposal.to_schema_1() if isinstance(proposal, Score) else proposal.to_json()
+            content["proposal"].pop("origin", None)
+        if isinstance(event, Told):
+            content["result"] = event.result.to_schema_1()
     return content
 
 
@@ -200,7 +205,9 @@ def event_from_json(content: Mapping[str, Any]) -> Event:
     """
     fields = dict(content)
     kind = _KINDS[fields.pop("event")]
-    if kind is Reported:
+    if kind is Header:
+        fields["config"] = _with_units(fields["config"])
+    elif kind is Reported:
         fields.setdefault("alphas", None)
     elif kind is Asked:
         fields["proposal"] = proposal_from_json(fields["proposal"])
@@ -209,3 +216,16 @@ def event_from_json(content: Mapping[str, Any]) -> Event:
     if fields.keys() != _FIELDS[kind]:
         raise TypeError(f"an event '{kind.kind}' has {', '.join(sorted(_FIELDS[kind]))}, got {', '.join(fields)}")
     return made(kind, fields)  # type: ignore[no-any-return]
+
+
+_COUNTS = {"cross_validation": "folds", "repeated_seeds": "repeats"}
+
+
+def _with_units(config: Any) -> Any:
+    """A header's configuration whose ladder names its unit; version 0.1.0 called folds and repeats epochs."""
+    content = config if isinstance(config, Mapping) else {}
+    evaluator, ladder = content.get("evaluator"), content.get("ladder")
+    unit = _COUNTS.get(str(evaluator.get("name"))) if isinstance(evaluator, Mapping) else None
+    if unit is None or not isinstance(ladder, list) or not all(isinstance(rung, Mapping) for rung in ladder):
+        return config
+    return {**content, "ladder": [{unit if key == "epochs" else key: rung[key] for key in rung} for rung in ladder]}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.metrics import PROXY
 from nasforge.core.ranges import check_number, check_whole, is_number
+
+Unit: TypeAlias = Literal["epochs", "folds", "repeats"]
+"""What the steps of a trial count: epochs of one training, or whole trainings of an evaluator that averages several."""
+
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 @dataclass(frozen=True)
@@ -19,16 +24,18 @@ class Rung:
     beginning. Up to a rung with `share` or `resolution` its epochs are cheaper ones.
 
     Attributes:
-        epochs: epochs done at its end; 0 exactly where there are proxies.
+        epochs: steps done at its end, counted in `unit`; 0 exactly where there are proxies.
         proxies: their names; a Measure at this rung reports `zc/<name>` for each.
         share: of the training images that an epoch on the way to this rung passes over, stratified by class.
         resolution: height and width of the images on the way to this rung; None for the data's own.
+        unit: what its steps count.
     """
 
     epochs: int = 0
     proxies: tuple[str, ...] = ()
     share: float = 1.0
     resolution: int | None = None
+    unit: Unit = "epochs"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proxies", _proxies(self.proxies))
@@ -36,7 +43,7 @@ class Rung:
             return
         if self.proxies:
             raise ConfigError(f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}")
-        check_whole(self.epochs, "ladder: epochs", 1)
+        check_whole(self.epochs, f"ladder: {self.unit}", 1)
         check_number(self.share, "ladder: share", over=0, most=1)
         if self.resolution is not None:
             check_whole(self.resolution, "ladder: resolution", 1, 4096)
@@ -47,14 +54,24 @@ class Rung:
         return self.share == 1 and self.resolution is None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, as users write it: `{"epochs": 3}` or `{"proxies": ["synflow"]}`."""
+        """JSON-able form, as users write it: `{"epochs": 3}` or `{"proxies": ["synflow"]}`; or `{"folds": 2}`."""
         if self.proxies:
             return {"proxies": list(self.proxies)}
         return {
-            "epochs": self.epochs,
+            self.unit: self.epochs,
             **({"share": self.share} if self.share < 1 else {}),
             **({"resolution": self.resolution} if self.resolution is not None else {}),
         }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Rung:
+        """The inverse of `to_json`.
+
+        Raises:
+            ConfigError, TypeError: it is no rung.
+        """
+        unit: Unit = next((unit for unit in UNITS if unit in content), "epochs")
+        return Rung(**{("epochs" if key == unit else key): value for key, value in content.items()}, unit=unit)
 
     def __str__(self) -> str:
         share = f" of {self.share:.4g}" if self.share < 1 else ""
@@ -83,6 +100,11 @@ def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
     while steps[-1] // eta >= 1:
         steps.append(steps[-1] // eta)
     return tuple(Rung(step) for step in reversed(steps))
+
+
+def in_unit(ladder: Sequence[Rung], unit: Unit) -> tuple[Rung, ...]:
+    """The ladder whose steps count `unit`."""
+    return tuple(rung if rung.proxies else replace(rung, unit=unit) for rung in ladder)
 
 
 def whole_epochs(ladder: Sequence[Rung], edge: int = 0) -> float:

@@ -3,17 +3,19 @@
     strategy --ask--> Proposal --check costs--> Job --evaluator--> Result --tell--> strategy
 
 An `Experiment` (nasforge/experiment/) stands in the middle and writes the journal; a runner moves jobs to workers.
-All of these are protocols: nothing is inherited. Measures and results are plain data (nasforge/core/trial.py).
+All of these are protocols: nothing is inherited. Proposals and results are plain data (nasforge/core/trial.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from nasforge.core.architecture import Value
+from nasforge.core.about import About
+from nasforge.core.architecture import Architecture, Value
 from nasforge.core.events import Event
+from nasforge.core.goals import Constraint
 from nasforge.core.trial import Proposal, Result
 
 
@@ -96,7 +98,7 @@ class Report(Protocol):
         """Report metrics after `step`; returns False when the trial must stop (it is closed, return anything).
 
         Args:
-            step: a whole number; it grows from report to report.
+            step: a whole number; it grows from report to report, and counts what `about.unit` names.
             metrics: key -> number. `time/worker_s` and `work/multiply_adds`, counted since the trial began, are
                 charged to the budget.
             alphas: architecture parameters of a supernet, decision key -> one number per option; for views.
@@ -105,10 +107,75 @@ class Report(Protocol):
 
 
 class Evaluator(Protocol):
-    """Finds out how good a proposal is. Must be picklable; loads its data on first use and keeps them."""
+    """Finds out how good a proposal is. Must be picklable; loads its data on first use and keeps them.
+
+    A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options. It may also fit the protocols
+    `Checks`, `Timed`, `Preflight` and `Tabulated` below.
+    """
+
+    @property
+    def about(self) -> About:
+        """The facts that a search must know; an attribute of the class will do. It may load the data."""
+        ...
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """The outcome; a failure is a Result too, an exception counts as a failure with cause `error`."""
+        ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """Optional for an evaluator: it knows the costs of a proposal itself, without building the network."""
+
+    def check(self, proposal: Proposal) -> Mapping[str, float]:
+        """Return the costs of a proposal (`cost/params`, ...), before anything is trained.
+
+        Raises:
+            BuildError: the proposal cannot be measured; its trial fails, uncharged.
+        """
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """Optional for an evaluator: it times networks, for limits on `latency_ms`."""
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Return the median milliseconds of one image's forward pass on this worker's device."""
+        ...
+
+
+@runtime_checkable
+class Preflight(Protocol):
+    """Optional for an evaluator: it refuses what no trial could do, before there is a journal."""
+
+    def preflight(self, proposal: Proposal) -> None:
+        """Raise ConfigError or BuildError if the strategy's first proposal cannot work."""
+        ...
+
+
+@runtime_checkable
+class Tabulated(Protocol):
+    """Optional for an evaluator: it knows all results, so `compare` measures how far a search is from the best one.
+
+    Attributes:
+        metric: the metric whose best and worst values it knows.
+        final_metric: name of a figure that no search sees, such as a test accuracy; None where it has none.
+    """
+
+    metric: str
+    final_metric: str | None
+
+    def optimum(self, limits: Sequence[Constraint] = ()) -> float | None:
+        """Return the best value among the points within these limits; None where there is no such point."""
+        ...
+
+    def worst(self, limits: Sequence[Constraint] = ()) -> float | None:
+        """Return the worst value among the points within these limits; None where there is no such point."""
+        ...
+
+    def final(self, architecture: Architecture) -> float:
+        """Return `final_metric` of a point."""
         ...
 
 

@@ -33,6 +33,9 @@ CONTRADICTION = "narrow the decision, or nest it below the options of another on
 VIOLATION = "constraint/violation"
 """The metric of a rejection: by how much its costs exceed the constraints, the sum of relative excesses."""
 
+CHARGES = ("time/worker_s", "work/multiply_adds")
+"""Metrics that are charged to the budget."""
+
 CHECKPOINT = "checkpoint"
 """The artifact from which another trial's training goes on: weights, optimizer, averages, generators, epochs done."""
 
@@ -179,20 +182,13 @@ class Measure:
             leaves the artifact `checkpoint`.
         weights: start from these (a supernet's, or the `checkpoint` of a trial at a lower rung, whose training then
             goes on) instead of an initialisation.
-        also: further architectures measured in the same job, where one takes too little time for a job of its own.
         origin: how the strategy came to it; None where it does not say. Proposals that differ in this alone are equal.
     """
 
     architecture: Architecture
     rung: int = -1
     weights: Artifact | None = None
-    also: tuple[Architecture, ...] = ()
     origin: Origin | None = field(default=None, compare=False)
-
-    @property
-    def batch(self) -> tuple[Architecture, ...]:
-        """All architectures of the job, the first one first."""
-        return (self.architecture, *self.also)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, see `proposal_from_json`."""
@@ -201,9 +197,37 @@ class Measure:
             "architecture": self.architecture.to_json(),
             "rung": self.rung,
             "weights": self.weights.to_json() if self.weights else None,
-            **({"also": [architecture.to_json() for architecture in self.also]} if self.also else {}),
             **({"origin": origin} if self.origin and (origin := self.origin.to_json()) else {}),
         }
+
+
+@dataclass(frozen=True)
+class Score:
+    """Proposal: score untrained networks by the proxies of a rung, all in one job; one takes too little time for a job.
+
+    Attributes:
+        architectures: the points, at least one.
+        rung: index of a rung of proxies in the experiment's ladder.
+        origin: how the strategy came to them; None where it does not say. It takes no part in equality.
+    """
+
+    architectures: tuple[Architecture, ...]
+    rung: int = 0
+    origin: Origin | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, see `proposal_from_json`."""
+        return {
+            "kind": "score",
+            "architectures": [architecture.to_json() for architecture in self.architectures],
+            "rung": self.rung,
+            **({"origin": origin} if self.origin and (origin := self.origin.to_json()) else {}),
+        }
+
+    def to_schema_1(self) -> dict[str, Any]:
+        """The form of journals of schema 1: a Measure of the first point that has the others under `also`."""
+        first, *others = [architecture.to_json() for architecture in self.architectures]
+        return {"kind": "measure", "architecture": first, "rung": self.rung, "weights": None, "also": others}
 
 
 @dataclass(frozen=True)
@@ -245,17 +269,24 @@ class TrainShared:
         }
 
 
-Proposal: TypeAlias = Measure | TrainShared
+Proposal: TypeAlias = Measure | Score | TrainShared
 
 
 def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
-    """The inverse of a proposal's `to_json`."""
-    weights = Artifact.from_json(content["weights"])
+    """The inverse of a proposal's `to_json`; a Measure with `also`, as in journals of version 0.1.0, is a Score."""
     if content["kind"] == "measure":
-        also = tuple(Architecture.from_json(architecture) for architecture in content.get("also", ()))
         architecture = Architecture.from_json(content["architecture"])
-        fields = {"architecture": architecture, "rung": content["rung"], "weights": weights, "also": also}
-        return made(Measure, {**fields, "origin": Origin.from_json(content.get("origin"))})
+        origin = Origin.from_json(content.get("origin"))
+        if "also" in content:
+            others = [Architecture.from_json(other) for other in content["also"]]
+            return Score((architecture, *others), content["rung"], origin)
+        weights = Artifact.from_json(content["weights"])
+        fields = {"architecture": architecture, "rung": content["rung"], "weights": weights, "origin": origin}
+        return made(Measure, fields)
+    if content["kind"] == "score":
+        points = tuple(Architecture.from_json(architecture) for architecture in content["architectures"])
+        return Score(points, content["rung"], Origin.from_json(content.get("origin")))
+    weights = Artifact.from_json(content["weights"])
     return TrainShared(
         space=SearchSpace.from_json(content["space"]),
         relaxation=content["relaxation"],
@@ -307,7 +338,7 @@ class Result:
         artifacts: name -> file.
         alphas: architecture parameters of a trained supernet, decision key -> one number per option.
         error: set exactly when `status` is `failed`.
-        also: the metrics of the Measure's further architectures, in their order; `metrics` are those of its first.
+        scores: of a Score: the metrics of each of its architectures, in their order; `metrics` has what the job took.
         violations: why it was rejected: constraint -> relative excess (0.25: a quarter above the bound). Empty for all
             else, and in journals of schema 1.
     """
@@ -320,7 +351,7 @@ class Result:
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     alphas: Mapping[str, tuple[float, ...]] | None = None
     error: Failure | None = None
-    also: tuple[Mapping[str, float], ...] = ()
+    scores: tuple[Mapping[str, float], ...] = ()
     violations: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -334,27 +365,41 @@ class Result:
             "artifacts": {name: artifact.to_json() for name, artifact in self.artifacts.items()},
             "alphas": None if self.alphas is None else {key: list(row) for key, row in self.alphas.items()},
             "error": self.error.to_json() if self.error else None,
-            **({"also": [dict(metrics) for metrics in self.also]} if self.also else {}),
+            **({"scores": [dict(metrics) for metrics in self.scores]} if self.scores else {}),
             **({"violations": dict(self.violations)} if self.violations else {}),
         }
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Result:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; one with `also`, as journals of version 0.1.0 have it, is that of a Score."""
         artifacts: dict[str, Any] = {name: Artifact.from_json(item) for name, item in content["artifacts"].items()}
+        metrics, scores = content["metrics"], tuple(content.get("scores", ()))
+        if "also" in content:
+            first = {key: value for key, value in metrics.items() if key not in CHARGES}
+            metrics = {key: value for key, value in metrics.items() if key in CHARGES}
+            scores = (first, *content["also"])
         fields = {
             "status": content["status"],
-            "metrics": content["metrics"],
+            "metrics": metrics,
             "values": None if content["values"] is None else tuple(content["values"]),
             "steps_done": content["steps_done"],
             "charged": Charge.from_json(content["charged"]),
             "artifacts": artifacts,
             "alphas": None if content["alphas"] is None else {k: tuple(row) for k, row in content["alphas"].items()},
             "error": Failure.from_json(content["error"]),
-            "also": tuple(content.get("also", ())),
+            "scores": scores,
             "violations": content.get("violations", {}),
         }
         return made(Result, fields)
+
+    def to_schema_1(self) -> dict[str, Any]:
+        """The form of journals of schema 1: the first point's scores among the metrics, the others under `also`."""
+        content = self.to_json()
+        content.pop("violations", None)
+        scores = content.pop("scores", None)
+        if scores is None:
+            return content
+        return {**content, "metrics": {**scores[0], **content["metrics"]}, "also": scores[1:]}
 
     @staticmethod
     def failed(cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> Result:
@@ -418,14 +463,18 @@ class Trial:
 
     @property
     def architecture(self) -> Architecture | None:
-        """The point of a Measure; None for a TrainShared."""
+        """The point of a Measure; None for other proposals."""
         return self.proposal.architecture if isinstance(self.proposal, Measure) else None
 
     @property
+    def weights(self) -> Artifact | None:
+        """The weights that its proposal starts from; None for an initialisation."""
+        return None if isinstance(self.proposal, Score) else self.proposal.weights
+
+    @property
     def inherits(self) -> bool:
-        """Whether it is measured on a supernet's weights; one that goes on from a checkpoint is not."""
-        weights = self.proposal.weights
-        return isinstance(self.proposal, Measure) and weights is not None and not weights.is_checkpoint
+        """Whether it is measured on a supernet's weights; one that continues from a checkpoint is not."""
+        return isinstance(self.proposal, Measure) and self.weights is not None and not self.weights.is_checkpoint
 
     @property
     def comparable(self) -> bool:

@@ -14,8 +14,8 @@ class CostCheck:
     """Params, FLOPs and memory on the meta device, cached by `arch_id`; latency only where a limit needs it.
 
     Attributes:
-        latency: times an architecture (ms); a runner whose workers are elsewhere puts its own in its place.
-        times: whether latency is measured at all.
+        latency: times an architecture (ms); a runner whose workers are elsewhere puts its own in its place. None: no
+            limit or objective needs it.
     """
 
     def __init__(
@@ -25,15 +25,13 @@ class CostCheck:
         classes: int,
         recipe: Mapping[str, Value],
         *,
-        times: bool,
-        latency: Callable[[Architecture], float],
+        latency: Callable[[Architecture], float] | None,
     ) -> None:
         """Costs of networks of `space` for inputs of `shape` (channels, height, width), trained by `recipe`."""
         self.space = space
         self.shape = shape
         self.classes = classes
         self.recipe = recipe
-        self.times = times
         self.latency = latency
         self._known: dict[tuple[str, int], dict[str, float]] = {}
 
@@ -60,7 +58,7 @@ class CostCheck:
                 return build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
 
             costs = dict(costs_of(network, self.shape, batch_size=batch_size))
-            if self.times:
+            if self.latency is not None:
                 costs["cost/latency_ms"] = self.latency(architecture)
             self._known[key] = costs
         return self._known[key]

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from nasforge.core.architecture import Architecture, Value, digest
+from nasforge.core.about import About
+from nasforge.core.architecture import Architecture, digest
 from nasforge.core.errors import ConfigError, DataError, SearchError
-from nasforge.core.goals import Objective
-from nasforge.core.ladder import Rung
+from nasforge.core.ladder import Rung, Unit
 from nasforge.core.protocols import Report
 from nasforge.core.ranges import check_flag, check_whole
 from nasforge.core.recipe import recipe_of
-from nasforge.core.space import SearchSpace
-from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Status
+from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Score, Status, TrainShared
 from nasforge.data import ImageData, load_data
 from nasforge.data.groups import per_class
 from nasforge.data.part import Part
@@ -33,6 +31,7 @@ from nasforge.evaluators.training import Training, answers_of
 from nasforge.models.ensemble import Ensemble
 from nasforge.models.network import fresh_and_whole
 from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 from nasforge.training.artifacts import save_answers, save_weights
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
@@ -58,7 +57,14 @@ class Averaged:
     """
 
     def __init__(
-        self, name: str, training: Training, epochs: int, count: int, divide: Divide, keep_answers: bool = False
+        self,
+        name: str,
+        training: Training,
+        epochs: int,
+        count: int,
+        divide: Divide,
+        unit: Unit,
+        keep_answers: bool = False,
     ) -> None:
         """Take the parts.
 
@@ -68,45 +74,32 @@ class Averaged:
             epochs: epochs of each training.
             count: trainings.
             divide: says on what each is trained and validated.
+            unit: name of the trainings in messages and reports.
             keep_answers: keep the predicted probabilities of every image, by the network that has not seen it (artifact
                 `answers`).
         """
-        self.metrics: tuple[str, ...] = (*training.metrics, _SPREAD)
         self.training = training
         self._name = name
         self._epochs = epochs
         self._count = count
         self._divide = divide
+        self._unit = unit
         self._keep_answers = keep_answers
 
     @property
-    def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them and makes sure that they can be divided so."""
-        self._divide(load_data(self.training.data), self._count, self.training.data)
-        return self.training.data_hash
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images; loads them."""
-        return self.training.shape
-
-    @property
-    def classes(self) -> int:
-        """How many there are; loads the data."""
-        return self.training.classes
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences for the user before the search: on the data, and on settings of the recipe without effect."""
-        return (*self.training.data_remarks(self._validation), *self.training.recipe_remarks)
+    def about(self) -> About:
+        """The facts of this evaluator; loads the data, and makes sure that they can be divided so."""
+        about = self.training.about
+        notes = (*self.training.data_notes(self._validation), *self.training.recipe_notes)
+        return replace(about, metrics=(*self.training.metrics, _SPREAD), notes=notes, unit=self._unit)
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device."""
         return self.training.latency_ms(architecture)
 
-    def foresee(self, proposal: Proposal) -> None:
+    def preflight(self, proposal: Proposal) -> None:
         """Refuse what no trial could do. Raises ConfigError."""
-        self.training.foresee(proposal, self._validation)
+        self.training.check_first(proposal, self._validation)
 
     @property
     def _validation(self) -> Part:
@@ -116,9 +109,9 @@ class Averaged:
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """One training after the other, the mean reported after each; failures come back as results."""
         began = time.monotonic()
-        if not isinstance(proposal, Measure):
+        if isinstance(proposal, TrainShared):
             raise SearchError(f"evaluator '{self._name}' cannot train a supernet; use evaluator 'shared_weights'")
-        if proposal.also or proposal.weights is not None:
+        if isinstance(proposal, Score) or proposal.weights is not None:
             raise SearchError(f"evaluator '{self._name}' trains one architecture per trial, from its initialisation")
         if self.training.threads:
             torch.set_num_threads(self.training.threads)
@@ -172,16 +165,13 @@ class Averaged:
 
 
 def cross_validation(
-    space: SearchSpace,
-    data: DataConfig | None,
-    ladder: Sequence[Rung],
-    recipe: Mapping[str, Value] | None = None,
+    spec: SearchSpec,
+    *,
     device: str = "auto",
     threads: int | None = None,
     time_limit_s: float | None = None,
     folds: int = 5,
     epochs: int = 3,
-    objectives: Sequence[Objective] = (),
     extra_metrics: Sequence[str] = (),
     keep_answers: bool = False,
 ) -> Averaged:
@@ -191,16 +181,12 @@ def cross_validation(
     part, in every fold. Settings are checked, nothing is loaded.
 
     Args:
-        space: the space of the architectures.
-        data: the data set.
-        ladder: its steps are folds done: 1, 2, ... `folds`.
-        recipe: fixed settings, over the space's defaults.
+        spec: the facts of the search; its ladder counts folds: 1, 2, ... `folds`. What its objectives need is measured.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
         threads: torch threads per process; None: as they are.
         time_limit_s: time limit of a trial in seconds, over all trainings and attempts; None: no limit.
         folds: number of folds.
         epochs: epochs of each training.
-        objectives: of the search; what they need is measured.
         extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a class).
         keep_answers: keep the predicted probabilities of every image, by the network that has not seen it (artifact
             `answers`).
@@ -208,49 +194,59 @@ def cross_validation(
     Raises:
         ConfigError: a setting is unknown or out of range.
     """
-    given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
-    training = _checked("cross_validation", space, data, ladder, epochs, *given)
-    _check_ladder("cross_validation", "folds", folds, ladder)
+    _check_ladder("cross_validation", "folds", folds, spec)
+    training = Training(
+        replace(spec, ladder=(Rung(epochs),)),
+        device=device,
+        threads=threads,
+        time_limit_s=time_limit_s,
+        extra_metrics=extra_metrics,
+    )
     return Averaged(
-        "cross_validation", training, epochs, folds, in_folds, check_flag(keep_answers, "evaluator: keep_answers")
+        "cross_validation",
+        training,
+        epochs,
+        folds,
+        in_folds,
+        "folds",
+        check_flag(keep_answers, "evaluator: keep_answers"),
     )
 
 
 def repeated_seeds(
-    space: SearchSpace,
-    data: DataConfig | None,
-    ladder: Sequence[Rung],
-    recipe: Mapping[str, Value] | None = None,
+    spec: SearchSpec,
+    *,
     device: str = "auto",
     threads: int | None = None,
     time_limit_s: float | None = None,
     repeats: int = 3,
     epochs: int = 3,
-    objectives: Sequence[Objective] = (),
     extra_metrics: Sequence[str] = (),
 ) -> Averaged:
     """Trains every architecture several times with other seeds, on the same images: less noise for more work.
 
     Args:
-        space: the space of the architectures.
-        data: the data set.
-        ladder: its steps are trainings done: 1, 2, ... `repeats`.
-        recipe: fixed settings, over the space's defaults.
+        spec: the facts of the search; its ladder counts repeats: 1, 2, ... `repeats`. What its objectives need is
+            measured.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
         threads: torch threads per process; None: as they are.
         time_limit_s: time limit of a trial in seconds, over all trainings and attempts; None: no limit.
         repeats: trainings per network.
         epochs: epochs of each training.
-        objectives: of the search; what they need is measured.
         extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a class).
 
     Raises:
         ConfigError: a setting is unknown or out of range.
     """
-    given = (recipe, device, threads, time_limit_s, objectives, extra_metrics)
-    training = _checked("repeated_seeds", space, data, ladder, epochs, *given)
-    _check_ladder("repeated_seeds", "repeats", repeats, ladder)
-    return Averaged("repeated_seeds", training, epochs, repeats, as_it_is)
+    _check_ladder("repeated_seeds", "repeats", repeats, spec)
+    training = Training(
+        replace(spec, ladder=(Rung(epochs),)),
+        device=device,
+        threads=threads,
+        time_limit_s=time_limit_s,
+        extra_metrics=extra_metrics,
+    )
+    return Averaged("repeated_seeds", training, epochs, repeats, as_it_is, "repeats")
 
 
 def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
@@ -302,24 +298,13 @@ def as_it_is(data: ImageData, count: int, config: DataConfig) -> list[Split]:
     return [(data.train, data.validation)] * count
 
 
-def _checked(
-    name: str,
-    space: SearchSpace,
-    data: DataConfig | None,
-    ladder: Sequence[Rung],
-    epochs: int,
-    *given: Any,
-) -> Training:
-    """The evaluator of a single training, which knows whether the settings are good; `given` are its others."""
-    data = needed(data, name)
-    if any(rung.proxies or not rung.full for rung in ladder):
+def _check_ladder(name: str, what: str, count: int, spec: SearchSpec) -> None:
+    """Raises ConfigError for a search that an evaluator of several trainings cannot do."""
+    needed(spec.data, name)
+    if any(rung.proxies or not rung.full for rung in spec.ladder):
         raise ConfigError(f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none")
-    return Training(space, data, [Rung(epochs)], *given)
-
-
-def _check_ladder(name: str, what: str, count: int, ladder: Sequence[Rung]) -> None:
     check_whole(count, f"evaluator '{name}': {what}", 2)
-    if [rung.epochs for rung in ladder] != list(range(1, count + 1)):
+    if [rung.epochs for rung in spec.ladder] != list(range(1, count + 1)):
         raise ConfigError(f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out")
 
 

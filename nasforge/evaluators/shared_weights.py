@@ -9,21 +9,19 @@ from typing import Any
 
 import torch
 
-from nasforge.core.architecture import Architecture, Value
+from nasforge.core.about import About
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, one_line
-from nasforge.core.goals import Objective
-from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.ranges import check_whole
 from nasforge.core.recipe import recipe_of
-from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, TrainShared
+from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import load_data
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training
 from nasforge.models.costs import count_flops
 from nasforge.models.network import build
-from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.job import check, check_shared, recipe_point, shared_training
 from nasforge.supernet.network import Supernet, build_supernet, planned_supernet
@@ -47,33 +45,25 @@ class SharedWeights:
     `Measure` without weights, or with a training's checkpoint: trained as by evaluator `training`.
     """
 
-    metrics: tuple[str, ...] = Training.metrics
-
     def __init__(
         self,
-        space: SearchSpace,
-        data: DataConfig | None,
-        ladder: Sequence[Rung],
-        recipe: Mapping[str, Value] | None = None,
+        spec: SearchSpec,
+        *,
         device: str = "auto",
         threads: int | None = None,
         time_limit_s: float | None = None,
         recalibration_batches: int = RECALIBRATION_BATCHES,
-        objectives: Sequence[Objective] = (),
         extra_metrics: Sequence[str] = (),
     ) -> None:
         """Check the settings; load nothing.
 
         Args:
-            space: the space of the architectures.
-            data: the data set.
-            ladder: rungs for measures without weights.
-            recipe: fixed settings, over the space's defaults.
+            spec: the facts of the search; its rungs are for measures without weights, and what its objectives need is
+                measured.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
             threads: torch threads per process; None: as they are.
             time_limit_s: time limit of a trial in seconds, over all attempts; None: no limit.
             recalibration_batches: training batches for the batch statistics of a network on inherited weights.
-            objectives: of the search; what they need is measured.
             extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a
                 class).
 
@@ -81,57 +71,46 @@ class SharedWeights:
             ConfigError: a setting is unknown or out of range.
         """
         check_whole(recalibration_batches, "evaluator 'shared_weights': recalibration_batches", 1)
-        data = needed(data, "shared_weights")
-        self.training = Training(space, data, ladder, recipe, device, threads, time_limit_s, objectives, extra_metrics)
-        self.metrics = self.training.metrics
-        check_shared(recipe_of(space, space.default_point(), self.training.recipe))
+        data = needed(spec.data, "shared_weights")
+        self.training = Training(
+            spec, device=device, threads=threads, time_limit_s=time_limit_s, extra_metrics=extra_metrics
+        )
+        check_shared(recipe_of(spec.space, spec.space.default_point(), spec.recipe))
         self.data = data
         self.recalibration_batches = recalibration_batches
         self._kept: tuple[str, Mapping[str, torch.Tensor]] | None = None
 
     @property
-    def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them."""
-        return self.training.data_hash
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width of the images."""
-        return self.training.shape
-
-    @property
-    def classes(self) -> int:
-        """How many there are."""
-        return self.training.classes
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences for the user before the search, on the data."""
-        return self.training.data_remarks()
+    def about(self) -> About:
+        """The facts of this evaluator; loads the data. Notes are on the data."""
+        return replace(self.training.about, notes=self.training.data_notes())
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median time of one image on this worker's device."""
         return self.training.latency_ms(architecture)
 
-    def foresee(self, proposal: Proposal) -> None:
+    def preflight(self, proposal: Proposal) -> None:
         """Refuse a training of a supernet that cannot be, without data or memory: it is built on the meta device.
 
         Raises:
             BuildError, ConfigError: something in the space cannot be mixed, or not like this; it is named.
         """
         if not isinstance(proposal, TrainShared):
-            self.training.foresee(proposal)
+            self.training.preflight(proposal)
             return
         self.training.check_measured()
         recipe_of(proposal.space, recipe_point(proposal.space), self.training.recipe)
         with torch.random.fork_rng(devices=[]):
-            supernet = planned_supernet(proposal.space, self.shape[0], self.classes)
+            data = load_data(self.data)
+            supernet = planned_supernet(proposal.space, data.shape[0], len(data.class_names))
             check(proposal, supernet)
             if proposal.relaxation in RELAXATIONS:
-                forward_flops(Relaxed(supernet, proposal.relaxation), self.shape)  # do its options' shapes agree?
+                forward_flops(Relaxed(supernet, proposal.relaxation), data.shape)  # do its options' shapes agree?
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train a supernet, or measure on inherited weights; failures come back as results with their cause."""
+        if isinstance(proposal, Score):
+            return self.training(proposal, report)
         if isinstance(proposal, Measure) and (proposal.weights is None or proposal.weights.is_checkpoint):
             return self.training(proposal, report)
         began = time.monotonic()

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from nasforge.core.architecture import TRAIN, Architecture, Value
+from nasforge.core.about import About
+from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, SearchError
 from nasforge.core.goals import Objective
-from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Report
 from nasforge.core.ranges import check_flag, check_number, check_whole
 from nasforge.core.recipe import Recipe, check_recipes, extreme_points, recipe_of
-from nasforge.core.space import SearchSpace
-from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result
+from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import ImageData, Part, load_data
 from nasforge.data.decoded import classes_have
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.costs import count_flops, latency_ms, memory_mb
 from nasforge.models.network import build, fresh_and_whole
-from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 from nasforge.training.artifacts import (
     file_of,
     load_weights,
@@ -59,14 +58,11 @@ class Training:
 
     def __init__(
         self,
-        space: SearchSpace,
-        data: DataConfig | None,
-        ladder: Sequence[Rung],
-        recipe: Mapping[str, Value] | None = None,
+        spec: SearchSpec,
+        *,
         device: str = "auto",
         threads: int | None = None,
         time_limit_s: float | None = None,
-        objectives: Sequence[Objective] = (),
         extra_metrics: Sequence[str] = (),
         per_class: bool = False,
         keep_answers: bool = False,
@@ -74,14 +70,10 @@ class Training:
         """Check the settings; load nothing.
 
         Args:
-            space: the space of the architectures.
-            data: the data set.
-            ladder: rungs that proposals name by their index.
-            recipe: fixed settings, over the space's defaults.
+            spec: the facts of the search; what its objectives need is measured.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
             threads: torch threads per process; None: as they are.
             time_limit_s: time limit of a trial in seconds, over all attempts; None: no limit.
-            objectives: of the search; what they need is measured.
             extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a
                 class).
             per_class: keep precision, recall and F1 of every class, and the confusion matrix, next to the weights.
@@ -91,29 +83,32 @@ class Training:
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
-        data = needed(data, "training")
         if threads is not None:
             check_whole(threads, "evaluator 'training': threads", 1)
         if time_limit_s is not None:
             check_number(time_limit_s, "evaluator 'training': time_limit_s", over=0)
-        self.space = space
-        self.data = data
-        self.ladder = tuple(ladder)
-        self.recipe = dict(recipe or {})
+        self.spec = spec
+        self.space = spec.space
+        self.data = needed(spec.data, "training")
+        self.ladder = spec.ladder
+        self.recipe = spec.recipe
         self.device = device
         self.threads = threads
         self.time_limit_s = time_limit_s
-        self.extra = _extra_figures(objectives, extra_metrics)
+        self.extra = _extra_figures(spec.objectives, extra_metrics)
         self.metrics = tuple(dict.fromkeys((*self.metrics, *(f"val/{name}" for name in self.extra))))
         self.per_class = check_flag(per_class, "evaluator: per_class")
         self.keep_answers = check_flag(keep_answers, "evaluator: keep_answers")
         if any(rung.proxies for rung in self.ladder):
-            ZeroCost(space, data, self.ladder, device=device, threads=threads)  # are there such proxies?
-        check_recipes(space, self.recipe)
+            self._scoring()  # are there such proxies?
+        check_recipes(self.space, self.recipe)
 
-    @property
-    def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them, and makes sure that ladder and metrics fit them."""
+    def _data_hash(self) -> str:
+        """Fingerprint of the data and their division; loads them, and makes sure that ladder and metrics fit them.
+
+        Raises:
+            ConfigError: a metric is of a class that the data do not have, or a rung's resolution is not a lower one.
+        """
         data = load_data(self.data)
         for name in self.extra:
             number = name.rpartition("_of_")[2]
@@ -129,26 +124,25 @@ class Training:
         return data.fingerprint
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images; loads them."""
-        return load_data(self.data).shape
+    def about(self) -> About:
+        """The facts of this evaluator; loads the data. Notes are on the data, and on settings without effect."""
+        data_hash, data = self._data_hash(), load_data(self.data)
+        return About(
+            metrics=self.metrics,
+            data_hash=data_hash,
+            shape=data.shape,
+            classes=len(data.class_names),
+            images=len(data.train),
+            device=self.device,
+            notes=(*self.data_notes(), *self.recipe_notes),
+        )
 
     @property
-    def classes(self) -> int:
-        """How many there are; loads the data."""
-        return len(load_data(self.data).class_names)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences for the user before the search: on the data, and on settings of the recipe without effect."""
-        return (*self.data_remarks(), *self.recipe_remarks)
-
-    @property
-    def recipe_remarks(self) -> tuple[str, ...]:
+    def recipe_notes(self) -> tuple[str, ...]:
         """Sentences on settings of the recipe that have no effect."""
         return remarks_on(self.space, self.recipe, self.ladder[-1].epochs)
 
-    def data_remarks(self, validation: Part | None = None) -> tuple[str, ...]:
+    def data_notes(self, validation: Part | None = None) -> tuple[str, ...]:
         """Sentences on what of the data is not read or not measured; `validation` as in `check_measured`."""
         data = load_data(self.data)
         absent = (data.validation if validation is None else validation).absent
@@ -180,15 +174,20 @@ class Training:
         """Median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        network = build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
-        return latency_ms(network, self.shape, (1,), device_of(self.device))[1].median_ms
+        data = load_data(self.data)
+        network = build(self.space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
+        return latency_ms(network, data.shape, (1,), device_of(self.device))[1].median_ms
 
-    def foresee(self, proposal: Proposal, validation: Part | None = None) -> None:
+    def preflight(self, proposal: Proposal) -> None:
+        """Refuse what no trial could do: see `check_first`."""
+        self.check_first(proposal)
+
+    def check_first(self, proposal: Proposal, validation: Part | None = None) -> None:
         """Refuse what no trial could do: a recipe that does not fit the default network, scores without proxies.
 
         Args:
-            proposal: the strategy's first.
-            validation: what candidates are compared on; None for the data's own validation part.
+            proposal: the first one of the strategy.
+            validation: the images that candidates are compared on; None for the data's own validation split.
 
         Raises:
             ConfigError: the only network of the space cannot be built; the default recipe is not for the default
@@ -197,7 +196,7 @@ class Training:
         """
         self._check_recipes()
         self.check_measured(validation)
-        if isinstance(proposal, Measure) and proposal.also and not self.ladder[proposal.rung].proxies:
+        if isinstance(proposal, Score) and not self.ladder[proposal.rung].proxies:
             raise ConfigError(
                 "the strategy begins with zero-cost scores, but the ladder has no rung for them: let it begin with one "
                 "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out"
@@ -230,13 +229,11 @@ class Training:
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Train and report after every epoch; failures come back as results with their cause."""
         began = time.monotonic()
-        if not isinstance(proposal, Measure):
+        if isinstance(proposal, TrainShared):
             raise SearchError("evaluator 'training' cannot train a supernet; use evaluator 'shared_weights'")
         if self.ladder[proposal.rung].proxies:
-            return ZeroCost(self.space, self.data, self.ladder, device=self.device, threads=self.threads)(
-                proposal, report
-            )
-        if proposal.also:
+            return self._scoring()(proposal, report)
+        if isinstance(proposal, Score):
             raise SearchError("evaluator 'training' trains one architecture per trial; only proxies take a batch")
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -244,6 +241,10 @@ class Training:
 
         advice = "constrain the space or mend its builder"
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
+
+    def _scoring(self) -> ZeroCost:
+        """The evaluator for rungs of proxies."""
+        return ZeroCost(replace(self.spec, objectives=()), device=self.device, threads=self.threads)
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
         needed_mb, free_mb = report.costs.get("cost/memory_mb"), free_memory_mb(device)

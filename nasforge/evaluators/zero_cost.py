@@ -13,22 +13,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nasforge import registry
-from nasforge.core.architecture import Architecture, Value
+from nasforge.core.about import About
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError, SearchError
-from nasforge.core.goals import Objective
-from nasforge.core.ladder import Rung, proxy_metric
+from nasforge.core.ladder import proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
 from nasforge.core.ranges import check_whole
-from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.proxies import Undefined
 from nasforge.models.costs import count_flops, count_params, latency_ms
 from nasforge.models.network import build, fresh
-from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 from nasforge.training.device import device_of
 from nasforge.training.failures import is_out_of_memory
 
@@ -36,7 +35,7 @@ IMAGES = 64
 
 
 class ZeroCost:
-    """Builds every network of a Measure with the trial's seed and reports `zc/<proxy>`, more is better.
+    """Builds the networks of a Score or a Measure with the trial's seed and reports `zc/<proxy>`, more is better.
 
     All see the same batch of training images, in fp32; nothing is trained, so `steps_done` is 0. A proxy that has no
     number for a network is NaN; where an objective is one of these, or no proxy has any number, the trial fails.
@@ -46,45 +45,39 @@ class ZeroCost:
 
     def __init__(
         self,
-        space: SearchSpace,
-        data: DataConfig | None,
-        ladder: Sequence[Rung],
-        recipe: Mapping[str, Value] | None = None,
+        spec: SearchSpec,
+        *,
         device: str = "auto",
         threads: int | None = None,
         proxies: Sequence[str] | None = None,
         images: int = IMAGES,
-        objectives: Sequence[Objective] = (),
     ) -> None:
         """Check the settings; load nothing.
 
         Args:
-            space: the space of the architectures.
-            data: the data set.
-            ladder: where it begins with a rung of proxies, those are measured, at every rung.
-            recipe: unused, nothing is trained.
+            spec: the facts of the search. Where the ladder begins with a rung of proxies, those are measured, at every
+                rung. The recipe is unused, nothing is trained.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
             threads: torch threads per process; None: as they are.
             proxies: proxies to compute, registered names or `module:function`; None: those in ladder and objectives,
                 else all.
             images: images in the batch.
-            objectives: of the search.
 
         Raises:
             ConfigError: a setting is unknown or out of range.
         """
-        data = needed(data, "zero_cost")
+        data, objectives = needed(spec.data, "zero_cost"), spec.objectives
         for name, number, least in (("threads", threads, 1), ("images", images, 2)):
             if (name, number) != ("threads", None):
                 check_whole(number, f"evaluator 'zero_cost': {name}", least)
         if proxies is None:
             wanted = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
-            proxies = list(dict.fromkeys([*ladder[0].proxies, *wanted])) or registry.names("proxy")
+            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *wanted])) or registry.names("proxy")
         if not proxies:
             raise ConfigError("evaluator 'zero_cost': proxies must name at least one")
         for name in proxies:
             registry.get("proxy", name)
-        self.space = space
+        self.space = spec.space
         self.data = data
         self.device = device
         self.threads = threads
@@ -93,43 +86,34 @@ class ZeroCost:
         self._wanted = tuple(goal.metric for goal in objectives if goal.metric.startswith(PROXY))
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What it reports."""
-        return (*map(proxy_metric, self.proxies), "time/worker_s", "work/multiply_adds")
-
-    @property
-    def data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them."""
-        return load_data(self.data).fingerprint
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images; loads them."""
-        return load_data(self.data).shape
-
-    @property
-    def classes(self) -> int:
-        """How many there are; loads the data."""
-        return len(load_data(self.data).class_names)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences for the user before the search, on the data; loads them."""
-        return load_data(self.data).notes
+    def about(self) -> About:
+        """The facts of this evaluator; loads the data. Notes are on the data."""
+        data = load_data(self.data)
+        return About(
+            metrics=(*map(proxy_metric, self.proxies), "time/worker_s", "work/multiply_adds"),
+            data_hash=data.fingerprint,
+            shape=data.shape,
+            classes=len(data.class_names),
+            images=len(data.train),
+            device=self.device,
+            notes=data.notes,
+        )
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Median milliseconds of one image's forward pass on this worker's device, fp32."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        network = build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
-        return latency_ms(network, self.shape, (1,), device_of(self.device))[1].median_ms
+        data = load_data(self.data)
+        network = build(self.space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
+        return latency_ms(network, data.shape, (1,), device_of(self.device))[1].median_ms
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Score all architectures of the proposal; failures come back as results with their cause."""
         began = time.monotonic()
-        if not isinstance(proposal, Measure) or proposal.weights is not None:
+        if isinstance(proposal, TrainShared) or (isinstance(proposal, Measure) and proposal.weights is not None):
             raise SearchError(
-                "zero-cost proxies are measured on freshly initialised networks: propose a Measure without weights"
+                "zero-cost proxies are measured on freshly initialised networks: propose a Score, or a Measure without "
+                "weights"
             )
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -138,18 +122,19 @@ class ZeroCost:
         collect = device.type != "cpu"  # nothing here refers to itself in circles, and a score takes moments
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice, collect=collect)
 
-    def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
-        batch = self._batch(device)
+    def _measure(self, proposal: Measure | Score, report: Report, device: torch.device, began: float) -> Result:
+        batch, one = self._batch(device), isinstance(proposal, Measure)
+        points = (proposal.architecture,) if isinstance(proposal, Measure) else proposal.architectures
         work = _Work()
         rows: list[dict[str, float]] = []
         reasons: dict[str, tuple[str, bool]] = {}
-        for index, architecture in enumerate(proposal.batch):
-            row, found = self._scores(architecture, report.seed, batch, work, report.costs if index == 0 else {})
+        for architecture in points:
+            row, found = self._scores(architecture, report.seed, batch, work, report.costs if one else {})
             rows.append(row)
             reasons = {**found, **reasons}
         charged = Charge(time.monotonic() - began, work.multiply_adds)
         numbers = [value for row in rows for key, value in row.items() if key.startswith(PROXY)]
-        lacking = [key for key in self._wanted if not proposal.also and math.isnan(rows[0].get(key, math.nan))]
+        lacking = [key for key in self._wanted if one and math.isnan(rows[0].get(key, math.nan))]
         if lacking or not any(map(math.isfinite, numbers)):
             told = {n: found for n, found in reasons.items() if not lacking or proxy_metric(n) in lacking} or reasons
             said = "; ".join(f"{name}: {reason}" for name, (reason, _) in told.items())
@@ -162,7 +147,9 @@ class ZeroCost:
                 charged,
             )
         totals = {"time/worker_s": charged.worker_seconds, "work/multiply_adds": charged.multiply_adds}
-        return Result("finished", {**rows[0], **totals}, charged=charged, also=tuple(rows[1:]))
+        if one:
+            return Result("finished", {**rows[0], **totals}, charged=charged)
+        return Result("finished", totals, charged=charged, scores=tuple(rows))
 
     def _batch(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The same normalised training images and labels in every trial."""
@@ -181,17 +168,18 @@ class ZeroCost:
     ) -> tuple[dict[str, float], dict[str, tuple[str, bool]]]:
         """Costs and scores; for the proxies without a number why, and whether the network lacks what they look at."""
         images, labels = batch
+        data = load_data(self.data)
         scores: dict[str, float] = {}
         reasons: dict[str, tuple[str, bool]] = {}
         try:
-            network = fresh(self.space, architecture, seed, in_channels=self.shape[0], classes=self.classes)
+            network = fresh(self.space, architecture, seed, in_channels=data.shape[0], classes=len(data.class_names))
             network.to(images.device)
         except BuildError as error:
             return dict.fromkeys(map(proxy_metric, self.proxies), math.nan), {"the builder": (str(error), False)}
         costs = dict(known)
         if not {"cost/params", "cost/flops"} <= known.keys():
             costs["cost/params"] = float(count_params(network))
-            costs["cost/flops"] = float(count_flops(network, self.shape))
+            costs["cost/flops"] = float(count_flops(network, data.shape))
         for name in self.proxies:
             score = math.nan
             try:

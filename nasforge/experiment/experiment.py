@@ -461,7 +461,7 @@ class Experiment:
 
 def _is_whole(proposal: Proposal) -> TypeGuard[Measure]:
     """Whether a proposal is a training from an initialisation to the last rung, or a look-up."""
-    return isinstance(proposal, Measure) and proposal.rung < 0 and proposal.weights is None and not proposal.also
+    return isinstance(proposal, Measure) and proposal.rung < 0 and proposal.weights is None
 
 
 # --- after the search ------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class Retention:
         result = trial.result
         for leftover in (self._folder / "artifacts" / str(trial.number)).glob(f"{CHECKPOINT}.pt*"):
             self._delete([Artifact(leftover.relative_to(self._folder).as_posix(), "", 0)])
-        needed = {t.proposal.weights for t in state.open_trials if t.proposal.weights is not None}
+        needed = {weights for trial in state.open_trials if (weights := trial.weights) is not None}
         if result is not None and result.status == "finished" and result.artifacts and result.values is not None:
             self._weighty.append(trial)
             if CHECKPOINT in result.artifacts:

@@ -30,7 +30,7 @@ from nasforge.core.history import History
 from nasforge.core.ladder import Rung
 from nasforge.core.pareto import front
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Charge, Measure, Result, Step, TrainShared, Trial, made
+from nasforge.core.trial import Charge, Measure, Result, Score, Step, TrainShared, Trial, made
 from nasforge.experiment.journal import JOURNAL, corrupt, lines_of, without_collection
 
 _NEW = vars(Trial(0, TrainShared(SearchSpace("", ()), "", 0)))
@@ -72,7 +72,7 @@ class State:
             self.objectives = tuple(Objective.recorded(text) for text in config["objectives"])
             self.constraints = tuple(Constraint.parse(text) for text in config["constraints"])
             self.targets = tuple(Constraint.parse(text) for text in config["targets"])
-            self.ladder = tuple(Rung(**rung) for rung in config["ladder"])
+            self.ladder = tuple(Rung.from_json(rung) for rung in config["ladder"])
             self.budget = Budget(**config["budget"])
         except Exception as error:  # whatever the file says
             raise self._corrupt(1, error) from None
@@ -192,7 +192,7 @@ class State:
     def _asked_problem(self, event: Asked) -> str:
         if event.number != len(self.trials):
             return f" where {len(self.trials)} should follow"
-        if not isinstance(event.proposal, Measure):
+        if isinstance(event.proposal, TrainShared):
             return ""
         rung, origin = event.proposal.rung, event.proposal.origin
         if not -len(self.ladder) <= rung < len(self.ladder):
@@ -234,6 +234,10 @@ class State:
             return ", status 'rejected' of a proposal that was accepted"
         if isinstance(proposal, TrainShared):
             return _misfit_alphas(trial, result.alphas)
+        if isinstance(proposal, Score):
+            scored, points = len(result.scores), len(proposal.architectures)
+            wrong = result.status == "finished" and scored != points
+            return f", scores of {scored} architectures where {points} were asked for" if wrong else ""
         if result.values is not None:
             if len(result.values) != len(self.objectives):
                 return f", {len(result.values)} values of {len(self.objectives)} objective(s)"
@@ -241,11 +245,9 @@ class State:
                 for goal in self.objectives:
                     if goal.metric not in result.metrics and goal.metric not in trial.metrics:
                         return f", values without the metric {goal.metric}"
-        if result.status == "finished" and len(result.also) != len(proposal.also):
-            return f", metrics of {1 + len(result.also)} architectures where {len(proposal.batch)} were asked for"
-        return ""
+        return ", scores of a batch where one architecture was asked for" if result.scores else ""
 
-    def rung_of(self, proposal: Measure) -> Rung:
+    def rung_of(self, proposal: Measure | Score) -> Rung:
         """The rung that a proposal names.
 
         Raises:

@@ -8,7 +8,18 @@ from dataclasses import dataclass, replace
 
 from nasforge.core import checks
 from nasforge.core.errors import BuildError, EventError, RecipeError
-from nasforge.core.trial import CONTRADICTION, RETRIED, VIOLATION, Charge, Measure, Proposal, Result, Trial
+from nasforge.core.trial import (
+    CONTRADICTION,
+    RETRIED,
+    VIOLATION,
+    Charge,
+    Measure,
+    Proposal,
+    Result,
+    Score,
+    TrainShared,
+    Trial,
+)
 from nasforge.experiment.state import State
 
 Check = Callable[[Proposal], Mapping[str, float]]
@@ -43,7 +54,7 @@ def admission(proposal: Proposal, check: Check, state: State) -> Admission:
         return Admission("failed", {}, Result.failed("error", str(error), CONTRADICTION))
     except (EventError, TypeError, ValueError) as error:
         return Admission("failed", {}, Result.failed("error", f"the check of costs: {error}", _MEND))
-    # A rung of proxies costs next to nothing and has no place for one architecture of a batch to be refused.
+    # A rung of proxies costs next to nothing, and of a Score no single architecture can be refused.
     if not isinstance(proposal, Measure) or state.rung_of(proposal).proxies:
         return Admission("accepted", costs)
     unknown = [limit.metric for limit in state.constraints if math.isnan(costs.get(limit.metric, math.nan))]
@@ -84,21 +95,21 @@ def judged(trial: Trial, result: Result, state: State) -> Result:
         advice = "see the worker's log; a network that needs too much memory is killed by the system like this"
         message = f"{trial.attempts} attempts ended without a result: {result.error.message}"
         return replace(result, error=replace(result.error, cause="crash", message=message, advice=advice))
-    if result.status != "finished" or not isinstance(trial.proposal, Measure):
+    if result.status != "finished" or isinstance(trial.proposal, TrainShared):
         return result
+    if isinstance(trial.proposal, Score):
+        points = len(trial.proposal.architectures)
+        if len(result.scores) != points:
+            message = f"the evaluator answers {len(result.scores)} of the {points} architectures of a Score"
+            advice = "return the metrics of each architecture in Result.scores"
+            return Result.failed("missing_metric", message, advice, result.charged)
+        return replace(result, scores=tuple(_with_violation(member, state) for member in result.scores))
     metrics = {**trial.costs, **result.metrics}
-    if len(result.also) != len(trial.proposal.also):
-        message = (
-            f"the evaluator answers {1 + len(result.also)} of the {len(trial.proposal.batch)} architectures of a "
-            f"batch at rung {trial.proposal.rung}"
-        )
-        return Result.failed("missing_metric", message, "measure one architecture per trial", result.charged)
     values = state.values_of(result.metrics, trial.costs)
     proxies = state.rung_of(trial.proposal).proxies
     if values is not None or proxies:
         unchecked = metrics if not proxies else _with_violation(metrics, state)
-        also = tuple(_with_violation(member, state) for member in result.also)
-        return replace(result, metrics=unchecked, values=values, also=also)
+        return replace(result, metrics=unchecked, values=values)
     missing = [objective.metric for objective in state.objectives if objective.metric not in metrics]
     if missing:
         message = f"the evaluator reports no {', '.join(missing)}; it reports {', '.join(sorted(metrics))}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TypeAlias
 
+from nasforge.core.about import about_of
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Reported, Started, Told
 from nasforge.core.protocols import Evaluator
@@ -39,7 +40,7 @@ def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: 
     """
     workers = max_concurrent_trials
     check_whole(workers, "runner 'simulated': max_concurrent_trials", 1)
-    if not getattr(evaluator, "instant", False):
+    if not about_of(evaluator).instant:
         raise ConfigError("runner 'simulated' is for evaluators that look results up, such as lookup_table; take local")
     now, starts = _clock(experiment)
     moments: list[_Moment] = []

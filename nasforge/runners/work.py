@@ -126,7 +126,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         if report.wrong is not None:  # and the evaluator did not heed the exception
             return wrong_word(report.wrong, answer)
         result = checks.result(answer)
-        return replace(result, metrics=_floats(result.metrics), also=tuple(_floats(row) for row in result.also))
+        return replace(result, metrics=_floats(result.metrics), scores=tuple(map(_floats, result.scores)))
     except EventError as error:
         return wrong_word(error, answer)
     except ConfigError as error:

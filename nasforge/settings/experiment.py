@@ -13,13 +13,14 @@ from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
 from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective
-from nasforge.core.ladder import Rung
+from nasforge.core.ladder import Rung, Unit
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
 from nasforge.core.uri import without_secrets
 from nasforge.settings.space_file import NAME, load_space, shipped_spaces
+from nasforge.settings.spec import SearchSpec
 from nasforge.settings.values import (
     AUTOMATIC,
     FILE_OPTIONS,
@@ -87,6 +88,20 @@ class ExperimentConfig:
     def folder(self) -> Path:
         """Where the experiment lives."""
         return self.runs_dir / self.name
+
+    @property
+    def spec(self) -> SearchSpec:
+        """The facts that strategies, evaluators and pruners are made from."""
+        return SearchSpec(
+            space=self.space,
+            data=self.data,
+            ladder=self.ladder,
+            recipe=self.recipe,
+            objectives=self.objectives,
+            targets=self.targets,
+            seed=self.seed,
+            constraints=self.constraints,
+        )
 
     @property
     def epochs(self) -> int:
@@ -165,7 +180,7 @@ class ExperimentConfig:
             constraints=tuple(Constraint.parse(text) for text in content["constraints"]),
             targets=tuple(Constraint.parse(text) for text in content["targets"]),
             budget=Budget(**content["budget"]),
-            ladder=tuple(Rung(**rung) for rung in content["ladder"]),
+            ladder=tuple(Rung.from_json(rung) for rung in content["ladder"]),
             recipe=content["recipe"],
             seed=content["seed"],
             runs_dir=whole_path(runs_dir),
@@ -217,7 +232,7 @@ DEFAULTS = {"strategy": "evolution", "pruner": "asha", "runner": "ray_tune"}
 NO_PRUNER = "none"
 """The name that stands for no pruner."""
 
-TRAININGS = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
+TRAININGS: dict[str, tuple[Unit, int]] = {"cross_validation": ("folds", 5), "repeated_seeds": ("repeats", 3)}
 """Evaluators of several trainings per architecture, whose steps count these: the option, and its default."""
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
@@ -397,7 +412,7 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any
     count = check_whole(evaluator.options.get(what, default), f"{evaluator.name}: {what}", 2)
     epochs = evaluator.options.get("epochs", ladder[-1].epochs)
     return Named(evaluator.name, {**evaluator.options, what: count, "epochs": epochs}), tuple(
-        Rung(number) for number in range(1, count + 1)
+        Rung(number, unit=what) for number in range(1, count + 1)
     )
 
 

@@ -193,7 +193,7 @@ def measure_of(proposal: Proposal) -> Measure:
     """
     if not isinstance(proposal, Measure):
         raise JournalError(
-            "the journal holds a supernet's training, which this strategy never proposes; "
+            "the journal holds a proposal of another kind than this strategy makes; "
             "continue it with the strategy that wrote it, or choose another experiment name"
         )
     return proposal

@@ -12,7 +12,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, TrainShared
-from nasforge.strategies.choosers import generator
+from nasforge.strategies.choosers import generator, measured
 from nasforge.strategies.supernets import SHARED_WEIGHTS, recipe_defaults
 
 
@@ -106,7 +106,7 @@ class Differentiable:
             self._asked += 1
             self._training.add(number)
         else:
-            self._seen.add(proposal.architecture.point_id)
+            self._seen.add(measured(proposal).point_id)
 
     def tell(self, number: int, result: Result) -> None:
         """A supernet's alphas are kept; how its networks fare changes nothing."""

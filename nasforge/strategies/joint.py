@@ -12,7 +12,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result, Score, TrainShared
 from nasforge.settings.experiment import Named, suited_evaluator
 from nasforge.strategies.choosers import generator, measure_of, unseen_neighbour
 from nasforge.strategies.ranking import Merit, beats, merit, ranked
@@ -29,15 +29,15 @@ class _Half:
         self._strategy = make()
         self._said: list[tuple[int, Proposal | Result]] = []
 
-    def ask(self, number: int) -> Measure | None:
+    def ask(self, number: int) -> Measure | Score | None:
         proposal = self._strategy.ask(number)
         if proposal is not None:
             self._said.append((number, proposal))
-            if not isinstance(proposal, Measure):
+            if isinstance(proposal, TrainShared):
                 raise SearchError("strategy joint: one half trains a supernet, which has one recipe for all networks")
         return proposal
 
-    def recall(self, number: int, proposal: Measure) -> None:
+    def recall(self, number: int, proposal: Measure | Score) -> None:
         self._said.append((number, proposal))
         self._strategy.recall(number, proposal)
 
@@ -136,12 +136,17 @@ class Joint:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Each half remembers its part."""
+        if isinstance(proposal, Score):
+            networks = tuple(self._networks.point(_without_recipe(point)) for point in proposal.architectures)
+            self._model.recall(number, replace(proposal, architectures=networks))
+            self._adopt(number, proposal.architectures[0], _Trial(networks[0], None))
+            return
         measure = measure_of(proposal)
-        networks = tuple(self._networks.point(_without_recipe(point)) for point in measure.batch)
-        own = replace(measure, architecture=networks[0], also=networks[1:])
-        if own.also or own.weights:
+        network = self._networks.point(_without_recipe(measure.architecture))
+        own = replace(measure, architecture=network)
+        if own.weights:
             self._model.recall(number, own)
-            self._adopt(number, measure.architecture, _Trial(networks[0], None))
+            self._adopt(number, measure.architecture, _Trial(network, None))
         else:
             self._recall(number, own, measure.architecture)
 
@@ -166,7 +171,7 @@ class Joint:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    def _asked(self, number: int) -> Measure | None:
+    def _asked(self, number: int) -> Measure | Score | None:
         recipe = None
         if self._is_revisit(number) and self._best:
             recipe = self._next_recipe(number)
@@ -180,7 +185,7 @@ class Joint:
         asked = self._model.ask(number)
         if asked is not None:
             asked = replace(asked, origin=replace(asked.origin or Origin(), strategy=self._names[0]))
-        if asked is None or asked.also or asked.weights:
+        if asked is None or isinstance(asked, Score) or asked.weights:
             if recipe is not None and recipe.new:
                 self._train.take_back()
             return None if asked is None else self._continued(number, asked)
@@ -203,7 +208,7 @@ class Joint:
         asked = self._train.ask(number)
         if asked is None:
             return None
-        if asked.also or asked.weights:
+        if isinstance(asked, Score) or asked.weights:
             raise SearchError(
                 "strategy joint: the recipe's strategy continues from checkpoints, which belong to another network; "
                 "tune with optuna, random or evolution"
@@ -225,13 +230,17 @@ class Joint:
         self._recall(number, replace(asked, architecture=self._networks.point(_without_recipe(point))), point)
         return replace(asked, architecture=point, origin=replace(asked.origin or Origin(), operator="neighbour"))
 
-    def _continued(self, number: int, asked: Measure) -> Measure:
+    def _continued(self, number: int, asked: Measure | Score) -> Measure | Score:
         """What is not a training of its own has no recipe of its own: a batch of scores, a checkpoint that goes on."""
+        if isinstance(asked, Score):
+            points = tuple(self._joined(network, self._recipes.default_point()) for network in asked.architectures)
+            self._adopt(number, points[0], _Trial(asked.architectures[0], None))
+            return replace(asked, architectures=points)
         path = asked.weights.path if asked.weights else ""
         recipe = self._trained_by.get(path, self._recipes.default_point())
-        points = tuple(self._joined(network, recipe) for network in asked.batch)
-        self._adopt(number, points[0], _Trial(asked.architecture, None))
-        return replace(asked, architecture=points[0], also=points[1:])
+        point = self._joined(asked.architecture, recipe)
+        self._adopt(number, point, _Trial(asked.architecture, None))
+        return replace(asked, architecture=point)
 
     def _lent(self, number: int, network: Architecture) -> _Recipe | None:
         """The best recipe of the nearest of the best networks, for every other new one."""

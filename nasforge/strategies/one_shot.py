@@ -7,7 +7,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Artifact, Measure, Origin, Proposal, Result, TrainShared
-from nasforge.strategies.choosers import generator
+from nasforge.strategies.choosers import generator, measure_of
 from nasforge.strategies.evolution import Evolution
 from nasforge.strategies.ranking import Merit, merit, ranked
 from nasforge.strategies.reinforce import Reinforce
@@ -162,8 +162,9 @@ class OneShot:
             if self._policy is not None:
                 self._policy.begin_anew()
             return
-        point = proposal.architecture
-        if proposal.weights is None:
+        measure = measure_of(proposal)
+        point = measure.architecture
+        if measure.weights is None:
             self._final.add(point.point_id)
             return
         new = point.point_id not in self._seen

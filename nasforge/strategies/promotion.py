@@ -108,7 +108,7 @@ class Promotion:
             asked = self._new.ask(number)
             if asked is None:
                 return None
-            if not isinstance(asked, Measure) or asked.also or asked.weights:
+            if not isinstance(asked, Measure) or asked.weights:
                 raise SearchError(
                     "strategy promotion: the strategy of new points must propose plain trainings, one point each; take "
                     "evolution, optuna or random without zero-cost scores"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
 from nasforge.strategies.choosers import TRIES, drawing, generator, measure_of, unseen
 
 
@@ -58,10 +58,11 @@ class Repeated:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        measure = measure_of(proposal)
-        if measure.also:
+        if isinstance(proposal, Score):
             self._scored = False
-        elif len(self._points) < self._networks:
+            return
+        measure = measure_of(proposal)
+        if len(self._points) < self._networks:
             self._points[number] = measure.architecture
             self._seen.add(measure.architecture.point_id)
         else:
@@ -73,7 +74,7 @@ class Repeated:
         if result.status == "rejected" or unbuildable:
             self._points.pop(number, None)
 
-    def _next(self, number: int) -> Measure | None:
+    def _next(self, number: int) -> Proposal | None:
         if len(self._points) < self._networks:
             rng = generator(self._seed, number)
             choose = drawing(rng)
@@ -89,4 +90,4 @@ class Repeated:
         if self._repeated < self._repetitions:
             turn = self._repeated % self._networks
             return Measure(points[turn], origin=Origin((list(self._points)[turn],), "repeated"))
-        return Measure(points[0], rung=0, also=tuple(points[1:])) if self._scored else None
+        return Score(tuple(points)) if self._scored else None

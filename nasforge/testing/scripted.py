@@ -11,7 +11,7 @@ from typing import TypeAlias
 from nasforge.core.architecture import Architecture
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
-from nasforge.core.trial import CHECKPOINT, Artifact, Proposal, Result, TrainShared, proposal_from_json
+from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result, Score, TrainShared, proposal_from_json
 
 Factory: TypeAlias = Callable[..., Strategy]
 """What the registry takes: called as `factory(space, seed=..., objectives=...)`."""
@@ -140,6 +140,9 @@ def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int
             alphas=alphas,
             artifacts={"weights": Artifact(f"artifacts/{number}/attempt-1/weights.safetensors", "0" * 64, 1)},
         )
+    if isinstance(proposal, Score):
+        scores = [{"zc/planted": closeness(space, point)} for point in proposal.architectures]
+        return Result("finished", scores=tuple(scores))
     close = closeness(space, proposal.architecture)
     values = (close, 1 - close**2)[:objectives]
     match number % 11:
@@ -164,7 +167,7 @@ def best_planted(factory: Factory, space: SearchSpace, seed: int, asks: int) -> 
         proposal = strategy.ask(number)
         if proposal is None:
             break
-        if isinstance(proposal, TrainShared):
+        if not isinstance(proposal, Measure):
             strategy.tell(number, outcome(space, number, proposal))
             continue
         close = closeness(space, proposal.architecture)

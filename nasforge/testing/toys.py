@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from nasforge.api.search import make_pruner, make_strategy
+from nasforge.core.about import About
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
@@ -45,6 +46,7 @@ class Planted:
         fail: numbers that raise.
     """
 
+    about: ClassVar[About] = About()
     epochs: int = 3
     seconds: float = 0.0
     diary: Path | None = None

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from nasforge.core.errors import SearchError
 from nasforge.core.ladder import Rung
 from nasforge.core.metrics import PROXY
-from nasforge.core.trial import Measure, Trial
+from nasforge.core.trial import Measure, Score, Trial
 from nasforge.experiment.state import State
 from nasforge.pruners.asha import ASHA
 
@@ -198,11 +198,11 @@ def _proxies(state: State, groups: list[list[Trial]], final: Matrix, resampled: 
     found: dict[str, Correlation] = {}
     for trial in state.trials.values():
         proposal = trial.proposal
-        if not (isinstance(proposal, Measure) and proposal.also and trial.result and trial.status == "finished"):
+        if not (isinstance(proposal, Score) and trial.result and trial.status == "finished"):
             continue
-        rows = dict(zip((p.point_id for p in proposal.batch), (trial.result.metrics, *trial.result.also), strict=True))
+        rows = dict(zip((p.point_id for p in proposal.architectures), trial.result.scores, strict=True))
         ids = [group[0].architecture.point_id for group in groups if group[0].architecture]
-        for name in sorted(key for key in trial.result.metrics if key.startswith(PROXY)):
+        for name in sorted(key for key in trial.result.scores[0] if key.startswith(PROXY)):
             scores = np.array([rows[point].get(name, math.nan) for point in ids])
             if not np.isnan(scores).any():
                 found[name] = _agreement(scores[:, None], final[:, None], spearman, resampled)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import NasforgeError
+from nasforge.core.ladder import Unit
 from nasforge.core.trial import Trial
 from nasforge.experiment.journal import JOURNAL, experiment_of, experiments_in, fit_of, fits_in
 from nasforge.experiment.state import State, load_state
-from nasforge.settings.experiment import TRAININGS
 
 
 def experiments(runs_dir: Path) -> list[dict[str, Any]]:
@@ -61,44 +61,46 @@ def budget_used(state: State) -> float | None:
     return min(1.0, max(used[name] / limit for name, limit in state.budget.limits.items()))
 
 
-def row(trial: Trial) -> dict[str, Any]:
-    """One trial: number, ids, status, epochs done, and every metric under its own key."""
+def row(trial: Trial, unit: Unit = "epochs") -> dict[str, Any]:
+    """One trial: number, ids, status, steps done under the name of their unit, and every metric under its own key."""
     result, architecture = trial.result, trial.architecture
     return {
         "number": trial.number,
         "arch_id": architecture.arch_id if architecture else "",
         "status": trial.status,
-        "epochs": result.steps_done if result else (trial.steps[-1].step if trial.steps else 0),
+        unit: result.steps_done if result else (trial.steps[-1].step if trial.steps else 0),
         "metrics": dict(sorted(trial.metrics.items())),
     }
 
 
 def steps_of(state: State) -> str:
-    """What a trial's steps count: `epochs`, or the `folds` or `repeats` of an evaluator that averages trainings.
-
-    Empty for a table with one number per point: there the steps count nothing.
-    """
+    """What a trial's steps count, see `Unit`; empty for a table with one number per point: they count nothing."""
     evaluator = state.header.config["evaluator"]
     options = evaluator["options"]
     if evaluator["name"] == "lookup_table" and not options.get("fidelity"):
         return "epochs" if "{epochs}" in str(options.get("signal")) else ""
-    return TRAININGS.get(evaluator["name"], ("epochs",))[0]
+    return unit_of(state)
+
+
+def unit_of(state: State) -> Unit:
+    """The unit of a search's ladder."""
+    return state.ladder[-1].unit
 
 
 def all_trials(state: State) -> list[dict[str, Any]]:
     """Every trial in order of number."""
-    return [row(state.trials[number]) for number in sorted(state.trials)]
+    return [row(state.trials[number], unit_of(state)) for number in sorted(state.trials)]
 
 
 def leaderboard(state: State, top: int | None = None) -> list[dict[str, Any]]:
     """Finished trials, best first, with their `rank` from 1; `top` limits how many."""
     ranking = state.ranking()
-    return [{"rank": rank, **row(trial)} for rank, trial in enumerate(ranking[:top], start=1)]
+    return [{"rank": rank, **row(trial, unit_of(state))} for rank, trial in enumerate(ranking[:top], start=1)]
 
 
 def pareto_front(state: State) -> list[dict[str, Any]]:
     """Finished trials that no other dominates in the objectives."""
-    return [row(trial) for trial in state.front()]
+    return [row(trial, unit_of(state)) for trial in state.front()]
 
 
 def learning_curves(state: State, metric: str = "val/accuracy") -> list[dict[str, Any]]:

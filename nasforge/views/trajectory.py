@@ -140,9 +140,9 @@ def trajectory(events: Sequence[Event], final: Final | None = None, folder: Path
 
 
 def _is_piece(trial: Trial, rungs: int) -> bool:
-    """Whether it ends below the last rung by its own proposal; a batch of zero-cost scores is no training."""
+    """Whether it ends below the last rung by its own proposal."""
     proposal = trial.proposal
-    return isinstance(proposal, Measure) and 0 <= proposal.rung < rungs - 1 and not proposal.also
+    return isinstance(proposal, Measure) and 0 <= proposal.rung < rungs - 1
 
 
 def _cumulative(closed: Sequence[Trial]) -> dict[str, list[float]]:

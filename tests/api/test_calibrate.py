@@ -14,7 +14,7 @@ from nasforge.cli import calibrate as cli_calibrate
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Budget
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.core.trial import Charge, Measure, Result
+from nasforge.core.trial import Charge, Measure, Result, Score
 from nasforge.experiment.state import load_state
 from nasforge.strategies.repeated import Repeated
 from nasforge.testing.scripted import FLAT, closeness, drive
@@ -41,11 +41,11 @@ def test_every_network_comes_once_per_seed_and_the_scores_last():
         asked.append(proposal)
         rejected = number == 1
         strategy.tell(number, Result("rejected") if rejected else Result("finished", values=(0.5,), steps_done=1))
-    points = [proposal.architecture.point_id for proposal in asked]
+    points = [proposal.architecture.point_id for proposal in asked[:13]]
     assert len(asked) == 14 and strategy.ask(14) is None
     first = [point for number, point in enumerate(points[:5]) if number != 1]  # a rejected one is replaced
     assert len(set(points[:5])) == 5 and points[5:13] == first * 2
-    assert [point.point_id for point in asked[13].batch] == first and asked[13].rung == 0
+    assert [point.point_id for point in asked[13].architectures] == first and asked[13].rung == 0
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, 20])
@@ -86,9 +86,10 @@ class Curves:
 
     def __call__(self, proposal, report):
         rng = np.random.default_rng(report.seed)
-        if proposal.also:
-            rows = [{"zc/good": closeness(nested_space(), point), "zc/bad": rng.normal()} for point in proposal.batch]
-            return Result("finished", rows[0], also=tuple(rows[1:]))
+        if isinstance(proposal, Score):
+            points = proposal.architectures
+            rows = [{"zc/good": closeness(nested_space(), point), "zc/bad": rng.normal()} for point in points]
+            return Result("finished", scores=tuple(rows))
         truth = closeness(nested_space(), proposal.architecture)
         for step in range(1, 10):
             noise = 10.0 if step < 3 else self.noise

@@ -15,6 +15,7 @@ from nasforge.core.ladder import Rung
 from nasforge.core.trial import Result
 from nasforge.evaluators.cross_validation import repeated_seeds
 from nasforge.settings.experiment import DataConfig, load_space
+from nasforge.settings.spec import SearchSpec
 
 
 def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
@@ -65,5 +66,5 @@ def test_there_must_be_such_a_trial(tmp_path):
 
 def test_the_device_is_named_of_evaluators_that_hand_trainings_on_too():
     ladder = [Rung(1), Rung(2)]
-    evaluator = repeated_seeds(load_space("tiny"), DataConfig("digits"), ladder, device="meta", repeats=2)
-    assert _device(evaluator) == _device(evaluator.training) == "meta"
+    evaluator = repeated_seeds(SearchSpec(load_space("tiny"), DataConfig("digits"), ladder), device="meta", repeats=2)
+    assert _device(evaluator.about) == _device(evaluator.training.about) == "meta"

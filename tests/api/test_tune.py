@@ -11,8 +11,10 @@ import nasforge
 from nasforge.api.tune import _config_after, timm_space
 from nasforge.cli import app as cli
 from nasforge.cli.settings import settings_of
+from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import SCHEMA, Header
+from nasforge.core.ladder import Rung
 from nasforge.core.recipe import recipe_of
 from nasforge.core.trial import Result
 from nasforge.experiment.state import State, load_state
@@ -25,11 +27,13 @@ RATES = "recipe.yaml"
 class Rated:
     """The nearer the rate to 0.1, the better; the deeper the network, the better."""
 
-    def __init__(self, space, data, ladder, recipe):
-        self.steps = ladder[-1].epochs
+    about = About()
 
-    def check_for(self, wanted):
-        return lambda proposal: {"cost/flops": float(proposal.architecture.values["model.depth"])}
+    def __init__(self, spec):
+        self.steps = spec.ladder[-1].epochs
+
+    def check(self, proposal):
+        return {"cost/flops": float(proposal.architecture.values["model.depth"])}
 
     def __call__(self, proposal, report):
         values = proposal.architecture.values
@@ -236,7 +240,7 @@ def test_what_measured_the_search_measures_recipes_where_it_can(place, evaluator
     with pytest.raises(Stop) as caught:
         nasforge.tune("runs/other", epochs=epochs, on_open=stop, say=lambda text: None)
     assert caught.value.args[0]["evaluator"] == tuned_by
-    assert [rung["epochs"] for rung in caught.value.args[0]["ladder"]] == ladder
+    assert [Rung.from_json(rung).epochs for rung in caught.value.args[0]["ladder"]] == ladder
 
 
 def test_options_of_the_recipes_strategy():

@@ -13,7 +13,7 @@ from nasforge.core import checks
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import EventError
 from nasforge.core.events import Asked, Checked, Extended, Reported, Started
-from nasforge.core.trial import Artifact, Charge, Failure, Measure, Origin, Result
+from nasforge.core.trial import Artifact, Charge, Failure, Measure, Origin, Result, Score
 
 POINT = Architecture({"model.width": 8})
 SHA = "0" * 64
@@ -114,7 +114,7 @@ def test_metrics_map_texts_to_numbers(metrics: Any) -> None:
         ({"steps_done": 1.5}, "steps_done must be a whole number"),
         ({"alphas": {"a": 1.0}}, "alphas 'a' must be a list"),
         ({"alphas": [1.0]}, "alphas must be a mapping"),
-        ({"also": ({"a": "b"},)}, "also 'a' must be a number"),
+        ({"scores": ({"a": "b"},)}, "scores 'a' must be a number"),
         ({"artifacts": {"weights": "w.pt"}}, "artifact 'weights' must be"),
     ],
     ids=str,
@@ -166,13 +166,15 @@ def test_paths_of_artifacts(path: str) -> None:
 @pytest.mark.parametrize(
     ("proposal", "says"),
     [
-        ("random", "must be a Measure or a TrainShared"),
+        ("random", "must be a Measure, a Score or a TrainShared"),
         (Measure({"model.width": 8}), "must be a nasforge.core.architecture.Architecture"),  # type: ignore[arg-type]
         (Measure(Architecture({"model.width": np.int64(8)})), "'model.width' must be a text"),  # type: ignore[dict-item]
         (Measure(Architecture({"model.width": math.nan})), "'model.width' must be a text"),
         (Measure(Architecture({3: 8})), "keys must be texts"),  # type: ignore[dict-item]
         (Measure(POINT, rung="last"), "rung must be a whole number"),  # type: ignore[arg-type]
-        (Measure(POINT, also=("x",)), "also must be"),  # type: ignore[arg-type]
+        (Score(("x",)), "architectures must be"),  # type: ignore[arg-type]
+        (Score(()), "at least one"),
+        (Score(POINT), "architectures must be a list"),  # type: ignore[arg-type]
         (Measure(POINT, origin=Origin(parents=(-1,))), "parents must be a whole number"),
         (Measure(POINT, origin="mutation"), "origin must be"),  # type: ignore[arg-type]
     ],

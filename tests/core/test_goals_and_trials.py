@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import Budget, Constraint, Objective
-from nasforge.core.ladder import Rung, ladder_to
+from nasforge.core.ladder import Rung, in_unit, ladder_to
 from nasforge.core.pareto import dominates
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.core.trial import Artifact, Charge, Measure, Origin, Result, TrainShared, proposal_from_json
+from nasforge.core.trial import Artifact, Charge, Measure, Origin, Result, Score, TrainShared, proposal_from_json
 
 ARTIFACT = Artifact("artifacts/3/attempt-1/weights.safetensors", "ab" * 32, 1234)
 POINT = Architecture({"model.a": "x", "train.b": 0.1}, canonical="x")
@@ -88,8 +88,10 @@ def test_budget_and_ladder():
 def test_rungs_of_proxies():
     rung = Rung(proxies=["synflow", "naswot"])
     assert (rung.epochs, rung.proxies, str(rung)) == (0, ("synflow", "naswot"), "synflow+naswot")
-    for each in (rung, Rung(3)):
-        assert Rung(**json.loads(json.dumps(each.to_json()))) == each
+    for each in (rung, Rung(3), Rung(3, share=0.5, resolution=8), Rung(2, unit="folds"), Rung(1, unit="repeats")):
+        assert Rung.from_json(json.loads(json.dumps(each.to_json()))) == each
+    assert Rung(2, unit="folds").to_json() == {"folds": 2} and str(Rung(2, unit="folds")) == "2"
+    assert in_unit((rung, Rung(1)), "folds") == (rung, Rung(1, unit="folds"))
     assert Rung(3).to_json() == {"epochs": 3}, "as journals had it before there were proxies"
     with pytest.raises(ConfigError, match="not both"):
         Rung(1, ("synflow",))
@@ -98,10 +100,27 @@ def test_rungs_of_proxies():
             Rung(proxies=wrong)
 
 
-def test_what_is_no_batch_is_written_as_before_there_were_any():
+def test_what_has_no_scores_is_written_as_before_there_were_any():
     measure, result = Measure(POINT), Result("finished", {"val/accuracy": 0.5}, (0.5,), 3)
-    assert "also" not in measure.to_json() and "also" not in result.to_json()
-    assert measure.batch == (POINT,) and Measure(POINT, also=(POINT,)).batch == (POINT, POINT)
+    assert "also" not in measure.to_json() and not {"also", "scores"} & result.to_json().keys()
+
+
+@pytest.mark.parametrize("others", [(Architecture({"model.a": "y"}),), ()])
+def test_a_measure_with_others_of_an_old_journal_is_a_score(others):
+    old = {**Measure(POINT, rung=0).to_json(), "also": [other.to_json() for other in others]}
+    score = Score((POINT, *others))
+    assert proposal_from_json(old) == score
+    assert score.to_schema_1() == old
+
+
+@pytest.mark.parametrize("others", [({"zc/synflow": 1.0, "cost/params": 7.0},), ()])
+def test_a_result_with_others_of_an_old_journal_is_that_of_a_score(others):
+    metrics = {"zc/synflow": 3.5, "constraint/violation": 0.5, "time/worker_s": 2.0, "work/multiply_adds": 9.0}
+    old = {**Result("finished", metrics, charged=Charge(2.0, 9.0)).to_json(), "also": list(others)}
+    result = Result.from_json(old)
+    assert result.scores == ({"zc/synflow": 3.5, "constraint/violation": 0.5}, *others)
+    assert result.metrics == {"time/worker_s": 2.0, "work/multiply_adds": 9.0} and result.charged == Charge(2.0, 9.0)
+    assert result.to_schema_1() == old
 
 
 vectors = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
@@ -121,7 +140,7 @@ def test_domination_is_a_strict_partial_order(a, b, c):
     [
         Measure(POINT),
         Measure(POINT, rung=1, weights=ARTIFACT),
-        Measure(POINT, rung=0, also=(POINT, Architecture({"model.a": "y"}))),
+        Score((POINT, Architecture({"model.a": "y"})), 1),
         TrainShared(SPACE, "uniform", 3),
         TrainShared(SPACE, "softmax", 3, ARTIFACT, (POINT,), {"model.a": (0.1, 0.2)}, {"cost/flops": 0.5}),
     ],
@@ -135,7 +154,7 @@ def test_proposals_survive_json(proposal):
     [
         Result("finished", {"val/accuracy": 0.9}, (0.9, -3.0), 3, Charge(1.5, 2e9), {"weights": ARTIFACT}),
         Result("finished", steps_done=2, alphas={"model.a": (0.1, -0.2)}),
-        Result("finished", {"zc/synflow": 3.5}, also=({"zc/synflow": 1.0, "cost/params": 7.0}, {})),
+        Result("finished", {"time/worker_s": 3.5}, scores=({"zc/synflow": 1.0, "cost/params": 7.0}, {})),
         Result.failed("diverged", "NaN after epoch 2", "lower the learning rate", Charge(0.5)),
         Result("rejected", {"cost/flops": 9e9, "constraint/violation": 2.0}),
     ],

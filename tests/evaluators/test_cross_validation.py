@@ -19,9 +19,11 @@ from nasforge.exporters.network_folder import load
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space, resolve
+from nasforge.settings.spec import SearchSpec
 from nasforge.training.artifacts import load_weights
 from nasforge.training.loop import train
 from nasforge.training.scoring import score
+from nasforge.views.tables import leaderboard
 
 DATA = DataConfig("digits", images=240, validation=0.2)
 SPACE = load_space("tiny")
@@ -48,8 +50,9 @@ class Told:
         return step < self.stop_after
 
 
-def folds(**settings):
-    return cross_validation(SPACE, DATA, LADDER, {"precision": "fp32"}, device="cpu", folds=3, epochs=1, **settings)
+def folds(objectives=(), **settings):
+    spec = SearchSpec(SPACE, DATA, LADDER, {"precision": "fp32"}, objectives)
+    return cross_validation(spec, device="cpu", folds=3, epochs=1, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -146,25 +149,27 @@ def test_a_failure_says_in_which_fold_and_charges_those_before(tmp_path):
 
 
 def test_repeats_differ_in_their_seed_alone(tmp_path):
-    evaluator = repeated_seeds(SPACE, DATA, LADDER[:2], {"precision": "fp32"}, device="cpu", repeats=2, epochs=1)
+    evaluator = repeated_seeds(
+        SearchSpec(SPACE, DATA, LADDER[:2], {"precision": "fp32"}), device="cpu", repeats=2, epochs=1
+    )
     report = Told(tmp_path)
     result = evaluator(Measure(POINT), report)
     assert (result.status, result.steps_done) == ("finished", 2)
     first, both = (metrics["val/loss"] for _, metrics in report.steps)
     assert first != both
-    assert evaluator.data_hash == load_data(DATA).fingerprint
+    assert evaluator.about.data_hash == load_data(DATA).fingerprint
 
 
 def test_mistakes():
     with pytest.raises(ConfigError, match="folds must be a whole number of at least 2, got 1"):
-        cross_validation(SPACE, DATA, [Rung(1)], folds=1)
+        cross_validation(SearchSpec(SPACE, DATA, [Rung(1)]), folds=1)
     with pytest.raises(ConfigError, match="its ladder is made of folds, 1 to 5"):
-        cross_validation(SPACE, DATA, [Rung(1), Rung(3)])
+        cross_validation(SearchSpec(SPACE, DATA, [Rung(1), Rung(3)]))
     with pytest.raises(ConfigError, match="'cross_validation' needs data"):
-        cross_validation(SPACE, None, LADDER, folds=3)
-    scarce = cross_validation(SPACE, DATA, [Rung(n) for n in range(1, 101)], folds=100)
+        cross_validation(SearchSpec(SPACE, None, LADDER), folds=3)
+    scarce = cross_validation(SearchSpec(SPACE, DATA, [Rung(n) for n in range(1, 101)]), folds=100)
     with pytest.raises(DataError, match="no 100 folds with each class"):
-        _ = scarce.data_hash
+        _ = scarce.about.data_hash
 
 
 def test_a_supernet_is_another_evaluators_job(tmp_path):
@@ -179,11 +184,11 @@ def test_settings_make_the_ladder_of_folds():
     config = resolve(
         {"space": "tiny", "data": "digits", "evaluator": {"name": "cross_validation", "folds": 4}, "epochs": 6}
     )
-    assert [rung.epochs for rung in config.ladder] == [1, 2, 3, 4]
+    assert [rung.to_json() for rung in config.ladder] == [{"folds": count} for count in (1, 2, 3, 4)]
     assert (config.epochs, config.trainings, config.evaluator.options["epochs"]) == (6, 4, 6)
     assert config.single.evaluator.name == "training" and config.single.ladder == (Rung(6),)
     seeds = resolve({"space": "tiny", "data": "digits", "evaluator": "repeated_seeds"})
-    assert (seeds.trainings, seeds.epochs) == (3, 3)
+    assert (seeds.trainings, seeds.epochs, seeds.ladder[-1].unit) == (3, 3, "repeats")
     with pytest.raises(ConfigError, match="has a ladder of its own, of folds"):
         resolve({"space": "tiny", "data": "digits", "evaluator": "cross_validation", "ladder": [{"epochs": 2}]})
     with pytest.raises(ConfigError, match="folds must be a whole number of at least 2"):
@@ -215,6 +220,7 @@ def test_a_search_by_folds_prunes_between_them_and_leaves_an_ensemble(tmp_path):
     )
     assert state.counts()["pruned"] >= 1
     assert state.best.result.steps_done == 2
+    assert state.header.config["ladder"] == [{"folds": 1}, {"folds": 2}] and leaderboard(state)[0]["folds"] == 2
     best = load(tmp_path / "cv" / "best")
     assert best.description.space.name == "ensemble-of-2"
     assert best.description.trained["epochs"] == 1 and best.saw_validation

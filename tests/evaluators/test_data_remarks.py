@@ -9,7 +9,7 @@ import torch
 import nasforge
 from nasforge.api import compare as comparison
 from nasforge.api.retrain.networks import measure
-from nasforge.api.search import foresee, make_evaluator
+from nasforge.api.search import make_evaluator, preflight
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import DECODING
 from nasforge.core.goals import Objective
@@ -71,17 +71,17 @@ def test_notes_come_before_the_first_trial_and_once(tmp_path):
 @pytest.mark.parametrize("name", ["training", "repeated_seeds", "shared_weights"])
 def test_every_evaluator_tells_them(name):
     strategy = "spos" if name == "shared_weights" else "random"
-    remarks = make_evaluator(resolve(settings(evaluator=name, strategy=strategy))).remarks
+    remarks = make_evaluator(resolve(settings(evaluator=name, strategy=strategy))).about.notes
     assert any(".heic" in remark for remark in remarks)
     assert any(ABSENT in remark for remark in remarks)
 
 
 def test_folds_and_proxies_need_no_validation_part():
-    folds = make_evaluator(resolve(settings(evaluator="cross_validation"))).remarks
+    folds = make_evaluator(resolve(settings(evaluator="cross_validation"))).about.notes
     assert any(".heic" in remark for remark in folds)
     assert not any(ABSENT in remark for remark in folds)
     config = resolve(settings(evaluator="zero_cost", objectives=["zc/synflow"]))
-    assert not any(ABSENT in remark for remark in make_evaluator(config).remarks)
+    assert not any(ABSENT in remark for remark in make_evaluator(config).about.notes)
 
 
 @pytest.mark.parametrize("metric", ["recall_of_2", "precision_of_2", "f1_of_2"])
@@ -90,15 +90,15 @@ def test_metrics_of_a_class_without_validation_images_are_refused(metric):
     for more in ({"objectives": [f"val/{metric}"]}, {"evaluator": extra}):
         config = resolve(settings(**more))
         with pytest.raises(ConfigError, match=f"val/{metric}: class 'c' has no validation images"):
-            foresee(config, make_evaluator(config))
+            preflight(config, make_evaluator(config))
 
 
 def test_metrics_of_other_classes_and_of_folds_are_measured():
     for more in ({"objectives": ["val/recall_of_1"]}, {"objectives": ["val/roc_auc"]}):
         config = resolve(settings(**more))
-        foresee(config, make_evaluator(config))
+        preflight(config, make_evaluator(config))
     config = resolve(settings(objectives=["val/recall_of_2"], evaluator="cross_validation"))
-    foresee(config, make_evaluator(config))
+    preflight(config, make_evaluator(config))
 
 
 def test_the_area_under_the_curve_needs_two_classes(tmp_path):
@@ -106,13 +106,13 @@ def test_the_area_under_the_curve_needs_two_classes(tmp_path):
         file.unlink()
     config = resolve(settings(objectives=["val/roc_auc"]))
     with pytest.raises(ConfigError, match="val/roc_auc: every class but one has no validation images"):
-        foresee(config, make_evaluator(config))
+        preflight(config, make_evaluator(config))
 
 
 def test_a_one_shot_search_is_refused_too():
     config = resolve(settings(objectives=["val/recall_of_2"], strategy="spos"))
     with pytest.raises(ConfigError, match="class 'c' has no validation images"):
-        foresee(config, make_evaluator(config))
+        preflight(config, make_evaluator(config))
 
 
 def test_a_test_part_leaves_out_what_it_cannot_tell():

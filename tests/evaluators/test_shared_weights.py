@@ -16,6 +16,7 @@ from nasforge.evaluators.shared_weights import SharedWeights
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
+from nasforge.settings.spec import SearchSpec
 from nasforge.supernet.inheritance import inherited
 from nasforge.training.artifacts import load_weights
 from nasforge.training.scoring import score
@@ -48,8 +49,9 @@ class Told:
         return step < self.stop_after
 
 
-def evaluator(**settings) -> SharedWeights:
-    return SharedWeights(SPACE, DATA, [Rung(1)], {"precision": "fp32"}, device="cpu", **settings)
+def evaluator(objectives=(), **settings) -> SharedWeights:
+    spec = SearchSpec(SPACE, DATA, (Rung(1),), {"precision": "fp32"}, objectives)
+    return SharedWeights(spec, device="cpu", **settings)
 
 
 def job(epochs: int = 2, **settings) -> TrainShared:
@@ -150,7 +152,7 @@ def test_false_stops_it(tmp_path):
 def test_a_measure_without_weights_is_trained(tmp_path):
     report, other = Told(tmp_path / "a"), Told(tmp_path / "b")
     ours = evaluator()(Measure(A), report)
-    theirs = Training(SPACE, DATA, [Rung(1)], {"precision": "fp32"}, device="cpu")(Measure(A), other)
+    theirs = Training(SearchSpec(SPACE, DATA, [Rung(1)], {"precision": "fp32"}), device="cpu")(Measure(A), other)
     assert ours.steps_done == 1 and len(report.steps) == 1
     assert ours.metrics["val/loss"] == theirs.metrics["val/loss"]
 
@@ -170,16 +172,16 @@ def test_what_cannot_be_mixed_is_foreseen_without_training():
     sizes = mobile.fixed({key: value for key, value in point.items() if key != "model.resolution"})
     before = torch.random.get_rng_state()
     with pytest.raises(BuildError, match=r"'model\.resolution' cannot be mixed softly.*space\.fixed"):
-        evaluator().foresee(TrainShared(sizes, "softmax", 1))
+        evaluator().preflight(TrainShared(sizes, "softmax", 1))
     wide = SPACE.fixed({key: value for key, value in _POINT.items() if "stage0.width" not in key})
     with pytest.raises(ConfigError, match=r"second_order needs fixed widths, open are stage0\.width"):
-        evaluator().foresee(TrainShared(wide, "softmax", 1, settings={"second_order": True}))
+        evaluator().preflight(TrainShared(wide, "softmax", 1, settings={"second_order": True}))
     with pytest.raises(ConfigError, match="no relaxation 'soft'"):
-        evaluator().foresee(TrainShared(TWO, "soft", 1))
+        evaluator().preflight(TrainShared(TWO, "soft", 1))
     with pytest.raises(ConfigError, match="leaves nothing to choose"):
-        evaluator().foresee(TrainShared(SPACE.fixed(_POINT), "softmax", 1))
-    evaluator().foresee(TrainShared(TWO, "softmax", 1, settings={"second_order": True}))
-    evaluator().foresee(Measure(A))
+        evaluator().preflight(TrainShared(SPACE.fixed(_POINT), "softmax", 1))
+    evaluator().preflight(TrainShared(TWO, "softmax", 1, settings={"second_order": True}))
+    evaluator().preflight(Measure(A))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -300,13 +302,13 @@ def test_an_open_recipe_is_refused(tmp_path):
 
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="needs data"):
-        SharedWeights(SPACE, None, [Rung(1)])
+        SharedWeights(SearchSpec(SPACE, None, [Rung(1)]))
     with pytest.raises(ConfigError, match="recalibration_batches must be"):
         evaluator(recalibration_batches=0)
 
 
 def test_what_the_cost_check_asks_for():
     shared = evaluator()
-    assert (shared.shape, shared.classes) == ((1, 8, 8), 10)
+    assert (shared.about.shape, shared.about.classes) == ((1, 8, 8), 10)
     assert 0 < shared.latency_ms(A) < 1000
-    assert shared.data_hash == load_data(DATA).fingerprint
+    assert shared.about.data_hash == load_data(DATA).fingerprint

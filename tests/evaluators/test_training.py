@@ -20,6 +20,7 @@ from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space, resolve
 from nasforge.settings.space_file import load_recipe
+from nasforge.settings.spec import SearchSpec
 from nasforge.training import device as devices
 from nasforge.training.artifacts import load_weights
 from nasforge.training.scoring import EXTRA, score
@@ -48,8 +49,9 @@ class Told:
         return step < self.stop_after
 
 
-def evaluator(**settings):
-    return Training(SPACE, DATA, [Rung(1), Rung(2)], {"precision": "fp32"}, device="cpu", **settings)
+def evaluator(objectives=(), **settings):
+    spec = SearchSpec(SPACE, DATA, (Rung(1), Rung(2)), {"precision": "fp32"}, objectives)
+    return Training(spec, device="cpu", **settings)
 
 
 def test_a_measure_is_trained_reported_and_kept(tmp_path):
@@ -87,9 +89,9 @@ def test_what_objectives_need_is_measured_and_figures_by_class_are_written(tmp_p
 def test_one_class_may_be_an_objective():
     settings = {"space": SPACE, "data": {"source": "digits"}, "objectives": ["val/recall_of_3"]}
     made = make_evaluator(resolve(settings))
-    assert made.extra == ("recall_of_3",) and made.data_hash
+    assert made.extra == ("recall_of_3",) and made.about.data_hash
     with pytest.raises(ConfigError, match="val/recall_of_12: there are 10 classes, numbered 0: 0, 1: 1"):
-        _ = evaluator(objectives=[Objective("val/recall_of_12", True)]).data_hash
+        _ = evaluator(objectives=[Objective("val/recall_of_12", True)]).about.data_hash
     with pytest.raises(ConfigError, match=r"val/recal_of_3.*did you mean 'val/recall_macro'"):
         make_evaluator(resolve({**settings, "objectives": ["val/recal_of_3"]}))
 
@@ -115,7 +117,7 @@ def test_false_stops_it(tmp_path):
 
 
 def test_weights_of_another_trial_are_the_start(tmp_path):
-    first = Training(SPACE, DATA, [Rung(8)], device="cpu")(Measure(POINT), Told(tmp_path / "x"))
+    first = Training(SearchSpec(SPACE, DATA, [Rung(8)]), device="cpu")(Measure(POINT), Told(tmp_path / "x"))
     fresh = Told(tmp_path / "x")
     fresh.checkpoint = tmp_path / "x" / "other.pt"
     fresh.folder = tmp_path / "x"
@@ -161,7 +163,7 @@ def test_memory_that_will_not_do_is_foreseen(tmp_path, monkeypatch):
 def test_divergence_and_timeout_come_back_as_results(tmp_path):
     wild = dataclasses.replace(SPACE.fixed({}), decisions=tuple(d for d in SPACE.decisions if "learning" not in d.key))
     point = Architecture({k: v for k, v in POINT.values.items() if "learning" not in k})
-    result = Training(wild, DATA, [Rung(9)], {"learning_rate": 1e30, "precision": "fp32"}, device="cpu")(
+    result = Training(SearchSpec(wild, DATA, [Rung(9)], {"learning_rate": 1e30, "precision": "fp32"}), device="cpu")(
         Measure(point), Told(tmp_path / "a")
     )
     assert result.status == "failed"
@@ -187,7 +189,7 @@ def broken(pick, *, in_channels, classes):
 def test_shapes_that_do_not_fit_come_back_as_results(tmp_path, builder, message, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     space = SearchSpace("odd", (Decision("model.size", Choice((5,))),), f"{Path(__file__).stem}:{builder}")
-    result = Training(space, DATA, [Rung(1)], device="cpu")(Measure(space.default_point()), Told(tmp_path))
+    result = Training(SearchSpec(space, DATA, [Rung(1)]), device="cpu")(Measure(space.default_point()), Told(tmp_path))
     assert result.error and result.error.cause == "invalid_shape"
     assert message in result.error.message
 
@@ -199,9 +201,9 @@ def test_a_supernet_is_another_evaluators_job(tmp_path):
 
 def test_mistakes_are_found_before_anything_runs():
     with pytest.raises(ConfigError, match="did you mean 'optimizer'"):
-        Training(SPACE, DATA, [Rung(1)], {"optimiser": "sgd"})
+        Training(SearchSpec(SPACE, DATA, [Rung(1)], {"optimiser": "sgd"}))
     with pytest.raises(ConfigError, match="needs data"):
-        Training(SPACE, None, [Rung(1)])
+        Training(SearchSpec(SPACE, None, [Rung(1)]))
     for bad in ({"threads": 0}, {"time_limit_s": 0}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
             evaluator(**bad)
@@ -213,9 +215,9 @@ def test_mistakes_are_found_before_anything_runs():
 )
 def test_a_recipe_that_is_not_for_the_network_is_refused_before_the_first_trial(recipe, message):
     with pytest.raises(RecipeError, match=message):
-        Training(SPACE, DATA, [Rung(1)], recipe).foresee(Measure(POINT))
+        Training(SearchSpec(SPACE, DATA, [Rung(1)], recipe)).preflight(Measure(POINT))
     fitting = {"frozen_stages": 1, "layer_decay": 0.9, "drop_path": 0.1, "manifold_mixup": 1.0, "crop_pixels": 1}
-    Training(SPACE, DATA, [Rung(1)], fitting).foresee(Measure(POINT))
+    Training(SearchSpec(SPACE, DATA, [Rung(1)], fitting)).preflight(Measure(POINT))
 
 
 def test_recipes_that_the_only_network_does_not_take_are_refused_before_the_first_trial():
@@ -225,12 +227,12 @@ def test_recipes_that_the_only_network_does_not_take_are_refused_before_the_firs
     too_far = SearchSpace("far", tuple(Decision(key, domain) for key, domain in ranges.items()))
     refused = alone.with_recipe(too_far)
     with pytest.raises(RecipeError, match="frozen_stages is 9, but the network has") as caught:
-        Training(refused, DATA, [Rung(1)]).foresee(Measure(refused.default_point()))
+        Training(SearchSpec(refused, DATA, [Rung(1)])).preflight(Measure(refused.default_point()))
     assert "train.crop_pixels: is 12, but the images have only 8 pixels" in str(caught.value)
     several = SPACE.with_recipe(too_far)  # what one network does not take another one may
-    Training(several, DATA, [Rung(1)]).foresee(Measure(several.default_point()))
+    Training(SearchSpec(several, DATA, [Rung(1)])).preflight(Measure(several.default_point()))
     regularised = alone.with_recipe(load_recipe("regularisation"))
-    Training(regularised, DATA, [Rung(1)]).foresee(Measure(regularised.default_point()))
+    Training(SearchSpec(regularised, DATA, [Rung(1)])).preflight(Measure(regularised.default_point()))
 
 
 @pytest.mark.parametrize("name", ["training", "cross_validation", "repeated_seeds"])
@@ -238,7 +240,7 @@ def test_what_no_training_heeds_is_said_before_the_search(name):
     config = resolve(
         {"space": "tiny", "data": "digits", "evaluator": name, "recipe": {"focal_gamma": 3.0}, "epochs": 1}
     )
-    unread, rising = make_evaluator(config).remarks
+    unread, rising = make_evaluator(config).about.notes
     assert "train.focal_gamma is 3, but train.loss is cross_entropy" in unread
     assert "train.warmup_epochs is 1, no shorter than a training (epochs: 1)" in rising
 
@@ -254,8 +256,11 @@ def test_threads_are_set_where_asked_for(tmp_path):
 
 
 def test_data_hash_is_the_fingerprint_of_the_data():
-    assert evaluator().data_hash == load_data(DATA).fingerprint
-    assert Training(SPACE, DataConfig("digits", seed=1), [Rung(1)]).data_hash != evaluator().data_hash
+    assert evaluator().about.data_hash == load_data(DATA).fingerprint
+    assert (
+        Training(SearchSpec(SPACE, DataConfig("digits", seed=1), [Rung(1)])).about.data_hash
+        != evaluator().about.data_hash
+    )
 
 
 def test_light_to_pickle(tmp_path):
@@ -269,6 +274,6 @@ def test_light_to_pickle(tmp_path):
 def test_gpu_memory_is_given_back(tmp_path):
     held = []
     for i in range(3):
-        Training(SPACE, DATA, [Rung(1)], device="cuda")(Measure(POINT), Told(tmp_path / str(i)))
+        Training(SearchSpec(SPACE, DATA, [Rung(1)]), device="cuda")(Measure(POINT), Told(tmp_path / str(i)))
         held.append(torch.cuda.memory_reserved())
     assert held[0] == held[2]

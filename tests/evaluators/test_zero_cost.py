@@ -18,7 +18,7 @@ from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.core.trial import Artifact, Measure, Proposal, Result, TrainShared
+from nasforge.core.trial import Artifact, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.evaluators.proxies import synflow
@@ -32,6 +32,7 @@ from nasforge.models.costs import costs_of
 from nasforge.models.network import build
 from nasforge.runners.local import run
 from nasforge.settings.experiment import DataConfig, ExperimentConfig, load_space, resolve
+from nasforge.settings.spec import SearchSpec
 
 DATA = DataConfig("digits", images=400)
 SPACE = load_space("tiny")
@@ -56,8 +57,8 @@ class Report:
         raise AssertionError("nothing is reported on the way")
 
 
-def evaluator(**settings: Any) -> ZeroCost:
-    return ZeroCost(SPACE, DATA, LADDER, device="cpu", **settings)
+def evaluator(objectives: tuple[Objective, ...] = (), **settings: Any) -> ZeroCost:
+    return ZeroCost(SearchSpec(SPACE, DATA, LADDER, objectives=objectives), device="cpu", **settings)
 
 
 def scores(metrics: Any) -> dict[str, float]:
@@ -83,7 +84,7 @@ def broken(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 def test_scores_are_the_proxies_on_the_builders_network_and_a_batch_of_training_images() -> None:
     made: Evaluator = pickle.loads(pickle.dumps(evaluator(images=50)))
     result = made(Measure(POINTS[0], rung=0), Report(seed=7))
-    assert (result.status, result.steps_done, result.values, result.also) == ("finished", 0, None, ())
+    assert (result.status, result.steps_done, result.values, result.scores) == ("finished", 0, None, ())
     data = load_data(DATA)
     torch.manual_seed(7)
     network = build(SPACE, POINTS[0], in_channels=1, classes=10)
@@ -102,12 +103,13 @@ def test_the_seed_makes_the_network_and_nothing_else_the_score() -> None:
 
 
 def test_a_batch_gives_what_its_members_give_alone() -> None:
-    batch = evaluator()(Measure(POINTS[0], rung=0, also=POINTS[1:]), Report())
+    batch = evaluator()(Score(POINTS), Report())
     alone = [evaluator()(Measure(point, rung=0), Report()) for point in POINTS]
-    assert [scores(metrics) for metrics in (batch.metrics, *batch.also)] == [scores(one.metrics) for one in alone]
-    assert [member["cost/flops"] for member in batch.also] == [one.metrics["cost/flops"] for one in alone[1:]]
+    assert [scores(metrics) for metrics in batch.scores] == [scores(one.metrics) for one in alone]
+    assert [member["cost/flops"] for member in batch.scores] == [one.metrics["cost/flops"] for one in alone]
+    assert batch.metrics.keys() == {"time/worker_s", "work/multiply_adds"}
     assert batch.charged.multiply_adds == sum(one.charged.multiply_adds for one in alone)
-    assert len({metrics["zc/synflow"] for metrics in (batch.metrics, *batch.also)}) == 3
+    assert len({metrics["zc/synflow"] for metrics in batch.scores}) == 3
 
 
 def test_what_is_computed_is_charged() -> None:
@@ -126,23 +128,22 @@ def test_costs_that_the_check_found_are_kept() -> None:
 
 @pytest.mark.parametrize("kind", [Training, SharedWeights])
 def test_other_evaluators_delegate_at_a_rung_of_proxies(kind: Any) -> None:
-    made = kind(SPACE, DATA, LADDER, {}, device="cpu")
-    result = made(Measure(POINTS[0], rung=0, also=POINTS[1:]), Report())
-    expected = evaluator()(Measure(POINTS[0], rung=0, also=POINTS[1:]), Report())
-    assert scores(result.metrics) == scores(expected.metrics) and len(result.also) == 2
+    made = kind(SearchSpec(SPACE, DATA, LADDER), device="cpu")
+    result, expected = made(Score(POINTS), Report()), evaluator()(Score(POINTS), Report())
+    assert list(map(scores, result.scores)) == list(map(scores, expected.scores)) and len(result.scores) == 3
     with pytest.raises(SearchError, match="one architecture per trial"):
-        made(Measure(POINTS[0], also=POINTS[1:]), Report())
+        made(Score(POINTS, rung=-1), Report())
 
 
 def test_a_users_own_proxy_and_one_without_a_number() -> None:
     mine = [f"{__name__}:only_zero", f"{__name__}:no_number", "synflow"]
     made = evaluator(proxies=mine, images=30)
-    assert made.metrics[:3] == ("zc/only_zero", "zc/no_number", "zc/synflow")
+    assert made.about.metrics[:3] == ("zc/only_zero", "zc/no_number", "zc/synflow")
     narrow = SPACE.point({**POINTS[0].values, "model.stage1.width": 12})
-    result = made(Measure(narrow, also=(POINTS[0],)), Report())
-    assert 30 < result.metrics["zc/only_zero"] < 31 and result.metrics["zc/no_number"] == 1.0
-    assert math.isnan(result.also[0]["zc/no_number"]), "infinity is no number either"
-    assert math.isfinite(result.also[0]["zc/synflow"])
+    first, second = made(Score((narrow, POINTS[0])), Report()).scores
+    assert 30 < first["zc/only_zero"] < 31 and first["zc/no_number"] == 1.0
+    assert math.isnan(second["zc/no_number"]), "infinity is no number either"
+    assert math.isfinite(second["zc/synflow"])
     assert proxy_metric("a.b:c") == "zc/c"
 
 
@@ -160,17 +161,19 @@ def test_a_trial_fails_only_when_no_proxy_has_a_number() -> None:
 def test_an_objective_without_a_number_fails_with_the_reason() -> None:
     bad = f"{__name__}:broken"
     wanted = [Objective.parse("zc/synflow"), Objective.parse("zc/broken")]
-    failed = ZeroCost(SPACE, DATA, LADDER, proxies=[bad, "synflow"], objectives=wanted)(Measure(POINTS[0]), Report())
+    failed = ZeroCost(SearchSpec(SPACE, DATA, LADDER, objectives=wanted), proxies=[bad, "synflow"])(
+        Measure(POINTS[0]), Report()
+    )
     assert failed.error is not None
     said = f"no number for the objective zc/broken: {bad}: ZeroDivisionError: nothing to divide by"
     assert failed.error.message == said
 
 
 def test_scores_without_a_rung_for_them_are_foreseen() -> None:
-    for made in (Training(SPACE, DATA, [Rung(1)]), SharedWeights(SPACE, DATA, [Rung(1)])):
+    for made in (Training(SearchSpec(SPACE, DATA, [Rung(1)])), SharedWeights(SearchSpec(SPACE, DATA, [Rung(1)]))):
         with pytest.raises(ConfigError, match=r"the ladder has no rung for them: .*\{proxies: \["):
-            made.foresee(Measure(POINTS[0], rung=0, also=POINTS[1:]))
-    Training(SPACE, DATA, LADDER).foresee(Measure(POINTS[0], rung=0, also=POINTS[1:]))
+            made.preflight(Score(POINTS))
+    Training(SearchSpec(SPACE, DATA, LADDER)).preflight(Score(POINTS))
 
 
 def test_a_network_without_what_a_proxy_looks_at_is_a_mistake_in_the_settings(monkeypatch: Any) -> None:
@@ -204,16 +207,16 @@ def test_settings_are_checked(settings: dict[str, Any], says: str) -> None:
 
 def test_unknown_proxies_of_a_ladder_and_missing_data_are_found_before_the_search() -> None:
     with pytest.raises(ConfigError, match="unknown proxy 'synfow'"):
-        Training(SPACE, DATA, (Rung(proxies=("synfow",)), Rung(1)))
+        Training(SearchSpec(SPACE, DATA, (Rung(proxies=("synfow",)), Rung(1))))
     with pytest.raises(ConfigError, match="needs data"):
-        ZeroCost(SPACE, None, LADDER)
+        ZeroCost(SearchSpec(SPACE, None, LADDER))
 
 
 def test_the_proxies_are_the_ladders_and_the_objectives_or_all() -> None:
     goals = (Objective.parse("zc/snip"), Objective.parse("cost/flops"))
     assert evaluator(objectives=goals).proxies == ("synflow", "naswot", "snip")
-    assert ZeroCost(SPACE, DATA, (Rung(3),), objectives=goals).proxies == ("snip",)
-    assert len(ZeroCost(SPACE, DATA, (Rung(3),)).proxies) == 8
+    assert ZeroCost(SearchSpec(SPACE, DATA, (Rung(3),), objectives=goals)).proxies == ("snip",)
+    assert len(ZeroCost(SearchSpec(SPACE, DATA, (Rung(3),))).proxies) == 8
 
 
 def test_a_table_answers_a_batch_and_what_it_lacks_is_no_number(tmp_path: Path) -> None:
@@ -222,14 +225,15 @@ def test_a_table_answers_a_batch_and_what_it_lacks_is_no_number(tmp_path: Path) 
     path.write_text("width,accuracy,flow,size\n8,0.5,11.5,100\n16,0.6,12.5,200\n")
     options = {"signal": "accuracy", "proxies": {"synflow": "flow"}, "costs": {"params": "size"}, "partial": True}
     ladder = (Rung(proxies=("synflow",)), Rung(1))
-    table = LookupTable(space, None, ladder, path=str(path), **options)
+    table = LookupTable(SearchSpec(space, None, ladder), path=str(path), **options)
     points = [space.point({"model.width": width}) for width in (8, 32, 16)]
-    result = table(Measure(points[0], rung=0, also=tuple(points[1:])), Report())
-    assert result.metrics == {"zc/synflow": 11.5, "cost/params": 100.0} and result.steps_done == 0
-    missing, last = result.also
+    result = table(Score(tuple(points)), Report())
+    assert table(Measure(points[0], rung=0), Report()).metrics == result.scores[0]
+    first, missing, last = result.scores
+    assert first == {"zc/synflow": 11.5, "cost/params": 100.0} and result.steps_done == 0
     assert math.isnan(missing["zc/synflow"]) and last == {"zc/synflow": 12.5, "cost/params": 200.0}
     with pytest.raises(ConfigError, match=r"proxies: \{naswot: COLUMN\}"):
-        LookupTable(space, None, (Rung(proxies=("synflow", "naswot")), Rung(1)), path=str(path), **options)
+        LookupTable(SearchSpec(space, None, (Rung(proxies=("synflow", "naswot")), Rung(1))), path=str(path), **options)
 
 
 # --- searches -------------------------------------------------------------------------------------------------------
@@ -289,11 +293,11 @@ class Preselecting:
 
     def ask(self, number: int) -> Proposal | None:
         if number == 0:
-            self.recall(0, Measure(POINTS[0], rung=0, also=POINTS[1:]))
-            return Measure(POINTS[0], rung=0, also=POINTS[1:])
+            self.recall(0, Score(POINTS))
+            return Score(POINTS)
         if not self.told or number > 1:
             return None
-        rows = [self.told[0].metrics, *self.told[0].also]
+        rows = self.told[0].scores
         best = max(range(len(rows)), key=lambda index: rows[index]["zc/naswot"])
         self.recall(1, Measure(POINTS[best]))
         return Measure(POINTS[best])
@@ -314,7 +318,7 @@ def test_proxies_choose_what_is_trained_and_never_rank_with_it(tmp_path: Path) -
         trained = make_evaluator(config)
         with Experiment(
             config.folder,
-            make_header(config, trained),
+            make_header(config, trained.about),
             strategy := Preselecting(),
             check=make_check(config, trained),
             pruner=make_pruner(config),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Extended, Header, Interrupted, Moved, TestOpened
-from nasforge.core.trial import Artifact, Charge, Measure, Origin, Proposal, Result, TrainShared
+from nasforge.core.trial import Artifact, Charge, Measure, Origin, Proposal, Result, Score, TrainShared
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import JOURNAL, read_events
 from nasforge.experiment.state import load_state
@@ -39,7 +39,7 @@ class _Everything:
             Measure(other, rung=0, weights=weights, origin=Origin((0,), "mutation", 0, "evolution")),
             TrainShared(space, "softmax", 2, weights, (point,), alphas, {"cost/flops": 0.1}, {"temperature": 1.0}),
             Measure(Architecture({"model.block": "identity", "model.depth": 1, "model.width": 8}, "same")),
-            Measure(point, rung=0, also=(other,)),
+            Score((point, other)),
         ]
 
     def ask(self, number: int) -> Proposal | None:
@@ -80,7 +80,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
                 0: Result("finished", metrics, None, 3, Charge(1.0, 5.0), files),
                 1: Result.failed("diverged", "it is NaN", "lower the rate"),
                 2: Result("finished", alphas=rows),
-                4: Result("finished", metrics, also=(metrics,)),
+                4: Result("finished", metrics, scores=(metrics, metrics)),
             }
             experiment.tell(job.number, 1, outcomes[job.number])
         for event in (

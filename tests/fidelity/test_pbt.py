@@ -6,6 +6,7 @@ import pytest
 
 from nasforge import registry
 from nasforge.api.search import search
+from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
@@ -31,7 +32,7 @@ SPACE = SearchSpace(
 class Learns:
     """Accuracy grows by the learning rate at each epoch: whoever copies the best weights keeps what they learnt."""
 
-    instant = True  # for virtual workers
+    about = About(instant=True)  # for virtual workers
 
     def __call__(self, proposal, report):
         value, begin = 0.0, 0

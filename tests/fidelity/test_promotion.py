@@ -7,6 +7,7 @@ import pytest
 
 from nasforge import registry
 from nasforge.api.search import make_evaluator, search
+from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint
 from nasforge.core.ladder import Rung
@@ -29,7 +30,7 @@ LADDER = (Rung(1), Rung(3), Rung(9))
 class Writes:
     """Leaves a checkpoint at every rung but the last; knows from which one it goes on."""
 
-    instant = True  # for virtual workers
+    about = About(instant=True)  # for virtual workers
 
     def __init__(self):
         self.began_at = {}

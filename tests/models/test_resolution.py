@@ -1,6 +1,7 @@
 import pytest
 
 from nasforge.api.search import make_header, search, suited_to_images
+from nasforge.core.about import About
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.experiment.state import load_state
@@ -80,7 +81,7 @@ def test_header_and_workers_know_the_resolved_space_and_the_same_command_continu
     state = search(**{**settings, "space": narrow, "budget": {"trials": 1}})
     resolved = suited_to_images(resolve({**settings, "space": narrow}))
     assert state.header.space_hash == resolved.space.fingerprint
-    assert make_header(resolved, None).config["space"]["arguments"]["strides"] == [1, 2, 2]  # type: ignore[arg-type]
+    assert make_header(resolved, About()).config["space"]["arguments"]["strides"] == [1, 2, 2]
     assert ExperimentConfig.of_journal(state.header, tmp_path / "small").space == resolved.space
     state = search(**{**settings, "space": narrow, "budget": {"trials": 2}})
     assert len(load_state(tmp_path / "small").trials) == 2 and state.best is not None

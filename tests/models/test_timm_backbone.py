@@ -18,6 +18,7 @@ from nasforge.models.costs import costs_of
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 
 
 def space(*names: str, backbones: object = None) -> SearchSpace:
@@ -33,9 +34,9 @@ def test_a_network_for_one_size_of_images_is_told_the_resolution():
 
     with pytest.raises(BuildError, match=r"images of 224 x 224 pixels only: set --resolution 224"):
         costs_of(network, (1, 8, 8))
-    evaluator = Training(made, DataConfig("digits"), [Rung(1)])
+    evaluator = Training(SearchSpec(made, DataConfig("digits"), [Rung(1)]))
     with pytest.raises(ConfigError, match=r"only network cannot be built .* set --resolution 224"):
-        evaluator.foresee(Measure(made.default_point()))
+        evaluator.preflight(Measure(made.default_point()))
 
 
 def test_backbones_by_name():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from nasforge.core.about import About
 from nasforge.core.trial import Charge, Result
 
 
@@ -24,8 +25,10 @@ def build(pick, *, in_channels, classes):
 class Judge:
     """Prefers wide networks; trains nothing."""
 
-    def __init__(self, space, data, ladder, recipe, bonus=0.0):
-        self.epochs = ladder[-1].epochs
+    about = About(metrics=("val/accuracy", "time/worker_s"))
+
+    def __init__(self, spec, *, bonus=0.0):
+        self.epochs = spec.ladder[-1].epochs
         self.bonus = bonus
 
     def __call__(self, proposal, report):

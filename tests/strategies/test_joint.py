@@ -205,11 +205,11 @@ def test_checkpoints_keep_the_recipe_they_were_made_by():
 def test_batches_of_scores_come_with_the_default_recipe():
     search = joint(SPACE, seed=0, model={"name": "predictor", "zero_cost": ["synflow"], "screened": 12})
     batch = search.ask(0)
-    assert len(batch.batch) > 1 and {p.values["train.learning_rate"] for p in batch.batch} == {
+    assert len(batch.architectures) > 1 and {p.values["train.learning_rate"] for p in batch.architectures} == {
         SPACE.default_of(RATE.key)
     }
-    scores = [{"zc/synflow": float(index)} for index in range(len(batch.batch))]
-    result = Result("finished", metrics=scores[0], also=tuple(scores[1:]))
+    scores = [{"zc/synflow": float(index)} for index in range(len(batch.architectures))]
+    result = Result("finished", scores=tuple(scores))
     search.tell(0, result)
     replayed = joint(SPACE, seed=0, model={"name": "predictor", "zero_cost": ["synflow"], "screened": 12})
     suite.replay(replayed, [(0, batch), (0, result)])

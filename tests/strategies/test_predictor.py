@@ -9,7 +9,7 @@ import pytest
 
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import Decision, Float, Int, SearchSpace
-from nasforge.core.trial import Measure, Result
+from nasforge.core.trial import Measure, Result, Score
 from nasforge.strategies.predictor import Predictor
 from nasforge.strategies.random import Random
 from nasforge.testing.scripted import FLAT, MIXED, NESTED, closeness, drive, replay
@@ -168,8 +168,7 @@ def scored_search(strategy, trials, told=None):
     for number in range(trials):
         proposal = strategy.ask(number)
         if proposal.rung == 0:
-            first, *also = map(scores_of, proposal.batch)
-            result = told or Result("finished", metrics=first, also=tuple(also))
+            result = told or Result("finished", scores=tuple(map(scores_of, proposal.architectures)))
         else:
             result = finished(closeness(FLAT, proposal.architecture) ** 3)
         strategy.tell(number, result)
@@ -180,11 +179,11 @@ def scored_search(strategy, trials, told=None):
 def test_scores_are_asked_for_first_and_lead_the_search():
     strategy = Predictor(FLAT, seed=0, zero_cost=["luck", "good"], screened=400, starts=5)
     journal = scored_search(strategy, 25)
-    batches = [p for _, p in journal if isinstance(p, Measure) and p.rung == 0]
-    assert len(batches[0].batch) > 350 and batches[0] == journal[0][1]
+    batches = [p for _, p in journal if isinstance(p, Score)]
+    assert len(batches[0].architectures) > 350 and batches[0] == journal[0][1]
     assert 2 <= len(batches) <= 7
     single = [p.architecture for _, p in journal if isinstance(p, Measure) and p.rung == -1]
-    assert {p.point_id for p in single} <= {p.point_id for batch in batches for p in batch.batch}
+    assert {p.point_id for p in single} <= {p.point_id for batch in batches for p in batch.architectures}
     assert statistics.mean(closeness(FLAT, p) for p in single[:5]) > 0.35  # 0.2 at random
     assert max(closeness(FLAT, point) for point in single) > 0.8
 
@@ -204,7 +203,7 @@ def test_what_is_scored_after_it_was_measured_is_learnt_alike_by_a_replay():
     points = [FLAT.sample(random.Random(number)) for number in range(75)]
     scored, late = points[:60], points[60:]
     batches = {0: scored, 33: late}
-    planned = {number: Measure(batch[0], rung=0, also=tuple(batch[1:])) for number, batch in batches.items()}
+    planned = {number: Score(tuple(batch)) for number, batch in batches.items()}
     planned |= {number: Measure((scored, late)[number % 2][number // 2]) for number in range(1, 25)}
     strategy, journal = make(), []
     for number in range(42):
@@ -213,9 +212,10 @@ def test_what_is_scored_after_it_was_measured_is_learnt_alike_by_a_replay():
             strategy.recall(number, proposal)
         else:
             proposal = strategy.ask(number)
-        first, *also = map(scores_of, proposal.batch)
-        told = Result("finished", metrics=first, also=tuple(also))
-        told = told if proposal.rung == 0 else finished(closeness(FLAT, proposal.architecture))
+        if isinstance(proposal, Score):
+            told = Result("finished", scores=tuple(map(scores_of, proposal.architectures)))
+        else:
+            told = finished(closeness(FLAT, proposal.architecture))
         strategy.tell(number, told)
         journal += [(number, proposal), (number, told)]
     for number in (36, 41):
@@ -231,15 +231,26 @@ def test_while_the_first_scores_are_out_there_is_nothing_to_ask():
 
 
 def test_small_spaces_are_screened_whole():
-    batch = Predictor(FLAT, seed=0, zero_cost=["good"]).ask(0).batch
+    batch = Predictor(FLAT, seed=0, zero_cost=["good"]).ask(0).architectures
     assert len({point.point_id for point in batch}) == len(batch) == FLAT.size
+
+
+def test_a_batch_of_one_of_an_old_journal_is_learnt_from():
+    """Version 0.1.0 wrote it as a Measure at the rung of proxies."""
+    point = FLAT.default_point()
+    old, new = (Predictor(FLAT, seed=0, zero_cost=["good"], screened=300, starts=4) for _ in range(2))
+    old.recall(0, Measure(point, rung=0))
+    old.tell(0, Result("finished", {**scores_of(point), "time/worker_s": 1.0}))
+    new.recall(0, Score((point,)))
+    new.tell(0, Result("finished", scores=(scores_of(point),)))
+    assert old.ask(1) == new.ask(1)
 
 
 def test_points_whose_costs_violate_a_limit_are_left_out():
     strategy = Predictor(FLAT, seed=0, zero_cost=["good"], screened=300, starts=4)
-    batch = strategy.ask(0).batch
+    batch = strategy.ask(0).architectures
     metrics = [{**scores_of(p), "constraint/violation": float(p.values["model.layer0"] != "b")} for p in batch]
-    strategy.tell(0, Result("finished", metrics=metrics[0], also=tuple(metrics[1:])))
+    strategy.tell(0, Result("finished", scores=tuple(metrics)))
     for number in range(1, 4):
         point = strategy.ask(number).architecture
         assert point.values["model.layer0"] == "b"
@@ -250,7 +261,7 @@ def test_scores_that_nobody_gives_are_an_error():
     strategy = Predictor(FLAT, seed=0, zero_cost=["synflow"], screened=20)
     batch = strategy.ask(0)
     with pytest.raises(SearchError, match=r"reports no zc/synflow.*proxies: \[synflow\]"):
-        strategy.tell(0, Result("finished", metrics={"zc/other": 1.0}, also=({},) * len(batch.also)))
+        strategy.tell(0, Result("finished", scores=({"zc/other": 1.0},) * len(batch.architectures)))
     failing = Predictor(FLAT, seed=0, zero_cost=["good"], screened=20)
     with pytest.raises(SearchError, match=r"3 batches .* in a row.*no such rung"):
         scored_search(failing, 5, told=Result.failed("error", "no such rung"))

@@ -13,6 +13,7 @@ from nasforge.core.trial import Measure
 from nasforge.data import load_data
 from nasforge.evaluators.training import Training
 from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits
 from nasforge.training.phases import Course, Phase
@@ -221,7 +222,7 @@ LADDER = [Rung(1, share=0.5, resolution=4), Rung(2), Rung(4)]
 
 
 def evaluator(ladder=LADDER):
-    return Training(SPACE, DATA, ladder, {"precision": "fp32"}, device="cpu")
+    return Training(SearchSpec(SPACE, DATA, ladder, {"precision": "fp32"}), device="cpu")
 
 
 def at(folder, number):
@@ -255,7 +256,7 @@ def test_a_rung_is_the_beginning_of_the_top_rungs_training(tmp_path):
 
 def test_a_ladders_resolution_must_be_lower_than_the_images():
     with pytest.raises(ConfigError, match="8 x 8 pixels, so a rung at resolution 8 is not a lower one"):
-        _ = evaluator([Rung(1, resolution=8), Rung(2)]).data_hash
+        _ = evaluator([Rung(1, resolution=8), Rung(2)]).about.data_hash
 
 
 def test_what_a_ladder_costs_in_whole_epochs():

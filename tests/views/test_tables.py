@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nasforge.core.ladder import in_unit
 from nasforge.experiment.state import load_state
 from nasforge.views import tables
 
@@ -86,6 +87,8 @@ def test_decisions_of_a_trial(made: Path) -> None:
 def test_steps_are_what_the_evaluator_counts(made: Path) -> None:
     state = load_state(made)
     assert tables.steps_of(state) == "epochs"
-    for name, counted in (("cross_validation", "folds"), ("repeated_seeds", "repeats")):
-        state.header.config["evaluator"]["name"] = name
+    for counted in ("folds", "repeats"):
+        state.ladder = in_unit(state.ladder, counted)
         assert tables.steps_of(state) == counted
+        assert tables.leaderboard(state)[0][counted] == 3 and counted in tables.all_trials(state)[0]
+        assert "epochs" not in tables.leaderboard(state)[0]

@@ -25,15 +25,16 @@ from nasforge.api.compare.campaign import (
 )
 from nasforge.api.search import (
     Say,
-    foresee,
     make_pruner,
     make_strategy,
-    say_remarks,
+    preflight,
+    say_notes,
     suited_to_images,
     with_goal,
 )
 from nasforge.api.starts import with_starts
 from nasforge.api.stopping import terminable
+from nasforge.core.about import about_of
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.paths import whole_path
@@ -124,7 +125,7 @@ def compare(
             folder = folder_of((), name, place, campaign=True)
             _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
             if not folder.exists():
-                say_remarks(evaluator_of(configs[0]), say)
+                say_notes(about_of(evaluator_of(configs[0])), say)
             with terminable():
                 outcomes = run_all(configs, workers=workers, progress=progress)
         searches, failed = _sorted_out(configs, outcomes)
@@ -273,7 +274,7 @@ def campaign_configs(
         evaluator = evaluator_of(config)
         firsts[place] = with_goal(config, evaluator)
         try:
-            foresee(config, evaluator)
+            preflight(config, evaluator)
         except NasforgeError as error:
             raise ConfigError(f"--strategies: {label_of(config.strategy)}: {error}") from None
     return [

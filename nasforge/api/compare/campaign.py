@@ -21,11 +21,12 @@ from typing import Any
 from nasforge import registry
 from nasforge.api import search as compose
 from nasforge.api.search import make_evaluator, search
+from nasforge.core.about import about_of
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError, StopNow
 from nasforge.core.events import Asked, Event, Told, event_to_json, header_of
 from nasforge.core.importing import Places, adopt, places
-from nasforge.core.protocols import Evaluator
+from nasforge.core.protocols import Evaluator, Tabulated
 from nasforge.experiment.experiment import VOLATILE, Experiment
 from nasforge.experiment.journal import dumps, has_begun, loads, read_events
 from nasforge.experiment.state import differing, replay
@@ -112,13 +113,16 @@ def folder_name(named: Named, seed: int) -> str:
 
 # --- one search ------------------------------------------------------------------------------------------------------
 
+_FACTS = ("space", "data", "evaluator", "ladder", "recipe", "objectives", "constraints", "targets")
+"""Settings that decide what an evaluator answers; it takes the seed of a trial from its report."""
+
 _EVALUATORS: dict[str, Evaluator] = {}
 
 
 def evaluator_of(config: ExperimentConfig) -> Evaluator:
     """The evaluator of a configuration; searches that differ in strategy, seed or budget share one in a process."""
     content = config.to_json()
-    key = digest([dumps(content[part]) for part in ("space", "data", "evaluator", "ladder", "recipe", "objectives")])
+    key = digest([dumps(content[name]) for name in _FACTS])
     if key not in _EVALUATORS:
         _EVALUATORS[key] = make_evaluator(config)
     return _EVALUATORS[key]
@@ -156,12 +160,10 @@ def _told_by(folder: Path) -> list[str]:
 
 def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:
     header = header_of(events)
-    named = header.config["evaluator"]["name"]
     final = None
     with suppress(NasforgeError):  # the table has moved: the comparison notes that when it asks for the optimum
-        if hasattr(registry.get("evaluator", named), "final"):
-            config = ExperimentConfig.of_journal(header, folder)
-            final = getattr(evaluator_of(config), "final", None)
+        table = _table_of(ExperimentConfig.of_journal(header, folder))
+        final = table.final if table is not None and table.final_metric is not None else None
     try:
         return trajectory(events, final, folder)
     except JournalError:
@@ -197,7 +199,7 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
         return None
     events = read_events(config.folder)
     old = header_of(events)
-    data_hash = getattr(evaluator_of(config), "data_hash", "")
+    data_hash = about_of(evaluator_of(config)).data_hash
     content = loads(dumps(config.to_json()))
     moved = places_of(old.config, content) if data_hash else {}
     if old.data_hash != data_hash or differing({**old.config, **moved}, content, VOLATILE):
@@ -210,11 +212,11 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
 def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
     """The best first objective in the table of this search; None, with a note, where the table cannot tell it."""
     try:
-        if not compose.has_optimum(config):
+        table = _table_of(config)
+        if table is None:
             return None
-        table = evaluator_of(config)
-        notes += getattr(table, "remarks", ())
-        return compose.optimum_of(config, table)
+        notes += about_of(table).notes
+        return compose.optimum_of(config, evaluator_of(config))
     except compose.NoOptimum as error:
         notes.append(f"no trials to the optimum: {error}")
     except NasforgeError as error:
@@ -224,9 +226,14 @@ def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
 
 def worst_of(config: ExperimentConfig) -> float | None:
     """The worst first objective in the table of a search whose optimum is known; None where the table does not say."""
-    worst_within = getattr(evaluator_of(config), "worst_within", None)
-    worst = None if worst_within is None else worst_within(config.constraints)
-    return None if worst is None else float(worst)
+    table = _table_of(config)
+    return None if table is None else table.worst(config.constraints)
+
+
+def _table_of(config: ExperimentConfig) -> Tabulated | None:
+    """The evaluator of a search if it is a table; one that measures on images is none, so nothing is loaded."""
+    evaluator = None if config.data is not None else evaluator_of(config)
+    return evaluator if isinstance(evaluator, Tabulated) else None
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------

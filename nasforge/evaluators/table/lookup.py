@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.architecture import Architecture, Value
+from nasforge.core.about import About
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError, did_you_mean
 from nasforge.core.goals import Constraint, Objective
 from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.metrics import ask_for_direction, better, column_direction, direction
 from nasforge.core.protocols import Report
-from nasforge.core.space import LISTED, SearchSpace
-from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.core.space import LISTED
+from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.evaluators.table.columns import Asked, Columns, columns_of
 from nasforge.evaluators.table.file import open_table
 from nasforge.evaluators.table.rows import Labels
-from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import SearchSpec
 from nasforge.settings.values import signal_metric
 
 _COST = "cost/"
@@ -32,14 +33,9 @@ class LookupTable:
     once.
     """
 
-    instant = True
-
     def __init__(
         self,
-        space: SearchSpace,
-        data: DataConfig | None,
-        ladder: Sequence[Rung],
-        recipe: Mapping[str, Value] | None = None,
+        spec: SearchSpec,
         *,
         path: str,
         signal: str | None = None,
@@ -56,17 +52,14 @@ class LookupTable:
         seconds: float | str = 1.0,
         multiply_adds: float | str = 0.0,
         partial: bool = False,
-        objectives: Sequence[Objective] = (),
     ) -> None:
         """Read the table and check that it has what is asked for.
 
         Wherever a column of numbers is named it may be scaled: `params_M*1e6`, `time_ms/1000`.
 
         Args:
-            space: the space of the points.
-            data: unused, nothing is trained; a network's costs are the table's too.
-            ladder: its rungs' epochs are looked up among the fidelities.
-            recipe: unused.
+            spec: the facts of the search: the rungs' epochs are looked up among the fidelities, the objectives give the
+                direction of the optimum. Data and recipe are unused: nothing is trained, and costs are the table's too.
             path: an NPZ or JSON file, or a text file with a header line.
             signal: column of the number that the search sees; with `{epochs}` in it (`val_e{epochs}`) one column for
                 each fidelity.
@@ -88,20 +81,19 @@ class LookupTable:
                 `{epochs}` the seconds until each fidelity.
             multiply_adds: the same of multiply-adds.
             partial: a point without a row fails alone and uncharged, as one that cannot be built.
-            objectives: of the search, for the direction of the optimum.
 
         Raises:
-            ConfigError, DataError: the file, a column or the ladder do not fit.
+            ConfigError, DataError: the file, a column, the ladder or a limit do not fit.
         """
         if (signal is None) == (not fidelity):
             raise ConfigError(
                 "evaluator 'lookup_table' needs signal (the column that the search sees) or fidelity (epochs -> "
                 "column), one of them"
             )
-        self.space = space
-        self.ladder = tuple(ladder)
+        self.space = spec.space
+        self.ladder = spec.ladder
         self.path = Path(path).expanduser().absolute()
-        self.metric = signal_metric({"metric": metric, "signal": signal, "fidelity": fidelity}, objectives)
+        self.metric = signal_metric({"metric": metric, "signal": signal, "fidelity": fidelity}, spec.objectives)
         self.partial = partial
         self._axes = None if axes is None else Path(axes).expanduser().absolute()
         named = {_COST + name.removeprefix(_COST): column for name, column in (costs or {}).items()}
@@ -118,10 +110,13 @@ class LookupTable:
             seconds=seconds,
             multiply_adds=multiply_adds,
         )
-        self._maximise = self._direction(objectives)
+        self.final_metric = self._asked.final
+        self._maximise = self._direction(spec.objectives)
         self._guessed = metric is None and self._maximise is True and not self._says_so()
         self._found: Columns | None = None
+        self._wanted_costs = spec.costs
         self._check_ladder()
+        self._require(self._wanted_costs)
 
     def _signals(self) -> list[str]:
         """The names of the signal's columns."""
@@ -193,51 +188,45 @@ class LookupTable:
     # --- what it knows ----------------------------------------------------------------------------------------------
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What it reports."""
+    def about(self) -> About:
+        """The facts of this evaluator; its fingerprint is the file's."""
         columns = self._columns
-        return (self.metric, *columns.metrics, *columns.costs, "time/worker_s", "work/multiply_adds")
+        return About(
+            metrics=(self.metric, *columns.metrics, *columns.costs, "time/worker_s", "work/multiply_adds"),
+            data_hash=open_table(self.path, self._axes).fingerprint,
+            instant=True,
+            notes=self._notes(),
+        )
 
-    @property
-    def data_hash(self) -> str:
-        """Fingerprint of the file."""
-        return open_table(self.path, self._axes).fingerprint
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a user should know before the search: that the table knows more of a trial than the ladder asks for."""
+    def _notes(self) -> tuple[str, ...]:
+        """Sentences for the user before the search: the table knows longer trainings, or a direction was guessed."""
         last, known = self.ladder[-1].epochs, self._columns.fidelities
-        said = []
+        notes = []
         if known and last != known[-1]:
-            said.append(
+            notes.append(
                 f"trials are measured at epoch {last}, where the ladder ends; the table knows them until epoch "
                 f"{known[-1]} (ladder: [{{epochs: {last}}}, {{epochs: {known[-1]}}}])"
             )
         if self._guessed:
-            said.append(
+            notes.append(
                 f"column '{self._signals()[0]}' is called {self.metric}, so the search maximises it. If less of it is "
                 "better, give its name: --set evaluator.metric=val/loss --objective val/loss"
             )
-        return tuple(said)
+        return tuple(notes)
 
-    @property
-    def optimum(self) -> float:
-        """The best signal of the table at the ladder's last rung, by the objective's direction; a search's ceiling."""
-        found = self.best_within(())
-        if found is None:
-            raise ConfigError(f"table {self.path}: the signal has no number in any row that is a point of the space")
-        return found
+    def optimum(self, limits: Sequence[Constraint] = ()) -> float | None:
+        """Return the best signal at the ladder's last rung among the rows that keep these limits: a search's ceiling.
 
-    def best_within(self, limits: Sequence[Constraint]) -> float | None:
-        """The optimum among the rows that keep these limits; None where none does.
+        Returns:
+            None where no row that is a point of the space has a number and keeps the limits.
 
         Raises:
             ConfigError: the table does not have a limit's cost, or the signal has no direction.
         """
         return self._extreme(limits, best=True)
 
-    def worst_within(self, limits: Sequence[Constraint]) -> float | None:
-        """The worst signal among the rows that keep these limits; None where none does. Raises as `best_within`."""
+    def worst(self, limits: Sequence[Constraint] = ()) -> float | None:
+        """Return the worst signal among the rows that keep these limits. Returns and raises as `optimum`."""
         return self._extreme(limits, best=False)
 
     def _extreme(self, limits: Sequence[Constraint], *, best: bool) -> float | None:
@@ -274,34 +263,31 @@ class LookupTable:
                     f"{did_you_mean(metric, self._columns.costs)}"
                 )
 
-    @property
-    def final(self) -> Callable[[Architecture], float] | None:
-        """Tells a point's number in the column `final`, which no result ever has; None where none is named."""
-        column = self._columns.final
-        return None if column is None else lambda architecture: column[self._row(architecture)]
-
-    def check_for(self, wanted: Collection[str]) -> Callable[[Proposal], Mapping[str, float]]:
-        """The check of a search: the table's `cost/*` of a point, without building a network.
-
-        Args:
-            wanted: the costs that limits and objectives need.
+    def final(self, architecture: Architecture) -> float:
+        """Return a point's number in the column `final`, which no result ever has.
 
         Raises:
-            ConfigError: the table has no such cost. The check itself raises ConfigError for a point that is not in the
-                table, BuildError for one whose wanted cost is NaN or, in a partial table, that has no row.
+            ConfigError: no such column is named, or the point is not in the table.
         """
-        self._require(wanted)
+        column = self._columns.final
+        if column is None:
+            raise ConfigError(f"table {self.path}: no column is named for final figures. Set evaluator.final=COLUMN")
+        return column[self._row(architecture)]
 
-        def check(proposal: Proposal) -> Mapping[str, float]:
-            if not isinstance(proposal, Measure):
-                return {}
-            costs = self._costs(proposal.architecture)
-            unknown = [metric for metric in wanted if math.isnan(costs[metric])]
-            if unknown:
-                raise BuildError(f"table {self.path}: {', '.join(unknown)} of this point is not known")
-            return costs
+    def check(self, proposal: Proposal) -> dict[str, float]:
+        """Return the table's `cost/*` of a point, without building a network.
 
-        return check
+        Raises:
+            ConfigError: the point is not in the table.
+            BuildError: a cost that limits or objectives need is NaN, or the point has no row in a partial table.
+        """
+        if not isinstance(proposal, Measure):
+            return {}
+        costs = self._costs(proposal.architecture)
+        unknown = [metric for metric in sorted(self._wanted_costs) if math.isnan(costs[metric])]
+        if unknown:
+            raise BuildError(f"table {self.path}: {', '.join(unknown)} of this point is not known")
+        return costs
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
         row = self._row(architecture)
@@ -326,14 +312,14 @@ class LookupTable:
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """The row's numbers; with fidelities a report for each up to the rung's epochs."""
-        if not isinstance(proposal, Measure):
+        if isinstance(proposal, TrainShared):
             raise ConfigError("evaluator 'lookup_table' trains no supernet; take evaluator 'shared_weights'")
-        if proposal.weights is not None:
+        if isinstance(proposal, Measure) and proposal.weights is not None:
             raise ConfigError("evaluator 'lookup_table' cannot measure inherited weights; take 'shared_weights'")
         rung, columns = self.ladder[proposal.rung], self._columns
         if rung.proxies:
             return self._scored(proposal, rung)
-        if proposal.also:
+        if isinstance(proposal, Score):
             raise ConfigError("evaluator 'lookup_table' answers one point per trial; only proxies take a batch")
         row = self._row(proposal.architecture)
         result = Result("finished")
@@ -355,7 +341,7 @@ class LookupTable:
                 return Result("pruned", metrics, steps_done=epochs, charged=charged)
         return result
 
-    def _scored(self, proposal: Measure, rung: Rung) -> Result:
+    def _scored(self, proposal: Measure | Score, rung: Rung) -> Result:
         """Proxies of a batch; they cost nothing, as the table does not say what they took."""
 
         def scores(point: Architecture) -> dict[str, float]:
@@ -365,8 +351,9 @@ class LookupTable:
                 return {proxy_metric(name): math.nan for name in rung.proxies}
             return {proxy_metric(name): self._columns.proxies[name][row] for name in rung.proxies} | self._costs(point)
 
-        first, *also = map(scores, proposal.batch)
-        return Result("finished", first, also=tuple(also))
+        if isinstance(proposal, Measure):
+            return Result("finished", scores(proposal.architecture))
+        return Result("finished", scores=tuple(map(scores, proposal.architectures)))
 
 
 def _labels(content: Any) -> Labels | None:

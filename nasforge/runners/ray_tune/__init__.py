@@ -80,7 +80,7 @@ def run(
         held = slots_of(wanted["measure"])
         shipped = ray.put(evaluator)
         check = experiment.check
-        if isinstance(check, CostCheck) and check.times:
+        if isinstance(check, CostCheck) and check.latency is not None:
             if held < 2:
                 raise ConfigError(
                     "runner: latency is measured on a worker that does nothing else, and there is room for one worker "

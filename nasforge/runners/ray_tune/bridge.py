@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from nasforge.core.errors import SearchError
-from nasforge.core.trial import Measure, Result
+from nasforge.core.trial import Result, TrainShared
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.job import Job
 from nasforge.experiment.journal import dumps, loads
@@ -64,7 +64,7 @@ class Bridge:
                 return Searcher.FINISHED if self._over else None
             self.jobs[trial_id] = job
             self._begun += 1
-            kind = "measure" if isinstance(job.proposal, Measure) else "train_shared"
+            kind = "train_shared" if isinstance(job.proposal, TrainShared) else "measure"
             return {"number": job.number, "kind": kind, "job": dumps(job.to_json())}
         except BaseException as error:
             self.error = error

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from nasforge.core.about import about_of
 from nasforge.core.errors import NasforgeError
 from nasforge.core.importing import Places, adopt
 from nasforge.core.protocols import Evaluator
@@ -63,7 +64,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             return ""
         try:
             self._evaluator = ray.get(self._shipped)
-            data_hash = getattr(self._evaluator, "data_hash", "")
+            data_hash = about_of(self._evaluator).data_hash
         except Exception as error:
             cause = str(getattr(error, "cause", None) or error).strip()
             last = cause.splitlines()[-1] if cause else type(error).__name__

@@ -15,7 +15,7 @@ import numpy as np
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import LISTED, SearchSpace
-from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
 from nasforge.strategies.choosers import drawing, generator, measure_of, unseen
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.predictor.candidates import Pool
@@ -25,10 +25,10 @@ from nasforge.strategies.predictor.regressors import Lesson, Member, Numbers, Pr
 from nasforge.strategies.predictor.scored import Scored
 from nasforge.strategies.ranking import Merit, beats, merit
 
-Score: TypeAlias = tuple[bool, int, float]
+Order: TypeAlias = tuple[bool, int, float]
 """What a merit is sorted by: finished, fidelity, value."""
 
-_FAILED: Score = (False, -1, -math.inf)
+_FAILED: Order = (False, -1, -math.inf)
 _PARENTS = 10
 _TWINS = 2
 _REFUSED = 3
@@ -146,7 +146,7 @@ class Predictor:
             batch = self._batch(number, rng)
             if batch:
                 self._scoring[number] = batch
-                return Measure(batch[0], rung=_PROXIES, also=batch[1:], origin=Origin(operator="screened"))
+                return Score(batch, _PROXIES, Origin(operator="screened"))
             if not self._scored:
                 return None
         if self._looks_elsewhere(number) and (proposal := self._local.ask(number)):
@@ -163,9 +163,12 @@ class Predictor:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
+        if isinstance(proposal, Score):
+            self._scoring[number] = proposal.architectures
+            return
         measure = measure_of(proposal)
-        if self._zero_cost and measure.rung == _PROXIES:
-            self._scoring[number] = measure.batch
+        if self._zero_cost and measure.rung == _PROXIES:  # a batch of one in a journal of version 0.1.0
+            self._scoring[number] = (measure.architecture,)
             return
         if self._looks_elsewhere(number):
             self._local.recall(number, measure)
@@ -224,7 +227,7 @@ class Predictor:
     def _tell_scores(self, batch: tuple[Architecture, ...], result: Result) -> None:
         if result.status == "finished":
             missed = [trial for trial, told in enumerate(self._told) if not self._can_be_learnt(told.point)]
-            self._scored.add(batch, [result.metrics, *result.also])
+            self._scored.add(batch, result.scores or [result.metrics])
             self._known += [trial for trial in missed if self._can_be_learnt(self._told[trial].point)]
             self._batches += 1
             self._failures = 0
@@ -320,7 +323,7 @@ class Predictor:
         return self._limits.draw(rows, draws)
 
 
-def scalarised(merits: Sequence[Merit], weights: int) -> list[Score]:
+def scalarised(merits: Sequence[Merit], weights: int) -> list[Order]:
     """Merits as what can be sorted; several objectives by weights drawn from the number given."""
     if not merits or len(merits[0].values) == 1:
         return [(merit.finished, merit.steps_done, merit.values[0]) for merit in merits]

@@ -25,7 +25,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.ladder import Rung
-from nasforge.core.trial import Measure, Proposal, Trial
+from nasforge.core.trial import Measure, Proposal, Score, Trial
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import State
 
@@ -169,7 +169,7 @@ class Runs:
         said = {**trial.costs, **(trial.steps[-1].metrics if trial.steps else {})}
         news = {key: value for key, value in result.metrics.items() if said.get(key) != value}
         run.measure(news, result.steps_done, run.seconds)
-        for index, metrics in enumerate(result.also, 1):  # a batch as a curve, its first architecture at step 0
+        for index, metrics in enumerate(result.scores):  # a batch as a curve, its first architecture at step 0
             run.measure(metrics, index, run.seconds)
         run.tags["nasforge.status"] = result.status
         if result.error:
@@ -279,7 +279,8 @@ def _header_params(header: Header) -> dict[str, str]:
             config[f"{kind} option"] = named["options"]
     for goals in ("objectives", "constraints", "targets"):
         config[goals] = ", ".join(config.get(goals, ())) or None
-    config["ladder epochs"] = ", ".join(str(Rung(**rung)) for rung in header.config["ladder"])
+    ladder = [Rung.from_json(rung) for rung in header.config["ladder"]]
+    config[f"ladder {ladder[-1].unit}"] = ", ".join(map(str, ladder))
     config["space"] = header.config["space"]["name"]
     config["space_hash"] = header.space_hash
     config["data_hash"] = header.data_hash or None
@@ -305,10 +306,14 @@ def _budget_tags(state: State) -> dict[str, str]:
 def _proposal_params(proposal: Proposal) -> dict[str, str]:
     if isinstance(proposal, Measure):
         return _flat("", proposal.architecture.values)
+    if isinstance(proposal, Score):
+        return {"architectures": str(len(proposal.architectures))}
     return {"relaxation": proposal.relaxation, "epochs": str(proposal.epochs)}
 
 
 def _proposal_tags(proposal: Proposal) -> dict[str, str]:
+    if isinstance(proposal, Score):
+        return {"nasforge.proposal": "score", "nasforge.batch": str(len(proposal.architectures))}
     if not isinstance(proposal, Measure):
         return {"nasforge.proposal": "train_shared"}
     architecture = proposal.architecture
@@ -316,5 +321,4 @@ def _proposal_tags(proposal: Proposal) -> dict[str, str]:
         "nasforge.proposal": "measure",
         "nasforge.arch_id": architecture.arch_id,
         "nasforge.point_id": architecture.point_id,
-        **({"nasforge.batch": str(len(proposal.batch))} if proposal.also else {}),
     }

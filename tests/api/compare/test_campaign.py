@@ -17,6 +17,7 @@ import pytest
 import nasforge
 from nasforge.api.compare import campaign, compare
 from nasforge.api.compare.campaign import folder_name, parse_strategies
+from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import Asked
 from nasforge.experiment.journal import read_events
@@ -132,7 +133,7 @@ def test_answers_that_cost_nothing_are_not_waited_for(tmp_path: Path, monkeypatc
     run(tmp_path / "instant", seeds=1)
     assert len(waits) == 2, "once per search, when its journal is closed"
     waits.clear()
-    monkeypatch.setattr("compare_toys.Table.instant", False)
+    monkeypatch.setattr("compare_toys.Table.about", About())
     run(tmp_path / "trained", seeds=1)
     assert len(waits) > 2 * 6 * 4
 

@@ -1,14 +1,17 @@
 """Small tables and the spaces they are of, for tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nasforge.api.search import search
+from nasforge.core.goals import Constraint, Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Measure, Result
 from nasforge.evaluators.table.lookup import LookupTable
 from nasforge.settings.experiment import ExperimentConfig, resolve
+from nasforge.settings.spec import SearchSpec
 
 
 def space(*decisions: Decision, **fields: Any) -> SearchSpace:
@@ -43,9 +46,18 @@ def written(folder: Path, text: str, name: str = "table.csv") -> str:
     return str(folder / name)
 
 
-def table(where: SearchSpace, path: str, ladder: tuple[int, ...] = (3,), **options: Any) -> LookupTable:
+def table(
+    where: SearchSpace,
+    path: str,
+    ladder: tuple[int, ...] = (3,),
+    objectives: Sequence[Objective] = (),
+    limits: Sequence[Constraint] = (),
+    **options: Any,
+) -> LookupTable:
     options.setdefault("signal", None if "fidelity" in options else "accuracy")
-    return LookupTable(where, None, [Rung(epochs) for epochs in ladder], {}, path=path, **options)
+    rungs = tuple(map(Rung, ladder))
+    spec = SearchSpec(where, None, rungs, objectives=tuple(objectives), constraints=tuple(limits))
+    return LookupTable(spec, path=path, **options)
 
 
 def looked_up(evaluator: LookupTable, report: Any = None, rung: int = -1, **values: Any) -> Result:

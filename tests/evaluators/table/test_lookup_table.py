@@ -12,8 +12,9 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.space import Choice, Decision, Float, Int
-from nasforge.core.trial import Measure
+from nasforge.core.trial import Measure, Score
 from nasforge.evaluators.table.lookup import LookupTable
+from nasforge.settings.spec import SearchSpec
 
 # --- which row is a point's ------------------------------------------------------------------------------------------
 
@@ -58,7 +59,7 @@ def test_ranges_match_by_value(tmp_path):
     where = space(Decision("model.depth", Int(1, 9)), Decision("train.rate", Float(1e-5, 1, log=True)))
     evaluator = table(where, written(tmp_path, "depth,rate,accuracy\n2.0,3.5938137e-05,0.5\n3,0.5,0.75\n30,0.5,0.9\n"))
     assert looked_up(evaluator, model__depth=2, train__rate=3.5938137e-05).metrics["val/accuracy"] == 0.5
-    assert evaluator.optimum == 0.75, "a row outside the space is not its optimum"
+    assert evaluator.optimum() == 0.75, "a row outside the space is not its optimum"
 
 
 def test_named_key_columns_in_the_spaces_order(tmp_path):
@@ -93,7 +94,7 @@ def test_a_key_whose_writing_is_said(tmp_path, form, cell):
     points = [where.point({**fixed, "model.width": w, "train.rate": r}) for w, r in rows[:4]]
     found = [evaluator(Measure(point), Silent()) for point in points]
     assert [result.metrics["val/accuracy"] for result in found] == [0, 1, 2, 3]
-    assert evaluator.optimum == 3, "a row outside the space is not its optimum"
+    assert evaluator.optimum() == 3, "a row outside the space is not its optimum"
 
 
 def test_a_key_whose_writing_is_said_leaves_inactive_decisions_empty(tmp_path):
@@ -151,13 +152,13 @@ def test_decisions_of_two_branches_may_be_one_column(tmp_path):
     evaluator = table(where, path, key=["op", "kernel", "kernel"])
     assert looked_up(evaluator, **{"model.op": "pool", "model.op.pool.kernel": 3}).metrics["val/accuracy"] == 4
     assert looked_up(evaluator, **{"model.op": "conv", "model.op.conv.kernel": 3}).metrics["val/accuracy"] == 1
-    assert looked_up(evaluator, **{"model.op": "skip"}).metrics["val/accuracy"] == evaluator.optimum == 5
+    assert looked_up(evaluator, **{"model.op": "skip"}).metrics["val/accuracy"] == evaluator.optimum() == 5
 
 
 def test_a_smaller_space_leaves_rows_out_and_needs_no_column_for_what_is_fixed(tmp_path):
     small = nested().fixed({"model.bias": False, "model.block": "conv"})
     evaluator = table(small, written(tmp_path, NESTED))
-    assert evaluator.optimum == 3
+    assert evaluator.optimum() == 3
     path = written(tmp_path, "rate,accuracy\n0.1,0.5\n1,0.75\n")
     assert looked_up(table(flat().fixed({"model.width": 8}), path), model__width=8, train__rate=1.0).metrics
 
@@ -192,7 +193,7 @@ def test_fidelities_are_reported_and_charged_in_part(tmp_path, options):
     assert (lower.steps_done, lower.metrics["val/accuracy"], lower.charged.worker_seconds) == (3, 1.5, 6)
     stopped = looked_up(evaluator, Silent(3), model__width=16, train__rate=0.1)
     assert (stopped.status, stopped.steps_done, stopped.charged.worker_seconds) == ("pruned", 3, 6)
-    assert evaluator.optimum == 2.5
+    assert evaluator.optimum() == 2.5
 
 
 @pytest.mark.parametrize("grid", [False, True])
@@ -220,8 +221,8 @@ def test_learning_curves_and_seeds_are_axes_of_an_array(tmp_path, grid):
     expected = curves[1, 0].mean(-1)
     assert [metrics["val/accuracy"] for metrics in report.steps.values()] == pytest.approx(list(expected * 100))
     assert (result.metrics["val/third"], result.charged.worker_seconds) == (pytest.approx(expected[2]), 8)
-    assert evaluator.final and evaluator.final(flat().default_point()) == pytest.approx(runs[0, 0].mean())
-    assert evaluator.optimum == pytest.approx(curves.mean(-1)[:, :, 3].max() * 100)
+    assert evaluator.final_metric and evaluator.final(flat().default_point()) == pytest.approx(runs[0, 0].mean())
+    assert evaluator.optimum() == pytest.approx(curves.mean(-1)[:, :, 3].max() * 100)
 
 
 def test_a_number_that_is_missing_at_a_fidelity_fails_there(tmp_path):
@@ -253,7 +254,7 @@ def test_infinity_is_no_number(tmp_path):
         rows = FLAT.replace("0.75", word).replace("1.0,,", f"1.0,{word},")
         goal = [Objective("val/accuracy", best is max)]
         evaluator = table(flat(), written(tmp_path, rows, f"{word}.csv"), objectives=goal)
-        assert evaluator.optimum == best(0.5, 0.25)
+        assert evaluator.optimum() == best(0.5, 0.25)
         assert looked_up(evaluator, model__width=16, train__rate=0.1).status == "failed"
 
 
@@ -316,28 +317,32 @@ def test_a_signal_to_minimise(tmp_path):
     path = written(tmp_path, CURVES)
     options = {"signal": "loss", "metric": "val/loss"}
     config = config_of(tmp_path, flat(), path, options, objectives=["val/loss"], budget={"trials": 4})
-    assert make_evaluator(config).optimum == 0.1  # type: ignore[attr-defined]
+    assert make_evaluator(config).optimum() == 0.1  # type: ignore[attr-defined]
     assert search(config, say=lambda text: None).best.metrics["val/loss"] == 0.1
-    loud = LookupTable(flat(), None, [Rung(1)], path=path, signal="loss", objectives=[Objective("val/accuracy", False)])
-    assert loud.optimum == 0.1
+    loud = LookupTable(
+        SearchSpec(flat(), None, [Rung(1)], objectives=[Objective("val/accuracy", False)]), path=path, signal="loss"
+    )
+    assert loud.optimum() == 0.1
 
 
 def test_proxies_are_columns_of_a_first_rung(tmp_path):
     evaluator = LookupTable(
-        flat(),
-        None,
-        [Rung(proxies=("synflow",)), Rung(1)],
+        SearchSpec(flat(), None, [Rung(proxies=("synflow",)), Rung(1)]),
         path=written(tmp_path, FLAT),
         signal="accuracy",
         proxies={"synflow": "seconds"},
     )
     points = tuple(flat().point({"model.width": width, "train.rate": 0.1}) for width in (8, 16))
-    result = evaluator(Measure(points[0], 0, also=points[1:]), Silent())
-    assert result.metrics == {"zc/synflow": 10} and result.also == ({"zc/synflow": 20},)
+    result = evaluator(Score(points), Silent())
+    assert result.metrics == {} and result.scores == ({"zc/synflow": 10}, {"zc/synflow": 20})
     with pytest.raises(
         ConfigError, match=r"the ladder has proxies snip; name their columns: proxies: \{snip: COLUMN\}"
     ):
-        LookupTable(flat(), None, [Rung(proxies=("snip",)), Rung(1)], path=written(tmp_path, FLAT), signal="accuracy")
+        LookupTable(
+            SearchSpec(flat(), None, [Rung(proxies=("snip",)), Rung(1)]),
+            path=written(tmp_path, FLAT),
+            signal="accuracy",
+        )
 
 
 ERRORS = "width,rate,mse,score\n8,0.1,0.5,1\n16,0.1,0.75,2\n8,1,0.25,3\n16,1,0.9,4\n"
@@ -363,7 +368,7 @@ def test_an_error_is_minimised(tmp_path, options, settings, metric):
     assert [str(goal) for goal in config.objectives] == [f"min:{metric}"]
     evaluator = make_evaluator(config)
     best = search(config, say=lambda text: None).best
-    assert best.metrics[metric] == evaluator.optimum == min(v for v in column_of(evaluator))  # type: ignore[attr-defined]
+    assert best.metrics[metric] == evaluator.optimum() == min(v for v in column_of(evaluator))  # type: ignore[attr-defined]
     point = {"model.width": 8, "train.rate": 0.1 if "score" in str(options) else 1.0}
     assert best.architecture.values == point
 

@@ -10,7 +10,7 @@ from nasforge.api.search import make_evaluator, search
 from nasforge.cli.app import main
 from nasforge.core.errors import BuildError, ConfigError, DataError, NasforgeError
 from nasforge.core.space import Decision, Float, Int
-from nasforge.core.trial import Measure, TrainShared
+from nasforge.core.trial import Score, TrainShared
 
 
 @pytest.mark.parametrize(
@@ -173,4 +173,4 @@ def test_what_a_table_cannot_do(tmp_path):
         evaluator(TrainShared(flat(), "uniform", 1), Silent())
     point = flat().default_point()
     with pytest.raises(ConfigError, match="one point per trial"):
-        evaluator(Measure(point, also=(point,)), Silent())
+        evaluator(Score((point,)), Silent())

@@ -54,12 +54,12 @@ def test_targets_leave_no_optimum(tmp_path: Path) -> None:
 
 def test_best_within_limits(tmp_path: Path) -> None:
     evaluator = table(flat(), written(tmp_path, ROWS), costs={"params": "size", "flops": "size*2"})
-    assert evaluator.optimum == evaluator.best_within(()) == 0.75
-    assert evaluator.best_within([Constraint("cost/params", 8)]) == 0.5, "a cost that is not known keeps no limit"
-    assert evaluator.best_within([Constraint("cost/params", 9), Constraint("cost/flops", 8)]) == 0.5
-    assert evaluator.best_within([Constraint("cost/params", 1)]) is None
+    assert evaluator.optimum() == 0.75
+    assert evaluator.optimum([Constraint("cost/params", 8)]) == 0.5, "a cost that is not known keeps no limit"
+    assert evaluator.optimum([Constraint("cost/params", 9), Constraint("cost/flops", 8)]) == 0.5
+    assert evaluator.optimum([Constraint("cost/params", 1)]) is None
     with pytest.raises(ConfigError, match="no column of the table is named for it"):
-        evaluator.best_within([Constraint("cost/latency_ms", 1)])
+        evaluator.optimum([Constraint("cost/latency_ms", 1)])
 
 
 def cell(values: dict[str, Any]) -> str:
@@ -70,13 +70,13 @@ def test_rows_outside_the_space_are_not_its_optimum(tmp_path: Path) -> None:
     path = written(tmp_path, "cell,accuracy\n[conv],0.5\n[pool],0.25\n[wide],0.75\n")
     for options, best in ((("conv", "pool"), 0.5), (("conv", "wide"), 0.75), (("pool", "unknown"), 0.25)):
         where = space(Decision("model.op", Choice(options)), text=f"{__name__}:cell")
-        assert table(where, path, key="cell").optimum == best
+        assert table(where, path, key="cell").optimum() == best
 
 
 def test_the_optimum_is_of_the_last_rung_and_of_what_gets_there(tmp_path: Path) -> None:
     path = written(tmp_path, "width,rate,e1,e3,e9\n8,0.1,1,2,9\n16,0.1,2,3,4\n8,1,,7,20\n")
-    assert table(flat(), path, (1, 3), signal="e{epochs}").optimum == 3
-    assert table(flat(), path, (1, 3, 9), signal="e{epochs}").optimum == 9
+    assert table(flat(), path, (1, 3), signal="e{epochs}").optimum() == 3
+    assert table(flat(), path, (1, 3, 9), signal="e{epochs}").optimum() == 9
 
 
 @pytest.mark.parametrize(

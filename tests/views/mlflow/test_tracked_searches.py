@@ -10,6 +10,7 @@ import pytest
 from test_mlflow import runs_of
 
 from nasforge.api.search import search
+from nasforge.core.about import About
 from nasforge.core.errors import SearchError
 from nasforge.core.tracking_uri import VARIABLE
 from nasforge.core.trial import Charge, Measure, Result
@@ -39,6 +40,8 @@ class Breaking:
 
 class OddNames:
     """Reports metrics under names that MLflow refuses."""
+
+    about = About()
 
     def __call__(self, proposal: Any, report: Any) -> Result:
         metrics: Mapping[str, float] = {"val/accuracy": 0.5, "val/top-5/": 1.0, "n" * 400: 1.0, "": 2.0}

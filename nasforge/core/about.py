@@ -1,0 +1,57 @@
+"""The facts that an evaluator states about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nasforge.core.errors import ConfigError
+from nasforge.core.ladder import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a search must know of its evaluator before the first trial.
+
+    Example:
+        >>> class Judge:
+        ...     about = About(metrics=("val/accuracy",))
+
+    Attributes:
+        metrics: keys of all metrics that it reports, so that objectives are checked before the search; None: unknown.
+        data_hash: fingerprint of the data and their division; empty without data. A continued search and every worker
+            must see the same one.
+        shape: channels, height and width of the networks' inputs; None: it builds no network.
+        classes: number of the networks' outputs; None: it builds no network.
+        images: training images of one epoch; 0: it trains nothing.
+        device: name of the device that it computes on (`auto`, `cpu`, `cuda:1`); empty: it computes nothing.
+        instant: it looks results up, so no work is lost in a crash, and events need not wait for the disk.
+        notes: sentences for the user, said before the first trial.
+        unit: what the steps of a trial count.
+    """
+
+    metrics: tuple[str, ...] | None = None
+    data_hash: str = ""
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+    images: int = 0
+    device: str = ""
+    instant: bool = False
+    notes: tuple[str, ...] = ()
+    unit: Unit = "epochs"
+
+
+def about_of(evaluator: object) -> About:
+    """Return the facts that an evaluator states about itself.
+
+    Raises:
+        ConfigError: it states none.
+    """
+    about = getattr(evaluator, "about", None)
+    if not isinstance(about, About):
+        kind = type(evaluator)
+        stated = "no attribute 'about'" if about is None else f"an attribute 'about' of type {type(about).__name__}"
+        raise ConfigError(
+            f"evaluator {kind.__module__}:{kind.__qualname__} has {stated}; expected a nasforge.core.about.About. Add "
+            'to the class: about = About(metrics=("val/accuracy",)); docs/howto/plugins.md has all fields'
+        )
+    return about
