@@ -1,0 +1,161 @@
+"""A journal that is followed while somebody else writes it: read from the last byte on, with the state kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from nasforge.core.errors import JournalError
+from nasforge.core.events import Event, Extended, Header, Interrupted, Moved, Reported, Started, TestOpened, Told
+from nasforge.experiment.journal import JOURNAL, LOCK, is_locked, parse, without_collection
+from nasforge.experiment.state import State
+
+_TAIL = 256
+_LINES = 64
+"""Lines between two looks at the clock."""
+
+
+@dataclass
+class Times:
+    """When things happened, in seconds since the epoch (UTC). Journals of schema 1 have no times.
+
+    Attributes:
+        began: time of the first line; None where it has none.
+        latest: time of the latest line.
+        active: seconds in which the search ran, without the time between two sessions and without retraining.
+        attempts: trial -> start and end of each of its attempts; an attempt that runs ends with its last report.
+    """
+
+    began: float | None = None
+    latest: float | None = None
+    active: float = 0.0
+    attempts: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def take(self, event: Event, at: float) -> None:
+        """Take in the time of one event."""
+        if self.began is None:
+            self.began = at
+        resumed = isinstance(event, (Extended, Moved, TestOpened)) or (isinstance(event, Started) and event.attempt > 1)
+        if self.latest is not None and not resumed:
+            self.active += max(0.0, at - self.latest)
+        self.latest = at
+        if isinstance(event, Started):
+            self.attempts.setdefault(event.number, []).append((at, at))
+        elif isinstance(event, (Reported, Told, Interrupted)) and event.number in self.attempts:
+            begin, _ = self.attempts[event.number][-1]
+            self.attempts[event.number][-1] = (begin, at)
+
+
+class Reader:
+    """Follows the journal of one experiment, without a lock.
+
+    `refresh` reads what was appended since the last call. A last line that is not whole yet is left for the next call.
+    A file that was replaced, shortened or rewritten is read anew from its beginning.
+
+    Attributes:
+        folder: of the experiment.
+        state: the folded events; None before the header is read.
+        times: when they happened.
+        alphas: shared training -> (step, decision -> one number per option) for each report that has alphas.
+        behind: whether the last `refresh` stopped at its time limit, with lines left.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Follow the experiment in `folder`; nothing is read yet."""
+        self.folder = folder
+        self._generation = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.state: State | None = None
+        self.times = Times()
+        self.alphas: dict[int, list[tuple[int, Mapping[str, tuple[float, ...]]]]] = {}
+        self.behind = False
+        self._generation += 1
+        self._file: tuple[int, int] | None = None
+        self._offset, self._line, self._size = 0, 0, 0
+        self._tail = b""
+
+    @property
+    def version(self) -> str:
+        """A text that changes with every line that is read."""
+        return f"{self._generation}-{self._offset}"
+
+    @property
+    def progress(self) -> float:
+        """Share of the file that is read."""
+        return self._offset / self._size if self._size else 1.0
+
+    @property
+    def running(self) -> bool:
+        """Whether a driver on this machine, or on a shared folder with locks, runs the experiment now."""
+        return is_locked(self.folder / LOCK)
+
+    def refresh(self, seconds: float = math.inf) -> bool:
+        """Read what is new.
+
+        Args:
+            seconds: stop after about so long, with `behind` set where lines are left.
+
+        Returns:
+            Whether the state has changed.
+
+        Raises:
+            JournalError: no journal, an empty one, another schema version, or a corrupt line. The state holds all that
+                was read before. A later call continues, if the file was repaired.
+        """
+        path = self.folder / JOURNAL
+        before = self.version
+        try:
+            with path.open("rb") as file:
+                self._check_same(file)
+                with without_collection():
+                    self._take(file, path, time.monotonic() + seconds)
+        except FileNotFoundError:
+            self._begin()
+            raise JournalError(f"{self.folder}: no experiment here ({path.name} is missing)") from None
+        except OSError as error:
+            raise JournalError(f"{path}: cannot be read: {error.strerror}") from None
+        if self.state is None:
+            raise JournalError(f"{self.folder}: the journal is empty; the experiment has not begun")
+        return self.version != before
+
+    def _check_same(self, file: IO[bytes]) -> None:
+        """Begin anew where this is not the file that was read so far, or no longer its content."""
+        status = os.fstat(file.fileno())
+        self._size = status.st_size
+        same = self._file in (None, (status.st_dev, status.st_ino)) and status.st_size >= self._offset
+        if same and self._tail:
+            file.seek(self._offset - len(self._tail))
+            same = file.read(len(self._tail)) == self._tail
+        if not same:
+            self._begin()
+        self._file, self._size = (status.st_dev, status.st_ino), status.st_size
+
+    def _take(self, file: IO[bytes], path: Path, end: float) -> None:
+        file.seek(self._offset)
+        self.behind = False
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            event, at = parse(path, self._line + 1, line)
+            if isinstance(event, Header):
+                self.state = State(event, self.folder)
+            else:
+                assert self.state is not None  # noqa: S101  (`parse` refuses a first line that is no header)
+                self.state.take(event, self._line + 1)
+            if at is not None:
+                self.times.take(event, at)
+            if isinstance(event, Reported) and event.alphas:
+                self.alphas.setdefault(event.number, []).append((event.step, event.alphas))
+            self._line += 1
+            self._offset += len(line)
+            self._tail = line[-_TAIL:]
+            if self._line % _LINES == 0 and time.monotonic() > end:
+                self.behind = True
+                return

@@ -1,0 +1,132 @@
+"""A journal that is followed: lines as they come, torn ones, files that were replaced, damaged ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "mlflow"))
+from made_journal import header, mixed, trial, write
+
+from nasforge.core.errors import JournalError
+from nasforge.experiment.journal import JOURNAL, Journal
+from nasforge.experiment.state import load_state
+from nasforge.views.reader import Reader
+
+
+def _state(reader):
+    assert reader.state is not None
+    return reader.state
+
+
+def test_it_goes_on_from_the_last_byte(made):
+    reader = Reader(made)
+    assert reader.refresh() and not reader.refresh()
+    state, version = _state(reader), reader.version
+    write(made, trial(9))
+    assert reader.refresh() and reader.version != version
+    assert _state(reader) is state  # kept, not folded anew
+    assert _state(reader).trials == load_state(made).trials
+    assert _state(reader).counts() == load_state(made).counts()
+
+
+def test_a_line_that_is_half_written_is_left_for_later(made):
+    path = made / JOURNAL
+    whole = path.read_bytes()
+    cut = whole[: whole.rstrip().rindex(b"\n") + 20]
+    path.write_bytes(cut)
+    reader = Reader(made)
+    reader.refresh()
+    before = len(_state(reader).trials)
+    with path.open("ab") as file:
+        file.write(whole[len(cut) :])
+    assert reader.refresh()
+    assert _state(reader).trials == load_state(made).trials and before <= len(_state(reader).trials)
+
+
+@pytest.mark.parametrize("how", ["replaced", "truncated", "rewritten"])
+def test_another_file_is_read_from_its_beginning(made, tmp_path, how):
+    reader = Reader(made)
+    reader.refresh()
+    other = write(tmp_path / "other", [header("other"), *trial(0)])
+    path, content = made / JOURNAL, (other / JOURNAL).read_bytes()
+    if how == "replaced":
+        (other / JOURNAL).replace(path)
+    elif how == "truncated":
+        path.write_bytes(content)
+    else:
+        path.write_bytes(content + b" " * 100_000)
+    assert reader.refresh()
+    assert len(_state(reader).trials) == 1
+
+
+def test_a_journal_that_is_gone_or_empty_says_so(made):
+    reader = Reader(made)
+    reader.refresh()
+    (made / JOURNAL).unlink()
+    with pytest.raises(JournalError, match="no experiment here"):
+        reader.refresh()
+    assert reader.state is None
+    (made / JOURNAL).touch()
+    with pytest.raises(JournalError, match="has not begun"):
+        reader.refresh()
+
+
+def test_a_corrupt_line_is_said_each_time_until_it_is_cut_off(made):
+    path = made / JOURNAL
+    whole = path.read_bytes()
+    reader, line = Reader(made), len(whole.splitlines()) + 1
+    path.write_bytes(whole + b"no event\n")
+    for _ in range(2):
+        with pytest.raises(JournalError, match=rf"jsonl:{line}: this line is corrupt"):
+            reader.refresh()
+        assert len(_state(reader).trials) == 9
+    path.write_bytes(whole)
+    reader.refresh()
+    assert _state(reader).trials == load_state(made).trials
+
+
+def test_a_time_limit_leaves_lines_for_the_next_call(tmp_path):
+    folder = write(tmp_path / "long", [header(), *(event for n in range(40) for event in trial(n))])
+    reader = Reader(folder)
+    reader.refresh(0)
+    assert reader.behind and 0 < reader.progress < 1
+    while reader.behind:
+        reader.refresh(0)
+    assert reader.progress == 1 and _state(reader).trials == load_state(folder).trials
+
+
+def test_times_of_attempts_and_of_the_search(tmp_path):
+    import dataclasses
+    import json
+
+    folder = write(tmp_path / "timed", [dataclasses.replace(header(), schema=2), *trial(0), *trial(1, "running")])
+    path = folder / JOURNAL
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for second, line in enumerate(lines):
+        line["at"] = 1000.0 + second
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reader = Reader(folder)
+    reader.refresh()
+    assert reader.times.attempts == {0: [(1003.0, 1007.0)], 1: [(1010.0, 1010.0)]}
+    assert (reader.times.began, reader.times.latest, reader.times.active) == (1000.0, 1010.0, 10.0)
+
+
+def test_a_driver_is_seen(made):
+    reader = Reader(made)
+    assert not reader.running
+    journal = Journal(made)
+    assert reader.running
+    journal.close()
+
+
+def test_mixed_journals_fold_as_in_one_go(tmp_path):
+    events = mixed(12)
+    folder = write(tmp_path / "steps", events[:1])
+    reader = Reader(folder)
+    for event in events[1:]:
+        write(folder, [event])
+        reader.refresh()
+    assert _state(reader).trials == load_state(folder).trials
