@@ -1,215 +1,237 @@
-"""The dashboard's first page: the experiments of a runs folder, live. A view of the journals; it writes nothing."""
+"""The web page over a runs folder: addresses, answers, and the stream that tells open pages of news."""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import csv
+import io
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
-import streamlit as st
+from fastapi import FastAPI, Request
+from fastapi.responses import (
+    FileResponse,
+    HTMLResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 
-from nasforge.core.command_line import command_for, command_line
-from nasforge.core.errors import JournalError, NasforgeError, TrustError
-from nasforge.core.metrics import title_of
-from nasforge.core.trust import view
-from nasforge.experiment.journal import experiment_of
-from nasforge.experiment.state import State, load_state
-from nasforge.views import figures, tables
-from nasforge.views.drawing import network_figure
+from nasforge.core.errors import NasforgeError
+from nasforge.dashboards import pages
+from nasforge.dashboards.library import Entry, Library, View, entries_in, entry_of, signature
+from nasforge.views.svg import STYLE
 
-REFRESH_S = 3
-TOP = 20
-_NUMBERS = {
-    "val/accuracy": "%.4f",
-    "val/loss": "%.4f",
-    "val/f1_macro": "%.4f",
-    "cost/params": "%d",
-    "cost/flops": "compact",
-    "cost/latency_ms": "%.2f",
-    "time/train_s": "%.1f",
+_HERE = Path(__file__).parent
+_TYPES = {".css": "text/css", ".js": "text/javascript"}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
 }
+_LOOK_S = 1.0
+"""Seconds between two looks at the files of an open page."""
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+Page = Callable[[View, Mapping[str, str]], dict[str, Any]]
 
 
-def main() -> None:
-    """Draw the page."""
-    st.set_page_config(page_title="NASForge", page_icon=":material/account_tree:", layout="wide")
-    runs_dir = Path(os.environ.get("NASFORGE_RUNS_DIR", "runs"))
-    with st.sidebar:
-        st.title("NASForge")
-        st.caption(f"Runs folder: `{runs_dir}`")
-        names = [row["experiment"] for row in tables.experiments(runs_dir)]
-        chosen = st.selectbox("Experiment", names, key="experiment") if names else None
-        live = st.toggle("Live", value=True, key="live", help=f"Read the journal anew every {REFRESH_S} seconds")
-    if chosen is None:
-        _welcome(runs_dir)
-        return
-    st.fragment(_experiment, run_every=REFRESH_S if live else None)(runs_dir, chosen)
+def create_app(
+    runs_dir: Path, *, reading_s: float = 1.0, hosts: tuple[str, ...] = _LOCAL, stopping: Callable[[], bool] = bool
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        runs_dir: the runs folder.
+        reading_s: seconds that a page waits for a journal that is not read yet.
+        hosts: names by which a browser may call the server, so that no foreign page reads it under a name of its own;
+            empty for any.
+        stopping: tells open streams that the server ends.
+    """
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    library = Library(runs_dir, reading_s)
+    site = _Site(library)
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Any) -> Response:
+        if hosts and (request.url.hostname or "") not in hosts:
+            return PlainTextResponse(f"This server answers to {', '.join(hosts)} only.\n", 421)
+        response: Response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: HTTPException) -> HTMLResponse:
+        return site.page("error.html", error.status_code, title="Not found", message=str(error.detail))
+
+    @app.exception_handler(NasforgeError)
+    def broken(request: Request, error: NasforgeError) -> HTMLResponse:
+        entry = entry_of(runs_dir, str(request.path_params.get("name", "")))
+        return site.page("error.html", 200, title=entry.name if entry else "Error", entry=entry, message=str(error))
+
+    @app.get("/static/{file}")
+    def static(file: str) -> Response:
+        path = STYLE if file == STYLE.name else _HERE / "static" / file
+        known = {STYLE.name, *(one.name for one in (_HERE / "static").iterdir())}
+        if file not in known or path.suffix not in _TYPES:
+            raise HTTPException(404, f"There is no file {file}.")
+        return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
+
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
+
+    @app.get("/events")
+    def news(request: Request, of: str = "") -> StreamingResponse:
+        entry = entry_of(runs_dir, of) if of else None
+        return StreamingResponse(_news(site, entry, request, stopping), media_type="text/event-stream")
+
+    @app.get("/")
+    def home(request: Request) -> HTMLResponse:
+        return site.page("home.html", **pages.home(library, request.query_params))
+
+    @app.get("/{name}")
+    def result(name: str, request: Request) -> Response:
+        entry = site.entry(name)
+        if entry.kind == "campaign":
+            return site.page("home.html", **pages.campaign(library, entry, request.query_params))
+        if entry.journal is None:
+            return site.page("result.html", **pages.fit_only(entry))
+        with library.view(entry) as view:
+            if pages.has_result(view):
+                return site.page("result.html", **pages.result(view))
+        return RedirectResponse(f"/{quote(name)}/search", 303)
+
+    for path, template, make in (
+        ("search", "search.html", pages.search),
+        ("trials", "trials.html", pages.trials),
+        ("importance", "importance.html", pages.importance),
+        ("how", "how.html", pages.how),
+    ):
+        app.get(f"/{{name}}/{path}")(site.endpoint(template, make))
+
+    @app.get("/{name}/trials.csv")
+    def as_csv(name: str, request: Request) -> Response:
+        with library.view(site.searching(name), 60) as view:
+            table = pages.trial_table(view, request.query_params)
+            stream = io.StringIO()
+            rows = csv.writer(stream)
+            rows.writerow(table.columns)
+            rows.writerows(table.values(trial) for trial in table.trials)
+        named = f"attachment; filename*=UTF-8''{quote(name)}-trials.csv"
+        return Response(stream.getvalue(), media_type="text/csv", headers={"Content-Disposition": named})
+
+    @app.get("/{name}/trial/{number}")
+    def trial(name: str, number: int) -> HTMLResponse:
+        with library.view(site.searching(name)) as view:
+            if number not in view.state.trials and not view.reader.behind:
+                raise HTTPException(404, f"{name} has no trial {number}.")
+            return site.page("trial.html", **pages.trial(view, number))
+
+    @app.get("/{name}/networks")
+    def networks(name: str, trials: str = "") -> HTMLResponse:
+        entry = site.searching(name)
+        with library.view(entry) as view:
+            chosen = [view.state.trials[n] for n in pages.numbers_of(trials) if n in view.state.trials]
+            drawing = pages.networks_of(view, chosen)
+        return HTMLResponse(drawing())
+
+    @app.get("/{name}/winner")
+    def winner(name: str) -> HTMLResponse:
+        return HTMLResponse(pages.winner_drawing(site.entry(name)))
+
+    @app.get("/{name}/importances")
+    def importances(name: str) -> HTMLResponse:
+        with library.view(site.searching(name)) as view:
+            return HTMLResponse(pages.importance_drawing(view))
+
+    @app.get("/{name}/compare")
+    def compare(name: str, request: Request) -> Response:
+        given = request.query_params.getlist("trials")
+        if len(given) > 1:
+            return RedirectResponse(f"/{quote(name)}/compare?" + urlencode({"trials": ",".join(given)}, safe=","), 303)
+        with library.view(site.searching(name)) as view:
+            return site.page("compare.html", **pages.compare(view, given[0] if given else ""))
+
+    @app.get("/{name}/files/{path:path}")
+    def download(name: str, path: str) -> FileResponse:
+        entry = site.entry(name)
+        if path not in {file.path for file in pages.files_of(entry)}:
+            raise HTTPException(404, f"{name} offers no file {path}.")
+        return FileResponse(entry.folder / path, filename=Path(path).name, media_type="application/octet-stream")
+
+    return app
 
 
-def _welcome(runs_dir: Path) -> None:
-    st.header("No experiment yet")
-    st.write(f"There is no experiment in `{runs_dir}`. Start one, and reload this page:")
-    command = command_line("search", "tiny", "--data", "digits", "--max-trials", "12", "--runs-dir", runs_dir)
-    st.code(command, language="bash")
+class _Site:
+    """What all pages share: templates, and the entries of the runs folder."""
 
-
-def _experiment(runs_dir: Path, name: str) -> None:
-    st.header(name)
-    try:
-        state = load_state(experiment_of(runs_dir / name))
-    except JournalError as error:
-        st.error(f"This experiment's journal cannot be read.\n\n{error}", icon=":material/error:")
-        return
-    _headline(state)
-    tabs = st.tabs(["Overview", "Learning curves", "Trials", "Failures", "All experiments"])
-    with tabs[0]:
-        _overview(state)
-    with tabs[1]:
-        metrics = sorted(
-            {key for t in state.trials.values() for step in t.steps for key in step.metrics if _shown(key)}
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
-        first = metrics.index("val/accuracy") if "val/accuracy" in metrics else 0
-        metric = st.selectbox("Metric", metrics, index=first, key="curve") if metrics else "val/accuracy"
-        _figure(figures.learning_curves_figure(state, metric), "learning_curves")
-    with tabs[2]:
-        _trials(experiment_of(runs_dir / name), state)
-    with tabs[3]:
-        _failures(state)
-    with tabs[4]:
-        share = st.column_config.ProgressColumn("budget used", format="percent", min_value=0, max_value=1)
-        rows = tables.experiments(runs_dir)
-        st.dataframe(rows, hide_index=True, key="experiments", column_config={"budget_used": share})
+        self._templates.filters.update(pages.FILTERS)
+
+    def page(self, template: str, status: int = 200, **content: Any) -> HTMLResponse:
+        base: dict[str, Any] = {
+            "entry": None,
+            "problem": "",
+            "reading": None,
+            "live": "",
+            "tabs": (),
+            "runs_dir": self.library.runs_dir,
+        }
+        return HTMLResponse(self._templates.get_template(template).render({**base, **content}), status)
+
+    def entry(self, name: str) -> Entry:
+        entry = entry_of(self.library.runs_dir, name)
+        if entry is None:
+            raise HTTPException(404, f"There is no experiment {name} in {self.library.runs_dir}.")
+        return entry
+
+    def searching(self, name: str) -> Entry:
+        entry = self.entry(name)
+        if entry.journal is None:
+            raise HTTPException(404, f"{name} is not a search, or has not begun to search.")
+        return entry
+
+    def endpoint(self, template: str, make: Page) -> Callable[[str, Request], HTMLResponse]:
+        def answer(name: str, request: Request) -> HTMLResponse:
+            with self.library.view(self.searching(name)) as view:
+                return self.page(template, **make(view, request.query_params))
+
+        return answer
+
+    def version(self, entry: Entry | None) -> str:
+        """A text that changes when a page should be drawn again."""
+        if entry is not None:
+            return signature(entry)
+        return "".join(entry.name + signature(entry) for entry in entries_in(self.library.runs_dir))
 
 
-def _figure(figure: Any, key: str) -> None:
-    st.plotly_chart(figure, key=key, config={"displayModeBar": False})
-
-
-def _headline(state: State) -> None:
-    summary = tables.summary(state)
-    st.caption(
-        f"space **{summary['space']}** · strategy **{summary['strategy']}** · data **{summary['data'] or '–'}** · "
-        f"objectives **{', '.join(str(goal) for goal in state.objectives)}**"
-        + (f" · constraints **{', '.join(str(limit) for limit in state.constraints)}**" if state.constraints else "")
-    )
-    goal = state.objectives[0]
-    best = summary[f"best {goal.metric}"]
-    cells = [(f"Best {title_of(goal.metric)}", "–" if best is None else f"{best:.4f}")]
-    cells += [(status.capitalize(), str(amount)) for status, amount in state.counts().items()]
-    for column, (label, value) in zip(st.columns(len(cells)), cells, strict=True):
-        column.metric(label, value)
-    used = summary["budget_used"]
-    if used is not None:
-        st.progress(used, text=f"{used:.0%} of the budget used ({state.charged.worker_seconds:,.0f} worker-seconds)")
-
-
-def _overview(state: State) -> None:
-    left, right = st.columns(2)
-    with left:
-        st.subheader("Best so far")
-        _figure(figures.best_so_far_figure(state), "best_so_far")
-    with right:
-        st.subheader("Pareto front")
-        _figure(figures.pareto_figure(state, *_axes(state)), "pareto")
-    st.subheader("Leaderboard")
-    rows = tables.leaderboard(state, TOP)
-    if rows:
-        _table(rows, "leaderboard", state)
-    else:
-        st.info("No trial has finished yet.")
-
-
-def _axes(state: State) -> tuple[str, str]:
-    """The first two objectives, costs across; FLOPs where there is one objective only."""
-    metrics = [goal.metric for goal in state.objectives]
-    if len(metrics) == 1:
-        metrics.append("cost/flops" if metrics[0] != "cost/flops" else "cost/params")
-    first, second = metrics[:2]
-    return (first, second) if first.startswith("cost/") else (second, first)
-
-
-def _trials(folder: Path, state: State) -> None:
-    if not state.trials:
-        st.info("No trial has been asked for yet.")
-        return
-    best = state.best
-    numbers = sorted(state.trials)
-    start = numbers.index(best.number) if best else 0
-    number = st.selectbox("Trial", numbers, index=start, key="trial", format_func=lambda n: _label(state, n))
-    trial = state.trials[number]
-    left, right = st.columns(2)
-    with left:
-        st.subheader("Architecture")
-        rows = [{**row, "value": str(row["value"])} for row in tables.decisions(trial)]
-        if rows:
-            st.dataframe(rows, hide_index=True, height="content", key="decisions")
-        else:
-            st.write("A shared training of a supernet: it has no point of its own.")
-    with right:
-        st.subheader("Metrics")
-        metrics = [{"metric": key, "value": value} for key, value in sorted(trial.metrics.items()) if _shown(key)]
-        st.dataframe(metrics, hide_index=True, height="content", key="metrics")
-        if trial.result and trial.result.error:
-            st.error(f"**{trial.result.error.cause}**: {trial.result.error.message}\n\n{trial.result.error.advice}")
-        if trial.architecture is not None:
-            st.subheader("Network")
-            drawn = _drawing(str(folder), number, trial.architecture.arch_id)
-            if isinstance(drawn, str):
-                st.caption(drawn)
-            else:
-                _figure(drawn, "network")
-    st.subheader("All trials")
-    _table(tables.all_trials(state), "all_trials", state)
-
-
-@st.cache_data(max_entries=100, show_spinner="Drawing the network ...")  # type: ignore[untyped-decorator]
-def _drawing(folder: str, number: int, arch_id: str) -> Any:
-    """The network of a trial, or why it cannot be drawn; `arch_id` tells a folder's experiments apart."""
-    from nasforge.views.parts import parts_of_trial  # torch, not before it is needed
-
-    state = load_state(Path(folder))
-    try:
-        with view():
-            parts = parts_of_trial(Path(folder), state, state.trials[number])
-    except TrustError as error:
-        command = command_for(Path(folder), "show", "--trial", str(number), "--draw", "network.html")
-        return f"Not drawn: {error}. Draw it by: {command}"
-    except NasforgeError as error:
-        return f"Not drawn: {error}"
-    return network_figure({f"trial {number}, {arch_id}": parts})
-
-
-def _label(state: State, number: int) -> str:
-    trial = state.trials[number]
-    arch_id = f" · {trial.architecture.arch_id}" if trial.architecture else ""
-    return f"trial {number} · {trial.status}{arch_id}"
-
-
-def _failures(state: State) -> None:
-    rows = tables.failures(state)
-    if not rows:
-        st.success("No trial has failed.")
-        return
-    _figure(figures.failures_figure(state), "failures_figure")
-    shown = [{**row, "trials": ", ".join(str(number) for number in row["trials"])} for row in rows]
-    st.dataframe(shown, hide_index=True, key="failures")
-
-
-def _shown(key: str) -> bool:
-    """Whether a metric is for people; the rest is the budget's book-keeping."""
-    return key != "time/worker_s" and not key.startswith("work/")
-
-
-def _table(rows: list[dict[str, Any]], key: str, state: State) -> None:
-    """Trials as a table: what they are, the objectives, then the other metrics."""
-    about = dict.fromkeys(name for row in rows for name in row if name != "metrics")
-    measured = {name for row in rows for name in row["metrics"] if _shown(name)}
-    goals = [goal.metric for goal in state.objectives if goal.metric in measured]
-    metrics = [*goals, *sorted(measured.difference(goals))]
-    flat = [{**{name: row[name] for name in about}, **{m: row["metrics"].get(m) for m in metrics}} for row in rows]
-    formats = {name: st.column_config.NumberColumn(format=_NUMBERS.get(name, "%.4g")) for name in metrics}
-    st.dataframe(flat, hide_index=True, key=key, column_config=formats)
-
-
-if __name__ == "__main__":
-    main()
+async def _news(site: _Site, entry: Entry | None, request: Request, stopping: Callable[[], bool]) -> AsyncIterator[str]:
+    """One event for every change of the files; a comment every 15 seconds keeps the connection open."""
+    known, spoke = None, time.monotonic()
+    while not stopping() and not await request.is_disconnected():
+        begun = time.process_time()
+        version = await asyncio.to_thread(site.version, entry)
+        spent = time.process_time() - begun
+        if known is not None and version != known:
+            yield "event: change\ndata: {}\n\n"
+            spoke = time.monotonic()
+        elif time.monotonic() - spoke > 15 or known is None:
+            yield ": here\n\n"
+            spoke = time.monotonic()
+        known = version
+        end = time.monotonic() + max(_LOOK_S, 20 * spent)
+        while time.monotonic() < end and not stopping():
+            await asyncio.sleep(0.2)

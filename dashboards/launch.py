@@ -1,68 +1,58 @@
-"""Start the dashboard: a Streamlit server on this machine only, unless told otherwise."""
+"""Start the dashboard: a server in this process, for this machine only unless told otherwise."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.importing import python_path
 
-APP = Path(__file__).with_name("app.py")
-RUNS_DIR = "NASFORGE_RUNS_DIR"
-"""Environment variable by which the app learns its runs folder."""
-
-
-def command(port: int, address: str) -> list[str]:
-    """The server's command line: no browser, no usage statistics, no watching of source files."""
-    settings = {
-        "server.port": port,
-        "server.address": address,
-        "server.headless": "true",
-        "server.fileWatcherType": "none",
-        "browser.gatherUsageStats": "false",
-        "client.toolbarMode": "viewer",
-    }
-    flags = [f"--{name}={value}" for name, value in settings.items()]
-    # -P: `-m` would put the working folder first on the path, where any file could hide a module of Streamlit's
-    return [sys.executable, "-P", "-m", "streamlit", "run", str(APP), *flags]
+HOST, PORT = "127.0.0.1", 8501
+_NEEDED = ("fastapi", "uvicorn", "jinja2")
+_END_S = 2
+"""Seconds that open connections have when the server ends."""
 
 
-def start(runs_dir: Path, port: int = 8501, address: str = "127.0.0.1") -> subprocess.Popen[bytes]:
-    """The running server, for whoever ends it.
+def listen(port: int = PORT, host: str = HOST) -> socket.socket:
+    """Return a socket that listens.
 
     Raises:
-        ConfigError: the extra is not installed, or the port is taken.
+        ConfigError: the port is taken, or the host is not this machine's.
     """
-    missing = [package for package in ("streamlit", "plotly") if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ConfigError(f'the dashboard needs {" and ".join(missing)}: pip install "nasforge[dashboard]"')
     try:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, port))
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+        listening.listen(64)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"the dashboard cannot listen on {address}:{port} ({reason}); try another --port") from None
-    environment = {**os.environ, **python_path(), RUNS_DIR: str(runs_dir.absolute())}
-    return subprocess.Popen(command(port, address), env=environment)  # noqa: S603  (our own command line)
+        raise ConfigError(f"the dashboard cannot listen on {host}:{port} ({reason}); try another --port") from None
+    return listening
 
 
-def launch(runs_dir: Path, port: int = 8501, address: str = "127.0.0.1") -> int:
-    """Serve the dashboard of a runs folder until it is stopped (Ctrl-C); returns the server's exit status.
+def launch(runs_dir: Path, port: int = PORT, host: str = HOST) -> int:
+    """Serve the dashboard of a runs folder until SIGTERM or Ctrl-C; returns the exit status.
 
     Raises:
-        ConfigError: the extra is not installed, or the port is taken.
+        ConfigError: a package is missing, or the port is taken.
     """
-    server = start(runs_dir, port, address)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        server.terminate()
-        server.wait()
-        return 0
+    missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ConfigError(f'the dashboard needs {" and ".join(missing)}: pip install "nasforge[dashboard]"')
+    import uvicorn
+
+    from nasforge.dashboards.app import create_app
+
+    server: uvicorn.Server
+    hosts = () if host in ("0.0.0.0", "::", "") else tuple({"127.0.0.1", "localhost", "::1", host})  # noqa: S104
+    app = create_app(runs_dir, hosts=hosts, stopping=lambda: server.should_exit)
+    settings = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_END_S)
+    server = uvicorn.Server(settings)
+    with listen(port, host) as listening:
+        try:
+            server.run(sockets=[listening])
+        except KeyboardInterrupt:
+            return 0
+    return 0

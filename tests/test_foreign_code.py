@@ -154,14 +154,14 @@ def test_no_part_of_a_configuration_is_imported_by_a_view(received, capsys):
     assert "it ran" not in capsys.readouterr().err
 
 
-def test_the_dashboard_draws_no_network_of_a_users_builder(received, monkeypatch):
-    testing = pytest.importorskip("streamlit.testing.v1")
-    from nasforge.dashboards import launch
+def test_the_dashboard_draws_no_network_of_a_users_builder(received):
+    testing = pytest.importorskip("fastapi.testclient")
+    from nasforge.dashboards.app import create_app
 
-    monkeypatch.setenv(launch.RUNS_DIR, str(received))
-    app = testing.AppTest.from_file(str(launch.APP), default_timeout=60).run()
-    assert not app.exception
-    shown = " ".join(str(element.value) for element in [*app.caption, *app.markdown])
+    browser = testing.TestClient(create_app(received, reading_s=60), base_url="http://127.0.0.1")
+    for path in ("", "/search", "/trials", "/trial/0", "/importance", "/how"):
+        assert browser.get(f"/first{path}").status_code == 200
+    shown = browser.get("/first/networks?trials=0").text
     assert "Not drawn" in shown and "foreign_builder:build" in shown
     assert "foreign_builder" not in sys.modules
 

@@ -77,7 +77,10 @@ def test_the_built_wheel_and_source_distribution(tmp_path):
     assert packed == {
         str(file.relative_to(ROOT / "search_spaces")) for file in (ROOT / "search_spaces").rglob("*.yaml")
     }
-    assert {"nasforge/py.typed", "nasforge/dashboards/app.py"} <= set(names)
+    assert {
+        *("nasforge/py.typed", "nasforge/views/svg.css", "nasforge/dashboards/app.py"),
+        *("nasforge/dashboards/templates/base.html", "nasforge/dashboards/static/live.js"),
+    } <= set(names)
     assert Parser().parsestr(metadata)["License-Expression"] == "Apache-2.0"
 
     (packed_source,) = tmp_path.glob("*.tar.gz")

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from nasforge.cli.options import RunsDir
 from nasforge.cli.output import Outcome, line
+from nasforge.core.errors import JournalError
 from nasforge.core.paths import whole_path
 
 
 def dashboard(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Begin with this experiment. Default: all of them.")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. The page has no login, so others should not reach it.")
+    ] = "127.0.0.1",
 ) -> Outcome:
-    """Start the web page with all experiments: leaderboard, Pareto front, learning curves, failures.
+    """Start the web page over the runs folder: results, searches while they run, trials, comparisons.
+
+    Ctrl-C or SIGTERM ends it.
 
     [bold]Examples[/bold]
 
     \b
     nasforge dashboard
+    nasforge dashboard first
     nasforge dashboard --runs-dir runs --port 8600
     """
     from nasforge.dashboards.launch import launch
 
-    line(f"The dashboard is at http://127.0.0.1:{port}; Ctrl-C ends it.")
-    return Outcome(code=launch(whole_path(runs_dir), port))
+    folder = whole_path(runs_dir)
+    if name is not None and not (folder / name).is_dir():
+        raise JournalError(f"{folder}: no experiment '{name}' here. Give the name of a folder, or leave it out")
+    shown = f"[{host}]" if ":" in host else host
+    line(f"The dashboard is at http://{shown}:{port}/{quote(name or '')}; Ctrl-C ends it.")
+    return Outcome(code=launch(folder, port, host))

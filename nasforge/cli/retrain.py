@@ -17,7 +17,8 @@ from nasforge.cli.watch import RetrainProgress
 from nasforge.experiment.state import load_state
 
 if TYPE_CHECKING:
-    from nasforge.api.retrain.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained, Spread
+    from nasforge.api.retrain.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained
+    from nasforge.views.statistics import Spread
 
 _PLACE = "Workers"
 _COLUMNS = ("rank", "network", "name", "params", "flops")

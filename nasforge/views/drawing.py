@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nasforge.views.families import COLOURS, family_of
 from nasforge.views.picture import graph_objects
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part
 
-# Okabe & Ito's colours, light enough for black text: the kinds of layers that searches choose between, then others.
-_TINTS = ("#9BD0F0", "#F5C77E", "#8FD9BF", "#E8B4CF", "#F3EE9A", "#F0A98A", "#A9BFDD", "#C9B79C")
-_PLAIN = "#DDDDDD"
-_FRAME = ("ConvNorm", "Conv2d", "Linear", "AdaptiveAvgPool2d", "Sequential")
 _ROW, _COLUMN = 26, 340  # pixels
 _GAP = 0.35  # of a row
 
@@ -31,10 +28,8 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
         ExportError: Plotly is not installed.
     """
     go = graph_objects()
-    drawn = {title: _shown(parts) for title, parts in networks.items()}
+    drawn = {title: shown_parts(parts) for title, parts in networks.items()}
     widest = max((part.output[0] for parts in drawn.values() for part in parts), default=1)
-    kinds = dict.fromkeys(p.layer for parts in drawn.values() for p in parts if p.layer not in _FRAME)
-    tints = {layer: _TINTS[i % len(_TINTS)] for i, layer in enumerate(kinds)}
     figure, depth = go.Figure(), 0.0
     for column, (title, parts) in enumerate(drawn.items()):
         total = sum(part.flops for part in parts)
@@ -51,7 +46,10 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
                 base=[column - width / 2],
                 y=[y],
                 width=0.82,
-                marker={"color": tints.get(part.layer, _PLAIN), "line": {"color": "#888888", "width": 0.6}},
+                marker={
+                    "color": COLOURS.get(family_of(part.layer), COLOURS["other"]),
+                    "line": {"color": "#888888", "width": 0.6},
+                },
                 showlegend=False,
                 hovertemplate=(
                     f"{part.part}: {part.layer}<br>passes on {part.size}<br>{part.params:,} params<br>"
@@ -74,11 +72,16 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
     return figure
 
 
+def _colour(layer: str) -> str:
+    return COLOURS.get(family_of(layer), COLOURS["other"])
+
+
 def _text(size: int) -> dict[str, Any]:
     return {"size": size, "color": "#222222"}  # said, or a page's own theme makes it pale
 
 
-def _shown(parts: Sequence[Part]) -> list[Part]:
+def shown_parts(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that a drawing shows: those that compute, and those that change the image's size."""
     found: list[Part] = []
     for part in parts:
         resizes = len(part.output) == 3 and bool(found) and found[-1].output[1:] != part.output[1:]

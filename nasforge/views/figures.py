@@ -6,11 +6,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from nasforge.core.goals import Objective
-from nasforge.core.metrics import direction, title_of
-from nasforge.core.pareto import front as non_dominated
+from nasforge.core.metrics import title_of
 from nasforge.experiment.state import State
-from nasforge.views.tables import best_so_far, failures, learning_curves, steps_of
+from nasforge.views.tables import best_so_far, failures, in_two_metrics, learning_curves, steps_of
 
 # Okabe & Ito's colours, told apart by colour-blind readers too: https://jfly.uni-koeln.de/color/
 _COLOURS = {
@@ -62,18 +60,10 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
         y: metric on the vertical axis.
     """
     figure = _figure(title_of(x), title_of(y))
-    trials = [trial for trial in state.finished() if x in trial.metrics and y in trial.metrics]
+    trials, best = in_two_metrics(state, x, y)
     if not trials:
         return _empty(figure, f"No finished trial with<br>{title_of(x)} and {title_of(y)} yet")
-    declared = {objective.metric: objective.maximise for objective in state.objectives}
-    axes = [
-        Objective(metric, maximise)
-        for metric in (x, y)
-        if (maximise := declared.get(metric, direction(metric))) is not None
-    ]
-    comparable = len(axes) == 2
-    points = [[axis.oriented(trial.metrics[axis.metric]) for axis in axes] for trial in trials] if comparable else []
-    front = sorted((trials[index] for index in non_dominated(points)), key=lambda trial: trial.metrics[x])
+    comparable, front = best is not None, best or []
     on_front = {trial.number for trial in front}
     rest = [trial for trial in trials if trial.number not in on_front]
     for name, group, colour, mode in (

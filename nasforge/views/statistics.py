@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 
+LEVEL = 0.95
+"""Of confidence intervals."""
 BAND_RESAMPLES = 1_000
 TEST_RESAMPLES = 10_000
 _CHUNK = 500
@@ -85,6 +88,36 @@ def bootstrap_band(
     tail = 50.0 * (1.0 - level)
     low, high = np.percentile(means, [tail, 100.0 - tail], axis=0)
     return values.mean(axis=0), low, high
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One metric over the seeds.
+
+    Attributes:
+        mean: over the seeds.
+        std: sample standard deviation; None with one seed, which says nothing of the spread.
+        n: number of seeds.
+        margin: half the width of the mean's 95 % confidence interval (Student's t); None with one seed.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    margin: float | None = None
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean, standard deviation and 95 % confidence interval of at least one value; with a NaN the mean is NaN."""
+    from scipy.stats import t as student
+
+    if any(math.isnan(value) for value in values):
+        return Spread(math.nan, None, len(values))
+    n, mean = len(values), statistics.fmean(values)
+    if n == 1:
+        return Spread(mean, None, 1)
+    std = statistics.stdev(values)
+    return Spread(mean, std, n, float(student.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n))
 
 
 @dataclass(frozen=True)

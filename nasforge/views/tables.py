@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import NasforgeError
+from nasforge.core.goals import Objective
 from nasforge.core.ladder import Unit
+from nasforge.core.metrics import direction
+from nasforge.core.pareto import front
 from nasforge.core.trial import Trial
 from nasforge.experiment.journal import JOURNAL, experiment_of, experiments_in, fit_of, fits_in
 from nasforge.experiment.state import State, load_state
@@ -103,6 +106,28 @@ def pareto_front(state: State) -> list[dict[str, Any]]:
     return [row(trial, unit_of(state)) for trial in state.front()]
 
 
+def in_two_metrics(state: State, x: str, y: str) -> tuple[list[Trial], list[Trial] | None]:
+    """Finished trials that have both metrics, and those of them that no other beats in both, in order of `x`.
+
+    There is no front, None, where the direction of a metric is unknown: it is no objective, and its name does not say
+    it.
+    """
+    both = [(trial, trial.metric(x), trial.metric(y)) for trial in state.finished()]
+    known = [(trial, float(a), float(b)) for trial, a, b in both if a is not None and b is not None]
+    trials = [trial for trial, _, _ in known]
+    declared = {objective.metric: objective.maximise for objective in state.objectives}
+    axes = [
+        Objective(metric, maximise)
+        for metric in (x, y)
+        if (maximise := declared.get(metric, direction(metric))) is not None
+    ]
+    if len(axes) < 2:
+        return trials, None
+    points = [(axes[0].oriented(a), axes[1].oriented(b)) for _, a, b in known]
+    best = sorted((known[index] for index in front(points)), key=lambda item: item[1])
+    return trials, [trial for trial, _, _ in best]
+
+
 def learning_curves(state: State, metric: str = "val/accuracy") -> list[dict[str, Any]]:
     """One point per report that has `metric`: number, status, epoch, value; in order of number and epoch."""
     return [
@@ -123,7 +148,8 @@ def best_so_far(state: State) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     best: float | None = None
     for trial in finished:
-        value = trial.metrics[goal.metric]
+        value = trial.metric(goal.metric)
+        assert value is not None  # noqa: S101  (a finished trial has its objectives)
         if best is None or goal.oriented(value) > goal.oriented(best):
             best = value
         rows.append({"number": trial.number, "value": value, "best": best})

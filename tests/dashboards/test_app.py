@@ -1,135 +1,224 @@
-"""The page, run by Streamlit's own test driver, and once in a real browser."""
+"""The pages over a runs folder, asked without a browser; and once clicked through in a real one."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("streamlit", reason='needs streamlit: pip install "nasforge[dashboard]"')
+pytest.importorskip("fastapi", reason='needs FastAPI: pip install "nasforge[dashboard]"')
 sys.path.insert(0, str(Path(__file__).parent))
 from chromium import chromium
+from fastapi.testclient import TestClient
 from made_journal import header, trial, write
-from streamlit.testing.v1 import AppTest
 
 import nasforge
 from nasforge.core.errors import ConfigError
 from nasforge.dashboards import launch
+from nasforge.dashboards.app import create_app
+from nasforge.experiment.journal import JOURNAL
+
+PAGES = ("search", "trials", "trial/7", "importance", "how", "compare?trials=6,7")
 
 
-@pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def open_page(runs_dir: Path) -> AppTest:
-        monkeypatch.setenv(launch.RUNS_DIR, str(runs_dir))
-        app = AppTest.from_file(str(launch.APP), default_timeout=30).run()
-        assert not app.exception, app.exception
-        return app
-
-    return open_page
+def client(runs_dir: Path, **options: Any) -> TestClient:
+    return TestClient(create_app(runs_dir, **{"reading_s": 60.0, **options}), base_url="http://127.0.0.1")
 
 
-def _metrics(app: AppTest) -> dict[str, str]:
-    return {metric.label: metric.value for metric in app.metric}
+def page(browser: TestClient, address: str, status: int = 200) -> str:
+    answer = browser.get(address)
+    assert answer.status_code == status, answer.text[:2000]
+    return answer.text
 
 
-def _texts(elements: Any) -> str:
-    return "\n".join(str(element.value) for element in elements)
+def test_home_lists_everything_and_filters_and_sorts(made: Path) -> None:
+    write(made.parent / "camp" / "random-s0", [header("random-s0"), *trial(0)])
+    (made.parent / "broken").mkdir()
+    (made.parent / "broken" / JOURNAL).write_text("no journal\n")
+    browser = client(made.parent)
+    text = page(browser, "/")
+    for name in ("made", "camp", "broken"):
+        assert f'href="/{name}"' in text
+    assert "0.8700" in text and "campaign" in text and "journal.jsonl:1" in text
+    assert 'href="/camp"' not in page(browser, "/?q=made")
+    assert 'href="/made"' not in page(browser, "/?kind=campaign")
+    ordered = page(browser, "/?sort=name&down=1")
+    assert ordered.index('href="/made"') < ordered.index('href="/broken"')
+    assert 'href="/camp:random-s0"' in page(browser, "/camp")
+    assert "Best so far" in page(browser, "/camp:random-s0/search")
 
 
-def test_an_experiment_with_trials_of_every_kind(page: Any, made: Path) -> None:
-    app = page(made.parent)
-    assert app.header[0].value == "made"
-    assert _metrics(app) == {
-        "Best validation accuracy": "0.8700",
-        "Finished": "5",
-        "Pruned": "1",
-        "Failed": "1",
-        "Rejected": "1",
-        "Running": "1",
-    }
-    frames = [frame.value for frame in app.dataframe]
-    (leaderboard,) = [frame for frame in frames if "rank" in frame]
-    assert list(leaderboard["number"]) == [7, 6, 2, 1, 0]
-    assert list(leaderboard.columns)[5:7] == ["val/accuracy", "cost/flops"]
-    (failed,) = [frame for frame in frames if "cause" in frame]
-    assert list(failed["advice"]) == ["lower the learning rate"]
-    (decisions,) = [frame for frame in frames if "decision" in frame]
-    assert dict(zip(decisions["decision"], decisions["value"], strict=True))["model.width"] == "16"
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_opens_and_escapes_what_files_say(tmp_path: Path, path: str) -> None:
+    evil = "<script>alert(1)</script>"
+    events = [header(data={"source": evil, "validation": 0.1}), *(e for n in range(9) for e in trial(n))]
+    lines = write(tmp_path / "made", events) / JOURNAL
+    lines.write_text(lines.read_text().replace('"residual"', json.dumps(evil)).replace("evolution", evil))
+    text = page(client(tmp_path), f"/made/{path}")
+    assert evil not in text and "&lt;script&gt;" in text
+    assert "default-src 'none'" in client(tmp_path).get(f"/made/{path}").headers["content-security-policy"]
 
 
-def test_a_chosen_trial_shows_its_architecture_and_failure(page: Any, made: Path) -> None:
-    app = page(made.parent)
-    app.selectbox(key="trial").select(3).run()
-    assert not app.exception
-    assert "diverged" in _texts(app.error)
-    assert "lower the learning rate" in _texts(app.error)
-    (decisions,) = [frame.value for frame in app.dataframe if "decision" in frame.value]
-    assert dict(zip(decisions["decision"], decisions["value"], strict=True))["model.block"] == "inverted"
+def test_search_shows_progress_front_failures_and_advice(made: Path) -> None:
+    text = page(client(made.parent), "/made/search")
+    for said in ("best so far", "Pareto front", "flops&lt;=", "diverged", "lower the learning rate", "rejected"):
+        assert said in text, said
+    for over in ("seconds", "work"):
+        assert "charged" in page(client(made.parent), f"/made/search?over={over}&x=cost/params&y=val/loss")
 
 
-def test_a_network_is_drawn_where_there_is_one(page: Any, tmp_path: Path) -> None:
+def test_trials_are_filtered_sorted_and_exported(made: Path) -> None:
+    browser = client(made.parent)
+    text = page(browser, "/made/trials?filter=block=residual val/accuracy>0.81&sort=val/accuracy&down=1")
+    assert [f'id="trial-{n}"' in text for n in (0, 1, 2, 6, 7)] == [False, False, True, True, True]
+    assert text.index('id="trial-7"') < text.index('id="trial-2"')
+    assert "is no column" in page(browser, "/made/trials?filter=nothing>1")
+    rows = browser.get("/made/trials.csv?status=finished").text.splitlines()
+    assert len(rows) == 6 and rows[0].startswith("trial,status,steps,val/accuracy")
+
+
+def test_a_trial_and_its_failure(made: Path) -> None:
+    text = page(client(made.parent), "/made/trial/3")
+    assert "diverged" in text and "lower the learning rate" in text and "--rerun" in text
+    assert "no trial 99" in page(client(made.parent), "/made/trial/99", 404)
+
+
+def test_trials_are_compared_with_differences_marked(made: Path) -> None:
+    browser = client(made.parent)
+    text = page(browser, "/made/compare?trials=6&trials=7")
+    assert "Trials 6,7" in text and "model.width ≠" in text and "model.block ≠" not in text and "★" in text
+    assert "Choose two or more" in page(browser, "/made/compare")
+
+
+def test_a_network_is_drawn_where_there_is_one(tmp_path: Path, made: Path) -> None:
     searched = {"space": "tiny", "data": {"source": "digits", "images": 200}, "epochs": 1, "budget": {"trials": 1}}
     place = {"runs_dir": str(tmp_path), "tracking_uri": "none", "name": "real", "runner": "local"}
     state = nasforge.search(**searched, **place)
-    app = page(tmp_path)
-    assert "Network" in [title.value for title in app.subheader] and "Not drawn" not in _texts(app.caption)
-    drawn = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
-    titles = [note["text"] for figure in drawn for note in figure["layout"].get("annotations", [])]
-    assert any(f"trial 0, {state.best.architecture.arch_id}" in title for title in titles)
+    assert f"trial 0, {state.best.architecture.arch_id}" in page(client(tmp_path), "/real/networks?trials=0")
+    assert "Not drawn: trial 7 has no network for images" in page(client(made.parent), "/made/networks?trials=7")
 
 
-def test_a_network_that_cannot_be_built_is_said(page: Any, made: Path) -> None:
-    assert "Not drawn: trial 7 has no network for images" in _texts(page(made.parent).caption)
+def test_a_result_shows_the_test_split_files_and_commands(made: Path, tmp_path: Path) -> None:
+    from nasforge.core.events import TestOpened
+    from nasforge.experiment.state import load_state
+
+    best = load_state(made).best
+    assert best is not None and best.architecture is not None
+    name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
+    metrics = {"test/accuracy": 0.9}
+    seeds = [TestOpened(f"{name}-seed{n}-e9", {"test/accuracy": 0.9 + 0.02 * n}) for n in range(2)]
+    write(made, [*seeds, TestOpened(f"ResNet-8-x0.5-for-{name}-seed0-e9", metrics)])
+    (made / "best").mkdir()
+    (made / "best" / "network.json").write_text("{}")
+    (made / "best" / "out").symlink_to("/etc/passwd")
+    browser = client(made.parent)
+    text = page(browser, "/made")
+    assert "91.0%" in text and "reference" in text and "nasforge show made --trial 7 --rerun" in text
+    answer = browser.get("/made/files/best/network.json")
+    assert answer.text == "{}" and "attachment" in answer.headers["content-disposition"]
+    for path in ("best/out", "journal.jsonl", "..%2Fmade%2Fjournal.jsonl", "best/../journal.jsonl"):
+        assert browser.get(f"/made/files/{path}").status_code == 404
+    assert "Not drawn" in page(browser, "/made/winner")
 
 
-def test_new_events_show_up(page: Any, made: Path) -> None:
-    app = page(made.parent)
+def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
+    import numpy as np
+
+    fit = tmp_path / "photos"
+    write(fit / "search", [header("search"), *trial(0)])
+    rows = [
+        {
+            **{"name": name, "kind": kind, "params": 10.0, "flops": 20.0, "seconds": 1.0},
+            **{split: {"accuracy": value} for split in ("val", "test")},
+            "test_ci95": {"accuracy": [value - 0.1, value + 0.1]},
+        }
+        for name, kind, value in (("network", "search", 0.75), ("SVM", "sklearn", 0.5))
+    ]
+    content = {"rows": rows, "winner": "network", "classes": ["cat", "dog"], "split": {"test": 4}}
+    lines = [
+        {"kind": "begun", "schema": 1, "inputs": {"source": "photos"}, "at": 1.0, "used": 0.0},
+        {
+            "kind": "decision",
+            "name": "metric",
+            "value": "accuracy",
+            "reason": "classes are even",
+            "at": 2.0,
+            "used": 1.0,
+        },
+        {"kind": "tested", "what": "w", "figures": {"name": "network"}, "at": 3.0, "used": 2.0},
+        {"kind": "finished", "content": content, "at": 4.0, "used": 3.0},
+    ]
+    (fit / "fit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (fit / "answers").mkdir()
+    np.savez(fit / "answers" / "w.npz", truth=np.array([0, 0, 1, 1]), probabilities=np.eye(2)[[0, 0, 1, 0]])
+    browser = client(tmp_path)
+    text = page(browser, "/photos")
+    for said in ("75.0%", "SVM", "3 of 4 images", "dog is taken for cat: 1", "classes are even", "finished"):
+        assert said in text, said
+    assert "0.7500" in page(browser, "/")
+
+
+def test_new_events_show_up_and_a_long_journal_is_read_in_pieces(made: Path) -> None:
+    browser = client(made.parent)
+    assert "0.8700" in page(browser, "/made/search")
     write(made, trial(9))
-    app.run()
-    assert _metrics(app)["Finished"] == "6"
-    assert _metrics(app)["Best validation accuracy"] == "0.8900"
+    assert "0.8900" in page(browser, "/made/search")
+    long = write(made.parent / "long", [header("long"), *(e for n in range(60) for e in trial(n))])
+    slow = client(long.parent, reading_s=0.0)
+    assert 'id="reading"' in page(slow, "/long/search")
+    for _ in range(20):
+        text = page(slow, "/long/search")
+    assert 'id="reading"' not in text and "60</b> finished" in text
 
 
-def test_a_search_that_has_just_begun(page: Any, tmp_path: Path) -> None:
-    write(tmp_path / "young", [header("young")])
-    app = page(tmp_path)
-    assert _metrics(app)["Best validation accuracy"] == "–"
-    assert "No trial has finished yet" in _texts(app.info)
+def test_alphas_are_drawn(tmp_path: Path) -> None:
+    import dataclasses
+
+    from made_journal import SPACE
+
+    from nasforge.core.events import Asked, Checked, Reported, Started
+    from nasforge.core.trial import TrainShared
+
+    reports = [
+        Reported(0, 1, step, {"train/loss": 1.0}, "continue", {"model.block": (0.1 * step, 0.0)}) for step in (1, 2)
+    ]
+    shared = [Asked(0, TrainShared(SPACE, "softmax", 2)), Checked(0, {}, "accepted"), Started(0, 1), *reports]
+    write(tmp_path / "darts", [dataclasses.replace(header("darts"), schema=2), *shared])
+    text = page(client(tmp_path), "/darts/how")
+    assert "Alphas of the supernet" in text and "inverted" in text
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_an_empty_runs_folder_says_how_to_begin(page: Any, tmp_path: Path, exists: bool) -> None:
+def test_an_empty_runs_folder_says_how_to_begin(tmp_path: Path, exists: bool) -> None:
     folder = tmp_path if exists else tmp_path / "none"
-    app = page(folder)
-    assert app.header[0].value == "No experiment yet"
-    assert "nasforge search tiny --data digits" in app.code[0].value
+    assert "nasforge search tiny --data digits" in page(client(folder), "/")
 
 
-def test_a_broken_journal_is_said_and_the_others_stay(page: Any, made: Path) -> None:
-    broken = made.parent / "broken"
-    broken.mkdir()
-    (broken / "journal.jsonl").write_text("no journal\n")
-    app = page(made.parent)
-    app.selectbox(key="experiment").select("broken").run()
-    assert not app.exception
-    assert "cannot be read" in _texts(app.error)
-    assert "journal.jsonl:1" in _texts(app.error)
-    app.selectbox(key="experiment").select("made").run()
-    assert _metrics(app)["Finished"] == "5"
+def test_a_search_that_has_just_begun(tmp_path: Path) -> None:
+    write(tmp_path / "young", [header("young")])
+    for path in ("search", "trials", "importance", "how"):
+        page(client(tmp_path), f"/young/{path}")
 
 
-def test_the_server_listens_on_this_machine_only_and_sends_no_statistics() -> None:
-    command = launch.command(8501, "127.0.0.1")
-    assert "-P" in command  # a file in the working folder hides no module of the server's
-    assert "--server.address=127.0.0.1" in command
-    assert "--server.headless=true" in command
-    assert "--browser.gatherUsageStats=false" in command
+def test_a_broken_journal_is_said(made: Path) -> None:
+    path = made / JOURNAL
+    path.write_bytes(path.read_bytes() + b"no event\n")
+    assert "this line is corrupt" in page(client(made.parent), "/made/search")
+
+
+def test_other_names_of_the_host_and_unknown_addresses_are_refused(made: Path) -> None:
+    assert TestClient(create_app(made.parent), base_url="http://evil.example").get("/").status_code == 421
+    for address in ("/none", "/made/nothing", "/static/../app.py", "/%2e%2e/search"):
+        assert client(made.parent).get(address).status_code == 404
 
 
 def test_a_taken_port_is_one_clear_error(tmp_path: Path) -> None:
@@ -137,40 +226,72 @@ def test_a_taken_port_is_one_clear_error(tmp_path: Path) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         with pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:\d+ .*another --port"):
-            launch.start(tmp_path, holder.getsockname()[1])
+            launch.listen(holder.getsockname()[1])
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'pip install "nasforge\[dashboard\]"'):
-        launch.start(tmp_path)
+        launch.launch(tmp_path)
 
 
-@pytest.mark.browser
-def test_in_chromium_the_page_draws_and_follows_the_journal(made: Path, tmp_path: Path) -> None:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("needs Debian's chromium: apt-get install chromium")
+def _served(runs_dir: Path) -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = launch.start(made.parent, port)
+    command = [sys.executable, "-m", "nasforge", "dashboard", "--runs-dir", str(runs_dir), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/favicon.ico").close()
+            return server, address
+        except OSError:
+            assert server.poll() is None and time.monotonic() < end, "the server did not start"
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGINT])
+def test_the_server_ends_while_a_page_listens_for_news(made: Path, ended_by: signal.Signals) -> None:
+    server, address = _served(made.parent)
     try:
-        end = time.monotonic() + 60
-        with socket.socket() as probe:
-            while probe.connect_ex(("127.0.0.1", port)) != 0:
-                assert time.monotonic() < end, "the server did not start"
-                time.sleep(0.2)
-        with chromium(program, f"http://127.0.0.1:{port}/") as page:
-            page.wait_for("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2")
-            page.wait_for("document.body.innerText.includes('0.8700')")
+        with urllib.request.urlopen(f"{address}/events?of=made") as news:
+            assert news.readline() == b": here\n"
+            server.send_signal(ended_by)
+            assert server.wait(30) in (0, 130, 143)
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.browser
+def test_in_chromium_the_pages_draw_and_follow_the_journal(made: Path, tmp_path: Path) -> None:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs Debian's chromium: apt-get install chromium")
+    server, address = _served(made.parent)
+    try:
+        with chromium(program, f"{address}/made/search") as browser:
+            browser.wait_for("document.querySelectorAll('figure.plot svg').length >= 3")
+            browser.wait_for("document.body.innerText.includes('0.8700')")
             write(made, trial(9))
-            page.wait_for("document.body.innerText.includes('0.8900')", timeout_s=30)
-            page.click("Failures", "[data-testid=stTab], button[role=tab]")
-            page.wait_for("[...document.querySelectorAll('.ytick text')].some(e => e.textContent === 'diverged')")
-            page.screenshot(tmp_path / "dashboard.png")
+            browser.wait_for("document.body.innerText.includes('0.8900')", timeout_s=30)
+            browser.click("Trials", "nav a")
+            browser.wait_for("document.querySelectorAll('input[name=trials]').length == 10")
+            browser.evaluate("document.getElementById('choose-6').click()")
+            write(made, trial(10))
+            browser.wait_for("!!document.getElementById('choose-10')", timeout_s=30)
+            assert browser.evaluate("document.getElementById('choose-6').checked")
+            browser.evaluate("document.getElementById('choose-7').click()")
+            browser.click("Compare the chosen trials")
+            browser.wait_for("location.href.endsWith('compare?trials=6,7')")
+            browser.wait_for("document.body.innerText.includes('Not drawn')", timeout_s=120)
+            for path in PAGES:
+                browser.call("Page.navigate", url=f"{address}/made/{path}")
+                browser.wait_for("document.readyState == 'complete' && !!document.querySelector('h1')")
+                assert "Traceback" not in browser.text()
+            browser.screenshot(tmp_path / "dashboard.png")
             assert (tmp_path / "dashboard.png").stat().st_size > 20_000
-            assert "Traceback" not in page.text()
     finally:
         server.terminate()
         server.wait()

@@ -74,7 +74,5 @@ def test_the_documents_code_writes_a_page(made: Path, tmp_path: Path, monkeypatc
 
 
 def test_plotly_is_loaded_by_the_figures_alone() -> None:
-    script = (
-        "import sys, nasforge.views.tables; print([m for m in ('plotly', 'streamlit', 'torch') if m in sys.modules])"
-    )
+    script = "import sys, nasforge.views.tables; print([m for m in ('plotly', 'fastapi', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"

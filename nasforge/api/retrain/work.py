@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nasforge.api.retrain.networks import Progress, Retraining, Trainer, measure, reference_of
-from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of, spread
+from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of
 from nasforge.core.architecture import Architecture, digest
 from nasforge.core.recipe import Recipe, recipe_of, steps_of
 from nasforge.core.space import SearchSpace
@@ -26,6 +26,7 @@ from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
 from nasforge.views.learnt import nothing_learnt
+from nasforge.views.statistics import spread
 
 
 @dataclass(frozen=True)

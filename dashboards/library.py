@@ -1,0 +1,365 @@
+"""The searches, fits, campaigns and calibrations of a runs folder, each read as far as its journal goes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.errors import JournalError, NasforgeError
+from nasforge.experiment.journal import (
+    FIT,
+    JOURNAL,
+    campaigns_in,
+    experiment_of,
+    experiments_in,
+    fits_in,
+    is_locked,
+    loads,
+)
+from nasforge.experiment.state import State
+from nasforge.views.reader import Reader
+from nasforge.views.tables import budget_used, summary
+
+KINDS = ("search", "fit", "campaign", "calibration")
+STATES = ("running", "stopped", "finished", "broken")
+_KEPT = 6
+"""Searches whose trials stay in memory; of the others a summary does."""
+_REPEATED = "nasforge.strategies.repeated:Repeated"
+IN_CAMPAIGN = ":"
+"""Stands between the names of a campaign and of one of its searches; no name of an experiment has it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder of the runs folder.
+
+    Attributes:
+        name: in addresses: `first`, or `campaign:search`.
+        kind: one of `KINDS`; a calibration is found out when its journal is read.
+        folder: `runs/first`.
+        journal: folder of the journal: the search's within a fit; None for a campaign and a fit that does not search.
+    """
+
+    name: str
+    kind: str
+    folder: Path
+    journal: Path | None
+
+
+@dataclass
+class Row:
+    """How an entry stands, for the first page.
+
+    Attributes:
+        entry: what it is about.
+        kind: one of `KINDS`.
+        state: one of `STATES`, or `reading`.
+        facts: further columns: `started`, `elapsed`, `eta`, `budget`, `trials`, `best`, `metric`, `test`, `strategy`.
+        problem: why it cannot be read; empty if it can.
+    """
+
+    entry: Entry
+    kind: str
+    state: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def entry_of(runs_dir: Path, name: str) -> Entry | None:
+    """Return the entry of a name; None where the runs folder has none of it."""
+    campaign, _, search = name.partition(IN_CAMPAIGN)
+    for part in (name, campaign, search):
+        if part in (".", "..") or "/" in part or "\\" in part or "\0" in part:
+            return None
+    folder = runs_dir / name
+    if not name or (IN_CAMPAIGN in name and not folder.is_dir()):
+        if not campaign or not search or not (runs_dir / campaign / search / JOURNAL).is_file():
+            return None
+        return Entry(name, "search", runs_dir / campaign / search, runs_dir / campaign / search)
+    if (folder / FIT).is_file():
+        inner = experiment_of(folder)
+        return Entry(name, "fit", folder, inner if inner != folder else None)
+    if (folder / JOURNAL).is_file():
+        return Entry(name, "search", folder, folder)
+    if folder.is_dir() and experiments_in(folder):
+        return Entry(name, "campaign", folder, None)
+    return None
+
+
+def entries_in(runs_dir: Path) -> list[Entry]:
+    """Return everything in a runs folder, the latest changed first."""
+    folders = {*experiments_in(runs_dir), *fits_in(runs_dir, searching=False), *campaigns_in(runs_dir)}
+    found = [entry for folder in folders if (entry := entry_of(runs_dir, folder.name)) is not None]
+    return sorted(found, key=lambda entry: (-_changed(entry), entry.name))
+
+
+def searches_of(entry: Entry) -> list[Entry]:
+    """Return the searches of a campaign."""
+    return [
+        Entry(f"{entry.name}{IN_CAMPAIGN}{folder.name}", "search", folder, folder)
+        for folder in experiments_in(entry.folder)
+    ]
+
+
+def _files(entry: Entry) -> list[Path]:
+    if entry.kind == "campaign":
+        return [search.folder / JOURNAL for search in searches_of(entry)]
+    files = [entry.folder / FIT] if entry.kind == "fit" else []
+    return files + ([entry.journal / JOURNAL] if entry.journal else [])
+
+
+def _changed(entry: Entry) -> float:
+    return max((stamp[2] for stamp in _stamps(entry)), default=0.0)
+
+
+def _stamps(entry: Entry) -> list[tuple[int, int, float]]:
+    found = []
+    for file in _files(entry):
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        found.append((status.st_ino, status.st_size, status.st_mtime))
+    return found
+
+
+def runs_now(entry: Entry) -> bool:
+    """Whether a process works on an entry now."""
+    if entry.kind == "campaign":
+        return any(is_locked(search.folder / "lock") for search in searches_of(entry))
+    if entry.kind == "fit" and is_locked(entry.folder / FIT):
+        return True
+    return entry.journal is not None and is_locked(entry.journal / "lock")
+
+
+def signature(entry: Entry) -> str:
+    """A text that changes when the files of an entry do, or when a process begins or ends to work on it."""
+    return f"{_stamps(entry)}{runs_now(entry)}"
+
+
+@dataclass
+class _Held:
+    reader: Reader
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    drawn: dict[Any, tuple[float, float, Any]] = field(default_factory=dict)
+
+
+class View:
+    """An experiment as a page sees it, locked while the page is made.
+
+    Attributes:
+        entry: what it is.
+        reader: of its journal, read as far as the time allowed.
+        state: its folded state.
+        running: whether a process works on it.
+    """
+
+    def __init__(self, entry: Entry, held: _Held, *, running: bool) -> None:
+        """The view of an experiment whose journal has its first line."""
+        assert held.reader.state is not None  # noqa: S101  (`refresh` raises otherwise)
+        self.entry, self.reader, self.running = entry, held.reader, running
+        self.state: State = held.reader.state
+        self._drawn = held.drawn
+
+    def drawn(self, key: tuple[Any, ...], make: Any) -> Any:
+        """A figure; one that takes long is drawn again only after forty times as long, so that updates stay cheap."""
+        now = time.monotonic()
+        version, until, figure = self._drawn.get(key, ("", 0.0, None))
+        if version == self.reader.version or (now < until and not self.reader.behind):
+            return figure
+        begun = time.process_time()
+        figure = make()
+        spent = time.process_time() - begun
+        if len(self._drawn) > 200:
+            self._drawn.clear()
+        self._drawn[key] = (self.reader.version, now + 40 * spent if spent > 0.05 else now, figure)  # type: ignore[assignment]
+        return figure
+
+
+class Library:
+    """The readers and summaries of a runs folder, shared by all pages."""
+
+    def __init__(self, runs_dir: Path, reading_s: float = 1.0) -> None:
+        """Read nothing yet.
+
+        Args:
+            runs_dir: the runs folder.
+            reading_s: seconds that a page waits for a journal; it shows what was read until then.
+        """
+        self.runs_dir = runs_dir
+        self.reading_s = reading_s
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._rows: dict[str, tuple[str, Row]] = {}
+        self._lock = threading.Lock()
+
+    def _hold(self, entry: Entry) -> _Held:
+        assert entry.journal is not None  # noqa: S101  (asked by `view` only)
+        with self._lock:
+            held = self._held.get(entry.name)
+            if held is None or held.reader.folder != entry.journal:
+                held = self._held[entry.name] = _Held(Reader(entry.journal))
+            self._held.move_to_end(entry.name)
+            while len(self._held) > _KEPT:
+                self._held.popitem(last=False)
+            return held
+
+    @contextmanager
+    def view(self, entry: Entry, seconds: float | None = None) -> Iterator[View]:
+        """Read what is new of an experiment, and keep it from changing meanwhile.
+
+        Raises:
+            JournalError: its journal cannot be read.
+        """
+        held = self._hold(entry)
+        with held.lock:
+            held.reader.refresh(self.reading_s if seconds is None else seconds)
+            yield View(entry, held, running=runs_now(entry))
+
+    def rows(self, entries: list[Entry], seconds: float | None = None) -> list[Row]:
+        """How entries stand. Those for which the time is too short have the state `reading`."""
+        end = time.monotonic() + (self.reading_s if seconds is None else seconds)
+        found = []
+        for entry in entries:
+            now = signature(entry)
+            known, row = self._rows.get(entry.name, ("", None))
+            if row is None or known != now:
+                left = end - time.monotonic()
+                if left <= 0:
+                    row = row or Row(entry, entry.kind, "reading")
+                else:
+                    row = self._row(entry, left)
+                    if row.state != "reading":
+                        self._rows[entry.name] = (now, row)
+            found.append(row)
+        return found
+
+    def _row(self, entry: Entry, seconds: float) -> Row:
+        try:
+            if entry.kind == "campaign":
+                return self._campaign(entry, seconds)
+            if entry.journal is None:
+                return Row(entry, "fit", "running" if runs_now(entry) else "stopped", fit_facts(entry.folder))
+            with self.view(entry, seconds) as view:
+                if view.reader.behind:
+                    return Row(entry, entry.kind, "reading")
+                row = Row(entry, kind_of(view), state_of(view), facts_of(view))
+            if entry.kind == "fit":
+                row.facts |= fit_facts(entry.folder)
+                if "test" in row.facts and row.state == "stopped":
+                    row.state = "finished"
+            return row
+        except NasforgeError as error:
+            return Row(entry, entry.kind, "broken", problem=str(error))
+
+    def _campaign(self, entry: Entry, seconds: float) -> Row:
+        rows = self.rows(searches_of(entry), seconds)
+        states = [row.state for row in rows]
+        if "reading" in states:
+            return Row(entry, "campaign", "reading")
+        state = next((s for s in ("running", "stopped", "broken") if s in states), "finished")
+        started = [row.facts["started"] for row in rows if row.facts.get("started")]
+        used = [row.facts["budget"] for row in rows if row.facts.get("budget") is not None]
+        facts: dict[str, Any] = {
+            "strategy": ", ".join(sorted({str(row.facts["strategy"]) for row in rows if "strategy" in row.facts})),
+            "searches": len(rows),
+            "trials": sum(row.facts.get("trials", 0) for row in rows),
+            "started": min(started, default=None),
+            "elapsed": sum(row.facts.get("elapsed") or 0.0 for row in rows) or None,
+            "budget": sum(used) / len(rows) if used else None,
+        }
+        best = [row for row in rows if row.facts.get("best") is not None]
+        if len({row.facts["metric"] for row in best}) == 1:
+            sign = 1 if best[0].facts["maximise"] else -1
+            first = max(best, key=lambda row: sign * row.facts["best"])
+            facts |= {key: first.facts[key] for key in ("best", "metric", "maximise")}
+        return Row(entry, "campaign", state, facts)
+
+
+def kind_of(view: View) -> str:
+    """`fit`, `calibration` or `search`."""
+    if view.state.header.config["strategy"]["name"] == _REPEATED:
+        return "calibration"
+    return view.entry.kind
+
+
+def state_of(view: View) -> str:
+    """`running`, `finished` (its budget is used up, or its result was tested) or `stopped`."""
+    if view.running:
+        return "running"
+    done = view.state.spent and not view.state.open_trials
+    return "finished" if done or view.state.tests or fit_result(view.entry) else "stopped"
+
+
+def facts_of(view: View) -> dict[str, Any]:
+    """The columns of the first page."""
+    state, times = view.state, view.reader.times
+    goal, best, used = state.objectives[0], state.best, budget_used(state)
+    about = summary(state)
+    active = times.active or None
+    if active is not None and view.running and times.latest is not None and not state.tests:
+        active += max(0.0, time.time() - times.latest)
+    eta = active * (1 - used) / used if active and used and view.running and used < 1 else None
+    tests = {metrics["test/accuracy"] for metrics in state.tests.values() if "test/accuracy" in metrics}
+    facts: dict[str, Any] = {
+        "space": about["space"],
+        "strategy": about["strategy"],
+        "data": about["data"],
+        "counts": state.counts(),
+        "trials": len(state.trials),
+        "started": times.began,
+        "elapsed": active,
+        "eta": eta,
+        "budget": used,
+        "metric": goal.metric,
+        "maximise": goal.maximise,
+        "best": None if best is None else best.metrics.get(goal.metric),
+    }
+    if tests and best is not None and best.architecture is not None:
+        mine = f"{best.architecture.arch_id}-"
+        own = [m["test/accuracy"] for name, m in state.tests.items() if name.startswith(mine) and "test/accuracy" in m]
+        if own:
+            facts["test"] = sum(own) / len(own)
+    return facts
+
+
+def fit_lines(folder: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a fit's log, without those that are damaged."""
+    found = []
+    try:
+        for line in (folder / FIT).read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                content = loads(line.decode())
+                if isinstance(content, dict) and isinstance(content.get("kind"), str):
+                    found.append(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise JournalError(f"{folder / FIT}: cannot be read: {error}") from None
+    return found
+
+
+def fit_result(entry: Entry) -> dict[str, Any] | None:
+    """Return what a finished fit found; None for anything else."""
+    if entry.kind != "fit":
+        return None
+    lines = [line for line in fit_lines(entry.folder) if line["kind"] in ("finished", "chosen")]
+    content = lines[-1].get("content") if lines and lines[-1]["kind"] == "finished" else None
+    return content if isinstance(content, dict) and isinstance(content.get("rows"), list) else None
+
+
+def fit_facts(folder: Path) -> dict[str, Any]:
+    """The columns of the first page that a fit's log has."""
+    lines = fit_lines(folder)
+    facts: dict[str, Any] = {}
+    if lines:
+        facts |= {"started": lines[0].get("at"), "elapsed": lines[-1].get("used")}
+    result = fit_result(Entry(folder.name, "fit", folder, None))
+    if result is not None:
+        won = next((row for row in result["rows"] if row.get("name") == result.get("winner")), None)
+        if won is not None:
+            facts |= {"test": won["test"]["accuracy"], "eta": None}
+    return facts

@@ -1,0 +1,383 @@
+"""Figures of a search as SVG, for pages that a server writes. Their numbers come from `views.tables`."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from nasforge.core.metrics import title_of
+from nasforge.core.space import Choice, SearchSpace
+from nasforge.core.trial import Measure, Trial
+from nasforge.experiment.state import State
+from nasforge.views import tables
+from nasforge.views.reader import Reader
+from nasforge.views.svg import Axis, Bar, Plot, Point, bars, cut, missing, number_text
+
+AXES = {"trials": "trial", "seconds": "worker seconds charged", "work": "multiply-adds charged"}
+"""What a search's progress is drawn over."""
+STATUSES = ("finished", "pruned", "failed", "rejected", "running")
+
+_MOST_POINTS = 800
+_SAMPLED = 24
+_ATTEMPTS = 300
+_SPREAD = 30
+"""A cost whose values span more than this factor is drawn on a logarithmic axis."""
+
+Link = Callable[[int], str]
+"""Trial -> the address of its page."""
+
+
+def _mark(trial: Trial, x: float, y: float, metrics: Sequence[str], link: Link) -> Point:
+    return Point(x, y, lambda: about(trial, metrics), link(trial.number))
+
+
+def about(trial: Trial, metrics: Sequence[str] = ()) -> str:
+    """What is shown while the pointer is over a trial: number, status, metrics, decisions."""
+    lines = [f"trial {trial.number}, {trial.status}"]
+    known = trial.metrics
+    lines += [f"{title_of(key)} {number_text(known[key])}" for key in metrics if key in known]
+    if trial.architecture is not None:
+        values = list(trial.architecture.values.items())
+        lines += [f"{key}: {value}" for key, value in values[:10]]
+        lines += [f"and {len(values) - 10} more decisions"] * (len(values) > 10)
+    return "\n".join(lines)
+
+
+def best_so_far_chart(state: State, link: Link, axis: str = "trials") -> str:
+    """The first objective of every finished trial, and the best until then, over trials, seconds or multiply-adds."""
+    rows = tables.best_so_far(state)
+    if not rows:
+        return missing("No trial has finished yet.")
+    goal = state.objectives[0]
+    places = _charged(state, axis)
+    values = [(places[row["number"]], row) for row in rows]
+    values.sort(key=lambda item: item[0])
+    if axis != "trials":  # `rows` are in order of number, the charge is in order of closing
+        best: float | None = None
+        for _, row in values:
+            better = best is None or goal.oriented(row["value"]) > goal.oriented(best)
+            best = row["best"] = row["value"] if better else best
+    plot = Plot(
+        f"Best {title_of(goal.metric)} so far over {AXES[axis]}",
+        Axis.of(AXES[axis], [x for x, _ in values], zero=axis != "trials", whole=axis == "trials"),
+        Axis.of(title_of(goal.metric), _without_outliers([row["value"] for row in rows], goal.maximise)),
+    )
+    marks = [_mark(state.trials[row["number"]], x, row["value"], [goal.metric], link) for x, row in values]
+    plot.points("finished", marks, name="finished trial", thin=_MOST_POINTS, radius=3.5)
+    plot.line("best", [(x, row["best"]) for x, row in values], step=True, name="best so far")
+    return plot.svg()
+
+
+def front_chart(state: State, link: Link, x: str, y: str) -> str:
+    """Trials in two metrics, with the front of the finished ones and the lines of constraints and targets."""
+    finished, best = tables.in_two_metrics(state, x, y)
+    front = best or []
+    shown = {trial.number for trial in finished}
+    marks: dict[str, list[Point]] = {}
+    front_numbers = {trial.number for trial in front}
+    for trial in state.trials.values():
+        across, down = trial.metric(x), trial.metric(y)
+        if across is None or down is None:
+            continue
+        kind = "other" if trial.status == "finished" and trial.number not in shown else trial.status
+        kind = "best" if trial.number in front_numbers else kind
+        marks.setdefault(kind, []).append(_mark(trial, across, down, (x, y), link))
+    every = [point for group in marks.values() for point in group]
+    if not every:
+        return missing(f"No trial has {title_of(x)} and {title_of(y)} yet.")
+    axes = (_axis_of(x, [point.x for point in every]), _axis_of(y, [point.y for point in every]))
+    plot = Plot(f"{title_of(y)} over {title_of(x)}", *axes, height=360)
+
+    for limit in (*state.constraints, *state.targets):
+        for metric, name in ((x, "x"), (y, "y")):
+            if limit.metric == metric:
+                plot.limit(str(limit), **{name: limit.bound})
+    left_out = 0
+    for status in ("other", "pruned", "failed", "rejected", "running"):
+        name = "repeated, or at a lower rung" if status == "other" else status
+        left_out += plot.points(status, marks.get(status, ()), name=name, radius=2.5, thin=_MOST_POINTS // 3)
+    name = "finished trial" if best is None else "dominated"
+    left_out += plot.points("finished", marks.get("finished", ()), name=name, radius=3.5, thin=_MOST_POINTS)
+    on_front = sorted(marks.get("best", ()), key=lambda point: point.x)
+    plot.line("best", [(point.x, point.y) for point in on_front], step=True)
+    left_out += plot.points("best", on_front, name="Pareto front", radius=5, thin=_MOST_POINTS)
+    return plot.svg() + _note(left_out, "points")
+
+
+def curves_chart(state: State, link: Link, metric: str) -> str:
+    """Learning curves: the best trials, a sample of the others, and the middle 80 % of all at each step."""
+    lines: dict[int, list[tuple[float, float]]] = {}
+    for row in tables.learning_curves(state, metric):
+        lines.setdefault(row["number"], []).append((row["epoch"], row["value"]))
+    if not lines:
+        return missing(f"No trial has reported {title_of(metric)} yet.")
+    steps = tables.steps_of(state).removesuffix("s") or "step"
+    ranked = [trial.number for trial in state.ranking()[:5] if trial.number in lines]
+    chosen = dict.fromkeys(ranked)
+    for status in STATUSES:
+        numbers = [n for n in lines if state.trials[n].status == status and n not in chosen]
+        chosen |= dict.fromkeys(numbers[:: max(1, math.ceil(len(numbers) / _SAMPLED))])
+    by_step: dict[float, list[float]] = {}
+    for points in lines.values():
+        for step, value in points:
+            if math.isfinite(value):
+                by_step.setdefault(step, []).append(value)
+    quantiles = {step: np.percentile(values, [10, 90]) for step, values in sorted(by_step.items())}
+    drawn = [value for number in chosen for _, value in lines[number]]
+    drawn += [float(end) for ends in quantiles.values() for end in ends]
+    plot = Plot(
+        f"{title_of(metric)} over {steps}s of {len(chosen)} of {len(lines)} trials",
+        Axis.of(steps, by_step, whole=True),
+        Axis.of(title_of(metric), _without_outliers(drawn, None)),
+    )
+    if len(lines) > len(chosen):
+        low = [(step, float(ends[0])) for step, ends in quantiles.items()]
+        plot.band("other", low, [(step, float(ends[1])) for step, ends in quantiles.items()], "middle 80 % of all")
+    for rung in state.ladder[:-1]:
+        if not rung.proxies:
+            plot.limit(f"rung {rung}", x=float(rung.epochs))
+    named: set[str] = set()
+    for number in sorted(chosen, key=lambda n: (n in ranked, n == (ranked or [-1])[0])):
+        status = state.trials[number].status
+        kind, name = (f"{status} faint", status)
+        if number in ranked:
+            kind, name = (
+                ("best", f"best: trial {number}")
+                if number == ranked[0]
+                else ("finished thick", f"next {len(ranked) - 1} best")
+            )
+        title = about(state.trials[number], [metric])
+        points = lines[number]
+        plot.line(kind, points, name="" if name in named else name, title=title, href=link(number))
+        if len(points) == 1:
+            plot.points(kind, [Point(*points[0], title, link(number))], radius=2.5)
+        named.add(name)
+    return plot.svg() + _note(len(lines) - len(chosen), "curves")
+
+
+def workers_chart(reader: Reader, link: Link) -> str:
+    """Which trial ran when: one row for each trial that ran at the same time as others, the latest attempts."""
+    state = reader.state
+    latest = heapq.nlargest(
+        _ATTEMPTS,
+        ((begin, end, number) for number, spans in reader.times.attempts.items() for begin, end in spans),
+    )
+    if state is None or not latest:
+        return missing("This journal has no times of trials.")
+    now = reader.times.latest or 0.0
+    origin = min(begin for begin, _, _ in latest)
+    free: list[float] = []
+    rows: list[tuple[float, float, int, int]] = []
+    for begin, end, number in sorted(latest):
+        end = max(end, now) if state.trials[number].result is None else end
+        lane = next((i for i, until in enumerate(free) if until <= begin + 1e-3), len(free))
+        free[lane:] = [end, *free[lane + 1 :]]
+        rows.append((begin - origin, end - origin, lane, number))
+    unit, name = _unit_of(max(end for _, end, _, _ in rows))
+    plot = Plot(
+        f"Trials at the same time: {len(free)}",
+        Axis(f"{name} since the first of these attempts", 0.0, (max(end for _, end, _, _ in rows) / unit) or 1.0),
+        Axis("slot", 0.5, len(free) + 0.5, text=lambda value: f"{value:g}" if value == int(value) else ""),
+        height=90 + 26 * min(len(free), 12),
+    )
+    for begin, end, lane, number in rows:
+        status = state.trials[number].status
+        plot.span(status, begin / unit, end / unit, lane + 1, f"{about(state.trials[number])}", link(number))
+    hidden = sum(len(spans) for spans in reader.times.attempts.values()) - len(rows)
+    kinds = dict.fromkeys(state.trials[number].status for *_, number in rows)
+    legend = "".join(f'<li class="{kind}">{kind}</li>' for kind in kinds)
+    return plot.svg() + f'<ul class="legend">{legend}</ul>' + _note(hidden, "earlier attempts")
+
+
+def failures_chart(state: State) -> str:
+    """How many trials failed, by cause."""
+    rows = tables.failures(state)
+    if not rows:
+        return missing("No trial has failed.")
+    return bars("Failed trials by cause", [Bar(r["cause"], r["count"], str(r["count"]), "failed") for r in rows])
+
+
+def importance_chart(shares: Mapping[str, float]) -> str:
+    """The share of an objective's variance that each decision explains."""
+    rows = [Bar(key, share, f"{share:.0%}") for key, share in list(shares.items())[:20]]
+    return bars("Importance of decisions", rows)
+
+
+def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
+    """One metric over the values of one decision, with the median of each option."""
+    both = [(t, t.metric(metric)) for t in state.finished() if t.architecture and key in t.architecture.values]
+    trials = [t for t, value in both if value is not None]
+    measured = [value for _, value in both if value is not None]
+    domain = SearchSpace.from_json(state.header.config["space"]).domains.get(key)
+    if not trials or domain is None:
+        return missing(f"No finished trial has {key}.")
+    values = [t.architecture.values[key] for t in trials if t.architecture]
+    numeric = not isinstance(domain, Choice)
+    options = [] if numeric else [option for option in domain.options if option in values]  # type: ignore[union-attr]
+    places = [float(value) if numeric else float(options.index(value)) for value in values]
+    if numeric:
+        across = Axis.of(key, places, log=bool(getattr(domain, "log", False)))
+    else:
+        texts = [cut(str(option), 12) for option in options]
+        across = Axis(key, -0.6, len(options) - 0.4, text=_option_text(texts))
+    down = Axis.of(title_of(metric), _without_outliers(measured, None))
+    plot = Plot(f"{title_of(metric)} by {key}", across, down, width=420, height=260)
+    jitter = [0.0 if numeric else ((t.number * 37) % 41 - 20) / 80 for t in trials]
+    marks = [
+        _mark(t, x + shift, value, [metric], link)
+        for t, value, x, shift in zip(trials, measured, places, jitter, strict=True)
+    ]
+    plot.points("finished", marks, radius=2.5, thin=_MOST_POINTS // 3)
+    for index in range(len(options)):
+        of_option = [value for value, x in zip(measured, places, strict=True) if x == index]
+        middle = float(np.median(of_option))
+        plot.line("best", [(index - 0.35, middle), (index + 0.35, middle)], title=f"median {number_text(middle)}")
+    return plot.svg()
+
+
+def survival_chart(state: State, key: str, windows: int = 24) -> str:
+    """How often each option of a decision was proposed, over the search."""
+    asked = [
+        t.architecture.values[key] for t in state.trials.values() if t.architecture and key in t.architecture.values
+    ]
+    options = [option for option, _ in Counter(asked).most_common(8)]
+    if len(options) < 2:
+        return missing(f"{key} has not varied.")
+    size = max(1, math.ceil(len(asked) / windows))
+    plot = Plot(
+        f"Share of the options of {key} in the proposals",
+        Axis.of("proposal", [0, len(asked)], whole=True),
+        Axis("share", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
+        width=420,
+        height=260,
+    )
+    for index, option in enumerate(options):
+        shares = []
+        for begin in range(0, len(asked), size):
+            window = asked[begin : begin + size]
+            shares.append((begin + len(window) / 2, window.count(option) / len(window)))
+        plot.line(f"s{index} thick", shares, name=cut(str(option), 24))
+    return plot.svg()
+
+
+def alphas_chart(rows: Sequence[tuple[int, Mapping[str, Sequence[float]]]], key: str, options: Sequence[object]) -> str:
+    """The architecture parameters of one decision over the epochs, as shares (softmax)."""
+    plot = Plot(
+        f"Shares of the options of {key} over the epochs",
+        Axis.of("epoch", [step for step, _ in rows], whole=True),
+        Axis("share", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
+        width=420,
+        height=260,
+    )
+    shares = [(step, _softmax(alphas[key])) for step, alphas in rows if key in alphas]
+    for index, option in enumerate(options):
+        line = [(float(step), share[index]) for step, share in shares if index < len(share)]
+        plot.line(f"s{index % 8} thick", line, name=cut(str(option), 24))
+        if len(line) == 1:
+            plot.points(f"s{index % 8}", [Point(*line[0], str(option))])
+    return plot.svg()
+
+
+def lineage_chart(state: State, link: Link) -> str:
+    """Who came from whom: the best trial with its ancestors thick, and the latest other children thin."""
+    metric = state.objectives[0].metric
+    chain = ancestors_of_best(state)
+    measured = {n: t.metrics[metric] for n, t in state.trials.items() if t.comparable}
+    pairs = [(p, n) for n, t in state.trials.items() for p in parents_of(t) if p in measured and n in measured]
+    if not pairs:
+        return missing("The strategy does not say from which trials its proposals were made.")
+    goal = state.objectives[0]
+    plot = Plot(
+        "Trials and their parents",
+        Axis.of("trial", measured, whole=True),
+        Axis.of(title_of(metric), _without_outliers(list(measured.values()), goal.maximise)),
+        height=360,
+    )
+    for parent, child in pairs[-_MOST_POINTS // 2 :]:
+        plot.line("other faint", [(parent, measured[parent]), (child, measured[child])])
+    marks = [_mark(state.trials[n], n, value, [metric], link) for n, value in measured.items()]
+    left_out = plot.points("finished", marks, radius=3, name="finished trial", thin=_MOST_POINTS)
+    along = [n for n in chain if n in measured]
+    plot.line("best", [(n, measured[n]) for n in along], name="line of the best trial")
+    plot.points("best", [_mark(state.trials[n], n, measured[n], [metric], link) for n in along], radius=5)
+    return plot.svg() + _note(left_out, "points")
+
+
+def parents_of(trial: Trial) -> tuple[int, ...]:
+    """The trials that a proposal was made from; none where the strategy does not say."""
+    proposal = trial.proposal
+    return proposal.origin.parents if isinstance(proposal, Measure) and proposal.origin else ()
+
+
+def ancestors_of_best(state: State) -> list[int]:
+    """The best trial and, by the better parent each time, its ancestors, oldest first."""
+    best = state.best
+    chain: list[int] = []
+    while best is not None and best.number not in chain:
+        chain.append(best.number)
+        known = [state.trials[p] for p in parents_of(best) if p in state.trials]
+        best = max((t for t in known if t.comparable), key=state.merit, default=known[0] if known else None)
+    return chain[::-1]
+
+
+# --- what several figures share --------------------------------------------------------------------------------------
+
+
+def _charged(state: State, axis: str) -> Mapping[int, float]:
+    """Trial -> where it stands on the axis: its number, or what was charged until it was closed."""
+    if axis == "trials":
+        return {number: float(number) for number in state.trials}
+    total, found = 0.0, {}
+    for number, trial in state.trials.items():
+        if trial.result is not None:
+            charge = trial.result.charged
+            total += charge.worker_seconds if axis == "seconds" else charge.multiply_adds
+            found[number] = total
+    return found
+
+
+def _axis_of(metric: str, values: Sequence[float]) -> Axis:
+    cost = metric.startswith("cost/")
+    known = [value for value in values if math.isfinite(value)]
+    log = cost and bool(known) and min(known) > 0 and max(known) / min(known) > _SPREAD
+    return Axis.of(title_of(metric), known if cost else _without_outliers(known, None), log=log, zero=cost and not log)
+
+
+def _without_outliers(values: Sequence[float], maximise: bool | None) -> list[float]:
+    """The values without the few that lie far from all others: they would flatten the rest of the figure."""
+    known = sorted(value for value in values if math.isfinite(value))
+    if len(known) < 12:
+        return known
+    low, high = np.percentile(known, [5, 95])
+    room = 1.5 * (high - low) or abs(high) or 1.0
+    return [
+        value
+        for value in known
+        if (value >= low - room or maximise is False) and (value <= high + room or maximise is True)
+    ]
+
+
+def _softmax(row: Sequence[float]) -> list[float]:
+    top = max(row)
+    parts = [math.exp(value - top) for value in row]
+    return [part / sum(parts) for part in parts]
+
+
+def _option_text(texts: Sequence[str]) -> Callable[[float], str]:
+    def text(value: float) -> str:
+        whole = abs(value - round(value)) < 1e-9 and 0 <= round(value) < len(texts)
+        return texts[round(value)] if whole else ""
+
+    return text
+
+
+def _unit_of(seconds: float) -> tuple[float, str]:
+    return (3600.0, "hours") if seconds > 7200 else (60.0, "minutes") if seconds > 300 else (1.0, "seconds")
+
+
+def _note(left_out: int, what: str) -> str:
+    return f'<p class="dim">{left_out:,} further {what} are not drawn.</p>' if left_out > 0 else ""

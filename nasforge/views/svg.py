@@ -1,0 +1,321 @@
+"""Figures drawn as SVG on the server: axes, points, lines, bars. They need no script and follow the page's colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+STYLE = Path(__file__).with_name("svg.css")
+"""The style sheet of all figures, for light and dark pages."""
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 44
+_TICKS = 6
+
+
+def number_text(value: float) -> str:
+    """A number in human units: `40M`, `1.2k`, `0.974`."""
+    if not math.isfinite(value):
+        return "–"
+    for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= bound:
+            return f"{value / bound:.3g}{unit}"
+    if value and abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a plot.
+
+    Attributes:
+        title: what stands next to it.
+        low: least value.
+        high: greatest value.
+        log: whether the scale is logarithmic; `low` is above 0 then.
+        text: prints a value.
+    """
+
+    title: str
+    low: float
+    high: float
+    log: bool = False
+    text: Callable[[float], str] = number_text
+
+    @staticmethod
+    def of(title: str, values: Iterable[float], *, log: bool = False, zero: bool = False, whole: bool = False) -> Axis:
+        """An axis that holds all finite `values`, with a little room around them.
+
+        Args:
+            title: what stands next to it.
+            values: what it must hold.
+            log: use the logarithm, where all values are above 0.
+            zero: begin at 0, where no value lies below it.
+            whole: the values are whole numbers and get no room.
+        """
+        known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+        low, high = min(known), max(known)
+        if log and low > 0:
+            room = (high / low) ** 0.04 if high > low else 1.5
+            return Axis(title, low / room, high * room, log=True)
+        if zero and low >= 0:
+            low = 0.0
+        room = 0.0 if whole else 0.04 * (high - low)
+        if high == low:
+            room = 1.0 if whole else 0.1 * abs(high) or 1.0
+        return Axis(title, low if (zero and low == 0) or whole else low - room, high + room)
+
+    def share(self, value: float) -> float:
+        """Where a value lies: 0 at `low`, 1 at `high`."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else -1.0
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[float]:
+        """A few round values."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            steps = (1, 2, 5) if len(powers) <= 4 else (1,)
+            return [s * 10.0**p for p in powers for s in steps if self.low <= s * 10.0**p <= self.high]
+        span = self.high - self.low
+        raw = span / _TICKS
+        size = 10.0 ** math.floor(math.log10(raw))
+        step = next(s * size for s in (1, 2, 5, 10) if s * size >= raw)
+        first = math.ceil(self.low / step)
+        found = [round(index * step, 12) for index in range(first, first + 2 * _TICKS + 1)]
+        return [value for value in found if value <= self.high + 1e-9 * span]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One mark.
+
+    Attributes:
+        x: horizontal value.
+        y: vertical value.
+        title: shown while the pointer is over it; a function is called for the points that are drawn.
+        href: where a click leads; empty for nowhere.
+    """
+
+    x: float
+    y: float
+    title: str | Callable[[], str] = ""
+    href: str = ""
+
+
+class Plot:
+    """A plot with two axes, filled by calls of `points`, `line`, ... and turned into text by `svg`."""
+
+    def __init__(self, label: str, x: Axis, y: Axis, width: int = 640, height: int = 330, left: int = _LEFT) -> None:
+        """An empty plot.
+
+        Args:
+            label: one sentence for people who hear the page.
+            x: horizontal axis.
+            y: vertical axis.
+            width: in pixels of the drawing, which scales with the page.
+            height: likewise.
+            left: room for the vertical axis.
+        """
+        self._label, self._x, self._y = label, x, y
+        self._width, self._height, self._left = width, height, left
+        self._marks: list[str] = []
+        self._legend: list[tuple[str, str]] = []
+
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        across = self._left + self._x.share(x) * (self._width - self._left - _RIGHT)
+        down = self._height - _BOTTOM - self._y.share(y) * (self._height - _TOP - _BOTTOM)
+        return across, down
+
+    def points(self, kind: str, points: Iterable[Point], *, radius: float = 4, name: str = "", thin: int = 0) -> int:
+        """Draw marks of one kind; returns how many were left out.
+
+        Args:
+            kind: class of the style sheet: `finished`, `pruned`, `best`...
+            points: what to draw; a point without finite values is left out and not counted.
+            radius: in pixels.
+            name: in the legend; empty for none.
+            thin: leave out marks that lie on others of the same kind, until at most so many are left; 0 for all.
+        """
+        known = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
+        known = [p for p in known if -0.01 <= self._x.share(p.x) <= 1.01 and -0.01 <= self._y.share(p.y) <= 1.01]
+        drawn = self._thinned(known, thin) if thin and len(known) > thin else known
+        for point in drawn:
+            x, y = self._at(point.x, point.y)
+            text = point.title if isinstance(point.title, str) else point.title()
+            title = f"<title>{escape(text)}</title>" if text else ""
+            mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">{title}</circle>'
+            self._marks.append(
+                f'<a href="{escape(point.href)}" class="{kind}">{mark}</a>'
+                if point.href
+                else f'<g class="{kind}">{mark}</g>'
+            )
+        if name and drawn:
+            self._legend.append((kind, name))
+        return len(known) - len(drawn)
+
+    def _thinned(self, points: Sequence[Point], most: int) -> list[Point]:
+        places = [self._at(point.x, point.y) for point in points]
+        cell = 3.0
+        while True:
+            cells: dict[tuple[int, int], Point] = {}
+            for point, (x, y) in zip(points, places, strict=True):
+                cells.setdefault((int(x / cell), int(y / cell)), point)
+            if len(cells) <= most:
+                return list(cells.values())
+            cell *= max(1.2, math.sqrt(len(cells) / most))
+
+    def line(
+        self,
+        kind: str,
+        values: Sequence[tuple[float, float]],
+        *,
+        step: bool = False,
+        name: str = "",
+        title: str = "",
+        href: str = "",
+    ) -> None:
+        """Draw a line through `values`; with `step` a value stays until the next one."""
+        places = [self._at(x, min(max(y, self._y.low), self._y.high)) for x, y in values if math.isfinite(x + y)]
+        if not places:
+            return
+        path = f"M{places[0][0]:.1f} {places[0][1]:.1f}"
+        for x, y in places[1:]:
+            path += f"H{x:.1f}V{y:.1f}" if step else f"L{x:.1f} {y:.1f}"
+        inner = f"<title>{escape(title)}</title>" if title else ""
+        drawn = f'<path d="{path}" class="line {kind}">{inner}</path>'
+        self._marks.append(f'<a href="{escape(href)}">{drawn}</a>' if href else drawn)
+        if name:
+            self._legend.append((kind, name))
+
+    def band(
+        self, kind: str, low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]], name: str
+    ) -> None:
+        """Fill the space between two lines."""
+        places = [self._at(x, y) for x, y in [*low, *reversed(high)]]
+        if places:
+            text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+            self._marks.append(f'<polygon points="{text}" class="band {kind}"/>')
+            self._legend.append((kind, name))
+
+    def span(self, kind: str, begin: float, end: float, row: float, title: str, href: str = "") -> None:
+        """Draw a bar from `begin` to `end` in a row of height 1."""
+        left, top = self._at(begin, row + 0.42)
+        right, bottom = self._at(end, row - 0.42)
+        inner = f"<title>{escape(title)}</title>"
+        bar = (
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(1.0, right - left):.1f}" '
+            f'height="{max(1.0, bottom - top):.1f}" class="bar {kind}">{inner}</rect>'
+        )
+        self._marks.append(f'<a href="{escape(href)}">{bar}</a>' if href else bar)
+
+    def limit(self, text: str, *, x: float | None = None, y: float | None = None) -> None:
+        """Draw a dashed line across the plot, where it lies inside."""
+        share = self._x.share(x) if x is not None else self._y.share(y or 0.0)
+        if not 0 <= share <= 1:
+            return
+        across, down = self._at(self._x.low if x is None else x, self._y.low if y is None else y)
+        if x is not None:
+            path, place = f"M{across:.1f} {_TOP}V{self._height - _BOTTOM}", f'x="{across + 4:.1f}" y="{_TOP + 10}"'
+        else:
+            path, place = f"M{self._left} {down:.1f}H{self._width - _RIGHT}", f'x="{self._left + 4}" y="{down - 4:.1f}"'
+        self._marks.append(f'<path d="{path}" class="limit"/><text {place} class="note">{escape(text)}</text>')
+
+    def svg(self) -> str:
+        """The whole drawing, with its legend below."""
+        width, height = self._width, self._height
+        parts = [
+            f'<figure class="plot"><svg viewBox="0 0 {width} {height}" role="img" '
+            f'aria-label="{escape(self._label)}" preserveAspectRatio="xMidYMid meet">'
+        ]
+        bottom, right = height - _BOTTOM, width - _RIGHT
+        for tick in self._x.ticks():
+            x, _ = self._at(tick, self._y.low)
+            parts.append(f'<path d="M{x:.1f} {_TOP}V{bottom}" class="grid"/>')
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" class="tick middle">{escape(self._x.text(tick))}</text>')
+        for tick in self._y.ticks():
+            _, y = self._at(self._x.low, tick)
+            parts.append(f'<path d="M{self._left} {y:.1f}H{right}" class="grid"/>')
+            text = escape(self._y.text(tick))
+            parts.append(f'<text x="{self._left - 6}" y="{y + 4:.1f}" class="tick end">{text}</text>')
+        middle, half = (self._left + right) / 2, (_TOP + bottom) / 2
+        parts.append(f'<text x="{middle:.0f}" y="{height - 6}" class="axis middle">{escape(self._x.title)}</text>')
+        parts.append(
+            f'<text x="13" y="{half:.0f}" transform="rotate(-90 13 {half:.0f})" class="axis middle">'
+            f"{escape(self._y.title)}</text>"
+        )
+        parts += [*self._marks, "</svg>"]
+        if self._legend:
+            named = dict.fromkeys(self._legend)
+            items = "".join(f'<li class="{kind}">{escape(name)}</li>' for kind, name in named)
+            parts.append(f'<figcaption><ul class="legend">{items}</ul></figcaption>')
+        return "".join([*parts, "</figure>"])
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of a bar chart.
+
+    Attributes:
+        name: on the left.
+        value: its length.
+        text: at its end.
+        kind: class of the style sheet.
+        low: lower end of an interval; None without one.
+        high: upper end.
+    """
+
+    name: str
+    value: float
+    text: str
+    kind: str = "finished"
+    low: float | None = None
+    high: float | None = None
+
+
+def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | None = None, width: int = 640) -> str:
+    """Horizontal bars, one a row, each with its name and its value.
+
+    Args:
+        label: one sentence for people who hear the page.
+        rows: from the top.
+        low: value at the left end.
+        high: value at the right end; the greatest one where left out.
+        width: of the drawing.
+    """
+    longest = max((len(row.name) for row in rows), default=0)
+    left, right, step = min(300, 16 + 7 * longest), 150, 26
+    top = high if high is not None else max([row.value for row in rows] + [row.high or 0.0 for row in rows])
+    scale = (width - left - right) / ((top - low) or 1.0)
+    parts = [
+        f'<figure class="plot bars"><svg viewBox="0 0 {width} {step * len(rows) + 8}" role="img" '
+        f'aria-label="{escape(label)}">'
+    ]
+    for index, row in enumerate(rows):
+        y = 4 + index * step
+        length = max(0.0, (row.value - low) * scale) if math.isfinite(row.value) else 0.0
+        parts.append(f'<text x="{left - 8}" y="{y + 16}" class="tick end">{escape(cut(row.name, 42))}</text>')
+        parts.append(
+            f'<rect x="{left}" y="{y + 3}" width="{max(1.0, length):.1f}" height="18" class="bar {row.kind}"/>'
+        )
+        end = left + length
+        if row.low is not None and row.high is not None:
+            a, b = left + (row.low - low) * scale, left + (row.high - low) * scale
+            path = f"M{a:.1f} {y + 12}H{b:.1f}M{a:.1f} {y + 8}V{y + 16}M{b:.1f} {y + 8}V{y + 16}"
+            parts.append(f'<path d="{path}" class="interval"/>')
+            end = max(end, b)
+        parts.append(f'<text x="{end + 6:.1f}" y="{y + 16}" class="tick">{escape(row.text)}</text>')
+    return "".join([*parts, "</svg></figure>"])
+
+
+def cut(text: str, length: int) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def missing(text: str) -> str:
+    """The place of a figure for which there is nothing to draw yet."""
+    return f'<p class="missing">{escape(text)}</p>'
