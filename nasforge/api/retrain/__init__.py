@@ -17,7 +17,7 @@ from nasforge.api.retrain.networks import (
     one_after_another,
     train_network,
 )
-from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained, Spread
+from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained
 from nasforge.api.retrain.work import Work
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
 from nasforge.core.protocols import Tracker
@@ -31,6 +31,7 @@ from nasforge.exporters.network_folder import description_of, load, save_network
 from nasforge.settings.experiment import Named
 from nasforge.training.data_parallel import check_batch
 from nasforge.training.device import device_of
+from nasforge.views.statistics import Spread
 
 _RUNNERS = ("local", "ray_tune")
 

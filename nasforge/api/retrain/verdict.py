@@ -13,28 +13,10 @@ from scipy.stats import t as student
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.goals import Objective
+from nasforge.views.statistics import LEVEL, Spread, spread
 
-LEVEL = 0.95
-"""Of every confidence interval here."""
 ACCURACY = Objective("test/accuracy", maximise=True)
 """What networks are judged by where the search's objective is not measured on the test part."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """One metric over the seeds.
-
-    Attributes:
-        mean: over the seeds.
-        std: sample standard deviation; None with one seed, which says nothing of the spread.
-        n: number of seeds.
-        margin: half the width of the mean's 95 % confidence interval (Student's t); None with one seed.
-    """
-
-    mean: float
-    std: float | None
-    n: int
-    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -234,17 +216,6 @@ def _on_the_test_part(objective: Objective, finalists: Sequence[Finalist]) -> Ob
     wanted = objective.metric.replace("val/", "test/", 1)
     parts = [part for found in finalists for part in (found.retrained, found.reference) if part and part.test]
     return Objective(wanted, objective.maximise) if all(wanted in part.test for part in parts) else ACCURACY
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean, standard deviation and 95 % confidence interval of at least one value; with a NaN the mean is NaN."""
-    if any(math.isnan(value) for value in values):
-        return Spread(math.nan, None, len(values))
-    n, mean = len(values), statistics.fmean(values)
-    if n == 1:
-        return Spread(mean, None, 1)
-    std = statistics.stdev(values)
-    return Spread(mean, std, n, float(student.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n))
 
 
 def rank_agreement(search: Sequence[float], test: Sequence[float]) -> RankAgreement:

@@ -74,10 +74,16 @@ class JournalFollower:
         return events
 
 
+FLAT, NESTED = "flat", "nested"
+"""Layouts of a search in MLflow: runs side by side in an experiment of their own; trials under the search's run."""
+
+
 def new_ids() -> dict[str, Any]:
-    """Of a store that nothing was delivered to; the key names the parent run before it exists."""
-    texts = dict.fromkeys(("experiment_id", "parent_run_id", "status", "ended", "journal"), "")
-    return {"key": uuid.uuid4().hex, **texts, "open": {}, "delivered": 0}
+    """Return the ids of a store that nothing was delivered to; the key names the search's run before it exists."""
+    texts = dict.fromkeys(
+        ("experiment_id", "parent_run_id", "status", "ended", "journal", "folder", "name", "model"), ""
+    )
+    return {"key": uuid.uuid4().hex, "layout": FLAT, **texts, "open": {}, "delivered": 0}
 
 
 def read_ids(folder: Path) -> dict[str, Any]:
@@ -96,7 +102,8 @@ def read_ids(folder: Path) -> dict[str, Any]:
     if isinstance(content, dict) and content.get("schema") != 1:
         raise TrackingError(f"{folder / IDS}: written by another version of NASForge. {advice}")
     try:
-        stores = {name: {**new_ids(), **store} for name, store in content["stores"].items()}
+        # Files of earlier versions name no layout; a search that they know keeps its place.
+        stores = {name: {**new_ids(), "layout": NESTED, **store} for name, store in content["stores"].items()}
         whole = all(_is_whole(store) for store in stores.values())
     except (KeyError, TypeError, AttributeError):
         whole = False
@@ -122,6 +129,19 @@ def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:
     name = "default" if uri == tracking_uri(None, runs_dir) else without_password(uri)
     found: dict[str, Any] = content["stores"].setdefault(name, new_ids())
     return found
+
+
+def is_copy(folder: Path, mine: dict[str, Any]) -> bool:
+    """Return whether these ids are those of another experiment that `folder` was copied from and that still exists."""
+    place = Path(mine["folder"])
+    if not mine["folder"] or place == folder.absolute():
+        return False
+    try:
+        if place.samefile(folder):
+            return False
+        return any(store["key"] == mine["key"] for store in read_ids(place)["stores"].values())
+    except (OSError, TrackingError):
+        return False
 
 
 def write_ids(folder: Path, content: dict[str, Any]) -> None:
