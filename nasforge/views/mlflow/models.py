@@ -97,7 +97,7 @@ def _register(client: Any, mine: Mapping[str, Any], name: str, winner: Winner) -
         client.finalize_logged_model(logged.model_id, "READY")
     version = client.create_model_version(
         model,
-        source=f"models:/{logged.model_id}",
+        source=logged.artifact_location,  # MLflow would look up models:/ID in the process's own store
         run_id=mine["parent_run_id"],
         model_id=logged.model_id,
         tags={"nasforge.finalist": str(winner.about["trained"].get("finalist", "")), **_texts(metrics)},
