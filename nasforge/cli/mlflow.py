@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,7 @@ def mlflow(
     from nasforge.core.paths import whole_path
     from nasforge.core.tracking_uri import tracking_uri as whole_uri
     from nasforge.views.mlflow.page import link
-    from nasforge.views.mlflow.position import ids_of, read_ids
+    from nasforge.views.mlflow.position import destination, ids_of, read_ids
     from nasforge.views.mlflow.server import address_of, served
 
     folder = None if name is None else folder_of(name, runs_dir)
@@ -47,8 +48,6 @@ def mlflow(
     if folder is None:
         uri = whole_uri(chosen_uri(tracking_uri), place)
     else:
-        from nasforge.views.mlflow.tracker import destination
-
         with view():
             uri = whole_uri(destination(folder, tracking_uri), place)
             mine = ids_of(read_ids(folder), uri, place)
@@ -62,6 +61,7 @@ def mlflow(
     with served(uri, port) as (address, process):
         line(f"MLflow: {link(address, experiment, key)}")
         line("Ctrl-C ends it.")
+        sys.stdout.flush()  # also to a file or a pipe, since the command goes on
         code = process.wait()
     if code > 0:
         raise ConfigError(f"MLflow's server has ended with exit code {code}. Run: mlflow server --help")

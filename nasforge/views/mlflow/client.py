@@ -11,6 +11,8 @@ from nasforge.core.errors import TrackingError
 from nasforge.core.uri import hide_secrets, sqlite_file, without_password
 
 __all__ = [
+    "POOL",
+    "PREFIX",
     "SOURCE",
     "MlflowClient",
     "MlflowException",

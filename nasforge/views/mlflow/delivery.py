@@ -14,6 +14,7 @@ from nasforge.core.errors import TrackingError
 from nasforge.core.tracking_uri import VARIABLE, tracking_uri
 from nasforge.core.uri import sqlite_file, without_password, without_secrets
 from nasforge.views.mlflow.client import (
+    POOL,
     SOURCE,
     MlflowClient,
     MlflowException,
@@ -261,8 +262,9 @@ class Delivery:
             self._note(f"'{self.name}' was tracked at {earlier}. From now on all of it goes to {self.shown}")
         header = self._journal.header()
         if header is not None:
+            tag = columns_tag(header, self._mine["key"], pooled=bool(os.environ.get(POOL)))
             with suppress(MlflowException):  # a view of the page is worth no trouble
-                self._client.set_experiment_tag(self._experiment, *columns_tag(header, self._mine["key"]))
+                self._client.set_experiment_tag(self._experiment, *tag)
 
     def _begin_again(self) -> None:
         """Forget runs that were deleted."""

@@ -17,17 +17,18 @@ _USUAL = ("val/accuracy", "test/accuracy", "cost/params", "cost/flops")
 _TAGS = ("nasforge.role", "nasforge.status", "nasforge.pareto")
 
 
-def columns_tag(header: Header, key: str) -> tuple[str, str]:
+def columns_tag(header: Header, key: str, *, pooled: bool) -> tuple[str, str]:
     """Return name and value of the experiment's tag that holds the view of one search.
 
     Args:
         header: of the search; its first objective decides the order.
         key: of the search's runs.
+        pooled: whether the experiment has runs of other searches.
     """
     goals = [Objective.recorded(text) for text in header.config["objectives"]]
     metrics = dict.fromkeys([*(goal.metric for goal in goals), *_USUAL])
     state = {
-        "searchFilter": f"tags.`nasforge.key` = '{key}'",
+        "searchFilter": f"tags.`nasforge.key` = '{key}'" if pooled else "",
         "orderByKey": f"metrics.`{goals[0].metric}`",
         "orderByAsc": not goals[0].maximise,
         "startTime": "ALL",

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nasforge.core.errors import NasforgeError, TimeOver, TrackingError
-from nasforge.core.events import Event, header_of
-from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
-from nasforge.experiment.journal import read_events
+from nasforge.core.events import Event
+from nasforge.core.tracking_uri import tracking_uri
 from nasforge.views.mlflow.client import reason
 from nasforge.views.mlflow.delivery import Delivery
+from nasforge.views.mlflow.position import destination
 
 __all__ = ["MlflowTracker", "destination", "track"]
 
@@ -170,25 +170,6 @@ class MlflowTracker:
                 f"MLflow at {self._delivery.shown}: {what}. The search goes on; what is missing is delivered as soon "
                 f"as possible. {self._delivery.password_note()}At the latest by: {self._delivery.command()}"
             )
-
-
-def destination(folder: Path, uri: str | None = None) -> str | None:
-    """The URI that an experiment is delivered to; None for the default store.
-
-    Args:
-        folder: the experiment's folder.
-        uri: from the user; None for where the search was tracked, or else what MLFLOW_TRACKING_URI says.
-
-    Raises:
-        JournalError: no experiment there, or a corrupt journal.
-        TrackingError: MLflow cannot keep runs at that URI, or the search was not tracked and no URI is given.
-    """
-    chosen = chosen_uri(uri) if uri is not None else header_of(read_events(folder)).config.get("tracking_uri")
-    if uri is None and chosen == NO_TRACKING:
-        chosen = chosen_uri(None) or NO_TRACKING
-    if chosen == NO_TRACKING:
-        raise TrackingError(f"'{folder.name}' was searched without tracking; say where to with --tracking-uri")
-    return chosen
 
 
 def track(
