@@ -27,6 +27,7 @@ from nasforge.cli.export import export
 from nasforge.cli.fit import fit
 from nasforge.cli.inspect import inspect
 from nasforge.cli.list import list_all
+from nasforge.cli.mlflow import mlflow
 from nasforge.cli.output import Outcome
 from nasforge.cli.predict import predict
 from nasforge.cli.report import report
@@ -67,6 +68,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "retrain": retrain,
     "export": export,
     "track": track,
+    "mlflow": mlflow,
     "dashboard": dashboard,
 }
 """Name -> the function of its file, in the order of the help."""

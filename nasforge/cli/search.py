@@ -25,7 +25,7 @@ from nasforge.cli.summary import print_summary
 from nasforge.cli.watch import Watch
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import ConfigError, StopNow
-from nasforge.core.tracking_uri import NO_TRACKING, ui_command
+from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
 from nasforge.settings.experiment import ExperimentConfig, resolve
@@ -257,6 +257,6 @@ def _print_next(config: ExperimentConfig, state: State) -> None:
     commands = commands_after(folder, state)
     commands.append(command_line("dashboard", *runs_dir_option(config.runs_dir)))
     if config.tracking_uri != NO_TRACKING:
-        commands.append(ui_command(config.tracking_uri, config.runs_dir))
+        commands.append(command_for(folder, "mlflow"))
     line()
     next_commands(commands)

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from nasforge.cli.options import Json, Name, RunsDir
-from nasforge.cli.output import Outcome, line
+from nasforge.cli.output import Outcome, line, say
 from nasforge.cli.settings import folder_of
-from nasforge.core.command_line import quoted
+from nasforge.core.command_line import command_for, quoted
 from nasforge.core.errors import ConfigError
-from nasforge.core.tracking_uri import ui_command
 from nasforge.core.trust import view
 from nasforge.core.uri import with_absolute_file, without_secrets
 from nasforge.experiment.journal import fit_of
@@ -44,20 +43,24 @@ def track(
             raise ConfigError("--optuna writes a storage of Optuna, --tracking-uri names MLflow's: one at a time")
         with view():
             return _write_study(folder_of(name, runs_dir), optuna)
-    with view():
-        return _deliver(folder_of(name, runs_dir), tracking_uri)
+    return _deliver(folder_of(name, runs_dir), tracking_uri)
 
 
 def _deliver(folder: Path, uri: str | None) -> Outcome:
     """Catch MLflow up."""
-    from nasforge.views.mlflow.tracker import destination
+    from nasforge.api.track import register_winner
+    from nasforge.views.mlflow.position import destination
     from nasforge.views.mlflow.tracker import track as deliver
 
-    place = destination(folder, uri)
-    name = (fit_of(folder) or folder).name
-    count = deliver(folder, place, name)
+    fit = fit_of(folder) or folder
+    name = fit.name
+    with view():
+        place = destination(folder, uri)
+        count = deliver(folder, place, name, say=say)
+    register_winner(folder, place, say)
     line(f"{count} events of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
-    line(f"Look at them: {ui_command(place, folder.parent)}")
+    option = [] if uri is None else ["--tracking-uri", uri]
+    line(f"Look at them: {command_for(fit, 'mlflow', *option)}")
     return Outcome({"experiment": name, "delivered": count})
 
 

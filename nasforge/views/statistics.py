@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 
 LEVEL = 0.95
-"""Of confidence intervals."""
+"""Of every confidence interval of a mean."""
 BAND_RESAMPLES = 1_000
 TEST_RESAMPLES = 10_000
 _CHUNK = 500
@@ -30,6 +30,23 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One metric over the seeds.
+
+    Attributes:
+        mean: over the seeds.
+        std: sample standard deviation; None with one seed, which says nothing of the spread.
+        n: number of seeds.
+        margin: half the width of the mean's 95 % confidence interval (Student's t); None with one seed.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,19 @@ class Summary:
     bound: float | None
     median: float
     best: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean, standard deviation and 95 % confidence interval of at least one value; with a NaN the mean is NaN."""
+    if any(math.isnan(value) for value in values):
+        return Spread(math.nan, None, len(values))
+    from scipy.stats import t as student  # slow to import, and most views need it not
+
+    n, mean = len(values), statistics.fmean(values)
+    if n == 1:
+        return Spread(mean, None, 1)
+    std = statistics.stdev(values)
+    return Spread(mean, std, n, float(student.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n))
 
 
 def summary(values: Sequence[float], *, maximise: bool = True) -> Summary:

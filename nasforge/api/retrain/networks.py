@@ -54,6 +54,7 @@ class Retraining:
         costs: of the network.
         device: `auto`, `cpu`...; decided where the training happens.
         data_hash: what the data must be there.
+        role: what it is to the search: `found`, `random` or `reference`.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Retraining:
     costs: Mapping[str, float]
     device: str
     data_hash: str
+    role: str = "found"
 
     @property
     def trained(self) -> bool:
@@ -130,6 +132,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
         return ""
     about = {
         "finalist": retraining.name,
+        "role": retraining.role,
         "data": asdict(retraining.data),
         "parts": TRAIN_AND_VALIDATION,
         "epochs": trained.steps_done,

@@ -94,21 +94,22 @@ class Work:
         assert architecture is not None  # noqa: S101  (only measures are ranked)
         recipe = recipe_of(self.config.space, architecture, self.config.recipe)
         name = f"{architecture.arch_id}-{architecture.point_id[:6]}"
-        network = self._network(architecture.arch_id, name, self.config.space, architecture, recipe)
+        role = "found" if with_reference else "random"
+        network = self._network(architecture.arch_id, name, self.config.space, architecture, recipe, role)
         if not with_reference:
             return network, None
         label, space = reference_of(network.costs["cost/flops"], self.data.shape, len(self.data.class_names))
         reference = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
         # it was never trained before, so nothing of it may stay as it begins
         learning = replace(recipe, frozen_stages=0)
-        return network, self._network(label, reference, space, Architecture({}), learning)
+        return network, self._network(label, reference, space, Architecture({}), learning, "reference")
 
     def _measured(self, folder: Path) -> dict[str, float]:
         network = load(folder, self.place).body
         return measure(network, self.data_config, self.place, self.tta, self.config.objectives)
 
     def _network(
-        self, label: str, name: str, space: SearchSpace, architecture: Architecture, recipe: Recipe
+        self, label: str, name: str, space: SearchSpace, architecture: Architecture, recipe: Recipe, role: str
     ) -> _Network:
         channels, classes = self.data.shape[0], len(self.data.class_names)
 
@@ -121,7 +122,9 @@ class Work:
             whole_name = f"{name}-seed{seed}-e{self.epochs}"
             folder = self.experiment.folder / "finalists" / whole_name
             where = (self.data_config, costs, self.device, self.data.fingerprint)
-            of_seeds.append(Retraining(whole_name, folder, space, architecture, recipe, seed, self.epochs, *where))
+            of_seeds.append(
+                Retraining(whole_name, folder, space, architecture, recipe, seed, self.epochs, *where, role)
+            )
         return _Network(label, costs, tuple(of_seeds))
 
     # --- trained and measured, each once ----------------------------------------------------------------------------

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import TrackingError
-from nasforge.core.uri import hide_secrets, sqlite_file
+from nasforge.core.uri import hide_secrets, sqlite_file, without_password
 
-__all__ = ["SOURCE", "MlflowClient", "MlflowException", "entities", "experiment_id", "reason"]
+__all__ = [
+    "POOL",
+    "PREFIX",
+    "SOURCE",
+    "MlflowClient",
+    "MlflowException",
+    "entities",
+    "experiment_id",
+    "own_experiment",
+    "reason",
+    "save_pyfunc",
+]
 
 # Read by mlflow when it is imported; a user's own settings go first. Trying again is our own work, so requests do not.
 for _name, _value in {
@@ -38,16 +51,61 @@ SOURCE = {"mlflow.source.name": "nasforge", "mlflow.source.type": "LOCAL"}
 """Tags of every run of ours."""
 
 
+POOL, PREFIX = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_PREFIX"
+"""Environment variables: one experiment for the runs of all searches; what every experiment's name begins with."""
+
+_MOST_OF_A_NAME = 1000
+
+
+def own_experiment(client: Any, uri: str, name: str, key: str) -> tuple[str, int]:
+    """Return the id of the MLflow experiment of one search, made where it is missing, and the number in its name.
+
+    A name that another experiment has, also a deleted one, is followed by a number: `cells (2)`. With
+    `MLFLOW_EXPERIMENT_NAME` set all searches share that experiment.
+
+    Args:
+        client: of the store.
+        uri: of the store.
+        name: of the search.
+        key: of the search; its experiment has it as a tag.
+
+    Raises:
+        TrackingError: the shared experiment is deleted, or the server makes none.
+    """
+    if os.environ.get(POOL):
+        return experiment_id(client, uri), 1
+    whole = os.environ.get(PREFIX, "") + name
+    for number in range(1, _MOST_OF_A_NAME):
+        numbered = whole if number == 1 else f"{whole} ({number})"
+        experiment = client.get_experiment_by_name(numbered)
+        if experiment is None:
+            try:
+                tags = {**_KIND, "nasforge.key": key, "nasforge.experiment": name}
+                return str(client.create_experiment(numbered, artifact_location=_place(uri), tags=tags)), number
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                experiment = client.get_experiment_by_name(numbered)
+        if experiment is None or not isinstance(experiment.name, str) or experiment.name != numbered:
+            raise TrackingError(f"{without_password(uri)} answers with experiments that nobody asked for")
+        if experiment.lifecycle_stage == "active" and experiment.tags.get("nasforge.key") == key:
+            return str(experiment.experiment_id), number
+    raise TrackingError(f"MLflow has {_MOST_OF_A_NAME} experiments '{whole}': delete some of them")
+
+
+def _place(uri: str) -> str | None:
+    """The folder for artifacts next to a database, as a URI: MLflow decodes even what is written as a path."""
+    database = sqlite_file(uri)
+    return (database.parent / "mlartifacts").as_uri() if database else None
+
+
 def experiment_id(client: Any, uri: str) -> str:
-    """Id of the MLflow experiment that all runs of ours go to, made where it is missing.
+    """Id of the MLflow experiment that the runs of several searches share, made where it is missing.
 
     Raises:
         TrackingError: it is deleted, or can neither be found nor made.
     """
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nasforge"
-    database = sqlite_file(uri)
-    # As a URI: MLflow decodes even what is written as a path.
-    place = (database.parent / "mlartifacts").as_uri() if database else None
+    name = os.environ.get(POOL) or "nasforge"
     for _ in range(2):
         found = client.get_experiment_by_name(name)
         if found is not None:
@@ -57,11 +115,51 @@ def experiment_id(client: Any, uri: str) -> str:
                 )
             return str(found.experiment_id)
         try:
-            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
+            return str(client.create_experiment(name, artifact_location=_place(uri), tags=_KIND))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
     raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made")
+
+
+def save_pyfunc(
+    place: Path,
+    code: Path,
+    onnx: Path,
+    shape: Sequence[int],
+    class_names: Sequence[str],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write a model in MLflow's format that runs an ONNX file with ONNX Runtime, without a pickle.
+
+    Args:
+        place: the folder to make.
+        code: a script that calls `mlflow.models.set_model`.
+        onnx: input `images`, output `logits`.
+        shape: C, H, W of an image.
+        class_names: in the order of the outputs.
+        metadata: kept with the model, next to the class names.
+    """
+    import mlflow.pyfunc  # these take a second, and few searches end with a model
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    kind = np.dtype("float32")
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(kind, (-1, *shape))]),
+        outputs=Schema([TensorSpec(kind, (-1, len(class_names)))]),
+        params=ParamSchema([ParamSpec("output", DataType.string, "probabilities")]),
+    )
+    mlflow.pyfunc.save_model(
+        str(place),
+        python_model=str(code),
+        artifacts={"network": str(onnx)},
+        signature=signature,
+        input_example=np.full((1, *shape), 0.5, dtype=kind),
+        pip_requirements=[f"mlflow>={mlflow.__version__}", "onnxruntime", "numpy"],
+        metadata={"class_names": list(class_names), **metadata},
+    )
 
 
 def reason(error: Exception, uri: str) -> str:

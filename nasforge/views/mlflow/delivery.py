@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,17 +13,38 @@ from nasforge.core.command_line import command_for
 from nasforge.core.errors import TrackingError
 from nasforge.core.tracking_uri import VARIABLE, tracking_uri
 from nasforge.core.uri import sqlite_file, without_password, without_secrets
-from nasforge.views.mlflow.client import SOURCE, MlflowClient, MlflowException, entities, experiment_id, reason
+from nasforge.views.mlflow.client import (
+    POOL,
+    SOURCE,
+    MlflowClient,
+    MlflowException,
+    entities,
+    experiment_id,
+    own_experiment,
+    reason,
+)
+from nasforge.views.mlflow.page import columns_tag
 from nasforge.views.mlflow.position import (
+    FLAT,
     JournalFollower,
     ids_of,
+    is_copy,
     lock_delivery,
     new_ids,
     one_creator,
     read_ids,
     write_ids,
 )
-from nasforge.views.mlflow.runs import ARCHITECTURE, PARENT, TAG_LENGTH, Runs, Writes, allowed_key, plain_text
+from nasforge.views.mlflow.runs import (
+    ARCHITECTURE,
+    PARENT,
+    SEARCH_ROLE,
+    TAG_LENGTH,
+    Runs,
+    Writes,
+    allowed_key,
+    plain_text,
+)
 
 _CHUNK = 500
 _BAD_CONTENT = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
@@ -63,12 +85,14 @@ class Delivery:
         self._folder = folder
         self._of_search = of_search
         self._journal = JournalFollower(folder)
-        self._runs = Runs()
+        self._runs = Runs(folder)
         self._writes: dict[str, Writes] = {}
         self._client: Any = None
         self._experiment = ""
         self._parent: tuple[str, int] = ("", 0)
         self._open: dict[str, tuple[str, int]] = {}
+        self._known: dict[str, tuple[str, int]] = {}  # all runs that this object has seen
+        self._notes: list[str] = []
         self._sure = False  # whether a run that we have no id of is known not to exist
         self._lock: int | None = None
         self._ids: dict[str, Any] = {}
@@ -84,7 +108,9 @@ class Delivery:
         journal = self._journal.fingerprint()
         if self._mine["journal"] not in ("", journal) or self._mine["delivered"] > self._journal.total():
             self._mine.update(new_ids())  # the journal was replaced or cut: the runs are those of another search
-        self._mine["journal"] = journal
+        if is_copy(self._folder, self._mine):
+            self._mine.update(new_ids())
+        self._mine.update(journal=journal, folder=str(self._folder.absolute()))
 
     def left(self) -> int:
         """Events in the journal that are not delivered."""
@@ -186,18 +212,19 @@ class Delivery:
     # --- runs -------------------------------------------------------------------------------------------------------
 
     def _attach(self, live: bool) -> None:
-        """Find or make the experiment and the parent run."""
+        """Find or make the experiment and the search's run."""
         with one_creator(sqlite_file(self.uri)):
             self._client = MlflowClient(tracking_uri=self.uri)
-            self._experiment = experiment_id(self._client, self.uri)
-        found = self._find({"nasforge.key": self._mine["key"]}) if self._mine["delivered"] else None
-        if self._mine["delivered"] and found is None:
-            self._mine.update({**new_ids(), "journal": self._mine["journal"]})  # the runs were deleted: begin again
-        self._save()  # the key must be known before the run exists
-        identity = {"nasforge.key": self._mine["key"]}
-        found = found or self._find(identity)
+            self._save()  # the key must be known before the experiment exists
+            self._settle()
+        found = self._find(self._identity) if self._mine["delivered"] else None
+        if self._mine["delivered"] and found is None:  # the runs were deleted: begin again
+            self._begin_again()
+            self._settle()
+        found = found or self._find(self._identity)
         if found is None:
-            found = self._create(self.name, identity | SOURCE)
+            found = self._create(self._runs.name or self.name, self._identity | SOURCE)
+            self._log_data(found[0], PARENT)
             self._sure = True
         elif live:
             self._client.update_run(found[0], status="RUNNING")
@@ -208,6 +235,56 @@ class Delivery:
         self._open = {key: (run_id, start) for key, (run_id, start) in self._mine["open"].items()}
         self._save()
         self._parent = found
+
+    def _settle(self) -> None:
+        """Find or make the experiment that the runs go to."""
+        if self._mine["layout"] != FLAT:
+            self._experiment = experiment_id(self._client, self.uri)
+            return
+        if self._mine["experiment_id"]:
+            experiment = self._client.get_experiment(self._mine["experiment_id"])
+            if experiment.lifecycle_stage == "active":
+                self._experiment, self._runs.name = self._mine["experiment_id"], self._mine["name"]
+                return
+            self._begin_again()
+        self._experiment, number = own_experiment(self._client, self.uri, self.name, self._mine["key"])
+        # A search is called like its experiment, so that no two searches have runs of one name.
+        self._runs.name = self.name if number == 1 else f"{self.name} ({number})"
+        self._mine["name"] = self._runs.name
+        if number > 1:
+            self._note(
+                f"MLflow at {self.shown} has an experiment '{self.name}' already, of another search or deleted. "
+                f"The runs of this search go to '{self._runs.name}'"
+            )
+        before = [name for name, store in self._ids["stores"].items() if store["delivered"] and store is not self._mine]
+        if before:
+            earlier = "mlflow.db in the runs folder" if before[-1] == "default" else before[-1]
+            self._note(f"'{self.name}' was tracked at {earlier}. From now on all of it goes to {self.shown}")
+        header = self._journal.header()
+        if header is not None:
+            tag = columns_tag(header, self._mine["key"], pooled=bool(os.environ.get(POOL)))
+            with suppress(MlflowException):  # a view of the page is worth no trouble
+                self._client.set_experiment_tag(self._experiment, *tag)
+
+    def _begin_again(self) -> None:
+        """Forget runs that were deleted."""
+        self._mine.update({**new_ids(), "journal": self._mine["journal"], "folder": self._mine["folder"]})
+        self._save()
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+    @property
+    def _identity(self) -> dict[str, str]:
+        """Tags of the search's run, and with another role of all others."""
+        role = {"nasforge.role": SEARCH_ROLE} if self._mine["layout"] == FLAT else {}
+        return {"nasforge.key": self._mine["key"], **role}
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of this delivery; each sentence once."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def _find(self, tags: Mapping[str, str]) -> tuple[str, int] | None:
         """The run with these tags: its id and start."""
@@ -253,15 +330,22 @@ class Delivery:
             if writes.status == "RUNNING":
                 self._client.update_run(self._open[key][0], status="RUNNING")
             return self._open[key]
-        identity = {"mlflow.parentRunId": self._parent[0], **writes.identity}
-        found = None if self._sure else self._find(identity)
+        if key in self._known and writes.exists:
+            return self._known[key]
+        flat = self._mine["layout"] == FLAT
+        of_search = {"nasforge.key": self._mine["key"]} if flat else {"mlflow.parentRunId": self._parent[0]}
+        identity = {**of_search, **writes.identity}
+        found = None if self._sure and not writes.exists else self._find(identity)
         if found is None:
             # Tags that come with a new run are one insertion; added later each is a query of its own.
             found = self._create(writes.name, {**identity, **SOURCE, **_tags(writes)})
             writes.tags.clear()
             if len(writes.architecture) <= TAG_LENGTH:
                 writes.architecture = ""
-        self._open[key] = found
+            self._log_data(found[0], key)
+        self._known[key] = found
+        if not writes.exists or writes.status:  # else it may have ended, and only its flags change
+            self._open[key] = found
         return found
 
     def _write(self, run: tuple[str, int], writes: Writes) -> None:
@@ -307,6 +391,23 @@ class Delivery:
             self._refused.pop(f"{writes.name}/{ARTIFACT}", None)
         except Exception as error:  # whatever a file system or a store of objects throws
             self._refuse(writes.name, ARTIFACT, error)
+
+    def _log_data(self, run_id: str, key: str) -> None:
+        """Log the data set of the search's run or of a retrained network; trials have it by their search."""
+        header = self._journal.header()
+        if header is None or not header.data_hash or (key != PARENT and not key.startswith("finalist/")):
+            return
+        data = header.config.get("data") or {}
+        name = str(data.get("source", "data")).rstrip("/").rpartition("/")[2][:500] or "data"
+        source = json.dumps(data, default=str)
+        dataset = entities.Dataset(plain_text(name), header.data_hash[:36], "nasforge", plain_text(source))
+        context = entities.InputTag("mlflow.data.context", "search" if key == PARENT else "retraining")
+        try:
+            self._client.log_inputs(run_id, datasets=[entities.DatasetInput(dataset, [context])])
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                raise
+            self._refuse(self.name, "data set", error)
 
     def _refuse(self, name: str, key: str, error: Exception) -> None:
         place = f"{name}: {key}" if key else name

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import JournalError, TrackingError
-from nasforge.core.events import Event, Header
+from nasforge.core.events import Event, Header, header_of
 from nasforge.core.ranges import Range
-from nasforge.core.tracking_uri import tracking_uri
+from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
 from nasforge.core.uri import without_password
-from nasforge.experiment.journal import JOURNAL, parse
+from nasforge.experiment.journal import JOURNAL, parse, read_events
 
 IDS = "tracking.json"
 
@@ -74,10 +74,35 @@ class JournalFollower:
         return events
 
 
+def destination(folder: Path, uri: str | None = None) -> str | None:
+    """The URI that an experiment is delivered to; None for the default store.
+
+    Args:
+        folder: the experiment's folder.
+        uri: from the user; None for where the search was tracked, or else what MLFLOW_TRACKING_URI says.
+
+    Raises:
+        JournalError: no experiment there, or a corrupt journal.
+        TrackingError: MLflow cannot keep runs at that URI, or the search was not tracked and no URI is given.
+    """
+    chosen = chosen_uri(uri) if uri is not None else header_of(read_events(folder)).config.get("tracking_uri")
+    if uri is None and chosen == NO_TRACKING:
+        chosen = chosen_uri(None) or NO_TRACKING
+    if chosen == NO_TRACKING:
+        raise TrackingError(f"'{folder.name}' was searched without tracking; say where to with --tracking-uri")
+    return chosen
+
+
+FLAT, NESTED = "flat", "nested"
+"""Layouts of a search in MLflow: runs side by side in an experiment of their own; trials under the search's run."""
+
+
 def new_ids() -> dict[str, Any]:
-    """Of a store that nothing was delivered to; the key names the parent run before it exists."""
-    texts = dict.fromkeys(("experiment_id", "parent_run_id", "status", "ended", "journal"), "")
-    return {"key": uuid.uuid4().hex, **texts, "open": {}, "delivered": 0}
+    """Return the ids of a store that nothing was delivered to; the key names the search's run before it exists."""
+    texts = dict.fromkeys(
+        ("experiment_id", "parent_run_id", "status", "ended", "journal", "folder", "name", "model"), ""
+    )
+    return {"key": uuid.uuid4().hex, "layout": FLAT, **texts, "open": {}, "delivered": 0}
 
 
 def read_ids(folder: Path) -> dict[str, Any]:
@@ -96,7 +121,8 @@ def read_ids(folder: Path) -> dict[str, Any]:
     if isinstance(content, dict) and content.get("schema") != 1:
         raise TrackingError(f"{folder / IDS}: written by another version of NASForge. {advice}")
     try:
-        stores = {name: {**new_ids(), **store} for name, store in content["stores"].items()}
+        # Files of earlier versions name no layout; a search that they know keeps its place.
+        stores = {name: {**new_ids(), "layout": NESTED, **store} for name, store in content["stores"].items()}
         whole = all(_is_whole(store) for store in stores.values())
     except (KeyError, TypeError, AttributeError):
         whole = False
@@ -122,6 +148,19 @@ def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:
     name = "default" if uri == tracking_uri(None, runs_dir) else without_password(uri)
     found: dict[str, Any] = content["stores"].setdefault(name, new_ids())
     return found
+
+
+def is_copy(folder: Path, mine: dict[str, Any]) -> bool:
+    """Return whether these ids are those of another experiment that `folder` was copied from and that still exists."""
+    place = Path(mine["folder"])
+    if not mine["folder"] or place == folder.absolute():
+        return False
+    try:
+        if place.samefile(folder):
+            return False
+        return any(store["key"] == mine["key"] for store in read_ids(place)["stores"].values())
+    except (OSError, TrackingError):
+        return False
 
 
 def write_ids(folder: Path, content: dict[str, Any]) -> None:

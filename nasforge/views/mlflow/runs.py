@@ -1,4 +1,4 @@
-"""What a journal's events mean to MLflow: one parent run, one run per trial and per finalist. Plain data, no mlflow."""
+"""What a journal's events mean to MLflow: a run of the search, one per trial and per network. Plain data, no mlflow."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from nasforge.core.architecture import digest
@@ -25,14 +26,20 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.ladder import Rung
-from nasforge.core.trial import Measure, Proposal, Score, Trial
+from nasforge.core.pareto import dominates
+from nasforge.core.trial import Measure, Proposal, Score, TrainShared, Trial
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import State
+from nasforge.views.statistics import spread
 
 PARENT = "search"
 """Key of the parent run; the others are `trial/<number>` and `finalist/<name>`."""
 
+SEARCH_ROLE = "search"
+"""Role of the run that sums up a search."""
+
 ARCHITECTURE = "nasforge.architecture"
+_SEED = re.compile(r"-seed\d+")
 # MLflow's UI marks KILLED like FAILED, in red; a pruned trial has ended as it should.
 _STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "rejected": "KILLED", "failed": "FAILED"}
 # Servers before MLflow 2 allow 500 characters in a parameter and 5,000 in a tag; newer ones more.
@@ -51,7 +58,8 @@ class Writes:
 
     Attributes:
         name: shown in the UI.
-        identity: tags that find the run again among those of its parent.
+        identity: tags that find the run again among those of its search.
+        exists: whether the run was made by an earlier event, so that it is never made by these writes.
         params: never change.
         tags: may change, the last one counts.
         architecture: as JSON, empty for a run without one.
@@ -75,6 +83,7 @@ class Writes:
     status: str = ""
     done: bool = False
     seconds: float = 0.0
+    exists: bool = False
 
     def measure(self, metrics: Mapping[str, float], step: int, seconds: float) -> None:
         """Add metrics after `step`."""
@@ -101,11 +110,22 @@ class Writes:
 class Runs:
     """Folds events into the state of the search and into writes, run by run."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """Start before the first event.
+
+        Args:
+            folder: of the experiment, for what lies next to its retrained networks; None for a journal alone.
+        """
         self.state: State | None = None
         self.position = 0
+        self.name = ""
+        """What the names of runs begin with; empty: a trial's is `trial 37`, in the layout of earlier versions."""
+        self._folder = folder
         self._closed: Counter[str] = Counter()
         self._best: Trial | None = None
+        self._front: dict[int, tuple[float, ...]] = {}
+        self._depth = 0
+        self._tests: dict[str, dict[str, Mapping[str, float]]] = {}
 
     def fold(self, events: Iterable[Event], skip: int = 0) -> dict[str, Writes]:
         """The writes of these events, the next ones of the journal; those before position `skip` are only counted."""
@@ -122,14 +142,18 @@ class Runs:
             parent = self._parent(writes)
             parent.describe(_header_params(event))
             parent.tags.update(_header_tags(event) | _budget_tags(self.state))
+            if self.name:
+                parent.tags.update({"nasforge.experiment": self.name, "nasforge.role": SEARCH_ROLE})
             return
         state = self._state
         state.apply(event)
         match event:
             case Asked(number, proposal):
                 run = self._trial(number, writes)
+                run.exists = False
                 run.describe(_proposal_params(proposal))
                 run.tags.update(_proposal_tags(proposal))
+                run.tags.update(self._common_tags("supernet" if isinstance(proposal, TrainShared) else "trial"))
                 if isinstance(proposal, Measure):
                     run.architecture = json.dumps(proposal.architecture.to_json())
             case Checked(number, costs, verdict):
@@ -151,12 +175,36 @@ class Runs:
             case Extended():
                 self._parent(writes).tags.update(_budget_tags(state))
             case TestOpened(finalist, metrics) if metrics:
-                run = writes.setdefault(
-                    f"finalist/{finalist}", Writes(f"finalist {finalist}", {"nasforge.finalist": finalist})
-                )
-                run.measure(metrics, 0, 0.0)
-                run.tags["nasforge.status"] = "finished"
-                run.status, run.done = "FINISHED", True
+                self._tested(finalist, metrics, writes)
+
+    def _tested(self, finalist: str, metrics: Mapping[str, float], writes: dict[str, Writes]) -> None:
+        """Write a network that has met the test split, and on the search's run the mean over its seeds."""
+        about = network_of(self._folder, finalist)
+        trained = about.get("trained", {})
+        role = _role_of(finalist, trained)
+        name = f"{self.name} {role} {finalist}" if self.name else f"finalist {finalist}"
+        run = writes.setdefault(f"finalist/{finalist}", Writes(name, {"nasforge.finalist": finalist}))
+        costs = {key: value for key, value in about.get("metrics", {}).items() if key.startswith("cost/")}
+        run.measure({**costs, **metrics}, 0, 0.0)
+        run.describe(_flat("", {key: trained[key] for key in ("seed", "epochs") if key in trained}))
+        run.tags["nasforge.status"] = "finished"
+        run.tags.update(self._common_tags(role))
+        run.status, run.done = "FINISHED", True
+        network = _SEED.sub("", finalist)
+        seeds = self._tests.setdefault(network, {})
+        seeds[finalist] = metrics
+        best = self._best.architecture if self._best else None
+        if best is None or role not in ("found", "reference") or f"{best.arch_id}-{best.point_id[:6]}" not in finalist:
+            return
+        prefix = "" if role == "found" else "reference/"
+        summary: dict[str, float] = {}
+        for key in metrics:
+            found = spread([test[key] for test in seeds.values() if key in test])
+            summary[f"{prefix}{key}"] = found.mean
+            if found.margin is not None:
+                summary[f"{prefix}{key}_low"] = found.mean - found.margin
+                summary[f"{prefix}{key}_high"] = found.mean + found.margin
+        self._parent(writes).measure(summary, len(seeds), _time(self._state.charged.worker_seconds))
 
     def _close(self, number: int, writes: dict[str, Writes]) -> None:
         state = self._state
@@ -183,6 +231,8 @@ class Runs:
         self._closed[result.status] += 1
         closed = self._closed.total()
         self._compare(trial)
+        if self.name:
+            self._mark_front(trial, run, writes)
         parent = self._parent(writes)
         seconds = state.charged.worker_seconds
         parent.measure({f"trials/{status}": self._closed[status] for status in _STATUS}, closed, seconds)
@@ -201,6 +251,28 @@ class Runs:
         if self._best is None or self._state.merit(trial) > self._state.merit(self._best):
             self._best = trial
 
+    def _mark_front(self, trial: Trial, run: Writes, writes: dict[str, Writes]) -> None:
+        """Flag a closed trial as on the Pareto front or not, and those that it drives from it."""
+        run.tags["nasforge.pareto"] = "false"
+        result = trial.result
+        if not trial.comparable or result is None or result.values is None or result.steps_done < self._depth:
+            return
+        values = result.values
+        before = self._front if result.steps_done == self._depth else {}
+        if any(other == values or dominates(other, values) for other in before.values()):
+            return
+        front = {number: other for number, other in before.items() if not dominates(values, other)}
+        for number in self._front.keys() - front.keys():
+            self._trial(number, writes).tags["nasforge.pareto"] = "false"
+        self._front, self._depth = {**front, trial.number: values}, result.steps_done
+        run.tags["nasforge.pareto"] = "true"
+
+    def _common_tags(self, role: str) -> dict[str, str]:
+        """Return the tags of every run beside its search's; the layout of earlier versions has none."""
+        if not self.name:
+            return {}
+        return {"nasforge.experiment": self.name, "nasforge.role": role, "nasforge.pareto": "false"}
+
     @property
     def _state(self) -> State:
         assert self.state is not None  # noqa: S101  (the journal's first line is its header)
@@ -209,9 +281,30 @@ class Runs:
     def _parent(self, writes: dict[str, Writes]) -> Writes:
         return writes.setdefault(PARENT, Writes(self._state.header.experiment, {}))
 
-    @staticmethod
-    def _trial(number: int, writes: dict[str, Writes]) -> Writes:
-        return writes.setdefault(f"trial/{number}", Writes(f"trial {number}", {"nasforge.trial": str(number)}))
+    def _trial(self, number: int, writes: dict[str, Writes]) -> Writes:
+        name = f"{self.name} #{number}" if self.name else f"trial {number}"
+        return writes.setdefault(f"trial/{number}", Writes(name, {"nasforge.trial": str(number)}, exists=True))
+
+
+def network_of(folder: Path | None, finalist: str) -> Mapping[str, Any]:
+    """Return the description of a retrained network, as its file says; empty where it cannot be read."""
+    if folder is None or Path(finalist).name != finalist:
+        return {}
+    try:
+        content = json.loads((folder / "finalists" / finalist / "network.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    whole = isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in ("trained", "metrics"))
+    return content if whole else {}
+
+
+def _role_of(finalist: str, trained: Mapping[str, Any]) -> str:
+    """Return what a retrained network is to the search; folders of earlier versions do not say it."""
+    if "role" in trained:
+        return str(trained["role"])
+    if "members" in trained or finalist.startswith("ensemble-of-"):
+        return "ensemble"
+    return "reference" if "-for-" in finalist else "found"
 
 
 @cache

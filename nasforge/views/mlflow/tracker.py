@@ -1,4 +1,4 @@
-"""MLflow as a view of the journal: one parent run per search, one run per trial, delivered off the hot path.
+"""MLflow as a view of the journal: one experiment per search, one run per trial, delivered off the hot path.
 
 The tracker follows the journal's file; an event only rings its bell. So there is one source of what is delivered, live,
 after a crash and in `nasforge track`, and a server that is away costs no memory: the events wait where they are safe.
@@ -13,15 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nasforge.core.errors import NasforgeError, TimeOver, TrackingError
-from nasforge.core.events import Event, header_of
-from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
-from nasforge.experiment.journal import read_events
+from nasforge.core.events import Event
+from nasforge.core.tracking_uri import tracking_uri
 from nasforge.views.mlflow.client import reason
 from nasforge.views.mlflow.delivery import Delivery
+from nasforge.views.mlflow.position import destination
 
 __all__ = ["MlflowTracker", "destination", "track"]
 
 _LONGEST_PAUSE_S = 30.0
+_FIRST_PROGRESS_S = 3.0
+_PROGRESS_S = 10.0
+_MANY = 500
+"""Events that are worth a line while the user waits."""
 
 
 def _warn(text: str) -> None:
@@ -111,8 +115,17 @@ class MlflowTracker:
         """Wait for the delivery's end as long as it makes progress."""
         start = time.monotonic()
         seen, since = self._delivery.progress, start
+        said, pause = start, _FIRST_PROGRESS_S
         while thread.is_alive() and time.monotonic() < min(start + self._wait_s, since + self._patience_s):
             thread.join(0.1)
+            if time.monotonic() - said > pause:
+                said, pause = time.monotonic(), _PROGRESS_S
+                left = self._delivery.left()
+                if left > _MANY:
+                    self._say(
+                        f"MLflow takes what is left of '{self._delivery.name}': {left:,} events. "
+                        f"Ctrl-C leaves them to: {self._delivery.command()}"
+                    )
             if self._delivery.progress != seen or self._delivery.makes_database:
                 seen, since = self._delivery.progress, time.monotonic()
 
@@ -128,6 +141,8 @@ class MlflowTracker:
                 closing = self._closing.is_set()
                 try:
                     self._delivery.deliver(live=True)
+                    for note in self._delivery.notes():
+                        self._say(note)
                     if closing:
                         self._delivery.finish()
                     self._trouble, pause_s = "", 1.0
@@ -157,32 +172,16 @@ class MlflowTracker:
             )
 
 
-def destination(folder: Path, uri: str | None = None) -> str | None:
-    """The URI that an experiment is delivered to; None for the default store.
-
-    Args:
-        folder: the experiment's folder.
-        uri: from the user; None for where the search was tracked, or else what MLFLOW_TRACKING_URI says.
-
-    Raises:
-        JournalError: no experiment there, or a corrupt journal.
-        TrackingError: MLflow cannot keep runs at that URI, or the search was not tracked and no URI is given.
-    """
-    chosen = chosen_uri(uri) if uri is not None else header_of(read_events(folder)).config.get("tracking_uri")
-    if uri is None and chosen == NO_TRACKING:
-        chosen = chosen_uri(None) or NO_TRACKING
-    if chosen == NO_TRACKING:
-        raise TrackingError(f"'{folder.name}' was searched without tracking; say where to with --tracking-uri")
-    return chosen
-
-
-def track(folder: Path, uri: str | None = None, name: str = "") -> int:
+def track(
+    folder: Path, uri: str | None = None, name: str = "", *, say: Callable[[str], None] = lambda text: None
+) -> int:
     """Deliver what MLflow has not yet of an experiment's journal; once delivered is never delivered again.
 
     Args:
         folder: the experiment's folder.
         uri: where to; None as in `destination`.
         name: of the search's run, if it is made now; empty for the folder's.
+        say: takes what the user should know.
 
     Returns:
         The number of events delivered now.
@@ -198,6 +197,8 @@ def track(folder: Path, uri: str | None = None, name: str = "") -> int:
         delivery.deliver(live=False)
         delivery.finish()
         delivery.log_figures()
+        for note in delivery.notes():
+            say(note)
     except NasforgeError:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws

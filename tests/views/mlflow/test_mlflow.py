@@ -35,13 +35,14 @@ def client_of(uri: str) -> Any:
 
 
 def runs_of(runs_dir: Path, uri: str | None = None) -> tuple[list[Any], dict[str, Any]]:
-    """Parents, and children by trial number or finalist; a duplicate fails the test."""
+    """Runs of searches, and all others by trial number or finalist; a duplicate fails the test."""
     client = client_of(uri or f"sqlite:///{runs_dir}/mlflow.db")
-    found = client.search_runs([client.get_experiment_by_name("nasforge").experiment_id], max_results=5000)
-    parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, max_results=5000)
+    parents = [run for run in found if run.data.tags.get("nasforge.role") == "search"]
     children: dict[str, Any] = {}
     for run in found:
-        if "mlflow.parentRunId" in run.data.tags:
+        if run.data.tags.get("nasforge.role") != "search":
             key = run.data.tags.get("nasforge.trial") or run.data.tags["nasforge.finalist"]
             assert key not in children, f"two runs for {key}"
             children[key] = run
@@ -85,7 +86,14 @@ def test_a_search_becomes_a_parent_and_a_run_per_trial(runs_dir: Path) -> None:
     state = load_state(runs_dir / "made")
     (parent,) = parents
     assert sorted(children) == [str(number) for number in range(8)]
-    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert {run.info.experiment_id for run in children.values()} == {parent.info.experiment_id}
+    assert len({run.data.tags["nasforge.key"] for run in (parent, *children.values())}) == 1
+    assert {number: run.info.run_name for number, run in children.items()} == {str(n): f"made #{n}" for n in range(8)}
+    assert {run.data.tags["nasforge.role"] for run in children.values()} == {"trial"}
+    front = {str(trial.number) for trial in load_state(runs_dir / "made").front()}
+    assert {number for number, run in children.items() if run.data.tags["nasforge.pareto"] == "true"} == front
+    (data,) = parent.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("digits", "abc")
 
     finished = children["2"]
     assert finished.info.status == "FINISHED"
@@ -316,7 +324,7 @@ def test_a_refused_write_is_left_out_and_said(runs_dir: Path, monkeypatch: pytes
     driver.close()
     (said,) = driver.said
     assert "refused 1 writes" in said
-    assert "trial 3: " in said
+    assert "made #3: " in said
     assert "Changing param values" in said
     assert len(runs_of(runs_dir)[1]) == 8
 
@@ -396,8 +404,8 @@ def test_two_drivers_may_make_the_database_at_the_same_moment(tmp_path: Path) ->
     for process in started:
         _, errors = process.communicate()
         assert (process.returncode, errors) == (0, "")
-    client = client_of(f"sqlite:///{tmp_path}/mlflow.db")
-    assert len(client.search_runs([client.get_experiment_by_name("nasforge").experiment_id])) == 6
+    parents, _ = runs_of(tmp_path / "made0", f"sqlite:///{tmp_path}/mlflow.db")
+    assert sorted(run.info.run_name for run in parents) == ["made0", "made1", "made2"]
 
 
 def test_nothing_is_printed(runs_dir: Path) -> None:

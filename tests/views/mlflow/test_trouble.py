@@ -144,7 +144,7 @@ def test_what_the_server_refuses_is_left_out_alone(runs_dir: Path, monkeypatch: 
     assert "val/loss" not in run.data.metrics
     assert "nasforge.arch_id" in run.data.tags
     (said,) = driver.said
-    assert "trial 0: val/loss: " in said and "no losses here" in said
+    assert "made #0: val/loss: " in said and "no losses here" in said
 
 
 def test_a_store_of_artifacts_that_takes_nothing_keeps_the_rest(
@@ -217,9 +217,9 @@ def test_more_events_delivered_than_there_are_means_another_search(runs_dir: Pat
     assert driver.tracker._delivery.left() == len(mixed(2))
     driver.write(trial(2))
     driver.close()
-    assert driver.said == []
+    assert ["made (2)" in said for said in driver.said] == [True]
     client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
-    experiment = client.get_experiment_by_name("nasforge").experiment_id
+    experiment = client.get_experiment_by_name("made (2)").experiment_id
     found = client.search_runs([experiment], "tags.`nasforge.trial` = '2'")
     assert [run.info.status for run in found] == ["FINISHED"]
 
@@ -231,8 +231,8 @@ def test_a_new_search_in_the_place_of_an_old_one_gets_runs_of_its_own(runs_dir: 
     write(folder, [header(seed=7), *trial(0), *trial(1), *trial(2), *trial(3)])
     assert track(folder) == len([header(), *trial(0), *trial(1), *trial(2), *trial(3)])
     client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
-    experiment = client.get_experiment_by_name("nasforge").experiment_id
-    found = client.search_runs([experiment], "tags.`nasforge.experiment` = 'made'")
+    experiments = [client.get_experiment_by_name(name).experiment_id for name in ("made", "made (2)")]
+    found = client.search_runs(experiments, "tags.`nasforge.role` = 'search'")
     assert sorted(run.data.params["seed"] for run in found) == ["0", "7"]
 
 

@@ -1,0 +1,68 @@
+"""The command `mlflow`: start MLflow's page for a store and print the link to a search."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasforge.cli.options import RunsDir
+from nasforge.cli.output import Outcome, line
+from nasforge.core.command_line import command_for
+from nasforge.core.errors import ConfigError, TrackingError
+from nasforge.core.tracking_uri import chosen_uri
+from nasforge.core.trust import view
+
+
+def mlflow(
+    name: Annotated[str | None, typer.Argument(help="Name of a search or fit. Default: all of them.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow server or database. Default: where the search was tracked.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page on this machine.")] = 5000,
+    runs_dir: RunsDir = Path("runs"),
+) -> Outcome:
+    """Start MLflow's page on this machine and print the link to a search, best trial first. Ctrl-C ends it.
+
+    If the runs are on an MLflow server, only the link is printed.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge mlflow
+    nasforge mlflow first
+    nasforge mlflow first --port 5001
+    """
+    from nasforge.cli.settings import folder_of
+    from nasforge.core.paths import whole_path
+    from nasforge.core.tracking_uri import tracking_uri as whole_uri
+    from nasforge.views.mlflow.page import link
+    from nasforge.views.mlflow.position import destination, ids_of, read_ids
+    from nasforge.views.mlflow.server import address_of, served
+
+    folder = None if name is None else folder_of(name, runs_dir)
+    place = whole_path(runs_dir) if folder is None else folder.parent
+    experiment = key = ""
+    if folder is None:
+        uri = whole_uri(chosen_uri(tracking_uri), place)
+    else:
+        with view():
+            uri = whole_uri(destination(folder, tracking_uri), place)
+            mine = ids_of(read_ids(folder), uri, place)
+        experiment, key = mine["experiment_id"], mine["key"] if mine["layout"] == "flat" else ""
+        if not experiment:
+            raise TrackingError(f"MLflow knows nothing of '{name}' yet. Run: {command_for(folder, 'track')}")
+    server = address_of(uri)
+    if server:
+        line(f"MLflow: {link(server, experiment, key)}")
+        return Outcome()
+    with served(uri, port) as (address, process):
+        line(f"MLflow: {link(address, experiment, key)}")
+        line("Ctrl-C ends it.")
+        sys.stdout.flush()  # also to a file or a pipe, since the command goes on
+        code = process.wait()
+    if code > 0:
+        raise ConfigError(f"MLflow's server has ended with exit code {code}. Run: mlflow server --help")
+    return Outcome()
