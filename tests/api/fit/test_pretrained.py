@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from nasforge.training.deadline import trainings_end_by
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
@@ -29,6 +28,7 @@ from nasforge.data import load_data
 from nasforge.experiment.journal import FIT
 from nasforge.exporters.network_folder import load, save_network
 from nasforge.settings.experiment import DataConfig, resolve
+from nasforge.training.meter import trainings_end_by
 
 NAME = "test_resnet"
 ROW = f"{NAME} (pretrained)"
