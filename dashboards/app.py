@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from nasforge import registry
 from nasforge.core.command_line import command_for, command_line
 from nasforge.core.errors import JournalError, NasforgeError, TrustError
 from nasforge.core.metrics import title_of
@@ -19,6 +20,8 @@ from nasforge.views.drawing import network_figure
 
 REFRESH_S = 3
 TOP = 20
+_PLACED = ("best_so_far", "pareto", "learning_curves", "failures")
+"""Figures that have a place of their own on the page; the others share a tab."""
 _NUMBERS = {
     "val/accuracy": "%.4f",
     "val/loss": "%.4f",
@@ -61,7 +64,10 @@ def _experiment(runs_dir: Path, name: str) -> None:
         st.error(f"This experiment's journal cannot be read.\n\n{error}", icon=":material/error:")
         return
     _headline(state)
-    tabs = st.tabs(["Overview", "Learning curves", "Trials", "Failures", "All experiments"])
+    more = [name for name in registry.names("figure") if name not in _PLACED]
+    tabs = st.tabs(
+        ["Overview", "Learning curves", "Trials", "Failures", "All experiments", *(["More figures"] * bool(more))]
+    )
     with tabs[0]:
         _overview(state)
     with tabs[1]:
@@ -79,6 +85,20 @@ def _experiment(runs_dir: Path, name: str) -> None:
         share = st.column_config.ProgressColumn("budget used", format="percent", min_value=0, max_value=1)
         rows = tables.experiments(runs_dir)
         st.dataframe(rows, hide_index=True, key="experiments", column_config={"budget_used": share})
+    for name in more:
+        with tabs[-1]:
+            _more(name, state)
+
+
+def _more(name: str, state: State) -> None:
+    """Draw a registered figure that has no place of its own; one that breaks must not take the page with it."""
+    st.subheader(name.replace("_", " ").capitalize())
+    try:
+        figure = registry.get("figure", name)(state)
+    except Exception as error:
+        st.error(f"The figure '{name}' cannot be drawn: {type(error).__name__}: {error}", icon=":material/error:")
+        return
+    _figure(figure, f"figure-{name}")
 
 
 def _figure(figure: Any, key: str) -> None:

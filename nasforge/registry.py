@@ -73,11 +73,23 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "darts_cell": "nasforge.models.darts_cell:build",
         "timm_backbone": "nasforge.models.timm_backbone:build",
     },
-    "block": {},  # ours: models/blocks/catalogue.py; `blocks: {mine: "module:Class"}` of `staged` adds a user's
+    "block": {
+        "bottleneck": "nasforge.models.blocks.residual:BottleneckBlock",
+        "identity": "nasforge.models.blocks.identity:IdentityBlock",
+        "inception": "nasforge.models.blocks.inception:InceptionBlock",
+        "inception_factorised": "nasforge.models.blocks.inception:FactorisedInceptionBlock",
+        "inverted": "nasforge.models.blocks.inverted:InvertedBlock",
+        "network_in_network": "nasforge.models.blocks.plain:NetworkInNetworkBlock",
+        "pair": "nasforge.models.blocks.plain:PairBlock",
+        "preactivation": "nasforge.models.blocks.residual:PreActivationBlock",
+        "residual": "nasforge.models.blocks.residual:ResidualBlock",
+        "resnext": "nasforge.models.blocks.residual:ResNeXtBlock",
+        "separable": "nasforge.models.blocks.separable:SeparableBlock",
+    },
     "exporter": {
-        "onnx": "nasforge.exporters.onnx:to_onnx",
-        "torch_export": "nasforge.exporters.torch_export:to_torch_export",
-        "safetensors": "nasforge.exporters.safetensors:to_safetensors",
+        "onnx": "nasforge.exporters.onnx:Onnx",
+        "torch_export": "nasforge.exporters.torch_export:TorchExport",
+        "safetensors": "nasforge.exporters.safetensors:Safetensors",
     },
     "data": {
         "digits": "nasforge.data.digits:find",
@@ -90,7 +102,23 @@ BUILT_IN: dict[str, dict[str, str]] = {
             "nasforge.data.torchvision_sets:find",
         ),
     },
+    "relaxation": {
+        "softmax": "nasforge.supernet.relaxations:SOFTMAX",
+        "gumbel_soft": "nasforge.supernet.relaxations:GUMBEL_SOFT",
+        "gumbel_hard": "nasforge.supernet.relaxations:GUMBEL_HARD",
+        "dirichlet": "nasforge.supernet.relaxations:DIRICHLET",
+    },
+    "reference": {
+        "resnet": "nasforge.models.reference:resnet_space",
+    },
+    "figure": {
+        "best_so_far": "nasforge.views.figures:best_so_far_figure",
+        "pareto": "nasforge.views.figures:pareto_figure",
+        "learning_curves": "nasforge.views.figures:learning_curves_figure",
+        "failures": "nasforge.views.figures:failures_figure",
+    },
 }
+"""Kind -> name -> what it stands for; `nasforge/core/protocols.py` says how each kind is called."""
 
 _EXPECTED = {
     "evaluator": ". Make its first argument a nasforge.settings.spec.SearchSpec, and its own options keywords",
