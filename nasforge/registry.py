@@ -27,10 +27,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "local_search": "nasforge.strategies.local_search:LocalSearch",
         "reinforce": "nasforge.strategies.reinforce:Reinforce",
         "ppo": "nasforge.strategies.policy:PPO",
-        "darts": "nasforge.strategies.darts:darts",
-        "gdas": "nasforge.strategies.darts:gdas",
-        "drnas": "nasforge.strategies.darts:drnas",
-        "cost_aware": "nasforge.strategies.darts:cost_aware",
+        "darts": "nasforge.strategies.differentiable:darts",
+        "gdas": "nasforge.strategies.differentiable:gdas",
+        "drnas": "nasforge.strategies.differentiable:drnas",
+        "cost_aware": "nasforge.strategies.differentiable:cost_aware",
         "spos": "nasforge.strategies.one_shot:spos",
         "enas": "nasforge.strategies.one_shot:enas",
         "optuna": "nasforge.strategies.optuna:OptunaSampler",
@@ -120,15 +120,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 """Kind -> name -> what it stands for; `nasforge/core/protocols.py` says how each kind is called."""
 
-_EXPECTED = {
-    "evaluator": ". Make its first argument a nasforge.settings.spec.SearchSpec, and its own options keywords",
-}
+_SPEC_FIRST = ". Make its first argument a nasforge.settings.spec.SearchSpec, and its own options keywords"
+_EXPECTED = {"strategy": _SPEC_FIRST, "pruner": _SPEC_FIRST, "evaluator": _SPEC_FIRST}
 """Kind -> the arguments that a plug-in must take, for messages."""
 
 
 FILLED_IN = {
-    "strategy": ("space", "seed", "objectives", "targets", "ladder"),
-    "pruner": ("ladder",),
+    "strategy": ("spec",),
+    "pruner": ("spec",),
     "evaluator": ("spec",),
     "runner": ("experiment", "evaluator"),
 }

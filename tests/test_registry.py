@@ -132,7 +132,7 @@ def test_names_in_the_files_of_earlier_versions_are_forwarded(tmp_path: Path) ->
 @pytest.mark.parametrize(("value", "says"), [("abc", "integer"), (2.5, "integer"), (None, "integer")])
 def test_options_are_checked_by_type(value: object, says: str) -> None:
     with pytest.raises(ConfigError, match=rf"strategy 'evolution', option 'population': .*{says}.*got {value!r}"):
-        registry.check_options("strategy", "evolution", {"population": value}, taken=1, fixed=("seed", "objectives"))
+        registry.check_options("strategy", "evolution", {"population": value}, taken=1)
 
 
 def test_a_module_that_breaks_while_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,18 +145,38 @@ def test_a_module_that_breaks_while_imported(tmp_path: Path, monkeypatch: pytest
         registry.get("builder", "raising_module:build")
 
 
+@pytest.mark.parametrize("kind", ["strategy", "pruner"])
+def test_a_factory_of_an_earlier_version_is_told_what_to_change(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old_factory.py").write_text("def make(space, *, seed, objectives=1): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"'seed'\. Make its first argument a nasforge\.settings\.spec\.SearchSpec"):
+        registry.make(kind, "old_factory:make", {}, None)
+
+
+@pytest.mark.parametrize("name", ["darts", "gdas", "drnas", "cost_aware"])
+def test_presets_of_differentiable_search_have_options_like_any_factory(name: str) -> None:
+    assert registry.get("strategy", f"nasforge.strategies.darts:{name}") is registry.get("strategy", name)
+    assert {"epochs", "runs", "learning_rate", "warmup_epochs"} <= set(registry.options_of("strategy", name))
+    with pytest.raises(ConfigError, match="has no option 'epoch'; did you mean 'epochs'"):
+        registry.check_options("strategy", name, {"epoch": 3}, taken=1)
+    with pytest.raises(ConfigError, match=r"option 'epochs': .*integer"):
+        registry.check_options("strategy", name, {"epochs": "3"}, taken=1)
+
+
 def test_options_are_checked_by_name() -> None:
-    def factory(space: str, *, seed: int, population: int = 3) -> tuple[str, int, int]:
-        return space, seed, population
+    def factory(spec: str, *, population: int = 3) -> tuple[str, int]:
+        return spec, population
 
     registry.BUILT_IN["strategy"]["_test"] = "x:y"
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(registry, "get", lambda kind, name: factory)
-            assert registry.make("strategy", "_test", {"population": 5}, "s", seed=1) == ("s", 1, 5)
-            for wrong in ("populaton", "seed", "space"):
+            assert registry.make("strategy", "_test", {"population": 5}, "s") == ("s", 5)
+            for wrong in ("populaton", "seed", "spec"):
                 with pytest.raises(ConfigError, match=rf"has no option '{wrong}'.*Known: population"):
-                    registry.make("strategy", "_test", {wrong: 5}, "s", seed=1)
+                    registry.make("strategy", "_test", {wrong: 5}, "s")
     finally:
         del registry.BUILT_IN["strategy"]["_test"]
 

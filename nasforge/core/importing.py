@@ -35,6 +35,7 @@ MOVED = {
 MOVED_MODULES = {
     "nasforge.blocks": "nasforge.models.blocks",
     "nasforge.evaluators.lookup_table": "nasforge.evaluators.table.lookup",
+    "nasforge.strategies.darts": "nasforge.strategies.differentiable",
 }
 """Modules and packages that hold plug-ins, in settings of earlier versions -> where they are now."""
 _ADDED: set[str] = set()

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import PATIENCE, drawing, generator, measured, mutated, unseen
 from nasforge.strategies.ranking import Merit, fronts, merit, ranked
 
@@ -31,9 +31,7 @@ class Evolution:
     every finished one.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number.
+        spec: space and seed of the search; any number of objectives.
         population: members; the search starts with as many random points, or with five if many are rejected.
         sample: members that compete to be the parent; None: half of the population.
         elitist: remove the worst member; False: the oldest.
@@ -41,10 +39,8 @@ class Evolution:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         population: int = 20,
         sample: int | None = None,
         elitist: bool = True,
@@ -55,8 +51,8 @@ class Evolution:
                 f"evolution: needs population >= 2 and 1 <= sample <= population, "
                 f"got population {population} and sample {sample}"
             )
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._size = population
         self._sample = sample
         self._elitist = elitist

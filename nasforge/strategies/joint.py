@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from nasforge import registry
 from nasforge.core.architecture import TRAIN, Architecture, digest
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score, TrainShared
-from nasforge.settings.experiment import Named, suited_evaluator
+from nasforge.settings.experiment import Named, continues, suited_evaluator
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import generator, measure_of, unseen_neighbour
 from nasforge.strategies.ranking import Merit, beats, merit, ranked
 
@@ -88,8 +88,7 @@ class Joint:
     """Puts the asks of two strategies together, one over `model.*` and one over `train.*`; see `joint`.
 
     Args:
-        space: what to search.
-        seed: of the search.
+        spec: space and seed of the search.
         make_model: makes the strategy of the networks, fresh.
         make_recipe: makes the strategy of the recipes.
         revisit: every N-th trial gives a good network another recipe; 0: never.
@@ -99,9 +98,8 @@ class Joint:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
         make_model: Callable[[SearchSpace], Strategy],
         make_recipe: Callable[[SearchSpace], Strategy],
         revisit: int,
@@ -110,9 +108,9 @@ class Joint:
     ) -> None:
         if revisit < 0:
             raise ConfigError(f"joint: revisit is 0 for never, or every so manieth trial, got {revisit}")
-        self._space = space
-        self._seed = seed
-        self._networks, self._recipes = halves(space)
+        self._space = spec.space
+        self._seed = spec.seed
+        self._networks, self._recipes = halves(spec.space)
         self._model = _Half(lambda: make_model(self._networks))
         self._train = _Half(lambda: make_recipe(self._recipes))
         self._revisit = revisit
@@ -301,11 +299,8 @@ def halves(space: SearchSpace) -> tuple[SearchSpace, SearchSpace]:
 
 
 def joint(
-    space: SearchSpace,
+    spec: SearchSpec,
     *,
-    seed: int,
-    objectives: int = 1,
-    targets: tuple[Constraint, ...] = (),
     model: str | Mapping[str, Any] = "evolution",
     recipe: str | Mapping[str, Any] = "optuna",
     revisit: int = 4,
@@ -320,43 +315,39 @@ def joint(
     half's strategy.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number that both strategies take.
-        targets: soft limits, for strategies that take them.
+        spec: space, seed and targets of the search; any number of objectives that both strategies take.
         model: strategy of the networks: a name, or a mapping of `name` and its options.
         recipe: strategy of the recipes, likewise.
         revisit: every N-th trial gives a good network another recipe; 0: never.
         relatives: start every other new network with the best recipe of the most similar one among the best twenty.
     """
 
-    def half(named: str | Mapping[str, Any], seed: int, **wanted: Any) -> Callable[[SearchSpace], Strategy]:
+    def half(named: str | Mapping[str, Any], seed: int, **ours: Any) -> Callable[[SearchSpace], Strategy]:
         content = Named.parse(named, "joint: a half")
-        name, options = content.name, content.options
+        name = content.name
         if suited_evaluator(name) != "training":
             raise ConfigError(
                 f"joint: '{name}' trains a supernet, all of whose networks have one recipe; search the network first, "
                 "then its recipe: nasforge tune EXPERIMENT"
             )
-        taken = registry.parameters_of("strategy", name)
-        if "ladder" in taken:
+        if continues(name):
             raise ConfigError(
                 f"joint: '{name}' goes on from checkpoints, and with them from their recipe; where it asks another "
                 "strategy for new points, let that one be joint: --strategy promotion --tune optuna"
             )
-        given = {key: value for key, value in {"targets": targets, **wanted}.items() if key in taken}
-        return lambda part: registry.make("strategy", name, options, part, seed=seed, objectives=objectives, **given)
+        known = registry.options_of("strategy", name)
+        options = {**{key: ours[key] for key in ours if key in known}, **content.options}
+        return lambda part: registry.make("strategy", name, options, replace(spec, space=part, seed=seed))
 
     # A seed of its own, else both halves would draw the same numbers.
-    recipe_seed = int(digest(["recipe", seed]), 16) % 2**31
-    make_model, make_recipe = half(model, seed), half(recipe, recipe_seed, distinct=False)
-    networks, recipes = halves(space)
+    recipe_seed = int(digest(["recipe", spec.seed]), 16) % 2**31
+    make_model, make_recipe = half(model, spec.seed), half(recipe, recipe_seed, distinct=False)
+    networks, recipes = halves(spec.space)
     if not recipes.decisions or not networks.decisions:
         make = make_recipe if recipes.decisions else make_model
-        return make(space)
+        return make(spec.space)
     return Joint(
-        space,
-        seed=seed,
+        spec,
         make_model=make_model,
         make_recipe=make_recipe,
         revisit=revisit,

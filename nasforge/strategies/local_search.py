@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import drawing, following, generator, measured, moves, near_first, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import (
+    check_single,
+    drawing,
+    following,
+    generator,
+    measured,
+    moves,
+    near_first,
+    unseen,
+)
 from nasforge.strategies.ranking import Merit, beats, merit
 
 
@@ -47,9 +56,7 @@ class LocalSearch:
     served first.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: one; for several use `nsga2` or `evolution`.
+        spec: space and seed of the search; one objective; for several use `nsga2` or `evolution`.
         starts: random points before the first descent.
         steps: neighbours tried per long or continuous range.
 
@@ -57,13 +64,12 @@ class LocalSearch:
         seen: the `point_id` of everything proposed so far; may be shared with another strategy.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1, starts: int = 5, steps: int = 4) -> None:
-        if objectives != 1:
-            raise ConfigError(f"local_search takes one objective, got {objectives}; use nsga2 or evolution for several")
+    def __init__(self, spec: SearchSpec, *, starts: int = 5, steps: int = 4) -> None:
+        check_single(spec, "local_search")
         if starts < 1 or steps < 1:
             raise ConfigError(f"local_search: starts and steps must be at least 1, got {starts} and {steps}")
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._starts = starts
         self._steps = steps
         self._started = 0

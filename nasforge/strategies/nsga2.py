@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import (
     PATIENCE,
     crossover,
@@ -37,9 +37,7 @@ class NSGA2:
     population, so that it consists of points that keep the constraints; pruned ones rank below all finished ones.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number; with one it is an elitist genetic algorithm.
+        spec: space and seed of the search; any number of objectives; with one it is an elitist genetic algorithm.
         population: largest number of members.
         starts: random points at the beginning.
         crossover: probability that a child has two parents.
@@ -47,10 +45,8 @@ class NSGA2:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         population: int = 20,
         starts: int = 10,
         crossover: float = 0.9,
@@ -59,8 +55,8 @@ class NSGA2:
             raise ConfigError(f"nsga2: needs 2 <= starts <= population, got starts {starts}, population {population}")
         if not 0 <= crossover <= 1:
             raise ConfigError(f"nsga2: crossover is a chance in 0..1, got {crossover}")
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._size = population
         self._starts = starts
         self._crossover = crossover

@@ -16,8 +16,9 @@ from optuna.trial import Trial, TrialState
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.space import Choice, Choose, Domain, Float, Int, SearchSpace
+from nasforge.core.space import Choice, Choose, Domain, Float, Int
 from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import at, following, generator, measured, position, unseen_neighbour
 
 SAMPLERS = {
@@ -53,9 +54,8 @@ class OptunaSampler:
     study, so all of them can be continued.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number for tpe, gp, nsgaii, nsgaiii, qmc and random; one for cmaes.
+        spec: space and seed of the search. Any number of objectives for tpe, gp, nsgaii, nsgaiii, qmc and random; one
+            for cmaes.
         sampler: `tpe`, `gp`, `cmaes`, `nsgaii`, `nsgaiii`, `qmc` or `random`.
         distinct: replace a repeated point by an unseen neighbour; a recipe may repeat.
         first: values of the first point; the sampler draws the decisions that it leaves out.
@@ -64,10 +64,8 @@ class OptunaSampler:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         sampler: str = "tpe",
         distinct: bool = True,
         first: Mapping[str, Value] | None = None,
@@ -75,17 +73,18 @@ class OptunaSampler:
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(str(sampler), SAMPLERS)}")
+        objectives = len(spec.objectives)
         if sampler == "cmaes" and objectives != 1:
             raise ConfigError(f"strategy optuna: cmaes takes one objective, got {objectives}; use tpe, gp or nsgaii")
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._name = sampler
         self._distinct = distinct
         self.repeats = not distinct
         self._first = first or {}
         for key in self._first:
-            if key not in space.domains:
-                raise ConfigError(f"strategy optuna: first names '{key}'; {did_you_mean(key, space.domains)}")
+            if key not in spec.space.domains:
+                raise ConfigError(f"strategy optuna: first names '{key}'; {did_you_mean(key, spec.space.domains)}")
         self._options = options
         self._class = getattr(optuna.samplers, SAMPLERS[sampler])
         self._check_options()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import drawing, generator, measured, unseen
 
 
@@ -13,14 +13,12 @@ class Random:
     Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization" (https://jmlr.org/papers/v13/bergstra12a.html).
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number.
+        spec: space and seed of the search; any number of objectives.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1) -> None:
-        self._space = space
-        self._seed = seed
+    def __init__(self, spec: SearchSpec) -> None:
+        self._space = spec.space
+        self._seed = spec.seed
         self._seen: set[str] = set()
 
     def ask(self, number: int) -> Proposal | None:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Constraint
-from nasforge.core.space import Domain, SearchSpace
+from nasforge.core.space import Domain
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import generator, measured, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import check_single, generator, measured, unseen
 from nasforge.strategies.options import count, open_options, value_of
 from nasforge.strategies.rewards import Rewards
 
@@ -50,10 +50,8 @@ class Reinforce:
     proposed before is drawn anew, from chances that become more even with every such draw.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: one; for several use `nsga2` or `evolution`.
-        targets: soft limits, which shape the reward as MnasNet's.
+        spec: space and seed of the search; one objective; for several use `nsga2` or `evolution`. Targets shape the
+            reward as MnasNet's.
         learning_rate: learning rate of the logits.
         entropy: weight of the entropy; more explores longer.
         memory: decay of the moving baseline.
@@ -63,33 +61,29 @@ class Reinforce:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
-        targets: tuple[Constraint, ...] = (),
         learning_rate: float = 0.4,
         entropy: float = 0.2,
         memory: float = 0.95,
         within: float = 0.0,
         beyond: float = -1.0,
     ) -> None:
-        if objectives != 1:
-            raise ConfigError(f"reinforce takes one objective, got {objectives}; use nsga2 or evolution for several")
+        check_single(spec, "reinforce")
         if not 0 < learning_rate < math.inf or not 0 <= entropy < math.inf or not 0 <= memory < 1:
             raise ConfigError(
                 "reinforce: needs learning_rate > 0, entropy >= 0 and memory in 0..1 (1 excluded), "
                 f"got {learning_rate}, {entropy} and {memory}"
             )
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._rate = learning_rate
         self._entropy = entropy
         self._memory = memory
-        self._new_rewards = partial(Rewards, targets, within=within, beyond=beyond)
+        self._new_rewards = partial(Rewards, spec.targets, within=within, beyond=beyond)
         self._rewards = self._new_rewards()
         self._expected = 0.0
-        self._logits = {key: [0.0] * count(domain) for key, domain in space.domains.items()}
+        self._logits = {key: [0.0] * count(domain) for key, domain in spec.space.domains.items()}
         self._running: dict[int, list[_Drawn]] = {}
         self._seen: set[str] = set()
 

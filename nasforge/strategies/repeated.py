@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import TRIES, drawing, generator, measure_of, unseen
 
 
@@ -16,9 +16,7 @@ class Repeated:
     comes last where they are wanted.
 
     Args:
-        space: what to draw from.
-        seed: of the draws.
-        objectives: any number.
+        spec: space and seed of the draws; any number of objectives.
         networks: different points.
         seeds: trainings of each.
         scored: whether all are scored at the ladder's first rung, which is then one of proxies.
@@ -28,20 +26,20 @@ class Repeated:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         networks: int = 12,
         seeds: int = 2,
         scored: bool = False,
     ) -> None:
         if networks < 3 or seeds < 1:
             raise ConfigError(f"needs at least 3 networks and 1 seed, got {networks} and {seeds}")
-        if space.size < networks:
-            raise ConfigError(f"{networks} networks asked for, the space '{space.name}' has only {space.size:g} points")
-        self._space = space
-        self._seed = seed
+        if spec.space.size < networks:
+            raise ConfigError(
+                f"{networks} networks asked for, the space '{spec.space.name}' has only {spec.space.size:g} points"
+            )
+        self._space = spec.space
+        self._seed = spec.seed
         self._networks = networks
         self._repetitions = networks * (seeds - 1)
         self._scored = scored
