@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import distributions
 from inspect import Parameter
@@ -230,16 +230,8 @@ def check_named(kind: str, name: str, options: Mapping[str, Any]) -> None:
             _check_option_names(kind, name, options, [key for key in parameters if key not in FILLED_IN[kind]])
 
 
-def parameters_of(kind: str, name: str) -> Collection[str]:
-    """Names of the parameters that what `name` stands for has; none where Python cannot say."""
-    try:
-        return inspect.signature(get(kind, name)).parameters
-    except (TypeError, ValueError):
-        return ()
-
-
-def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int = 0, fixed: Sequence[str] = ()) -> None:
-    """Whether what `name` stands for takes these options beside `taken` positional and `fixed` named arguments.
+def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int = 0) -> None:
+    """Check the options of what `name` stands for; its first `taken` parameters are NASForge's.
 
     Raises:
         ConfigError: unknown name or option.
@@ -248,7 +240,7 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int =
     parameters = describe(kind, name).signature.parameters
     if _takes_any(parameters):
         return
-    allowed = [parameter for parameter in list(parameters)[taken:] if parameter not in fixed]
+    allowed = list(parameters)[taken:]
     _check_option_names(kind, name, options, allowed)
     _check_types(kind, name, options)
 
@@ -278,19 +270,19 @@ def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:
             raise ConfigError(f"{kind} '{name}', option '{option}': {wrong}, got {value!r}") from None
 
 
-def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: Any) -> Any:
-    """Call what `name` stands for with `args`, `fixed` and the user's `options`.
+def make(kind: str, name: str, options: Mapping[str, Any], *args: Any) -> Any:
+    """Call what `name` stands for with `args` and the user's `options`.
 
     Raises:
         ConfigError: unknown name or option.
     """
-    check_options(kind, name, options, len(args), tuple(fixed))
+    check_options(kind, name, options, len(args))
     factory = get(kind, name)
     try:
-        inspect.signature(factory).bind(*args, **fixed, **options)
+        inspect.signature(factory).bind(*args, **options)
     except TypeError as error:
         raise ConfigError(
             f"{kind} '{name}' does not take NASForge's arguments: {error}{_EXPECTED.get(kind, '')}; see "
             "docs/howto/plugins.md"
         ) from None
-    return factory(*args, **fixed, **options)
+    return factory(*args, **options)

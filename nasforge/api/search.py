@@ -29,6 +29,7 @@ from nasforge.experiment.verdicts import Check
 from nasforge.experiment.versions import differences, versions_of
 from nasforge.models.resolution import BY_RESOLUTION, suited
 from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, resolve, suited_evaluator
+from nasforge.strategies.named import strategy_of
 from nasforge.strategies.starting import Starting
 
 _UNBUILDABLE_IN_A_ROW = 50
@@ -252,7 +253,7 @@ def make_strategy(config: ExperimentConfig) -> Any:
     needed, got = suited_evaluator(named.name), config.evaluator.name
     if needed != "training" and got in {*registry.BUILT_IN["evaluator"]} - {needed}:  # a user's own may train them too
         raise ConfigError(f"strategy '{named.name}' needs evaluator '{needed}', got '{got}'; leave the evaluator out")
-    strategy = registry.make("strategy", named.name, named.options, config.spec)
+    strategy = strategy_of(named, config.spec)
     if config.start_from is None:
         return strategy
     points = [config.space.point(values) for values in config.start_from.points]

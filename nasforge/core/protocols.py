@@ -23,6 +23,8 @@ from nasforge.core.trial import Proposal, Result
 class Strategy(Protocol):
     """Decides what to try next. Pure Python; never trains, never sees the budget.
 
+    A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options.
+
     A worked example, one worker, two trials:
 
         ask(0) -> Measure(a)      tell(0, finished, values=(0.71,))
@@ -52,6 +54,14 @@ class Strategy(Protocol):
 
     def tell(self, number: int, result: Result) -> None:
         """The outcome, in any order; `values` are to be maximised, failures and rejections come too."""
+        ...
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal, of trial `number`: it is in no journal, and no result comes.
+
+        What follows is as if it had never been asked or recalled. A proposal that a constraint rejects is not
+        withdrawn: it is in the journal, and `tell` brings the result `rejected`.
+        """
         ...
 
 
@@ -181,7 +191,10 @@ class Tabulated(Protocol):
 
 
 class Pruner(Protocol):
-    """Decides whether a running trial is worth finishing."""
+    """Decides whether a running trial is worth finishing.
+
+    A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options.
+    """
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
         """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise.

@@ -36,6 +36,23 @@ def check_single(spec: SearchSpec, strategy: str) -> None:
         )
 
 
+class Seen(set[str]):
+    """The `point_id` of everything proposed so far; the latest one can be taken back."""
+
+    _new: str | None = None
+
+    def note(self, point: Architecture) -> None:
+        """Add a point."""
+        self._new = None if point.point_id in self else point.point_id
+        self.add(point.point_id)
+
+    def take_back(self) -> None:
+        """Leave the latest point out again, if it was new."""
+        if self._new is not None:
+            self.discard(self._new)
+            self._new = None
+
+
 def generator(seed: int, number: int) -> random.Random:
     """The randomness of ask `number`, and of nothing else, so that a replayed search goes on as it would have."""
     return random.Random(f"{seed}/{number}")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from inspect import Parameter, Signature, cleandoc
+from itertools import chain
 from typing import Any, TypeVar, get_type_hints
 
 from nasforge.core.alphas import COST_TERMS, Settings, check_mixable, derive, without
@@ -18,7 +19,7 @@ from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, TrainShared
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import generator, measured
+from nasforge.strategies.choosers import Seen, generator, measured
 
 Factory = TypeVar("Factory", bound=Callable[..., Strategy])
 
@@ -96,7 +97,8 @@ class Differentiable:
         self._asked = 0
         self._training: set[int] = set()
         self._derived: list[tuple[int, Iterator[Architecture]]] = []  # by the supernet's trial
-        self._seen: set[str] = set()
+        self._seen = Seen()
+        self._taken: tuple[int, Architecture] | None = None  # place in `_derived` and network of the latest proposal
 
     def ask(self, number: int) -> Proposal | None:
         """A supernet's training, then derived networks; of several supernets in turn."""
@@ -115,16 +117,19 @@ class Differentiable:
                 return None
             supernet, point = derived
             proposal = Measure(point, origin=Origin((supernet,), "derived"))
+        taken = self._taken
         self.recall(number, proposal)
+        self._taken = taken
         return proposal
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
+        self._taken = None
         if isinstance(proposal, TrainShared):
             self._asked += 1
             self._training.add(number)
         else:
-            self._seen.add(measured(proposal).point_id)
+            self._seen.note(measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
         """A supernet's alphas are kept; how its networks fare changes nothing."""
@@ -136,6 +141,18 @@ class Differentiable:
             self._derived.append((number, derive(self._space, alphas)))
             self._derived.sort(key=lambda pair: pair[0])
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        if number in self._training:
+            self._training.remove(number)
+            self._asked -= 1
+            return
+        self._seen.take_back()
+        if self._taken is not None:
+            turn, point = self._taken
+            supernet, points = self._derived[turn]
+            self._derived[turn] = (supernet, chain([point], points))
+
     def _next(self) -> tuple[int, Architecture] | None:
         """A supernet's trial and its next unseen network, of the supernets in turn; None when all are exhausted."""
         for offset in range(len(self._derived)):
@@ -143,6 +160,7 @@ class Differentiable:
             supernet, points = self._derived[turn]
             for point in points:
                 if point.point_id not in self._seen:
+                    self._taken = (turn, point)
                     return supernet, point
         return None
 

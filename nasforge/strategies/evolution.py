@@ -8,7 +8,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import PATIENCE, drawing, generator, measured, mutated, unseen
+from nasforge.strategies.choosers import PATIENCE, Seen, drawing, generator, measured, mutated, unseen
 from nasforge.strategies.ranking import Merit, fronts, merit, ranked
 
 _FEW = 5
@@ -58,7 +58,7 @@ class Evolution:
         self._elitist = elitist
         self._population: list[_Member] = []  # oldest first
         self._running: dict[int, Architecture] = {}
-        self._seen: set[str] = set()
+        self._seen = Seen()
         self._rejected = 0
 
     def ask(self, number: int) -> Proposal | None:
@@ -100,9 +100,10 @@ class Evolution:
             del self._population[leaves]
 
     def withdraw(self, number: int) -> None:
-        """The point of ask `number` was not taken: forget that it is out."""
-        self._running.pop(number, None)
+        """Forget the latest proposal."""
+        self._running.pop(number)
+        self._seen.take_back()
 
     def _adopt(self, number: int, point: Architecture) -> None:
         self._running[number] = point
-        self._seen.add(point.point_id)
+        self._seen.note(point)

@@ -14,7 +14,8 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score, TrainShared
 from nasforge.settings.experiment import Named, continues, suited_evaluator
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import generator, measure_of, unseen_neighbour
+from nasforge.strategies.choosers import Seen, generator, measure_of, unseen_neighbour
+from nasforge.strategies.named import strategy_of
 from nasforge.strategies.ranking import Merit, beats, merit, ranked
 
 _KEPT = 20
@@ -22,38 +23,17 @@ _AGAIN = 5
 
 
 class _Half:
-    """One of the two strategies, whose last ask can be taken back: None from `Joint.ask` must change nothing."""
+    """One of the two strategies, which proposes single trainings."""
 
-    def __init__(self, make: Callable[[], Strategy]) -> None:
-        self._make = make
-        self._strategy = make()
-        self._said: list[tuple[int, Proposal | Result]] = []
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self.recall, self.tell, self.withdraw = strategy.recall, strategy.tell, strategy.withdraw
 
     def ask(self, number: int) -> Measure | Score | None:
         proposal = self._strategy.ask(number)
-        if proposal is not None:
-            self._said.append((number, proposal))
-            if isinstance(proposal, TrainShared):
-                raise SearchError("strategy joint: one half trains a supernet, which has one recipe for all networks")
+        if isinstance(proposal, TrainShared):
+            raise SearchError("strategy joint: one half trains a supernet, which has one recipe for all networks")
         return proposal
-
-    def recall(self, number: int, proposal: Measure | Score) -> None:
-        self._said.append((number, proposal))
-        self._strategy.recall(number, proposal)
-
-    def tell(self, number: int, result: Result) -> None:
-        self._said.append((number, result))
-        self._strategy.tell(number, result)
-
-    def take_back(self) -> None:
-        """The last ask was not used: the strategy is made anew from everything before it."""
-        self._said.pop()
-        self._strategy = self._make()
-        for number, content in self._said:
-            if isinstance(content, Result):
-                self._strategy.tell(number, content)
-            else:
-                self._strategy.recall(number, content)
 
 
 class _Recipe(NamedTuple):
@@ -89,7 +69,7 @@ class Joint:
 
     Args:
         spec: space and seed of the search.
-        make_model: makes the strategy of the networks, fresh.
+        make_model: makes the strategy of the networks.
         make_recipe: makes the strategy of the recipes.
         revisit: every N-th trial gives a good network another recipe; 0: never.
         relatives: start every other new network with the best recipe of the most similar one among the best twenty.
@@ -111,14 +91,14 @@ class Joint:
         self._space = spec.space
         self._seed = spec.seed
         self._networks, self._recipes = halves(spec.space)
-        self._model = _Half(lambda: make_model(self._networks))
-        self._train = _Half(lambda: make_recipe(self._recipes))
+        self._model = _Half(make_model(self._networks))
+        self._train = _Half(make_recipe(self._recipes))
         self._revisit = revisit
         self._relatives = relatives
         self._names = names
         self._running: dict[int, _Trial] = {}
         self._spare: list[_Recipe] = []  # asked for networks that were rejected
-        self._seen: set[str] = set()
+        self._seen = Seen()
         self._tried: dict[str, int] = {}  # arch_id -> recipes
         self._best: list[_Known] = []  # best first
         self._trained_by: dict[str, Architecture] = {}  # path of weights -> recipe
@@ -167,6 +147,19 @@ class Joint:
         if worth is not None and worth.finished:
             self._remember(_Known(number, network, recipe.point, worth))
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        network, recipe = self._running.pop(number)
+        self._model.withdraw(number)
+        if recipe is None:
+            return
+        if recipe.number == number:
+            self._train.withdraw(number)
+        elif recipe.number is not None:
+            self._spare.insert(0, recipe)
+        self._seen.take_back()
+        self._tried[network.arch_id] -= 1
+
     # --- asking -----------------------------------------------------------------------------------------------------
 
     def _asked(self, number: int) -> Measure | Score | None:
@@ -185,11 +178,11 @@ class Joint:
             asked = replace(asked, origin=replace(asked.origin or Origin(), strategy=self._names[0]))
         if asked is None or isinstance(asked, Score) or asked.weights:
             if recipe is not None and recipe.new:
-                self._train.take_back()
+                self._train.withdraw(number)
             return None if asked is None else self._continued(number, asked)
         recipe = recipe or self._lent(number, asked.architecture) or self._next_recipe(number)
         if recipe is None:
-            self._model.take_back()
+            self._model.withdraw(number)
             return None
         return self._settle(number, asked, recipe)
 
@@ -222,9 +215,9 @@ class Joint:
             self._adopt(number, point, _Trial(asked.architecture, recipe))
             return replace(asked, architecture=point)
         point = unseen_neighbour(self._space, point, generator(self._seed, number), self._seen)
-        self._model.take_back()
+        self._model.withdraw(number)
         if recipe.new:
-            self._train.take_back()
+            self._train.withdraw(number)
         self._recall(number, replace(asked, architecture=self._networks.point(_without_recipe(point))), point)
         return replace(asked, architecture=point, origin=replace(asked.origin or Origin(), operator="neighbour"))
 
@@ -275,7 +268,7 @@ class Joint:
         self._running[number] = trial
         if trial.recipe is not None:
             self._running[number] = trial._replace(recipe=trial.recipe._replace(new=False))
-            self._seen.add(point.point_id)
+            self._seen.note(point)
             self._tried[point.arch_id] = self._tried.get(point.arch_id, 0) + 1
 
     def _remember(self, known: _Known) -> None:
@@ -337,7 +330,7 @@ def joint(
             )
         known = registry.options_of("strategy", name)
         options = {**{key: ours[key] for key in ours if key in known}, **content.options}
-        return lambda part: registry.make("strategy", name, options, replace(spec, space=part, seed=seed))
+        return lambda part: strategy_of(Named(name, options), replace(spec, space=part, seed=seed))
 
     # A seed of its own, else both halves would draw the same numbers.
     recipe_seed = int(digest(["recipe", spec.seed]), 16) % 2**31

@@ -10,6 +10,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import (
+    Seen,
     check_single,
     drawing,
     following,
@@ -75,7 +76,8 @@ class LocalSearch:
         self._started = 0
         self._descents: list[_Descent] = []
         self._running: dict[int, tuple[Architecture, _Descent]] = {}
-        self.seen: set[str] = set()
+        self._before = (list(self._descents), self._started)  # the latest proposal, so that it can be withdrawn
+        self.seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A neighbour of the best incumbent that has one left, else a random point."""
@@ -109,6 +111,13 @@ class LocalSearch:
         elif descent.merit is None:
             self._descents.remove(descent)  # its start failed
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        _, descent = self._running.pop(number)
+        descent.running -= 1
+        self._descents, self._started = self._before
+        self.seen.take_back()
+
     def _best_first(self) -> list[_Descent]:
         """The descents whose start was told; of equals the older first."""
         told = [(descent.merit, descent) for descent in self._descents if descent.merit is not None]
@@ -119,6 +128,7 @@ class LocalSearch:
 
         This depends on the point alone, so that a replay comes to the same books as the search did.
         """
+        self._before = (list(self._descents), self._started)
         origin = next((d for d in self._best_first() if _near(d.point, point)), None)
         if origin is None:
             if self._started >= self._starts:
@@ -129,7 +139,7 @@ class LocalSearch:
             self._started += 1
         origin.running += 1
         self._running[number] = (point, origin)
-        self.seen.add(point.point_id)
+        self.seen.note(point)
 
     def _neighbour(self, descent: _Descent) -> Architecture | None:
         """The next neighbour of a descent's incumbent that was not seen; None where there is none."""

@@ -10,6 +10,7 @@ from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import (
     PATIENCE,
+    Seen,
     crossover,
     drawing,
     generator,
@@ -62,7 +63,7 @@ class NSGA2:
         self._crossover = crossover
         self._population: list[_Member] = []  # best first
         self._running: dict[int, Architecture] = {}
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A random point until enough are known, then a child."""
@@ -108,6 +109,11 @@ class NSGA2:
         order = ranked([member.merit for member in members])
         self._population = [members[index] for index in order[: self._size]]
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._running.pop(number)
+        self._seen.take_back()
+
     def _adopt(self, number: int, point: Architecture) -> None:
         self._running[number] = point
-        self._seen.add(point.point_id)
+        self._seen.note(point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from nasforge.core.architecture import Architecture
@@ -80,6 +81,7 @@ class OneShot:
         self._seen: set[str] = set()
         self._numbers: dict[str, int] = {}  # point_id -> the last trial that measured it
         self._final: set[str] = set()
+        self._undo: Callable[[], None] = lambda: None  # takes the latest proposal back
 
     def ask(self, number: int) -> Proposal | None:
         """A training, a measure on its weights, or the training of one of the best."""
@@ -128,6 +130,10 @@ class OneShot:
         if worth is not None:
             self._reached.append((point, worth))
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._undo()
+
     def _training_of(self, number: int) -> TrainShared:
         drawn: list[Architecture] = []
         if self._policy is not None and self._round > 0:
@@ -154,20 +160,41 @@ class OneShot:
         return Origin((self._numbers[point.point_id],), operator)
 
     def _adopt(self, number: int, proposal: Proposal) -> None:
+        kept = (self._training, self._round, self._again, self._before, self._reached, self._accepted)
         if isinstance(proposal, TrainShared):
+            yardstick = None if self._policy is None else self._policy.begin_anew()
+
+            def undo_training() -> None:
+                (self._training, self._round, self._again, self._before, self._reached, self._accepted) = kept
+                if self._policy is not None:
+                    self._policy.begin_anew(yardstick)
+
+            self._undo = undo_training
             self._training = number
             self._round += 1
             self._again = self._best()[: round(_AGAIN * self._measures)]
             self._before, self._reached, self._accepted = self._reached, [], 0
-            if self._policy is not None:
-                self._policy.begin_anew()
             return
         measure = measure_of(proposal)
         point = measure.architecture
         if measure.weights is None:
+            self._undo = lambda: self._final.discard(point.point_id)
             self._final.add(point.point_id)
             return
         new = point.point_id not in self._seen
+        earlier = self._numbers.get(point.point_id)
+
+        def undo_measure() -> None:
+            self._again, self._accepted = kept[2], kept[5]
+            del self._running[number]
+            if earlier is not None:
+                self._numbers[point.point_id] = earlier
+            if new:
+                del self._numbers[point.point_id]
+                self._seen.discard(point.point_id)
+                self._chooser.withdraw(number)
+
+        self._undo = undo_measure
         if not new:
             self._again = [other for other in self._again if other.point_id != point.point_id]
         self._running[number] = (point, new)

@@ -13,7 +13,7 @@ from nasforge.core.recipe import CHANGEABLE
 from nasforge.core.space import Domain, SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import drawing, following, generator, measure_of, nearby, unseen
+from nasforge.strategies.choosers import Seen, drawing, following, generator, measure_of, nearby, unseen
 from nasforge.strategies.ranking import Merit, merit, ranked
 
 _FAILURES = 3
@@ -102,7 +102,8 @@ class PBT:
         self._members: list[_Member] = []
         self._running: dict[int, tuple[_Member, Architecture, int]] = {}  # the rung that it is on its way to
         self._stands: list[list[_Stand]] = [[] for _ in spec.ladder]
-        self._seen: set[str] = set()
+        self._begun = False  # whether the latest proposal began a member
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A new member, or the next piece of the one that is furthest behind."""
@@ -144,6 +145,14 @@ class PBT:
             self._members.remove(member)  # at the beginning another one takes its place
             if member.stand is not None:
                 self._size -= 1
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        member, _, _ = self._running.pop(number)
+        member.running = False
+        if self._begun:
+            self._members.remove(member)
+        self._seen.take_back()
 
     def wanted(self) -> Collection[Artifact]:
         """Checkpoints of members that have yet to go on, and of the best at rungs that some have yet to pass."""
@@ -195,12 +204,13 @@ class PBT:
         return self._space.decide(choose)
 
     def _adopt(self, number: int, proposal: Measure, member: _Member | None) -> None:
+        self._begun = member is None
         if member is None:
             member = _Member()
             self._members.append(member)
         member.running = True
         self._running[number] = (member, proposal.architecture, member.rung + 1)
-        self._seen.add(proposal.architecture.point_id)
+        self._seen.note(proposal.architecture)
 
 
 def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:

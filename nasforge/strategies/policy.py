@@ -21,7 +21,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.space import Choose, Domain, SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import check_single, generator, measured, mutated, unseen
+from nasforge.strategies.choosers import Seen, check_single, generator, measured, mutated, unseen
 from nasforge.strategies.options import count, open_options, option_of, value_of
 from nasforge.strategies.reinforce import softmax
 from nasforge.strategies.rewards import Rewards
@@ -244,7 +244,7 @@ class PPO:
         self._running: dict[int, tuple[list[Taken], list[float]]] = {}
         self._results: deque[_Told] = deque(maxlen=window)
         self._fresh = 0
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A point drawn from the policy that was not proposed before."""
@@ -286,6 +286,11 @@ class PPO:
             self._fresh = 0
             self._learn()
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._running.pop(number)
+        self._seen.take_back()
+
     @_one_thread()
     def _learn(self) -> None:
         """`epochs` steps up the clipped surrogate and the entropy of the last results."""
@@ -315,4 +320,4 @@ class PPO:
         for index, (key, option) in enumerate(taken):
             log_chances.append(math.log(max(1e-30, softmax(self._logits(key, taken[:index]))[option])))
         self._running[number] = (taken, log_chances)
-        self._seen.add(point.point_id)
+        self._seen.note(point)

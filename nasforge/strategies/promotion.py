@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nasforge import registry
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.protocols import Strategy
@@ -17,6 +16,7 @@ from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal,
 from nasforge.settings.experiment import Named, continues, suited_evaluator
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import measure_of
+from nasforge.strategies.named import strategy_of
 from nasforge.strategies.ranking import Merit, merit, ranked
 
 
@@ -90,6 +90,7 @@ class Promotion:
         self._promoted: list[set[int]] = [set() for _ in spec.ladder]
         self._running: dict[int, tuple[Measure, bool]] = {}  # whether it is new
         self._begun = 0
+        self._latest: int | None = None  # the trial that was promoted last
         self._cycle = _cycle(len(spec.ladder), brackets, eta)
 
     def ask(self, number: int) -> Proposal | None:
@@ -134,6 +135,15 @@ class Promotion:
                 gone = self._reached[proposal.rung][index]
                 self._reached[proposal.rung][index] = gone._replace(checkpoint=None)
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        proposal, new = self._running.pop(number)
+        if new:
+            self._begun -= 1
+            self._new.withdraw(number)
+        elif self._latest is not None:
+            self._promoted[proposal.rung - 1].remove(self._latest)
+
     def wanted(self) -> Collection[Artifact]:
         """Checkpoints of the best that wait at each rung below the last."""
         waiting = [self._reached[rung][i] for rung in range(len(self._reached) - 1) for i in self._waiting(rung)]
@@ -177,6 +187,7 @@ class Promotion:
             self._begun += 1
         else:
             self._promoted[proposal.rung - 1].add(source.number)
+            self._latest = source.number
 
 
 def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
@@ -198,5 +209,4 @@ def _strategy(named: Named, spec: SearchSpec) -> Strategy:
         raise ConfigError(
             f"strategy promotion: '{named.name}' goes on from checkpoints itself; take evolution or random"
         )
-    made: Strategy = registry.make("strategy", named.name, named.options, spec)
-    return made
+    return strategy_of(named, spec)

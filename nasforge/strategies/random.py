@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import drawing, generator, measured, unseen
+from nasforge.strategies.choosers import Seen, drawing, generator, measured, unseen
 
 
 class Random:
@@ -19,19 +19,23 @@ class Random:
     def __init__(self, spec: SearchSpec) -> None:
         self._space = spec.space
         self._seed = spec.seed
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A random point that was not proposed before."""
         rng = generator(self._seed, number)
         choose = drawing(rng)
         point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
-        self._seen.add(point.point_id)
+        self._seen.note(point)
         return Measure(point, origin=Origin(operator="sampled"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        self._seen.add(measured(proposal).point_id)
+        self._seen.note(measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
         """Nothing to learn."""
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._seen.take_back()

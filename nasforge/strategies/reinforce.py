@@ -12,7 +12,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.space import Domain
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import check_single, generator, measured, unseen
+from nasforge.strategies.choosers import Seen, check_single, generator, measured, unseen
 from nasforge.strategies.options import count, open_options, value_of
 from nasforge.strategies.rewards import Rewards
 
@@ -85,7 +85,7 @@ class Reinforce:
         self._expected = 0.0
         self._logits = {key: [0.0] * count(domain) for key, domain in spec.space.domains.items()}
         self._running: dict[int, list[_Drawn]] = {}
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A point drawn from the policy that was not proposed before."""
@@ -112,13 +112,22 @@ class Reinforce:
             self._logits[key] = [z + self._rate * g for z, g in zip(self._logits[key], step, strict=True)]
 
     def withdraw(self, number: int) -> None:
-        """The point of ask `number` was not taken: forget that it is out."""
-        self._running.pop(number, None)
+        """Forget the latest proposal."""
+        self._running.pop(number)
+        self._seen.take_back()
 
-    def begin_anew(self) -> None:
-        """What comes is measured by another yardstick: rank it among itself; the policy stays."""
-        self._rewards = self._new_rewards()
-        self._expected = 0.0
+    def begin_anew(self, yardstick: tuple[Rewards, float] | None = None) -> tuple[Rewards, float]:
+        """Rank what comes by another yardstick; the policy stays.
+
+        Args:
+            yardstick: an earlier one to go back to; None: a new one.
+
+        Returns:
+            The yardstick until now.
+        """
+        earlier = (self._rewards, self._expected)
+        self._rewards, self._expected = yardstick or (self._new_rewards(), 0.0)
+        return earlier
 
     def draw(self, rng: random.Random, temperature: float = 1.0) -> Architecture:
         """A point from the policy as it is, seen or not; nothing is remembered."""
@@ -132,7 +141,7 @@ class Reinforce:
     def _adopt(self, number: int, point: Architecture) -> None:
         drawn = open_options(self._space, point)
         self._running[number] = [_Drawn(key, option, softmax(self._logits[key])) for key, option in drawn]
-        self._seen.add(point.point_id)
+        self._seen.note(point)
 
 
 def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:

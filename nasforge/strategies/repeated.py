@@ -6,7 +6,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import TRIES, drawing, generator, measure_of, unseen
+from nasforge.strategies.choosers import TRIES, Seen, drawing, generator, measure_of, unseen
 
 
 class Repeated:
@@ -43,9 +43,10 @@ class Repeated:
         self._networks = networks
         self._repetitions = networks * (seeds - 1)
         self._scored = scored
+        self._scoring = False  # whether the latest proposal is the batch of scores
         self._points: dict[int, Architecture] = {}  # by the number of the first trial
         self._repeated = 0
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A new point until there are enough, then one after the other again, then the scores."""
@@ -56,13 +57,14 @@ class Repeated:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        if isinstance(proposal, Score):
+        self._scoring = isinstance(proposal, Score)
+        if self._scoring:
             self._scored = False
             return
         measure = measure_of(proposal)
         if len(self._points) < self._networks:
             self._points[number] = measure.architecture
-            self._seen.add(measure.architecture.point_id)
+            self._seen.note(measure.architecture)
         else:
             self._repeated += 1
 
@@ -71,6 +73,15 @@ class Repeated:
         unbuildable = result.error is not None and result.error.cause == "invalid_shape"
         if result.status == "rejected" or unbuildable:
             self._points.pop(number, None)
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        if self._scoring:
+            self._scored, self._scoring = True, False
+        elif self._points.pop(number, None) is not None:
+            self._seen.take_back()
+        else:
+            self._repeated -= 1
 
     def _next(self, number: int) -> Proposal | None:
         if len(self._points) < self._networks:

@@ -49,6 +49,10 @@ class TwoPaths:
         if number == 0:
             self._shared = result
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._asked -= 1
+
 
 def two_path_config(folder: Path, runner: str) -> ExperimentConfig:
     """`tiny` with everything fixed but one layer, on digits."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 from nasforge.core.ladder import Rung
@@ -117,7 +118,7 @@ def several_objectives_keep_the_front(factory: Factory) -> None:
 
 def a_ladder_of_one_rung_stops_nothing(factory: Factory) -> None:
     """Where the only rung is the end, there is nothing to stop at."""
-    pruner = factory((Rung(3),))
+    pruner = factory(replace(SPEC, ladder=(Rung(3),)))
     history: History = {n: dict.fromkeys((1, 2, 3), (1.0 - n / TRIALS,)) for n in range(TRIALS)}
     assert not any(pruner.prune(history, TRIALS - 1, step) for step in (1, 2, 3))
 

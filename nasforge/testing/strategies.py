@@ -24,8 +24,9 @@ from functools import cache
 from nasforge.core import checks
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SpaceError
+from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Result, TrainShared
+from nasforge.core.trial import Measure, Proposal, Result, TrainShared
 from nasforge.strategies.differentiable import SHARED_WEIGHTS, recipe_defaults
 from nasforge.strategies.random import Random
 from nasforge.testing.scripted import (
@@ -120,6 +121,36 @@ def none_is_pure(factory: Factory) -> None:
         assert often == once, f"{space.name}: asking again after None changed what followed"
 
 
+def withdrawn_asks_leave_no_trace(factory: Factory) -> None:
+    """An ask that is withdrawn, and a recall that is, change nothing that follows."""
+    for space in _taken(factory):
+        whole = drive(factory(spec_of(space, seed=7)), space, asks=25)
+        assert drive(_Hesitant(factory(spec_of(space, seed=7))), space, asks=25) == whole, f"{space.name}: other asks"
+
+
+class _Hesitant:
+    """Withdraws every proposal once before it sticks to it."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self.tell, self.withdraw = strategy.tell, strategy.withdraw
+
+    def ask(self, number: int) -> Proposal | None:
+        proposal = self._strategy.ask(number)
+        if proposal is not None:
+            self.withdraw(number)
+            if number % 2:
+                self.recall(number, proposal)
+            else:
+                assert self._strategy.ask(number) == proposal, f"trial {number}: another proposal after `withdraw`"
+        return proposal
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        self._strategy.recall(number, proposal)
+        self.withdraw(number)
+        self._strategy.recall(number, proposal)
+
+
 def nothing_is_proposed_twice(factory: Factory) -> None:
     """No point is measured twice while there are plenty of others, on other weights or at another rung perhaps."""
     for space in _taken(factory):
@@ -189,6 +220,7 @@ CHECKS: tuple[Callable[[Factory], None], ...] = (
     failures_and_rejections_are_survived,
     origins_name_earlier_trials,
     none_is_pure,
+    withdrawn_asks_leave_no_trace,
     nothing_is_proposed_twice,
     small_spaces_are_exhausted,
     one_point_is_enough,

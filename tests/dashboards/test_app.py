@@ -19,6 +19,7 @@ from made_journal import header, trial, write
 from streamlit.testing.v1 import AppTest
 
 import nasforge
+from nasforge import registry
 from nasforge.core.errors import ConfigError
 from nasforge.dashboards import launch
 
@@ -40,6 +41,16 @@ def _metrics(app: AppTest) -> dict[str, str]:
 
 def _texts(elements: Any) -> str:
     return "\n".join(str(element.value) for element in elements)
+
+
+def test_registered_figures_without_a_place_share_a_tab(page: Any, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "More figures" not in [tab.label for tab in page(made.parent).tabs]
+    monkeypatch.setitem(registry.BUILT_IN["figure"], "mine", "nasforge.views.figures:failures_figure")
+    monkeypatch.setitem(registry.BUILT_IN["figure"], "broken", "no_such_module:figure")
+    app = page(made.parent)
+    assert app.tabs[-1].label == "More figures"
+    assert {"Mine", "Broken"} <= {title.value for title in app.subheader}
+    assert "The figure 'broken' cannot be drawn" in _texts(app.error)
 
 
 def test_an_experiment_with_trials_of_every_kind(page: Any, made: Path) -> None:

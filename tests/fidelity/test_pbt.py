@@ -181,7 +181,7 @@ def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
 )
 def test_wrong_options_are_refused(space, options, message):
     with pytest.raises(ConfigError, match=message):
-        PBT(space, **{"seed": 0, "ladder": LADDER, **options})
+        PBT(spec_of(space, ladder=options.pop("ladder", LADDER)), **options)
 
 
 def test_an_evaluator_without_checkpoints_is_named():

@@ -204,7 +204,7 @@ def test_what_begins_at_a_higher_rung_is_not_stopped_below_it(tmp_path, pruner):
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        Promotion(FLAT, **{"seed": 0, "ladder": LADDER, **options})
+        Promotion(spec_of(FLAT, ladder=options.pop("ladder", LADDER)), **options)
 
 
 def test_a_strategy_that_screens_by_proxies_is_refused_when_it_asks():

@@ -45,6 +45,10 @@ class Recorded:
     def tell(self, number, result):
         self.log.append(("tell", number, result.status))
 
+    def withdraw(self, number):
+        self.log.append(("withdraw", number))
+        self.inner.withdraw(number)
+
 
 def recorded(revisit=0, relatives=False, model=Recorded, recipe=Recorded):
     made = {}

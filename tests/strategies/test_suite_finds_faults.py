@@ -61,6 +61,11 @@ class CountsQuestions(Random):
         return None if self.asked % 3 == 0 else super().ask(self.asked)
 
 
+class KeepsWhatIsWithdrawn(Random):
+    def withdraw(self, number):
+        pass
+
+
 class Forgetful(Random):
     def ask(self, number):
         self._seen.clear()
@@ -102,6 +107,7 @@ FAULTS = [
     (suite.replay_continues, StreamCarried),
     (suite.failures_and_rejections_are_survived, NeedsValues),
     (suite.none_is_pure, CountsQuestions),
+    (suite.withdrawn_asks_leave_no_trace, KeepsWhatIsWithdrawn),
     (suite.nothing_is_proposed_twice, Forgetful),
     (suite.small_spaces_are_exhausted, IgnoresOneDecision),
     (suite.one_point_is_enough, RefusesFullyDecided),

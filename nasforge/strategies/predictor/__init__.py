@@ -17,7 +17,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import LISTED
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import drawing, generator, measure_of, unseen
+from nasforge.strategies.choosers import Seen, drawing, generator, measure_of, unseen
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.predictor.candidates import Pool
 from nasforge.strategies.predictor.encoding import Encoding, Rows
@@ -117,7 +117,7 @@ class Predictor:
         self._rows: dict[int, Rows] = {}
         self._twin_rows: dict[int, Rows] = {}
         self._running: dict[int, Architecture] = {}
-        self._seen: set[str] = set()
+        self._seen = Seen()
         self._members: tuple[Member, ...] = (Process(), Process(rough=True), Trees())
         self._limits = Process()
         self._single = len(spec.objectives) == 1
@@ -194,15 +194,27 @@ class Predictor:
         else:
             self._stalled += 1
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        if self._scoring.pop(number, None) is not None:
+            return
+        self._running.pop(number)
+        if number in self._elsewhere:
+            self._elsewhere.remove(number)
+            self._local.withdraw(number)
+        else:
+            self._seen.take_back()
+
     def _looks_elsewhere(self, number: int) -> bool:
         """Whether this ask is local search's: every other one while the model leads to nothing better."""
         return self._single and self._stalled >= _PATIENCE and number % 2 == 1
 
     def _adopt(self, number: int, point: Architecture) -> None:
-        if self._looks_elsewhere(number):
-            self._elsewhere.add(number)
         self._running[number] = point
-        self._seen.add(point.point_id)
+        if self._looks_elsewhere(number):
+            self._elsewhere.add(number)  # the local search has noted the point
+        else:
+            self._seen.note(point)
 
     # --- zero-cost scores -------------------------------------------------------------------------------------------
 
