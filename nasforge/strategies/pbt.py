@@ -59,8 +59,8 @@ class PBT:
     network) stays that of the member whose weights are taken.
 
     Args:
-        spec: a space that opens at least one decision of the recipe that may change in mid-training; a ladder whose rungs
-            are where members are compared, rungs of equal distance are usual. Several objectives rank by non-dominated
+        spec: its space opens at least one decision of the recipe that may change in mid-training. Members are compared
+            at the rungs of its ladder; rungs of equal distance are usual. Several objectives rank by non-dominated
             front and crowding.
         population: number of members.
         share: share of the members of a rung to replace, and to copy.

@@ -45,8 +45,8 @@ class Promotion:
     front and crowding; those that miss a soft target rank last.
 
     Args:
-        spec: space, seed, targets and a ladder of at least two rungs with epochs; any number of objectives that the other
-            strategy takes.
+        spec: space, seed and targets of the search; its ladder has at least two rungs with epochs; any number of
+            objectives that the other strategy takes.
         of: strategy of new networks: a name, or a mapping of `name` and its options.
         eta: promote one of so many trials.
         brackets: number of lowest rungs at which new trials begin; above 1 only with `of: random`; 1: ASHA.
