@@ -23,7 +23,7 @@ from pathlib import Path
 from nasforge import registry
 from nasforge.core.trial import Result, proposal_from_json
 from nasforge.settings.experiment import load_space
-from nasforge.testing.scripted import closeness
+from nasforge.testing.scripted import closeness, spec_of
 
 STRATEGIES = ("random", "evolution", "nsga2", "local_search", "optuna", "predictor")
 FINISHED = (100, 10_000)
@@ -56,25 +56,27 @@ def milliseconds(seconds):
 
 
 def measure(name, space):
-    strategy = registry.get("strategy", name)(space, seed=0, objectives=1)
+    strategy = registry.get("strategy", name)(spec_of(space, seed=0, objectives=1))
     journal, measured = [], {}
     for finished in FINISHED:
         while len(journal) < finished:
             one(strategy, space, len(journal), journal)
         gc.collect()
         measured[str(finished)] = milliseconds([one(strategy, space, finished + n, journal) for n in range(MEASURED)])
-    replay(made := registry.get("strategy", name)(space, seed=0, objectives=1), journal[: FINISHED[-1]], measured)
+    replay(
+        made := registry.get("strategy", name)(spec_of(space, seed=0, objectives=1)), journal[: FINISHED[-1]], measured
+    )
     assert made.ask(FINISHED[-1]) == journal[FINISHED[-1]][0]
     return measured
 
 
 def measure_slow(name, space):
     """For a strategy whose asks take long: it replays what random search proposed, then is asked a few times."""
-    source, journal, measured = registry.get("strategy", "random")(space, seed=1), [], {}
+    source, journal, measured = registry.get("strategy", "random")(spec_of(space, seed=1)), [], {}
     while len(journal) < FINISHED[-1]:
         one(source, space, len(journal), journal)
     for finished in FINISHED:
-        strategy = registry.get("strategy", name)(space, seed=0, objectives=1)
+        strategy = registry.get("strategy", name)(spec_of(space, seed=0, objectives=1))
         replay(strategy, journal[:finished], measured)
         measured[str(finished)] = milliseconds([one(strategy, space, finished + n, []) for n in range(SLOW_MEASURED)])
     return measured

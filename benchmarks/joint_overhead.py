@@ -22,6 +22,7 @@ from ask_tell import cpu, milliseconds, one, replay
 from nasforge import registry
 from nasforge.settings.experiment import load_space
 from nasforge.strategies.joint import halves
+from nasforge.testing.scripted import spec_of
 
 JOINTS = {
     "evolution + optuna": {"model": "evolution", "recipe": "optuna"},
@@ -33,7 +34,7 @@ HALVES = {"evolution": ("evolution", 0), "optuna": ("optuna", 1), "random": ("ra
 
 def measure(make, space, finished, asks):
     """Milliseconds of ask + tell after each number of finished trials, and of the replay before."""
-    source, journal, measured = registry.get("strategy", "random")(space, seed=1), [], {}
+    source, journal, measured = registry.get("strategy", "random")(spec_of(space, seed=1)), [], {}
     while len(journal) < max(finished):
         one(source, space, len(journal), journal)
     for count in finished:
@@ -67,7 +68,7 @@ def main():
     }
 
     def made(name, options):
-        return lambda space: registry.get("strategy", name)(space, seed=0, objectives=1, **options)
+        return lambda space: registry.get("strategy", name)(spec_of(space, seed=0, objectives=1), **options)
 
     for label, (name, part) in HALVES.items():
         found = measure(made(name, {}), parts[part], arguments.finished, arguments.asks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import distributions
 from inspect import Parameter
@@ -27,10 +27,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "local_search": "nasforge.strategies.local_search:LocalSearch",
         "reinforce": "nasforge.strategies.reinforce:Reinforce",
         "ppo": "nasforge.strategies.policy:PPO",
-        "darts": "nasforge.strategies.darts:darts",
-        "gdas": "nasforge.strategies.darts:gdas",
-        "drnas": "nasforge.strategies.darts:drnas",
-        "cost_aware": "nasforge.strategies.darts:cost_aware",
+        "darts": "nasforge.strategies.differentiable:darts",
+        "gdas": "nasforge.strategies.differentiable:gdas",
+        "drnas": "nasforge.strategies.differentiable:drnas",
+        "cost_aware": "nasforge.strategies.differentiable:cost_aware",
         "spos": "nasforge.strategies.one_shot:spos",
         "enas": "nasforge.strategies.one_shot:enas",
         "optuna": "nasforge.strategies.optuna:OptunaSampler",
@@ -73,11 +73,23 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "darts_cell": "nasforge.models.darts_cell:build",
         "timm_backbone": "nasforge.models.timm_backbone:build",
     },
-    "block": {},  # ours: models/blocks/catalogue.py; `blocks: {mine: "module:Class"}` of `staged` adds a user's
+    "block": {
+        "bottleneck": "nasforge.models.blocks.residual:BottleneckBlock",
+        "identity": "nasforge.models.blocks.identity:IdentityBlock",
+        "inception": "nasforge.models.blocks.inception:InceptionBlock",
+        "inception_factorised": "nasforge.models.blocks.inception:FactorisedInceptionBlock",
+        "inverted": "nasforge.models.blocks.inverted:InvertedBlock",
+        "network_in_network": "nasforge.models.blocks.plain:NetworkInNetworkBlock",
+        "pair": "nasforge.models.blocks.plain:PairBlock",
+        "preactivation": "nasforge.models.blocks.residual:PreActivationBlock",
+        "residual": "nasforge.models.blocks.residual:ResidualBlock",
+        "resnext": "nasforge.models.blocks.residual:ResNeXtBlock",
+        "separable": "nasforge.models.blocks.separable:SeparableBlock",
+    },
     "exporter": {
-        "onnx": "nasforge.exporters.onnx:to_onnx",
-        "torch_export": "nasforge.exporters.torch_export:to_torch_export",
-        "safetensors": "nasforge.exporters.safetensors:to_safetensors",
+        "onnx": "nasforge.exporters.onnx:Onnx",
+        "torch_export": "nasforge.exporters.torch_export:TorchExport",
+        "safetensors": "nasforge.exporters.safetensors:Safetensors",
     },
     "data": {
         "digits": "nasforge.data.digits:find",
@@ -90,17 +102,32 @@ BUILT_IN: dict[str, dict[str, str]] = {
             "nasforge.data.torchvision_sets:find",
         ),
     },
+    "relaxation": {
+        "softmax": "nasforge.supernet.relaxations:SOFTMAX",
+        "gumbel_soft": "nasforge.supernet.relaxations:GUMBEL_SOFT",
+        "gumbel_hard": "nasforge.supernet.relaxations:GUMBEL_HARD",
+        "dirichlet": "nasforge.supernet.relaxations:DIRICHLET",
+    },
+    "reference": {
+        "resnet": "nasforge.models.reference:resnet_space",
+    },
+    "figure": {
+        "best_so_far": "nasforge.views.figures:best_so_far_figure",
+        "pareto": "nasforge.views.figures:pareto_figure",
+        "learning_curves": "nasforge.views.figures:learning_curves_figure",
+        "failures": "nasforge.views.figures:failures_figure",
+    },
 }
+"""Kind -> name -> what it stands for; `nasforge/core/protocols.py` says how each kind is called."""
 
-_EXPECTED = {
-    "evaluator": ". Make its first argument a nasforge.settings.spec.SearchSpec, and its own options keywords",
-}
+_SPEC_FIRST = ". Make its first argument a nasforge.settings.spec.SearchSpec, and its own options keywords"
+_EXPECTED = {"strategy": _SPEC_FIRST, "pruner": _SPEC_FIRST, "evaluator": _SPEC_FIRST}
 """Kind -> the arguments that a plug-in must take, for messages."""
 
 
 FILLED_IN = {
-    "strategy": ("space", "seed", "objectives", "targets", "ladder"),
-    "pruner": ("ladder",),
+    "strategy": ("spec",),
+    "pruner": ("spec",),
     "evaluator": ("spec",),
     "runner": ("experiment", "evaluator"),
 }
@@ -203,16 +230,8 @@ def check_named(kind: str, name: str, options: Mapping[str, Any]) -> None:
             _check_option_names(kind, name, options, [key for key in parameters if key not in FILLED_IN[kind]])
 
 
-def parameters_of(kind: str, name: str) -> Collection[str]:
-    """Names of the parameters that what `name` stands for has; none where Python cannot say."""
-    try:
-        return inspect.signature(get(kind, name)).parameters
-    except (TypeError, ValueError):
-        return ()
-
-
-def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int = 0, fixed: Sequence[str] = ()) -> None:
-    """Whether what `name` stands for takes these options beside `taken` positional and `fixed` named arguments.
+def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int = 0) -> None:
+    """Check the options of what `name` stands for; its first `taken` parameters are NASForge's.
 
     Raises:
         ConfigError: unknown name or option.
@@ -221,7 +240,7 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], taken: int =
     parameters = describe(kind, name).signature.parameters
     if _takes_any(parameters):
         return
-    allowed = [parameter for parameter in list(parameters)[taken:] if parameter not in fixed]
+    allowed = list(parameters)[taken:]
     _check_option_names(kind, name, options, allowed)
     _check_types(kind, name, options)
 
@@ -251,19 +270,19 @@ def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:
             raise ConfigError(f"{kind} '{name}', option '{option}': {wrong}, got {value!r}") from None
 
 
-def make(kind: str, name: str, options: Mapping[str, Any], *args: Any, **fixed: Any) -> Any:
-    """Call what `name` stands for with `args`, `fixed` and the user's `options`.
+def make(kind: str, name: str, options: Mapping[str, Any], *args: Any) -> Any:
+    """Call what `name` stands for with `args` and the user's `options`.
 
     Raises:
         ConfigError: unknown name or option.
     """
-    check_options(kind, name, options, len(args), tuple(fixed))
+    check_options(kind, name, options, len(args))
     factory = get(kind, name)
     try:
-        inspect.signature(factory).bind(*args, **fixed, **options)
+        inspect.signature(factory).bind(*args, **options)
     except TypeError as error:
         raise ConfigError(
             f"{kind} '{name}' does not take NASForge's arguments: {error}{_EXPECTED.get(kind, '')}; see "
             "docs/howto/plugins.md"
         ) from None
-    return factory(*args, **fixed, **options)
+    return factory(*args, **options)

@@ -24,6 +24,7 @@ from nasforge.strategies.evolution import Evolution
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.nsga2 import NSGA2
 from nasforge.strategies.random import Random as RandomSearch
+from nasforge.testing.scripted import spec_of
 from nasforge.testing.toys import Planted, nested_space, toy_config, toy_experiment
 from nasforge.views.mlflow.runs import Runs
 
@@ -212,9 +213,12 @@ def test_trackers_see_a_batch_as_one_run(tmp_path: Path) -> None:
 
 
 def test_pruners_know_the_rungs_with_epochs_only() -> None:
-    ladder = toy_config(Path("runs"), ladder=LADDER).ladder
+    spec = toy_config(Path("runs"), ladder=LADDER).spec
     history = {trial: {step: (trial / 10 + step / 100,) for step in range(3)} for trial in range(8)}
-    asha, median = ASHA(ladder), Median(ladder)
+    asha, median = (
+        ASHA(spec),
+        Median(spec),
+    )
     assert [asha.prune(history, 0, step) for step in range(3)] == [False, True, False]
     assert [median.prune(history, 0, step) for step in range(3)] == [False, True, True]
 
@@ -222,7 +226,7 @@ def test_pruners_know_the_rungs_with_epochs_only() -> None:
 @pytest.mark.parametrize("strategy", [Evolution, LocalSearch, NSGA2, RandomSearch])
 def test_strategies_survive_finished_results_without_values(strategy: Any) -> None:
     space = nested_space()
-    asking = strategy(space, seed=0, objectives=1)
+    asking = strategy(spec_of(space))
     for number in range(30):
         assert isinstance(asking.ask(number), Measure)
         asking.tell(number, Result("finished", {"zc/planted": 0.3}))

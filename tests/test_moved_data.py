@@ -8,7 +8,6 @@ import pytest
 
 from nasforge import export, resolve, retrain, search, tune
 from nasforge.api.repeat import rerun
-from nasforge.api.retrain import networks
 from nasforge.cli import app as cli
 from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.core.events import Moved
@@ -16,6 +15,7 @@ from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.data import load_data
 from nasforge.experiment.journal import JOURNAL, read_events
 from nasforge.experiment.state import load_state
+from nasforge.models import reference
 from nasforge.models.reference import resnet
 from nasforge.views.parts import parts_of_trial
 
@@ -128,8 +128,8 @@ def test_a_trial_is_repeated_and_drawn_and_a_network_is_tuned(moved, tmp_path):
 
 
 def test_retrain_and_export_take_the_new_place(moved, tmp_path, monkeypatch, capfd):
-    reference = ("ResNet-8", resnet(1, 4, in_channels=1, classes=2))  # looking for the nearest one takes a second
-    monkeypatch.setattr(networks, "resnet_of_flops", lambda *flops, **others: reference)
+    nearest = ("ResNet-8", resnet(1, 4, in_channels=1, classes=2))  # looking for the nearest one takes a second
+    monkeypatch.setattr(reference, "resnet_of_flops", lambda *flops, **others: nearest)
     place = ["--runs-dir", str(tmp_path)]
     assert cli.main(["export", "small", *place]) == 2
     assert "give --data" in capfd.readouterr().err

@@ -24,7 +24,7 @@ from nasforge.cli.output import Outcome
 from nasforge.core.goals import Budget
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import differing
-from nasforge.models.blocks.catalogue import block_options
+from nasforge.models.blocks.catalogue import BlockOptions
 from nasforge.settings.experiment import _SETTINGS as SETTINGS
 from nasforge.settings.experiment import DataConfig, load_settings, load_space, resolve
 
@@ -173,7 +173,7 @@ def test_the_blocks_of_the_docs_are_the_catalogues():
     for name in re.findall(r"`([\w|]+)`", said):
         stem, _, kernels = name.rpartition("_")
         names += [f"{stem}_{kernel}" for kernel in kernels.split("|")] if "|" in name else [name]
-    assert {*names, *(f"{name}_se" for name in names[:-2])} == set(block_options())
+    assert {*names, *(f"{name}_se" for name in names[:-2])} == set(BlockOptions())
 
 
 def anchors(page):

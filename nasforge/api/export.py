@@ -24,7 +24,7 @@ from nasforge.experiment.journal import JOURNAL
 from nasforge.experiment.state import load_state
 from nasforge.exporters.model_card import is_unchanged, model_card, signed, written_files
 from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
-from nasforge.exporters.verify import Agreement, reload_of, verify
+from nasforge.exporters.verify import Agreement, verify
 from nasforge.models.ensemble import BUILDER as ENSEMBLE_BUILDER
 from nasforge.settings.experiment import DataConfig, with_absolute_paths
 from nasforge.training.artifacts import sha256_of
@@ -52,7 +52,7 @@ def export(
 
     Args:
         experiment_folder: `runs/<experiment>`, whose `best/` is shipped; a network folder itself is taken too.
-        to: names of exporters: `onnx`, `torch_export`, `safetensors`, or `module:function` of your own.
+        to: names of exporters: `onnx`, `torch_export`, `safetensors`, or `module:Class` of your own.
         out: folder to write to. Files of an earlier export are replaced, all others stay as they are. `labels.txt` and
             `SHA256SUMS` are always written, and `predict.py` with an ONNX file.
         data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
@@ -70,7 +70,7 @@ def export(
             export is not the network, or the network is not the one that the search measured.
         DataError: the validation images cannot be loaded.
     """
-    exporters = _exporters(to)
+    exporters = named_exporters(to)
     folder = Path(experiment_folder)
     with foreign(folder if (folder / DESCRIPTION).is_file() else folder.absolute().parent, trust=trust):
         return _export(best_of(folder), exporters, Path(out).expanduser(), data)
@@ -91,11 +91,10 @@ def _export(
         try:
             example = images[:2].float() / 255
             for name, exporter in exporters.items():
-                reload = reload_of(exporter, name)
                 place = temporary / str(len(files))
                 place.mkdir()
-                file = exporter(network, example, place / "model")
-                verified[name] = verify(name, network, reload(file), images, labels)
+                file = exporter.write(network, example, place / "model")
+                verified[name] = verify(name, network, exporter.reload(file), images, labels)
                 _check_recorded(network, verified[name])
                 files[name] = file
             every = [written for file in files.values() for written in sorted(file.parent.iterdir())]
@@ -108,7 +107,9 @@ def _export(
             _check_replaceable(out, every, ours)
             names = sorted({SUMS, *shipped})
             card = temporary / card_name
-            text = model_card(network, verified, {name: file.name for name, file in files.items()}, sorted(shipped))
+            file_names = {name: file.name for name, file in files.items()}
+            snippets = {name: exporters[name].snippet(file, network.shape) for name, file in file_names.items()}
+            text = model_card(network, verified, file_names, sorted(shipped), snippets)
             card.write_text(signed(text, names), encoding="utf-8")
             for written in (*every, card):
                 written.replace(out / written.name)
@@ -285,7 +286,12 @@ def _changes(network: Network, data: ImageData) -> str:
     return ""
 
 
-def _exporters(to: Sequence[str]) -> dict[str, Exporter]:
+def named_exporters(to: Sequence[str]) -> dict[str, Exporter]:
+    """Return exporters by the names that the user gave.
+
+    Raises:
+        ExportError: there is no such exporter, or its class lacks a method.
+    """
     names = [name for name in dict.fromkeys(to) if name]
     if not names:
         raise ExportError(f"no format to export to; known: {', '.join(registry.names('exporter'))}")
@@ -293,6 +299,19 @@ def _exporters(to: Sequence[str]) -> dict[str, Exporter]:
         if name not in registry.names("exporter") and ":" not in name:
             raise ExportError(f"unknown export format '{name}'; {did_you_mean(name, registry.names('exporter'))}")
     try:
-        return {name: registry.get("exporter", name) for name in names}
+        return {name: _exporter(name) for name in names}
     except ConfigError as error:
         raise ExportError(str(error)) from None
+
+
+def _exporter(name: str) -> Exporter:
+    plugged = registry.get("exporter", name)
+    methods = ("write", "reload", "snippet")
+    missing = [method for method in methods if not callable(getattr(plugged, method, None))]
+    if missing or not isinstance(plugged, type):
+        raise ExportError(
+            f"exporter '{name}': expected a class with the methods {', '.join(methods)}; got a "
+            f"{type(plugged).__name__} without {', '.join(missing)}. Write such a class, see docs/howto/export.md"
+        )
+    exporter: Exporter = plugged()
+    return exporter

@@ -29,6 +29,7 @@ from nasforge.experiment.verdicts import Check
 from nasforge.experiment.versions import differences, versions_of
 from nasforge.models.resolution import BY_RESOLUTION, suited
 from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, resolve, suited_evaluator
+from nasforge.strategies.named import strategy_of
 from nasforge.strategies.starting import Starting
 
 _UNBUILDABLE_IN_A_ROW = 50
@@ -244,7 +245,7 @@ def _check_measured(metrics: Iterable[str], what: str, about: About) -> None:
 
 
 def make_strategy(config: ExperimentConfig) -> Any:
-    """The strategy of a configuration, fresh; one that takes `targets` or the `ladder` is given them.
+    """Make the strategy of a configuration.
 
     The points that the search begins with come before those of the strategy.
     """
@@ -252,11 +253,7 @@ def make_strategy(config: ExperimentConfig) -> Any:
     needed, got = suited_evaluator(named.name), config.evaluator.name
     if needed != "training" and got in {*registry.BUILT_IN["evaluator"]} - {needed}:  # a user's own may train them too
         raise ConfigError(f"strategy '{named.name}' needs evaluator '{needed}', got '{got}'; leave the evaluator out")
-    given: dict[str, Any] = {"seed": config.seed, "objectives": len(config.objectives)}
-    own = {"targets": config.targets, "ladder": config.ladder}
-    taken = registry.parameters_of("strategy", named.name)
-    given |= {key: value for key, value in own.items() if key in taken}
-    strategy = registry.make("strategy", named.name, named.options, config.space, **given)
+    strategy = strategy_of(named, config.spec)
     if config.start_from is None:
         return strategy
     points = [config.space.point(values) for values in config.start_from.points]
@@ -279,7 +276,7 @@ def make_pruner(config: ExperimentConfig) -> Any:
     """The pruner of a configuration; None for `none`."""
     if config.pruner.name == NO_PRUNER:
         return None
-    return registry.make("pruner", config.pruner.name, config.pruner.options, config.ladder)
+    return registry.make("pruner", config.pruner.name, config.pruner.options, config.spec)
 
 
 def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:

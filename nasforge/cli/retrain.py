@@ -61,6 +61,9 @@ def retrain(
     workers_per_network: Annotated[
         int | None, typer.Option(help="Train each network on N workers together.", rich_help_panel=_PLACE)
     ] = None,
+    reference: Annotated[
+        str, typer.Option(help="Network to compare with: a registered name, or module:function.")
+    ] = "resnet",
     assign: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,6 +112,7 @@ def retrain(
             device=device,
             data=moved_data(data, data_dir),
             runner=parts,
+            reference=reference,
             progress=progress,
             trackers=trackers,
             trust=trust,

@@ -27,11 +27,15 @@ _ELSEWHERE: list[Path] = []
 """Working folders of the process that started this one."""
 MOVED = {
     "nasforge.finalists:build_reference": "nasforge.models.reference:build",
+    "nasforge.exporters.onnx:to_onnx": "nasforge.exporters.onnx:Onnx",
+    "nasforge.exporters.torch_export:to_torch_export": "nasforge.exporters.torch_export:TorchExport",
+    "nasforge.exporters.safetensors:to_safetensors": "nasforge.exporters.safetensors:Safetensors",
 }
 """Names in journals and network folders of earlier versions -> what they are called now."""
 MOVED_MODULES = {
     "nasforge.blocks": "nasforge.models.blocks",
     "nasforge.evaluators.lookup_table": "nasforge.evaluators.table.lookup",
+    "nasforge.strategies.darts": "nasforge.strategies.differentiable",
 }
 """Modules and packages that hold plug-ins, in settings of earlier versions -> where they are now."""
 _ADDED: set[str] = set()

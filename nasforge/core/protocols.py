@@ -16,11 +16,14 @@ from nasforge.core.about import About
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.events import Event
 from nasforge.core.goals import Constraint
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Proposal, Result
 
 
 class Strategy(Protocol):
     """Decides what to try next. Pure Python; never trains, never sees the budget.
+
+    A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options.
 
     A worked example, one worker, two trials:
 
@@ -51,6 +54,14 @@ class Strategy(Protocol):
 
     def tell(self, number: int, result: Result) -> None:
         """The outcome, in any order; `values` are to be maximised, failures and rejections come too."""
+        ...
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal, of trial `number`: it is in no journal, and no result comes.
+
+        What follows is as if it had never been asked or recalled. A proposal that a constraint rejects is not
+        withdrawn: it is in the journal, and `tell` brings the result `rejected`.
+        """
         ...
 
 
@@ -180,7 +191,10 @@ class Tabulated(Protocol):
 
 
 class Pruner(Protocol):
-    """Decides whether a running trial is worth finishing."""
+    """Decides whether a running trial is worth finishing.
+
+    A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options.
+    """
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
         """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise.
@@ -199,10 +213,51 @@ class Tracker(Protocol):
 
 
 class Exporter(Protocol):
-    """Ships a trained network in one format."""
+    """Ships a trained network in one format. The registry holds its class, which is made without arguments."""
 
-    def __call__(self, model: Any, example: Any, path: Path) -> Path:
-        """Write `model` (an nn.Module in eval mode; `example`: a batch of inputs, N x C x H x W); returns the file."""
+    def write(self, model: Any, example: Any, path: Path) -> Path:
+        """Write `model` and return the file.
+
+        Args:
+            model: an nn.Module in eval mode.
+            example: a batch of inputs, N x C x H x W.
+            path: where to, without the format's suffix. Files that belong to the format go into the same folder.
+        """
+        ...
+
+    def reload(self, path: Path) -> Callable[[Any], Any]:
+        """Return the file as a function from a batch of images to logits; the export is verified by it."""
+        ...
+
+    def snippet(self, file: str, shape: tuple[int, int, int]) -> str:
+        """Return Python code that loads the file and runs it, for the model card.
+
+        Args:
+            file: name of the file, in the folder of the card.
+            shape: channels, height, width of an image.
+        """
+        ...
+
+
+class Reference(Protocol):
+    """A hand-designed network, scaled to the costs of a network that was found."""
+
+    def __call__(self, flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, SearchSpace]:
+        """Return its name, and a space without decisions whose builder makes it.
+
+        Args:
+            flops: multiply-adds for one image that it should have.
+            shape: channels, height, width of an image.
+            classes: number of logits.
+        """
+        ...
+
+
+class Figure(Protocol):
+    """Draws a search for the dashboard."""
+
+    def __call__(self, state: Any) -> Any:
+        """Return a figure of Plotly for a `nasforge.experiment.state.State`; its name is the title."""
         ...
 
 

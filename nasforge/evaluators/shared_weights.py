@@ -25,7 +25,8 @@ from nasforge.settings.spec import SearchSpec
 from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.job import check, check_shared, recipe_point, shared_training
 from nasforge.supernet.network import Supernet, build_supernet, planned_supernet
-from nasforge.supernet.relaxations import RELAXATIONS
+from nasforge.supernet.paths import PATHS
+from nasforge.supernet.relaxations import is_relaxation
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16, without_overrun
@@ -104,7 +105,7 @@ class SharedWeights:
             data = load_data(self.data)
             supernet = planned_supernet(proposal.space, data.shape[0], len(data.class_names))
             check(proposal, supernet)
-            if proposal.relaxation in RELAXATIONS:
+            if proposal.relaxation not in PATHS and is_relaxation(proposal.relaxation):
                 forward_flops(Relaxed(supernet, proposal.relaxation), data.shape)  # do its options' shapes agree?
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:

@@ -164,6 +164,7 @@ class Experiment:
                 return None
             asked = self._sound(Asked(number, proposal))
             if self._exhausts(asked.proposal):
+                self._strategy.withdraw(number)
                 return None
             self._write(asked)
             if self._admit(number):
@@ -477,6 +478,9 @@ class _Silent:
         pass
 
     def tell(self, number: int, result: Result) -> None:
+        pass
+
+    def withdraw(self, number: int) -> None:
         pass
 
 

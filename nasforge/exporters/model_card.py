@@ -30,39 +30,13 @@ _BESIDE = {
 }
 """What the files beside the network are."""
 
-_LOADING = {
-    "onnx": """\
-```python
-import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
-images = np.random.rand(4, {shape}).astype(np.float32)  # yours: floats in 0..1
-(logits,) = session.run(["logits"], {{"images": images}})
-print(logits.argmax(1))
-```""",
-    "torch_export": """\
-```python
-import torch
-
-network = torch.export.load("{file}").module()
-images = torch.rand(4, {shape})  # yours: floats in 0..1
-print(network(images).argmax(1))
-```""",
-    "safetensors": """\
-```python
-import nasforge
-import torch
-
-network = nasforge.load(".")  # the folder with network.json and weights.safetensors
-images = torch.rand(4, {shape})  # yours: floats in 0..1
-print([network.class_names[index] for index in network(images).argmax(1)])
-```""",
-}
-
 
 def model_card(
-    network: Network, verified: Mapping[str, Agreement], files: Mapping[str, str], shipped: Sequence[str]
+    network: Network,
+    verified: Mapping[str, Agreement],
+    files: Mapping[str, str],
+    shipped: Sequence[str],
+    snippets: Mapping[str, str],
 ) -> str:
     """Markdown about a network and the files that it was exported to.
 
@@ -71,6 +45,7 @@ def model_card(
         verified: format -> how well the export agreed.
         files: format -> file name, relative to the card.
         shipped: names of all files beside the card.
+        snippets: format -> Python code that loads its file.
     """
     about = network.description
     channels, height, width = about.shape
@@ -122,10 +97,8 @@ def model_card(
     ]
     described = {name: text for name, text in _BESIDE.items() if name in shipped}
     parts.append("\n".join(f"- `{name}`: {text}" for name, text in described.items()))
-    for name, file in files.items():
-        if name in _LOADING:
-            code = _LOADING[name].format(file=file, shape=f"{channels}, {height}, {width}")
-            parts += [f"### Load the {name} file", code]
+    for name, code in snippets.items():
+        parts += [f"### Load the {name} file", f"```python\n{code}\n```"]
     parts += [
         "## Limits",
         "- It knows these classes only, and gives every image one of them.\n"

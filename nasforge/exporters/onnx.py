@@ -20,46 +20,69 @@ from nasforge.exporters.verify import Predict
 SUFFIX = ".onnx"
 
 
-def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
-    """Write `model` as one ONNX file, for any batch size; input `images`, output `logits`.
+class Onnx:
+    """One file for ONNX Runtime and many devices' compilers."""
 
-    The file of a `Network` has metadata: `class_names` and `input` (the rule by which files are read) as JSON texts,
-    `calibration` likewise where there is one, and `nasforge_version`.
+    def write(self, model: nn.Module, example: Tensor, path: Path) -> Path:
+        """Write `model` as one ONNX file, for any batch size; input `images`, output `logits`.
 
-    Args:
-        model: in eval mode.
-        example: a batch of inputs, N x C x H x W, on the model's device.
-        path: where to, with or without `.onnx`.
+        The file of a `Network` has metadata: `class_names` and `input` (the rule by which files are read) as JSON
+        texts, `calibration` likewise where there is one, and `nasforge_version`.
 
-    Returns:
-        The file.
+        Args:
+            model: in eval mode.
+            example: a batch of inputs, N x C x H x W, on the model's device.
+            path: where to, with or without `.onnx`.
 
-    Raises:
-        ExportError: a package is missing, or the network has an operation that ONNX cannot say.
-    """
-    _need("onnx", "onnxscript")
-    path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
-    example = example if len(example) > 1 else torch.cat([example, example])  # a batch of 1 would be taken as fixed
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                external_data=False,
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                verbose=False,
-            )
-    except Exception as error:  # the exporter, and onnxscript behind it, raise errors of many kinds
-        raise ExportError(f"onnx: the network cannot be exported: {reason_of(error)}") from error
-    if program is None:
-        raise ExportError("onnx: torch.onnx.export gave no program; try another version of torch")
-    if isinstance(model, Network):
-        program.model.metadata_props.update(metadata_of(model.description))
-    program.save(str(path), external_data=False)
-    return path
+        Returns:
+            The file.
+
+        Raises:
+            ExportError: a package is missing, or the network has an operation that ONNX cannot say.
+        """
+        _need("onnx", "onnxscript")
+        path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+        example = example if len(example) > 1 else torch.cat([example, example])  # a batch of 1 would be taken as fixed
+        try:
+            with quiet():
+                program = torch.onnx.export(
+                    model,
+                    (example,),
+                    dynamo=True,
+                    external_data=False,
+                    input_names=["images"],
+                    output_names=["logits"],
+                    dynamic_shapes=({0: torch.export.Dim("batch")},),
+                    verbose=False,
+                )
+        except Exception as error:  # the exporter, and onnxscript behind it, raise errors of many kinds
+            raise ExportError(f"onnx: the network cannot be exported: {reason_of(error)}") from error
+        if program is None:
+            raise ExportError("onnx: torch.onnx.export gave no program; try another version of torch")
+        if isinstance(model, Network):
+            program.model.metadata_props.update(metadata_of(model.description))
+        program.save(str(path), external_data=False)
+        return path
+
+    def reload(self, path: Path) -> Predict:
+        """Return the file as a function from a batch of images to logits, run by ONNX Runtime on the CPU.
+
+        Raises:
+            ExportError: ONNX Runtime is missing or refuses the file.
+        """
+        return logits_of(session_of(path))
+
+    def snippet(self, file: str, shape: tuple[int, int, int]) -> str:
+        """Return code that runs the file."""
+        channels, height, width = shape
+        return f'''\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+images = np.random.rand(4, {channels}, {height}, {width}).astype(np.float32)  # yours: floats in 0..1
+(logits,) = session.run(["logits"], {{"images": images}})
+print(logits.argmax(1))'''
 
 
 def metadata_of(about: Description) -> dict[str, str]:
@@ -73,17 +96,8 @@ def metadata_of(about: Description) -> dict[str, str]:
     }
 
 
-def reload(path: Path) -> Predict:
-    """The file as a function from a batch of images to logits, run by ONNX Runtime on the CPU.
-
-    Raises:
-        ExportError: ONNX Runtime is missing or refuses the file.
-    """
-    return logits_of(session_of(path))
-
-
 def session_of(path: Path) -> Any:
-    """Return an `onnxruntime.InferenceSession` of a file, on the CPU. Raises ExportError as `reload` does."""
+    """Return an `onnxruntime.InferenceSession` of a file, on the CPU. Raises ExportError as `Onnx.reload` does."""
     _need("onnxruntime")
     import onnxruntime  # slow to import, and few commands need it
 

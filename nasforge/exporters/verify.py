@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -40,22 +38,6 @@ class Agreement:
     largest: float
     accuracy: float
     accuracy_exported: float
-
-
-def reload_of(exporter: Any, name: str) -> Callable[[Path], Predict]:
-    """The function `reload(path) -> Predict` that stands beside an exporter in its module.
-
-    Raises:
-        ExportError: there is none, so nothing that it writes could be verified.
-    """
-    module = importlib.import_module(exporter.__module__)
-    found = getattr(module, "reload", None)
-    if not callable(found):
-        raise ExportError(
-            f"exporter '{name}': {module.__name__} has no function reload(path), so what it writes cannot be verified; "
-            "add one that turns the file into a function from images to logits"
-        )
-    return found  # type: ignore[no-any-return]
 
 
 def verify(

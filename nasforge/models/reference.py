@@ -6,16 +6,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from nasforge.core.errors import BuildError
 from nasforge.core.protocols import Pick
+from nasforge.core.space import SearchSpace
 from nasforge.models.blocks.conv import ConvNorm
 from nasforge.models.blocks.residual import ResidualBlock
 from nasforge.models.costs import count_flops
-from nasforge.models.resolution import reference_layout
+from nasforge.models.resolution import SMALL, reference_layout
 
 DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
@@ -115,6 +117,24 @@ def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) 
     _, _, depth, width = min(found)
     stem = f" stem{layout.stem_stride}" if layout.stem_stride > 1 else ""
     return f"ResNet-{2 * len(layout.strides) * depth + 2} x{width / 16:g}{stem}", make(depth, width)
+
+
+def resnet_space(flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, SearchSpace]:
+    """Return the ResNet nearest to `flops` as `retrain` takes references: its name, and a space that holds it alone.
+
+    Args:
+        flops: multiply-adds for one image.
+        shape: channels, height, width.
+        classes: number of logits.
+    """
+    name, network = resnet_of_flops(flops, shape=shape, classes=classes)
+    stage, classifier = network.get_submodule("stage0"), network.get_submodule("classifier")
+    assert isinstance(stage, nn.Sequential) and isinstance(classifier, nn.Linear)  # noqa: S101  (built just now)
+    layout = reference_layout(min(shape[1:]))
+    arguments: dict[str, Any] = {"depth": len(stage), "width": classifier.in_features // 2 ** (len(layout.strides) - 1)}
+    if min(shape[1:]) > SMALL:
+        arguments |= {"stem_stride": layout.stem_stride, "strides": list(layout.strides)}
+    return name, SearchSpace(name, (), builder=BUILDER, arguments=arguments)
 
 
 def _polynomial(make: Callable[[int], nn.Module], shape: tuple[int, int, int]) -> tuple[float, float]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from torch import nn
 
-from nasforge import registry
 from nasforge.core.architecture import Value
 from nasforge.core.errors import BuildError
 from nasforge.core.protocols import Pick
 from nasforge.core.ranges import Range, shown
-from nasforge.models.blocks.catalogue import ACTIVATIONS, BLOCKS, BlockOption, block_options
+from nasforge.models.blocks.catalogue import ACTIVATIONS, BlockOption, BlockOptions
 from nasforge.models.blocks.conv import Activation, ConvNorm
 
 
@@ -53,8 +52,7 @@ def build(
         BuildError: an argument out of range, or an option that this builder does not have.
     """
     check_arguments("staged", strides, stem_width, stem_stride, width_multiplier, dropout, layers)
-    own = {name: registry.get("block", reference) for name, reference in (blocks or {}).items()}
-    options = block_options({**BLOCKS, **own})
+    options = BlockOptions(blocks)
     activation: Activation = partial(pick, "activation", ACTIVATIONS)
 
     channels = scaled(stem_width, width_multiplier)
@@ -89,13 +87,29 @@ def pick_block(
         activation: made where the block needs one.
     """
 
-    def thunk(name: str, option: BlockOption) -> Callable[[], nn.Module]:
+    def thunk(name: str) -> Callable[[], nn.Module]:
+        option = options[name]
         make = partial(option.make, *shape, activation=activation)
         return partial(with_settings, pick, f"{key}.{name}", make, option.searched)
 
-    thunks: dict[Value, Callable[[], nn.Module]] = {name: thunk(name, option) for name, option in options.items()}
-    block: nn.Module = pick(key, thunks)
+    block: nn.Module = pick(key, _Thunks(options, thunk))
     return block
+
+
+class _Thunks(Mapping[Value, Callable[[], nn.Module]]):
+    """The options of a block as `pick` takes them; a block is imported when its option is asked for."""
+
+    def __init__(self, options: Mapping[str, BlockOption], thunk: Callable[[str], Callable[[], nn.Module]]) -> None:
+        self._options, self._thunk = options, thunk
+
+    def __getitem__(self, option: Value) -> Callable[[], nn.Module]:
+        return self._thunk(option)  # type: ignore[arg-type]  # another value is a KeyError
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self._options)
+
+    def __len__(self) -> int:
+        return len(self._options)
 
 
 def with_settings(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.ladder import Rung
 from nasforge.core.ranges import Range, check_number
 from nasforge.pruners.standing import Crowds
+from nasforge.settings.spec import SearchSpec
 
 
 class ASHA:
@@ -19,16 +19,16 @@ class ASHA:
     Ranks are kept between reports (nasforge/pruners/standing.py), so a report costs the same late in a search.
 
     Args:
-        ladder: its rungs' epochs are where trials are stopped; the last is the end anyway.
+        spec: the epochs of its ladder's rungs are where trials are stopped; the last is the end anyway.
         eta: keep one of so many trials.
         at: steps to prune at: epochs, or folds; None: the ladder's rungs.
     """
 
-    def __init__(self, ladder: tuple[Rung, ...], *, eta: float = 3, at: Sequence[int] | None = None) -> None:
+    def __init__(self, spec: SearchSpec, *, eta: float = 3, at: Sequence[int] | None = None) -> None:
         check_number(eta, "pruner asha: eta", over=1)
         if at is not None and (isinstance(at, str) or not all(step in Range(whole=True, least=1) for step in at)):
             raise ConfigError(f"pruner asha: at must be a list of whole numbers above 0, got {at!r}")
-        self._steps = {rung.epochs for rung in ladder[:-1] if not rung.proxies} if at is None else set(at)
+        self._steps = {rung.epochs for rung in spec.ladder[:-1] if not rung.proxies} if at is None else set(at)
         self._eta = eta
         self._crowds = Crowds(lambda reports, at: reports[at])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from nasforge.core.ladder import Rung
 from nasforge.core.ranges import check_whole
 from nasforge.pruners.standing import Crowds
+from nasforge.settings.spec import SearchSpec
 
 
 class Median:
@@ -17,14 +17,14 @@ class Median:
     fronts.
 
     Args:
-        ladder: nothing is stopped before its first rung with epochs or after its last.
+        spec: nothing is stopped before its ladder's first rung with epochs or after its last.
         warmup_trials: other trials that must have reached the step before a trial is pruned.
     """
 
-    def __init__(self, ladder: tuple[Rung, ...], *, warmup_trials: int = 5) -> None:
+    def __init__(self, spec: SearchSpec, *, warmup_trials: int = 5) -> None:
         check_whole(warmup_trials, "pruner median: warmup_trials", 1)
-        self._first = next(rung.epochs for rung in ladder if not rung.proxies)
-        self._last = ladder[-1].epochs
+        self._first = next(rung.epochs for rung in spec.ladder if not rung.proxies)
+        self._last = spec.ladder[-1].epochs
         self._warmup_trials = warmup_trials
         self._crowds = Crowds(lambda reports, at: _columns(reports, at, _average))
 

@@ -416,6 +416,11 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any
     )
 
 
+def continues(strategy: str) -> bool:
+    """Return whether a strategy goes on from other trials' checkpoints: then it has the method `wanted`."""
+    return hasattr(registry.get("strategy", strategy), "wanted")
+
+
 def suited_evaluator(strategy: str) -> str:
     """What measures where the user names nothing: a strategy with a supernet says so in its attribute `evaluator`."""
     try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nasforge.core.architecture import Value
-from nasforge.core.goals import COSTS, Constraint, Objective
+from nasforge.core.goals import COSTS, DEFAULT_METRIC, Constraint, Objective
 from nasforge.core.ladder import Rung
 from nasforge.core.space import SearchSpace
-from nasforge.settings.values import DEFAULT_METRIC, DataConfig
+
+if TYPE_CHECKING:
+    from nasforge.settings.values import DataConfig  # it reads YAML, which a strategy does not need
 
 _NETWORK_COSTS = {f"cost/{name}" for name in COSTS}
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.goals import COSTS, Budget, Constraint, Objective
+from nasforge.core.goals import COSTS, DEFAULT_METRIC, Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import metric_of_column
 from nasforge.core.ranges import check_number, check_whole
@@ -24,8 +24,6 @@ Goal = TypeVar("Goal", Objective, Constraint)
 
 FILE_OPTIONS = ("path", "axes")
 """Options of an evaluator that name files."""
-DEFAULT_METRIC = "val/accuracy"
-"""The objective of a search, and what a table's signal is called, where nothing else is said."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import random
 from collections.abc import Callable, Collection, Container, Mapping
 
 from nasforge.core.architecture import Architecture, Value
-from nasforge.core.errors import JournalError, SpaceError
+from nasforge.core.errors import ConfigError, JournalError, SpaceError
 from nasforge.core.space import Choice, Choose, Domain, Float, Int, SearchSpace
 from nasforge.core.trial import Measure, Proposal
+from nasforge.settings.spec import SearchSpec
 
 TRIES = 200
 """So many draws in a row must have been seen before the unseen points are listed."""
@@ -25,6 +26,31 @@ ENUMERATED = 8
 """Neighbours along a range of up to so many values are all of them, along a larger one sampled steps."""
 
 _FINEST, _COARSEST = 0.01, 0.3
+
+
+def check_single(spec: SearchSpec, strategy: str) -> None:
+    """Raise ConfigError where a strategy of one objective is given several."""
+    if len(spec.objectives) != 1:
+        raise ConfigError(
+            f"{strategy} takes one objective, got {len(spec.objectives)}; use nsga2 or evolution for several"
+        )
+
+
+class Seen(set[str]):
+    """The `point_id` of everything proposed so far; the latest one can be taken back."""
+
+    _new: str | None = None
+
+    def note(self, point: Architecture) -> None:
+        """Add a point."""
+        self._new = None if point.point_id in self else point.point_id
+        self.add(point.point_id)
+
+    def take_back(self) -> None:
+        """Leave the latest point out again, if it was new."""
+        if self._new is not None:
+            self.discard(self._new)
+            self._new = None
 
 
 def generator(seed: int, number: int) -> random.Random:

@@ -1,19 +1,41 @@
-"""Differentiable search: a supernet's alphas learn by gradients; what they stand for is trained and ranked."""
+"""Differentiable search: a supernet's alphas learn by gradients; what they stand for is trained and ranked.
+
+DARTS and its relatives are presets of one class: each names a relaxation, its epochs and its options.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields, replace
+from inspect import Parameter, Signature, cleandoc
+from itertools import chain
+from typing import Any, TypeVar, get_type_hints
 
 from nasforge.core.alphas import COST_TERMS, Settings, check_mixable, derive, without
-from nasforge.core.architecture import MODEL, Architecture, Value
+from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Constraint
+from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, TrainShared
-from nasforge.strategies.choosers import generator, measured
-from nasforge.strategies.supernets import SHARED_WEIGHTS, recipe_defaults
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import Seen, generator, measured
+
+Factory = TypeVar("Factory", bound=Callable[..., Strategy])
+
+SHARED_WEIGHTS = "shared_weights"
+"""The evaluator that trains supernets; a strategy that needs it names it in its attribute `evaluator`."""
+
+
+def on_shared_weights(factory: Factory) -> Factory:
+    """Mark a factory of strategies that need the evaluator `shared_weights`."""
+    setattr(factory, "evaluator", SHARED_WEIGHTS)  # noqa: B010 - a function has no such attribute declared
+    return factory
+
+
+def recipe_defaults(space: SearchSpace) -> dict[str, Value]:
+    """Return the defaults of all `train.*` decisions: the one recipe that the paths of a supernet share."""
+    return {key: space.default_of(key) for key in space.domains if key.startswith(TRAIN)}
 
 
 class Differentiable:
@@ -23,11 +45,9 @@ class Differentiable:
     constraint, the next in order takes its place. Decisions of the recipe stay at their defaults.
 
     Args:
-        space: what to search; the evaluator builds its supernet.
-        seed: of the search; draws the first alphas.
-        objectives: one; the alphas follow the loss, and a cost term where the variant has one.
-        targets: soft limits on `cost/flops` or `cost/params`; a variant without a cost term leaves them to the ranking.
-        relaxation: registered in `nasforge.supernet.relaxations`.
+        spec: space and seed of the search; one objective, which the alphas follow. Targets are soft limits on
+            `cost/flops` or `cost/params`; a preset without a cost term leaves them to the ranking.
+        relaxation: registered name.
         epochs: of a supernet's training.
         runs: supernets, independent of each other, side by side on the workers.
         settings: of the alphas' learning.
@@ -38,19 +58,18 @@ class Differentiable:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int,
-        targets: Sequence[Constraint],
         relaxation: str,
         epochs: int,
-        runs: int,
+        runs: int = 1,
         settings: Settings,
         cost_weight: float = 0.0,
     ) -> None:
-        if objectives != 1:
-            raise ConfigError(f"a differentiable search takes one objective, got {objectives}; give a cost as a target")
+        if len(spec.objectives) != 1:
+            raise ConfigError(
+                f"a differentiable search takes one objective, got {len(spec.objectives)}; give a cost as a target"
+            )
         if epochs < 1 or runs < 1:
             raise ConfigError(f"a differentiable search needs epochs and runs of at least 1, got {epochs} and {runs}")
         if settings.warmup_epochs >= epochs:
@@ -58,8 +77,8 @@ class Differentiable:
                 f"warmup_epochs must be less than epochs, or the alphas never learn; got {settings.warmup_epochs} and "
                 f"{epochs}"
             )
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._relaxation = relaxation
         self._epochs = epochs
         self._runs = runs
@@ -67,18 +86,19 @@ class Differentiable:
         self._underived = settings.underived
         self._cost_terms: dict[str, float] = {}
         if cost_weight:
-            bounded = [target for target in targets if target.metric in COST_TERMS]
-            if targets and not bounded:
+            bounded = [target for target in spec.targets if target.metric in COST_TERMS]
+            if spec.targets and not bounded:
                 known = " and ".join(metric.removeprefix("cost/") for metric in COST_TERMS)
-                said = ", ".join(map(str, targets))
-                raise ConfigError(f"cost_aware puts {known} into the loss, not {said}; give a target on one of them")
+                targets = ", ".join(map(str, spec.targets))
+                raise ConfigError(f"cost_aware puts {known} into the loss, not {targets}; give a target on one of them")
             self._cost_terms = {target.metric: cost_weight for target in bounded} or {"cost/flops": cost_weight}
             self._settings |= {f"bound/{target.metric}": target.bound for target in bounded}
-        self._trained = space.fixed(recipe_defaults(space))
+        self._trained = spec.space.fixed(recipe_defaults(spec.space))
         self._asked = 0
         self._training: set[int] = set()
         self._derived: list[tuple[int, Iterator[Architecture]]] = []  # by the supernet's trial
-        self._seen: set[str] = set()
+        self._seen = Seen()
+        self._taken: tuple[int, Architecture] | None = None  # place in `_derived` and network of the latest proposal
 
     def ask(self, number: int) -> Proposal | None:
         """A supernet's training, then derived networks; of several supernets in turn."""
@@ -97,16 +117,19 @@ class Differentiable:
                 return None
             supernet, point = derived
             proposal = Measure(point, origin=Origin((supernet,), "derived"))
+        taken = self._taken
         self.recall(number, proposal)
+        self._taken = taken
         return proposal
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
+        self._taken = None
         if isinstance(proposal, TrainShared):
             self._asked += 1
             self._training.add(number)
         else:
-            self._seen.add(measured(proposal).point_id)
+            self._seen.note(measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
         """A supernet's alphas are kept; how its networks fare changes nothing."""
@@ -118,6 +141,18 @@ class Differentiable:
             self._derived.append((number, derive(self._space, alphas)))
             self._derived.sort(key=lambda pair: pair[0])
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        if number in self._training:
+            self._training.remove(number)
+            self._asked -= 1
+            return
+        self._seen.take_back()
+        if self._taken is not None:
+            turn, point = self._taken
+            supernet, points = self._derived[turn]
+            self._derived[turn] = (supernet, chain([point], points))
+
     def _next(self) -> tuple[int, Architecture] | None:
         """A supernet's trial and its next unseen network, of the supernets in turn; None when all are exhausted."""
         for offset in range(len(self._derived)):
@@ -125,6 +160,7 @@ class Differentiable:
             supernet, points = self._derived[turn]
             for point in points:
                 if point.point_id not in self._seen:
+                    self._taken = (turn, point)
                     return supernet, point
         return None
 
@@ -138,3 +174,106 @@ def first_alphas(space: SearchSpace, seed: int, number: int) -> dict[str, tuple[
             check_mixable(key, domain)
             alphas[key] = tuple(rng.gauss(0.0, 1e-3) for _ in domain.values)
     return alphas
+
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+
+_LEARNING = ("learning_rate", "warmup_epochs")
+_COLLAPSE = ("stop_at_skips", "underived")
+_MEANINGS = {
+    "epochs": "epochs of the supernet.",
+    "runs": "number of supernets.",
+    "cost_weight": "weight of every cost in the loss at the start.",
+    "second_order": "look ahead by one step of the weights.",
+    "temperature": "temperature of the Gumbel samples at the start.",
+    "last_temperature": "temperature of the Gumbel samples at the end.",
+    "regulariser": "weight of the distance from the flat Dirichlet.",
+    "learning_rate": "learning rate of the alphas; 0: from the number of steps.",
+    "warmup_epochs": "epochs that train only the weights.",
+    "stop_at_skips": "share of options without weights at which a collapsing search is stopped; 1: never.",
+    "underived": "option that is derived only if no other is allowed (`core.alphas.without`); empty: no such rule.",
+}
+"""Options of presets, for their docstrings and the tables made from these."""
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Settings)}
+
+
+def preset(
+    about: str,
+    relaxation: str,
+    *,
+    epochs: int,
+    options: Sequence[str],
+    settings: Settings | None = None,
+    cost_weight: float | None = None,
+) -> Callable[..., Differentiable]:
+    """Return a factory of `Differentiable` under a name of its own, for the registry.
+
+    Args:
+        about: the beginning of its docstring: what it does, and the paper.
+        relaxation: registered name.
+        epochs: default of the option of that name.
+        options: fields of `Settings` that a user may set, beside `epochs` and `runs`.
+        settings: values of the other fields; None: the defaults.
+        cost_weight: default of an option that puts expected costs into the loss; None: there is no such option.
+    """
+    fixed = settings or Settings()
+    costs = {} if cost_weight is None else {"cost_weight": cost_weight}
+    defaults = {"epochs": epochs, "runs": 1, **costs, **{name: _DEFAULTS[name] for name in options}}
+    types = {**get_type_hints(Settings), "epochs": int, "runs": int, "cost_weight": float}
+
+    @on_shared_weights
+    def make(spec: SearchSpec, **chosen: Any) -> Differentiable:
+        taken = {**defaults, **chosen}
+        weight = taken.get("cost_weight", 0.0)
+        if costs and not 0 < weight < math.inf:
+            raise ConfigError(f"cost_aware: cost_weight must be above 0, got {weight}; without costs it is gdas")
+        return Differentiable(
+            spec,
+            relaxation=relaxation,
+            epochs=taken["epochs"],
+            runs=taken["runs"],
+            settings=replace(fixed, **{name: taken[name] for name in options}),
+            cost_weight=weight,
+        )
+
+    meanings = [f"    {name}: {_MEANINGS[name]}" for name in defaults]
+    make.__doc__ = "\n".join([cleandoc(about), "", "Args:", "    spec: space and seed of the search.", *meanings])
+    make.__annotations__ = {"spec": SearchSpec, **{name: types[name] for name in defaults}, "return": Differentiable}
+    named = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in defaults.items()]
+    first = Parameter("spec", Parameter.POSITIONAL_OR_KEYWORD)
+    setattr(make, "__signature__", Signature([first, *named]))  # noqa: B010 - as above
+    return make
+
+
+darts = preset(
+    'Every option counts by its softmax: "DARTS", Liu et al. 2019, https://arxiv.org/abs/1806.09055.',
+    "softmax",
+    epochs=25,
+    options=("second_order", *_LEARNING, *_COLLAPSE),
+)
+gdas = preset(
+    'One Gumbel-sampled path a step: "GDAS", Dong & Yang 2019, https://arxiv.org/abs/1910.04465.',
+    "gumbel_hard",
+    epochs=50,
+    options=("temperature", "last_temperature", *_LEARNING, *_COLLAPSE),
+)
+drnas = preset(
+    'Shares drawn from a Dirichlet distribution: "DrNAS", Chen et al. 2021, https://arxiv.org/abs/2006.10355.',
+    "dirichlet",
+    epochs=25,
+    options=("regulariser", *_LEARNING, *_COLLAPSE),
+)
+cost_aware = preset(
+    """Gumbel-sampled paths with the expected FLOPs or params in the loss, so that targets are met.
+
+    "FBNet", Wu et al. 2019, https://arxiv.org/abs/1812.03443, and "ProxylessNAS", Cai et al. 2019,
+    https://arxiv.org/abs/1812.00332. The weight of a term follows the excess of the most likely network over its
+    target. Without targets the FLOPs count, relative to those of what is derived at the start, with a fixed weight.
+    """,
+    "gumbel_hard",
+    epochs=50,
+    options=("temperature", "last_temperature", *_LEARNING),
+    # cheap options are wanted here: many of them have no weights, and the cheapest of all is none
+    settings=Settings(stop_at_skips=1.0, underived=""),
+    cost_weight=0.1,
+)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import PATIENCE, drawing, generator, measured, mutated, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import PATIENCE, Seen, drawing, generator, measured, mutated, unseen
 from nasforge.strategies.ranking import Merit, fronts, merit, ranked
 
 _FEW = 5
@@ -31,9 +31,7 @@ class Evolution:
     every finished one.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number.
+        spec: space and seed of the search; any number of objectives.
         population: members; the search starts with as many random points, or with five if many are rejected.
         sample: members that compete to be the parent; None: half of the population.
         elitist: remove the worst member; False: the oldest.
@@ -41,10 +39,8 @@ class Evolution:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         population: int = 20,
         sample: int | None = None,
         elitist: bool = True,
@@ -55,14 +51,14 @@ class Evolution:
                 f"evolution: needs population >= 2 and 1 <= sample <= population, "
                 f"got population {population} and sample {sample}"
             )
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._size = population
         self._sample = sample
         self._elitist = elitist
         self._population: list[_Member] = []  # oldest first
         self._running: dict[int, Architecture] = {}
-        self._seen: set[str] = set()
+        self._seen = Seen()
         self._rejected = 0
 
     def ask(self, number: int) -> Proposal | None:
@@ -104,9 +100,10 @@ class Evolution:
             del self._population[leaves]
 
     def withdraw(self, number: int) -> None:
-        """The point of ask `number` was not taken: forget that it is out."""
-        self._running.pop(number, None)
+        """Forget the latest proposal."""
+        self._running.pop(number)
+        self._seen.take_back()
 
     def _adopt(self, number: int, point: Architecture) -> None:
         self._running[number] = point
-        self._seen.add(point.point_id)
+        self._seen.note(point)

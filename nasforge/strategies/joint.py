@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from nasforge import registry
 from nasforge.core.architecture import TRAIN, Architecture, digest
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score, TrainShared
-from nasforge.settings.experiment import Named, suited_evaluator
-from nasforge.strategies.choosers import generator, measure_of, unseen_neighbour
+from nasforge.settings.experiment import Named, continues, suited_evaluator
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import Seen, generator, measure_of, unseen_neighbour
+from nasforge.strategies.named import strategy_of
 from nasforge.strategies.ranking import Merit, beats, merit, ranked
 
 _KEPT = 20
@@ -22,38 +23,17 @@ _AGAIN = 5
 
 
 class _Half:
-    """One of the two strategies, whose last ask can be taken back: None from `Joint.ask` must change nothing."""
+    """One of the two strategies, which proposes single trainings."""
 
-    def __init__(self, make: Callable[[], Strategy]) -> None:
-        self._make = make
-        self._strategy = make()
-        self._said: list[tuple[int, Proposal | Result]] = []
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self.recall, self.tell, self.withdraw = strategy.recall, strategy.tell, strategy.withdraw
 
     def ask(self, number: int) -> Measure | Score | None:
         proposal = self._strategy.ask(number)
-        if proposal is not None:
-            self._said.append((number, proposal))
-            if isinstance(proposal, TrainShared):
-                raise SearchError("strategy joint: one half trains a supernet, which has one recipe for all networks")
+        if isinstance(proposal, TrainShared):
+            raise SearchError("strategy joint: one half trains a supernet, which has one recipe for all networks")
         return proposal
-
-    def recall(self, number: int, proposal: Measure | Score) -> None:
-        self._said.append((number, proposal))
-        self._strategy.recall(number, proposal)
-
-    def tell(self, number: int, result: Result) -> None:
-        self._said.append((number, result))
-        self._strategy.tell(number, result)
-
-    def take_back(self) -> None:
-        """The last ask was not used: the strategy is made anew from everything before it."""
-        self._said.pop()
-        self._strategy = self._make()
-        for number, content in self._said:
-            if isinstance(content, Result):
-                self._strategy.tell(number, content)
-            else:
-                self._strategy.recall(number, content)
 
 
 class _Recipe(NamedTuple):
@@ -88,9 +68,8 @@ class Joint:
     """Puts the asks of two strategies together, one over `model.*` and one over `train.*`; see `joint`.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        make_model: makes the strategy of the networks, fresh.
+        spec: space and seed of the search.
+        make_model: makes the strategy of the networks.
         make_recipe: makes the strategy of the recipes.
         revisit: every N-th trial gives a good network another recipe; 0: never.
         relatives: start every other new network with the best recipe of the most similar one among the best twenty.
@@ -99,9 +78,8 @@ class Joint:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
         make_model: Callable[[SearchSpace], Strategy],
         make_recipe: Callable[[SearchSpace], Strategy],
         revisit: int,
@@ -110,17 +88,17 @@ class Joint:
     ) -> None:
         if revisit < 0:
             raise ConfigError(f"joint: revisit is 0 for never, or every so manieth trial, got {revisit}")
-        self._space = space
-        self._seed = seed
-        self._networks, self._recipes = halves(space)
-        self._model = _Half(lambda: make_model(self._networks))
-        self._train = _Half(lambda: make_recipe(self._recipes))
+        self._space = spec.space
+        self._seed = spec.seed
+        self._networks, self._recipes = halves(spec.space)
+        self._model = _Half(make_model(self._networks))
+        self._train = _Half(make_recipe(self._recipes))
         self._revisit = revisit
         self._relatives = relatives
         self._names = names
         self._running: dict[int, _Trial] = {}
         self._spare: list[_Recipe] = []  # asked for networks that were rejected
-        self._seen: set[str] = set()
+        self._seen = Seen()
         self._tried: dict[str, int] = {}  # arch_id -> recipes
         self._best: list[_Known] = []  # best first
         self._trained_by: dict[str, Architecture] = {}  # path of weights -> recipe
@@ -169,6 +147,19 @@ class Joint:
         if worth is not None and worth.finished:
             self._remember(_Known(number, network, recipe.point, worth))
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        network, recipe = self._running.pop(number)
+        self._model.withdraw(number)
+        if recipe is None:
+            return
+        if recipe.number == number:
+            self._train.withdraw(number)
+        elif recipe.number is not None:
+            self._spare.insert(0, recipe)
+        self._seen.take_back()
+        self._tried[network.arch_id] -= 1
+
     # --- asking -----------------------------------------------------------------------------------------------------
 
     def _asked(self, number: int) -> Measure | Score | None:
@@ -187,11 +178,11 @@ class Joint:
             asked = replace(asked, origin=replace(asked.origin or Origin(), strategy=self._names[0]))
         if asked is None or isinstance(asked, Score) or asked.weights:
             if recipe is not None and recipe.new:
-                self._train.take_back()
+                self._train.withdraw(number)
             return None if asked is None else self._continued(number, asked)
         recipe = recipe or self._lent(number, asked.architecture) or self._next_recipe(number)
         if recipe is None:
-            self._model.take_back()
+            self._model.withdraw(number)
             return None
         return self._settle(number, asked, recipe)
 
@@ -224,9 +215,9 @@ class Joint:
             self._adopt(number, point, _Trial(asked.architecture, recipe))
             return replace(asked, architecture=point)
         point = unseen_neighbour(self._space, point, generator(self._seed, number), self._seen)
-        self._model.take_back()
+        self._model.withdraw(number)
         if recipe.new:
-            self._train.take_back()
+            self._train.withdraw(number)
         self._recall(number, replace(asked, architecture=self._networks.point(_without_recipe(point))), point)
         return replace(asked, architecture=point, origin=replace(asked.origin or Origin(), operator="neighbour"))
 
@@ -277,7 +268,7 @@ class Joint:
         self._running[number] = trial
         if trial.recipe is not None:
             self._running[number] = trial._replace(recipe=trial.recipe._replace(new=False))
-            self._seen.add(point.point_id)
+            self._seen.note(point)
             self._tried[point.arch_id] = self._tried.get(point.arch_id, 0) + 1
 
     def _remember(self, known: _Known) -> None:
@@ -301,11 +292,8 @@ def halves(space: SearchSpace) -> tuple[SearchSpace, SearchSpace]:
 
 
 def joint(
-    space: SearchSpace,
+    spec: SearchSpec,
     *,
-    seed: int,
-    objectives: int = 1,
-    targets: tuple[Constraint, ...] = (),
     model: str | Mapping[str, Any] = "evolution",
     recipe: str | Mapping[str, Any] = "optuna",
     revisit: int = 4,
@@ -320,43 +308,39 @@ def joint(
     half's strategy.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number that both strategies take.
-        targets: soft limits, for strategies that take them.
+        spec: space, seed and targets of the search; any number of objectives that both strategies take.
         model: strategy of the networks: a name, or a mapping of `name` and its options.
         recipe: strategy of the recipes, likewise.
         revisit: every N-th trial gives a good network another recipe; 0: never.
         relatives: start every other new network with the best recipe of the most similar one among the best twenty.
     """
 
-    def half(named: str | Mapping[str, Any], seed: int, **wanted: Any) -> Callable[[SearchSpace], Strategy]:
+    def half(named: str | Mapping[str, Any], seed: int, **ours: Any) -> Callable[[SearchSpace], Strategy]:
         content = Named.parse(named, "joint: a half")
-        name, options = content.name, content.options
+        name = content.name
         if suited_evaluator(name) != "training":
             raise ConfigError(
                 f"joint: '{name}' trains a supernet, all of whose networks have one recipe; search the network first, "
                 "then its recipe: nasforge tune EXPERIMENT"
             )
-        taken = registry.parameters_of("strategy", name)
-        if "ladder" in taken:
+        if continues(name):
             raise ConfigError(
                 f"joint: '{name}' goes on from checkpoints, and with them from their recipe; where it asks another "
                 "strategy for new points, let that one be joint: --strategy promotion --tune optuna"
             )
-        given = {key: value for key, value in {"targets": targets, **wanted}.items() if key in taken}
-        return lambda part: registry.make("strategy", name, options, part, seed=seed, objectives=objectives, **given)
+        known = registry.options_of("strategy", name)
+        options = {**{key: ours[key] for key in ours if key in known}, **content.options}
+        return lambda part: strategy_of(Named(name, options), replace(spec, space=part, seed=seed))
 
     # A seed of its own, else both halves would draw the same numbers.
-    recipe_seed = int(digest(["recipe", seed]), 16) % 2**31
-    make_model, make_recipe = half(model, seed), half(recipe, recipe_seed, distinct=False)
-    networks, recipes = halves(space)
+    recipe_seed = int(digest(["recipe", spec.seed]), 16) % 2**31
+    make_model, make_recipe = half(model, spec.seed), half(recipe, recipe_seed, distinct=False)
+    networks, recipes = halves(spec.space)
     if not recipes.decisions or not networks.decisions:
         make = make_recipe if recipes.decisions else make_model
-        return make(space)
+        return make(spec.space)
     return Joint(
-        space,
-        seed=seed,
+        spec,
         make_model=make_model,
         make_recipe=make_recipe,
         revisit=revisit,

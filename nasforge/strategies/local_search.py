@@ -7,9 +7,19 @@ from dataclasses import dataclass
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import drawing, following, generator, measured, moves, near_first, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import (
+    Seen,
+    check_single,
+    drawing,
+    following,
+    generator,
+    measured,
+    moves,
+    near_first,
+    unseen,
+)
 from nasforge.strategies.ranking import Merit, beats, merit
 
 
@@ -47,9 +57,7 @@ class LocalSearch:
     served first.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: one; for several use `nsga2` or `evolution`.
+        spec: space and seed of the search; one objective; for several use `nsga2` or `evolution`.
         starts: random points before the first descent.
         steps: neighbours tried per long or continuous range.
 
@@ -57,19 +65,19 @@ class LocalSearch:
         seen: the `point_id` of everything proposed so far; may be shared with another strategy.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1, starts: int = 5, steps: int = 4) -> None:
-        if objectives != 1:
-            raise ConfigError(f"local_search takes one objective, got {objectives}; use nsga2 or evolution for several")
+    def __init__(self, spec: SearchSpec, *, starts: int = 5, steps: int = 4) -> None:
+        check_single(spec, "local_search")
         if starts < 1 or steps < 1:
             raise ConfigError(f"local_search: starts and steps must be at least 1, got {starts} and {steps}")
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._starts = starts
         self._steps = steps
         self._started = 0
         self._descents: list[_Descent] = []
         self._running: dict[int, tuple[Architecture, _Descent]] = {}
-        self.seen: set[str] = set()
+        self._before = (list(self._descents), self._started)  # the latest proposal, so that it can be withdrawn
+        self.seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A neighbour of the best incumbent that has one left, else a random point."""
@@ -103,6 +111,13 @@ class LocalSearch:
         elif descent.merit is None:
             self._descents.remove(descent)  # its start failed
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        _, descent = self._running.pop(number)
+        descent.running -= 1
+        self._descents, self._started = self._before
+        self.seen.take_back()
+
     def _best_first(self) -> list[_Descent]:
         """The descents whose start was told; of equals the older first."""
         told = [(descent.merit, descent) for descent in self._descents if descent.merit is not None]
@@ -113,6 +128,7 @@ class LocalSearch:
 
         This depends on the point alone, so that a replay comes to the same books as the search did.
         """
+        self._before = (list(self._descents), self._started)
         origin = next((d for d in self._best_first() if _near(d.point, point)), None)
         if origin is None:
             if self._started >= self._starts:
@@ -123,7 +139,7 @@ class LocalSearch:
             self._started += 1
         origin.running += 1
         self._running[number] = (point, origin)
-        self.seen.add(point.point_id)
+        self.seen.note(point)
 
     def _neighbour(self, descent: _Descent) -> Architecture | None:
         """The next neighbour of a descent's incumbent that was not seen; None where there is none."""

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import (
     PATIENCE,
+    Seen,
     crossover,
     drawing,
     generator,
@@ -37,9 +38,7 @@ class NSGA2:
     population, so that it consists of points that keep the constraints; pruned ones rank below all finished ones.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number; with one it is an elitist genetic algorithm.
+        spec: space and seed of the search; any number of objectives; with one it is an elitist genetic algorithm.
         population: largest number of members.
         starts: random points at the beginning.
         crossover: probability that a child has two parents.
@@ -47,10 +46,8 @@ class NSGA2:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         population: int = 20,
         starts: int = 10,
         crossover: float = 0.9,
@@ -59,14 +56,14 @@ class NSGA2:
             raise ConfigError(f"nsga2: needs 2 <= starts <= population, got starts {starts}, population {population}")
         if not 0 <= crossover <= 1:
             raise ConfigError(f"nsga2: crossover is a chance in 0..1, got {crossover}")
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._size = population
         self._starts = starts
         self._crossover = crossover
         self._population: list[_Member] = []  # best first
         self._running: dict[int, Architecture] = {}
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A random point until enough are known, then a child."""
@@ -112,6 +109,11 @@ class NSGA2:
         order = ranked([member.merit for member in members])
         self._population = [members[index] for index in order[: self._size]]
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._running.pop(number)
+        self._seen.take_back()
+
     def _adopt(self, number: int, point: Architecture) -> None:
         self._running[number] = point
-        self._seen.add(point.point_id)
+        self._seen.note(point)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Constraint
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Artifact, Measure, Origin, Proposal, Result, TrainShared
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import generator, measure_of
+from nasforge.strategies.differentiable import SHARED_WEIGHTS, on_shared_weights, recipe_defaults
 from nasforge.strategies.evolution import Evolution
 from nasforge.strategies.ranking import Merit, merit, ranked
 from nasforge.strategies.reinforce import Reinforce
-from nasforge.strategies.supernets import SHARED_WEIGHTS, on_shared_weights, recipe_defaults
 
 _AGAIN = 0.25
 
@@ -25,8 +27,8 @@ class OneShot:
     ends. Decisions of the recipe stay at their defaults.
 
     Args:
-        space: what to search; the evaluator builds its supernet, smaller widths are slices of the largest.
-        seed: of the search.
+        spec: space and seed of the search. The evaluator builds the space's supernet; smaller widths are slices of the
+            largest.
         chooser: picks what to measure, in the space with the recipe's defaults (`recipe_defaults`).
         paths: how the supernet's steps choose their paths, `uniform` or `fair`.
         policy: draws the paths of a later round's training, if any; else they come from the whole space.
@@ -40,9 +42,8 @@ class OneShot:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
         chooser: Evolution | Reinforce,
         paths: str,
         rounds: int,
@@ -58,9 +59,9 @@ class OneShot:
             )
         if paths not in ("uniform", "fair"):
             raise ConfigError(f"a one-shot search draws paths 'uniform' or 'fair', got {paths!r}")
-        self._space = space
-        self._seed = seed
-        self._shared = space.fixed(recipe_defaults(space))
+        self._space = spec.space
+        self._seed = spec.seed
+        self._shared = _on_one_recipe(spec).space
         self._chooser = chooser
         self._policy = policy
         self._paths = paths
@@ -80,6 +81,7 @@ class OneShot:
         self._seen: set[str] = set()
         self._numbers: dict[str, int] = {}  # point_id -> the last trial that measured it
         self._final: set[str] = set()
+        self._undo: Callable[[], None] = lambda: None  # takes the latest proposal back
 
     def ask(self, number: int) -> Proposal | None:
         """A training, a measure on its weights, or the training of one of the best."""
@@ -128,6 +130,10 @@ class OneShot:
         if worth is not None:
             self._reached.append((point, worth))
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._undo()
+
     def _training_of(self, number: int) -> TrainShared:
         drawn: list[Architecture] = []
         if self._policy is not None and self._round > 0:
@@ -154,20 +160,41 @@ class OneShot:
         return Origin((self._numbers[point.point_id],), operator)
 
     def _adopt(self, number: int, proposal: Proposal) -> None:
+        kept = (self._training, self._round, self._again, self._before, self._reached, self._accepted)
         if isinstance(proposal, TrainShared):
+            yardstick = None if self._policy is None else self._policy.begin_anew()
+
+            def undo_training() -> None:
+                (self._training, self._round, self._again, self._before, self._reached, self._accepted) = kept
+                if self._policy is not None:
+                    self._policy.begin_anew(yardstick)
+
+            self._undo = undo_training
             self._training = number
             self._round += 1
             self._again = self._best()[: round(_AGAIN * self._measures)]
             self._before, self._reached, self._accepted = self._reached, [], 0
-            if self._policy is not None:
-                self._policy.begin_anew()
             return
         measure = measure_of(proposal)
         point = measure.architecture
         if measure.weights is None:
+            self._undo = lambda: self._final.discard(point.point_id)
             self._final.add(point.point_id)
             return
         new = point.point_id not in self._seen
+        earlier = self._numbers.get(point.point_id)
+
+        def undo_measure() -> None:
+            self._again, self._accepted = kept[2], kept[5]
+            del self._running[number]
+            if earlier is not None:
+                self._numbers[point.point_id] = earlier
+            if new:
+                del self._numbers[point.point_id]
+                self._seen.discard(point.point_id)
+                self._chooser.withdraw(number)
+
+        self._undo = undo_measure
         if not new:
             self._again = [other for other in self._again if other.point_id != point.point_id]
         self._running[number] = (point, new)
@@ -180,12 +207,15 @@ class OneShot:
         return [self._reached[index][0] for index in ranked([worth for _, worth in self._reached])]
 
 
+def _on_one_recipe(spec: SearchSpec) -> SearchSpec:
+    """The facts of the search with the recipe's decisions at their defaults."""
+    return replace(spec, space=spec.space.fixed(recipe_defaults(spec.space)))
+
+
 @on_shared_weights
 def spos(
-    space: SearchSpace,
+    spec: SearchSpec,
     *,
-    seed: int,
-    objectives: int = 1,
     epochs: int = 50,
     measures: int = 200,
     paths: str = "uniform",
@@ -198,27 +228,21 @@ def spos(
     https://arxiv.org/abs/1904.00420.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number.
+        spec: space and seed of the search; any number of objectives.
         epochs: epochs of the supernet.
         measures: networks to measure on its weights before the best are trained from scratch.
         paths: sampling of paths: `uniform`, or `fair` (FairNAS).
         population: population of the evolution.
         sample: members of the evolution that compete to be the parent.
     """
-    shared = space.fixed(recipe_defaults(space))
-    chooser = Evolution(shared, seed=seed, objectives=objectives, population=population, sample=sample)
-    return OneShot(space, seed=seed, chooser=chooser, paths=paths, rounds=1, epochs=epochs, measures=measures)
+    chooser = Evolution(_on_one_recipe(spec), population=population, sample=sample)
+    return OneShot(spec, chooser=chooser, paths=paths, rounds=1, epochs=epochs, measures=measures)
 
 
 @on_shared_weights
 def enas(
-    space: SearchSpace,
+    spec: SearchSpec,
     *,
-    seed: int,
-    objectives: int = 1,
-    targets: tuple[Constraint, ...] = (),
     rounds: int = 10,
     epochs: int = 5,
     measures: int = 20,
@@ -232,10 +256,7 @@ def enas(
     The policy has one softmax per decision (strategy `reinforce`), where the paper has a recurrent network.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: one.
-        targets: soft limits, which shape the policy's reward.
+        spec: space and seed of the search; one objective. Targets shape the policy's reward.
         rounds: rounds of weights and policy.
         epochs: epochs of the supernet per round.
         measures: networks to measure per round.
@@ -245,11 +266,9 @@ def enas(
     """
     if policy_paths < 1:
         raise ConfigError(f"enas: policy_paths must be at least 1, got {policy_paths}; without a policy it is spos")
-    shared = space.fixed(recipe_defaults(space))
-    policy = Reinforce(shared, seed=seed, objectives=objectives, targets=targets, within=within, beyond=beyond)
+    policy = Reinforce(_on_one_recipe(spec), within=within, beyond=beyond)
     return OneShot(
-        space,
-        seed=seed,
+        spec,
         chooser=policy,
         paths="uniform",
         rounds=rounds,

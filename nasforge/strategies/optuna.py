@@ -16,9 +16,10 @@ from optuna.trial import Trial, TrialState
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.space import Choice, Choose, Domain, Float, Int, SearchSpace
+from nasforge.core.space import Choice, Choose, Domain, Float, Int
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import at, following, generator, measured, position, unseen_neighbour
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import Seen, at, following, generator, measured, position, unseen_neighbour
 
 SAMPLERS = {
     "tpe": "TPESampler",
@@ -53,9 +54,8 @@ class OptunaSampler:
     study, so all of them can be continued.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number for tpe, gp, nsgaii, nsgaiii, qmc and random; one for cmaes.
+        spec: space and seed of the search. Any number of objectives for tpe, gp, nsgaii, nsgaiii, qmc and random; one
+            for cmaes.
         sampler: `tpe`, `gp`, `cmaes`, `nsgaii`, `nsgaiii`, `qmc` or `random`.
         distinct: replace a repeated point by an unseen neighbour; a recipe may repeat.
         first: values of the first point; the sampler draws the decisions that it leaves out.
@@ -64,10 +64,8 @@ class OptunaSampler:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         sampler: str = "tpe",
         distinct: bool = True,
         first: Mapping[str, Value] | None = None,
@@ -75,31 +73,30 @@ class OptunaSampler:
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(str(sampler), SAMPLERS)}")
+        objectives = len(spec.objectives)
         if sampler == "cmaes" and objectives != 1:
             raise ConfigError(f"strategy optuna: cmaes takes one objective, got {objectives}; use tpe, gp or nsgaii")
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._name = sampler
         self._distinct = distinct
         self.repeats = not distinct
         self._first = first or {}
         for key in self._first:
-            if key not in space.domains:
-                raise ConfigError(f"strategy optuna: first names '{key}'; {did_you_mean(key, space.domains)}")
+            if key not in spec.space.domains:
+                raise ConfigError(f"strategy optuna: first names '{key}'; {did_you_mean(key, spec.space.domains)}")
         self._options = options
         self._class = getattr(optuna.samplers, SAMPLERS[sampler])
         self._check_options()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(directions=["maximize"] * objectives, sampler=self._sampler(0))
-        self._running: dict[int, Trial] = {}
-        self._seen: set[str] = set()
+        self._objectives = objectives
+        self._begin()
 
     def ask(self, number: int) -> Proposal | None:
         """The sampler's suggestion, or an unseen neighbour of it."""
         if self._first and not self._seen:
             point = self._space.decide(following(self._first, generator(self._seed, number)))
-            self._running[number] = self._enqueued(point)
-            self._seen.add(point.point_id)
+            self._note(number, self._enqueued(point), point)
             return Measure(point, origin=Origin(operator="start"))
         trial, suggested = self._suggestion(number)
         if self._distinct and suggested.point_id in self._seen:
@@ -108,8 +105,7 @@ class OptunaSampler:
             trial = self._enqueued(point)
         else:
             point = suggested
-        self._running[number] = trial
-        self._seen.add(point.point_id)
+        self._note(number, trial, point)
         return Measure(point, origin=Origin(operator="suggested" if point is suggested else "neighbour"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
@@ -121,12 +117,12 @@ class OptunaSampler:
             if suggested.values != point.values:
                 self._study.tell(trial, state=TrialState.FAIL)
                 trial = None
-        self._running[number] = trial or self._enqueued(point)
-        self._seen.add(point.point_id)
+        self._note(number, trial or self._enqueued(point), point)
 
     def tell(self, number: int, result: Result) -> None:
         """Tells the study in its own terms."""
         trial = self._running.pop(number)
+        self._log.append((number, result))
         if result.status == "rejected" and self._name in _CONSTRAINED:
             trial.set_constraint(_VIOLATION, result.metrics["constraint/violation"])
             state = _CONSTRAINED[self._name]
@@ -140,6 +136,28 @@ class OptunaSampler:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, list(result.values))
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal: a study cannot, so it is made anew from everything before."""
+        log = self._log[:-1]
+        self._begin()
+        for earlier, content in log:
+            if isinstance(content, Result):
+                self.tell(earlier, content)
+            else:
+                self.recall(earlier, Measure(content))
+
+    def _begin(self) -> None:
+        """Start with an empty study."""
+        self._study = optuna.create_study(directions=["maximize"] * self._objectives, sampler=self._sampler(0))
+        self._running: dict[int, Trial] = {}
+        self._seen = Seen()
+        self._log: list[tuple[int, Architecture | Result]] = []
+
+    def _note(self, number: int, trial: Trial, point: Architecture) -> None:
+        self._running[number] = trial
+        self._seen.note(point)
+        self._log.append((number, point))
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """The sampler of ask `number`: made anew, so that it carries nothing over but the study."""

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.recipe import CHANGEABLE
 from nasforge.core.space import Domain, SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import drawing, following, generator, measure_of, nearby, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import Seen, drawing, following, generator, measure_of, nearby, unseen
 from nasforge.strategies.ranking import Merit, merit, ranked
 
 _FAILURES = 3
@@ -59,10 +59,9 @@ class PBT:
     network) stays that of the member whose weights are taken.
 
     Args:
-        space: what to search; it opens at least one decision of the recipe that may change in mid-training.
-        seed: of the search.
-        objectives: any number; ranked by non-dominated front and crowding.
-        ladder: where members are compared, the experiment's: rungs of equal distance are usual.
+        spec: its space opens at least one decision of the recipe that may change in mid-training. Members are compared
+            at the rungs of its ladder; rungs of equal distance are usual. Several objectives rank by non-dominated
+            front and crowding.
         population: number of members.
         share: share of the members of a rung to replace, and to copy.
         change: settings of the recipe to change, without `train.`; None: all that may change.
@@ -71,11 +70,8 @@ class PBT:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
-        ladder: tuple[Rung, ...] = ladder_to(9),
         population: int = 10,
         share: float = 0.25,
         change: Sequence[str] | None = None,
@@ -91,22 +87,23 @@ class PBT:
                 f"strategy pbt: a share of {share:g} of {population} members is nobody, none would be replaced; take "
                 f"a population of {math.ceil(1 / share)} or more, or a larger share"
             )
-        if len(ladder) < 2 or ladder[0].proxies:
+        if len(spec.ladder) < 2 or spec.ladder[0].proxies:
             raise ConfigError(
                 "strategy pbt compares its members at the rungs of a ladder of epochs, such as "
-                f"[{{epochs: 2}}, {{epochs: 4}}, {{epochs: 6}}], got {', '.join(map(str, ladder))}"
+                f"[{{epochs: 2}}, {{epochs: 4}}, {{epochs: 6}}], got {', '.join(map(str, spec.ladder))}"
             )
-        self._space = space
-        self._seed = seed
-        self._top = len(ladder) - 1
+        self._space = spec.space
+        self._seed = spec.seed
+        self._top = len(spec.ladder) - 1
         self._size = self._most = population
         self._share = share
         self._resample = resample
-        self._changed = _changed(space, change)
+        self._changed = _changed(spec.space, change)
         self._members: list[_Member] = []
         self._running: dict[int, tuple[_Member, Architecture, int]] = {}  # the rung that it is on its way to
-        self._stands: list[list[_Stand]] = [[] for _ in ladder]
-        self._seen: set[str] = set()
+        self._stands: list[list[_Stand]] = [[] for _ in spec.ladder]
+        self._begun = False  # whether the latest proposal began a member
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A new member, or the next piece of the one that is furthest behind."""
@@ -148,6 +145,14 @@ class PBT:
             self._members.remove(member)  # at the beginning another one takes its place
             if member.stand is not None:
                 self._size -= 1
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        member, _, _ = self._running.pop(number)
+        member.running = False
+        if self._begun:
+            self._members.remove(member)
+        self._seen.take_back()
 
     def wanted(self) -> Collection[Artifact]:
         """Checkpoints of members that have yet to go on, and of the best at rungs that some have yet to pass."""
@@ -199,12 +204,13 @@ class PBT:
         return self._space.decide(choose)
 
     def _adopt(self, number: int, proposal: Measure, member: _Member | None) -> None:
+        self._begun = member is None
         if member is None:
             member = _Member()
             self._members.append(member)
         member.running = True
         self._running[number] = (member, proposal.architecture, member.rung + 1)
-        self._seen.add(proposal.architecture.point_id)
+        self._seen.note(proposal.architecture)
 
 
 def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:

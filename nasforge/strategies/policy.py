@@ -18,10 +18,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Constraint
 from nasforge.core.space import Choose, Domain, SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import generator, measured, mutated, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import Seen, check_single, generator, measured, mutated, unseen
 from nasforge.strategies.options import count, open_options, option_of, value_of
 from nasforge.strategies.reinforce import softmax
 from nasforge.strategies.rewards import Rewards
@@ -188,10 +188,8 @@ class PPO:
     that become more even with every such draw; at last it is mutated.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: one; for several use `nsga2` or `evolution`.
-        targets: soft limits, which shape the reward as MnasNet's.
+        spec: space and seed of the search; one objective; for several use `nsga2` or `evolution`. Targets shape the
+            reward as MnasNet's.
         learning_rate: learning rate of Adam.
         entropy: weight of the entropy; more explores longer.
         batch: results between two updates.
@@ -206,11 +204,8 @@ class PPO:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
-        targets: tuple[Constraint, ...] = (),
         learning_rate: float = 0.01,
         entropy: float = 0.1,
         batch: int = 5,
@@ -222,8 +217,7 @@ class PPO:
         within: float = 0.0,
         beyond: float = -1.0,
     ) -> None:
-        if objectives != 1:
-            raise ConfigError(f"ppo takes one objective, got {objectives}; use nsga2 or evolution for several")
+        check_single(spec, "ppo")
         if not 0 < learning_rate < math.inf or not 0 <= entropy < math.inf or not 0 <= memory < 1 or not 0 < clip < 1:
             raise ConfigError(
                 "ppo: needs learning_rate > 0, entropy >= 0, memory in 0..1 (1 excluded) and clip between 0 and 1, "
@@ -234,23 +228,23 @@ class PPO:
                 "ppo: needs 1 <= batch <= window, epochs >= 1 and width >= 1, "
                 f"got batch {batch}, window {window}, epochs {epochs} and width {width}"
             )
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._entropy = entropy
         self._batch = batch
         self._epochs = epochs
         self._clip = clip
         self._memory = memory
-        self._rewards = Rewards(targets, within=within, beyond=beyond)
+        self._rewards = Rewards(spec.targets, within=within, beyond=beyond)
         self._expected = 0.0
-        self._policy = Policy(space, width, generator(seed, -1).randrange(2**63))
+        self._policy = Policy(spec.space, width, generator(spec.seed, -1).randrange(2**63))
         self._adam = torch.optim.Adam(self._policy.parameters(), lr=learning_rate, fused=True)
         # Logits and state after a prefix of options; valid until the policy changes.
         self._walked: dict[tuple[Taken, ...], tuple[list[float], tuple[Tensor, Tensor]]] = {}
         self._running: dict[int, tuple[list[Taken], list[float]]] = {}
         self._results: deque[_Told] = deque(maxlen=window)
         self._fresh = 0
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A point drawn from the policy that was not proposed before."""
@@ -292,6 +286,11 @@ class PPO:
             self._fresh = 0
             self._learn()
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._running.pop(number)
+        self._seen.take_back()
+
     @_one_thread()
     def _learn(self) -> None:
         """`epochs` steps up the clipped surrogate and the entropy of the last results."""
@@ -321,4 +320,4 @@ class PPO:
         for index, (key, option) in enumerate(taken):
             log_chances.append(math.log(max(1e-30, softmax(self._logits(key, taken[:index]))[option])))
         self._running[number] = (taken, log_chances)
-        self._seen.add(point.point_id)
+        self._seen.note(point)

@@ -8,17 +8,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nasforge import registry
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.goals import Constraint
-from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.protocols import Strategy
 from nasforge.core.ranges import check_number, check_whole
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
-from nasforge.settings.experiment import Named, suited_evaluator
+from nasforge.settings.experiment import Named, continues, suited_evaluator
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import measure_of
+from nasforge.strategies.named import strategy_of
 from nasforge.strategies.ranking import Merit, merit, ranked
 
 
@@ -47,11 +45,8 @@ class Promotion:
     front and crowding; those that miss a soft target rank last.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number that the other strategy takes.
-        targets: soft limits, also for a strategy that takes them.
-        ladder: its rungs with epochs; the experiment's.
+        spec: space, seed and targets of the search; its ladder has at least two rungs with epochs; any number of
+            objectives that the other strategy takes.
         of: strategy of new networks: a name, or a mapping of `name` and its options.
         eta: promote one of so many trials.
         brackets: number of lowest rungs at which new trials begin; above 1 only with `of: random`; 1: ASHA.
@@ -61,26 +56,22 @@ class Promotion:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
-        targets: tuple[Constraint, ...] = (),
-        ladder: tuple[Rung, ...] = ladder_to(9),
         of: str | Mapping[str, Any] = "evolution",
         eta: float = 3,
         brackets: int = 1,
         checkpoints: int = 5,
     ) -> None:
         check_number(eta, "strategy promotion: eta", over=1)
-        if len(ladder) < 2 or ladder[0].proxies:
+        if len(spec.ladder) < 2 or spec.ladder[0].proxies:
             raise ConfigError(
                 "strategy promotion needs a ladder of at least two rungs with epochs, such as "
-                f"[{{epochs: 1}}, {{epochs: 3}}, {{epochs: 9}}], got {', '.join(map(str, ladder))}"
+                f"[{{epochs: 1}}, {{epochs: 3}}, {{epochs: 9}}], got {', '.join(map(str, spec.ladder))}"
             )
-        if not 1 <= brackets <= len(ladder):
+        if not 1 <= brackets <= len(spec.ladder):
             raise ConfigError(
-                f"strategy promotion: brackets must be 1 to {len(ladder)}, one for each rung, got {brackets}"
+                f"strategy promotion: brackets must be 1 to {len(spec.ladder)}, one for each rung, got {brackets}"
             )
         check_whole(checkpoints, "strategy promotion: checkpoints", 1)
         new = Named.parse(of, "promotion: of")
@@ -90,16 +81,17 @@ class Promotion:
                 "compare their results; take of: random, as Hyperband does, or brackets: 1"
             )
         self._eta = eta
-        self._targets = targets
+        self._targets = spec.targets
         self._checkpoints = checkpoints
         self._name = new.name
-        self._new = _strategy(new, space, seed, objectives, targets)
-        self._reached: list[list[_Reached]] = [[] for _ in ladder]
-        self._order: list[list[int]] = [[] for _ in ladder]
-        self._promoted: list[set[int]] = [set() for _ in ladder]
+        self._new = _strategy(new, spec)
+        self._reached: list[list[_Reached]] = [[] for _ in spec.ladder]
+        self._order: list[list[int]] = [[] for _ in spec.ladder]
+        self._promoted: list[set[int]] = [set() for _ in spec.ladder]
         self._running: dict[int, tuple[Measure, bool]] = {}  # whether it is new
         self._begun = 0
-        self._cycle = _cycle(len(ladder), brackets, eta)
+        self._latest: int | None = None  # the trial that was promoted last
+        self._cycle = _cycle(len(spec.ladder), brackets, eta)
 
     def ask(self, number: int) -> Proposal | None:
         """A promotion from the highest rung that has one, else a new point."""
@@ -142,6 +134,15 @@ class Promotion:
             for index in self._waiting(proposal.rung)[self._checkpoints :]:  # gone for good, see `wanted`
                 gone = self._reached[proposal.rung][index]
                 self._reached[proposal.rung][index] = gone._replace(checkpoint=None)
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        proposal, new = self._running.pop(number)
+        if new:
+            self._begun -= 1
+            self._new.withdraw(number)
+        elif self._latest is not None:
+            self._promoted[proposal.rung - 1].remove(self._latest)
 
     def wanted(self) -> Collection[Artifact]:
         """Checkpoints of the best that wait at each rung below the last."""
@@ -186,6 +187,7 @@ class Promotion:
             self._begun += 1
         else:
             self._promoted[proposal.rung - 1].add(source.number)
+            self._latest = source.number
 
 
 def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
@@ -196,21 +198,15 @@ def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
     return [first for _, first in sorted(turns)]
 
 
-def _strategy(
-    named: Named, space: SearchSpace, seed: int, objectives: int, targets: tuple[Constraint, ...]
-) -> Strategy:
+def _strategy(named: Named, spec: SearchSpec) -> Strategy:
     """The strategy of new points."""
     if suited_evaluator(named.name) != "training":
         raise ConfigError(
             f"strategy promotion: '{named.name}' trains a supernet, whose networks have no rungs; "
             "take evolution, optuna or random"
         )
-    if named.name in ("promotion", "pbt"):
+    if continues(named.name):
         raise ConfigError(
             f"strategy promotion: '{named.name}' goes on from checkpoints itself; take evolution or random"
         )
-    given: dict[str, Any] = {"targets": targets} if "targets" in registry.parameters_of("strategy", named.name) else {}
-    made: Strategy = registry.make(
-        "strategy", named.name, named.options, space, seed=seed, objectives=objectives, **given
-    )
-    return made
+    return strategy_of(named, spec)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import drawing, generator, measured, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import Seen, drawing, generator, measured, unseen
 
 
 class Random:
@@ -13,27 +13,29 @@ class Random:
     Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization" (https://jmlr.org/papers/v13/bergstra12a.html).
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number.
+        spec: space and seed of the search; any number of objectives.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, objectives: int = 1) -> None:
-        self._space = space
-        self._seed = seed
-        self._seen: set[str] = set()
+    def __init__(self, spec: SearchSpec) -> None:
+        self._space = spec.space
+        self._seed = spec.seed
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A random point that was not proposed before."""
         rng = generator(self._seed, number)
         choose = drawing(rng)
         point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
-        self._seen.add(point.point_id)
+        self._seen.note(point)
         return Measure(point, origin=Origin(operator="sampled"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        self._seen.add(measured(proposal).point_id)
+        self._seen.note(measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
         """Nothing to learn."""
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._seen.take_back()

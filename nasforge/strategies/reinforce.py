@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
-from nasforge.core.goals import Constraint
-from nasforge.core.space import Domain, SearchSpace
+from nasforge.core.space import Domain
 from nasforge.core.trial import Measure, Origin, Proposal, Result
-from nasforge.strategies.choosers import generator, measured, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import Seen, check_single, generator, measured, unseen
 from nasforge.strategies.options import count, open_options, value_of
 from nasforge.strategies.rewards import Rewards
 
@@ -50,10 +50,8 @@ class Reinforce:
     proposed before is drawn anew, from chances that become more even with every such draw.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: one; for several use `nsga2` or `evolution`.
-        targets: soft limits, which shape the reward as MnasNet's.
+        spec: space and seed of the search; one objective; for several use `nsga2` or `evolution`. Targets shape the
+            reward as MnasNet's.
         learning_rate: learning rate of the logits.
         entropy: weight of the entropy; more explores longer.
         memory: decay of the moving baseline.
@@ -63,35 +61,31 @@ class Reinforce:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
-        targets: tuple[Constraint, ...] = (),
         learning_rate: float = 0.4,
         entropy: float = 0.2,
         memory: float = 0.95,
         within: float = 0.0,
         beyond: float = -1.0,
     ) -> None:
-        if objectives != 1:
-            raise ConfigError(f"reinforce takes one objective, got {objectives}; use nsga2 or evolution for several")
+        check_single(spec, "reinforce")
         if not 0 < learning_rate < math.inf or not 0 <= entropy < math.inf or not 0 <= memory < 1:
             raise ConfigError(
                 "reinforce: needs learning_rate > 0, entropy >= 0 and memory in 0..1 (1 excluded), "
                 f"got {learning_rate}, {entropy} and {memory}"
             )
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._rate = learning_rate
         self._entropy = entropy
         self._memory = memory
-        self._new_rewards = partial(Rewards, targets, within=within, beyond=beyond)
+        self._new_rewards = partial(Rewards, spec.targets, within=within, beyond=beyond)
         self._rewards = self._new_rewards()
         self._expected = 0.0
-        self._logits = {key: [0.0] * count(domain) for key, domain in space.domains.items()}
+        self._logits = {key: [0.0] * count(domain) for key, domain in spec.space.domains.items()}
         self._running: dict[int, list[_Drawn]] = {}
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A point drawn from the policy that was not proposed before."""
@@ -118,13 +112,22 @@ class Reinforce:
             self._logits[key] = [z + self._rate * g for z, g in zip(self._logits[key], step, strict=True)]
 
     def withdraw(self, number: int) -> None:
-        """The point of ask `number` was not taken: forget that it is out."""
-        self._running.pop(number, None)
+        """Forget the latest proposal."""
+        self._running.pop(number)
+        self._seen.take_back()
 
-    def begin_anew(self) -> None:
-        """What comes is measured by another yardstick: rank it among itself; the policy stays."""
-        self._rewards = self._new_rewards()
-        self._expected = 0.0
+    def begin_anew(self, yardstick: tuple[Rewards, float] | None = None) -> tuple[Rewards, float]:
+        """Rank what comes by another yardstick; the policy stays.
+
+        Args:
+            yardstick: an earlier one to go back to; None: a new one.
+
+        Returns:
+            The yardstick until now.
+        """
+        earlier = (self._rewards, self._expected)
+        self._rewards, self._expected = yardstick or (self._new_rewards(), 0.0)
+        return earlier
 
     def draw(self, rng: random.Random, temperature: float = 1.0) -> Architecture:
         """A point from the policy as it is, seen or not; nothing is remembered."""
@@ -138,7 +141,7 @@ class Reinforce:
     def _adopt(self, number: int, point: Architecture) -> None:
         drawn = open_options(self._space, point)
         self._running[number] = [_Drawn(key, option, softmax(self._logits[key])) for key, option in drawn]
-        self._seen.add(point.point_id)
+        self._seen.note(point)
 
 
 def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:

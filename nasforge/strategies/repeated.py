@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
-from nasforge.strategies.choosers import TRIES, drawing, generator, measure_of, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import TRIES, Seen, drawing, generator, measure_of, unseen
 
 
 class Repeated:
@@ -16,9 +16,7 @@ class Repeated:
     comes last where they are wanted.
 
     Args:
-        space: what to draw from.
-        seed: of the draws.
-        objectives: any number.
+        spec: space and seed of the draws; any number of objectives.
         networks: different points.
         seeds: trainings of each.
         scored: whether all are scored at the ladder's first rung, which is then one of proxies.
@@ -28,26 +26,27 @@ class Repeated:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         networks: int = 12,
         seeds: int = 2,
         scored: bool = False,
     ) -> None:
         if networks < 3 or seeds < 1:
             raise ConfigError(f"needs at least 3 networks and 1 seed, got {networks} and {seeds}")
-        if space.size < networks:
-            raise ConfigError(f"{networks} networks asked for, the space '{space.name}' has only {space.size:g} points")
-        self._space = space
-        self._seed = seed
+        if spec.space.size < networks:
+            raise ConfigError(
+                f"{networks} networks asked for, the space '{spec.space.name}' has only {spec.space.size:g} points"
+            )
+        self._space = spec.space
+        self._seed = spec.seed
         self._networks = networks
         self._repetitions = networks * (seeds - 1)
         self._scored = scored
+        self._scoring = False  # whether the latest proposal is the batch of scores
         self._points: dict[int, Architecture] = {}  # by the number of the first trial
         self._repeated = 0
-        self._seen: set[str] = set()
+        self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
         """A new point until there are enough, then one after the other again, then the scores."""
@@ -58,13 +57,14 @@ class Repeated:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        if isinstance(proposal, Score):
+        self._scoring = isinstance(proposal, Score)
+        if self._scoring:
             self._scored = False
             return
         measure = measure_of(proposal)
         if len(self._points) < self._networks:
             self._points[number] = measure.architecture
-            self._seen.add(measure.architecture.point_id)
+            self._seen.note(measure.architecture)
         else:
             self._repeated += 1
 
@@ -73,6 +73,15 @@ class Repeated:
         unbuildable = result.error is not None and result.error.cause == "invalid_shape"
         if result.status == "rejected" or unbuildable:
             self._points.pop(number, None)
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        if self._scoring:
+            self._scored, self._scoring = True, False
+        elif self._points.pop(number, None) is not None:
+            self._seen.take_back()
+        else:
+            self._repeated -= 1
 
     def _next(self, number: int) -> Proposal | None:
         if len(self._points) < self._networks:

@@ -48,3 +48,7 @@ class Starting:
     def tell(self, number: int, result: Result) -> None:
         """Let the strategy learn from it."""
         self._strategy.tell(number, result)
+
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._strategy.withdraw(number)

@@ -23,13 +23,11 @@ from nasforge.data.part import Part
 from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.mixed import mixtures_in
 from nasforge.supernet.network import Supernet
-from nasforge.supernet.relaxations import dirichlet_distance, probabilities
+from nasforge.supernet.relaxations import Relaxation
 from nasforge.supernet.relaxed import Relaxed
 from nasforge.training.hooks import Hook, Step
 from nasforge.training.losses import Criterion
 
-_PAPERS_RATES = {"softmax": (19_500, 3e-4), "dirichlet": (39_000, 6e-4), "gumbel_hard": (97_500, 3e-4)}
-"""Steps and rate of Adam in the papers: DARTS 50 epochs, DrNAS 100, GDAS 250, of 390 steps each."""
 _HIGHEST_RATE = 0.05
 _BASELINE_DECAY = 0.9
 
@@ -97,7 +95,7 @@ class AlphaSteps(Hook):
         self._bf16, self._layout = bf16, layout
         self._criterion = criterion
         self._diagnose = diagnose
-        papers_steps, papers_rate = _PAPERS_RATES.get(relaxed.relaxation, _PAPERS_RATES["gumbel_hard"])
+        papers_steps, papers_rate = relaxed.relaxation.paper
         shorter = max(1.0, papers_steps / max(1, steps))
         rate = settings.learning_rate or min(_HIGHEST_RATE, papers_rate * shorter)
         self._adam = torch.optim.Adam(
@@ -233,11 +231,10 @@ class AlphaSteps(Hook):
         return total.to(self._device)
 
     def _regulariser(self) -> Tensor:
-        if self.relaxed.relaxation != "dirichlet" or not self._settings.regulariser:
+        distance = self.relaxed.relaxation.distance
+        if distance is None or not self._settings.regulariser:
             return torch.zeros((), device=self._device)
-        distances = [
-            dirichlet_distance(a) for k, a in self.relaxed.alphas.items() if k not in self.relaxed.supernet.widths
-        ]
+        distances = [distance(a) for k, a in self.relaxed.alphas.items() if k not in self.relaxed.supernet.widths]
         return (self._settings.regulariser * torch.stack(distances).sum()).to(self._device)
 
     def _skips(self) -> float:
@@ -248,15 +245,15 @@ class AlphaSteps(Hook):
     def _entropy(self) -> float:
         found = []
         for alphas in self.relaxed.alphas.values():
-            p = probabilities(self.relaxed.relaxation, alphas.detach())
+            p = self.relaxed.relaxation.probabilities(alphas.detach())
             found.append(float(-(p * p.clamp_min(1e-12).log()).sum()) / math.log(len(p)))
         return sum(found) / len(found) if found else 0.0
 
 
-def check_order(settings: Settings, relaxation: str, supernet: Supernet) -> None:
+def check_order(settings: Settings, relaxation: Relaxation, supernet: Supernet) -> None:
     """Raises ConfigError where `second_order` is asked for and cannot be."""
-    if settings.second_order and relaxation != "softmax":
-        raise ConfigError(f"train_shared: second_order needs relaxation softmax, got {relaxation}")
+    if settings.second_order and not relaxation.second_order:
+        raise ConfigError("train_shared: second_order needs relaxation softmax. Choose it, or leave second_order out")
     if settings.second_order and supernet.widths:
         raise ConfigError(
             f"second_order needs fixed widths, open are {', '.join(supernet.widths)}: use the first order, or leave "

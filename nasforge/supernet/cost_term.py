@@ -13,7 +13,6 @@ from nasforge.core.errors import BuildError, ConfigError
 from nasforge.models.costs import count_flops, count_params
 from nasforge.models.network import build
 from nasforge.supernet.expected_cost import ExpectedCost, check_metric
-from nasforge.supernet.relaxations import probabilities
 from nasforge.supernet.relaxed import Relaxed
 
 _RISE = 0.02
@@ -67,7 +66,7 @@ class CostTerm:
             self._exact = exact if self._agrees(exact) else None
         except (BuildError, ConfigError) as error:
             reason = str(error)
-        if self._exact is None and relaxed.relaxation != "gumbel_hard":
+        if self._exact is None and not relaxed.relaxation.single:
             raise ConfigError(
                 f"{metric} of space '{relaxed.supernet.space.name}' has no exact expectation: {reason}. Take "
                 "relaxation gumbel_hard, which samples single paths"
@@ -86,7 +85,7 @@ class CostTerm:
             excess = max(0.0, self.derived() / self._bound - 1)
             self.weight += _RISE * excess
         if self._exact is not None:
-            shares = {key: probabilities(relaxed.relaxation, alphas) for key, alphas in relaxed.alphas.items()}
+            shares = {key: relaxed.relaxation.probabilities(alphas) for key, alphas in relaxed.alphas.items()}
             relative = (self._exact(shares) / self._scale).float()
             if self._bound is None:
                 return self.weight * relative

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from nasforge import registry
 from nasforge.core.alphas import Settings
 from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.errors import ConfigError, Problem, did_you_mean
@@ -22,7 +23,7 @@ from nasforge.supernet.inheritance import inherit
 from nasforge.supernet.mixed import Share
 from nasforge.supernet.network import Supernet
 from nasforge.supernet.paths import PATHS, SampledPaths, mean_flops
-from nasforge.supernet.relaxations import RELAXATIONS, probabilities
+from nasforge.supernet.relaxations import is_relaxation, relaxation_of
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.training.device import memory_format, uses_bf16
 from nasforge.training.losses import criterion_of
@@ -56,7 +57,7 @@ def shared_training(
     """What a proposal asks for.
 
     Args:
-        proposal: names a way to draw paths (`PATHS`) or a relaxation (`RELAXATIONS`).
+        proposal: names a way to draw paths (`PATHS`) or a registered relaxation.
         supernet: of its space.
         data: images; the validation part is for diagnostics only.
         recipe: of the weights.
@@ -83,16 +84,16 @@ def check(proposal: TrainShared, supernet: Supernet) -> None:
         taken = [name for name in ("alphas", "cost_terms", "settings") if getattr(proposal, name)]
         if taken:
             raise ConfigError(f"train_shared: relaxation '{relaxation}' samples paths and takes no {taken[0]}")
-    elif relaxation in RELAXATIONS:
+    elif is_relaxation(relaxation):
         if proposal.paths:
             raise ConfigError(f"train_shared: relaxation '{relaxation}' takes no paths")
         if not supernet.decisions:
             raise ConfigError(
                 f"space '{supernet.space.name}' leaves nothing to choose: every decision of the network has one value"
             )
-        check_order(Settings.of(proposal.settings)[0], relaxation, supernet)
+        check_order(Settings.of(proposal.settings)[0], relaxation_of(relaxation), supernet)
     else:
-        known = (*PATHS, *RELAXATIONS)
+        known = (*PATHS, *registry.names("relaxation"))
         raise ConfigError(f"train_shared: no relaxation '{relaxation}'; {did_you_mean(relaxation, known)}")
 
 
@@ -197,10 +198,10 @@ def accuracies(
     """
     supernet = relaxed.supernet
     validation = data.validation.subset(torch.arange(min(_DIAGNOSED_IMAGES, len(data.validation))))
-    if relaxed.relaxation != "gumbel_hard" and not supernet.widths:
+    if not relaxed.relaxation.single and not supernet.widths:
         supernet.mix(
             {
-                key: Share(tuple(range(len(alphas))), probabilities(relaxed.relaxation, alphas.detach()))
+                key: Share(tuple(range(len(alphas))), relaxed.relaxation.probabilities(alphas.detach()))
                 for key, alphas in relaxed.alphas.items()
             }
         )

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import elu, gumbel_softmax
 
+from nasforge import registry
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.supernet.mixed import Share
 
-Relaxation: TypeAlias = Callable[[Tensor, float], Share]
-"""From a decision's alphas (one per option) and the temperature to the shares of its options in one step."""
+
+def likelihoods(alphas: Tensor) -> Tensor:
+    """Return the softmax of the alphas: the chance of every option, differentiable."""
+    return torch.softmax(alphas, 0)
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """One way to turn the alphas of a decision into shares of its options.
+
+    Attributes:
+        share: from a decision's alphas (one per option) and the temperature to the shares of its options in one step.
+        probabilities: from alphas to the expected share of every option, differentiable.
+        distance: from alphas to the term that `Settings.regulariser` weighs; None: there is no such term.
+        single: whether a step computes one option of every decision, so that it takes a single path.
+        second_order: whether the shares are a smooth function of the alphas, as DARTS' second order needs.
+        paper: steps and learning rate of the alphas in the paper; a shorter training has a higher rate.
+    """
+
+    share: Callable[[Tensor, float], Share]
+    probabilities: Callable[[Tensor], Tensor] = likelihoods
+    distance: Callable[[Tensor], Tensor] | None = None
+    single: bool = False
+    second_order: bool = False
+    paper: tuple[int, float] = (97_500, 3e-4)
+
+    def __call__(self, alphas: Tensor, temperature: float) -> Share:
+        """Return the shares of one step."""
+        return self.share(alphas, temperature)
 
 
 def softmax(alphas: Tensor, temperature: float) -> Share:
@@ -46,17 +74,10 @@ def concentration(alphas: Tensor) -> Tensor:
     return elu(alphas) + 1 + 1e-4
 
 
-def probabilities(name: str, alphas: Tensor) -> Tensor:
-    """The expected share of every option, differentiable.
-
-    For the softmax it is the share itself; a hard Gumbel sample takes an option with the probability of the softmax
-    (Gumbel-max); a Dirichlet's mean is its concentration divided by the sum. The relaxed Gumbel sample has no closed
-    form: its softmax, which it tends to as the temperature falls, stands for it.
-    """
-    if name == "dirichlet":
-        wanted = concentration(alphas)
-        return wanted / wanted.sum()
-    return torch.softmax(alphas, 0)
+def dirichlet_mean(alphas: Tensor) -> Tensor:
+    """Return the mean of the Dirichlet distribution: its concentration divided by the sum."""
+    parameters = concentration(alphas)
+    return parameters / parameters.sum()
 
 
 def dirichlet_distance(alphas: Tensor) -> Tensor:
@@ -77,21 +98,31 @@ def drawn(alphas: Tensor) -> tuple[int, Tensor]:
     return index, log_probabilities[index]
 
 
-RELAXATIONS: dict[str, Relaxation] = {
-    "softmax": softmax,
-    "gumbel_soft": gumbel_soft,
-    "gumbel_hard": gumbel_hard,
-    "dirichlet": dirichlet,
-}
-"""Differentiable ones by name; those that sample paths are in nasforge/supernet/paths.py."""
+SOFTMAX = Relaxation(softmax, second_order=True, paper=(19_500, 3e-4))
+GUMBEL_SOFT = Relaxation(gumbel_soft)
+"""Its expectation has no closed form; the softmax, which it approaches as the temperature falls, is used instead."""
+GUMBEL_HARD = Relaxation(gumbel_hard, single=True)
+"""By the Gumbel-max trick an option is sampled with the probability of its softmax."""
+DIRICHLET = Relaxation(dirichlet, dirichlet_mean, dirichlet_distance, paper=(39_000, 6e-4))
+
+
+def is_relaxation(name: str) -> bool:
+    """Return whether a name is of a relaxation; `nasforge.supernet.paths` has those that sample paths."""
+    return ":" in name or name in registry.names("relaxation")
 
 
 def relaxation_of(name: str) -> Relaxation:
-    """The relaxation of that name.
+    """Return the relaxation of that name.
 
     Raises:
         ConfigError: there is none.
     """
-    if name not in RELAXATIONS:
-        raise ConfigError(f"train_shared: no relaxation '{name}'; {did_you_mean(name, RELAXATIONS)}")
-    return RELAXATIONS[name]
+    if not is_relaxation(name):
+        raise ConfigError(f"train_shared: no relaxation '{name}'; {did_you_mean(name, registry.names('relaxation'))}")
+    relaxation = registry.get("relaxation", name)
+    if not isinstance(relaxation, Relaxation):
+        raise ConfigError(
+            f"relaxation '{name}' is a {type(relaxation).__name__}, expected a Relaxation. Wrap the function: "
+            "Relaxation(share), see docs/howto/plugins.md"
+        )
+    return relaxation

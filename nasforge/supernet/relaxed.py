@@ -23,6 +23,7 @@ class Relaxed(nn.Module):
 
     Attributes:
         supernet: what is trained.
+        relaxation: turns alphas into shares.
         alphas: decision without `model.` -> one number per option; on the CPU; no parameters of this module, since the
             weights' optimizer must not touch them.
         temperature: of Gumbel samples.
@@ -42,8 +43,7 @@ class Relaxed(nn.Module):
         """
         super().__init__()
         self.supernet = supernet
-        self.relaxation = relaxation
-        self._relax = relaxation_of(relaxation)
+        self.relaxation = relaxation_of(relaxation)
         self.temperature = 1.0
         self.learning = True
         self.underived = ""
@@ -87,7 +87,7 @@ class Relaxed(nn.Module):
                 self.draws.append(log_probability)
                 self.taken[key] = index
             else:
-                share = self._relax(alphas, self.temperature)
+                share = self.relaxation(alphas, self.temperature)
                 if len(share.active) == 1:
                     self.taken[key] = share.active[0]
                 # once for all places of the decision
@@ -119,7 +119,7 @@ class Relaxed(nn.Module):
 def forward_flops(relaxed: Relaxed, shape: tuple[int, int, int]) -> float:
     """Multiply-adds of one image through the relaxed network; where paths are sampled, the mean of some."""
     total = 0
-    samples = 8 if relaxed.relaxation == "gumbel_hard" or relaxed.supernet.widths else 1
+    samples = 8 if relaxed.relaxation.single or relaxed.supernet.widths else 1
     learning, relaxed.learning = relaxed.learning, False
     for _ in range(samples):
         relaxed.sample()

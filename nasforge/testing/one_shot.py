@@ -49,6 +49,10 @@ class TwoPaths:
         if number == 0:
             self._shared = result
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        self._asked -= 1
+
 
 def two_path_config(folder: Path, runner: str) -> ExperimentConfig:
     """`tiny` with everything fixed but one layer, on digits."""
@@ -84,7 +88,7 @@ def drive(folder: Path, runner: str, strategy: str = "") -> Experiment:
     evaluator = make_evaluator(config)
     check = make_check(config, evaluator)
     options = {"epochs": EPOCHS} if strategy else {}
-    asking = registry.make("strategy", strategy, options, config.space, seed=0) if strategy else TwoPaths(config.space)
+    asking = registry.make("strategy", strategy, options, config.spec) if strategy else TwoPaths(config.space)
     with Experiment(config.folder, make_header(config, evaluator.about), asking, check=check) as experiment:
         registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
     return experiment

@@ -1,6 +1,6 @@
 """Conformance suite for pruners: run it on your own, as described in `nasforge.testing.strategies`.
 
-A check takes what the registry takes, a factory called as `factory(ladder)`.
+A check takes what the registry takes, a factory called as `factory(spec)`.
 """
 
 # ruff: noqa: S101 - a check says what is wrong by AssertionError, as tests do
@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Pruner
+from nasforge.core.space import SearchSpace
+from nasforge.settings.spec import SearchSpec
 
 Factory: TypeAlias = Callable[..., Pruner]
 History: TypeAlias = dict[int, dict[int, tuple[float, ...]]]
 
 LADDER = (Rung(1), Rung(3), Rung(9))
+SPEC = SearchSpec(SearchSpace("pruned", ()), ladder=LADDER)
 TRIALS = 27
 
 
@@ -43,20 +47,20 @@ def run_trials(pruner: Pruner, curves: dict[int, Callable[[int], tuple[float, ..
 
 def the_first_trial_is_never_stopped(factory: Factory) -> None:
     """With nothing to compare with, a trial goes on."""
-    assert len(run_trials(factory(LADDER), {0: lambda step: (0.1,)})[0]) == LADDER[-1].epochs
+    assert len(run_trials(factory(SPEC), {0: lambda step: (0.1,)})[0]) == LADDER[-1].epochs
 
 
 def the_best_is_never_stopped(factory: Factory) -> None:
     """The best trial at every step reaches the end, whenever it comes."""
     for position in (0, 5, TRIALS - 1):
         quality = {n: (2.0 if n == position else (n * 7 % TRIALS) / TRIALS) for n in range(TRIALS)}
-        history = run_trials(factory(LADDER), {n: _rising(quality[n]) for n in quality})
+        history = run_trials(factory(SPEC), {n: _rising(quality[n]) for n in quality})
         assert len(history[position]) == LADDER[-1].epochs, f"the best trial, number {position}, was stopped"
 
 
 def bad_trials_are_stopped(factory: Factory) -> None:
     """The worst trial does not reach the end when it comes after many better ones, and work is saved in all."""
-    history = run_trials(factory(LADDER), {n: _rising(1.0 - n / TRIALS) for n in range(TRIALS)})
+    history = run_trials(factory(SPEC), {n: _rising(1.0 - n / TRIALS) for n in range(TRIALS)})
     assert len(history[TRIALS - 1]) < LADDER[-1].epochs, "the worst trial of all was trained to the end"
     assert sum(map(len, history.values())) < TRIALS * LADDER[-1].epochs * 2 / 3, (
         "less than a third of the work is saved"
@@ -65,7 +69,7 @@ def bad_trials_are_stopped(factory: Factory) -> None:
 
 def equal_trials_are_treated_alike(factory: Factory) -> None:
     """Trials that are as good as every other go on: none is worse than the rest."""
-    history = run_trials(factory(LADDER), {n: _rising(0.5) for n in range(10)})
+    history = run_trials(factory(SPEC), {n: _rising(0.5) for n in range(10)})
     assert all(len(steps) == LADDER[-1].epochs for steps in history.values())
 
 
@@ -75,25 +79,25 @@ def nothing_is_stopped_at_the_end(factory: Factory) -> None:
     history: History = {
         n: {step: _rising(1.0 - n / TRIALS)(step) for step in range(1, last + 1)} for n in range(TRIALS)
     }
-    assert not any(factory(LADDER).prune(history, n, last) for n in history)
+    assert not any(factory(SPEC).prune(history, n, last) for n in history)
 
 
 def a_missing_report_is_no_reason(factory: Factory) -> None:
     """A trial without usable values at a step is not stopped for that."""
     history: History = {n: {1: (n / TRIALS,)} for n in range(TRIALS)}
     history[TRIALS] = {}
-    assert not factory(LADDER).prune(history, TRIALS, 1)
+    assert not factory(SPEC).prune(history, TRIALS, 1)
 
 
 def pruning_is_pure(factory: Factory) -> None:
     """The same question gets the same answer, from a new pruner too, and the history stays as it was."""
-    pruner = factory(LADDER)
+    pruner = factory(SPEC)
     history = run_trials(pruner, {n: _rising((n * 7 % TRIALS) / TRIALS) for n in range(TRIALS)})
     before = copy.deepcopy(history)
     questions = [(number, step) for number in history for step in history[number]]
     answers = [pruner.prune(history, *question) for question in questions]
     assert answers == [pruner.prune(history, *question) for question in questions]
-    assert answers == [factory(LADDER).prune(history, *question) for question in reversed(questions)][::-1]
+    assert answers == [factory(SPEC).prune(history, *question) for question in reversed(questions)][::-1]
     assert history == before, "the history was changed"
 
 
@@ -106,7 +110,7 @@ def several_objectives_keep_the_front(factory: Factory) -> None:
         curves[2 * n + 1] = lambda step, share=share: (share * step - 2, (1 - share) * step - 2)  # type: ignore[misc]
     # All of the front before the others: how many of the others go on is then the pruner's doing alone.
     order = sorted(curves, key=lambda number: number % 2)
-    history = run_trials(factory(LADDER), {number: curves[number] for number in order})
+    history = run_trials(factory(SPEC), {number: curves[number] for number in order})
     last = LADDER[-1].epochs
     assert all(len(history[2 * n]) == last for n in range(TRIALS)), "a non-dominated trial was stopped"
     assert any(len(history[2 * n + 1]) < last for n in range(TRIALS)), "no dominated trial was stopped"
@@ -114,7 +118,7 @@ def several_objectives_keep_the_front(factory: Factory) -> None:
 
 def a_ladder_of_one_rung_stops_nothing(factory: Factory) -> None:
     """Where the only rung is the end, there is nothing to stop at."""
-    pruner = factory((Rung(3),))
+    pruner = factory(replace(SPEC, ladder=(Rung(3),)))
     history: History = {n: dict.fromkeys((1, 2, 3), (1.0 - n / TRIALS,)) for n in range(TRIALS)}
     assert not any(pruner.prune(history, TRIALS - 1, step) for step in (1, 2, 3))
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from nasforge.core.architecture import Architecture
+from nasforge.core.goals import Constraint, Objective
+from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.protocols import Strategy
 from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result, Score, TrainShared, proposal_from_json
+from nasforge.settings.spec import SearchSpec
 
 Factory: TypeAlias = Callable[..., Strategy]
-"""What the registry takes: called as `factory(space, seed=..., objectives=...)`."""
+"""What the registry takes: called as `factory(spec)`."""
 
 Line: TypeAlias = tuple[int, Proposal | Result]
 """What a journal says: of trial `number`, that it was asked or what was told."""
@@ -58,6 +61,20 @@ MIXED = SearchSpace(
 )
 SMALL = SearchSpace("small", (Decision("model.a", Choice((1, 2, 3))), Decision("model.b", Choice((True, False)))))
 SPACES = (FLAT, NESTED, MIXED)
+_METRICS = ("val/accuracy", "cost/flops", "cost/params")
+
+
+def spec_of(
+    space: SearchSpace,
+    *,
+    seed: int = 0,
+    objectives: int = 1,
+    targets: Sequence[Constraint] = (),
+    ladder: Sequence[Rung] = ladder_to(9),
+) -> SearchSpec:
+    """Return the facts of a search in miniature; `objectives` is their number."""
+    goals = [Objective(metric, maximise=index == 0) for index, metric in enumerate(_METRICS[:objectives])]
+    return SearchSpec(space, seed=seed, objectives=tuple(goals), targets=tuple(targets), ladder=tuple(ladder))
 
 
 def drive(
@@ -161,7 +178,7 @@ def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int
 
 def best_planted(factory: Factory, space: SearchSpace, seed: int, asks: int) -> float:
     """The best closeness to the planted optimum that a search of so many trials reaches."""
-    strategy = factory(space, seed=seed, objectives=1)
+    strategy = factory(spec_of(space, seed=seed))
     best = -math.inf
     for number in range(asks):
         proposal = strategy.ask(number)

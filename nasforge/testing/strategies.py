@@ -7,9 +7,9 @@
     def test_conformance(check):
         check(MyStrategy)
 
-A check takes what the registry takes, a factory called as `factory(space, seed=..., objectives=...)`, and raises
-AssertionError with the reason. `ADAPTIVE_CHECKS` are for strategies that learn. A strategy may refuse a space by a
-ConfigError when it is made, but not all of `SPACES`.
+A check takes what the registry takes, a factory called as `factory(spec)`, and raises AssertionError with the reason.
+`ADAPTIVE_CHECKS` are for strategies that learn. A strategy may refuse a space by a ConfigError when it is made, but not
+all of `SPACES`.
 """
 
 # ruff: noqa: S101 - a check says what is wrong by AssertionError, as tests do
@@ -24,10 +24,11 @@ from functools import cache
 from nasforge.core import checks
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SpaceError
+from nasforge.core.protocols import Strategy
 from nasforge.core.space import SearchSpace
-from nasforge.core.trial import Measure, Result, TrainShared
+from nasforge.core.trial import Measure, Proposal, Result, TrainShared
+from nasforge.strategies.differentiable import SHARED_WEIGHTS, recipe_defaults
 from nasforge.strategies.random import Random
-from nasforge.strategies.supernets import SHARED_WEIGHTS, recipe_defaults
 from nasforge.testing.scripted import (
     FLAT,
     MIXED,
@@ -39,13 +40,14 @@ from nasforge.testing.scripted import (
     best_planted,
     drive,
     replay,
+    spec_of,
 )
 
 
 def proposals_are_valid(factory: Factory) -> None:
     """Every proposal is a point of the space, exactly as the space itself would make it."""
     for space in _taken(factory):
-        for _, content in drive(factory(space, seed=0, objectives=1), space, asks=30):
+        for _, content in drive(factory(spec_of(space, seed=0)), space, asks=30):
             if isinstance(content, Measure):
                 _assert_point(space, content.architecture)
             if isinstance(content, TrainShared):
@@ -55,7 +57,7 @@ def proposals_are_valid(factory: Factory) -> None:
 def same_seed_same_asks(factory: Factory) -> None:
     """Two strategies made alike and told alike ask alike; with another seed they do not."""
     for space in _taken(factory):
-        first, second, other = (drive(factory(space, seed=seed, objectives=1), space, asks=25) for seed in (3, 3, 4))
+        first, second, other = (drive(factory(spec_of(space, seed=seed)), space, asks=25) for seed in (3, 3, 4))
         assert first == second, f"{space.name}: the same seed gave other asks"
         assert first != other, f"{space.name}: the seed changes nothing"
 
@@ -66,9 +68,9 @@ def replay_continues(factory: Factory) -> None:
     Three trials are out at a time and come back out of order; some fail, some are rejected, some pruned.
     """
     for space in _taken(factory):
-        whole = drive(factory(space, seed=1, objectives=1), space, asks=30)
+        whole = drive(factory(spec_of(space, seed=1)), space, asks=30)
         for cut in range(0, len(whole), 5):
-            replayed = factory(space, seed=1, objectives=1)
+            replayed = factory(spec_of(space, seed=1))
             replay(replayed, whole[:cut])
             asks = min(30, 3 + sum(not isinstance(content, Result) for _, content in whole[:cut]))
             until = next((i for i, line in enumerate(whole) if line[0] == asks - 1), len(whole))
@@ -86,7 +88,7 @@ def failures_and_rejections_are_survived(factory: Factory) -> None:
     )
     space = NESTED if NESTED in _taken(factory) else _taken(factory)[0]
     for ending in endings:
-        strategy = factory(space, seed=0, objectives=1)
+        strategy = factory(spec_of(space, seed=0))
         for number in range(15):
             proposal = strategy.ask(number)
             if proposal is None:
@@ -99,8 +101,8 @@ def failures_and_rejections_are_survived(factory: Factory) -> None:
 def origins_name_earlier_trials(factory: Factory) -> None:
     """Whatever a strategy says of a proposal's origin names trials before it, and is the same after a replay."""
     for space in _taken(factory):
-        whole = drive(factory(space, seed=6, objectives=1), space, asks=25)
-        replayed = factory(space, seed=6, objectives=1)
+        whole = drive(factory(spec_of(space, seed=6)), space, asks=25)
+        replayed = factory(spec_of(space, seed=6))
         replay(replayed, whole[:20])
         again = drive(replayed, space, asks=25, journal=whole[:20])
         for (number, content), (_, same) in zip(whole, again, strict=True):
@@ -114,15 +116,45 @@ def origins_name_earlier_trials(factory: Factory) -> None:
 def none_is_pure(factory: Factory) -> None:
     """`ask` may say None, which changes nothing, and with nothing running it stays None."""
     for space in _taken(factory):
-        often = drive(factory(space, seed=2, objectives=1), space, asks=25, repeat_none=3)
-        once = drive(factory(space, seed=2, objectives=1), space, asks=25)
+        often = drive(factory(spec_of(space, seed=2)), space, asks=25, repeat_none=3)
+        once = drive(factory(spec_of(space, seed=2)), space, asks=25)
         assert often == once, f"{space.name}: asking again after None changed what followed"
+
+
+def withdrawn_asks_leave_no_trace(factory: Factory) -> None:
+    """An ask that is withdrawn, and a recall that is, change nothing that follows."""
+    for space in _taken(factory):
+        whole = drive(factory(spec_of(space, seed=7)), space, asks=25)
+        assert drive(_Hesitant(factory(spec_of(space, seed=7))), space, asks=25) == whole, f"{space.name}: other asks"
+
+
+class _Hesitant:
+    """Withdraws every proposal once before it sticks to it."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self.tell, self.withdraw = strategy.tell, strategy.withdraw
+
+    def ask(self, number: int) -> Proposal | None:
+        proposal = self._strategy.ask(number)
+        if proposal is not None:
+            self.withdraw(number)
+            if number % 2:
+                self.recall(number, proposal)
+            else:
+                assert self._strategy.ask(number) == proposal, f"trial {number}: another proposal after `withdraw`"
+        return proposal
+
+    def recall(self, number: int, proposal: Proposal) -> None:
+        self._strategy.recall(number, proposal)
+        self.withdraw(number)
+        self._strategy.recall(number, proposal)
 
 
 def nothing_is_proposed_twice(factory: Factory) -> None:
     """No point is measured twice while there are plenty of others, on other weights or at another rung perhaps."""
     for space in _taken(factory):
-        lines = drive(factory(space, seed=5, objectives=1), space, asks=60)
+        lines = drive(factory(spec_of(space, seed=5)), space, asks=60)
         points = [
             (content.architecture.point_id, content.weights, content.rung)
             for _, content in lines
@@ -135,7 +167,7 @@ def small_spaces_are_exhausted(factory: Factory) -> None:
     """All points of a tiny space come before any of them comes again, and then nothing hangs."""
     if not _takes(factory, SMALL):
         return
-    points = _points(drive(factory(SMALL, seed=0, objectives=1), SMALL, asks=10))
+    points = _points(drive(factory(spec_of(SMALL, seed=0)), SMALL, asks=10))
     assert len(set(points[: int(SMALL.size)])) == min(len(points), SMALL.size), "a point came again too early"
     assert len(set(points)) == SMALL.size, f"only {len(set(points))} of {SMALL.size} points were proposed"
 
@@ -145,18 +177,18 @@ def one_point_is_enough(factory: Factory) -> None:
     space = SMALL.fixed({"model.a": 2, "model.b": False})
     if not _takes(factory, space):
         return
-    points = _points(drive(factory(space, seed=0, objectives=1), space, asks=3))
+    points = _points(drive(factory(spec_of(space, seed=0)), space, asks=3))
     assert points and set(points) == {space.default_point().point_id}
 
 
 def several_objectives_or_an_error(factory: Factory) -> None:
     """Two objectives are either searched, replay included, or refused by a ConfigError when the strategy is made."""
     try:
-        strategy = factory(MIXED, seed=0, objectives=2)
+        strategy = factory(spec_of(MIXED, objectives=2))
     except ConfigError:
         return
     whole = drive(strategy, MIXED, asks=25, objectives=2)
-    replayed = factory(MIXED, seed=0, objectives=2)
+    replayed = factory(spec_of(MIXED, objectives=2))
     replay(replayed, whole[:40])
     assert drive(replayed, MIXED, asks=25, objectives=2, journal=whole[:40]) == whole
 
@@ -188,6 +220,7 @@ CHECKS: tuple[Callable[[Factory], None], ...] = (
     failures_and_rejections_are_survived,
     origins_name_earlier_trials,
     none_is_pure,
+    withdrawn_asks_leave_no_trace,
     nothing_is_proposed_twice,
     small_spaces_are_exhausted,
     one_point_is_enough,
@@ -198,7 +231,7 @@ ADAPTIVE_CHECKS: tuple[Callable[[Factory], None], ...] = (planted_optimum_is_app
 
 def _takes(factory: Factory, space: SearchSpace) -> bool:
     try:
-        factory(space, seed=0, objectives=1)
+        factory(spec_of(space, seed=0))
     except ConfigError:
         return False
     return True

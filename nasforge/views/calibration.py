@@ -15,9 +15,11 @@ from scipy.stats import rankdata
 from nasforge.core.errors import SearchError
 from nasforge.core.ladder import Rung
 from nasforge.core.metrics import PROXY
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Score, Trial
 from nasforge.experiment.state import State
 from nasforge.pruners.asha import ASHA
+from nasforge.settings.spec import SearchSpec
 
 Matrix = NDArray[np.float64]
 
@@ -257,7 +259,7 @@ def _simulated(
 ) -> dict[str, float]:
     """What ASHA does to searches of recorded trainings, drawn at random: cost and what the best of them loses."""
     runs = [(network, seed) for network in range(values.shape[0]) for seed in range(values.shape[1])]
-    pruner = ASHA(tuple(ladder), eta=eta)
+    pruner = ASHA(SearchSpec(SearchSpace("recorded", ()), ladder=tuple(ladder)), eta=eta)
     shares, spent, lost = [], [], []
     for repetition in range(_SIMULATED):
         drawn = Random(repetition).choices(runs, k=trials)

@@ -17,7 +17,7 @@ from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Charge, Measure, Result, Score
 from nasforge.experiment.state import load_state
 from nasforge.strategies.repeated import Repeated
-from nasforge.testing.scripted import FLAT, closeness, drive
+from nasforge.testing.scripted import FLAT, closeness, drive, spec_of
 from nasforge.testing.toys import nested_space, toy_config, toy_experiment
 from nasforge.views.calibration import (
     KEPT_SHARE,
@@ -32,7 +32,7 @@ from nasforge.views.plain import plain
 
 
 def test_every_network_comes_once_per_seed_and_the_scores_last():
-    strategy = Repeated(FLAT, seed=0, networks=4, seeds=3, scored=True)
+    strategy = Repeated(spec_of(FLAT, seed=0), networks=4, seeds=3, scored=True)
     asked = []
     for number in range(14):
         proposal = strategy.ask(number)
@@ -50,8 +50,8 @@ def test_every_network_comes_once_per_seed_and_the_scores_last():
 
 @pytest.mark.parametrize("cut", [0, 1, 7, 20])
 def test_it_goes_on_after_a_replay(cut):
-    whole = drive(Repeated(FLAT, seed=1, networks=5, seeds=3), FLAT, asks=40, workers=1)
-    again = Repeated(FLAT, seed=1, networks=5, seeds=3)
+    whole = drive(Repeated(spec_of(FLAT, seed=1), networks=5, seeds=3), FLAT, asks=40, workers=1)
+    again = Repeated(spec_of(FLAT, seed=1), networks=5, seeds=3)
     for number, content in whole[:cut]:
         (again.tell if isinstance(content, Result) else again.recall)(number, content)
     assert drive(again, FLAT, asks=40, workers=1, journal=whole[:cut]) == whole
@@ -60,8 +60,8 @@ def test_it_goes_on_after_a_replay(cut):
 def test_a_space_with_too_few_networks_is_said_to_have_too_few():
     space = SearchSpace("few", (Decision("model.x", Choice(("a", "b", "c", "d"))),))
     with pytest.raises(ConfigError, match="5 networks asked for, the space 'few' has only 4 points"):
-        Repeated(space, seed=0, networks=5)
-    strategy = Repeated(space, seed=0, networks=4)
+        Repeated(spec_of(space, seed=0), networks=5)
+    strategy = Repeated(spec_of(space, seed=0), networks=4)
     for number in range(4):
         strategy.ask(number)
         strategy.tell(number, Result("rejected" if number == 2 else "finished"))

@@ -87,7 +87,7 @@ def test_training_predict_and_the_exported_script_read_the_same_bits(tmp_path, r
 def test_an_onnx_file_answers_as_its_network_does(runs, tmp_path):
     network = load(runs / "sure" / "best")
     (tmp_path / "exported").mkdir()
-    onnx.to_onnx(network, torch.rand(2, 3, 16, 16), tmp_path / "exported" / "model")
+    onnx.Onnx().write(network, torch.rand(2, 3, 16, 16), tmp_path / "exported" / "model")
     files = odd_files(tmp_path / "odd")
     ours, theirs = predict(runs / "sure", files), predict(tmp_path / "exported", files)
     for a, b in zip(ours, theirs, strict=True):
@@ -103,7 +103,7 @@ def test_an_empty_path_and_a_missing_file_are_one_sentence(runs, tmp_path, capfd
     assert cli.main(["predict", "plain", "", "--runs-dir", str(runs)]) == 2
     assert "an image's path is empty" in capfd.readouterr().err
     network = load(runs / "sure" / "best")
-    onnx.to_onnx(network, torch.rand(2, 3, 16, 16), tmp_path / "model")
+    onnx.Onnx().write(network, torch.rand(2, 3, 16, 16), tmp_path / "model")
     (answer,) = standalone.predict(onnx.session_of(tmp_path / "model.onnx"), [tmp_path / "none.jpg"])
     assert answer["error"] == "No such file or directory"
 

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.exporters import onnx, torch_export
 from nasforge.exporters.network_folder import Description, Network, load, save_network
+from nasforge.exporters.onnx import Onnx
+from nasforge.exporters.torch_export import TorchExport
 from nasforge.exporters.verify import verify
-from nasforge.models.blocks.catalogue import ACTIVATIONS, block_options
+from nasforge.models.blocks.catalogue import ACTIVATIONS, BlockOptions
 from nasforge.models.network import build
 
-OPTIONS = block_options()
+OPTIONS = BlockOptions()
 
 
 def staged(blocks, activation="relu"):
@@ -60,12 +61,11 @@ def test_every_activation_survives(tmp_path, activation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [onnx, torch_export], ids=["onnx", "torch_export"])
-def test_all_blocks_in_one_network_are_exported(tmp_path, module):
+@pytest.mark.parametrize("exporter", [Onnx(), TorchExport()], ids=["onnx", "torch_export"])
+def test_all_blocks_in_one_network_are_exported(tmp_path, exporter):
     plain = [name for name in OPTIONS if not name.endswith(("_se", "_5", "_7")) and name != "identity"]
     network = trained(staged([*plain, "identity", "inverted_3_se"]))
     images = torch.randint(0, 256, (66, 3, 8, 8), dtype=torch.uint8)
     labels = network(images.float() / 255).argmax(1)
-    export = {onnx: "to_onnx", torch_export: "to_torch_export"}[module]
-    file = getattr(module, export)(network, images[:2].float() / 255, tmp_path / "model")
-    assert verify("it", network, module.reload(file), images, labels).accuracy == 1.0
+    file = exporter.write(network, images[:2].float() / 255, tmp_path / "model")
+    assert verify("it", network, exporter.reload(file), images, labels).accuracy == 1.0

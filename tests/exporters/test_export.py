@@ -19,6 +19,7 @@ from nasforge.core.errors import DataError, ExportError
 from nasforge.data import load_data
 from nasforge.exporters import torch_export
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network, load, save_network
+from nasforge.exporters.torch_export import TorchExport
 from nasforge.models.network import build
 from nasforge.runners.local import run
 from nasforge.settings.experiment import DataConfig
@@ -125,15 +126,14 @@ def test_a_broken_export_is_refused_and_the_old_file_stays(experiment, tmp_path,
     out = tmp_path / "out"
     export(experiment, ["torch_export"], out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    whole = torch_export.to_torch_export
 
-    def with_a_wrong_bn_statistic(model, example, path):
-        broken = load(experiment / "best")
-        broken.body[1].running_mean += 0.5
-        return whole(broken, example, path)
+    class WithAWrongStatistic(TorchExport):
+        def write(self, model, example, path):
+            broken = load(experiment / "best")
+            broken.body[1].running_mean += 0.5
+            return super().write(broken, example, path)
 
-    with_a_wrong_bn_statistic.__module__ = torch_export.__name__
-    monkeypatch.setattr(torch_export, "to_torch_export", with_a_wrong_bn_statistic)
+    monkeypatch.setattr(torch_export, "TorchExport", WithAWrongStatistic)
     with pytest.raises(ExportError, match=r"torch_export: the exported network is not the trained one"):
         export(experiment, ["safetensors", "torch_export"], out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -213,9 +213,23 @@ def test_a_network_that_is_not_the_one_that_was_measured_is_refused(experiment, 
     export(tmp_path / "other", ["safetensors"], tmp_path / "out")
 
 
-def test_an_exporter_of_the_users_own_is_taken_by_module_and_name(experiment, tmp_path):
-    result = export(experiment, ["nasforge.exporters.safetensors:to_safetensors"], tmp_path)
-    assert Path(result["files"]["nasforge.exporters.safetensors:to_safetensors"]).is_file()
+@pytest.mark.parametrize("attribute", ["Safetensors", "to_safetensors"], ids=["", "the name of earlier versions"])
+def test_an_exporter_is_taken_by_module_and_name(experiment, tmp_path, attribute):
+    name = f"nasforge.exporters.safetensors:{attribute}"
+    result = export(experiment, [name], tmp_path)
+    assert Path(result["files"][name]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("body", "lacks"),
+    [("def it(model): ...", "write, reload, snippet"), ("class it:\n write = reload = id", "snippet")],
+)
+def test_an_exporter_without_the_methods_is_refused(experiment, tmp_path, monkeypatch, body, lacks):
+    (tmp_path / "old_exporter.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "old_exporter", raising=False)
+    with pytest.raises(ExportError, match=f"without {lacks}. Write such a class"):
+        export(experiment, ["old_exporter:it"], tmp_path / "out")
 
 
 def test_the_exporter_of_the_documentation_works(experiment, tmp_path, monkeypatch):
@@ -223,11 +237,12 @@ def test_the_exporter_of_the_documentation_works(experiment, tmp_path, monkeypat
     *_, code = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
     (tmp_path / "documented_exporter.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    result = export(experiment, ["documented_exporter:to_zipped"], tmp_path / "out")
+    result = export(experiment, ["documented_exporter:Zipped"], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("README.md", "SHA256SUMS", "labels.txt", "model.pt2.gz")
     ]
-    assert result["verified"]["documented_exporter:to_zipped"]["accuracy_exported"] == result["accuracy"]
+    assert result["verified"]["documented_exporter:Zipped"]["accuracy_exported"] == result["accuracy"]
+    assert "Load the documented_exporter:Zipped file" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_out_that_is_a_file_is_one_clear_error(experiment, tmp_path):

@@ -9,15 +9,17 @@ from torch import nn
 
 from nasforge import registry
 from nasforge.core.errors import ExportError
-from nasforge.exporters import onnx, safetensors, torch_export
 from nasforge.exporters.network_folder import Network
-from nasforge.exporters.verify import reload_of, verify
+from nasforge.exporters.onnx import Onnx
+from nasforge.exporters.safetensors import Safetensors
+from nasforge.exporters.torch_export import TorchExport
+from nasforge.exporters.verify import verify
 
-EXPORTERS = [
-    pytest.param(onnx.to_onnx, onnx.reload, id="onnx"),
-    pytest.param(torch_export.to_torch_export, torch_export.reload, id="torch_export"),
-    pytest.param(safetensors.to_safetensors, safetensors.reload, id="safetensors"),
-]
+EXPORTERS = pytest.mark.parametrize(
+    "exporter",
+    [registry.get("exporter", name)() for name in registry.names("exporter")],
+    ids=registry.names("exporter"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,30 +41,30 @@ def labels(network, images):
     return labels
 
 
-@pytest.mark.parametrize(("exporter", "reload"), EXPORTERS)
-def test_every_export_agrees_for_every_batch_size(tmp_path, network, images, labels, exporter, reload):
-    file = exporter(network, images[:1].float() / 255, tmp_path / "model")
-    found = verify("it", network, reload(file), images, labels)
+@EXPORTERS
+def test_every_export_agrees_for_every_batch_size(tmp_path, network, images, labels, exporter):
+    file = exporter.write(network, images[:1].float() / 255, tmp_path / "model")
+    found = verify("it", network, exporter.reload(file), images, labels)
     assert found.images == 70
     assert found.accuracy == found.accuracy_exported == 0.5
     assert found.difference < 1e-5 < found.largest
 
 
-@pytest.mark.parametrize(("exporter", "reload"), EXPORTERS)
-def test_a_wrong_bn_statistic_is_caught(tmp_path, network, images, labels, exporter, reload):
+@EXPORTERS
+def test_a_wrong_bn_statistic_is_caught(tmp_path, network, images, labels, exporter):
     broken = copy.deepcopy(network)
     broken.body[1].running_var[0] *= 1.5
-    file = exporter(broken, images[:2].float() / 255, tmp_path / "model")
+    file = exporter.write(broken, images[:2].float() / 255, tmp_path / "model")
     with pytest.raises(ExportError, match="it: the exported network is not the trained one: its outputs differ by"):
-        verify("it", network, reload(file), images, labels)
+        verify("it", network, exporter.reload(file), images, labels)
 
 
-@pytest.mark.parametrize(("exporter", "reload"), EXPORTERS)
-def test_a_damaged_file_is_refused(tmp_path, network, images, exporter, reload):
-    file = exporter(network, images[:2].float() / 255, tmp_path / "model")
+@EXPORTERS
+def test_a_damaged_file_is_refused(tmp_path, network, images, exporter):
+    file = exporter.write(network, images[:2].float() / 255, tmp_path / "model")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(ExportError):
-        reload(file)
+        exporter.reload(file)
 
 
 def test_missing_normalisation_is_caught(network, images, labels):
@@ -111,34 +113,32 @@ def test_nothing_is_verified_without_images(network, images, labels):
         verify("it", network, network, images[:0], labels[:0])
 
 
-def test_every_registered_exporter_has_its_reload():
-    for name in registry.names("exporter"):
-        assert callable(reload_of(registry.get("exporter", name), name))
-
-
-def test_an_exporter_without_reload_is_refused():
-    with pytest.raises(ExportError, match=r"no function reload\(path\)"):
-        reload_of(nn.Linear, "mine")
+@EXPORTERS
+def test_the_snippet_runs_the_file(tmp_path, network, images, exporter, monkeypatch, capsys):
+    file = exporter.write(network, images[:2].float() / 255, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    exec(exporter.snippet(file.name, (1, 8, 8)), {})
+    assert len(capsys.readouterr().out.split()) >= 4
 
 
 def test_the_file_gets_its_suffix_once(tmp_path, network, images):
     example = images[:2].float() / 255
-    assert torch_export.to_torch_export(network, example, tmp_path / "v1.2").name == "v1.2.pt2"
-    assert torch_export.to_torch_export(network, example, tmp_path / "a.pt2").name == "a.pt2"
+    assert TorchExport().write(network, example, tmp_path / "v1.2").name == "v1.2.pt2"
+    assert TorchExport().write(network, example, tmp_path / "a.pt2").name == "a.pt2"
 
 
 def test_onnx_without_its_packages_says_what_to_install(tmp_path, network, images, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ExportError, match="pip install onnx onnxscript"):
-        onnx.to_onnx(network, images[:2].float(), tmp_path / "model")
+        Onnx().write(network, images[:2].float(), tmp_path / "model")
     with pytest.raises(ExportError, match="onnxruntime is not installed; pip install onnxruntime"):
-        onnx.reload(tmp_path / "model.onnx")
+        Onnx().reload(tmp_path / "model.onnx")
 
 
 def test_onnx_says_nothing_on_the_terminal(tmp_path, network, images, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        onnx.to_onnx(network, images[:2].float() / 255, tmp_path / "model")
+        Onnx().write(network, images[:2].float() / 255, tmp_path / "model")
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("torch.onnx").level == logging.NOTSET
 
@@ -148,10 +148,10 @@ class Unexportable(nn.Module):
         return images if images.sum() > 0 else -images
 
 
-@pytest.mark.parametrize("exporter", [onnx.to_onnx, torch_export.to_torch_export])
+@pytest.mark.parametrize("exporter", [Onnx(), TorchExport()])
 def test_a_network_that_cannot_be_traced_is_one_clear_error(tmp_path, exporter, images, capfd):
     with pytest.raises(ExportError, match=r"the network cannot be .*data-dependent.*, line \d+\)$") as caught:
-        exporter(Unexportable().eval(), images[:2].float(), tmp_path / "model")
+        exporter.write(Unexportable().eval(), images[:2].float(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
     assert len(str(caught.value)) < 500
     assert "\x1b" not in str(caught.value)
@@ -160,4 +160,4 @@ def test_a_network_that_cannot_be_traced_is_one_clear_error(tmp_path, exporter, 
 
 def test_safetensors_needs_a_described_network(tmp_path, images):
     with pytest.raises(ExportError, match=r"needs a network from nasforge\.load, got Linear"):
-        safetensors.to_safetensors(nn.Linear(2, 2), images, tmp_path / "model")
+        Safetensors().write(nn.Linear(2, 2), images, tmp_path / "model")

@@ -13,7 +13,7 @@ from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Result
 from nasforge.settings.experiment import DataConfig, resolve
 from nasforge.strategies.pbt import PBT
-from nasforge.testing.scripted import FLAT, MIXED
+from nasforge.testing.scripted import FLAT, MIXED, spec_of
 from nasforge.testing.toys import toy_config, toy_experiment
 from nasforge.training.artifacts import sha256_of
 
@@ -131,7 +131,7 @@ def test_a_search_that_was_stopped_goes_on_the_same(tmp_path):
 
 
 def test_who_may_yet_be_among_the_best_is_wanted():
-    strategy = PBT(SPACE, seed=0, ladder=LADDER, population=8)
+    strategy = PBT(spec_of(SPACE, seed=0, ladder=LADDER), population=8)
     files = [Artifact(f"artifacts/{number}/attempt-1/checkpoint.pt", "0" * 64, 1) for number in range(16)]
 
     def tell(number, value):
@@ -151,7 +151,7 @@ def test_who_may_yet_be_among_the_best_is_wanted():
 
 
 def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
-    strategy = PBT(SPACE, seed=0, ladder=LADDER, population=2, share=0.5)
+    strategy = PBT(spec_of(SPACE, seed=0, ladder=LADDER), population=2, share=0.5)
     for number in range(2):
         file = Artifact(f"artifacts/{number}/attempt-1/checkpoint.pt", "0" * 64, 1)
         strategy.ask(number)
@@ -181,11 +181,11 @@ def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
 )
 def test_wrong_options_are_refused(space, options, message):
     with pytest.raises(ConfigError, match=message):
-        PBT(space, **{"seed": 0, "ladder": LADDER, **options})
+        PBT(spec_of(space, ladder=options.pop("ladder", LADDER)), **options)
 
 
 def test_an_evaluator_without_checkpoints_is_named():
-    strategy = PBT(MIXED, seed=0, ladder=LADDER)
+    strategy = PBT(spec_of(MIXED, seed=0, ladder=LADDER))
     strategy.ask(0)
     with pytest.raises(SearchError, match="the evaluator leaves none"):
         strategy.tell(0, Result("finished", values=(0.5,), steps_done=2))

@@ -20,7 +20,7 @@ from nasforge.settings.experiment import DataConfig, Named, resolve
 from nasforge.strategies.pbt import PBT
 from nasforge.strategies.pieces import mean_piece
 from nasforge.strategies.promotion import Promotion, _cycle
-from nasforge.testing.scripted import FLAT, closeness
+from nasforge.testing.scripted import FLAT, closeness, spec_of
 from nasforge.testing.toys import nested_space, toy_config, toy_experiment
 from nasforge.training.artifacts import sha256_of
 
@@ -151,7 +151,7 @@ def test_it_goes_around_a_joint_search(tmp_path):
 
 
 def test_a_promotion_without_a_checkpoint_is_trained_anew():
-    strategy = Promotion(FLAT, seed=0, ladder=LADDER, of="random")
+    strategy = Promotion(spec_of(FLAT, seed=0, ladder=LADDER), of="random")
     for number in range(3):
         assert strategy.ask(number).rung == 0
         strategy.tell(number, Result("finished", values=(number / 3,), steps_done=1))
@@ -162,7 +162,7 @@ def test_a_promotion_without_a_checkpoint_is_trained_anew():
 @pytest.mark.parametrize("objectives", [1, 2])
 def test_what_meets_the_targets_is_promoted_first(objectives):
     target = Constraint("cost/flops", 10.0)
-    strategy = Promotion(FLAT, seed=0, objectives=objectives, targets=(target,), ladder=LADDER, of="random")
+    strategy = Promotion(spec_of(FLAT, seed=0, objectives=objectives, targets=(target,), ladder=LADDER), of="random")
     points = [strategy.ask(number).architecture for number in range(6)]
     for number, flops in enumerate((20.0, 5.0, 5.0, 20.0, 20.0, 20.0)):  # the later the better
         values = (number / 10,) * objectives
@@ -176,7 +176,7 @@ def test_brackets_share_the_new_points_as_in_hyperband():
     assert _cycle(3, 1, 3) == [0] * 9
     cycle = _cycle(3, 3, 3)
     assert [cycle.count(rung) for rung in range(3)] == [9, 5, 3]  # Hyperband with R = 9, eta = 3
-    strategy = Promotion(FLAT, seed=0, ladder=LADDER, of="random", brackets=3)
+    strategy = Promotion(spec_of(FLAT, seed=0, ladder=LADDER), of="random", brackets=3)
     assert {strategy.ask(number).rung for number in range(17)} == {0, 1, 2}
 
 
@@ -204,13 +204,13 @@ def test_what_begins_at_a_higher_rung_is_not_stopped_below_it(tmp_path, pruner):
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        Promotion(FLAT, **{"seed": 0, "ladder": LADDER, **options})
+        Promotion(spec_of(FLAT, ladder=options.pop("ladder", LADDER)), **options)
 
 
 def test_a_strategy_that_screens_by_proxies_is_refused_when_it_asks():
     named = {"name": "predictor", "zero_cost": ["synflow"]}
     with pytest.raises(SearchError, match="without zero-cost scores"):
-        Promotion(FLAT, seed=0, ladder=LADDER, of=named).ask(0)
+        Promotion(spec_of(FLAT, seed=0, ladder=LADDER), of=named).ask(0)
 
 
 def test_networks_are_promoted_and_come_out_as_if_trained_at_once(tmp_path):
@@ -244,13 +244,13 @@ def test_networks_are_promoted_and_come_out_as_if_trained_at_once(tmp_path):
 
 def test_the_cost_of_pieces_is_foretold():
     told = {"objectives": 1, "costs": {}}
-    promoted = Promotion(nested_space(), seed=0, ladder=LADDER, of="random")
+    promoted = Promotion(spec_of(nested_space(), seed=0, ladder=LADDER), of="random")
     share, trials = mean_piece(promoted, LADDER, trials=13, **told)
     assert trials == 13 and share == pytest.approx((9 * 1 + 3 * 2 + 1 * 6) / 13 / 9)  # epochs of 9, 3 and 1 networks
-    anew = Promotion(nested_space(), seed=0, ladder=LADDER, of="random")
+    anew = Promotion(spec_of(nested_space(), seed=0, ladder=LADDER), of="random")
     share, _ = mean_piece(anew, LADDER, trials=13, checkpoints=False, **told)
     assert share == pytest.approx((9 * 1 + 3 * 3 + 1 * 9) / 13 / 9)
     even = (Rung(3), Rung(6), Rung(9))
-    population = PBT(nested_space(), seed=0, ladder=even, population=4)
+    population = PBT(spec_of(nested_space(), seed=0, ladder=even), population=4)
     share, trials = mean_piece(population, even, trials=40, **told)
     assert trials == 12 and share == pytest.approx(1 / 3)

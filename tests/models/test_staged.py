@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge import registry
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
-from nasforge.models.blocks.catalogue import ACTIVATIONS, block_options
+from nasforge.models.blocks.catalogue import ACTIVATIONS, BlockOptions
 from nasforge.models.blocks.identity import IdentityBlock
 from nasforge.models.blocks.residual import BottleneckBlock, ResidualBlock
 from nasforge.models.pick import Fixed
@@ -55,9 +54,9 @@ def test_identity_cannot_stand_first():
         made(point(**{"stage1.layer0.block": "identity"}))
 
 
-@pytest.mark.parametrize("name", [name for name in block_options() if name != "identity"])
+@pytest.mark.parametrize("name", [name for name in BlockOptions() if name != "identity"])
 def test_every_block_can_stand_in_every_place(name):
-    nested = block_options()[name].searched
+    nested = BlockOptions()[name].searched
     changes: dict = {}
     for place in ("stage0.layer0", "stage1.layer0", "stage1.layer1"):
         changes[f"{place}.block"] = name
@@ -95,8 +94,7 @@ def test_dropout_is_an_argument():
     assert made(point()).dropout.p == 0.0
 
 
-def test_own_blocks_by_module_and_class(monkeypatch):
-    monkeypatch.setitem(registry.BUILT_IN, "block", registry.BUILT_IN.get("block", {}))
+def test_own_blocks_by_module_and_class():
     reference = "nasforge.models.blocks.separable:SeparableBlock"
     network = made(point(**{"stage0.layer1.block": "mine_3"}), blocks={"mine": reference})
     assert type(network.stage0.layer1).__name__ == "SeparableBlock"

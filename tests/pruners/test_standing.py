@@ -14,8 +14,10 @@ from nasforge.pruners.asha import ASHA
 from nasforge.pruners.median import Median
 from nasforge.pruners.standing import Crowds, standing_of
 from nasforge.strategies.ranking import Merit, fronts
+from nasforge.testing.scripted import FLAT, spec_of
 
 LADDER = (Rung(1), Rung(3), Rung(9))
+SPEC = spec_of(FLAT, ladder=LADDER)
 
 
 def before(values, number):
@@ -75,8 +77,8 @@ draw.count = 0
 @pytest.mark.parametrize("objectives", [1, 2, 3])
 def test_decisions_are_those_of_the_definition(kind, objectives):
     rng = Random(f"{kind}{objectives}")
-    pruners = [(ASHA(LADDER, eta=eta), asha, eta) for eta in (1.5, 3, 7)]
-    pruners += [(Median(LADDER, warmup_trials=count), median, count) for count in (1, 5)]
+    pruners = [(ASHA(SPEC, eta=eta), asha, eta) for eta in (1.5, 3, 7)]
+    pruners += [(Median(SPEC, warmup_trials=count), median, count) for count in (1, 5)]
     history, running, stops = History(), {}, 0
     for number in range(60):
         running[number] = 0
@@ -101,7 +103,7 @@ def test_a_report_that_comes_late_is_seen():
     history = History()
     for number in range(6):
         history.add(number, 3, (float(number),))
-    pruner = Median(LADDER, warmup_trials=1)
+    pruner = Median(SPEC, warmup_trials=1)
     question = history.with_report(9, 3, (2.6,))
     assert not pruner.prune(question, 9, 3)
     for number in range(6):
@@ -138,7 +140,7 @@ def test_nan_ranks_last():
 @pytest.mark.parametrize("objectives", [1, 2])
 def test_the_cost_of_a_report_does_not_grow(objectives):
     """Of the last of 6,000 reports and of the first: well below a third of a millisecond in both."""
-    rng, history, pruner = Random(0), History(), ASHA(LADDER)
+    rng, history, pruner = Random(0), History(), ASHA(SPEC)
     spent = []
     for number in range(6000):
         pending = history.with_report(number, 1, tuple(rng.random() for _ in range(objectives)))

@@ -14,6 +14,7 @@ from nasforge.strategies.optuna import OptunaSampler
 from nasforge.strategies.promotion import Promotion
 from nasforge.strategies.random import Random
 from nasforge.testing import strategies as suite
+from nasforge.testing.scripted import spec_of
 
 NETWORK = tuple(Decision(f"model.{key}", Choice(("a", "b", "c", "d"))) for key in ("x", "y", "z"))
 RATE = Decision("train.learning_rate", Float(1e-3, 1.0, log=True))
@@ -29,7 +30,7 @@ class Recorded:
     """Remembers what it is asked and told; has nothing to ask while `silent`."""
 
     def __init__(self, space, silent=lambda: False):
-        self.inner, self.silent, self.log = Random(space, seed=0), silent, []
+        self.inner, self.silent, self.log = Random(spec_of(space, seed=0)), silent, []
 
     def ask(self, number):
         if self.silent():
@@ -44,6 +45,10 @@ class Recorded:
     def tell(self, number, result):
         self.log.append(("tell", number, result.status))
 
+    def withdraw(self, number):
+        self.log.pop()
+        self.inner.withdraw(number)
+
 
 def recorded(revisit=0, relatives=False, model=Recorded, recipe=Recorded):
     made = {}
@@ -53,8 +58,7 @@ def recorded(revisit=0, relatives=False, model=Recorded, recipe=Recorded):
         return made[name]
 
     search = Joint(
-        SPACE,
-        seed=0,
+        spec_of(SPACE, seed=0),
         make_model=partial(make, "model", model),
         make_recipe=partial(make, "recipe", recipe),
         revisit=revisit,
@@ -109,13 +113,13 @@ def test_a_rejected_networks_recipe_goes_to_the_next_network():
 
 
 def test_every_fourth_trial_gives_a_good_network_another_recipe():
-    search = joint(SPACE, seed=1, model="random", recipe="random", revisit=4)
+    search = joint(spec_of(SPACE, seed=1), model="random", recipe="random", revisit=4)
     points = run(search, 40, value=lambda point: (point.values["model.x"] == "a") + point.values["train.learning_rate"])
     recipes = Counter(point.arch_id for point in points)
     assert sorted(recipes.values())[-1] > 1 and sum(recipes.values()) - len(recipes) == 10
     assert all(points[number].arch_id in {p.arch_id for p in points[:number]} for number in range(3, 40, 4))
     assert len({point.point_id for point in points}) == 40
-    never = run(joint(SPACE, seed=1, model="random", recipe="random", revisit=0), 40)
+    never = run(joint(spec_of(SPACE, seed=1), model="random", recipe="random", revisit=0), 40)
     assert len({point.arch_id for point in never}) == 40
 
 
@@ -176,13 +180,13 @@ def test_the_nearest_relative_lends():
 
 
 def test_all_pairs_of_a_small_space_come_once():
-    points = run(joint(FINITE, seed=0), 9)
+    points = run(joint(spec_of(FINITE, seed=0)), 9)
     assert len({point.point_id for point in points}) == 9
 
 
 def test_a_good_recipe_may_serve_many_networks():
     space = SearchSpace("few", (*NETWORK, Decision("train.batch", Choice((8, 16, 32)))))
-    points = run(joint(space, seed=0), 40, value=lambda point: point.values["train.batch"] / 32)
+    points = run(joint(spec_of(space, seed=0)), 40, value=lambda point: point.values["train.batch"] / 32)
     assert Counter(point.values["train.batch"] for point in points[20:])[32] > 10
 
 
@@ -203,7 +207,7 @@ def test_checkpoints_keep_the_recipe_they_were_made_by():
 
 
 def test_batches_of_scores_come_with_the_default_recipe():
-    search = joint(SPACE, seed=0, model={"name": "predictor", "zero_cost": ["synflow"], "screened": 12})
+    search = joint(spec_of(SPACE, seed=0), model={"name": "predictor", "zero_cost": ["synflow"], "screened": 12})
     batch = search.ask(0)
     assert len(batch.architectures) > 1 and {p.values["train.learning_rate"] for p in batch.architectures} == {
         SPACE.default_of(RATE.key)
@@ -211,7 +215,7 @@ def test_batches_of_scores_come_with_the_default_recipe():
     scores = [{"zc/synflow": float(index)} for index in range(len(batch.architectures))]
     result = Result("finished", scores=tuple(scores))
     search.tell(0, result)
-    replayed = joint(SPACE, seed=0, model={"name": "predictor", "zero_cost": ["synflow"], "screened": 12})
+    replayed = joint(spec_of(SPACE, seed=0), model={"name": "predictor", "zero_cost": ["synflow"], "screened": 12})
     suite.replay(replayed, [(0, batch), (0, result)])
     assert replayed.ask(1) == search.ask(1)
 
@@ -219,29 +223,29 @@ def test_batches_of_scores_come_with_the_default_recipe():
 @pytest.mark.parametrize(("model", "sampler"), [("local_search", "gp"), ("reinforce", "nsgaii"), ("predictor", "qmc")])
 def test_any_two_halves_replay(sampler, model):
     factory = partial(joint, model=model, recipe={"name": "optuna", "sampler": sampler})
-    whole = suite.drive(factory(suite.MIXED, seed=1), suite.MIXED, asks=16)
+    whole = suite.drive(factory(spec_of(suite.MIXED, seed=1)), suite.MIXED, asks=16)
     for cut in (9, 20):
-        replayed = factory(suite.MIXED, seed=1)
+        replayed = factory(spec_of(suite.MIXED, seed=1))
         suite.replay(replayed, whole[:cut])
         assert suite.drive(replayed, suite.MIXED, asks=16, journal=whole[:cut])[: cut + 1] == whole[: cut + 1]
 
 
 def test_one_half_alone_is_that_halfs_strategy():
-    assert isinstance(joint(SearchSpace("r", (RATE,)), seed=0), OptunaSampler)
-    assert isinstance(joint(SearchSpace("n", NETWORK), seed=0, model="random"), Random)
+    assert isinstance(joint(spec_of(SearchSpace("r", (RATE,)), seed=0)), OptunaSampler)
+    assert isinstance(joint(spec_of(SearchSpace("n", NETWORK), seed=0), model="random"), Random)
 
 
 def test_a_supernet_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"'spos' trains a supernet.*nasforge tune"):
-        joint(SPACE, seed=0, model="spos")
+        joint(spec_of(SPACE, seed=0), model="spos")
     with pytest.raises(ConfigError, match=r"'promotion' goes on from checkpoints.*--strategy promotion --tune optuna"):
-        joint(SPACE, seed=0, model="promotion")
+        joint(spec_of(SPACE, seed=0), model="promotion")
     with pytest.raises(ConfigError, match=r"unknown strategy 'evolusion'.*evolution"):
-        joint(SPACE, seed=0, model="evolusion")
+        joint(spec_of(SPACE, seed=0), model="evolusion")
     with pytest.raises(ConfigError, match="has no option 'populatoin'"):
-        joint(SPACE, seed=0, model={"name": "evolution", "populatoin": 3})
+        joint(spec_of(SPACE, seed=0), model={"name": "evolution", "populatoin": 3})
     with pytest.raises(ConfigError, match="revisit"):
-        joint(SPACE, seed=0, revisit=-1)
+        joint(spec_of(SPACE, seed=0), revisit=-1)
 
 
 def test_tune_is_short_for_joint():
@@ -270,9 +274,9 @@ def test_tune_beside_promotion_is_promotion_of_joint():
     of = {"name": "joint", "model": {"name": "nsga2"}, "recipe": {"name": "optuna"}}
     assert config.strategy.options == {"eta": 2, "of": of} and config.name == "tiny-digits-promotion-optuna-s0"
     factory = partial(Promotion, of={**of, "model": "evolution"})
-    whole = suite.drive(factory(suite.MIXED, seed=1), suite.MIXED, asks=20)
+    whole = suite.drive(factory(spec_of(suite.MIXED, seed=1)), suite.MIXED, asks=20)
     assert any(line.rung > 0 for _, line in whole if isinstance(line, Measure))
-    replayed = factory(suite.MIXED, seed=1)
+    replayed = factory(spec_of(suite.MIXED, seed=1))
     suite.replay(replayed, whole[:21])
     assert suite.drive(replayed, suite.MIXED, asks=20, journal=whole[:21])[:22] == whole[:22]
 

@@ -15,6 +15,7 @@ from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Result
 from nasforge.strategies.nsga2 import NSGA2
 from nasforge.strategies.random import Random
+from nasforge.testing.scripted import spec_of
 from nasforge.views.hypervolume import hypervolume
 
 VARIABLES, GRID, EVALUATIONS = 6, 21, 400
@@ -36,7 +37,7 @@ def zdt(number, point):
 
 def reached(factory, number, seed):
     """Every value pair of a search with three trials out at a time, to maximise."""
-    strategy = factory(SPACE, seed=seed, objectives=2)
+    strategy = factory(spec_of(SPACE, seed=seed, objectives=2))
     found, running, rng = [], [], random.Random(seed)
     for asked in range(EVALUATIONS):
         running.append((asked, strategy.ask(asked).architecture))

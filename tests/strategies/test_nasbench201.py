@@ -13,6 +13,7 @@ from nasforge.core.trial import Result
 from nasforge.strategies.evolution import Evolution
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.random import Random
+from nasforge.testing.scripted import spec_of
 
 FOLDER = os.environ.get("NASFORGE_DATA")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="NASFORGE_DATA does not point to the folder with the tables")
@@ -53,7 +54,7 @@ def cells():
 
 def searched(cells, factory, signal, seed, evaluations):
     """The rows that a search visits."""
-    strategy = factory(cells.space, seed=seed)
+    strategy = factory(spec_of(cells.space, seed=seed))
     rows = []
     for number in range(evaluations):
         rows.append(cells.row_of(strategy.ask(number).architecture.model))

@@ -10,6 +10,7 @@ from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
 from nasforge.core.trial import Measure, Result
 from nasforge.strategies.optuna import SAMPLERS, OptunaSampler
 from nasforge.testing import strategies as suite
+from nasforge.testing.scripted import spec_of
 
 RANGES = SearchSpace("ranges", tuple(Decision(f"train.{key}", Float(0.0, 1.0)) for key in ("x", "y", "z")))
 FAST = {"gp": {"n_startup_trials": 4}, "nsgaii": {"population_size": 4}, "nsgaiii": {"population_size": 4}}
@@ -18,7 +19,7 @@ FAST = {"gp": {"n_startup_trials": 4}, "nsgaii": {"population_size": 4}, "nsgaii
 def made(sampler, space, **options):
     if sampler == "cmaes":
         pytest.importorskip("cmaes")
-    return OptunaSampler(space, seed=1, sampler=sampler, **{**FAST.get(sampler, {}), **options})
+    return OptunaSampler(spec_of(space, seed=1), sampler=sampler, **{**FAST.get(sampler, {}), **options})
 
 
 CASES = [
@@ -58,7 +59,7 @@ def sequential(strategy, asks):
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "nsgaiii"])
 def test_samplers_that_take_constraints_learn_from_rejections(sampler):
     options = {} if sampler == "tpe" else {"population_size": 10}
-    strategy = OptunaSampler(RANGES, seed=0, sampler=sampler, **options)
+    strategy = OptunaSampler(spec_of(RANGES, seed=0), sampler=sampler, **options)
     kept = []
     for number in range(100):
         x = strategy.ask(number).architecture.values["train.x"]
@@ -85,7 +86,7 @@ def test_the_first_point_comes_first(sampler):
 def test_points_may_come_again_where_they_may():
     space = SearchSpace("few", (Decision("train.batch", Choice((8, 16, 32))), Decision("train.ema", Choice((0, 1)))))
     for distinct in (True, False):
-        lines = sequential(OptunaSampler(space, seed=0, distinct=distinct), 6)
+        lines = sequential(OptunaSampler(spec_of(space, seed=0), distinct=distinct), 6)
         points = {proposal.architecture.point_id for (_, proposal), _ in lines}
         assert (len(points) == 6) == distinct
 
@@ -95,9 +96,9 @@ def test_a_missing_package_is_named():
         import cmaes  # noqa: F401
     except ImportError:
         with pytest.raises(ConfigError, match=r"pip install cmaes"):
-            OptunaSampler(RANGES, seed=0, sampler="cmaes")
+            OptunaSampler(spec_of(RANGES, seed=0), sampler="cmaes")
     with pytest.raises(ConfigError, match=r"cmaes takes one objective"):
-        OptunaSampler(RANGES, seed=0, sampler="cmaes", objectives=2)
+        OptunaSampler(spec_of(RANGES, seed=0, objectives=2), sampler="cmaes")
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsgaii", "nsgaiii", "qmc", "random"])
@@ -105,8 +106,8 @@ def test_two_objectives_replay(sampler):
     options = FAST.get(sampler, {})
     suite_space = SearchSpace("two", RANGES.decisions)
     factory = functools.partial(OptunaSampler, sampler=sampler, objectives=2, **options)
-    whole = suite.drive(factory(suite_space, seed=0), suite_space, asks=8, objectives=2)
-    replayed = factory(suite_space, seed=0)
+    whole = suite.drive(factory(spec_of(suite_space, seed=0)), suite_space, asks=8, objectives=2)
+    replayed = factory(spec_of(suite_space, seed=0))
     suite.replay(replayed, whole[:9])
     assert suite.drive(replayed, suite_space, asks=8, objectives=2, journal=whole[:9])[:10] == whole[:10]
 
@@ -115,7 +116,7 @@ def test_numbers_are_ordered_for_the_sampler():
     space = SearchSpace(
         "steps", (Decision("train.batch", Choice((256, 8, 64))), Decision("train.kind", Choice(("a", "b"))))
     )
-    strategy = OptunaSampler(space, seed=0)
+    strategy = OptunaSampler(spec_of(space, seed=0))
     lines = sequential(strategy, 6)
     assert {proposal.architecture.values["train.batch"] for (_, proposal), _ in lines} == {8, 64, 256}
     steps = {trial.distributions["train.batch"].__class__.__name__ for trial in strategy._study.trials}
@@ -130,8 +131,8 @@ def test_numbers_are_ordered_for_the_sampler():
 def test_a_continued_study_learns_from_rounded_values_of_fine_ranges(sampler):
     space = SearchSpace("made", (Decision("train.momentum", Float(0.0, 1.0, step=3e-7)),))
     options = {"n_startup_trials": 2} if sampler == "tpe" else {"population_size": 3} if sampler == "nsgaii" else {}
-    strategy = OptunaSampler(space, seed=0, sampler=sampler, **options)
-    again = OptunaSampler(space, seed=0, sampler=sampler, **options)
+    strategy = OptunaSampler(spec_of(space, seed=0), sampler=sampler, **options)
+    again = OptunaSampler(spec_of(space, seed=0), sampler=sampler, **options)
     for number in range(8):
         proposal = strategy.ask(number)
         again.recall(number, proposal)
@@ -154,12 +155,12 @@ def test_ranges_of_any_length_and_step_give_no_warnings(sampler):
     space = SearchSpace("made", decisions)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        strategy = OptunaSampler(space, seed=0, sampler=sampler)
+        strategy = OptunaSampler(spec_of(space, seed=0), sampler=sampler)
         for number in range(15):
             point = strategy.ask(number).architecture
             assert space.point(point.values) == point
             strategy.tell(number, Result("finished", values=(point.values["train.decay"],), steps_done=1))
-        again = OptunaSampler(space, seed=0, sampler=sampler)
+        again = OptunaSampler(spec_of(space, seed=0), sampler=sampler)
         again.recall(0, Measure(point))
 
 
@@ -172,8 +173,8 @@ def test_gp_takes_ranges_of_billions_without_listing_them():
     )
     space = SearchSpace("made", decisions)
     options = {"sampler": "gp", "n_startup_trials": 2}
-    strategy = OptunaSampler(space, seed=0, **options)
-    again = OptunaSampler(space, seed=0, **options)
+    strategy = OptunaSampler(spec_of(space, seed=0), **options)
+    again = OptunaSampler(spec_of(space, seed=0), **options)
     for number in range(3):
         proposal = strategy.ask(number)
         point = proposal.architecture
@@ -189,6 +190,6 @@ def test_gp_takes_ranges_of_billions_without_listing_them():
 
 def test_options_equal_for_python_keep_their_places():
     space = SearchSpace("made", (Decision("model.a", Choice((1, True, "x"))),))
-    strategy = OptunaSampler(space, seed=0)
+    strategy = OptunaSampler(spec_of(space, seed=0))
     strategy.recall(0, Measure(space.point({"model.a": True})))
     assert strategy._running[0].params == {"model.a": 1}

@@ -12,7 +12,7 @@ from nasforge.core.space import Decision, Float, Int, SearchSpace
 from nasforge.core.trial import Measure, Result, Score
 from nasforge.strategies.predictor import Predictor
 from nasforge.strategies.random import Random
-from nasforge.testing.scripted import FLAT, MIXED, NESTED, closeness, drive, replay
+from nasforge.testing.scripted import FLAT, MIXED, NESTED, closeness, drive, replay, spec_of
 
 FOLDER = os.environ.get("NASFORGE_DATA")
 
@@ -34,13 +34,13 @@ def reached(strategy, space, value_of, most):
 @pytest.mark.parametrize(("space", "most"), [(FLAT, 60), (NESTED, 60)], ids=("flat", "conditional"))
 def test_planted_optimum_is_found(space, most):
     for seed in range(2):
-        needed = reached(Predictor(space, seed=seed), space, lambda point: closeness(space, point), most + 1)
+        needed = reached(Predictor(spec_of(space, seed=seed)), space, lambda point: closeness(space, point), most + 1)
         assert needed <= most
 
 
 def test_mixed_optimum_is_approached():
     def best(factory):
-        strategy = factory(MIXED, seed=0)
+        strategy = factory(spec_of(MIXED, seed=0))
         found = 0.0
         for number in range(50):
             value = closeness(MIXED, strategy.ask(number).architecture)
@@ -58,12 +58,12 @@ def test_a_deceptive_slope_does_not_hold_it():
         letters = list(point.values.values())
         return max(0.15 * letters.count("a"), 0.25 * letters.count("e") - 0.5)
 
-    needed = [reached(Predictor(FLAT, seed=seed), FLAT, value_of, 220) for seed in range(2)]
+    needed = [reached(Predictor(spec_of(FLAT, seed=seed)), FLAT, value_of, 220) for seed in range(2)]
     assert max(needed) < 220  # one of 15,625 points; without local search five of six seeds missed it in 300
 
 
 def test_after_a_standstill_every_other_ask_is_local_searchs_until_something_is_better():
-    strategy = Predictor(FLAT, seed=0)
+    strategy = Predictor(spec_of(FLAT, seed=0))
     journal = []
     for number in range(60):
         proposal = strategy.ask(number)
@@ -76,13 +76,13 @@ def test_after_a_standstill_every_other_ask_is_local_searchs_until_something_is_
     strategy.ask(60)
     strategy.tell(60, finished(2.0))
     assert not strategy._looks_elsewhere(61)
-    replayed = Predictor(FLAT, seed=0)
+    replayed = Predictor(spec_of(FLAT, seed=0))
     replay(replayed, journal[:110])
     assert replayed.ask(55) == journal[110][1]
 
 
 def test_two_objectives_spread_over_the_front():
-    strategy = Predictor(FLAT, seed=0, objectives=2)
+    strategy = Predictor(spec_of(FLAT, seed=0, objectives=2))
     seen = set()
     for number in range(90):
         letters = list(strategy.ask(number).architecture.values.values())
@@ -105,11 +105,11 @@ def test_it_learns_what_is_allowed():
             number += 1
         return rejected
 
-    assert rejections(Predictor(space, seed=0)) < rejections(Random(space, seed=0)) / 4
+    assert rejections(Predictor(spec_of(space, seed=0))) < rejections(Random(spec_of(space, seed=0))) / 4
 
 
 def test_workers_in_parallel_get_different_points_of_the_same_knowledge():
-    strategy = Predictor(FLAT, seed=0)
+    strategy = Predictor(spec_of(FLAT, seed=0))
     for number in range(20):
         strategy.tell(number, finished(closeness(FLAT, strategy.ask(number).architecture)))
     points = {strategy.ask(number).architecture.point_id for number in range(20, 30)}
@@ -120,7 +120,7 @@ def test_values_count_by_their_order_alone():
     """An accuracy in 0..1, in percent, or a loss turned round: the same order, the same search."""
 
     def asks(scale):
-        strategy, found = Predictor(FLAT, seed=3), []
+        strategy, found = Predictor(spec_of(FLAT, seed=3)), []
         for number in range(16):
             found.append(strategy.ask(number).architecture)
             strategy.tell(number, finished(scale(closeness(FLAT, found[-1]))))
@@ -132,8 +132,8 @@ def test_values_count_by_their_order_alone():
 
 
 def test_replay_with_several_objectives_tunes_the_same():
-    whole = drive(Predictor(FLAT, seed=1, objectives=2), FLAT, asks=24, objectives=2)
-    replayed = Predictor(FLAT, seed=1, objectives=2)
+    whole = drive(Predictor(spec_of(FLAT, seed=1, objectives=2)), FLAT, asks=24, objectives=2)
+    replayed = Predictor(spec_of(FLAT, seed=1, objectives=2))
     replay(replayed, whole[:44])
     assert drive(replayed, FLAT, asks=24, objectives=2, journal=whole[:44]) == whole
 
@@ -145,7 +145,7 @@ def sorted_letters(model):
 
 def test_isomorphic_points_are_learnt_together_and_never_measured_twice():
     space = SearchSpace("sets", FLAT.decisions, canonical=f"{__name__}:sorted_letters")
-    strategy = Predictor(space, seed=0)
+    strategy = Predictor(spec_of(space, seed=0))
     seen = []
     for number in range(40):
         point = strategy.ask(number).architecture
@@ -177,7 +177,7 @@ def scored_search(strategy, trials, told=None):
 
 
 def test_scores_are_asked_for_first_and_lead_the_search():
-    strategy = Predictor(FLAT, seed=0, zero_cost=["luck", "good"], screened=400, starts=5)
+    strategy = Predictor(spec_of(FLAT, seed=0), zero_cost=["luck", "good"], screened=400, starts=5)
     journal = scored_search(strategy, 25)
     batches = [p for _, p in journal if isinstance(p, Score)]
     assert len(batches[0].architectures) > 350 and batches[0] == journal[0][1]
@@ -189,7 +189,7 @@ def test_scores_are_asked_for_first_and_lead_the_search():
 
 
 def test_a_replayed_search_with_scores_goes_on_the_same():
-    make = lambda: Predictor(FLAT, seed=2, zero_cost=["good"], screened=200, starts=4)  # noqa: E731
+    make = lambda: Predictor(spec_of(FLAT, seed=2), zero_cost=["good"], screened=200, starts=4)  # noqa: E731
     journal = scored_search(make(), 14)
     for cut in (0, 2, 6, 18, 24):
         replayed = make()
@@ -199,7 +199,7 @@ def test_a_replayed_search_with_scores_goes_on_the_same():
 
 def test_what_is_scored_after_it_was_measured_is_learnt_alike_by_a_replay():
     """Local search measures points without scores; a later batch may score them."""
-    make = lambda: Predictor(FLAT, seed=0, zero_cost=["good"], screened=60)  # noqa: E731
+    make = lambda: Predictor(spec_of(FLAT, seed=0), zero_cost=["good"], screened=60)  # noqa: E731
     points = [FLAT.sample(random.Random(number)) for number in range(75)]
     scored, late = points[:60], points[60:]
     batches = {0: scored, 33: late}
@@ -225,20 +225,20 @@ def test_what_is_scored_after_it_was_measured_is_learnt_alike_by_a_replay():
 
 
 def test_while_the_first_scores_are_out_there_is_nothing_to_ask():
-    strategy = Predictor(FLAT, seed=0, zero_cost=["good"], screened=50)
+    strategy = Predictor(spec_of(FLAT, seed=0), zero_cost=["good"], screened=50)
     assert strategy.ask(0).rung == 0
     assert strategy.ask(1) is None
 
 
 def test_small_spaces_are_screened_whole():
-    batch = Predictor(FLAT, seed=0, zero_cost=["good"]).ask(0).architectures
+    batch = Predictor(spec_of(FLAT, seed=0), zero_cost=["good"]).ask(0).architectures
     assert len({point.point_id for point in batch}) == len(batch) == FLAT.size
 
 
 def test_a_batch_of_one_of_an_old_journal_is_learnt_from():
     """Version 0.1.0 wrote it as a Measure at the rung of proxies."""
     point = FLAT.default_point()
-    old, new = (Predictor(FLAT, seed=0, zero_cost=["good"], screened=300, starts=4) for _ in range(2))
+    old, new = (Predictor(spec_of(FLAT, seed=0), zero_cost=["good"], screened=300, starts=4) for _ in range(2))
     old.recall(0, Measure(point, rung=0))
     old.tell(0, Result("finished", {**scores_of(point), "time/worker_s": 1.0}))
     new.recall(0, Score((point,)))
@@ -247,7 +247,7 @@ def test_a_batch_of_one_of_an_old_journal_is_learnt_from():
 
 
 def test_points_whose_costs_violate_a_limit_are_left_out():
-    strategy = Predictor(FLAT, seed=0, zero_cost=["good"], screened=300, starts=4)
+    strategy = Predictor(spec_of(FLAT, seed=0), zero_cost=["good"], screened=300, starts=4)
     batch = strategy.ask(0).architectures
     metrics = [{**scores_of(p), "constraint/violation": float(p.values["model.layer0"] != "b")} for p in batch]
     strategy.tell(0, Result("finished", scores=tuple(metrics)))
@@ -258,11 +258,11 @@ def test_points_whose_costs_violate_a_limit_are_left_out():
 
 
 def test_scores_that_nobody_gives_are_an_error():
-    strategy = Predictor(FLAT, seed=0, zero_cost=["synflow"], screened=20)
+    strategy = Predictor(spec_of(FLAT, seed=0), zero_cost=["synflow"], screened=20)
     batch = strategy.ask(0)
     with pytest.raises(SearchError, match=r"reports no zc/synflow.*proxies: \[synflow\]"):
         strategy.tell(0, Result("finished", scores=({"zc/other": 1.0},) * len(batch.architectures)))
-    failing = Predictor(FLAT, seed=0, zero_cost=["good"], screened=20)
+    failing = Predictor(spec_of(FLAT, seed=0), zero_cost=["good"], screened=20)
     with pytest.raises(SearchError, match=r"3 batches .* in a row.*no such rung"):
         scored_search(failing, 5, told=Result.failed("error", "no such rung"))
 
@@ -273,7 +273,7 @@ def test_scores_that_nobody_gives_are_an_error():
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        Predictor(FLAT, seed=0, **options)
+        Predictor(spec_of(FLAT, seed=0), **options)
 
 
 # --- NAS-Bench-201 ---
@@ -292,8 +292,8 @@ def test_the_optimum_of_nasbench201_is_found_soon():
         signal = dict(zip(map(str, table["arch_str"]), table["cifar10_val_e12"].tolist(), strict=True))
     best = max(signal.values())
     share = lambda point: signal[text(point.model)] / best  # noqa: E731
-    assert max(reached(Predictor(space, seed=seed), space, share, 151) for seed in range(2)) <= 150
-    lucky = [reached(Random(space, seed=seed), space, share, 151) for seed in range(2)]
+    assert max(reached(Predictor(spec_of(space, seed=seed)), space, share, 151) for seed in range(2)) <= 150
+    lucky = [reached(Random(spec_of(space, seed=seed)), space, share, 151) for seed in range(2)]
     assert min(lucky) == 151
 
 
@@ -301,7 +301,7 @@ def test_a_number_at_any_scale_is_one_decision():
     space = SearchSpace(
         "wide", (Decision("train.rate", Float(1e-5, 1.0, log=True)), Decision("model.width", Int(1, 512)))
     )
-    strategy = Predictor(space, seed=0)
+    strategy = Predictor(spec_of(space, seed=0))
     found = []
     for number in range(40):
         values = strategy.ask(number).architecture.values

@@ -15,7 +15,7 @@ from nasforge.core.trial import Measure, Result
 from nasforge.strategies.policy import PPO, Policy, clipped
 from nasforge.strategies.random import Random
 from nasforge.strategies.reinforce import Reinforce, gradient, softmax
-from nasforge.testing.scripted import FLAT, NESTED, SMALL, best_planted, drive, replay
+from nasforge.testing.scripted import FLAT, NESTED, SMALL, best_planted, drive, replay, spec_of
 
 BOTH = pytest.mark.parametrize("factory", [Reinforce, PPO], ids=["reinforce", "ppo"])
 ARMS = [0.3, -1.2, 2.0, 0.5]
@@ -71,7 +71,7 @@ def test_ppo_gains_nothing_by_moving_further_the_same_way(moved, advantage, lear
 def test_the_policys_batch_agrees_with_its_steps_on_a_conditional_space():
     policy = Policy(NESTED, 8, 3)
     torch.nn.init.normal_(policy.head.weight, generator=torch.Generator().manual_seed(0))
-    strategy = PPO(NESTED, seed=1)
+    strategy = PPO(spec_of(NESTED, seed=1))
     strategy._policy = policy
     rng = random.Random(5)
     for number in range(12):
@@ -92,14 +92,14 @@ def test_a_new_policy_is_uniform_and_its_weights_come_from_the_seed_alone():
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["lstm.weight_hh"], other["lstm.weight_hh"])
-    strategy = PPO(NESTED, seed=0)
+    strategy = PPO(spec_of(NESTED, seed=0))
     strategy.ask(0)
     for (key, _), log_chance in zip(*strategy._running[0], strict=True):
         assert log_chance == pytest.approx(-math.log(strategy._policy.sizes[key]))
 
 
 def test_only_active_decisions_are_updated():
-    strategy = Reinforce(NESTED, seed=0, entropy=0.0)
+    strategy = Reinforce(spec_of(NESTED, seed=0), entropy=0.0)
     point = NESTED.default_point()
     strategy.recall(0, Measure(point))
     strategy.tell(0, finished(1.0))
@@ -108,7 +108,7 @@ def test_only_active_decisions_are_updated():
 
 
 def test_a_late_result_counts_by_the_chances_at_its_ask():
-    ahead, late = Reinforce(FLAT, seed=0), Reinforce(FLAT, seed=0)
+    ahead, late = Reinforce(spec_of(FLAT, seed=0)), Reinforce(spec_of(FLAT, seed=0))
     points = [Measure(FLAT.sample(random.Random(seed))) for seed in range(2)]
     for strategy in (ahead, late):
         strategy.recall(0, points[0])
@@ -128,7 +128,7 @@ def test_a_late_result_counts_by_the_chances_at_its_ask():
 @BOTH
 def test_the_best_arm_becomes_likely(factory):
     space = SearchSpace("arms", (Decision("model.arm", Choice(tuple(range(4)))), Decision("train.x", Float(0, 1))))
-    strategy = factory(space, seed=0)
+    strategy = factory(spec_of(space, seed=0))
     pulled = []
     for number in range(150):
         arm = strategy.ask(number).architecture.values["model.arm"]
@@ -185,10 +185,10 @@ def test_what_is_allowed_is_learnt_from_rejections_on_a_conditional_space(factor
     share = statistics.mean(violation(STACK.sample(rng).values) == 0 for _ in range(4000))
     assert 0.02 < share < 0.08
     rejections, best = zip(
-        *(feasible_search(factory(STACK, seed=s), STACK, violation, value, 60) for s in range(4)), strict=True
+        *(feasible_search(factory(spec_of(STACK, seed=s)), STACK, violation, value, 60) for s in range(4)), strict=True
     )
     assert statistics.mean(rejections) < 60 / share / 4
-    baseline = [feasible_search(Random(STACK, seed=s), STACK, violation, value, 60)[1] for s in range(4)]
+    baseline = [feasible_search(Random(spec_of(STACK, seed=s)), STACK, violation, value, 60)[1] for s in range(4)]
     assert statistics.mean(best) > statistics.mean(baseline)
     assert max(best) == 16
 
@@ -200,7 +200,7 @@ def test_a_soft_target_is_met_more_often_than_without(factory):
     def met(targets):
         count = 0
         for seed in range(3):
-            strategy = factory(STACK, seed=seed, targets=targets)
+            strategy = factory(spec_of(STACK, seed=seed, targets=targets))
             for number in range(80):
                 flops = sum(widths(strategy.ask(number).architecture.values))
                 count += number >= 40 and flops <= target.bound
@@ -220,7 +220,7 @@ def test_ppo_learns_decisions_that_depend_on_each_other():
     """Every option is as good as the others alone; only the second's agreement with the first counts."""
     pair = tuple(Decision(f"model.{name}", Choice(tuple("abcd"))) for name in ("x", "y"))
     space = SearchSpace("pairs", (*pair, Decision("train.free", Float(0, 1))))
-    strategy = PPO(space, seed=0)
+    strategy = PPO(spec_of(space, seed=0))
     agreed = []
     for number in range(300):
         values = strategy.ask(number).architecture.values
@@ -232,7 +232,7 @@ def test_ppo_learns_decisions_that_depend_on_each_other():
 @BOTH
 def test_replay_after_rejections_and_targets_continues_the_search(factory):
     def made():
-        return factory(FLAT, seed=2)
+        return factory(spec_of(FLAT, seed=2))
 
     whole = drive(made(), FLAT, asks=60, workers=5)
     replayed = made()
@@ -244,7 +244,7 @@ def test_replay_after_rejections_and_targets_continues_the_search(factory):
 def test_an_exhausted_space_does_not_hang(factory):
     points = [
         content.architecture
-        for _, content in drive(factory(SMALL, seed=0), SMALL, asks=30)
+        for _, content in drive(factory(spec_of(SMALL, seed=0)), SMALL, asks=30)
         if isinstance(content, Measure)
     ]
     assert len(points) == 30
@@ -264,4 +264,4 @@ def test_an_exhausted_space_does_not_hang(factory):
 )
 def test_wrong_options_are_refused(name, options, message):
     with pytest.raises(ConfigError, match=message):
-        registry.get("strategy", name)(FLAT, seed=0, **options)
+        registry.get("strategy", name)(spec_of(FLAT, seed=0), **options)

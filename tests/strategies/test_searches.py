@@ -14,7 +14,7 @@ from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.nsga2 import NSGA2
 from nasforge.strategies.optuna import OptunaSampler
 from nasforge.strategies.random import Random
-from nasforge.testing.scripted import FLAT, MIXED, drive, replay
+from nasforge.testing.scripted import FLAT, MIXED, drive, replay, spec_of
 
 
 def finished(*values, steps=3):
@@ -51,27 +51,29 @@ OLD_AND_BEST, YOUNG = "aaaaaa", ["bbbbbb", "cccccc", "dddddd"]
 
 def test_aging_evolution_lets_the_oldest_die_and_elitist_the_worst():
     members = [(OLD_AND_BEST, finished(0.9)), *((text, finished(0.1 * i)) for i, text in enumerate(YOUNG))]
-    aging = fed(Evolution(FLAT, seed=0, population=3, sample=2, elitist=False), members)
+    aging = fed(Evolution(spec_of(FLAT, seed=0), population=3, sample=2, elitist=False), members)
     assert OLD_AND_BEST not in parents(aging, [OLD_AND_BEST, *YOUNG])
-    elitist = fed(Evolution(FLAT, seed=0, population=3, sample=3), members)
+    elitist = fed(Evolution(spec_of(FLAT, seed=0), population=3, sample=3), members)
     assert parents(elitist, [OLD_AND_BEST, *YOUNG]) == {OLD_AND_BEST}
 
 
 def test_evolution_prefers_an_unpruned_trial_to_a_better_looking_pruned_one():
     members = [("aaaaaa", Result("pruned", values=(0.9,), steps_done=1)), ("bbbbbb", finished(0.2))]
-    assert parents(fed(Evolution(FLAT, seed=0, population=2, sample=2), members), ["aaaaaa", "bbbbbb"]) == {"bbbbbb"}
+    assert parents(fed(Evolution(spec_of(FLAT, seed=0), population=2, sample=2), members), ["aaaaaa", "bbbbbb"]) == {
+        "bbbbbb"
+    }
 
 
 def test_evolution_drops_failed_and_rejected():
     rejected = Result("rejected", metrics={"constraint/violation": 0.1})
     members = [("aaaaaa", rejected), ("bbbbbb", Result.failed("crash", "gone")), ("cccccc", finished(0.0)),
                ("dddddd", finished(0.0))]  # fmt: skip
-    found = parents(fed(Evolution(FLAT, seed=0, population=2, sample=1), members), [m[0] for m in members])
+    found = parents(fed(Evolution(spec_of(FLAT, seed=0), population=2, sample=1), members), [m[0] for m in members])
     assert found == {"cccccc", "dddddd"}
 
 
 def test_nsga2_keeps_the_front_and_parents_come_from_it():
-    strategy = NSGA2(FLAT, seed=0, objectives=2, population=4, starts=2, crossover=0.0)
+    strategy = NSGA2(spec_of(FLAT, seed=0, objectives=2), population=4, starts=2, crossover=0.0)
     members = [("aaaaaa", finished(1.0, 0.0)), ("bbbbbb", finished(0.0, 1.0)), ("cccccc", finished(0.6, 0.6)),
                ("dddddd", finished(0.9, 0.3)), ("eeeeee", finished(0.5, 0.5))]  # fmt: skip
     fed(strategy, members)
@@ -82,7 +84,7 @@ def test_nsga2_keeps_the_front_and_parents_come_from_it():
 def test_nsga2_spreads_over_the_front():
     """As many a's and as many b's as can be: random search reaches neither end (1 point of 15,625 each)."""
     for seed in range(3):
-        strategy = NSGA2(FLAT, seed=seed, objectives=2)
+        strategy = NSGA2(spec_of(FLAT, seed=seed, objectives=2))
         seen = set()
         for number in range(500):
             letters = list(strategy.ask(number).architecture.values.values())
@@ -92,7 +94,7 @@ def test_nsga2_spreads_over_the_front():
 
 
 def test_local_search_tries_all_neighbours_then_starts_anew():
-    strategy = LocalSearch(FLAT, seed=0, starts=1)
+    strategy = LocalSearch(spec_of(FLAT, seed=0), starts=1)
     start = strategy.ask(0).architecture
     strategy.tell(0, finished(1.0))
     neighbours = {}
@@ -105,7 +107,7 @@ def test_local_search_tries_all_neighbours_then_starts_anew():
 
 
 def test_local_search_moves_to_a_better_neighbour_even_when_it_comes_late():
-    strategy = LocalSearch(FLAT, seed=0, starts=1)
+    strategy = LocalSearch(spec_of(FLAT, seed=0), starts=1)
     strategy.recall(0, Measure(point(FLAT, "aaaaaa")))
     strategy.tell(0, finished(0.5))
     late = strategy.ask(1).architecture
@@ -120,7 +122,7 @@ def test_local_search_moves_to_a_better_neighbour_even_when_it_comes_late():
 
 
 def test_local_search_goes_on_from_sampled_steps_in_ranges():
-    strategy = LocalSearch(MIXED, seed=0, starts=1, steps=3)
+    strategy = LocalSearch(spec_of(MIXED, seed=0), starts=1, steps=3)
     start = strategy.ask(0).architecture
     strategy.tell(0, finished(1.0))
     rates = set()
@@ -139,15 +141,15 @@ def changes_in_shared(a, b):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Evolution(FLAT, seed=0, population=5, sample=6), "sample <= population"),
-        (lambda: NSGA2(FLAT, seed=0, population=5, starts=6), "starts <= population"),
-        (lambda: NSGA2(FLAT, seed=0, crossover=1.5), "chance in 0..1"),
-        (lambda: LocalSearch(FLAT, seed=0, objectives=2), "nsga2 or evolution"),
-        (lambda: LocalSearch(FLAT, seed=0, starts=0), "at least 1"),
-        (lambda: OptunaSampler(FLAT, seed=0, sampler="tpee"), "did you mean 'tpe'"),
-        (lambda: OptunaSampler(FLAT, seed=0, n_startup_trial=3), "did you mean 'n_startup_trials'"),
-        (lambda: OptunaSampler(FLAT, seed=0, sampler="qmc", qmc_type="latin"), "latin"),
-        (lambda: OptunaSampler(FLAT, seed=0, sampler="cmaes", objectives=2), "one objective"),
+        (lambda: Evolution(spec_of(FLAT, seed=0), population=5, sample=6), "sample <= population"),
+        (lambda: NSGA2(spec_of(FLAT, seed=0), population=5, starts=6), "starts <= population"),
+        (lambda: NSGA2(spec_of(FLAT, seed=0), crossover=1.5), "chance in 0..1"),
+        (lambda: LocalSearch(spec_of(FLAT, seed=0, objectives=2)), "nsga2 or evolution"),
+        (lambda: LocalSearch(spec_of(FLAT, seed=0), starts=0), "at least 1"),
+        (lambda: OptunaSampler(spec_of(FLAT, seed=0), sampler="tpee"), "did you mean 'tpe'"),
+        (lambda: OptunaSampler(spec_of(FLAT, seed=0), n_startup_trial=3), "did you mean 'n_startup_trials'"),
+        (lambda: OptunaSampler(spec_of(FLAT, seed=0), sampler="qmc", qmc_type="latin"), "latin"),
+        (lambda: OptunaSampler(spec_of(FLAT, seed=0, objectives=2), sampler="cmaes"), "one objective"),
     ],
 )
 def test_wrong_options_are_refused(make, message):
@@ -172,14 +174,14 @@ def feasible_search(strategy, accepted):
 
 def test_tpe_and_evolution_learn_what_is_allowed():
     space = SearchSpace("square", (Decision("train.a", Float(0, 1)), Decision("train.b", Float(0, 1))))
-    baseline = feasible_search(Random(space, seed=0), 30)
-    assert feasible_search(OptunaSampler(space, seed=0), 30) < baseline / 4
-    assert feasible_search(Evolution(space, seed=0), 30) < baseline / 2
+    baseline = feasible_search(Random(spec_of(space, seed=0)), 30)
+    assert feasible_search(OptunaSampler(spec_of(space, seed=0)), 30) < baseline / 4
+    assert feasible_search(Evolution(spec_of(space, seed=0)), 30) < baseline / 2
 
 
 def test_optuna_is_told_options_by_index_so_that_true_and_one_stay_apart():
     space = SearchSpace("odd", (Decision("model.a", Choice((1, True, "1"))),))
-    strategy = OptunaSampler(space, seed=0)
+    strategy = OptunaSampler(spec_of(space, seed=0))
     found = [strategy.ask(number).architecture.values["model.a"] for number in range(3)]
     assert {(value, type(value)) for value in found} == {(1, int), (True, bool), ("1", str)}
 
@@ -187,22 +189,22 @@ def test_optuna_is_told_options_by_index_so_that_true_and_one_stay_apart():
 def test_asks_do_not_depend_on_the_global_generator():
     for factory in (Random, Evolution, NSGA2, LocalSearch, OptunaSampler):
         random.seed(1)
-        first = factory(MIXED, seed=0).ask(0)
+        first = factory(spec_of(MIXED, seed=0)).ask(0)
         random.seed(2)
-        assert factory(MIXED, seed=0).ask(0) == first
+        assert factory(spec_of(MIXED, seed=0)).ask(0) == first
 
 
 def test_cmaes_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cmaes", None)
     with pytest.raises(ConfigError, match="pip install cmaes"):
-        OptunaSampler(FLAT, seed=0, sampler="cmaes")
+        OptunaSampler(spec_of(FLAT, seed=0), sampler="cmaes")
 
 
 def test_cmaes_is_replayed():
     pytest.importorskip("cmaes", reason="the package cmaes is not installed")
     space = SearchSpace("numbers", tuple(Decision(f"train.{name}", Float(0, 1)) for name in "abc"))
-    whole = drive(OptunaSampler(space, seed=1, sampler="cmaes"), space, asks=40)
-    replayed = OptunaSampler(space, seed=1, sampler="cmaes")
+    whole = drive(OptunaSampler(spec_of(space, seed=1), sampler="cmaes"), space, asks=40)
+    replayed = OptunaSampler(spec_of(space, seed=1), sampler="cmaes")
     replay(replayed, whole[:45])
     assert drive(replayed, space, asks=40, journal=whole[:45]) == whole
 

@@ -8,10 +8,10 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.core.trial import Artifact, Measure, Result, TrainShared
 from nasforge.settings.experiment import load_space
-from nasforge.strategies.darts import cost_aware, darts, drnas, gdas
+from nasforge.strategies.differentiable import cost_aware, darts, drnas, gdas
 from nasforge.strategies.one_shot import enas, spos
 from nasforge.strategies.reinforce import Reinforce
-from nasforge.testing.scripted import FLAT, MIXED, SMALL
+from nasforge.testing.scripted import FLAT, MIXED, SMALL, spec_of
 
 WEIGHTS = Artifact("artifacts/0/attempt-1/weights.safetensors", "0" * 64, 1)
 
@@ -31,7 +31,7 @@ def finished(value):
 
 
 def test_supernets_run_side_by_side_and_their_networks_in_turn():
-    strategy = darts(FLAT, seed=0, runs=2, epochs=7, second_order=True)
+    strategy = darts(spec_of(FLAT, seed=0), runs=2, epochs=7, second_order=True)
     first, second = strategy.ask(0), strategy.ask(1)
     assert isinstance(first, TrainShared) and (first.relaxation, first.epochs) == ("softmax", 7)
     assert first.settings["second_order"] is True and first.alphas != second.alphas
@@ -47,7 +47,7 @@ def test_supernets_run_side_by_side_and_their_networks_in_turn():
 def test_an_operation_that_computes_nothing_is_mixed_and_not_derived(factory):
     space = load_space("nasbench201")
     for options, derived in (({}, False), ({"underived": ""}, True)):
-        strategy = factory(space, seed=0, **options)
+        strategy = factory(spec_of(space, seed=0), **options)
         proposal = strategy.ask(0)
         assert proposal.settings["underived"] == options.get("underived", "none")
         strategy.tell(0, trained(proposal, "none"))
@@ -56,7 +56,7 @@ def test_an_operation_that_computes_nothing_is_mixed_and_not_derived(factory):
 
 
 def test_a_rejected_network_is_followed_by_the_next():
-    strategy = gdas(FLAT, seed=0)
+    strategy = gdas(spec_of(FLAT, seed=0))
     strategy.tell(0, trained(strategy.ask(0)))
     best = strategy.ask(1).architecture
     strategy.tell(1, Result("rejected", metrics={"constraint/violation": 1.0}))
@@ -65,7 +65,7 @@ def test_a_rejected_network_is_followed_by_the_next():
 
 
 def test_a_supernet_that_fails_ends_the_search():
-    strategy = gdas(FLAT, seed=0)
+    strategy = gdas(spec_of(FLAT, seed=0))
     strategy.ask(0)
     strategy.tell(0, Result.failed("diverged", "the loss became NaN"))
     assert strategy.ask(1) is None
@@ -73,23 +73,23 @@ def test_a_supernet_that_fails_ends_the_search():
 
 def test_targets_become_terms_of_the_loss_with_their_bounds():
     targets = (Constraint("cost/flops", 1e7), Constraint("cost/latency_ms", 5.0))
-    proposal = cost_aware(FLAT, seed=0, targets=targets, cost_weight=0.3).ask(0)
+    proposal = cost_aware(spec_of(FLAT, seed=0, targets=targets), cost_weight=0.3).ask(0)
     assert proposal.cost_terms == {"cost/flops": 0.3} and proposal.settings["bound/cost/flops"] == 1e7
-    assert not gdas(FLAT, seed=0, targets=targets).ask(0).cost_terms
-    assert cost_aware(FLAT, seed=0).ask(0).cost_terms == {"cost/flops": 0.1}
+    assert not gdas(spec_of(FLAT, seed=0, targets=targets)).ask(0).cost_terms
+    assert cost_aware(spec_of(FLAT, seed=0)).ask(0).cost_terms == {"cost/flops": 0.1}
 
 
 def test_settings_are_checked_before_anything_is_journaled():
     with pytest.raises(ConfigError, match="last_temperature <= temperature"):
-        gdas(FLAT, seed=0, temperature=0.05)
+        gdas(spec_of(FLAT), temperature=0.05)
     with pytest.raises(ConfigError, match="learning_rate must be a number of at least 0"):
-        darts(FLAT, seed=0, learning_rate=-1.0)
+        darts(spec_of(FLAT), learning_rate=-1.0)
     with pytest.raises(ConfigError, match="not latency_ms<=5"):
-        cost_aware(FLAT, seed=0, targets=(Constraint("cost/latency_ms", 5.0),))
+        cost_aware(spec_of(FLAT, seed=0, targets=(Constraint("cost/latency_ms", 5.0),)))
 
 
 def test_the_recipe_is_fixed_at_its_defaults():
-    for strategy in (darts(MIXED, seed=0), spos(MIXED, seed=0), enas(MIXED, seed=0)):
+    for strategy in (darts(spec_of(MIXED, seed=0)), spos(spec_of(MIXED, seed=0)), enas(spec_of(MIXED, seed=0))):
         space = strategy.ask(0).space
         assert all(domain.size == 1 for key, domain in space.domains.items() if key.startswith("train."))
 
@@ -111,13 +111,13 @@ def test_the_recipe_is_fixed_at_its_defaults():
 )
 def test_settings_out_of_range_are_refused(factory, options):
     with pytest.raises(ConfigError, match=r"needs|draws|must be"):
-        factory(FLAT, seed=0, **options)
+        factory(spec_of(FLAT, seed=0), **options)
     with pytest.raises(ConfigError, match="one objective"):
-        darts(FLAT, seed=0, objectives=2)
+        darts(spec_of(FLAT, seed=0, objectives=2))
 
 
 def test_one_shot_measures_on_inherited_weights_then_trains_the_best():
-    strategy = spos(FLAT, seed=0, epochs=4, measures=5, paths="fair")
+    strategy = spos(spec_of(FLAT, seed=0), epochs=4, measures=5, paths="fair")
     first = strategy.ask(0)
     assert (first.relaxation, first.epochs, first.weights) == ("fair", 4, None)
     strategy.tell(0, trained(first))
@@ -140,7 +140,7 @@ def test_one_shot_measures_on_inherited_weights_then_trains_the_best():
 
 
 def test_enas_takes_turns_and_measures_the_best_again():
-    strategy = enas(FLAT, seed=0, rounds=2, epochs=3, measures=4, policy_paths=6)
+    strategy = enas(spec_of(FLAT, seed=0), rounds=2, epochs=3, measures=4, policy_paths=6)
     number, told, kinds = 0, {}, []
     while len(kinds) < 12:
         proposal = strategy.ask(number)
@@ -165,7 +165,7 @@ def test_enas_takes_turns_and_measures_the_best_again():
 
 
 def test_a_later_training_that_fails_leaves_the_search_what_it_has():
-    strategy = enas(FLAT, seed=0, rounds=3, measures=2)
+    strategy = enas(spec_of(FLAT, seed=0), rounds=3, measures=2)
     strategy.tell(0, trained(strategy.ask(0)))
     points = [strategy.ask(number).architecture for number in (1, 2)]
     strategy.tell(1, finished(0.1))
@@ -178,7 +178,7 @@ def test_a_later_training_that_fails_leaves_the_search_what_it_has():
 
 def test_where_nothing_new_is_left_none_changes_nothing():
     """With a measure still out, an exhausted space gives None, again and again, then the best is trained."""
-    strategy = spos(SMALL, seed=0, measures=50)
+    strategy = spos(spec_of(SMALL, seed=0), measures=50)
     strategy.tell(0, trained(strategy.ask(0)))
     for number in range(1, 7):
         assert strategy.ask(number).weights is not None
@@ -191,7 +191,7 @@ def test_where_nothing_new_is_left_none_changes_nothing():
 
 def test_rounds_are_ranked_among_themselves():
     """A supernet that was trained further makes every measure look better; the policy must not learn from that."""
-    policy = Reinforce(FLAT, seed=0)
+    policy = Reinforce(spec_of(FLAT, seed=0))
     for number in range(20):
         policy.ask(number)
         policy.tell(number, finished(0.3 + 0.001 * number))
@@ -201,14 +201,14 @@ def test_rounds_are_ranked_among_themselves():
 
 
 def test_weights_that_were_lost_end_the_search():
-    strategy = spos(FLAT, seed=0)
+    strategy = spos(spec_of(FLAT, seed=0))
     strategy.ask(0)
     strategy.tell(0, Result.failed("out_of_memory", "no memory"))
     assert strategy.ask(1) is None
 
 
 def test_a_measure_of_a_journal_without_weights_is_a_final_one():
-    strategy, again = spos(FLAT, seed=0, measures=1), spos(FLAT, seed=0, measures=1)
+    strategy, again = spos(spec_of(FLAT, seed=0), measures=1), spos(spec_of(FLAT, seed=0), measures=1)
     lines = []
     for number in range(3):
         proposal = strategy.ask(number)

@@ -10,15 +10,15 @@ from nasforge.core.trial import Measure
 from nasforge.settings.experiment import suited_evaluator
 from nasforge.strategies.starting import Starting
 from nasforge.testing import strategies as suite
-from nasforge.testing.scripted import NESTED, drive
+from nasforge.testing.scripted import NESTED, drive, spec_of
 
 NAMES = [name for name in registry.names("strategy") if suited_evaluator(name) == "training"]
 
 
 def starting(name):
-    def make(space, *, seed, objectives=1):
-        strategy = registry.get("strategy", name)(space, seed=seed, objectives=objectives)
-        points = {point.point_id: point for point in (space.default_point(), space.sample(Random(5)))}
+    def make(spec):
+        strategy = registry.get("strategy", name)(spec)
+        points = {point.point_id: point for point in (spec.space.default_point(), spec.space.sample(Random(5)))}
         return Starting(strategy, list(points.values()), rung=0 if hasattr(strategy, "wanted") else -1)
 
     return make
@@ -31,7 +31,7 @@ def test_conformance(name, check):
 
 
 def test_the_points_come_first_and_are_told_apart():
-    whole = drive(starting("evolution")(NESTED, seed=0), NESTED, asks=6)
+    whole = drive(starting("evolution")(spec_of(NESTED)), NESTED, asks=6)
     asked = [content for _, content in whole if isinstance(content, Measure)]
     assert asked[0].architecture == NESTED.default_point()
     assert [measure.origin.operator for measure in asked[:2] if measure.origin] == ["start", "start"]

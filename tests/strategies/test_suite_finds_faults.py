@@ -1,6 +1,7 @@
 """The public suite itself: every check fails for a strategy with the fault it is there for."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -25,21 +26,21 @@ class BornOfTheFuture(Random):
 
 
 class Unseeded(Random):
-    def __init__(self, space, *, seed, objectives=1):
-        super().__init__(space, seed=random.SystemRandom().randrange(10**9), objectives=objectives)
+    def __init__(self, spec):
+        super().__init__(replace(spec, seed=random.SystemRandom().randrange(10**9)))
 
 
 class SeedIgnored(Random):
-    def __init__(self, space, *, seed, objectives=1):
-        super().__init__(space, seed=0, objectives=objectives)
+    def __init__(self, spec):
+        super().__init__(replace(spec, seed=0))
 
 
 class StreamCarried(Random):
     """One generator for all asks, so that a replay falls behind."""
 
-    def __init__(self, space, *, seed, objectives=1):
-        super().__init__(space, seed=seed, objectives=objectives)
-        self._stream = random.Random(seed)
+    def __init__(self, spec):
+        super().__init__(spec)
+        self._stream = random.Random(spec.seed)
 
     def ask(self, number):
         return Measure(self._space.sample(self._stream))
@@ -60,6 +61,11 @@ class CountsQuestions(Random):
         return None if self.asked % 3 == 0 else super().ask(self.asked)
 
 
+class KeepsWhatIsWithdrawn(Random):
+    def withdraw(self, number):
+        pass
+
+
 class Forgetful(Random):
     def ask(self, number):
         self._seen.clear()
@@ -67,10 +73,10 @@ class Forgetful(Random):
 
 
 class IgnoresOneDecision(Random):
-    def __init__(self, space, *, seed, objectives=1):
-        key = space.decisions[0].key
-        first = space.default_point().values[key]
-        super().__init__(space.fixed({key: first}), seed=seed, objectives=objectives)
+    def __init__(self, spec):
+        key = spec.space.decisions[0].key
+        first = spec.space.default_point().values[key]
+        super().__init__(replace(spec, space=spec.space.fixed({key: first})))
 
 
 class RefusesFullyDecided(Random):
@@ -101,6 +107,7 @@ FAULTS = [
     (suite.replay_continues, StreamCarried),
     (suite.failures_and_rejections_are_survived, NeedsValues),
     (suite.none_is_pure, CountsQuestions),
+    (suite.withdrawn_asks_leave_no_trace, KeepsWhatIsWithdrawn),
     (suite.nothing_is_proposed_twice, Forgetful),
     (suite.small_spaces_are_exhausted, IgnoresOneDecision),
     (suite.one_point_is_enough, RefusesFullyDecided),

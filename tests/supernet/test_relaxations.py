@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from nasforge import registry
 from nasforge.core.alphas import Settings, derive
 from nasforge.core.architecture import MODEL
 from nasforge.core.errors import BuildError, ConfigError
@@ -21,7 +22,7 @@ from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.expected_cost import ExpectedCost
 from nasforge.supernet.mixed import Mixture, Share
 from nasforge.supernet.network import build_supernet
-from nasforge.supernet.relaxations import RELAXATIONS, concentration, drawn, probabilities
+from nasforge.supernet.relaxations import concentration, drawn, relaxation_of
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.training.hooks import Step
 
@@ -48,21 +49,22 @@ SPACE = SearchSpace(
 )
 
 
-@pytest.mark.parametrize("name", sorted(RELAXATIONS))
+@pytest.mark.parametrize("name", registry.names("relaxation"))
 def test_expected_shares(name):
     """The mean of many samples is what `probabilities` says; each sample is a distribution over the options."""
     torch.manual_seed(0)
-    samples = [RELAXATIONS[name](ALPHAS, 0.5) for _ in range(4000)]
+    relaxation = relaxation_of(name)
+    samples = [relaxation(ALPHAS, 0.5) for _ in range(4000)]
     weights = torch.stack([share.weights for share in samples])
     assert torch.allclose(weights.sum(1), torch.ones(4000), atol=1e-5) and (weights >= 0).all()
     tolerance = 0.06 if name == "gumbel_soft" else 0.02  # a relaxed sample is biased at temperature 0.5
-    assert torch.allclose(weights.mean(0), probabilities(name, ALPHAS), atol=tolerance)
+    assert torch.allclose(weights.mean(0), relaxation.probabilities(ALPHAS), atol=tolerance)
     if name == "gumbel_hard":
         assert all(len(share.active) == 1 and share.weights[share.active[0]] == 1 for share in samples[:50])
 
 
 def test_softmax_is_the_papers_and_dirichlets_mean_is_its_concentration():
-    assert torch.allclose(RELAXATIONS["softmax"](ALPHAS, 9.0).weights, ALPHAS.exp() / ALPHAS.exp().sum())
+    assert torch.allclose(relaxation_of("softmax")(ALPHAS, 9.0).weights, ALPHAS.exp() / ALPHAS.exp().sum())
     assert concentration(torch.zeros(3)).tolist() == pytest.approx([1.0001] * 3)
 
 
@@ -70,10 +72,10 @@ def test_the_gradient_of_a_hard_sample_is_that_of_the_relaxed_one():
     alphas = ALPHAS.clone().requires_grad_()
     values = torch.tensor([1.0, 2.0, 4.0])
     torch.manual_seed(3)
-    (RELAXATIONS["gumbel_hard"](alphas, 0.7).weights * values).sum().backward()
+    (relaxation_of("gumbel_hard")(alphas, 0.7).weights * values).sum().backward()
     soft = ALPHAS.clone().requires_grad_()
     torch.manual_seed(3)
-    (RELAXATIONS["gumbel_soft"](soft, 0.7).weights * values).sum().backward()
+    (relaxation_of("gumbel_soft")(soft, 0.7).weights * values).sum().backward()
     assert torch.allclose(alphas.grad, soft.grad)
 
 

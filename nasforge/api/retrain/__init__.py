@@ -49,6 +49,7 @@ def retrain(
     device: str = "auto",
     data: str | Path | Mapping[str, str] | None = None,
     runner: str | Mapping[str, Any] = "local",
+    reference: str = "resnet",
     progress: Progress = lambda name, epoch, epochs, metrics: None,
     trackers: Sequence[Tracker] = (),
     trust: bool = False,
@@ -73,6 +74,8 @@ def retrain(
         runner: `local`: one training after the other in this process. `ray_tune`: side by side on Ray workers, with the
             options that a search's runner has, and `workers_per_network`: each training by so many workers at once,
             with the outcome of one worker up to the order of sums.
+        reference: what each of the best is compared with: the registered name of a hand-designed network that is
+            scaled to the same FLOPs, or `module:function` of your own.
         progress: told after every epoch.
         trackers: told of every opening of the test part.
         trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
@@ -92,7 +95,7 @@ def retrain(
             check_whole(number, f"retrain: {name}", least, error=SearchError)
     if tta not in ("none", "flip"):
         raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
-    trainer = _trainer(Named.parse(runner, "runner"))
+    trainer, compared = _trainer(Named.parse(runner, "runner")), registry.get("reference", reference)
     state = load_state(folder)
     config = config_of(folder, state).with_data_at(data)
     if config.data is None or not config.space.builder:
@@ -111,7 +114,7 @@ def retrain(
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers, moved) as experiment:
         whole = replace(config.data, images=None)
         length = epochs or 3 * config.epochs
-        work = Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer)
+        work = Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer, compared)
         finalists = work.finalists(ranked[:top], drawn, ranked, progress)
         _keep_best(folder, finalists[0])
     return finalists

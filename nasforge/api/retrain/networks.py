@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,9 +22,6 @@ from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
 from nasforge.models.ensemble import Mirrored
 from nasforge.models.network import fresh
-from nasforge.models.reference import BUILDER as REFERENCE
-from nasforge.models.reference import resnet_of_flops
-from nasforge.models.resolution import SMALL, reference_layout
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.data_parallel import data_parallel, own_checkpoint
 from nasforge.training.device import device_of
@@ -160,18 +156,3 @@ def measure(
         mirrored = score(Mirrored(network), part, extra=extra, device=device)
         found |= {f"test_flip/{key}": value for key, value in mirrored.items()}
     return found
-
-
-# --- the reference ---------------------------------------------------------------------------------------------------
-
-
-def reference_of(flops: float, shape: tuple[int, int, int], classes: int) -> tuple[str, SearchSpace]:
-    """The ResNet nearest to `flops`: its name, and the space of which it is the only network."""
-    name, network = resnet_of_flops(flops, shape=shape, classes=classes)
-    stage, classifier = network.get_submodule("stage0"), network.get_submodule("classifier")
-    assert isinstance(stage, nn.Sequential) and isinstance(classifier, nn.Linear)  # noqa: S101  (built just now)
-    layout = reference_layout(min(shape[1:]))
-    arguments: dict[str, Any] = {"depth": len(stage), "width": classifier.in_features // 2 ** (len(layout.strides) - 1)}
-    if min(shape[1:]) > SMALL:
-        arguments |= {"stem_stride": layout.stem_stride, "strides": list(layout.strides)}
-    return name, SearchSpace(name, (), builder=REFERENCE, arguments=arguments)

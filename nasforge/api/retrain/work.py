@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from nasforge.api.retrain.networks import Progress, Retraining, Trainer, measure, reference_of
+from nasforge.api.retrain.networks import Progress, Retraining, Trainer, measure
 from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of
 from nasforge.core.architecture import Architecture, digest
+from nasforge.core.protocols import Reference
 from nasforge.core.recipe import Recipe, recipe_of, steps_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
@@ -52,6 +53,7 @@ class Work:
     device: str
     place: torch.device
     trainer: Trainer
+    reference: Reference
     failures: dict[str, str] = field(default_factory=dict)
 
     def finalists(
@@ -98,7 +100,8 @@ class Work:
         network = self._network(architecture.arch_id, name, self.config.space, architecture, recipe, role)
         if not with_reference:
             return network, None
-        label, space = reference_of(network.costs["cost/flops"], self.data.shape, len(self.data.class_names))
+        flops, classes = network.costs["cost/flops"], len(self.data.class_names)
+        label, space = self.reference(flops, shape=self.data.shape, classes=classes)
         reference = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
         # it was never trained before, so nothing of it may stay as it begins
         learning = replace(recipe, frozen_stages=0)

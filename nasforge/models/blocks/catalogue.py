@@ -1,38 +1,18 @@
-"""All blocks by name, and the options that a search space may list of them."""
+"""The options that a search space may list of the registered blocks."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 from torch import nn
 
+from nasforge import registry
 from nasforge.core.architecture import Value
 from nasforge.models.blocks.conv import Activation
-from nasforge.models.blocks.identity import IdentityBlock
-from nasforge.models.blocks.inception import FactorisedInceptionBlock, InceptionBlock
-from nasforge.models.blocks.inverted import InvertedBlock
-from nasforge.models.blocks.plain import NetworkInNetworkBlock, PairBlock
-from nasforge.models.blocks.residual import BottleneckBlock, PreActivationBlock, ResidualBlock, ResNeXtBlock
-from nasforge.models.blocks.separable import SeparableBlock
-
-BLOCKS: dict[str, Callable[..., nn.Module]] = {
-    "bottleneck": BottleneckBlock,
-    "identity": IdentityBlock,
-    "inception": InceptionBlock,
-    "inception_factorised": FactorisedInceptionBlock,
-    "inverted": InvertedBlock,
-    "network_in_network": NetworkInNetworkBlock,
-    "pair": PairBlock,
-    "preactivation": PreActivationBlock,
-    "residual": ResidualBlock,
-    "resnext": ResNeXtBlock,
-    "separable": SeparableBlock,
-}
-"""A new block is one file and one line here. It is called as `Block(in_channels, out_channels, stride, **settings)`."""
 
 KERNELS = (3, 5, 7)
 SEARCHED = {"reduction": range(1, 17), "expansion": range(1, 11)}
@@ -61,25 +41,45 @@ class BlockOption:
     searched: Mapping[str, range]
 
 
-@cache
-def _takes(block: Callable[..., nn.Module]) -> tuple[str, ...]:
-    return tuple(inspect.signature(block).parameters)
+class BlockOptions(Mapping[str, BlockOption]):
+    """Option name -> block, of all registered blocks; a block is imported when one of its options is asked for.
 
-
-def block_options(blocks: Mapping[str, Callable[..., nn.Module]] = BLOCKS) -> dict[str, BlockOption]:
-    """Option name -> block. What a block's signature takes decides its options.
-
-    `kernel` gives one option per size (`separable_3`, `separable_5`, ...), `squeeze_excite` a second one (`..._se`);
+    A block is called as `Block(in_channels, out_channels, stride, **settings)`. What its signature takes decides its
+    options: `kernel` gives one per size (`separable_3`, `separable_5`, ...), `squeeze_excite` a second one (`..._se`);
     `reduction` and `expansion` are decisions nested below the option.
+
+    Args:
+        more: further blocks, name -> `module:Class`.
     """
+
+    def __init__(self, more: Mapping[str, str] | None = None) -> None:
+        self._blocks = {name: name for name in registry.names("block")} | dict(more or {})
+
+    def __getitem__(self, option: str) -> BlockOption:
+        for name, reference in self._blocks.items():
+            if isinstance(option, str) and (option == name or option.startswith(f"{name}_")):
+                options = _options_of(name, registry.get("block", reference))
+                if option in options:
+                    return options[option]
+        raise KeyError(option)
+
+    def __iter__(self) -> Iterator[str]:
+        for name, reference in self._blocks.items():
+            yield from _options_of(name, registry.get("block", reference))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@cache
+def _options_of(name: str, block: Callable[..., nn.Module]) -> Mapping[str, BlockOption]:
+    takes = inspect.signature(block).parameters
+    kernels: list[dict[str, Any]] = [{"kernel": kernel} for kernel in KERNELS] if "kernel" in takes else [{}]
+    excites: list[dict[str, Any]] = [{}, {"squeeze_excite": True}] if "squeeze_excite" in takes else [{}]
+    searched = {setting: values for setting, values in SEARCHED.items() if setting in takes}
     options = {}
-    for name, block in blocks.items():
-        takes = _takes(block)
-        kernels: list[dict[str, Any]] = [{"kernel": kernel} for kernel in KERNELS] if "kernel" in takes else [{}]
-        excites: list[dict[str, Any]] = [{}, {"squeeze_excite": True}] if "squeeze_excite" in takes else [{}]
-        searched = {setting: values for setting, values in SEARCHED.items() if setting in takes}
-        for kernel in kernels:
-            for excite in excites:
-                option = name + "".join(f"_{size}" for size in kernel.values()) + ("_se" if excite else "")
-                options[option] = BlockOption(partial(block, **kernel, **excite), searched)
+    for kernel in kernels:
+        for excite in excites:
+            option = name + "".join(f"_{size}" for size in kernel.values()) + ("_se" if excite else "")
+            options[option] = BlockOption(partial(block, **kernel, **excite), searched)
     return options

@@ -14,9 +14,10 @@ import numpy as np
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.space import LISTED, SearchSpace
+from nasforge.core.space import LISTED
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
-from nasforge.strategies.choosers import drawing, generator, measure_of, unseen
+from nasforge.settings.spec import SearchSpec
+from nasforge.strategies.choosers import Seen, drawing, generator, measure_of, unseen
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.predictor.candidates import Pool
 from nasforge.strategies.predictor.encoding import Encoding, Rows
@@ -86,9 +87,7 @@ class Predictor:
     and costs are inputs (as in White et al., above). The first batch is random, later ones hold what is near the best.
 
     Args:
-        space: what to search.
-        seed: of the search.
-        objectives: any number.
+        spec: space and seed of the search; any number of objectives.
         starts: random points before the first prediction; with zero-cost scores the best of some random ones.
         zero_cost: zero-cost proxies as further inputs (`[synflow, naswot]`); the ladder's first rung measures them.
         screened: random points in the first batch of scores; None: all of a space of at most 20,000, else 2,000.
@@ -96,10 +95,8 @@ class Predictor:
 
     def __init__(
         self,
-        space: SearchSpace,
+        spec: SearchSpec,
         *,
-        seed: int,
-        objectives: int = 1,
         starts: int = 10,
         zero_cost: Sequence[str] = (),
         screened: int | None = None,
@@ -108,29 +105,29 @@ class Predictor:
             raise ConfigError(f"predictor: a prediction needs at least 2 starts, got {starts}")
         if screened is not None and screened < starts:
             raise ConfigError(f"predictor: screened must be at least starts ({starts}), got {screened}")
-        self._space = space
-        self._seed = seed
+        self._space = spec.space
+        self._seed = spec.seed
         self._starts = starts
-        self._encoding = Encoding(space)
-        self._pool = Pool(space, self._encoding, seed)
+        self._encoding = Encoding(spec.space)
+        self._pool = Pool(spec.space, self._encoding, spec.seed)
         self._told: list[_Told] = []
-        self._twins = Twins(space, self._encoding, seed)
+        self._twins = Twins(spec.space, self._encoding, spec.seed)
         # The trials to learn from, in the order in which they could be: it only grows, so that a replay tunes the same.
         self._known: list[int] = []
         self._rows: dict[int, Rows] = {}
         self._twin_rows: dict[int, Rows] = {}
         self._running: dict[int, Architecture] = {}
-        self._seen: set[str] = set()
+        self._seen = Seen()
         self._members: tuple[Member, ...] = (Process(), Process(rough=True), Trees())
         self._limits = Process()
-        self._single = objectives == 1
-        self._local = LocalSearch(space, seed=seed, starts=1)
+        self._single = len(spec.objectives) == 1
+        self._local = LocalSearch(replace(spec, objectives=spec.objectives[:1]), starts=1)
         self._local.seen = self._seen
         self._elsewhere: set[int] = set()
         self._best: Merit | None = None
         self._stalled = 0
         self._zero_cost = tuple(zero_cost)
-        self._screened = screened or (int(space.size) if space.size <= LISTED else _SCREENED)
+        self._screened = screened or (int(spec.space.size) if spec.space.size <= LISTED else _SCREENED)
         self._scored = Scored(self._zero_cost, self._encoding)
         self._scoring: dict[int, tuple[Architecture, ...]] = {}
         self._batches = 0
@@ -197,15 +194,27 @@ class Predictor:
         else:
             self._stalled += 1
 
+    def withdraw(self, number: int) -> None:
+        """Forget the latest proposal."""
+        if self._scoring.pop(number, None) is not None:
+            return
+        self._running.pop(number)
+        if number in self._elsewhere:
+            self._elsewhere.remove(number)
+            self._local.withdraw(number)
+        else:
+            self._seen.take_back()
+
     def _looks_elsewhere(self, number: int) -> bool:
         """Whether this ask is local search's: every other one while the model leads to nothing better."""
         return self._single and self._stalled >= _PATIENCE and number % 2 == 1
 
     def _adopt(self, number: int, point: Architecture) -> None:
-        if self._looks_elsewhere(number):
-            self._elsewhere.add(number)
         self._running[number] = point
-        self._seen.add(point.point_id)
+        if self._looks_elsewhere(number):
+            self._elsewhere.add(number)  # the local search has noted the point
+        else:
+            self._seen.note(point)
 
     # --- zero-cost scores -------------------------------------------------------------------------------------------
 

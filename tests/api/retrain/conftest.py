@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nasforge.api.retrain import networks
 from nasforge.api.search import search
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
+from nasforge.models import reference
 from nasforge.models.reference import resnet_of_flops
 
 SPACE = SearchSpace(
@@ -27,7 +27,7 @@ SPACE = SearchSpace(
 def remembered_references():
     """Looking for the nearest ResNet takes a second; here it is always the same."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(networks, "resnet_of_flops", functools.cache(resnet_of_flops))
+        patched.setattr(reference, "resnet_of_flops", functools.cache(resnet_of_flops))
         yield
 
 

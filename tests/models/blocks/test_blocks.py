@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.core.errors import BuildError
-from nasforge.models.blocks.catalogue import ACTIVATIONS, BLOCKS, KERNELS, block_options
+from nasforge import registry
+from nasforge.core.errors import BuildError, ConfigError
+from nasforge.models.blocks.catalogue import ACTIVATIONS, KERNELS, BlockOptions
 from nasforge.models.blocks.conv import conv, groups_for, zero_init_last_norms
 from nasforge.models.blocks.identity import IdentityBlock
 from nasforge.models.blocks.inception import FactorisedInceptionBlock, InceptionBlock, split
@@ -18,7 +19,7 @@ from nasforge.models.blocks.residual import BottleneckBlock, PreActivationBlock,
 from nasforge.models.blocks.separable import SeparableBlock
 from nasforge.models.blocks.squeeze_excite import SqueezeExcite
 
-OPTIONS = block_options()
+OPTIONS = BlockOptions()
 
 
 def make(name: str, *shape: int, activation=nn.ReLU) -> nn.Module:
@@ -74,8 +75,9 @@ def test_uses_the_activation_it_is_given(name):
     assert not any(isinstance(layer, (nn.ReLU, nn.ReLU6)) for layer in block.modules())
 
 
-@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
-def test_names_its_paper(block):
+@pytest.mark.parametrize("name", registry.names("block"))
+def test_names_its_paper(name):
+    block = registry.get("block", name)
     if block is not IdentityBlock:
         assert "https://arxiv.org/abs/" in inspect.getdoc(block)
 
@@ -88,12 +90,22 @@ def test_catalogue_follows_the_signatures():
     assert OPTIONS["residual"].searched == {}
 
 
-def test_own_block_gives_options_like_ours():
-    class Mine(nn.Conv2d):
-        def __init__(self, in_channels, out_channels, stride=1, *, kernel=3, activation=nn.ReLU):
-            super().__init__(in_channels, out_channels, kernel, stride)
+class Mine(nn.Conv2d):
+    def __init__(self, in_channels, out_channels, stride=1, *, kernel=3, activation=nn.ReLU):
+        super().__init__(in_channels, out_channels, kernel, stride)
 
-    assert set(block_options({"mine": Mine})) == {f"mine_{k}" for k in KERNELS}
+
+def test_own_block_gives_options_like_ours():
+    options = BlockOptions({"mine": f"{__name__}:Mine"})
+    assert set(options) - set(OPTIONS) == {f"mine_{k}" for k in KERNELS}
+    assert options["mine_5"].make(2, 3).kernel_size == (5, 5)
+
+
+def test_a_block_is_imported_when_one_of_its_options_is_asked_for():
+    options = BlockOptions({"broken": "no_such_module:Block"})
+    assert "separable_3" in options and "separable_4" not in options and 3 not in options
+    with pytest.raises(ConfigError, match="no_such_module"):
+        options["broken_3"]
 
 
 def test_he_initialisation_counts_the_inputs_of_one_group():

@@ -1,0 +1,31 @@
+"""A strategy by name is checked before it is asked for anything."""
+
+import pytest
+
+from nasforge.core.errors import ConfigError
+from nasforge.settings.experiment import Named
+from nasforge.strategies.evolution import Evolution
+from nasforge.strategies.named import strategy_of
+from nasforge.testing.scripted import FLAT, spec_of
+
+
+class Old:
+    """Of an earlier version of the protocol."""
+
+    def __init__(self, spec):
+        pass
+
+    def ask(self, number): ...
+
+    def recall(self, number, proposal): ...
+
+    def tell(self, number, result): ...
+
+
+def test_a_registered_strategy():
+    assert isinstance(strategy_of(Named("evolution", {"population": 5}), spec_of(FLAT)), Evolution)
+
+
+def test_a_strategy_without_a_method_is_told_so():
+    with pytest.raises(ConfigError, match="it lacks withdraw"):
+        strategy_of(Named(f"{__name__}:Old", {}), spec_of(FLAT))
