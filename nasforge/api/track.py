@@ -48,11 +48,11 @@ def _exported(network: Path, folder: Path) -> Path:
     import torch
 
     from nasforge.exporters.network_folder import load
-    from nasforge.exporters.onnx import to_onnx
+    from nasforge.exporters.onnx import Onnx
 
     with foreign(network.parent.absolute().parent):
         model = load(network)
-    return to_onnx(model, torch.zeros(2, *model.shape), folder / "model")
+    return Onnx().write(model, torch.zeros(2, *model.shape), folder / "model")
 
 
 def _tested(path: Path) -> dict[str, Any] | None:

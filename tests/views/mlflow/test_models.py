@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from test_mlflow import client_of
 from torch import nn
 
-from nasforge.exporters.onnx import to_onnx
+from nasforge.exporters.onnx import Onnx
 from nasforge.views.mlflow.client import MlflowClient, MlflowException
 from nasforge.views.mlflow.models import Winner, is_registered, register
 from nasforge.views.mlflow.position import read_ids
@@ -45,7 +45,7 @@ def winner(tmp_path: Path) -> Winner:
     with torch.no_grad():
         network[1].weight.copy_(torch.stack([torch.full((16,), -1.0), torch.full((16,), 1.0)]))
         network[1].bias.copy_(torch.tensor([1.0, 0.0]))
-    file = to_onnx(network.eval(), torch.zeros(2, 1, 4, 4), tmp_path / "network")
+    file = Onnx().write(network.eval(), torch.zeros(2, 1, 4, 4), tmp_path / "network")
     import onnx
 
     model = onnx.load(file)
