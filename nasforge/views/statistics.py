@@ -33,23 +33,6 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """One metric over the seeds.
-
-    Attributes:
-        mean: over the seeds.
-        std: sample standard deviation; None with one seed, which says nothing of the spread.
-        n: number of seeds.
-        margin: half the width of the mean's 95 % confidence interval (Student's t); None with one seed.
-    """
-
-    mean: float
-    std: float | None
-    n: int
-    margin: float | None = None
-
-
-@dataclass(frozen=True)
 class Summary:
     """One figure of a strategy over its seeds.
 
@@ -70,19 +53,6 @@ class Summary:
     bound: float | None
     median: float
     best: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean, standard deviation and 95 % confidence interval of at least one value; with a NaN the mean is NaN."""
-    if any(math.isnan(value) for value in values):
-        return Spread(math.nan, None, len(values))
-    from scipy.stats import t as student  # slow to import, and most views need it not
-
-    n, mean = len(values), statistics.fmean(values)
-    if n == 1:
-        return Spread(mean, None, 1)
-    std = statistics.stdev(values)
-    return Spread(mean, std, n, float(student.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n))
 
 
 def summary(values: Sequence[float], *, maximise: bool = True) -> Summary:
