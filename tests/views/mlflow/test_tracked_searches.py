@@ -25,8 +25,8 @@ def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 class Breaking:
     """Asks twice, then raises."""
 
-    def __init__(self, space: Any, *, seed: int = 0, objectives: int = 1) -> None:
-        self.space = space
+    def __init__(self, spec: Any) -> None:
+        self.space = spec.space
 
     def ask(self, number: int) -> Measure:
         if number == 2:
