@@ -41,7 +41,7 @@ _PLOTLY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; frame-ancestors 'none'"
 )
-"""Policy of a page with a registered figure. Plotly writes styles and a script into it, so it may reach nothing else."""
+"""Policy of a page with a registered figure: Plotly writes a script into it, so it may reach nothing else."""
 _LOOK_S = 1.0
 """Seconds between two looks at the files of an open page."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
