@@ -37,6 +37,11 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_PLOTLY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; frame-ancestors 'none'"
+)
+"""Policy of a page with a registered figure: Plotly writes a script into it, so it may reach nothing else."""
 _LOOK_S = 1.0
 """Seconds between two looks at the files of an open page."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -79,6 +84,8 @@ def create_app(
 
     @app.get("/static/{file}")
     def static(file: str) -> Response:
+        if file == pages.PLOTLY:
+            return Response(pages.plotly_script(), media_type="text/javascript")
         path = STYLE if file == STYLE.name else _HERE / "static" / file
         known = {STYLE.name, *(one.name for one in (_HERE / "static").iterdir())}
         if file not in known or path.suffix not in _TYPES:
@@ -160,6 +167,13 @@ def create_app(
             return RedirectResponse(f"/{quote(name)}/compare?" + urlencode({"trials": ",".join(given)}, safe=","), 303)
         with library.view(site.searching(name)) as view:
             return site.page("compare.html", **pages.compare(view, given[0] if given else ""))
+
+    @app.get("/{name}/figures/{figure}")
+    def plotly(name: str, figure: str) -> HTMLResponse:
+        if figure not in pages.further_figures():
+            raise HTTPException(404, f"There is no figure {figure}.")
+        with library.view(site.searching(name)) as view:
+            return HTMLResponse(pages.plotly_page(view, figure), headers={"Content-Security-Policy": _PLOTLY})
 
     @app.get("/{name}/files/{path:path}")
     def download(name: str, path: str) -> FileResponse:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 from markupsafe import Markup, escape
 
+from nasforge import registry
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import NasforgeError, TrustError
 from nasforge.core.metrics import direction, form_of, title_of
@@ -269,9 +270,39 @@ def search(view: View, query: Query) -> dict[str, Any]:
         "workers": Markup(view.drawn(("workers",), lambda: charts.workers_chart(view.reader, link))),  # noqa: S704
         "failures": tables.failures(state),
         "rejected": sorted(rejected.items(), key=lambda item: -item[1]),
+        "further": further_figures(),
         "leaders": tables.leaderboard(state, 8),
         "columns": [goal.metric for goal in state.objectives],
     }
+
+
+# --- figures of plug-ins ---------------------------------------------------------------------------------------------
+
+PLOTLY = "plotly.min.js"
+_PLACED = ("best_so_far", "pareto", "learning_curves", "failures")
+"""Registered figures that have a place of their own on the pages."""
+
+
+def further_figures() -> list[str]:
+    """The registered figures that have no place of their own."""
+    return [name for name in registry.names("figure") if name not in _PLACED]
+
+
+def plotly_script() -> str:
+    """Plotly's script, as the Python package ships it."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def plotly_page(view: View, name: str) -> str:
+    """A page with a registered figure; one that breaks is said."""
+    try:
+        figure = registry.get("figure", name)(view.state)
+        return str(figure.to_html(include_plotlyjs=f"/static/{PLOTLY}", config={"displaylogo": False}))
+    except Exception as error:  # whatever a plug-in raises
+        problem = escape(f"The figure {name} cannot be drawn: {type(error).__name__}: {error}")
+        return f"<!doctype html><p>{problem}</p>"
 
 
 # --- trials ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 
 from nasforge.core.metrics import title_of
 from nasforge.core.space import Choice, SearchSpace
-from nasforge.core.trial import Measure, Trial
+from nasforge.core.trial import TrainShared, Trial
 from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.reader import Reader
@@ -309,8 +309,8 @@ def lineage_chart(state: State, link: Link) -> str:
 
 def parents_of(trial: Trial) -> tuple[int, ...]:
     """The trials that a proposal was made from; none where the strategy does not say."""
-    proposal = trial.proposal
-    return proposal.origin.parents if isinstance(proposal, Measure) and proposal.origin else ()
+    origin = None if isinstance(trial.proposal, TrainShared) else trial.proposal.origin
+    return origin.parents if origin else ()
 
 
 def ancestors_of_best(state: State) -> list[int]:

@@ -76,6 +76,20 @@ def test_search_shows_progress_front_failures_and_advice(made: Path) -> None:
         assert "charged" in page(client(made.parent), f"/made/search?over={over}&x=cost/params&y=val/loss")
 
 
+def test_a_figure_of_a_plug_in_is_linked_drawn_and_may_break(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nasforge import registry
+
+    monkeypatch.setitem(registry.BUILT_IN["figure"], "mine", "nasforge.views.figures:failures_figure")
+    monkeypatch.setitem(registry.BUILT_IN["figure"], "broken", "nasforge.views.figures:no_such_figure")
+    browser = client(made.parent)
+    assert 'href="/made/figures/mine"' in page(browser, "/made/search")
+    answer = browser.get("/made/figures/mine")
+    assert "diverged" in answer.text and "/static/plotly.min.js" in answer.text
+    assert answer.headers["content-security-policy"].startswith("sandbox")
+    assert "cannot be drawn" in page(browser, "/made/figures/broken")
+    assert "lotly" in page(browser, "/static/plotly.min.js") and browser.get("/made/figures/none").status_code == 404
+
+
 def test_trials_are_filtered_sorted_and_exported(made: Path) -> None:
     browser = client(made.parent)
     text = page(browser, "/made/trials?filter=block=residual val/accuracy>0.81&sort=val/accuracy&down=1")

@@ -45,8 +45,7 @@ def test_learning_curves(made: Path) -> None:
 
 def test_learning_curves_of_cross_validation_run_over_folds(made: Path) -> None:
     state = load_state(made)
-    config = {**state.header.config, "evaluator": {"name": "cross_validation", "options": {}}}
-    state.header = replace(state.header, config=config)
+    state.ladder = tuple(replace(rung, unit="folds") for rung in state.ladder)
     figure = figures.learning_curves_figure(state)
     assert figure.layout.xaxis.title.text == "fold"
     assert "fold %{x}" in figure.data[0].hovertemplate
