@@ -91,6 +91,36 @@ def bootstrap_band(
 
 
 @dataclass(frozen=True)
+class Spread:
+    """One metric over the seeds.
+
+    Attributes:
+        mean: over the seeds.
+        std: sample standard deviation; None with one seed, which says nothing of the spread.
+        n: number of seeds.
+        margin: half the width of the mean's 95 % confidence interval (Student's t); None with one seed.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    margin: float | None = None
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean, standard deviation and 95 % confidence interval of at least one value; with a NaN the mean is NaN."""
+    from scipy.stats import t as student
+
+    if any(math.isnan(value) for value in values):
+        return Spread(math.nan, None, len(values))
+    n, mean = len(values), statistics.fmean(values)
+    if n == 1:
+        return Spread(mean, None, 1)
+    std = statistics.stdev(values)
+    return Spread(mean, std, n, float(student.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n))
+
+
+@dataclass(frozen=True)
 class PairedTest:
     """A strategy against random search over the seeds that both have.
 
