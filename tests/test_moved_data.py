@@ -147,7 +147,7 @@ def test_a_table_that_was_moved(tmp_path, monkeypatch):
     (tmp_path / "old.csv").write_text("width,acc\n4,0.5\n8,0.7\n")
 
     def config(path, trials):
-        columns = {"signal": "acc", "key": "width", "key_form": "{width}"}
+        columns = {"signal": "acc"}
         return resolve(
             {
                 **settings(tmp_path, None, trials),

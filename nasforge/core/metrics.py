@@ -77,7 +77,6 @@ _LESS = _listed(
 )
 _SPREAD = _listed("std stdev var variance sem stderr")
 _NEGATED = _listed("neg minus negated inverse inverted inv")
-_FACTOR = re.compile(r"\s*[*/]\s*[0-9.]+(?:[eE][+-]?\d+)?\s*$")
 
 
 def direction(key: str) -> bool | None:
@@ -98,14 +97,14 @@ def direction(key: str) -> bool | None:
     return _deciding(key)[1]
 
 
-def column_direction(expression: str) -> bool | None:
-    """The same of a table's column, as its options name it: `val_mse{epochs}`, `error*100`, `curves[12]`."""
-    return _deciding(_plain_column(expression))[1]
+def column_direction(column: str) -> bool | None:
+    """The same of a table's column, as its options name it: `val_mse{epochs}`, `curves[12]`."""
+    return _deciding(_plain_column(column))[1]
 
 
-def metric_of_column(expression: str) -> str | None:
-    """What to call the metric in a column that is minimised by its name: `val/mse` of `valid_mse*100`; else None."""
-    word, maximise = _deciding(_plain_column(expression))
+def metric_of_column(column: str) -> str | None:
+    """Return the metric of a column that is minimised by its name: `val/mse` of `valid_mse`; else None."""
+    word, maximise = _deciding(_plain_column(column))
     return f"val/{word}" if maximise is False else None
 
 
@@ -137,9 +136,9 @@ def form_of(key: str) -> str:
     return "seconds" if key.startswith("time/") else "number"
 
 
-def _plain_column(expression: str) -> str:
-    """A column's name without its factor, its pattern and its place in an array."""
-    return re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", _FACTOR.sub("", expression))
+def _plain_column(column: str) -> str:
+    """Return a column's name without its pattern and its place in an array."""
+    return re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", column)
 
 
 def _deciding(key: str) -> tuple[str, bool | None]:

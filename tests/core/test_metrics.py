@@ -35,12 +35,10 @@ def test_known_metrics_agree_with_the_rule_for_words():
         assert direction(f"x_{metric.key}") in (metric.maximise, None), metric.key
 
 
-def test_columns_are_named_by_expressions():
-    assert (
-        column_direction("valid_mse*100") is column_direction("loss[12]") is column_direction("err_e{epochs}") is False
-    )
-    assert column_direction("accuracy/100") is True
-    assert column_direction("score/100") is None
+def test_columns_are_named_by_patterns():
+    assert column_direction("valid_mse") is column_direction("loss[12]") is column_direction("err_e{epochs}") is False
+    assert column_direction("accuracy[12]") is True
+    assert column_direction("score") is None
     assert metric_of_column("valid_mse_e{epochs}") == "val/mse"
     assert metric_of_column("val_cross_entropy") == "val/cross_entropy"
     assert metric_of_column("accuracy") is metric_of_column("e9") is None

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import SearchSpace
-from nasforge.evaluators.table.file import PATTERN, TableFile
-from nasforge.evaluators.table.rows import Labels, Rows, rows_of
+from nasforge.evaluators.table.canonical import PATTERN, Table
+from nasforge.evaluators.table.rows import Rows, rows_of
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,8 @@ class Columns:
 class Asked:
     """The options that name columns, hashable."""
 
-    key: str | tuple[str, ...] | None
+    key: str | None
     key_form: str | None
-    labels: Labels | None
     signal: str | None
     fidelity: tuple[tuple[int, str], ...]
     final: str | None
@@ -57,14 +56,14 @@ class Asked:
 
 
 @lru_cache(maxsize=8)
-def columns_of(space: SearchSpace, file: TableFile, asked: Asked) -> Columns:
+def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
     """The columns that are asked for, each checked."""
     by_epochs = dict(sorted(asked.fidelity))
     if asked.signal is not None and PATTERN in asked.signal:
         by_epochs = file.fidelities(asked.signal)
     fidelities = tuple(by_epochs)
     signal = tuple(file.numbers(name) for name in by_epochs.values() or (str(asked.signal),))
-    rows = rows_of(space, file, asked.key, asked.key_form, asked.labels)
+    rows = rows_of(space, file, asked.key, asked.key_form)
     length = len(signal[0])
 
     def column(name: str) -> list[float]:
@@ -114,7 +113,7 @@ def columns_of(space: SearchSpace, file: TableFile, asked: Asked) -> Columns:
     )
 
 
-def _charges(file: TableFile, option: str, found: list[float], signal: list[float]) -> list[float]:
+def _charges(file: Table, option: str, found: list[float], signal: list[float]) -> list[float]:
     """Numbers that a budget can add up; where the signal has none, none is needed."""
     for row, value in enumerate(found):
         if not 0 <= value < math.inf and not (math.isnan(value) and math.isnan(signal[row])):

@@ -1,33 +1,18 @@
-"""A table in a JSON file, as columns of texts: records, `{key: {column: value}}`, or what pandas writes."""
+"""A table in a JSON file: records, `{key: {column: value}}`, or what pandas writes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import DataError
+from nasforge.evaluators.table.canonical import Table
 from nasforge.evaluators.table.formats import FORMATS
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _KEYS = ("key", "index", "row_key")
-
-
-@dataclass(frozen=True)
-class JsonTable:
-    """The cells of a JSON file.
-
-    Attributes:
-        names: of the columns.
-        rows: one text per column; empty where a record has no such column.
-        key: the column that holds the keys of `{key: {column: value}}`; None for other forms.
-    """
-
-    names: list[str]
-    rows: list[list[str]]
-    key: str | None
 
 
 def looks_like_json(path: Path, text: str) -> bool:
@@ -43,8 +28,8 @@ def looks_like_json(path: Path, text: str) -> bool:
     return True
 
 
-def read_json(path: Path, text: str) -> JsonTable:
-    """The table in a text.
+def read_json(path: Path, text: str) -> Table:
+    """Return the table in a text.
 
     Nested values become columns: `val.accuracy`, and `curve[1]`, `curve[2]`, ... of a list.
 
@@ -60,11 +45,13 @@ def read_json(path: Path, text: str) -> JsonTable:
     keys, records = _records(path, content)
     flat = [dict(_cells("", record)) for record in records]
     names = list(dict.fromkeys(name for record in flat for name in record))
-    rows = [[record.get(name, "") for name in names] for record in flat]
     if keys is None:
-        return JsonTable(names, rows, None)
+        return Table(path, names, lambda name: [record.get(name, "") for record in flat])
     key = next((name for name in _KEYS if name not in names), _KEYS[0] * 2)
-    return JsonTable([key, *names], [[one, *row] for one, row in zip(keys, rows, strict=True)], key)
+    for record, text_of in zip(flat, keys, strict=True):
+        record[key] = text_of
+    places = [f"key '{text_of}'" for text_of in keys]
+    return Table(path, [key, *names], lambda name: [record.get(name, "") for record in flat], places=places, key=key)
 
 
 def _parsed(text: str) -> Any:

@@ -17,8 +17,8 @@ from nasforge.core.protocols import Report
 from nasforge.core.space import LISTED
 from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.evaluators.table.columns import Asked, Columns, columns_of
+from nasforge.evaluators.table.conversion import GUIDE
 from nasforge.evaluators.table.file import open_table
-from nasforge.evaluators.table.rows import Labels
 from nasforge.settings.spec import SearchSpec
 from nasforge.settings.values import signal_metric
 
@@ -39,9 +39,9 @@ class LookupTable:
         *,
         path: str,
         signal: str | None = None,
-        key: str | list[str] | None = None,
+        key: str | None = None,
         key_form: str | None = None,
-        labels: str | list[str] | dict[str, list[str]] | None = None,
+        labels: object = None,
         axes: str | None = None,
         fidelity: dict[Any, str] | None = None,
         final: str | None = None,
@@ -55,19 +55,16 @@ class LookupTable:
     ) -> None:
         """Read the table and check that it has what is asked for.
 
-        Wherever a column of numbers is named it may be scaled: `params_M*1e6`, `time_ms/1000`.
-
         Args:
             spec: the facts of the search: the rungs' epochs are looked up among the fidelities, the objectives give the
                 direction of the optimum. Data and recipe are unused: nothing is trained, and costs are the table's too.
             path: an NPZ or JSON file, or a text file with a header line.
             signal: column of the number that the search sees; with `{epochs}` in it (`val_e{epochs}`) one column for
                 each fidelity.
-            key: column, columns or array that say which point a row is, see `table_rows.rows_of`.
-            key_form: what one key column holds: text, canonical, arch_id, point_id, decisions, or how it is written, as
-                `{width0}:{width1}`.
-            labels: the texts that whole numbers in the key stand for, from 0: a list, a list for each decision, or the
-                name of an array or column that holds them.
+            key: column with the text of each point; left out: one column per decision, named like it.
+            key_form: what that text is: text, canonical, arch_id or point_id; None: the space's `text`, else its
+                `canonical` form.
+            labels: refused; the table holds the texts themselves.
             axes: JSON file with the axes of the NPZ's arrays, for tables that are grids.
             fidelity: epochs -> column of the signal, instead of `signal`.
             final: column of the last row of a comparison (a test accuracy); the search never sees it. Its direction is
@@ -90,6 +87,12 @@ class LookupTable:
                 "evaluator 'lookup_table' needs signal (the column that the search sees) or fidelity (epochs -> "
                 "column), one of them"
             )
+        if labels is not None or not isinstance(key, str | None):
+            option, what = ("key", "one column") if labels is None else ("labels", "no option any more")
+            raise ConfigError(
+                f"evaluator 'lookup_table': {option} is {what}. Write a column for each decision, named like it and "
+                f"with its values, into the table; {GUIDE}"
+            )
         self.space = spec.space
         self.ladder = spec.ladder
         self.path = Path(path).expanduser().absolute()
@@ -98,9 +101,8 @@ class LookupTable:
         self._axes = None if axes is None else Path(axes).expanduser().absolute()
         named = {_COST + name.removeprefix(_COST): column for name, column in (costs or {}).items()}
         self._asked = Asked(
-            key=tuple(key) if isinstance(key, list) else key,
+            key=key,
             key_form=key_form,
-            labels=_labels(labels),
             signal=signal,
             fidelity=tuple((_epochs(step), column) for step, column in (fidelity or {}).items()),
             final=None if final is None else final.removeprefix("min:").removeprefix("max:"),
@@ -354,24 +356,6 @@ class LookupTable:
         if isinstance(proposal, Measure):
             return Result("finished", scores(proposal.architecture))
         return Result("finished", scores=tuple(map(scores, proposal.architectures)))
-
-
-def _labels(content: Any) -> Labels | None:
-    """The option `labels`, hashable."""
-    if content is None or isinstance(content, str):
-        return content
-    if isinstance(content, list) and content and not any(isinstance(text, (list, dict)) for text in content):
-        return tuple(map(_label, content))
-    if isinstance(content, dict) and content and all(isinstance(texts, list) and texts for texts in content.values()):
-        return tuple((str(name), tuple(map(_label, texts))) for name, texts in content.items())
-    raise ConfigError(
-        "evaluator 'lookup_table': labels must be a list of texts such as [none, conv], a list for each decision such "
-        f"as {{op: [none, conv]}}, or the name of an array or column, got {content!r}"
-    )
-
-
-def _label(text: Any) -> str:
-    return str(text).lower() if isinstance(text, bool) else "none" if text is None else str(text)
 
 
 def _epochs(step: Any) -> int:

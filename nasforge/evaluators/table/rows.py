@@ -8,19 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from nasforge.core.architecture import Architecture
+from nasforge.core.architecture import MODEL, TRAIN, Architecture
 from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
-from nasforge.evaluators.table.file import EMPTY, TableFile
-from nasforge.evaluators.table.texts import named_in, short, written_as
+from nasforge.evaluators.table.canonical import EMPTY, Table
+from nasforge.evaluators.table.conversion import GUIDE
 
-FORMS = ("text", "canonical", "arch_id", "point_id", "decisions")
+FORMS = ("text", "canonical", "arch_id", "point_id")
 _COMPARED = 3000
 _NONE = "\0"
 _WORDS = {"true": ("true", "True", "TRUE", "1", "yes"), "false": ("false", "False", "FALSE", "0", "no")}
 
-Labels: TypeAlias = str | tuple[str, ...] | tuple[tuple[str, tuple[str, ...]], ...]
-"""The texts that whole numbers of the key stand for: a column that holds them, the texts, or texts by decision."""
 Key: TypeAlias = str | tuple[str, ...]
 """What a point and its row have in common: a text, or a token for each decision."""
 
@@ -35,7 +33,7 @@ class Rows:
 
     def __init__(
         self,
-        file: TableFile,
+        file: Table,
         keys: Sequence[Key],
         numbers: Sequence[int],
         count: int,
@@ -93,55 +91,39 @@ class Rows:
         return f"{self._shown(near)} ({self._file.place(self._index[near])})" if near else ""
 
 
-def rows_of(
-    space: SearchSpace, file: TableFile, key: str | Sequence[str] | None, form: str | None, labels: Labels | None
-) -> Rows:
-    """How the rows of `file` are found.
+def rows_of(space: SearchSpace, file: Table, key: str | None, form: str | None) -> Rows:
+    """Return the rows of `file`, found by the points of `space`.
 
     Args:
         space: whose points they are.
         file: the table.
-        key: the column with the text of a point; or columns, or a two-dimensional array, with one value for each
-            decision in the space's order; None: columns named like decisions, with or without `model.` and `train.`,
-            or else the keys of a JSON file.
-        form: what the text is, one of `FORMS`, or how it is written, as `{width0}:{width1}`; None: the space's `text`,
-            else its `canonical` form, else `decisions`.
-        labels: the texts that the whole numbers of the key stand for, from 0.
+        key: the column with the text of a point; None: columns named like decisions, with or without `model.` and
+            `train.`, or else the keys of a JSON file.
+        form: what the text is, one of `FORMS`; None: the space's `text`, else its `canonical` form.
 
     Raises:
         ConfigError: columns are missing or ambiguous, two rows are the same point, or none is a point of the space.
     """
     if key is None and file.key is not None and (form is not None or _without_column(space, file)):
         key = file.key
-    if not isinstance(key, str):
+    if key is None:
         if form is not None:
-            raise ConfigError(f"table {file.path}: key_form says what the one key column holds: give it as key")
-        if key is None:
-            return _by_decision(space, file, _labelled(file, _named(space, file), labels))
-        # Decisions of two branches may be one column: `key: [block, kernel, kernel]`.
-        columns = {
-            name if name not in key[:place] else f"{name}, {place}": file.texts(name) for place, name in enumerate(key)
-        }
-        return _by_decision(space, file, _in_order(space, file, _labelled(file, columns, labels)))
-    blocks = file.blocks(key)
-    if blocks is not None:
-        columns = {f"{key}[{number}]": cells for number, cells in enumerate(blocks)}
-        return _by_decision(space, file, _in_order(space, file, _labelled(file, columns, labels)))
-    form = form or ("text" if space.text else "canonical" if space.canonical else "decisions")
-    texts = file.texts(key)
-    if "{" in form:
-        return _by_decision(space, file, _labelled(file, written_as(form, space, file, texts), labels))
-    if form not in FORMS:
+            raise ConfigError(f"table {file.path}: key_form describes one key column. Set key to its name")
+        return _by_decision(space, file, _named(space, file))
+    if form is not None and form not in FORMS:
         raise ConfigError(
-            f"table {file.path}: no key_form '{form}'; {did_you_mean(form, FORMS)}, or how the key is written: "
-            f"'{':'.join(f'{{{short(name)}}}' for name in list(space.domains)[:3])}'"
+            f"table {file.path}: key_form is {', '.join(FORMS[:-1])} or {FORMS[-1]}, got '{form}'. If '{key}' lists "
+            f"the decisions, write a column for each decision into the table instead; {GUIDE}"
         )
-    if form != "decisions":
-        numbers = range(len(texts))
-        return Rows(file, texts, numbers, len(texts), _text_of(space, form), lambda found: f"{key} '{found}'")
-    if len(space.domains) == 1:
-        return _by_decision(space, file, _labelled(file, dict.fromkeys(space.domains, texts), labels))
-    return _by_decision(space, file, named_in(space, file, texts))
+    texts = file.texts(key)
+    form = form or ("text" if space.text else "canonical" if space.canonical else None)
+    if form is None:
+        raise ConfigError(
+            f"table {file.path}: key '{key}' needs a function from a point to its text, and space '{space.name}' has "
+            "no `text` or `canonical`. Give the space one, set key_form to arch_id or point_id, or write a column for "
+            f"each decision into the table and leave key out; {GUIDE}"
+        )
+    return Rows(file, texts, range(len(texts)), len(texts), _text_of(space, form), lambda text: f"{key} '{text}'")
 
 
 # --- by text ---------------------------------------------------------------------------------------------------------
@@ -151,7 +133,7 @@ def _text_of(space: SearchSpace, form: str) -> Callable[[Architecture], Key]:
     if form in ("arch_id", "point_id"):
         return lambda architecture: str(getattr(architecture, form))
     if not getattr(space, form):
-        raise ConfigError(f"space '{space.name}' names no function '{form}'; key_form may be {', '.join(FORMS[2:])}")
+        raise ConfigError(f"space '{space.name}' names no function '{form}'; key_form may be {' or '.join(FORMS[2:])}")
     if form == "canonical":
         return lambda architecture: str(architecture.canonical)
     text = space.function("text")
@@ -203,7 +185,7 @@ def _reader(domain: Domain) -> Callable[[str], str | None]:
     return read
 
 
-def _by_decision(space: SearchSpace, file: TableFile, columns: Mapping[str, Sequence[str]]) -> Rows:
+def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence[str]]) -> Rows:
     """Rows whose cells are values of the decisions; those that lie outside the space are left out."""
     lengths = {name: len(cells) for name, cells in columns.items()}
     if len(set(lengths.values())) != 1:
@@ -266,9 +248,14 @@ def _by_decision(space: SearchSpace, file: TableFile, columns: Mapping[str, Sequ
     return Rows(file, keys, numbers, max(lengths.values()), key_of, shown)
 
 
+def short(name: str) -> str:
+    """Return a decision's name without `model.` or `train.`."""
+    return name.removeprefix(MODEL).removeprefix(TRAIN)
+
+
 def _outside(
     space: SearchSpace,
-    file: TableFile,
+    file: Table,
     columns: Mapping[str, Sequence[str]],
     tokens: Mapping[str, Sequence[str | None]],
 ) -> str:
@@ -278,11 +265,11 @@ def _outside(
     allowed = did_you_mean(columns[name][0], map(str, domain.options)) if isinstance(domain, Choice) else repr(domain)
     return (
         f"table {file.path}: no row is a point of space '{space.name}': '{name}' cannot be '{columns[name][0]}' "
-        f"({file.place(0)}); {allowed}. If the key's numbers stand for texts, give the texts: labels"
+        f"({file.place(0)}); {allowed}. If numbers stand for texts, write the texts into the table; {GUIDE}"
     )
 
 
-def _named(space: SearchSpace, file: TableFile) -> dict[str, list[str]]:
+def _named(space: SearchSpace, file: Table) -> dict[str, list[str]]:
     """Columns that are named like decisions."""
     found = {name: file.texts(column) for name, column in _columns_of(space, file).items()}
     lacking = _without_column(space, file)
@@ -290,13 +277,13 @@ def _named(space: SearchSpace, file: TableFile) -> dict[str, list[str]]:
         first = next(iter(lacking or space.domains))
         raise ConfigError(
             f"table {file.path}: no column for decision{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
-            f"{did_you_mean(short(first), file.names)}. Columns are named like decisions, or key names the column (or "
-            "the columns, one for each decision in order) that says which point a row is"
+            f"{did_you_mean(short(first), file.names)}. Name the columns like decisions, or set key to the column "
+            "with the text of each point"
         )
     return found
 
 
-def _columns_of(space: SearchSpace, file: TableFile) -> dict[str, str]:
+def _columns_of(space: SearchSpace, file: Table) -> dict[str, str]:
     """Decision -> the column that is named like it, where there is one."""
     shared = Counter(map(short, space.domains))
     named = {name: short(name) for name in space.domains if short(name) in file.names and shared[short(name)] == 1}
@@ -305,67 +292,7 @@ def _columns_of(space: SearchSpace, file: TableFile) -> dict[str, str]:
     }
 
 
-def _without_column(space: SearchSpace, file: TableFile) -> list[str]:
+def _without_column(space: SearchSpace, file: Table) -> list[str]:
     """The decisions of several values that no column is named like."""
     named = _columns_of(space, file)
     return [name for name, domain in space.domains.items() if domain.size != 1 and name not in named]
-
-
-def _in_order(space: SearchSpace, file: TableFile, columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The decisions' columns by their order; decisions of one value may be left out."""
-    several = [name for name, domain in space.domains.items() if domain.size != 1]
-    for names in (list(space.domains), several):
-        if len(names) == len(columns):
-            return dict(zip(names, columns.values(), strict=True))
-    raise ConfigError(
-        f"table {file.path}: key has {len(columns)} columns ({', '.join(columns)}), the space "
-        f"{len(space.domains)} decisions ({', '.join(space.domains)})"
-    )
-
-
-def _labelled(file: TableFile, columns: Mapping[str, list[str]], labels: Labels | None) -> dict[str, list[str]]:
-    """Texts for the whole numbers that stand for them."""
-    if labels is None:
-        return dict(columns)
-    found = {}
-    known = _words_by_column(file, columns, labels)
-    for name, cells in columns.items():
-        words = known.get(name)
-        if words is None:
-            found[name] = cells
-            continue
-        # An empty cell belongs to a decision that is not active.
-        wrong = next((cell for cell in cells if cell.lower() not in EMPTY and token(cell) not in words), None)
-        if wrong is not None:
-            where = f"'{labels}'" if isinstance(labels, str) else "labels"
-            raise ConfigError(
-                f"table {file.path}: '{name}' has '{wrong}', which is no position in {where} (0 to {len(words) - 1})"
-            )
-        found[name] = [words.get(token(cell), "") for cell in cells]
-    return found
-
-
-def _words_by_column(file: TableFile, columns: Mapping[str, list[str]], labels: Labels) -> dict[str, dict[str, str]]:
-    """Column -> whole number -> the text that it stands for."""
-    if isinstance(labels, str):
-        texts = file.texts(labels)
-        while texts and texts[-1].lower() in ("", "nan"):  # a column of a CSV is as long as the table
-            texts = texts[:-1]
-        return dict.fromkeys(columns, _numbered(texts))
-    shared = [label for label in labels if isinstance(label, str)]
-    if shared:
-        return dict.fromkeys(columns, _numbered(shared))
-    names = {short(name): name for name in columns} | {name: name for name in columns}
-    found = {}
-    for decision, words in (label for label in labels if not isinstance(label, str)):
-        if decision not in names:
-            raise ConfigError(
-                f"table {file.path}: labels names '{decision}', which is no column of the key; "
-                f"{did_you_mean(decision, names)}"
-            )
-        found[names[decision]] = _numbered(words)
-    return found
-
-
-def _numbered(texts: Sequence[str]) -> dict[str, str]:
-    return {str(number): text for number, text in enumerate(texts)}

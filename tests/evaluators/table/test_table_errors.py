@@ -1,5 +1,7 @@
 """One clear error for every way in which a table does not fit."""
 
+import json
+import re
 import time
 
 import numpy as np
@@ -32,7 +34,7 @@ from nasforge.core.trial import Score, TrainShared
         ("width,rate,rate\n8,0.1,1\n", {}, "column 'rate' is there twice"),
         ("width,rate,accuracy\n", {}, "needs a header line"),
         ("", {}, "needs a header line"),
-        (FLAT, {"signal": "seconds*1e999"}, "the signal has no number in any row"),
+        ("width,rate,accuracy\n8,0.1,nan\n", {}, "the signal has no number in any row"),
         (FLAT, {"signal": "e{epochs}"}, r"no column looks like 'e\{epochs\}'"),
         (FLAT, {"signal": "accuracy", "fidelity": {1: "accuracy"}}, "needs signal .* or fidelity .*, one of them"),
         (FLAT, {"fidelity": {}}, "needs signal .* or fidelity .*, one of them"),
@@ -40,21 +42,10 @@ from nasforge.core.trial import Score, TrainShared
         (FLAT, {"fidelity": {9: "accuracy"}}, r"the ladder's epochs 3 have no column; known are 9\. Say .* ladder: \["),
         (FLAT, {"seconds": -1}, "seconds must be a number of at least 0, got -1"),
         (FLAT.replace("10", "-10"), {"seconds": "seconds"}, "line 2: seconds must be at least 0, got -10"),
-        (FLAT, {"key": ["width"]}, r"key has 1 columns \(width\), the space 2 decisions \(model.width, train.rate\)"),
         (FLAT, {"key": "width", "key_form": "canonical"}, "space 'made_up' names no function 'canonical'"),
-        (FLAT, {"key": "width", "key_form": "name"}, "no key_form 'name'; .* how the key is written: '{width}:{rate}'"),
-        (FLAT, {"key": "width", "key_form": "{width}"}, "key_form '{width}' does not name train.rate"),
-        (FLAT, {"key": "width", "key_form": "{width}{width}{rate}"}, "names a decision twice"),
-        (FLAT, {"key": "width", "key_form": "{widht}:{rate}"}, "names 'widht', which is no .*did you mean 'width'"),
-        (FLAT, {"key": "width", "key_form": "{width}:{rate}"}, "line 2: '8' is not written as key_form"),
-        (FLAT, {"key_form": "text"}, "key_form says what the one key column holds"),
-        (
-            "what,accuracy\n8-0.1,1\n",
-            {"key": "what"},
-            r"line 2: '8-0.1' does not say the decisions as JSON or as name=value",
-        ),
-        ("what,accuracy\nwidth=8 rate=1,1\n", {"key": "what"}, "line 2 has no value for 'train.rate', got ''"),
-        ("what,accuracy\nwidht=8,1\n", {"key": "what"}, "names 'widht', which is no decision"),
+        (FLAT, {"key": "width", "key_form": "name"}, "key_form is text, canonical, arch_id or point_id, got 'name'"),
+        (FLAT, {"key_form": "text"}, "key_form describes one key column. Set key to its name"),
+        (FLAT, {"key": "width"}, "key 'width' needs a function .* set key_form to arch_id"),
     ],
 )
 def test_one_clear_error_for_a_table_that_does_not_fit(tmp_path, text, options, says):
@@ -83,20 +74,58 @@ def test_files_that_cannot_be_read(tmp_path):
     np.savez(tmp_path / "long.npz", width=np.array([8, 99]), rate=np.array([1, 1]), accuracy=np.zeros(3))
     with pytest.raises(ConfigError, match="the key has 2 rows, the signal 3"):
         table(flat(), str(tmp_path / "long.npz"))
-    np.savez(tmp_path / "runs.npz", width=[8, 16], rate=[1, 1], runs=np.zeros((2, 3)), one=1.0, accuracy=[1.0, 2.0])
+    shapes = {"runs": np.zeros((2, 3)), "deep": np.zeros((2, 3, 4)), "one": 1.0}
+    np.savez(tmp_path / "runs.npz", width=[8, 16], rate=[1, 1], accuracy=[1.0, 2.0], **shapes)
     for signal, says in (
-        ("runs", r"'runs' is \(2, 3\); needed is one value per row: 'runs\[3\]' .*'runs\[{epochs}\]' a learning curve"),
-        ("runs[4]", r"'runs\[4\]': the array has 3 values per row"),
-        ("accuracy[1]", "has one value per row; leave the brackets out"),
-        ("accuracy[{epochs}]", "has one value per row; leave the brackets out"),
+        ("runs", r"no column 'runs'; 'runs' has several values per row, .*A learning curve is 'runs\[{epochs}\]'"),
+        ("runs[4]", r"no column 'runs\[4\]'; did you mean 'runs"),
+        ("accuracy[1]", r"no column 'accuracy\[1\]'; did you mean 'accuracy'"),
+        ("accuracy[{epochs}]", r"no column looks like 'accuracy\[{epochs}\]'"),
+        ("deep", r"array 'deep' is \(2, 3, 4\); needed is one value per row, or several"),
         ("one", "'one' is one value, 1.0"),
     ):
         with pytest.raises(ConfigError, match=says):
             table(flat(), str(tmp_path / "runs.npz"), signal=signal)
-    np.savez(tmp_path / "none.npz", key=np.zeros((0, 2)), width=[], rate=[], accuracy=[])
-    for options in ({}, {"key": "key"}):
-        with pytest.raises(ConfigError, match="has no rows"):
-            table(flat(), str(tmp_path / "none.npz"), **options)
+    np.savez(tmp_path / "none.npz", width=[], rate=[], accuracy=[])
+    with pytest.raises(ConfigError, match="has no rows"):
+        table(flat(), str(tmp_path / "none.npz"))
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.json", "table.npz"])
+def test_an_expression_of_before_is_refused_with_the_command_that_converts_the_table(tmp_path, name):
+    path = tmp_path / name
+    if name == "table.npz":
+        np.savez(path, width=[8, 16], rate=[0.1, 0.1], accuracy=[0.5, 0.75])
+    else:
+        rows = [{"width": width, "rate": 0.1, "accuracy": width / 32} for width in (8, 16)]
+        text = "width;rate;accuracy\n8;0.1;0.5\n16;0.1;0.75\n"
+        path.write_text(text if name == "table.csv" else json.dumps(rows))
+    with pytest.raises(ConfigError, match="no column 'accuracy\\*100'; columns are not scaled") as raised:
+        table(flat(), str(path), signal="accuracy*100")
+    command = re.search(r"python -c \"(.*)\"\. Then set path to (\S+) and name (\S+)$", str(raised.value))
+    assert command
+    exec(command[1], {})
+    converted = table(flat(), command[2], signal=command[3], partial=True)
+    assert converted.optimum in (50, 75)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"signal": "runs[mean]"}, r"not averaged\. Write .*numpy\.load.*t\['runs'\]\.mean\(1\)"),
+        ({"signal": "accuracy", "costs": {"params": "acc_M*1e6"}}, "columns are not scaled. Write scaled columns"),
+        ({"signal": "runs[{epochs}]*100"}, "columns are not scaled. Write scaled columns"),
+        ({"key": ["width", "rate"]}, "key is one column. Write a column for each decision"),
+        ({"key": "runs"}, "'runs' has several values per row"),
+        ({"key": "width", "key_form": "{width}:{rate}"}, "key_form is text, .* write a column for each decision"),
+        ({"labels": ["conv"]}, "labels is no option any more. Write a column for each decision"),
+    ],
+)
+def test_other_options_of_before_say_how_the_table_is_converted(tmp_path, options, says):
+    path = tmp_path / "t.npz"
+    np.savez(path, width=[8, 16], rate=[0.1, 0.1], accuracy=[0.5, 0.75], runs=np.zeros((2, 3)))
+    with pytest.raises(ConfigError, match=says):
+        table(flat(), str(path), **options)
 
 
 def test_a_point_without_a_row_ends_the_search_with_the_nearest(tmp_path):

@@ -1,4 +1,4 @@
-"""Tables in JSON, labels in every format, and one sentence for files that are no tables."""
+"""Tables in JSON, and one sentence for files that are no tables."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_tables import FLAT, flat, looked_up, space, table, written
 
-from nasforge.core.errors import ConfigError, DataError
+from nasforge.core.errors import DataError
 from nasforge.core.space import Choice, Decision
 
 RECORDS = [
@@ -38,11 +38,14 @@ def test_json_is_read(tmp_path, name, content):
         assert accuracy_of(found, record["width"], record["rate"]) == pytest.approx(record["accuracy"])
 
 
+def text_of(values):
+    return f"w{values['width']}"
+
+
 def test_the_keys_of_a_json_file_name_the_points(tmp_path):
-    content = {f"{record['width']}:{record['rate']}": {"accuracy": record["accuracy"]} for record in RECORDS}
-    path = written(tmp_path, json.dumps(content), "keyed.json")
-    found = table(flat(), path, key_form="{width}:{rate}")
-    assert accuracy_of(found, 16, 0.1) == pytest.approx(0.17)
+    path = written(tmp_path, json.dumps({f"w{width}": {"accuracy": width / 100} for width in (8, 16)}), "keyed.json")
+    found = table(space(Decision("model.width", Choice((8, 16))), text=f"{__name__}:text_of"), path)
+    assert looked_up(found, model__width=16).metrics["val/accuracy"] == 0.16
 
 
 def test_a_line_longer_than_a_csv_cell_may_be(tmp_path):
@@ -84,45 +87,3 @@ def test_an_excel_file_is_told_from_an_npz(tmp_path):
     np.savez(tmp_path / "t.npz", width=[8], rate=[0.1], accuracy=[0.5])
     (tmp_path / "t.npz").rename(tmp_path / "t.data")
     assert accuracy_of(table(flat(), str(tmp_path / "t.data")), 8, 0.1) == 0.5
-
-
-def ops():
-    return space(
-        Decision("model.op", Choice(("none", "conv", "pool"))), Decision("model.act", Choice(("relu", "silu")))
-    )
-
-
-CODES = "op,act,accuracy\n" + "".join(f"{op},{act},{op + act / 10}\n" for op in range(3) for act in range(2))
-
-
-@pytest.mark.parametrize(
-    "labels", [{"op": ["none", "conv", "pool"], "act": ["relu", "silu"]}, {"model.op": ["none", "conv", "pool"]}]
-)
-def test_labels_of_a_text_table(tmp_path, labels):
-    text = CODES
-    if len(labels) == 1:
-        for number, name in enumerate(("relu", "silu")):
-            text = text.replace(f",{number},", f",{name},")
-    found = table(ops(), written(tmp_path, text), labels=labels)
-    assert looked_up(found, **{"model.op": "pool", "model.act": "silu"}).metrics["val/accuracy"] == pytest.approx(2.1)
-
-
-def test_one_list_of_labels_serves_all_columns(tmp_path):
-    where = space(Decision("model.a", Choice(("x", "y"))), Decision("model.b", Choice(("x", "y"))))
-    path = written(tmp_path, "a,b,accuracy\n0,0,1\n0,1,2\n1,0,3\n1,1,4\n")
-    found = table(where, path, labels=["x", "y"])
-    assert looked_up(found, **{"model.a": "y", "model.b": "x"}).metrics["val/accuracy"] == 3
-
-
-@pytest.mark.parametrize(
-    ("labels", "says"),
-    [
-        ({"opp": ["none"]}, "labels names 'opp', which is no column of the key; did you mean 'op'"),
-        ({"op": ["none", "conv"]}, r"'model.op' has '2', which is no position in labels \(0 to 1\)"),
-        (5, "labels must be a list of texts"),
-        ([["none"]], "labels must be a list of texts"),
-    ],
-)
-def test_wrong_labels(tmp_path, labels, says):
-    with pytest.raises(ConfigError, match=says):
-        _ = table(ops(), written(tmp_path, CODES), labels=labels).metrics

@@ -89,28 +89,32 @@ def test_nasbench201_from_the_command_line_continues_and_keeps_limits(tmp_path, 
     again = load_state(tmp_path / "whole")
     assert [t.architecture for t in again.trials.values()] == [t.architecture for t in state.trials.values()]
     capsys.readouterr()
-    limits = ["--constraint", "params<=300k", "--set", "evaluator.costs.params=params_M*1e6", "--max-trials", "20"]
+    limits = ["--constraint", "params<=0.3", "--set", "evaluator.costs.params=params_M", "--max-trials", "20"]
     assert main(command(tmp_path, *words[:2], "--name", "limited", *limits)) == 0
     limited = load_state(tmp_path / "limited")
-    assert max(trial.metrics["cost/params"] for trial in limited.finished()) <= 300e3
+    assert max(trial.metrics["cost/params"] for trial in limited.finished()) <= 0.3
     assert limited.counts()["rejected"] > 0
     assert main(["show", "limited", "--runs-dir", str(tmp_path), "--trial", "1", "--rerun"]) == 0
     assert main(command(tmp_path, "--constraint", "flops<=1m")) == 2
 
 
 @needs_tables
-def test_nasbench201_by_text_and_by_codes_is_the_same_and_fast():
+def test_nasbench201_by_text_and_by_columns_is_the_same_and_fast(tmp_path):
     where = config_of(Path("x"), "nasbench201", str(NB201["path"])).space
     began = time.perf_counter()
     by_text = table(where, str(NB201["path"]), key="arch_str", signal="cifar10_val_e12", final="cifar10_test_e200")
     assert time.perf_counter() - began < 5, "about half a second on an idle machine"
-    by_codes = table(where, str(NB201["path"]), key="codes", labels="ops", signal="cifar10_val_e12")
-    assert by_text.optimum() == by_codes.optimum() == 84.892
+    with np.load(NB201["path"]) as content:
+        edges = content["ops"][content["codes"]]
+        columns = {name.removeprefix("model."): edges[:, place] for place, name in enumerate(where.domains)}
+        np.savez(tmp_path / "edges.npz", cifar10_val_e12=content["cifar10_val_e12"], **columns)
+    by_columns = table(where, str(tmp_path / "edges.npz"), signal="cifar10_val_e12")
+    assert by_text.optimum() == by_columns.optimum() == 84.892
     points = [where.sample(random.Random(seed)) for seed in range(300)]
     began = time.perf_counter()
     found = [by_text(Measure(point), Silent()) for point in points]
     assert time.perf_counter() - began < 0.3, "less than 0.1 ms each on an idle machine"
-    assert [by_codes(Measure(point), Silent()) for point in points] == found
+    assert [by_columns(Measure(point), Silent()) for point in points] == found
 
 
 @needs_tables
