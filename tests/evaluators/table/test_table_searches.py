@@ -89,10 +89,10 @@ def test_nasbench201_from_the_command_line_continues_and_keeps_limits(tmp_path, 
     again = load_state(tmp_path / "whole")
     assert [t.architecture for t in again.trials.values()] == [t.architecture for t in state.trials.values()]
     capsys.readouterr()
-    limits = ["--constraint", "params<=0.3", "--set", "evaluator.costs.params=params_M", "--max-trials", "20"]
+    limits = ["--constraint", "millions<=0.3", "--set", "evaluator.costs.millions=params_M", "--max-trials", "20"]
     assert main(command(tmp_path, *words[:2], "--name", "limited", *limits)) == 0
     limited = load_state(tmp_path / "limited")
-    assert max(trial.metrics["cost/params"] for trial in limited.finished()) <= 0.3
+    assert max(trial.metrics["cost/millions"] for trial in limited.finished()) <= 0.3
     assert limited.counts()["rejected"] > 0
     assert main(["show", "limited", "--runs-dir", str(tmp_path), "--trial", "1", "--rerun"]) == 0
     assert main(command(tmp_path, "--constraint", "flops<=1m")) == 2
