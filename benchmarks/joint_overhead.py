@@ -26,7 +26,6 @@ from nasforge.testing.scripted import spec_of
 
 JOINTS = {
     "evolution + optuna": {"model": "evolution", "recipe": "optuna"},
-    "evolution + optuna, relatives": {"model": "evolution", "recipe": "optuna", "relatives": True},
     "evolution + random": {"model": "evolution", "recipe": "random"},
 }
 HALVES = {"evolution": ("evolution", 0), "optuna": ("optuna", 1), "random": ("random", 1)}

@@ -399,7 +399,9 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
         inner = _tuned(Named.parse(strategy.options.get("of", "evolution"), "strategy.of"), tune, space)
         return Named("promotion", {**strategy.options, "of": {"name": inner.name, **inner.options}})
     options = dict(tune.options)
-    own: dict[str, Any] = {key: options.pop(key) for key in ("revisit", "relatives") if key in options}
+    if "relatives" in options:
+        raise ConfigError("tune: relatives was removed, because no gain of it was measured. Leave it out")
+    own: dict[str, Any] = {"revisit": options.pop("revisit")} if "revisit" in options else {}
     halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}
     return Named("joint", {**halves, **own})
 

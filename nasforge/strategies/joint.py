@@ -41,12 +41,12 @@ class _Recipe(NamedTuple):
 
     Attributes:
         point: its decisions.
-        number: of the ask by which its half proposed it; None where it was lent by a relative.
+        number: of the ask by which its half proposed it.
         new: whether that ask is the last thing that the half was told of.
     """
 
     point: Architecture
-    number: int | None
+    number: int
     new: bool = False
 
 
@@ -72,7 +72,6 @@ class Joint:
         make_model: makes the strategy of the networks.
         make_recipe: makes the strategy of the recipes.
         revisit: every N-th trial gives a good network another recipe; 0: never.
-        relatives: start every other new network with the best recipe of the most similar one among the best twenty.
         names: of the two strategies, for the origins of what they propose.
     """
 
@@ -83,7 +82,6 @@ class Joint:
         make_model: Callable[[SearchSpace], Strategy],
         make_recipe: Callable[[SearchSpace], Strategy],
         revisit: int,
-        relatives: bool,
         names: tuple[str, str] = ("", ""),
     ) -> None:
         if revisit < 0:
@@ -94,7 +92,6 @@ class Joint:
         self._model = _Half(make_model(self._networks))
         self._train = _Half(make_recipe(self._recipes))
         self._revisit = revisit
-        self._relatives = relatives
         self._names = names
         self._running: dict[int, _Trial] = {}
         self._spare: list[_Recipe] = []  # asked for networks that were rejected
@@ -136,12 +133,9 @@ class Joint:
         if recipe is None:
             return
         if result.status == "rejected" or (result.error and result.error.cause == "invalid_shape"):
-            if recipe.number is not None:
-                self._spare.append(recipe)
+            self._spare.append(recipe)
             return
-        if recipe.number is None:
-            self._train.recall(number, Measure(recipe.point))
-        self._train.tell(number if recipe.number is None else recipe.number, result)
+        self._train.tell(recipe.number, result)
         self._trained_by.update({artifact.path: recipe.point for artifact in result.artifacts.values()})
         worth = merit(result)
         if worth is not None and worth.finished:
@@ -180,7 +174,7 @@ class Joint:
             if recipe is not None and recipe.new:
                 self._train.withdraw(number)
             return None if asked is None else self._continued(number, asked)
-        recipe = recipe or self._lent(number, asked.architecture) or self._next_recipe(number)
+        recipe = recipe or self._next_recipe(number)
         if recipe is None:
             self._model.withdraw(number)
             return None
@@ -233,18 +227,6 @@ class Joint:
         self._adopt(number, point, _Trial(asked.architecture, None))
         return replace(asked, architecture=point)
 
-    def _lent(self, number: int, network: Architecture) -> _Recipe | None:
-        """The best recipe of the nearest of the best networks, for every other new one."""
-        new = number - number // self._revisit if self._revisit else number  # counted without second recipes
-        if not self._relatives or new % 2 or self._is_revisit(number) or not self._best:
-            return None
-
-        def distance(known: _Known) -> int:
-            a, b = network.values, known.network.values
-            return sum(a.get(key) != b.get(key) for key in {*a, *b})
-
-        return _Recipe(min(self._best, key=distance).recipe, None)
-
     def _is_revisit(self, number: int) -> bool:
         return self._revisit > 0 and number % self._revisit == self._revisit - 1
 
@@ -254,10 +236,7 @@ class Joint:
         """Books of a pair that depend on the pair alone, so that a replay comes to the same ones."""
         self._model.recall(number, network)
         own = self._recipes.point({key: value for key, value in point.values.items() if key.startswith(TRAIN)})
-        lent = self._lent(number, network.architecture)
-        if lent is not None and lent.point == own:
-            recipe = lent
-        elif self._spare and self._spare[0].point == own:
+        if self._spare and self._spare[0].point == own:
             recipe = self._spare.pop(0)
         else:
             self._train.recall(number, Measure(own))
@@ -297,7 +276,6 @@ def joint(
     model: str | Mapping[str, Any] = "evolution",
     recipe: str | Mapping[str, Any] = "optuna",
     revisit: int = 4,
-    relatives: bool = False,
 ) -> Strategy:
     """One strategy for the network and one for its recipe, both told every result; `--tune` is short for it.
 
@@ -312,7 +290,6 @@ def joint(
         model: strategy of the networks: a name, or a mapping of `name` and its options.
         recipe: strategy of the recipes, likewise.
         revisit: every N-th trial gives a good network another recipe; 0: never.
-        relatives: start every other new network with the best recipe of the most similar one among the best twenty.
     """
 
     def half(named: str | Mapping[str, Any], seed: int, **ours: Any) -> Callable[[SearchSpace], Strategy]:
@@ -344,7 +321,6 @@ def joint(
         make_model=make_model,
         make_recipe=make_recipe,
         revisit=revisit,
-        relatives=relatives,
         names=(Named.parse(model, "joint: a half").name, Named.parse(recipe, "joint: a half").name),
     )
 

@@ -50,7 +50,7 @@ class Recorded:
         self.inner.withdraw(number)
 
 
-def recorded(revisit=0, relatives=False, model=Recorded, recipe=Recorded):
+def recorded(revisit=0, model=Recorded, recipe=Recorded):
     made = {}
 
     def make(name, factory, space):
@@ -62,7 +62,6 @@ def recorded(revisit=0, relatives=False, model=Recorded, recipe=Recorded):
         make_model=partial(make, "model", model),
         make_recipe=partial(make, "recipe", recipe),
         revisit=revisit,
-        relatives=relatives,
     )
     return search, made
 
@@ -150,35 +149,6 @@ def test_none_of_one_half_takes_the_others_ask_back(silent, revisit):
     assert [line[1] for line in made[other].log if line[0] != "tell"] == list(range(6))
 
 
-def test_a_relatives_best_recipe_is_where_a_network_starts():
-    search, made = recorded(relatives=True)
-    points = run(search, 9)
-    lent = [points[n].train in [p.train for p in points[:n]] for n in range(9)]
-    assert lent == [False, False, *[True, False] * 3, True]
-    assert ("recall", 2) in made["recipe"].log and ("ask", 2) not in made["recipe"].log
-    replayed, _ = recorded(relatives=True)
-    for number, point in enumerate(points):
-        replayed.recall(number, Measure(point))
-        replayed.tell(number, finished(0.5))
-    assert replayed.ask(9) == search.ask(9)
-    revisiting, made = recorded(revisit=4, relatives=True)
-    run(revisiting, 12)  # of the new networks 0, 1, 2, 4, 5, 6, 8, 9, 10 every other one is lent a recipe
-    assert [line[1] for line in made["recipe"].log if line[0] == "recall"] == [2, 5, 8, 10]
-
-
-def test_the_nearest_relative_lends():
-    search, _ = recorded(relatives=True)
-    worst = dict.fromkeys(("model.x", "model.y", "model.z"), "a")
-    best = dict.fromkeys(("model.x", "model.y", "model.z"), "d")
-    for number, (network, rate, value) in enumerate(((worst, 0.01, 0.1), (best, 0.5, 0.9))):
-        search.recall(number, Measure(SPACE.point({**network, "train.learning_rate": rate})))
-        search.tell(number, finished(value))
-    asked = search.ask(2).architecture
-    near_worst = sum(asked.values[key] == "a" for key in worst)
-    near_best = sum(asked.values[key] == "d" for key in best)
-    assert asked.values["train.learning_rate"] == (0.01 if near_worst > near_best else 0.5)
-
-
 def test_all_pairs_of_a_small_space_come_once():
     points = run(joint(spec_of(FINITE, seed=0)), 9)
     assert len({point.point_id for point in points}) == 9
@@ -254,7 +224,7 @@ def test_tune_is_short_for_joint():
             "space": "tiny",
             "data": "digits",
             "strategy": {"name": "evolution", "population": 10},
-            "tune": {"name": "optuna", "sampler": "gp", "relatives": True},
+            "tune": {"name": "optuna", "sampler": "gp", "revisit": 3},
         }
     )
     assert config.name == "tiny-digits-evolution-optuna-s0"
@@ -263,9 +233,14 @@ def test_tune_is_short_for_joint():
         "options": {
             "model": {"name": "evolution", "population": 10},
             "recipe": {"name": "optuna", "sampler": "gp"},
-            "relatives": True,
+            "revisit": 3,
         },
     }
+
+
+def test_the_removed_option_relatives_is_named():
+    with pytest.raises(ConfigError, match="relatives was removed"):
+        resolve({"space": "tiny", "data": "digits", "tune": {"name": "optuna", "relatives": True}})
 
 
 def test_tune_beside_promotion_is_promotion_of_joint():

@@ -106,7 +106,7 @@ def test_an_expression_of_before_is_refused_with_the_command_that_converts_the_t
     assert command
     exec(command[1], {})
     converted = table(flat(), command[2], signal=command[3], partial=True)
-    assert converted.optimum in (50, 75)
+    assert converted.optimum() in (50, 75)
 
 
 @pytest.mark.parametrize(
