@@ -19,7 +19,6 @@ from nasforge.experiment.job import Job, trial_seed
 from nasforge.experiment.state import State, load_state
 from nasforge.experiment.verdicts import Check, admission
 from nasforge.runners.work import Alphas, perform
-from nasforge.settings.experiment import ExperimentConfig
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def rerun(
 
 def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | None) -> Repetition:
     state = load_state(folder)
-    config = ExperimentConfig.of_journal(state.header, folder).with_data_at(data)
+    config = state.config.with_data_at(data)
     trial = state.trials.get(number)
     if trial is None:
         raise JournalError(f"{folder}: there is no trial {number}; they go from 0 to {len(state.trials) - 1}")

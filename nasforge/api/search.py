@@ -374,6 +374,6 @@ def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
     from nasforge.exporters.best import write_best
 
     try:
-        write_best(config.folder, trust=True)
+        write_best(config.folder, trust=True, state=state)
     except DataError as error:
         say(f"best/ is not written: {error}. Train the best network again: {command_for(config.folder, 'retrain')}")

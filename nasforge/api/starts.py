@@ -11,9 +11,8 @@ from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.domains import Domain, same
 from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
-from nasforge.core.events import header_of
 from nasforge.core.space import SearchSpace
-from nasforge.experiment.journal import JOURNAL, experiments_in, has_begun, read_events
+from nasforge.experiment.journal import JOURNAL, experiments_in, has_begun, read_header
 from nasforge.experiment.state import load_state
 from nasforge.settings.experiment import TRAININGS, ExperimentConfig, suited_evaluator
 from nasforge.settings.space_file import load_portfolio, shipped_portfolios
@@ -42,7 +41,7 @@ def with_starts(config: ExperimentConfig) -> ExperimentConfig:
     if starts is None or starts.points:
         return config
     if has_begun(config.folder):
-        recorded = Starts.from_json(header_of(read_events(config.folder)).config.get("start_from"))
+        recorded = Starts.from_json(read_header(config.folder).config.get("start_from"))
         if starts.source == AUTOMATIC or (recorded is not None and recorded.source == starts.source):
             return replace(config, start_from=recorded)
     if starts.source == AUTOMATIC:

@@ -180,7 +180,7 @@ def _config_after(
     for key in settings:
         if key not in _AFTER:
             raise ConfigError(f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}")
-    config = ExperimentConfig.of_journal(source.header, folder).with_data_at(data)
+    config = source.config.with_data_at(data)
     if data and config.data and load_data(config.data).fingerprint != source.header.data_hash:
         raise JournalError(f"{config.data.source}: not the data of '{config.name}'; give those that it was searched on")
     opened = load_recipe(recipe) if isinstance(recipe, (str, Path)) else recipe

@@ -15,7 +15,7 @@ from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 from nasforge.cli.settings import folder_of, moved_data, runner_of
 from nasforge.cli.watch import RetrainProgress
 from nasforge.core.tracking_uri import NO_TRACKING
-from nasforge.experiment.state import load_state
+from nasforge.experiment.journal import read_header
 
 if TYPE_CHECKING:
     from nasforge.api.retrain.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained
@@ -100,7 +100,7 @@ def retrain(
     places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
     parts = runner_of(runner, places, assign or [])
     progress = RetrainProgress(log())
-    uri = load_state(folder).header.config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
+    uri = read_header(folder).config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
     with terminable(), progress.shown(), tracking(folder, uri, (), say, of_search=False) as trackers:
         found = run(
             folder,

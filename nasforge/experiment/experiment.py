@@ -30,7 +30,7 @@ from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import RETRIED, Charge, Measure, Proposal, Result, Trial
 from nasforge.experiment.job import Job, trial_seed
-from nasforge.experiment.journal import Journal, corrupt, dumps, loads, read_events
+from nasforge.experiment.journal import Journal, corrupt, dumps, loads, read_header
 from nasforge.experiment.retention import Retention
 from nasforge.experiment.state import State, differing, pruned_result
 from nasforge.experiment.verdicts import (
@@ -298,9 +298,9 @@ class Experiment:
             self._write(TestOpened(finalist, dict(measure())))
         return self.state.tests[finalist]
 
-    def note_place_of_data(self) -> None:
-        """Write down where the data lie now, if the journal names another place."""
-        places = places_of(self.state.header.config, self._config)
+    def note_place_of_data(self, config: Mapping[str, Any]) -> None:
+        """Write down where the data of a header's `config` lie, if the journal names another place."""
+        places = places_of(self.state.header.config, config)
         if any(self.state.header.config[key] != value for key, value in places.items()):
             self._write(Moved(places))
 
@@ -438,7 +438,7 @@ class Experiment:
         self._repaired = True
         if self._budget != self.state.budget:
             self._write(Extended(self._budget.to_json()))
-        self.note_place_of_data()
+        self.note_place_of_data(self._config)
         for trial in self.state.open_trials:
             number = trial.number
             if trial.steps and trial.steps[-1].stop:
@@ -484,20 +484,15 @@ class _Silent:
         pass
 
 
-def reopen(folder: Path, trackers: Sequence[Tracker] = (), moved: Mapping[str, Any] | None = None) -> Experiment:
+def reopen(folder: Path, trackers: Sequence[Tracker] = ()) -> Experiment:
     """An existing experiment, locked; it asks for nothing, and deletes nothing: a search that goes on knows its needs.
 
     Args:
         folder: of the experiment.
         trackers: watch every new event.
-        moved: settings of the header that say where the same data lie now; the journal keeps them.
 
     Raises:
         JournalError: no experiment there, locked, or corrupt.
     """
-    header = header_of(read_events(folder))
-    header = replace(header, config={**header.config, **(moved or {})})
-    experiment = Experiment(folder, header, _Silent(), check=lambda proposal: {}, trackers=trackers, keep_weights=None)
-    if moved:
-        experiment.note_place_of_data()
-    return experiment
+    header = read_header(folder)
+    return Experiment(folder, header, _Silent(), check=lambda proposal: {}, trackers=trackers, keep_weights=None)

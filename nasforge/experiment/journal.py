@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError
-from nasforge.core.events import SCHEMA, SCHEMAS, Event, Header, event_from_json, event_to_json
+from nasforge.core.events import SCHEMA, SCHEMAS, Event, Header, event_from_json, event_to_json, header_of
 
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
@@ -216,6 +216,11 @@ def read_events(folder: Path) -> list[Event]:
         JournalError: no journal, another schema version, or a corrupt line (with its number).
     """
     return [line.event for line in read_lines(folder)]
+
+
+def read_header(folder: Path) -> Header:
+    """Return the first event of an experiment's journal without reading the others. Raises JournalError: no journal."""
+    return header_of([next(lines_of(folder)).event])
 
 
 def read_lines(folder: Path) -> list[Line]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError, SearchError
@@ -32,6 +32,9 @@ from nasforge.core.pareto import front
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Result, Score, Step, TrainShared, Trial, made
 from nasforge.experiment.journal import JOURNAL, corrupt, lines_of, without_collection
+
+if TYPE_CHECKING:
+    from nasforge.settings.experiment import ExperimentConfig
 
 _NEW = vars(Trial(0, TrainShared(SearchSpace("", ()), "", 0)))
 """The fields of a trial that was just asked for, but for its number and its proposal."""
@@ -84,6 +87,7 @@ class State:
         self.rejected_in_a_row = 0
         self.unbuildable_in_a_row = 0
         self.faults_in_a_row = 0
+        self._config: ExperimentConfig | None = None
         self._closed_charge = Charge()
         self._open: set[int] = set()
         self._counts: Counter[str] = Counter()
@@ -97,6 +101,17 @@ class State:
     def name(self) -> str:
         """The experiment's name: its folder's, which may be a copy of another one."""
         return self.header.experiment if self.path is None else self.path.parent.name
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """Configuration of the experiment, with the place of its data and the budget in force; parsed on first use."""
+        if self._config is None:
+            from nasforge.settings.experiment import ExperimentConfig  # brings the reader of YAML files
+
+            runs_dir = Path() if self.path is None else self.path.parent.parent
+            config = ExperimentConfig.from_json(self.name, self.header.config, runs_dir)
+            self._config = replace(config, budget=self.budget)
+        return self._config
 
     def _corrupt(self, line: int, problem: object) -> JournalError:
         return corrupt(self.path or f"journal of '{self.header.experiment}'", line, problem)
@@ -153,9 +168,11 @@ class State:
                 self.trials[number] = trial.changed(idle_attempts=max(0, trial.idle_attempts - 1))
             case Extended(budget):
                 self.budget = Budget(**budget)
+                self._config = None
                 self.reached_by = next((n for n, trial in self.trials.items() if self._reaches(trial)), None)
             case Moved(config):
                 self.header = replace(self.header, config={**self.header.config, **config})
+                self._config = None
             case TestOpened(finalist, metrics):
                 self.tests[finalist] = metrics
 

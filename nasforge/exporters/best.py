@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from nasforge.experiment.state import State, load_state
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, description_of, save_network
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, without_start
-from nasforge.settings.experiment import ExperimentConfig
 from nasforge.training.artifacts import load_weights
 
 
-def write_best(folder: Path | str, *, trust: bool = False) -> Path:
+def write_best(folder: Path | str, *, trust: bool = False, state: State | None = None) -> Path:
     """Write `best/` of an experiment from the weights that its best trial left.
 
     A retrained network of the same point that is there already is better and stays.
@@ -32,6 +31,7 @@ def write_best(folder: Path | str, *, trust: bool = False) -> Path:
     Args:
         folder: `runs/<experiment>`.
         trust: you agree to run the code that its journal names.
+        state: of the experiment; None to read its journal.
 
     Returns:
         The network folder.
@@ -42,12 +42,11 @@ def write_best(folder: Path | str, *, trust: bool = False) -> Path:
         DataError: the weights or the data are damaged or missing.
     """
     with foreign(Path(folder).absolute().parent, trust=trust):
-        return _write_best(Path(folder))
+        return _write_best(Path(folder), state or load_state(Path(folder)))
 
 
-def _write_best(folder: Path) -> Path:
-    state = load_state(folder)
-    config = config_of(folder, state)
+def _write_best(folder: Path, state: State) -> Path:
+    config = state.config
     trial = state.best
     if trial is None or trial.architecture is None or trial.result is None:
         raise SearchError(f"{folder}: there is no best network: {state.why_no_best}")
@@ -83,11 +82,6 @@ def _write_best(folder: Path) -> Path:
         **({"parts": TRAIN_AND_VALIDATION} if config.evaluator.name == "cross_validation" else {}),
     }
     return save_network(best, network, describe(space, point, data, trial.metrics, trained))
-
-
-def config_of(folder: Path, state: State) -> ExperimentConfig:
-    """The configuration of an experiment, from its journal, with the budget in force."""
-    return replace(ExperimentConfig.of_journal(state.header, folder), budget=state.budget)
 
 
 def _is_retrained(best: Path, architecture: Architecture) -> bool:

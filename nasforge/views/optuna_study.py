@@ -76,7 +76,7 @@ def study_of(state: State, storage: str | None = None) -> optuna.Study:
         study = optuna.create_study(study_name=name, storage=storage, directions=directions)
         study.set_metric_names([objective.metric for objective in state.objectives])
         study.set_user_attr(_OURS, name)
-        space = SearchSpace.from_json(state.header.config["space"])
+        space = state.config.space
         deepest = max((trial.result.steps_done for trial in state.finished() if trial.result), default=0)
         for number in sorted(state.trials):
             if state.trials[number].architecture is not None:

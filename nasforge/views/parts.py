@@ -20,7 +20,6 @@ from nasforge.data import load_data
 from nasforge.experiment.state import State
 from nasforge.models.costs import count_params, flops_by_module
 from nasforge.models.network import build
-from nasforge.settings.experiment import ExperimentConfig
 
 Shape = tuple[int, int, int]
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
@@ -132,7 +131,7 @@ def parts_of_trial(
         ExportError: the trial has no network for images.
         DataError: the data, whose size and classes the network has, cannot be loaded.
     """
-    config = ExperimentConfig.of_journal(state.header, folder).with_data_at(data)
+    config = state.config.with_data_at(data)
     if trial.architecture is None or config.data is None or not config.space.builder:
         raise ExportError(f"trial {trial.number} has no network for images: there is nothing to draw")
     images = load_data(config.data)

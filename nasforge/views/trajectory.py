@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Trajectory:
         spent: whether its budget is.
         best: the last incumbent's architecture, as JSON; None where nothing has finished.
         pieces: whether trials were asked for at a lower rung, so that one is a part of a training.
+        config: of the journal's header, with the place of the data in force.
     """
 
     experiment: str
@@ -64,6 +65,7 @@ class Trajectory:
     spent: bool
     best: Mapping[str, Any] | None = None
     pieces: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fidelity(self) -> int:
@@ -136,6 +138,7 @@ def trajectory(events: Sequence[Event], final: Final | None = None, folder: Path
         spent=state.spent,
         best=None if best is None or best.architecture is None else best.architecture.to_json(),
         pieces=any(_is_piece(trial, len(state.ladder)) for trial in closed),
+        config=state.header.config,
     )
 
 

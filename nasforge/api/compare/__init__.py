@@ -42,7 +42,6 @@ from nasforge.core.ranges import check_whole
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import foreign, own
 from nasforge.experiment.journal import JOURNAL, campaigns_in, dumps, experiments_in
-from nasforge.experiment.state import load_state
 from nasforge.settings.experiment import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.settings.values import NO_STARTS
 from nasforge.settings.yaml_file import Document
@@ -143,8 +142,8 @@ def compare(
             for done, (name_of, path) in enumerate(_names(folders).items(), 1):
                 searches.append(read_search(path, name_of))
                 progress(name_of, done, len(folders))
+            config = ExperimentConfig.from_json(folders[0].name, searches[0].config, folders[0].parent)
             searches, notes = _each_once(searches, _names(folders))
-            config = ExperimentConfig.of_journal(load_state(folders[0]).header, folders[0])
             return _report(folder, searches, config, failed, notes, axis=axis, at=at, tracking_uri=uri, say=say)
     return _report(folder, searches, configs[0], failed, notes, axis=axis, at=at, tracking_uri=uri, say=say)
 

@@ -20,13 +20,12 @@ from nasforge.api.retrain.networks import (
 from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained
 from nasforge.api.retrain.work import Work
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
-from nasforge.core.protocols import Tracker
+from nasforge.core.protocols import Reference, Tracker
 from nasforge.core.ranges import check_whole
 from nasforge.core.trust import foreign
 from nasforge.data import load_data
-from nasforge.experiment.experiment import reopen
-from nasforge.experiment.state import load_state
-from nasforge.exporters.best import config_of, write_best
+from nasforge.experiment.experiment import Experiment, reopen
+from nasforge.exporters.best import write_best
 from nasforge.exporters.network_folder import description_of, load, save_network
 from nasforge.settings.experiment import Named
 from nasforge.training.data_parallel import check_batch
@@ -96,8 +95,25 @@ def retrain(
     if tta not in ("none", "flip"):
         raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
     trainer, compared = _trainer(Named.parse(runner, "runner")), registry.get("reference", reference)
-    state = load_state(folder)
-    config = config_of(folder, state).with_data_at(data)
+    with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
+        return _retrain(experiment, top, random, seeds, epochs, tta, device, data, trainer, compared, progress)
+
+
+def _retrain(
+    experiment: Experiment,
+    top: int,
+    random: int,
+    seeds: int,
+    epochs: int | None,
+    tta: str,
+    device: str,
+    data: str | Path | Mapping[str, str] | None,
+    trainer: Trainer,
+    compared: Reference,
+    progress: Progress,
+) -> Finalists:
+    state, folder = experiment.state, experiment.folder
+    config = state.config.with_data_at(data)
     if config.data is None or not config.space.builder:
         raise SearchError(f"{folder}: this search trained no networks on images, there is nothing to retrain")
     ranked = ranked_of(state)
@@ -110,13 +126,13 @@ def retrain(
             f"{folder}: the data have changed since the search ({state.header.why_other_data}); "
             "a comparison with it would mean nothing"
         )
-    moved = {"data": config.to_json()["data"]} if data else None
-    with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers, moved) as experiment:
-        whole = replace(config.data, images=None)
-        length = epochs or 3 * config.epochs
-        work = Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer, compared)
-        finalists = work.finalists(ranked[:top], drawn, ranked, progress)
-        _keep_best(folder, finalists[0])
+    if data:
+        experiment.note_place_of_data(config.to_json())
+    whole = replace(config.data, images=None)
+    length = epochs or 3 * config.epochs
+    work = Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer, compared)
+    finalists = work.finalists(ranked[:top], drawn, ranked, progress)
+    _keep_best(folder, finalists[0])
     return finalists
 
 

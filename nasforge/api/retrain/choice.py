@@ -7,7 +7,6 @@ from random import Random
 
 from nasforge.core.architecture import MODEL
 from nasforge.core.errors import SearchError
-from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
 
@@ -22,8 +21,7 @@ def ranked_of(state: State) -> list[Trial]:
         front = state.front()
         numbers = {trial.number for trial in front}
         ranked = [*front, *(trial for trial in ranked if trial.number not in numbers)]
-    space = SearchSpace.from_json(state.header.config["space"])
-    if all(domain.size == 1 for key, domain in space.domains.items() if key.startswith(MODEL)):
+    if all(domain.size == 1 for key, domain in state.config.space.domains.items() if key.startswith(MODEL)):
         return ranked
     by_network: dict[str, Trial] = {}
     for trial in ranked:

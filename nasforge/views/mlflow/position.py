@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import JournalError, TrackingError
-from nasforge.core.events import Event, Header, header_of
+from nasforge.core.events import Event, Header
 from nasforge.core.ranges import Range
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
 from nasforge.core.uri import without_password
-from nasforge.experiment.journal import JOURNAL, parse, read_events
+from nasforge.experiment.journal import JOURNAL, parse, read_header
 
 IDS = "tracking.json"
 
@@ -85,7 +85,7 @@ def destination(folder: Path, uri: str | None = None) -> str | None:
         JournalError: no experiment there, or a corrupt journal.
         TrackingError: MLflow cannot keep runs at that URI, or the search was not tracked and no URI is given.
     """
-    chosen = chosen_uri(uri) if uri is not None else header_of(read_events(folder)).config.get("tracking_uri")
+    chosen = chosen_uri(uri) if uri is not None else read_header(folder).config.get("tracking_uri")
     if uri is None and chosen == NO_TRACKING:
         chosen = chosen_uri(None) or NO_TRACKING
     if chosen == NO_TRACKING:
