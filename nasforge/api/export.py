@@ -6,7 +6,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.resources import files as files_of
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,33 @@ LARGEST = 2048
 """Validation images that an export is verified on, at most."""
 
 
+@dataclass(frozen=True)
+class Exported:
+    """The files of an export.
+
+    Attributes:
+        files: format -> file.
+        card: model card: README.md, or MODEL_CARD.md if somebody else wrote README.md.
+        accuracy: fraction of the compared validation images that the network classifies correctly. It proves the
+            export; where `trained_on_these` it does not measure quality.
+        images: number of validation images compared.
+        trained_on_these: True if the network was trained on these images too.
+        verified: format -> agreement of the file with the network.
+    """
+
+    files: Mapping[str, Path]
+    card: Path
+    accuracy: float
+    images: int
+    trained_on_these: bool
+    verified: Mapping[str, Agreement]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, with paths as texts."""
+        files = {name: str(file) for name, file in self.files.items()}
+        return {**asdict(self), "files": files, "card": str(self.card)}
+
+
 def export(
     experiment_folder: Path | str,
     to: Sequence[str],
@@ -47,7 +74,7 @@ def export(
     data: str | Path | Mapping[str, str] | None = None,
     *,
     trust: bool = False,
-) -> dict[str, Any]:
+) -> Exported:
     """Ship an experiment's best network; each file is reloaded and compared before it takes its name.
 
     Args:
@@ -60,9 +87,7 @@ def export(
         trust: you agree to run the builder that the network folder names, see `nasforge.load`.
 
     Returns:
-        `files` (format -> path), `card` (path of the model card: README.md, or MODEL_CARD.md where README.md is of
-        somebody else), `accuracy` on the `images` validation images compared (proof of the export; no measure of
-        quality where `trained_on_these`), `verified` (format -> `Agreement` as a dictionary).
+        The files, and how well each agrees with the network.
 
     Raises:
         TrustError: the network folder names code that you have not agreed to run.
@@ -78,7 +103,7 @@ def export(
 
 def _export(
     folder: Path, exporters: Mapping[str, Exporter], out: Path, data: str | Path | Mapping[str, str] | None
-) -> dict[str, Any]:
+) -> Exported:
     network = load(folder)
     images, labels = validation_images(network, data)
     files: dict[str, Path] = {}
@@ -116,14 +141,14 @@ def _export(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     first = next(iter(verified.values()))
-    return {
-        "files": {name: str(out / file.name) for name, file in files.items()},
-        "card": str(out / card_name),
-        "accuracy": first.accuracy,
-        "images": first.images,
-        "trained_on_these": network.saw_validation,
-        "verified": {name: asdict(agreement) for name, agreement in verified.items()},
-    }
+    return Exported(
+        files={name: out / file.name for name, file in files.items()},
+        card=out / card_name,
+        accuracy=first.accuracy,
+        images=first.images,
+        trained_on_these=network.saw_validation,
+        verified=verified,
+    )
 
 
 def _beside(folder: Path, network: Network, files: Collection[Path]) -> list[Path]:

@@ -56,7 +56,7 @@ def _export(
     from nasforge.api.export import export as run
 
     log().print(f"Exporting the best network of '{folder.name}', comparing each file with it ...")
-    content = run(folder, formats, out_folder, data, trust=trust)
+    content = run(folder, formats, out_folder, data, trust=trust).to_json()
     rows = []
     for name, path in content["files"].items():
         agreement = content["verified"][name]

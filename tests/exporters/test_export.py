@@ -71,19 +71,19 @@ def test_all_formats_are_written_and_verified(experiment, shipped):
         *("README.md", "SHA256SUMS", "labels.txt", "model.onnx", "model.pt2", "network.json", "predict.py"),
         "weights.safetensors",
     ]
-    assert result["files"] == {
-        "onnx": str(out / "model.onnx"),
-        "torch_export": str(out / "model.pt2"),
-        "safetensors": str(out / "weights.safetensors"),
+    assert result.files == {
+        "onnx": out / "model.onnx",
+        "torch_export": out / "model.pt2",
+        "safetensors": out / "weights.safetensors",
     }
     network = load(experiment / "best")
     data = load_data(DataConfig("digits"))
     right = (network(data.validation.images.float() / 255).argmax(1) == data.validation.labels).float().mean()
-    assert result["accuracy"] == pytest.approx(float(right))
-    assert result["accuracy"] > 0.6
-    assert result["images"] == len(data.validation)
-    assert all(v["accuracy_exported"] == result["accuracy"] for v in result["verified"].values())
-    json.dumps(result)
+    assert result.accuracy == pytest.approx(float(right))
+    assert result.accuracy > 0.6
+    assert result.images == len(data.validation)
+    assert all(v.accuracy_exported == result.accuracy for v in result.verified.values())
+    assert json.loads(json.dumps(result.to_json()))["card"] == str(out / "README.md")
 
 
 def test_the_shipped_folder_loads_as_a_network(experiment, shipped):
@@ -93,7 +93,7 @@ def test_the_shipped_folder_loads_as_a_network(experiment, shipped):
 
 def test_the_code_on_the_model_card_runs(shipped, monkeypatch, capsys):
     result, out = shipped
-    card = Path(result["card"]).read_text()
+    card = result.card.read_text()
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(blocks) == 3
     monkeypatch.chdir(out)
@@ -103,13 +103,13 @@ def test_the_code_on_the_model_card_runs(shipped, monkeypatch, capsys):
 
 
 def test_the_model_card_tells_what_matters(shipped):
-    card = Path(shipped[0]["card"]).read_text()
+    card = shipped[0].card.read_text()
     for text in ("digits", "4,928 multiply-adds", "`model.activation` | silu", "learning_rate", "1 x 8 x 8", "`torch`"):
         assert text in card, text
-    assert f"compared on {shipped[0]['images']} validation images" in card
+    assert f"compared on {shipped[0].images} validation images" in card
     assert "the test part was not opened" in card
     assert "guided the search" in card
-    assert not shipped[0]["trained_on_these"]
+    assert not shipped[0].trained_on_these
 
 
 def test_unknown_formats_are_refused_with_a_hint(experiment, tmp_path):
@@ -170,7 +170,7 @@ def test_a_readme_of_somebody_else_stays(experiment, tmp_path):
     (tmp_path / "README.md").write_text("# Mine\n")
     first = export(experiment, ["safetensors"], tmp_path)
     again = export(experiment, ["safetensors"], tmp_path)
-    assert first["card"] == again["card"] == str(tmp_path / "MODEL_CARD.md")
+    assert first.card == again.card == tmp_path / "MODEL_CARD.md"
     assert (tmp_path / "README.md").read_text() == "# Mine\n"
     (tmp_path / "MODEL_CARD.md").write_text((tmp_path / "MODEL_CARD.md").read_text().replace("Limits", "My limits"))
     with pytest.raises(ExportError, match=r"README\.md and MODEL_CARD\.md are there and not as an export wrote them"):
@@ -178,14 +178,14 @@ def test_a_readme_of_somebody_else_stays(experiment, tmp_path):
 
 
 def test_a_card_that_somebody_has_edited_stays_and_one_without_a_signature_is_replaced(experiment, tmp_path):
-    card = Path(export(experiment, ["safetensors"], tmp_path)["card"])
+    card = export(experiment, ["safetensors"], tmp_path).card
     written = card.read_text()
     card.write_text("Reviewed by me.\n" + written)
-    assert export(experiment, ["safetensors"], tmp_path)["card"] == str(tmp_path / "MODEL_CARD.md")
+    assert export(experiment, ["safetensors"], tmp_path).card == tmp_path / "MODEL_CARD.md"
     assert card.read_text().startswith("Reviewed by me.")
     (tmp_path / "MODEL_CARD.md").unlink()
     card.write_text(written.partition("\n<!--")[0])  # as earlier versions wrote it
-    assert export(experiment, ["safetensors"], tmp_path)["card"] == str(card)
+    assert export(experiment, ["safetensors"], tmp_path).card == card
     assert card.read_text() == written
 
 
@@ -217,7 +217,7 @@ def test_a_network_that_is_not_the_one_that_was_measured_is_refused(experiment, 
 def test_an_exporter_is_taken_by_module_and_name(experiment, tmp_path, attribute):
     name = f"nasforge.exporters.safetensors:{attribute}"
     result = export(experiment, [name], tmp_path)
-    assert Path(result["files"][name]).is_file()
+    assert result.files[name].is_file()
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_the_exporter_of_the_documentation_works(experiment, tmp_path, monkeypat
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("README.md", "SHA256SUMS", "labels.txt", "model.pt2.gz")
     ]
-    assert result["verified"]["documented_exporter:Zipped"]["accuracy_exported"] == result["accuracy"]
+    assert result.verified["documented_exporter:Zipped"].accuracy_exported == result.accuracy
     assert "Load the documented_exporter:Zipped file" in (tmp_path / "out" / "README.md").read_text()
 
 

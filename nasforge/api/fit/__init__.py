@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasforge.api.fit.log import (
     BEST,
@@ -40,6 +40,9 @@ from nasforge.core.tracking_uri import tracking_uri as whole_uri
 from nasforge.registry import names
 from nasforge.settings.experiment import check_name
 from nasforge.settings.values import limits_of
+
+if TYPE_CHECKING:
+    from nasforge.api.export import Exported
 
 Say = Callable[[str], None]
 
@@ -103,7 +106,7 @@ class Fitted:
 
         return predict(self.folder / BEST, files)
 
-    def export(self, *to: str, out: str | Path | None = None) -> dict[str, Any]:
+    def export(self, *to: str, out: str | Path | None = None) -> Exported:
         """Ship the network in further formats: `onnx`, `safetensors`, `torch_export`."""
         from nasforge.api.export import export
 

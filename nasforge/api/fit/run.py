@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nasforge.api.export import Exported
 from nasforge.api.fit.choice import choose_winner
 from nasforge.api.fit.curve import learning_curve, share_of_last
 from nasforge.api.fit.last import train_last
@@ -111,7 +112,7 @@ def _run(work: Work, say: Say) -> None:
     log.write("finished", seconds=work.seconds, content=content)
 
 
-def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exported: Mapping[str, Any]) -> dict[str, Any]:
+def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exported: Exported) -> dict[str, Any]:
     """The object of `--json`; paths inside the fit's folder are relative to it."""
     return {
         "schema": 1,
@@ -139,6 +140,6 @@ def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exporte
         "data_hash": work.whole.fingerprint,
         "resumed": work.log.resumed,
         "network": BEST,
-        "exported": {name: Path(file).name for name, file in exported["files"].items()},
+        "exported": {name: file.name for name, file in exported.files.items()},
         "report": REPORT,
     }

@@ -73,7 +73,7 @@ def keep_best(work: Work, folder: Path, chosen: Mapping[str, Any], row: Row) -> 
     return save_network(work.folder / BEST, network, description)
 
 
-def ship(work: Work) -> dict[str, Any]:
+def ship(work: Work) -> exporting.Exported:
     """Ship `best/`, verified."""
     return exporting.export(work.folder, ["onnx", "safetensors"], work.folder / EXPORTED)
 

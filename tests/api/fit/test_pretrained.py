@@ -138,7 +138,7 @@ def test_the_winner_is_a_network_folder_that_needs_no_other_file(fitted, place, 
 @pytest.mark.slow  # the first export of a process imports for seconds
 def test_it_is_exported_to_onnx(fitted, tmp_path):
     shipped = export(fitted.folder, ["onnx"], tmp_path)
-    assert Path(shipped["files"]["onnx"]).is_file()
+    assert shipped.files["onnx"].is_file()
 
 
 _SLOWER = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("probed", "chosen", "last_training", "trained")]
