@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from nasforge.core.errors import SearchError
 from nasforge.core.ladder import Rung
@@ -216,6 +215,8 @@ def _proxies(state: State, groups: list[list[Trial]], final: Matrix, resampled: 
 
 def spearman(x: Matrix, y: Matrix) -> Matrix:
     """Spearman's rank correlation along the last axis; NaN where one side is constant."""
+    from scipy.stats import rankdata
+
     a, b = (rankdata(side, axis=-1) for side in (x, y))
     a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):

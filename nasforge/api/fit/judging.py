@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score
 
 from nasforge.training.scoring import balanced_accuracy
@@ -179,6 +178,8 @@ def temperature_of(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
     "On Calibration of Modern Neural Networks", Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2.
     """
+    from scipy.optimize import minimize_scalar
+
     logits = np.log(np.maximum(probabilities.astype(float), 1e-6))
 
     def loss(log_temperature: float) -> float:

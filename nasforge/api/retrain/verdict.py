@@ -8,9 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, overload
 
-from scipy.stats import kendalltau
-from scipy.stats import t as student
-
 from nasforge.core.architecture import Architecture
 from nasforge.core.goals import Objective
 from nasforge.views.statistics import LEVEL, Spread, spread
@@ -227,6 +224,8 @@ def rank_agreement(search: Sequence[float], test: Sequence[float]) -> RankAgreem
     least = 2 / math.factorial(n) if n > 1 else 1.0
     if n < 2:
         return RankAgreement(None, None, n, least)
+    from scipy.stats import kendalltau
+
     found = kendalltau(search, test)
     if math.isnan(found.statistic):  # one of the orders is all ties
         return RankAgreement(None, None, n, least)
@@ -249,6 +248,8 @@ def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained], goal: Objective
         return Gain(difference, None, None, (n_a, n_b), (over_a, over_b))
     margin, variance = 0.0, variance_a + variance_b
     if variance > 0:
+        from scipy.stats import t as student
+
         freedom = variance**2 / (variance_a**2 / (n_a - 1) + variance_b**2 / (n_b - 1))
         margin = float(student.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
     return Gain(difference, difference - margin, difference + margin, (n_a, n_b), (over_a, over_b))
