@@ -48,6 +48,8 @@ def read(module: str, attribute: str, find: Find) -> Described | None:
     node = found[0] if len(found) == 1 else None
     if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.decorator_list:
         return None
+    if isinstance(node, ast.ClassDef) and not _makers(node) and not node.bases and not node.keywords:
+        return Described(Signature(), _first_line(ast.get_docstring(node)))
     function = _maker(node) if isinstance(node, ast.ClassDef) else node
     if function is None:
         return None
@@ -73,9 +75,13 @@ def _parsed(file: Path | None) -> ast.Module:
         return ast.Module([], [])
 
 
+def _makers(node: ast.ClassDef) -> list[ast.stmt]:
+    return [item for item in node.body if getattr(item, "name", None) in ("__init__", "__new__")]
+
+
 def _maker(node: ast.ClassDef) -> ast.FunctionDef | None:
     """The `__init__` of a class, if that alone says what the class takes."""
-    makers = [item for item in node.body if getattr(item, "name", None) in ("__init__", "__new__")]
+    makers = _makers(node)
     maker = makers[0] if len(makers) == 1 and not node.keywords else None
     return maker if isinstance(maker, ast.FunctionDef) and not maker.decorator_list else None
 

@@ -114,11 +114,11 @@ def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest
 
 
 SIGNALLED = """
-import sys; from pathlib import Path; from nasforge.api.search import _signals, StopNow
+import sys; from pathlib import Path; from nasforge.api.stopping import search_signals; from nasforge.core.errors import StopNow
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 from nasforge.runners.local import run
 with toy_experiment(toy_config(Path(sys.argv[1]), budget={"trials": 500})) as experiment:
-    with _signals(experiment, lambda text: print(text, flush=True)):
+    with search_signals(experiment, lambda text: print(text, flush=True)):
         print("ready", flush=True)
         try:
             run(experiment, Planted(seconds=0.2))

@@ -105,9 +105,10 @@ def test_a_missing_package_is_named():
 def test_two_objectives_replay(sampler):
     options = FAST.get(sampler, {})
     suite_space = SearchSpace("two", RANGES.decisions)
-    factory = functools.partial(OptunaSampler, sampler=sampler, objectives=2, **options)
-    whole = suite.drive(factory(spec_of(suite_space, seed=0)), suite_space, asks=8, objectives=2)
-    replayed = factory(spec_of(suite_space, seed=0))
+    factory = functools.partial(OptunaSampler, sampler=sampler, **options)
+    spec = spec_of(suite_space, seed=0, objectives=2)
+    whole = suite.drive(factory(spec), suite_space, asks=8, objectives=2)
+    replayed = factory(spec)
     suite.replay(replayed, whole[:9])
     assert suite.drive(replayed, suite_space, asks=8, objectives=2, journal=whole[:9])[:10] == whole[:10]
 

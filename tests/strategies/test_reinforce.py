@@ -250,11 +250,15 @@ def test_an_exhausted_space_does_not_hang(factory):
     assert len(points) == 30
 
 
+@pytest.mark.parametrize("name", ["reinforce", "ppo"])
+def test_two_objectives_are_refused(name):
+    with pytest.raises(ConfigError, match="one objective"):
+        registry.get("strategy", name)(spec_of(FLAT, seed=0, objectives=2))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("reinforce", {"objectives": 2}, "one objective"),
-        ("ppo", {"objectives": 2}, "one objective"),
         ("reinforce", {"learning_rate": 0.0}, "learning_rate > 0"),
         ("reinforce", {"memory": 1.0}, "memory"),
         ("ppo", {"clip": 1.0}, "clip"),

@@ -53,6 +53,8 @@ class BlockOptions(Mapping[str, BlockOption]):
     """
 
     def __init__(self, more: Mapping[str, str] | None = None) -> None:
+        for reference in (more or {}).values():  # a user's code asks for consent before anything is built
+            registry.get("block", reference)
         self._blocks = {name: name for name in registry.names("block")} | dict(more or {})
 
     def __getitem__(self, option: str) -> BlockOption:

@@ -235,7 +235,8 @@ def test_too_little_time_is_one_sentence_that_says_how_much_is_needed(place, tmp
 
 
 @pytest.mark.parametrize(
-    ("given", "message"), [({"seed": -1}, "seed: got -1, expected 0 or more"), ({"name": ""}, "name .*starts with")]
+    ("given", "message"),
+    [({"seed": -1}, "seed must be a whole number of at least 0"), ({"name": ""}, "name .*starts with")],
 )
 def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, given, message):
     with pytest.raises(ConfigError, match=message):
