@@ -114,7 +114,8 @@ def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest
 
 
 SIGNALLED = """
-import sys; from pathlib import Path; from nasforge.api.stopping import search_signals; from nasforge.core.errors import StopNow
+import sys; from pathlib import Path
+from nasforge.api.stopping import search_signals; from nasforge.core.errors import StopNow
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 from nasforge.runners.local import run
 with toy_experiment(toy_config(Path(sys.argv[1]), budget={"trials": 500})) as experiment:
