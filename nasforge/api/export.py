@@ -334,9 +334,15 @@ def _exporter(name: str) -> Exporter:
     methods = ("write", "reload", "snippet")
     missing = [method for method in methods if not callable(getattr(plugged, method, None))]
     if missing or not isinstance(plugged, type):
-        raise ExportError(
-            f"exporter '{name}': expected a class with the methods {', '.join(methods)}; got a "
-            f"{type(plugged).__name__} without {', '.join(missing)}. Write such a class, see docs/howto/export.md"
+        got = (
+            f"the class {plugged.__name__}"
+            if isinstance(plugged, type)
+            else f"an object of type {type(plugged).__name__}"
         )
-    exporter: Exporter = plugged()
+        lack = f" without {', '.join(missing)}" if missing else ""
+        raise ExportError(
+            f"exporter '{name}': expected a class with the methods {', '.join(methods)}; got {got}{lack}. "
+            "Write such a class, see docs/howto/export.md"
+        )
+    exporter: Exporter = registry.make("exporter", name, {})
     return exporter

@@ -232,6 +232,25 @@ def test_an_exporter_without_the_methods_is_refused(experiment, tmp_path, monkey
         export(experiment, ["old_exporter:it"], tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("body", "got"),
+    [
+        ("class It:\n write = reload = snippet = id\nit = It()", "got an object of type It. Write such a class"),
+        (
+            "class it:\n write = reload = snippet = id\n def __init__(self, a): ...",
+            "does not take NASForge's arguments",
+        ),
+    ],
+    ids=["object", "arguments"],
+)
+def test_an_exporter_that_cannot_be_made_is_refused(experiment, tmp_path, monkeypatch, body, got):
+    (tmp_path / "unmade_exporter.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "unmade_exporter", raising=False)
+    with pytest.raises(ExportError, match=got):
+        export(experiment, ["unmade_exporter:it"], tmp_path / "out")
+
+
 def test_the_exporter_of_the_documentation_works(experiment, tmp_path, monkeypatch):
     documentation = Path(__file__).parents[2] / "docs/howto/export.md"
     *_, code = re.findall(r"```python\n(.*?)```", documentation.read_text(), re.DOTALL)
