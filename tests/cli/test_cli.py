@@ -420,7 +420,7 @@ def test_from_search_to_file(place, capfd):
     found = json.loads(out)
     assert code == 0 and Path(found["files"]["safetensors"]).exists() and Path(found["card"]).parent == Path("shipped")
     code, out, _ = nasforge_(capfd, "track", "way")
-    assert code == 0 and "mlflow" in out and "runs/mlflow.db" in out
+    assert code == 0 and "nasforge mlflow way" in out and Path("runs/mlflow.db").is_file()
     code, out, _ = nasforge_(capfd, "show", "way", "--trial", "0", "--rerun")
     assert code == 0 and "equal to the last bit" in out
     code, out, _ = nasforge_(capfd, "show", "way")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, JournalError, SearchError
 from nasforge.core.events import Asked, Event, Told
 from nasforge.core.protocols import Report
@@ -279,7 +280,7 @@ def test_a_cluster_that_is_busy_elsewhere_still_works(tmp_path: Path, monkeypatc
 @pytest.mark.slow
 def test_worker_with_other_data_is_refused(tmp_path: Path) -> None:
     class Data(Planted):
-        data_hash = "other"
+        about = About(data_hash="other")
 
     with toy_experiment(toy_config(tmp_path)) as experiment, pytest.raises(SearchError, match="sees other data"):
         run(experiment, Data())

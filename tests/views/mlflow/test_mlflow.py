@@ -404,8 +404,11 @@ def test_two_drivers_may_make_the_database_at_the_same_moment(tmp_path: Path) ->
     for process in started:
         _, errors = process.communicate()
         assert (process.returncode, errors) == (0, "")
-    parents, _ = runs_of(tmp_path / "made0", f"sqlite:///{tmp_path}/mlflow.db")
-    assert sorted(run.info.run_name for run in parents) == ["made0", "made1", "made2"]
+    client = client_of(f"sqlite:///{tmp_path}/mlflow.db")
+    kept = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
+    for folder in folders:  # each has an experiment of its own
+        runs = client.search_runs([kept[folder.name]])
+        assert sorted(run.data.tags["nasforge.role"] for run in runs) == ["search", "trial"]
 
 
 def test_nothing_is_printed(runs_dir: Path) -> None:
