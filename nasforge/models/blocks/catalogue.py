@@ -42,14 +42,14 @@ class BlockOption:
 
 
 class BlockOptions(Mapping[str, BlockOption]):
-    """Option name -> block, of all registered blocks; a block is imported when one of its options is asked for.
+    """Option name -> block, of all registered blocks. These are imported when one of their options is asked for.
 
     A block is called as `Block(in_channels, out_channels, stride, **settings)`. What its signature takes decides its
     options: `kernel` gives one per size (`separable_3`, `separable_5`, ...), `squeeze_excite` a second one (`..._se`);
     `reduction` and `expansion` are decisions nested below the option.
 
     Args:
-        more: further blocks, name -> `module:Class`.
+        more: blocks of the user, name -> `module:Class`; they are imported at once.
     """
 
     def __init__(self, more: Mapping[str, str] | None = None) -> None:

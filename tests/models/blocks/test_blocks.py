@@ -101,11 +101,18 @@ def test_own_block_gives_options_like_ours():
     assert options["mine_5"].make(2, 3).kernel_size == (5, 5)
 
 
-def test_a_block_is_imported_when_one_of_its_options_is_asked_for():
-    options = BlockOptions({"broken": "no_such_module:Block"})
+def test_a_registered_block_is_imported_when_one_of_its_options_is_asked_for(monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN["block"], "broken", "no_such_module:Block")
+    options = BlockOptions()
     assert "separable_3" in options and "separable_4" not in options and 3 not in options
     with pytest.raises(ConfigError, match="no_such_module"):
         options["broken_3"]
+
+
+def test_a_users_block_is_imported_at_once():
+    """So that consent to it is asked for before anything is built."""
+    with pytest.raises(ConfigError, match="no_such_module"):
+        BlockOptions({"broken": "no_such_module:Block"})
 
 
 def test_he_initialisation_counts_the_inputs_of_one_group():
