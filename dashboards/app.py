@@ -233,16 +233,17 @@ class _Site:
 
 
 async def _news(site: _Site, entry: Entry | None, request: Request, stopping: Callable[[], bool]) -> AsyncIterator[str]:
-    """One event for every change of the files; a comment every 15 seconds keeps the connection open."""
-    known, spoke = None, time.monotonic()
+    """One event at the start and at every change of files; a comment every 15 seconds keeps the connection open."""
+    known: str | None = None
+    spoke = time.monotonic()
     while not stopping() and not await request.is_disconnected():
         begun = time.process_time()
         version = await asyncio.to_thread(site.version, entry)
         spent = time.process_time() - begun
-        if known is not None and version != known:
-            yield "event: change\ndata: {}\n\n"
+        if version != known:  # at first too: the files may have changed since the page was made
+            yield (": here\n\n" if known is None else "") + "event: change\ndata: {}\n\n"
             spoke = time.monotonic()
-        elif time.monotonic() - spoke > 15 or known is None:
+        elif time.monotonic() - spoke > 15:
             yield ": here\n\n"
             spoke = time.monotonic()
         known = version

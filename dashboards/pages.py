@@ -23,6 +23,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import TrainShared, Trial
 from nasforge.core.trust import view as only_looking
 from nasforge.dashboards.library import (
+    IN_CAMPAIGN,
     KINDS,
     STATES,
     Entry,
@@ -50,6 +51,11 @@ _IN_TABLE = ("val/", "cost/", "zc/", "supernet/", "time/train_s")
 _MOST_COMPARED = 6
 _MOST_IN_MATRIX = 30
 _MOST_SLICES = 12
+_SHARES = frozenset(
+    f"test/{name}"
+    for name in ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro", "roc_auc")
+)
+"""Metrics between 0 and 1: an interval of theirs ends there."""
 _HIDDEN = ("time/worker_s", "work/", "health/")
 Query = Mapping[str, str]
 
@@ -79,6 +85,8 @@ def metric_text(value: float | None, key: str = "") -> str:
         return "–"
     if form_of(key) == "seconds":
         return seconds_text(value)
+    if key.startswith("cost/"):
+        return number_text(float(f"{value:.3g}"))
     return f"{value:.4f}" if form_of(key) == "number" and 1e-3 <= abs(value) < 10 else number_text(value)
 
 
@@ -87,7 +95,44 @@ def share_text(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
+def bytes_text(size: int) -> str:
+    """`7050` -> `7.05 kB`."""
+    text = number_text(size)
+    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
+
+
+def value_text(value: object) -> str:
+    """The value of a decision; none stands for a decision that the network does not have."""
+    if value is None or value == "":
+        return "–"
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def breakable(text: str) -> Markup:
+    """A long key that a narrow page may break after its dots."""
+    return escape(text).replace(".", Markup(".<wbr>"))
+
+
+def status_text(status: str, standing: str) -> str:
+    """The status of a trial; one that a stopped search left open does not run."""
+    return "interrupted" if status == "running" and standing != "running" else status
+
+
+def path_of(entry: Entry) -> list[tuple[str, str]]:
+    """Name and address of an entry, after those of its campaign."""
+    campaign, _, search = entry.name.partition(IN_CAMPAIGN)
+    address = f"/{quote(entry.name, safe=':')}"
+    if entry.kind == "search" and search and entry.folder.name == search:
+        return [(campaign, f"/{quote(campaign)}"), (search, address)]
+    return [(entry.name, address)]
+
+
 FILTERS = {
+    "bytes": bytes_text,
+    "value": value_text,
+    "breakable": breakable,
+    "status": status_text,
+    "path": path_of,
     "seconds": seconds_text,
     "when": when_text,
     "metric": metric_text,
@@ -116,7 +161,13 @@ _ORDERS: dict[str, Callable[[Row], Any]] = {
 
 def home(library: Library, query: Query) -> dict[str, Any]:
     """All searches, fits, campaigns and calibrations."""
-    return {"title": "NASForge", "heading": "", **_table_of(library, entries_in(library.runs_dir), query), "live": "/"}
+    return {
+        "title": "NASForge",
+        "heading": "",
+        "files": [],
+        **_table_of(library, entries_in(library.runs_dir), query),
+        "live": "/",
+    }
 
 
 def campaign(library: Library, entry: Entry, query: Query) -> dict[str, Any]:
@@ -130,6 +181,7 @@ def campaign(library: Library, entry: Entry, query: Query) -> dict[str, Any]:
         **content,
         "live": entry.name,
         "command": command,
+        "files": files_of(entry),
     }
 
 
@@ -196,12 +248,13 @@ def _base(view: View, tab: str) -> dict[str, Any]:
     state, entry = view.state, view.entry
     tabs = [("search", "Search"), ("trials", "Trials"), ("importance", "What mattered"), ("how", "How it searched")]
     address = f"/{quote(entry.name)}"
+    names = dict([("result", "Result"), *tabs])
     links = [(f"{address}/{key}", title, key == tab) for key, title in tabs]
     if has_result(view):
         links.insert(0, (address, "Result", tab == "result"))
     goals = [str(goal) for goal in state.objectives]
     return {
-        "title": entry.name,
+        "title": f"{entry.name}: {names[tab]}",
         "entry": entry,
         "kind": kind_of(view),
         "tabs": links,
@@ -512,7 +565,7 @@ def compare(view: View, text: str) -> dict[str, Any]:
     names = ",".join(str(one.number) for one in chosen)
     return {
         **_base(view, "trials"),
-        "title": f"{view.entry.name}: trials {names}",
+        "title": f"{view.entry.name}: trials {names.replace(',', ', ')}",
         "chosen": chosen,
         "rows": rows,
         "metric_rows": metrics,
@@ -587,10 +640,20 @@ def files_of(entry: Entry) -> list[Offered]:
     """The files of a result: networks, exports, reports. None that a link leads out of the folder."""
     root = entry.folder.resolve()
     found = []
-    patterns = ("best/*", "exported/*", "finalists/*/*", "report.html", "plan.yaml", "README.md", "*.onnx", "*.csv")
+    patterns = (
+        "best/*",
+        "exported/*",
+        "finalists/*/*",
+        "report.html",
+        "comparison.*",
+        "plan.yaml",
+        "README.md",
+        "*.onnx",
+        "*.csv",
+    )
     for pattern in patterns:
         for path in sorted(entry.folder.glob(pattern)):
-            if path.is_file() and path.resolve().is_relative_to(root):
+            if path.name != "checkpoint.pt" and path.is_file() and path.resolve().is_relative_to(root):
                 found.append(Offered(path.relative_to(entry.folder).as_posix(), path.stat().st_size))
     return found[:400]
 
@@ -612,11 +675,13 @@ def result(view: View) -> dict[str, Any]:
     if best is not None and found is None:
         again = command_for(entry.folder, "show", "--trial", str(best.number), "--rerun")
         commands.append(("Repeat the training of the best trial and compare", again))
-        commands.append(("Retrain the best from scratch and test it", command_for(entry.folder, "retrain")))
-        commands.append(("Export it", command_for(entry.folder, "export", "--to", "onnx")))
+        if entry.kind != "fit":
+            commands.append(("Retrain the best from scratch and test it", command_for(entry.folder, "retrain")))
+            commands.append(("Export it", command_for(entry.folder, "export", "--to", "onnx")))
     tested = _tested(state)
     if tested and not content["rows"]:
         content |= {"rows": tested, "bars": _bars_of(tested), "sentence": _sentence(tested)}
+        content["measure"] = _measure(tested[0]["metric"])
     return {
         **content,
         "commands": commands,
@@ -692,6 +757,7 @@ def _fit_content(entry: Entry, found: Mapping[str, Any] | None) -> dict[str, Any
         "rows": rows,
         "bars": _bars_of(rows),
         "sentence": sentence,
+        "measure": "accuracy",
         "commands": commands,
         "files": files_of(entry),
         "fit_decisions": decisions,
@@ -716,20 +782,24 @@ def _tested(state: State) -> list[dict[str, Any]]:
         one, over = by_name.get(name), spread(values)
         reference, _, of = name.partition("-for-")
         if one is not None:
-            kind, title = "trial", f"trial {one.number} ({name.partition('-')[0]})"
+            kind, title = "trial", f"trial {one.number}"
         elif of:
-            kind, title = "reference", f"{reference} (reference of {of.partition('-')[0]})"
+            of_trial = by_name.get(of)
+            whose = f"trial {of_trial.number}" if of_trial else of.partition("-")[0]
+            kind, title = "reference", f"{reference}, reference of {whose}"
         else:
             kind, title = ("ensemble" if name.startswith("ensemble-of-") else "other"), name
         margin = over.margin
+        bounds = (0.0, 1.0) if key in _SHARES else (-math.inf, math.inf)
         row = {
             "name": title,
+            "network": reference,
             "kind": kind,
             "value": over.mean,
             "n": over.n,
             "metric": key,
-            "low": None if margin is None else over.mean - margin,
-            "high": None if margin is None else over.mean + margin,
+            "low": None if margin is None else max(bounds[0], over.mean - margin),
+            "high": None if margin is None else min(bounds[1], over.mean + margin),
             "params": one.metric("cost/params") if one else None,
             "flops": one.metric("cost/flops") if one else None,
             "won": bool(one and best and one.number == best.number),
@@ -739,14 +809,18 @@ def _tested(state: State) -> list[dict[str, Any]]:
     return found
 
 
+def _measure(key: str) -> str:
+    return key.partition("/")[2].replace("_", " ")
+
+
 def _sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     won = next((row for row in rows if row["won"]), None)
     if won is None:
         return ""
     interval = "" if won["low"] is None else f" (95 % interval {won['low']:.1%} to {won['high']:.1%})"
     reference = next((row for row in rows if row["kind"] == "reference"), None)
-    beside = "" if reference is None else f" {reference['name']} reaches {reference['value']:.1%}."
-    what = f"{won['metric'].partition('/')[2].replace('_', ' ')} of {won['value']:.1%} on the test split"
+    beside = "" if reference is None else f" The reference {reference['network']} reaches {reference['value']:.1%}."
+    what = f"{won['value']:.1%} {_measure(won['metric'])} on the test split"
     seeds = f"{won['n']} seeds" if won["n"] > 1 else "one seed"
     return f"The best network reaches {what}{interval}, the mean of {seeds}.{beside}"
 

@@ -148,7 +148,7 @@ def curves_chart(state: State, link: Link, metric: str) -> str:
             kind, name = (
                 ("best", f"best: trial {number}")
                 if number == ranked[0]
-                else ("finished thick", f"next {len(ranked) - 1} best")
+                else ("finished thick", f"next {len(ranked) - 1} best" if len(ranked) > 2 else "second best")
             )
         title = about(state.trials[number], [metric])
         points = lines[number]
@@ -289,7 +289,7 @@ def lineage_chart(state: State, link: Link) -> str:
     measured = {n: t.metrics[metric] for n, t in state.trials.items() if t.comparable}
     pairs = [(p, n) for n, t in state.trials.items() for p in parents_of(t) if p in measured and n in measured]
     if not pairs:
-        return missing("The strategy does not say from which trials its proposals were made.")
+        return missing("No trial was made from another one, or the strategy does not say so.")
     goal = state.objectives[0]
     plot = Plot(
         "Trials and their parents",

@@ -37,6 +37,7 @@ class Axis:
         high: greatest value.
         log: whether the scale is logarithmic; `low` is above 0 then.
         text: prints a value.
+        whole: whether only whole numbers get a tick.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Axis:
     high: float
     log: bool = False
     text: Callable[[float], str] = number_text
+    whole: bool = False
 
     @staticmethod
     def of(title: str, values: Iterable[float], *, log: bool = False, zero: bool = False, whole: bool = False) -> Axis:
@@ -66,7 +68,7 @@ class Axis:
         room = 0.0 if whole else 0.04 * (high - low)
         if high == low:
             room = 1.0 if whole else 0.1 * abs(high) or 1.0
-        return Axis(title, low if (zero and low == 0) or whole else low - room, high + room)
+        return Axis(title, low if (zero and low == 0) or whole else low - room, high + room, whole=whole)
 
     def share(self, value: float) -> float:
         """Where a value lies: 0 at `low`, 1 at `high`."""
@@ -81,7 +83,7 @@ class Axis:
             steps = (1, 2, 5) if len(powers) <= 4 else (1,)
             return [s * 10.0**p for p in powers for s in steps if self.low <= s * 10.0**p <= self.high]
         span = self.high - self.low
-        raw = span / _TICKS
+        raw = max(span / _TICKS, 1.0) if self.whole else span / _TICKS
         size = 10.0 ** math.floor(math.log10(raw))
         step = next(s * size for s in (1, 2, 5, 10) if s * size >= raw)
         first = math.ceil(self.low / step)
@@ -277,7 +279,7 @@ class Bar:
 
 
 def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | None = None, width: int = 640) -> str:
-    """Horizontal bars, one a row, each with its name and its value.
+    """Horizontal bars, one a row, each with its name and its value; marks instead where `low` is above 0.
 
     Args:
         label: one sentence for people who hear the page.
@@ -298,9 +300,12 @@ def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | Non
         y = 4 + index * step
         length = max(0.0, (row.value - low) * scale) if math.isfinite(row.value) else 0.0
         parts.append(f'<text x="{left - 8}" y="{y + 16}" class="tick end">{escape(cut(row.name, 42))}</text>')
-        parts.append(
-            f'<rect x="{left}" y="{y + 3}" width="{max(1.0, length):.1f}" height="18" class="bar {row.kind}"/>'
-        )
+        if low:  # a bar's length would mislead where it does not begin at 0
+            mark = f'<circle cx="{left + length:.1f}" cy="{y + 12}" r="6"/>'
+            parts.append(f'<path d="M{left} {y + 12}H{width - right}" class="grid"/><g class="{row.kind}">{mark}</g>')
+        else:
+            shape = f'x="{left}" y="{y + 3}" width="{max(1.0, length):.1f}" height="18"'
+            parts.append(f'<rect {shape} class="bar {row.kind}"/>')
         end = left + length
         if row.low is not None and row.high is not None:
             a, b = left + (row.low - low) * scale, left + (row.high - low) * scale

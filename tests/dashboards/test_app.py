@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -23,9 +24,10 @@ from made_journal import header, trial, write
 
 import nasforge
 from nasforge.core.errors import ConfigError
-from nasforge.dashboards import launch
+from nasforge.dashboards import launch, pages
 from nasforge.dashboards.app import create_app
 from nasforge.experiment.journal import JOURNAL
+from nasforge.views.svg import Axis, Bar, bars
 
 PAGES = ("search", "trials", "trial/7", "importance", "how", "compare?trials=6,7")
 
@@ -108,9 +110,23 @@ def test_a_trial_and_its_failure(made: Path) -> None:
 
 def test_trials_are_compared_with_differences_marked(made: Path) -> None:
     browser = client(made.parent)
-    text = page(browser, "/made/compare?trials=6&trials=7")
-    assert "Trials 6,7" in text and "model.width ≠" in text and "model.block ≠" not in text and "★" in text
+    text = page(browser, "/made/compare?trials=6&trials=7").replace("<wbr>", "")
+    assert "Trials 6, 7" in text and "model.width ≠" in text and "model.block ≠" not in text and "★" in text
     assert "Choose two or more" in page(browser, "/made/compare")
+
+
+def test_values_are_printed_for_people(made: Path) -> None:
+    assert pages.value_text(0.16183507387042656) == "0.1618" and pages.value_text("") == "–"
+    assert pages.bytes_text(7050) == "7.05 kB" and pages.bytes_text(326) == "326 B"
+    assert pages.metric_text(3.6414, "cost/memory_mb") == "3.64"
+    titles = {re.findall("<title>(.+)</title>", page(client(made.parent), f"/made/{path}"))[0] for path in PAGES}
+    assert len(titles) == len({path.partition("?")[0] for path in PAGES})
+    assert "interrupted" in page(client(made.parent), "/made/trial/8")
+
+
+def test_ticks_of_whole_axes_are_whole() -> None:
+    assert Axis.of("epoch", [1, 2], whole=True).ticks() == [1.0, 2.0]
+    assert "<circle" in bars("accuracy", [Bar("one", 0.9, "0.9")], low=0.8)
 
 
 def test_a_network_is_drawn_where_there_is_one(tmp_path: Path, made: Path) -> None:
@@ -270,7 +286,7 @@ def test_the_server_ends_while_a_page_listens_for_news(made: Path, ended_by: sig
     server, address = _served(made.parent)
     try:
         with urllib.request.urlopen(f"{address}/events?of=made") as news:
-            assert news.readline() == b": here\n"
+            assert [news.readline() for _ in range(3)] == [b": here\n", b"\n", b"event: change\n"]
             server.send_signal(ended_by)
             assert server.wait(30) in (0, 130, 143)
     finally:
