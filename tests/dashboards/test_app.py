@@ -54,6 +54,7 @@ def test_home_lists_everything_and_filters_and_sorts(made: Path) -> None:
     assert 'href="/camp"' not in page(browser, "/?q=made")
     assert 'href="/made"' not in page(browser, "/?kind=campaign")
     ordered = page(browser, "/?sort=name&down=1")
+    assert '<input type="hidden" name="sort" value="name">' in ordered
     assert ordered.index('href="/made"') < ordered.index('href="/broken"')
     assert 'href="/camp:random-s0"' in page(browser, "/camp")
     assert "Best so far" in page(browser, "/camp:random-s0/search")
