@@ -734,8 +734,9 @@ def _fit_content(entry: Entry, found: Mapping[str, Any] | None) -> dict[str, Any
             )
         won = next((row for row in rows if row["won"]), None)
         if won is not None:
+            name = won["name"][:1].upper() + won["name"][1:]
             sentence = (
-                f"{won['name']} answers {won['value']:.1%} of {found['split']['test']} test images correctly "
+                f"{name} answers {won['value']:.1%} of {found['split']['test']} test images correctly "
                 f"(95 % interval {won['low']:.1%} to {won['high']:.1%})."
             )
         source = next((line for line in fit_lines(entry.folder) if line["kind"] == "begun"), {}).get("inputs", {})
@@ -746,7 +747,10 @@ def _fit_content(entry: Entry, found: Mapping[str, Any] | None) -> dict[str, Any
             source = source.get("source", source) if isinstance(source, Mapping) else source
             words = ["fit", str(source) if isinstance(source, str) else "DATA", "--plan", str(plan)]
             commands.append(
-                ("Repeat it with the same decisions", command_line(*words, "--name", f"{entry.name}-again"))
+                (
+                    "Repeat it with the same decisions",
+                    command_line(*words, "--name", f"{entry.name}-again", *runs_dir_option(entry.folder.parent)),
+                )
             )
     decisions = []
     if entry.kind == "fit":
