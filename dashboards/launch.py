@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from nasforge.core.errors import ConfigError
 
@@ -32,8 +35,14 @@ def listen(port: int = PORT, host: str = HOST) -> socket.socket:
     return listening
 
 
-def launch(runs_dir: Path, port: int = PORT, host: str = HOST) -> int:
+def launch(runs_dir: Path, port: int = PORT, host: str = HOST, ready: Callable[[], None] = lambda: None) -> int:
     """Serve the dashboard of a runs folder until SIGTERM or Ctrl-C; returns the exit status.
+
+    Args:
+        runs_dir: the runs folder.
+        port: port to listen on.
+        host: address to listen on.
+        ready: called when a browser can connect; the first page waits until the server is imported.
 
     Raises:
         ConfigError: a package is missing, or the port is taken.
@@ -41,18 +50,29 @@ def launch(runs_dir: Path, port: int = PORT, host: str = HOST) -> int:
     missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(f'the dashboard needs {" and ".join(missing)}: pip install "nasforge[dashboard]"')
+    with listen(port, host) as listening:
+        ready()
+        _serve(runs_dir, host, listening)
+    return 0
+
+
+def _serve(runs_dir: Path, host: str, listening: socket.socket) -> None:
     import uvicorn
 
     from nasforge.dashboards.app import create_app
 
-    server: uvicorn.Server
+    class Server(uvicorn.Server):
+        """A server that SIGTERM and Ctrl-C end quietly; uvicorn's own would raise the signal again at its end."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            self.force_exit = self.should_exit
+            self.should_exit = True
+
+    server: Server
     hosts = () if host in ("0.0.0.0", "::", "") else tuple({"127.0.0.1", "localhost", "::1", host})  # noqa: S104
     app = create_app(runs_dir, hosts=hosts, stopping=lambda: server.should_exit)
     settings = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_END_S)
-    server = uvicorn.Server(settings)
-    with listen(port, host) as listening:
-        try:
-            server.run(sockets=[listening])
-        except KeyboardInterrupt:
-            return 0
-    return 0
+    server = Server(settings)
+    # a page that is cut off by the end of the server is no error
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+    server.run(sockets=[listening])

@@ -41,5 +41,5 @@ def dashboard(
     if name is not None and not (folder / name).is_dir():
         raise JournalError(f"{folder}: no experiment '{name}' here. Give the name of a folder, or leave it out")
     shown = f"[{host}]" if ":" in host else host
-    line(f"The dashboard is at http://{shown}:{port}/{quote(name or '')}; Ctrl-C ends it.")
-    return Outcome(code=launch(folder, port, host))
+    address = f"http://{shown}:{port}/{quote(name or '')}"
+    return Outcome(code=launch(folder, port, host, lambda: line(f"The dashboard is at {address}; Ctrl-C ends it.")))
