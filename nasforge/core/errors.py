@@ -11,8 +11,38 @@ _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f]")
 """Codes for colours and the cursor of a terminal, and other characters that nobody can read."""
 
 
+KINDS = {
+    "invalid": "Nothing more is known than the message says; the default.",
+    "range": "A number lies outside the allowed limits.",
+    "type": "A value has the wrong type: a text where a number belongs.",
+    "unknown": "A name is not among the known ones.",
+    "missing": "A file, a key, a column or an option is absent.",
+    "duplicate": "Something is named, given or decided twice.",
+    "conflict": "Two settings exclude each other.",
+    "unsupported": "The combination is valid, but not implemented.",
+    "removed": "An older release had this setting or interface.",
+    "unreadable": "A file is broken or has a foreign format.",
+    "changed": "Files or settings differ from those recorded earlier.",
+    "untrusted": "The user has not agreed to run this code.",
+    "busy": "Another process holds it.",
+    "failed": "Another program or library reported an error.",
+    "empty": "There is nothing to work with: no images, no finished trials.",
+}
+"""Machine-readable kinds of errors and what each means."""
+
+
 class NasforgeError(Exception):
-    """Parent of all errors that are the user's to mend; the command line prints them without a traceback."""
+    """Parent of all errors that users can fix; the command line prints them without a traceback.
+
+    Attributes:
+        kind: what is wrong, one of `KINDS`.
+        key: the setting, option, file key or metric concerned (`train.batch_size`); None where there is none.
+    """
+
+    def __init__(self, message: str, *, kind: str = "invalid", key: str | None = None) -> None:
+        self.kind = kind
+        self.key = key
+        super().__init__(message)
 
 
 class SpaceError(NasforgeError):
@@ -20,11 +50,21 @@ class SpaceError(NasforgeError):
 
 
 class ConfigError(NasforgeError):
-    """A configuration has one or more problems; `problems` holds them all."""
+    """A configuration has one or more problems.
 
-    def __init__(self, problems: Sequence[Problem] | str) -> None:
-        self.problems: tuple[Problem, ...] = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+    Attributes:
+        problems: all of them; `kind` and `key` are those of the first.
+    """
+
+    def __init__(self, problems: Sequence[Problem] | str, *, kind: str = "invalid", key: str | None = None) -> None:
+        """Make the error of several problems, or of one message; `kind` and `key` belong to that message."""
+        self.problems: tuple[Problem, ...]
+        if isinstance(problems, str):
+            self.problems = (Problem(problems, kind=kind),)
+        else:
+            self.problems = tuple(problems)
+            kind, key = self.problems[0].kind, self.problems[0].key
+        super().__init__("\n".join(str(problem) for problem in self.problems), kind=kind, key=key)
 
 
 class TrustError(ConfigError):
@@ -73,12 +113,21 @@ class TimeOver(StopNow):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong in a configuration, with the place where it stands."""
+    """One thing that is wrong in a configuration, with its place.
+
+    Attributes:
+        message: what is wrong and what to do.
+        file: the file that holds it; None for a call or the command line.
+        line: its line in that file, from 1; None where it is not known.
+        key: the setting, printed before the message; None where the message names it.
+        kind: one of `KINDS`.
+    """
 
     message: str
     file: str | None = None
     line: int | None = None
     key: str | None = None
+    kind: str = "invalid"
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeGuard
 
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, NasforgeError
 
 LARGEST = 1e300
 """Largest number of a range without an upper end: far above every sensible setting, and still a float."""
@@ -80,7 +80,9 @@ class Range:
             error: it lies outside.
         """
         if value not in self:
-            raise error(f"{name} must be {self}, got {shown(value)}")
+            raise _error(
+                error, f"{name} must be {self}, got {shown(value)}", name, "range" if is_number(value) else "type"
+            )
         return value
 
 
@@ -110,7 +112,7 @@ def check_number(
 def check_flag(value: Any, name: str, error: type[Exception] = ConfigError) -> bool:
     """Return `value` if it is a boolean; else raise `error`, with `name` in its message."""
     if not isinstance(value, bool):
-        raise error(f"{name} must be {FLAG}, got {shown(value)}")
+        raise _error(error, f"{name} must be {FLAG}, got {shown(value)}", name, "type")
     return value
 
 
@@ -121,6 +123,13 @@ def shown(value: Any) -> str:
     except Exception:  # a plug-in's object, or an integer of thousands of digits
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _error(error: type[Exception], message: str, name: str, kind: str) -> Exception:
+    """Make an error of this type; one of ours carries the kind, and as its key `name` in the form `data.images`."""
+    if not issubclass(error, NasforgeError):
+        return error(message)
+    return error(message, kind=kind, key=name.replace(": ", "."))
 
 
 def _text(limit: float) -> str:

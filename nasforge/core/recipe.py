@@ -492,7 +492,7 @@ class Recipe:
                 message = (
                     f"set together with {' and '.join(others)}, but {SETTINGS[name].conflict}; leave one of them out"
                 )
-                problems.append(Problem(message, key=TRAIN + name))
+                problems.append(Problem(message, key=TRAIN + name, kind="conflict"))
         return problems
 
     def changed(self) -> list[str]:
@@ -515,7 +515,7 @@ class Recipe:
             RecipeError: unknown settings or bad values, all of them.
         """
         problems = [
-            Problem(f"unknown setting; {did_you_mean(str(key), SETTINGS)}", key=f"{TRAIN}{key}")
+            Problem(f"unknown setting; {did_you_mean(str(key), SETTINGS)}", key=f"{TRAIN}{key}", kind="unknown")
             for key in values
             if key not in SETTINGS
         ]
@@ -626,7 +626,7 @@ def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
     for key, value in decided.items():
         *above, setting = key.split(".")
         if setting in found:
-            problems.append(Problem(f"sets '{setting}' a second time; open it once", key=TRAIN + key))
+            problems.append(Problem(f"sets '{setting}' a second time; open it once", key=TRAIN + key, kind="duplicate"))
         reader = SETTINGS[setting].read_by if setting in SETTINGS else None
         if reader is not None and reader.options and reader.setting in above[:-1]:
             option = above[above.index(reader.setting) + 1]

@@ -291,8 +291,9 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     """
     problems: list[Problem] = []
 
-    def wrong(message: str, key: str) -> None:
-        problems.append(document.problem(message, (key,)) if document else Problem(message, key=str(key)))
+    def wrong(message: str, key: str, kind: str = "invalid") -> None:
+        problem = document.problem(message, (key,)) if document else Problem(message, key=str(key))
+        problems.append(replace(problem, kind=kind))
 
     def attempt(key: str, make: Callable[..., Any], *content: Any) -> Any:
         try:
@@ -302,14 +303,16 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
                 if problem.file:
                     problems.append(problem)
                 else:
-                    wrong(problem.message, key)
-        except (NasforgeError, TypeError, ValueError) as error:
+                    wrong(problem.message, key, problem.kind)
+        except NasforgeError as error:
+            wrong(str(error), key, error.kind)
+        except (TypeError, ValueError) as error:
             wrong(str(error), key)
         return None
 
     for key in settings:
         if key not in _SETTINGS:
-            wrong(f"unknown setting; {did_you_mean(str(key), _SETTINGS)}", key)
+            wrong(f"unknown setting; {did_you_mean(str(key), _SETTINGS)}", key, "unknown")
     given = {key: value for key, value in settings.items() if value is not None}
     space = attempt("space", space_of, given.get("space"))
     data = attempt("data", data_of, given.get("data"))

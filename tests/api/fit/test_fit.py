@@ -267,7 +267,7 @@ def test_a_first_candidate_that_is_slower_than_forecast_keeps_the_time(place, tm
     slow = nasforge.fit(place / "few.npz", **settings(tmp_path, preset="thorough"), say=said.append)
     kinds = {entry["kind"]: entry for entry in entries(slow)}
     assert kinds["late"]["trial"] == 0 and any("much slower than forecast" in line for line in said)
-    assert kinds["searched"]["used"] < kinds["searched"]["until"] + 0.1 * SECONDS
+    assert kinds["searched"]["used"] < SECONDS  # without the deadline these trainings take minutes
 
 
 def test_too_few_images_are_refused(tmp_path):
