@@ -328,8 +328,8 @@ def _inspected(
         imbalance=max(classes.values()) / min(classes.values()),
         unreadable=unreadable,
         left_out=left_out,
-        duplicates=tuple(tuple(shown(images[number].name) for number in numbers) for numbers in same),
-        near_duplicates=tuple(tuple(shown(images[number].name) for number in numbers) for numbers in near),
+        duplicates=_names_of(same, images, left_out),
+        near_duplicates=_names_of(near, images, left_out),
         two_labels=two_labels,
         notes=tuple(notes),
         data_hash=digest(content),
@@ -376,6 +376,16 @@ def _sets(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     for number, group in enumerate(joined(count, pairs).tolist()):
         members.setdefault(group, []).append(number)
     return [one for one in members.values() if len(one) > 1]
+
+
+def _names_of(
+    sets: Iterable[Sequence[int]], images: Sequence[_Image], left_out: Mapping[str, str]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the names in each set of like images, without the classes left out; sets of one are dropped."""
+    kept = (
+        [shown(images[number].name) for number in numbers if images[number].label not in left_out] for numbers in sets
+    )
+    return tuple(tuple(names) for names in kept if len(names) > 1)
 
 
 def _groups(images: Sequence[_Image], *together: Iterable[Sequence[int]]) -> np.ndarray:

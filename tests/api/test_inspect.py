@@ -96,6 +96,17 @@ def test_equal_and_nearly_equal_images_form_groups(photos):
         inspect(photos, strict=True)
 
 
+def test_images_of_a_class_that_is_left_out_are_no_duplicates(photos):
+    (photos / "bird").mkdir()
+    shutil.copy(photos / "dog" / "03.png", photos / "bird" / "copy.png")
+    with Image.open(photos / "dog" / "04.png") as image:
+        image.resize((20, 20)).save(photos / "bird" / "small.jpg")
+    report = inspect(photos)
+    assert set(report.left_out) == {"bird"}
+    assert report.duplicates == report.near_duplicates == ()
+    assert report.two_labels == (("bird/copy.png: bird", "dog/03.png: dog"),)  # of use all the same
+
+
 def test_pictures_that_all_look_alike_are_not_near_duplicates(tmp_path):
     rng = np.random.default_rng(0)
     base = np.asarray(photo(1), np.int16)
