@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "inspect": "nasforge.api.inspect",
     "predict": "nasforge.api.predict",
+    "explain": "nasforge.api.explain",
     "fit": "nasforge.api.fit",
     "search": "nasforge.api.search",
     "tune": "nasforge.api.tune",

@@ -74,7 +74,7 @@ class Predictor:
 
     def predict(self, files: Iterable[str | Path]) -> Iterator[Prediction]:
         """Yield the answer for each file, and for each image below each folder, in this order."""
-        rest = _files(files)
+        rest = image_files(files)
         while names := list(islice(rest, BATCH)):
             images = list(in_threads(self._read, names, len(os.sched_getaffinity(0))))
             readable = [image for image in images if not isinstance(image, str)]
@@ -135,11 +135,11 @@ def predict(
 
 def predictor(model: str | Path, *, runs_dir: str | Path = "runs", trust: bool = False) -> Predictor:
     """Return the network that `model` names, ready for image files. Arguments and errors as in `predict`."""
-    place = _place_of(model, Path(runs_dir))
+    place = place_of(model, Path(runs_dir))
     return _of_onnx(place) if place.is_file() else _of_folder(place, trust)
 
 
-def _place_of(model: str | Path, runs_dir: Path) -> Path:
+def place_of(model: str | Path, runs_dir: Path) -> Path:
     """Return the network folder or the ONNX file that `model` names: in `runs_dir` first, then as a path."""
     folders = list(dict.fromkeys((runs_dir / model, Path(model))))
     for folder in folders:
@@ -188,7 +188,7 @@ def _of_onnx(file: Path) -> Predictor:
     return Predictor(names, shape, rule, calibration, onnx.logits_of(session))
 
 
-def _files(places: Iterable[str | Path]) -> Iterator[Path]:
+def image_files(places: Iterable[str | Path]) -> Iterator[Path]:
     """Yield the files that are named, and the images below the folders."""
     for place in map(Path, places):
         if place.is_dir():

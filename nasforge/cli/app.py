@@ -23,6 +23,7 @@ from nasforge.cli.calibrate import calibrate
 from nasforge.cli.compare import compare
 from nasforge.cli.dashboard import dashboard
 from nasforge.cli.describe import describe
+from nasforge.cli.explain import explain
 from nasforge.cli.export import export
 from nasforge.cli.fit import fit
 from nasforge.cli.inspect import inspect
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "tune": tune,
     "inspect": inspect,
     "predict": predict,
+    "explain": explain,
     "list": list_all,
     "report": report,
     "show": show,

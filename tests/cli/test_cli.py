@@ -48,6 +48,7 @@ COMMANDS = (
     "calibrate",
     "inspect",
     "predict",
+    "explain",
     "list",
     "report",
 )
