@@ -44,6 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "smooth": {"label_smoothing": 0.1},
     "careful": CAREFUL,
     "careful, black": {**CAREFUL, "crop_fill": "black"},
+    "blended": {**CAREFUL, "mixup": 0.2},
     "mixed": {**CAREFUL, "color_jitter": 0.2, "mixup": 0.2},
 }
 """Changes of the default recipe; `careful, black` has crops that end in black, and not in the mean colour."""

@@ -22,6 +22,7 @@ def choose_winner(work: Work, candidates: list[Answered], others: list[Answered]
     candidates = [c for c in candidates if not is_unfit(work, c.row.trial)]
     if not candidates:
         raise SearchError(f"{work.folder}: the last training of every candidate failed. Give more --time")
+    candidates = sorted(candidates, key=lambda c: math.inf if c.row.trial is None else c.row.trial)
     metric = work.metric
     scores = {c.row.name: per_image(metric, work.truth, c.probabilities) for c in candidates}
     chosen = judging.choose(scores, {c.row.name: float(c.row.flops or math.inf) for c in candidates})
@@ -81,6 +82,6 @@ def _why(chosen: Choice, metric: str) -> str:
             f"the best {metric.replace('_', ' ')} of {chosen.compared} candidates, and none is cheaper within the noise"
         )
     return (
-        f"the cheapest of {chosen.compared} candidates within one standard error ({chosen.error:.4f}) of the best, "
-        f"{chosen.best}, {chosen.behind:.4f} behind it in {metric.replace('_', ' ')}"
+        f"the first of the cheapest of {chosen.compared} candidates within one standard error ({chosen.error:.4f}) of "
+        f"the best, {chosen.best}, {chosen.behind:.4f} behind it in {metric.replace('_', ' ')}"
     )

@@ -138,20 +138,23 @@ class Choice:
 
 
 def choose(scores: Mapping[str, np.ndarray], costs: Mapping[str, float]) -> Choice:
-    """The cheapest candidate within one standard error of the best, paired over the same images.
+    """Return the cheapest candidate within one standard error of the best, paired over the same images.
+
+    Of equally cheap ones the first is chosen: a few answers of short trainings cannot rank recipes of one network, and
+    the portfolio is in the order that long trainings have shown.
 
     Args:
-        scores: name -> `per_image` of the candidate; all over the same images in the same order.
-        costs: name -> what is to be small, the multiply-adds.
+        scores: name -> `per_image` of the candidate, in the order of their trials; all over the same images.
+        costs: name -> multiply-adds.
     """
     best = max(scores, key=lambda name: (scores[name].mean(), -costs[name]))
-    found = []
-    for name, of_images in scores.items():
+    near = []
+    for place, (name, of_images) in enumerate(scores.items()):
         behind = scores[best] - of_images
         error = float(behind.std(ddof=1) / math.sqrt(len(behind))) if len(behind) > 1 else 0.0
         if behind.mean() <= error:
-            found.append((costs[name], -float(of_images.mean()), name, float(behind.mean()), error))
-    _, _, winner, behind_by, error = min(found)
+            near.append((costs[name], place, name, float(behind.mean()), error))
+    _, _, winner, behind_by, error = min(near)
     return Choice(winner, best, behind_by, error, len(scores))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -37,13 +38,45 @@ _MOST = 4000
 """Images that a yardstick learns from at most: an SVM's time grows with their square."""
 _MOST_CLASSES = 100
 """Above so many classes only the forest is measured: an SVM has a classifier for every pair of them."""
+_PIECE = 2048
+"""Rows of the SVM's kernel that are in memory at once."""
 _TIMED, _TIMED_ASKED, _GROWTH = 1000, 200, 1.5
 """Images that a classifier learns from and answers to be timed; its time grows with this power of their number."""
+
+
+class SVM:
+    """scikit-learn's SVC on standardised features, with its default kernel computed by matrix products.
+
+    libsvm computes the kernel pair by pair. The answers are equal; for 2,000 images and 5,000 questions of 824 features
+    it took a tenth of the time (4 s instead of 38 s, one core).
+    """
+
+    classes_: np.ndarray
+
+    def __init__(self, seed: int) -> None:
+        self._scaler = StandardScaler()
+        self._machine = SVC(C=10.0, kernel="precomputed", random_state=seed)
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> SVM:
+        """Learn from `x`, N x features, with classes `y`."""
+        self._known = self._scaler.fit_transform(x)
+        self._gamma = 1.0 / (self._known.shape[1] * max(float(self._known.var()), 1e-12))  # gamma="scale"
+        self._machine.fit(rbf_kernel(self._known, gamma=self._gamma), y)
+        self.classes_ = self._machine.classes_
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return the class of each row of `x`."""
+        asked = self._scaler.transform(x)
+        pieces = [asked[at : at + _PIECE] for at in range(0, len(asked), _PIECE)]
+        answers = [self._machine.predict(rbf_kernel(piece, self._known, gamma=self._gamma)) for piece in pieces]
+        return np.concatenate(answers)
+
 
 Make = Callable[[int], object]
 
 MODELS: dict[str, Make] = {
-    "SVM": lambda seed: make_pipeline(StandardScaler(), SVC(C=10.0, random_state=seed)),
+    "SVM": SVM,
     FOREST: lambda seed: RandomForestClassifier(300, random_state=seed, n_jobs=-1),
     "logistic regression": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200)),
 }

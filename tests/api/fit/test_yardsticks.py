@@ -2,6 +2,9 @@ import time
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from nasforge.api.fit import yardsticks
 from nasforge.data import load_data
@@ -75,3 +78,13 @@ def test_a_slow_classifier_of_many_images_is_left_out_before_it_learns_from_all(
 def test_of_very_many_classes_only_the_forest_is_measured(splits, monkeypatch):
     monkeypatch.setattr(yardsticks, "_MOST_CLASSES", 9)
     assert [name for name, _, _ in yardsticks.on_folds(splits, 60.0, 0)] == [yardsticks.MAJORITY, yardsticks.FOREST]
+
+
+def test_the_svm_answers_as_scikit_learn_s(monkeypatch):
+    monkeypatch.setattr(yardsticks, "_PIECE", 7)
+    data = load_data(DATA)
+    x, asked = yardsticks.features(data.train), yardsticks.features(data.validation)
+    plain = make_pipeline(StandardScaler(), SVC(C=10.0, random_state=0)).fit(x, data.train.labels.numpy())
+    ours = yardsticks.SVM(0).fit(x, data.train.labels.numpy())
+    assert np.array_equal(ours.predict(asked), plain.predict(asked))
+    assert np.array_equal(ours.classes_, plain.classes_)
