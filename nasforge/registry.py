@@ -192,9 +192,9 @@ def describe(kind: str, name: str) -> Described:
     known = _known(kind)
     if name in known:
         module, _, attribute = forwarded(known[name]).partition(":")
-        found = None if module in sys.modules else signatures.read(module, attribute, source_of)
-        if found is not None:
-            return found
+        described = None if module in sys.modules else signatures.read(module, attribute, source_of)
+        if described is not None:
+            return described
     try:
         return signatures.described(get(kind, name))
     except (TypeError, ValueError):
@@ -207,12 +207,12 @@ def options_of(kind: str, name: str) -> dict[str, Any]:
     """Return the options that a user may set, with their defaults; None where there is none."""
     if kind not in FILLED_IN:
         return {}
-    found = {}
+    defaults = {}
     for parameter in describe(kind, name).signature.parameters.values():
         named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         if named and parameter.name not in FILLED_IN[kind]:
-            found[parameter.name] = None if parameter.default is parameter.empty else parameter.default
-    return found
+            defaults[parameter.name] = None if parameter.default is parameter.empty else parameter.default
+    return defaults
 
 
 def check_named(kind: str, name: str, options: Mapping[str, Any]) -> None:

@@ -58,21 +58,21 @@ class Settings:
     underived: str = "none"
 
     @staticmethod
-    def of(given: Mapping[str, Value]) -> tuple[Settings, dict[str, float]]:
+    def of(values: Mapping[str, Value]) -> tuple[Settings, dict[str, float]]:
         """Settings, and the bounds of cost terms (`bound/cost/flops`), from a proposal's settings.
 
         Raises:
             ConfigError: unknown or out of range.
         """
         known = {field.name: field for field in fields(Settings)}
-        bounds = {key.removeprefix("bound/"): float(v) for key, v in given.items() if key.startswith("bound/")}
-        own = {key: value for key, value in given.items() if not key.startswith("bound/")}
-        for key, value in own.items():
+        bounds = {key.removeprefix("bound/"): float(v) for key, v in values.items() if key.startswith("bound/")}
+        settings = {key: value for key, value in values.items() if not key.startswith("bound/")}
+        for key, value in settings.items():
             if key not in known:
                 raise ConfigError(f"train_shared has no setting '{key}'; {did_you_mean(key, known)}")
             if any(isinstance(value, kind) != isinstance(known[key].default, kind) for kind in (str, bool)):
                 raise ConfigError(f"train_shared: setting '{key}' is {value!r}, wanted like {known[key].default!r}")
-        return Settings(**own), bounds  # type: ignore[arg-type]
+        return Settings(**settings), bounds  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         for field in fields(self):

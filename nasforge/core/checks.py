@@ -367,10 +367,10 @@ def _failure(content: Any) -> Failure:
 def _artifacts(content: Any) -> dict[str, Artifact]:
     if content == {}:
         return content  # type: ignore[no-any-return]
-    found = {}
+    artifacts = {}
     for name, artifact in _mapping(content, "artifacts").items():
-        found[text(name, "artifacts")] = _artifact(artifact, f"artifact '{name}'")
-    return found
+        artifacts[text(name, "artifacts")] = _artifact(artifact, f"artifact '{name}'")
+    return artifacts
 
 
 def _artifact(content: Any, what: str) -> Artifact:

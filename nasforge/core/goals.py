@@ -81,20 +81,20 @@ class Constraint:
     @staticmethod
     def parse(text: str) -> Constraint:
         """`flops<=40M`, `params<=300k`, `latency_ms<=5`, `memory_mb<=500`, `joules<=3`. Raises ConfigError."""
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"\s*(?:cost/)?([\w.-]+)\s*<=\s*([0-9.]+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE
         )
-        if not found:
+        if not match:
             raise ConfigError(
                 f"constraint '{text}' must look like flops<=40M, params<=300k, memory_mb<=500 or latency_ms<=5"
             )
         try:
-            bound = float(found[2]) * _UNITS[found[3].lower()]
+            bound = float(match[2]) * _UNITS[match[3].lower()]
         except ValueError:
-            raise ConfigError(f"constraint '{text}': '{found[2]}' is not a number") from None
+            raise ConfigError(f"constraint '{text}': '{match[2]}' is not a number") from None
         if bound <= 0:
             raise ConfigError(f"constraint '{text}': the bound must be above zero, no network costs less")
-        name = found[1].lower() if found[1].lower() in COSTS else found[1]
+        name = match[1].lower() if match[1].lower() in COSTS else match[1]
         return Constraint(f"cost/{name}", bound)
 
     def violation(self, costs: Mapping[str, float]) -> float:
@@ -152,20 +152,20 @@ class Budget:
         """
         if isinstance(self.until, str):
             return {}
-        found = {}
+        goals = {}
         for key, value in self.until.items():
             if ":" not in key and direction(key) is None:
                 raise ask_for_direction(key, "until")
-            found[Objective.parse(key)] = value
-        return found
+            goals[Objective.parse(key)] = value
+        return goals
 
     def with_directions(self, objectives: Sequence[Objective]) -> Budget:
         """The same with a direction before every metric of `until`: the objective's, or the one of its name."""
         if isinstance(self.until, str):
             return self
         known = {objective.metric: objective for objective in objectives}
-        said = {str(known.get(key, key)): value for key, value in self.until.items()}
-        goals = replace(self, until=said).goals
+        until = {str(known.get(key, key)): value for key, value in self.until.items()}
+        goals = replace(self, until=until).goals
         if len({goal.metric for goal in goals}) < len(self.until):
             raise ConfigError(f"budget: until names a metric twice: {', '.join(self.until)}")
         return replace(self, until={str(goal): value for goal, value in goals.items()})

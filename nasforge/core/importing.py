@@ -66,14 +66,14 @@ def places() -> Places:
     return Places(path, tuple(_ADDED), dict(_BESIDE), here)
 
 
-def adopt(found: Places) -> None:
+def adopt(places_of_driver: Places) -> None:
     """Look for modules where the process looks that started this one, after the places of this one."""
-    _BESIDE.update(found.beside)
-    _ELSEWHERE.extend(folder for folder in found.working if folder not in _ELSEWHERE)
-    for entry in found.path:
+    _BESIDE.update(places_of_driver.beside)
+    _ELSEWHERE.extend(folder for folder in places_of_driver.working if folder not in _ELSEWHERE)
+    for entry in places_of_driver.path:
         if entry not in sys.path and Path(entry).exists():
             sys.path.append(entry)
-            _ADDED.update({entry} & {*found.added})
+            _ADDED.update({entry} & {*places_of_driver.added})
 
 
 def registers_nothing(entry: str) -> None:
@@ -131,11 +131,11 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
     reference = forwarded(reference)
     module, _, attribute = reference.partition(":")
     if not registered and reference not in trust.OURS:
-        found = _find(module, reference, what)
-        trust.admit(reference, what, found.files)
-        if found.folder is not None and str(found.folder) not in sys.path:
-            sys.path.append(str(found.folder))
-            _ADDED.add(str(found.folder))
+        source = _find(module, reference, what)
+        trust.admit(reference, what, source.files)
+        if source.folder is not None and str(source.folder) not in sys.path:
+            sys.path.append(str(source.folder))
+            _ADDED.add(str(source.folder))
     try:
         return getattr(importlib.import_module(module), attribute)
     except AttributeError as error:
@@ -145,13 +145,13 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
     except ImportError as error:
         raise ConfigError(f"{what}: cannot import {module}: {error}{_hidden(module)}") from error
     except Exception as error:  # a user's module may raise anything
-        said = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{what}: {module} breaks while it is imported: {said}") from error
+        cause = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {cause}") from error
 
 
 def files_named(content: Any) -> dict[str, Path]:
     """Module -> its file, for every `module:attribute` in a content that can be found and is not ours; runs nothing."""
-    found: dict[str, Path] = {}
+    files_of_modules: dict[str, Path] = {}
     for text in _texts(content):
         form = _REFERENCE.fullmatch(text)
         if form is None or form[1] == "nasforge":
@@ -162,8 +162,8 @@ def files_named(content: Any) -> dict[str, Path]:
         except ConfigError:  # whoever loads it says so
             continue
         if files and files[-1].is_file():
-            found[module] = files[-1]
-    return found
+            files_of_modules[module] = files[-1]
+    return files_of_modules
 
 
 def source_of(module: str) -> Path | None:
@@ -176,7 +176,7 @@ def source_of(module: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Location:
     """A module that can be imported.
 
     Attributes:
@@ -188,7 +188,7 @@ class _Found:
     folder: Path | None = None
 
 
-def _find(module: str, reference: str, what: str) -> _Found:
+def _find(module: str, reference: str, what: str) -> _Location:
     """Find a module without running any of it.
 
     Raises:
@@ -198,19 +198,19 @@ def _find(module: str, reference: str, what: str) -> _Found:
     files = _files_of(module)
     if files is not None:
         _refuse_two(top, files, what)
-        return _Found(files)
+        return _Location(files)
     importlib.invalidate_caches()  # a file may be younger than the last look at its folder
     looked = _folders(top)
-    found = [_Found(files, folder) for folder in looked if (files := _files_of(module, folder)) is not None]
-    if found:
-        return found[0]
+    locations = [_Location(files, folder) for folder in looked if (files := _files_of(module, folder)) is not None]
+    if locations:
+        return locations[0]
     earlier = trust.remembered_folders(reference, depth)
-    found = [_Found(files, folder) for folder in earlier if (files := _files_of(module, folder)) is not None]
-    if len(found) > 1:
-        listed = ", ".join(str(one.folder) for one in found)
+    locations = [_Location(files, folder) for folder in earlier if (files := _files_of(module, folder)) is not None]
+    if len(locations) > 1:
+        listed = ", ".join(str(one.folder) for one in locations)
         raise ConfigError(f"{what}: there are several modules {module}, in {listed}. Add one folder to PYTHONPATH")
-    if found:
-        return found[0]
+    if locations:
+        return locations[0]
     places_ = ", ".join(["the installed packages", *map(str, looked)])
     raise ConfigError(
         f"{what}: cannot import {module}: there is no such module in {places_}. Install its package, type the command "
@@ -266,12 +266,12 @@ def _working_folders() -> list[Path]:
         return []
 
 
-def _refuse_two(top: str, found: Sequence[Path], what: str) -> None:
+def _refuse_two(top: str, files: Sequence[Path], what: str) -> None:
     """Refuse a module where a file of the user's has its name, and nobody can tell which of them is meant.
 
     An installed package counts before a file of its name in the working folder, unless it has no such attribute.
     """
-    taken = found[0] if found else None
+    taken = files[0] if files else None
     if top in sys.stdlib_module_names and (file := _hidden_file(top, taken)):
         raise ConfigError(f"{what}: {_HIDES.format('Python has a module of its own', file)}")
     meant = _file_in(_BESIDE[top], top) if top in _BESIDE else None

@@ -15,9 +15,9 @@ def front(points: Sequence[Sequence[float]]) -> list[int]:
 
     Source: the simple sweep of Kung et al. 1975, "On Finding the Maxima of a Set of Vectors".
     """
-    found: list[int] = []
+    indices: list[int] = []
     for index in sorted(range(len(points)), key=lambda i: (tuple(-value for value in points[i]), i)):
         point = points[index]
-        if not any(tuple(points[kept]) == tuple(point) or dominates(points[kept], point) for kept in found):
-            found.append(index)
-    return sorted(found)
+        if not any(tuple(points[kept]) == tuple(point) or dominates(points[kept], point) for kept in indices):
+            indices.append(index)
+    return sorted(indices)

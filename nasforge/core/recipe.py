@@ -599,15 +599,15 @@ def _extremes(space: SearchSpace) -> list[tuple[str, Value]]:
     return [(key, value) for key, domain in space.domains.items() if key.startswith(TRAIN) for value in domain.ends]
 
 
-def _point_with(space: SearchSpace, wanted: Mapping[str, Value]) -> Architecture:
+def _point_with(space: SearchSpace, fixed: Mapping[str, Value]) -> Architecture:
     """The default point as far as it can be, with these decisions and whatever they hang below."""
 
     def choose(asked: str, domain: Domain) -> Value:
-        if asked in wanted:
-            return wanted[asked]
+        if asked in fixed:
+            return fixed[asked]
         if isinstance(domain, Choice):
             for option in domain.options:
-                if any(not wanted.keys().isdisjoint(_keys(decision)) for decision in domain.branch(option)):
+                if any(not fixed.keys().isdisjoint(_keys(decision)) for decision in domain.branch(option)):
                     return option
         return space.default_of(asked)
 
@@ -621,11 +621,11 @@ def _keys(decision: Decision) -> set[str]:
 
 def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
     """Decisions of a recipe, keys without `train.`, by the settings that they make."""
-    found: dict[str, Value] = {}
+    settings: dict[str, Value] = {}
     problems = []
     for key, value in decided.items():
         *above, setting = key.split(".")
-        if setting in found:
+        if setting in settings:
             problems.append(Problem(f"sets '{setting}' a second time; open it once", key=TRAIN + key, kind="duplicate"))
         reader = SETTINGS[setting].read_by if setting in SETTINGS else None
         if reader is not None and reader.options and reader.setting in above[:-1]:
@@ -634,7 +634,7 @@ def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
                 readers = ", ".join(reader.options)
                 message = f"{option} does not read '{setting}', only {readers} do; open it below one of those"
                 problems.append(Problem(message, key=TRAIN + key))
-        found[setting] = value
+        settings[setting] = value
     if problems:
         raise RecipeError(problems)
-    return found
+    return settings

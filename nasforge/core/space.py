@@ -91,10 +91,10 @@ class SearchSpace:
     @cached_property
     def distinct(self) -> Mapping[str, Architecture]:
         """`point_id` -> the first point that has it, of all points; empty where they are more than `LISTED`."""
-        found: dict[str, Architecture] = {}
+        points: dict[str, Architecture] = {}
         for point in self.points() if self.size <= LISTED else ():
-            found.setdefault(point.point_id, point)
-        return found
+            points.setdefault(point.point_id, point)
+        return points
 
     def decide(self, choose: Choose) -> Architecture:
         """Walk the active decisions, ask `choose` for each, check what it says.

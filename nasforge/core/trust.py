@@ -2,7 +2,7 @@
 
 `admit` alone decides. Where the text comes from is set by the entry point that reads the file:
 
-* `own()`: the user's own settings. Naming a module in them is consent, which is remembered.
+* `from_user()`: the user's own settings. Naming a module in them is consent, which is remembered.
 * `foreign(folder)`: a file that may be somebody else's. A module needs consent: remembered, or `trust=True`.
 * `view()`: somebody only looks. No module is imported at all.
 * nothing of these: Python code of the user's calls us with texts of its own.
@@ -47,7 +47,7 @@ class _Source:
     """Where the texts come from.
 
     Attributes:
-        kind: `own`, `foreign` or `view`.
+        kind: `user`, `foreign` or `view`.
         folders: what is loaded; no module below one of them runs.
         trust: the user has agreed for this call.
         say: takes a sentence for the user.
@@ -74,16 +74,16 @@ def _source(source: _Source) -> Iterator[None]:
 
 
 @contextmanager
-def own(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+def from_user(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """The user's own settings name the code; inside `foreign` or `view` those rules stay in force."""
-    with _source(_SOURCE.get() or _Source("own", say=say)):
+    with _source(_SOURCE.get() or _Source("user", say=say)):
         yield
 
 
 @contextmanager
 def typed() -> Iterator[None]:
     """Texts that the user typed for this very call, whatever file is being read around them."""
-    with _source(_Source("own")):
+    with _source(_Source("user")):
         yield
 
 
@@ -126,18 +126,18 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
         return
     if source.kind == "view":
         raise TrustError(f"{what} is code outside NASForge. A view never imports it")
-    found = [file.resolve() for file in files]
-    if source.kind == "foreign" and not _is_remembered(reference, found):
-        _refuse_below(source.folders, found, what)
+    resolved = [file.resolve() for file in files]
+    if source.kind == "foreign" and not _is_remembered(reference, resolved):
+        _refuse_below(source.folders, resolved, what)
         if not source.trust:
-            where = f" ({found[-1]})" if found else ""
+            where = f" ({resolved[-1]})" if resolved else ""
             raise TrustError(
                 f"{what}{where} is named by a file in {source.folders[-1]}, and you have not agreed to run it on this "
                 "machine. Read that code first; then add --trust to the command (in Python: trust=True)"
             )
     source.admitted.add(reference)
     try:
-        _remember(reference, found)
+        _remember(reference, resolved)
     except OSError as error:
         source.say(
             f"Note: your consent to {what} cannot be stored in {state_dir()} ({error.strerror or error}), so later "
@@ -162,8 +162,8 @@ def remembered_folders(reference: str, depth: int) -> list[Path]:
 
 def state_dir() -> Path:
     """The folder of the records: `$NASFORGE_STATE_DIR`, else `nasforge` in `$XDG_STATE_HOME` or `~/.local/state`."""
-    if given := os.environ.get(STATE_DIR):
-        return Path(given).expanduser().absolute()
+    if configured := os.environ.get(STATE_DIR):
+        return Path(configured).expanduser().absolute()
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state").absolute() / "nasforge"
 
 

@@ -29,10 +29,10 @@ FORMAT = (DECODING, 1)
 
 def cache_folder() -> Path:
     """Where decoded data sets are kept on this node."""
-    given = os.environ.get("NASFORGE_CACHE")
-    if not given:
+    configured = os.environ.get("NASFORGE_CACHE")
+    if not configured:
         return Path.home() / ".cache" / "nasforge"
-    folder = Path(given).expanduser().absolute()
+    folder = Path(configured).expanduser().absolute()
     os.environ["NASFORGE_CACHE"] = str(folder)  # workers that this process starts have another working folder
     return folder
 

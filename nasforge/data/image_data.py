@@ -93,15 +93,15 @@ def load_data(config: DataConfig) -> ImageData:
         DataError: the source is missing or malformed, or has too few images of a class.
     """
     source = sources.find(config)
-    found, content_hash = cache.decoded(source)
-    classes = len(found.class_names)
+    decoded, content_hash = cache.decoded(source)
+    classes = len(decoded.class_names)
     if classes < 2:
         raise DataError(
-            f"data {config.source}: only one class, '{found.class_names[0]}'; there is nothing to tell apart"
+            f"data {config.source}: only one class, '{decoded.class_names[0]}'; there is nothing to tell apart"
         )
-    bounds = np.cumsum([0, *found.sizes.values()])
-    index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(found.sizes)}
-    division = _Division(config, found.labels, found.class_names, found.groups)
+    bounds = np.cumsum([0, *decoded.sizes.values()])
+    index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(decoded.sizes)}
+    division = _Division(config, decoded.labels, decoded.class_names, decoded.groups)
     if "test" not in index:
         index["train"], index["test"] = division.cut(index["train"], config.test, "test")
     if config.images is not None:
@@ -115,27 +115,27 @@ def load_data(config: DataConfig) -> ImageData:
                 index[part] = division.thin(index[part], config.images / available)
     if "validation" not in index:
         index["train"], index["validation"] = division.cut(index["train"], config.validation, "validation")
-    mean, std = _statistics(found.images, index["train"], config.seed)
+    mean, std = _statistics(decoded.images, index["train"], config.seed)
     parts = {
-        name: Part(found.images, np.sort(rows), torch.from_numpy(found.labels[np.sort(rows)]), classes, mean, std)
+        name: Part(decoded.images, np.sort(rows), torch.from_numpy(decoded.labels[np.sort(rows)]), classes, mean, std)
         for name, rows in index.items()
     }
-    notes = [*source.notes, *found.notes]
+    notes = [*source.notes, *decoded.notes]
     if parts["test"].absent:
-        absent = classes_have([found.class_names[number] for number in parts["test"].absent])
+        absent = classes_have([decoded.class_names[number] for number in parts["test"].absent])
         notes.append(f"data {config.source}: {absent} no test images, so metrics of the test part leave them out")
     split = [content_hash, config.validation, config.test, config.images, config.seed]
     return ImageData(
         shape=parts["train"].shape,
-        class_names=found.class_names,
+        class_names=decoded.class_names,
         train=parts["train"],
         validation=parts["validation"],
         mean=mean,
         std=std,
         fingerprint=digest(split),
         notes=tuple(notes),
-        groups=found.groups,
-        input=found.input,
+        groups=decoded.groups,
+        input=decoded.input,
         _test=parts["test"],
     )
 

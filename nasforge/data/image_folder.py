@@ -134,9 +134,9 @@ def _level(path: Path, above: _Seen = frozenset()) -> _Level:
     try:
         status = path.stat()
         with os.scandir(path) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            sorted_entries = sorted(entries, key=lambda entry: entry.name)
         level = _Level(path, above | {(status.st_dev, status.st_ino)})
-        for entry in found:
+        for entry in sorted_entries:
             _put(level, entry)
     except OSError as error:
         where = shown(os.fsdecode(error.filename) if error.filename else path)
@@ -225,10 +225,10 @@ def _parts(root: _Level) -> dict[str, _Part]:
     """
     where = shown(root.path)
     named = [name for name in root.folders if name.casefold() in _PART_OF]
-    found = {name: _part(_level(root.path / name, root.seen)) for name in named}
-    divided = [name for name, part in found.items() if part.images]
+    parts_by_name = {name: _part(_level(root.path / name, root.seen)) for name in named}
+    divided = [name for name, part in parts_by_name.items() if part.images]
     if not divided:
-        with_images = [name for name in found if found[name].level.images]
+        with_images = [name for name in parts_by_name if parts_by_name[name].level.images]
         others = [name for name in root.folders if name not in named]
         if with_images and not any(_class(root.path / name, root.seen).images for name in others):
             raise DataError(
@@ -237,7 +237,7 @@ def _parts(root: _Level) -> dict[str, _Part]:
             )
         return {}
     parts: dict[str, _Part] = {}
-    for name, part in found.items():
+    for name, part in parts_by_name.items():
         kind = _PART_OF[name.casefold()]
         if kind in parts:
             raise DataError(f"{where}: both {parts[kind].path.name} and {name} are the {kind} part; keep one of them")

@@ -170,7 +170,7 @@ def _candidates(hashes: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     Their hashes nearly agree, and agree in one of eight bands of 16 bits; and so do their coarse thumbnails. Hashes are
     sorted by a band, so that those that agree in it are neighbours; each is compared with the next ones.
     """
-    found = []
+    by_band = []
     for band in _bands():
         keys = hashes & band
         order = np.lexsort((hashes, keys))
@@ -185,8 +185,8 @@ def _candidates(hashes: np.ndarray, coarse: np.ndarray) -> np.ndarray:
                 (coarse[piece[:, 0]] * coarse[piece[:, 1]]).sum(1) >= LEAST_CORRELATION
                 for piece in np.split(pairs, range(_AT_ONCE, len(pairs), _AT_ONCE))
             ]
-            found.append(pairs[np.concatenate(alike)])
-    return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
+            by_band.append(pairs[np.concatenate(alike)])
+    return np.unique(np.concatenate(by_band), axis=0) if by_band else np.empty((0, 2), np.int64)
 
 
 def _bands() -> Iterator[np.uint64]:

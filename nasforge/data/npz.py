@@ -113,7 +113,7 @@ def _input(path: Path, array: np.ndarray, channels: int) -> InputRule:
 
 def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays with names that are read, and the names of the others."""
-    wanted = {
+    known = {
         _NAMES,
         _GROUPS,
         _INPUT,
@@ -124,9 +124,9 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {}
             for name in file.files:
-                if name in wanted:
+                if name in known:
                     arrays[name] = file[name]
-            return arrays, [name for name in file.files if name not in {*wanted, _FILES}]
+            return arrays, [name for name in file.files if name not in {*known, _FILES}]
     except ValueError as error:
         raise DataError(
             f"{path}: {name or 'the file'} holds Python objects or is damaged ({error}); save plain arrays of numbers "

@@ -41,7 +41,7 @@ def operation(name: str, magnitude: int, sign: int, height: int, width: int) -> 
     affine = partial(ops.affine, angle=0.0, scale=1.0)
     slant = math.degrees(math.atan(sign * 0.3 * level))
     shift = 150 / 331 * level * sign
-    found: dict[str, Callable[[Tensor], Tensor]] = {
+    operations: dict[str, Callable[[Tensor], Tensor]] = {
         "shear_x": partial(affine, translate=[0, 0], shear=[slant, 0.0], center=[0, 0]),
         "shear_y": partial(affine, translate=[0, 0], shear=[0.0, slant], center=[0, 0]),
         "translate_x": partial(affine, translate=[int(shift * width), 0], shear=[0.0, 0.0]),
@@ -57,7 +57,7 @@ def operation(name: str, magnitude: int, sign: int, height: int, width: int) -> 
         "equalize": ops.equalize,
         "identity": lambda images: images,
     }
-    return found[name]
+    return operations[name]
 
 
 def randaugment(images: Tensor, operations: int, magnitude: int, generator: torch.Generator) -> Tensor:

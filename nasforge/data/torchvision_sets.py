@@ -61,8 +61,10 @@ def find(config: DataConfig) -> Source:
 
 def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     splits = KNOWN[name]
-    wanted = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    parts = {part: _open(name, folder, splits.argument, value) for part, value in wanted.items() if value is not None}
+    arguments = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    parts = {
+        part: _open(name, folder, splits.argument, value) for part, value in arguments.items() if value is not None
+    }
     total = sum(len(part) for part in parts.values())
     images: np.ndarray | None = None
     labels: list[int] = []

@@ -123,10 +123,10 @@ class Averaged:
         training = self.training
         data = load_data(training.data)
         splits = self._divide(data, self._count, training.data)
-        wanted = range(1, self._count + 1)[proposal.rung]  # a rung is so many trainings
-        members, done, given = [], list[Trained](), list[tuple[Part, Answers]]()
+        trainings = range(1, self._count + 1)[proposal.rung]  # a rung is so many trainings
+        members, done, answers = [], list[Trained](), list[tuple[Part, Answers]]()
         since = began
-        for number, (part, validation) in enumerate(splits[:wanted], 1):
+        for number, (part, validation) in enumerate(splits[:trainings], 1):
             seed = int(digest([report.seed, number]), 16) % 2**31
             classes = len(data.class_names)
             network = fresh_and_whole(training.space, proposal.architecture, seed, shape=data.shape, classes=classes)
@@ -154,13 +154,13 @@ class Averaged:
                 raise TrainingFailed(failure.cause, message, failure.advice, spent + error.charged) from error
             if self._keep_answers:
                 recipe = recipe_of(training.space, proposal.architecture, training.recipe)
-                given.append((validation, answers_of(network, validation, recipe, device)))
+                answers.append((validation, answers_of(network, validation, recipe, device)))
             members.append(network.cpu())
             since = time.monotonic()
             if not report(number, _mean(done)):
                 return _result("pruned", done, report)
         weights = save_weights(Ensemble(members).state_dict(), report, ENSEMBLE)
-        artifacts = {ENSEMBLE: weights, **({"answers": save_answers(given, report)} if given else {})}
+        artifacts = {ENSEMBLE: weights, **({"answers": save_answers(answers, report)} if answers else {})}
         return replace(_result("finished", done, report), artifacts=artifacts)
 
 
@@ -317,10 +317,10 @@ def _result(status: Status, done: Sequence[Trained], report: Report) -> Result:
 
 def _mean(done: Sequence[Trained]) -> dict[str, float]:
     """Means over the trainings; what was spent is their sum."""
-    found = {}
+    means = {}
     for key in done[0].metrics:
         values = [trained.metrics[key] for trained in done]
-        found[key] = sum(values) if key in _ADDED else statistics.fmean(values)
+        means[key] = sum(values) if key in _ADDED else statistics.fmean(values)
     if len(done) > 1:
-        found[_SPREAD] = statistics.stdev(trained.metrics["val/accuracy"] for trained in done)
-    return found
+        means[_SPREAD] = statistics.stdev(trained.metrics["val/accuracy"] for trained in done)
+    return means

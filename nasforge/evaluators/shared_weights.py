@@ -188,11 +188,11 @@ class SharedWeights:
         recalibrate(child, data.train, recipe, device=device, batches=self.recalibration_batches)
         bf16 = uses_bf16(recipe, device)
         extra = self.training.extra
-        found = score(child, data.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
+        scores = score(child, data.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
         flops = report.costs.get("cost/flops") or count_flops(child, data.shape)
         images = min(self.recalibration_batches * RECALIBRATION_BATCH_SIZE, len(data.train)) + len(data.validation)
         charged = Charge(time.monotonic() - began, flops * images)
-        metrics = {f"val/{key}": value for key, value in found.items()}
+        metrics = {f"val/{key}": value for key, value in scores.items()}
         metrics |= {"time/worker_s": charged.worker_seconds, "work/multiply_adds": charged.multiply_adds}
         return Result(
             "finished",

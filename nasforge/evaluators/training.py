@@ -277,11 +277,11 @@ class Training:
             if until < epochs:
                 artifacts[CHECKPOINT] = save_checkpoint(report.checkpoint, report)
             if self.per_class or self.keep_answers:
-                given = answers_of(network, data.validation, recipe, device)
+                answers = answers_of(network, data.validation, recipe, device)
                 if self.per_class:
-                    artifacts["classes"] = save_json(by_class(given, data.class_names), report, "classes")
+                    artifacts["classes"] = save_json(by_class(answers, data.class_names), report, "classes")
                 if self.keep_answers:
-                    artifacts["answers"] = save_answers([(data.validation, given)], report)
+                    artifacts["answers"] = save_answers([(data.validation, answers)], report)
         return Result(
             "pruned" if trained.stopped else "finished",
             metrics={**report.costs, **trained.metrics, **lost},

@@ -71,8 +71,8 @@ class ZeroCost:
             if (name, number) != ("threads", None):
                 check_whole(number, f"evaluator 'zero_cost': {name}", least)
         if proxies is None:
-            wanted = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
-            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *wanted])) or registry.names("proxy")
+            named = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
+            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *named])) or registry.names("proxy")
         if not proxies:
             raise ConfigError("evaluator 'zero_cost': proxies must name at least one")
         for name in proxies:
@@ -83,7 +83,7 @@ class ZeroCost:
         self.threads = threads
         self.proxies = tuple(proxies)
         self.images = images
-        self._wanted = tuple(goal.metric for goal in objectives if goal.metric.startswith(PROXY))
+        self._objective_metrics = tuple(goal.metric for goal in objectives if goal.metric.startswith(PROXY))
 
     @property
     def about(self) -> About:
@@ -129,20 +129,20 @@ class ZeroCost:
         rows: list[dict[str, float]] = []
         reasons: dict[str, tuple[str, bool]] = {}
         for architecture in points:
-            row, found = self._scores(architecture, report.seed, batch, work, report.costs if one else {})
+            row, reasons_of_one = self._scores(architecture, report.seed, batch, work, report.costs if one else {})
             rows.append(row)
-            reasons = {**found, **reasons}
+            reasons = {**reasons_of_one, **reasons}
         charged = Charge(time.monotonic() - began, work.multiply_adds)
         numbers = [value for row in rows for key, value in row.items() if key.startswith(PROXY)]
-        lacking = [key for key in self._wanted if one and math.isnan(rows[0].get(key, math.nan))]
-        if lacking or not any(map(math.isfinite, numbers)):
-            told = {n: found for n, found in reasons.items() if not lacking or proxy_metric(n) in lacking} or reasons
-            said = "; ".join(f"{name}: {reason}" for name, (reason, _) in told.items())
+        missing = [key for key in self._objective_metrics if one and math.isnan(rows[0].get(key, math.nan))]
+        if missing or not any(map(math.isfinite, numbers)):
+            told = {n: why for n, why in reasons.items() if not missing or proxy_metric(n) in missing} or reasons
+            causes = "; ".join(f"{name}: {reason}" for name, (reason, _) in told.items())
             mistaken = all(undefined for _, undefined in told.values())
-            which = f"no number for the objective{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
+            which = f"no number for the objective{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
             return Result.failed(
                 "error" if mistaken else "diverged",
-                f"{which if lacking else 'no proxy has a number for this network'}: {said}",
+                f"{which if missing else 'no proxy has a number for this network'}: {causes}",
                 "choose other proxies, or mend the builder",
                 charged,
             )
@@ -192,8 +192,8 @@ class ZeroCost:
                 if is_out_of_memory(error):
                     raise
                 undefined = isinstance(error, Undefined)
-                said = str(error).partition("\n")[0]
-                reasons[name] = (said if undefined else f"{type(error).__name__}: {said}", undefined)
+                cause = str(error).partition("\n")[0]
+                reasons[name] = (cause if undefined else f"{type(error).__name__}: {cause}", undefined)
             scores[proxy_metric(name)] = score if math.isfinite(score) else math.nan
         return {**costs, **scores}, reasons
 

@@ -246,7 +246,7 @@ class Experiment:
         return len(self._out)
 
     @property
-    def wanted(self) -> int:
+    def trials_left(self) -> int:
         """How many trials the budget's limit on them leaves to run; 0 when there is nothing to do."""
         left = max(0.0, self._budget.trials - self.state.accepted) + len(self.state.open_trials)
         return int(min(left, sys.maxsize))
@@ -374,11 +374,11 @@ class Experiment:
 
     def _admit(self, number: int) -> bool:
         """Check costs against constraints; a trial that does not pass is closed at once, uncharged."""
-        found = admission(self.state.trials[number].proposal, self.check, self.state)
-        self._write(Checked(number, found.costs, found.verdict))
-        if found.refusal is not None:
-            self._close(number, found.refusal)
-        return found.refusal is None
+        admitted = admission(self.state.trials[number].proposal, self.check, self.state)
+        self._write(Checked(number, admitted.costs, admitted.verdict))
+        if admitted.refusal is not None:
+            self._close(number, admitted.refusal)
+        return admitted.refusal is None
 
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
         if self._pruner is None or not isinstance(trial.proposal, Measure) or trial.proposal.rung >= 0:
@@ -446,10 +446,10 @@ class Experiment:
             elif trial.verdict == "rejected":
                 self._close(number, rejection(trial.costs, self.state))
             elif trial.verdict == "failed":
-                found = admission(trial.proposal, self.check, self.state)
+                admitted = admission(trial.proposal, self.check, self.state)
                 again = "its check failed before the driver was killed, and does not any more"
-                broken = found.refusal is not None and found.refusal.error is not None
-                self._close(number, found.refusal if broken and found.refusal else Result.failed("error", again))
+                broken = admitted.refusal is not None and admitted.refusal.error is not None
+                self._close(number, admitted.refusal if broken and admitted.refusal else Result.failed("error", again))
             elif trial.verdict != "accepted":
                 if self._admit(number):
                     self._waiting.append(number)

@@ -113,8 +113,8 @@ def fit_of(folder: Path) -> Path | None:
 
 def fits_in(folder: Path, *, searching: bool = True) -> list[Path]:
     """The folders of the fits that lie in `folder`, by name; with `searching` only those that have begun to search."""
-    found = sorted(path.parent for path in folder.glob(f"*/{FIT}") if path.is_file())
-    return [fit for fit in found if not searching or (fit / SEARCH / JOURNAL).is_file()]
+    fits = sorted(path.parent for path in folder.glob(f"*/{FIT}") if path.is_file())
+    return [fit for fit in fits if not searching or (fit / SEARCH / JOURNAL).is_file()]
 
 
 def lock_alone(handle: int) -> None:
@@ -153,11 +153,11 @@ def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
         line: its number, from 1.
         problem: in words, or as the exception that it caused.
     """
-    said = problem
+    cause = problem
     if isinstance(problem, Exception) and not isinstance(problem, EventError):
-        said = f"{type(problem).__name__}: {problem}"
+        cause = f"{type(problem).__name__}: {problem}"
     return JournalError(
-        f"{path}:{line}: this line is corrupt ({checks.cut(str(said))}). Restore the file from a backup, or cut it "
+        f"{path}:{line}: this line is corrupt ({checks.cut(str(cause))}). Restore the file from a backup, or cut it "
         "off before this line to continue from there"
     )
 
@@ -205,8 +205,8 @@ def _check_schema(path: Path, content: dict[str, Any]) -> None:
 
 def campaigns_in(folder: Path) -> list[Path]:
     """The folders of the campaigns that lie in `folder`, each with its experiments in it, by name."""
-    found = {path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")}
-    return sorted(path for path in found if not (path / FIT).is_file())
+    campaigns = {path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")}
+    return sorted(path for path in campaigns if not (path / FIT).is_file())
 
 
 def read_events(folder: Path) -> list[Event]:

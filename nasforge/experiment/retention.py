@@ -19,12 +19,12 @@ class Retention:
     Args:
         folder: the experiment's.
         keep: how many finished trials keep their weights: the front first, then the best.
-        wanted: the checkpoints from which a strategy may yet go on; None where it goes on from none: checkpoints then
-            leave with the weights.
+        resumable: returns the checkpoints from which the strategy may still resume a trial; None: it resumes none, and
+            checkpoints are deleted together with the weights.
     """
 
-    def __init__(self, folder: Path, keep: int, wanted: Callable[[], Iterable[Artifact]] | None) -> None:
-        self._folder, self._keep, self._wanted = folder, keep, wanted
+    def __init__(self, folder: Path, keep: int, resumable: Callable[[], Iterable[Artifact]] | None) -> None:
+        self._folder, self._keep, self._resumable = folder, keep, resumable
         self._weighty: list[Trial] = []
         self._checkpoints: list[Artifact] = []
 
@@ -49,7 +49,7 @@ class Retention:
             if dropped is not None and dropped.result is not None:
                 self._weighty.remove(dropped)
                 self._delete(held for name, held in dropped.result.artifacts.items() if name not in _KEPT)
-        needed |= set(self._wanted() if self._wanted else self._of_the_weighty())
+        needed |= set(self._resumable() if self._resumable else self._of_the_weighty())
         for checkpoint in [held for held in self._checkpoints if held not in needed]:
             self._checkpoints.remove(checkpoint)
             self._delete([checkpoint])

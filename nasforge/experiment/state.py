@@ -401,8 +401,8 @@ class State:
             which = f"trial{'s' if len(trained) > 1 else ''} {', '.join(map(str, trained))}"
             how = "go on with a larger budget" if self.spent else "the same command goes on"
             return f"only a supernet was trained ({which}), no network measured yet; {how}"
-        found = Counter(t.status for t in self.trials.values() if t.number not in trained)
-        counts = [f"{count} {status}" for status, count in found.items()]
+        by_status = Counter(t.status for t in self.trials.values() if t.number not in trained)
+        counts = [f"{count} {status}" for status, count in by_status.items()]
         counts += [f"{len(trained)} supernet{'s' if len(trained) > 1 else ''} trained"] if trained else []
         return f"no network finished ({', '.join(counts) or 'no trials'})"
 
@@ -464,13 +464,13 @@ def pruned_result(trial: Trial) -> Result:
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...]) -> list[str]:
     """Keys in which two configurations differ, nested ones with dots; for messages."""
-    found = []
+    keys = []
     for key in sorted({*old, *new}):
         if key in ignore or old.get(key) == new.get(key):
             continue
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += [f"{key}.{inner}" for inner in differing(a, b, ())]
+            keys += [f"{key}.{inner}" for inner in differing(a, b, ())]
         else:
-            found.append(f"{key} (was {a!r}, now {b!r})" if len(repr(a)) + len(repr(b)) < 120 else key)
-    return found
+            keys.append(f"{key} (was {a!r}, now {b!r})" if len(repr(a)) + len(repr(b)) < 120 else key)
+    return keys

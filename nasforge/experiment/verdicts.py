@@ -147,8 +147,8 @@ def why_nothing_is_admitted(state: State) -> str:
 def why_everything_breaks(state: State) -> str:
     """For a search whose last trials all broke before their first report."""
     failed = [trial for trial in state.trials.values() if trial.result and trial.result.error][-3:]
-    said = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
+    messages = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
     return (
-        f"{state.faults_in_a_row} trials in a row broke before their first report: {said}. Mend the cause, "
+        f"{state.faults_in_a_row} trials in a row broke before their first report: {messages}. Mend the cause, "
         "then run the same command to go on; finished trials are kept"
     )

@@ -38,14 +38,14 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     changed = [name for name in then if name in now and then[name] != now[name] and name not in _NOT_MEASURING]
     packages = [f"{name} {then[name]} (now {now[name]})" for name in changed if not name.startswith(_MODULE)]
     modules = [name.removeprefix(_MODULE) for name in changed if name.startswith(_MODULE)]
-    found = []
+    notes = []
     if packages:
-        found.append(f"this search began with {', '.join(packages)}; new trials may come out differently")
+        notes.append(f"this search began with {', '.join(packages)}; new trials may come out differently")
     if modules:
         have = "has" if len(modules) == 1 else "have"
         listed = ", ".join(modules)
-        found.append(f"{listed} {have} changed since this search began; new trials may come out differently")
-    return found
+        notes.append(f"{listed} {have} changed since this search began; new trials may come out differently")
+    return notes
 
 
 @cache

@@ -178,12 +178,12 @@ def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, 
     Raises:
         BuildError: the network cannot take such images, or uses layers that its state_dict lacks.
     """
-    own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
+    of_network = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in of_network:
             saved[storage._cdata] = storage
         return tensor
 
@@ -276,7 +276,7 @@ def latency_ms(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    found = {}
+    latencies = {}
     try:
         with torch.inference_mode():
             for batch_size in batch_sizes:
@@ -291,7 +291,8 @@ def latency_ms(
                         times_ms.append(1000 * (time.perf_counter() - began))
                 times_ms.sort()
                 p95 = times_ms[math.ceil(0.95 * passes) - 1]
-                found[batch_size] = Latency(batch_size, statistics.median(times_ms), p95, passes, device_name(device))
+                median = statistics.median(times_ms)
+                latencies[batch_size] = Latency(batch_size, median, p95, passes, device_name(device))
     finally:
         network.train(was_training)
-    return found
+    return latencies

@@ -95,7 +95,7 @@ def derive(space: SearchSpace, alphas: Mapping[str, Sequence[float]]) -> Iterato
             key = f"{MODEL}{cell}.node{node}"
             choices[key] = {str(number): values for number, (_, values) in enumerate(ranked)}
             scores[key] = [score for score, _ in ranked]
-    nodes = SearchSpace("nodes", tuple(Decision(key, Choice(tuple(found))) for key, found in choices.items()))
+    nodes = SearchSpace("nodes", tuple(Decision(key, Choice(tuple(options))) for key, options in choices.items()))
     for combination in by_odds(nodes, scores):
         values: dict[str, Value] = {}
         for key, number in combination.values.items():
@@ -122,7 +122,7 @@ def _of_node(
         }
         for key, weight in zip(keys, weights, strict=True)
     ]
-    strongest = {key: max(found, key=found.__getitem__) for key, found in zip(keys, strengths, strict=True)}
+    strongest = {key: max(of, key=of.__getitem__) for key, of in zip(keys, strengths, strict=True)}
     for pair in shares:
         a, b = pairs(node)[pair]
         for first, p in strengths[a].items():
@@ -134,12 +134,12 @@ def _of_node(
 def _shares(space: SearchSpace, alphas: Mapping[str, Sequence[float]], key: str, optional: bool = False) -> list[float]:
     """Softmax of a decision's alphas; equal where they may be left out."""
     count = len(space.domains[key].values)
-    found = alphas.get(key, [0.0] * count if optional or count == 1 else None)
-    if found is None:
+    scores = alphas.get(key, [0.0] * count if optional or count == 1 else None)
+    if scores is None:
         raise SpaceError(f"no alphas for decision '{key}' of space '{space.name}'")
-    if len(found) != count:
-        raise SpaceError(f"decision '{key}' has {count} options, and {len(found)} alphas")
-    exponents = [math.exp(alpha - max(found)) for alpha in found]
+    if len(scores) != count:
+        raise SpaceError(f"decision '{key}' has {count} options, and {len(scores)} alphas")
+    exponents = [math.exp(alpha - max(scores)) for alpha in scores]
     return [exponent / sum(exponents) for exponent in exponents]
 
 

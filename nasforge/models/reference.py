@@ -107,14 +107,14 @@ def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) 
     def make(depth: int, width: int) -> nn.Sequential:
         return resnet(depth, width, in_channels=shape[0], classes=classes, **asdict(layout))
 
-    found = []
+    layouts = []
     for depth in DEPTHS:
         a, b = _polynomial(partial(make, depth), shape)
         below = max(1, int((-b + (b * b + 4 * a * flops) ** 0.5) / (2 * a)))
         for width in (below, below + 1):
             off = abs((a * width**2 + b * width) / flops - 1)
-            found.append((off > CLOSE, abs(width / 16 - 1) if off <= CLOSE else off, depth, width))
-    _, _, depth, width = min(found)
+            layouts.append((off > CLOSE, abs(width / 16 - 1) if off <= CLOSE else off, depth, width))
+    _, _, depth, width = min(layouts)
     stem = f" stem{layout.stem_stride}" if layout.stem_stride > 1 else ""
     return f"ResNet-{2 * len(layout.strides) * depth + 2} x{width / 16:g}{stem}", make(depth, width)
 

@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from nasforge.core.errors import BuildError
 
-_LACKING = (
+_NOT_REGISTERED = (
     ", which is not in its state_dict and would be neither trained nor saved; assign layers to attributes of their "
     "module, or keep them in nn.ModuleList or nn.ModuleDict, parameters in nn.ParameterList"
 )
@@ -65,14 +65,14 @@ class Registration:
             if id(module) not in registered and module.state_dict():
                 place = _place(self._network, module)
                 what = f"{place or 'that its modules do not keep'} ({type(module).__name__})"
-                raise BuildError(f"the network uses a layer {what}{_LACKING}")
+                raise BuildError(f"the network uses a layer {what}{_NOT_REGISTERED}")
         known = {id(parameter) for parameter in self._network.parameters()}
         for parameter in _leaves(output):
             if id(parameter) not in known:
                 place = _place(self._network, parameter)
                 if place or isinstance(parameter, nn.Parameter):
                     what = f"{place or 'that its modules do not keep'} of shape {tuple(parameter.shape)}"
-                    raise BuildError(f"the network uses a parameter {what}{_LACKING}")
+                    raise BuildError(f"the network uses a parameter {what}{_NOT_REGISTERED}")
 
 
 def _leaves(output: Any) -> Iterator[Tensor]:
@@ -90,23 +90,23 @@ def _leaves(output: Any) -> Iterator[Tensor]:
                 waiting.append(following)
 
 
-def _place(network: nn.Module, wanted: nn.Module | Tensor) -> str:
+def _place(network: nn.Module, target: nn.Module | Tensor) -> str:
     """Where a module or tensor is kept, as `'blocks[0].conv'`; empty where no module keeps it."""
     for name, module in network.named_modules():
         for attribute, value in vars(module).items():
-            path = None if attribute in _REGISTERED else _path_to(wanted, value, 4)
+            path = None if attribute in _REGISTERED else _path_to(target, value, 4)
             if path is not None:
                 return f"'{'.'.join(filter(None, (name, attribute)))}{path}'"
     return ""
 
 
-def _path_to(wanted: nn.Module | Tensor, value: Any, depth: int) -> str | None:
+def _path_to(target: nn.Module | Tensor, value: Any, depth: int) -> str | None:
     """The indices and attributes that lead from `value` to what is wanted; None where nothing does."""
-    if value is wanted:
+    if value is target:
         return ""
     if isinstance(value, nn.Module):
         members = [*value.named_modules(), *value.named_parameters()]
-        return next((f".{name}" for name, member in members if member is wanted and name), None)
+        return next((f".{name}" for name, member in members if member is target and name), None)
     pairs: Iterator[tuple[Any, Any]]
     if isinstance(value, Mapping):
         pairs = iter(value.items())
@@ -115,7 +115,7 @@ def _path_to(wanted: nn.Module | Tensor, value: Any, depth: int) -> str | None:
     else:
         return None
     for key, member in pairs if depth else ():
-        path = _path_to(wanted, member, depth - 1)
+        path = _path_to(target, member, depth - 1)
         if path is not None:
             return f"[{key!r}]{path}"
     return None

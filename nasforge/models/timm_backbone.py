@@ -76,10 +76,10 @@ def _check_weights(weights: str, backbones: Sequence[str]) -> None:
 
 def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights: str) -> nn.Module:
     started = bool(pretrained or weights) and torch.get_default_device().type != "meta"  # costs need no weights
-    given = {"pretrained_cfg_overlay": {"file": weights}} if weights and started else {}
+    overlay = {"pretrained_cfg_overlay": {"file": weights}} if weights and started else {}
     try:
         network: nn.Module = timm.create_model(
-            name, pretrained=started, in_chans=in_channels, num_classes=classes, **given
+            name, pretrained=started, in_chans=in_channels, num_classes=classes, **overlay
         )
     except Exception as error:
         reason = one_line(error, 200)
@@ -101,12 +101,12 @@ def _check_whole(network: Any, name: str, weights: str) -> None:
     heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
     with safe_open(weights, framework="pt") as file:
         there = set(file.keys())
-    wanted = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
-    lacking = [key for key in wanted if key not in there and not key.startswith(heads)]
-    if lacking:
+    needed = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
+    missing = [key for key in needed if key not in there and not key.startswith(heads)]
+    if missing:
         raise BuildError(
-            f"builder 'timm_backbone': weights '{weights}' lack {len(lacking)} tensors of '{name}', such as "
-            f"{lacking[0]}; take the file of this network, as timm writes it"
+            f"builder 'timm_backbone': weights '{weights}' lack {len(missing)} tensors of '{name}', such as "
+            f"{missing[0]}; take the file of this network, as timm writes it"
         )
 
 

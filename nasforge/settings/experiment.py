@@ -120,8 +120,8 @@ class ExperimentConfig:
         """The same with one training per trial."""
         if self.evaluator.name not in TRAININGS:
             return self
-        own = ("epochs", TRAININGS[self.evaluator.name][0])
-        options = {key: value for key, value in self.evaluator.options.items() if key not in own}
+        dropped = ("epochs", TRAININGS[self.evaluator.name][0])
+        options = {key: value for key, value in self.evaluator.options.items() if key not in dropped}
         return replace(self, evaluator=Named("training", options), ladder=(Rung(self.epochs),))
 
     def with_data_at(self, place: str | Path | Mapping[str, Any] | None) -> ExperimentConfig:
@@ -136,14 +136,14 @@ class ExperimentConfig:
         """
         if not place:
             return self
-        given = place if isinstance(place, Mapping) else {"source": place}
+        settings = place if isinstance(place, Mapping) else {"source": place}
         if self.data is None:
             raise ConfigError(f"'{self.name}' has no images whose place could be given; leave data out")
         allowed = ("source", "folder")
-        for key in given:
+        for key in settings:
             if key not in allowed:
                 raise ConfigError(f"data: '{key}' is the experiment's own; {did_you_mean(str(key), allowed)}")
-        return replace(self, data=replace(self.data, **with_absolute_paths(given)))
+        return replace(self, data=replace(self.data, **with_absolute_paths(settings)))
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, as the journal's header keeps it, without secrets and infinite limits of the budget."""
@@ -313,43 +313,44 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     for key in settings:
         if key not in _SETTINGS:
             wrong(f"unknown setting; {did_you_mean(str(key), _SETTINGS)}", key, "unknown")
-    given = {key: value for key, value in settings.items() if value is not None}
-    space = attempt("space", space_of, given.get("space"))
-    data = attempt("data", data_of, given.get("data"))
-    named = {key: attempt(key, _named, key, given.get(key, default)) for key, default in DEFAULTS.items()}
+    present = {key: value for key, value in settings.items() if value is not None}
+    space = attempt("space", space_of, present.get("space"))
+    data = attempt("data", data_of, present.get("data"))
+    named = {key: attempt(key, _named, key, present.get(key, default)) for key, default in DEFAULTS.items()}
     strategy = named["strategy"]
     suited = suited_evaluator(strategy.name if strategy else "")
-    evaluator = attempt("evaluator", _named, "evaluator", given.get("evaluator", suited))
-    objectives = attempt("objectives", objectives_of, given.get("objectives", suited_objectives(evaluator)))
-    constraints = attempt("constraints", limits_of, given.get("constraints", []), evaluator)
-    targets = attempt("targets", limits_of, given.get("targets", []), evaluator)
-    budget = attempt("budget", budget_of, given.get("budget"), objectives or ())
-    ladder = attempt("epochs" if "epochs" in given else "ladder", ladder_of, given.get("epochs"), given.get("ladder"))
+    evaluator = attempt("evaluator", _named, "evaluator", present.get("evaluator", suited))
+    objectives = attempt("objectives", objectives_of, present.get("objectives", suited_objectives(evaluator)))
+    constraints = attempt("constraints", limits_of, present.get("constraints", []), evaluator)
+    targets = attempt("targets", limits_of, present.get("targets", []), evaluator)
+    budget = attempt("budget", budget_of, present.get("budget"), objectives or ())
+    ladder_key = "epochs" if "epochs" in present else "ladder"
+    ladder = attempt(ladder_key, ladder_of, present.get("epochs"), present.get("ladder"))
     if evaluator is not None and evaluator.name in TRAININGS and ladder is not None:
-        evaluator, ladder = attempt("evaluator", _in_turn, evaluator, ladder, given) or (evaluator, ladder)
-    opened, recipe = attempt("recipe", recipe_settings, given.get("recipe", {})) or (None, {})
+        evaluator, ladder = attempt("evaluator", _in_turn, evaluator, ladder, present) or (evaluator, ladder)
+    opened, recipe = attempt("recipe", recipe_settings, present.get("recipe", {})) or (None, {})
     if space is not None and opened is not None:
         space = space.with_recipe(opened)
     searched_by = strategy.name if strategy else ""
-    if "tune" in given and strategy is not None and space is not None:
-        tuned = attempt("tune", _tuned, strategy, given["tune"], space)
+    if "tune" in present and strategy is not None and space is not None:
+        tuned = attempt("tune", _tuned, strategy, present["tune"], space)
         if tuned is not None:
-            searched_by = f"{searched_by}-{Named.parse(given['tune'], 'tune').name}"
+            searched_by = f"{searched_by}-{Named.parse(present['tune'], 'tune').name}"
             strategy = tuned
-    seed = attempt("seed", seed_of, given.get("seed", 0))
-    runs_dir = attempt("runs_dir", lambda: whole_path(text_of(given.get("runs_dir", "runs"), "a folder")))
-    uri = attempt("tracking_uri", _tracking_uri, given.get("tracking_uri"))
+    seed = attempt("seed", seed_of, present.get("seed", 0))
+    runs_dir = attempt("runs_dir", lambda: whole_path(text_of(present.get("runs_dir", "runs"), "a folder")))
+    uri = attempt("tracking_uri", _tracking_uri, present.get("tracking_uri"))
     default_name = None
     if space is not None and strategy is not None and seed is not None:
         parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]
         default_name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
-    name = attempt("name", check_name, given.get("name", default_name or "search"))
+    name = attempt("name", check_name, present.get("name", default_name or "search"))
     if space is not None and recipe:
         decided = {key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}  # nested ones too
         searched = [key for key in recipe if key in decided]
         if searched:
             wrong(f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead", "recipe")
-    start_from = attempt("start_from", starts_of, given.get("start_from", AUTOMATIC))
+    start_from = attempt("start_from", starts_of, present.get("start_from", AUTOMATIC))
     if problems:
         raise ConfigError(problems)
     return ExperimentConfig(
@@ -404,15 +405,15 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
     options = dict(tune.options)
     if "relatives" in options:
         raise ConfigError("tune: relatives was removed, because no gain of it was measured. Leave it out")
-    own: dict[str, Any] = {"revisit": options.pop("revisit")} if "revisit" in options else {}
+    joint_options: dict[str, Any] = {"revisit": options.pop("revisit")} if "revisit" in options else {}
     halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}
-    return Named("joint", {**halves, **own})
+    return Named("joint", {**halves, **joint_options})
 
 
-def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:
+def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:
     """An evaluator of several trainings: `epochs` are its option then, and the ladder counts trainings."""
     what, default = TRAININGS[evaluator.name]
-    if given.get("ladder") is not None:
+    if settings.get("ladder") is not None:
         raise ConfigError(f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder")
     count = check_whole(evaluator.options.get(what, default), f"{evaluator.name}: {what}", 2)
     epochs = evaluator.options.get("epochs", ladder[-1].epochs)

@@ -185,7 +185,7 @@ class _SpaceReader:
         return tuple(decisions)
 
     def decisions(self, entries: Mapping[Any, Any], path: tuple[Any, ...], prefix: str) -> list[Decision]:
-        found = []
+        decisions = []
         for name, content in entries.items():
             for expanded in self.expand(str(name), (*path, name)):
                 key = prefix + expanded
@@ -198,8 +198,8 @@ class _SpaceReader:
                     raise ConfigError(self.problems)
                 domain = self.domain(content, (*path, name), key)
                 if domain is not None:
-                    found.append(Decision(key, domain))
-        return found
+                    decisions.append(Decision(key, domain))
+        return decisions
 
     def expand(self, name: str, path: tuple[Any, ...]) -> Iterator[str]:
         """`stage{0..1}.layer{1..2}` -> stage0.layer1, stage0.layer2, stage1.layer1, stage1.layer2."""
@@ -261,7 +261,7 @@ class _SpaceReader:
         return Float(body[0], body[1], content.get("step"), log)
 
     def defaults(self, content: Any, decisions: tuple[Decision, ...]) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+        defaults: dict[str, Value] = {}
         domains = SearchSpace("x", decisions).domains if not self.problems else {}
         for section, entries in self.mapping(content, ("defaults",)).items():
             path = ("defaults", section)
@@ -274,11 +274,11 @@ class _SpaceReader:
                     self.report(f"needs one value, got {value!r}", (*path, name))
                 elif key in domains:
                     try:
-                        found[key] = domains[key].check(value)
+                        defaults[key] = domains[key].check(value)
                     except SpaceError as error:
                         self.report(str(error), (*path, name))
                 elif section == "model" and domains:
                     self.report(f"no such decision; {did_you_mean(key, domains)}", (*path, name))
                 else:
-                    found[key] = value
-        return found
+                    defaults[key] = value
+        return defaults

@@ -73,14 +73,14 @@ def with_absolute_paths(data: Mapping[str, Any], folder: Path | None = None) -> 
         data: fields of DataConfig, as users write them.
         folder: where to look first, for paths in a file; else the working folder.
     """
-    found = dict(data)
+    absolute = dict(data)
     if isinstance(source := data.get("source"), Path):
-        found["source"] = absolute_path(source, folder) if is_there(source) else str(source)
+        absolute["source"] = absolute_path(source, folder) if is_there(source) else str(source)
     elif isinstance(source, str) and source not in registry.names("data"):
-        found["source"] = path_or_name(source, folder)
+        absolute["source"] = path_or_name(source, folder)
     if isinstance(place := data.get("folder"), (str, Path)):
-        found["folder"] = absolute_path(place, folder)
-    return found
+        absolute["folder"] = absolute_path(place, folder)
+    return absolute
 
 
 @dataclass(frozen=True)
@@ -215,13 +215,13 @@ def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:
 
 def objectives_of(content: Any) -> tuple[Objective, ...]:
     """Objectives, or texts for `Objective.parse`; at least one, none twice."""
-    found = _parsed(content, Objective)
-    names = [objective.metric for objective in found]
-    if not found:
+    objectives = _parsed(content, Objective)
+    names = [objective.metric for objective in objectives]
+    if not objectives:
         raise ConfigError("at least one objective is needed")
     if len(set(names)) < len(names):
         raise ConfigError(f"an objective is given twice: {', '.join(names)}")
-    return found
+    return objectives
 
 
 def suited_objectives(evaluator: Named | None) -> list[str]:
@@ -250,14 +250,16 @@ def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = 
 
 def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
     """Constraints or targets, or texts for `Constraint.parse`, on what a network costs or the evaluator's own costs."""
-    own = evaluator.options.get("costs") if evaluator else None
-    known = (*COSTS, *(str(name).removeprefix("cost/") for name in (own if isinstance(own, Mapping) else ())))
-    found = _parsed(content, Constraint)
-    for limit in found:
+    columns = evaluator.options.get("costs") if evaluator else None
+    known = [*COSTS]
+    if isinstance(columns, Mapping):
+        known += [str(name).removeprefix("cost/") for name in columns]
+    limits = _parsed(content, Constraint)
+    for limit in limits:
         name = limit.metric.removeprefix("cost/")
         if name not in known:
             raise ConfigError(f"constraint '{limit}': no such cost; {did_you_mean(name, known)}")
-    return found
+    return limits
 
 
 def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:

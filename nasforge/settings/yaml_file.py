@@ -256,12 +256,12 @@ class _Reader:
     def _mapping(self, node: yaml.MappingNode, path: tuple[Any, ...]) -> dict[Any, Any]:
         """Merged keys (`<<: *defaults`) first, then the mapping's own, which win."""
         content: dict[Any, Any] = {}
-        own: set[Any] = set()
+        keys: set[Any] = set()
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
-                if key_node.tag in own:
+                if key_node.tag in keys:
                     self._report("given twice; write <<: [*one, *other]", key_node, (*path, "<<"))
-                own.add(key_node.tag)
+                keys.add(key_node.tag)
                 content = self._merged(value_node, path)
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
@@ -271,9 +271,9 @@ class _Reader:
                 shown = repr(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or a mapping"
                 self._report(f"a key must be a word or a number, got {shown}", key_node, ())
                 continue
-            if key in own:
+            if key in keys:
                 self._report("given twice", key_node, (*path, key))
-            own.add(key)
+            keys.add(key)
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             content[key] = self.value(value_node, (*path, key))
         return content

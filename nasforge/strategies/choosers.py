@@ -154,7 +154,7 @@ def moves(space: SearchSpace, point: Architecture, rng: random.Random, steps: in
 
 
 def near_first(
-    space: SearchSpace, point: Architecture, found: list[tuple[str, Value]], rng: random.Random
+    space: SearchSpace, point: Architecture, neighbours: list[tuple[str, Value]], rng: random.Random
 ) -> list[tuple[str, Value]]:
     """The moves of `moves` in a random order in which numbers near the point's own tend to come first.
 
@@ -162,7 +162,7 @@ def near_first(
     have weight 1 (Efraimidis and Spirakis, "Weighted random sampling with a reservoir",
     https://doi.org/10.1016/j.ipl.2005.11.003).
     """
-    shuffled = list(found)
+    shuffled = list(neighbours)
     rng.shuffle(shuffled)
     distances = [_places_apart(space.domains[key], point.values[key], value) for key, value in shuffled]
     if max(distances, default=1) == 1:

@@ -75,8 +75,8 @@ class Evolution:
             return mutated(self._space, contenders[best].point, rng, changes=1 + attempt // PATIENCE)
 
         # Where few points are allowed, random ones are too dear to fill a population with.
-        wanted = self._size if self._rejected < self._size else min(self._size, _FEW)
-        starting = not self._population or len(self._population) + len(self._running) < wanted
+        size = self._size if self._rejected < self._size else min(self._size, _FEW)
+        starting = not self._population or len(self._population) + len(self._running) < size
         choose = drawing(rng)
         draw = (lambda _: self._space.decide(choose)) if starting else child
         point = unseen(self._space, draw, rng, self._seen)

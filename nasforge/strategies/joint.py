@@ -118,12 +118,12 @@ class Joint:
             return
         measure = measure_of(proposal)
         network = self._networks.point(_without_recipe(measure.architecture))
-        own = replace(measure, architecture=network)
-        if own.weights:
-            self._model.recall(number, own)
+        network_measure = replace(measure, architecture=network)
+        if network_measure.weights:
+            self._model.recall(number, network_measure)
             self._adopt(number, measure.architecture, _Trial(network, None))
         else:
-            self._recall(number, own, measure.architecture)
+            self._recall(number, network_measure, measure.architecture)
 
     def tell(self, number: int, result: Result) -> None:
         """Both halves are told the same; of costs, which depend on the network alone, only the network's half."""
@@ -235,12 +235,12 @@ class Joint:
     def _recall(self, number: int, network: Measure, point: Architecture) -> None:
         """Books of a pair that depend on the pair alone, so that a replay comes to the same ones."""
         self._model.recall(number, network)
-        own = self._recipes.point({key: value for key, value in point.values.items() if key.startswith(TRAIN)})
-        if self._spare and self._spare[0].point == own:
+        recipe_point = self._recipes.point({key: value for key, value in point.values.items() if key.startswith(TRAIN)})
+        if self._spare and self._spare[0].point == recipe_point:
             recipe = self._spare.pop(0)
         else:
-            self._train.recall(number, Measure(own))
-            recipe = _Recipe(own, number)
+            self._train.recall(number, Measure(recipe_point))
+            recipe = _Recipe(recipe_point, number)
         self._adopt(number, point, _Trial(network.architecture, recipe))
 
     def _adopt(self, number: int, point: Architecture, trial: _Trial) -> None:

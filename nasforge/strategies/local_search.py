@@ -145,8 +145,8 @@ class LocalSearch:
         """The next neighbour of a descent's incumbent that was not seen; None where there is none."""
         if descent.moves is None:
             rng = random.Random(f"{self._seed}/{descent.number}/moves")
-            found = moves(self._space, descent.point, rng, self._steps)
-            descent.moves = near_first(self._space, descent.point, found, rng)
+            neighbours = moves(self._space, descent.point, rng, self._steps)
+            descent.moves = near_first(self._space, descent.point, neighbours, rng)
         while descent.position < len(descent.moves):
             key, value = descent.moves[descent.position]
             rng = random.Random(f"{self._seed}/{descent.number}/{descent.position}")

@@ -225,11 +225,11 @@ def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
         if name not in recipe.values():
             opened = ", ".join(sorted(recipe.values())) or "none"
             raise ConfigError(f"strategy pbt: change names {name}, which the space does not open; it opens {opened}")
-    wanted = CHANGEABLE if change is None else set(change)
-    found = {key for key, name in recipe.items() if name in wanted and space.domains[key].size > 1}
-    if not found:
+    changeable = CHANGEABLE if change is None else set(change)
+    keys = {key for key, name in recipe.items() if name in changeable and space.domains[key].size > 1}
+    if not keys:
         raise ConfigError(
             f"strategy pbt: the space opens no decision of the recipe that may change in mid-training ({may}); "
             "open some: --recipe sgd"
         )
-    return found
+    return keys

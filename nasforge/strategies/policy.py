@@ -100,11 +100,11 @@ class Policy(nn.Module):
             nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=weights)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        own = torch.zeros(rows, total, dtype=torch.bool)
+        mask = torch.zeros(rows, total, dtype=torch.bool)
         for key, index in self.decisions.items():
-            own[index, self.first[key] : self.first[key] + self.sizes[key]] = True
-        self.register_buffer("own", own)
-        self.own: Tensor
+            mask[index, self.first[key] : self.first[key] + self.sizes[key]] = True
+        self.register_buffer("mask", mask)
+        self.mask: Tensor
 
     def token(self, taken: Taken | None) -> int:
         """The embedding's row of what was taken before; None at the start."""
@@ -140,10 +140,10 @@ class Policy(nn.Module):
         for row in rows.unbind(1):
             state = self.lstm(row, state)
             states.append(state[0])
-        own = self.own[points.keys]
-        logs = self.head(torch.stack(states, 1)).masked_fill(~own, -math.inf).log_softmax(-1)
+        mask = self.mask[points.keys]
+        logs = self.head(torch.stack(states, 1)).masked_fill(~mask, -math.inf).log_softmax(-1)
         taken = logs.gather(-1, points.options.unsqueeze(-1)).squeeze(-1)
-        entropies = -(logs.exp() * logs.masked_fill(~own, 0.0)).sum(-1)
+        entropies = -(logs.exp() * logs.masked_fill(~mask, 0.0)).sum(-1)
         return taken * points.real, entropies * points.real
 
     def batched(self, points: Sequence[Sequence[Taken]]) -> Points:

@@ -49,23 +49,23 @@ def fronts(merits: Sequence[Merit]) -> list[list[int]]:
     (https://doi.org/10.1109/TEVC.2014.2308305): in descending order a point can be beaten by earlier ones only, so
     its front is found by bisection.
     """
-    found: list[list[int]] = []
+    fronts: list[list[int]] = []
     for index in sorted(range(len(merits)), key=lambda i: merits[i], reverse=True):
         point = merits[index]
         # With up to two objectives the last of a front is the best in the second one: if it does not beat the
         # point, none does.
         look = 1 if len(point.values) <= 2 else len(merits)
-        low, high = 0, len(found)
+        low, high = 0, len(fronts)
         while low < high:
             middle = (low + high) // 2
-            if any(beats(merits[other], point) for other in found[middle][: -look - 1 : -1]):
+            if any(beats(merits[other], point) for other in fronts[middle][: -look - 1 : -1]):
                 low = middle + 1
             else:
                 high = middle
-        if low == len(found):
-            found.append([])
-        found[low].append(index)
-    return found
+        if low == len(fronts):
+            fronts.append([])
+        fronts[low].append(index)
+    return fronts
 
 
 def crowding(values: Sequence[Sequence[float]]) -> list[float]:

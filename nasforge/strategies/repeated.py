@@ -89,10 +89,10 @@ class Repeated:
             choose = drawing(rng)
             point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
             if point.point_id in self._seen:
-                found = len(self._points)
+                count = len(self._points)
                 raise SearchError(
-                    f"{TRIES} draws in a row brought no new network: {found} of the {len(self._seen)} drawn keep the "
-                    f"constraints; ask for {found} of them, or widen the space"
+                    f"{TRIES} draws in a row brought no new network: {count} of the {len(self._seen)} drawn keep the "
+                    f"constraints; ask for {count} of them, or widen the space"
                 )
             return Measure(point, origin=Origin(operator="sampled"))
         points = list(self._points.values())

@@ -243,11 +243,11 @@ class AlphaSteps(Hook):
         return sum(decided) / len(decided) if decided else 0.0
 
     def _entropy(self) -> float:
-        found = []
+        entropies = []
         for alphas in self.relaxed.alphas.values():
             p = self.relaxed.relaxation.probabilities(alphas.detach())
-            found.append(float(-(p * p.clamp_min(1e-12).log()).sum()) / math.log(len(p)))
-        return sum(found) / len(found) if found else 0.0
+            entropies.append(float(-(p * p.clamp_min(1e-12).log()).sum()) / math.log(len(p)))
+        return sum(entropies) / len(entropies) if entropies else 0.0
 
 
 def check_order(settings: Settings, relaxation: Relaxation, supernet: Supernet) -> None:
@@ -287,8 +287,8 @@ def unrolled_gradient(
     """
 
     def gradients(loss: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
-        found = torch.autograd.grad(loss, of, allow_unused=True)
-        return [torch.zeros_like(x) if g is None else g for x, g in zip(of, found, strict=True)]
+        computed = torch.autograd.grad(loss, of, allow_unused=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(of, computed, strict=True)]
 
     kept = [weight.detach().clone() for weight in weights]
 
@@ -312,8 +312,8 @@ def unrolled_gradient(
 
 def _options_without_weights(supernet: Supernet) -> dict[str, list[bool]]:
     """For every mixed decision, which of its options have no parameters: skips, poolings, zeros."""
-    found: dict[str, list[bool]] = {}
+    weightless: dict[str, list[bool]] = {}
     for mixture in mixtures_in(supernet):
         free = [not any(True for _ in option.parameters()) for option in mixture.children()]
-        found[mixture.key] = [a and b for a, b in zip(found.get(mixture.key, free), free, strict=True)]
-    return found
+        weightless[mixture.key] = [a and b for a, b in zip(weightless.get(mixture.key, free), free, strict=True)]
+    return weightless

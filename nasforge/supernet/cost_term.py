@@ -108,8 +108,8 @@ class CostTerm:
             supernet = self._relaxed.supernet
             with torch.device("meta"):
                 child = build(supernet.space, point, in_channels=supernet.in_channels, classes=supernet.classes)
-            found = count_params(child) if self._metric == "cost/params" else count_flops(child, self._shape)
-            self._known[point.arch_id] = float(found)
+            cost = count_params(child) if self._metric == "cost/params" else count_flops(child, self._shape)
+            self._known[point.arch_id] = float(cost)
         return self._known[point.arch_id]
 
     def _agrees(self, exact: ExpectedCost) -> bool:

@@ -25,12 +25,12 @@ class _Place:
     """One mixture: cost of each option without the mixtures in it, and these."""
 
     key: str
-    own: Tensor
+    option_costs: Tensor
     inner: tuple[tuple[_Place, ...], ...]
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         p = probabilities[self.key]
-        total = (p * self.own).sum()
+        total = (p * self.option_costs).sum()
         for index, places in enumerate(self.inner):
             for place in places:
                 total = total + p[index] * place.expected(probabilities)
@@ -94,24 +94,24 @@ def _outermost(module: nn.Module, name: str) -> list[tuple[str, Mixture]]:
     """The mixtures in a module (itself, perhaps) that are in no other mixture of it, with their names."""
     if isinstance(module, Mixture):
         return [(name, module)]
-    found = []
+    mixtures = []
     for part, child in module.named_children():
-        found += _outermost(child, f"{name}.{part}" if name else part)
-    return found
+        mixtures += _outermost(child, f"{name}.{part}" if name else part)
+    return mixtures
 
 
 def _places(module: nn.Module, name: str, costs: Mapping[str, int]) -> tuple[_Place, ...]:
     """The outermost mixtures of a module that cost anything."""
-    found = []
+    places = []
     for place, mixture in _outermost(module, name):
         if not costs.get(place):
             continue
-        own, inner = [], []
+        option_costs, inner = [], []
         for value in mixture.values:
             part = option_name(mixture.key, value)
             option, built = f"{place}.{part}", mixture.get_submodule(part)
             nested = sum(costs.get(below, 0) for below, _ in _outermost(built, option))
-            own.append(float(costs.get(option, 0) - nested))
+            option_costs.append(float(costs.get(option, 0) - nested))
             inner.append(_places(built, option, costs))
-        found.append(_Place(mixture.key, torch.tensor(own, dtype=torch.float64), tuple(inner)))
-    return tuple(found)
+        places.append(_Place(mixture.key, torch.tensor(option_costs, dtype=torch.float64), tuple(inner)))
+    return tuple(places)

@@ -47,12 +47,12 @@ def inherit(supernet_state: Mapping[str, torch.Tensor], architecture: Architectu
     available = inherited(supernet_state, architecture)
     state: dict[str, torch.Tensor] = {}
     problems = []
-    for key, wanted in child.state_dict().items():
+    for key, tensor in child.state_dict().items():
         if key not in available:
             problems.append(f"'{key}' is missing")
             continue
         try:
-            state[key] = leading_slice(key, available[key], wanted.shape)
+            state[key] = leading_slice(key, available[key], tensor.shape)
         except BuildError as error:
             problems.append(str(error))
     if problems:
@@ -75,14 +75,14 @@ def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]
         **dict(whole.named_parameters(remove_duplicate=False)),
         **dict(whole.named_buffers(remove_duplicate=False)),
     }
-    found = {}
-    for name, wanted in (*part.named_parameters(), *part.named_buffers()):
+    slices = {}
+    for name, target in (*part.named_parameters(), *part.named_buffers()):
         tensor = tensors.get(name)
         if tensor is None:
             raise BuildError(f"the network has a tensor '{name}', which it has not at the largest width")
-        piece = leading_slice(name, tensor, wanted.shape)
-        found[name] = piece.contiguous() if isinstance(wanted, nn.Parameter) and wanted.dim() == 2 else piece
-    return found
+        piece = leading_slice(name, tensor, target.shape)
+        slices[name] = piece.contiguous() if isinstance(target, nn.Parameter) and target.dim() == 2 else piece
+    return slices
 
 
 def leading_slice(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

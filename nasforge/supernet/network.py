@@ -132,8 +132,8 @@ class Supernet(nn.Module):
 
     def _reachable(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Without the decisions that hang below an option that is not taken."""
-        given = {MODEL + key: value for key, value in values.items()}
-        domains = self.space.fixed(given).domains
+        decided = {MODEL + key: value for key, value in values.items()}
+        domains = self.space.fixed(decided).domains
         return {key: value for key, value in values.items() if MODEL + key in domains}
 
     def part(self, values: Mapping[str, Value]) -> nn.Module:

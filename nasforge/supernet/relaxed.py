@@ -54,10 +54,10 @@ class Relaxed(nn.Module):
             options = supernet.space.domains[MODEL + key].values
             start = 1e-3 * torch.randn(len(options))
             if alphas is not None:
-                given = alphas.get(MODEL + key)
-                if given is None or len(given) != len(options):
+                numbers = alphas.get(MODEL + key)
+                if numbers is None or len(numbers) != len(options):
                     raise ConfigError(f"train_shared: the alphas need {len(options)} numbers for '{MODEL}{key}'")
-                start = torch.tensor(given, dtype=torch.float32)
+                start = torch.tensor(numbers, dtype=torch.float32)
             self.alphas[key] = start.requires_grad_()
         self.settle()
 

@@ -92,9 +92,9 @@ def campaign(folder: Path, runner: str, strategy: str, *, trials: int, kills: in
         _compare(count, known, _events(folder), _diary(folder)[ran:])
     known, ran = _events(folder), len(_diary(folder))
     last = _start(folder, runner, strategy, trials)
-    _, said = last.communicate(timeout=600)
+    _, errors = last.communicate(timeout=600)
     if last.returncode != 0:
-        raise RuntimeError(f"the last driver in {folder} ended with {last.returncode}: {said.decode()}")
+        raise RuntimeError(f"the last driver in {folder} ended with {last.returncode}: {errors.decode()}")
     events = _events(folder)
     _compare(count, known, events, _diary(folder)[ran:])
     if runner == "local":

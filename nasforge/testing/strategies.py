@@ -239,9 +239,9 @@ def _takes(factory: Factory, space: SearchSpace) -> bool:
 
 def _taken(factory: Factory) -> list[SearchSpace]:
     """The spaces that a strategy does not refuse."""
-    found = [space for space in SPACES if _takes(factory, space)]
-    assert found, "every space was refused"
-    return found
+    accepted = [space for space in SPACES if _takes(factory, space)]
+    assert accepted, "every space was refused"
+    return accepted
 
 
 def _assert_point(space: SearchSpace, point: Architecture) -> None:

@@ -45,13 +45,13 @@ ANSWERS = "answers"
 """The artifact of what networks say of images that they were not trained on."""
 
 
-def save_answers(given: Sequence[tuple[Part, Answers]], report: Report) -> Artifact:
+def save_answers(by_part: Sequence[tuple[Part, Answers]], report: Report) -> Artifact:
     """Write the answers on parts of one data set into the attempt's folder.
 
     Its tensors: `images`, N places in the source; `probabilities`, N x classes, half precision.
     """
-    images = torch.cat([torch.from_numpy(np.asarray(part.index, dtype=np.int64)) for part, _ in given])
-    probabilities = torch.cat([torch.from_numpy(answers.probabilities) for _, answers in given]).half()
+    images = torch.cat([torch.from_numpy(np.asarray(part.index, dtype=np.int64)) for part, _ in by_part])
+    probabilities = torch.cat([torch.from_numpy(answers.probabilities) for _, answers in by_part]).half()
     return save_weights({"images": images, "probabilities": probabilities}, report, ANSWERS)
 
 
@@ -93,10 +93,10 @@ def file_of(experiment: Path, artifact: Artifact) -> Path:
     file = artifact.inside(experiment)
     if not file.is_file():
         raise DataError(f"weights {file} are missing; all workers must see the experiment's folder under the same path")
-    found = sha256_of(file)
-    if found != artifact.sha256:
+    sha256 = sha256_of(file)
+    if sha256 != artifact.sha256:
         raise DataError(
-            f"weights {file} have changed: sha256 is {found[:12]}..., the journal says {artifact.sha256[:12]}...; "
+            f"weights {file} have changed: sha256 is {sha256[:12]}..., the journal says {artifact.sha256[:12]}...; "
             "restore the file, or run the trial that wrote it again"
         )
     return file

@@ -69,7 +69,7 @@ def data_parallel(network: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def own_checkpoint(checkpoint: Path, scratch: Path) -> Path:
+def checkpoint_of_process(checkpoint: Path, scratch: Path) -> Path:
     """Where this process keeps its checkpoint: the first one in the real place, the others in copies that nobody reads.
 
     All processes begin from the same file, and have read it before the first one writes again.
@@ -137,14 +137,14 @@ class _WholeBatchStatistics(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: Mapping[str, Any] | None = None
     ) -> Any:
-        given = dict(named or {})
+        options = dict(named or {})
         if function is not batch_norm:
-            return function(*arguments, **given)
+            return function(*arguments, **options)
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        given |= dict(zip(names, arguments, strict=False))
-        if not given.get("training") or not torch.is_grad_enabled():
-            return function(**given)
-        return _normalised(**given)
+        options |= dict(zip(names, arguments, strict=False))
+        if not options.get("training") or not torch.is_grad_enabled():
+            return function(**options)
+        return _normalised(**options)
 
 
 def _normalised(

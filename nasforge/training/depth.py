@@ -35,15 +35,15 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
     prefix, body = inner(network)
     if not isinstance(body, nn.Sequential):
         return {}
-    found: dict[str, nn.Module] = {}
+    layers: dict[str, nn.Module] = {}
     end = 0
     for name, child in body.named_children():
         if type(child) is nn.Sequential:
-            found |= {f"{prefix}{name}.{below}": module for below, module in child.named_children()}
-            end = len(found)
+            layers |= {f"{prefix}{name}.{below}": module for below, module in child.named_children()}
+            end = len(layers)
         else:
-            found[prefix + name] = child
-    return dict(list(found.items())[: end or None])
+            layers[prefix + name] = child
+    return dict(list(layers.items())[: end or None])
 
 
 def layer_groups(network: nn.Module, layer_decay: float, spared: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -111,8 +111,8 @@ def is_frozen(module: nn.Module) -> bool:
 
     A transformer has tokens of its own: where they alone are frozen, the network is not.
     """
-    own = any(True for _ in module.parameters(recurse=False))
-    return own and not any(parameter.requires_grad for parameter in module.parameters())
+    has_weights = any(True for _ in module.parameters(recurse=False))
+    return has_weights and not any(parameter.requires_grad for parameter in module.parameters())
 
 
 def set_dropout(network: nn.Module, rate: float) -> None:

@@ -49,10 +49,10 @@ class Health(Hook):
         self._activations, self._relus = {}, {}
         with _hooks() as hook:
             for name, part in self._parts.items():
-                hook(part, lambda layer, given, out, name=name: self._see(name, out))
+                hook(part, lambda layer, inputs, out, name=name: self._see(name, out))
                 for module in part.modules():
                     if isinstance(module, _RELUS):
-                        hook(module, lambda layer, given, out, name=name: self._see_relu(name, out))
+                        hook(module, lambda layer, inputs, out, name=name: self._see_relu(name, out))
             yield
 
     def after_backward(self) -> None:
@@ -60,24 +60,24 @@ class Health(Hook):
         if not self._looks:
             return
         for name, part in self._parts.items():
-            found = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
-            if found:
-                self._gradients[name] = nn.utils.get_total_norm(found)
+            gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
+            if gradients:
+                self._gradients[name] = nn.utils.get_total_norm(gradients)
 
     def metrics(self, done: int) -> dict[str, float]:
         """Return norms of gradients, root mean squares of activations and shares of dead ReLUs."""
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if self._gradients:
-            found["health/gradient_norm"] = float(torch.stack(list(self._gradients.values())).square().sum().sqrt())
+            metrics["health/gradient_norm"] = float(torch.stack(list(self._gradients.values())).square().sum().sqrt())
         for name in self._parts:
             if name in self._gradients:
-                found[f"health/{name}.gradient_norm"] = float(self._gradients[name])
+                metrics[f"health/{name}.gradient_norm"] = float(self._gradients[name])
             if name in self._activations:
-                found[f"health/{name}.activation"] = float(self._activations[name])
+                metrics[f"health/{name}.activation"] = float(self._activations[name])
             if name in self._relus:
                 dead = sum(int(number) for number, _ in self._relus[name])
-                found[f"health/{name}.dead_relus"] = dead / sum(units for _, units in self._relus[name])
-        return found
+                metrics[f"health/{name}.dead_relus"] = dead / sum(units for _, units in self._relus[name])
+        return metrics
 
     def _see(self, name: str, out: Any) -> None:
         if isinstance(out, Tensor):
@@ -107,7 +107,7 @@ def where_not_finite(network: nn.Module, inputs: Tensor) -> str:
 
     with torch.no_grad(), _hooks() as hook:
         for name, part in parts_of(network).items():
-            hook(part, lambda layer, given, out, name=name: look(name, layer, out))
+            hook(part, lambda layer, arguments, out, name=name: look(name, layer, out))
         network(inputs)
     return first[0] if first else ""
 

@@ -40,7 +40,7 @@ class Mix:
         """What the network says of the mixed images, N x C x H x W -> N x classes."""
         out: Tensor
         if self.layer is not None:
-            hook = self.layer.register_forward_pre_hook(lambda layer, given: (self._blend(given[0]), *given[1:]))
+            hook = self.layer.register_forward_pre_hook(lambda layer, args: (self._blend(args[0]), *args[1:]))
             try:
                 out = network(inputs)
             finally:

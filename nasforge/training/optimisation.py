@@ -94,9 +94,9 @@ _RECIPES = ("lr", "initial_lr", "lr_scale", "weight_decay", "momentum", "nestero
 
 def adopt(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Go on from the state of another optimizer of this kind, by this one's own recipe."""
-    own = [{key: group[key] for key in _RECIPES if key in group} for group in optimizer.param_groups]
+    settings_of_groups = [{key: group[key] for key in _RECIPES if key in group} for group in optimizer.param_groups]
     optimizer.load_state_dict(dict(state))
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
+    for group, settings in zip(optimizer.param_groups, settings_of_groups, strict=True):
         group.update(settings)
 
 

@@ -172,7 +172,7 @@ class TrainingState:
         """
         saved = None
         if self._checkpoint.file is not None and self._checkpoint.file.exists():
-            saved = _read_own(self._checkpoint.file, self._identity)
+            saved = _read_checkpoint(self._checkpoint.file, self._identity)
             self.checkpoint_lost = saved is None
         self.resumed = saved is not None
         if saved is None and self._checkpoint.start is not None:
@@ -219,7 +219,7 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     temporary.replace(file)
 
 
-def _read_own(file: Path, identity: str) -> dict[str, Any] | None:
+def _read_checkpoint(file: Path, identity: str) -> dict[str, Any] | None:
     """Return the content of a training's own checkpoint; None, with a warning, where it cannot be used."""
     try:
         saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)

@@ -124,7 +124,7 @@ def test_a_module_that_a_search_has_used_is_found_from_any_folder(working_folder
     file = made(tmp_path / "project", "used_before")
     (tmp_path / "project/s.yaml").write_text(SPACE.format("used_before"))
     load_space(tmp_path / "project/s.yaml")
-    with trust.own():
+    with trust.from_user():
         load("used_before:build", "it")
     importing._BESIDE.clear()
     sys.path.remove(str(file.parent))

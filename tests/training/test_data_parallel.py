@@ -15,7 +15,7 @@ from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
-from nasforge.training.data_parallel import check_batch, data_parallel, own_checkpoint
+from nasforge.training.data_parallel import check_batch, checkpoint_of_process, data_parallel
 from nasforge.training.loop import train
 
 
@@ -96,7 +96,7 @@ def test_afterwards_the_network_is_as_before(group, tmp_path):
         assert list(network.state_dict()) == keys
         assert network._forward_hooks and network.eval()(torch.rand(3, 4)).grad_fn.name() != "_GatherBackward"
     assert not network._forward_hooks and not network._forward_pre_hooks
-    assert own_checkpoint(tmp_path / "checkpoint.pt", tmp_path) == tmp_path / "checkpoint.pt"
+    assert checkpoint_of_process(tmp_path / "checkpoint.pt", tmp_path) == tmp_path / "checkpoint.pt"
 
 
 def test_a_batch_must_divide():

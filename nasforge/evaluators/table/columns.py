@@ -67,27 +67,27 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
     length = len(signal[0])
 
     def column(name: str) -> list[float]:
-        found = file.numbers(name)
-        if len(found) != length:
-            raise ConfigError(f"table {file.path}: '{name}' has {len(found):,} values, the signal {length:,}")
-        return found
+        numbers = file.numbers(name)
+        if len(numbers) != length:
+            raise ConfigError(f"table {file.path}: '{name}' has {len(numbers):,} values, the signal {length:,}")
+        return numbers
 
     def several(name: str) -> tuple[list[float], ...]:
         """A column for each fidelity where the name is a pattern, else the one column."""
         if PATTERN not in name:
             return (column(name),)
         known = file.fidelities(name)
-        lacking = [epochs for epochs in fidelities if epochs not in known]
-        if lacking or not fidelities:
-            of = f" for epochs {', '.join(map(str, lacking))}" if lacking else ", as the signal has no epochs"
+        missing = [epochs for epochs in fidelities if epochs not in known]
+        if missing or not fidelities:
+            of = f" for epochs {', '.join(map(str, missing))}" if missing else ", as the signal has no epochs"
             raise ConfigError(f"table {file.path}: '{name}' cannot be read{of}")
         return tuple(column(known[epochs]) for epochs in fidelities)
 
     def until(what: float | str, option: str) -> tuple[list[float], ...]:
         """Of each fidelity: the share of a whole evaluation, or columns of their own."""
         if isinstance(what, str) and PATTERN in what:
-            found = zip(several(what), signal, strict=True)
-            return tuple(_charges(file, option, charges, values) for charges, values in found)
+            pairs = zip(several(what), signal, strict=True)
+            return tuple(_charges(file, option, charges, values) for charges, values in pairs)
         if isinstance(what, str):
             whole = _charges(file, option, column(what), signal[-1])
         elif isinstance(what, bool) or not what >= 0 or math.isinf(what):
@@ -113,9 +113,9 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
     )
 
 
-def _charges(file: Table, option: str, found: list[float], signal: list[float]) -> list[float]:
+def _charges(file: Table, option: str, charges: list[float], signal: list[float]) -> list[float]:
     """Numbers that a budget can add up; where the signal has none, none is needed."""
-    for row, value in enumerate(found):
+    for row, value in enumerate(charges):
         if not 0 <= value < math.inf and not (math.isnan(value) and math.isnan(signal[row])):
             raise ConfigError(f"table {file.path}: {file.place(row)}: {option} must be at least 0, got {value}")
-    return [0.0 if math.isnan(value) else value for value in found]
+    return [0.0 if math.isnan(value) else value for value in charges]

@@ -115,10 +115,10 @@ class LookupTable:
         self.final_metric = self._asked.final
         self._maximise = self._direction(spec.objectives)
         self._guessed = metric is None and self._maximise is True and not self._says_so()
-        self._found: Columns | None = None
-        self._wanted_costs = spec.costs
+        self._cached_columns: Columns | None = None
+        self._required_costs = spec.costs
         self._check_ladder()
-        self._require(self._wanted_costs)
+        self._require(self._required_costs)
 
     def _signals(self) -> list[str]:
         """The names of the signal's columns."""
@@ -152,13 +152,13 @@ class LookupTable:
 
     @property
     def _columns(self) -> Columns:
-        if self._found is None:
+        if self._cached_columns is None:
             file = open_table(self.path, self._axes)
-            self._found = columns_of(self.space, file, self._asked)
-        return self._found
+            self._cached_columns = columns_of(self.space, file, self._asked)
+        return self._cached_columns
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_found": None}
+        return {**vars(self), "_cached_columns": None}
 
     def _check_ladder(self) -> None:
         fidelities = self._columns.fidelities
@@ -168,11 +168,11 @@ class LookupTable:
                     f"table {self.path}: it has no trainings on fewer or smaller images, but the ladder has the "
                     f"rung {rung}; leave share and resolution out"
                 )
-            lacking = [name for name in rung.proxies if name not in self._columns.proxies]
-            if lacking:
+            missing = [name for name in rung.proxies if name not in self._columns.proxies]
+            if missing:
                 raise ConfigError(
-                    f"table {self.path}: the ladder has proxies {', '.join(lacking)}; name their columns: "
-                    f"proxies: {{{lacking[0]}: COLUMN}}"
+                    f"table {self.path}: the ladder has proxies {', '.join(missing)}; name their columns: "
+                    f"proxies: {{{missing[0]}: COLUMN}}"
                 )
         wrong = [rung.epochs for rung in self.ladder if rung.epochs and fidelities and rung.epochs not in fidelities]
         if wrong:
@@ -252,12 +252,12 @@ class LookupTable:
         rows = self._columns.rows
         if len(rows.numbers) == self.space.size or self.space.size > LISTED:
             return rows.numbers
-        found = {rows.row_of(point) for point in self.space.points()}
-        return sorted(row for row in found if row is not None)
+        numbers = {rows.row_of(point) for point in self.space.points()}
+        return sorted(row for row in numbers if row is not None)
 
-    def _require(self, wanted: Collection[str]) -> None:
+    def _require(self, metrics: Collection[str]) -> None:
         """Raises ConfigError if a cost has no column."""
-        for metric in sorted(wanted):
+        for metric in sorted(metrics):
             if metric not in self._columns.costs:
                 name = metric.removeprefix(_COST)
                 raise ConfigError(
@@ -286,7 +286,7 @@ class LookupTable:
         if not isinstance(proposal, Measure):
             return {}
         costs = self._costs(proposal.architecture)
-        unknown = [metric for metric in sorted(self._wanted_costs) if math.isnan(costs[metric])]
+        unknown = [metric for metric in sorted(self._required_costs) if math.isnan(costs[metric])]
         if unknown:
             raise BuildError(f"table {self.path}: {', '.join(unknown)} of this point is not known")
         return costs
@@ -299,14 +299,14 @@ class LookupTable:
         row = self._columns.rows.row_of(architecture)
         if row is not None:
             return row
-        said = self._columns.rows.missing(architecture)
+        problem = self._columns.rows.missing(architecture)
         if self.partial:
-            raise BuildError(said)
+            raise BuildError(problem)
         near = self._columns.rows.nearest(architecture)
         between = [name for name, domain in self.space.domains.items() if math.isinf(domain.size)]
         advice = f"No table has every value of {', '.join(between)}: list its own in the space. " if between else ""
         raise ConfigError(
-            f"{said}{f'; like it is {near}' if near else ''}. {advice}A table that covers only a part of "
+            f"{problem}{f'; like it is {near}' if near else ''}. {advice}A table that covers only a part of "
             "the space needs partial: true"
         )
 

@@ -210,7 +210,7 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
 
     def point(row: int, cells: Mapping[str, str | None]) -> tuple[str, ...] | None:
         """Tokens of the active decisions, `_NONE` for the others; None: not a point of the space."""
-        found = dict.fromkeys(names, _NONE)
+        tokens = dict.fromkeys(names, _NONE)
         waiting: list[Decision] = list(space.decisions)
         while waiting:
             name = waiting.pop().key
@@ -222,9 +222,9 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
                 if got and got.lower() != "nan":  # `none` may well be an option that this space has not
                     return None
                 raise ConfigError(f"table {file.path}: {file.place(row)} has no value for '{name}', got '{got}'")
-            found[name] = cell
+            tokens[name] = cell
             waiting += branches.get(name, {}).get(cell, ())
-        return tuple(found.values())
+        return tuple(tokens.values())
 
     keys: list[Key] = []
     numbers: list[int] = []
@@ -271,16 +271,16 @@ def _outside(
 
 def _named(space: SearchSpace, file: Table) -> dict[str, list[str]]:
     """Columns that are named like decisions."""
-    found = {name: file.texts(column) for name, column in _columns_of(space, file).items()}
-    lacking = _without_column(space, file)
-    if lacking or not found:
-        first = next(iter(lacking or space.domains))
+    texts = {name: file.texts(column) for name, column in _columns_of(space, file).items()}
+    missing = _without_column(space, file)
+    if missing or not texts:
+        first = next(iter(missing or space.domains))
         raise ConfigError(
-            f"table {file.path}: no column for decision{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
+            f"table {file.path}: no column for decision{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
             f"{did_you_mean(short(first), file.names)}. Name the columns like decisions, or set key to the column "
             "with the text of each point"
         )
-    return found
+    return texts
 
 
 def _columns_of(space: SearchSpace, file: Table) -> dict[str, str]:

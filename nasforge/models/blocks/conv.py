@@ -71,9 +71,9 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     return ConvNorm(in_channels, out_channels, 1, stride)
 
 
-def groups_for(channels: int, wanted: int) -> int:
-    """The largest number of groups up to `wanted` that divides `channels`, so that odd channel counts work too."""
-    return max(n for n in range(1, min(wanted, channels) + 1) if channels % n == 0)
+def groups_for(channels: int, most: int) -> int:
+    """The largest number of groups up to `most` that divides `channels`, so that odd channel counts work too."""
+    return max(n for n in range(1, min(most, channels) + 1) if channels % n == 0)
 
 
 def reduced(channels: int, reduction: int) -> int:

@@ -30,6 +30,6 @@ class SqueezeExcite(nn.Module):
         return x * torch.sigmoid(self.excite(torch.relu(self.squeeze(summary))))
 
 
-def squeeze_excite_or_not(channels: int, wanted: bool) -> list[nn.Module]:
+def squeeze_excite_or_not(channels: int, enabled: bool) -> list[nn.Module]:
     """The layers to append for a block's option `squeeze_excite`: one or none."""
-    return [SqueezeExcite(channels)] if wanted else []
+    return [SqueezeExcite(channels)] if enabled else []

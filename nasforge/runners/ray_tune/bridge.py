@@ -76,9 +76,9 @@ class Bridge:
         Otherwise Tune would put a trial that waits for its worker to start on one that has just become free, and kill
         the other while it starts; with trials shorter than a start there would never be a second worker.
         """
-        found = loads(message)
-        if found["problem"]:
-            self.error = self.error or SearchError(found["problem"])
+        content = loads(message)
+        if content["problem"]:
+            self.error = self.error or SearchError(content["problem"])
             return _STOP
         self._warm.add(trial_id)
         self._dead_starts = 0
@@ -105,8 +105,8 @@ class Bridge:
             error = trial.get_error()
         except Exception as unreadable:
             error = unreadable
-        said = str(error)
-        if getattr(error, "preempted", False) or "node has died" in said or "node was terminated" in said:
+        message = str(error)
+        if getattr(error, "preempted", False) or "node has died" in message or "node was terminated" in message:
             self._losses[trial.trial_id] = Result.failed("preempted", "the worker's node went away")
 
     def complete(self, trial_id: str, message: str | None) -> None:

@@ -89,35 +89,35 @@ def _explained(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Ray has no class of its own for what goes wrong while it starts
-        said = str(error).strip().rstrip(".") or type(error).__name__
-        raise SearchError(f"{what}: {said}. {advice}, or use --runner local") from None
+        cause = str(error).strip().rstrip(".") or type(error).__name__
+        raise SearchError(f"{what}: {cause}. {advice}, or use --runner local") from None
 
 
-def resources_of(given: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
+def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
     """What each kind of job takes: the user's wish, else a CPU and, where there are GPUs, a GPU.
 
     Raises:
         ConfigError: unknown kind, not a number, or more than any node has.
     """
     cluster = ray.cluster_resources()
-    wanted = {kind: dict(amounts) for kind, amounts in DEFAULT_RESOURCES.items()}
+    by_kind = {kind: dict(amounts) for kind, amounts in DEFAULT_RESOURCES.items()}
     if cluster.get("GPU", 0) >= 1:
-        wanted = {kind: {**amounts, "gpu": 1} for kind, amounts in wanted.items()}
-    for kind, amounts in (given or {}).items():
-        if kind not in wanted:
-            raise ConfigError(f"runner: resources for unknown kind of job '{kind}'; {did_you_mean(kind, wanted)}")
+        by_kind = {kind: {**amounts, "gpu": 1} for kind, amounts in by_kind.items()}
+    for kind, amounts in (overrides or {}).items():
+        if kind not in by_kind:
+            raise ConfigError(f"runner: resources for unknown kind of job '{kind}'; {did_you_mean(kind, by_kind)}")
         if not isinstance(amounts, Mapping):
             raise ConfigError(f"runner: resources of '{kind}' must be a mapping such as {{cpu: 1, gpu: 0.25}}")
         for name, amount in amounts.items():
             check_number(amount, f"runner: resources of '{kind}': {name}", least=0)
-        wanted[kind] = dict(amounts)
+        by_kind[kind] = dict(amounts)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind, amounts in wanted.items():
+    for kind, amounts in by_kind.items():
         bundle = bundle_of(amounts)
         if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes):
             largest = {name: max(node.get(name, 0) for node in nodes) for name in bundle}
             raise ConfigError(f"runner: a '{kind}' job asks for {bundle}, but the largest node has {largest}")
-    return wanted
+    return by_kind
 
 
 def bundle_of(amounts: Mapping[str, float]) -> dict[str, float]:
@@ -151,8 +151,8 @@ def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
 
 
 class _Clock:
-    def __init__(self, shipped: list[Any], found: Places) -> None:
-        adopt(found)
+    def __init__(self, shipped: list[Any], modules: Places) -> None:
+        adopt(modules)
         self._evaluator = ray.get(shipped[0])
 
     def latency_ms(self, content: dict[str, Any]) -> float:

@@ -75,18 +75,18 @@ def side_by_side(
         return
     work = partial(_work_here, work, places())
     with cluster(address, cpus, logical_gpus) as joined:
-        wanted = resources_of(resources)["measure"]
-        slots = slots_of(wanted)
+        each = resources_of(resources)["measure"]
+        slots = slots_of(each)
         if workers_per_network > slots:
             raise ConfigError(
                 f"runner: {workers_per_network} workers per network asked for, but the nodes hold {slots} of "
-                f"{bundle_of(wanted)}; ask for fewer, or for smaller resources per worker"
+                f"{bundle_of(each)}; ask for fewer, or for smaller resources per worker"
             )
         with _messages(progress) as queue:
             if workers_per_network > 1:
-                yield from _in_groups(work, items, queue, wanted, workers_per_network, joined)
+                yield from _in_groups(work, items, queue, each, workers_per_network, joined)
             else:
-                yield from _on_tasks(work, items, queue, wanted, min(max_concurrent_trials or slots, slots), joined)
+                yield from _on_tasks(work, items, queue, each, min(max_concurrent_trials or slots, slots), joined)
 
 
 @contextmanager
@@ -117,10 +117,15 @@ def _messages(progress: Progress) -> Iterator[Queue]:
 
 
 def _on_tasks(
-    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], slots: int, joined: Cluster
+    work: Work[Item],
+    items: Sequence[Item],
+    queue: Queue,
+    resources: Mapping[str, float],
+    slots: int,
+    joined: Cluster,
 ) -> Iterator[tuple[Item, str]]:
     # ray tries again when the worker was lost, not when `work` raised
-    task = ray.remote(max_retries=_LOST_TWICE, **options_of(wanted))(_do)
+    task = ray.remote(max_retries=_LOST_TWICE, **options_of(resources))(_do)
     waiting, running = list(items), dict[Any, Item]()
     while waiting or running:
         while waiting and len(running) < slots:
@@ -141,9 +146,9 @@ def _on_tasks(
             yield item, outcome
 
 
-def _work_here(work: Work[Item], found: Places, item: Item, progress: Progress) -> str:
+def _work_here(work: Work[Item], modules: Places, item: Item, progress: Progress) -> str:
     """`work`, in a process that looks for modules where the driver does."""
-    adopt(found)
+    adopt(modules)
     return work(item, progress)
 
 
@@ -170,15 +175,20 @@ def _as_ours(error: BaseException) -> BaseException:
 
 
 def _in_groups(
-    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], workers: int, joined: Cluster
+    work: Work[Item],
+    items: Sequence[Item],
+    queue: Queue,
+    resources: Mapping[str, float],
+    workers: int,
+    joined: Cluster,
 ) -> Iterator[tuple[Item, str]]:
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what failed is raised, said once
-    outcomes, uses_gpu = Queue(actor_options={"num_cpus": 0}), wanted.get("gpu", 0) > 0
+    outcomes, uses_gpu = Queue(actor_options={"num_cpus": 0}), resources.get("gpu", 0) > 0
     failed: list[BaseException] = []
     trainer = TorchTrainer(
         _do_together,
         train_loop_config={"work": work, "items": items, "queue": queue, "outcomes": outcomes},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(wanted)),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(resources)),
         torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
         run_config=RunConfig(
             name="retraining",
@@ -235,5 +245,5 @@ def _ours_in(failure: BaseException, joined: Cluster) -> BaseException:
         below = [getattr(seen, name, None) for name in ("cause", "__cause__", "__context__")]
         waiting += [error for error in below if error is not None]
         waiting += list(getattr(seen, "worker_failures", {}).values())
-    said = str(failure).strip().splitlines() or [type(failure).__name__]
-    return SearchError(f"data-parallel training ended: {said[-1]}; {_again(joined)}")
+    lines = str(failure).strip().splitlines() or [type(failure).__name__]
+    return SearchError(f"data-parallel training ended: {lines[-1]}; {_again(joined)}")

@@ -29,9 +29,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     waits at every report until Tune comes back, which means "continue", or resets this worker, which means "stop".
     """
 
-    def setup(self, config: dict[str, Any], shipped: list[Any], folder: str, data_hash: str, found: Places) -> None:
+    def setup(self, config: dict[str, Any], shipped: list[Any], folder: str, data_hash: str, modules: Places) -> None:
         # Begins no work: Tune makes workers that it then leaves idle, having put their trial on another one.
-        adopt(found)
+        adopt(modules)
         self._shipped, self._folder, self._data_hash = shipped[0], folder, data_hash
         self._evaluator: Evaluator | None = None
         self._work: _Work | None = None

@@ -230,8 +230,8 @@ class Predictor:
         best = self._measured()
         if len(best) < self._starts * _RESCORED ** (self._batches - 1):
             return ()
-        found = self._pool.at(number, self._parents(best, rng.getrandbits(64)), rng, near=True)
-        return tuple(point for point in found.points if point not in self._scored)[: self._screened]
+        candidates = self._pool.at(number, self._parents(best, rng.getrandbits(64)), rng, near=True)
+        return tuple(point for point in candidates.points if point not in self._scored)[: self._screened]
 
     def _tell_scores(self, batch: tuple[Architecture, ...], result: Result) -> None:
         if result.status == "finished":
@@ -271,9 +271,9 @@ class Predictor:
         if self._scored and not ready:
             points, rows = self._scored.open(self._seen, (), rng, len(self._scored) // self._starts)
         else:
-            found = self._pool.at(number, self._parents(trials, weights), rng)
-            kept = [index for index, point in enumerate(found.points) if point.point_id not in self._seen]
-            points, rows = [found.points[index] for index in kept], found.rows[kept]
+            candidates = self._pool.at(number, self._parents(trials, weights), rng)
+            kept = [index for index, point in enumerate(candidates.points) if point.point_id not in self._seen]
+            points, rows = [candidates.points[index] for index in kept], candidates.rows[kept]
             if self._scored:
                 points, rows = self._scored.open(self._seen, points, rng, _CANDIDATES)
         if not points:
@@ -299,8 +299,8 @@ class Predictor:
         for trial in self._known[len(self._rows) :]:
             told = self._told[trial]
             scores = self._scored.row(told.point)
-            own, twins = self._encoding([told.point])[0], self._twins.of(told.number, told.point, _TWINS)
-            self._rows[trial] = np.concatenate([own, scores])
+            row, twins = self._encoding([told.point])[0], self._twins.of(told.number, told.point, _TWINS)
+            self._rows[trial] = np.concatenate([row, scores])
             self._twin_rows[trial] = np.hstack([twins, np.tile(scores, (len(twins), 1))])
 
     def _lesson(self, known: list[int], targets: Targets, weights: int) -> Lesson:

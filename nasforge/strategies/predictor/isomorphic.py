@@ -35,8 +35,8 @@ class Twins:
         if self._space is None:
             return self._encoding([])
         rows, classes = _listed(self._space)
-        own = self._encoding([point])[0]
-        others = [index for index in classes[_key(point)] if not np.array_equal(rows[index], own)]
+        row = self._encoding([point])[0]
+        others = [index for index in classes[_key(point)] if not np.array_equal(rows[index], row)]
         chosen = random.Random(f"{self._seed}/twins/{number}").sample(others, min(most, len(others)))
         return rows[chosen]
 

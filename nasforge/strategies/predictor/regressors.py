@@ -94,8 +94,8 @@ class Alike(StationaryKernelMixin, Kernel):  # type: ignore[misc]
 
     def __call__(self, X: Rows, Y: Rows | None = None, eval_gradient: bool = False) -> Any:
         """The covariances of the rows of X and Y; with `eval_gradient` also those by no parameter at all."""
-        found = covariance(squared_distances(X, X if Y is None else Y), self.rough)
-        return (found, np.empty((len(X), len(X), 0))) if eval_gradient else found
+        covariances = covariance(squared_distances(X, X if Y is None else Y), self.rough)
+        return (covariances, np.empty((len(X), len(X), 0))) if eval_gradient else covariances
 
     def diag(self, X: Rows) -> Numbers:
         """Ones."""
@@ -158,16 +158,16 @@ class Trees:
     def draw(self, rows: Rows, draws: np.random.Generator) -> Numbers:
         """From the normal distribution with the mean and the deviation of what the trees say of a row."""
         short = rows.astype(np.float32)
-        said = np.array([tree.predict(short, check_input=False) for tree in self._trees])
-        return np.asarray(said.mean(0) + said.std(0) * draws.standard_normal(len(rows)))
+        predictions = np.array([tree.predict(short, check_input=False) for tree in self._trees])
+        return np.asarray(predictions.mean(0) + predictions.std(0) * draws.standard_normal(len(rows)))
 
 
 def milestone(count: int) -> int:
     """The last of 10, 12, 15, 18, ... up to `count`; `count` itself below 10."""
-    found, following = count, 10
+    reached, following = count, 10
     while following <= count:
-        found, following = following, int(following * _GROWTH)
-    return found
+        reached, following = following, int(following * _GROWTH)
+    return reached
 
 
 def squared_distances(a: Rows, b: Rows) -> Numbers:
@@ -196,7 +196,7 @@ def most_likely(rows: Rows, targets: Numbers, decision: NDArray[np.intp], rough:
         A weight for every decision, and the noise's variance relative to the amplitude.
     """
     apart = np.array(
-        [squared_distances(rows[:, own], rows[:, own]) for own in decision == np.unique(decision)[:, None]]
+        [squared_distances(rows[:, mask], rows[:, mask]) for mask in decision == np.unique(decision)[:, None]]
     )
     count, diagonal = len(targets), np.diag_indices(len(targets))
 
@@ -223,13 +223,13 @@ def most_likely(rows: Rows, targets: Numbers, decision: NDArray[np.intp], rough:
     if len(apart) > _FEW:  # dear, and few trials say nothing of many decisions
         sweeps = ((0.25, 4.0),) if count > len(apart) / 2 else ()
     for factors in sweeps:
-        for index, own in enumerate(apart):
+        for index, squared in enumerate(apart):
             start = weights[index]
             for changed in start * np.array(factors):
-                trial, moved = weights.copy(), np.maximum(0.0, distances + (changed - weights[index]) * own)
+                trial, moved = weights.copy(), np.maximum(0.0, distances + (changed - weights[index]) * squared)
                 trial[index] = changed
-                found = likelihood(moved, trial, noise)
-                if found > best:
-                    best, weights, distances = found, trial, moved
+                value = likelihood(moved, trial, noise)
+                if value > best:
+                    best, weights, distances = value, trial, moved
         best, noise = max((likelihood(distances, weights, other), other) for other in _NOISES)
     return weights, noise

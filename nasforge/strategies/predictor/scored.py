@@ -83,9 +83,9 @@ class Scored:
             most: others at most.
         """
         free = {i for i, p in enumerate(self.points) if p.point_id not in seen and not self._violations[i] > 0}
-        wanted = [index for p in first if (index := self._index.get(p.point_id, -1)) in free]
-        others = sorted(free.difference(wanted))
-        kept = wanted + rng.sample(others, min(most, len(others)))
+        preferred = [index for p in first if (index := self._index.get(p.point_id, -1)) in free]
+        others = sorted(free.difference(preferred))
+        kept = preferred + rng.sample(others, min(most, len(others)))
         return [self.points[index] for index in kept], self.rows[kept]
 
     def add(self, points: Sequence[Architecture], metrics: Sequence[Mapping[str, float]]) -> None:
