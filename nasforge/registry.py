@@ -140,7 +140,7 @@ def _known(kind: str) -> dict[str, str]:
 
 @cache
 def _plugged_in(kind: str, path: tuple[str, ...]) -> Mapping[str, str]:
-    """Of installed packages; finding them reads every package's metadata, so it is done once per `path`.
+    """Return the entry points of installed packages. Reading them is slow, so it is done once per `path`.
 
     A folder of the user's, such as the working folder, registers nothing: it may be somebody else's.
     """
@@ -155,12 +155,12 @@ def _plugged_in(kind: str, path: tuple[str, ...]) -> Mapping[str, str]:
 
 
 def names(kind: str) -> list[str]:
-    """All registered names of a kind, sorted."""
+    """Return all registered names of a kind, sorted."""
     return sorted(_known(kind))
 
 
 def get(kind: str, name: str) -> Any:
-    """What `name` stands for: a registered name, or `module:attribute`.
+    """Return the object of `name`: a registered name, or `module:attribute`.
 
     Raises:
         TrustError: a file names it, and the user has not agreed to run it (see `nasforge.core.trust`).
@@ -256,7 +256,7 @@ def _check_option_names(kind: str, name: str, options: Mapping[str, Any], allowe
 
 
 def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:
-    """Options against the annotations of what takes them, where it has any."""
+    """Check options against the annotations of their parameters, if there are any."""
     from pydantic import TypeAdapter, ValidationError  # only when there is something to check
 
     factory = get(kind, name)

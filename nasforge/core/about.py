@@ -10,7 +10,7 @@ from nasforge.core.ladder import Unit
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a search must know of its evaluator before the first trial.
+    """Facts about an evaluator that a search needs before its first trial.
 
     Example:
         >>> class Judge:

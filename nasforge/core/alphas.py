@@ -27,7 +27,7 @@ _Scored: TypeAlias = tuple[float, dict[str, Value]]
 
 @dataclass(frozen=True)
 class Settings:
-    """How the alphas learn.
+    """Settings of the alphas' training.
 
     Attributes:
         learning_rate: Adam's; 0 chooses the paper's for as many steps as there (DARTS 3e-4 for 19,500, DrNAS 6e-4 for
@@ -59,7 +59,7 @@ class Settings:
 
     @staticmethod
     def of(values: Mapping[str, Value]) -> tuple[Settings, dict[str, float]]:
-        """Settings, and the bounds of cost terms (`bound/cost/flops`), from a proposal's settings.
+        """Return the settings, and the bounds of cost terms (`bound/cost/flops`), from a proposal's settings.
 
         Raises:
             ConfigError: unknown or out of range.
@@ -86,7 +86,7 @@ class Settings:
 
 
 def check_mixable(key: str, domain: Domain) -> None:
-    """Raises BuildError for a range with more values than a supernet can hold."""
+    """Refuse a range with more values than a supernet can hold: raises BuildError."""
     if MIXED < domain.size < math.inf:
         raise BuildError(
             f"decision '{key}' has {domain.size:,} values; a supernet holds at most {MIXED:,} of a decision. "
@@ -98,12 +98,12 @@ def check_mixable(key: str, domain: Domain) -> None:
 
 
 def derive(space: SearchSpace, alphas: Alphas) -> Iterator[Architecture]:
-    """The architectures that alphas stand for, best first: by the space's own `derive`, else `by_odds`."""
+    """Return the architectures that alphas stand for, best first: by the space's own `derive`, else `by_odds`."""
     return space.function("derive")(space, alphas) if space.derive else by_odds(space, alphas)
 
 
 def without(space: SearchSpace, alphas: Alphas, option: Value) -> Alphas:
-    """The alphas with `option` as the last choice wherever there is another.
+    """Return the alphas with `option` as the last choice wherever there is another.
 
     The alpha of an operation that computes nothing says nothing of its worth: it scales the sum of the others, and the
     normalisation that follows undoes that ("DARTS", section 2.4, https://arxiv.org/abs/1806.09055).
@@ -119,7 +119,7 @@ def without(space: SearchSpace, alphas: Alphas, option: Value) -> Alphas:
 
 
 def by_odds(space: SearchSpace, alphas: Alphas) -> Iterator[Architecture]:
-    """All points of the space; first the one that takes the largest alpha of every decision, from the top down.
+    """Yield all points of the space; first the one that takes the largest alpha of every decision, from the top down.
 
     The score of a point is the sum, over its active decisions, of the log odds of its option against the best one,
     alpha - max(alpha). It is not the point's probability: that would count every decision that an option opens against
@@ -151,7 +151,7 @@ class _Lazy:
 
 
 def _values(decision: Decision, alphas: Alphas, space: SearchSpace) -> Iterator[_Scored]:
-    """Assignments of a decision and of all below it, best first."""
+    """Yield the assignments of a decision and of all below it, best first."""
     domain = decision.domain
     scores = alphas.get(decision.key)
     if scores is None or domain.size == 1:
@@ -169,7 +169,7 @@ def _values(decision: Decision, alphas: Alphas, space: SearchSpace) -> Iterator[
 
 
 def _product(parts: Sequence[Iterator[_Scored]]) -> Iterator[_Scored]:
-    """All combinations of independent parts, by decreasing sum of scores."""
+    """Yield all combinations of independent parts, by decreasing sum of scores."""
     if not parts:
         yield 0.0, {}
         return

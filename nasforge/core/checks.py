@@ -276,7 +276,7 @@ def rows(content: Any, what: str) -> dict[str, tuple[float, ...]] | None:
 
 
 def cut(message: str) -> str:
-    """A message of at most `MESSAGE_LENGTH` characters: its beginning and its end; a cut one stays as it is."""
+    """Shorten a message to `MESSAGE_LENGTH` characters: its beginning and its end; a short one stays as it is."""
     if len(message) <= MESSAGE_LENGTH:
         return message
     begin, end = MESSAGE_LENGTH - 700, 600
@@ -312,7 +312,7 @@ def config(content: Mapping[str, Any]) -> None:
 
 
 def _with(content: _Checked, checked: Mapping[str, Any]) -> _Checked:
-    """An object with its fields as they were checked; itself where none changed, as in every journal of our own."""
+    """Return the object with its checked fields; the object itself if none changed, as in every journal of our own."""
     fields = vars(content)
     for name, value in checked.items():
         if fields[name] is not value:
@@ -445,7 +445,7 @@ def _integer(value: Any, what: str) -> int:
 
 
 def _scalar(value: Any) -> Any:
-    """The plain number of a scalar of numpy or torch; anything else as it is."""
+    """Return the plain number of a scalar of numpy or torch; any other value unchanged."""
     item = getattr(value, "item", None)
     if not callable(item):
         return value

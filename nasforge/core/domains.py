@@ -1,4 +1,4 @@
-"""What decisions choose from: options, whole numbers, reals; and decisions, which options may open."""
+"""Domains of decisions: options, whole numbers and reals; and decisions, which options may open."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nasforge.core.ranges import LARGEST, is_number, is_whole
 
 
 def same(a: Value, b: Value) -> bool:
-    """Equality that keeps `True` and `1` apart, but not `1` and `1.0`."""
+    """Compare two values, keeping `True` and `1` apart, but not `1` and `1.0`."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _name(value: Value) -> tuple[bool, Value]:
-    """What is equal for two values exactly where they are the `same`."""
+    """Return a key that is equal for two values exactly where they are the `same`."""
     return isinstance(value, bool), value
 
 
@@ -59,11 +59,11 @@ class Choice:
             object.__setattr__(self, "branches", ((),) * len(self.options))
 
     def check(self, value: Any) -> Value:
-        """The option equal to `value`. Raises SpaceError when there is none."""
+        """Return the option equal to `value`. Raises SpaceError if there is none."""
         return self.options[self.place(value)]
 
     def place(self, value: Any) -> int:
-        """Where the option equal to `value` stands. Raises SpaceError when there is none."""
+        """Return the index of the option equal to `value`. Raises SpaceError if there is none."""
         place = self._place(value)
         if place is None:
             allowed = ", ".join(map(repr, self.options[:_SHOWN]))
@@ -72,18 +72,18 @@ class Choice:
         return place
 
     def others(self, value: Value) -> list[Value]:
-        """All options but `value`, in their order. Raises SpaceError when it is none of them."""
+        """Return all options but `value`, in their order. Raises SpaceError if it is none of them."""
         place = self.place(value)
         return [*self.options[:place], *self.options[place + 1 :]]
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
-        """The decisions that `value` opens."""
+        """Return the decisions that `value` opens."""
         place = self._place(value)
         return () if place is None else self.branches[place]
 
     @cached_property
     def _places(self) -> Mapping[tuple[bool, Value], int]:
-        """Where each option stands: thousands of them, a table's texts, may be the options of one decision."""
+        """Index of each option. A table can have thousands, so each is looked up by its hash."""
         return {_name(option): place for place, option in enumerate(self.options)}
 
     def _place(self, value: Any) -> int | None:
@@ -93,7 +93,7 @@ class Choice:
             return None
 
     def sample(self, rng: random.Random) -> Value:
-        """A uniform draw."""
+        """Draw an option uniformly."""
         return self.options[rng.randrange(len(self.options))]
 
     @property
@@ -113,7 +113,7 @@ class Choice:
 
     @cached_property
     def ordered(self) -> bool:
-        """Whether the options are numbers, and enough of them for an order to say anything."""
+        """True if the options are numbers, and enough of them for their order to be informative."""
         numbers = all(map(is_number, self.options))
         return numbers and len(self.options) > 2
 
@@ -128,12 +128,12 @@ class Choice:
         return self.options[0]
 
     def only(self, value: Value) -> Choice:
-        """The same choice with `value` as its one option."""
+        """Return the same choice with `value` as its only option."""
         option = self.check(value)
         return Choice((option,), (self.branch(option),))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `domain_from_json`."""
+        """Return the JSON-able form, see `domain_from_json`."""
         return {
             "kind": "choice",
             "options": list(self.options),
@@ -170,7 +170,7 @@ class Int:
             raise SpaceError("a logarithmic range takes no step")
 
     def check(self, value: Any) -> Value:
-        """`value` as an int. Raises SpaceError outside the range or between steps."""
+        """Return `value` as an int. Raises SpaceError outside the range or between steps."""
         if not is_whole(value) and not (isinstance(value, float) and value.is_integer()):
             raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}")
         number = int(value)
@@ -179,11 +179,11 @@ class Int:
         return number
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
-        """Numbers open no further decisions."""
+        """Return no decisions: numbers open none."""
         return ()
 
     def sample(self, rng: random.Random) -> Value:
-        """A uniform draw, in the logarithm where asked for."""
+        """Draw a value uniformly, or uniformly in its logarithm."""
         if self.log:
             drawn = math.exp(rng.uniform(math.log(self.low - 0.5 + 1e-12), math.log(self.high + 0.5)))
             return min(self.high, max(self.low, round(drawn)))
@@ -206,7 +206,7 @@ class Int:
 
     @property
     def is_fine(self) -> bool:
-        """Whether there are more values than a library should list."""
+        """True if there are more values than a library should list."""
         return self.size > _FINE
 
     @property
@@ -215,12 +215,12 @@ class Int:
         return self.low + self.step * int((self.size - 1) // 2)
 
     def only(self, value: Value) -> Int:
-        """The same range with `value` as its one member."""
+        """Return the same range with `value` as its only member."""
         number = int(self.check(value))
         return Int(number, number, log=self.log)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `domain_from_json`."""
+        """Return the JSON-able form, see `domain_from_json`."""
         return {"kind": "int", "low": self.low, "high": self.high, "step": self.step, "log": self.log}
 
 
@@ -258,7 +258,7 @@ class Float:
         object.__setattr__(self, "high", float(self.high))
 
     def check(self, value: Any) -> Value:
-        """`value` as a float. Raises SpaceError outside the range or between steps."""
+        """Return `value` as a float. Raises SpaceError outside the range or between steps."""
         if not is_number(value) or not self.low <= value <= self.high:
             raise SpaceError(f"got {value!r}, allowed: a number in {self.low}..{self.high}")
         if self.step is None:
@@ -274,11 +274,11 @@ class Float:
         return min(self.high, max(self.low, round(self.low + index * step, digits)))
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
-        """Numbers open no further decisions."""
+        """Return no decisions: numbers open none."""
         return ()
 
     def sample(self, rng: random.Random) -> Value:
-        """A uniform draw, in the logarithm where asked for."""
+        """Draw a value uniformly, or uniformly in its logarithm."""
         if self.step is not None:
             return self._at(rng.randrange(int(self.size)))
         if self.log:
@@ -310,7 +310,7 @@ class Float:
 
     @property
     def is_fine(self) -> bool:
-        """Whether the values lie so close that libraries which divide by the step take some of them for invalid."""
+        """True if the values are so close that libraries which divide by the step consider some of them invalid."""
         return self.size > _FINE
 
     @property
@@ -324,12 +324,12 @@ class Float:
         return math.sqrt(product) if 1e-300 < product < math.inf else math.sqrt(self.low) * math.sqrt(self.high)
 
     def only(self, value: Value) -> Float:
-        """The same range with `value` as its one member."""
+        """Return the same range with `value` as its only member."""
         number = float(self.check(value))
         return Float(number, number, log=self.log)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `domain_from_json`."""
+        """Return the JSON-able form, see `domain_from_json`."""
         return {"kind": "float", "low": self.low, "high": self.high, "step": self.step, "log": self.log}
 
 
@@ -344,12 +344,12 @@ class Decision:
     domain: Domain
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"key": self.key, "domain": self.domain.to_json()}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Decision:
-        """The inverse of `to_json`."""
+        """Rebuild the object from its `to_json` form."""
         return Decision(content["key"], domain_from_json(content["domain"]))
 
     @property
@@ -361,7 +361,7 @@ class Decision:
 
 
 def product_of(decisions: tuple[Decision, ...]) -> float:
-    """Number of points of decisions that stand beside each other.
+    """Return the number of points of independent decisions.
 
     An exact whole number (an int), however large; `math.inf` with a continuous decision. An int may be too large for a
     float: compare it, but do not compute with floats.
@@ -370,20 +370,20 @@ def product_of(decisions: tuple[Decision, ...]) -> float:
 
 
 def _finite(combine: Callable[[list[float]], float], sizes: Iterable[float]) -> float:
-    """Sizes combined; infinite if one of them is, since Python cannot add a huge int to a float."""
+    """Combine sizes; infinite if one of them is, since Python cannot add a huge int to a float."""
     listed = list(sizes)
     return math.inf if math.inf in listed else combine(listed)
 
 
 def _short(number: object) -> str:
-    """A number for a message; one of hundreds of digits by its beginning."""
+    """Format a number for a message; of one with hundreds of digits only the beginning."""
     if is_whole(number) and abs(number) >= 10**24:
         return f"a number of about 10^{math.log10(abs(number)):.0f}"
     return repr(number)
 
 
 def domain_from_json(content: Mapping[str, Any]) -> Domain:
-    """The inverse of a domain's `to_json`. Raises SpaceError for an unknown kind."""
+    """Rebuild a domain from its `to_json` form. Raises SpaceError for an unknown kind."""
     match content["kind"]:
         case "choice":
             branches = tuple(tuple(Decision.from_json(d) for d in branch) for branch in content["branches"])

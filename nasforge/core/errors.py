@@ -135,13 +135,13 @@ class Problem:
 
 
 def one_line(error: BaseException | str, most: int = 300) -> str:
-    """The text of any library's error on one line of at most `most` characters, without codes for colours."""
+    """Return a library's error on one line of at most `most` characters, without codes for colours."""
     text = " ".join(_CONTROLS.sub("", str(error)).split())
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
-    """The end of an error message for an unknown name: the closest allowed ones, then all of them (at most twenty).
+    """Return the end of an error message for an unknown name: the closest names, then all (at most twenty).
 
     Example:
         >>> did_you_mean("evolutoin", ["evolution", "random"])

@@ -1,4 +1,4 @@
-"""What a search is for: objectives, constraints, targets and the budget."""
+"""Goals of a search: objectives, constraints, targets and the budget."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Objective:
 
     @staticmethod
     def parse(text: str) -> Objective:
-        """`val/accuracy`, `cost/flops`, or with a direction: `max:val/score`, `min:val/score`.
+        """Parse `val/accuracy` or `cost/flops`, or with a direction `max:val/score` or `min:val/score`.
 
         Raises:
             ConfigError: not of this form, or a name that does not say its direction (nasforge/core/metrics.py).
@@ -50,7 +50,7 @@ class Objective:
 
     @staticmethod
     def recorded(text: str) -> Objective:
-        """An objective as a journal has it: with its direction, or by the rule that held where it has none."""
+        """Return a journal's objective: with its direction, or with the direction of the rule of its time."""
         if text.startswith(("max:", "min:")):
             return Objective.parse(text)
         minimised = text.startswith(("cost/", "time/", "work/", "constraint/")) or text.endswith(
@@ -59,7 +59,7 @@ class Objective:
         return Objective(text, not minimised)
 
     def oriented(self, value: float) -> float:
-        """`value` turned so that more is better."""
+        """Return `value` with the sign for which more is better."""
         return value if self.maximise else -value
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class Constraint:
 
     @staticmethod
     def parse(text: str) -> Constraint:
-        """`flops<=40M`, `params<=300k`, `latency_ms<=5`, `memory_mb<=500`, `joules<=3`. Raises ConfigError."""
+        """Parse `flops<=40M`, `params<=300k`, `latency_ms<=5`, `memory_mb<=500`, `joules<=3`. Raises ConfigError."""
         match = re.fullmatch(
             r"\s*(?:cost/)?([\w.-]+)\s*<=\s*([0-9.]+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE
         )
@@ -98,7 +98,7 @@ class Constraint:
         return Constraint(f"cost/{name}", bound)
 
     def violation(self, costs: Mapping[str, float]) -> float:
-        """Relative excess: 0 when met, 0.25 for a quarter above the bound."""
+        """Return the relative excess: 0 when met, 0.25 for a quarter above the bound."""
         return max(0.0, costs[self.metric] / self.bound - 1.0)
 
     def __str__(self) -> str:
@@ -111,7 +111,7 @@ OPTIMUM = "optimum"
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a search may charge, counted from the journal, never from the clock; and what is good enough.
+    """Limits on what a search may spend, counted from the journal, not from the clock; and values to stop at.
 
     Attributes:
         trials: accepted trials (rejected ones are free).
@@ -145,7 +145,7 @@ class Budget:
 
     @property
     def goals(self) -> dict[Objective, float]:
-        """What `until` says, each metric with its direction.
+        """The values of `until`, each metric with its direction.
 
         Raises:
             ConfigError: a metric's direction is neither said nor known.
@@ -160,7 +160,7 @@ class Budget:
         return goals
 
     def with_directions(self, objectives: Sequence[Objective]) -> Budget:
-        """The same with a direction before every metric of `until`: the objective's, or the one of its name."""
+        """Return the same budget with a direction for every metric of `until`: the objective's, or that of its name."""
         if isinstance(self.until, str):
             return self
         known = {objective.metric: objective for objective in objectives}
@@ -171,12 +171,12 @@ class Budget:
         return replace(self, until={str(goal): value for goal, value in goals.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form; infinite limits are left out, and `until` where there is none."""
+        """Return the JSON-able form without infinite limits, and without `until` if it is empty."""
         return {**self.limits, **({"until": self.until} if self.until else {})}
 
 
 def _until(content: Any) -> dict[str, float] | str:
-    """What a search may stop at. Raises ConfigError."""
+    """Check the values at which a search stops. Raises ConfigError."""
     if content == OPTIMUM:
         return OPTIMUM
     if content is None:

@@ -44,7 +44,7 @@ _ADDED: set[str] = set()
 
 @dataclass(frozen=True)
 class Places:
-    """Where this process looks for modules, for a process that it starts; picklable.
+    """Places where this process looks for modules, for processes that it starts; picklable.
 
     Attributes:
         path: entries of `sys.path`.
@@ -60,7 +60,7 @@ class Places:
 
 
 def places() -> Places:
-    """Where this process looks for modules."""
+    """Return the places where this process looks for modules."""
     here = tuple(_working_folders())
     path = tuple(str(Path(entry).absolute()) for entry in sys.path)
     return Places(path, tuple(_ADDED), dict(_BESIDE), here)
@@ -77,17 +77,17 @@ def adopt(places_of_driver: Places) -> None:
 
 
 def registers_nothing(entry: str) -> None:
-    """Note that an entry of `sys.path` holds modules of the user's, and no installed packages."""
+    """Mark an entry of `sys.path` as a folder of the user's modules, without installed packages."""
     _ADDED.add(entry)
 
 
 def installed_path() -> list[str]:
-    """`sys.path` without the folders in which only modules of the user's are looked for."""
+    """Return `sys.path` without the folders that only hold modules of the user."""
     return [entry for entry in sys.path if entry and entry not in _ADDED]
 
 
 def python_path() -> dict[str, str]:
-    """The environment that lets a new process import this package; empty where it is installed.
+    """Return the environment that lets a new process import this package; empty if it is installed.
 
     In a source tree that nobody installed, `python -m nasforge` finds the package in the working folder alone.
     """
@@ -98,7 +98,7 @@ def python_path() -> dict[str, str]:
 
 
 def look_beside(content: Any, file: Path | str) -> None:
-    """Note for every `module:attribute` in a file's content that its module may lie in the folder of the file."""
+    """Search also the folder of a file for the module of every `module:attribute` in its content."""
     folder = Path(file).absolute().parent
     for text in _texts(content):
         form = _REFERENCE.fullmatch(text)
@@ -117,7 +117,7 @@ def forwarded(reference: str) -> str:
 
 
 def load(reference: str, what: str, *, registered: bool = False) -> Any:
-    """The object that `module:attribute` names.
+    """Import the object that `module:attribute` names.
 
     Args:
         reference: the text.
@@ -150,7 +150,7 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
 
 
 def files_named(content: Any) -> dict[str, Path]:
-    """Module -> its file, for every `module:attribute` in a content that can be found and is not ours; runs nothing."""
+    """Map every module of a `module:attribute` in a content to its file, unless it is ours; imports nothing."""
     files_of_modules: dict[str, Path] = {}
     for text in _texts(content):
         form = _REFERENCE.fullmatch(text)
@@ -167,7 +167,7 @@ def files_named(content: Any) -> dict[str, Path]:
 
 
 def source_of(module: str) -> Path | None:
-    """The source file of an installed module, found without running any of it; None where there is none."""
+    """Return the source file of an installed module without importing it; None if there is none."""
     files = _files_of(module)
     return files[-1] if files and files[-1].suffix == ".py" else None
 
@@ -219,7 +219,7 @@ def _find(module: str, reference: str, what: str) -> _Location:
 
 
 def _files_of(module: str, folder: Path | None = None) -> tuple[Path, ...] | None:
-    """Files of a module and of the packages around it, in `folder` or on `sys.path`; None where there is none."""
+    """Return the files of a module and its parent packages, in `folder` or on `sys.path`; None if there are none."""
     files: list[Path] = []
     name, file = "", None
     search: Any = None if folder is None else [str(folder)]
@@ -249,12 +249,12 @@ def _spec(name: str, search: Any) -> ModuleSpec | None:
 
 
 def _spec_in(folder: Path, top: str) -> ModuleSpec | None:
-    """A module or package in a folder."""
+    """Return the spec of a module or package in a folder."""
     return PathFinder.find_spec(top, [str(folder)])
 
 
 def _folders(top: str) -> list[Path]:
-    """Where a module of the user's may lie, in this order."""
+    """Return the folders to search for a module of the user, in order."""
     beside = [_BESIDE[top]] if top in _BESIDE else []
     return list(dict.fromkeys([*beside, *_ELSEWHERE, *_working_folders()]))
 
@@ -285,7 +285,7 @@ _HIDES = "{} of this name, and it hides your {}. Rename your file"
 
 
 def _hidden(module: str) -> str:
-    """The end of a message where a file of the user's has the name of an installed module."""
+    """Return the end of a message if a file of the user has the name of an installed module."""
     top = module.partition(".")[0]
     taken = getattr(sys.modules.get(top), "__file__", None)
     file = _hidden_file(top, Path(taken)) if taken else None
@@ -293,7 +293,7 @@ def _hidden(module: str) -> str:
 
 
 def _hidden_file(top: str, taken: Path | None) -> Path | None:
-    """A file of the user's that is not imported because the module in `taken` has its name."""
+    """Return the user's file that is not imported because the module in `taken` has its name."""
     for folder in _folders(top):
         file = _file_in(folder, top)
         if file is not None and (taken is None or not file.samefile(taken)):
@@ -302,7 +302,7 @@ def _hidden_file(top: str, taken: Path | None) -> Path | None:
 
 
 def _file_in(folder: Path, top: str) -> Path | None:
-    """The file of a module or package in a folder."""
+    """Return the file of a module or package in a folder."""
     spec = _spec_in(folder, top)
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 

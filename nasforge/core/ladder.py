@@ -50,11 +50,11 @@ class Rung:
 
     @property
     def full(self) -> bool:
-        """Whether its epochs see all training images as they are."""
+        """True if its epochs see all training images as they are."""
         return self.share == 1 and self.resolution is None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, as users write it: `{"epochs": 3}` or `{"proxies": ["synflow"]}`; or `{"folds": 2}`."""
+        """Return the JSON-able form that users write: `{"epochs": 3}`, `{"proxies": ["synflow"]}`, `{"folds": 2}`."""
         if self.proxies:
             return {"proxies": list(self.proxies)}
         return {
@@ -65,7 +65,7 @@ class Rung:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Rung:
-        """The inverse of `to_json`.
+        """Rebuild the object from its `to_json` form.
 
         Raises:
             ConfigError, TypeError: it is no rung.
@@ -80,7 +80,7 @@ class Rung:
 
 
 def _proxies(names: Any) -> tuple[str, ...]:
-    """Names of proxies, each a text, none twice. Raises ConfigError."""
+    """Check the names of proxies: each a text, none twice. Raises ConfigError."""
     wrong = f"ladder: proxies must be a list of different names such as [synflow, naswot], got {names!r}"
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(wrong)
@@ -90,12 +90,12 @@ def _proxies(names: Any) -> tuple[str, ...]:
 
 
 def proxy_metric(name: str) -> str:
-    """The key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
+    """Return the key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
     return PROXY + name.rpartition(":")[2]
 
 
 def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
-    """The geometric ladder that ends at `epochs`: `ladder_to(9)` is 1, 3, 9."""
+    """Return the geometric ladder that ends at `epochs`: `ladder_to(9)` is 1, 3, 9."""
     steps = [epochs]
     while steps[-1] // eta >= 1:
         steps.append(steps[-1] // eta)
@@ -103,12 +103,12 @@ def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
 
 
 def in_unit(ladder: Sequence[Rung], unit: Unit) -> tuple[Rung, ...]:
-    """The ladder whose steps count `unit`."""
+    """Return the ladder whose steps count `unit`."""
     return tuple(rung if rung.proxies else replace(rung, unit=unit) for rung in ladder)
 
 
 def whole_epochs(ladder: Sequence[Rung], edge: int = 0) -> float:
-    """What a training to the last rung costs, in epochs of all images as they are.
+    """Return the cost of a training to the last rung, in epochs of all images at full resolution.
 
     Args:
         ladder: its rungs with epochs, in order.

@@ -8,7 +8,7 @@ from nasforge.core.errors import ConfigError
 
 
 def whole_path(path: str | Path) -> Path:
-    """An absolute path that means the same in every working folder; `~` is the home folder.
+    """Return an absolute path that means the same in every working folder; `~` is the home folder.
 
     Raises:
         ConfigError: there is no home folder of that name.

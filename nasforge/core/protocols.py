@@ -45,15 +45,15 @@ class Strategy(Protocol):
     """
 
     def ask(self, number: int) -> Proposal | None:
-        """The proposal of trial `number`; None means "nothing until you tell me more" and changes nothing."""
+        """Return the proposal of trial `number`; None changes nothing and waits for more results."""
         ...
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        """Replay: "the journal says you asked this". Adopt it, compute nothing."""
+        """Adopt a proposal that the journal has as this strategy's, without computing it again."""
         ...
 
     def tell(self, number: int, result: Result) -> None:
-        """The outcome, in any order; `values` are to be maximised, failures and rejections come too."""
+        """Learn an outcome, in any order; `values` are to be maximised, failures and rejections come too."""
         ...
 
     def withdraw(self, number: int) -> None:
@@ -66,7 +66,7 @@ class Strategy(Protocol):
 
 
 class Report(Protocol):
-    """What an evaluator is given to speak while it works, and what it may know of its job."""
+    """The evaluator's handle on its job: facts about it, and progress reporting."""
 
     @property
     def number(self) -> int:
@@ -75,7 +75,7 @@ class Report(Protocol):
 
     @property
     def attempt(self) -> int:
-        """From 1."""
+        """Number of this attempt, from 1."""
         ...
 
     @property
@@ -130,7 +130,7 @@ class Evaluator(Protocol):
         ...
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """The outcome; a failure is a Result too, an exception counts as a failure with cause `error`."""
+        """Return the outcome; a failure is a Result too, an exception counts as a failure with cause `error`."""
         ...
 
 
@@ -197,7 +197,7 @@ class Pruner(Protocol):
     """
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
-        """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise.
+        """Return True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise.
 
         The search hands over a `nasforge.core.history.Pending`, with an index by step.
         """
@@ -208,7 +208,7 @@ class Tracker(Protocol):
     """Watches. Losing a tracker loses nothing; it must never slow a search."""
 
     def on_event(self, event: Event) -> None:
-        """One event, already in the journal."""
+        """Handle one event that is already in the journal."""
         ...
 
 
@@ -262,12 +262,12 @@ class Figure(Protocol):
 
 
 class Pick(Protocol):
-    """What a model builder asks. `Fixed` answers with an architecture's option, `Mixed` with all of them."""
+    """Question of a model builder. `Fixed` answers with an architecture's option, `Mixed` with all of them."""
 
     def __call__(self, key: str, options: Mapping[Value, Callable[[], Any]]) -> Any:
-        """The module for decision `key` (without `model.`): builds the option decided, or a mixture of all."""
+        """Build the module for decision `key` (without `model.`): the decided option, or a mixture of all."""
         ...
 
     def width(self, key: str, maximum: int | None = None) -> int:
-        """The number of channels decided for `key`; `maximum` is checked where given."""
+        """Return the number of channels decided for `key`; `maximum` is checked if it is set."""
         ...

@@ -57,7 +57,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """`a whole number of at least 1`, `a number above 0 and below 1`."""
+        """Return `a whole number of at least 1` or `a number above 0 and below 1`."""
         return f"a {'whole ' if self.whole else ''}number {self.limits}".strip()
 
     @property

@@ -1,4 +1,4 @@
-"""How a network is trained: every setting, with its description, its range and its default."""
+"""Recipe of a training: every setting with its description, its range and its default."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -509,7 +509,7 @@ class Recipe:
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> "Recipe":
-        """The recipe with these settings, the others at their defaults.
+        """Make the recipe with these settings and the defaults of all others.
 
         Raises:
             RecipeError: unknown settings or bad values, all of them.
@@ -539,7 +539,7 @@ _EXCLUDING = frozenset(
 
 
 def recipe_of(space: SearchSpace, architecture: Architecture, overrides: Mapping[str, Value]) -> Recipe:
-    """The recipe of one point: defaults < the space's `train.*` defaults < `overrides` < the point's own decisions.
+    """Return the recipe of a point: defaults < the space's `train.*` < `overrides` < the point's decisions.
 
     A nested decision sets what its key ends with: `train.optimizer.sgd.momentum` is the momentum.
 
@@ -550,7 +550,7 @@ def recipe_of(space: SearchSpace, architecture: Architecture, overrides: Mapping
 
 
 def settings_of(space: SearchSpace, architecture: Architecture, overrides: Mapping[str, Value]) -> dict[str, Value]:
-    """All settings of `recipe_of` by name, their values not checked.
+    """Return all settings of `recipe_of` by name, with unchecked values.
 
     Raises:
         RecipeError: a setting is made twice, or below an option that does not read it.
@@ -590,7 +590,7 @@ def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
 
 
 def extreme_points(space: SearchSpace) -> Iterator[Architecture]:
-    """The default point with one recipe decision after the other at each of its ends, or at each of its options."""
+    """Yield the default point with one recipe decision at a time at each end or at each of its options."""
     for key, value in _extremes(space):
         yield _point_with(space, {key: value})
 
@@ -600,7 +600,7 @@ def _extremes(space: SearchSpace) -> list[tuple[str, Value]]:
 
 
 def _point_with(space: SearchSpace, fixed: Mapping[str, Value]) -> Architecture:
-    """The default point as far as it can be, with these decisions and whatever they hang below."""
+    """Return the point closest to the default that has these decisions and all that they need."""
 
     def choose(asked: str, domain: Domain) -> Value:
         if asked in fixed:
@@ -620,7 +620,7 @@ def _keys(decision: Decision) -> set[str]:
 
 
 def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
-    """Decisions of a recipe, keys without `train.`, by the settings that they make."""
+    """Map the settings to their values, from decisions of a recipe whose keys lack `train.`."""
     settings: dict[str, Value] = {}
     problems = []
     for key, value in decided.items():

@@ -68,7 +68,7 @@ def _first_line(text: str | None) -> str:
 
 
 def _parsed(file: Path | None) -> ast.Module:
-    """The module in a file; an empty one where it cannot be read."""
+    """Parse the module in a file; an empty one if it cannot be read."""
     try:
         return ast.parse(file.read_bytes() if file else b"")
     except (OSError, SyntaxError, ValueError):
@@ -80,14 +80,14 @@ def _makers(node: ast.ClassDef) -> list[ast.stmt]:
 
 
 def _maker(node: ast.ClassDef) -> ast.FunctionDef | None:
-    """The `__init__` of a class, if that alone says what the class takes."""
+    """Return the `__init__` of a class, if it alone defines what the class takes."""
     makers = _makers(node)
     maker = makers[0] if len(makers) == 1 and not node.keywords else None
     return maker if isinstance(maker, ast.FunctionDef) and not maker.decorator_list else None
 
 
 def _parameters(arguments: ast.arguments, tree: ast.Module, find: Find) -> list[Parameter]:
-    """The parameters of a definition. Raises ValueError where a default cannot be read."""
+    """Return the parameters of a definition. Raises ValueError if a default cannot be read."""
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     parameters = [
@@ -117,7 +117,7 @@ def _parameter(argument: ast.arg, kind: Any, default: ast.expr | None, tree: ast
 
 
 def _constant(name: str, tree: ast.Module, find: Find) -> Any:
-    """The literal that a module binds to a name, or imports by it. Raises ValueError for anything else."""
+    """Return the literal that a module assigns to a name, or imports. Raises ValueError for anything else."""
     bound: list[ast.expr | None] = []
     for node in tree.body:
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):

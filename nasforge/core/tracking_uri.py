@@ -1,4 +1,4 @@
-"""Where MLflow keeps its runs: the default store, the check of a user's URI, and the line that opens the UI."""
+"""MLflow's store: the default, the check of a user's URI, and the command that opens the UI."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALLOWED = (
 
 
 def chosen_uri(setting: str | None) -> str | None:
-    """The URI of a setting or, without one, of the environment variable; SQLite files become absolute paths.
+    """Return the URI of a setting or of the environment variable; SQLite files become absolute paths.
 
     Args:
         setting: from an option, a file or a call; None where it is left out.
@@ -51,7 +51,7 @@ def chosen_uri(setting: str | None) -> str | None:
 
 
 def tracking_uri(uri: str | None, runs_dir: Path) -> str:
-    """The URI in full: the default filled in, SQLite files as absolute paths.
+    """Return the complete URI: the default filled in, SQLite files as absolute paths.
 
     A stored URI has no password. Where the environment variable names the same place with one, that is used.
 
@@ -90,7 +90,7 @@ def _checked(uri: str) -> str:
 
 
 def _host_of(uri: str) -> str:
-    """The host of a server's URI, empty where it names none or cannot be read."""
+    """Return the host of a server's URI; empty if it has none or cannot be parsed."""
     try:
         parts = urlsplit(uri)
         parts.port  # noqa: B018  (raises where the port is no number)
@@ -115,7 +115,7 @@ def _sqlite(uri: str) -> str:
 
 
 def ui_command(uri: str | None, runs_dir: Path) -> str:
-    """What opens the MLflow UI: a server's own address, or the line to type for a database.
+    """Return how to open the MLflow UI: a server's address, or the command for a database.
 
     One worker and no job execution: the UI then starts in half the time and with six processes fewer.
     """

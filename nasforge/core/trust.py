@@ -44,7 +44,7 @@ OURS = frozenset(
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the texts come from.
+    """Source of the texts that are being read.
 
     Attributes:
         kind: `user`, `foreign` or `view`.
@@ -75,21 +75,21 @@ def _source(source: _Source) -> Iterator[None]:
 
 @contextmanager
 def from_user(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-    """The user's own settings name the code; inside `foreign` or `view` those rules stay in force."""
+    """Read the user's own settings, which may name code; inside `foreign` or `view` those rules stay in force."""
     with _source(_SOURCE.get() or _Source("user", say=say)):
         yield
 
 
 @contextmanager
 def typed() -> Iterator[None]:
-    """Texts that the user typed for this very call, whatever file is being read around them."""
+    """Read texts that the user typed for this very call, whatever file is being read around them."""
     with _source(_Source("user")):
         yield
 
 
 @contextmanager
 def foreign(folder: Path | str, *, trust: bool = False) -> Iterator[None]:
-    """A file below `folder` names the code; `trust` is the user's consent, also for what is read inside the block."""
+    """Read a file below `folder` that names code; `trust` is the user's consent, also for nested files."""
     around = _SOURCE.get()
     if around is not None and around.kind == "view":
         yield
@@ -105,7 +105,7 @@ def foreign(folder: Path | str, *, trust: bool = False) -> Iterator[None]:
 
 @contextmanager
 def view() -> Iterator[None]:
-    """Somebody looks at files: only registered names are imported."""
+    """Read files only to show them: only registered names are imported."""
     with _source(_Source("view")):
         yield
 
@@ -146,7 +146,7 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
 
 
 def remembered_folders(reference: str, depth: int) -> list[Path]:
-    """Folders whose modules the user has agreed to under this text, and which have not changed since.
+    """Return folders whose modules the user agreed to under this text, and which have not changed since.
 
     Args:
         reference: `module:attribute`.
@@ -161,7 +161,10 @@ def remembered_folders(reference: str, depth: int) -> list[Path]:
 
 
 def state_dir() -> Path:
-    """The folder of the records: `$NASFORGE_STATE_DIR`, else `nasforge` in `$XDG_STATE_HOME` or `~/.local/state`."""
+    """Return the folder of the records.
+
+    It is `$NASFORGE_STATE_DIR`, else `nasforge` in `$XDG_STATE_HOME` or `~/.local/state`.
+    """
     if configured := os.environ.get(STATE_DIR):
         return Path(configured).expanduser().absolute()
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state").absolute() / "nasforge"
@@ -180,7 +183,7 @@ def _refuse_below(folders: Sequence[Path], files: Sequence[Path], what: str) -> 
 
 
 def _records(reference: str) -> Iterator[dict[str, Any]]:
-    """Records of one text, the latest first; a damaged one counts as none."""
+    """Return the records of one text, the latest first, without damaged ones."""
     folder = state_dir() / "trusted"
     paths = []
     with suppress(OSError):

@@ -86,7 +86,7 @@ class ExperimentConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the experiment lives."""
+        """Folder of the experiment."""
         return self.runs_dir / self.name
 
     @property
@@ -125,7 +125,7 @@ class ExperimentConfig:
         return replace(self, evaluator=Named("training", options), ladder=(Rung(self.epochs),))
 
     def with_data_at(self, place: str | Path | Mapping[str, Any] | None) -> ExperimentConfig:
-        """The same with its data in another place.
+        """Return the same configuration with its data in another place.
 
         Args:
             place: the file or folder, or a mapping of `source` and `folder` (of torchvision's downloads); None for the
@@ -146,7 +146,7 @@ class ExperimentConfig:
         return replace(self, data=replace(self.data, **with_absolute_paths(settings)))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, as the journal's header keeps it, without secrets and infinite limits of the budget."""
+        """Return the JSON-able form for the journal's header, without secrets and infinite limits of the budget."""
         return {
             "space": self.space.to_json(),
             "data": None if self.data is None else asdict(self.data),
@@ -167,7 +167,7 @@ class ExperimentConfig:
 
     @staticmethod
     def from_json(name: str, content: Mapping[str, Any], runs_dir: Path) -> ExperimentConfig:
-        """The inverse of `to_json`; the name and the runs folder come from where the journal was found."""
+        """Rebuild the object from its `to_json` form; name and runs folder are those of the journal's place."""
         return ExperimentConfig(
             name=name,
             space=SearchSpace.from_json(content["space"]),
@@ -190,13 +190,13 @@ class ExperimentConfig:
 
     @staticmethod
     def of_journal(header: Header, folder: Path) -> ExperimentConfig:
-        """The configuration of the experiment in `folder`, as the header of its journal has it."""
+        """Return the configuration of the experiment in `folder`, as the header of its journal has it."""
         folder = folder.absolute()
         return ExperimentConfig.from_json(folder.name, header.config, folder.parent)
 
 
 def places_of(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a header's `config` that say where its data lie, with the places that `places` has.
+    """Return the settings of a header's `config` that locate its data, with the new places of `places`.
 
     Args:
         config: as in `ExperimentConfig.to_json`.
@@ -217,7 +217,7 @@ def places_of(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str,
 
 
 def check_name(name: Any) -> str:
-    """An experiment's name, safe as a folder's. Raises ConfigError otherwise."""
+    """Return an experiment's name that is safe as a folder's. Raises ConfigError otherwise."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"name {name!r}: an experiment's name starts with a letter or digit and holds up to 100 letters, "
@@ -242,7 +242,7 @@ _SETTINGS = (
 
 
 def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
-    """The settings in an experiment's YAML file, for `resolve`. Paths in it are relative to the file."""
+    """Read the settings of an experiment's YAML file, for `resolve`. Paths in it are relative to the file."""
     path = home_expanded(path)
     document = read_yaml(path)
     if not isinstance(document.content, dict):
@@ -272,7 +272,7 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
 
 
 def resolve(settings: Mapping[str, Any], document: Document | None = None) -> ExperimentConfig:
-    """Settings as users write them -> the whole configuration, with defaults filled in.
+    """Make the complete configuration from settings as users write them, with defaults filled in.
 
     Args:
         settings: `space` (a YAML file, a shipped name or a SearchSpace) and `data` (a name, file or folder, or a
@@ -375,7 +375,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
 
 
 def _named(kind: str, content: Any) -> Named:
-    """A registered name with options that it takes."""
+    """Return a registered name with options that it takes."""
     named = evaluator_of(content) if kind == "evaluator" else Named.parse(content, kind)
     if (kind, named.name) != ("pruner", NO_PRUNER):
         registry.check_named(kind, named.name, named.options)
@@ -387,7 +387,7 @@ def _tracking_uri(content: Any) -> str | None:
 
 
 def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
-    """`strategy: evolution` and `tune: optuna` as the one strategy `joint` that they are short for.
+    """Return the strategy `joint` that `strategy: evolution` with `tune: optuna` abbreviates.
 
     What begins with short trainings gets its new points from `joint`: `promotion` of it.
     """
@@ -411,7 +411,7 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
 
 
 def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:
-    """An evaluator of several trainings: `epochs` are its option then, and the ladder counts trainings."""
+    """Return an evaluator of several trainings: `epochs` become its option, and the ladder counts trainings."""
     what, default = TRAININGS[evaluator.name]
     if settings.get("ladder") is not None:
         raise ConfigError(f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder")
@@ -428,7 +428,7 @@ def continues(strategy: str) -> bool:
 
 
 def suited_evaluator(strategy: str) -> str:
-    """What measures where the user names nothing: a strategy with a supernet says so in its attribute `evaluator`."""
+    """Return the default evaluator for a strategy: one with a supernet has the attribute `evaluator`."""
     try:
         return str(getattr(registry.get("strategy", strategy), "evaluator", "training"))
     except ConfigError:  # an unknown strategy is reported where it is made

@@ -74,7 +74,7 @@ def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
 
 
 def load_space(source: str | Path) -> SearchSpace:
-    """The space in a YAML file, or a shipped one by name.
+    """Read the space of a YAML file, or a shipped one by name.
 
     Raises:
         ConfigError: with every problem of the file.
@@ -83,7 +83,7 @@ def load_space(source: str | Path) -> SearchSpace:
 
 
 def load_recipe(source: str | Path) -> SearchSpace:
-    """The recipe in a YAML file, or a shipped one by name: written as a space is, without a network.
+    """Read the recipe of a YAML file, or a shipped one by name: written as a space is, without a network.
 
     Raises:
         ConfigError: with every problem of the file, a decision or default of the network among them.
@@ -157,7 +157,7 @@ class _SpaceReader:
         raise ConfigError(self.problems)
 
     def with_whole_path(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """A builder's arguments, the file of its `weights` as workers see it; it may lie beside the space."""
+        """Return a builder's arguments with an absolute path of `weights`; it may be relative to the space's file."""
         weights = arguments.get("weights")
         if not isinstance(weights, str) or not weights:
             return arguments
@@ -202,7 +202,7 @@ class _SpaceReader:
         return decisions
 
     def expand(self, name: str, path: tuple[Any, ...]) -> Iterator[str]:
-        """`stage{0..1}.layer{1..2}` -> stage0.layer1, stage0.layer2, stage1.layer1, stage1.layer2."""
+        """Expand `stage{0..1}.layer{1..2}` to stage0.layer1, stage0.layer2, stage1.layer1, stage1.layer2."""
         if re.search(r"[{}]", _RANGE.sub("", name)):
             self.report("a range key looks like stage{0..2}.width", path)
             return

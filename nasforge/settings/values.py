@@ -1,4 +1,4 @@
-"""What users write for one setting -> its value. Each function raises ConfigError, which `resolve` collects."""
+"""Parsers of single settings as users write them. Each raises ConfigError, which `resolve` collects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILE_OPTIONS = ("path", "axes")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the images come from and how they are divided.
+    """Source of the images, and how they are split.
 
     Relative paths are made absolute against the working folder, since workers have another one.
 
@@ -67,7 +67,7 @@ class DataConfig:
 
 
 def with_absolute_paths(data: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """Settings of the data with absolute paths; a registered data set goes before a file or folder of its name.
+    """Return the data's settings with absolute paths; a registered data set wins over a file of its name.
 
     Args:
         data: fields of DataConfig, as users write them.
@@ -91,12 +91,12 @@ class Named:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"name": self.name, "options": dict(self.options)}
 
     @staticmethod
     def parse(content: Any, what: str) -> Named:
-        """From `evolution`, or from a mapping `{name: evolution, population: 20}`."""
+        """Parse `evolution`, or a mapping `{name: evolution, population: 20}`."""
         if isinstance(content, Named):
             return content
         if isinstance(content, str) and content:
@@ -128,17 +128,17 @@ class Starts:
     points: tuple[Mapping[str, Value], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"source": self.source, "points": [dict(point) for point in self.points]}
 
     @staticmethod
     def from_json(content: Mapping[str, Any] | None) -> Starts | None:
-        """The inverse of `to_json`; None stays None."""
+        """Rebuild the object from its `to_json` form; None stays None."""
         return None if content is None else Starts(content["source"], tuple(content["points"]))
 
 
 def starts_of(content: Any) -> Starts | None:
-    """`default`, `portfolio`, a file or an experiment; `none` for no starts."""
+    """Parse `default`, `portfolio`, a file or an experiment; `none` for no starts."""
     if isinstance(content, Starts):
         return content
     if not isinstance(content, (str, Path)) or not str(content):
@@ -150,7 +150,7 @@ def starts_of(content: Any) -> Starts | None:
 
 
 def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """An evaluator's options, the files among them as workers see them."""
+    """Return an evaluator's options with absolute paths of files, for workers."""
     nested = options.get("options")
     paths = {k: path_or_name(str(options[k]), folder) for k in FILE_OPTIONS if isinstance(options.get(k), (str, Path))}
     return {
@@ -161,13 +161,13 @@ def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> 
 
 
 def evaluator_of(content: Any) -> Named:
-    """The evaluator, files among its options as workers see them."""
+    """Return the evaluator with absolute paths of files among its options, for workers."""
     named = Named.parse(content, "evaluator")
     return Named(named.name, with_whole_paths(named.options))
 
 
 def space_of(content: Any) -> SearchSpace:
-    """A space, the YAML file of one, or the name of a shipped one."""
+    """Return a space from itself, its YAML file, or the name of a shipped one."""
     if isinstance(content, SearchSpace):
         return content
     if not isinstance(content, (str, Path)):
@@ -176,7 +176,7 @@ def space_of(content: Any) -> SearchSpace:
 
 
 def data_of(content: Any) -> DataConfig | None:
-    """A name, a file, a folder, or a mapping of the fields of DataConfig."""
+    """Make a DataConfig from a name, a file, a folder, or a mapping of its fields."""
     if content is None:
         return None
     if isinstance(content, DataConfig):
@@ -206,7 +206,7 @@ def unknown_source(source: str) -> str:
 
 
 def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:
-    """Objects of a kind, or texts for its `parse`."""
+    """Return objects of a kind, parsed where they are texts."""
     items = [content] if isinstance(content, str) else content
     if not isinstance(items, Sequence):
         raise ConfigError(f"{kind.__name__.lower()}s must be a list, got {content!r}")
@@ -214,7 +214,7 @@ def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:
 
 
 def objectives_of(content: Any) -> tuple[Objective, ...]:
-    """Objectives, or texts for `Objective.parse`; at least one, none twice."""
+    """Return objectives, parsed where they are texts; at least one, none twice."""
     objectives = _parsed(content, Objective)
     names = [objective.metric for objective in objectives]
     if not objectives:
@@ -225,14 +225,14 @@ def objectives_of(content: Any) -> tuple[Objective, ...]:
 
 
 def suited_objectives(evaluator: Named | None) -> list[str]:
-    """The objectives where the user names none: what a table's signal is called, else the validation accuracy."""
+    """Return the default objectives: the metric of a table's signal, else the validation accuracy."""
     if evaluator is None or evaluator.name != "lookup_table":
         return [DEFAULT_METRIC]
     return [signal_metric(evaluator.options)]
 
 
 def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = ()) -> str:
-    """What a table's signal is called: its option `metric`, or by the name of its column.
+    """Return the metric of a table's signal: its option `metric`, or by the name of its column.
 
     Args:
         options: of the evaluator `lookup_table`.
@@ -249,7 +249,7 @@ def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = 
 
 
 def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
-    """Constraints or targets, or texts for `Constraint.parse`, on what a network costs or the evaluator's own costs."""
+    """Return constraints or targets, parsed where they are texts, on costs of a network or of the evaluator."""
     columns = evaluator.options.get("costs") if evaluator else None
     known = [*COSTS]
     if isinstance(columns, Mapping):
@@ -263,7 +263,7 @@ def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
 
 
 def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
-    """A mapping of the fields of Budget; 20 trials where nothing is sure to end the search.
+    """Make a Budget from a mapping of its fields; 20 trials if nothing else ends the search.
 
     Args:
         content: what the user writes.
@@ -285,7 +285,7 @@ def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
 
 
 def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
-    """The rungs of a ladder, or the geometric one that ends at `epochs`."""
+    """Return the rungs of a ladder, or the geometric one that ends at `epochs`."""
     if epochs is not None and ladder is not None:
         raise ConfigError("give epochs or a ladder, not both")
     if ladder is None:
@@ -331,7 +331,7 @@ def _is_rung(item: Mapping[str, Any]) -> bool:
 
 
 def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]:
-    """The recipe whose decisions are opened, if one is named, and the settings that are fixed."""
+    """Return the recipe whose decisions are opened, None without one, and the settings that are fixed."""
     if isinstance(content, (str, Path, SearchSpace)):
         content = {"open": content}
     if not isinstance(content, Mapping):
@@ -349,7 +349,7 @@ def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]
 
 
 def text_of(content: Any, what: str) -> str:
-    """A text or a path, as text."""
+    """Return a text or a path as text."""
     if not isinstance(content, (str, Path)):
         raise ConfigError(f"must be {what}, got {content!r}")
     return str(content)

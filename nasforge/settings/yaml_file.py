@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As in SafeLoader, counted, so that a huge file ends early."""
+        """Count the nodes, so that a huge file is refused early; otherwise as in SafeLoader."""
         with self.inside(self.peek_event().start_mark):  # type: ignore[no-untyped-call]
             return super().compose_node(parent, index)
 
@@ -88,7 +88,7 @@ class Document:
     file: str
 
     def problem(self, message: str, path: tuple[Any, ...]) -> Problem:
-        """A problem at `path`, with the line of the nearest enclosing key that has one."""
+        """Return a problem at `path` with the line of the nearest enclosing key."""
         known = path
         while known and known not in self.lines:
             known = known[:-1]
@@ -96,7 +96,7 @@ class Document:
 
 
 def absolute_path(text: str | Path, folder: Path | None = None) -> str:
-    """The absolute form of a path, since workers have another working folder.
+    """Return the absolute form of a path, since workers have another working folder.
 
     Args:
         text: from the user.
@@ -108,14 +108,14 @@ def absolute_path(text: str | Path, folder: Path | None = None) -> str:
 
 
 def path_or_name(text: str, folder: Path | None = None) -> str:
-    """Like `absolute_path`, but a mere name stays: no slash, no suffix, and no file or folder is called so."""
+    """Return the absolute path, but a plain name unchanged: no slash, no suffix, and no such file or folder."""
     looks_like_path = "/" in text or text.startswith("~") or Path(text).suffix
     absolute = absolute_path(text, folder)
     return absolute if looks_like_path or (text and is_there(Path(absolute))) else text
 
 
 def home_expanded(path: str | Path) -> Path:
-    """The path with `~` or `~user` at its start replaced by that home folder; unchanged where there is no such user."""
+    """Expand `~` or `~user` at a path's start; unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -123,7 +123,7 @@ def home_expanded(path: str | Path) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or folder of this path; False too for paths that the system cannot look up."""
+    """Return whether a file or folder has this path; False too if the system cannot look the path up."""
     try:
         return path.exists()
     except OSError:
@@ -142,7 +142,7 @@ def read_yaml(path: Path) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """A value from a command line.
+    """Parse a value from a command line.
 
     JSON (`20`, `true`, `[1, 2]`) or what YAML reads as a number, a truth value or, in brackets, a list or a mapping
     (`.1`, `True`, `[relu, gelu]`); everything else is a text.
@@ -161,7 +161,7 @@ def parse_value(text: str) -> Any:
 
 
 def _text(path: Path) -> str:
-    """A file's text: UTF-8, or UTF-16 with a byte order mark."""
+    """Read a file's text: UTF-8, or UTF-16 with a byte order mark."""
     try:
         with path.open("rb") as file:
             content = file.read(_BYTES + 1)
@@ -182,7 +182,7 @@ def _text(path: Path) -> str:
 
 
 def _parsed(text: str, file: str) -> Document:
-    """A document from its text; `file` is named in messages."""
+    """Parse a document's text; messages name `file`."""
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
@@ -223,7 +223,7 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def value(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
-        """The plain value of a node; `path`: keys and indices from the root."""
+        """Return the plain value of a node; `path`: keys and indices from the root."""
         self.lines.setdefault(path, node.start_mark.line + 1)
         with self._loader.inside(node.start_mark):
             if isinstance(node, yaml.MappingNode):
@@ -254,7 +254,7 @@ class _Reader:
         return None
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[Any, ...]) -> dict[Any, Any]:
-        """Merged keys (`<<: *defaults`) first, then the mapping's own, which win."""
+        """Return a mapping with its merged keys (`<<: *defaults`), which its own keys override."""
         content: dict[Any, Any] = {}
         keys: set[Any] = set()
         for key_node, value_node in node.value:
@@ -279,7 +279,7 @@ class _Reader:
         return content
 
     def _merged(self, node: yaml.Node, path: tuple[Any, ...]) -> dict[Any, Any]:
-        """The keys of a mapping, or of several; of several that have a key, the first one's."""
+        """Return the keys of one or several mappings; the first one that has a key wins."""
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         content: dict[Any, Any] = {}
         for source in reversed(sources):
