@@ -94,7 +94,7 @@ class Averaged:
         return replace(about, metrics=(*self.training.metrics, _SPREAD), notes=notes, unit=self._unit)
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Median milliseconds of one image's forward pass on this worker's device."""
+        """Return the median milliseconds of one image's forward pass on this worker's device."""
         return self.training.latency_ms(architecture)
 
     def preflight(self, proposal: Proposal) -> None:
@@ -103,11 +103,11 @@ class Averaged:
 
     @property
     def _validation(self) -> Part:
-        """What the first training validates on; the others have the same classes."""
+        """Validation images of the first training; those of the others have the same classes."""
         return self._divide(load_data(self.training.data), self._count, self.training.data)[0][1]
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """One training after the other, the mean reported after each; failures come back as results."""
+        """Train one network after the other, reporting the mean after each; failures come back as results."""
         began = time.monotonic()
         if isinstance(proposal, TrainShared):
             raise SearchError(f"evaluator '{self._name}' cannot train a supernet; use evaluator 'shared_weights'")
@@ -175,7 +175,7 @@ def cross_validation(
     extra_metrics: Sequence[str] = (),
     keep_answers: bool = False,
 ) -> Averaged:
-    """Stratified k-fold cross-validation over the train and the validation part; the test part stays sealed.
+    """Cross-validate in stratified folds over the train and validation splits; the test split stays sealed.
 
     The folds are the same for all trials (by the data's seed). Images are normalised by the statistics of the train
     part, in every fold. Settings are checked, nothing is loaded.
@@ -223,7 +223,7 @@ def repeated_seeds(
     epochs: int = 3,
     extra_metrics: Sequence[str] = (),
 ) -> Averaged:
-    """Trains every architecture several times with other seeds, on the same images: less noise for more work.
+    """Train every architecture several times with other seeds, on the same images: less noise for more work.
 
     Args:
         spec: the facts of the search; its ladder counts repeats: 1, 2, ... `repeats`. What its objectives need is
@@ -250,7 +250,7 @@ def repeated_seeds(
 
 
 def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
-    """Stratified folds of train and validation together, each of which validates once; groups stay in one fold.
+    """Split train and validation together into stratified folds; each validates once, groups stay in one fold.
 
     Raises:
         DataError: a class has fewer images, or fewer groups, than there are folds.
@@ -294,12 +294,12 @@ def _grouped_folds(
 
 
 def as_it_is(data: ImageData, count: int, config: DataConfig) -> list[Split]:
-    """Every time the data's own division."""
+    """Return the data's own split every time."""
     return [(data.train, data.validation)] * count
 
 
 def _check_ladder(name: str, what: str, count: int, spec: SearchSpec) -> None:
-    """Raises ConfigError for a search that an evaluator of several trainings cannot do."""
+    """Refuse a search that an evaluator of several trainings cannot do: raises ConfigError."""
     needed(spec.data, name)
     if any(rung.proxies or not rung.full for rung in spec.ladder):
         raise ConfigError(f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none")
@@ -316,7 +316,7 @@ def _result(status: Status, done: Sequence[Trained], report: Report) -> Result:
 
 
 def _mean(done: Sequence[Trained]) -> dict[str, float]:
-    """Means over the trainings; what was spent is their sum."""
+    """Return the means over the trainings; costs are summed."""
     means = {}
     for key in done[0].metrics:
         values = [trained.metrics[key] for trained in done]

@@ -87,7 +87,7 @@ class SharedWeights:
         return replace(self.training.about, notes=self.training.data_notes())
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Median time of one image on this worker's device."""
+        """Return the median time of one image on this worker's device."""
         return self.training.latency_ms(architecture)
 
     def preflight(self, proposal: Proposal) -> None:
@@ -170,7 +170,7 @@ class SharedWeights:
         return {**self.__dict__, "_kept": None}
 
     def _weights(self, report: Report, weights: Artifact) -> Mapping[str, torch.Tensor]:
-        """A supernet's tensors; the latest stay with this worker for the measures to come."""
+        """Load a supernet's tensors; this worker caches the latest for the next measures."""
         if self._kept is None or self._kept[0] != weights.sha256:
             self._kept = (weights.sha256, load_weights(report.experiment, weights))
         return self._kept[1]

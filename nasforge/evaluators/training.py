@@ -104,7 +104,7 @@ class Training:
         check_recipes(self.space, self.recipe)
 
     def _data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them, and makes sure that ladder and metrics fit them.
+        """Load the data, check that ladder and metrics fit them, and return the fingerprint of data and split.
 
         Raises:
             ConfigError: a metric is of a class that the data do not have, or a rung's resolution is not a lower one.
@@ -143,7 +143,7 @@ class Training:
         return remarks_on(self.space, self.recipe, self.ladder[-1].epochs)
 
     def data_notes(self, validation: Part | None = None) -> tuple[str, ...]:
-        """Sentences on what of the data is not read or not measured; `validation` as in `check_measured`."""
+        """Return notes on data that are not read or not measured; `validation` as in `check_measured`."""
         data = load_data(self.data)
         absent = (data.validation if validation is None else validation).absent
         if not absent:
@@ -171,7 +171,7 @@ class Training:
             )
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
+        """Return the median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
         if self.threads:
             torch.set_num_threads(self.threads)
         data = load_data(self.data)
@@ -243,7 +243,7 @@ class Training:
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
 
     def _scoring(self) -> ZeroCost:
-        """The evaluator for rungs of proxies."""
+        """Make the evaluator for rungs of proxies."""
         return ZeroCost(replace(self.spec, objectives=()), device=self.device, threads=self.threads)
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
@@ -291,7 +291,7 @@ class Training:
         )
 
     def _cheaper_phases(self, network: nn.Module, data: ImageData, flops: float) -> list[Phase]:
-        """What is trained on fewer or smaller images before all of them; smaller ones are validated on their like."""
+        """Return the phases on fewer or smaller images before the full one; smaller ones are validated on their like."""
         phases = []
         for rung in self.ladder:
             if rung.proxies or rung.full:
@@ -323,13 +323,13 @@ class Training:
 
 
 def answers_of(network: nn.Module, part: Part, recipe: Recipe, device: torch.device) -> Answers:
-    """What a network says of a part, in the arithmetic of its training."""
+    """Compute a network's answers on a split, in the arithmetic of its training."""
     layout, bf16 = memory_format(recipe, device), uses_bf16(recipe, device)
     return answers(network, part, device=device, bf16=bf16, memory_format=layout)
 
 
 def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]) -> tuple[str, ...]:
-    """The figures beside the usual ones that an objective needs or that are asked for."""
+    """Return the further metrics that an objective needs or the user asks for."""
     texts = not isinstance(extra_metrics, str) and all(isinstance(metric, str) for metric in extra_metrics)
     if not texts or len(extra_among(extra_metrics)) < len({*extra_metrics}):
         allowed = ", ".join(f"val/{name}" for name in EXTRA)
@@ -341,7 +341,7 @@ def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]
 
 
 def _start(proposal: Measure, report: Report) -> Path | None:
-    """The checkpoint that a proposal goes on from, if it does."""
+    """Load the checkpoint that a proposal resumes; None if it resumes none."""
     if proposal.weights is None or not proposal.weights.is_checkpoint:
         return None
     return file_of(report.experiment, proposal.weights)

@@ -100,7 +100,7 @@ class ZeroCost:
         )
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Median milliseconds of one image's forward pass on this worker's device, fp32."""
+        """Return the median milliseconds of one image's forward pass on this worker's device, fp32."""
         if self.threads:
             torch.set_num_threads(self.threads)
         data = load_data(self.data)
@@ -108,7 +108,7 @@ class ZeroCost:
         return latency_ms(network, data.shape, (1,), device_of(self.device))[1].median_ms
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """Score all architectures of the proposal; failures come back as results with their cause."""
+        """Compute the proxies of all architectures of the proposal; failures come back as results with their cause."""
         began = time.monotonic()
         if isinstance(proposal, TrainShared) or (isinstance(proposal, Measure) and proposal.weights is not None):
             raise SearchError(
@@ -152,7 +152,7 @@ class ZeroCost:
         return Result("finished", totals, charged=charged, scores=tuple(rows))
 
     def _batch(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The same normalised training images and labels in every trial."""
+        """Return the same normalised training images and labels in every trial."""
         part = load_data(self.data).train
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(self.data.seed))[: self.images]
         images, labels = next(iter(part.batches(order, len(order), device)))
@@ -166,7 +166,7 @@ class ZeroCost:
         work: _Work,
         known: Mapping[str, float],
     ) -> tuple[dict[str, float], dict[str, tuple[str, bool]]]:
-        """Costs and scores; for the proxies without a number why, and whether the network lacks what they look at."""
+        """Return costs and scores; for proxies without a number the reason, and whether the network cannot have one."""
         images, labels = batch
         data = load_data(self.data)
         scores: dict[str, float] = {}

@@ -146,7 +146,7 @@ class Experiment:
     # --- what a runner calls ----------------------------------------------------------------------------------------
 
     def next(self) -> Job | None:
-        """The next job; None: nothing now, and the end when nothing runs.
+        """Return the next job; None: no job now, and the end of the search if no job is running.
 
         Raises:
             SearchError: nothing feasible is found, every trial breaks at once, or the strategy proposes what cannot be.
@@ -183,7 +183,7 @@ class Experiment:
         metrics: Mapping[str, float],
         alphas: Mapping[str, Sequence[float]] | None = None,
     ) -> bool:
-        """A running trial's metrics after `step`; False: stop it, it is closed.
+        """Report a running trial's metrics after `step`; returns False when the trial is closed and must stop.
 
         It is closed as pruned, or as failed where the report is none. A step that an earlier attempt reported already
         keeps what was said first.
@@ -211,7 +211,7 @@ class Experiment:
         return not stop
 
     def tell(self, number: int, attempt: int, result: Result) -> None:
-        """The outcome of a job. A lost worker's trial is put back to be tried again; a lost attempt's word is ignored.
+        """Record the outcome of a job. A lost worker's trial is retried; results of superseded attempts are ignored.
 
         A result that is none closes the trial as failed.
 
@@ -237,7 +237,7 @@ class Experiment:
         self._close(number, wrong_word(f"trial {number}{problem}", result) if problem else outcome)
 
     def closed(self, number: int) -> bool:
-        """Whether a trial has its result."""
+        """Return whether a trial has its result."""
         return self.state.trials[number].result is not None
 
     @property
@@ -247,18 +247,18 @@ class Experiment:
 
     @property
     def trials_left(self) -> int:
-        """How many trials the budget's limit on them leaves to run; 0 when there is nothing to do."""
+        """Number of trials that the budget's limit on trials leaves to run; 0 when the search has ended."""
         left = max(0.0, self._budget.trials - self.state.accepted) + len(self.state.open_trials)
         return int(min(left, sys.maxsize))
 
     @property
     def stopping(self) -> bool:
-        """Whether asking has been stopped."""
+        """True if no more proposals are asked for."""
         return self._stopping
 
     @property
     def exhausted(self) -> bool:
-        """Whether asking has ended because every point of the space was asked for."""
+        """True if asking has ended because every point of the space was proposed."""
         return self._exhausted
 
     def stop(self) -> None:
@@ -277,7 +277,7 @@ class Experiment:
             raise stop
 
     def interrupt(self) -> None:
-        """The driver stops now, on request: attempts under way do not count against their trials."""
+        """Stop the driver on request: attempts in progress do not count against their trials."""
         self._interrupted, self._stop_after = True, None
         for number in sorted(self._out):
             self._write(Interrupted(number, self.state.trials[number].attempts))
@@ -319,7 +319,7 @@ class Experiment:
             self._asked.add(proposal.architecture.point_id)
 
     def _exhausts(self, proposal: Proposal) -> bool:
-        """Whether the strategy repeats a point because every point of the space was asked for."""
+        """Return whether the strategy repeats a point because it has proposed every point of the space."""
         if self._space is not None and _is_whole(proposal) and proposal.architecture.point_id in self._asked:
             self._exhausted = self._asked.issuperset(self._space.distinct)
         return self._exhausted
@@ -327,7 +327,7 @@ class Experiment:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def _write(self, event: Event) -> Event:
-        """Journal, apply, tell strategy and trackers; everyone gets the event as the journal will give it back."""
+        """Write and apply an event, then tell strategy and trackers; all get it as the journal stores it."""
         self._writing = True
         try:
             event = self.journal.append(event)
@@ -352,7 +352,7 @@ class Experiment:
         return event
 
     def _sound(self, asked: Asked) -> Asked:
-        """What the strategy asks for; what cannot be is refused before it is written, so that it spoils nothing."""
+        """Return the strategy's proposal; an invalid one is refused before it is written to the journal."""
         try:
             asked = Asked(asked.number, checks.proposal(asked.proposal))
             problem = self.state.contradiction(asked)
@@ -461,7 +461,7 @@ class Experiment:
 
 
 def _is_whole(proposal: Proposal) -> TypeGuard[Measure]:
-    """Whether a proposal is a training from an initialisation to the last rung, or a look-up."""
+    """Return whether a proposal is a training from an initialisation to the last rung, or a look-up."""
     return isinstance(proposal, Measure) and proposal.rung < 0 and proposal.weights is None
 
 
@@ -485,7 +485,7 @@ class _Silent:
 
 
 def reopen(folder: Path, trackers: Sequence[Tracker] = ()) -> Experiment:
-    """An existing experiment, locked; it asks for nothing, and deletes nothing: a search that goes on knows its needs.
+    """Open and lock an existing experiment, which proposes and deletes nothing: only a resumed search knows its needs.
 
     Args:
         folder: of the experiment.

@@ -64,7 +64,7 @@ _with_floats = json.JSONDecoder(object_hook=_decode)
 
 
 def dumps(content: Any) -> str:
-    """JSON on one line that `loads` reads back equal, NaN and infinities included."""
+    """Return JSON on one line that `loads` reads back equal, NaN and infinities included."""
     try:
         return json.dumps(_encode(content), allow_nan=False, separators=(",", ":"))
     except TypeError as error:
@@ -74,7 +74,7 @@ def dumps(content: Any) -> str:
 
 
 def loads(text: str) -> Any:
-    """The inverse of `dumps`."""
+    """Parse the JSON that `dumps` wrote."""
     if '"$float"' in text:  # a hook is called for every object, and almost no line has such a number
         return _with_floats.decode(text)
     try:
@@ -85,12 +85,12 @@ def loads(text: str) -> Any:
 
 
 def experiments_in(folder: Path) -> list[Path]:
-    """The folders of the experiments that lie in `folder`, by name."""
+    """Return the folders of the experiments in `folder`, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}") if path.is_file())
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether an experiment's journal has its first line. A driver that was killed before may leave an empty file."""
+    """Return whether an experiment's journal has its first line. A killed driver may leave an empty file."""
     try:
         with (folder / JOURNAL).open("rb") as file:
             return next(_whole_lines(file), None) is not None
@@ -101,18 +101,18 @@ def has_begun(folder: Path) -> bool:
 
 
 def experiment_of(folder: Path) -> Path:
-    """The folder of an experiment itself, or of the search that a fit holds."""
+    """Return the folder of an experiment itself, or of the search in a fit's folder."""
     inner = folder / SEARCH
     return inner if (folder / FIT).is_file() and (inner / JOURNAL).is_file() else folder
 
 
 def fit_of(folder: Path) -> Path | None:
-    """The fit that holds an experiment as its search; None for an experiment of its own."""
+    """Return the fit that holds an experiment as its search; None for a separate experiment."""
     return folder.parent if folder.name == SEARCH and (folder.parent / FIT).is_file() else None
 
 
 def fits_in(folder: Path, *, searching: bool = True) -> list[Path]:
-    """The folders of the fits that lie in `folder`, by name; with `searching` only those that have begun to search."""
+    """Return the folders of the fits in `folder`, by name; with `searching` only those whose search has begun."""
     fits = sorted(path.parent for path in folder.glob(f"*/{FIT}") if path.is_file())
     return [fit for fit in fits if not searching or (fit / SEARCH / JOURNAL).is_file()]
 
@@ -146,7 +146,7 @@ def is_locked(file: Path) -> bool:
 
 
 def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
-    """The error for a line of a file that cannot be.
+    """Return the error for a corrupt line of a file.
 
     Args:
         path: of the file.
@@ -163,7 +163,7 @@ def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
 
 
 def parse(path: Path, number: int, line: bytes) -> Line:
-    """The event on a line of a journal.
+    """Parse the event on a line of a journal.
 
     Args:
         path: of the file, for messages.
@@ -193,7 +193,7 @@ def parse(path: Path, number: int, line: bytes) -> Line:
 
 
 def _check_schema(path: Path, content: dict[str, Any]) -> None:
-    """Raises JournalError when the header is of a version that is not read."""
+    """Refuse a header of an unsupported version: raises JournalError."""
     schema = content.get("schema", SCHEMA)
     if type(schema) is int and schema not in SCHEMAS:
         raise JournalError(
@@ -204,13 +204,13 @@ def _check_schema(path: Path, content: dict[str, Any]) -> None:
 
 
 def campaigns_in(folder: Path) -> list[Path]:
-    """The folders of the campaigns that lie in `folder`, each with its experiments in it, by name."""
+    """Return the folders of the campaigns in `folder`, which hold their experiments, by name."""
     campaigns = {path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")}
     return sorted(path for path in campaigns if not (path / FIT).is_file())
 
 
 def read_events(folder: Path) -> list[Event]:
-    """All whole events of an experiment's journal, without a lock: for views. A torn last line is left out.
+    """Return all whole events of an experiment's journal, without a lock: for views. A torn last line is left out.
 
     Raises:
         JournalError: no journal, another schema version, or a corrupt line (with its number).
@@ -224,13 +224,13 @@ def read_header(folder: Path) -> Header:
 
 
 def read_lines(folder: Path) -> list[Line]:
-    """All whole lines of an experiment's journal, as `read_events`, with the times at which they were written."""
+    """Return all whole lines of an experiment's journal, as `read_events`, with the times they were written at."""
     with without_collection():
         return list(lines_of(folder))
 
 
 def lines_of(folder: Path) -> Iterator[Line]:
-    """The lines that `read_lines` gives, one by one: a view that keeps none of them needs half the time."""
+    """Yield the lines that `read_lines` returns: a view that keeps none of them needs half the time."""
     path = folder / JOURNAL
     try:
         with path.open("rb") as file:
@@ -246,7 +246,7 @@ def lines_of(folder: Path) -> Iterator[Line]:
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file without the last one, if that has no end; with their ends."""
+    """Yield the lines of a file with their ends, without an unfinished last line."""
     return itertools.takewhile(lambda line: line.endswith(b"\n"), file)
 
 

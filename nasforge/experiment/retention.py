@@ -1,4 +1,4 @@
-"""What stays on disk of closed trials: the weights and checkpoints that somebody may still need."""
+"""Retention of weights and checkpoints of closed trials that may still be needed."""
 
 from __future__ import annotations
 

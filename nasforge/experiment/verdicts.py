@@ -30,7 +30,7 @@ _MEND = "mend the evaluator's check, which gives a number for every cost"
 
 @dataclass(frozen=True)
 class Admission:
-    """What the check of a proposal says.
+    """Outcome of a proposal's check.
 
     Attributes:
         verdict: `accepted`, `rejected` or `failed`.
@@ -44,7 +44,7 @@ class Admission:
 
 
 def admission(proposal: Proposal, check: Check, state: State) -> Admission:
-    """Costs against constraints."""
+    """Check a proposal before it runs: whether it can be built, and its costs against the constraints."""
     try:
         costs = checks.numbers(dict(check(proposal)), "the costs")
     except BuildError as error:
@@ -66,7 +66,7 @@ def admission(proposal: Proposal, check: Check, state: State) -> Admission:
 
 
 def rejection(costs: Mapping[str, float], state: State) -> Result:
-    """The result of a proposal with these costs, which violate the constraints: which, and by how much."""
+    """Return the result of a proposal whose costs violate constraints: which ones, and by how much."""
     excesses = {str(limit): limit.violation(costs) for limit in state.constraints if limit.metric in costs}
     violations = {limit: excess for limit, excess in excesses.items() if excess > 0}
     return Result("rejected", {**costs, VIOLATION: sum(excesses.values())}, violations=violations)
@@ -76,7 +76,7 @@ def rejection(costs: Mapping[str, float], state: State) -> Result:
 
 
 def wrong_word(problem: object, answer: object = None) -> Result:
-    """The failure of a trial whose evaluator said what a journal cannot hold.
+    """Return the failure of a trial whose evaluator reported something that a journal cannot hold.
 
     Args:
         problem: what is wrong, in words.
@@ -90,7 +90,7 @@ def wrong_word(problem: object, answer: object = None) -> Result:
 
 
 def judged(trial: Trial, result: Result, state: State) -> Result:
-    """The result with its values; a finished measure without its objectives is a failure."""
+    """Return the result with its values; a finished measure without its objectives is a failure."""
     if result.error and result.error.cause in RETRIED:
         advice = "see the worker's log; a network that needs too much memory is killed by the system like this"
         message = f"{trial.attempts} attempts ended without a result: {result.error.message}"
@@ -118,7 +118,7 @@ def judged(trial: Trial, result: Result, state: State) -> Result:
 
 
 def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, float]:
-    """Metrics of an architecture that no check has met, with what the check would have said of its costs."""
+    """Return metrics of an architecture that was not checked, with the check's violation of its costs."""
     limits = state.constraints
     if not limits or any(limit.metric not in metrics for limit in limits):
         return metrics
@@ -126,7 +126,7 @@ def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, 
 
 
 def why_nothing_is_admitted(state: State) -> str:
-    """For a search whose last proposals were all rejected, or could not be built."""
+    """Explain the end of a search whose last proposals were all rejected, or could not be built."""
     limits = ", ".join(str(constraint) for constraint in state.constraints)
     rejected = list(state.trials.values())[-state.rejected_in_a_row :]
     error = rejected[-1].result.error if rejected[-1].result else None
@@ -145,7 +145,7 @@ def why_nothing_is_admitted(state: State) -> str:
 
 
 def why_everything_breaks(state: State) -> str:
-    """For a search whose last trials all broke before their first report."""
+    """Explain the end of a search whose last trials all failed before their first report."""
     failed = [trial for trial in state.trials.values() if trial.result and trial.result.error][-3:]
     messages = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
     return (

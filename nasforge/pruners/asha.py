@@ -33,7 +33,7 @@ class ASHA:
         self._crowds = Crowds(lambda reports, at: reports[at])
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
-        """Whether the trials at this rung that rank before this one already fill the top 1/eta."""
+        """Return whether the trials at this rung that rank before this one already fill the top 1/eta."""
         if step not in self._steps:
             return False
         values = history.get(number, {}).get(step)

@@ -101,7 +101,7 @@ class Differentiable:
         self._taken: tuple[int, Architecture] | None = None  # place in `_derived` and network of the latest proposal
 
     def ask(self, number: int) -> Proposal | None:
-        """A supernet's training, then derived networks; of several supernets in turn."""
+        """Propose a supernet's training, then derived networks, from the supernets in turn."""
         if self._asked < self._runs:
             proposal: Proposal = TrainShared(
                 self._trained,
@@ -132,7 +132,7 @@ class Differentiable:
             self._seen.note(measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """A supernet's alphas are kept; how its networks fare changes nothing."""
+        """Keep a supernet's alphas; results of derived networks change nothing."""
         if number not in self._training:
             return
         self._training.remove(number)
@@ -154,7 +154,7 @@ class Differentiable:
             self._derived[turn] = (supernet, chain([point], points))
 
     def _next(self) -> tuple[int, Architecture] | None:
-        """A supernet's trial and its next unseen network, of the supernets in turn; None when all are exhausted."""
+        """Return a supernet's trial and its next unseen network, in turn; None when all are exhausted."""
         for offset in range(len(self._derived)):
             turn = (len(self._seen) + offset) % len(self._derived)
             supernet, points = self._derived[turn]
@@ -166,7 +166,7 @@ class Differentiable:
 
 
 def first_alphas(space: SearchSpace, seed: int, number: int) -> dict[str, tuple[float, ...]]:
-    """Alphas near zero, 1e-3 times a normal draw as in DARTS, for every decision of the network that is left open."""
+    """Draw alphas near zero, 1e-3 times a normal draw as in DARTS, for every open decision of the network."""
     rng = generator(seed, number)
     alphas = {}
     for key, domain in space.domains.items():

@@ -62,7 +62,7 @@ class Evolution:
         self._rejected = 0
 
     def ask(self, number: int) -> Proposal | None:
-        """A random point until the population is complete, then a child."""
+        """Propose a random point until the population is complete, then a child."""
         rng = generator(self._seed, number)
         origin = Origin(operator="start")
 
@@ -88,7 +88,7 @@ class Evolution:
         self._adopt(number, measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """The trial joins the population, and one leaves it."""
+        """Add the trial to the population, and remove one from it."""
         point = self._running.pop(number)
         self._rejected += result.status == "rejected"
         worth = merit(result)

@@ -102,7 +102,7 @@ class Joint:
         self._waiting = False
 
     def ask(self, number: int) -> Proposal | None:
-        """A network with a recipe; None, which changes nothing, where one of the halves says so."""
+        """Propose a network with a recipe; None, which changes nothing, if one of the halves returns None."""
         if self._waiting:
             return None
         proposal = self._asked(number)
@@ -110,7 +110,7 @@ class Joint:
         return proposal
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        """Each half remembers its part."""
+        """Split a recalled proposal between the two halves."""
         if isinstance(proposal, Score):
             networks = tuple(self._networks.point(_without_recipe(point)) for point in proposal.architectures)
             self._model.recall(number, replace(proposal, architectures=networks))
@@ -126,7 +126,7 @@ class Joint:
             self._recall(number, network_measure, measure.architecture)
 
     def tell(self, number: int, result: Result) -> None:
-        """Both halves are told the same; of costs, which depend on the network alone, only the network's half."""
+        """Tell both halves the result; costs depend on the network alone, so only its half learns of them."""
         network, recipe = self._running.pop(number)
         self._waiting = False
         self._model.tell(number, result)
@@ -181,13 +181,13 @@ class Joint:
         return self._settle(number, asked, recipe)
 
     def _worth_another(self, recipe: Architecture) -> _Known | None:
-        """Of the best networks that were not trained by this recipe, the one with the fewest recipes so far."""
+        """Return the best network with the fewest recipes so far that was not trained by this recipe."""
         best = self._best[:_AGAIN]
         new = [known for known in best if self._joined(known.network, recipe).point_id not in self._seen]
         return min(new, key=lambda known: self._tried[known.network.arch_id], default=None)
 
     def _next_recipe(self, number: int) -> _Recipe | None:
-        """One that was asked for a rejected network, else what its half asks for."""
+        """Return a recipe that was asked for a rejected network, else ask the recipe's half."""
         if self._spare:
             return self._spare[0]
         asked = self._train.ask(number)
@@ -201,7 +201,7 @@ class Joint:
         return _Recipe(asked.architecture, number, new=True)
 
     def _settle(self, number: int, asked: Measure, recipe: _Recipe) -> Measure:
-        """Both halves have asked; where the pair was seen, an unseen neighbour takes its place."""
+        """Pair the proposals of both halves; an unseen neighbour replaces a pair that was seen."""
         point = self._joined(asked.architecture, recipe.point)
         if point.point_id not in self._seen:
             if self._spare and recipe is self._spare[0]:
@@ -216,7 +216,7 @@ class Joint:
         return replace(asked, architecture=point, origin=replace(asked.origin or Origin(), operator="neighbour"))
 
     def _continued(self, number: int, asked: Measure | Score) -> Measure | Score:
-        """What is not a training of its own has no recipe of its own: a batch of scores, a checkpoint that goes on."""
+        """Join the recipe in use to a proposal that starts no training: a batch of scores, a resumed checkpoint."""
         if isinstance(asked, Score):
             points = tuple(self._joined(network, self._recipes.default_point()) for network in asked.architectures)
             self._adopt(number, points[0], _Trial(asked.architectures[0], None))
@@ -233,7 +233,7 @@ class Joint:
     # --- books ------------------------------------------------------------------------------------------------------
 
     def _recall(self, number: int, network: Measure, point: Architecture) -> None:
-        """Books of a pair that depend on the pair alone, so that a replay comes to the same ones."""
+        """Record a pair by its content alone, so that a replay comes to the same state."""
         self._model.recall(number, network)
         recipe_point = self._recipes.point({key: value for key, value in point.values.items() if key.startswith(TRAIN)})
         if self._spare and self._spare[0].point == recipe_point:
@@ -264,7 +264,7 @@ class Joint:
 
 
 def halves(space: SearchSpace) -> tuple[SearchSpace, SearchSpace]:
-    """The space of the networks and the space of the recipes, which is without a network."""
+    """Return the space of the networks and the space of the recipes, which has no network."""
     recipe = tuple(decision for decision in space.decisions if decision.key.startswith(TRAIN))
     network = tuple(decision for decision in space.decisions if not decision.key.startswith(TRAIN))
     return replace(space, decisions=network), replace(space, decisions=recipe, canonical="", text="", derive="")
@@ -277,7 +277,7 @@ def joint(
     recipe: str | Mapping[str, Any] = "optuna",
     revisit: int = 4,
 ) -> Strategy:
-    """One strategy for the network and one for its recipe, both told every result; `--tune` is short for it.
+    """Combine a strategy for the network and one for its recipe, both told every result; `--tune` is short for it.
 
     Every fourth trial is not a new network: of the five best, the one with the fewest recipes so far is trained by
     another one. What a rejected network would have been trained by goes to the next network, so that the recipe's

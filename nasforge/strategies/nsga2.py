@@ -66,7 +66,7 @@ class NSGA2:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A random point until enough are known, then a child."""
+        """Propose a random point until enough are known, then a child."""
         rng = generator(self._seed, number)
         origin = Origin(operator="start")
 
@@ -100,7 +100,7 @@ class NSGA2:
         self._adopt(number, measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """The trial joins the population; of too many the last in rank leaves."""
+        """Add the trial to the population; if it is too large, the last in rank leaves."""
         point = self._running.pop(number)
         worth = merit(result)
         if worth is None:

@@ -93,7 +93,7 @@ class OptunaSampler:
         self._begin()
 
     def ask(self, number: int) -> Proposal | None:
-        """The sampler's suggestion, or an unseen neighbour of it."""
+        """Propose the sampler's suggestion, or an unseen neighbour of it."""
         if self._first and not self._seen:
             point = self._space.decide(following(self._first, generator(self._seed, number)))
             self._note(number, self._enqueued(point), point)
@@ -109,7 +109,7 @@ class OptunaSampler:
         return Measure(point, origin=Origin(operator="suggested" if point is suggested else "neighbour"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        """Enters what was proposed into the study."""
+        """Add a recalled proposal to the study."""
         point = measured(proposal)
         trial = None
         if self._name in _WRITING and (self._seen or not self._first):
@@ -120,7 +120,7 @@ class OptunaSampler:
         self._note(number, trial or self._enqueued(point), point)
 
     def tell(self, number: int, result: Result) -> None:
-        """Tells the study in its own terms."""
+        """Tell the study a result in Optuna's terms."""
         trial = self._running.pop(number)
         self._log.append((number, result))
         if result.status == "rejected" and self._name in _CONSTRAINED:
@@ -160,7 +160,7 @@ class OptunaSampler:
         self._log.append((number, point))
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """The sampler of ask `number`: made anew, so that it carries nothing over but the study."""
+        """Make the sampler of ask `number`: a new one each time, so that its only memory is the study."""
         seed = generator(self._seed, number).randrange(2**32)
         ours: dict[str, Any] = {"seed": seed}
         if self._name == "qmc":
@@ -211,7 +211,7 @@ class OptunaSampler:
         return _suggesting(trial, listing=self._name in _LISTING)
 
     def _enqueued(self, point: Architecture) -> Trial:
-        """A trial of the study with exactly this point."""
+        """Return a trial of the study with exactly this point."""
         domains = self._space.domains
         fixed = {k: _to_optuna(domains[k], v) for k, v in point.values.items() if domains[k].size > 1}
         self._study.enqueue_trial(fixed)
@@ -223,12 +223,12 @@ class OptunaSampler:
 
 
 def _is_rounded(domain: Domain) -> bool:
-    """Whether a sampler may suggest a number between two values of a range."""
+    """Return whether a sampler may suggest a number between two values of a range."""
     return isinstance(domain, (Int, Float)) and domain.step is not None and domain.is_fine
 
 
 def _suggesting(trial: Trial, *, listing: bool) -> Choose:
-    """The chooser that asks an Optuna trial.
+    """Return a chooser that asks an Optuna trial.
 
     Options go by their place, since Optuna takes `1` and `True` for the same; numbers by their place in ascending
     order, so that a sampler knows which are near each other. Ranges go without an end that their steps do not reach,

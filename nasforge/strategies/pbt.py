@@ -20,7 +20,7 @@ _FAILURES = 3
 
 
 class _Stand(NamedTuple):
-    """What a member reached at a rung."""
+    """Result of a member at a rung."""
 
     number: int
     point: Architecture
@@ -106,7 +106,7 @@ class PBT:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A new member, or the next piece of the one that is furthest behind."""
+        """Propose a new member, or the next piece of the member that is furthest behind."""
         rng = generator(self._seed, number)
         proposal: Measure | None = None
         member = self._next()
@@ -125,7 +125,7 @@ class PBT:
         self._adopt(number, measure_of(proposal), self._next())
 
     def tell(self, number: int, result: Result) -> None:
-        """A member stands at its rung now, or has failed on the way."""
+        """Record that a member has reached its rung, or failed on the way."""
         member, point, rung = self._running.pop(number)
         member.running = False
         worth = merit(result)
@@ -155,7 +155,7 @@ class PBT:
         self._seen.take_back()
 
     def wanted(self) -> Collection[Artifact]:
-        """Checkpoints of members that have yet to go on, and of the best at rungs that some have yet to pass."""
+        """Return checkpoints of members that will resume, and of the best at rungs that some have yet to pass."""
         going = [m for m in self._members if m.stand is not None and m.rung < self._top]
         kept = [m.stand.checkpoint for m in going if m.stand is not None]
         last = -1 if len(self._members) < self._size else min((m.rung for m in self._members), default=self._top)
@@ -164,14 +164,14 @@ class PBT:
         return kept
 
     def _next(self) -> _Member | None:
-        """Of the members that are ready to go on, the one furthest behind; while the population grows, nobody."""
+        """Return the furthest behind of the members that are ready; None while the population grows."""
         if len(self._members) < self._size:
             return None
         ready = [m for m in self._members if not m.running and m.rung < self._top]
         return min(ready, key=lambda member: member.rung, default=None)
 
     def _piece(self, member: _Member, rng: Random) -> Measure:
-        """On to the next rung: as it was, or as one of the best with a changed recipe."""
+        """Propose a member's next rung: unchanged, or as one of the best with a changed recipe."""
         stand = member.stand
         assert stand is not None  # noqa: S101  (a member without one is not ready)
         reached = self._stands[member.rung]
@@ -186,14 +186,14 @@ class PBT:
         return Measure(self._explored(donor.point, rng), member.rung + 1, donor.checkpoint, origin=origin)
 
     def _best(self, rung: int, of: int | None = None) -> list[_Stand]:
-        """The best share of all that reached a rung; as many as there are when so many have reached it."""
+        """Return the best share of all that reached a rung, or all if they are fewer."""
         reached = self._stands[rung]
         order = ranked([stand.merit for stand in reached])
         count = len(order) if of is None else of
         return [reached[index] for index in order[: max(1, math.floor(self._share * count))]]
 
     def _explored(self, point: Architecture, rng: Random) -> Architecture:
-        """The same point but for what is changed: each moved a little on its scale, or drawn anew."""
+        """Return the same point with changed settings: each moved a little on its scale, or drawn again."""
         follow = following(point.values, rng)
 
         def choose(key: str, domain: Domain) -> Value:
@@ -214,7 +214,7 @@ class PBT:
 
 
 def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
-    """The decisions that are changed in mid-training. Raises ConfigError."""
+    """Return the decisions that may change during training. Raises ConfigError."""
     recipe = {key: key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}
     may = ", ".join(sorted(CHANGEABLE))
     for name in change or ():

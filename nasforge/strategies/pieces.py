@@ -1,4 +1,4 @@
-"""What the trials of a strategy cost that go on from each other's checkpoints, foretold without training anything."""
+"""Cost forecast of strategies whose trials resume each other's checkpoints, without any training."""
 
 from __future__ import annotations
 

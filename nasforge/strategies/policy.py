@@ -36,7 +36,7 @@ Taken = tuple[str, int]
 
 
 class _Told(NamedTuple):
-    """What the policy learns from: a trial's decisions, how likely each was when it was asked, and how good it was."""
+    """Lesson of the policy: a trial's decisions, how likely each was when it was asked, and its reward."""
 
     taken: list[Taken]
     log_chances: list[float]
@@ -45,7 +45,7 @@ class _Told(NamedTuple):
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread of torch: so small a network is slowed by more, and its sums must not depend on how many there are."""
+    """Run torch on one thread: more threads slow so small a network, and their number would change its sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -107,14 +107,14 @@ class Policy(nn.Module):
         self.mask: Tensor
 
     def token(self, taken: Taken | None) -> int:
-        """The embedding's row of what was taken before; None at the start."""
+        """Return the embedding's row of the option taken before; None at the start."""
         return _START if taken is None else 1 + self.first[taken[0]] + taken[1]
 
     @_one_thread()
     def step(
         self, key: str, before: Taken | None, state: tuple[Tensor, Tensor] | None
     ) -> tuple[list[float], tuple[Tensor, Tensor]]:
-        """The logits of one decision, and the state after it.
+        """Return the logits of one decision, and the state after it.
 
         Args:
             key: the decision to take.
@@ -147,7 +147,7 @@ class Policy(nn.Module):
         return taken * points.real, entropies * points.real
 
     def batched(self, points: Sequence[Sequence[Taken]]) -> Points:
-        """Points, each as its decisions in order, as tensors."""
+        """Convert points, each as its decisions in order, to tensors."""
         longest = max(len(point) for point in points)
         padding = next(iter(self.decisions)), 0
         padded = [[*point, *[padding] * (longest - len(point))] for point in points]
@@ -161,7 +161,7 @@ class Policy(nn.Module):
 
 
 def clipped(log_chances: Tensor, asked: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """PPO's surrogate of every decision (equation 7): min(r A, clip(r, 1 - clip, 1 + clip) A).
+    """Return PPO's surrogate of every decision (equation 7): min(r A, clip(r, 1 - clip, 1 + clip) A).
 
     Args:
         log_chances: of the options taken, under the policy as it is.
@@ -247,7 +247,7 @@ class PPO:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A point drawn from the policy that was not proposed before."""
+        """Propose a point drawn from the policy that was not proposed before."""
         rng = generator(self._seed, number)
 
         def following(temperature: float) -> Choose:
@@ -293,7 +293,7 @@ class PPO:
 
     @_one_thread()
     def _learn(self) -> None:
-        """`epochs` steps up the clipped surrogate and the entropy of the last results."""
+        """Take `epochs` steps up the clipped surrogate and the entropy of the last results."""
         points = self._policy.batched([told.taken for told in self._results])
         asked = nn.utils.rnn.pad_sequence([torch.tensor(t.log_chances) for t in self._results], batch_first=True)
         advantages = torch.tensor([[told.advantage] for told in self._results])
@@ -307,7 +307,7 @@ class PPO:
         self._walked.clear()
 
     def _logits(self, key: str, taken: list[Taken]) -> list[float]:
-        """The logits of a decision after those taken."""
+        """Return the logits of a decision after those taken."""
         prefix = tuple(taken)
         if prefix not in self._walked:
             before = self._walked[prefix[:-1]][1] if prefix else None

@@ -21,7 +21,7 @@ from nasforge.strategies.ranking import Merit, merit, ranked
 
 
 class _Reached(NamedTuple):
-    """What finished at a rung and may be promoted from there."""
+    """Trial that finished at a rung and may be promoted."""
 
     number: int
     point: Architecture
@@ -94,7 +94,7 @@ class Promotion:
         self._cycle = _cycle(len(spec.ladder), brackets, eta)
 
     def ask(self, number: int) -> Proposal | None:
-        """A promotion from the highest rung that has one, else a new point."""
+        """Propose a promotion from the highest rung that has one, else a new point."""
         proposal: Measure | None = self._promotion()
         if proposal is None:
             asked = self._new.ask(number)
@@ -120,7 +120,7 @@ class Promotion:
         self._adopt(number, measure)
 
     def tell(self, number: int, result: Result) -> None:
-        """It stands at its rung now."""
+        """Record that the trial has reached its rung."""
         proposal, new = self._running.pop(number)
         if new:
             self._new.tell(number, result)
@@ -145,12 +145,12 @@ class Promotion:
             self._promoted[proposal.rung - 1].remove(self._latest)
 
     def wanted(self) -> Collection[Artifact]:
-        """Checkpoints of the best that wait at each rung below the last."""
+        """Return checkpoints of the best that wait at each rung below the last."""
         waiting = [self._reached[rung][i] for rung in range(len(self._reached) - 1) for i in self._waiting(rung)]
         return [reached.checkpoint for reached in waiting if reached.checkpoint is not None]
 
     def _ranked(self, rung: int) -> list[int]:
-        """Indices of what reached a rung, best first; kept, since it is asked for at every turn."""
+        """Return the indices of the trials at a rung, best first; cached, since every ask needs them."""
         reached, order = self._reached[rung], self._order[rung]
         if reached and len(reached[0].merit.values) > 1 and len(order) < len(reached):
             order[:] = sorted(ranked([trial.merit for trial in reached]), key=lambda i: reached[i].missed)
@@ -159,7 +159,7 @@ class Promotion:
         return order
 
     def _waiting(self, rung: int) -> list[int]:
-        """Indices of what reached a rung and is not promoted, best first."""
+        """Return the indices of the trials at a rung that are not promoted, best first."""
         reached, promoted = self._reached[rung], self._promoted[rung]
         return [index for index in self._ranked(rung) if reached[index].number not in promoted]
 
@@ -174,7 +174,7 @@ class Promotion:
         return None
 
     def _source(self, proposal: Measure) -> _Reached | None:
-        """The trial at the rung below that a proposal promotes; None for a new point."""
+        """Return the trial at the rung below that a proposal promotes; None for a new point."""
         if proposal.rung < 1:
             return None
         waiting = [self._reached[proposal.rung - 1][index] for index in self._waiting(proposal.rung - 1)]
@@ -191,7 +191,7 @@ class Promotion:
 
 
 def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
-    """The rungs at which new trials begin, in turn: as many in each bracket as Hyperband has, for one at the top."""
+    """Return the rungs at which new trials begin, in turn: as many per bracket as Hyperband has for one at the top."""
     top = rungs - 1
     counts = [math.ceil(rungs / (top - first + 1) * eta ** (top - first)) for first in range(brackets)]
     turns = [((turn + 0.5) / count, first) for first, count in enumerate(counts) for turn in range(count)]
@@ -199,7 +199,7 @@ def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
 
 
 def _strategy(named: Named, spec: SearchSpec) -> Strategy:
-    """The strategy of new points."""
+    """Make the strategy of new points."""
     if suited_evaluator(named.name) != "training":
         raise ConfigError(
             f"strategy promotion: '{named.name}' trains a supernet, whose networks have no rungs; "

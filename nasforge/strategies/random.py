@@ -22,7 +22,7 @@ class Random:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A random point that was not proposed before."""
+        """Propose a random point that was not proposed before."""
         rng = generator(self._seed, number)
         choose = drawing(rng)
         point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
@@ -34,7 +34,7 @@ class Random:
         self._seen.note(measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def withdraw(self, number: int) -> None:
         """Forget the latest proposal."""

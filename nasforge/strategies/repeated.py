@@ -49,7 +49,7 @@ class Repeated:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A new point until there are enough, then one after the other again, then the scores."""
+        """Propose new points until there are enough, then each of them again, then the scores."""
         proposal = self._next(number)
         if proposal is not None:
             self.recall(number, proposal)
@@ -69,7 +69,7 @@ class Repeated:
             self._repeated += 1
 
     def tell(self, number: int, result: Result) -> None:
-        """A network that nothing can be learnt from gives its place to another one."""
+        """Replace a network whose result is unusable by another one."""
         unbuildable = result.error is not None and result.error.cause == "invalid_shape"
         if result.status == "rejected" or unbuildable:
             self._points.pop(number, None)

@@ -1,4 +1,4 @@
-"""What a trial is worth to a policy that learns: rewards from ranks, so that one scale serves every metric."""
+"""Rewards of trials for a policy that learns, from ranks, so that one scale serves every metric."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Rewards:
         self._violations: list[tuple[Any, ...]] = []  # ascending
 
     def __call__(self, result: Result) -> float:
-        """The reward of the next result.
+        """Return the reward of the next result.
 
         Raises:
             SearchError: soft targets are set, and the result has no such cost.
@@ -72,7 +72,7 @@ class Rewards:
 def shaped(
     value: float, costs: Mapping[str, float], targets: Sequence[Constraint], within: float, beyond: float
 ) -> float:
-    """MnasNet's reward: value * product over the targets of (cost / bound) ** w, w = within or beyond.
+    """Return MnasNet's reward: value * product over the targets of (cost / bound) ** w, w = within or beyond.
 
     Tan et al., "MnasNet: Platform-Aware Neural Architecture Search for Mobile" (https://arxiv.org/abs/1807.11626),
     equations 2 and 3. A negative value, such as a loss turned to be maximised, is divided by the product instead:
@@ -101,6 +101,6 @@ def shaped(
 
 
 def _share(seen: list[tuple[Any, ...]], new: tuple[Any, ...]) -> float:
-    """The share of all seen that `new` exceeds, itself included and equals counting half; `new` joins them."""
+    """Return the share of all seen that `new` exceeds, itself included, equals counting half; then add `new`."""
     insort(seen, new)
     return (bisect_left(seen, new) + bisect_right(seen, new)) / 2 / len(seen)

@@ -74,11 +74,11 @@ class CostTerm:
         self._scale = bound or self.derived()
 
     def derived(self) -> float:
-        """Cost of the network that would be derived now."""
+        """Return the cost of the network that would be derived now."""
         return self._cost(self._relaxed.derived)
 
     def penalty(self) -> Tensor:
-        """The term, for the latest sample where it is sampled."""
+        """Return the term, for the latest sample if it is sampled."""
         relaxed = self._relaxed
         excess = 0.0
         if self._bound is not None:
@@ -103,7 +103,7 @@ class CostTerm:
         return self._relaxed.supernet.space.fixed(values).default_point()
 
     def _cost(self, point: Architecture) -> float:
-        """Of the network that is built for a point."""
+        """Return the cost of the network that is built for a point."""
         if point.arch_id not in self._known:
             supernet = self._relaxed.supernet
             with torch.device("meta"):
@@ -113,7 +113,7 @@ class CostTerm:
         return self._known[point.arch_id]
 
     def _agrees(self, exact: ExpectedCost) -> bool:
-        """Whether the expectation of certain decisions is what their networks cost, for a sample of paths."""
+        """Return whether expectations of certain decisions equal the costs of their networks, for sampled paths."""
         relaxed, rng = self._relaxed, random.Random(0)
         for _ in range(_TRIED):
             indices = {key: rng.randrange(len(alphas)) for key, alphas in relaxed.alphas.items()}

@@ -1,4 +1,4 @@
-"""What a relaxed network costs on average: the term that lets gradients meet a limit.
+"""Expected cost of a relaxed network: the term that lets gradients meet a limit.
 
 "ProxylessNAS", Cai et al. 2019, https://arxiv.org/abs/1812.00332, equation 2: E[cost] is the sum over all places of
 sum_i p_i * cost(option i), exact where the places decide independently, and differentiable in p.
@@ -64,7 +64,7 @@ class ExpectedCost:
         self._fixed = costs[""] - sum(costs.get(name, 0) for name, _ in _outermost(supernet, ""))
 
     def __call__(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """E[cost]; `probabilities`: decision without `model.` -> one number per option, on the CPU."""
+        """Return E[cost]; `probabilities`: decision without `model.` -> one number per option, on the CPU."""
         total = torch.tensor(self._fixed, dtype=torch.float64)  # float32 cannot hold what large networks multiply
         for place in self._places:
             total = total + place.expected(probabilities)
@@ -72,7 +72,7 @@ class ExpectedCost:
 
 
 def check_metric(metric: str) -> None:
-    """Raises ConfigError for a cost that a supernet's loss cannot hold."""
+    """Refuse a cost that a supernet's loss cannot contain: raises ConfigError."""
     if metric not in COST_TERMS:
         raise ConfigError(f"a supernet's loss can hold {' and '.join(COST_TERMS)}, not {metric}")
 
@@ -91,7 +91,7 @@ def _params(supernet: Supernet) -> dict[str, int]:
 
 
 def _outermost(module: nn.Module, name: str) -> list[tuple[str, Mixture]]:
-    """The mixtures in a module (itself, perhaps) that are in no other mixture of it, with their names."""
+    """Return the mixtures in a module (perhaps itself) that are in no other mixture of it, with their names."""
     if isinstance(module, Mixture):
         return [(name, module)]
     mixtures = []
@@ -101,7 +101,7 @@ def _outermost(module: nn.Module, name: str) -> list[tuple[str, Mixture]]:
 
 
 def _places(module: nn.Module, name: str, costs: Mapping[str, int]) -> tuple[_Place, ...]:
-    """The outermost mixtures of a module that cost anything."""
+    """Return the outermost mixtures of a module that cost anything."""
     places = []
     for place, mixture in _outermost(module, name):
         if not costs.get(place):

@@ -15,7 +15,7 @@ _NETWORK = "network."
 
 
 def inherited(supernet_state: Mapping[str, torch.Tensor], architecture: Architecture) -> dict[str, torch.Tensor]:
-    """The part of a supernet's state that belongs to `architecture`, under the child's keys.
+    """Return the slice of a supernet's state that belongs to `architecture`, under the child's keys.
 
     A supernet's key names the option of every mixture it passes (`stage0.layer1.@stage0:layer1:block=residual.branch`);
     a tensor is kept when the architecture decided all of them so.
@@ -62,7 +62,7 @@ def inherit(supernet_state: Mapping[str, torch.Tensor], architecture: Architectu
 
 
 def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]:
-    """For every tensor of `part` the leading slice of the tensor of that name in `whole`.
+    """Return for every tensor of `part` the leading slice of the tensor of that name in `whole`.
 
     Matrices are copied: on some processors the strides of a factor decide how a product's gradients are rounded, and a
     slice's are not those of the child's own matrix. All others are views, so that statistics are updated in place.
@@ -86,7 +86,7 @@ def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]
 
 
 def leading_slice(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """The leading `shape` of a tensor; the tensor itself where it has that shape.
+    """Return the leading `shape` of a tensor; the tensor itself if it has that shape.
 
     Raises:
         BuildError: the tensor is smaller, or of another number of dimensions.

@@ -1,4 +1,4 @@
-"""What a `TrainShared` proposal trains: a supernet, by sampled paths or by shares whose alphas learn beside it."""
+"""Training of a `TrainShared` proposal: a supernet on sampled paths, or a mixture with learnt alphas."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SharedTraining:
 def shared_training(
     proposal: TrainShared, supernet: Supernet, data: ImageData, recipe: Recipe, seed: int, device: torch.device
 ) -> SharedTraining:
-    """What a proposal asks for.
+    """Run the training that a proposal asks for.
 
     Args:
         proposal: names a way to draw paths (`PATHS`) or a registered relaxation.
@@ -186,7 +186,7 @@ def accuracies(
     bf16: bool,
     layout: torch.memory_format,
 ) -> dict[str, float]:
-    """How good the supernet is as it is mixed, and the network that is derived first on the weights it inherits.
+    """Return the accuracies of the mixed supernet, and of the first derived network on inherited weights.
 
     Relaxations of all options are mixed as they are on average; of single paths and open widths the most likely runs.
 

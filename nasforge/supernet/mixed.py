@@ -17,13 +17,13 @@ from nasforge.models.pick import option_of, width_of
 
 
 def option_name(key: str, value: Value) -> str:
-    """The name of an option inside a supernet: it carries decision and option, so that states need no other map."""
+    """Return the name of an option inside a supernet; it holds decision and option, so states need no other map."""
     return f"@{key}={value}".replace(".", ":")
 
 
 @dataclass(frozen=True)
 class Share:
-    """How much each option of a decision counts.
+    """Share of each option of a decision.
 
     Attributes:
         active: indices of the options that are computed, in the order of the domain's options.
@@ -66,7 +66,7 @@ class Mixture(nn.Module):
         self._active = tuple((option_name(self.key, value), weight) for value, weight in weights.items())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What the active options make of `x`. Raises BuildError before any was activated."""
+        """Apply the active options to `x`. Raises BuildError before any was activated."""
         if not self._active:
             raise BuildError(f"decision '{MODEL}{self.key}' has no active option: call supernet.activate(architecture)")
         total: torch.Tensor | None = None
@@ -126,7 +126,7 @@ class Mixed:
         return f'Leave it one value: space.fixed({{"{MODEL}{key}": {value!r}}})'
 
     def __call__(self, key: str, options: Mapping[Value, Callable[[], Any]]) -> Any:
-        """All listed options of `key` as one `Mixture`; the option itself where only one is left.
+        """Build all listed options of `key` as one `Mixture`; the option itself if only one is left.
 
         Raises:
             BuildError: the space has no such decision, the builder no such option, or an option is not a module.
@@ -151,7 +151,7 @@ class Mixed:
         return Mixture(key, built)
 
     def width(self, key: str, maximum: int | None = None) -> int:
-        """The largest of the widths that the space lists.
+        """Return the largest of the widths that the space lists.
 
         Raises:
             BuildError: it is a continuous range, or above `maximum`.
@@ -180,5 +180,5 @@ class Mixed:
 
 
 def mixtures_in(network: nn.Module) -> list[Mixture]:
-    """Every mixture of a network, in order."""
+    """Return every mixture of a network, in order."""
     return [module for module in network.modules() if isinstance(module, Mixture)]

@@ -61,7 +61,7 @@ def save_checkpoint(file: Path, report: Report) -> Artifact:
 
 
 def _written(name: str, report: Report, write: Callable[[Path], Any]) -> Artifact:
-    """A file of the attempt's folder, under its name once it is whole; the path is relative to the experiment's."""
+    """Write a file of the attempt's folder, named once it is whole; its path is relative to the experiment's."""
     file = report.folder / name
     temporary = file.with_suffix(".tmp")
     write(temporary)
@@ -71,7 +71,7 @@ def _written(name: str, report: Report, write: Callable[[Path], Any]) -> Artifac
 
 
 def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
-    """The tensors of an artifact of that experiment, on the CPU.
+    """Load the tensors of an artifact of that experiment, on the CPU.
 
     Raises:
         DataError: the file is missing, changed, or lies outside the experiment's folder.
@@ -85,7 +85,7 @@ def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
 
 
 def file_of(experiment: Path, artifact: Artifact) -> Path:
-    """Where an artifact of that experiment lies, unchanged.
+    """Return the file of an artifact of that experiment, after checking that it has not changed.
 
     Raises:
         DataError: it is missing, changed, or lies outside the experiment's folder.
@@ -103,6 +103,6 @@ def file_of(experiment: Path, artifact: Artifact) -> Path:
 
 
 def sha256_of(file: Path) -> str:
-    """Hexadecimal digest of a file's content."""
+    """Return the hexadecimal digest of a file's content."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

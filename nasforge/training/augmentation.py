@@ -12,7 +12,7 @@ from nasforge.data.part import Part
 
 
 def check_images(recipe: Recipe, part: Part) -> None:
-    """Whether the images can be augmented so.
+    """Check that the images can be augmented so.
 
     Raises:
         RecipeError: with everything that cannot be.
@@ -31,7 +31,7 @@ def check_images(recipe: Recipe, part: Part) -> None:
 
 
 def augmented(images: Tensor, part: Part, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Images (uint8, N x C x H x W) moved, coloured, normalised and blanked, each by numbers of its own.
+    """Move, colour, normalise and blank images (uint8, N x C x H x W), each by its own random numbers.
 
     Args:
         images: on the generator's device.

@@ -49,7 +49,7 @@ class LastEpochs(Hook):
     name = "average"
 
     def __init__(self, network: nn.Module, first: int) -> None:
-        """Average from the end of epoch `first` (the first is 1) on."""
+        """Prepare averaging from the end of epoch `first` on, counted from 1."""
         self._average = AveragedModel(network)
         self._first = first
 

@@ -27,7 +27,7 @@ from nasforge.core.recipe import Recipe
 
 
 def check_batch(recipe: Recipe, workers: int) -> None:
-    """Raises ConfigError where a recipe's batches cannot be divided evenly among so many processes."""
+    """Refuse a batch size that cannot be divided evenly among the processes: raises ConfigError."""
     if workers > 1 and recipe.manifold_mixup:
         raise ConfigError(
             "train.manifold_mixup mixes a batch inside the network, which has only its share of it on each worker; "
@@ -47,7 +47,7 @@ def check_batch(recipe: Recipe, workers: int) -> None:
 
 @contextmanager
 def data_parallel(network: nn.Module) -> Iterator[None]:
-    """While this lasts, `network` in training mode computes its share of a batch and returns the logits of all of it.
+    """Split each training batch of `network` over the processes, and return the logits of all of it.
 
     Every process of the default group enters with the same network and calls it with the same batches.
     """
@@ -70,7 +70,7 @@ def data_parallel(network: nn.Module) -> Iterator[None]:
 
 
 def checkpoint_of_process(checkpoint: Path, scratch: Path) -> Path:
-    """Where this process keeps its checkpoint: the first one in the real place, the others in copies that nobody reads.
+    """Return this process's checkpoint: the real file for the first one, unread copies for the others.
 
     All processes begin from the same file, and have read it before the first one writes again.
     """
@@ -157,7 +157,7 @@ def _normalised(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`torch.nn.functional.batch_norm` in training, over all processes' shares (N x C x ..., equal N)."""
+    """Compute `torch.nn.functional.batch_norm` in training over all processes' shares (N x C x ..., equal N)."""
     images = input.float()
     axes = [0, *range(2, images.dim())]
     shape = [1, -1, *[1] * (images.dim() - 2)]

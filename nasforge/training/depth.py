@@ -19,7 +19,7 @@ from nasforge.models.blocks.drop_path import DropPath
 
 
 def inner(network: nn.Module) -> tuple[str, nn.Module]:
-    """The network inside its wrappers (a supernet has some), and the prefix of its tensors' names."""
+    """Return the network inside its wrappers (a supernet has some), and the prefix of its tensors' names."""
     prefix = ""
     while not isinstance(network, nn.Sequential) and len(children := list(network.named_children())) == 1:
         prefix, network = f"{prefix}{children[0][0]}.", children[0][1]
@@ -27,7 +27,7 @@ def inner(network: nn.Module) -> tuple[str, nn.Module]:
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The layers of a sequential network by name, in order, its stages opened; none where there is no such order.
+    """Return the layers of a sequential network by name, in order, its stages opened; none without an order.
 
     A layer that an architecture leaves out has its place all the same, so a supernet and its children count alike.
     What follows the last stage is the head, and not listed.
@@ -47,7 +47,7 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def layer_groups(network: nn.Module, layer_decay: float, spared: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Parameters by layer for an optimizer, each layer's rate `layer_decay` times that of the layer behind it.
+    """Group parameters by layer for an optimizer; each layer's rate is `layer_decay` times the next one's.
 
     The last layer learns at the whole rate. timm's own networks are divided as timm does it. `weight_decay` is 1, and 0
     for vectors and for what is `spared` by name.
@@ -107,7 +107,7 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Whether a module has weights of its own, and neither those learn nor any below it.
+    """Return whether a module has direct weights, and neither they nor any below it learn.
 
     A transformer has tokens of its own: where they alone are frozen, the network is not.
     """
@@ -159,7 +159,7 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
 
 
 def _set_timms_drop_path(network: Any, rate: float) -> None:
-    """What timm does when it makes a network with `drop_path_rate`; a twin on the meta device shows the places."""
+    """Set drop path as timm does for `drop_path_rate`; a twin on the meta device shows the places."""
     name = getattr(network, "pretrained_cfg", {}).get("architecture", "")
     places: dict[str, float] = {}
     if timm.is_model(name):

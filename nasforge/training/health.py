@@ -1,4 +1,4 @@
-"""How a training feels, part by part: gradients, activations, ReLUs that never fire, and where numbers end."""
+"""Health of a training by part: gradients, activations, dead ReLUs, and the first non-finite numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RELUS = (nn.ReLU, nn.ReLU6)
 
 
 def parts_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The network's children that have weights: its stem, stages, classifier."""
+    """Return the network's children that have weights: its stem, stages, classifier."""
     _, body = inner(network)
     return {name: child for name, child in body.named_children() if any(True for _ in child.parameters())}
 
@@ -89,7 +89,7 @@ class Health(Hook):
 
 
 def where_not_finite(network: nn.Module, inputs: Tensor) -> str:
-    """The first part, from the images on, that has or makes numbers which are infinite or not numbers; or nothing.
+    """Return the first part, from the images on, with numbers that are infinite or NaN; empty if there is none.
 
     Args:
         network: what diverged.
@@ -114,7 +114,7 @@ def where_not_finite(network: nn.Module, inputs: Tensor) -> str:
 
 @contextmanager
 def _hooks() -> Iterator[Callable[..., None]]:
-    """Forward hooks that are gone afterwards."""
+    """Register forward hooks, and remove them afterwards."""
     handles = []
     try:
         yield lambda module, hook: handles.append(module.register_forward_hook(hook))

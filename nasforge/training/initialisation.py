@@ -1,4 +1,4 @@
-"""How the weights of convolutions and linear layers begin, where a recipe says it instead of the builder."""
+"""Initial weights of convolutions and linear layers, if a recipe sets them instead of the builder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
 
 
 def check_may_draw(network: nn.Module, recipe: Recipe) -> None:
-    """Raises RecipeError where the recipe would overwrite the weights that the builder starts from."""
+    """Refuse a recipe that would overwrite the weights that the builder starts from: raises RecipeError."""
     if getattr(network, "pretrained", False) and (recipe.init != "builder" or recipe.zero_init):
         message = "would overwrite the weights that the builder starts from; leave train.init and train.zero_init out"
         raise RecipeError(f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}")

@@ -20,7 +20,7 @@ had no gradient before, as in a supernet."""
 
 
 def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer over all parameters; weight decay spares biases and normalisations (tensors of one dimension).
+    """Make the optimizer of all parameters; weight decay spares one-dimensional tensors: biases, normalisations.
 
     timm's Muon takes matrices and convolutions, those flattened to matrices; tensors of one dimension, depthwise
     convolutions and very narrow ones learn by AdamW at the same rate. "Muon is Scalable for LLM Training", Liu et al.
@@ -54,7 +54,7 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, steps_per_epoch: int) -> Any:
-    """timm's scheduler, counted in steps: `step_update(n)` sets the rate of step n, whatever came before.
+    """Make timm's scheduler, counted in steps: `step_update(n)` sets the rate of step n, whatever came before.
 
     One-cycle follows "Super-Convergence", Smith & Topin 2018, https://arxiv.org/abs/1708.07120; momentum stays put.
     """

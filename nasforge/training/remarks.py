@@ -1,4 +1,4 @@
-"""What of a recipe no training will heed, or not as its name promises: said before the first trial, not refused."""
+"""Recipe settings that have no effect, or not the one of their name, for a note before the first trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HIGH_RATES = {"rmsprop": 0.02, "adam": 0.03, "adamw": 0.03, "lamb": 0.1, "muon"
 
 
 def remarks_on(space: SearchSpace, overrides: Mapping[str, Value], epochs: int) -> tuple[str, ...]:
-    """Sentences about settings that are fixed or searched though no recipe of the space reads them, and the like.
+    """Return notes on settings that are fixed or searched though no recipe of the space reads them, and the like.
 
     Args:
         space: the space, whose recipes are known to be good.
@@ -38,7 +38,7 @@ class _Recipes:
                 self._origins[key.removeprefix(TRAIN)] = "is searched"
 
     def remarks(self, epochs: int) -> Iterator[str]:
-        """One after the other; `epochs` of a training."""
+        """Yield the notes; `epochs` of a training."""
         for name, setting in SETTINGS.items():
             if name in self._origins and setting.read_by is not None and not self._read_by(setting.read_by):
                 got = " or ".join(str(value) for value in dict.fromkeys(self._values[setting.read_by.setting]))

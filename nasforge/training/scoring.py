@@ -1,4 +1,4 @@
-"""How good a network is on a part: accuracy, macro-averaged F1, cross-entropy; on request more, and class by class."""
+"""Metrics of a network on a split: accuracy, macro-averaged F1, cross-entropy; on request more, and by class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nasforge.data.part import Part
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """How a training validates its network.
+    """Validation settings of a training.
 
     Attributes:
         part: images to score after each epoch.
@@ -42,7 +42,7 @@ class Validation:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a network says of a part.
+    """Predictions of a network on a split.
 
     Attributes:
         truth: N class numbers.
@@ -90,7 +90,7 @@ def answers(
 
 
 def _macro(function: Callable[..., float]) -> Callable[[Answers], float]:
-    """Its mean over the classes that the part has."""
+    """Return the mean of a metric over the classes that the split has."""
 
     def mean(answers: Answers) -> float:
         present = np.unique(answers.truth)
@@ -108,7 +108,7 @@ def balanced_accuracy(truth: np.ndarray, chosen: np.ndarray) -> float:
 
 
 def _roc_auc(answers: Answers) -> float:
-    """One class against the rest, the mean over the classes that the part has; a half where it has only one."""
+    """Return the mean over the split's classes of one against the rest; 0.5 for a split with only one."""
     present = np.unique(answers.truth)
     if len(present) < 2:
         return 0.5
@@ -136,7 +136,7 @@ _OF_CLASS: dict[str, Callable[..., float]] = {"precision": precision_score, "rec
 
 
 def figure_of(name: str) -> Callable[[Answers], float] | None:
-    """One of `EXTRA`, or a single class by its number, `recall_of_3`; None for another name."""
+    """Return one of `EXTRA`, or `recall_of_3` and the like, of a single class; None for another name."""
     kind, separator, number = name.partition("_of_")
     if not separator or kind not in _OF_CLASS or not number.isdecimal():
         return EXTRA.get(name)
@@ -156,24 +156,24 @@ def unmeasured(names: Iterable[str], part: Part) -> tuple[str, ...]:
 
 
 def extra_among(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The names that `figure_of` knows of those that metric keys such as `val/roc_auc` have, each once."""
+    """Return the names in metric keys such as `val/roc_auc` that `figure_of` knows, each once."""
     names = [metric.removeprefix("val/") for metric in metrics if metric.startswith("val/")]
     return tuple(dict.fromkeys(name for name in names if figure_of(name)))
 
 
 def figures(answers: Answers, extra: Collection[str] = ()) -> dict[str, float]:
-    """`accuracy` (share of right answers), `loss`, `f1_macro`, and those named that `figure_of` knows."""
+    """Compute `accuracy` (share of right answers), `loss`, `f1_macro`, and the named metrics of `figure_of`."""
     more = {name: figure for name in extra if (figure := figure_of(name))}
     return {name: figure(answers) for name, figure in {**_FIGURES, **more}.items()}
 
 
 def score(network: nn.Module, part: Part, *, extra: Collection[str] = (), **settings: Any) -> dict[str, float]:
-    """The figures of a network on a part; `settings` are those of `answers`."""
+    """Compute the metrics of a network on a split; `settings` are those of `answers`."""
     return figures(answers(network, part, **settings), extra)
 
 
 def by_class(answers: Answers, names: Sequence[str]) -> dict[str, Any]:
-    """JSON-able: per class its images, precision, recall and F1; and the confusion matrix, rows are the truth."""
+    """Return, JSON-able, each class's images, precision, recall and F1; and the confusion matrix, rows are true."""
     labels = np.arange(len(names))
     columns = precision_recall_fscore_support(answers.truth, answers.chosen, labels=labels, zero_division=0.0)
     rows = zip(names, *(column.tolist() for column in columns), strict=True)

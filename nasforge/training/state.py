@@ -48,7 +48,7 @@ class Checkpoint:
 
 @dataclass
 class Progress:
-    """Place of a training, and its last figures.
+    """Position of a training, and its last metrics.
 
     Attributes:
         epoch: epochs done.

@@ -15,7 +15,7 @@ from nasforge.evaluators.table.rows import Rows, rows_of
 
 @dataclass(frozen=True)
 class Columns:
-    """What is kept of a table: the rows' keys, and the columns that the options name.
+    """Contents read from a table: the rows' keys, and the columns that the options name.
 
     Attributes:
         fidelities: epochs at which the signal is known, rising; empty where there is one number per point.
@@ -57,7 +57,7 @@ class Asked:
 
 @lru_cache(maxsize=8)
 def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
-    """The columns that are asked for, each checked."""
+    """Return the requested columns, each checked."""
     by_epochs = dict(sorted(asked.fidelity))
     if asked.signal is not None and PATTERN in asked.signal:
         by_epochs = file.fidelities(asked.signal)
@@ -73,7 +73,7 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         return numbers
 
     def several(name: str) -> tuple[list[float], ...]:
-        """A column for each fidelity where the name is a pattern, else the one column."""
+        """Return a column for each fidelity if the name is a pattern, else the one column."""
         if PATTERN not in name:
             return (column(name),)
         known = file.fidelities(name)
@@ -84,7 +84,7 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         return tuple(column(known[epochs]) for epochs in fidelities)
 
     def until(what: float | str, option: str) -> tuple[list[float], ...]:
-        """Of each fidelity: the share of a whole evaluation, or columns of their own."""
+        """Return for each fidelity the share of a whole evaluation, or its own column."""
         if isinstance(what, str) and PATTERN in what:
             pairs = zip(several(what), signal, strict=True)
             return tuple(_charges(file, option, charges, values) for charges, values in pairs)
@@ -114,7 +114,7 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
 
 
 def _charges(file: Table, option: str, charges: list[float], signal: list[float]) -> list[float]:
-    """Numbers that a budget can add up; where the signal has none, none is needed."""
+    """Check numbers that a budget adds up; a row without a signal needs none."""
     for row, value in enumerate(charges):
         if not 0 <= value < math.inf and not (math.isnan(value) and math.isnan(signal[row])):
             raise ConfigError(f"table {file.path}: {file.place(row)}: {option} must be at least 0, got {value}")

@@ -34,7 +34,7 @@ _PICKLE = (
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file is an NPZ; else it is a text.
+    """Return whether a file is an NPZ; otherwise it is a text.
 
     Raises:
         DataError: it is neither.

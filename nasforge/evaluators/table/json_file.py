@@ -16,7 +16,7 @@ _KEYS = ("key", "index", "row_key")
 
 
 def looks_like_json(path: Path, text: str) -> bool:
-    """Whether a text is to be read as JSON; a header line of a CSV may begin with a bracket too."""
+    """Return whether to read a text as JSON; a header line of a CSV may begin with a bracket too."""
     if path.suffix.lower() in SUFFIXES:
         return True
     if text.lstrip()[:1] not in ("{", "["):
@@ -55,7 +55,7 @@ def read_json(path: Path, text: str) -> Table:
 
 
 def _parsed(text: str) -> Any:
-    """One JSON document, or one per line."""
+    """Parse one JSON document, or one per line."""
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
@@ -73,7 +73,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _records(path: Path, content: Any) -> tuple[list[str] | None, Sequence[Mapping[str, Any]]]:
-    """The keys of the rows, if they have any, and the rows."""
+    """Return the keys of the rows, if they have any, and the rows."""
     if isinstance(content, Mapping) and isinstance(content.get("data"), list) and {"columns", "schema"} & {*content}:
         content = _of_pandas(path, content)  # orient="split" and "table"
     if isinstance(content, list) and content and all(isinstance(record, Mapping) for record in content):

@@ -121,15 +121,15 @@ class LookupTable:
         self._require(self._required_costs)
 
     def _signals(self) -> list[str]:
-        """The names of the signal's columns."""
+        """Return the names of the signal's columns."""
         return [column for _, column in self._asked.fidelity] or [str(self._asked.signal)]
 
     def _says_so(self) -> bool:
-        """Whether the names of the signal's columns say that it is to be maximised."""
+        """Return whether the names of the signal's columns tell that it is to be maximised."""
         return all(column_direction(column) is True for column in self._signals())
 
     def _direction(self, objectives: Sequence[Objective]) -> bool | None:
-        """Whether more of the signal is better: the objective says it, else the metric's name; None: neither does.
+        """Return whether more of the signal is better, by the objective or the metric's name; None: neither tells.
 
         Raises:
             ConfigError: the objective goes by the metric's name, and a column's name says the opposite.
@@ -201,7 +201,7 @@ class LookupTable:
         )
 
     def _notes(self) -> tuple[str, ...]:
-        """Sentences for the user before the search: the table knows longer trainings, or a direction was guessed."""
+        """Return notes for the user: the table knows longer trainings, or a direction was guessed."""
         last, known = self.ladder[-1].epochs, self._columns.fidelities
         notes = []
         if known and last != known[-1]:
@@ -248,7 +248,7 @@ class LookupTable:
         return (max if self._maximise is best else min)(values, default=None)
 
     def _points(self) -> Iterable[int]:
-        """The rows that are points of the space; all rows, where the key is a text and the points are too many."""
+        """Return the rows that are points of the space; all rows if keys are texts and the points are too many."""
         rows = self._columns.rows
         if len(rows.numbers) == self.space.size or self.space.size > LISTED:
             return rows.numbers
@@ -256,7 +256,7 @@ class LookupTable:
         return sorted(row for row in numbers if row is not None)
 
     def _require(self, metrics: Collection[str]) -> None:
-        """Raises ConfigError if a cost has no column."""
+        """Require a column for every cost: raises ConfigError."""
         for metric in sorted(metrics):
             if metric not in self._columns.costs:
                 name = metric.removeprefix(_COST)
@@ -313,7 +313,7 @@ class LookupTable:
     # --- measuring --------------------------------------------------------------------------------------------------
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """The row's numbers; with fidelities a report for each up to the rung's epochs."""
+        """Return the row's numbers; with fidelities report each up to the rung's epochs."""
         if isinstance(proposal, TrainShared):
             raise ConfigError("evaluator 'lookup_table' trains no supernet; take evaluator 'shared_weights'")
         if isinstance(proposal, Measure) and proposal.weights is not None:
@@ -344,7 +344,7 @@ class LookupTable:
         return result
 
     def _scored(self, proposal: Measure | Score, rung: Rung) -> Result:
-        """Proxies of a batch; they cost nothing, as the table does not say what they took."""
+        """Return the proxies of a batch; they cost nothing, since the table does not record their cost."""
 
         def scores(point: Architecture) -> dict[str, float]:
             try:

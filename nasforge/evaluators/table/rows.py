@@ -40,7 +40,7 @@ class Rows:
         key_of: Callable[[Architecture], Key],
         shown: Callable[[Key], str],
     ) -> None:
-        """Index the rows.
+        """Build an index of the rows.
 
         Args:
             file: whose rows they are.
@@ -70,16 +70,16 @@ class Rows:
                     )
 
     def row_of(self, architecture: Architecture) -> int | None:
-        """The row of a point; None where there is none."""
+        """Return the row of a point; None if there is none."""
         return self._index.get(self._key_of(architecture))
 
     def missing(self, architecture: Architecture) -> str:
-        """That there is no row for a point."""
+        """Return the message that a point has no row."""
         shown = self._shown(self._key_of(architecture))
         return f"table {self._file.path}: no row for this point: {shown} is none of its {len(self._index):,} keys"
 
     def nearest(self, architecture: Architecture) -> str:
-        """The row that is most like a point that has none; empty where none is like it. Slow where keys are texts."""
+        """Return the row most similar to a missing point; empty if there is none. Slow if keys are texts."""
         key = self._key_of(architecture)
         compared = list(self._index)[:: 1 + len(self._index) // _COMPARED]
         near: Key | None
@@ -144,7 +144,7 @@ def _text_of(space: SearchSpace, form: str) -> Callable[[Architecture], Key]:
 
 
 def token(value: object) -> str:
-    """A value as cells are compared: `1`, `1.0` and `"1"` are the same, numbers count to seven digits."""
+    """Return the form in which cells are compared: `1`, `1.0` and `"1"` are the same, to seven digits."""
     text = str(value).strip()
     if isinstance(value, bool):
         return text.lower()
@@ -158,14 +158,14 @@ def token(value: object) -> str:
 
 
 def _token_of(domain: Domain) -> Callable[[object], str]:
-    """How values of a domain are compared: as `token` does, or as texts where that would confuse `01` and `1`."""
+    """Return the function that compares values of a domain: `token`, or texts if `token` confused `01` with `1`."""
     if isinstance(domain, Choice) and len(set(map(token, domain.options))) < len(domain.options):
         return lambda value: str(value).strip()
     return token
 
 
 def _reader(domain: Domain) -> Callable[[str], str | None]:
-    """From a cell to the token of a value of the domain; `_NONE` for an empty one, None for no value of it."""
+    """Return the function from a cell to its value's token; `_NONE` for an empty cell, None for an unknown value."""
     if isinstance(domain, Choice):
         token_of = _token_of(domain)
         known = {token_of(option): token_of(option) for option in domain.options}
@@ -186,7 +186,7 @@ def _reader(domain: Domain) -> Callable[[str], str | None]:
 
 
 def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence[str]]) -> Rows:
-    """Rows whose cells are values of the decisions; those that lie outside the space are left out."""
+    """Map the points of the space to the rows whose cells name their values; other rows are left out."""
     lengths = {name: len(cells) for name, cells in columns.items()}
     if len(set(lengths.values())) != 1:
         raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}")
@@ -209,7 +209,7 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
     }
 
     def point(row: int, cells: Mapping[str, str | None]) -> tuple[str, ...] | None:
-        """Tokens of the active decisions, `_NONE` for the others; None: not a point of the space."""
+        """Return tokens of the active decisions, `_NONE` for the others; None if it is no point of the space."""
         tokens = dict.fromkeys(names, _NONE)
         waiting: list[Decision] = list(space.decisions)
         while waiting:
@@ -259,7 +259,7 @@ def _outside(
     columns: Mapping[str, Sequence[str]],
     tokens: Mapping[str, Sequence[str | None]],
 ) -> str:
-    """None of the rows is a point of the space: by the first decision that the first row is wrong about."""
+    """Return the error if no row is a point of the space, by the first decision that the first row contradicts."""
     name = next(name for name in tokens if tokens[name][0] is None)
     domain = space.domains[name]
     allowed = did_you_mean(columns[name][0], map(str, domain.options)) if isinstance(domain, Choice) else repr(domain)
@@ -270,7 +270,7 @@ def _outside(
 
 
 def _named(space: SearchSpace, file: Table) -> dict[str, list[str]]:
-    """Columns that are named like decisions."""
+    """Return the columns that are named like decisions."""
     texts = {name: file.texts(column) for name, column in _columns_of(space, file).items()}
     missing = _without_column(space, file)
     if missing or not texts:
@@ -284,7 +284,7 @@ def _named(space: SearchSpace, file: Table) -> dict[str, list[str]]:
 
 
 def _columns_of(space: SearchSpace, file: Table) -> dict[str, str]:
-    """Decision -> the column that is named like it, where there is one."""
+    """Map decisions to the columns that are named like them."""
     shared = Counter(map(short, space.domains))
     named = {name: short(name) for name in space.domains if short(name) in file.names and shared[short(name)] == 1}
     return {
@@ -293,6 +293,6 @@ def _columns_of(space: SearchSpace, file: Table) -> dict[str, str]:
 
 
 def _without_column(space: SearchSpace, file: Table) -> list[str]:
-    """The decisions of several values that no column is named like."""
+    """Return the decisions of several values without a column of their name."""
     named = _columns_of(space, file)
     return [name for name, domain in space.domains.items() if domain.size != 1 and name not in named]

@@ -1,4 +1,4 @@
-"""What a strategy that predicts may choose from: points from everywhere, and all around the best ones."""
+"""Candidates of a strategy that predicts: points from everywhere, and all around the best ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Pool:
     def at(
         self, number: int, best: Sequence[tuple[int, Architecture]], rng: random.Random, *, near: bool = False
     ) -> Candidates:
-        """The candidates of an ask, seen ones among them.
+        """Return the candidates of an ask, seen ones among them.
 
         Args:
             number: of the ask.
