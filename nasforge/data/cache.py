@@ -28,7 +28,7 @@ FORMAT = (DECODING, 1)
 
 
 def cache_folder() -> Path:
-    """Where decoded data sets are kept on this node."""
+    """Return the folder of decoded data sets on this node."""
     configured = os.environ.get("NASFORGE_CACHE")
     if not configured:
         return Path.home() / ".cache" / "nasforge"
@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def decoded(source: Source) -> tuple[Decoded, str]:
-    """The source's images and the hash of their content; from the cache where it has them.
+    """Return the source's images and the hash of their content, from the cache if it has them.
 
     Raises:
         DataError: the source is malformed, or the cache folder cannot be written.

@@ -1,4 +1,4 @@
-"""What every data source gives: one array of bytes, labels, and how many images each of its parts has."""
+"""Common form of every data source: one array of bytes, labels, and the number of images of each split."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def number_classes(
 
 
 def _named(known: np.ndarray, names: Sequence[str], where: str) -> tuple[np.ndarray, list[str], list[str]]:
-    """The labels in the order of their classes, the classes' names, and notes; `known`: sorted, each once."""
+    """Return the labels in the order of their classes, the class names, and notes; `known`: sorted, each once."""
     if known.dtype.kind == "U":
         nameless = [str(label) for label in known if label not in names]
         if nameless:
@@ -147,7 +147,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def resized(images: np.ndarray, resolution: int | None) -> np.ndarray:
-    """uint8 images N x C x H x W at `resolution` x `resolution` pixels, bilinear with anti-aliasing."""
+    """Resize uint8 images N x C x H x W to `resolution` x `resolution` pixels, bilinear with anti-aliasing."""
     if resolution is None or images.shape[2:] == (resolution, resolution):
         return images
     pieces = []

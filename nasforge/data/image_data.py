@@ -54,15 +54,15 @@ class ImageData:
 
     @property
     def test_images(self) -> int:
-        """How many images the sealed test part has."""
+        """Number of images of the sealed test split."""
         return len(self._test)
 
     def open_test(self) -> Part:
-        """The sealed test part. Only retraining a finalist opens it, once per network, written in the journal."""
+        """Return the sealed test split. Only retraining a finalist opens it, once per network; the journal says so."""
         return self._test
 
     def share_of_train(self, share: float) -> Part:
-        """So much of the training part, the same share of every class; a smaller share lies within a larger one."""
+        """Return a share of the training split, equal for every class; a smaller share is a subset of a larger one."""
         if share == 1.0:
             return self.train
         if share not in self._shares:
@@ -72,11 +72,11 @@ class ImageData:
         return self._shares[share]
 
     def groups_of(self, part: Part) -> np.ndarray | None:
-        """The group of each image of a part that holds training and validation images; None: independent images."""
+        """Return the group of each image of a part of training and validation images; None: independent images."""
         return None if self.groups is None else self.groups[part.index]
 
     def train_and_validation(self) -> Part:
-        """Both together, for retraining; normalised as the training part was."""
+        """Return both splits together, for retraining; normalised as the training split is."""
         index = np.concatenate([self.train.index, self.validation.index])
         labels = torch.cat([self.train.labels, self.validation.labels])
         return replace(self.train, index=index, labels=labels, _resident={})
@@ -84,7 +84,7 @@ class ImageData:
 
 @lru_cache(maxsize=4)  # a ladder may hold the images at several resolutions
 def load_data(config: DataConfig) -> ImageData:
-    """The data set of `config`, decoded, divided and kept in this process from trial to trial.
+    """Load the data set of `config`, decoded and split; this process caches it from trial to trial.
 
     The division is stratified and depends on `config.seed` alone. A source's own validation and test parts are used as
     they are; otherwise `config.test` of all images is sealed away first, then `config.validation` of the rest.
@@ -141,7 +141,7 @@ def load_data(config: DataConfig) -> ImageData:
 
 
 def stratified(labels: np.ndarray, share: float, classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of so much of `labels`, the same share of every class to the nearest image, at least one of each."""
+    """Return positions of a share of `labels`, equal for every class to the nearest image, at least one of each."""
     shuffled = rng.permutation(len(labels))
     # rank of every image among its class, as a share: taking the smallest ones takes equally from all classes
     ranks = np.zeros(len(labels))
@@ -161,13 +161,13 @@ class _Division:
     groups: np.ndarray | None
 
     def thin(self, rows: np.ndarray, share: float) -> np.ndarray:
-        """So much of `rows`, the same share of every class to the nearest image, at least one of each."""
+        """Return a share of `rows`, equal for every class to the nearest image, at least one of each."""
         rng = np.random.default_rng(self.config.seed)
         taken: np.ndarray = rows[stratified(self.labels[rows], share, len(self.class_names), rng)]
         return taken
 
     def cut(self, rows: np.ndarray, share: float, what: str) -> tuple[np.ndarray, np.ndarray]:
-        """`rows` without and with the given share, every class in both."""
+        """Return `rows` without and with the share, every class in both."""
         where = f"data {self.config.source}"
         classes = len(self.class_names)
         counts = np.bincount(self.labels[rows], minlength=classes)
@@ -196,7 +196,7 @@ class _Division:
         return rest, part
 
     def _split(self, rows: np.ndarray, taken: int) -> tuple[np.ndarray, np.ndarray]:
-        """`rows` without and with so many of them, stratified; groups stay whole, so their number may differ a bit."""
+        """Split off this many of `rows`, stratified; groups stay whole, so their number may differ a bit."""
         labels = self.labels[rows]
         if self.groups is not None:
             first, second = groups.split(labels, self.groups[rows], taken / len(rows), self.config.seed)
@@ -223,7 +223,7 @@ class _Division:
 
 
 def _statistics(images: np.ndarray, rows: np.ndarray, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of the training part, pixels scaled to 0..1."""
+    """Return mean and standard deviation per channel of the training split, pixels scaled to 0..1."""
     if len(rows) > STATISTICS_IMAGES:
         rows = np.sort(np.random.default_rng(seed).choice(rows, STATISTICS_IMAGES, replace=False))
     levels = np.arange(256) / 255

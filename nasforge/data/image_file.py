@@ -240,7 +240,7 @@ def _over_background(image: Image.Image, background: tuple[int, int, int]) -> tu
 
 
 def _has_frames(image: Image.Image) -> bool:
-    """Whether an image is an animation or a stack; a camera's MPO file holds previews of the same picture."""
+    """Return whether an image is an animation or a stack; a camera's MPO file holds previews of the same picture."""
     if image.format == "MPO":
         return False
     try:

@@ -42,7 +42,7 @@ _Seen: TypeAlias = frozenset[tuple[int, int]]
 
 
 def find(config: DataConfig, folder: Path) -> Source:
-    """The images below `folder`.
+    """Find the images below `folder`.
 
     Raises:
         DataError: there are none, or the folder does not say clearly which classes and parts they belong to.
@@ -216,7 +216,7 @@ def listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
 
 
 def _parts(root: _Level) -> dict[str, _Part]:
-    """The parts that a folder is divided into; empty where its folders are classes.
+    """Return the splits that a folder is divided into; empty if its folders are classes.
 
     A folder called `train` is a part only if it has folders with images in it; else it is a class of this name.
 
@@ -297,7 +297,7 @@ def _check_names(folder: Path, parts: Mapping[str, _Part]) -> None:
 
 
 def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
-    """Notes on folders that are taken for classes and may be parts.
+    """Return notes on folders that are read as classes and may be splits.
 
     Raises:
         DataError: the folders of classes are divided into parts each.
@@ -326,7 +326,7 @@ def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
 
 
 def _left_out(folder: Path, root: _Level, parts: Mapping[str, _Part]) -> list[str]:
-    """Notes on classes without images, and on files that are not read."""
+    """Return notes on classes without images, and on files that are not read."""
     notes = []
     full = {name for part in parts.values() for name, one in part.classes.items() if one.images}
     empty = sorted({name for part in parts.values() for name in part.classes} - full)
@@ -364,7 +364,7 @@ def _endings(files: Iterable[Path]) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Some names for a message, and how many more there are."""
+    """Return some names for a message, and how many more there are."""
     every = [shown(name) for name in names]
     rest = len(every) - _MOST_NAMES
     return ", ".join(every[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
@@ -401,7 +401,7 @@ def _read(folder: Path, files: Files, resolution: int | None, allocate: Allocate
 
 
 def _common_channels(folder: Path, files: list[Path], resolution: int | None) -> int:
-    """Channels that all images get: grey only if every image is grey. Reads headers alone, to fail early."""
+    """Return the channels of all images: grey only if every image is. Reads headers alone, to fail early."""
     first: tuple[Path, tuple[int, int]] | None = None
     channels = 1
     for file in files:

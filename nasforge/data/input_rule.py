@@ -16,7 +16,7 @@ WHITE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class InputRule:
-    """How an image file becomes pixels.
+    """Conversion of an image file to pixels.
 
     Attributes:
         channels: 1 for grey, 3 for red, green and blue.

@@ -43,7 +43,7 @@ _RULE = InputRule(3, jpeg_draft=2)
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one look at an image tells.
+    """Facts from one look at an image.
 
     Attributes:
         digest: SHA-256 of the file, or of the pixels of an array.

@@ -54,7 +54,7 @@ def write_npz(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
 
 def find(config: DataConfig, path: Path) -> Source:
-    """The file at `path`; images are grey (N x H x W) or coloured (N x H x W x C), labels whole numbers or strings."""
+    """Find the NPZ file at `path`; images are N x H x W or N x H x W x C, labels whole numbers or strings."""
     status = path.stat()
     key = ["npz", str(path), status.st_size, status.st_mtime_ns, config.resolution]
     return Source(key, lambda allocate: _read(path, config.resolution, allocate))
@@ -112,7 +112,7 @@ def _input(path: Path, array: np.ndarray, channels: int) -> InputRule:
 
 
 def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays with names that are read, and the names of the others."""
+    """Return the arrays with names that are read, and the names of the others."""
     known = {
         _NAMES,
         _GROUPS,
@@ -137,7 +137,7 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def _parts(path: Path, arrays: Mapping[str, np.ndarray], unread: Iterable[str]) -> dict[str, str]:
-    """Part -> how the names of its arrays end, of the parts that the file has."""
+    """Map each split that the file has to the end of its arrays' names."""
     suffix_of = {}
     for part, suffixes in _SUFFIXES.items():
         there = [suffix for suffix in suffixes if f"x_{suffix}" in arrays or f"y_{suffix}" in arrays]
@@ -178,7 +178,7 @@ def _check_images(path: Path, name: str, array: np.ndarray) -> None:
 
 
 def _scales(path: Path, pixels: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """The number that stands for white, 1 or 255, for each array of pixels.
+    """Return the number that stands for white, 1 or 255, for each array of pixels.
 
     Raises:
         DataError: arrays of reals, or arrays of whole numbers, differ in it; one that is all black goes with any.
@@ -198,7 +198,7 @@ def _scales(path: Path, pixels: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def _as_bytes(array: np.ndarray, white: int) -> np.ndarray:
-    """Checked pixels -> uint8, N x C x H x W."""
+    """Convert checked pixels to uint8, N x C x H x W."""
     array = array[..., None] if array.ndim == 3 else array
     if array.dtype.kind == "f":
         array = np.round(array * 255 if white == 1 else array).clip(0, 255)
@@ -210,7 +210,7 @@ def _as_bytes(array: np.ndarray, white: int) -> np.ndarray:
 def _notes_on(
     path: Path, pixels: Mapping[str, np.ndarray], scales: Mapping[str, int], unread: Iterable[str]
 ) -> Iterable[str]:
-    """What was read otherwise than one might expect."""
+    """Return notes on contents that are read otherwise than one might expect."""
     if binary := [name for name, array in pixels.items() if array.dtype.kind in "biu" and scales[name] == 1]:
         yield f"{path}: {', '.join(binary)} holds whole numbers 0 and 1 only; they are read as black and white"
     brightest = max((int(np.ceil(array.max())) for name, array in pixels.items() if scales[name] == 255), default=255)
@@ -235,7 +235,7 @@ def _names(path: Path, array: np.ndarray) -> list[str]:
 
 
 def _texts(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """An array as it is, but bytes as the texts that they encode."""
+    """Return an array unchanged, but bytes as the texts that they encode."""
     if array.dtype.kind != "S":
         return array
     try:
@@ -245,7 +245,7 @@ def _texts(path: Path, name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _labels(path: Path, name: str, array: np.ndarray, expected: int) -> np.ndarray:
-    """Labels as whole numbers, truth values or texts."""
+    """Return labels as whole numbers, truth values or texts."""
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if labels.ndim != 1:
         one_hot = ". For one-hot labels save the class numbers: y.argmax(1)" if labels.ndim == 2 else ""

@@ -28,7 +28,7 @@ OPERATIONS = (*_SIGNED, *_UNSIGNED)
 
 
 def operation(name: str, magnitude: int, sign: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
-    """What one operation does to uint8 images ... x C x H x W.
+    """Return one operation on uint8 images ... x C x H x W.
 
     Args:
         name: one of `OPERATIONS`.
@@ -61,7 +61,7 @@ def operation(name: str, magnitude: int, sign: int, height: int, width: int) -> 
 
 
 def randaugment(images: Tensor, operations: int, magnitude: int, generator: torch.Generator) -> Tensor:
-    """Each image changed by `operations` drawn operations, one after the other. uint8, N x C x H x W, C = 1 or 3."""
+    """Change each image by `operations` drawn operations, in turn. uint8, N x C x H x W, C = 1 or 3."""
     height, width = images.shape[2:]
     for _ in range(operations):
         drawn = torch.randint(2 * len(OPERATIONS), (len(images),), generator=generator, device=images.device)

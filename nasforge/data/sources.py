@@ -14,7 +14,7 @@ from nasforge.settings.values import unknown_source
 
 
 def find(config: DataConfig) -> Source:
-    """The source that `config` names, not read yet.
+    """Return the source that `config` names, not read yet.
 
     Raises:
         DataError: there is no such name, file or folder.
@@ -40,7 +40,7 @@ def find(config: DataConfig) -> Source:
 
 
 def _noted(source: Source, name: str) -> Source:
-    """A registered source which says that a file or folder of its name is not read, also where it cannot be read."""
+    """Return a registered source with the note that a file or folder of its name is not read, also in errors."""
     note = (
         f"data '{name}' is the data set that NASForge knows by this name; {Path(name).absolute()} is not read: "
         f"give --data ./{name} to use it"

@@ -18,7 +18,7 @@ from nasforge.settings.experiment import DataConfig
 
 @dataclass(frozen=True)
 class Splits:
-    """How a torchvision class is asked for its parts: argument name, then its value for each part."""
+    """Splits of a torchvision class: argument name, then its value for each split."""
 
     argument: str
     train: Any
@@ -53,7 +53,7 @@ KNOWN: dict[str, Splits] = {
 
 
 def find(config: DataConfig) -> Source:
-    """torchvision's class `config.source`, in `config.folder` (default: `torchvision/` in the cache folder)."""
+    """Find torchvision's class `config.source` in `config.folder` (default: `torchvision/` in the cache folder)."""
     folder = Path(config.folder) if config.folder else cache_folder() / "torchvision"
     key = ["torchvision", config.source, str(folder), config.resolution]
     return Source(key, lambda allocate: _read(config.source, folder, config.resolution, allocate))
@@ -107,7 +107,7 @@ def _open(name: str, folder: Path, argument: str, value: Any) -> Any:
 
 
 def _pictures(name: str, folder: Path, part: str, dataset: Any) -> Iterator[tuple[Any, Any]]:
-    """Images and labels of a part, one after the other."""
+    """Yield images and labels of a split, one after the other."""
     for number in range(len(dataset)):
         try:
             yield dataset[number]

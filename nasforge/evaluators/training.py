@@ -291,7 +291,7 @@ class Training:
         )
 
     def _cheaper_phases(self, network: nn.Module, data: ImageData, flops: float) -> list[Phase]:
-        """Return the phases on fewer or smaller images before the full one; smaller ones are validated on their like."""
+        """Return the phases on fewer or smaller images before the full one; smaller ones validate on their like."""
         phases = []
         for rung in self.ladder:
             if rung.proxies or rung.full:

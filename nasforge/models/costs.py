@@ -1,4 +1,4 @@
-"""What a network costs: params, multiply-adds, memory of a training, latency. All but the last on the meta device."""
+"""Costs of a network: params, multiply-adds, training memory, latency. All but the last on the meta device."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
 
 
 def _only_size(network: nn.Module) -> tuple[int, int] | None:
-    """The height and width that a network of timm is made for; None for one that takes several sizes."""
+    """Return the height and width that a timm network requires; None for one that takes several sizes."""
     for module in network.modules():
         about = getattr(module, "default_cfg", None)
         if isinstance(about, Mapping) and about.get("fixed_input_size") and about.get("input_size"):
@@ -83,7 +83,7 @@ def _only_size(network: nn.Module) -> tuple[int, int] | None:
 
 
 def costs_of(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_size: int = 128) -> dict[str, float]:
-    """Params, multiply-adds and training memory of the network that `build` makes.
+    """Return params, multiply-adds and training memory of the network that `build` makes.
 
     Args:
         build: makes the network; called once, on the meta device.
@@ -106,12 +106,12 @@ def costs_of(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_
 
 
 def count_params(network: nn.Module) -> int:
-    """Trainable numbers."""
+    """Count the trainable numbers."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of convolutions and matrix products for one input, the convention of the NAS papers.
+    """Count multiply-adds of convolutions and matrix products for one input, the convention of the NAS papers.
 
     Counted by running the network, so any layer works: attention's matrix products count too; biases, normalisation,
     activations, pooling do not. A grouped convolution counts Kh * Kw * Cin * Cout * H * W / groups.
@@ -127,7 +127,7 @@ def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def flops_by_module(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """`count_flops` of every module that multiplies anything, those within it included; name as in `named_modules`.
+    """Return `count_flops` of every module that multiplies, nested ones included; name as in `named_modules`.
 
     Args:
         network: on any device.
@@ -164,7 +164,7 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
 
 
 def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, optimizer_slots: int = 2) -> float:
-    """An estimate of the memory of training in fp32: weights, gradients, optimizer, saved activations.
+    """Estimate the memory of training in fp32: weights, gradients, optimizer, saved activations.
 
     What autograd keeps for the backward pass is measured on the meta device; the largest of it is counted twice more,
     for the gradients that flow through it. Left out are the workspace of convolution kernels and the framework itself.
@@ -207,7 +207,7 @@ def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one forward pass takes.
+    """Duration of one forward pass.
 
     Attributes:
         batch_size: images per pass.
@@ -225,7 +225,7 @@ class Latency:
 
 
 def device_name(device: torch.device) -> str:
-    """What the hardware calls itself, with the threads that torch uses on a CPU."""
+    """Return the hardware's name, with the threads that torch uses on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":

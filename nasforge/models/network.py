@@ -19,7 +19,7 @@ from nasforge.models.registration import check_state
 
 
 def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:
-    """The function that the space's `builder` names.
+    """Import the function that the space's `builder` names.
 
     Raises:
         ConfigError: no such name, or its module cannot be imported.
@@ -36,7 +36,7 @@ def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:
 
 
 def build(space: SearchSpace, architecture: Architecture, *, in_channels: int, classes: int) -> nn.Module:
-    """The network of one architecture, freshly initialised from torch's generator.
+    """Build the network of one architecture, freshly initialised from torch's generator.
 
     Args:
         space: the space that the architecture belongs to.
@@ -55,7 +55,7 @@ def build(space: SearchSpace, architecture: Architecture, *, in_channels: int, c
 
 
 def fresh(space: SearchSpace, architecture: Architecture, seed: int, *, in_channels: int, classes: int) -> nn.Module:
-    """The network as a seed initialises it; torch's own stream stays where it is. Arguments and errors of `build`."""
+    """Build the network as a seed initialises it, without changing torch's generator. Otherwise as `build`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(space, architecture, in_channels=in_channels, classes=classes)
@@ -64,7 +64,7 @@ def fresh(space: SearchSpace, architecture: Architecture, seed: int, *, in_chann
 def fresh_and_whole(
     space: SearchSpace, architecture: Architecture, seed: int, *, shape: tuple[int, int, int], classes: int
 ) -> nn.Module:
-    """The network as `fresh` makes it, for images of `shape`, once its state is known to be all that it is.
+    """Build the network as `fresh` for images of `shape`, and check that its state_dict is complete.
 
     Raises:
         BuildError: also for a network that keeps random numbers outside of its state_dict.
@@ -76,7 +76,7 @@ def fresh_and_whole(
 
 
 def without_start(space: SearchSpace) -> SearchSpace:
-    """The space without its builder's arguments `weights` and `pretrained`, which say where a training starts.
+    """Return the space without the builder's arguments `weights` and `pretrained`, where a training starts.
 
     A trained network is built without them: it has weights of its own, and must load where those files are not.
     """

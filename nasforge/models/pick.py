@@ -1,4 +1,4 @@
-"""How a builder asks for decisions, and the answer that one architecture gives."""
+"""Decisions that a builder asks for, and the answer of one architecture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nasforge.core.ranges import Range, is_whole
 
 
 def option_of(key: str, value: Value, options: Mapping[Value, Callable[[], Any]]) -> Callable[[], Any]:
-    """What `options` holds for `value`.
+    """Return the entry of `options` for `value`.
 
     Raises:
         BuildError: the builder has no such option.
@@ -30,7 +30,7 @@ def _known(value: Value, options: Iterable[Value]) -> str:
 
 
 def width_of(key: str, value: Any, maximum: int | None) -> int:
-    """`value` as a number of channels.
+    """Return `value` as a number of channels.
 
     Raises:
         BuildError: it is not a whole number from 1 to `maximum`.
@@ -73,7 +73,7 @@ class Fixed:
         return option_of(key, self._value(key), options)()
 
     def width(self, key: str, maximum: int | None = None) -> int:
-        """The number of channels decided for `key`. Raises BuildError if it is not one, or above `maximum`."""
+        """Return the number of channels decided for `key`. Raises BuildError if it is not one, or above `maximum`."""
         return width_of(key, self._value(key), maximum)
 
     def finish(self) -> None:

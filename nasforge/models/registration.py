@@ -1,4 +1,4 @@
-"""Whether a network's forward pass uses parameters or layers that its `state_dict` lacks.
+"""Check that a network's forward pass uses no parameters or layers that its `state_dict` lacks.
 
 Such a layer is not trained, is not saved, and begins anew with every build: a network that was loaded again would be
 another one. PyTorch does not see layers in a plain list, dictionary or closure.
@@ -37,7 +37,7 @@ class Registration:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Note every module that is called within the block."""
+        """Record every module that is called within the block."""
 
         thread = threading.get_ident()
 
@@ -76,7 +76,7 @@ class Registration:
 
 
 def _leaves(output: Any) -> Iterator[Tensor]:
-    """The tensors with `requires_grad` that an output was computed from."""
+    """Return the tensors with `requires_grad` that an output was computed from."""
     tensors = output if isinstance(output, (tuple, list)) else [output]
     waiting = [tensor.grad_fn for tensor in tensors if isinstance(tensor, Tensor) and tensor.grad_fn is not None]
     seen = set(waiting)
@@ -91,7 +91,7 @@ def _leaves(output: Any) -> Iterator[Tensor]:
 
 
 def _place(network: nn.Module, target: nn.Module | Tensor) -> str:
-    """Where a module or tensor is kept, as `'blocks[0].conv'`; empty where no module keeps it."""
+    """Return the attribute that holds a module or tensor, as `'blocks[0].conv'`; empty if no module does."""
     for name, module in network.named_modules():
         for attribute, value in vars(module).items():
             path = None if attribute in _REGISTERED else _path_to(target, value, 4)
@@ -101,7 +101,7 @@ def _place(network: nn.Module, target: nn.Module | Tensor) -> str:
 
 
 def _path_to(target: nn.Module | Tensor, value: Any, depth: int) -> str | None:
-    """The indices and attributes that lead from `value` to what is wanted; None where nothing does."""
+    """Return the indices and attributes that lead from `value` to `target`; None if nothing does."""
     if value is target:
         return ""
     if isinstance(value, nn.Module):
@@ -160,7 +160,7 @@ def check_state(network: nn.Module, other: nn.Module, shape: tuple[int, int, int
 
 
 def _unsaved(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Tensors that the modules keep without saving them, by where they are kept."""
+    """Return tensors that the modules keep without saving them, by attribute."""
     saved = set(network.state_dict())
     yield from ((name, buffer) for name, buffer in network.named_buffers() if name not in saved)
     for name, module in network.named_modules():

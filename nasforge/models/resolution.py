@@ -23,7 +23,7 @@ _CROP_SHARE = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a network reduces the resolution.
+    """Places where a network reduces the resolution.
 
     Attributes:
         stem_stride: stride of the first convolution.

@@ -28,7 +28,7 @@ def build(
     weights: str = "",
     resolution: int = 0,
 ) -> nn.Module:
-    """The timm network that decision `backbone` names, with a classifier of `classes` logits.
+    """Build the timm network that decision `backbone` names, with a classifier of `classes` logits.
 
     timm: https://github.com/huggingface/pytorch-image-models
 
@@ -96,7 +96,7 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
 
 
 def _check_whole(network: Any, name: str, weights: str) -> None:
-    """timm passes over tensors that a file lacks; only the classifier, and what counts batches, may begin anew."""
+    """Check that a file lacks no tensors but the classifier and batch counters, since timm ignores missing ones."""
     heads = network.default_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
     with safe_open(weights, framework="pt") as file:
@@ -111,6 +111,6 @@ def _check_whole(network: Any, name: str, weights: str) -> None:
 
 
 def _nearest(name: str) -> str:
-    """timm knows a thousand names: show those of the family, not all."""
+    """Return names of the same family, since timm knows a thousand."""
     family = [known for known in timm.list_models() if known[:4] == name[:4]]
     return did_you_mean(name, family) if family else "list them with timm.list_models()"

@@ -23,7 +23,7 @@ _Moment: TypeAlias = tuple[float, int, Job, int]
 
 
 def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: int = 4) -> None:
-    """Work through the experiment as so many workers would, by the seconds that the evaluator charges.
+    """Run the experiment as this many workers would, by the seconds that the evaluator charges.
 
     The virtual clock of syne-tune's simulator back end ("Syne Tune", Salinas et al. 2022,
     https://proceedings.mlr.press/v188/salinas22a.html): a job is evaluated when it starts, its reports and its end are
@@ -74,7 +74,7 @@ def _moment(
     reports: Mapping[int, list[_Heard]],
     results: Mapping[int, Result],
 ) -> _Moment:
-    """The next thing that happens in a job."""
+    """Return the next event of a job."""
     heard = reports[job.number]
     spent = (
         heard[index][1].get("time/worker_s", 0.0) if index < len(heard) else results[job.number].charged.worker_seconds
@@ -83,7 +83,7 @@ def _moment(
 
 
 def _clock(experiment: Experiment) -> tuple[float, dict[int, float]]:
-    """The time that the journal has come to, and when each trial started."""
+    """Return the time that the journal has come to, and when each trial started."""
     now, starts = 0.0, dict[int, float]()
     for event in experiment.journal.events:
         if isinstance(event, Started):

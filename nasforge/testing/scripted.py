@@ -87,7 +87,7 @@ def drive(
     journal: Iterable[Line] = (),
     repeat_none: int = 1,
 ) -> list[Line]:
-    """A search in miniature: `workers` trials out at a time, told out of order, every outcome scripted by number.
+    """Run a small search: `workers` trials at a time, told out of order, every outcome scripted by number.
 
     Args:
         strategy: made anew, or having replayed `journal`.
@@ -129,7 +129,7 @@ def drive(
 
 
 def replay(strategy: Strategy, lines: Iterable[Line]) -> None:
-    """Recalls and tells what a journal says, as parsed back from JSON."""
+    """Recall and tell what a journal says, as parsed back from JSON."""
     for number, content in lines:
         text = json.dumps(content.to_json())
         if isinstance(content, Result):
@@ -139,7 +139,7 @@ def replay(strategy: Strategy, lines: Iterable[Line]) -> None:
 
 
 def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int = 1) -> Result:
-    """The scripted result of a trial: of every eleven one fails, two are rejected, one is pruned."""
+    """Return the scripted result of a trial: of every eleven one fails, two are rejected, one is pruned."""
     if isinstance(proposal, TrainShared):
         optimum = space.sample(random.Random("planted")).values
         rng = random.Random(number)
@@ -177,7 +177,7 @@ def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int
 
 
 def best_planted(factory: Factory, space: SearchSpace, seed: int, asks: int) -> float:
-    """The best closeness to the planted optimum that a search of so many trials reaches."""
+    """Return the best closeness to the planted optimum that a search of this many trials reaches."""
     strategy = factory(spec_of(space, seed=seed))
     best = -math.inf
     for number in range(asks):
@@ -194,7 +194,7 @@ def best_planted(factory: Factory, space: SearchSpace, seed: int, asks: int) -> 
 
 
 def closeness(space: SearchSpace, point: Architecture) -> float:
-    """How near a point is to the planted optimum of its space, 1 at the optimum itself: the mean over its decisions."""
+    """Return how near a point is to the planted optimum, 1 at the optimum itself: the mean over its decisions."""
     optimum = space.sample(random.Random("planted")).values
     alike = [
         _alike(space.domains[key], value, point.values[key]) if key in point.values else 0.0
@@ -204,7 +204,7 @@ def closeness(space: SearchSpace, point: Architecture) -> float:
 
 
 def _alike(domain: Domain, a: object, b: object) -> float:
-    """1 for equal values; for numbers less, the further they are apart in their (logarithmic) range."""
+    """Return 1 for equal values; for numbers less, the further they are apart in their (logarithmic) range."""
     if (
         isinstance(domain, Choice)
         or domain.size == 1

@@ -106,7 +106,7 @@ _COLLECTING_SHARE = 0.05
 
 
 class _Collections:
-    """Time and duration of this process's last garbage collection."""
+    """End and duration of this process's last garbage collection."""
 
     ended = 0.0
     seconds = 0.0

@@ -46,7 +46,7 @@ def typed(fail: Fail, device: torch.device) -> Iterator[None]:
 
 
 def _takes_contiguous(network: nn.Module, images: Tensor) -> bool:
-    """Return whether the network, with its weights in torch's usual memory layout, takes these images so."""
+    """Put the weights into torch's usual memory layout, and return whether the network takes the images then."""
     network.to(memory_format=torch.contiguous_format)
     try:
         with torch.no_grad():

@@ -173,7 +173,7 @@ def score(network: nn.Module, part: Part, *, extra: Collection[str] = (), **sett
 
 
 def by_class(answers: Answers, names: Sequence[str]) -> dict[str, Any]:
-    """Return, JSON-able, each class's images, precision, recall and F1; and the confusion matrix, rows are true."""
+    """Return, JSON-able, precision, recall and F1 by class with its images, and the confusion matrix by true rows."""
     labels = np.arange(len(names))
     columns = precision_recall_fscore_support(answers.truth, answers.chosen, labels=labels, zero_division=0.0)
     rows = zip(names, *(column.tolist() for column in columns), strict=True)

@@ -21,7 +21,7 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> N x C x H x W."""
+        """Map N x C x H x W -> N x C x H x W."""
         if not self.training or self.p == 0:
             return x
         keep = 1 - self.p
@@ -29,5 +29,5 @@ class DropPath(nn.Module):
         return x * (kept / keep)
 
     def extra_repr(self) -> str:
-        """Shown when the network is printed."""
+        """Return the text that a printed network shows."""
         return f"p={self.p:g}"

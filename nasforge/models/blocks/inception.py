@@ -16,7 +16,7 @@ SHARES = (2, 4, 1, 1)
 
 
 def split(channels: int, shares: Sequence[int] = SHARES) -> list[int]:
-    """`channels` divided in proportion to `shares`; what rounding leaves over goes where most was cut off."""
+    """Divide `channels` in proportion to `shares`; the rest goes where rounding cut off most."""
     exact = [channels * share / sum(shares) for share in shares]
     parts = [int(part) for part in exact]
     by_loss = sorted(range(len(shares)), key=lambda i: (parts[i] - exact[i], i))
@@ -33,7 +33,7 @@ class Branches(nn.Module):
         self.branches = nn.ModuleDict(branches)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x Cin x H x W -> N x sum of the branches' channels x H' x W'."""
+        """Map N x Cin x H x W -> N x sum of the branches' channels x H' x W'."""
         return torch.cat([branch(x) for branch in self.branches.values()], dim=1)
 
 
@@ -50,7 +50,7 @@ def module(
     three: Convolutions,
     five: Convolutions,
 ) -> Branches:
-    """1x1; 1x1 then `three`; 1x1 then `five`; pooling then 1x1.
+    """Make the branches 1x1; 1x1 then `three`; 1x1 then `five`; pooling then 1x1.
 
     The bottleneck in front of `three` has `in_channels / reduction` channels, that of `five` a sixth of it: with
     reduction 2 these are the 96 and 16 of GoogLeNet's module 3a.

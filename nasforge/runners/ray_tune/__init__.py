@@ -54,7 +54,7 @@ def run(
     cpus: int | None = None,
     logical_gpus: int | None = None,
 ) -> None:
-    """Work through the experiment on Ray workers.
+    """Run the experiment on Ray workers.
 
     Args:
         experiment: open.

@@ -71,7 +71,7 @@ class Bridge:
             return Searcher.FINISHED
 
     def warm(self, trial_id: str, message: str) -> str:
-        """A worker has started. All are kept until all have, then let go one by one, each to a trial.
+        """Hold a started worker until all have started, then release them one by one, each to a trial.
 
         Otherwise Tune would put a trial that waits for its worker to start on one that has just become free, and kill
         the other while it starts; with trials shorter than a start there would never be a second worker.
@@ -100,7 +100,7 @@ class Bridge:
         return _STOP
 
     def lost(self, trial: Any) -> None:
-        """A worker is gone; Tune calls this before `complete`. With its node it was preempted, alone it crashed."""
+        """Record a lost worker, before Tune calls `complete`. With its node it was preempted, alone it crashed."""
         try:
             error = trial.get_error()
         except Exception as unreadable:
@@ -110,7 +110,7 @@ class Bridge:
             self._losses[trial.trial_id] = Result.failed("preempted", "the worker's node went away")
 
     def complete(self, trial_id: str, message: str | None) -> None:
-        """`message`: the result; None when the worker was lost."""
+        """Record the result in `message`; None when the worker was lost."""
         job = self.jobs.pop(trial_id, None)
         try:
             if message is None and self._cluster.lost:

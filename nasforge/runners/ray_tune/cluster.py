@@ -39,7 +39,7 @@ class Cluster:
         return why_lost() if self._started else ""
 
     def keep_logs(self) -> Path:
-        """Folder of Ray's logs; it is left for the user to read."""
+        """Return the folder of Ray's logs, and keep it for the user to read."""
         self._folder.keep = True
         return self.scratch / "r/session_latest/logs" if self._started else Path("/tmp/ray/session_latest/logs")  # noqa: S108
 
@@ -94,7 +94,7 @@ def _explained(what: str, advice: str) -> Iterator[None]:
 
 
 def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
-    """What each kind of job takes: the user's wish, else a CPU and, where there are GPUs, a GPU.
+    """Return the resources of each kind of job: the user's, else a CPU and, where there are GPUs, a GPU.
 
     Raises:
         ConfigError: unknown kind, not a number, or more than any node has.
@@ -121,27 +121,27 @@ def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[st
 
 
 def bundle_of(amounts: Mapping[str, float]) -> dict[str, float]:
-    """Ray's names for the amounts, without zeros."""
+    """Return the amounts under Ray's names, without zeros."""
     names = {"cpu": "CPU", "gpu": "GPU"}
     return {names.get(name, name): amount for name, amount in amounts.items() if amount > 0} or {"CPU": 0.01}
 
 
 def slots_of(amounts: Mapping[str, float]) -> int:
-    """How many such workers the living nodes hold."""
+    """Return how many such workers the living nodes hold."""
     bundle = bundle_of(amounts)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return max(1, sum(int(min(node.get(n, 0) / amount + 1e-9 for n, amount in bundle.items())) for node in nodes))
 
 
 def options_of(amounts: Mapping[str, float]) -> dict[str, Any]:
-    """The amounts as Ray's tasks and actors take them."""
+    """Return the amounts as Ray's tasks and actors take them."""
     bundle = bundle_of(amounts)
     others = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
     return {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "resources": others}
 
 
 def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
-    """Latency on a worker of the same kind that does nothing else."""
+    """Measure the latency on an otherwise idle worker of the same kind."""
     clock = ray.remote(**options_of(amounts))(_Clock).remote([shipped], places())
 
     def latency(architecture: Architecture) -> float:

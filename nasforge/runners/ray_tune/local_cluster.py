@@ -82,7 +82,7 @@ def shutdown() -> None:
 
 
 def why_lost() -> str:
-    """Why the Ray started here is gone, for the user; empty while it runs."""
+    """Explain to the user why the Ray started here ended; empty while it runs."""
     name = _ended()
     if not name:
         return ""
@@ -144,7 +144,7 @@ def last_words(message: str) -> Iterator[None]:
 
 
 def job_config() -> JobConfig:
-    """Settings that keep Ray from putting the working folder first on its workers' `sys.path`.
+    """Return settings that keep Ray from putting the working folder first on its workers' `sys.path`.
 
     A user's file `profile.py` there would hide Python's own. `nasforge.core.importing.adopt` puts the folder last.
     """

@@ -46,8 +46,9 @@ def side_by_side(
     logical_gpus: int | None = None,
     workers_per_network: int = 1,
 ) -> Iterator[tuple[Item, str]]:
-    """Items with their outcomes as they end. Options as those of the runner `ray_tune`; an item takes what a `measure`
-    takes there.
+    """Yield items with their outcomes as they end. Options are those of the runner `ray_tune`.
+
+    An item takes the resources of a `measure` there.
 
     Args:
         work: what to do with an item.
@@ -91,7 +92,7 @@ def side_by_side(
 
 @contextmanager
 def _messages(progress: Progress) -> Iterator[Queue]:
-    """A queue to this process; what is put on it is told to `progress` by a thread."""
+    """Open a queue to this process; a thread passes its messages to `progress`."""
     queue, over = Queue(actor_options={"num_cpus": 0}), threading.Event()
 
     def listen() -> None:
@@ -147,7 +148,7 @@ def _on_tasks(
 
 
 def _work_here(work: Work[Item], modules: Places, item: Item, progress: Progress) -> str:
-    """`work`, in a process that looks for modules where the driver does."""
+    """Call `work` in a process that looks for modules where the driver does."""
     adopt(modules)
     return work(item, progress)
 
@@ -166,7 +167,7 @@ def _again(joined: Cluster) -> str:
 
 
 def _as_ours(error: BaseException) -> BaseException:
-    """What was raised on a worker, if it is for the user; Ray's own wrapping otherwise."""
+    """Return the user's error that was raised on a worker; otherwise Ray's wrapper."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, NasforgeError) else error
 
@@ -224,7 +225,7 @@ def _in_groups(
 
 
 def _do_together(config: Mapping[str, Any]) -> None:
-    """On every worker of a group, one item after the other; the first worker speaks for all."""
+    """Process items one after the other, on every worker of a group; the first worker speaks for all."""
     first = get_context().get_world_rank() == 0
     for item in config["items"]:
         outcome = config["work"](item, lambda *told: config["queue"].put(told) if first else None)
@@ -233,7 +234,7 @@ def _do_together(config: Mapping[str, Any]) -> None:
 
 
 def _ours_in(failure: BaseException, joined: Cluster) -> BaseException:
-    """The user's mistake at the bottom of a group's failure, or a sentence about it."""
+    """Return the user's error that caused a group's failure, or a sentence about the failure."""
     waiting, known = list[Any]([failure]), set[int]()
     while waiting:
         seen = waiting.pop()

@@ -112,6 +112,6 @@ class _Work:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop, if it has not ended: Tune has let the trial go, which waits at a report."""
+        """Stop work that has not ended: Tune has let the trial go, which waits at a report."""
         self.decisions.put(False)
         self._thread.join(timeout=30)
