@@ -47,6 +47,7 @@ NAMED_BY_CONTENT = (
 )
 """Rooms of the package in which no name says only how its content came about."""
 EMPTY_WORDS = {"found", "given", "lacking", "own", "said", "wanted"}
+QUESTIONS = ("What", "Whether", "How", "Where", "Why", "When", "Whose", "With")
 INTERFACES = {("PBT", "wanted"), ("Promotion", "wanted")}
 """Strategies outside the package implement this method too, so its name stays."""
 HEAVY = ("torch", "ray", "mlflow", "optuna", "numpy", "sklearn", "timm", "yaml", "typer")
@@ -327,6 +328,21 @@ def test_names_say_what_they_hold(room):
         if EMPTY_WORDS & set(name.lower().split("_")) and (within, name) not in INTERFACES
     ]
     assert not poor, "rename each after what it holds: " + ", ".join(poor)
+
+
+@pytest.mark.parametrize("room", NAMED_BY_CONTENT)
+def test_docstrings_begin_with_an_action_or_a_noun(room):
+    """Functions are described by an imperative, classes, modules and properties by a noun phrase."""
+    place = ROOT / "nasforge" / room
+    poor = []
+    for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        tree = ast.parse(file.read_text())
+        for node in (tree, *ast.walk(tree)):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
+                is_function = isinstance(node, ast.FunctionDef) and not node.decorator_list
+                if text.split()[0] in (*QUESTIONS, *(("The", "A", "An", "All") if is_function else ())):
+                    poor.append(f"{file.relative_to(ROOT)}: {text.splitlines()[0]}")
+    assert not poor, poor
 
 
 def test_the_picture_in_the_readme_shows_the_stored_results(tmp_path):
