@@ -178,7 +178,7 @@ def check_name(kind: str, name: str) -> None:
     """Raise ConfigError for a name that is not registered and is no `module:attribute`; this imports nothing."""
     known = _known(kind)
     if name not in known and ":" not in name:
-        raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}")
+        raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}", kind="unknown", key=kind)
 
 
 def describe(kind: str, name: str) -> Described:
@@ -199,7 +199,7 @@ def describe(kind: str, name: str) -> Described:
         return signatures.described(get(kind, name))
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{kind} '{name}' is not a function or class of a {kind}; see docs/howto/plugins.md"
+            f"{kind} '{name}' is not a function or class of a {kind}; see docs/howto/plugins.md", kind="type", key=kind
         ) from None
 
 
@@ -252,7 +252,9 @@ def _takes_any(parameters: Mapping[str, Parameter]) -> bool:
 def _check_option_names(kind: str, name: str, options: Mapping[str, Any], allowed: Sequence[str]) -> None:
     for option in options:
         if option not in allowed:
-            raise ConfigError(f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}")
+            raise ConfigError(
+                f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}", kind="unknown", key=option
+            )
 
 
 def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:
@@ -267,7 +269,9 @@ def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:
                 TypeAdapter(hints[option]).validate_python(value, strict=True)
         except ValidationError as error:
             wrong = error.errors()[0]["msg"].lower()
-            raise ConfigError(f"{kind} '{name}', option '{option}': {wrong}, got {value!r}") from None
+            raise ConfigError(
+                f"{kind} '{name}', option '{option}': {wrong}, got {value!r}", kind="type", key=option
+            ) from None
 
 
 def make(kind: str, name: str, options: Mapping[str, Any], *args: Any) -> Any:
@@ -283,6 +287,8 @@ def make(kind: str, name: str, options: Mapping[str, Any], *args: Any) -> Any:
     except TypeError as error:
         raise ConfigError(
             f"{kind} '{name}' does not take NASForge's arguments: {error}{_EXPECTED.get(kind, '')}; see "
-            "docs/howto/plugins.md"
+            "docs/howto/plugins.md",
+            kind="type",
+            key=kind,
         ) from None
     return factory(*args, **options)

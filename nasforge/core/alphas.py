@@ -69,9 +69,15 @@ class Settings:
         settings = {key: value for key, value in values.items() if not key.startswith("bound/")}
         for key, value in settings.items():
             if key not in known:
-                raise ConfigError(f"train_shared has no setting '{key}'; {did_you_mean(key, known)}")
+                raise ConfigError(
+                    f"train_shared has no setting '{key}'; {did_you_mean(key, known)}", kind="unknown", key=key
+                )
             if any(isinstance(value, kind) != isinstance(known[key].default, kind) for kind in (str, bool)):
-                raise ConfigError(f"train_shared: setting '{key}' is {value!r}, wanted like {known[key].default!r}")
+                raise ConfigError(
+                    f"train_shared: setting '{key}' is {value!r}, wanted like {known[key].default!r}",
+                    kind="type",
+                    key=key,
+                )
         return Settings(**settings), bounds  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
@@ -81,7 +87,9 @@ class Settings:
         if not 0 < self.last_temperature <= self.temperature:
             raise ConfigError(
                 "needs 0 < last_temperature <= temperature, "
-                f"got last_temperature {self.last_temperature} and temperature {self.temperature}"
+                f"got last_temperature {self.last_temperature} and temperature {self.temperature}",
+                kind="range",
+                key="last_temperature",
             )
 
 
@@ -90,7 +98,9 @@ def check_mixable(key: str, domain: Domain) -> None:
     if MIXED < domain.size < math.inf:
         raise BuildError(
             f"decision '{key}' has {domain.size:,} values; a supernet holds at most {MIXED:,} of a decision. "
-            "List the values that you want, or give the range a larger step"
+            "List the values that you want, or give the range a larger step",
+            kind="unsupported",
+            key=key,
         )
 
 
@@ -159,7 +169,11 @@ def _values(decision: Decision, alphas: Alphas, space: SearchSpace) -> Iterator[
     else:
         options, odds = domain.values, [score - max(scores) for score in scores]
         if len(options) != len(odds):
-            raise SpaceError(f"decision '{decision.key}' has {len(options)} options, and {len(odds)} alphas")
+            raise SpaceError(
+                f"decision '{decision.key}' has {len(options)} options, and {len(odds)} alphas",
+                kind="invalid",
+                key=decision.key,
+            )
 
     def below(option: Value, odd: float) -> Iterator[_Scored]:
         for score, values in _product([_values(d, alphas, space) for d in domain.branch(option)]):

@@ -81,7 +81,9 @@ class Architecture:
         """
         values = content.get("values") if isinstance(content, (dict, Mapping)) else None
         if not isinstance(values, (dict, Mapping)):  # a check for a dict is many times faster than one for a Mapping
-            raise SpaceError("an architecture needs a mapping 'values' from decision keys to values")
+            raise SpaceError(
+                "an architecture needs a mapping 'values' from decision keys to values", kind="type", key="values"
+            )
         return Architecture(values, content.get("canonical"))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -44,15 +44,15 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not self.options:
-            raise SpaceError("a choice needs at least one option")
+            raise SpaceError("a choice needs at least one option", kind="empty")
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
-                raise SpaceError(f"option {option!r} must be a string, a number or a truth value")
+                raise SpaceError(f"option {option!r} must be a string, a number or a truth value", kind="type")
             if not isinstance(option, str) and not abs(option) <= LARGEST:
-                raise SpaceError(f"option {_short(option)} must be a finite number within -1e300..1e300")
+                raise SpaceError(f"option {_short(option)} must be a finite number within -1e300..1e300", kind="range")
         for index, option in enumerate(self.options):
             if self._places[_name(option)] != index:
-                raise SpaceError(f"option {option!r} is listed twice")
+                raise SpaceError(f"option {option!r} is listed twice", kind="duplicate")
         if self.branches and len(self.branches) != len(self.options):
             raise SpaceError(f"{len(self.branches)} branches for {len(self.options)} options")
         if not self.branches:
@@ -68,7 +68,7 @@ class Choice:
         if place is None:
             allowed = ", ".join(map(repr, self.options[:_SHOWN]))
             more = f" and {len(self.options) - _SHOWN:,} more" if len(self.options) > _SHOWN else ""
-            raise SpaceError(f"got {value!r}, allowed: {allowed}{more}")
+            raise SpaceError(f"got {value!r}, allowed: {allowed}{more}", kind="unknown")
         return place
 
     def others(self, value: Value) -> list[Value]:
@@ -157,25 +157,31 @@ class Int:
 
     def __post_init__(self) -> None:
         if not all(map(is_whole, (self.low, self.high, self.step))):
-            raise SpaceError(f"an int range needs whole numbers, got {self.low!r}..{self.high!r} step {self.step!r}")
+            raise SpaceError(
+                f"an int range needs whole numbers, got {self.low!r}..{self.high!r} step {self.step!r}", kind="type"
+            )
         if self.low > self.high:
-            raise SpaceError(f"low {self.low} is above high {self.high}")
+            raise SpaceError(f"low {self.low} is above high {self.high}", kind="range")
         if max(-self.low, self.high) > _EXACT:
-            raise SpaceError(f"an int range must lie within -2^53..2^53, got {_short(self.low)}..{_short(self.high)}")
+            raise SpaceError(
+                f"an int range must lie within -2^53..2^53, got {_short(self.low)}..{_short(self.high)}", kind="range"
+            )
         if self.step < 1:
-            raise SpaceError(f"step must be at least 1, got {self.step}")
+            raise SpaceError(f"step must be at least 1, got {self.step}", kind="range")
         if self.log and self.low < 1:
-            raise SpaceError(f"a logarithmic range needs low >= 1, got {self.low}")
+            raise SpaceError(f"a logarithmic range needs low >= 1, got {self.low}", kind="range")
         if self.log and self.step != 1:
-            raise SpaceError("a logarithmic range takes no step")
+            raise SpaceError("a logarithmic range takes no step", kind="conflict")
 
     def check(self, value: Any) -> Value:
         """Return `value` as an int. Raises SpaceError outside the range or between steps."""
         if not is_whole(value) and not (isinstance(value, float) and value.is_integer()):
-            raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}")
+            raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}", kind="type")
         number = int(value)
         if not self.low <= number <= self.high or (number - self.low) % self.step:
-            raise SpaceError(f"got {number}, allowed: {self.low}..{self.values[-1]} in steps of {self.step}")
+            raise SpaceError(
+                f"got {number}, allowed: {self.low}..{self.values[-1]} in steps of {self.step}", kind="range"
+            )
         return number
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
@@ -241,31 +247,39 @@ class Float:
     def __post_init__(self) -> None:
         for number in (self.low, self.high) + (() if self.step is None else (self.step,)):
             if not is_number(number) or not abs(number) <= LARGEST:
-                raise SpaceError(f"a float range needs finite numbers within -1e300..1e300, got {_short(number)}")
+                raise SpaceError(
+                    f"a float range needs finite numbers within -1e300..1e300, got {_short(number)}", kind="range"
+                )
         if self.low > self.high:
-            raise SpaceError(f"low {self.low} is above high {self.high}")
+            raise SpaceError(f"low {self.low} is above high {self.high}", kind="range")
         if self.step is not None and self.step <= 0:
-            raise SpaceError(f"step must be positive, got {self.step}")
+            raise SpaceError(f"step must be positive, got {self.step}", kind="range")
         if self.log and self.low <= 0:
-            raise SpaceError(f"a logarithmic range needs low > 0, got {self.low}")
+            raise SpaceError(f"a logarithmic range needs low > 0, got {self.low}", kind="range")
         if self.log and self.step is not None:
-            raise SpaceError("a logarithmic range takes no step")
+            raise SpaceError("a logarithmic range takes no step", kind="conflict")
         if self.log and not math.isfinite(self.high / self.low):
-            raise SpaceError(f"a logarithmic range spans at most 300 powers of ten, got {self.low}..{self.high}")
+            raise SpaceError(
+                f"a logarithmic range spans at most 300 powers of ten, got {self.low}..{self.high}", kind="range"
+            )
         if self.step is not None and (self.high - self.low) / self.step > _EXACT:
-            raise SpaceError(f"step {self.step} divides {self.low}..{self.high} into more than 2^53 values; raise step")
+            raise SpaceError(
+                f"step {self.step} divides {self.low}..{self.high} into more than 2^53 values; raise step", kind="range"
+            )
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
 
     def check(self, value: Any) -> Value:
         """Return `value` as a float. Raises SpaceError outside the range or between steps."""
         if not is_number(value) or not self.low <= value <= self.high:
-            raise SpaceError(f"got {value!r}, allowed: a number in {self.low}..{self.high}")
+            raise SpaceError(f"got {value!r}, allowed: a number in {self.low}..{self.high}", kind="range")
         if self.step is None:
             return float(value)
         nearest = self._at(round((value - self.low) / self.step))
         if not math.isclose(nearest, value, rel_tol=1e-9, abs_tol=min(1e-12, self.step * 1e-6)):
-            raise SpaceError(f"got {value!r}, allowed: {self.low}..{self.ends[-1]} in steps of {self.step}")
+            raise SpaceError(
+                f"got {value!r}, allowed: {self.low}..{self.ends[-1]} in steps of {self.step}", kind="range"
+            )
         return nearest
 
     def _at(self, index: int) -> float:
@@ -393,4 +407,4 @@ def domain_from_json(content: Mapping[str, Any]) -> Domain:
         case "float":
             return Float(content["low"], content["high"], content["step"], content["log"])
         case other:
-            raise SpaceError(f"unknown kind of domain {other!r}")
+            raise SpaceError(f"unknown kind of domain {other!r}", kind="unknown")

@@ -48,7 +48,7 @@ class Header:
 
     @property
     def why_other_data(self) -> str:
-        """Why the data of today can have another fingerprint than `data_hash`, for a message."""
+        """Reason why the data of today can have another fingerprint than `data_hash`, for a message."""
         if self.versions.get("decoding") == str(DECODING):
             return "same source, other content"
         return (

@@ -93,7 +93,7 @@ class Constraint:
         except ValueError:
             raise ConfigError(f"constraint '{text}': '{match[2]}' is not a number") from None
         if bound <= 0:
-            raise ConfigError(f"constraint '{text}': the bound must be above zero, no network costs less")
+            raise ConfigError(f"constraint '{text}': the bound must be above zero, no network costs less", kind="range")
         name = match[1].lower() if match[1].lower() in COSTS else match[1]
         return Constraint(f"cost/{name}", bound)
 
@@ -131,11 +131,17 @@ class Budget:
         for name in ("trials", "worker_seconds", "multiply_adds"):
             amount = getattr(self, name)
             if is_whole(amount) and amount > LARGEST:
-                raise ConfigError(f"budget: {name} must be at most {LARGEST:g}; leave it out for no limit")
+                raise ConfigError(
+                    f"budget: {name} must be at most {LARGEST:g}; leave it out for no limit",
+                    kind="range",
+                    key=f"budget.{name}",
+                )
             if amount != math.inf:
                 check_number(amount, f"budget: {name}", over=0)
         if math.isfinite(self.trials) and self.trials != int(self.trials):
-            raise ConfigError(f"budget: trials must be a whole number, got {self.trials!r}")
+            raise ConfigError(
+                f"budget: trials must be a whole number, got {self.trials!r}", kind="type", key="budget.trials"
+            )
 
     @property
     def limits(self) -> dict[str, float]:
@@ -167,7 +173,9 @@ class Budget:
         until = {str(known.get(key, key)): value for key, value in self.until.items()}
         goals = replace(self, until=until).goals
         if len({goal.metric for goal in goals}) < len(self.until):
-            raise ConfigError(f"budget: until names a metric twice: {', '.join(self.until)}")
+            raise ConfigError(
+                f"budget: until names a metric twice: {', '.join(self.until)}", kind="duplicate", key="budget.until"
+            )
         return replace(self, until={str(goal): value for goal, value in goals.items()})
 
     def to_json(self) -> dict[str, Any]:
@@ -184,11 +192,15 @@ def _until(content: Any) -> dict[str, float] | str:
     if not isinstance(content, Mapping):
         raise ConfigError(
             f"budget: until must be a mapping such as {{val/accuracy: 0.95}}, or '{OPTIMUM}' of a table, got "
-            f"{content!r}"
+            f"{content!r}",
+            kind="type",
+            key="budget.until",
         )
     for key, value in content.items():
         if not isinstance(key, str) or not key.strip() or value not in Range():
             raise ConfigError(
-                f"budget: until needs a number for each metric, as in {{val/accuracy: 0.95}}, got {key!r}: {value!r}"
+                f"budget: until needs a number for each metric, as in {{val/accuracy: 0.95}}, got {key!r}: {value!r}",
+                kind="type",
+                key="budget.until",
             )
     return {key: float(value) for key, value in content.items()}

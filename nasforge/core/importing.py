@@ -140,13 +140,15 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except AttributeError as error:
         if module in sys.modules:
-            raise ConfigError(f"{what}: module {module} has no '{attribute}'{_hidden(module)}") from None
-        raise ConfigError(f"{what}: {module} breaks while it is imported: {error}") from error
+            raise ConfigError(
+                f"{what}: module {module} has no '{attribute}'{_hidden(module)}", kind="missing"
+            ) from None
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {error}", kind="failed") from error
     except ImportError as error:
-        raise ConfigError(f"{what}: cannot import {module}: {error}{_hidden(module)}") from error
+        raise ConfigError(f"{what}: cannot import {module}: {error}{_hidden(module)}", kind="failed") from error
     except Exception as error:  # a user's module may raise anything
         cause = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{what}: {module} breaks while it is imported: {cause}") from error
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {cause}", kind="failed") from error
 
 
 def files_named(content: Any) -> dict[str, Path]:
@@ -208,13 +210,16 @@ def _find(module: str, reference: str, what: str) -> _Location:
     locations = [_Location(files, folder) for folder in earlier if (files := _files_of(module, folder)) is not None]
     if len(locations) > 1:
         listed = ", ".join(str(one.folder) for one in locations)
-        raise ConfigError(f"{what}: there are several modules {module}, in {listed}. Add one folder to PYTHONPATH")
+        raise ConfigError(
+            f"{what}: there are several modules {module}, in {listed}. Add one folder to PYTHONPATH", kind="conflict"
+        )
     if locations:
         return locations[0]
     places_ = ", ".join(["the installed packages", *map(str, looked)])
     raise ConfigError(
         f"{what}: cannot import {module}: there is no such module in {places_}. Install its package, type the command "
-        f"in the folder of {top}.py, or add that folder to PYTHONPATH"
+        f"in the folder of {top}.py, or add that folder to PYTHONPATH",
+        kind="missing",
     )
 
 
@@ -273,12 +278,12 @@ def _refuse_two(top: str, files: Sequence[Path], what: str) -> None:
     """
     taken = files[0] if files else None
     if top in sys.stdlib_module_names and (file := _hidden_file(top, taken)):
-        raise ConfigError(f"{what}: {_HIDES.format('Python has a module of its own', file)}")
+        raise ConfigError(f"{what}: {_HIDES.format('Python has a module of its own', file)}", kind="conflict")
     meant = _file_in(_BESIDE[top], top) if top in _BESIDE else None
     if meant is None or taken is None or not any(taken.is_relative_to(folder) for folder in _ADDED):
         return
     if not taken.samefile(meant) and taken.read_bytes() != meant.read_bytes():
-        raise ConfigError(f"{what}: {taken} and {meant} are both called {top}. Rename one of them")
+        raise ConfigError(f"{what}: {taken} and {meant} are both called {top}. Rename one of them", kind="conflict")
 
 
 _HIDES = "{} of this name, and it hides your {}. Rename your file"

@@ -42,7 +42,11 @@ class Rung:
         if self.proxies and self.epochs == 0 and is_number(self.epochs):
             return
         if self.proxies:
-            raise ConfigError(f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}")
+            raise ConfigError(
+                f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}",
+                kind="conflict",
+                key="ladder",
+            )
         check_whole(self.epochs, f"ladder: {self.unit}", 1)
         check_number(self.share, "ladder: share", over=0, most=1)
         if self.resolution is not None:

@@ -17,5 +17,5 @@ def whole_path(path: str | Path) -> Path:
         return Path(path).expanduser().absolute()
     except RuntimeError:
         raise ConfigError(
-            f"'{path}': no such user has a home folder; write the path in full, or ./ before it"
+            f"'{path}': no such user has a home folder; write the path in full, or ./ before it", kind="missing"
         ) from None

@@ -633,7 +633,7 @@ def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
             if option not in reader.options:
                 readers = ", ".join(reader.options)
                 message = f"{option} does not read '{setting}', only {readers} do; open it below one of those"
-                problems.append(Problem(message, key=TRAIN + key))
+                problems.append(Problem(message, key=TRAIN + key, kind="conflict"))
         settings[setting] = value
     if problems:
         raise RecipeError(problems)

@@ -58,7 +58,11 @@ class SearchSpace:
         seen: set[str] = set()
         for decision in self.all_decisions():
             if decision.key in seen:
-                raise SpaceError(f"space '{self.name}': decision '{decision.key}' is declared twice")
+                raise SpaceError(
+                    f"space '{self.name}': decision '{decision.key}' is declared twice",
+                    kind="duplicate",
+                    key=decision.key,
+                )
             seen.add(decision.key)
 
     def all_decisions(self) -> Iterator[Decision]:
@@ -113,7 +117,9 @@ class SearchSpace:
                 try:
                     value = domain.check(chosen)
                 except SpaceError as error:
-                    raise SpaceError(f"space '{self.name}', decision '{decision.key}': {error}") from None
+                    raise SpaceError(
+                        f"space '{self.name}', decision '{decision.key}': {error}", kind=error.kind, key=decision.key
+                    ) from None
                 values[decision.key] = value
                 walk(domain.branch(value))
 
@@ -140,7 +146,7 @@ class SearchSpace:
         except TrustError:
             raise
         except ConfigError as error:
-            raise SpaceError(f"space '{self.name}': {error}") from None
+            raise SpaceError(f"space '{self.name}': {error}", kind=error.kind, key=error.key) from None
 
     def sample(self, rng: random.Random) -> Architecture:
         """Draw a point: every active decision from its domain."""
@@ -155,19 +161,27 @@ class SearchSpace:
 
         def choose(key: str, domain: Domain) -> Value:
             if key not in values:
-                raise SpaceError(f"space '{self.name}': the point has no value for '{key}'")
+                raise SpaceError(f"space '{self.name}': the point has no value for '{key}'", kind="missing", key=key)
             return values[key]  # type: ignore[no-any-return]
 
         architecture = self.decide(choose)
         for key, value in values.items():
             if key not in self.domains:
-                raise SpaceError(f"space '{self.name}' has no decision '{key}'; {did_you_mean(key, self.domains)}")
+                raise SpaceError(
+                    f"space '{self.name}' has no decision '{key}'; {did_you_mean(key, self.domains)}",
+                    kind="unknown",
+                    key=key,
+                )
             if key not in architecture.values:
-                raise SpaceError(f"space '{self.name}': '{key}' is not active in this point; leave it out")
+                raise SpaceError(
+                    f"space '{self.name}': '{key}' is not active in this point; leave it out", kind="conflict", key=key
+                )
             self.domains[key].check(value)
             if not same(architecture.values[key], value):
                 only = architecture.values[key]
-                raise SpaceError(f"space '{self.name}': '{key}' can only be {only!r}, got {value!r}")
+                raise SpaceError(
+                    f"space '{self.name}': '{key}' can only be {only!r}, got {value!r}", kind="range", key=key
+                )
         return architecture
 
     def default_point(self) -> Architecture:
@@ -193,11 +207,15 @@ class SearchSpace:
         """
         for key, value in values.items():
             if key not in self.domains:
-                raise SpaceError(f"space '{self.name}' has no decision '{key}'; {did_you_mean(key, self.domains)}")
+                raise SpaceError(
+                    f"space '{self.name}' has no decision '{key}'; {did_you_mean(key, self.domains)}",
+                    kind="unknown",
+                    key=key,
+                )
             try:
                 self.domains[key].check(value)
             except SpaceError as error:
-                raise SpaceError(f"space '{self.name}', decision '{key}': {error}") from None
+                raise SpaceError(f"space '{self.name}', decision '{key}': {error}", kind=error.kind, key=key) from None
 
         def narrow(decision: Decision) -> Decision:
             domain = decision.domain.only(values[decision.key]) if decision.key in values else decision.domain

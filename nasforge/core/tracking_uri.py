@@ -46,7 +46,9 @@ def chosen_uri(setting: str | None) -> str | None:
         return _checked(from_environment)
     except TrackingError as error:
         raise TrackingError(
-            f"the environment variable {VARIABLE} is obeyed, since no --tracking-uri is given: {error}"
+            f"the environment variable {VARIABLE} is obeyed, since no --tracking-uri is given: {error}",
+            kind=error.kind,
+            key=error.key,
         ) from None
 
 
@@ -77,16 +79,22 @@ def _checked(uri: str) -> str:
     if scheme in _SERVERS:
         raise TrackingError(
             f"tracking URI '{shown}' names no host, or a port that is no number. Write /, ?, # and @ in a password as "
-            f"%2F, %3F, %23 and %40. {_ALLOWED}"
+            f"%2F, %3F, %23 and %40. {_ALLOWED}",
+            kind="invalid",
+            key="tracking_uri",
         )
     if scheme == "file" or not colon or uri.startswith(("/", ".", "~")):
         path = Path(unquote(rest.lstrip("/")) if scheme == "file" else uri) / DATABASE
         database = Path("/") / path if scheme == "file" and rest.startswith("/") else path
         raise TrackingError(
             f"tracking URI '{shown}' is a folder, and MLflow no longer keeps runs in folders. "
-            f"Use a database: --tracking-uri {quoted([sqlite_uri(database)])}. {_ALLOWED}"
+            f"Use a database: --tracking-uri {quoted([sqlite_uri(database)])}. {_ALLOWED}",
+            kind="removed",
+            key="tracking_uri",
         )
-    raise TrackingError(f"tracking URI '{shown}': MLflow does not know '{scheme}:'. {_ALLOWED}")
+    raise TrackingError(
+        f"tracking URI '{shown}': MLflow does not know '{scheme}:'. {_ALLOWED}", kind="unknown", key="tracking_uri"
+    )
 
 
 def _host_of(uri: str) -> str:
@@ -104,12 +112,16 @@ def _sqlite(uri: str) -> str:
     path, mark, settings = rest.partition("?")
     if not separator or not path or path.startswith(":memory:"):
         raise TrackingError(
-            f"tracking URI '{without_password(uri)}' names no file, its runs would be lost at the end. {_ALLOWED}"
+            f"tracking URI '{without_password(uri)}' names no file, its runs would be lost at the end. {_ALLOWED}",
+            kind="missing",
+            key="tracking_uri",
         )
     if path.startswith("file:") or (mark and not all(re.match(r"\w+=", part) for part in settings.split("&"))):
         raise TrackingError(
             f"tracking URI '{uri}': expected a path, and settings of the form name=value after a '?'. "
-            f"Write the path as it is, with %3F for each '?' in it. {_ALLOWED}"
+            f"Write the path as it is, with %3F for each '?' in it. {_ALLOWED}",
+            kind="invalid",
+            key="tracking_uri",
         )
     return with_absolute_file(uri)
 

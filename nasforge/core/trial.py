@@ -18,7 +18,7 @@ Status: TypeAlias = Literal["finished", "pruned", "failed", "rejected"]
 Cause: TypeAlias = Literal[
     "diverged", "out_of_memory", "invalid_shape", "timeout", "crash", "preempted", "error", "missing_metric"
 ]
-"""Why a trial failed. Only `crash` and `preempted` are infrastructure's fault and tried again."""
+"""Cause of a trial's failure. Only `crash` and `preempted` are the infrastructure's fault and retried."""
 
 CAUSES: tuple[str, ...] = get_args(Cause)
 RETRIED: frozenset[str] = frozenset({"crash", "preempted"})
@@ -82,7 +82,8 @@ class Artifact:
         if not file.is_relative_to(folder.resolve()):
             raise DataError(
                 f"artifact {self.path} lies outside the experiment's folder {folder}: a link leads to {file}. "
-                "Replace the link by the files themselves"
+                "Replace the link by the files themselves",
+                kind="untrusted",
             )
         return file
 
@@ -301,7 +302,7 @@ def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial broke, in words for its owner.
+    """Cause of a trial's failure, in words for its owner.
 
     Attributes:
         cause: one of `CAUSES`.

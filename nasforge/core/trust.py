@@ -125,7 +125,7 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
     if source is None or reference in OURS or reference in source.admitted:
         return
     if source.kind == "view":
-        raise TrustError(f"{what} is code outside NASForge. A view never imports it")
+        raise TrustError(f"{what} is code outside NASForge. A view never imports it", kind="untrusted")
     resolved = [file.resolve() for file in files]
     if source.kind == "foreign" and not _is_remembered(reference, resolved):
         _refuse_below(source.folders, resolved, what)
@@ -133,7 +133,8 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
             where = f" ({resolved[-1]})" if resolved else ""
             raise TrustError(
                 f"{what}{where} is named by a file in {source.folders[-1]}, and you have not agreed to run it on this "
-                "machine. Read that code first; then add --trust to the command (in Python: trust=True)"
+                "machine. Read that code first; then add --trust to the command (in Python: trust=True)",
+                kind="untrusted",
             )
     source.admitted.add(reference)
     try:
@@ -175,7 +176,8 @@ def _refuse_below(folders: Sequence[Path], files: Sequence[Path], what: str) -> 
         if any(file.is_relative_to(folder) for folder in folders):
             raise TrustError(
                 f"{what} is {file}, which lies in the folder that is loaded. Code that comes with a network or a runs "
-                "folder never runs. Read it, and move it to a folder of your own"
+                "folder never runs. Read it, and move it to a folder of your own",
+                kind="untrusted",
             )
 
 

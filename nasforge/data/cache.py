@@ -54,7 +54,8 @@ def decoded(source: Source) -> tuple[Decoded, str]:
     except OSError as error:
         raise DataError(
             f"the data cache {place.parent} cannot be used ({error}); "
-            "set NASFORGE_CACHE to a folder of this machine with room for the decoded images"
+            "set NASFORGE_CACHE to a folder of this machine with room for the decoded images",
+            kind="failed",
         ) from error
     about = json.loads((place / "about.json").read_text())
     kept = Decoded(

@@ -99,13 +99,16 @@ def number_classes(
     """
     kinds = {array.dtype.kind == "U" for array in labels}
     if len(kinds) > 1:
-        raise DataError(f"{where}: the labels of one part are texts and those of another numbers; save them alike")
+        raise DataError(
+            f"{where}: the labels of one part are texts and those of another numbers; save them alike", kind="type"
+        )
     known = np.unique(labels[0])
     for other in labels[1:]:
         strange = np.setdiff1d(other, known)
         if len(strange):
             raise DataError(
-                f"{where}: label {strange[0]!s} is not among the training labels; every class needs training images"
+                f"{where}: label {strange[0]!s} is not among the training labels; every class needs training images",
+                kind="unknown",
             )
     chosen, notes = [str(label) for label in known], list[str]()
     if names is not None:
@@ -122,7 +125,8 @@ def _named(known: np.ndarray, names: Sequence[str], where: str) -> tuple[np.ndar
         if nameless:
             raise DataError(
                 f"{where}: label '{nameless[0]}' is not among the class_names {_listed(names)}; name it there, or save "
-                "labels as indices into class_names"
+                "labels as indices into class_names",
+                kind="unknown",
             )
         used = [name for name in names if name in known]
         return np.array(used), used, _unused(names, used, where)
@@ -130,7 +134,10 @@ def _named(known: np.ndarray, names: Sequence[str], where: str) -> tuple[np.ndar
         used = [names[int(label)] for label in known]
         return known, used, _unused(names, used, where)
     if len(names) != len(known):
-        raise DataError(f"{where}: {len(names)} class_names for {len(known)} different labels; give one name per class")
+        raise DataError(
+            f"{where}: {len(names)} class_names for {len(known)} different labels; give one name per class",
+            kind="conflict",
+        )
     pairs = ", ".join(f"{label} is '{name}'" for label, name in zip(known[:8], names, strict=False))
     more = " ..." if len(known) > 8 else ""
     note = f"{where}: labels are no indices into class_names, so they are named in sorted order: {pairs}{more}"

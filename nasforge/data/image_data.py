@@ -97,7 +97,9 @@ def load_data(config: DataConfig) -> ImageData:
     classes = len(decoded.class_names)
     if classes < 2:
         raise DataError(
-            f"data {config.source}: only one class, '{decoded.class_names[0]}'; there is nothing to tell apart"
+            f"data {config.source}: only one class, '{decoded.class_names[0]}'; there is nothing to tell apart",
+            kind="empty",
+            key="data.source",
         )
     bounds = np.cumsum([0, *decoded.sizes.values()])
     index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(decoded.sizes)}
@@ -108,7 +110,9 @@ def load_data(config: DataConfig) -> ImageData:
         available = len(index["train"]) + len(index.get("validation", ()))
         if config.images > available:
             raise DataError(
-                f"data {config.source}: {config.images} images asked for, {available} are there to train and validate"
+                f"data {config.source}: {config.images} images asked for, {available} are there to train and validate",
+                kind="range",
+                key="data.images",
             )
         for part in ("train", "validation"):
             if part in index and config.images < available:
@@ -176,13 +180,16 @@ class _Division:
             more = "raise data.images" if self.config.images is not None else "add images or leave the class out"
             raise DataError(
                 f"{where}: class '{self.class_names[scarce]}' has {counts[scarce]} image(s) where the {what} part is "
-                f"divided off; every class needs at least one image in each part, {more}"
+                f"divided off; every class needs at least one image in each part, {more}",
+                kind="empty",
             )
         taken = round(len(rows) * share)
         if not classes <= taken <= len(rows) - classes:
             raise DataError(
                 f"{where}: a share of {share:g} of {len(rows)} images gives the {what} part {taken}; "
-                f"with {classes} classes it needs {classes} to {len(rows) - classes}; {self._advice(rows, share, what)}"
+                f"with {classes} classes it needs {classes} to {len(rows) - classes}; "
+                f"{self._advice(rows, share, what)}",
+                kind="range",
             )
         rest, part = self._split(rows, taken)
         for piece in (rest, part):
@@ -191,7 +198,8 @@ class _Division:
                 name = self.class_names[absent[0]]
                 raise DataError(
                     f"{where}: class '{name}' has too few images ({counts[absent[0]]}) for a {what} share of "
-                    f"{share:g}; {self._advice(rows, share, what)}"
+                    f"{share:g}; {self._advice(rows, share, what)}",
+                    kind="empty",
                 )
         return rest, part
 

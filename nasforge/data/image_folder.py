@@ -56,10 +56,12 @@ def find(config: DataConfig, folder: Path) -> Source:
 def _stamp(file: Path) -> tuple[int, int]:
     try:
         if not file.is_file():
-            raise DataError(f"image {shown(file)} {NO_FILE}; repair or remove it")
+            raise DataError(f"image {shown(file)} {NO_FILE}; repair or remove it", kind="missing")
         status = file.stat()
     except OSError as error:
-        raise DataError(f"image {shown(file)} cannot be read ({error.strerror}); repair or remove it") from error
+        raise DataError(
+            f"image {shown(file)} cannot be read ({error.strerror}); repair or remove it", kind="unreadable"
+        ) from error
     return status.st_size, status.st_mtime_ns
 
 
@@ -140,7 +142,9 @@ def _level(path: Path, above: _Seen = frozenset()) -> _Level:
             _put(level, entry)
     except OSError as error:
         where = shown(os.fsdecode(error.filename) if error.filename else path)
-        raise DataError(f"{where} cannot be read ({error.strerror}); allow to read it, or remove it") from error
+        raise DataError(
+            f"{where} cannot be read ({error.strerror}); allow to read it, or remove it", kind="unreadable"
+        ) from error
     return level
 
 
@@ -202,7 +206,7 @@ def listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
         notes += _doubtful_classes(folder, parts["train"])
     for part in parts.values():
         if not part.images:
-            raise DataError(f"{shown(part.path)}: no images; {_why_none(part)}")
+            raise DataError(f"{shown(part.path)}: no images; {_why_none(part)}", kind="empty")
     _check_names(folder, parts)
     notes += _left_out(folder, root, parts)
     files = {
@@ -211,7 +215,7 @@ def listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
         if name in parts
     }
     if len({label for _, label in files["train"]}) < 2:
-        raise DataError(_only_one_class(parts["train"], notes))
+        raise DataError(_only_one_class(parts["train"], notes), kind="empty")
     return files, tuple(notes)
 
 
@@ -233,26 +237,32 @@ def _parts(root: _Level) -> dict[str, _Part]:
         if with_images and not any(_class(root.path / name, root.seen).images for name in others):
             raise DataError(
                 f"{where}: no folder is a class: images lie directly in {_some(with_images)}; "
-                "put them into a folder per class"
+                "put them into a folder per class",
+                kind="missing",
             )
         return {}
     parts: dict[str, _Part] = {}
     for name, part in parts_by_name.items():
         kind = _PART_OF[name.casefold()]
         if kind in parts:
-            raise DataError(f"{where}: both {parts[kind].path.name} and {name} are the {kind} part; keep one of them")
+            raise DataError(
+                f"{where}: both {parts[kind].path.name} and {name} are the {kind} part; keep one of them",
+                kind="duplicate",
+            )
         parts[kind] = part
     if "train" not in parts:
         raise DataError(
             f"{where}: there is no folder train, but {_some(divided)} with folders of images inside, as parts have; "
-            "add the folder train, or rename what is a class"
+            "add the folder train, or rename what is a class",
+            kind="missing",
         )
     aside = [name for name in root.folders if name not in named]
     alone = len(parts) == 1 and parts["train"].level.images
     if alone and any(_class(root.path / name, root.seen).images for name in aside):
         raise DataError(
             f"{where}: {divided[0]} has images and also folders with images, and lies next to {_some(aside)}, so it "
-            "may be a part or a class; move its images into folders of classes, or rename it if it is a class"
+            "may be a part or a class; move its images into folders of classes, or rename it if it is a class",
+            kind="conflict",
         )
     return parts
 
@@ -288,11 +298,14 @@ def _check_names(folder: Path, parts: Mapping[str, _Part]) -> None:
             try:
                 name.encode()
             except UnicodeEncodeError:
-                raise DataError(f"{shown(one.path)}: the folder's name is not UTF-8; rename it") from None
+                raise DataError(
+                    f"{shown(one.path)}: the folder's name is not UTF-8; rename it", kind="unreadable"
+                ) from None
             if name not in known:
                 raise DataError(
                     f"{shown(folder)}: class '{name}' of the {kind} part has no training images; "
-                    f"{did_you_mean(name, known)}"
+                    f"{did_you_mean(name, known)}",
+                    kind="missing",
                 )
 
 
@@ -308,7 +321,8 @@ def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
         if "train" in inner and len(inner) > 1:
             raise DataError(
                 f"{shown(folder)}: class '{name}' has folders for parts ({_some(one.nested)}); "
-                f"put the parts first: train/{name} instead of {name}/train"
+                f"put the parts first: train/{name} instead of {name}/train",
+                kind="invalid",
             )
     notes = []
     called = [name for name in classes if name.casefold() in _PART_OF]
@@ -389,7 +403,7 @@ def _read(folder: Path, files: Files, resolution: int | None, allocate: Allocate
         for remark in picture.remarks:
             remarks.setdefault(remark, []).append(file)
     if images is None:
-        raise DataError(f"{shown(folder)}: no images")
+        raise DataError(f"{shown(folder)}: no images", kind="empty")
     class_names = tuple(sorted({name for _, name in files["train"]}))
     numbers = {name: number for number, name in enumerate(class_names)}
     labels = np.array([numbers[name] for rows in files.values() for _, name in rows], np.int64)
@@ -420,5 +434,7 @@ def _sizes_differ(
     return DataError(
         f"{shown(folder)}: images differ in size, {shown(first.name)} is {size[0]} x {size[1]} pixels and "
         f"{shown(other.name)} {other_size[0]} x {other_size[1]}; set `resolution` to resize them all "
-        "(--set data.resolution=64)"
+        "(--set data.resolution=64)",
+        kind="conflict",
+        key="data.resolution",
     )

@@ -29,14 +29,18 @@ def find(config: DataConfig) -> Source:
     if path.is_file():
         if path.suffix != ".npz":
             raise DataError(
-                f"data file {path}: only .npz files are read (x_train, y_train, x_test, y_test), got '{path.suffix}'"
+                f"data file {path}: only .npz files are read (x_train, y_train, x_test, y_test), got '{path.suffix}'",
+                kind="unsupported",
+                key="data.source",
             )
         return npz.find(config, path)
     if path.is_absolute():
         raise DataError(
-            f"data: there is no file or folder {path}. Check the path; if you moved the data, give --data the new place"
+            f"data: there is no file or folder {path}. Check the path; if you moved the data, set --data to the new place",
+            kind="missing",
+            key="data.source",
         )
-    raise DataError(f"data: {unknown_source(config.source)}")
+    raise DataError(f"data: {unknown_source(config.source)}", kind="unknown", key="data.source")
 
 
 def _noted(source: Source, name: str) -> Source:
@@ -50,6 +54,6 @@ def _noted(source: Source, name: str) -> Source:
         try:
             return source.read(allocate)
         except DataError as error:
-            raise DataError(f"{error}; {note}") from error
+            raise DataError(f"{error}; {note}", kind=error.kind, key=error.key) from error
 
     return replace(source, read=read, notes=(*source.notes, note))

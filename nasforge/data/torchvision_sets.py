@@ -74,11 +74,15 @@ def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -
             if images is None:
                 images = allocate((total, *pixels.shape))
             if pixels.shape != images.shape[1:]:
-                raise DataError(f"data set {name}: images differ in size; set `resolution` to resize them all")
+                raise DataError(
+                    f"data set {name}: images differ in size; set `resolution` to resize them all",
+                    kind="conflict",
+                    key="data.resolution",
+                )
             images[len(labels)] = pixels
             labels.append(int(label))
     if images is None:
-        raise DataError(f"data set {name} in {folder} is empty")
+        raise DataError(f"data set {name} in {folder} is empty", kind="empty")
     known = sorted(set(labels))
     names = getattr(parts["train"], "classes", None) or known
     names = names if len(names) == len(known) else known
@@ -102,7 +106,8 @@ def _open(name: str, folder: Path, argument: str, value: Any) -> Any:
             raise DataError(
                 f"data set {name} is not in {folder} and could not be downloaded ({reason}); "
                 f"download it on a machine with a network, copy the folder and pass it with --data-dir, "
-                "or use a .npz file or an image folder"
+                "or use a .npz file or an image folder",
+                kind="failed",
             ) from error
 
 
@@ -114,7 +119,8 @@ def _pictures(name: str, folder: Path, part: str, dataset: Any) -> Iterator[tupl
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"data set {name}: image {number} of the {part} part in {folder} cannot be read ({one_line(error)}); "
-                "delete the folder and download it again"
+                "delete the folder and download it again",
+                kind="unreadable",
             ) from error
 
 

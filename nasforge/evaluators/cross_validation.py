@@ -110,9 +110,17 @@ class Averaged:
         """Train one network after the other, reporting the mean after each; failures come back as results."""
         began = time.monotonic()
         if isinstance(proposal, TrainShared):
-            raise SearchError(f"evaluator '{self._name}' cannot train a supernet; use evaluator 'shared_weights'")
+            raise SearchError(
+                f"evaluator '{self._name}' cannot train a supernet; use evaluator 'shared_weights'",
+                kind="unsupported",
+                key="evaluator",
+            )
         if isinstance(proposal, Score) or proposal.weights is not None:
-            raise SearchError(f"evaluator '{self._name}' trains one architecture per trial, from its initialisation")
+            raise SearchError(
+                f"evaluator '{self._name}' trains one architecture per trial, from its initialisation",
+                kind="unsupported",
+                key="evaluator",
+            )
         if self.training.threads:
             torch.set_num_threads(self.training.threads)
         device = device_of(self.training.device)
@@ -265,7 +273,8 @@ def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
     if scarce < count:
         raise DataError(
             f"data {config.source}: class '{data.class_names[int(counts.argmin())]}' has {scarce} {what} to train and "
-            f"validate, so there are no {count} folds with each class in all of them; take fewer folds, or add images"
+            f"validate, so there are no {count} folds with each class in all of them; take fewer folds, or add images",
+            kind="empty",
         )
     if groups is None:
         folds = StratifiedKFold(count, shuffle=True, random_state=config.seed).split(whole.labels, whole.labels)
@@ -288,7 +297,8 @@ def _grouped_folds(
     if any(len(np.unique(labels[side])) < classes for fold in folds for side in fold):
         raise DataError(
             f"data {config.source}: images of one group stay together, and so there are no {count} folds with each "
-            "class in all of them; take fewer folds, or add images"
+            "class in all of them; take fewer folds, or add images",
+            kind="empty",
         )
     return folds
 
@@ -302,10 +312,18 @@ def _check_ladder(name: str, what: str, count: int, spec: SearchSpec) -> None:
     """Refuse a search that an evaluator of several trainings cannot do: raises ConfigError."""
     needed(spec.data, name)
     if any(rung.proxies or not rung.full for rung in spec.ladder):
-        raise ConfigError(f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none")
+        raise ConfigError(
+            f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none",
+            kind="conflict",
+            key="ladder",
+        )
     check_whole(count, f"evaluator '{name}': {what}", 2)
     if [rung.epochs for rung in spec.ladder] != list(range(1, count + 1)):
-        raise ConfigError(f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out")
+        raise ConfigError(
+            f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out",
+            kind="conflict",
+            key="ladder",
+        )
 
 
 def _result(status: Status, done: Sequence[Trained], report: Report) -> Result:

@@ -17,7 +17,11 @@ from nasforge.training.failures import SMALLER, TrainingFailed, is_out_of_memory
 def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
     """Return the data that an evaluator needs. Raises ConfigError if there are none."""
     if data is None:
-        raise ConfigError(f"evaluator '{evaluator}' needs data: a name such as digits, a .npz file or an image folder")
+        raise ConfigError(
+            f"evaluator '{evaluator}' needs data: a name such as digits, a .npz file or an image folder",
+            kind="missing",
+            key="data",
+        )
     return data
 
 

@@ -208,5 +208,6 @@ def _load(supernet: Supernet, report: Report, weights: Artifact) -> None:
     except RuntimeError as error:
         raise BuildError(
             f"weights {weights.path} are not of a supernet of space '{supernet.space.name}' as it is fixed here: "
-            f"{one_line(error, 200)}"
+            f"{one_line(error, 200)}",
+            kind="changed",
         ) from error

@@ -114,12 +114,18 @@ class Training:
             number = name.rpartition("_of_")[2]
             if number.isdecimal() and int(number) >= len(data.class_names):
                 some = ", ".join(f"{place}: {text}" for place, text in enumerate(data.class_names[:12]))
-                raise ConfigError(f"metric val/{name}: there are {len(data.class_names)} classes, numbered {some}")
+                raise ConfigError(
+                    f"metric val/{name}: there are {len(data.class_names)} classes, numbered {some}",
+                    kind="range",
+                    key=f"val/{name}",
+                )
         for rung in self.ladder:
             if rung.resolution is not None and rung.resolution >= min(data.shape[1:]):
                 raise ConfigError(
                     f"ladder: the images have {data.shape[1]} x {data.shape[2]} pixels, so a rung at resolution "
-                    f"{rung.resolution} is not a lower one; choose less, or leave it out"
+                    f"{rung.resolution} is not a lower one; choose less, or leave it out",
+                    kind="range",
+                    key="ladder",
                 )
         return data.fingerprint
 
@@ -167,7 +173,9 @@ class Training:
             whose = f"class '{data.class_names[int(number)]}'" if number.isdecimal() else "every class but one"
             raise ConfigError(
                 f"metric val/{name}: {whose} has no validation images, so it would be the same for all candidates; "
-                "add validation images, or choose another metric"
+                "add validation images, or choose another metric",
+                kind="empty",
+                key=f"val/{name}",
             )
 
     def latency_ms(self, architecture: Architecture) -> float:
@@ -199,7 +207,9 @@ class Training:
         if isinstance(proposal, Score) and not self.ladder[proposal.rung].proxies:
             raise ConfigError(
                 "the strategy begins with zero-cost scores, but the ladder has no rung for them: let it begin with one "
-                "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out"
+                "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out",
+                kind="missing",
+                key="ladder",
             )
 
     def _check_recipes(self) -> None:
@@ -213,7 +223,9 @@ class Training:
         except BuildError as error:
             if several or not self.space.builder:
                 return  # the check of every proposal says so
-            raise ConfigError(f"the space's only network cannot be built for these images: {error}") from error
+            raise ConfigError(
+                f"the space's only network cannot be built for these images: {error}", kind="failed"
+            ) from error
         check_fits(network, recipe_of(self.space, point, self.recipe), data.train)
         if several:
             return  # what one network does not take another one may
@@ -230,11 +242,19 @@ class Training:
         """Train and report after every epoch; failures come back as results with their cause."""
         began = time.monotonic()
         if isinstance(proposal, TrainShared):
-            raise SearchError("evaluator 'training' cannot train a supernet; use evaluator 'shared_weights'")
+            raise SearchError(
+                "evaluator 'training' cannot train a supernet; use evaluator 'shared_weights'",
+                kind="unsupported",
+                key="evaluator",
+            )
         if self.ladder[proposal.rung].proxies:
             return self._scoring()(proposal, report)
         if isinstance(proposal, Score):
-            raise SearchError("evaluator 'training' trains one architecture per trial; only proxies take a batch")
+            raise SearchError(
+                "evaluator 'training' trains one architecture per trial; only proxies take a batch",
+                kind="unsupported",
+                key="evaluator",
+            )
         if self.threads:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)
@@ -317,7 +337,8 @@ class Training:
                 reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
                 raise SearchError(
                     f"weights {proposal.weights.path} do not fit this architecture ({reason}); "
-                    "weights of a supernet are for evaluator 'shared_weights'"
+                    "weights of a supernet are for evaluator 'shared_weights'",
+                    kind="changed",
                 ) from error
         return network
 
@@ -335,7 +356,9 @@ def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]
         allowed = ", ".join(f"val/{name}" for name in EXTRA)
         raise ConfigError(
             f"evaluator: extra_metrics must be a list of {allowed}, or of one class by its number (val/recall_of_3, "
-            f"precision, f1), got {extra_metrics!r}"
+            f"precision, f1), got {extra_metrics!r}",
+            kind="unknown",
+            key="evaluator.extra_metrics",
         )
     return extra_among([*extra_metrics, *(objective.metric for objective in objectives)])
 

@@ -74,7 +74,9 @@ class ZeroCost:
             named = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
             proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *named])) or registry.names("proxy")
         if not proxies:
-            raise ConfigError("evaluator 'zero_cost': proxies must name at least one")
+            raise ConfigError(
+                "evaluator 'zero_cost': proxies must name at least one", kind="empty", key="evaluator.proxies"
+            )
         for name in proxies:
             registry.get("proxy", name)
         self.space = spec.space
@@ -113,7 +115,9 @@ class ZeroCost:
         if isinstance(proposal, TrainShared) or (isinstance(proposal, Measure) and proposal.weights is not None):
             raise SearchError(
                 "zero-cost proxies are measured on freshly initialised networks: propose a Score, or a Measure without "
-                "weights"
+                "weights",
+                kind="unsupported",
+                key="evaluator",
             )
         if self.threads:
             torch.set_num_threads(self.threads)

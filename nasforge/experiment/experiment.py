@@ -220,7 +220,9 @@ class Experiment:
         """
         trial = self.state.trials[number]
         if trial.result is not None:
-            raise SearchError(f"trial {number} was told twice: it is closed as '{trial.result.status}'")
+            raise SearchError(
+                f"trial {number} was told twice: it is closed as '{trial.result.status}'", kind="duplicate"
+            )
         if attempt != trial.attempts:
             return
         self._out.discard(number)
@@ -361,7 +363,9 @@ class Experiment:
         if problem:
             raise SearchError(
                 f"the strategy's proposal for trial {asked.number} cannot be used: {problem}. Mend the strategy, then "
-                "run the same command to continue"
+                "run the same command to continue",
+                kind="invalid",
+                key="strategy",
             )
         return asked
 
@@ -414,7 +418,8 @@ class Experiment:
         if changed:
             raise JournalError(
                 f"{self.folder}: holds another search; different: {'; '.join(changed)}. Use the settings it was "
-                "started with to continue it, or another --name for a new one"
+                "started with to continue it, or another --name for a new one",
+                kind="changed",
             )
         self.state = State(old, self.folder)
         for line, event in enumerate(events[1:], 2):

@@ -69,7 +69,7 @@ def dumps(content: Any) -> str:
         return json.dumps(_encode(content), allow_nan=False, separators=(",", ":"))
     except TypeError as error:
         raise JournalError(
-            f"cannot be written as JSON: {error}; metrics and decisions are plain numbers and texts"
+            f"cannot be written as JSON: {error}; metrics and decisions are plain numbers and texts", kind="type"
         ) from None
 
 
@@ -158,7 +158,8 @@ def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
         cause = f"{type(problem).__name__}: {problem}"
     return JournalError(
         f"{path}:{line}: this line is corrupt ({checks.cut(str(cause))}). Restore the file from a backup, or cut it "
-        "off before this line to continue from there"
+        "off before this line to continue from there",
+        kind="unreadable",
     )
 
 
@@ -187,8 +188,8 @@ def parse(path: Path, number: int, line: bytes) -> Line:
         raise corrupt(path, number, error) from None
     if (number == 1) != isinstance(event, Header):
         if number == 1:
-            raise JournalError(f"{path}:1: the first line must be the header, got '{event.kind}'")
-        raise JournalError(f"{path}:{number}: a second header; two journals were joined")
+            raise JournalError(f"{path}:1: the first line must be the header, got '{event.kind}'", kind="unreadable")
+        raise JournalError(f"{path}:{number}: a second header; two journals were joined", kind="unreadable")
     return Line(event, at)
 
 
@@ -199,7 +200,8 @@ def _check_schema(path: Path, content: dict[str, Any]) -> None:
         raise JournalError(
             f"{path}: written with schema version {schema}, this NASForge reads versions "
             f"{', '.join(map(str, SCHEMAS))}. Use the NASForge that wrote it (its version is in the first line), "
-            "or start a new experiment with another --name"
+            "or start a new experiment with another --name",
+            kind="unsupported",
         )
 
 
@@ -238,11 +240,11 @@ def lines_of(folder: Path) -> Iterator[Line]:
             for number, line in enumerate(_whole_lines(file), 1):
                 yield parse(path, number, line)
     except FileNotFoundError:
-        raise JournalError(f"{folder}: no experiment here ({path.name} is missing)") from None
+        raise JournalError(f"{folder}: no experiment here ({path.name} is missing)", kind="missing") from None
     except OSError as error:
-        raise JournalError(f"{path}: cannot be read: {error.strerror}") from None
+        raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
     if not number:
-        raise JournalError(f"{folder}: the journal is empty; the experiment has not begun")
+        raise JournalError(f"{folder}: the journal is empty; the experiment has not begun", kind="empty")
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -290,7 +292,7 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise JournalError(f"{folder}: cannot be written: {error.strerror}") from None
+            raise JournalError(f"{folder}: cannot be written: {error.strerror}", kind="failed") from None
         try:
             lock_alone(self._lock)
         except OSError:
@@ -298,7 +300,8 @@ class Journal:
             os.close(self._lock)
             raise JournalError(
                 f"{folder}: another driver is running this experiment ({holder}). Wait for it, stop it, or "
-                "use another --name"
+                "use another --name",
+                kind="busy",
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
@@ -306,7 +309,7 @@ class Journal:
             self._open()
         except OSError as error:
             os.close(self._lock)
-            raise JournalError(f"{self.path}: cannot be opened: {error.strerror}") from None
+            raise JournalError(f"{self.path}: cannot be opened: {error.strerror}", kind="unreadable") from None
         except BaseException:
             os.close(self._lock)
             raise
@@ -327,7 +330,8 @@ class Journal:
             state = "is empty" if self.path.exists() else "is missing"
             raise JournalError(
                 f"{self.path}: the journal {state}, but {work[0]}/ of an experiment lies beside it. Restore the "
-                f"journal from a backup, move {self.path.parent} away, or use another --name"
+                f"journal from a backup, move {self.path.parent} away, or use another --name",
+                kind="missing",
             )
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -349,7 +353,9 @@ class Journal:
         try:
             event = checks.event(event)
         except EventError as error:
-            raise JournalError(f"{self.path}: '{event.kind}' cannot be written: {error}") from None
+            raise JournalError(
+                f"{self.path}: '{event.kind}' cannot be written: {error}", kind=error.kind, key=error.key
+            ) from None
         if isinstance(event, Header):
             self.schema = event.schema
         content = event_to_json(event, self.schema)
@@ -370,7 +376,8 @@ class Journal:
             os.ftruncate(self._file, self._size)  # our own unfinished line, and nothing else
             raise JournalError(
                 f"{self.path}: cannot be written: {error.strerror}. Everything up to here is safe: make room, then run "
-                "the same command to continue"
+                "the same command to continue",
+                kind="failed",
             ) from None
         self._size += len(line)
         self._check_alone(self._size)
@@ -386,7 +393,8 @@ class Journal:
         """
         if os.getpid() != self._process:
             raise JournalError(
-                f"{self.path}: a forked process may not write the journal; end it with os._exit, or start it by spawn"
+                f"{self.path}: a forked process may not write the journal; end it with os._exit, or start it by spawn",
+                kind="busy",
             )
         if self._broken:
             raise JournalError(self._broken)

@@ -64,4 +64,4 @@ class Retention:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
-                raise DataError(f"artifact {file} cannot be deleted: {error.strerror}") from None
+                raise DataError(f"artifact {file} cannot be deleted: {error.strerror}", kind="failed") from None

@@ -272,7 +272,9 @@ class State:
         """
         if not -len(self.ladder) <= proposal.rung < len(self.ladder):
             raise SearchError(
-                f"the strategy asks for rung {proposal.rung}, but the ladder has {len(self.ladder)} rung(s)"
+                f"the strategy asks for rung {proposal.rung}, but the ladder has {len(self.ladder)} rung(s)",
+                kind="range",
+                key="rung",
             )
         return self.ladder[proposal.rung]
 
@@ -394,7 +396,7 @@ class State:
 
     @property
     def why_no_best(self) -> str:
-        """Why there is no best network (yet), in words for a user."""
+        """Reason why there is no best network (yet), in words for a user."""
         shared = {t.number for t in self.trials.values() if isinstance(t.proposal, TrainShared)}
         trained = [number for number in sorted(shared) if self.trials[number].status == "finished"]
         if trained and len(trained) == len(self.trials):

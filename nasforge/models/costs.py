@@ -68,7 +68,8 @@ def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
             advice = f"it takes images of {height} x {width} pixels only: set --resolution {height}"
         raise BuildError(
             f"the network cannot take an input of {tuple(shape)} (channels, height, width), found on the meta device: "
-            f"{type(error).__name__}: {reason}; {advice}"
+            f"{type(error).__name__}: {reason}; {advice}",
+            kind="failed",
         ) from error
 
 

@@ -26,11 +26,15 @@ def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:
         BuildError: it is not callable.
     """
     if not space.builder:
-        raise BuildError(f"space '{space.name}' names no builder: it can only be looked up in a table")
+        raise BuildError(
+            f"space '{space.name}' names no builder: it can only be looked up in a table", kind="missing", key="builder"
+        )
     builder = registry.get("builder", space.builder)
     if not callable(builder):
         raise BuildError(
-            f"space '{space.name}': builder '{space.builder}' is a {type(builder).__name__}, not a function"
+            f"space '{space.name}': builder '{space.builder}' is a {type(builder).__name__}, not a function",
+            kind="type",
+            key="builder",
         )
     return builder  # type: ignore[no-any-return]
 
@@ -98,14 +102,22 @@ def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: i
     except (Exception, SystemExit) as error:
         raise BuildError(
             f"space '{space.name}': builder '{space.builder}' failed with in_channels={in_channels}, "
-            f"classes={classes}, arguments {dict(space.arguments)}: {type(error).__name__}: {error}"
+            f"classes={classes}, arguments {dict(space.arguments)}: {type(error).__name__}: {error}",
+            kind="failed",
+            key="builder",
         ) from error
     if not isinstance(network, nn.Module):
-        raise BuildError(f"space '{space.name}': builder '{space.builder}' returned {network!r}, not a torch module")
+        raise BuildError(
+            f"space '{space.name}': builder '{space.builder}' returned {network!r}, not a torch module",
+            kind="type",
+            key="builder",
+        )
     lazy = next((name for name, parameter in network.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise BuildError(
             f"space '{space.name}': builder '{space.builder}' leaves the size of '{lazy}' open until the first images; "
-            "take nn.Linear, nn.Conv2d ... with their sizes in place of the lazy module"
+            "take nn.Linear, nn.Conv2d ... with their sizes in place of the lazy module",
+            kind="unsupported",
+            key="builder",
         )
     return network

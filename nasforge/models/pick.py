@@ -18,7 +18,11 @@ def option_of(key: str, value: Value, options: Mapping[Value, Callable[[], Any]]
     """
     if value in options:
         return options[value]
-    raise BuildError(f"decision '{MODEL}{key}': the builder has no option {value!r}; {_known(value, options)}")
+    raise BuildError(
+        f"decision '{MODEL}{key}': the builder has no option {value!r}; {_known(value, options)}",
+        kind="unknown",
+        key=MODEL + key,
+    )
 
 
 def _known(value: Value, options: Iterable[Value]) -> str:
@@ -36,9 +40,17 @@ def width_of(key: str, value: Any, maximum: int | None) -> int:
         BuildError: it is not a whole number from 1 to `maximum`.
     """
     if value not in Range(least=1) or value != int(value):
-        raise BuildError(f"decision '{MODEL}{key}' must be a whole number of channels of at least 1, got {value!r}")
+        raise BuildError(
+            f"decision '{MODEL}{key}' must be a whole number of channels of at least 1, got {value!r}",
+            kind="type",
+            key=MODEL + key,
+        )
     if maximum is not None and value > maximum:
-        raise BuildError(f"decision '{MODEL}{key}' is {value:g}, but this builder takes at most {maximum} channels")
+        raise BuildError(
+            f"decision '{MODEL}{key}' is {value:g}, but this builder takes at most {maximum} channels",
+            kind="range",
+            key=MODEL + key,
+        )
     return int(value)
 
 
@@ -59,7 +71,9 @@ class Fixed:
         if key not in self._values:
             raise BuildError(
                 f"the builder asks for decision '{MODEL}{key}', which this architecture does not have; declare it in "
-                f"the search space (one option is enough). {did_you_mean(key, self._values)}"
+                f"the search space (one option is enough). {did_you_mean(key, self._values)}",
+                kind="unknown",
+                key=MODEL + key,
             )
         self._read.add(key)
         return self._values[key]
@@ -86,5 +100,7 @@ class Fixed:
         if unread:
             raise BuildError(
                 f"the builder never read {', '.join(repr(MODEL + key) for key in unread)}; "
-                f"take it out of the search space or use it. The builder reads: {', '.join(sorted(self._read))}"
+                f"take it out of the search space or use it. The builder reads: {', '.join(sorted(self._read))}",
+                kind="invalid",
+                key=MODEL + unread[0],
             )

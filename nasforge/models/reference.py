@@ -101,7 +101,7 @@ def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) 
         BuildError: `flops` is not above zero.
     """
     if not flops > 0:
-        raise BuildError(f"a ResNet needs a budget of multiply-adds above 0, got {flops!r}")
+        raise BuildError(f"a ResNet needs a budget of multiply-adds above 0, got {flops!r}", kind="range")
     layout = reference_layout(min(shape[1:]))
 
     def make(depth: int, width: int) -> nn.Sequential:

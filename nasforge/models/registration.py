@@ -65,14 +65,14 @@ class Registration:
             if id(module) not in registered and module.state_dict():
                 place = _place(self._network, module)
                 what = f"{place or 'that its modules do not keep'} ({type(module).__name__})"
-                raise BuildError(f"the network uses a layer {what}{_NOT_REGISTERED}")
+                raise BuildError(f"the network uses a layer {what}{_NOT_REGISTERED}", kind="unsupported")
         known = {id(parameter) for parameter in self._network.parameters()}
         for parameter in _leaves(output):
             if id(parameter) not in known:
                 place = _place(self._network, parameter)
                 if place or isinstance(parameter, nn.Parameter):
                     what = f"{place or 'that its modules do not keep'} of shape {tuple(parameter.shape)}"
-                    raise BuildError(f"the network uses a parameter {what}{_NOT_REGISTERED}")
+                    raise BuildError(f"the network uses a parameter {what}{_NOT_REGISTERED}", kind="unsupported")
 
 
 def _leaves(output: Any) -> Iterator[Tensor]:
@@ -155,7 +155,8 @@ def check_state(network: nn.Module, other: nn.Module, shape: tuple[int, int, int
     )
     raise BuildError(
         f"tensor {next((repr(name) for name in differing), 'outside of its modules')} of the network is random and not "
-        "in its state_dict, so a network that is loaded again would be another one; keep it by register_buffer"
+        "in its state_dict, so a network that is loaded again would be another one; keep it by register_buffer",
+        kind="unsupported",
     )
 
 

@@ -83,7 +83,9 @@ def suited(space: SearchSpace, shape: tuple[int, int, int]) -> SearchSpace:
         if not any(key.startswith(f"{MODEL}stage{stage}.") for key in space.domains):
             raise ConfigError(
                 f"space '{space.name}': images of {pixels} pixels take {stages} stages, and the space has no decisions "
-                f"'{MODEL}stage{stage}.*'. Add them, or set the argument strides to a list"
+                f"'{MODEL}stage{stage}.*'. Add them, or set the argument strides to a list",
+                kind="missing",
+                key=f"{MODEL}stage{stage}",
             )
     arguments: Mapping[str, Any] = {
         **space.arguments,

@@ -171,4 +171,4 @@ def check_arguments(
         if value not in allowed:
             problems.append(f"{name} must be {allowed}, got {shown(value)}")
     if problems:
-        raise BuildError(f"builder '{builder}': " + "; ".join(problems))
+        raise BuildError(f"builder '{builder}': " + "; ".join(problems), kind="range")

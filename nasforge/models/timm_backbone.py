@@ -46,10 +46,18 @@ def build(
         BuildError: a name that timm does not know, or weights that cannot be had.
     """
     if isinstance(backbones, str) or not backbones:
-        raise BuildError(f"builder 'timm_backbone': backbones must be a list of timm names, got {backbones!r}")
+        raise BuildError(
+            f"builder 'timm_backbone': backbones must be a list of timm names, got {backbones!r}",
+            kind="type",
+            key="backbones",
+        )
     for name in backbones:
         if not timm.is_model(name):
-            raise BuildError(f"builder 'timm_backbone': timm has no network '{name}'; {_nearest(str(name))}")
+            raise BuildError(
+                f"builder 'timm_backbone': timm has no network '{name}'; {_nearest(str(name))}",
+                kind="unknown",
+                key="backbones",
+            )
     check_whole(resolution, "builder 'timm_backbone': resolution (0: images as they are)", 0, error=BuildError)
     if weights:
         _check_weights(weights, backbones)
@@ -69,9 +77,17 @@ def _resize(resolution: int, network: nn.Module, inputs: tuple[torch.Tensor]) ->
 def _check_weights(weights: str, backbones: Sequence[str]) -> None:
     where = "builder 'timm_backbone': weights"
     if len(backbones) != 1:
-        raise BuildError(f"{where} are those of one network, but backbones lists {len(backbones)}; list one")
+        raise BuildError(
+            f"{where} are those of one network, but backbones lists {len(backbones)}; list one",
+            kind="conflict",
+            key="weights",
+        )
     if Path(weights).suffix != ".safetensors" or not Path(weights).is_file():
-        raise BuildError(f"{where} must be a .safetensors file that every worker sees, got '{weights}'")
+        raise BuildError(
+            f"{where} must be a .safetensors file that every worker sees, got '{weights}'",
+            kind="missing",
+            key="weights",
+        )
 
 
 def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights: str) -> nn.Module:
@@ -88,7 +104,9 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
             advice = "set pretrained: false, or make the weights reachable"
         if started and weights:
             advice = "take the file of this network"
-        raise BuildError(f"builder 'timm_backbone': cannot make '{name}': {reason}; {advice}") from error
+        raise BuildError(
+            f"builder 'timm_backbone': cannot make '{name}': {reason}; {advice}", kind="failed", key="backbones"
+        ) from error
     if started and weights:
         _check_whole(network, name, weights)
     network.pretrained = bool(pretrained or weights)  # type: ignore[assignment]  # a recipe that draws weights anew is refused
@@ -106,7 +124,9 @@ def _check_whole(network: Any, name: str, weights: str) -> None:
     if missing:
         raise BuildError(
             f"builder 'timm_backbone': weights '{weights}' lack {len(missing)} tensors of '{name}', such as "
-            f"{missing[0]}; take the file of this network, as timm writes it"
+            f"{missing[0]}; take the file of this network, as timm writes it",
+            kind="changed",
+            key="weights",
         )
 
 

@@ -41,7 +41,11 @@ def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: 
     workers = max_concurrent_trials
     check_whole(workers, "runner 'simulated': max_concurrent_trials", 1)
     if not about_of(evaluator).instant:
-        raise ConfigError("runner 'simulated' is for evaluators that look results up, such as lookup_table; take local")
+        raise ConfigError(
+            "runner 'simulated' is for evaluators that look results up, such as lookup_table; take local",
+            kind="unsupported",
+            key="runner",
+        )
     now, starts = _clock(experiment)
     moments: list[_Moment] = []
     reports: dict[int, list[_Heard]] = {}

@@ -90,7 +90,9 @@ class JobReport:
             ConfigError: this is another process than the evaluator was called in.
         """
         if os.getpid() != self._process:
-            raise ConfigError("report was called in a child process; call it in the process of the evaluator")
+            raise ConfigError(
+                "report was called in a child process; call it in the process of the evaluator", kind="unsupported"
+            )
         try:
             step, plain, rows = checks.report(step, metrics, alphas)
         except EventError as error:
@@ -143,7 +145,8 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         if _no_room(error):
             raise SearchError(
                 f"no space left on the device while trial {job.number} ran ({job.experiment}). Nothing finished is "
-                "lost: make room, then run the same command"
+                "lost: make room, then run the same command",
+                kind="failed",
             ) from error
         if isinstance(error, NasforgeError):
             return Result.failed("error", str(error), "mend the setting that the message names")

@@ -138,11 +138,17 @@ class ExperimentConfig:
             return self
         settings = place if isinstance(place, Mapping) else {"source": place}
         if self.data is None:
-            raise ConfigError(f"'{self.name}' has no images whose place could be given; leave data out")
+            raise ConfigError(
+                f"'{self.name}' has no images whose place could be given; leave data out", kind="conflict", key="data"
+            )
         allowed = ("source", "folder")
         for key in settings:
             if key not in allowed:
-                raise ConfigError(f"data: '{key}' is the experiment's own; {did_you_mean(str(key), allowed)}")
+                raise ConfigError(
+                    f"data: '{key}' is the experiment's own; {did_you_mean(str(key), allowed)}",
+                    kind="conflict",
+                    key=f"data.{key}",
+                )
         return replace(self, data=replace(self.data, **with_absolute_paths(settings)))
 
     def to_json(self) -> dict[str, Any]:
@@ -221,7 +227,9 @@ def check_name(name: Any) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"name {name!r}: an experiment's name starts with a letter or digit and holds up to 100 letters, "
-            "digits, '.', '_' and '-'"
+            "digits, '.', '_' and '-'",
+            kind="invalid",
+            key="name",
         )
     return name
 
@@ -246,7 +254,7 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     path = home_expanded(path)
     document = read_yaml(path)
     if not isinstance(document.content, dict):
-        raise ConfigError([Problem("an experiment is a mapping of settings", str(path))])
+        raise ConfigError([Problem("an experiment is a mapping of settings", str(path), kind="type")])
     if "decisions" in document.content:
         message = "a search space, not an experiment; search it by: nasforge search FILE"
         raise ConfigError([document.problem(message, ("decisions",))])
@@ -394,17 +402,31 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
     tune = Named.parse(content, "tune")
     registry.check_name("strategy", tune.name)
     if strategy.name == "joint":
-        raise ConfigError("strategy joint names its recipe's strategy itself: leave tune out, or strategy")
+        raise ConfigError(
+            "strategy joint names its recipe's strategy itself: leave tune out, or strategy",
+            kind="conflict",
+            key="tune",
+        )
     if not any(key.startswith(TRAIN) for key in space.domains):
-        raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
+        raise ConfigError(
+            f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd",
+            kind="conflict",
+            key="tune",
+        )
     if not any(key.startswith(MODEL) for key in space.domains):
-        raise ConfigError(f"the space '{space.name}' has recipes alone: --strategy {tune.name}, without tune")
+        raise ConfigError(
+            f"the space '{space.name}' has recipes alone: --strategy {tune.name}, without tune",
+            kind="conflict",
+            key="tune",
+        )
     if strategy.name == "promotion":
         inner = _tuned(Named.parse(strategy.options.get("of", "evolution"), "strategy.of"), tune, space)
         return Named("promotion", {**strategy.options, "of": {"name": inner.name, **inner.options}})
     options = dict(tune.options)
     if "relatives" in options:
-        raise ConfigError("tune: relatives was removed, because no gain of it was measured. Leave it out")
+        raise ConfigError(
+            "tune: relatives was removed, because no gain of it was measured. Leave it out", kind="removed", key="tune"
+        )
     joint_options: dict[str, Any] = {"revisit": options.pop("revisit")} if "revisit" in options else {}
     halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}
     return Named("joint", {**halves, **joint_options})
@@ -414,7 +436,11 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, 
     """Return an evaluator of several trainings: `epochs` become its option, and the ladder counts trainings."""
     what, default = TRAININGS[evaluator.name]
     if settings.get("ladder") is not None:
-        raise ConfigError(f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder")
+        raise ConfigError(
+            f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder",
+            kind="conflict",
+            key="ladder",
+        )
     count = check_whole(evaluator.options.get(what, default), f"{evaluator.name}: {what}", 2)
     epochs = evaluator.options.get("epochs", ladder[-1].epochs)
     return Named(evaluator.name, {**evaluator.options, what: count, "epochs": epochs}), tuple(

@@ -70,7 +70,7 @@ def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
             for pair in chosen["points"]
         ]
     except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: no portfolio: {type(error).__name__}: {error}") from None
+        raise ConfigError(f"{path}: no portfolio: {type(error).__name__}: {error}", kind="unreadable") from None
 
 
 def load_space(source: str | Path) -> SearchSpace:
@@ -103,11 +103,13 @@ def load_recipe(source: str | Path) -> SearchSpace:
 def _document(source: str | Path, what: str, shipped: Mapping[str, Path]) -> Document:
     path = home_expanded(source)
     if len(str(source)) > 4096 or any(len(part) > 255 for part in path.parts):
-        raise ConfigError(f"no {what} '{str(source)[:60]}...': the name is too long for a file")
+        raise ConfigError(f"no {what} '{str(source)[:60]}...': the name is too long for a file", kind="invalid")
     is_there = path.exists() and not path.is_dir()  # a folder may well be called as a shipped one is
     if not is_there and path.suffix not in (".yaml", ".yml"):
         if str(source) not in shipped:
-            raise ConfigError(f"no {what} '{source}': no such file; {did_you_mean(str(source), shipped)}")
+            raise ConfigError(
+                f"no {what} '{source}': no such file; {did_you_mean(str(source), shipped)}", kind="unknown"
+            )
         path = shipped[str(source)]
     return read_yaml(path)
 
@@ -247,14 +249,14 @@ class _SpaceReader:
             if isinstance(body, list):
                 return Choice(tuple(body))
             if not isinstance(body, dict):
-                raise SpaceError(f"choice needs a list or a mapping of options, got {body!r}")
+                raise SpaceError(f"choice needs a list or a mapping of options, got {body!r}", kind="type")
             branches = []
             for option, nested in body.items():
                 below = (*path, "choice", option)
                 branches.append(tuple(self.decisions(self.mapping(nested, below), below, f"{key}.{option}.")))
             return Choice(tuple(body), tuple(branches))
         if not isinstance(body, list) or len(body) != 2:
-            raise SpaceError(f"{kind} needs [low, high], got {body!r}")
+            raise SpaceError(f"{kind} needs [low, high], got {body!r}", kind="type")
         log = check_flag(content.get("log", False), "log", SpaceError)
         if kind == "int":
             return Int(body[0], body[1], content.get("step", 1), log)

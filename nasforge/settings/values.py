@@ -59,9 +59,11 @@ class DataConfig:
             check_whole(self.resolution, "data: resolution", 1, 4096)
         check_whole(self.seed, "data: seed", 0, 2**32 - 1)
         if self.folder is not None and not isinstance(self.folder, str):
-            raise ConfigError(f"data: folder must be a path, got {self.folder!r}")
+            raise ConfigError(f"data: folder must be a path, got {self.folder!r}", kind="type", key="data.folder")
         if not isinstance(self.source, str) or not self.source or len(self.source) > 4096:
-            raise ConfigError(f"data: source must be a name, a file or a folder, got {self.source!r}")
+            raise ConfigError(
+                f"data: source must be a name, a file or a folder, got {self.source!r}", kind="type", key="data.source"
+            )
         for name, path in with_absolute_paths({"source": self.source, "folder": self.folder}).items():
             object.__setattr__(self, name, path)
 
@@ -105,9 +107,11 @@ class Named:
             options = {str(k): v for k, v in content.items() if k not in ("name", "options")}
             inner = content.get("options") or {}
             if not isinstance(inner, Mapping):
-                raise ConfigError(f"{what}: options must be a mapping, got {inner!r}")
+                raise ConfigError(f"{what}: options must be a mapping, got {inner!r}", kind="type", key=what)
             return Named(content["name"], {**options, **inner})
-        raise ConfigError(f"{what} must be a name, or a mapping with 'name' and options, got {content!r}")
+        raise ConfigError(
+            f"{what} must be a name, or a mapping with 'name' and options, got {content!r}", kind="type", key=what
+        )
 
 
 AUTOMATIC, DEFAULT_POINT, PORTFOLIO = "automatic", "default", "portfolio"
@@ -142,7 +146,9 @@ def starts_of(content: Any) -> Starts | None:
     if isinstance(content, Starts):
         return content
     if not isinstance(content, (str, Path)) or not str(content):
-        raise ConfigError(f"must be default, portfolio, none, a file or an experiment, got {content!r}")
+        raise ConfigError(
+            f"must be default, portfolio, none, a file or an experiment, got {content!r}", kind="type", key="start_from"
+        )
     if content == NO_STARTS:
         return None
     known = (AUTOMATIC, DEFAULT_POINT, PORTFOLIO)
@@ -171,7 +177,9 @@ def space_of(content: Any) -> SearchSpace:
     if isinstance(content, SearchSpace):
         return content
     if not isinstance(content, (str, Path)):
-        raise ConfigError("needs a YAML file or the name of a shipped space, see `nasforge spaces`")
+        raise ConfigError(
+            "needs a YAML file or the name of a shipped space, see `nasforge spaces`", kind="type", key="space"
+        )
     return load_space(content)
 
 
@@ -184,16 +192,20 @@ def data_of(content: Any) -> DataConfig | None:
     if isinstance(content, (str, Path)):
         content = {"source": content}
     if not isinstance(content, Mapping):
-        raise ConfigError(f"data must be a name, a file, a folder or a mapping, got {content!r}")
+        raise ConfigError(
+            f"data must be a name, a file, a folder or a mapping, got {content!r}", kind="type", key="data"
+        )
     allowed = [item.name for item in fields(DataConfig)]
     for key in content:
         if key not in allowed:
-            raise ConfigError(f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}")
+            raise ConfigError(
+                f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}", kind="unknown", key=f"data.{key}"
+            )
     if "source" not in content:
-        raise ConfigError("data needs a source: a name, a file or a folder")
+        raise ConfigError("data needs a source: a name, a file or a folder", kind="missing", key="data.source")
     config = DataConfig(**with_absolute_paths(content))
     if problem := unknown_source(config.source):
-        raise ConfigError(problem)
+        raise ConfigError(problem, kind="unknown", key="data.source")
     return config
 
 
@@ -209,7 +221,7 @@ def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:
     """Return objects of a kind, parsed where they are texts."""
     items = [content] if isinstance(content, str) else content
     if not isinstance(items, Sequence):
-        raise ConfigError(f"{kind.__name__.lower()}s must be a list, got {content!r}")
+        raise ConfigError(f"{kind.__name__.lower()}s must be a list, got {content!r}", kind="type")
     return tuple(item if isinstance(item, kind) else kind.parse(str(item)) for item in items)
 
 
@@ -218,9 +230,9 @@ def objectives_of(content: Any) -> tuple[Objective, ...]:
     objectives = _parsed(content, Objective)
     names = [objective.metric for objective in objectives]
     if not objectives:
-        raise ConfigError("at least one objective is needed")
+        raise ConfigError("at least one objective is needed", kind="empty", key="objectives")
     if len(set(names)) < len(names):
-        raise ConfigError(f"an objective is given twice: {', '.join(names)}")
+        raise ConfigError(f"an objective is given twice: {', '.join(names)}", kind="duplicate", key="objectives")
     return objectives
 
 
@@ -258,7 +270,9 @@ def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
     for limit in limits:
         name = limit.metric.removeprefix("cost/")
         if name not in known:
-            raise ConfigError(f"constraint '{limit}': no such cost; {did_you_mean(name, known)}")
+            raise ConfigError(
+                f"constraint '{limit}': no such cost; {did_you_mean(name, known)}", kind="unknown", key=limit.metric
+            )
     return limits
 
 
@@ -277,21 +291,27 @@ def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
         allowed = [item.name for item in fields(Budget)]
         for key in content:
             if key not in allowed:
-                raise ConfigError(f"unknown limit '{key}'; {did_you_mean(str(key), allowed)}")
+                raise ConfigError(
+                    f"unknown limit '{key}'; {did_you_mean(str(key), allowed)}", kind="unknown", key=f"budget.{key}"
+                )
         budget = Budget(**{key: value for key, value in content.items() if value is not None})
     else:
-        raise ConfigError(f"budget must be a mapping such as {{trials: 50}}, got {content!r}")
+        raise ConfigError(
+            f"budget must be a mapping such as {{trials: 50}}, got {content!r}", kind="type", key="budget"
+        )
     return (budget if budget.limits else replace(budget, trials=20)).with_directions(objectives)
 
 
 def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
     """Return the rungs of a ladder, or the geometric one that ends at `epochs`."""
     if epochs is not None and ladder is not None:
-        raise ConfigError("give epochs or a ladder, not both")
+        raise ConfigError("give epochs or a ladder, not both", kind="conflict", key="ladder")
     if ladder is None:
         return ladder_to(Rung(3 if epochs is None else epochs).epochs)
     if not isinstance(ladder, Sequence) or isinstance(ladder, str) or not ladder:
-        raise ConfigError(f"a ladder is a list such as [{{epochs: 1}}, {{epochs: 3}}], got {ladder!r}")
+        raise ConfigError(
+            f"a ladder is a list such as [{{epochs: 1}}, {{epochs: 3}}], got {ladder!r}", kind="type", key="ladder"
+        )
     rungs = []
     for item in ladder:
         if isinstance(item, Rung):
@@ -301,27 +321,39 @@ def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
         else:
             raise ConfigError(
                 "a rung is {epochs: N}, perhaps with share: 0.2 and resolution: 16, or as the first one "
-                f"{{proxies: [synflow, ...]}}, got {item!r}"
+                f"{{proxies: [synflow, ...]}}, got {item!r}",
+                kind="type",
+                key="ladder",
             )
     if any(rung.proxies for rung in rungs[1:]):
-        raise ConfigError("only the first rung of a ladder may be one of proxies")
+        raise ConfigError("only the first rung of a ladder may be one of proxies", kind="invalid", key="ladder")
     if rungs[-1].proxies:
         raise ConfigError(
             "a rung of proxies is followed by one with epochs, such as {epochs: 3}; to search by proxies alone, leave "
-            "the ladder out and take evaluator zero_cost with an objective such as zc/synflow"
+            "the ladder out and take evaluator zero_cost with an objective such as zc/synflow",
+            kind="missing",
+            key="ladder",
         )
     if any(later.epochs <= earlier.epochs for earlier, later in itertools.pairwise(rungs)):
-        raise ConfigError(f"the rungs' epochs must rise, got {', '.join(map(str, rungs))}")
+        raise ConfigError(
+            f"the rungs' epochs must rise, got {', '.join(map(str, rungs))}", kind="invalid", key="ladder"
+        )
     trained = [rung for rung in rungs if not rung.proxies]
     if not trained[-1].full:
         raise ConfigError(
             "the last rung trains on all images as they are: leave its share and resolution out (data.images and "
-            "data.resolution say what all images are)"
+            "data.resolution say what all images are)",
+            kind="invalid",
+            key="ladder",
         )
     for earlier, later in itertools.pairwise(trained):
         sizes = [rung.resolution or math.inf for rung in (earlier, later)]
         if later.share < earlier.share or sizes[1] < sizes[0]:
-            raise ConfigError(f"share and resolution must not fall from rung to rung, got {earlier}, then {later}")
+            raise ConfigError(
+                f"share and resolution must not fall from rung to rung, got {earlier}, then {later}",
+                kind="invalid",
+                key="ladder",
+            )
     return tuple(rungs)
 
 
@@ -335,23 +367,29 @@ def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]
     if isinstance(content, (str, Path, SearchSpace)):
         content = {"open": content}
     if not isinstance(content, Mapping):
-        raise ConfigError(f"recipe must be a recipe's name or a mapping such as {{mixup: 0.2}}, got {content!r}")
+        raise ConfigError(
+            f"recipe must be a recipe's name or a mapping such as {{mixup: 0.2}}, got {content!r}",
+            kind="type",
+            key="recipe",
+        )
     fixed = {key: value for key, value in content.items() if key != "open"}
     opened = content.get("open")
     if opened is not None and not isinstance(opened, SearchSpace):
         opened = load_recipe(text_of(opened, "a YAML file or the name of a shipped recipe"))
     for key, value in fixed.items():
         if str(key).startswith((MODEL, TRAIN)):
-            raise ConfigError(f"recipe: write '{str(key).partition('.')[2]}', without the prefix")
+            raise ConfigError(
+                f"recipe: write '{str(key).partition('.')[2]}', without the prefix", kind="invalid", key="recipe"
+            )
         if not isinstance(value, (str, int, float, bool)):
-            raise ConfigError(f"recipe: {key} needs one value, got {value!r}")
+            raise ConfigError(f"recipe: {key} needs one value, got {value!r}", kind="type", key=f"recipe.{key}")
     return opened, fixed
 
 
 def text_of(content: Any, what: str) -> str:
     """Return a text or a path as text."""
     if not isinstance(content, (str, Path)):
-        raise ConfigError(f"must be {what}, got {content!r}")
+        raise ConfigError(f"must be {what}, got {content!r}", kind="type")
     return str(content)
 
 

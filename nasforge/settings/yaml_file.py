@@ -166,19 +166,21 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError([Problem("no such file", str(path))]) from None
+        raise ConfigError([Problem("no such file", str(path), kind="missing")]) from None
     except OSError as error:
-        raise ConfigError([Problem(f"cannot be read: {error.strerror or error}", str(path))]) from None
+        raise ConfigError(
+            [Problem(f"cannot be read: {error.strerror or error}", str(path), kind="unreadable")]
+        ) from None
     if len(content) > _BYTES:
         message = f"larger than {_BYTES // 10**6} MB, too large for a search space or an experiment"
-        raise ConfigError([Problem(message, str(path))])
+        raise ConfigError([Problem(message, str(path), kind="unreadable")])
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         message = f"cannot be read as text: byte 0x{content[error.start]:02x} is not UTF-8. Save the file as UTF-8"
-        raise ConfigError([Problem(message, str(path), None if wide else line)]) from None
+        raise ConfigError([Problem(message, str(path), None if wide else line, kind="unreadable")]) from None
 
 
 def _parsed(text: str, file: str) -> Document:
@@ -188,7 +190,7 @@ def _parsed(text: str, file: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         message = f"not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed"
-        raise ConfigError([Problem(message, file, line)]) from None
+        raise ConfigError([Problem(message, file, line, kind="unreadable")]) from None
     reader = _Reader(loader, file)
     try:
         root = loader.get_single_node()
@@ -200,7 +202,7 @@ def _parsed(text: str, file: str) -> Document:
         if not isinstance(error, _TooMuch):
             context = f"{error.context}, " if message.startswith("but ") else ""
             message = f"not valid YAML: {context}{message}"
-        raise ConfigError([Problem(message, file, mark.line + 1 if mark else None)]) from None
+        raise ConfigError([Problem(message, file, mark.line + 1 if mark else None, kind="unreadable")]) from None
     finally:
         loader.dispose()
     if reader.problems:

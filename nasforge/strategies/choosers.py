@@ -32,7 +32,9 @@ def check_single(spec: SearchSpec, strategy: str) -> None:
     """Raise ConfigError where a strategy of one objective is given several."""
     if len(spec.objectives) != 1:
         raise ConfigError(
-            f"{strategy} takes one objective, got {len(spec.objectives)}; use nsga2 or evolution for several"
+            f"{strategy} takes one objective, got {len(spec.objectives)}; use nsga2 or evolution for several",
+            kind="unsupported",
+            key="objectives",
         )
 
 
@@ -220,7 +222,9 @@ def measure_of(proposal: Proposal) -> Measure:
     if not isinstance(proposal, Measure):
         raise JournalError(
             "the journal holds a proposal of another kind than this strategy makes; "
-            "continue it with the strategy that wrote it, or choose another experiment name"
+            "continue it with the strategy that wrote it, or choose another experiment name",
+            kind="changed",
+            key="strategy",
         )
     return proposal
 

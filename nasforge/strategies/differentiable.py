@@ -68,14 +68,22 @@ class Differentiable:
     ) -> None:
         if len(spec.objectives) != 1:
             raise ConfigError(
-                f"a differentiable search takes one objective, got {len(spec.objectives)}; give a cost as a target"
+                f"a differentiable search takes one objective, got {len(spec.objectives)}; give a cost as a target",
+                kind="unsupported",
+                key="objectives",
             )
         if epochs < 1 or runs < 1:
-            raise ConfigError(f"a differentiable search needs epochs and runs of at least 1, got {epochs} and {runs}")
+            raise ConfigError(
+                f"a differentiable search needs epochs and runs of at least 1, got {epochs} and {runs}",
+                kind="range",
+                key="strategy",
+            )
         if settings.warmup_epochs >= epochs:
             raise ConfigError(
                 f"warmup_epochs must be less than epochs, or the alphas never learn; got {settings.warmup_epochs} and "
-                f"{epochs}"
+                f"{epochs}",
+                kind="conflict",
+                key="strategy.warmup_epochs",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -90,7 +98,11 @@ class Differentiable:
             if spec.targets and not bounded:
                 known = " and ".join(metric.removeprefix("cost/") for metric in COST_TERMS)
                 targets = ", ".join(map(str, spec.targets))
-                raise ConfigError(f"cost_aware puts {known} into the loss, not {targets}; give a target on one of them")
+                raise ConfigError(
+                    f"cost_aware puts {known} into the loss, not {targets}; give a target on one of them",
+                    kind="unsupported",
+                    key="targets",
+                )
             self._cost_terms = {target.metric: cost_weight for target in bounded} or {"cost/flops": cost_weight}
             self._settings |= {f"bound/{target.metric}": target.bound for target in bounded}
         self._trained = spec.space.fixed(recipe_defaults(spec.space))
@@ -226,7 +238,11 @@ def preset(
         taken = {**defaults, **chosen}
         weight = taken.get("cost_weight", 0.0)
         if costs and not 0 < weight < math.inf:
-            raise ConfigError(f"cost_aware: cost_weight must be above 0, got {weight}; without costs it is gdas")
+            raise ConfigError(
+                f"cost_aware: cost_weight must be above 0, got {weight}; without costs it is gdas",
+                kind="range",
+                key="strategy.cost_weight",
+            )
         return Differentiable(
             spec,
             relaxation=relaxation,

@@ -49,7 +49,9 @@ class Evolution:
         if population < 2 or not 1 <= sample <= population:
             raise ConfigError(
                 f"evolution: needs population >= 2 and 1 <= sample <= population, "
-                f"got population {population} and sample {sample}"
+                f"got population {population} and sample {sample}",
+                kind="range",
+                key="strategy",
             )
         self._space = spec.space
         self._seed = spec.seed

@@ -32,7 +32,11 @@ class _Half:
     def ask(self, number: int) -> Measure | Score | None:
         proposal = self._strategy.ask(number)
         if isinstance(proposal, TrainShared):
-            raise SearchError("strategy joint: one half trains a supernet, which has one recipe for all networks")
+            raise SearchError(
+                "strategy joint: one half trains a supernet, which has one recipe for all networks",
+                kind="unsupported",
+                key="strategy",
+            )
         return proposal
 
 
@@ -85,7 +89,11 @@ class Joint:
         names: tuple[str, str] = ("", ""),
     ) -> None:
         if revisit < 0:
-            raise ConfigError(f"joint: revisit is 0 for never, or every so manieth trial, got {revisit}")
+            raise ConfigError(
+                f"joint: revisit is 0 for never, or every so manieth trial, got {revisit}",
+                kind="range",
+                key="strategy.revisit",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._networks, self._recipes = halves(spec.space)
@@ -196,7 +204,9 @@ class Joint:
         if isinstance(asked, Score) or asked.weights:
             raise SearchError(
                 "strategy joint: the recipe's strategy continues from checkpoints, which belong to another network; "
-                "tune with optuna, random or evolution"
+                "tune with optuna, random or evolution",
+                kind="unsupported",
+                key="tune",
             )
         return _Recipe(asked.architecture, number, new=True)
 
@@ -298,12 +308,16 @@ def joint(
         if suited_evaluator(name) != "training":
             raise ConfigError(
                 f"joint: '{name}' trains a supernet, all of whose networks have one recipe; search the network first, "
-                "then its recipe: nasforge tune EXPERIMENT"
+                "then its recipe: nasforge tune EXPERIMENT",
+                kind="unsupported",
+                key="strategy",
             )
         if continues(name):
             raise ConfigError(
                 f"joint: '{name}' goes on from checkpoints, and with them from their recipe; where it asks another "
-                "strategy for new points, let that one be joint: --strategy promotion --tune optuna"
+                "strategy for new points, let that one be joint: --strategy promotion --tune optuna",
+                kind="unsupported",
+                key="strategy",
             )
         known = registry.options_of("strategy", name)
         options = {**{key: ours[key] for key in ours if key in known}, **content.options}

@@ -68,7 +68,11 @@ class LocalSearch:
     def __init__(self, spec: SearchSpec, *, starts: int = 5, steps: int = 4) -> None:
         check_single(spec, "local_search")
         if starts < 1 or steps < 1:
-            raise ConfigError(f"local_search: starts and steps must be at least 1, got {starts} and {steps}")
+            raise ConfigError(
+                f"local_search: starts and steps must be at least 1, got {starts} and {steps}",
+                kind="range",
+                key="strategy",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._starts = starts

@@ -53,9 +53,15 @@ class NSGA2:
         crossover: float = 0.9,
     ) -> None:
         if not 2 <= starts <= population:
-            raise ConfigError(f"nsga2: needs 2 <= starts <= population, got starts {starts}, population {population}")
+            raise ConfigError(
+                f"nsga2: needs 2 <= starts <= population, got starts {starts}, population {population}",
+                kind="range",
+                key="strategy",
+            )
         if not 0 <= crossover <= 1:
-            raise ConfigError(f"nsga2: crossover is a chance in 0..1, got {crossover}")
+            raise ConfigError(
+                f"nsga2: crossover is a chance in 0..1, got {crossover}", kind="range", key="strategy.crossover"
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._size = population

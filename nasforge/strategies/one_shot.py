@@ -55,10 +55,16 @@ class OneShot:
         if min(rounds, epochs, measures) < 1:
             raise ConfigError(
                 "a one-shot search needs rounds, epochs and measures of at least 1, "
-                f"got {rounds}, {epochs} and {measures}"
+                f"got {rounds}, {epochs} and {measures}",
+                kind="range",
+                key="strategy",
             )
         if paths not in ("uniform", "fair"):
-            raise ConfigError(f"a one-shot search draws paths 'uniform' or 'fair', got {paths!r}")
+            raise ConfigError(
+                f"a one-shot search draws paths 'uniform' or 'fair', got {paths!r}",
+                kind="unknown",
+                key="strategy.paths",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._shared = _on_one_recipe(spec).space
@@ -265,7 +271,11 @@ def enas(
         beyond: exponent of cost / bound where a soft target is missed (MnasNet's beta).
     """
     if policy_paths < 1:
-        raise ConfigError(f"enas: policy_paths must be at least 1, got {policy_paths}; without a policy it is spos")
+        raise ConfigError(
+            f"enas: policy_paths must be at least 1, got {policy_paths}; without a policy it is spos",
+            kind="range",
+            key="strategy.policy_paths",
+        )
     policy = Reinforce(_on_one_recipe(spec), within=within, beyond=beyond)
     return OneShot(
         spec,

@@ -72,10 +72,18 @@ class OptunaSampler:
         **options: Any,
     ) -> None:
         if sampler not in SAMPLERS:
-            raise ConfigError(f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(str(sampler), SAMPLERS)}")
+            raise ConfigError(
+                f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(str(sampler), SAMPLERS)}",
+                kind="unknown",
+                key="strategy.sampler",
+            )
         objectives = len(spec.objectives)
         if sampler == "cmaes" and objectives != 1:
-            raise ConfigError(f"strategy optuna: cmaes takes one objective, got {objectives}; use tpe, gp or nsgaii")
+            raise ConfigError(
+                f"strategy optuna: cmaes takes one objective, got {objectives}; use tpe, gp or nsgaii",
+                kind="unsupported",
+                key="strategy.sampler",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._name = sampler
@@ -84,7 +92,11 @@ class OptunaSampler:
         self._first = first or {}
         for key in self._first:
             if key not in spec.space.domains:
-                raise ConfigError(f"strategy optuna: first names '{key}'; {did_you_mean(key, spec.space.domains)}")
+                raise ConfigError(
+                    f"strategy optuna: first names '{key}'; {did_you_mean(key, spec.space.domains)}",
+                    kind="unknown",
+                    key="strategy.first",
+                )
         self._options = options
         self._class = getattr(optuna.samplers, SAMPLERS[sampler])
         self._check_options()
@@ -176,24 +188,33 @@ class OptunaSampler:
                 return self._class(**{**ours, **self._options})
             except ImportError as error:
                 raise ConfigError(
-                    f"strategy optuna: sampler '{self._name}' needs a package that is not installed: {error}"
+                    f"strategy optuna: sampler '{self._name}' needs a package that is not installed: {error}",
+                    kind="missing",
+                    key="strategy.sampler",
                 ) from error
             except (TypeError, ValueError) as error:
-                raise ConfigError(f"strategy optuna: sampler '{self._name}': {error}") from error
+                raise ConfigError(
+                    f"strategy optuna: sampler '{self._name}': {error}", kind="failed", key="strategy.sampler"
+                ) from error
 
     def _check_options(self) -> None:
         allowed = [name for name in inspect.signature(self._class).parameters if name not in _OURS]
         for option in self._options:
             if option not in allowed:
                 raise ConfigError(
-                    f"strategy optuna: sampler '{self._name}' has no option '{option}'; {did_you_mean(option, allowed)}"
+                    f"strategy optuna: sampler '{self._name}' has no option '{option}'; "
+                    f"{did_you_mean(option, allowed)}",
+                    kind="unknown",
+                    key=option,
                 )
         if self._name == "cmaes":
             try:
                 __import__("cmaes")
             except ImportError:
                 raise ConfigError(
-                    "strategy optuna: sampler 'cmaes' needs the package cmaes; run: pip install cmaes"
+                    "strategy optuna: sampler 'cmaes' needs the package cmaes; run: pip install cmaes",
+                    kind="missing",
+                    key="strategy.sampler",
                 ) from None
 
     def _suggestion(self, number: int) -> tuple[Trial, Architecture]:

@@ -80,17 +80,23 @@ class PBT:
         if population < 2 or not 0 < share <= 0.5 or not 0 <= resample <= 1:
             raise ConfigError(
                 "strategy pbt: needs population >= 2, 0 < share <= 0.5 and 0 <= resample <= 1, "
-                f"got {population}, {share} and {resample}"
+                f"got {population}, {share} and {resample}",
+                kind="range",
+                key="strategy",
             )
         if math.floor(share * population) < 1:
             raise ConfigError(
                 f"strategy pbt: a share of {share:g} of {population} members is nobody, none would be replaced; take "
-                f"a population of {math.ceil(1 / share)} or more, or a larger share"
+                f"a population of {math.ceil(1 / share)} or more, or a larger share",
+                kind="range",
+                key="strategy.share",
             )
         if len(spec.ladder) < 2 or spec.ladder[0].proxies:
             raise ConfigError(
                 "strategy pbt compares its members at the rungs of a ladder of epochs, such as "
-                f"[{{epochs: 2}}, {{epochs: 4}}, {{epochs: 6}}], got {', '.join(map(str, spec.ladder))}"
+                f"[{{epochs: 2}}, {{epochs: 4}}, {{epochs: 6}}], got {', '.join(map(str, spec.ladder))}",
+                kind="conflict",
+                key="ladder",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -133,7 +139,9 @@ class PBT:
             checkpoint = result.artifacts.get(CHECKPOINT)
             if checkpoint is None and rung < self._top:
                 raise SearchError(
-                    "strategy pbt goes on from checkpoints, and the evaluator leaves none; take evaluator training"
+                    "strategy pbt goes on from checkpoints, and the evaluator leaves none; take evaluator training",
+                    kind="unsupported",
+                    key="evaluator",
                 )
             member.rung, member.failures = rung, 0
             if checkpoint is not None:
@@ -220,16 +228,24 @@ def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
     for name in change or ():
         if name not in CHANGEABLE:
             raise ConfigError(
-                f"strategy pbt: {name} may not change in mid-training, the training's state depends on it; may: {may}"
+                f"strategy pbt: {name} may not change in mid-training, the training's state depends on it; may: {may}",
+                kind="unsupported",
+                key="strategy.change",
             )
         if name not in recipe.values():
             opened = ", ".join(sorted(recipe.values())) or "none"
-            raise ConfigError(f"strategy pbt: change names {name}, which the space does not open; it opens {opened}")
+            raise ConfigError(
+                f"strategy pbt: change names {name}, which the space does not open; it opens {opened}",
+                kind="unknown",
+                key="strategy.change",
+            )
     changeable = CHANGEABLE if change is None else set(change)
     keys = {key for key, name in recipe.items() if name in changeable and space.domains[key].size > 1}
     if not keys:
         raise ConfigError(
             f"strategy pbt: the space opens no decision of the recipe that may change in mid-training ({may}); "
-            "open some: --recipe sgd"
+            "open some: --recipe sgd",
+            kind="missing",
+            key="recipe",
         )
     return keys

@@ -221,12 +221,16 @@ class PPO:
         if not 0 < learning_rate < math.inf or not 0 <= entropy < math.inf or not 0 <= memory < 1 or not 0 < clip < 1:
             raise ConfigError(
                 "ppo: needs learning_rate > 0, entropy >= 0, memory in 0..1 (1 excluded) and clip between 0 and 1, "
-                f"got {learning_rate}, {entropy}, {memory} and {clip}"
+                f"got {learning_rate}, {entropy}, {memory} and {clip}",
+                kind="range",
+                key="strategy",
             )
         if not 1 <= batch <= window or epochs < 1 or width < 1:
             raise ConfigError(
                 "ppo: needs 1 <= batch <= window, epochs >= 1 and width >= 1, "
-                f"got batch {batch}, window {window}, epochs {epochs} and width {width}"
+                f"got batch {batch}, window {window}, epochs {epochs} and width {width}",
+                kind="range",
+                key="strategy",
             )
         self._space = spec.space
         self._seed = spec.seed

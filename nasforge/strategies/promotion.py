@@ -67,18 +67,24 @@ class Promotion:
         if len(spec.ladder) < 2 or spec.ladder[0].proxies:
             raise ConfigError(
                 "strategy promotion needs a ladder of at least two rungs with epochs, such as "
-                f"[{{epochs: 1}}, {{epochs: 3}}, {{epochs: 9}}], got {', '.join(map(str, spec.ladder))}"
+                f"[{{epochs: 1}}, {{epochs: 3}}, {{epochs: 9}}], got {', '.join(map(str, spec.ladder))}",
+                kind="conflict",
+                key="ladder",
             )
         if not 1 <= brackets <= len(spec.ladder):
             raise ConfigError(
-                f"strategy promotion: brackets must be 1 to {len(spec.ladder)}, one for each rung, got {brackets}"
+                f"strategy promotion: brackets must be 1 to {len(spec.ladder)}, one for each rung, got {brackets}",
+                kind="range",
+                key="strategy.brackets",
             )
         check_whole(checkpoints, "strategy promotion: checkpoints", 1)
         new = Named.parse(of, "promotion: of")
         if brackets > 1 and new.name != "random":
             raise ConfigError(
                 f"strategy promotion: with brackets new trials begin at different rungs, and '{new.name}' would "
-                "compare their results; take of: random, as Hyperband does, or brackets: 1"
+                "compare their results; take of: random, as Hyperband does, or brackets: 1",
+                kind="conflict",
+                key="strategy.brackets",
             )
         self._eta = eta
         self._targets = spec.targets
@@ -103,7 +109,9 @@ class Promotion:
             if not isinstance(asked, Measure) or asked.weights:
                 raise SearchError(
                     "strategy promotion: the strategy of new points must propose plain trainings, one point each; take "
-                    "evolution, optuna or random without zero-cost scores"
+                    "evolution, optuna or random without zero-cost scores",
+                    kind="unsupported",
+                    key="strategy.of",
                 )
             origin = replace(asked.origin or Origin(), strategy=self._name)
             proposal = replace(asked, rung=self._cycle[self._begun % len(self._cycle)], origin=origin)
@@ -203,10 +211,14 @@ def _strategy(named: Named, spec: SearchSpec) -> Strategy:
     if suited_evaluator(named.name) != "training":
         raise ConfigError(
             f"strategy promotion: '{named.name}' trains a supernet, whose networks have no rungs; "
-            "take evolution, optuna or random"
+            "take evolution, optuna or random",
+            kind="unsupported",
+            key="strategy.of",
         )
     if continues(named.name):
         raise ConfigError(
-            f"strategy promotion: '{named.name}' goes on from checkpoints itself; take evolution or random"
+            f"strategy promotion: '{named.name}' goes on from checkpoints itself; take evolution or random",
+            kind="unsupported",
+            key="strategy.of",
         )
     return strategy_of(named, spec)

@@ -33,10 +33,11 @@ class Repeated:
         scored: bool = False,
     ) -> None:
         if networks < 3 or seeds < 1:
-            raise ConfigError(f"needs at least 3 networks and 1 seed, got {networks} and {seeds}")
+            raise ConfigError(f"needs at least 3 networks and 1 seed, got {networks} and {seeds}", kind="range")
         if spec.space.size < networks:
             raise ConfigError(
-                f"{networks} networks asked for, the space '{spec.space.name}' has only {spec.space.size:g} points"
+                f"{networks} networks asked for, the space '{spec.space.name}' has only {spec.space.size:g} points",
+                kind="range",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -92,7 +93,8 @@ class Repeated:
                 count = len(self._points)
                 raise SearchError(
                     f"{TRIES} draws in a row brought no new network: {count} of the {len(self._seen)} drawn keep the "
-                    f"constraints; ask for {count} of them, or widen the space"
+                    f"constraints; ask for {count} of them, or widen the space",
+                    kind="empty",
                 )
             return Measure(point, origin=Origin(operator="sampled"))
         points = list(self._points.values())

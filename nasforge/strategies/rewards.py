@@ -44,7 +44,9 @@ class Rewards:
             if not -math.inf < exponent <= 0:
                 raise ConfigError(
                     f"the exponent '{name}' of the soft targets must be at most 0, so that no cost is rewarded, "
-                    f"got {exponent}"
+                    f"got {exponent}",
+                    kind="range",
+                    key=name,
                 )
         self._targets = tuple(targets)
         self._within = within
@@ -93,7 +95,9 @@ def shaped(
         if target.metric not in costs:
             raise SearchError(
                 f"the soft target {target} needs the metric '{target.metric}', which a trial's result does not have; "
-                "let the evaluator report it, or leave the target out"
+                "let the evaluator report it, or leave the target out",
+                kind="missing",
+                key=target.metric,
             )
         ratio = max(_SMALLEST_RATIO, costs[target.metric] / target.bound)
         product *= ratio ** (within if ratio <= 1 else beyond)

@@ -253,11 +253,17 @@ class AlphaSteps(Hook):
 def check_order(settings: Settings, relaxation: Relaxation, supernet: Supernet) -> None:
     """Refuse `second_order` where it is impossible: raises ConfigError."""
     if settings.second_order and not relaxation.second_order:
-        raise ConfigError("train_shared: second_order needs relaxation softmax. Choose it, or leave second_order out")
+        raise ConfigError(
+            "train_shared: second_order needs relaxation softmax. Choose it, or leave second_order out",
+            kind="conflict",
+            key="second_order",
+        )
     if settings.second_order and supernet.widths:
         raise ConfigError(
             f"second_order needs fixed widths, open are {', '.join(supernet.widths)}: use the first order, or leave "
-            "each width one value in the space's YAML (in Python: space.fixed)"
+            "each width one value in the space's YAML (in Python: space.fixed)",
+            kind="unsupported",
+            key="second_order",
         )
 
 

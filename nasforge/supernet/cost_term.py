@@ -69,7 +69,9 @@ class CostTerm:
         if self._exact is None and not relaxed.relaxation.single:
             raise ConfigError(
                 f"{metric} of space '{relaxed.supernet.space.name}' has no exact expectation: {reason}. Take "
-                "relaxation gumbel_hard, which samples single paths"
+                "relaxation gumbel_hard, which samples single paths",
+                kind="unsupported",
+                key=metric,
             )
         self._scale = bound or self.derived()
 

@@ -57,7 +57,11 @@ class ExpectedCost:
         """
         check_metric(metric)
         if supernet.widths:
-            raise ConfigError(f"the expected {metric} needs fixed widths; open: {', '.join(supernet.widths)}")
+            raise ConfigError(
+                f"the expected {metric} needs fixed widths; open: {', '.join(supernet.widths)}",
+                kind="unsupported",
+                key=metric,
+            )
         self.metric = metric
         costs = _params(supernet) if metric == "cost/params" else _flops(supernet, shape)
         self._places = _places(supernet, "", costs)
@@ -74,7 +78,9 @@ class ExpectedCost:
 def check_metric(metric: str) -> None:
     """Refuse a cost that a supernet's loss cannot contain: raises ConfigError."""
     if metric not in COST_TERMS:
-        raise ConfigError(f"a supernet's loss can hold {' and '.join(COST_TERMS)}, not {metric}")
+        raise ConfigError(
+            f"a supernet's loss can hold {' and '.join(COST_TERMS)}, not {metric}", kind="unsupported", key=metric
+        )
 
 
 def _flops(supernet: Supernet, shape: tuple[int, int, int]) -> dict[str, int]:

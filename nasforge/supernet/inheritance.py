@@ -57,7 +57,9 @@ def inherit(supernet_state: Mapping[str, torch.Tensor], architecture: Architectu
             problems.append(str(error))
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise BuildError(f"these supernet weights do not fit architecture {architecture.arch_id}: {shown}")
+        raise BuildError(
+            f"these supernet weights do not fit architecture {architecture.arch_id}: {shown}", kind="changed"
+        )
     child.load_state_dict(state)
 
 
@@ -79,7 +81,9 @@ def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]
     for name, target in (*part.named_parameters(), *part.named_buffers()):
         tensor = tensors.get(name)
         if tensor is None:
-            raise BuildError(f"the network has a tensor '{name}', which it has not at the largest width")
+            raise BuildError(
+                f"the network has a tensor '{name}', which it has not at the largest width", kind="changed", key=name
+            )
         piece = leading_slice(name, tensor, target.shape)
         slices[name] = piece.contiguous() if isinstance(target, nn.Parameter) and target.dim() == 2 else piece
     return slices
@@ -94,5 +98,9 @@ def leading_slice(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torc
     if tensor.shape == tuple(shape):
         return tensor
     if tensor.dim() != len(shape) or any(have < want for have, want in zip(tensor.shape, shape, strict=True)):
-        raise BuildError(f"tensor '{name}' is {tuple(shape)}, and cannot be sliced from {tuple(tensor.shape)}")
+        raise BuildError(
+            f"tensor '{name}' is {tuple(shape)}, and cannot be sliced from {tuple(tensor.shape)}",
+            kind="changed",
+            key=name,
+        )
     return tensor[tuple(slice(size) for size in shape)]

@@ -83,18 +83,27 @@ def check(proposal: TrainShared, supernet: Supernet) -> None:
     if relaxation in PATHS:
         taken = [name for name in ("alphas", "cost_terms", "settings") if getattr(proposal, name)]
         if taken:
-            raise ConfigError(f"train_shared: relaxation '{relaxation}' samples paths and takes no {taken[0]}")
+            raise ConfigError(
+                f"train_shared: relaxation '{relaxation}' samples paths and takes no {taken[0]}",
+                kind="conflict",
+                key=taken[0],
+            )
     elif is_relaxation(relaxation):
         if proposal.paths:
-            raise ConfigError(f"train_shared: relaxation '{relaxation}' takes no paths")
+            raise ConfigError(f"train_shared: relaxation '{relaxation}' takes no paths", kind="conflict", key="paths")
         if not supernet.decisions:
             raise ConfigError(
-                f"space '{supernet.space.name}' leaves nothing to choose: every decision of the network has one value"
+                f"space '{supernet.space.name}' leaves nothing to choose: every decision of the network has one value",
+                kind="empty",
             )
         check_order(Settings.of(proposal.settings)[0], relaxation_of(relaxation), supernet)
     else:
         known = (*PATHS, *registry.names("relaxation"))
-        raise ConfigError(f"train_shared: no relaxation '{relaxation}'; {did_you_mean(relaxation, known)}")
+        raise ConfigError(
+            f"train_shared: no relaxation '{relaxation}'; {did_you_mean(relaxation, known)}",
+            kind="unknown",
+            key="relaxation",
+        )
 
 
 def _by_paths(proposal: TrainShared, supernet: Supernet, data: ImageData, seed: int) -> SharedTraining:
@@ -150,7 +159,9 @@ def recipe_point(space: SearchSpace) -> Architecture:
         example = ", ".join(f'"{key}": {point.values.get(key, "...")!r}' for key in several[:2])
         raise ConfigError(
             f"train_shared: space '{space.name}' still decides {', '.join(several)}; all paths of a supernet share one "
-            f"recipe, so leave these one value: space.fixed({{{example}, ...}})"
+            f"recipe, so leave these one value: space.fixed({{{example}, ...}})",
+            kind="conflict",
+            key=several[0],
         )
     return space.default_point()
 
@@ -162,7 +173,9 @@ def check_shared(recipe: Recipe) -> None:
         ConfigError: the recipe has settings that are not for supernets; it names all of them.
     """
     problems = [
-        Problem(f"is not for supernets: {SETTINGS[name].not_shared}; leave it out", key=TRAIN + name)
+        Problem(
+            f"is not for supernets: {SETTINGS[name].not_shared}; leave it out", key=TRAIN + name, kind="unsupported"
+        )
         for name in recipe.changed()
         if SETTINGS[name].not_shared
     ]

@@ -62,13 +62,21 @@ class Mixture(nn.Module):
         """
         for value in weights:
             if option_name(self.key, value) not in self._modules:
-                raise BuildError(f"the supernet has no option {value!r} for decision '{MODEL}{self.key}'")
+                raise BuildError(
+                    f"the supernet has no option {value!r} for decision '{MODEL}{self.key}'",
+                    kind="unknown",
+                    key=MODEL + self.key,
+                )
         self._active = tuple((option_name(self.key, value), weight) for value, weight in weights.items())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the active options to `x`. Raises BuildError before any was activated."""
         if not self._active:
-            raise BuildError(f"decision '{MODEL}{self.key}' has no active option: call supernet.activate(architecture)")
+            raise BuildError(
+                f"decision '{MODEL}{self.key}' has no active option: call supernet.activate(architecture)",
+                kind="invalid",
+                key=MODEL + self.key,
+            )
         total: torch.Tensor | None = None
         for name, weight in self._active:
             out: torch.Tensor = self.get_submodule(name)(x)
@@ -76,7 +84,9 @@ class Mixture(nn.Module):
             if total is not None and total.shape != out.shape:
                 raise BuildError(
                     f"decision '{MODEL}{self.key}' cannot be mixed softly: its options give {tuple(total.shape)} and "
-                    f"{tuple(out.shape)}. Take a relaxation of single paths, or leave it one value with space.fixed"
+                    f"{tuple(out.shape)}. Take a relaxation of single paths, or leave it one value with space.fixed",
+                    kind="unsupported",
+                    key=MODEL + self.key,
                 )
             total = out if total is None else total + out
         assert total is not None  # noqa: S101 - there is an active option, for the type checker
@@ -116,7 +126,9 @@ class Mixed:
         if domain is None:
             raise BuildError(
                 f"the builder asks for decision '{MODEL}{key}', which space '{self._space.name}' does not have; "
-                f"declare it there (one option is enough). {did_you_mean(MODEL + key, self._space.domains)}"
+                f"declare it there (one option is enough). {did_you_mean(MODEL + key, self._space.domains)}",
+                kind="unknown",
+                key=MODEL + key,
             )
         self._read.add(key)
         check_mixable(MODEL + key, domain)
@@ -136,7 +148,9 @@ class Mixed:
         if not isinstance(domain, Choice) and len(values) != 1:
             raise BuildError(
                 f"decision '{MODEL}{key}' of space '{self._space.name}' is a range {domain.low}..{domain.high}; a "
-                f"supernet mixes the options of a choice only. {self._advice(key, domain.low)}"
+                f"supernet mixes the options of a choice only. {self._advice(key, domain.low)}",
+                kind="unsupported",
+                key=MODEL + key,
             )
         built = {value: option_of(key, value, options)() for value in values}
         if len(built) == 1 and key not in self._mixtures:
@@ -145,7 +159,9 @@ class Mixed:
             if not isinstance(module, nn.Module):
                 raise BuildError(
                     f"decision '{MODEL}{key}' cannot be mixed: option {value!r} is a {type(module).__name__}, not a "
-                    f"torch module. {self._advice(key, values[0])}"
+                    f"torch module. {self._advice(key, values[0])}",
+                    kind="unsupported",
+                    key=MODEL + key,
                 )
         self.mixed.add(key)
         return Mixture(key, built)
@@ -158,7 +174,11 @@ class Mixed:
         """
         values = self._values(key)
         if not values:
-            raise BuildError(f"width '{MODEL}{key}' of space '{self._space.name}' must be whole numbers, not a range")
+            raise BuildError(
+                f"width '{MODEL}{key}' of space '{self._space.name}' must be whole numbers, not a range",
+                kind="unsupported",
+                key=MODEL + key,
+            )
         widths = [width_of(key, value, maximum) for value in values]
         if len(values) > 1:
             self.widths[key] = values
@@ -175,7 +195,9 @@ class Mixed:
         if unread:
             raise BuildError(
                 f"space '{self._space.name}': the builder never read {', '.join(repr(MODEL + key) for key in unread)}; "
-                "take it out of the search space or use it"
+                "take it out of the search space or use it",
+                kind="invalid",
+                key=MODEL + unread[0],
             )
 
 

@@ -93,7 +93,10 @@ class Supernet(nn.Module):
         """
         missing = [MODEL + key for key in (*self._mixed, *self.widths) if key not in {*shares, *(widths or {})}]
         if missing:
-            raise BuildError(f"the supernet of space '{self.space.name}' needs to be told {', '.join(sorted(missing))}")
+            raise BuildError(
+                f"the supernet of space '{self.space.name}' needs to be told {', '.join(sorted(missing))}",
+                kind="missing",
+            )
         mixtures = self._mixtures
         if self.widths:
             values = dict(widths or {})
@@ -124,11 +127,17 @@ class Supernet(nn.Module):
     def _check(self, key: str, value: Value) -> None:
         domain = self.space.domains.get(MODEL + key)
         if domain is None:
-            raise BuildError(f"the supernet of space '{self.space.name}' has no decision '{MODEL}{key}'")
+            raise BuildError(
+                f"the supernet of space '{self.space.name}' has no decision '{MODEL}{key}'",
+                kind="unknown",
+                key=MODEL + key,
+            )
         try:
             domain.check(value)
         except SpaceError as error:
-            raise BuildError(f"the supernet of space '{self.space.name}', '{MODEL}{key}': {error}") from None
+            raise BuildError(
+                f"the supernet of space '{self.space.name}', '{MODEL}{key}': {error}", kind=error.kind, key=MODEL + key
+            ) from None
 
     def _reachable(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Drop the decisions that hang below an option that is not taken."""
@@ -174,7 +183,9 @@ class Supernet(nn.Module):
                 except BuildError as error:
                     raise BuildError(
                         f"width '{MODEL}{key}' of space '{self.space.name}' cannot be mixed: at {value} {error}. "
-                        f'Leave it one value: space.fixed({{"{MODEL}{key}": {value!r}}})'
+                        f'Leave it one value: space.fixed({{"{MODEL}{key}": {value!r}}})',
+                        kind="unsupported",
+                        key=MODEL + key,
                     ) from None
         self._slices.clear()
 

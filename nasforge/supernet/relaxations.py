@@ -118,11 +118,17 @@ def relaxation_of(name: str) -> Relaxation:
         ConfigError: there is none.
     """
     if not is_relaxation(name):
-        raise ConfigError(f"train_shared: no relaxation '{name}'; {did_you_mean(name, registry.names('relaxation'))}")
+        raise ConfigError(
+            f"train_shared: no relaxation '{name}'; {did_you_mean(name, registry.names('relaxation'))}",
+            kind="unknown",
+            key="relaxation",
+        )
     relaxation = registry.get("relaxation", name)
     if not isinstance(relaxation, Relaxation):
         raise ConfigError(
             f"relaxation '{name}' is a {type(relaxation).__name__}, expected a Relaxation. Wrap the function: "
-            "Relaxation(share), see docs/howto/plugins.md"
+            "Relaxation(share), see docs/howto/plugins.md",
+            kind="type",
+            key="relaxation",
         )
     return relaxation

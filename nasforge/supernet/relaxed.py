@@ -56,7 +56,11 @@ class Relaxed(nn.Module):
             if alphas is not None:
                 numbers = alphas.get(MODEL + key)
                 if numbers is None or len(numbers) != len(options):
-                    raise ConfigError(f"train_shared: the alphas need {len(options)} numbers for '{MODEL}{key}'")
+                    raise ConfigError(
+                        f"train_shared: the alphas need {len(options)} numbers for '{MODEL}{key}'",
+                        kind="invalid",
+                        key=MODEL + key,
+                    )
                 start = torch.tensor(numbers, dtype=torch.float32)
             self.alphas[key] = start.requires_grad_()
         self.settle()

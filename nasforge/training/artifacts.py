@@ -80,7 +80,7 @@ def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(file)
     except SafetensorError as error:
-        raise DataError(f"weights {file} are not a safetensors file: {error}") from error
+        raise DataError(f"weights {file} are not a safetensors file: {error}", kind="unreadable") from error
     return tensors
 
 
@@ -92,12 +92,16 @@ def file_of(experiment: Path, artifact: Artifact) -> Path:
     """
     file = artifact.inside(experiment)
     if not file.is_file():
-        raise DataError(f"weights {file} are missing; all workers must see the experiment's folder under the same path")
+        raise DataError(
+            f"weights {file} are missing; all workers must see the experiment's folder under the same path",
+            kind="missing",
+        )
     sha256 = sha256_of(file)
     if sha256 != artifact.sha256:
         raise DataError(
             f"weights {file} have changed: sha256 is {sha256[:12]}..., the journal says {artifact.sha256[:12]}...; "
-            "restore the file, or run the trial that wrote it again"
+            "restore the file, or run the trial that wrote it again",
+            kind="changed",
         )
     return file
 

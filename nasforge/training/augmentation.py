@@ -19,13 +19,17 @@ def check_images(recipe: Recipe, part: Part) -> None:
     """
     edge, channels = min(part.shape[1:]), part.shape[0]
     problems = [
-        Problem(f"is {getattr(recipe, name)}, but the images have only {edge} pixels; lower it", key=f"train.{name}")
+        Problem(
+            f"is {getattr(recipe, name)}, but the images have only {edge} pixels; lower it",
+            key=f"train.{name}",
+            kind="range",
+        )
         for name in ("crop_pixels", "cutout_pixels")
         if getattr(recipe, name) > edge
     ]
     if recipe.randaugment and channels not in (1, 3):
         message = f"needs images of one or three channels, these have {channels}; leave it out"
-        problems.append(Problem(message, key="train.randaugment"))
+        problems.append(Problem(message, key="train.randaugment", kind="unsupported"))
     if problems:
         raise RecipeError(problems)
 

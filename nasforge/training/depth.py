@@ -59,7 +59,9 @@ def layer_groups(network: nn.Module, layer_decay: float, spared: Collection[str]
     if not ordered.group_matcher(coarse=False):
         raise RecipeError(
             "train.layer_decay is set, but the network has no layer order (it is neither a sequence of stages nor one "
-            "of timm's with a group_matcher); leave the setting out"
+            "of timm's with a group_matcher); leave the setting out",
+            kind="unsupported",
+            key="train.layer_decay",
         )
     return list(param_groups_layer_decay(ordered, 1.0, spared, layer_decay=layer_decay))
 
@@ -99,7 +101,9 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
     last = max(groups.values())
     if stages > last:
         raise RecipeError(
-            f"train.frozen_stages is {stages}, but the network has {last} parts before its head; choose at most {last}"
+            f"train.frozen_stages is {stages}, but the network has {last} parts before its head; choose at most {last}",
+            kind="range",
+            key="train.frozen_stages",
         )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(groups[name] >= stages)
@@ -130,7 +134,11 @@ def set_dropout(network: nn.Module, rate: float) -> None:
         layer.p = rate
     if not layers:
         if not (hasattr(network, "group_matcher") and hasattr(network, "drop_rate")):
-            raise RecipeError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
+            raise RecipeError(
+                "train.dropout is set, but the network has no Dropout layer; leave the setting out",
+                kind="unsupported",
+                key="train.dropout",
+            )
         timms: Any = network
         timms.drop_rate = rate
 
@@ -151,7 +159,11 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
         return
     layers = list(layers_of(network).values())
     if not layers:
-        raise RecipeError("train.drop_path is set, but the network is no sequence of stages; leave the setting out")
+        raise RecipeError(
+            "train.drop_path is set, but the network is no sequence of stages; leave the setting out",
+            kind="unsupported",
+            key="train.drop_path",
+        )
     for number, layer in enumerate(layers):
         for module in layer.modules():
             if isinstance(module, DropPath):
@@ -168,7 +180,11 @@ def _set_timms_drop_path(network: Any, rate: float) -> None:
             places = {place: module.drop_prob for place, module in twin if isinstance(module, TimmDropPath)}
     if not places:
         what = f"timm's {name}" if name else "the network"
-        raise RecipeError(f"train.drop_path is set, but {what} has no stochastic depth; leave the setting out")
+        raise RecipeError(
+            f"train.drop_path is set, but {what} has no stochastic depth; leave the setting out",
+            kind="unsupported",
+            key="train.drop_path",
+        )
     for place, probability in places.items():
         block, _, attribute = place.rpartition(".")
         setattr(network.get_submodule(block), attribute, DropPath(probability))

@@ -28,7 +28,9 @@ def device_of(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device '{name}' cannot be used here ({reason}); use auto or cpu") from error
+        raise ConfigError(
+            f"device '{name}' cannot be used here ({reason}); use auto or cpu", kind="failed", key="device"
+        ) from error
     return device
 
 

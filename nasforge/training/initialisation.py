@@ -40,11 +40,19 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
     if recipe.zero_init and not zero_init_last_norms(network):
-        raise RecipeError("train.zero_init is set, but the network has no residual branch that ends in a normalisation")
+        raise RecipeError(
+            "train.zero_init is set, but the network has no residual branch that ends in a normalisation",
+            kind="unsupported",
+            key="train.zero_init",
+        )
 
 
 def check_may_draw(network: nn.Module, recipe: Recipe) -> None:
     """Refuse a recipe that would overwrite the weights that the builder starts from: raises RecipeError."""
     if getattr(network, "pretrained", False) and (recipe.init != "builder" or recipe.zero_init):
         message = "would overwrite the weights that the builder starts from; leave train.init and train.zero_init out"
-        raise RecipeError(f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}")
+        raise RecipeError(
+            f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}",
+            kind="conflict",
+            key="train.init",
+        )

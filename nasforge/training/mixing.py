@@ -93,10 +93,18 @@ def mixing_of(network: nn.Module, recipe: Recipe) -> Mixing:
     kinds = [kind for kind in _KINDS if getattr(recipe, kind)]
     layers = list(layers_of(network).values())
     if recipe.manifold_mixup and not layers:
-        raise RecipeError("train.manifold_mixup is set, but the network has no layer order; take mixup or cutmix")
+        raise RecipeError(
+            "train.manifold_mixup is set, but the network has no layer order; take mixup or cutmix",
+            kind="unsupported",
+            key="train.manifold_mixup",
+        )
     if recipe.manifold_mixup and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         # a layer sees this process's share of the batch, in which other images are neighbours
-        raise RecipeError("train.manifold_mixup is set, but several processes share each batch; take mixup or cutmix")
+        raise RecipeError(
+            "train.manifold_mixup is set, but several processes share each batch; take mixup or cutmix",
+            kind="unsupported",
+            key="train.manifold_mixup",
+        )
 
     def draw(inputs: Tensor, generator: torch.Generator) -> Mix:
         # one number of the training's generator decides all, so that a continued training mixes alike

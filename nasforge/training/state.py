@@ -250,19 +250,23 @@ def _read_start(file: Path, lineage: Mapping[str, Any]) -> dict[str, Any]:
         earlier = saved["lineage"]
     except Exception as error:  # a damaged file can make the unpickler raise anything
         reason = str(error).partition("\n")[0]
-        raise DataError(f"checkpoint {file} cannot be read: {reason}; run the trial that wrote it again") from error
+        raise DataError(
+            f"checkpoint {file} cannot be read: {reason}; run the trial that wrote it again", kind="unreadable"
+        ) from error
     if earlier["network"] != lineage["network"]:
         raise SearchError(
-            f"checkpoint {file} is of another network: a training goes on with the same model.* decisions"
+            f"checkpoint {file} is of another network: a training goes on with the same model.* decisions",
+            kind="changed",
         )
     if earlier["course"] != lineage["course"]:
-        raise SearchError(f"checkpoint {file} was trained on another ladder or on other images")
+        raise SearchError(f"checkpoint {file} was trained on another ladder or on other images", kind="changed")
     before, now = earlier["recipe"], lineage["recipe"]
     changed = [name for name in {**now, **before} if now.get(name) != before.get(name) and name not in CHANGEABLE]
     if changed:
         changes = ", ".join(f"{name} was {before.get(name, False)!r}, is {now.get(name, False)!r}" for name in changed)
         raise SearchError(
             f"checkpoint {file} cannot be continued: {changes}. "
-            f"What may change in mid-training: {', '.join(sorted(CHANGEABLE))}"
+            f"What may change in mid-training: {', '.join(sorted(CHANGEABLE))}",
+            kind="changed",
         )
     return saved

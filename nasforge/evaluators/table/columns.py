@@ -69,7 +69,11 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
     def column(name: str) -> list[float]:
         numbers = file.numbers(name)
         if len(numbers) != length:
-            raise ConfigError(f"table {file.path}: '{name}' has {len(numbers):,} values, the signal {length:,}")
+            raise ConfigError(
+                f"table {file.path}: '{name}' has {len(numbers):,} values, the signal {length:,}",
+                kind="invalid",
+                key=name,
+            )
         return numbers
 
     def several(name: str) -> tuple[list[float], ...]:
@@ -80,7 +84,7 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         missing = [epochs for epochs in fidelities if epochs not in known]
         if missing or not fidelities:
             of = f" for epochs {', '.join(map(str, missing))}" if missing else ", as the signal has no epochs"
-            raise ConfigError(f"table {file.path}: '{name}' cannot be read{of}")
+            raise ConfigError(f"table {file.path}: '{name}' cannot be read{of}", kind="missing", key=name)
         return tuple(column(known[epochs]) for epochs in fidelities)
 
     def until(what: float | str, option: str) -> tuple[list[float], ...]:
@@ -91,7 +95,11 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         if isinstance(what, str):
             whole = _charges(file, option, column(what), signal[-1])
         elif isinstance(what, bool) or not what >= 0 or math.isinf(what):
-            raise ConfigError(f"evaluator 'lookup_table': {option} must be a number of at least 0, got {what!r}")
+            raise ConfigError(
+                f"evaluator 'lookup_table': {option} must be a number of at least 0, got {what!r}",
+                kind="range",
+                key=f"evaluator.{option}",
+            )
         else:
             whole = [float(what)] * length
         if not fidelities:
@@ -99,7 +107,7 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         return tuple([value * epochs / fidelities[-1] for value in whole] for epochs in fidelities)
 
     if rows.count != length:
-        raise ConfigError(f"table {file.path}: the key has {rows.count:,} rows, the signal {length:,}")
+        raise ConfigError(f"table {file.path}: the key has {rows.count:,} rows, the signal {length:,}", kind="invalid")
     return Columns(
         rows=rows,
         fidelities=fidelities,
@@ -117,5 +125,9 @@ def _charges(file: Table, option: str, charges: list[float], signal: list[float]
     """Check numbers that a budget adds up; a row without a signal needs none."""
     for row, value in enumerate(charges):
         if not 0 <= value < math.inf and not (math.isnan(value) and math.isnan(signal[row])):
-            raise ConfigError(f"table {file.path}: {file.place(row)}: {option} must be at least 0, got {value}")
+            raise ConfigError(
+                f"table {file.path}: {file.place(row)}: {option} must be at least 0, got {value}",
+                kind="range",
+                key=f"evaluator.{option}",
+            )
     return [0.0 if math.isnan(value) else value for value in charges]

@@ -85,13 +85,17 @@ class LookupTable:
         if (signal is None) == (not fidelity):
             raise ConfigError(
                 "evaluator 'lookup_table' needs signal (the column that the search sees) or fidelity (epochs -> "
-                "column), one of them"
+                "column), one of them",
+                kind="conflict",
+                key="evaluator.signal",
             )
         if labels is not None or not isinstance(key, str | None):
             option, what = ("key", "one column") if labels is None else ("labels", "no option any more")
             raise ConfigError(
                 f"evaluator 'lookup_table': {option} is {what}. Write a column for each decision, named like it and "
-                f"with its values, into the table; {GUIDE}"
+                f"with its values, into the table; {GUIDE}",
+                kind="removed",
+                key=f"evaluator.{option}",
             )
         self.space = spec.space
         self.ladder = spec.ladder
@@ -146,7 +150,9 @@ class LookupTable:
                         f"evaluator 'lookup_table': by its name, column '{column}' is to "
                         f"{'minimise' if maximise else 'maximise'}, but the objective is {better(maximise)}:{metric}. "
                         "Call the metric what it is (metric: val/loss, objectives: [val/loss]), or give it a name of "
-                        f"your own with its direction (metric: val/x, objectives: [{better(maximise)}:val/x])"
+                        f"your own with its direction (metric: val/x, objectives: [{better(maximise)}:val/x])",
+                        kind="conflict",
+                        key="objectives",
                     )
         return goals.get(self.metric, direction(self.metric))
 
@@ -166,13 +172,17 @@ class LookupTable:
             if not rung.full:
                 raise ConfigError(
                     f"table {self.path}: it has no trainings on fewer or smaller images, but the ladder has the "
-                    f"rung {rung}; leave share and resolution out"
+                    f"rung {rung}; leave share and resolution out",
+                    kind="unsupported",
+                    key="ladder",
                 )
             missing = [name for name in rung.proxies if name not in self._columns.proxies]
             if missing:
                 raise ConfigError(
                     f"table {self.path}: the ladder has proxies {', '.join(missing)}; name their columns: "
-                    f"proxies: {{{missing[0]}: COLUMN}}"
+                    f"proxies: {{{missing[0]}: COLUMN}}",
+                    kind="missing",
+                    key="evaluator.proxies",
                 )
         wrong = [rung.epochs for rung in self.ladder if rung.epochs and fidelities and rung.epochs not in fidelities]
         if wrong:
@@ -180,12 +190,16 @@ class LookupTable:
             rungs = ", ".join(f"{{epochs: {epochs}}}" for epochs in (fidelities[0], fidelities[-1]))
             raise ConfigError(
                 f"table {self.path}: the ladder's epochs {', '.join(map(str, wrong))} have no column; known are "
-                f"{known}. Say in the experiment's file: ladder: [{rungs}], or give one column as signal"
+                f"{known}. Say in the experiment's file: ladder: [{rungs}], or give one column as signal",
+                kind="missing",
+                key="ladder",
             )
 
         last = self.ladder[-1].epochs
         if not any(map(math.isfinite, self._columns.signal[fidelities.index(last) if last in fidelities else -1])):
-            raise ConfigError(f"table {self.path}: the signal has no number in any row")
+            raise ConfigError(
+                f"table {self.path}: the signal has no number in any row", kind="empty", key="evaluator.signal"
+            )
 
     # --- what it knows ----------------------------------------------------------------------------------------------
 
@@ -262,7 +276,9 @@ class LookupTable:
                 name = metric.removeprefix(_COST)
                 raise ConfigError(
                     f"{metric}: no column of the table is named for it: --set evaluator.costs.{name}=COLUMN; "
-                    f"{did_you_mean(metric, self._columns.costs)}"
+                    f"{did_you_mean(metric, self._columns.costs)}",
+                    kind="missing",
+                    key=metric,
                 )
 
     def final(self, architecture: Architecture) -> float:
@@ -273,7 +289,11 @@ class LookupTable:
         """
         column = self._columns.final
         if column is None:
-            raise ConfigError(f"table {self.path}: no column is named for final figures. Set evaluator.final=COLUMN")
+            raise ConfigError(
+                f"table {self.path}: no column is named for final figures. Set evaluator.final=COLUMN",
+                kind="missing",
+                key="evaluator.final",
+            )
         return column[self._row(architecture)]
 
     def check(self, proposal: Proposal) -> dict[str, float]:
@@ -288,7 +308,9 @@ class LookupTable:
         costs = self._costs(proposal.architecture)
         unknown = [metric for metric in sorted(self._required_costs) if math.isnan(costs[metric])]
         if unknown:
-            raise BuildError(f"table {self.path}: {', '.join(unknown)} of this point is not known")
+            raise BuildError(
+                f"table {self.path}: {', '.join(unknown)} of this point is not known", kind="missing", key=unknown[0]
+            )
         return costs
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
@@ -301,13 +323,14 @@ class LookupTable:
             return row
         problem = self._columns.rows.missing(architecture)
         if self.partial:
-            raise BuildError(problem)
+            raise BuildError(problem, kind="missing")
         near = self._columns.rows.nearest(architecture)
         between = [name for name, domain in self.space.domains.items() if math.isinf(domain.size)]
         advice = f"No table has every value of {', '.join(between)}: list its own in the space. " if between else ""
         raise ConfigError(
             f"{problem}{f'; like it is {near}' if near else ''}. {advice}A table that covers only a part of "
-            "the space needs partial: true"
+            "the space needs partial: true",
+            kind="missing",
         )
 
     # --- measuring --------------------------------------------------------------------------------------------------
@@ -315,14 +338,26 @@ class LookupTable:
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Return the row's numbers; with fidelities report each up to the rung's epochs."""
         if isinstance(proposal, TrainShared):
-            raise ConfigError("evaluator 'lookup_table' trains no supernet; take evaluator 'shared_weights'")
+            raise ConfigError(
+                "evaluator 'lookup_table' trains no supernet; take evaluator 'shared_weights'",
+                kind="unsupported",
+                key="evaluator",
+            )
         if isinstance(proposal, Measure) and proposal.weights is not None:
-            raise ConfigError("evaluator 'lookup_table' cannot measure inherited weights; take 'shared_weights'")
+            raise ConfigError(
+                "evaluator 'lookup_table' cannot measure inherited weights; take 'shared_weights'",
+                kind="unsupported",
+                key="evaluator",
+            )
         rung, columns = self.ladder[proposal.rung], self._columns
         if rung.proxies:
             return self._scored(proposal, rung)
         if isinstance(proposal, Score):
-            raise ConfigError("evaluator 'lookup_table' answers one point per trial; only proxies take a batch")
+            raise ConfigError(
+                "evaluator 'lookup_table' answers one point per trial; only proxies take a batch",
+                kind="unsupported",
+                key="evaluator",
+            )
         row = self._row(proposal.architecture)
         result = Result("finished")
         for index, epochs in enumerate(columns.fidelities or (rung.epochs,)):
@@ -364,5 +399,9 @@ def _epochs(step: Any) -> int:
     except ValueError:
         epochs = 0
     if epochs < 1:
-        raise ConfigError(f"evaluator 'lookup_table': fidelity maps epochs to columns, got {step!r}")
+        raise ConfigError(
+            f"evaluator 'lookup_table': fidelity maps epochs to columns, got {step!r}",
+            kind="type",
+            key="evaluator.fidelity",
+        )
     return epochs

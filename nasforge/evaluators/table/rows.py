@@ -66,7 +66,8 @@ class Rows:
                 if other != row:
                     raise ConfigError(
                         f"table {file.path}: {file.place(other)} and {file.place(row)} are the same point: "
-                        f"{shown(key)}. A point needs one row: average them, or name another key"
+                        f"{shown(key)}. A point needs one row: average them, or name another key",
+                        kind="duplicate",
                     )
 
     def row_of(self, architecture: Architecture) -> int | None:
@@ -108,12 +109,18 @@ def rows_of(space: SearchSpace, file: Table, key: str | None, form: str | None) 
         key = file.key
     if key is None:
         if form is not None:
-            raise ConfigError(f"table {file.path}: key_form describes one key column. Set key to its name")
+            raise ConfigError(
+                f"table {file.path}: key_form describes one key column. Set key to its name",
+                kind="conflict",
+                key="evaluator.key_form",
+            )
         return _by_decision(space, file, _named(space, file))
     if form is not None and form not in FORMS:
         raise ConfigError(
             f"table {file.path}: key_form is {', '.join(FORMS[:-1])} or {FORMS[-1]}, got '{form}'. If '{key}' lists "
-            f"the decisions, write a column for each decision into the table instead; {GUIDE}"
+            f"the decisions, write a column for each decision into the table instead; {GUIDE}",
+            kind="unknown",
+            key="evaluator.key_form",
         )
     texts = file.texts(key)
     form = form or ("text" if space.text else "canonical" if space.canonical else None)
@@ -121,7 +128,9 @@ def rows_of(space: SearchSpace, file: Table, key: str | None, form: str | None) 
         raise ConfigError(
             f"table {file.path}: key '{key}' needs a function from a point to its text, and space '{space.name}' has "
             "no `text` or `canonical`. Give the space one, set key_form to arch_id or point_id, or write a column for "
-            f"each decision into the table and leave key out; {GUIDE}"
+            f"each decision into the table and leave key out; {GUIDE}",
+            kind="missing",
+            key="evaluator.key_form",
         )
     return Rows(file, texts, range(len(texts)), len(texts), _text_of(space, form), lambda text: f"{key} '{text}'")
 
@@ -133,7 +142,11 @@ def _text_of(space: SearchSpace, form: str) -> Callable[[Architecture], Key]:
     if form in ("arch_id", "point_id"):
         return lambda architecture: str(getattr(architecture, form))
     if not getattr(space, form):
-        raise ConfigError(f"space '{space.name}' names no function '{form}'; key_form may be {' or '.join(FORMS[2:])}")
+        raise ConfigError(
+            f"space '{space.name}' names no function '{form}'; key_form may be {' or '.join(FORMS[2:])}",
+            kind="missing",
+            key="evaluator.key_form",
+        )
     if form == "canonical":
         return lambda architecture: str(architecture.canonical)
     text = space.function("text")
@@ -189,9 +202,9 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
     """Map the points of the space to the rows whose cells name their values; other rows are left out."""
     lengths = {name: len(cells) for name, cells in columns.items()}
     if len(set(lengths.values())) != 1:
-        raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}")
+        raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}", kind="unreadable")
     if not max(lengths.values()):
-        raise ConfigError(f"table {file.path}: has no rows, {' and '.join(columns)} are empty")
+        raise ConfigError(f"table {file.path}: has no rows, {' and '.join(columns)} are empty", kind="empty")
     tokens: dict[str, list[str | None]] = {}
     for name, domain in space.domains.items():
         if name in columns:
@@ -221,7 +234,11 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
                 got = columns[name][row]
                 if got and got.lower() != "nan":  # `none` may well be an option that this space has not
                     return None
-                raise ConfigError(f"table {file.path}: {file.place(row)} has no value for '{name}', got '{got}'")
+                raise ConfigError(
+                    f"table {file.path}: {file.place(row)} has no value for '{name}', got '{got}'",
+                    kind="range",
+                    key=name,
+                )
             tokens[name] = cell
             waiting += branches.get(name, {}).get(cell, ())
         return tuple(tokens.values())
@@ -236,7 +253,7 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
             keys.append(key)
             numbers.append(row)
     if not keys:
-        raise ConfigError(_outside(space, file, columns, tokens))
+        raise ConfigError(_outside(space, file, columns, tokens), kind="unknown")
 
     def key_of(architecture: Architecture) -> Key:
         values = architecture.values
@@ -278,7 +295,9 @@ def _named(space: SearchSpace, file: Table) -> dict[str, list[str]]:
         raise ConfigError(
             f"table {file.path}: no column for decision{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
             f"{did_you_mean(short(first), file.names)}. Name the columns like decisions, or set key to the column "
-            "with the text of each point"
+            "with the text of each point",
+            kind="missing",
+            key=first,
         )
     return texts
 

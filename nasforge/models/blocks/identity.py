@@ -21,6 +21,7 @@ class IdentityBlock(nn.Identity):
         if in_channels != out_channels or stride != 1:
             raise BuildError(
                 f"block 'identity' cannot turn {in_channels} channels into {out_channels} at stride {stride}; "
-                "offer it only in layers after a stage's first one"
+                "offer it only in layers after a stage's first one",
+                kind="unsupported",
             )
         super().__init__()

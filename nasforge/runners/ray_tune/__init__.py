@@ -84,7 +84,9 @@ def run(
             if held < 2:
                 raise ConfigError(
                     "runner: latency is measured on a worker that does nothing else, and there is room for one worker "
-                    "only; use --runner local, smaller resources per job, or more nodes"
+                    "only; use --runner local, smaller resources per job, or more nodes",
+                    kind="conflict",
+                    key="runner",
                 )
             held -= 1
             check.latency = remote_latency(shipped, resources_by_kind["measure"])
@@ -94,7 +96,7 @@ def run(
             _fit(bridge, shipped, resources_by_kind, slots, joined)
         except ClusterLost as lost:
             experiment.interrupt()  # the trials are not to blame
-            raise SearchError(str(lost)) from None
+            raise SearchError(str(lost), kind="failed") from None
         except KeyboardInterrupt:
             experiment.interrupt()  # before Ray ends, which takes seconds
             raise

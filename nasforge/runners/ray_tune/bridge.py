@@ -78,7 +78,7 @@ class Bridge:
         """
         content = loads(message)
         if content["problem"]:
-            self.error = self.error or SearchError(content["problem"])
+            self.error = self.error or SearchError(content["problem"], kind="failed")
             return _STOP
         self._warm.add(trial_id)
         self._dead_starts = 0
@@ -134,7 +134,8 @@ class Bridge:
         if self._dead_starts >= _DEAD_STARTS:
             raise SearchError(
                 f"{self._dead_starts} worker processes in a row died while they started. Read Ray's logs in "
-                f"{self._cluster.keep_logs()}; if memory is short, set fewer workers with --max-concurrent"
+                f"{self._cluster.keep_logs()}; if memory is short, set fewer workers with --max-concurrent",
+                kind="failed",
             )
 
     def check(self) -> bool:

@@ -35,7 +35,7 @@ class Cluster:
 
     @property
     def lost(self) -> str:
-        """Why this Ray is gone, for the user; empty while it runs, and for one that was not started here."""
+        """Reason why this Ray ended, for the user; empty while it runs, and for one that was not started here."""
         return why_lost() if self._started else ""
 
     def keep_logs(self) -> Path:
@@ -90,7 +90,7 @@ def _explained(what: str, advice: str) -> Iterator[None]:
         yield
     except Exception as error:  # Ray has no class of its own for what goes wrong while it starts
         cause = str(error).strip().rstrip(".") or type(error).__name__
-        raise SearchError(f"{what}: {cause}. {advice}, or use --runner local") from None
+        raise SearchError(f"{what}: {cause}. {advice}, or use --runner local", kind="failed") from None
 
 
 def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
@@ -105,9 +105,17 @@ def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[st
         by_kind = {kind: {**amounts, "gpu": 1} for kind, amounts in by_kind.items()}
     for kind, amounts in (overrides or {}).items():
         if kind not in by_kind:
-            raise ConfigError(f"runner: resources for unknown kind of job '{kind}'; {did_you_mean(kind, by_kind)}")
+            raise ConfigError(
+                f"runner: resources for unknown kind of job '{kind}'; {did_you_mean(kind, by_kind)}",
+                kind="unknown",
+                key="runner.resources",
+            )
         if not isinstance(amounts, Mapping):
-            raise ConfigError(f"runner: resources of '{kind}' must be a mapping such as {{cpu: 1, gpu: 0.25}}")
+            raise ConfigError(
+                f"runner: resources of '{kind}' must be a mapping such as {{cpu: 1, gpu: 0.25}}",
+                kind="type",
+                key="runner.resources",
+            )
         for name, amount in amounts.items():
             check_number(amount, f"runner: resources of '{kind}': {name}", least=0)
         by_kind[kind] = dict(amounts)
@@ -116,7 +124,11 @@ def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[st
         bundle = bundle_of(amounts)
         if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes):
             largest = {name: max(node.get(name, 0) for node in nodes) for name in bundle}
-            raise ConfigError(f"runner: a '{kind}' job asks for {bundle}, but the largest node has {largest}")
+            raise ConfigError(
+                f"runner: a '{kind}' job asks for {bundle}, but the largest node has {largest}",
+                kind="range",
+                key="runner.resources",
+            )
     return by_kind
 
 

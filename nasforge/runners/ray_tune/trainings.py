@@ -81,7 +81,9 @@ def side_by_side(
         if workers_per_network > slots:
             raise ConfigError(
                 f"runner: {workers_per_network} workers per network asked for, but the nodes hold {slots} of "
-                f"{bundle_of(each)}; ask for fewer, or for smaller resources per worker"
+                f"{bundle_of(each)}; ask for fewer, or for smaller resources per worker",
+                kind="range",
+                key="runner",
             )
         with _messages(progress) as queue:
             if workers_per_network > 1:
@@ -143,7 +145,9 @@ def _on_tasks(
             except ray.exceptions.RayError as error:
                 reason = str(error).partition("\n")[0]
                 _check(joined)
-                raise SearchError(f"a training lost its worker again and again ({reason}); {_again(joined)}") from error
+                raise SearchError(
+                    f"a training lost its worker again and again ({reason}); {_again(joined)}", kind="failed"
+                ) from error
             yield item, outcome
 
 
@@ -159,7 +163,7 @@ def _do(work: Work[Item], item: Item, queue: Queue) -> str:
 
 def _check(joined: Cluster) -> None:
     if lost := joined.lost:
-        raise SearchError(lost)
+        raise SearchError(lost, kind="failed")
 
 
 def _again(joined: Cluster) -> str:
@@ -247,4 +251,4 @@ def _ours_in(failure: BaseException, joined: Cluster) -> BaseException:
         waiting += [error for error in below if error is not None]
         waiting += list(getattr(seen, "worker_failures", {}).values())
     lines = str(failure).strip().splitlines() or [type(failure).__name__]
-    return SearchError(f"data-parallel training ended: {lines[-1]}; {_again(joined)}")
+    return SearchError(f"data-parallel training ended: {lines[-1]}; {_again(joined)}", kind="failed")

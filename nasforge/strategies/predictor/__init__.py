@@ -102,9 +102,15 @@ class Predictor:
         screened: int | None = None,
     ) -> None:
         if starts < 2:
-            raise ConfigError(f"predictor: a prediction needs at least 2 starts, got {starts}")
+            raise ConfigError(
+                f"predictor: a prediction needs at least 2 starts, got {starts}", kind="range", key="strategy.starts"
+            )
         if screened is not None and screened < starts:
-            raise ConfigError(f"predictor: screened must be at least starts ({starts}), got {screened}")
+            raise ConfigError(
+                f"predictor: screened must be at least starts ({starts}), got {screened}",
+                kind="range",
+                key="strategy.screened",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._starts = starts
@@ -246,7 +252,9 @@ class Predictor:
             raise SearchError(
                 f"strategy predictor: {_FAILURES} batches of zero-cost scores in a row had no result, the last one: "
                 f"{result.error.message if result.error else result.status}; let the ladder begin with a rung of "
-                "proxies that this space has, or leave the option zero_cost out"
+                "proxies that this space has, or leave the option zero_cost out",
+                kind="failed",
+                key="strategy.zero_cost",
             )
 
     # --- prediction -------------------------------------------------------------------------------------------------

@@ -100,7 +100,9 @@ class Scored:
             raise SearchError(
                 f"strategy predictor: zero_cost names {missing[0].removeprefix(PROXY)}, but the ladder's first rung "
                 f"reports no {missing[0]}; let it begin with a rung of these proxies: ladder: [{{proxies: [{named}]}}, "
-                "{epochs: N}]"
+                "{epochs: N}]",
+                kind="missing",
+                key="strategy.zero_cost",
             )
         if not self._reference:
             costs = sorted(key for key in metrics[0] if key.startswith(_COSTS))
