@@ -36,7 +36,7 @@ def find(config: DataConfig) -> Source:
         return npz.find(config, path)
     if path.is_absolute():
         raise DataError(
-            f"data: there is no file or folder {path}. Check the path; if you moved the data, set --data to the new place",
+            f"data: there is no file or folder {path}. Check the path; if the data moved, set --data to the new place",
             kind="missing",
             key="data.source",
         )
