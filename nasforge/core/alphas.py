@@ -17,11 +17,11 @@ from nasforge.core.ranges import check_number
 from nasforge.core.space import Decision, Domain, SearchSpace, taking
 
 COST_TERMS = ("cost/flops", "cost/params")
-"""What a supernet's loss can hold beside the images'."""
+"""Cost terms that a supernet's loss can contain besides the loss on images."""
 Alphas: TypeAlias = Mapping[str, Sequence[float]]
 """Decision key -> one number per option, in the order of the domain's options."""
 MIXED = 4096
-"""A supernet holds at most so many values of a decision."""
+"""Most values of one decision that a supernet can hold."""
 _Scored: TypeAlias = tuple[float, dict[str, Value]]
 
 
@@ -74,7 +74,7 @@ class Settings:
                 )
             if any(isinstance(value, kind) != isinstance(known[key].default, kind) for kind in (str, bool)):
                 raise ConfigError(
-                    f"train_shared: setting '{key}' is {value!r}, wanted like {known[key].default!r}",
+                    f"train_shared: setting '{key}' is {value!r}, expected a value like {known[key].default!r}",
                     kind="type",
                     key=key,
                 )

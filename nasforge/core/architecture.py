@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from nasforge.core.errors import SpaceError
 
 Value: TypeAlias = bool | int | float | str
-"""What a decision may take."""
+"""Values that a decision may take."""
 
 MODEL = "model."
 TRAIN = "train."

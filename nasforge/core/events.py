@@ -131,7 +131,7 @@ class Extended:
 
 @dataclass(frozen=True)
 class Moved:
-    """The data lie in another place now; their content is the same.
+    """The data have moved; their content is the same.
 
     Attributes:
         config: the header's settings that name the place, whole: `data`, or `evaluator` for a table.

@@ -14,7 +14,7 @@ from nasforge.core.ranges import LARGEST, Range, check_number, is_whole
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 COSTS = ("params", "flops", "memory_mb", "latency_ms")
-"""What a network costs; a table may have columns of further costs."""
+"""Costs of a network; a table may have columns of further costs."""
 DEFAULT_METRIC = "val/accuracy"
 """The default objective of a search, and the default name of a table's signal."""
 
@@ -106,7 +106,7 @@ class Constraint:
 
 
 OPTIMUM = "optimum"
-"""Of `Budget.until`: the best signal of a table."""
+"""Value of `Budget.until`: the best signal of a table."""
 
 
 @dataclass(frozen=True)

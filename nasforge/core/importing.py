@@ -260,8 +260,8 @@ def _spec_in(folder: Path, top: str) -> ModuleSpec | None:
 
 def _folders(top: str) -> list[Path]:
     """Return the folders to search for a module of the user, in order."""
-    beside = [_BESIDE[top]] if top in _BESIDE else []
-    return list(dict.fromkeys([*beside, *_ELSEWHERE, *_working_folders()]))
+    of_files = [_BESIDE[top]] if top in _BESIDE else []
+    return list(dict.fromkeys([*of_files, *_ELSEWHERE, *_working_folders()]))
 
 
 def _working_folders() -> list[Path]:

@@ -11,7 +11,7 @@ from nasforge.core.metrics import PROXY
 from nasforge.core.ranges import check_number, check_whole, is_number
 
 Unit: TypeAlias = Literal["epochs", "folds", "repeats"]
-"""What the steps of a trial count: epochs of one training, or whole trainings of an evaluator that averages several."""
+"""Units of a trial's steps: epochs of one training, or whole trainings of an evaluator that averages several."""
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 

@@ -21,7 +21,7 @@ from nasforge.core.trial import Proposal, Result
 
 
 class Strategy(Protocol):
-    """Decides what to try next. Pure Python; never trains, never sees the budget.
+    """Chooser of the next trials. Pure Python; never trains, never sees the budget.
 
     A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options.
 
@@ -31,13 +31,13 @@ class Strategy(Protocol):
         ask(1) -> Measure(b)      tell(1, failed)
         ask(2) -> None            nothing is running: the strategy has finished
 
-    After a crash the same strategy is made anew and the journal replayed, in the order of its lines:
+    After a crash the same strategy is built again and the journal replayed, in the order of its lines:
 
         recall(0, Measure(a))     tell(0, ...)     recall(1, Measure(b))     tell(1, ...)
 
     and `ask(2)` must give what it would have given. Therefore the randomness of ask n is `Random(f"{seed}/{n}")`.
 
-    One that goes on from other trials' checkpoints may have a method `wanted() -> Collection[Artifact]`: those that it
+    One that resumes other trials' checkpoints may have a method `wanted() -> Collection[Artifact]`: those that it
     may yet name in a proposal. All others are deleted; without it, they are kept as long as the trial's weights.
 
     A search of a space of at most 20,000 points ends when every point was asked for. A strategy that trains points
@@ -118,7 +118,7 @@ class Report(Protocol):
 
 
 class Evaluator(Protocol):
-    """Finds out how good a proposal is. Must be picklable; loads its data on first use and keeps them.
+    """Measurement of proposals. Must be picklable; loads its data on first use and keeps them.
 
     A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options. It may also fit the protocols
     `Checks`, `Timed`, `Preflight` and `Tabulated` below.
@@ -191,7 +191,7 @@ class Tabulated(Protocol):
 
 
 class Pruner(Protocol):
-    """Decides whether a running trial is worth finishing.
+    """Rule that stops running trials that are not worth finishing.
 
     A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options.
     """
@@ -213,7 +213,7 @@ class Tracker(Protocol):
 
 
 class Exporter(Protocol):
-    """Ships a trained network in one format. The registry holds its class, which is made without arguments."""
+    """Writer of a trained network in one format. The registry holds its class, made without arguments."""
 
     def write(self, model: Any, example: Any, path: Path) -> Path:
         """Write `model` and return the file.
@@ -254,7 +254,7 @@ class Reference(Protocol):
 
 
 class Figure(Protocol):
-    """Draws a search for the dashboard."""
+    """Drawing of a search for the dashboard."""
 
     def __call__(self, state: Any) -> Any:
         """Return a figure of Plotly for a `nasforge.experiment.state.State`; its name is the title."""

@@ -561,7 +561,7 @@ def settings_of(space: SearchSpace, architecture: Architecture, overrides: Mappi
 
 
 def steps_of(images: int, recipe: Recipe) -> int:
-    """Return the number of optimizer steps in one pass over so many images, at least 1.
+    """Return the number of optimizer steps in one pass over this many images, at least 1.
 
     A last batch of one image is never trained on: batch normalisation needs two.
     """
@@ -575,7 +575,7 @@ def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
     Where settings may exclude each other, every two extremes are tried together.
 
     Raises:
-        RecipeError: one of them cannot be.
+        RecipeError: one of them is invalid.
     """
     recipe_of(space, space.default_point(), overrides)
     for point in extreme_points(space):

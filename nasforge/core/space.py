@@ -24,7 +24,7 @@ Choose: TypeAlias = Callable[[str, Domain], Value]
 
 
 LISTED = 20_000
-"""Spaces of up to so many points are listed whole where that helps."""
+"""Most points of a space that is listed completely where that helps."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from nasforge.core.errors import DataError
 from nasforge.core.space import SearchSpace
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "rejected"]
-"""How a trial ended: trained to the end, stopped early, broke, or violated a constraint before it started."""
+"""End of a trial: trained to the end, stopped early, failed, or violated a constraint before it started."""
 
 Cause: TypeAlias = Literal[
     "diverged", "out_of_memory", "invalid_shape", "timeout", "crash", "preempted", "error", "missing_metric"
@@ -28,7 +28,7 @@ ENSEMBLE = "ensemble"
 """The artifact with the weights of several networks of one architecture, whose answers are averaged."""
 
 CONTRADICTION = "narrow the decision, or nest it below the options of another one that it goes with"
-"""Advice on a recipe that a space allows and that cannot be."""
+"""Advice on an invalid recipe that a space allows."""
 
 VIOLATION = "constraint/violation"
 """The metric of a rejection: by how much its costs exceed the constraints, the sum of relative excesses."""
@@ -37,7 +37,7 @@ CHARGES = ("time/worker_s", "work/multiply_adds")
 """Metrics that are charged to the budget."""
 
 CHECKPOINT = "checkpoint"
-"""The artifact from which another trial's training goes on: weights, optimizer, averages, generators, epochs done."""
+"""Artifact from which another trial resumes a training: weights, optimizer, averages, generators, epochs done."""
 
 _Made = TypeVar("_Made")
 
@@ -182,7 +182,7 @@ class Measure:
             that is named is reached, unless training fails. A lower one is the beginning of the same training, and
             leaves the artifact `checkpoint`.
         weights: start from these (a supernet's, or the `checkpoint` of a trial at a lower rung, whose training then
-            goes on) instead of an initialisation.
+            continues) instead of an initialisation.
         origin: how the strategy came to it; None where it does not say. Proposals that differ in this alone are equal.
     """
 

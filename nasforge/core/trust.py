@@ -39,7 +39,7 @@ OURS = frozenset(
         "nasforge.runners.ray_tune.trainings:side_by_side",
     }
 )
-"""Texts that this package itself writes or uses, beside registered names."""
+"""Texts that this package itself writes or uses, in addition to registered names."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _refuse_below(folders: Sequence[Path], files: Sequence[Path], what: str) -> 
     for file in files:
         if any(file.is_relative_to(folder) for folder in folders):
             raise TrustError(
-                f"{what} is {file}, which lies in the folder that is loaded. Code that comes with a network or a runs "
+                f"{what} is {file}, inside the folder that is loaded. Code that comes with a network or a runs "
                 "folder never runs. Read it, and move it to a folder of your own",
                 kind="untrusted",
             )

@@ -1,6 +1,6 @@
 """Decode once per node: the images as a `.npy` file that all worker processes map into memory.
 
-The cache lies in `$NASFORGE_CACHE`, else `~/.cache/nasforge`. It may be a node's own disk (fastest) or a shared folder.
+The cache is in `$NASFORGE_CACHE`, else `~/.cache/nasforge`. It may be a node's own disk (fastest) or a shared folder.
 What must be visible to all nodes of a cluster under the same path: the data source itself (the `.npz` file, the image
 folder, torchvision's folder) and the experiment's folder. Delete the cache whenever you like.
 """

@@ -60,7 +60,7 @@ class Source:
     """A data set that was found but not read yet.
 
     Attributes:
-        key: names its content for the cache (paths, sizes, times of change); None to read it anew in every process.
+        key: names its content for the cache (paths, sizes, times of change); None to read it again in every process.
         read: decodes it into an array that it asks `Allocate` for.
         notes: sentences for the user about what was found and is not read, without a full stop.
     """

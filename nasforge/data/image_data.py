@@ -18,7 +18,7 @@ from nasforge.data.part import Part
 from nasforge.settings.experiment import DataConfig
 
 STATISTICS_IMAGES = 100_000
-"""Mean and standard deviation are taken from at most so many training images."""
+"""Most training images that mean and standard deviation are taken from."""
 
 
 @dataclass(frozen=True, eq=False)

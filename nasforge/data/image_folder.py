@@ -225,7 +225,7 @@ def _parts(root: _Level) -> dict[str, _Part]:
     A folder called `train` is a part only if it has folders with images in it; else it is a class of this name.
 
     Raises:
-        DataError: it is not clear what is a part.
+        DataError: it is ambiguous which folders are splits.
     """
     where = shown(root.path)
     named = [name for name in root.folders if name.casefold() in _PART_OF]
@@ -289,7 +289,7 @@ def _only_one_class(train: _Part, notes: Iterable[str]) -> str:
 
 
 def _check_names(folder: Path, parts: Mapping[str, _Part]) -> None:
-    """Refuse classes that cannot be named, or not be learnt."""
+    """Refuse classes that cannot be named or learnt."""
     known = [name for name, one in parts["train"].classes.items() if one.images]
     for kind, part in parts.items():
         for name, one in part.classes.items():

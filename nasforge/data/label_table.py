@@ -1,4 +1,4 @@
-"""A table of labels beside a folder of images: a CSV file with one image a line."""
+"""A table of labels for a folder of images: a CSV file with one image a line."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason, mend = "it is no UTF-8 text", "save the table as CSV in UTF-8"
+        reason, advice = "it is no UTF-8 text", "save the table as CSV in UTF-8"
         if isinstance(error, OSError):
-            reason, mend = str(error.strerror), "give a CSV file"
-        raise DataError(f"labels {shown(table)} cannot be read ({reason}); {mend}", kind="unreadable") from error
+            reason, advice = str(error.strerror), "give a CSV file"
+        raise DataError(f"labels {shown(table)} cannot be read ({reason}); {advice}", kind="unreadable") from error
     head = text.split("\n", 1)[0]
     separator = max(",;\t", key=head.count)
     try:
@@ -140,7 +140,7 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     for number, cells in lines:
         if len(cells) != len(titles):
             raise DataError(
-                f"labels {shown(table)}, line {number}: {len(cells)} cells, but {len(titles)} titles; mend the line",
+                f"labels {shown(table)}, line {number}: {len(cells)} cells, but {len(titles)} titles; correct the line",
                 kind="unreadable",
             )
     return titles, lines
@@ -182,7 +182,7 @@ def _with_most_images(
 
 
 class _Finder:
-    """Finds the file that a table calls by some name."""
+    """Search for the file that a table calls by some name."""
 
     def __init__(self, table: Path, folder: Path, images: Sequence[Path]) -> None:
         self.table, self.folder = table, folder

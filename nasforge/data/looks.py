@@ -25,8 +25,9 @@ SIDE = 32
 MOST_BITS = 6
 """Bits of 64 in which the difference hashes of near duplicates differ, at most."""
 LEAST_CORRELATION = 0.98
-"""Of the grey thumbnails of near duplicates. Measured: a copy as JPEG of quality 60, at half the size or brighter by a
-tenth has .99 and more on photos; of 300 photos of blood cells 3 pairs are above, of 3,000 of CIFAR-10 4."""
+"""Least correlation of the grey thumbnails of near duplicates. Measured: a copy as JPEG of quality 60, at half the size
+or brighter by a tenth has .99 and more on photos; of 300 photos of blood cells 3 pairs are above,
+of 3,000 of CIFAR-10 4."""
 _LEAST_OF_SMALL = 0.99
 """The same of images smaller than a thumbnail, which have less that could differ: 8 pairs of 1,797 digits are above."""
 _MOST_COLOUR = 25.0

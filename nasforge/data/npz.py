@@ -26,7 +26,7 @@ _READ = "x_train, y_train, x_val, y_val, x_test, y_test, class_names, groups and
 _OVERSHOOT = 1e-3
 """Reals may lie so much outside of their range, relative to its end: resizing and rounding do that."""
 _DIM = 64
-"""Where no pixel of 0..255 is as bright as this, the user probably meant another range."""
+"""Least brightest pixel of 0..255; below it the user probably meant another range."""
 
 
 def write_npz(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:

@@ -41,17 +41,17 @@ from nasforge.training.scoring import Answers, Validation
 from nasforge.training.state import Checkpoint
 
 Split = tuple[Part, Part]
-"""What is trained on, what is validated on."""
+"""The training split and the validation split of one training."""
 
 Divide = Callable[[ImageData, int, DataConfig], Sequence[Split]]
-"""From the data, the number of trainings and the data's settings to what each training has. Picklable."""
+"""Function of the data, the number of trainings and the data's settings to the splits of each. Picklable."""
 
 _SPREAD = "val/accuracy_std"
 _ADDED = ("time/train_s", "time/worker_s", "work/multiply_adds")
 
 
 class Averaged:
-    """Trains every architecture several times and reports the mean after each; the models are kept as one ensemble.
+    """Evaluator that trains every architecture several times, reports the mean after each and keeps an ensemble.
 
     Made by `cross_validation` and `repeated_seeds`.
     """
@@ -124,14 +124,14 @@ class Averaged:
         if self.training.threads:
             torch.set_num_threads(self.training.threads)
         device = device_of(self.training.device)
-        advice = "constrain the space or mend its builder"
+        advice = "constrain the space or correct its builder"
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
         training = self.training
         data = load_data(training.data)
         splits = self._divide(data, self._count, training.data)
-        trainings = range(1, self._count + 1)[proposal.rung]  # a rung is so many trainings
+        trainings = range(1, self._count + 1)[proposal.rung]  # the rung's index counts trainings
         members, done, answers = [], list[Trained](), list[tuple[Part, Answers]]()
         since = began
         for number, (part, validation) in enumerate(splits[:trainings], 1):

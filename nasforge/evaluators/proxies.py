@@ -285,7 +285,7 @@ def _hook(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
 
 
 class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts for every pair of images the rectifiers' inputs of which the signs agree.
+    """Counts, for every pair of images, of the rectifiers' inputs whose signs agree.
 
     Attributes:
         kernel: N x N, these numbers.

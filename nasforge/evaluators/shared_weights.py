@@ -38,11 +38,11 @@ from nasforge.training.state import Checkpoint
 
 
 class SharedWeights:
-    """Trains a supernet, then measures networks on the weights that they inherit, or trains them by themselves.
+    """Evaluator that trains a supernet and measures networks on its weights, or trains them separately.
 
     `TrainShared`: trains the supernet of its space; the result has the artifact `weights`.
-    `Measure` with such weights: the child inherits them, its BN statistics are taken anew on a fixed number of training
-    batches, and it is validated without any training; `steps_done` is 0.
+    `Measure` with such weights: the child inherits them, its BN statistics are measured again on a fixed number of
+    training batches, and it is validated without any training; `steps_done` is 0.
     `Measure` without weights, or with a training's checkpoint: trained as by evaluator `training`.
     """
 
@@ -91,7 +91,7 @@ class SharedWeights:
         return self.training.latency_ms(architecture)
 
     def preflight(self, proposal: Proposal) -> None:
-        """Refuse a training of a supernet that cannot be, without data or memory: it is built on the meta device.
+        """Refuse an impossible training of a supernet, without data or memory: it is built on the meta device.
 
         Raises:
             BuildError, ConfigError: something in the space cannot be mixed, or not like this; it is named.

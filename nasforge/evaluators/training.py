@@ -45,7 +45,7 @@ from nasforge.training.state import Checkpoint
 
 
 class Training:
-    """Trains every architecture from an initialisation (or from the proposal's weights) and validates it.
+    """Evaluator that trains every architecture from an initialisation (or the proposal's weights) and validates it.
 
     Light to pickle: data are loaded on the first call and kept in the process for the next.
     """
@@ -259,7 +259,7 @@ class Training:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)
 
-        advice = "constrain the space or mend its builder"
+        advice = "constrain the space or correct its builder"
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
 
     def _scoring(self) -> ZeroCost:

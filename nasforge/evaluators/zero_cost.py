@@ -35,7 +35,7 @@ IMAGES = 64
 
 
 class ZeroCost:
-    """Builds the networks of a Score or a Measure with the trial's seed and reports `zc/<proxy>`, more is better.
+    """Evaluator that builds networks with the trial's seed and reports `zc/<proxy>`, more is better.
 
     All see the same batch of training images, in fp32; nothing is trained, so `steps_done` is 0. A proxy that has no
     number for a network is NaN; where an objective is one of these, or no proxy has any number, the trial fails.
@@ -122,7 +122,7 @@ class ZeroCost:
         if self.threads:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)
-        advice = "constrain the space or mend its builder"
+        advice = "constrain the space or correct its builder"
         collect = device.type != "cpu"  # nothing here refers to itself in circles, and a score takes moments
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice, collect=collect)
 
@@ -147,7 +147,7 @@ class ZeroCost:
             return Result.failed(
                 "error" if mistaken else "diverged",
                 f"{which if missing else 'no proxy has a number for this network'}: {causes}",
-                "choose other proxies, or mend the builder",
+                "choose other proxies, or correct the builder",
                 charged,
             )
         totals = {"time/worker_s": charged.worker_seconds, "work/multiply_adds": charged.multiply_adds}
@@ -203,7 +203,7 @@ class ZeroCost:
 
 
 class _Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the multiply-adds of convolutions and matrix products while it is entered, backward passes too.
+    """Counter of multiply-adds of convolutions and matrix products while it is entered, backward passes too.
 
     Attributes:
         multiply_adds: so far.

@@ -45,7 +45,7 @@ from nasforge.experiment.verdicts import (
 from nasforge.settings.experiment import places_of
 
 VOLATILE = ("budget", "runner", "tracking_uri")
-"""Settings that may differ when a search is continued: they change neither what is asked nor what is measured."""
+"""Settings that may differ when a search is resumed: they change neither proposals nor measurements."""
 
 
 class Experiment:
@@ -91,9 +91,9 @@ class Experiment:
             pruner: stops hopeless trials; None for never.
             trackers: watch every new event.
             max_attempts: attempts without a report after which a trial has failed with cause `crash`.
-            max_rejections_in_a_row: after so many the search ends with advice; a continued one may try as many again.
-            max_unbuildable_in_a_row: so many proposals that cannot be built end it too.
-            max_faults_in_a_row: so many trials that break before their first report end the search.
+            max_rejections_in_a_row: the search ends with advice after this many; a resumed one may try as many again.
+            max_unbuildable_in_a_row: this many proposals that cannot be built end it too.
+            max_faults_in_a_row: this many trials that fail before their first report end the search.
             keep_weights: how many finished trials keep their weights on disk (the front first, then the best); None
                 where nothing is to be deleted.
             sync: as in `Journal`.
@@ -149,7 +149,7 @@ class Experiment:
         """Return the next job; None: no job now, and the end of the search if no job is running.
 
         Raises:
-            SearchError: nothing feasible is found, every trial breaks at once, or the strategy proposes what cannot be.
+            SearchError: nothing feasible is found, every trial fails at once, or a proposal is invalid.
         """
         if not self._repaired:
             self._repair()
@@ -362,7 +362,7 @@ class Experiment:
             problem = str(error)
         if problem:
             raise SearchError(
-                f"the strategy's proposal for trial {asked.number} cannot be used: {problem}. Mend the strategy, then "
+                f"the strategy's proposal for trial {asked.number} is invalid: {problem}. Correct the strategy, then "
                 "run the same command to continue",
                 kind="invalid",
                 key="strategy",
@@ -386,7 +386,7 @@ class Experiment:
 
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
         if self._pruner is None or not isinstance(trial.proposal, Measure) or trial.proposal.rung >= 0:
-            return False  # what is asked for at a rung by name is judged there, by the strategy
+            return False  # the strategy itself judges a proposal of a named rung
         values = self.state.values_of(metrics, trial.costs)
         if values is None or step >= self.state.rung_of(trial.proposal).epochs:
             return False
@@ -439,7 +439,7 @@ class Experiment:
                 self._retain(event.number)
 
     def _repair(self) -> None:
-        """Bring what the last driver left half done to a point from which `next` can go on."""
+        """Complete the last driver's unfinished work, so that `next` can continue."""
         self._repaired = True
         if self._budget != self.state.budget:
             self._write(Extended(self._budget.to_json()))

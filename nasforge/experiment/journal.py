@@ -28,7 +28,7 @@ FIT = "fit.jsonl"
 SEARCH = "search"
 """The search's folder in a fit's."""
 _WORK = ("artifacts", "best", "finalists")
-"""What an experiment's folder holds beside its journal that no other journal may overwrite."""
+"""Contents of an experiment's folder that no other journal may overwrite."""
 
 
 class Line(NamedTuple):
@@ -81,7 +81,7 @@ def loads(text: str) -> Any:
         content, end = _scan(text, 0)
     except StopIteration:
         end = -1
-    return content if end == len(text) else _plain.decode(text)  # which allows space around it, or says what is wrong
+    return content if end == len(text) else _plain.decode(text)  # which allows space around it, or reports the error
 
 
 def experiments_in(folder: Path) -> list[Path]:
@@ -315,7 +315,7 @@ class Journal:
             raise
 
     def _open(self) -> None:
-        """Read what is there, and cut off the line that a killed driver left unfinished."""
+        """Read the file, and cut off the line that a killed driver left unfinished."""
         self.events: list[Event] = []
         self._size, length = 0, 0
         if self.path.exists():
@@ -329,7 +329,7 @@ class Journal:
         if not self.events and work:
             state = "is empty" if self.path.exists() else "is missing"
             raise JournalError(
-                f"{self.path}: the journal {state}, but {work[0]}/ of an experiment lies beside it. Restore the "
+                f"{self.path}: the journal {state}, but the folder holds {work[0]}/ of an experiment. Restore the "
                 f"journal from a backup, move {self.path.parent} away, or use another --name",
                 kind="missing",
             )

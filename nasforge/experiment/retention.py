@@ -14,7 +14,7 @@ _KEPT = (CHECKPOINT, "answers")
 
 
 class Retention:
-    """Deletes what is pushed out by better trials; replayed over a journal it comes to the same set.
+    """Deletion of weights that better trials displace; a replayed journal gives the same set.
 
     Args:
         folder: the experiment's.

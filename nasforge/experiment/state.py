@@ -401,7 +401,7 @@ class State:
         trained = [number for number in sorted(shared) if self.trials[number].status == "finished"]
         if trained and len(trained) == len(self.trials):
             which = f"trial{'s' if len(trained) > 1 else ''} {', '.join(map(str, trained))}"
-            how = "go on with a larger budget" if self.spent else "the same command goes on"
+            how = "resume with a larger budget" if self.spent else "the same command resumes"
             return f"only a supernet was trained ({which}), no network measured yet; {how}"
         by_status = Counter(t.status for t in self.trials.values() if t.number not in trained)
         counts = [f"{count} {status}" for status, count in by_status.items()]

@@ -1,4 +1,4 @@
-"""The verdicts of the rules: whether a proposal may start, what a result is worth, why a search cannot go on."""
+"""Verdicts on proposals and results, and explanations of a search that cannot continue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nasforge.experiment.state import State
 Check = Callable[[Proposal], Mapping[str, float]]
 """Costs of a proposal before it starts; raises BuildError for a network that cannot be built."""
 
-_MEND = "mend the evaluator's check, which gives a number for every cost"
+_ADVICE = "correct the evaluator's check: it must return a number for every cost"
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ def admission(proposal: Proposal, check: Check, state: State) -> Admission:
     except RecipeError as error:
         return Admission("failed", {}, Result.failed("error", str(error), CONTRADICTION))
     except (EventError, TypeError, ValueError) as error:
-        return Admission("failed", {}, Result.failed("error", f"the check of costs: {error}", _MEND))
+        return Admission("failed", {}, Result.failed("error", f"the check of costs: {error}", _ADVICE))
     # A rung of proxies costs next to nothing, and of a Score no single architecture can be refused.
     if not isinstance(proposal, Measure) or state.rung_of(proposal).proxies:
         return Admission("accepted", costs)
     unknown = [limit.metric for limit in state.constraints if math.isnan(costs.get(limit.metric, math.nan))]
     if unknown:
         message = f"the check of costs gives no {', '.join(unknown)}, which the constraints need"
-        return Admission("failed", costs, Result.failed("error", message, _MEND))
+        return Admission("failed", costs, Result.failed("error", message, _ADVICE))
     refusal = rejection(costs, state)
     return Admission("rejected", costs, refusal) if refusal.violations else Admission("accepted", costs)
 
@@ -86,7 +86,7 @@ def wrong_word(problem: object, answer: object = None) -> Result:
         charged = checks.charge(getattr(answer, "charged", Charge()))
     except EventError:
         charged = Charge()
-    return Result.failed("error", f"the evaluator's answer cannot be used: {problem}", "mend the evaluator", charged)
+    return Result.failed("error", f"the evaluator's result is invalid: {problem}", "correct the evaluator", charged)
 
 
 def judged(trial: Trial, result: Result, state: State) -> Result:
@@ -149,6 +149,6 @@ def why_everything_breaks(state: State) -> str:
     failed = [trial for trial in state.trials.values() if trial.result and trial.result.error][-3:]
     messages = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
     return (
-        f"{state.faults_in_a_row} trials in a row broke before their first report: {messages}. Mend the cause, "
-        "then run the same command to go on; finished trials are kept"
+        f"{state.faults_in_a_row} trials in a row broke before their first report: {messages}. Remove the cause, "
+        "then run the same command to resume; finished trials are kept"
     )

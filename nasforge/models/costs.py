@@ -33,7 +33,7 @@ _SAME_SHAPE = frozenset(
 
 
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers the commonest element-wise operations and BN with an empty tensor of the right shape.
+    """Mode in which the commonest element-wise operations and BN return an empty tensor of the right shape.
 
     The meta device works these out in Python, which is most of the time of a count. None of them multiplies matrices.
     """
@@ -60,7 +60,7 @@ def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         size = _only_size(network)
-        advice = "use larger images (--resolution), smaller strides or mend the builder"
+        advice = "use larger images (--resolution), smaller strides or correct the builder"
         if "view size is not compatible" in reason:
             advice = "its builder needs .reshape(...) in place of .view(...)"
         if size is not None and size != tuple(shape[1:]):

@@ -79,7 +79,7 @@ def operations(channels: int, stride: int) -> dict[Value, Callable[[], nn.Module
 
 
 class Kept(nn.Module):
-    """Says which edges a node keeps: one for those, zero for the others. A mixture of several gives their weights."""
+    """Choice of the edges that a node keeps: 1 for those, 0 for others. A mixture of several gives their weights."""
 
     def __init__(self, sources: tuple[int, int], node: int) -> None:
         super().__init__()

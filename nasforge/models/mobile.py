@@ -22,7 +22,7 @@ RESOLUTIONS = range(4, 513)
 
 
 class Resize(nn.Module):
-    """Scales images to `resolution` x `resolution`, bilinear."""
+    """Layer that scales images to `resolution` x `resolution`, bilinear."""
 
     def __init__(self, resolution: int) -> None:
         super().__init__()

@@ -55,7 +55,7 @@ def width_of(key: str, value: Any, maximum: int | None) -> int:
 
 
 class Fixed:
-    """Answers a builder with the decisions of one architecture, and remembers which were read.
+    """Answer to a builder with the decisions of one architecture, which records the decisions that were read.
 
     Example:
         >>> pick = Fixed(architecture)

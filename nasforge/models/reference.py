@@ -23,7 +23,7 @@ DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
 CLOSE = 0.03
 BUILDER = f"{__name__}:build"
-"""As network folders name it."""
+"""Name of the builder in network folders."""
 
 
 def resnet(

@@ -1,6 +1,6 @@
 """Check that a network's forward pass uses no parameters or layers that its `state_dict` lacks.
 
-Such a layer is not trained, is not saved, and begins anew with every build: a network that was loaded again would be
+Such a layer is not trained, not saved, and initialised again by every build: a network that was loaded again would be
 another one. PyTorch does not see layers in a plain list, dictionary or closure.
 """
 

@@ -1,4 +1,4 @@
-"""Any network of timm by name, as a decision beside the recipe's."""
+"""Builder of any timm network by name, which is a decision next to the recipe's."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def build(
         pretrained: start from timm's weights, downloaded on first use.
         weights: start from this `.safetensors` file of the one backbone listed, as timm saves it; a classifier of
             other classes is left out, and a first convolution for other channels adapted.
-        resolution: the network itself resizes its input to so many pixels a side; 0: it takes images as they are.
+        resolution: the network itself resizes its input to this many pixels a side; 0: it takes images as they are.
 
     Raises:
-        BuildError: a name that timm does not know, or weights that cannot be had.
+        BuildError: a name that timm does not know, or weights that are not available.
     """
     if isinstance(backbones, str) or not backbones:
         raise BuildError(
@@ -109,7 +109,7 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
         ) from error
     if started and weights:
         _check_whole(network, name, weights)
-    network.pretrained = bool(pretrained or weights)  # type: ignore[assignment]  # a recipe that draws weights anew is refused
+    network.pretrained = bool(pretrained or weights)  # type: ignore[assignment]  # a recipe that redraws weights is refused
     return network
 
 

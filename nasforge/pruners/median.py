@@ -1,4 +1,4 @@
-"""The median stopping rule: stop what is worse than half of the others were on average by then."""
+"""The median stopping rule: stop a trial that is worse than half of the others were on average by then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nasforge.settings.spec import SearchSpec
 
 
 class Median:
-    """Stops a trial whose best report so far is worse than the median of the others' average reports.
+    """Median rule: stops a trial whose best report is worse than the median of the others' average reports.
 
     Golovin et al., "Google Vizier: A Service for Black-Box Optimization" (https://doi.org/10.1145/3097983.3098043).
     With several objectives "worse than the median" means: more than half of the others are in earlier non-dominated

@@ -42,7 +42,7 @@ def standing_of(crowd: Sequence[Values], objectives: int) -> Standing:
 
 
 class Crowds:
-    """The crowds at every step of a history, each kept beside the history.
+    """The crowds at every step of a history, cached with the history.
 
     Args:
         entry: of the reports of a trial, those values with which it takes part in the crowd at a step.

@@ -28,7 +28,7 @@ def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: 
     The virtual clock of syne-tune's simulator back end ("Syne Tune", Salinas et al. 2022,
     https://proceedings.mlr.press/v188/salinas22a.html): a job is evaluated when it starts, its reports and its end are
     heard at their virtual times, equal times in the order of the trials. A search that is continued takes up the clock
-    from its journal, so it goes on as if it had never stopped.
+    from its journal, so it resumes as if it had never stopped.
 
     Args:
         experiment: what to run.

@@ -23,11 +23,11 @@ from nasforge.experiment.verdicts import wrong_word
 
 Alphas = Mapping[str, tuple[float, ...]] | None
 Send = Callable[..., bool]
-"""Takes step, metrics and, of a supernet alone, alphas; returns whether to go on."""
+"""Takes step, metrics and, of a supernet alone, alphas; returns whether to continue."""
 
 
 class JobReport:
-    """The `Report` of a job; `send` carries (step, metrics, alphas) to the experiment and brings back whether to go on.
+    """The `Report` of a job; `send` carries (step, metrics, alphas) to the experiment and returns whether to continue.
 
     Attributes:
         stopped: whether the trial is to stop; nothing more is sent then.
@@ -111,7 +111,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     """Return the evaluator's result; an exception becomes a failure of cause `error`, its traceback a file.
 
     So does an answer that no journal can hold, such as a text for a metric or a negative charge, and so do `sys.exit`
-    and `os._exit`. A child process that the evaluator forked ends here: only the parent goes on.
+    and `os._exit`. A child process that the evaluator forked ends here: only the parent continues.
 
     Raises:
         ConfigError: the evaluator or its settings are wrong, whatever the point.
@@ -125,7 +125,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
             answer = evaluator(job.proposal, report)
         if report.broken is not None:  # the evaluator has swallowed it
             raise report.broken
-        if report.wrong is not None:  # and the evaluator did not heed the exception
+        if report.wrong is not None:  # and the evaluator ignored the exception
             return wrong_word(report.wrong, answer)
         result = checks.result(answer)
         return replace(result, metrics=_floats(result.metrics), scores=tuple(map(_floats, result.scores)))
@@ -149,7 +149,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
                 kind="failed",
             ) from error
         if isinstance(error, NasforgeError):
-            return Result.failed("error", str(error), "mend the setting that the message names")
+            return Result.failed("error", str(error), "correct the setting that the message names")
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         try:

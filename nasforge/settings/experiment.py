@@ -139,7 +139,7 @@ class ExperimentConfig:
         settings = place if isinstance(place, Mapping) else {"source": place}
         if self.data is None:
             raise ConfigError(
-                f"'{self.name}' has no images whose place could be given; leave data out", kind="conflict", key="data"
+                f"'{self.name}' has no images, so data cannot be moved; leave data out", kind="conflict", key="data"
             )
         allowed = ("source", "folder")
         for key in settings:
@@ -235,7 +235,7 @@ def check_name(name: Any) -> str:
 
 
 DEFAULTS = {"strategy": "evolution", "pruner": "asha", "runner": "ray_tune"}
-"""What is taken where nothing is named; the evaluator that suits depends on the strategy, see `suited_evaluator`."""
+"""Defaults of the settings; that of the evaluator depends on the strategy, see `suited_evaluator`."""
 
 NO_PRUNER = "none"
 """The name that stands for no pruner."""
@@ -288,7 +288,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             name or a mapping with `name`. `objectives`, `constraints`, `targets`: lists of texts. `budget`: a mapping.
             `recipe`: a mapping of fixed settings, in which `open` names a recipe (a shipped one, a YAML file or a
             SearchSpace) whose decisions are searched in place of the space's; or that name alone. `tune`: a strategy
-            for the recipe beside the one for the network (strategy `joint`). `epochs` or `ladder`.
+            for the recipe in addition to the one for the network (strategy `joint`). `epochs` or `ladder`.
             `seed`, `name`, `runs_dir`, `tracking_uri` (left out: the environment variable `MLFLOW_TRACKING_URI`, or
             else `mlflow.db` in the runs folder). `start_from`: points that are tried first: `default`, `portfolio`, a
             file, an experiment, or `none`; left out: `default` where networks are trained in a space with defaults.
@@ -403,7 +403,7 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
     registry.check_name("strategy", tune.name)
     if strategy.name == "joint":
         raise ConfigError(
-            "strategy joint names its recipe's strategy itself: leave tune out, or strategy",
+            "strategy joint already has a strategy for the recipe; leave out tune or strategy",
             kind="conflict",
             key="tune",
         )
@@ -437,7 +437,7 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, 
     what, default = TRAININGS[evaluator.name]
     if settings.get("ladder") is not None:
         raise ConfigError(
-            f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder",
+            f"{evaluator.name} makes its own ladder, of {what}; set epochs instead of ladder",
             kind="conflict",
             key="ladder",
         )
@@ -449,7 +449,7 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, 
 
 
 def continues(strategy: str) -> bool:
-    """Return whether a strategy goes on from other trials' checkpoints: then it has the method `wanted`."""
+    """Return whether a strategy resumes other trials' checkpoints: then it has the method `wanted`."""
     return hasattr(registry.get("strategy", strategy), "wanted")
 
 

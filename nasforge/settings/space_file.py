@@ -21,7 +21,7 @@ _EXPANDED, _DECISIONS = 10_000, 20_000
 """Decisions that a range key may stand for, and that a space may have."""
 _FUNCTIONS = ("canonical", "text", "derive")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of a space or an experiment, safe as a folder's."""
+"""Name of a space or an experiment, safe as a folder's."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -43,13 +43,13 @@ def shipped_portfolios() -> dict[str, Path]:
 
 
 def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
-    """Return the points of a portfolio for so many training images, decision -> value, the most promising one first.
+    """Return the points of a portfolio for this many training images, decision -> value, the most promising one first.
 
     Its file has `networks` and `recipes`, name -> decisions without prefix, and `portfolios`: lists of pairs of both,
-    each for data `below` so many images; the last one is for all other data.
+    each for data `below` a number of images; the last one is for all other data.
 
     Raises:
-        ConfigError: the file is malformed, or a pair names what is not there.
+        ConfigError: the file is malformed, or a pair names something unknown.
     """
     document = read_yaml(path)
     reader = _SpaceReader(document)

@@ -37,7 +37,7 @@ class DataConfig:
         folder: where torchvision keeps its downloads.
         validation: share of the training part that validates.
         test: share that is sealed away; only where the source brings no test part of its own.
-        images: use only so many training and validation images, stratified.
+        images: number of training and validation images to use, stratified; None: all.
         resolution: resize to this height and width in pixels.
         seed: of the division.
     """
@@ -305,7 +305,7 @@ def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
 def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
     """Return the rungs of a ladder, or the geometric one that ends at `epochs`."""
     if epochs is not None and ladder is not None:
-        raise ConfigError("give epochs or a ladder, not both", kind="conflict", key="ladder")
+        raise ConfigError("epochs and ladder are both set; set one of them", kind="conflict", key="ladder")
     if ladder is None:
         return ladder_to(Rung(3 if epochs is None else epochs).epochs)
     if not isinstance(ladder, Sequence) or isinstance(ladder, str) or not ladder:

@@ -64,7 +64,7 @@ _SCALARS = {
         "-+0123456789.",
     ),
 }
-"""Of YAML 1.2, without the 1.1 that PyYAML reads: `8:16:24` to base 60, `010` to base 8, `1_2` as 12."""
+"""Numbers of YAML 1.2, without the 1.1 that PyYAML reads: `8:16:24` to base 60, `010` to base 8, `1_2` as 12."""
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in (f"{_TAG}null", f"{_TAG}merge")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -103,8 +103,8 @@ def absolute_path(text: str | Path, folder: Path | None = None) -> str:
         folder: where to look first, for paths in a file; else the working folder.
     """
     path = home_expanded(text)
-    beside = folder / path if folder else path
-    return str((beside if is_there(beside) else path).absolute())
+    relative = folder / path if folder else path
+    return str((relative if is_there(relative) else path).absolute())
 
 
 def path_or_name(text: str, folder: Path | None = None) -> str:
@@ -211,7 +211,7 @@ def _parsed(text: str, file: str) -> Document:
 
 
 class _Reader:
-    """Nodes -> plain values; gathers lines and problems.
+    """Conversion of nodes to plain values, with their lines and problems.
 
     Attributes:
         lines: as in `Document`.

@@ -1,7 +1,7 @@
 """The generic parts of every strategy: choosers that make a point, and the rule against proposing one twice.
 
 A chooser is what `SearchSpace.decide` asks. All of these work on any space, conditional ones too: a value is copied
-only where it lies in the domain, else drawn, so that nothing ever has to be repaired.
+only where it is in the domain, else drawn, so that no point ever needs repair.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from nasforge.core.trial import Measure, Proposal
 from nasforge.settings.spec import SearchSpec
 
 TRIES = 200
-"""So many draws in a row must have been seen before the unseen points are listed."""
+"""Number of seen draws in a row after which the unseen points are listed."""
 
 PATIENCE = 20
-"""After so many seen draws in a row, a neighbour is looked for one decision further away."""
+"""Number of seen draws in a row after which a neighbour is sought one decision further away."""
 
 ENUMERATED = 8
-"""Neighbours along a range of up to so many values are all of them, along a larger one sampled steps."""
+"""Most values of a range that are all neighbours; of a larger range, steps are sampled."""
 
 _FINEST, _COARSEST = 0.01, 0.3
 
@@ -141,7 +141,7 @@ def moves(space: SearchSpace, point: Architecture, rng: random.Random, steps: in
         space: of the point.
         point: where the moves start.
         rng: draws the steps along ranges of more than `ENUMERATED` values.
-        steps: so many of them per such range.
+        steps: number of them per such range.
     """
 
     def others(domain: Domain, value: Value) -> list[Value]:

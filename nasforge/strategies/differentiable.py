@@ -39,7 +39,7 @@ def recipe_defaults(space: SearchSpace) -> dict[str, Value]:
 
 
 class Differentiable:
-    """Asks for one or several trainings of the supernet, then for the networks that their alphas stand for, best first.
+    """One or several trainings of the supernet, then the networks that their alphas stand for, best first.
 
     The derived networks are trained from an initialisation and ranked by what they reach. Where one violates a hard
     constraint, the next in order takes its place. Decisions of the recipe stay at their defaults.
@@ -224,7 +224,7 @@ def preset(
         about: the beginning of its docstring: what it does, and the paper.
         relaxation: registered name.
         epochs: default of the option of that name.
-        options: fields of `Settings` that a user may set, beside `epochs` and `runs`.
+        options: fields of `Settings` that a user may set, in addition to `epochs` and `runs`.
         settings: values of the other fields; None: the defaults.
         cost_weight: default of an option that puts expected costs into the loss; None: there is no such option.
     """

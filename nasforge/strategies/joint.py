@@ -69,7 +69,7 @@ class _Known(NamedTuple):
 
 
 class Joint:
-    """Puts the asks of two strategies together, one over `model.*` and one over `train.*`; see `joint`.
+    """Combination of two strategies, one over `model.*` and one over `train.*`; see `joint`.
 
     Args:
         spec: space and seed of the search.
@@ -90,7 +90,7 @@ class Joint:
     ) -> None:
         if revisit < 0:
             raise ConfigError(
-                f"joint: revisit is 0 for never, or every so manieth trial, got {revisit}",
+                f"joint: revisit must be 0 (never) or N (every N-th trial), got {revisit}",
                 kind="range",
                 key="strategy.revisit",
             )
@@ -314,7 +314,7 @@ def joint(
             )
         if continues(name):
             raise ConfigError(
-                f"joint: '{name}' goes on from checkpoints, and with them from their recipe; where it asks another "
+                f"joint: '{name}' resumes checkpoints, and with them their recipe; where it asks another "
                 "strategy for new points, let that one be joint: --strategy promotion --tune optuna",
                 kind="unsupported",
                 key="strategy",

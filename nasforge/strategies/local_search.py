@@ -47,7 +47,7 @@ class _Descent:
 
 
 class LocalSearch:
-    """Goes from the incumbent to the first better neighbour; starts anew at random where there is none.
+    """Local search from the incumbent to the first better neighbour; restarts at random without one.
 
     White et al., "Exploring the Loss Landscape in Neural Architecture Search" (https://arxiv.org/abs/2005.02960).
     A neighbour differs in one decision (and, where that opens others, in those, drawn at random). All neighbours are

@@ -30,7 +30,7 @@ class _Member(NamedTuple):
 
 
 class NSGA2:
-    """Parents win tournaments by front and crowding; children cross and mutate; the last in rank leaves.
+    """NSGA-II: parents win tournaments by front and crowding; children cross and mutate; the last in rank leaves.
 
     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II" (https://doi.org/10.1109/4235.996017);
     steady state as in Durillo et al., "On the Effect of the Steady-State Selection Scheme in Multi-Objective Genetic

@@ -19,7 +19,7 @@ _AGAIN = 0.25
 
 
 class OneShot:
-    """Rounds of a supernet's training and of measures on its weights; then the best are trained for themselves.
+    """Rounds of a supernet's training and of measures on its weights, then separate trainings of the best.
 
     What is measured is chosen by another strategy, which is told the results as if they were trained. Only measures on
     the same weights are compared: a later round begins with the best of the round before, measured again. When the

@@ -45,13 +45,13 @@ _VIOLATION = "violation"
 
 
 class OptunaSampler:
-    """Asks an Optuna sampler, over `model.*`, `train.*` or both.
+    """Sampler of Optuna, over `model.*`, `train.*` or both.
 
     Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework" (https://arxiv.org/abs/1907.10902).
     Options that are all numbers are ordered for it. A point that was seen already is replaced by an unseen neighbour.
     Failures are told as FAIL, pruned trials as PRUNED. TPE, NSGA-II and NSGA-III learn from rejections by their
-    violation, the other samplers see them as FAIL. The sampler of every ask is made anew and finds all it needs in the
-    study, so all of them can be continued.
+    violation, the other samplers see them as FAIL. The sampler of every ask is built again from
+    the study alone, so every search can be resumed.
 
     Args:
         spec: space and seed of the search. Any number of objectives for tpe, gp, nsgaii, nsgaiii, qmc and random; one
@@ -150,7 +150,7 @@ class OptunaSampler:
             self._study.tell(trial, list(result.values))
 
     def withdraw(self, number: int) -> None:
-        """Forget the latest proposal: a study cannot, so it is made anew from everything before."""
+        """Forget the latest proposal: a study cannot, so it is rebuilt from everything before."""
         log = self._log[:-1]
         self._begin()
         for earlier, content in log:

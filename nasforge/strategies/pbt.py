@@ -45,15 +45,15 @@ class _Member:
 
 
 class PBT:
-    """A population of trainings; at every rung the worst go on from a copy of one of the best, by a changed recipe.
+    """A population of trainings; at every rung the worst resume a copy of one of the best, by a changed recipe.
 
-    Jaderberg et al., "Population Based Training of Neural Networks" (https://arxiv.org/abs/1711.09846), with truncation
-    selection. Members pass the ladder's rungs one after the other, each time as a trial of its own that goes on from a
-    checkpoint. A member that is among the worst quarter of all that reached its rung takes the weights, the network and
-    the recipe of one of the best quarter there, with the changeable decisions of the recipe changed; the others go on
-    as they are. Whoever is furthest behind goes first, and nobody waits: with several workers a member is compared with
-    those that came before it. A piece of training that fails counts as the worst of its rung. The search has finished
-    when all members have reached the last rung.
+    Jaderberg et al., "Population Based Training of Neural Networks" (https://arxiv.org/abs/1711.09846), with
+    truncation selection. Members pass the ladder's rungs one after the other, each time as a separate trial that
+    resumes a checkpoint. A member that is among the worst quarter of all that reached its rung takes the weights, the
+    network and the recipe of one of the best quarter there, with changed decisions where they may change; the others
+    continue as they are. The member that is furthest behind goes first, and none waits: with several workers a member
+    is compared with those that came before it. A piece of training that fails counts as the worst of its rung. The
+    search has finished when all members have reached the last rung.
 
     Members differ in all that the space opens; what may not change in mid-training (batch size, optimizer, the
     network) stays that of the member whose weights are taken.
@@ -86,7 +86,7 @@ class PBT:
             )
         if math.floor(share * population) < 1:
             raise ConfigError(
-                f"strategy pbt: a share of {share:g} of {population} members is nobody, none would be replaced; take "
+                f"strategy pbt: a share of {share:g} of {population} members replaces none; take "
                 f"a population of {math.ceil(1 / share)} or more, or a larger share",
                 kind="range",
                 key="strategy.share",
@@ -139,7 +139,7 @@ class PBT:
             checkpoint = result.artifacts.get(CHECKPOINT)
             if checkpoint is None and rung < self._top:
                 raise SearchError(
-                    "strategy pbt goes on from checkpoints, and the evaluator leaves none; take evaluator training",
+                    "strategy pbt resumes checkpoints, and the evaluator saves none; use evaluator training",
                     kind="unsupported",
                     key="evaluator",
                 )

@@ -47,7 +47,7 @@ def mean_piece(
             return (spent / number / whole[-1] if number else 1.0), number
         if not isinstance(proposal, Measure):
             raise SearchError(
-                f"{type(strategy).__name__} goes on from checkpoints and trains a supernet",
+                f"{type(strategy).__name__} resumes checkpoints and trains a supernet",
                 kind="unsupported",
                 key="strategy",
             )

@@ -184,7 +184,7 @@ class PPO:
     so that results of parallel trials, told late, count for what they are.
 
     Rewards are ranks (`Rewards`), so that nothing has to be tuned to the metric; violations of constraints are
-    rewarded below everything measured, and learnt from. A point that was proposed before is drawn anew, from chances
+    rewarded below everything measured, and learnt from. A point that was proposed before is drawn again, from chances
     that become more even with every such draw; at last it is mutated.
 
     Args:

@@ -1,4 +1,4 @@
-"""Successive halving by promotion: many short trainings, of which the best go on from their checkpoints."""
+"""Successive halving by promotion: many short trainings, of which the best resume from their checkpoints."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class _Reached(NamedTuple):
 
 
 class Promotion:
-    """Asks for the best that is not promoted yet, at the next rung, and else for something new at the lowest one.
+    """Promotion of the best trials to the next rung; if none is due, a new point at the lowest rung.
 
     Li et al., "A System for Massively Parallel Hyperparameter Tuning" (ASHA, https://arxiv.org/abs/1810.05934),
     algorithm 2: a trial is promoted as soon as it is among the best 1/eta of all that finished at its rung, so nothing
-    waits for a rung to be full. A promoted trial goes on where the other ended, at the charge of the new epochs alone.
-    With `brackets` new trials begin at different rungs, as in Hyperband (https://arxiv.org/abs/1603.06560): of every
-    so many, each bracket has its share, and what begins higher is compared with what was promoted there. As in
+    waits for a rung to be full. A promoted trial resumes where the other ended, at the cost of the new epochs alone.
+    With `brackets` new trials begin at different rungs, as in Hyperband (https://arxiv.org/abs/1603.06560): each
+    bracket has its share of them, and a trial that begins higher is compared with those promoted there. As in
     Hyperband they are then random ones: first results of different fidelity teach no strategy anything.
 
-    What is new is asked of another strategy, which is told the first result of each of its points and nothing of the
+    Another strategy proposes new points, which is told the first result of each of its points and nothing of the
     promotions: values of different fidelity are never compared. With several objectives trials rank by non-dominated
     front and crowding; those that miss a soft target rank last.
 
@@ -48,7 +48,7 @@ class Promotion:
         spec: space, seed and targets of the search; its ladder has at least two rungs with epochs; any number of
             objectives that the other strategy takes.
         of: strategy of new networks: a name, or a mapping of `name` and its options.
-        eta: promote one of so many trials.
+        eta: promote one of every `eta` trials.
         brackets: number of lowest rungs at which new trials begin; above 1 only with `of: random`; 1: ASHA.
         checkpoints: waiting trials per rung, the best, that keep their checkpoint; another one starts again when it is
             promoted.
@@ -121,7 +121,7 @@ class Promotion:
         return proposal
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        """Remember what was proposed, and let the other strategy remember what is new."""
+        """Remember the proposal, and let the other strategy remember a new point."""
         measure = measure_of(proposal)
         if self._source(measure) is None:
             self._new.recall(number, replace(measure, rung=-1))
@@ -217,7 +217,7 @@ def _strategy(named: Named, spec: SearchSpec) -> Strategy:
         )
     if continues(named.name):
         raise ConfigError(
-            f"strategy promotion: '{named.name}' goes on from checkpoints itself; take evolution or random",
+            f"strategy promotion: '{named.name}' itself resumes checkpoints; use evolution or random",
             kind="unsupported",
             key="strategy.of",
         )

@@ -8,7 +8,7 @@ from nasforge.strategies.choosers import Seen, drawing, generator, measured, uns
 
 
 class Random:
-    """Draws every decision from its own domain; learns nothing.
+    """Random search: every decision is drawn from its domain; nothing is learnt.
 
     Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization" (https://jmlr.org/papers/v13/bergstra12a.html).
 

@@ -47,7 +47,7 @@ class Reinforce:
     where p are the chances at the time when the trial was asked: with trials out in parallel that is the unbiased
     gradient of the policy that drew it, applied late. Rewards are ranks (`Rewards`), so that nothing has to be tuned
     to the metric; violations of constraints are rewarded below everything measured, and learnt from. A point that was
-    proposed before is drawn anew, from chances that become more even with every such draw.
+    proposed before is drawn again, from chances that become more even with every such draw.
 
     Args:
         spec: space and seed of the search; one objective; for several use `nsga2` or `evolution`. Targets shape the

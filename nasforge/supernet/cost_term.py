@@ -31,8 +31,8 @@ class CostTerm:
 
         weight * (max(0, E / B - 1) + [C > B] * E / B),
 
-    and the weight rises as long as C is above B: nothing is pushed below what the bound asks for. A soft target: a hard
-    constraint beside it makes sure.
+    and the weight rises as long as C is above B: nothing is pushed below what the bound asks for. This is a soft
+    target; add a constraint for a hard limit.
 
     Attributes:
         weight: how much the term counts now.

@@ -65,7 +65,7 @@ def shared_training(
         device: where the training will be.
 
     Raises:
-        ConfigError: unknown relaxation or setting, or a combination that cannot be.
+        ConfigError: unknown relaxation or setting, or an impossible combination.
     """
     check(proposal, supernet)
     if proposal.relaxation in PATHS:
@@ -77,7 +77,7 @@ def check(proposal: TrainShared, supernet: Supernet) -> None:
     """Refuse what cannot be trained; the supernet may be on the meta device.
 
     Raises:
-        ConfigError: unknown relaxation or setting, or a combination that cannot be.
+        ConfigError: unknown relaxation or setting, or an impossible combination.
     """
     relaxation = proposal.relaxation
     if relaxation in PATHS:

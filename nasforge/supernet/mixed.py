@@ -94,7 +94,7 @@ class Mixture(nn.Module):
 
 
 class Mixed:
-    """Answers a builder with all options that a space lists, each built once wherever the builder picks.
+    """Answer to a builder with all options that a space lists, each built once wherever the builder picks.
 
     Only options that the space lists are built. A width is answered with its largest value, whose leading channels
     the smaller ones share.

@@ -213,7 +213,7 @@ def _option_from_behind(number: int) -> Choose:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Draws no initial values: on the meta device there are none, and drawing them is half the time of building."""
+    """Mode without initial values: the meta device has none, and drawing them takes half the time of building."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _FILLS and args and args[0].is_meta:

@@ -102,7 +102,7 @@ SOFTMAX = Relaxation(softmax, second_order=True, paper=(19_500, 3e-4))
 GUMBEL_SOFT = Relaxation(gumbel_soft)
 """Its expectation has no closed form; the softmax, which it approaches as the temperature falls, is used instead."""
 GUMBEL_HARD = Relaxation(gumbel_hard, single=True)
-"""By the Gumbel-max trick an option is sampled with the probability of its softmax."""
+"""The Gumbel-max trick: an option is sampled with the probability of its softmax."""
 DIRICHLET = Relaxation(dirichlet, dirichlet_mean, dirichlet_distance, paper=(39_000, 6e-4))
 
 

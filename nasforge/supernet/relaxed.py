@@ -17,7 +17,7 @@ from nasforge.supernet.relaxations import drawn, relaxation_of
 
 
 class Relaxed(nn.Module):
-    """A supernet whose decisions are shares of their options; in training mode every forward pass samples anew.
+    """A supernet whose decisions are shares of their options; in training mode every forward pass samples again.
 
     Decisions that cannot be shares (open widths) are drawn, and learn by the score function.
 

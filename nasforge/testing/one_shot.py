@@ -19,7 +19,7 @@ EPOCHS = 4
 
 
 class TwoPaths:
-    """Asks for one `TrainShared`, waits for its weights, then for a `Measure` of each path."""
+    """Strategy of one `TrainShared` and, with its weights, a `Measure` of each path."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space

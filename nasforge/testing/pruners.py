@@ -3,7 +3,7 @@
 A check takes what the registry takes, a factory called as `factory(spec)`.
 """
 
-# ruff: noqa: S101 - a check says what is wrong by AssertionError, as tests do
+# ruff: noqa: S101 - a check reports failures by AssertionError, as tests do
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_trials(pruner: Pruner, curves: dict[int, Callable[[int], tuple[float, ..
 
 
 def the_first_trial_is_never_stopped(factory: Factory) -> None:
-    """Check that a trial goes on when there is none to compare it with."""
+    """Check that a trial continues when there is none to compare it with."""
     assert len(run_trials(factory(SPEC), {0: lambda step: (0.1,)})[0]) == LADDER[-1].epochs
 
 
@@ -108,7 +108,7 @@ def several_objectives_keep_the_front(factory: Factory) -> None:
         share = n / TRIALS
         curves[2 * n] = lambda step, share=share: (share * step, (1 - share) * step)  # type: ignore[misc]
         curves[2 * n + 1] = lambda step, share=share: (share * step - 2, (1 - share) * step - 2)  # type: ignore[misc]
-    # All of the front before the others: how many of the others go on is then the pruner's doing alone.
+    # All of the front before the others: then the pruner alone decides how many of the others continue.
     order = sorted(curves, key=lambda number: number % 2)
     history = run_trials(factory(SPEC), {number: curves[number] for number in order})
     last = LADDER[-1].epochs

@@ -17,10 +17,10 @@ from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result,
 from nasforge.settings.spec import SearchSpec
 
 Factory: TypeAlias = Callable[..., Strategy]
-"""What the registry takes: called as `factory(spec)`."""
+"""Entry of the registry, called as `factory(spec)`."""
 
 Line: TypeAlias = tuple[int, Proposal | Result]
-"""What a journal says: of trial `number`, that it was asked or what was told."""
+"""Line of a journal: of trial `number`, that it was asked or the outcome."""
 
 FLAT = SearchSpace("flat", tuple(Decision(f"model.layer{i}", Choice(("a", "b", "c", "d", "e"))) for i in range(6)))
 NESTED = SearchSpace(
@@ -90,7 +90,7 @@ def drive(
     """Run a small search: `workers` trials at a time, told out of order, every outcome scripted by number.
 
     Args:
-        strategy: made anew, or having replayed `journal`.
+        strategy: a new one, or one that has replayed `journal`.
         space: what it searches.
         asks: proposals in all.
         objectives: values per result.
@@ -170,7 +170,7 @@ def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int
         case 9:
             return Result("pruned", values=values, steps_done=1)
         case _:
-            # A rung below the last one leaves a checkpoint to go on from.
+            # A rung below the last one leaves a checkpoint to resume.
             file = Artifact(f"artifacts/{number}/attempt-1/{CHECKPOINT}.pt", "0" * 64, 1)
             artifacts = {CHECKPOINT: file} if proposal.rung >= 0 else {}
             return Result("finished", values=values, steps_done=3, artifacts=artifacts)

@@ -12,7 +12,7 @@ A check takes what the registry takes, a factory called as `factory(spec)`, and 
 all of `SPACES`.
 """
 
-# ruff: noqa: S101 - a check says what is wrong by AssertionError, as tests do
+# ruff: noqa: S101 - a check reports failures by AssertionError, as tests do
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def withdrawn_asks_leave_no_trace(factory: Factory) -> None:
 
 
 class _Hesitant:
-    """Withdraws every proposal once before it sticks to it."""
+    """Strategy that withdraws every proposal once before it repeats it."""
 
     def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
@@ -196,7 +196,7 @@ def several_objectives_or_an_error(factory: Factory) -> None:
 def planted_optimum_is_approached(factory: Factory) -> None:
     """Check that the best of 60 trials is better than random search's (means of 5 and of 40 seeds).
 
-    A strategy that trains supernets leaves the recipe at its defaults; so does random search beside it.
+    A strategy that trains supernets leaves the recipe at its defaults; so does the random search it is compared with.
     """
     on_supernets = getattr(factory, "evaluator", "") == SHARED_WEIGHTS
     for name in ("flat", "mixed, one recipe" if on_supernets else "mixed"):

@@ -36,7 +36,7 @@ def nested_space() -> SearchSpace:
 
 @dataclass
 class Planted:
-    """Scores a point of `nested_space` by a formula; the optimum (1.0) is conv, kernel 5, depth 8, width 64.
+    """Evaluator of `nested_space` by a formula; the optimum (1.0) is conv, kernel 5, depth 8, width 64.
 
     Attributes:
         epochs: reports per trial.

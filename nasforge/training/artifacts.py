@@ -56,7 +56,7 @@ def save_answers(by_part: Sequence[tuple[Part, Answers]], report: Report) -> Art
 
 
 def save_checkpoint(file: Path, report: Report) -> Artifact:
-    """Keep a copy of a training's checkpoint in the attempt's folder, for a trial that goes on from it."""
+    """Keep a copy of a training's checkpoint in the attempt's folder, for a trial that resumes it."""
     return _written(f"{CHECKPOINT}.pt", report, lambda copy: shutil.copyfile(file, copy))
 
 

@@ -15,7 +15,7 @@ def check_images(recipe: Recipe, part: Part) -> None:
     """Check that the images can be augmented so.
 
     Raises:
-        RecipeError: with everything that cannot be.
+        RecipeError: with all settings that do not fit.
     """
     edge, channels = min(part.shape[1:]), part.shape[0]
     problems = [

@@ -86,7 +86,7 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
     Parts are timm's coarse groups of its networks (stem, stages, head), of others the children that have weights.
 
     Raises:
-        RecipeError: there are not so many parts before the last one.
+        RecipeError: there are fewer parts before the last one.
     """
     if not stages:
         return []

@@ -16,7 +16,7 @@ SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
 
 
 class TrainingFailed(NasforgeError):
-    """A training that cannot go on: why, and what it had cost."""
+    """A training cannot continue: the cause, and the cost so far."""
 
     def __init__(self, cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> None:
         self.failure = Failure(cause, message, advice)

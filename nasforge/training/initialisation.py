@@ -20,7 +20,7 @@ _DRAWS: dict[str, Callable[..., Tensor]] = {
 
 
 def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
-    """Draw the weights anew by the recipe's `init`, biases zero, and start residual branches at zero if it says so.
+    """Redraw the weights by the recipe's `init`, biases zero, and start residual branches at zero if it says so.
 
     He: https://arxiv.org/abs/1502.01852. Xavier: Glorot & Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html.
     Orthogonal: Saxe et al. 2014, https://arxiv.org/abs/1312.6120.

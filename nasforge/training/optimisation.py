@@ -15,7 +15,7 @@ from nasforge.core.recipe import Recipe
 from nasforge.training.depth import layer_groups
 
 _FUSED = frozenset({"adam", "adamw"})
-"""Optimizers that torch has as one kernel, on CPUs and GPUs; its SGD as one kernel cannot go on where some parameters
+"""Optimizers that torch has as one kernel, on CPUs and GPUs; its SGD as one kernel cannot resume if some parameters
 had no gradient before, as in a supernet."""
 
 
@@ -39,7 +39,7 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         groups = layer_groups(network, recipe.layer_decay, spared)
     else:
         groups = param_groups_weight_decay(network, 1.0, no_weight_decay_list=spared)
-    for group in groups:  # timm divides otherwise at a decay of 0, and a training may go on at another one
+    for group in groups:  # timm divides otherwise at a decay of 0, and a training may resume at another one
         group["weight_decay"] *= recipe.weight_decay
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         groups,
@@ -89,11 +89,11 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, s
 
 
 _RECIPES = ("lr", "initial_lr", "lr_scale", "weight_decay", "momentum", "nesterov", "betas")
-"""Of an optimizer's groups of parameters: what the recipe says. The rest is where its training stands."""
+"""Keys of an optimizer's parameter groups that the recipe sets; the others are the state of its training."""
 
 
 def adopt(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Go on from the state of another optimizer of this kind, by this one's own recipe."""
+    """Load the state of another optimizer of this kind, but keep this one's recipe."""
     settings_of_groups = [{key: group[key] for key in _RECIPES if key in group} for group in optimizer.param_groups]
     optimizer.load_state_dict(dict(state))
     for group, settings in zip(optimizer.param_groups, settings_of_groups, strict=True):

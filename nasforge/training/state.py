@@ -37,8 +37,8 @@ class Checkpoint:
     Attributes:
         file: the training continues from this file, and writes it at the end of every epoch; None: no checkpoint.
         every_s: seconds after which `file` is also written inside an epoch.
-        start: checkpoint of another training, to continue from while `file` does not exist; None: begin anew. With the
-            same recipe, the two together equal one training that never stopped. Only what is done here is charged.
+        start: checkpoint of another training, to continue from while `file` does not exist; None: from scratch. With
+            the same recipe, both together equal one training that never stopped. Only the work done here is charged.
     """
 
     file: Path | None = None
@@ -164,7 +164,7 @@ class TrainingState:
         self._saved_at = time.monotonic()
 
     def load(self) -> None:
-        """Continue from the training's own file, else from its start; without either, begin anew.
+        """Continue from the training's own file, else from its start; without either, start from scratch.
 
         Raises:
             DataError: the start cannot be read.
@@ -255,7 +255,7 @@ def _read_start(file: Path, lineage: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
     if earlier["network"] != lineage["network"]:
         raise SearchError(
-            f"checkpoint {file} is of another network: a training goes on with the same model.* decisions",
+            f"checkpoint {file} is of another network; a training resumes only with the same model.* decisions",
             kind="changed",
         )
     if earlier["course"] != lineage["course"]:

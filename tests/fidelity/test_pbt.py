@@ -175,7 +175,7 @@ def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
         (SPACE, {"change": ["momentum"]}, "momentum, which the space does not open; it opens batch_size, flip"),
         (SPACE, {"population": 1}, "population >= 2"),
         (SPACE, {"share": 0.6}, "share <= 0.5"),
-        (SPACE, {"population": 3}, "0.25 of 3 members is nobody, .* a population of 4 or more"),
+        (SPACE, {"population": 3}, "0.25 of 3 members replaces none.* a population of 4 or more"),
         (SPACE, {"ladder": (Rung(3),)}, "at the rungs of a ladder"),
     ],
 )

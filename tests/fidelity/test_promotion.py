@@ -196,7 +196,7 @@ def test_what_begins_at_a_higher_rung_is_not_stopped_below_it(tmp_path, pruner):
         ({"brackets": 2, "of": "optuna"}, "'optuna' would compare their results; take of: random"),
         ({"checkpoints": 0}, "checkpoints must be a whole number of at least 1"),
         ({"of": "spos"}, "'spos' trains a supernet"),
-        ({"of": "promotion"}, "goes on from checkpoints itself"),
+        ({"of": "promotion"}, "itself resumes checkpoints"),
         ({"of": "evolutoin"}, "did you mean 'evolution'"),
         ({"ladder": (Rung(3),)}, "at least two rungs"),
         ({"ladder": (Rung(proxies=("synflow",)), Rung(3))}, "at least two rungs with epochs"),

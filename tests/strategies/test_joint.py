@@ -208,7 +208,7 @@ def test_one_half_alone_is_that_halfs_strategy():
 def test_a_supernet_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"'spos' trains a supernet.*nasforge tune"):
         joint(spec_of(SPACE, seed=0), model="spos")
-    with pytest.raises(ConfigError, match=r"'promotion' goes on from checkpoints.*--strategy promotion --tune optuna"):
+    with pytest.raises(ConfigError, match=r"'promotion' resumes checkpoints.*--strategy promotion --tune optuna"):
         joint(spec_of(SPACE, seed=0), model="promotion")
     with pytest.raises(ConfigError, match=r"unknown strategy 'evolusion'.*evolution"):
         joint(spec_of(SPACE, seed=0), model="evolusion")

@@ -26,7 +26,7 @@ _COST = "cost/"
 
 
 class LookupTable:
-    """Looks every Measure up in a table instead of training it; time and work are the table's, never the clock's.
+    """Evaluator that looks up every Measure in a table; time and work are the table's, never the clock's.
 
     A CSV, JSON or NPZ file, one row per point. A trial whose number is NaN or infinite has failed; one that is not in
     the table ends the search with an error (see `partial`). Light to pickle: another process reads the file again,
@@ -53,7 +53,7 @@ class LookupTable:
         multiply_adds: float | str = 0.0,
         partial: bool = False,
     ) -> None:
-        """Read the table and check that it has what is asked for.
+        """Read the table and check that it has the requested columns.
 
         Args:
             spec: the facts of the search: the rungs' epochs are looked up among the fidelities, the objectives give the

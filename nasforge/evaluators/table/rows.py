@@ -20,7 +20,7 @@ _NONE = "\0"
 _WORDS = {"true": ("true", "True", "TRUE", "1", "yes"), "false": ("false", "False", "FALSE", "0", "no")}
 
 Key: TypeAlias = str | tuple[str, ...]
-"""What a point and its row have in common: a text, or a token for each decision."""
+"""Key that a point and its row share: a text, or a token for each decision."""
 
 
 class Rows:

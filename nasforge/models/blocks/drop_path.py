@@ -7,7 +7,7 @@ from torch import nn
 
 
 class DropPath(nn.Module):
-    """Leaves a branch out for some images, in training mode only; the rest is scaled so that the mean stays.
+    """Layer that drops a branch for some images, in training mode only, and scales the rest to keep the mean.
 
     "Deep Networks with Stochastic Depth", Huang et al. 2016, https://arxiv.org/abs/1603.09382. What torchvision's
     `StochasticDepth(p, "row")` does, whose import takes longer than to build a hundred networks.

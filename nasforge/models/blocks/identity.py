@@ -9,7 +9,7 @@ from nasforge.models.blocks.conv import Activation
 
 
 class IdentityBlock(nn.Identity):
-    """Passes its input on. Only where channels and size stay as they are: it has no way to change them.
+    """Block that returns its input. It cannot change channels or size, so both must stay as they are.
 
     Raises:
         BuildError: `in_channels` differs from `out_channels`, or `stride` is not 1.

@@ -26,7 +26,7 @@ def split(channels: int, shares: Sequence[int] = SHARES) -> list[int]:
 
 
 class Branches(nn.Module):
-    """Runs branches side by side and joins their channels; a branch without channels is left out."""
+    """Parallel branches whose channels are joined; a branch without channels is left out."""
 
     def __init__(self, branches: dict[str, nn.Module]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Branches(nn.Module):
 
 
 Convolutions: TypeAlias = Callable[[int, int], list[nn.Module]]
-"""From (input channels, output channels) to the layers that see more than one pixel, at the module's stride."""
+"""Function of (input channels, output channels) to the layers that see more than one pixel, at the module's stride."""
 
 
 def module(

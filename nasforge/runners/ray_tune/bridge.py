@@ -19,17 +19,17 @@ from nasforge.runners.ray_tune.cluster import Cluster
 _CONTINUE: str = TrialScheduler.CONTINUE
 _STOP: str = TrialScheduler.STOP
 WARM_UP_S = 60.0
-"""How long workers that have started wait for the others before the search begins with those that are there."""
+"""Seconds that started workers wait for the others before the search begins without them."""
 _DEAD_STARTS = 5
-"""So many workers in a row that die while they start end the search."""
+"""Number of workers dying in a row while they start that ends the search."""
 
 
 class ClusterLost(BaseException):
-    """Leaves Tune's loop at once: Tune would wait for processes that are gone."""
+    """Loss of Ray. It leaves Tune's loop at once: Tune would wait for processes that have ended."""
 
 
 class Bridge:
-    """Carries calls between Tune's callbacks and the experiment; keeps the first exception for after `fit`.
+    """Bridge from Tune's callbacks to the experiment; keeps the first exception for after `fit`.
 
     Tune swallows what a callback raises and runs the trial again, so nothing may leave here as an exception.
     """
@@ -153,7 +153,7 @@ class Bridge:
 
 
 class AskNext(Searcher):  # type: ignore[misc]
-    """Tune's searcher: asks the experiment. Its pickled form is empty, for Tune copies searchers."""
+    """Tune's searcher, which asks the experiment. Its pickled form is empty, since Tune copies searchers."""
 
     def __init__(self, bridge: Bridge | None = None) -> None:
         super().__init__(metric="unused", mode="max")
@@ -183,7 +183,7 @@ class AskNext(Searcher):  # type: ignore[misc]
 
 
 class Decide(TrialScheduler):  # type: ignore[misc]
-    """Tune's scheduler: first come, first served; whether a trial goes on is the experiment's decision."""
+    """Tune's scheduler: first come, first served; the experiment decides whether a trial continues."""
 
     def __init__(self, bridge: Bridge | None = None) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ class Decide(TrialScheduler):  # type: ignore[misc]
 
 
 class StopOnError(tune.Stopper):  # type: ignore[misc]
-    """Ends `fit` as soon as a callback has failed."""
+    """Stopper that ends `fit` as soon as a callback has failed."""
 
     def __init__(self, bridge: Bridge | None = None) -> None:
         self._bridge = bridge

@@ -28,13 +28,13 @@ from ray.job_config import JobConfig
 from nasforge.runners.ray_tune.private_folder import end_processes
 
 _NEEDED = ("gcs_server", "raylet")
-"""Ray's processes without which nothing goes on."""
+"""Ray's processes without which no work continues."""
 _ENDED_AT_START = (
     "error: this process ended while Ray started; one of Ray's processes may have been killed for want of memory. "
     "Finished work is kept: run the same command to continue"
 )
 _HELD_S = 20.0
-"""How long a driver may take to end after Ray is gone."""
+"""Seconds that a driver may take to end after Ray is gone."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Independent trainings on Ray workers: several side by side, or each by several workers through Ray Train.
 
-The driver gets progress and outcomes, and alone writes the journal. What a worker has trained lies in the experiment's
-folder; a training whose worker was lost goes on from its checkpoint on another one.
+The driver gets progress and outcomes, and alone writes the journal. Workers save their trainings in the experiment's
+folder; a training whose worker was lost resumes from its checkpoint on another one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Work = Callable[[Item, Progress], str]
 """Does an item, tells its progress, returns the reason of a failure in words (empty: none). Picklable."""
 
 _LOOK_S = 0.5
-"""How often the driver looks whether Ray is still there."""
+"""Seconds between the driver's checks that Ray still runs."""
 _LOST_TWICE = 2
-"""How often a training may lose its worker and go on."""
+"""Number of times that a training may lose its worker and resume."""
 
 
 def side_by_side(
@@ -59,8 +59,8 @@ def side_by_side(
         resources: `{measure: {cpu: 1, gpu: 0.25}}`, what a worker takes.
         cpus: of a Ray started here.
         logical_gpus: of a Ray started here.
-        workers_per_network: above 1, `work` runs on so many workers at once, in one group of `torch.distributed`, and
-            items are done one after the other. A lost worker ends that, and the same call goes on.
+        workers_per_network: above 1, `work` runs on this many workers at once, in one group of `torch.distributed`, and
+            items are done one after the other. A lost worker ends that, and the same call resumes it.
 
     Raises:
         ConfigError: resources that no node has.
@@ -146,7 +146,7 @@ def _on_tasks(
                 reason = str(error).partition("\n")[0]
                 _check(joined)
                 raise SearchError(
-                    f"a training lost its worker again and again ({reason}); {_again(joined)}", kind="failed"
+                    f"a training lost its worker several times ({reason}); {_again(joined)}", kind="failed"
                 ) from error
             yield item, outcome
 
@@ -167,7 +167,7 @@ def _check(joined: Cluster) -> None:
 
 
 def _again(joined: Cluster) -> str:
-    return f"see the logs in {joined.keep_logs()}; the same command goes on from the checkpoints"
+    return f"see the logs in {joined.keep_logs()}; the same command resumes from the checkpoints"
 
 
 def _as_ours(error: BaseException) -> BaseException:
@@ -217,7 +217,8 @@ def _in_groups(
             outcome = outcomes.get(timeout=_LOOK_S)
         except Empty:  # a RayError too, when Ray passes it on
             if over:
-                raise _ours_in(failed[0] if failed else SearchError("a group ended without a word"), joined) from None
+                silent = SearchError("a group of workers ended without a message", kind="failed")
+                raise _ours_in(failed[0] if failed else silent, joined) from None
             over = not fitting.is_alive()  # looked at once more after that: the last outcome may have come between
             continue
         except ray.exceptions.RayError as error:

@@ -59,7 +59,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         return {"warm": None, "report": None, "result": dumps(content), "done": True, "unused": 0.0}
 
     def _ready(self) -> str:
-        """Load the evaluator and its data, once; returns what is wrong here, in words."""
+        """Load the evaluator and its data, once; returns a message if something is wrong here."""
         if self._evaluator is not None:
             return ""
         try:

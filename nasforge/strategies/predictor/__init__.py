@@ -27,13 +27,13 @@ from nasforge.strategies.predictor.scored import Scored
 from nasforge.strategies.ranking import Merit, beats, merit
 
 Order: TypeAlias = tuple[bool, int, float]
-"""What a merit is sorted by: finished, fidelity, value."""
+"""Sort key of a merit: finished, fidelity, value."""
 
 _FAILED: Order = (False, -1, -math.inf)
 _PARENTS = 10
 _TWINS = 2
 _REFUSED = 3
-"""From so many rejections on they are learnt from."""
+"""Number of rejections from which on they are learnt from."""
 
 _PROXIES = 0
 """The rung of a ladder that may be one of proxies."""
@@ -62,7 +62,7 @@ class _Told(NamedTuple):
 
 
 class Predictor:
-    """Learns from the trials told which candidate may be the best, and proposes that.
+    """Model that learns from all results which candidate may be the best, and proposes it.
 
     Thompson sampling, the form for workers in parallel of which is Kandasamy et al., "Parallelised Bayesian
     Optimisation via Thompson Sampling" (https://proceedings.mlr.press/v84/kandasamy18a.html), over models as well as

@@ -35,7 +35,7 @@ class Scored:
 
     Attributes:
         points: the points.
-        columns: how many columns a point has beside its encoding.
+        columns: how many columns a point has in addition to its encoding.
     """
 
     def __init__(self, names: Sequence[str], encoding: Encoding) -> None:
