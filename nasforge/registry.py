@@ -199,7 +199,9 @@ def describe(kind: str, name: str) -> Described:
         return signatures.described(get(kind, name))
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{kind} '{name}' is not a function or class of a {kind}; see docs/howto/plugins.md", kind="type", key=kind
+            f"{kind} '{name}' is not a function or class of a {kind}; write one as docs/howto/plugins.md shows",
+            kind="type",
+            key=kind,
         ) from None
 
 
@@ -286,8 +288,8 @@ def make(kind: str, name: str, options: Mapping[str, Any], *args: Any) -> Any:
         inspect.signature(factory).bind(*args, **options)
     except TypeError as error:
         raise ConfigError(
-            f"{kind} '{name}' does not take NASForge's arguments: {error}{_EXPECTED.get(kind, '')}; see "
-            "docs/howto/plugins.md",
+            f"{kind} '{name}' does not take NASForge's arguments: {error}{_EXPECTED.get(kind, '')}; write it as "
+            "docs/howto/plugins.md shows",
             kind="type",
             key=kind,
         ) from None

@@ -98,7 +98,7 @@ def check_mixable(key: str, domain: Domain) -> None:
     if MIXED < domain.size < math.inf:
         raise BuildError(
             f"decision '{key}' has {domain.size:,} values; a supernet holds at most {MIXED:,} of a decision. "
-            "List the values that you want, or give the range a larger step",
+            "List the values that you want, or set a larger step",
             kind="unsupported",
             key=key,
         )
@@ -170,7 +170,8 @@ def _values(decision: Decision, alphas: Alphas, space: SearchSpace) -> Iterator[
         options, odds = domain.values, [score - max(scores) for score in scores]
         if len(options) != len(odds):
             raise SpaceError(
-                f"decision '{decision.key}' has {len(options)} options, and {len(odds)} alphas",
+                f"decision '{decision.key}' has {len(options)} options, got {len(odds)} alphas; "
+                "give one for each option",
                 kind="invalid",
                 key=decision.key,
             )

@@ -295,12 +295,12 @@ def config(content: Mapping[str, Any]) -> None:
     try:
         SearchSpace.from_json(content["space"])
     except Exception as error:
-        raise EventError(f"the space is none ({type(error).__name__}: {error})") from None
+        raise EventError(f"the space is invalid ({type(error).__name__}: {error})") from None
     for name in ("objectives", "constraints", "targets"):
         if not all(isinstance(goal, str) for goal in _sequence(content.get(name), name)):
             raise EventError(f"{name} must be a list of texts, got {shown(content.get(name))}")
     if not content["objectives"]:
-        raise EventError("objectives must name one at least")
+        raise EventError("objectives is empty, expected at least one")
     for rung in _sequence(content.get("ladder"), "ladder"):
         _mapping(rung, "ladder")
     _budget(content.get("budget"))

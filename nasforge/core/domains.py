@@ -44,7 +44,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not self.options:
-            raise SpaceError("a choice needs at least one option", kind="empty")
+            raise SpaceError("a choice has no options; list at least one", kind="empty")
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
                 raise SpaceError(f"option {option!r} must be a string, a number or a truth value", kind="type")
@@ -52,9 +52,11 @@ class Choice:
                 raise SpaceError(f"option {_short(option)} must be a finite number within -1e300..1e300", kind="range")
         for index, option in enumerate(self.options):
             if self._places[_name(option)] != index:
-                raise SpaceError(f"option {option!r} is listed twice", kind="duplicate")
+                raise SpaceError(f"option {option!r} is listed twice; remove one", kind="duplicate")
         if self.branches and len(self.branches) != len(self.options):
-            raise SpaceError(f"{len(self.branches)} branches for {len(self.options)} options")
+            raise SpaceError(
+                f"got {len(self.branches)} branches for {len(self.options)} options; give one for each option, or none"
+            )
         if not self.branches:
             object.__setattr__(self, "branches", ((),) * len(self.options))
 
@@ -161,7 +163,7 @@ class Int:
                 f"an int range needs whole numbers, got {self.low!r}..{self.high!r} step {self.step!r}", kind="type"
             )
         if self.low > self.high:
-            raise SpaceError(f"low {self.low} is above high {self.high}", kind="range")
+            raise SpaceError(f"low {self.low} is above high {self.high}; exchange them", kind="range")
         if max(-self.low, self.high) > _EXACT:
             raise SpaceError(
                 f"an int range must lie within -2^53..2^53, got {_short(self.low)}..{_short(self.high)}", kind="range"
@@ -171,7 +173,7 @@ class Int:
         if self.log and self.low < 1:
             raise SpaceError(f"a logarithmic range needs low >= 1, got {self.low}", kind="range")
         if self.log and self.step != 1:
-            raise SpaceError("a logarithmic range takes no step", kind="conflict")
+            raise SpaceError("a logarithmic range takes no step; leave out log or step", kind="conflict")
 
     def check(self, value: Any) -> Value:
         """Return `value` as an int. Raises SpaceError outside the range or between steps."""
@@ -251,13 +253,13 @@ class Float:
                     f"a float range needs finite numbers within -1e300..1e300, got {_short(number)}", kind="range"
                 )
         if self.low > self.high:
-            raise SpaceError(f"low {self.low} is above high {self.high}", kind="range")
+            raise SpaceError(f"low {self.low} is above high {self.high}; exchange them", kind="range")
         if self.step is not None and self.step <= 0:
             raise SpaceError(f"step must be positive, got {self.step}", kind="range")
         if self.log and self.low <= 0:
             raise SpaceError(f"a logarithmic range needs low > 0, got {self.low}", kind="range")
         if self.log and self.step is not None:
-            raise SpaceError("a logarithmic range takes no step", kind="conflict")
+            raise SpaceError("a logarithmic range takes no step; leave out log or step", kind="conflict")
         if self.log and not math.isfinite(self.high / self.low):
             raise SpaceError(
                 f"a logarithmic range spans at most 300 powers of ten, got {self.low}..{self.high}", kind="range"
@@ -407,4 +409,4 @@ def domain_from_json(content: Mapping[str, Any]) -> Domain:
         case "float":
             return Float(content["low"], content["high"], content["step"], content["log"])
         case other:
-            raise SpaceError(f"unknown kind of domain {other!r}", kind="unknown")
+            raise SpaceError(f"unknown kind of domain {other!r}, expected choice, int or float", kind="unknown")

@@ -93,7 +93,7 @@ class Constraint:
         except ValueError:
             raise ConfigError(f"constraint '{text}': '{match[2]}' is not a number") from None
         if bound <= 0:
-            raise ConfigError(f"constraint '{text}': the bound must be above zero, no network costs less", kind="range")
+            raise ConfigError(f"constraint '{text}': the bound must be above 0, got {bound:g}", kind="range")
         name = match[1].lower() if match[1].lower() in COSTS else match[1]
         return Constraint(f"cost/{name}", bound)
 
@@ -174,7 +174,9 @@ class Budget:
         goals = replace(self, until=until).goals
         if len({goal.metric for goal in goals}) < len(self.until):
             raise ConfigError(
-                f"budget: until names a metric twice: {', '.join(self.until)}", kind="duplicate", key="budget.until"
+                f"budget: until names a metric twice: {', '.join(self.until)}; remove one",
+                kind="duplicate",
+                key="budget.until",
             )
         return replace(self, until={str(goal): value for goal, value in goals.items()})
 

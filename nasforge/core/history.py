@@ -25,7 +25,7 @@ class History(Mapping[int, Mapping[int, Values]]):
         self.derived: dict[Hashable, Any] = {}
 
     def add(self, number: int, step: int, values: Values) -> None:
-        """Take in a report."""
+        """Add a report."""
         reports = self._trials.setdefault(number, {})
         if reports and step <= next(reversed(reports)):
             self.revision += 1

@@ -211,7 +211,8 @@ def _find(module: str, reference: str, what: str) -> _Location:
     if len(locations) > 1:
         listed = ", ".join(str(one.folder) for one in locations)
         raise ConfigError(
-            f"{what}: there are several modules {module}, in {listed}. Add one folder to PYTHONPATH", kind="conflict"
+            f"{what}: there are several modules {module}, in {listed}. Add the right folder to PYTHONPATH",
+            kind="conflict",
         )
     if locations:
         return locations[0]

@@ -43,7 +43,7 @@ class Rung:
             return
         if self.proxies:
             raise ConfigError(
-                f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}",
+                f"ladder: a rung has epochs or proxies, not both; got proxies and epochs {self.epochs!r}",
                 kind="conflict",
                 key="ladder",
             )

@@ -231,7 +231,7 @@ class Recipe:
             most=1,
             excludes=("ema_decay",),
             conflict="only one average is kept",
-            not_shared="the batch statistics of an average belong to one path, take ema_decay",
+            not_shared="the batch statistics of an average belong to one path; use ema_decay",
             implementation="torch",
         ),
     ] = 0.0
@@ -403,7 +403,7 @@ class Recipe:
             "alpha of the share at which two inputs of a random layer are mixed; 0: none",
             group=_AUGMENTATION,
             least=0,
-            not_shared="its layers change from path to path, take mixup or cutmix",
+            not_shared="its layers change from path to path; use mixup or cutmix",
             implementation="ours, a share and layer by batch",
         ),
     ] = 0.0

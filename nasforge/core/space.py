@@ -59,7 +59,7 @@ class SearchSpace:
         for decision in self.all_decisions():
             if decision.key in seen:
                 raise SpaceError(
-                    f"space '{self.name}': decision '{decision.key}' is declared twice",
+                    f"space '{self.name}': decision '{decision.key}' is declared twice; rename one",
                     kind="duplicate",
                     key=decision.key,
                 )
@@ -161,7 +161,9 @@ class SearchSpace:
 
         def choose(key: str, domain: Domain) -> Value:
             if key not in values:
-                raise SpaceError(f"space '{self.name}': the point has no value for '{key}'", kind="missing", key=key)
+                raise SpaceError(
+                    f"space '{self.name}': the point has no value for '{key}'; add one", kind="missing", key=key
+                )
             return values[key]  # type: ignore[no-any-return]
 
         architecture = self.decide(choose)

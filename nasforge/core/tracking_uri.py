@@ -46,7 +46,7 @@ def chosen_uri(setting: str | None) -> str | None:
         return _checked(from_environment)
     except TrackingError as error:
         raise TrackingError(
-            f"the environment variable {VARIABLE} is obeyed, since no --tracking-uri is given: {error}",
+            f"environment variable {VARIABLE}, which applies without --tracking-uri: {error}",
             kind=error.kind,
             key=error.key,
         ) from None
@@ -112,7 +112,7 @@ def _sqlite(uri: str) -> str:
     path, mark, settings = rest.partition("?")
     if not separator or not path or path.startswith(":memory:"):
         raise TrackingError(
-            f"tracking URI '{without_password(uri)}' names no file, its runs would be lost at the end. {_ALLOWED}",
+            f"tracking URI '{without_password(uri)}' names no file, so its runs would be lost at the end. {_ALLOWED}",
             kind="missing",
             key="tracking_uri",
         )

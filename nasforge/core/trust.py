@@ -125,7 +125,10 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
     if source is None or reference in OURS or reference in source.admitted:
         return
     if source.kind == "view":
-        raise TrustError(f"{what} is code outside NASForge. A view never imports it", kind="untrusted")
+        raise TrustError(
+            f"{what} is code outside NASForge, and a view never imports code. Use a command that runs it",
+            kind="untrusted",
+        )
     resolved = [file.resolve() for file in files]
     if source.kind == "foreign" and not _is_remembered(reference, resolved):
         _refuse_below(source.folders, resolved, what)

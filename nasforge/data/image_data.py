@@ -97,7 +97,8 @@ def load_data(config: DataConfig) -> ImageData:
     classes = len(decoded.class_names)
     if classes < 2:
         raise DataError(
-            f"data {config.source}: only one class, '{decoded.class_names[0]}'; there is nothing to tell apart",
+            f"data {config.source}: only one class, '{decoded.class_names[0]}', expected at least two; "
+            "add images of another class",
             kind="empty",
             key="data.source",
         )
@@ -110,7 +111,8 @@ def load_data(config: DataConfig) -> ImageData:
         available = len(index["train"]) + len(index.get("validation", ()))
         if config.images > available:
             raise DataError(
-                f"data {config.source}: {config.images} images asked for, {available} are there to train and validate",
+                f"data {config.source}: data.images is {config.images}, but only {available} images train and "
+                "validate; lower it",
                 kind="range",
                 key="data.images",
             )
@@ -213,7 +215,7 @@ class _Division:
         return rest, part
 
     def _advice(self, rows: np.ndarray, share: float, what: str) -> str:
-        """Say which share, nearest to `share` in hundredths, leaves every class in both pieces."""
+        """Advise which share, nearest to `share` in hundredths, leaves every class in both pieces."""
         classes = len(self.class_names)
         fewest = int(np.bincount(self.labels[rows], minlength=classes).min())
         kept = 2 if what == "test" else 1  # of each class: the validation part is divided off the rest

@@ -252,7 +252,7 @@ def _parts(root: _Level) -> dict[str, _Part]:
         parts[kind] = part
     if "train" not in parts:
         raise DataError(
-            f"{where}: there is no folder train, but {_some(divided)} with folders of images inside, as parts have; "
+            f"{where}: there is no folder train, but {_some(divided)} with folders of images inside, as splits have; "
             "add the folder train, or rename what is a class",
             kind="missing",
         )
@@ -268,7 +268,7 @@ def _parts(root: _Level) -> dict[str, _Part]:
 
 
 def _why_none(part: _Part) -> str:
-    """Say what a part without images should have, and what it has."""
+    """Explain what a split without images should have, and what it has."""
     expected = f"expected one folder per class with {', '.join(sorted(SUFFIXES))} files"
     if part.level.images:
         return (
@@ -403,7 +403,7 @@ def _read(folder: Path, files: Files, resolution: int | None, allocate: Allocate
         for remark in picture.remarks:
             remarks.setdefault(remark, []).append(file)
     if images is None:
-        raise DataError(f"{shown(folder)}: no images", kind="empty")
+        raise DataError(f"{shown(folder)}: no images; add some", kind="empty")
     class_names = tuple(sorted({name for _, name in files["train"]}))
     numbers = {name: number for number, name in enumerate(class_names)}
     labels = np.array([numbers[name] for rows in files.values() for _, name in rows], np.int64)

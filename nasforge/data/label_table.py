@@ -119,7 +119,7 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except (OSError, UnicodeDecodeError) as error:
         reason, advice = "it is no UTF-8 text", "save the table as CSV in UTF-8"
         if isinstance(error, OSError):
-            reason, advice = str(error.strerror), "give a CSV file"
+            reason, advice = str(error.strerror), "choose a CSV file"
         raise DataError(f"labels {shown(table)} cannot be read ({reason}); {advice}", kind="unreadable") from error
     head = text.split("\n", 1)[0]
     separator = max(",;\t", key=head.count)
@@ -205,7 +205,7 @@ class _Finder:
         if len(files) > 1 and strict:
             some = " and ".join(shown(file.relative_to(self.folder)) for file in files[:2])
             raise DataError(
-                f"{shown(self.table)}: '{name}' may be {some}; give the folder that has only the images of the table, "
+                f"{shown(self.table)}: '{name}' may be {some}; choose the folder with only the images of the table, "
                 "or write paths into it",
                 kind="conflict",
             )

@@ -77,7 +77,9 @@ def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     for name, piece in zip(pixels, images, strict=True):
         if piece.shape[1:] != images[0].shape[1:]:
             raise DataError(
-                f"{path}: x_train and {name} hold images of different shapes, {_LAYOUT}", kind="conflict", key=name
+                f"{path}: x_train and {name} have images of different shapes, expected equal ones, {_LAYOUT}",
+                kind="conflict",
+                key=name,
             )
     names = _names(path, arrays[_NAMES]) if _NAMES in arrays else None
     numbered, class_names, notes = number_classes(labels, names, str(path))
@@ -158,7 +160,7 @@ def _parts(path: Path, arrays: Mapping[str, np.ndarray], unread: Iterable[str]) 
         there = [suffix for suffix in suffixes if f"x_{suffix}" in arrays or f"y_{suffix}" in arrays]
         if len(there) > 1:
             raise DataError(
-                f"{path}: the {part} part is there as {' and as '.join(there)}; keep one of them",
+                f"{path}: the {part} part appears as {' and as '.join(there)}; keep one of them",
                 kind="duplicate",
                 key=part,
             )
@@ -168,7 +170,7 @@ def _parts(path: Path, arrays: Mapping[str, np.ndarray], unread: Iterable[str]) 
                 if name not in arrays:
                     others = ", ".join(sorted([*arrays, *unread])) or "none"
                     raise DataError(
-                        f"{path}: array {name} is missing; found {others}. Read are {_READ}: rename yours",
+                        f"{path}: array {name} is missing, got {others}. Rename yours to {_READ}",
                         kind="missing",
                         key=name,
                     )
@@ -267,7 +269,7 @@ def _names(path: Path, array: np.ndarray) -> list[str]:
     if twice or "" in names:
         wrong = f"'{twice[0]}' twice" if twice else "an empty one"
         raise DataError(
-            f"{path}: {_NAMES} must be different names, got {wrong}; give every class a name of its own",
+            f"{path}: {_NAMES} must be different names, got {wrong}; give every class another name",
             kind="duplicate",
             key=_NAMES,
         )
@@ -299,7 +301,11 @@ def _labels(path: Path, name: str, array: np.ndarray, expected: int) -> np.ndarr
             key=name,
         )
     if len(labels) != expected:
-        raise DataError(f"{path}: {name} has {len(labels)} labels for {expected} images", kind="conflict", key=name)
+        raise DataError(
+            f"{path}: {name} has {len(labels)} labels for {expected} images; save one per image",
+            kind="conflict",
+            key=name,
+        )
     if labels.dtype.kind not in "biufSU":
         raise DataError(
             f"{path}: {name} has type {labels.dtype}, allowed: whole numbers or strings", kind="type", key=name

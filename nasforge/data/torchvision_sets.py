@@ -82,7 +82,7 @@ def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -
             images[len(labels)] = pixels
             labels.append(int(label))
     if images is None:
-        raise DataError(f"data set {name} in {folder} is empty", kind="empty")
+        raise DataError(f"data set {name} in {folder} is empty; delete the folder and download it again", kind="empty")
     known = sorted(set(labels))
     names = getattr(parts["train"], "classes", None) or known
     names = names if len(names) == len(known) else known

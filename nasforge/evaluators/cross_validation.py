@@ -66,7 +66,7 @@ class Averaged:
         unit: Unit,
         keep_answers: bool = False,
     ) -> None:
-        """Take the parts.
+        """Store the parts.
 
         Args:
             name: of the evaluator.
@@ -117,7 +117,8 @@ class Averaged:
             )
         if isinstance(proposal, Score) or proposal.weights is not None:
             raise SearchError(
-                f"evaluator '{self._name}' trains one architecture per trial, from its initialisation",
+                f"evaluator '{self._name}' trains one architecture per trial, from its initialisation; "
+                "use evaluator 'training'",
                 kind="unsupported",
                 key="evaluator",
             )
@@ -273,7 +274,7 @@ def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
     if scarce < count:
         raise DataError(
             f"data {config.source}: class '{data.class_names[int(counts.argmin())]}' has {scarce} {what} to train and "
-            f"validate, so there are no {count} folds with each class in all of them; take fewer folds, or add images",
+            f"validate, so there are no {count} folds with each class in all of them; use fewer folds, or add images",
             kind="empty",
         )
     if groups is None:
@@ -297,7 +298,7 @@ def _grouped_folds(
     if any(len(np.unique(labels[side])) < classes for fold in folds for side in fold):
         raise DataError(
             f"data {config.source}: images of one group stay together, and so there are no {count} folds with each "
-            "class in all of them; take fewer folds, or add images",
+            "class in all of them; use fewer folds, or add images",
             kind="empty",
         )
     return folds
@@ -313,14 +314,14 @@ def _check_ladder(name: str, what: str, count: int, spec: SearchSpec) -> None:
     needed(spec.data, name)
     if any(rung.proxies or not rung.full for rung in spec.ladder):
         raise ConfigError(
-            f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none",
+            f"evaluator '{name}': its rungs count trainings; leave proxies, share and resolution out",
             kind="conflict",
             key="ladder",
         )
     check_whole(count, f"evaluator '{name}': {what}", 2)
     if [rung.epochs for rung in spec.ladder] != list(range(1, count + 1)):
         raise ConfigError(
-            f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out",
+            f"evaluator '{name}': its ladder must be of {what}, 1 to {count}; leave ladder out",
             kind="conflict",
             key="ladder",
         )

@@ -18,7 +18,7 @@ def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
     """Return the data that an evaluator needs. Raises ConfigError if there are none."""
     if data is None:
         raise ConfigError(
-            f"evaluator '{evaluator}' needs data: a name such as digits, a .npz file or an image folder",
+            f"evaluator '{evaluator}' needs data; set --data to a name such as digits, a .npz file or an image folder",
             kind="missing",
             key="data",
         )

@@ -115,7 +115,7 @@ class Training:
             if number.isdecimal() and int(number) >= len(data.class_names):
                 some = ", ".join(f"{place}: {text}" for place, text in enumerate(data.class_names[:12]))
                 raise ConfigError(
-                    f"metric val/{name}: there are {len(data.class_names)} classes, numbered {some}",
+                    f"metric val/{name}: expected one of {len(data.class_names)} classes, numbered {some}",
                     kind="range",
                     key=f"val/{name}",
                 )
@@ -251,7 +251,7 @@ class Training:
             return self._scoring()(proposal, report)
         if isinstance(proposal, Score):
             raise SearchError(
-                "evaluator 'training' trains one architecture per trial; only proxies take a batch",
+                "evaluator 'training' trains one architecture per trial; use a rung of proxies for a batch",
                 kind="unsupported",
                 key="evaluator",
             )

@@ -75,7 +75,9 @@ class ZeroCost:
             proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *named])) or registry.names("proxy")
         if not proxies:
             raise ConfigError(
-                "evaluator 'zero_cost': proxies must name at least one", kind="empty", key="evaluator.proxies"
+                "evaluator 'zero_cost': proxies is empty; name at least one, such as synflow",
+                kind="empty",
+                key="evaluator.proxies",
             )
         for name in proxies:
             registry.get("proxy", name)

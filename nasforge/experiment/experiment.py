@@ -221,7 +221,7 @@ class Experiment:
         trial = self.state.trials[number]
         if trial.result is not None:
             raise SearchError(
-                f"trial {number} was told twice: it is closed as '{trial.result.status}'", kind="duplicate"
+                f"trial {number} got a second result, but it is closed as '{trial.result.status}'", kind="duplicate"
             )
         if attempt != trial.attempts:
             return

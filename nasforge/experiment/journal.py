@@ -69,7 +69,7 @@ def dumps(content: Any) -> str:
         return json.dumps(_encode(content), allow_nan=False, separators=(",", ":"))
     except TypeError as error:
         raise JournalError(
-            f"cannot be written as JSON: {error}; metrics and decisions are plain numbers and texts", kind="type"
+            f"cannot be written as JSON: {error}; use plain numbers and texts for metrics and decisions", kind="type"
         ) from None
 
 
@@ -188,8 +188,14 @@ def parse(path: Path, number: int, line: bytes) -> Line:
         raise corrupt(path, number, error) from None
     if (number == 1) != isinstance(event, Header):
         if number == 1:
-            raise JournalError(f"{path}:1: the first line must be the header, got '{event.kind}'", kind="unreadable")
-        raise JournalError(f"{path}:{number}: a second header; two journals were joined", kind="unreadable")
+            raise JournalError(
+                f"{path}:1: the first line must be the header, got '{event.kind}'. Restore the file from a backup",
+                kind="unreadable",
+            )
+        raise JournalError(
+            f"{path}:{number}: a second header: two journals were joined. Restore the file from a backup",
+            kind="unreadable",
+        )
     return Line(event, at)
 
 
@@ -240,11 +246,15 @@ def lines_of(folder: Path) -> Iterator[Line]:
             for number, line in enumerate(_whole_lines(file), 1):
                 yield parse(path, number, line)
     except FileNotFoundError:
-        raise JournalError(f"{folder}: no experiment here ({path.name} is missing)", kind="missing") from None
+        raise JournalError(
+            f"{folder}: no experiment here: {path.name} is missing. Check the folder's name", kind="missing"
+        ) from None
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
     if not number:
-        raise JournalError(f"{folder}: the journal is empty; the experiment has not begun", kind="empty")
+        raise JournalError(
+            f"{folder}: the journal is empty, so the experiment has not begun. Run its search first", kind="empty"
+        )
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
@@ -375,7 +385,8 @@ class Journal:
             self._check_alone(self._size + written)
             os.ftruncate(self._file, self._size)  # our own unfinished line, and nothing else
             raise JournalError(
-                f"{self.path}: cannot be written: {error.strerror}. Everything up to here is safe: make room, then run "
+                f"{self.path}: cannot be written: {error.strerror}. Everything up to here is saved. "
+                "Make room, then run "
                 "the same command to continue",
                 kind="failed",
             ) from None

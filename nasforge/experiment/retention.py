@@ -64,4 +64,6 @@ class Retention:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
-                raise DataError(f"artifact {file} cannot be deleted: {error.strerror}", kind="failed") from None
+                raise DataError(
+                    f"artifact {file} cannot be deleted: {error.strerror}; allow to delete it", kind="failed"
+                ) from None

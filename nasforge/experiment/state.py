@@ -117,7 +117,7 @@ class State:
         return corrupt(self.path or f"journal of '{self.header.experiment}'", line, problem)
 
     def apply(self, event: Event) -> None:
-        """Take in one event."""
+        """Apply one event."""
         match event:
             case Reported(number, attempt, step, metrics, decision):
                 trial = self.trials[number]
@@ -177,7 +177,7 @@ class State:
                 self.tests[finalist] = metrics
 
     def take(self, event: Event, line: int) -> None:
-        """Take in the event on a line of a file, which may have been tampered with.
+        """Apply the event on a line of a file, which may have been tampered with.
 
         Raises:
             JournalError: it cannot follow the events before it.
@@ -272,7 +272,7 @@ class State:
         """
         if not -len(self.ladder) <= proposal.rung < len(self.ladder):
             raise SearchError(
-                f"the strategy asks for rung {proposal.rung}, but the ladder has {len(self.ladder)} rung(s)",
+                f"the strategy proposed rung {proposal.rung}, expected -{len(self.ladder)} to {len(self.ladder) - 1}",
                 kind="range",
                 key="rung",
             )

@@ -136,9 +136,15 @@ def _shares(space: SearchSpace, alphas: Mapping[str, Sequence[float]], key: str,
     count = len(space.domains[key].values)
     scores = alphas.get(key, [0.0] * count if optional or count == 1 else None)
     if scores is None:
-        raise SpaceError(f"no alphas for decision '{key}' of space '{space.name}'", kind="missing", key=key)
+        raise SpaceError(
+            f"no alphas for decision '{key}' of space '{space.name}'; give one for each option", kind="missing", key=key
+        )
     if len(scores) != count:
-        raise SpaceError(f"decision '{key}' has {count} options, and {len(scores)} alphas", kind="invalid", key=key)
+        raise SpaceError(
+            f"decision '{key}' has {count} options, got {len(scores)} alphas; give one for each option",
+            kind="invalid",
+            key=key,
+        )
     exponents = [math.exp(alpha - max(scores)) for alpha in scores]
     return [exponent / sum(exponents) for exponent in exponents]
 

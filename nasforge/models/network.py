@@ -27,12 +27,14 @@ def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:
     """
     if not space.builder:
         raise BuildError(
-            f"space '{space.name}' names no builder: it can only be looked up in a table", kind="missing", key="builder"
+            f"space '{space.name}' names no builder, so its points can only be looked up in a table; add a builder",
+            kind="missing",
+            key="builder",
         )
     builder = registry.get("builder", space.builder)
     if not callable(builder):
         raise BuildError(
-            f"space '{space.name}': builder '{space.builder}' is a {type(builder).__name__}, not a function",
+            f"space '{space.name}': builder '{space.builder}' is a {type(builder).__name__}, expected a function",
             kind="type",
             key="builder",
         )
@@ -108,7 +110,7 @@ def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: i
         ) from error
     if not isinstance(network, nn.Module):
         raise BuildError(
-            f"space '{space.name}': builder '{space.builder}' returned {network!r}, not a torch module",
+            f"space '{space.name}': builder '{space.builder}' returned {network!r}, expected a torch module",
             kind="type",
             key="builder",
         )
@@ -116,7 +118,7 @@ def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: i
     if lazy is not None:
         raise BuildError(
             f"space '{space.name}': builder '{space.builder}' leaves the size of '{lazy}' open until the first images; "
-            "take nn.Linear, nn.Conv2d ... with their sizes in place of the lazy module",
+            "use nn.Linear, nn.Conv2d ... with their sizes instead of the lazy module",
             kind="unsupported",
             key="builder",
         )

@@ -78,7 +78,7 @@ def _check_weights(weights: str, backbones: Sequence[str]) -> None:
     where = "builder 'timm_backbone': weights"
     if len(backbones) != 1:
         raise BuildError(
-            f"{where} are those of one network, but backbones lists {len(backbones)}; list one",
+            f"{where} belong to one network, but backbones lists {len(backbones)}; list one",
             kind="conflict",
             key="weights",
         )
@@ -103,7 +103,7 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
         if started:
             advice = "set pretrained: false, or make the weights reachable"
         if started and weights:
-            advice = "take the file of this network"
+            advice = "use the file of this network"
         raise BuildError(
             f"builder 'timm_backbone': cannot make '{name}': {reason}; {advice}", kind="failed", key="backbones"
         ) from error
@@ -124,7 +124,7 @@ def _check_whole(network: Any, name: str, weights: str) -> None:
     if missing:
         raise BuildError(
             f"builder 'timm_backbone': weights '{weights}' lack {len(missing)} tensors of '{name}', such as "
-            f"{missing[0]}; take the file of this network, as timm writes it",
+            f"{missing[0]}; use the file of this network, as timm writes it",
             kind="changed",
             key="weights",
         )

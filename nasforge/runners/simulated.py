@@ -42,7 +42,7 @@ def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: 
     check_whole(workers, "runner 'simulated': max_concurrent_trials", 1)
     if not about_of(evaluator).instant:
         raise ConfigError(
-            "runner 'simulated' is for evaluators that look results up, such as lookup_table; take local",
+            "runner 'simulated' needs an evaluator that looks results up, such as lookup_table; use --runner local",
             kind="unsupported",
             key="runner",
         )

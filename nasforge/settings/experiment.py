@@ -145,7 +145,7 @@ class ExperimentConfig:
         for key in settings:
             if key not in allowed:
                 raise ConfigError(
-                    f"data: '{key}' is the experiment's own; {did_you_mean(str(key), allowed)}",
+                    f"data: '{key}' cannot change in an experiment; {did_you_mean(str(key), allowed)}",
                     kind="conflict",
                     key=f"data.{key}",
                 )
@@ -254,7 +254,7 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     path = home_expanded(path)
     document = read_yaml(path)
     if not isinstance(document.content, dict):
-        raise ConfigError([Problem("an experiment is a mapping of settings", str(path), kind="type")])
+        raise ConfigError([Problem("expected a mapping of settings", str(path), kind="type")])
     if "decisions" in document.content:
         message = "a search space, not an experiment; search it by: nasforge search FILE"
         raise ConfigError([document.problem(message, ("decisions",))])
@@ -403,19 +403,20 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
     registry.check_name("strategy", tune.name)
     if strategy.name == "joint":
         raise ConfigError(
-            "strategy joint already has a strategy for the recipe; leave out tune or strategy",
+            "strategy joint already has a strategy for the recipe; leave tune out",
             kind="conflict",
             key="tune",
         )
     if not any(key.startswith(TRAIN) for key in space.domains):
         raise ConfigError(
-            f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd",
+            f"the space '{space.name}' opens no decision of the recipe, so there is nothing to tune; "
+            "open some: --recipe sgd",
             kind="conflict",
             key="tune",
         )
     if not any(key.startswith(MODEL) for key in space.domains):
         raise ConfigError(
-            f"the space '{space.name}' has recipes alone: --strategy {tune.name}, without tune",
+            f"the space '{space.name}' has decisions of the recipe alone; use --strategy {tune.name} without tune",
             kind="conflict",
             key="tune",
         )
@@ -425,7 +426,9 @@ def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
     options = dict(tune.options)
     if "relatives" in options:
         raise ConfigError(
-            "tune: relatives was removed, because no gain of it was measured. Leave it out", kind="removed", key="tune"
+            "tune: relatives was removed, because it brought no measurable gain. Leave it out",
+            kind="removed",
+            key="tune",
         )
     joint_options: dict[str, Any] = {"revisit": options.pop("revisit")} if "revisit" in options else {}
     halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}

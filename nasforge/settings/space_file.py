@@ -249,14 +249,14 @@ class _SpaceReader:
             if isinstance(body, list):
                 return Choice(tuple(body))
             if not isinstance(body, dict):
-                raise SpaceError(f"choice needs a list or a mapping of options, got {body!r}", kind="type")
+                raise SpaceError(f"choice must be a list or a mapping of options, got {body!r}", kind="type")
             branches = []
             for option, nested in body.items():
                 below = (*path, "choice", option)
                 branches.append(tuple(self.decisions(self.mapping(nested, below), below, f"{key}.{option}.")))
             return Choice(tuple(body), tuple(branches))
         if not isinstance(body, list) or len(body) != 2:
-            raise SpaceError(f"{kind} needs [low, high], got {body!r}", kind="type")
+            raise SpaceError(f"{kind} must be [low, high], got {body!r}", kind="type")
         log = check_flag(content.get("log", False), "log", SpaceError)
         if kind == "int":
             return Int(body[0], body[1], content.get("step", 1), log)

@@ -178,7 +178,9 @@ def space_of(content: Any) -> SearchSpace:
         return content
     if not isinstance(content, (str, Path)):
         raise ConfigError(
-            "needs a YAML file or the name of a shipped space, see `nasforge spaces`", kind="type", key="space"
+            f"must be a YAML file or the name of a shipped space, got {content!r}; list those: nasforge spaces",
+            kind="type",
+            key="space",
         )
     return load_space(content)
 
@@ -202,7 +204,7 @@ def data_of(content: Any) -> DataConfig | None:
                 f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}", kind="unknown", key=f"data.{key}"
             )
     if "source" not in content:
-        raise ConfigError("data needs a source: a name, a file or a folder", kind="missing", key="data.source")
+        raise ConfigError("data has no source; set it to a name, a file or a folder", kind="missing", key="data.source")
     config = DataConfig(**with_absolute_paths(content))
     if problem := unknown_source(config.source):
         raise ConfigError(problem, kind="unknown", key="data.source")
@@ -230,9 +232,13 @@ def objectives_of(content: Any) -> tuple[Objective, ...]:
     objectives = _parsed(content, Objective)
     names = [objective.metric for objective in objectives]
     if not objectives:
-        raise ConfigError("at least one objective is needed", kind="empty", key="objectives")
+        raise ConfigError(
+            "objectives is empty, expected at least one, such as val/accuracy", kind="empty", key="objectives"
+        )
     if len(set(names)) < len(names):
-        raise ConfigError(f"an objective is given twice: {', '.join(names)}", kind="duplicate", key="objectives")
+        raise ConfigError(
+            f"objectives name a metric twice: {', '.join(names)}; remove one", kind="duplicate", key="objectives"
+        )
     return objectives
 
 
@@ -292,7 +298,9 @@ def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
         for key in content:
             if key not in allowed:
                 raise ConfigError(
-                    f"unknown limit '{key}'; {did_you_mean(str(key), allowed)}", kind="unknown", key=f"budget.{key}"
+                    f"budget: unknown limit '{key}'; {did_you_mean(str(key), allowed)}",
+                    kind="unknown",
+                    key=f"budget.{key}",
                 )
         budget = Budget(**{key: value for key, value in content.items() if value is not None})
     else:
@@ -326,7 +334,9 @@ def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
                 key="ladder",
             )
     if any(rung.proxies for rung in rungs[1:]):
-        raise ConfigError("only the first rung of a ladder may be one of proxies", kind="invalid", key="ladder")
+        raise ConfigError(
+            "only the first rung of a ladder may have proxies; move it to the beginning", kind="invalid", key="ladder"
+        )
     if rungs[-1].proxies:
         raise ConfigError(
             "a rung of proxies is followed by one with epochs, such as {epochs: 3}; to search by proxies alone, leave "
@@ -379,10 +389,16 @@ def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]
     for key, value in fixed.items():
         if str(key).startswith((MODEL, TRAIN)):
             raise ConfigError(
-                f"recipe: write '{str(key).partition('.')[2]}', without the prefix", kind="invalid", key="recipe"
+                f"recipe: got '{key}', expected a name without prefix; write '{str(key).partition('.')[2]}'",
+                kind="invalid",
+                key="recipe",
             )
         if not isinstance(value, (str, int, float, bool)):
-            raise ConfigError(f"recipe: {key} needs one value, got {value!r}", kind="type", key=f"recipe.{key}")
+            raise ConfigError(
+                f"recipe: {key} must be one number, text or truth value, got {value!r}",
+                kind="type",
+                key=f"recipe.{key}",
+            )
     return opened, fixed
 
 

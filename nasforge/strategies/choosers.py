@@ -221,8 +221,8 @@ def measure_of(proposal: Proposal) -> Measure:
     """
     if not isinstance(proposal, Measure):
         raise JournalError(
-            "the journal holds a proposal of another kind than this strategy makes; "
-            "continue it with the strategy that wrote it, or choose another experiment name",
+            "the journal has a proposal of a kind that this strategy never makes; "
+            "resume it with the strategy that wrote it, or use another --name",
             kind="changed",
             key="strategy",
         )

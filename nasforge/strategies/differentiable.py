@@ -68,13 +68,14 @@ class Differentiable:
     ) -> None:
         if len(spec.objectives) != 1:
             raise ConfigError(
-                f"a differentiable search takes one objective, got {len(spec.objectives)}; give a cost as a target",
+                f"a differentiable search takes one objective, got {len(spec.objectives)}; "
+                "make a cost a target instead",
                 kind="unsupported",
                 key="objectives",
             )
         if epochs < 1 or runs < 1:
             raise ConfigError(
-                f"a differentiable search needs epochs and runs of at least 1, got {epochs} and {runs}",
+                f"a differentiable search needs epochs >= 1 and runs >= 1, got epochs {epochs} and runs {runs}",
                 kind="range",
                 key="strategy",
             )
@@ -99,7 +100,7 @@ class Differentiable:
                 known = " and ".join(metric.removeprefix("cost/") for metric in COST_TERMS)
                 targets = ", ".join(map(str, spec.targets))
                 raise ConfigError(
-                    f"cost_aware puts {known} into the loss, not {targets}; give a target on one of them",
+                    f"cost_aware can put {known} into the loss, got {targets}; set a target on one of them",
                     kind="unsupported",
                     key="targets",
                 )
@@ -239,7 +240,7 @@ def preset(
         weight = taken.get("cost_weight", 0.0)
         if costs and not 0 < weight < math.inf:
             raise ConfigError(
-                f"cost_aware: cost_weight must be above 0, got {weight}; without costs it is gdas",
+                f"cost_aware: cost_weight must be above 0, got {weight}; for a search without costs use gdas",
                 kind="range",
                 key="strategy.cost_weight",
             )

@@ -33,7 +33,8 @@ class _Half:
         proposal = self._strategy.ask(number)
         if isinstance(proposal, TrainShared):
             raise SearchError(
-                "strategy joint: one half trains a supernet, which has one recipe for all networks",
+                "strategy joint: one half trains a supernet, which has one recipe for all networks; "
+                "use strategies of single trainings",
                 kind="unsupported",
                 key="strategy",
             )

@@ -69,7 +69,7 @@ class LocalSearch:
         check_single(spec, "local_search")
         if starts < 1 or steps < 1:
             raise ConfigError(
-                f"local_search: starts and steps must be at least 1, got {starts} and {steps}",
+                f"local_search: needs starts >= 1 and steps >= 1, got starts {starts} and steps {steps}",
                 kind="range",
                 key="strategy",
             )

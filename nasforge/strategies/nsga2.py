@@ -60,7 +60,9 @@ class NSGA2:
             )
         if not 0 <= crossover <= 1:
             raise ConfigError(
-                f"nsga2: crossover is a chance in 0..1, got {crossover}", kind="range", key="strategy.crossover"
+                f"nsga2: crossover must be a probability from 0 to 1, got {crossover}",
+                kind="range",
+                key="strategy.crossover",
             )
         self._space = spec.space
         self._seed = spec.seed

@@ -55,13 +55,13 @@ class OneShot:
         if min(rounds, epochs, measures) < 1:
             raise ConfigError(
                 "a one-shot search needs rounds, epochs and measures of at least 1, "
-                f"got {rounds}, {epochs} and {measures}",
+                f"got rounds {rounds}, epochs {epochs} and measures {measures}",
                 kind="range",
                 key="strategy",
             )
         if paths not in ("uniform", "fair"):
             raise ConfigError(
-                f"a one-shot search draws paths 'uniform' or 'fair', got {paths!r}",
+                f"a one-shot search needs paths 'uniform' or 'fair', got {paths!r}",
                 kind="unknown",
                 key="strategy.paths",
             )
@@ -272,7 +272,7 @@ def enas(
     """
     if policy_paths < 1:
         raise ConfigError(
-            f"enas: policy_paths must be at least 1, got {policy_paths}; without a policy it is spos",
+            f"enas: policy_paths must be at least 1, got {policy_paths}; for a search without a policy use spos",
             kind="range",
             key="strategy.policy_paths",
         )

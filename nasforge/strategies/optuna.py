@@ -188,7 +188,8 @@ class OptunaSampler:
                 return self._class(**{**ours, **self._options})
             except ImportError as error:
                 raise ConfigError(
-                    f"strategy optuna: sampler '{self._name}' needs a package that is not installed: {error}",
+                    f"strategy optuna: sampler '{self._name}' needs a package that is not installed: {error}. "
+                    "Install it",
                     kind="missing",
                     key="strategy.sampler",
                 ) from error

@@ -80,13 +80,13 @@ class PBT:
         if population < 2 or not 0 < share <= 0.5 or not 0 <= resample <= 1:
             raise ConfigError(
                 "strategy pbt: needs population >= 2, 0 < share <= 0.5 and 0 <= resample <= 1, "
-                f"got {population}, {share} and {resample}",
+                f"got population {population}, share {share} and resample {resample}",
                 kind="range",
                 key="strategy",
             )
         if math.floor(share * population) < 1:
             raise ConfigError(
-                f"strategy pbt: a share of {share:g} of {population} members replaces none; take "
+                f"strategy pbt: a share of {share:g} of {population} members replaces none; use "
                 f"a population of {math.ceil(1 / share)} or more, or a larger share",
                 kind="range",
                 key="strategy.share",
@@ -228,14 +228,15 @@ def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
     for name in change or ():
         if name not in CHANGEABLE:
             raise ConfigError(
-                f"strategy pbt: {name} may not change in mid-training, the training's state depends on it; may: {may}",
+                f"strategy pbt: {name} may not change during training, because the training's state depends on it; "
+                f"choose of: {may}",
                 kind="unsupported",
                 key="strategy.change",
             )
         if name not in recipe.values():
             opened = ", ".join(sorted(recipe.values())) or "none"
             raise ConfigError(
-                f"strategy pbt: change names {name}, which the space does not open; it opens {opened}",
+                f"strategy pbt: change names {name}, which the space does not open; choose of: {opened}",
                 kind="unknown",
                 key="strategy.change",
             )
@@ -243,7 +244,7 @@ def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
     keys = {key for key, name in recipe.items() if name in changeable and space.domains[key].size > 1}
     if not keys:
         raise ConfigError(
-            f"strategy pbt: the space opens no decision of the recipe that may change in mid-training ({may}); "
+            f"strategy pbt: the space opens no decision of the recipe that may change during training ({may}); "
             "open some: --recipe sgd",
             kind="missing",
             key="recipe",

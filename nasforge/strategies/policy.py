@@ -221,7 +221,7 @@ class PPO:
         if not 0 < learning_rate < math.inf or not 0 <= entropy < math.inf or not 0 <= memory < 1 or not 0 < clip < 1:
             raise ConfigError(
                 "ppo: needs learning_rate > 0, entropy >= 0, memory in 0..1 (1 excluded) and clip between 0 and 1, "
-                f"got {learning_rate}, {entropy}, {memory} and {clip}",
+                f"got learning_rate {learning_rate}, entropy {entropy}, memory {memory} and clip {clip}",
                 kind="range",
                 key="strategy",
             )

@@ -82,7 +82,7 @@ class Promotion:
         if brackets > 1 and new.name != "random":
             raise ConfigError(
                 f"strategy promotion: with brackets new trials begin at different rungs, and '{new.name}' would "
-                "compare their results; take of: random, as Hyperband does, or brackets: 1",
+                "compare their results; use of: random, as Hyperband does, or brackets: 1",
                 kind="conflict",
                 key="strategy.brackets",
             )
@@ -108,7 +108,7 @@ class Promotion:
                 return None
             if not isinstance(asked, Measure) or asked.weights:
                 raise SearchError(
-                    "strategy promotion: the strategy of new points must propose plain trainings, one point each; take "
+                    "strategy promotion: the strategy of new points must propose plain trainings, one point each; use "
                     "evolution, optuna or random without zero-cost scores",
                     kind="unsupported",
                     key="strategy.of",
@@ -211,7 +211,7 @@ def _strategy(named: Named, spec: SearchSpec) -> Strategy:
     if suited_evaluator(named.name) != "training":
         raise ConfigError(
             f"strategy promotion: '{named.name}' trains a supernet, whose networks have no rungs; "
-            "take evolution, optuna or random",
+            "use evolution, optuna or random",
             kind="unsupported",
             key="strategy.of",
         )

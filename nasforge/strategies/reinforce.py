@@ -73,7 +73,7 @@ class Reinforce:
         if not 0 < learning_rate < math.inf or not 0 <= entropy < math.inf or not 0 <= memory < 1:
             raise ConfigError(
                 "reinforce: needs learning_rate > 0, entropy >= 0 and memory in 0..1 (1 excluded), "
-                f"got {learning_rate}, {entropy} and {memory}",
+                f"got learning_rate {learning_rate}, entropy {entropy} and memory {memory}",
                 kind="range",
                 key="strategy",
             )

@@ -33,10 +33,13 @@ class Repeated:
         scored: bool = False,
     ) -> None:
         if networks < 3 or seeds < 1:
-            raise ConfigError(f"needs at least 3 networks and 1 seed, got {networks} and {seeds}", kind="range")
+            raise ConfigError(
+                f"needs networks >= 3 and seeds >= 1, got networks {networks} and seeds {seeds}", kind="range"
+            )
         if spec.space.size < networks:
             raise ConfigError(
-                f"{networks} networks asked for, the space '{spec.space.name}' has only {spec.space.size:g} points",
+                f"got {networks} networks, but the space '{spec.space.name}' has only {spec.space.size:g} points; "
+                "ask for fewer",
                 kind="range",
             )
         self._space = spec.space

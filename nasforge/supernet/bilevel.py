@@ -254,7 +254,7 @@ def check_order(settings: Settings, relaxation: Relaxation, supernet: Supernet) 
     """Refuse `second_order` where it is impossible: raises ConfigError."""
     if settings.second_order and not relaxation.second_order:
         raise ConfigError(
-            "train_shared: second_order needs relaxation softmax. Choose it, or leave second_order out",
+            "train_shared: second_order needs relaxation softmax. Set it, or leave second_order out",
             kind="conflict",
             key="second_order",
         )

@@ -68,7 +68,7 @@ class CostTerm:
             reason = str(error)
         if self._exact is None and not relaxed.relaxation.single:
             raise ConfigError(
-                f"{metric} of space '{relaxed.supernet.space.name}' has no exact expectation: {reason}. Take "
+                f"{metric} of space '{relaxed.supernet.space.name}' has no exact expectation: {reason}. Use "
                 "relaxation gumbel_hard, which samples single paths",
                 kind="unsupported",
                 key=metric,

@@ -58,7 +58,7 @@ class ExpectedCost:
         check_metric(metric)
         if supernet.widths:
             raise ConfigError(
-                f"the expected {metric} needs fixed widths; open: {', '.join(supernet.widths)}",
+                f"the expected {metric} needs fixed widths; leave one value to {', '.join(supernet.widths)}",
                 kind="unsupported",
                 key=metric,
             )
@@ -79,7 +79,7 @@ def check_metric(metric: str) -> None:
     """Refuse a cost that a supernet's loss cannot contain: raises ConfigError."""
     if metric not in COST_TERMS:
         raise ConfigError(
-            f"a supernet's loss can hold {' and '.join(COST_TERMS)}, not {metric}", kind="unsupported", key=metric
+            f"a supernet's loss can contain {' and '.join(COST_TERMS)}, got {metric}", kind="unsupported", key=metric
         )
 
 

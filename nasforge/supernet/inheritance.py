@@ -82,7 +82,7 @@ def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]
         tensor = tensors.get(name)
         if tensor is None:
             raise BuildError(
-                f"the network has a tensor '{name}', which it has not at the largest width", kind="changed", key=name
+                f"the network has a tensor '{name}', which is missing at the largest width", kind="changed", key=name
             )
         piece = leading_slice(name, tensor, target.shape)
         slices[name] = piece.contiguous() if isinstance(target, nn.Parameter) and target.dim() == 2 else piece
@@ -99,7 +99,7 @@ def leading_slice(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torc
         return tensor
     if tensor.dim() != len(shape) or any(have < want for have, want in zip(tensor.shape, shape, strict=True)):
         raise BuildError(
-            f"tensor '{name}' is {tuple(shape)}, and cannot be sliced from {tuple(tensor.shape)}",
+            f"tensor '{name}' has shape {tuple(shape)}, which cannot be sliced from {tuple(tensor.shape)}",
             kind="changed",
             key=name,
         )

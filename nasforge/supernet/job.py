@@ -84,16 +84,19 @@ def check(proposal: TrainShared, supernet: Supernet) -> None:
         taken = [name for name in ("alphas", "cost_terms", "settings") if getattr(proposal, name)]
         if taken:
             raise ConfigError(
-                f"train_shared: relaxation '{relaxation}' samples paths and takes no {taken[0]}",
+                f"train_shared: relaxation '{relaxation}' samples paths and takes no {taken[0]}; leave it out",
                 kind="conflict",
                 key=taken[0],
             )
     elif is_relaxation(relaxation):
         if proposal.paths:
-            raise ConfigError(f"train_shared: relaxation '{relaxation}' takes no paths", kind="conflict", key="paths")
+            raise ConfigError(
+                f"train_shared: relaxation '{relaxation}' takes no paths; leave them out", kind="conflict", key="paths"
+            )
         if not supernet.decisions:
             raise ConfigError(
-                f"space '{supernet.space.name}' leaves nothing to choose: every decision of the network has one value",
+                f"space '{supernet.space.name}' leaves nothing to choose: every decision of the network has one value. "
+                "Open one",
                 kind="empty",
             )
         check_order(Settings.of(proposal.settings)[0], relaxation_of(relaxation), supernet)

@@ -84,7 +84,7 @@ class Mixture(nn.Module):
             if total is not None and total.shape != out.shape:
                 raise BuildError(
                     f"decision '{MODEL}{self.key}' cannot be mixed softly: its options give {tuple(total.shape)} and "
-                    f"{tuple(out.shape)}. Take a relaxation of single paths, or leave it one value with space.fixed",
+                    f"{tuple(out.shape)}. Use a relaxation of single paths, or leave it one value with space.fixed",
                     kind="unsupported",
                     key=MODEL + self.key,
                 )
@@ -175,7 +175,8 @@ class Mixed:
         values = self._values(key)
         if not values:
             raise BuildError(
-                f"width '{MODEL}{key}' of space '{self._space.name}' must be whole numbers, not a range",
+                f"width '{MODEL}{key}' of space '{self._space.name}' must list whole numbers, got a range; "
+                "list the widths",
                 kind="unsupported",
                 key=MODEL + key,
             )
@@ -195,7 +196,7 @@ class Mixed:
         if unread:
             raise BuildError(
                 f"space '{self._space.name}': the builder never read {', '.join(repr(MODEL + key) for key in unread)}; "
-                "take it out of the search space or use it",
+                "remove it from the search space or use it",
                 kind="invalid",
                 key=MODEL + unread[0],
             )

@@ -94,7 +94,8 @@ class Supernet(nn.Module):
         missing = [MODEL + key for key in (*self._mixed, *self.widths) if key not in {*shares, *(widths or {})}]
         if missing:
             raise BuildError(
-                f"the supernet of space '{self.space.name}' needs to be told {', '.join(sorted(missing))}",
+                f"the supernet of space '{self.space.name}' has no choice for {', '.join(sorted(missing))}; "
+                "choose a value for each",
                 kind="missing",
             )
         mixtures = self._mixtures

@@ -57,7 +57,7 @@ class Relaxed(nn.Module):
                 numbers = alphas.get(MODEL + key)
                 if numbers is None or len(numbers) != len(options):
                     raise ConfigError(
-                        f"train_shared: the alphas need {len(options)} numbers for '{MODEL}{key}'",
+                        f"train_shared: the alphas must have {len(options)} numbers for '{MODEL}{key}'",
                         kind="invalid",
                         key=MODEL + key,
                     )

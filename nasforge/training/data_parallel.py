@@ -31,21 +31,21 @@ def check_batch(recipe: Recipe, workers: int) -> None:
     if workers > 1 and recipe.manifold_mixup:
         raise ConfigError(
             "train.manifold_mixup mixes a batch inside the network, which has only its share of it on each worker; "
-            "take mixup, or one worker per network",
+            "use mixup, or one worker per network",
             kind="unsupported",
             key="train.manifold_mixup",
         )
     if workers > 1 and recipe.keep_last_batch:
         raise ConfigError(
             "train.keep_last_batch is true, and an incomplete batch cannot be divided evenly among several workers; "
-            "take one worker per network",
+            "use one worker per network",
             kind="unsupported",
             key="train.keep_last_batch",
         )
     if recipe.batch_size % workers:
         raise ConfigError(
             f"train.batch_size {recipe.batch_size} cannot be divided among {workers} workers; "
-            "take a number of workers that divides it",
+            "use a number of workers that divides it",
             kind="conflict",
             key="train.batch_size",
         )

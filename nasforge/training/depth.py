@@ -101,7 +101,7 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
     last = max(groups.values())
     if stages > last:
         raise RecipeError(
-            f"train.frozen_stages is {stages}, but the network has {last} parts before its head; choose at most {last}",
+            f"train.frozen_stages is {stages}, but the network has {last} parts before its head; set at most {last}",
             kind="range",
             key="train.frozen_stages",
         )

@@ -29,7 +29,7 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"device '{name}' cannot be used here ({reason}); use auto or cpu", kind="failed", key="device"
+            f"device '{name}' cannot be used here ({reason}); set auto or cpu", kind="failed", key="device"
         ) from error
     return device
 

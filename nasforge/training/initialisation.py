@@ -41,7 +41,8 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
                     nn.init.zeros_(module.bias)
     if recipe.zero_init and not zero_init_last_norms(network):
         raise RecipeError(
-            "train.zero_init is set, but the network has no residual branch that ends in a normalisation",
+            "train.zero_init is set, but the network has no residual branch that ends in a normalisation; "
+            "leave the setting out",
             kind="unsupported",
             key="train.zero_init",
         )

@@ -94,14 +94,14 @@ def mixing_of(network: nn.Module, recipe: Recipe) -> Mixing:
     layers = list(layers_of(network).values())
     if recipe.manifold_mixup and not layers:
         raise RecipeError(
-            "train.manifold_mixup is set, but the network has no layer order; take mixup or cutmix",
+            "train.manifold_mixup is set, but the network has no layer order; use mixup or cutmix",
             kind="unsupported",
             key="train.manifold_mixup",
         )
     if recipe.manifold_mixup and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         # a layer sees this process's share of the batch, in which other images are neighbours
         raise RecipeError(
-            "train.manifold_mixup is set, but several processes share each batch; take mixup or cutmix",
+            "train.manifold_mixup is set, but several processes share each batch; use mixup or cutmix",
             kind="unsupported",
             key="train.manifold_mixup",
         )

@@ -76,7 +76,7 @@ class Progress:
         self.best = max(value, self.best)
 
     def end_epoch(self, metrics: dict[str, float]) -> None:
-        """Take the place before the next epoch's first step."""
+        """Move to the place before the next epoch's first step."""
         self.epoch += 1
         self.position, self.loss_sum, self.images_seen = 0, 0.0, 0
         self.metrics = metrics
@@ -259,14 +259,17 @@ def _read_start(file: Path, lineage: Mapping[str, Any]) -> dict[str, Any]:
             kind="changed",
         )
     if earlier["course"] != lineage["course"]:
-        raise SearchError(f"checkpoint {file} was trained on another ladder or on other images", kind="changed")
+        raise SearchError(
+            f"checkpoint {file} was trained on another ladder or on other images; use those of the search",
+            kind="changed",
+        )
     before, now = earlier["recipe"], lineage["recipe"]
     changed = [name for name in {**now, **before} if now.get(name) != before.get(name) and name not in CHANGEABLE]
     if changed:
         changes = ", ".join(f"{name} was {before.get(name, False)!r}, is {now.get(name, False)!r}" for name in changed)
         raise SearchError(
             f"checkpoint {file} cannot be continued: {changes}. "
-            f"What may change in mid-training: {', '.join(sorted(CHANGEABLE))}",
+            f"Change only these during training: {', '.join(sorted(CHANGEABLE))}",
             kind="changed",
         )
     return saved

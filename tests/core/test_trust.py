@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from expecting import raises
 
 from nasforge import registry
 from nasforge.core import trust
@@ -99,16 +100,16 @@ def test_code_in_the_folder_that_is_loaded_never_runs(loaded, place):
         link = loaded.parent / "mine.py"
         link.symlink_to(file)
         file = link
-    with foreign(loaded, trust=True), pytest.raises(TrustError, match="lies in the folder that is loaded"):
+    with foreign(loaded, trust=True), pytest.raises(TrustError, match="inside the folder that is loaded"):
         admit(TEXT, WHAT, [file])
 
 
 def test_a_view_imports_nothing_whatever_was_agreed(module, loaded):
     with from_user():
         admit(TEXT, WHAT, [module])
-    with view(), pytest.raises(TrustError, match="view"):
+    with view(), raises(TrustError, "untrusted", None, "view"):
         admit(TEXT, WHAT, [module])
-    with view(), foreign(loaded, trust=True), from_user(), pytest.raises(TrustError, match="view"):
+    with view(), foreign(loaded, trust=True), from_user(), raises(TrustError, "untrusted", None, "view"):
         admit(TEXT, WHAT, [module])
 
 
@@ -124,12 +125,12 @@ def test_consent_holds_for_files_that_are_read_on_the_way(module, loaded):
         admit(TEXT, WHAT, [module])
     inside = loaded / "mine.py"
     inside.write_text("X = 1\n")
-    with foreign(loaded), foreign(loaded / "best", trust=True), pytest.raises(TrustError, match="lies in"):
+    with foreign(loaded), foreign(loaded / "best", trust=True), pytest.raises(TrustError, match="inside the folder"):
         admit(TEXT, WHAT, [inside])
 
 
 def test_an_address_needs_consent_too(loaded):
-    with foreign(loaded), pytest.raises(TrustError, match="cluster"):
+    with foreign(loaded), raises(TrustError, "untrusted", None, "cluster"):
         admit("Ray at ray://somewhere", "the Ray cluster at 'ray://somewhere'")
     with from_user():
         admit("Ray at auto", "the Ray cluster at 'auto'")

@@ -70,7 +70,8 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         numbers = file.numbers(name)
         if len(numbers) != length:
             raise ConfigError(
-                f"table {file.path}: '{name}' has {len(numbers):,} values, the signal {length:,}",
+                f"table {file.path}: '{name}' has {len(numbers):,} values, the signal {length:,}; "
+                "make them equally long",
                 kind="invalid",
                 key=name,
             )
@@ -107,7 +108,10 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         return tuple([value * epochs / fidelities[-1] for value in whole] for epochs in fidelities)
 
     if rows.count != length:
-        raise ConfigError(f"table {file.path}: the key has {rows.count:,} rows, the signal {length:,}", kind="invalid")
+        raise ConfigError(
+            f"table {file.path}: the key has {rows.count:,} rows, the signal {length:,}; make them equally long",
+            kind="invalid",
+        )
     return Columns(
         rows=rows,
         fidelities=fidelities,

@@ -149,8 +149,8 @@ class LookupTable:
                     raise ConfigError(
                         f"evaluator 'lookup_table': by its name, column '{column}' is to "
                         f"{'minimise' if maximise else 'maximise'}, but the objective is {better(maximise)}:{metric}. "
-                        "Call the metric what it is (metric: val/loss, objectives: [val/loss]), or give it a name of "
-                        f"your own with its direction (metric: val/x, objectives: [{better(maximise)}:val/x])",
+                        "Name the metric by its direction (metric: val/loss, objectives: [val/loss]), or set the "
+                        f"direction of another name (metric: val/x, objectives: [{better(maximise)}:val/x])",
                         kind="conflict",
                         key="objectives",
                     )
@@ -190,7 +190,7 @@ class LookupTable:
             rungs = ", ".join(f"{{epochs: {epochs}}}" for epochs in (fidelities[0], fidelities[-1]))
             raise ConfigError(
                 f"table {self.path}: the ladder's epochs {', '.join(map(str, wrong))} have no column; known are "
-                f"{known}. Say in the experiment's file: ladder: [{rungs}], or give one column as signal",
+                f"{known}. Set in the experiment's file: ladder: [{rungs}], or give one column as signal",
                 kind="missing",
                 key="ladder",
             )
@@ -198,7 +198,9 @@ class LookupTable:
         last = self.ladder[-1].epochs
         if not any(map(math.isfinite, self._columns.signal[fidelities.index(last) if last in fidelities else -1])):
             raise ConfigError(
-                f"table {self.path}: the signal has no number in any row", kind="empty", key="evaluator.signal"
+                f"table {self.path}: the signal has no number in any row; choose another column",
+                kind="empty",
+                key="evaluator.signal",
             )
 
     # --- what it knows ----------------------------------------------------------------------------------------------
@@ -309,7 +311,9 @@ class LookupTable:
         unknown = [metric for metric in sorted(self._required_costs) if math.isnan(costs[metric])]
         if unknown:
             raise BuildError(
-                f"table {self.path}: {', '.join(unknown)} of this point is not known", kind="missing", key=unknown[0]
+                f"table {self.path}: {', '.join(unknown)} of this point is unknown; complete the table",
+                kind="missing",
+                key=unknown[0],
             )
         return costs
 
@@ -339,13 +343,13 @@ class LookupTable:
         """Return the row's numbers; with fidelities report each up to the rung's epochs."""
         if isinstance(proposal, TrainShared):
             raise ConfigError(
-                "evaluator 'lookup_table' trains no supernet; take evaluator 'shared_weights'",
+                "evaluator 'lookup_table' trains no supernet; use evaluator 'shared_weights'",
                 kind="unsupported",
                 key="evaluator",
             )
         if isinstance(proposal, Measure) and proposal.weights is not None:
             raise ConfigError(
-                "evaluator 'lookup_table' cannot measure inherited weights; take 'shared_weights'",
+                "evaluator 'lookup_table' cannot measure inherited weights; use evaluator 'shared_weights'",
                 kind="unsupported",
                 key="evaluator",
             )
@@ -354,7 +358,7 @@ class LookupTable:
             return self._scored(proposal, rung)
         if isinstance(proposal, Score):
             raise ConfigError(
-                "evaluator 'lookup_table' answers one point per trial; only proxies take a batch",
+                "evaluator 'lookup_table' answers one point per trial; use a rung of proxies for a batch",
                 kind="unsupported",
                 key="evaluator",
             )
@@ -400,7 +404,7 @@ def _epochs(step: Any) -> int:
         epochs = 0
     if epochs < 1:
         raise ConfigError(
-            f"evaluator 'lookup_table': fidelity maps epochs to columns, got {step!r}",
+            f"evaluator 'lookup_table': fidelity must map epochs to columns, got {step!r}",
             kind="type",
             key="evaluator.fidelity",
         )

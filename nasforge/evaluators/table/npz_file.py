@@ -35,11 +35,12 @@ def read_npz(path: Path) -> Table:
         array = arrays.read(name)
         if array.ndim == 0:
             raise ConfigError(
-                f"table {path}: '{name}' is one value, {array}; needed is one per row", kind="type", key=name
+                f"table {path}: '{name}' is one value, {array}, expected one per row", kind="type", key=name
             )
         if array.ndim > 2:
             raise ConfigError(
-                f"table {path}: array '{name}' is {array.shape}; needed is one value per row, or several (rows, n). "
+                f"table {path}: array '{name}' has shape {array.shape}, expected one value per row, or several (rows, "
+                "n). "
                 f"Average over the other axes, such as seeds, in the table; {GUIDE}",
                 kind="type",
                 key=name,
@@ -102,7 +103,7 @@ class _Arrays:
                     self._last = {name: content[name]}
                 except ValueError:
                     raise ConfigError(
-                        f"table {self._path}: array '{name}' holds Python objects, which are not loaded from foreign "
+                        f"table {self._path}: array '{name}' holds Python objects, which are never loaded from "
                         "files; save it as an array of numbers or texts: np.array(list_of_texts)",
                         kind="untrusted",
                         key=name,
@@ -154,7 +155,7 @@ def _read_axes(path: Path) -> dict[str, list[Any]]:
         ) from None
     if not isinstance(axes, Mapping) or not axes or not all(isinstance(v, list) and v for v in axes.values()):
         raise DataError(
-            f"axes {path}: needs a mapping from the name of each axis to its list of values",
+            f"axes {path}: expected a mapping from the name of each axis to its list of values",
             kind="type",
             key="evaluator.axes",
         )

@@ -143,7 +143,7 @@ def _text_of(space: SearchSpace, form: str) -> Callable[[Architecture], Key]:
         return lambda architecture: str(getattr(architecture, form))
     if not getattr(space, form):
         raise ConfigError(
-            f"space '{space.name}' names no function '{form}'; key_form may be {' or '.join(FORMS[2:])}",
+            f"space '{space.name}' has no function '{form}'; set key_form to {' or '.join(FORMS[2:])}",
             kind="missing",
             key="evaluator.key_form",
         )
@@ -204,7 +204,7 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
     if len(set(lengths.values())) != 1:
         raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}", kind="unreadable")
     if not max(lengths.values()):
-        raise ConfigError(f"table {file.path}: has no rows, {' and '.join(columns)} are empty", kind="empty")
+        raise ConfigError(f"table {file.path}: has no rows: {' and '.join(columns)} are empty", kind="empty")
     tokens: dict[str, list[str | None]] = {}
     for name, domain in space.domains.items():
         if name in columns:

@@ -112,7 +112,7 @@ def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[st
             )
         if not isinstance(amounts, Mapping):
             raise ConfigError(
-                f"runner: resources of '{kind}' must be a mapping such as {{cpu: 1, gpu: 0.25}}",
+                f"runner: resources of '{kind}' must be a mapping such as {{cpu: 1, gpu: 0.25}}, got {amounts!r}",
                 kind="type",
                 key="runner.resources",
             )
@@ -125,7 +125,7 @@ def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[st
         if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes):
             largest = {name: max(node.get(name, 0) for node in nodes) for name in bundle}
             raise ConfigError(
-                f"runner: a '{kind}' job asks for {bundle}, but the largest node has {largest}",
+                f"runner: a '{kind}' job asks for {bundle}, but the largest node has {largest}; ask for less",
                 kind="range",
                 key="runner.resources",
             )

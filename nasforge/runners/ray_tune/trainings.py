@@ -80,7 +80,7 @@ def side_by_side(
         slots = slots_of(each)
         if workers_per_network > slots:
             raise ConfigError(
-                f"runner: {workers_per_network} workers per network asked for, but the nodes hold {slots} of "
+                f"runner: {workers_per_network} workers per network do not fit: the nodes hold {slots} of "
                 f"{bundle_of(each)}; ask for fewer, or for smaller resources per worker",
                 kind="range",
                 key="runner",

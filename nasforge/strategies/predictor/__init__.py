@@ -103,7 +103,7 @@ class Predictor:
     ) -> None:
         if starts < 2:
             raise ConfigError(
-                f"predictor: a prediction needs at least 2 starts, got {starts}", kind="range", key="strategy.starts"
+                f"predictor: starts must be at least 2, got {starts}", kind="range", key="strategy.starts"
             )
         if screened is not None and screened < starts:
             raise ConfigError(
