@@ -140,7 +140,7 @@ def _known(kind: str) -> dict[str, str]:
 
 @cache
 def _plugged_in(kind: str, path: tuple[str, ...]) -> Mapping[str, str]:
-    """Of installed packages; finding them reads every package's metadata, so it is done once per `path`.
+    """Return the entry points of installed packages. Reading them is slow, so it is done once per `path`.
 
     A folder of the user's, such as the working folder, registers nothing: it may be somebody else's.
     """
@@ -155,12 +155,12 @@ def _plugged_in(kind: str, path: tuple[str, ...]) -> Mapping[str, str]:
 
 
 def names(kind: str) -> list[str]:
-    """All registered names of a kind, sorted."""
+    """Return all registered names of a kind, sorted."""
     return sorted(_known(kind))
 
 
 def get(kind: str, name: str) -> Any:
-    """What `name` stands for: a registered name, or `module:attribute`.
+    """Return the object of `name`: a registered name, or `module:attribute`.
 
     Raises:
         TrustError: a file names it, and the user has not agreed to run it (see `nasforge.core.trust`).
@@ -178,7 +178,7 @@ def check_name(kind: str, name: str) -> None:
     """Raise ConfigError for a name that is not registered and is no `module:attribute`; this imports nothing."""
     known = _known(kind)
     if name not in known and ":" not in name:
-        raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}")
+        raise ConfigError(f"unknown {kind} '{name}'; {did_you_mean(name, known)}", kind="unknown", key=kind)
 
 
 def describe(kind: str, name: str) -> Described:
@@ -192,14 +192,16 @@ def describe(kind: str, name: str) -> Described:
     known = _known(kind)
     if name in known:
         module, _, attribute = forwarded(known[name]).partition(":")
-        found = None if module in sys.modules else signatures.read(module, attribute, source_of)
-        if found is not None:
-            return found
+        described = None if module in sys.modules else signatures.read(module, attribute, source_of)
+        if described is not None:
+            return described
     try:
         return signatures.described(get(kind, name))
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{kind} '{name}' is not a function or class of a {kind}; see docs/howto/plugins.md"
+            f"{kind} '{name}' is not a function or class of a {kind}; write one as docs/howto/plugins.md shows",
+            kind="type",
+            key=kind,
         ) from None
 
 
@@ -207,12 +209,12 @@ def options_of(kind: str, name: str) -> dict[str, Any]:
     """Return the options that a user may set, with their defaults; None where there is none."""
     if kind not in FILLED_IN:
         return {}
-    found = {}
+    defaults = {}
     for parameter in describe(kind, name).signature.parameters.values():
         named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         if named and parameter.name not in FILLED_IN[kind]:
-            found[parameter.name] = None if parameter.default is parameter.empty else parameter.default
-    return found
+            defaults[parameter.name] = None if parameter.default is parameter.empty else parameter.default
+    return defaults
 
 
 def check_named(kind: str, name: str, options: Mapping[str, Any]) -> None:
@@ -252,11 +254,13 @@ def _takes_any(parameters: Mapping[str, Parameter]) -> bool:
 def _check_option_names(kind: str, name: str, options: Mapping[str, Any], allowed: Sequence[str]) -> None:
     for option in options:
         if option not in allowed:
-            raise ConfigError(f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}")
+            raise ConfigError(
+                f"{kind} '{name}' has no option '{option}'; {did_you_mean(option, allowed)}", kind="unknown", key=option
+            )
 
 
 def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:
-    """Options against the annotations of what takes them, where it has any."""
+    """Check options against the annotations of their parameters, if there are any."""
     from pydantic import TypeAdapter, ValidationError  # only when there is something to check
 
     factory = get(kind, name)
@@ -267,7 +271,9 @@ def _check_types(kind: str, name: str, options: Mapping[str, Any]) -> None:
                 TypeAdapter(hints[option]).validate_python(value, strict=True)
         except ValidationError as error:
             wrong = error.errors()[0]["msg"].lower()
-            raise ConfigError(f"{kind} '{name}', option '{option}': {wrong}, got {value!r}") from None
+            raise ConfigError(
+                f"{kind} '{name}', option '{option}': {wrong}, got {value!r}", kind="type", key=option
+            ) from None
 
 
 def make(kind: str, name: str, options: Mapping[str, Any], *args: Any) -> Any:
@@ -282,7 +288,9 @@ def make(kind: str, name: str, options: Mapping[str, Any], *args: Any) -> Any:
         inspect.signature(factory).bind(*args, **options)
     except TypeError as error:
         raise ConfigError(
-            f"{kind} '{name}' does not take NASForge's arguments: {error}{_EXPECTED.get(kind, '')}; see "
-            "docs/howto/plugins.md"
+            f"{kind} '{name}' does not take NASForge's arguments: {error}{_EXPECTED.get(kind, '')}; write it as "
+            "docs/howto/plugins.md shows",
+            kind="type",
+            key=kind,
         ) from None
     return factory(*args, **options)

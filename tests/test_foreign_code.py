@@ -135,7 +135,7 @@ def test_a_module_in_the_runs_folder_never_runs(received, monkeypatch, capsys):
     monkeypatch.chdir(received)
     for command in (COMMANDS["export"], COMMANDS["rerun"], COMMANDS["draw"]):
         assert cli.main([*command, "--runs-dir", ".", "--trust"]) == 2
-        assert "lies in the folder that is loaded" in capsys.readouterr().err
+        assert "inside the folder that is loaded" in capsys.readouterr().err
     assert "foreign_builder" not in sys.modules
 
 
@@ -236,6 +236,6 @@ def test_a_network_folder_never_runs_code_that_it_brings(received, inside, monke
     (received / inside).parent.mkdir(exist_ok=True)
     (received / inside).write_text("raise SystemExit('it ran')")
     monkeypatch.chdir(best)
-    with pytest.raises(TrustError, match="lies in the folder that is loaded"):
+    with pytest.raises(TrustError, match="inside the folder that is loaded"):
         nasforge.load(best, trust=True)
     assert "payload" not in sys.modules

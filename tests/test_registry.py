@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from expecting import raises
 
 from nasforge import registry
 from nasforge.api.export import named_exporters
@@ -109,7 +110,7 @@ def test_plugins_are_used_where_ours_are(tmp_path: Path) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match="unknown strategy 'evolutoin'; did you mean 'evolution'"):
+    with raises(ConfigError, "unknown", "strategy", "evolutoin", "evolution"):
         registry.get("strategy", "evolutoin")
 
 
@@ -117,7 +118,7 @@ def test_module_and_attribute() -> None:
     assert registry.get("strategy", "nasforge.strategies.random:Random") is registry.get("strategy", "random")
     with pytest.raises(ConfigError, match="cannot import nowhere"):
         registry.get("strategy", "nowhere:Thing")
-    with pytest.raises(ConfigError, match="has no 'Thing'"):
+    with raises(ConfigError, "missing", None, "Thing"):
         registry.get("strategy", "nasforge.strategies.random:Thing")
 
 
@@ -139,7 +140,7 @@ def test_a_module_that_breaks_while_imported(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "crooked_module.py").write_text("def build(:\n")
     (tmp_path / "raising_module.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=r"breaks while it is imported: SyntaxError.*crooked_module.py, line 1"):
+    with raises(ConfigError, "failed", None, "crooked_module.py"):
         registry.get("builder", "crooked_module:build")
     with pytest.raises(ConfigError, match="breaks while it is imported: ZeroDivisionError"):
         registry.get("builder", "raising_module:build")
@@ -151,7 +152,7 @@ def test_a_factory_of_an_earlier_version_is_told_what_to_change(
 ) -> None:
     (tmp_path / "old_factory.py").write_text("def make(space, *, seed, objectives=1): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=r"'seed'\. Make its first argument a nasforge\.settings\.spec\.SearchSpec"):
+    with raises(ConfigError, "type", None, "seed", "nasforge.settings.spec.SearchSpec"):
         registry.make(kind, "old_factory:make", {}, None)
 
 
@@ -159,9 +160,9 @@ def test_a_factory_of_an_earlier_version_is_told_what_to_change(
 def test_presets_of_differentiable_search_have_options_like_any_factory(name: str) -> None:
     assert registry.get("strategy", f"nasforge.strategies.darts:{name}") is registry.get("strategy", name)
     assert {"epochs", "runs", "learning_rate", "warmup_epochs"} <= set(registry.options_of("strategy", name))
-    with pytest.raises(ConfigError, match="has no option 'epoch'; did you mean 'epochs'"):
+    with raises(ConfigError, "unknown", "epoch", "epochs"):
         registry.check_options("strategy", name, {"epoch": 3}, taken=1)
-    with pytest.raises(ConfigError, match=r"option 'epochs': .*integer"):
+    with raises(ConfigError, "type", "epochs"):
         registry.check_options("strategy", name, {"epochs": "3"}, taken=1)
 
 
@@ -197,9 +198,9 @@ def test_what_the_source_says_is_what_python_says(kind: str) -> None:
 def test_names_of_options_are_checked_before_anything_is_made() -> None:
     registry.check_named("evaluator", "training", {"device": "cpu"})
     registry.check_named("evaluator", "somewhere:Else", {"anything": 1})  # checked when it is made
-    with pytest.raises(ConfigError, match="evaluator 'training' has no option 'devise'; did you mean 'device'"):
+    with raises(ConfigError, "unknown", "devise", "training", "device"):
         registry.check_named("evaluator", "training", {"devise": "cpu"})
-    with pytest.raises(ConfigError, match="has no option 'space'"):  # the platform's
+    with raises(ConfigError, "unknown", "space"):  # the platform's
         registry.check_named("evaluator", "training", {"space": "tiny"})
-    with pytest.raises(ConfigError, match="unknown runner 'lokal'; did you mean 'local'"):
+    with raises(ConfigError, "unknown", "runner", "lokal", "local"):
         registry.check_named("runner", "lokal", {})

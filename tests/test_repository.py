@@ -30,6 +30,26 @@ from nasforge.settings.experiment import DataConfig, load_settings, load_space, 
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMED_BY_CONTENT = (
+    "core",
+    "data",
+    "evaluators",
+    "experiment",
+    "models",
+    "pruners",
+    "registry.py",
+    "runners",
+    "settings",
+    "strategies",
+    "supernet",
+    "testing",
+    "training",
+)
+"""Rooms of the package in which no name says only how its content came about."""
+EMPTY_WORDS = {"found", "given", "lacking", "own", "said", "wanted"}
+QUESTIONS = ("What", "Whether", "How", "Where", "Why", "When", "Whose", "With")
+INTERFACES = {("PBT", "wanted"), ("Promotion", "wanted")}
+"""Strategies outside the package implement this method too, so its name stays."""
 HEAVY = ("torch", "ray", "mlflow", "optuna", "numpy", "sklearn", "timm", "yaml", "typer")
 
 
@@ -277,6 +297,52 @@ def test_imports_point_down():
     lint = Path(sys.executable).parent / "lint-imports"
     done = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def _names(tree, within=""):
+    """Yield every variable, argument, attribute, function and class that the code defines: where, and its name."""
+    for node in ast.iter_child_nodes(tree):
+        name = None
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
+                pass
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                pass
+            case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
+                pass
+        if name is not None:
+            yield node, within, name
+        inner = name if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) else within
+        yield from _names(node, inner)
+
+
+@pytest.mark.parametrize("room", NAMED_BY_CONTENT)
+def test_names_say_what_they_hold(room):
+    """`found` or `wanted` fits every variable; `costs` or `missing_keys` fits one."""
+    place = ROOT / "nasforge" / room
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    poor = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {name}"
+        for file in files
+        for node, within, name in _names(ast.parse(file.read_text()))
+        if EMPTY_WORDS & set(name.lower().split("_")) and (within, name) not in INTERFACES
+    ]
+    assert not poor, "rename each after what it holds: " + ", ".join(poor)
+
+
+@pytest.mark.parametrize("room", NAMED_BY_CONTENT)
+def test_docstrings_begin_with_an_action_or_a_noun(room):
+    """Functions are described by an imperative, classes, modules and properties by a noun phrase."""
+    place = ROOT / "nasforge" / room
+    poor = []
+    for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        tree = ast.parse(file.read_text())
+        for node in (tree, *ast.walk(tree)):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
+                is_function = isinstance(node, ast.FunctionDef) and not node.decorator_list
+                if text.split()[0] in (*QUESTIONS, *(("The", "A", "An", "All") if is_function else ())):
+                    poor.append(f"{file.relative_to(ROOT)}: {text.splitlines()[0]}")
+    assert not poor, poor
 
 
 def test_the_picture_in_the_readme_shows_the_stored_results(tmp_path):

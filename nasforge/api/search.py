@@ -76,7 +76,7 @@ def search(
     if config is not None and settings:
         raise ConfigError(f"give a configuration or settings, not both; got also {', '.join(settings)}")
     config = config or resolve(settings)
-    with trust.own(say):
+    with trust.from_user(say):
         return _search(config, made_evaluator, trackers, say, on_open, patient)
 
 

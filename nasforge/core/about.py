@@ -10,7 +10,7 @@ from nasforge.core.ladder import Unit
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a search must know of its evaluator before the first trial.
+    """Facts about an evaluator that a search needs before its first trial.
 
     Example:
         >>> class Judge:
@@ -52,6 +52,8 @@ def about_of(evaluator: object) -> About:
         stated = "no attribute 'about'" if about is None else f"an attribute 'about' of type {type(about).__name__}"
         raise ConfigError(
             f"evaluator {kind.__module__}:{kind.__qualname__} has {stated}; expected a nasforge.core.about.About. Add "
-            'to the class: about = About(metrics=("val/accuracy",)); docs/howto/plugins.md has all fields'
+            'to the class: about = About(metrics=("val/accuracy",)); docs/howto/plugins.md has all fields',
+            kind="type",
+            key="about",
         )
     return about

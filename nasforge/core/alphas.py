@@ -17,17 +17,17 @@ from nasforge.core.ranges import check_number
 from nasforge.core.space import Decision, Domain, SearchSpace, taking
 
 COST_TERMS = ("cost/flops", "cost/params")
-"""What a supernet's loss can hold beside the images'."""
+"""Cost terms that a supernet's loss can contain besides the loss on images."""
 Alphas: TypeAlias = Mapping[str, Sequence[float]]
 """Decision key -> one number per option, in the order of the domain's options."""
 MIXED = 4096
-"""A supernet holds at most so many values of a decision."""
+"""Most values of one decision that a supernet can hold."""
 _Scored: TypeAlias = tuple[float, dict[str, Value]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the alphas learn.
+    """Settings of the alphas' training.
 
     Attributes:
         learning_rate: Adam's; 0 chooses the paper's for as many steps as there (DARTS 3e-4 for 19,500, DrNAS 6e-4 for
@@ -58,21 +58,27 @@ class Settings:
     underived: str = "none"
 
     @staticmethod
-    def of(given: Mapping[str, Value]) -> tuple[Settings, dict[str, float]]:
-        """Settings, and the bounds of cost terms (`bound/cost/flops`), from a proposal's settings.
+    def of(values: Mapping[str, Value]) -> tuple[Settings, dict[str, float]]:
+        """Return the settings, and the bounds of cost terms (`bound/cost/flops`), from a proposal's settings.
 
         Raises:
             ConfigError: unknown or out of range.
         """
         known = {field.name: field for field in fields(Settings)}
-        bounds = {key.removeprefix("bound/"): float(v) for key, v in given.items() if key.startswith("bound/")}
-        own = {key: value for key, value in given.items() if not key.startswith("bound/")}
-        for key, value in own.items():
+        bounds = {key.removeprefix("bound/"): float(v) for key, v in values.items() if key.startswith("bound/")}
+        settings = {key: value for key, value in values.items() if not key.startswith("bound/")}
+        for key, value in settings.items():
             if key not in known:
-                raise ConfigError(f"train_shared has no setting '{key}'; {did_you_mean(key, known)}")
+                raise ConfigError(
+                    f"train_shared has no setting '{key}'; {did_you_mean(key, known)}", kind="unknown", key=key
+                )
             if any(isinstance(value, kind) != isinstance(known[key].default, kind) for kind in (str, bool)):
-                raise ConfigError(f"train_shared: setting '{key}' is {value!r}, wanted like {known[key].default!r}")
-        return Settings(**own), bounds  # type: ignore[arg-type]
+                raise ConfigError(
+                    f"train_shared: setting '{key}' is {value!r}, expected a value like {known[key].default!r}",
+                    kind="type",
+                    key=key,
+                )
+        return Settings(**settings), bounds  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -81,16 +87,20 @@ class Settings:
         if not 0 < self.last_temperature <= self.temperature:
             raise ConfigError(
                 "needs 0 < last_temperature <= temperature, "
-                f"got last_temperature {self.last_temperature} and temperature {self.temperature}"
+                f"got last_temperature {self.last_temperature} and temperature {self.temperature}",
+                kind="range",
+                key="last_temperature",
             )
 
 
 def check_mixable(key: str, domain: Domain) -> None:
-    """Raises BuildError for a range with more values than a supernet can hold."""
+    """Refuse a range with more values than a supernet can hold: raises BuildError."""
     if MIXED < domain.size < math.inf:
         raise BuildError(
             f"decision '{key}' has {domain.size:,} values; a supernet holds at most {MIXED:,} of a decision. "
-            "List the values that you want, or give the range a larger step"
+            "List the values that you want, or set a larger step",
+            kind="unsupported",
+            key=key,
         )
 
 
@@ -98,12 +108,12 @@ def check_mixable(key: str, domain: Domain) -> None:
 
 
 def derive(space: SearchSpace, alphas: Alphas) -> Iterator[Architecture]:
-    """The architectures that alphas stand for, best first: by the space's own `derive`, else `by_odds`."""
+    """Return the architectures that alphas stand for, best first: by the space's own `derive`, else `by_odds`."""
     return space.function("derive")(space, alphas) if space.derive else by_odds(space, alphas)
 
 
 def without(space: SearchSpace, alphas: Alphas, option: Value) -> Alphas:
-    """The alphas with `option` as the last choice wherever there is another.
+    """Return the alphas with `option` as the last choice wherever there is another.
 
     The alpha of an operation that computes nothing says nothing of its worth: it scales the sum of the others, and the
     normalisation that follows undoes that ("DARTS", section 2.4, https://arxiv.org/abs/1806.09055).
@@ -119,7 +129,7 @@ def without(space: SearchSpace, alphas: Alphas, option: Value) -> Alphas:
 
 
 def by_odds(space: SearchSpace, alphas: Alphas) -> Iterator[Architecture]:
-    """All points of the space; first the one that takes the largest alpha of every decision, from the top down.
+    """Yield all points of the space; first the one that takes the largest alpha of every decision, from the top down.
 
     The score of a point is the sum, over its active decisions, of the log odds of its option against the best one,
     alpha - max(alpha). It is not the point's probability: that would count every decision that an option opens against
@@ -151,7 +161,7 @@ class _Lazy:
 
 
 def _values(decision: Decision, alphas: Alphas, space: SearchSpace) -> Iterator[_Scored]:
-    """Assignments of a decision and of all below it, best first."""
+    """Yield the assignments of a decision and of all below it, best first."""
     domain = decision.domain
     scores = alphas.get(decision.key)
     if scores is None or domain.size == 1:
@@ -159,7 +169,12 @@ def _values(decision: Decision, alphas: Alphas, space: SearchSpace) -> Iterator[
     else:
         options, odds = domain.values, [score - max(scores) for score in scores]
         if len(options) != len(odds):
-            raise SpaceError(f"decision '{decision.key}' has {len(options)} options, and {len(odds)} alphas")
+            raise SpaceError(
+                f"decision '{decision.key}' has {len(options)} options, got {len(odds)} alphas; "
+                "give one for each option",
+                kind="invalid",
+                key=decision.key,
+            )
 
     def below(option: Value, odd: float) -> Iterator[_Scored]:
         for score, values in _product([_values(d, alphas, space) for d in domain.branch(option)]):
@@ -169,7 +184,7 @@ def _values(decision: Decision, alphas: Alphas, space: SearchSpace) -> Iterator[
 
 
 def _product(parts: Sequence[Iterator[_Scored]]) -> Iterator[_Scored]:
-    """All combinations of independent parts, by decreasing sum of scores."""
+    """Yield all combinations of independent parts, by decreasing sum of scores."""
     if not parts:
         yield 0.0, {}
         return

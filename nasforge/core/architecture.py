@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from nasforge.core.errors import SpaceError
 
 Value: TypeAlias = bool | int | float | str
-"""What a decision may take."""
+"""Values that a decision may take."""
 
 MODEL = "model."
 TRAIN = "train."
@@ -22,7 +22,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def digest(content: Any) -> str:
-    """Twelve hexadecimal digits that name a JSON-able content."""
+    """Return twelve hexadecimal digits that identify a JSON-able content."""
     return hashlib.sha256(_ENCODER.encode(content).encode()).hexdigest()[:12]
 
 
@@ -42,7 +42,7 @@ class Architecture:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
 
     def part(self, prefix: str) -> dict[str, Value]:
-        """The decisions whose key starts with `prefix`, without it."""
+        """Return the decisions whose key starts with `prefix`, without it."""
         return {key.removeprefix(prefix): value for key, value in self.values.items() if key.startswith(prefix)}
 
     @property
@@ -66,7 +66,7 @@ class Architecture:
         return digest([self.arch_id, {k: v for k, v in self.values.items() if not k.startswith(MODEL)}])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able object that `from_json` turns back into an equal architecture."""
+        """Return a JSON-able object that `from_json` turns back into an equal architecture."""
         content: dict[str, Any] = {"values": dict(self.values)}
         if self.canonical is not None:
             content["canonical"] = self.canonical
@@ -74,14 +74,16 @@ class Architecture:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Architecture:
-        """The inverse of `to_json`.
+        """Rebuild the object from its `to_json` form.
 
         Raises:
             SpaceError: `content` has no mapping `values`.
         """
         values = content.get("values") if isinstance(content, (dict, Mapping)) else None
         if not isinstance(values, (dict, Mapping)):  # a check for a dict is many times faster than one for a Mapping
-            raise SpaceError("an architecture needs a mapping 'values' from decision keys to values")
+            raise SpaceError(
+                "an architecture needs a mapping 'values' from decision keys to values", kind="type", key="values"
+            )
         return Architecture(values, content.get("canonical"))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -276,7 +276,7 @@ def rows(content: Any, what: str) -> dict[str, tuple[float, ...]] | None:
 
 
 def cut(message: str) -> str:
-    """A message of at most `MESSAGE_LENGTH` characters: its beginning and its end; a cut one stays as it is."""
+    """Shorten a message to `MESSAGE_LENGTH` characters: its beginning and its end; a short one stays as it is."""
     if len(message) <= MESSAGE_LENGTH:
         return message
     begin, end = MESSAGE_LENGTH - 700, 600
@@ -295,12 +295,12 @@ def config(content: Mapping[str, Any]) -> None:
     try:
         SearchSpace.from_json(content["space"])
     except Exception as error:
-        raise EventError(f"the space is none ({type(error).__name__}: {error})") from None
+        raise EventError(f"the space is invalid ({type(error).__name__}: {error})") from None
     for name in ("objectives", "constraints", "targets"):
         if not all(isinstance(goal, str) for goal in _sequence(content.get(name), name)):
             raise EventError(f"{name} must be a list of texts, got {shown(content.get(name))}")
     if not content["objectives"]:
-        raise EventError("objectives must name one at least")
+        raise EventError("objectives is empty, expected at least one")
     for rung in _sequence(content.get("ladder"), "ladder"):
         _mapping(rung, "ladder")
     _budget(content.get("budget"))
@@ -312,7 +312,7 @@ def config(content: Mapping[str, Any]) -> None:
 
 
 def _with(content: _Checked, checked: Mapping[str, Any]) -> _Checked:
-    """An object with its fields as they were checked; itself where none changed, as in every journal of our own."""
+    """Return the object with its checked fields; the object itself if none changed, as in every journal of our own."""
     fields = vars(content)
     for name, value in checked.items():
         if fields[name] is not value:
@@ -367,10 +367,10 @@ def _failure(content: Any) -> Failure:
 def _artifacts(content: Any) -> dict[str, Artifact]:
     if content == {}:
         return content  # type: ignore[no-any-return]
-    found = {}
+    artifacts = {}
     for name, artifact in _mapping(content, "artifacts").items():
-        found[text(name, "artifacts")] = _artifact(artifact, f"artifact '{name}'")
-    return found
+        artifacts[text(name, "artifacts")] = _artifact(artifact, f"artifact '{name}'")
+    return artifacts
 
 
 def _artifact(content: Any, what: str) -> Artifact:
@@ -445,7 +445,7 @@ def _integer(value: Any, what: str) -> int:
 
 
 def _scalar(value: Any) -> Any:
-    """The plain number of a scalar of numpy or torch; anything else as it is."""
+    """Return the plain number of a scalar of numpy or torch; any other value unchanged."""
     item = getattr(value, "item", None)
     if not callable(item):
         return value

@@ -12,7 +12,7 @@ _RUNS_DIR = "runs"
 
 
 def command_line(*words: str | Path) -> str:
-    """The command `nasforge WORDS`, quoted for a shell; the secrets of URIs are left out.
+    """Return the command `nasforge WORDS`, quoted for a shell, without the secrets of URIs.
 
     Example:
         >>> command_line("describe", "my space.yaml")
@@ -22,7 +22,7 @@ def command_line(*words: str | Path) -> str:
 
 
 def quoted(words: Iterable[str]) -> str:
-    """Words for a shell. Where one has characters that a terminal does not print or paste, it becomes bash's $'...'."""
+    """Quote words for a shell. A word that a terminal cannot print or paste becomes bash's $'...'."""
     return " ".join(shlex.quote(word) if word.isprintable() else _with_escapes(word) for word in words)
 
 
@@ -38,7 +38,7 @@ def _bytes_of(letter: str) -> str:
 
 
 def command_for(folder: Path, command: str, *options: str) -> str:
-    """A command about the experiment in `folder`, quoted, with --runs-dir where that is not the default one.
+    """Return a command about the experiment in `folder`, quoted; with --runs-dir unless that is the default.
 
     Example:
         >>> command_for(Path("/data/my runs/first"), "show")
@@ -48,7 +48,7 @@ def command_for(folder: Path, command: str, *options: str) -> str:
 
 
 def runs_dir_option(runs_dir: Path) -> list[str]:
-    """The words by which a command finds a runs folder; none for the default, `runs` in the working folder."""
+    """Return the option that selects a runs folder; no words for the default, `runs` in the working folder."""
     place = runs_dir.absolute()
     return [] if place == Path(_RUNS_DIR).absolute() else ["--runs-dir", str(place)]
 

@@ -1,4 +1,4 @@
-"""What decisions choose from: options, whole numbers, reals; and decisions, which options may open."""
+"""Domains of decisions: options, whole numbers and reals; and decisions, which options may open."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nasforge.core.ranges import LARGEST, is_number, is_whole
 
 
 def same(a: Value, b: Value) -> bool:
-    """Equality that keeps `True` and `1` apart, but not `1` and `1.0`."""
+    """Compare two values, keeping `True` and `1` apart, but not `1` and `1.0`."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _name(value: Value) -> tuple[bool, Value]:
-    """What is equal for two values exactly where they are the `same`."""
+    """Return a key that is equal for two values exactly where they are the `same`."""
     return isinstance(value, bool), value
 
 
@@ -44,46 +44,48 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not self.options:
-            raise SpaceError("a choice needs at least one option")
+            raise SpaceError("a choice has no options; list at least one", kind="empty")
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
-                raise SpaceError(f"option {option!r} must be a string, a number or a truth value")
+                raise SpaceError(f"option {option!r} must be a string, a number or a truth value", kind="type")
             if not isinstance(option, str) and not abs(option) <= LARGEST:
-                raise SpaceError(f"option {_short(option)} must be a finite number within -1e300..1e300")
+                raise SpaceError(f"option {_short(option)} must be a finite number within -1e300..1e300", kind="range")
         for index, option in enumerate(self.options):
             if self._places[_name(option)] != index:
-                raise SpaceError(f"option {option!r} is listed twice")
+                raise SpaceError(f"option {option!r} is listed twice; remove one", kind="duplicate")
         if self.branches and len(self.branches) != len(self.options):
-            raise SpaceError(f"{len(self.branches)} branches for {len(self.options)} options")
+            raise SpaceError(
+                f"got {len(self.branches)} branches for {len(self.options)} options; give one for each option, or none"
+            )
         if not self.branches:
             object.__setattr__(self, "branches", ((),) * len(self.options))
 
     def check(self, value: Any) -> Value:
-        """The option equal to `value`. Raises SpaceError when there is none."""
+        """Return the option equal to `value`. Raises SpaceError if there is none."""
         return self.options[self.place(value)]
 
     def place(self, value: Any) -> int:
-        """Where the option equal to `value` stands. Raises SpaceError when there is none."""
+        """Return the index of the option equal to `value`. Raises SpaceError if there is none."""
         place = self._place(value)
         if place is None:
             allowed = ", ".join(map(repr, self.options[:_SHOWN]))
             more = f" and {len(self.options) - _SHOWN:,} more" if len(self.options) > _SHOWN else ""
-            raise SpaceError(f"got {value!r}, allowed: {allowed}{more}")
+            raise SpaceError(f"got {value!r}, allowed: {allowed}{more}", kind="unknown")
         return place
 
     def others(self, value: Value) -> list[Value]:
-        """All options but `value`, in their order. Raises SpaceError when it is none of them."""
+        """Return all options but `value`, in their order. Raises SpaceError if it is none of them."""
         place = self.place(value)
         return [*self.options[:place], *self.options[place + 1 :]]
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
-        """The decisions that `value` opens."""
+        """Return the decisions that `value` opens."""
         place = self._place(value)
         return () if place is None else self.branches[place]
 
     @cached_property
     def _places(self) -> Mapping[tuple[bool, Value], int]:
-        """Where each option stands: thousands of them, a table's texts, may be the options of one decision."""
+        """Index of each option. A table can have thousands, so each is looked up by its hash."""
         return {_name(option): place for place, option in enumerate(self.options)}
 
     def _place(self, value: Any) -> int | None:
@@ -93,7 +95,7 @@ class Choice:
             return None
 
     def sample(self, rng: random.Random) -> Value:
-        """A uniform draw."""
+        """Draw an option uniformly."""
         return self.options[rng.randrange(len(self.options))]
 
     @property
@@ -113,7 +115,7 @@ class Choice:
 
     @cached_property
     def ordered(self) -> bool:
-        """Whether the options are numbers, and enough of them for an order to say anything."""
+        """True if the options are numbers, and enough of them for their order to be informative."""
         numbers = all(map(is_number, self.options))
         return numbers and len(self.options) > 2
 
@@ -128,12 +130,12 @@ class Choice:
         return self.options[0]
 
     def only(self, value: Value) -> Choice:
-        """The same choice with `value` as its one option."""
+        """Return the same choice with `value` as its only option."""
         option = self.check(value)
         return Choice((option,), (self.branch(option),))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `domain_from_json`."""
+        """Return the JSON-able form, see `domain_from_json`."""
         return {
             "kind": "choice",
             "options": list(self.options),
@@ -157,33 +159,39 @@ class Int:
 
     def __post_init__(self) -> None:
         if not all(map(is_whole, (self.low, self.high, self.step))):
-            raise SpaceError(f"an int range needs whole numbers, got {self.low!r}..{self.high!r} step {self.step!r}")
+            raise SpaceError(
+                f"an int range needs whole numbers, got {self.low!r}..{self.high!r} step {self.step!r}", kind="type"
+            )
         if self.low > self.high:
-            raise SpaceError(f"low {self.low} is above high {self.high}")
+            raise SpaceError(f"low {self.low} is above high {self.high}; exchange them", kind="range")
         if max(-self.low, self.high) > _EXACT:
-            raise SpaceError(f"an int range must lie within -2^53..2^53, got {_short(self.low)}..{_short(self.high)}")
+            raise SpaceError(
+                f"an int range must lie within -2^53..2^53, got {_short(self.low)}..{_short(self.high)}", kind="range"
+            )
         if self.step < 1:
-            raise SpaceError(f"step must be at least 1, got {self.step}")
+            raise SpaceError(f"step must be at least 1, got {self.step}", kind="range")
         if self.log and self.low < 1:
-            raise SpaceError(f"a logarithmic range needs low >= 1, got {self.low}")
+            raise SpaceError(f"a logarithmic range needs low >= 1, got {self.low}", kind="range")
         if self.log and self.step != 1:
-            raise SpaceError("a logarithmic range takes no step")
+            raise SpaceError("a logarithmic range takes no step; leave out log or step", kind="conflict")
 
     def check(self, value: Any) -> Value:
-        """`value` as an int. Raises SpaceError outside the range or between steps."""
+        """Return `value` as an int. Raises SpaceError outside the range or between steps."""
         if not is_whole(value) and not (isinstance(value, float) and value.is_integer()):
-            raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}")
+            raise SpaceError(f"got {value!r}, allowed: a whole number in {self.low}..{self.high}", kind="type")
         number = int(value)
         if not self.low <= number <= self.high or (number - self.low) % self.step:
-            raise SpaceError(f"got {number}, allowed: {self.low}..{self.values[-1]} in steps of {self.step}")
+            raise SpaceError(
+                f"got {number}, allowed: {self.low}..{self.values[-1]} in steps of {self.step}", kind="range"
+            )
         return number
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
-        """Numbers open no further decisions."""
+        """Return no decisions: numbers open none."""
         return ()
 
     def sample(self, rng: random.Random) -> Value:
-        """A uniform draw, in the logarithm where asked for."""
+        """Draw a value uniformly, or uniformly in its logarithm."""
         if self.log:
             drawn = math.exp(rng.uniform(math.log(self.low - 0.5 + 1e-12), math.log(self.high + 0.5)))
             return min(self.high, max(self.low, round(drawn)))
@@ -206,7 +214,7 @@ class Int:
 
     @property
     def is_fine(self) -> bool:
-        """Whether there are more values than a library should list."""
+        """True if there are more values than a library should list."""
         return self.size > _FINE
 
     @property
@@ -215,12 +223,12 @@ class Int:
         return self.low + self.step * int((self.size - 1) // 2)
 
     def only(self, value: Value) -> Int:
-        """The same range with `value` as its one member."""
+        """Return the same range with `value` as its only member."""
         number = int(self.check(value))
         return Int(number, number, log=self.log)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `domain_from_json`."""
+        """Return the JSON-able form, see `domain_from_json`."""
         return {"kind": "int", "low": self.low, "high": self.high, "step": self.step, "log": self.log}
 
 
@@ -241,31 +249,39 @@ class Float:
     def __post_init__(self) -> None:
         for number in (self.low, self.high) + (() if self.step is None else (self.step,)):
             if not is_number(number) or not abs(number) <= LARGEST:
-                raise SpaceError(f"a float range needs finite numbers within -1e300..1e300, got {_short(number)}")
+                raise SpaceError(
+                    f"a float range needs finite numbers within -1e300..1e300, got {_short(number)}", kind="range"
+                )
         if self.low > self.high:
-            raise SpaceError(f"low {self.low} is above high {self.high}")
+            raise SpaceError(f"low {self.low} is above high {self.high}; exchange them", kind="range")
         if self.step is not None and self.step <= 0:
-            raise SpaceError(f"step must be positive, got {self.step}")
+            raise SpaceError(f"step must be positive, got {self.step}", kind="range")
         if self.log and self.low <= 0:
-            raise SpaceError(f"a logarithmic range needs low > 0, got {self.low}")
+            raise SpaceError(f"a logarithmic range needs low > 0, got {self.low}", kind="range")
         if self.log and self.step is not None:
-            raise SpaceError("a logarithmic range takes no step")
+            raise SpaceError("a logarithmic range takes no step; leave out log or step", kind="conflict")
         if self.log and not math.isfinite(self.high / self.low):
-            raise SpaceError(f"a logarithmic range spans at most 300 powers of ten, got {self.low}..{self.high}")
+            raise SpaceError(
+                f"a logarithmic range spans at most 300 powers of ten, got {self.low}..{self.high}", kind="range"
+            )
         if self.step is not None and (self.high - self.low) / self.step > _EXACT:
-            raise SpaceError(f"step {self.step} divides {self.low}..{self.high} into more than 2^53 values; raise step")
+            raise SpaceError(
+                f"step {self.step} divides {self.low}..{self.high} into more than 2^53 values; raise step", kind="range"
+            )
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
 
     def check(self, value: Any) -> Value:
-        """`value` as a float. Raises SpaceError outside the range or between steps."""
+        """Return `value` as a float. Raises SpaceError outside the range or between steps."""
         if not is_number(value) or not self.low <= value <= self.high:
-            raise SpaceError(f"got {value!r}, allowed: a number in {self.low}..{self.high}")
+            raise SpaceError(f"got {value!r}, allowed: a number in {self.low}..{self.high}", kind="range")
         if self.step is None:
             return float(value)
         nearest = self._at(round((value - self.low) / self.step))
         if not math.isclose(nearest, value, rel_tol=1e-9, abs_tol=min(1e-12, self.step * 1e-6)):
-            raise SpaceError(f"got {value!r}, allowed: {self.low}..{self.ends[-1]} in steps of {self.step}")
+            raise SpaceError(
+                f"got {value!r}, allowed: {self.low}..{self.ends[-1]} in steps of {self.step}", kind="range"
+            )
         return nearest
 
     def _at(self, index: int) -> float:
@@ -274,11 +290,11 @@ class Float:
         return min(self.high, max(self.low, round(self.low + index * step, digits)))
 
     def branch(self, value: Value) -> tuple[Decision, ...]:
-        """Numbers open no further decisions."""
+        """Return no decisions: numbers open none."""
         return ()
 
     def sample(self, rng: random.Random) -> Value:
-        """A uniform draw, in the logarithm where asked for."""
+        """Draw a value uniformly, or uniformly in its logarithm."""
         if self.step is not None:
             return self._at(rng.randrange(int(self.size)))
         if self.log:
@@ -310,7 +326,7 @@ class Float:
 
     @property
     def is_fine(self) -> bool:
-        """Whether the values lie so close that libraries which divide by the step take some of them for invalid."""
+        """True if the values are so close that libraries which divide by the step consider some of them invalid."""
         return self.size > _FINE
 
     @property
@@ -324,12 +340,12 @@ class Float:
         return math.sqrt(product) if 1e-300 < product < math.inf else math.sqrt(self.low) * math.sqrt(self.high)
 
     def only(self, value: Value) -> Float:
-        """The same range with `value` as its one member."""
+        """Return the same range with `value` as its only member."""
         number = float(self.check(value))
         return Float(number, number, log=self.log)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `domain_from_json`."""
+        """Return the JSON-able form, see `domain_from_json`."""
         return {"kind": "float", "low": self.low, "high": self.high, "step": self.step, "log": self.log}
 
 
@@ -344,12 +360,12 @@ class Decision:
     domain: Domain
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"key": self.key, "domain": self.domain.to_json()}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Decision:
-        """The inverse of `to_json`."""
+        """Rebuild the object from its `to_json` form."""
         return Decision(content["key"], domain_from_json(content["domain"]))
 
     @property
@@ -361,7 +377,7 @@ class Decision:
 
 
 def product_of(decisions: tuple[Decision, ...]) -> float:
-    """Number of points of decisions that stand beside each other.
+    """Return the number of points of independent decisions.
 
     An exact whole number (an int), however large; `math.inf` with a continuous decision. An int may be too large for a
     float: compare it, but do not compute with floats.
@@ -370,20 +386,20 @@ def product_of(decisions: tuple[Decision, ...]) -> float:
 
 
 def _finite(combine: Callable[[list[float]], float], sizes: Iterable[float]) -> float:
-    """Sizes combined; infinite if one of them is, since Python cannot add a huge int to a float."""
+    """Combine sizes; infinite if one of them is, since Python cannot add a huge int to a float."""
     listed = list(sizes)
     return math.inf if math.inf in listed else combine(listed)
 
 
 def _short(number: object) -> str:
-    """A number for a message; one of hundreds of digits by its beginning."""
+    """Format a number for a message; of one with hundreds of digits only the beginning."""
     if is_whole(number) and abs(number) >= 10**24:
         return f"a number of about 10^{math.log10(abs(number)):.0f}"
     return repr(number)
 
 
 def domain_from_json(content: Mapping[str, Any]) -> Domain:
-    """The inverse of a domain's `to_json`. Raises SpaceError for an unknown kind."""
+    """Rebuild a domain from its `to_json` form. Raises SpaceError for an unknown kind."""
     match content["kind"]:
         case "choice":
             branches = tuple(tuple(Decision.from_json(d) for d in branch) for branch in content["branches"])
@@ -393,4 +409,4 @@ def domain_from_json(content: Mapping[str, Any]) -> Domain:
         case "float":
             return Float(content["low"], content["high"], content["step"], content["log"])
         case other:
-            raise SpaceError(f"unknown kind of domain {other!r}")
+            raise SpaceError(f"unknown kind of domain {other!r}, expected choice, int or float", kind="unknown")

@@ -1,4 +1,4 @@
-"""Every error a user can meet. Each message says where, what was got, what is allowed and what to do."""
+"""Errors that users can meet. Each message says where, what was got, what is allowed and what to do."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f]")
-"""Codes for colours and the cursor of a terminal, and other characters that nobody can read."""
+"""Codes for colours and the cursor of a terminal, and other unreadable characters."""
 
 
 KINDS = {
     "invalid": "Nothing more is known than the message says; the default.",
-    "range": "A number lies outside the allowed limits.",
+    "range": "A number is outside the allowed limits.",
     "type": "A value has the wrong type: a text where a number belongs.",
     "unknown": "A name is not among the known ones.",
     "missing": "A file, a key, a column or an option is absent.",
-    "duplicate": "Something is named, given or decided twice.",
+    "duplicate": "Something is named, set or decided twice.",
     "conflict": "Two settings exclude each other.",
     "unsupported": "The combination is valid, but not implemented.",
     "removed": "An older release had this setting or interface.",
@@ -72,7 +72,7 @@ class TrustError(ConfigError):
 
 
 class RecipeError(ConfigError):
-    """A recipe that cannot be, or not with this network or these images; another point of the space may be trained."""
+    """The recipe is invalid, or does not fit this network or these images; another point of the space may."""
 
 
 class JournalError(NasforgeError):
@@ -80,11 +80,11 @@ class JournalError(NasforgeError):
 
 
 class EventError(NasforgeError):
-    """A plug-in or a journal says what an event cannot hold: a text where a number belongs, a negative charge."""
+    """A plug-in or a journal has an invalid event: a text instead of a number, a negative charge."""
 
 
 class BuildError(NasforgeError):
-    """A builder could not make a network from an architecture, or left a decision unread."""
+    """A builder could not make a network from an architecture, or did not read a decision."""
 
 
 class DataError(NasforgeError):
@@ -92,7 +92,7 @@ class DataError(NasforgeError):
 
 
 class SearchError(NasforgeError):
-    """A search cannot go on: nothing feasible, workers that fail at once, a metric nobody reports."""
+    """The search cannot continue: nothing feasible, workers that fail at once, a metric that nothing reports."""
 
 
 class ExportError(NasforgeError):
@@ -104,11 +104,11 @@ class TrackingError(NasforgeError):
 
 
 class StopNow(KeyboardInterrupt):
-    """The user or the scheduler asked for an end; the same call continues."""
+    """The user or the scheduler stopped the search; the same call resumes it."""
 
 
 class TimeOver(StopNow):
-    """The time that the caller gave a search is over: it ends as planned."""
+    """The caller's time limit of a search is reached; it ends as planned."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,13 @@ class Problem:
 
 
 def one_line(error: BaseException | str, most: int = 300) -> str:
-    """The text of any library's error on one line of at most `most` characters, without codes for colours."""
+    """Return a library's error on one line of at most `most` characters, without codes for colours."""
     text = " ".join(_CONTROLS.sub("", str(error)).split())
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
-    """The end of an error message for an unknown name: the closest allowed ones, then all of them (at most twenty).
+    """Return the end of an error message for an unknown name: the closest names, then all (at most twenty).
 
     Example:
         >>> did_you_mean("evolutoin", ["evolution", "random"])

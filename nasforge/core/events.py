@@ -48,7 +48,7 @@ class Header:
 
     @property
     def why_other_data(self) -> str:
-        """Why the data of today can have another fingerprint than `data_hash`, for a message."""
+        """Reason why the data of today can have another fingerprint than `data_hash`, for a message."""
         if self.versions.get("decoding") == str(DECODING):
             return "same source, other content"
         return (
@@ -131,7 +131,7 @@ class Extended:
 
 @dataclass(frozen=True)
 class Moved:
-    """The data lie in another place now; their content is the same.
+    """The data have moved; their content is the same.
 
     Attributes:
         config: the header's settings that name the place, whole: `data`, or `evaluator` for a table.
@@ -165,14 +165,14 @@ _FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in 
 
 
 def header_of(events: Sequence[Event]) -> Header:
-    """The first event of a journal, which its reader made sure is the header."""
+    """Return the first event of a journal; its reader has checked that it is the header."""
     header = events[0]
     assert isinstance(header, Header)  # noqa: S101  (for the type checker)
     return header
 
 
 def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
-    """JSON-able form with the kind under `event`.
+    """Return the JSON-able form, with the kind under `event`.
 
     Args:
         event: any.
@@ -198,7 +198,7 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
 
 
 def event_from_json(content: Mapping[str, Any]) -> Event:
-    """The inverse of `event_to_json`; the values in it are unchecked (nasforge/core/checks.py).
+    """Rebuild an event from its `event_to_json` form; `nasforge/core/checks.py` checks the values.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: not an event.
@@ -222,7 +222,7 @@ _COUNTS = {"cross_validation": "folds", "repeated_seeds": "repeats"}
 
 
 def _with_units(config: Any) -> Any:
-    """A header's configuration whose ladder names its unit; version 0.1.0 called folds and repeats epochs."""
+    """Return a header's configuration with the unit of its ladder; version 0.1.0 called folds and repeats epochs."""
     content = config if isinstance(config, Mapping) else {}
     evaluator, ladder = content.get("evaluator"), content.get("ladder")
     unit = _COUNTS.get(str(evaluator.get("name"))) if isinstance(evaluator, Mapping) else None

@@ -1,4 +1,4 @@
-"""What a search is for: objectives, constraints, targets and the budget."""
+"""Goals of a search: objectives, constraints, targets and the budget."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nasforge.core.ranges import LARGEST, Range, check_number, is_whole
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 COSTS = ("params", "flops", "memory_mb", "latency_ms")
-"""What a network costs; a table may have columns of further costs."""
+"""Costs of a network; a table may have columns of further costs."""
 DEFAULT_METRIC = "val/accuracy"
 """The default objective of a search, and the default name of a table's signal."""
 
@@ -33,7 +33,7 @@ class Objective:
 
     @staticmethod
     def parse(text: str) -> Objective:
-        """`val/accuracy`, `cost/flops`, or with a direction: `max:val/score`, `min:val/score`.
+        """Parse `val/accuracy` or `cost/flops`, or with a direction `max:val/score` or `min:val/score`.
 
         Raises:
             ConfigError: not of this form, or a name that does not say its direction (nasforge/core/metrics.py).
@@ -50,7 +50,7 @@ class Objective:
 
     @staticmethod
     def recorded(text: str) -> Objective:
-        """An objective as a journal has it: with its direction, or by the rule that held where it has none."""
+        """Return a journal's objective: with its direction, or with the direction of the rule of its time."""
         if text.startswith(("max:", "min:")):
             return Objective.parse(text)
         minimised = text.startswith(("cost/", "time/", "work/", "constraint/")) or text.endswith(
@@ -59,7 +59,7 @@ class Objective:
         return Objective(text, not minimised)
 
     def oriented(self, value: float) -> float:
-        """`value` turned so that more is better."""
+        """Return `value` with the sign for which more is better."""
         return value if self.maximise else -value
 
     def __str__(self) -> str:
@@ -80,25 +80,25 @@ class Constraint:
 
     @staticmethod
     def parse(text: str) -> Constraint:
-        """`flops<=40M`, `params<=300k`, `latency_ms<=5`, `memory_mb<=500`, `joules<=3`. Raises ConfigError."""
-        found = re.fullmatch(
+        """Parse `flops<=40M`, `params<=300k`, `latency_ms<=5`, `memory_mb<=500`, `joules<=3`. Raises ConfigError."""
+        match = re.fullmatch(
             r"\s*(?:cost/)?([\w.-]+)\s*<=\s*([0-9.]+(?:e[+-]?\d+)?)\s*([kmg]?)\s*", text, re.IGNORECASE
         )
-        if not found:
+        if not match:
             raise ConfigError(
                 f"constraint '{text}' must look like flops<=40M, params<=300k, memory_mb<=500 or latency_ms<=5"
             )
         try:
-            bound = float(found[2]) * _UNITS[found[3].lower()]
+            bound = float(match[2]) * _UNITS[match[3].lower()]
         except ValueError:
-            raise ConfigError(f"constraint '{text}': '{found[2]}' is not a number") from None
+            raise ConfigError(f"constraint '{text}': '{match[2]}' is not a number") from None
         if bound <= 0:
-            raise ConfigError(f"constraint '{text}': the bound must be above zero, no network costs less")
-        name = found[1].lower() if found[1].lower() in COSTS else found[1]
+            raise ConfigError(f"constraint '{text}': the bound must be above 0, got {bound:g}", kind="range")
+        name = match[1].lower() if match[1].lower() in COSTS else match[1]
         return Constraint(f"cost/{name}", bound)
 
     def violation(self, costs: Mapping[str, float]) -> float:
-        """Relative excess: 0 when met, 0.25 for a quarter above the bound."""
+        """Return the relative excess: 0 when met, 0.25 for a quarter above the bound."""
         return max(0.0, costs[self.metric] / self.bound - 1.0)
 
     def __str__(self) -> str:
@@ -106,12 +106,12 @@ class Constraint:
 
 
 OPTIMUM = "optimum"
-"""Of `Budget.until`: the best signal of a table."""
+"""Value of `Budget.until`: the best signal of a table."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a search may charge, counted from the journal, never from the clock; and what is good enough.
+    """Limits on what a search may spend, counted from the journal, not from the clock; and values to stop at.
 
     Attributes:
         trials: accepted trials (rejected ones are free).
@@ -131,11 +131,17 @@ class Budget:
         for name in ("trials", "worker_seconds", "multiply_adds"):
             amount = getattr(self, name)
             if is_whole(amount) and amount > LARGEST:
-                raise ConfigError(f"budget: {name} must be at most {LARGEST:g}; leave it out for no limit")
+                raise ConfigError(
+                    f"budget: {name} must be at most {LARGEST:g}; leave it out for no limit",
+                    kind="range",
+                    key=f"budget.{name}",
+                )
             if amount != math.inf:
                 check_number(amount, f"budget: {name}", over=0)
         if math.isfinite(self.trials) and self.trials != int(self.trials):
-            raise ConfigError(f"budget: trials must be a whole number, got {self.trials!r}")
+            raise ConfigError(
+                f"budget: trials must be a whole number, got {self.trials!r}", kind="type", key="budget.trials"
+            )
 
     @property
     def limits(self) -> dict[str, float]:
@@ -145,38 +151,42 @@ class Budget:
 
     @property
     def goals(self) -> dict[Objective, float]:
-        """What `until` says, each metric with its direction.
+        """The values of `until`, each metric with its direction.
 
         Raises:
             ConfigError: a metric's direction is neither said nor known.
         """
         if isinstance(self.until, str):
             return {}
-        found = {}
+        goals = {}
         for key, value in self.until.items():
             if ":" not in key and direction(key) is None:
                 raise ask_for_direction(key, "until")
-            found[Objective.parse(key)] = value
-        return found
+            goals[Objective.parse(key)] = value
+        return goals
 
     def with_directions(self, objectives: Sequence[Objective]) -> Budget:
-        """The same with a direction before every metric of `until`: the objective's, or the one of its name."""
+        """Return the same budget with a direction for every metric of `until`: the objective's, or that of its name."""
         if isinstance(self.until, str):
             return self
         known = {objective.metric: objective for objective in objectives}
-        said = {str(known.get(key, key)): value for key, value in self.until.items()}
-        goals = replace(self, until=said).goals
+        until = {str(known.get(key, key)): value for key, value in self.until.items()}
+        goals = replace(self, until=until).goals
         if len({goal.metric for goal in goals}) < len(self.until):
-            raise ConfigError(f"budget: until names a metric twice: {', '.join(self.until)}")
+            raise ConfigError(
+                f"budget: until names a metric twice: {', '.join(self.until)}; remove one",
+                kind="duplicate",
+                key="budget.until",
+            )
         return replace(self, until={str(goal): value for goal, value in goals.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form; infinite limits are left out, and `until` where there is none."""
+        """Return the JSON-able form without infinite limits, and without `until` if it is empty."""
         return {**self.limits, **({"until": self.until} if self.until else {})}
 
 
 def _until(content: Any) -> dict[str, float] | str:
-    """What a search may stop at. Raises ConfigError."""
+    """Check the values at which a search stops. Raises ConfigError."""
     if content == OPTIMUM:
         return OPTIMUM
     if content is None:
@@ -184,11 +194,15 @@ def _until(content: Any) -> dict[str, float] | str:
     if not isinstance(content, Mapping):
         raise ConfigError(
             f"budget: until must be a mapping such as {{val/accuracy: 0.95}}, or '{OPTIMUM}' of a table, got "
-            f"{content!r}"
+            f"{content!r}",
+            kind="type",
+            key="budget.until",
         )
     for key, value in content.items():
         if not isinstance(key, str) or not key.strip() or value not in Range():
             raise ConfigError(
-                f"budget: until needs a number for each metric, as in {{val/accuracy: 0.95}}, got {key!r}: {value!r}"
+                f"budget: until needs a number for each metric, as in {{val/accuracy: 0.95}}, got {key!r}: {value!r}",
+                kind="type",
+                key="budget.until",
             )
     return {key: float(value) for key, value in content.items()}

@@ -25,7 +25,7 @@ class History(Mapping[int, Mapping[int, Values]]):
         self.derived: dict[Hashable, Any] = {}
 
     def add(self, number: int, step: int, values: Values) -> None:
-        """Take in a report."""
+        """Add a report."""
         reports = self._trials.setdefault(number, {})
         if reports and step <= next(reversed(reports)):
             self.revision += 1
@@ -34,11 +34,11 @@ class History(Mapping[int, Mapping[int, Values]]):
         reports[step] = values
 
     def at(self, step: int) -> Sequence[int]:
-        """The trials that have reported at `step`, in the order of their reports."""
+        """Return the trials that have reported at `step`, in the order of their reports."""
         return self._steps.get(step, ())
 
     def with_report(self, number: int, step: int, values: Values) -> Pending:
-        """The history as it will be after one more report; the history itself stays as it is."""
+        """Return the history with one more report; the history itself does not change."""
         return Pending(self, number, step, values)
 
     def __getitem__(self, number: int) -> Mapping[int, Values]:

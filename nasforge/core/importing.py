@@ -44,7 +44,7 @@ _ADDED: set[str] = set()
 
 @dataclass(frozen=True)
 class Places:
-    """Where this process looks for modules, for a process that it starts; picklable.
+    """Places where this process looks for modules, for processes that it starts; picklable.
 
     Attributes:
         path: entries of `sys.path`.
@@ -60,34 +60,34 @@ class Places:
 
 
 def places() -> Places:
-    """Where this process looks for modules."""
+    """Return the places where this process looks for modules."""
     here = tuple(_working_folders())
     path = tuple(str(Path(entry).absolute()) for entry in sys.path)
     return Places(path, tuple(_ADDED), dict(_BESIDE), here)
 
 
-def adopt(found: Places) -> None:
+def adopt(places_of_driver: Places) -> None:
     """Look for modules where the process looks that started this one, after the places of this one."""
-    _BESIDE.update(found.beside)
-    _ELSEWHERE.extend(folder for folder in found.working if folder not in _ELSEWHERE)
-    for entry in found.path:
+    _BESIDE.update(places_of_driver.beside)
+    _ELSEWHERE.extend(folder for folder in places_of_driver.working if folder not in _ELSEWHERE)
+    for entry in places_of_driver.path:
         if entry not in sys.path and Path(entry).exists():
             sys.path.append(entry)
-            _ADDED.update({entry} & {*found.added})
+            _ADDED.update({entry} & {*places_of_driver.added})
 
 
 def registers_nothing(entry: str) -> None:
-    """Note that an entry of `sys.path` holds modules of the user's, and no installed packages."""
+    """Mark an entry of `sys.path` as a folder of the user's modules, without installed packages."""
     _ADDED.add(entry)
 
 
 def installed_path() -> list[str]:
-    """`sys.path` without the folders in which only modules of the user's are looked for."""
+    """Return `sys.path` without the folders that only hold modules of the user."""
     return [entry for entry in sys.path if entry and entry not in _ADDED]
 
 
 def python_path() -> dict[str, str]:
-    """The environment that lets a new process import this package; empty where it is installed.
+    """Return the environment that lets a new process import this package; empty if it is installed.
 
     In a source tree that nobody installed, `python -m nasforge` finds the package in the working folder alone.
     """
@@ -98,7 +98,7 @@ def python_path() -> dict[str, str]:
 
 
 def look_beside(content: Any, file: Path | str) -> None:
-    """Note for every `module:attribute` in a file's content that its module may lie in the folder of the file."""
+    """Search also the folder of a file for the module of every `module:attribute` in its content."""
     folder = Path(file).absolute().parent
     for text in _texts(content):
         form = _REFERENCE.fullmatch(text)
@@ -117,7 +117,7 @@ def forwarded(reference: str) -> str:
 
 
 def load(reference: str, what: str, *, registered: bool = False) -> Any:
-    """The object that `module:attribute` names.
+    """Import the object that `module:attribute` names.
 
     Args:
         reference: the text.
@@ -131,27 +131,29 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
     reference = forwarded(reference)
     module, _, attribute = reference.partition(":")
     if not registered and reference not in trust.OURS:
-        found = _find(module, reference, what)
-        trust.admit(reference, what, found.files)
-        if found.folder is not None and str(found.folder) not in sys.path:
-            sys.path.append(str(found.folder))
-            _ADDED.add(str(found.folder))
+        source = _find(module, reference, what)
+        trust.admit(reference, what, source.files)
+        if source.folder is not None and str(source.folder) not in sys.path:
+            sys.path.append(str(source.folder))
+            _ADDED.add(str(source.folder))
     try:
         return getattr(importlib.import_module(module), attribute)
     except AttributeError as error:
         if module in sys.modules:
-            raise ConfigError(f"{what}: module {module} has no '{attribute}'{_hidden(module)}") from None
-        raise ConfigError(f"{what}: {module} breaks while it is imported: {error}") from error
+            raise ConfigError(
+                f"{what}: module {module} has no '{attribute}'{_hidden(module)}", kind="missing"
+            ) from None
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {error}", kind="failed") from error
     except ImportError as error:
-        raise ConfigError(f"{what}: cannot import {module}: {error}{_hidden(module)}") from error
+        raise ConfigError(f"{what}: cannot import {module}: {error}{_hidden(module)}", kind="failed") from error
     except Exception as error:  # a user's module may raise anything
-        said = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{what}: {module} breaks while it is imported: {said}") from error
+        cause = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {cause}", kind="failed") from error
 
 
 def files_named(content: Any) -> dict[str, Path]:
-    """Module -> its file, for every `module:attribute` in a content that can be found and is not ours; runs nothing."""
-    found: dict[str, Path] = {}
+    """Map every module of a `module:attribute` in a content to its file, unless it is ours; imports nothing."""
+    files_of_modules: dict[str, Path] = {}
     for text in _texts(content):
         form = _REFERENCE.fullmatch(text)
         if form is None or form[1] == "nasforge":
@@ -162,12 +164,12 @@ def files_named(content: Any) -> dict[str, Path]:
         except ConfigError:  # whoever loads it says so
             continue
         if files and files[-1].is_file():
-            found[module] = files[-1]
-    return found
+            files_of_modules[module] = files[-1]
+    return files_of_modules
 
 
 def source_of(module: str) -> Path | None:
-    """The source file of an installed module, found without running any of it; None where there is none."""
+    """Return the source file of an installed module without importing it; None if there is none."""
     files = _files_of(module)
     return files[-1] if files and files[-1].suffix == ".py" else None
 
@@ -176,7 +178,7 @@ def source_of(module: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Location:
     """A module that can be imported.
 
     Attributes:
@@ -188,7 +190,7 @@ class _Found:
     folder: Path | None = None
 
 
-def _find(module: str, reference: str, what: str) -> _Found:
+def _find(module: str, reference: str, what: str) -> _Location:
     """Find a module without running any of it.
 
     Raises:
@@ -198,28 +200,32 @@ def _find(module: str, reference: str, what: str) -> _Found:
     files = _files_of(module)
     if files is not None:
         _refuse_two(top, files, what)
-        return _Found(files)
+        return _Location(files)
     importlib.invalidate_caches()  # a file may be younger than the last look at its folder
     looked = _folders(top)
-    found = [_Found(files, folder) for folder in looked if (files := _files_of(module, folder)) is not None]
-    if found:
-        return found[0]
+    locations = [_Location(files, folder) for folder in looked if (files := _files_of(module, folder)) is not None]
+    if locations:
+        return locations[0]
     earlier = trust.remembered_folders(reference, depth)
-    found = [_Found(files, folder) for folder in earlier if (files := _files_of(module, folder)) is not None]
-    if len(found) > 1:
-        listed = ", ".join(str(one.folder) for one in found)
-        raise ConfigError(f"{what}: there are several modules {module}, in {listed}. Add one folder to PYTHONPATH")
-    if found:
-        return found[0]
+    locations = [_Location(files, folder) for folder in earlier if (files := _files_of(module, folder)) is not None]
+    if len(locations) > 1:
+        listed = ", ".join(str(one.folder) for one in locations)
+        raise ConfigError(
+            f"{what}: there are several modules {module}, in {listed}. Add the right folder to PYTHONPATH",
+            kind="conflict",
+        )
+    if locations:
+        return locations[0]
     places_ = ", ".join(["the installed packages", *map(str, looked)])
     raise ConfigError(
         f"{what}: cannot import {module}: there is no such module in {places_}. Install its package, type the command "
-        f"in the folder of {top}.py, or add that folder to PYTHONPATH"
+        f"in the folder of {top}.py, or add that folder to PYTHONPATH",
+        kind="missing",
     )
 
 
 def _files_of(module: str, folder: Path | None = None) -> tuple[Path, ...] | None:
-    """Files of a module and of the packages around it, in `folder` or on `sys.path`; None where there is none."""
+    """Return the files of a module and its parent packages, in `folder` or on `sys.path`; None if there are none."""
     files: list[Path] = []
     name, file = "", None
     search: Any = None if folder is None else [str(folder)]
@@ -249,14 +255,14 @@ def _spec(name: str, search: Any) -> ModuleSpec | None:
 
 
 def _spec_in(folder: Path, top: str) -> ModuleSpec | None:
-    """A module or package in a folder."""
+    """Return the spec of a module or package in a folder."""
     return PathFinder.find_spec(top, [str(folder)])
 
 
 def _folders(top: str) -> list[Path]:
-    """Where a module of the user's may lie, in this order."""
-    beside = [_BESIDE[top]] if top in _BESIDE else []
-    return list(dict.fromkeys([*beside, *_ELSEWHERE, *_working_folders()]))
+    """Return the folders to search for a module of the user, in order."""
+    of_files = [_BESIDE[top]] if top in _BESIDE else []
+    return list(dict.fromkeys([*of_files, *_ELSEWHERE, *_working_folders()]))
 
 
 def _working_folders() -> list[Path]:
@@ -266,26 +272,26 @@ def _working_folders() -> list[Path]:
         return []
 
 
-def _refuse_two(top: str, found: Sequence[Path], what: str) -> None:
+def _refuse_two(top: str, files: Sequence[Path], what: str) -> None:
     """Refuse a module where a file of the user's has its name, and nobody can tell which of them is meant.
 
     An installed package counts before a file of its name in the working folder, unless it has no such attribute.
     """
-    taken = found[0] if found else None
+    taken = files[0] if files else None
     if top in sys.stdlib_module_names and (file := _hidden_file(top, taken)):
-        raise ConfigError(f"{what}: {_HIDES.format('Python has a module of its own', file)}")
+        raise ConfigError(f"{what}: {_HIDES.format('Python has a module of its own', file)}", kind="conflict")
     meant = _file_in(_BESIDE[top], top) if top in _BESIDE else None
     if meant is None or taken is None or not any(taken.is_relative_to(folder) for folder in _ADDED):
         return
     if not taken.samefile(meant) and taken.read_bytes() != meant.read_bytes():
-        raise ConfigError(f"{what}: {taken} and {meant} are both called {top}. Rename one of them")
+        raise ConfigError(f"{what}: {taken} and {meant} are both called {top}. Rename one of them", kind="conflict")
 
 
 _HIDES = "{} of this name, and it hides your {}. Rename your file"
 
 
 def _hidden(module: str) -> str:
-    """The end of a message where a file of the user's has the name of an installed module."""
+    """Return the end of a message if a file of the user has the name of an installed module."""
     top = module.partition(".")[0]
     taken = getattr(sys.modules.get(top), "__file__", None)
     file = _hidden_file(top, Path(taken)) if taken else None
@@ -293,7 +299,7 @@ def _hidden(module: str) -> str:
 
 
 def _hidden_file(top: str, taken: Path | None) -> Path | None:
-    """A file of the user's that is not imported because the module in `taken` has its name."""
+    """Return the user's file that is not imported because the module in `taken` has its name."""
     for folder in _folders(top):
         file = _file_in(folder, top)
         if file is not None and (taken is None or not file.samefile(taken)):
@@ -302,7 +308,7 @@ def _hidden_file(top: str, taken: Path | None) -> Path | None:
 
 
 def _file_in(folder: Path, top: str) -> Path | None:
-    """The file of a module or package in a folder."""
+    """Return the file of a module or package in a folder."""
     spec = _spec_in(folder, top)
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 

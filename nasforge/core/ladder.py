@@ -11,7 +11,7 @@ from nasforge.core.metrics import PROXY
 from nasforge.core.ranges import check_number, check_whole, is_number
 
 Unit: TypeAlias = Literal["epochs", "folds", "repeats"]
-"""What the steps of a trial count: epochs of one training, or whole trainings of an evaluator that averages several."""
+"""Units of a trial's steps: epochs of one training, or whole trainings of an evaluator that averages several."""
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
@@ -42,7 +42,11 @@ class Rung:
         if self.proxies and self.epochs == 0 and is_number(self.epochs):
             return
         if self.proxies:
-            raise ConfigError(f"ladder: a rung has epochs or proxies, not both, got epochs {self.epochs!r}")
+            raise ConfigError(
+                f"ladder: a rung has epochs or proxies, not both; got proxies and epochs {self.epochs!r}",
+                kind="conflict",
+                key="ladder",
+            )
         check_whole(self.epochs, f"ladder: {self.unit}", 1)
         check_number(self.share, "ladder: share", over=0, most=1)
         if self.resolution is not None:
@@ -50,11 +54,11 @@ class Rung:
 
     @property
     def full(self) -> bool:
-        """Whether its epochs see all training images as they are."""
+        """True if its epochs see all training images as they are."""
         return self.share == 1 and self.resolution is None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, as users write it: `{"epochs": 3}` or `{"proxies": ["synflow"]}`; or `{"folds": 2}`."""
+        """Return the JSON-able form that users write: `{"epochs": 3}`, `{"proxies": ["synflow"]}`, `{"folds": 2}`."""
         if self.proxies:
             return {"proxies": list(self.proxies)}
         return {
@@ -65,7 +69,7 @@ class Rung:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Rung:
-        """The inverse of `to_json`.
+        """Rebuild the object from its `to_json` form.
 
         Raises:
             ConfigError, TypeError: it is no rung.
@@ -80,7 +84,7 @@ class Rung:
 
 
 def _proxies(names: Any) -> tuple[str, ...]:
-    """Names of proxies, each a text, none twice. Raises ConfigError."""
+    """Check the names of proxies: each a text, none twice. Raises ConfigError."""
     wrong = f"ladder: proxies must be a list of different names such as [synflow, naswot], got {names!r}"
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(wrong)
@@ -90,12 +94,12 @@ def _proxies(names: Any) -> tuple[str, ...]:
 
 
 def proxy_metric(name: str) -> str:
-    """The key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
+    """Return the key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
     return PROXY + name.rpartition(":")[2]
 
 
 def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
-    """The geometric ladder that ends at `epochs`: `ladder_to(9)` is 1, 3, 9."""
+    """Return the geometric ladder that ends at `epochs`: `ladder_to(9)` is 1, 3, 9."""
     steps = [epochs]
     while steps[-1] // eta >= 1:
         steps.append(steps[-1] // eta)
@@ -103,12 +107,12 @@ def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
 
 
 def in_unit(ladder: Sequence[Rung], unit: Unit) -> tuple[Rung, ...]:
-    """The ladder whose steps count `unit`."""
+    """Return the ladder whose steps count `unit`."""
     return tuple(rung if rung.proxies else replace(rung, unit=unit) for rung in ladder)
 
 
 def whole_epochs(ladder: Sequence[Rung], edge: int = 0) -> float:
-    """What a training to the last rung costs, in epochs of all images as they are.
+    """Return the cost of a training to the last rung, in epochs of all images at full resolution.
 
     Args:
         ladder: its rungs with epochs, in order.

@@ -80,7 +80,7 @@ _NEGATED = _listed("neg minus negated inverse inverted inv")
 
 
 def direction(key: str) -> bool | None:
-    """Whether more of a metric is better: by its prefix, else by the words of the last part of its key.
+    """Return whether more of a metric is better: by its prefix, else by the words of the last part of its key.
 
     Example:
         >>> direction("val/top1_accuracy"), direction("val/mse_std"), direction("val/score")
@@ -98,7 +98,7 @@ def direction(key: str) -> bool | None:
 
 
 def column_direction(column: str) -> bool | None:
-    """The same of a table's column, as its options name it: `val_mse{epochs}`, `curves[12]`."""
+    """Return `direction` of a table's column, as its options name it: `val_mse{epochs}`, `curves[12]`."""
     return _deciding(_plain_column(column))[1]
 
 
@@ -109,7 +109,7 @@ def metric_of_column(column: str) -> str | None:
 
 
 def ask_for_direction(key: str, what: str = "objective") -> ConfigError:
-    """The error for a metric whose direction its name does not say."""
+    """Return the error for a metric whose name does not tell its direction."""
     last = key.rpartition("/")[2]
     near = difflib.get_close_matches(last, {known.rpartition("/")[2] for known in METRICS} | _MORE | _LESS, n=1)
     hint = f" (did you mean '{key.removesuffix(last)}{near[0]}'?)" if near else ""
@@ -120,17 +120,17 @@ def ask_for_direction(key: str, what: str = "objective") -> ConfigError:
 
 
 def better(maximise: bool) -> str:
-    """`max` or `min`."""
+    """Return `max` or `min`."""
     return "max" if maximise else "min"
 
 
 def title_of(key: str) -> str:
-    """A metric's name for an axis."""
+    """Return a metric's name for an axis."""
     return METRICS[key].title if key in METRICS else key
 
 
 def form_of(key: str) -> str:
-    """How a metric's values are printed: `number`, `count` or `seconds`."""
+    """Return the format of a metric's values: `number`, `count` or `seconds`."""
     if key in METRICS:
         return METRICS[key].form
     return "seconds" if key.startswith("time/") else "number"
@@ -142,7 +142,7 @@ def _plain_column(column: str) -> str:
 
 
 def _deciding(key: str) -> tuple[str, bool | None]:
-    """The word that says a direction, and the direction; None where no word does, or two contradict each other."""
+    """Return the word that decides the direction, and the direction; None if no word does, or two contradict."""
     words = list(_words(key.rstrip("/ ").rpartition("/")[2]))
     if not words:
         return "", None
@@ -167,7 +167,7 @@ def _deciding(key: str) -> tuple[str, bool | None]:
 
 
 def _words(text: str) -> Iterable[str]:
-    """The words of a name in lower case, numbers at their ends left out: `ap` of `AP50`, `mse` of `valMSE`."""
+    """Return the words of a name in lower case without trailing numbers: `ap` of `AP50`, `mse` of `valMSE`."""
     for token in re.findall(r"[A-Za-z0-9]+", text):
         lower = token.lower()
         if lower in _MORE or lower in _LESS or lower.isdecimal():

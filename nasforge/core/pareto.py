@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 
 def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether `a` is at least as good as `b` everywhere and better somewhere (values to maximise)."""
+    """Return whether `a` is at least as good as `b` everywhere and better somewhere (values to maximise)."""
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
 def front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Indices of the points that no other dominates (values to maximise), in their order; of equal points the first.
+    """Return the indices of the points that no other dominates (values to maximise), the first of equal points.
 
     Source: the simple sweep of Kung et al. 1975, "On Finding the Maxima of a Set of Vectors".
     """
-    found: list[int] = []
+    indices: list[int] = []
     for index in sorted(range(len(points)), key=lambda i: (tuple(-value for value in points[i]), i)):
         point = points[index]
-        if not any(tuple(points[kept]) == tuple(point) or dominates(points[kept], point) for kept in found):
-            found.append(index)
-    return sorted(found)
+        if not any(tuple(points[kept]) == tuple(point) or dominates(points[kept], point) for kept in indices):
+            indices.append(index)
+    return sorted(indices)

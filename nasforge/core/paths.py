@@ -8,7 +8,7 @@ from nasforge.core.errors import ConfigError
 
 
 def whole_path(path: str | Path) -> Path:
-    """An absolute path that means the same in every working folder; `~` is the home folder.
+    """Return an absolute path that means the same in every working folder; `~` is the home folder.
 
     Raises:
         ConfigError: there is no home folder of that name.
@@ -17,5 +17,5 @@ def whole_path(path: str | Path) -> Path:
         return Path(path).expanduser().absolute()
     except RuntimeError:
         raise ConfigError(
-            f"'{path}': no such user has a home folder; write the path in full, or ./ before it"
+            f"'{path}': no such user has a home folder; write the path in full, or ./ before it", kind="missing"
         ) from None

@@ -21,7 +21,7 @@ from nasforge.core.trial import Proposal, Result
 
 
 class Strategy(Protocol):
-    """Decides what to try next. Pure Python; never trains, never sees the budget.
+    """Chooser of the next trials. Pure Python; never trains, never sees the budget.
 
     A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options.
 
@@ -31,13 +31,13 @@ class Strategy(Protocol):
         ask(1) -> Measure(b)      tell(1, failed)
         ask(2) -> None            nothing is running: the strategy has finished
 
-    After a crash the same strategy is made anew and the journal replayed, in the order of its lines:
+    After a crash the same strategy is built again and the journal replayed, in the order of its lines:
 
         recall(0, Measure(a))     tell(0, ...)     recall(1, Measure(b))     tell(1, ...)
 
     and `ask(2)` must give what it would have given. Therefore the randomness of ask n is `Random(f"{seed}/{n}")`.
 
-    One that goes on from other trials' checkpoints may have a method `wanted() -> Collection[Artifact]`: those that it
+    One that resumes other trials' checkpoints may have a method `wanted() -> Collection[Artifact]`: those that it
     may yet name in a proposal. All others are deleted; without it, they are kept as long as the trial's weights.
 
     A search of a space of at most 20,000 points ends when every point was asked for. A strategy that trains points
@@ -45,15 +45,15 @@ class Strategy(Protocol):
     """
 
     def ask(self, number: int) -> Proposal | None:
-        """The proposal of trial `number`; None means "nothing until you tell me more" and changes nothing."""
+        """Return the proposal of trial `number`; None changes nothing and waits for more results."""
         ...
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        """Replay: "the journal says you asked this". Adopt it, compute nothing."""
+        """Adopt a proposal that the journal has as this strategy's, without computing it again."""
         ...
 
     def tell(self, number: int, result: Result) -> None:
-        """The outcome, in any order; `values` are to be maximised, failures and rejections come too."""
+        """Learn an outcome, in any order; `values` are to be maximised, failures and rejections come too."""
         ...
 
     def withdraw(self, number: int) -> None:
@@ -66,7 +66,7 @@ class Strategy(Protocol):
 
 
 class Report(Protocol):
-    """What an evaluator is given to speak while it works, and what it may know of its job."""
+    """The evaluator's handle on its job: facts about it, and progress reporting."""
 
     @property
     def number(self) -> int:
@@ -75,7 +75,7 @@ class Report(Protocol):
 
     @property
     def attempt(self) -> int:
-        """From 1."""
+        """Number of this attempt, from 1."""
         ...
 
     @property
@@ -118,7 +118,7 @@ class Report(Protocol):
 
 
 class Evaluator(Protocol):
-    """Finds out how good a proposal is. Must be picklable; loads its data on first use and keeps them.
+    """Measurement of proposals. Must be picklable; loads its data on first use and keeps them.
 
     A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options. It may also fit the protocols
     `Checks`, `Timed`, `Preflight` and `Tabulated` below.
@@ -130,7 +130,7 @@ class Evaluator(Protocol):
         ...
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """The outcome; a failure is a Result too, an exception counts as a failure with cause `error`."""
+        """Return the outcome; a failure is a Result too, an exception counts as a failure with cause `error`."""
         ...
 
 
@@ -191,13 +191,13 @@ class Tabulated(Protocol):
 
 
 class Pruner(Protocol):
-    """Decides whether a running trial is worth finishing.
+    """Rule that stops running trials that are not worth finishing.
 
     A factory makes it from a `nasforge.settings.spec.SearchSpec` and its own options.
     """
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
-        """True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise.
+        """Return True to stop trial `number` after `step`; `history`: trial -> step -> values to maximise.
 
         The search hands over a `nasforge.core.history.Pending`, with an index by step.
         """
@@ -208,12 +208,12 @@ class Tracker(Protocol):
     """Watches. Losing a tracker loses nothing; it must never slow a search."""
 
     def on_event(self, event: Event) -> None:
-        """One event, already in the journal."""
+        """Handle one event that is already in the journal."""
         ...
 
 
 class Exporter(Protocol):
-    """Ships a trained network in one format. The registry holds its class, which is made without arguments."""
+    """Writer of a trained network in one format. The registry holds its class, made without arguments."""
 
     def write(self, model: Any, example: Any, path: Path) -> Path:
         """Write `model` and return the file.
@@ -254,7 +254,7 @@ class Reference(Protocol):
 
 
 class Figure(Protocol):
-    """Draws a search for the dashboard."""
+    """Drawing of a search for the dashboard."""
 
     def __call__(self, state: Any) -> Any:
         """Return a figure of Plotly for a `nasforge.experiment.state.State`; its name is the title."""
@@ -262,12 +262,12 @@ class Figure(Protocol):
 
 
 class Pick(Protocol):
-    """What a model builder asks. `Fixed` answers with an architecture's option, `Mixed` with all of them."""
+    """Question of a model builder. `Fixed` answers with an architecture's option, `Mixed` with all of them."""
 
     def __call__(self, key: str, options: Mapping[Value, Callable[[], Any]]) -> Any:
-        """The module for decision `key` (without `model.`): builds the option decided, or a mixture of all."""
+        """Build the module for decision `key` (without `model.`): the decided option, or a mixture of all."""
         ...
 
     def width(self, key: str, maximum: int | None = None) -> int:
-        """The number of channels decided for `key`; `maximum` is checked where given."""
+        """Return the number of channels decided for `key`; `maximum` is checked if it is set."""
         ...

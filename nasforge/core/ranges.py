@@ -1,10 +1,11 @@
 """The one check of whole numbers, numbers in a range, and booleans; every message about them is made here.
 
-`True` is no number here, though Python counts it among the integers. NaN and infinities lie in no range.
+`True` is no number here, though Python counts it among the integers. NaN and infinities are in no range.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeGuard
 
@@ -57,7 +58,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """`a whole number of at least 1`, `a number above 0 and below 1`."""
+        """Return `a whole number of at least 1` or `a number above 0 and below 1`."""
         return f"a {'whole ' if self.whole else ''}number {self.limits}".strip()
 
     @property
@@ -69,7 +70,7 @@ class Range:
         return " and ".join(f"{words} {_text(limit)}" for words, limit in named.items() if limit is not None)
 
     def check(self, value: Any, name: str, error: type[Exception] = ConfigError) -> Any:
-        """Return `value` if it lies in the range.
+        """Return `value` if it is in the range.
 
         Args:
             value: the value of a setting.
@@ -77,7 +78,7 @@ class Range:
             error: what to raise.
 
         Raises:
-            error: it lies outside.
+            error: it is outside.
         """
         if value not in self:
             raise _error(
@@ -129,7 +130,7 @@ def _error(error: type[Exception], message: str, name: str, kind: str) -> Except
     """Make an error of this type; one of ours carries the kind, and as its key `name` in the form `data.images`."""
     if not issubclass(error, NasforgeError):
         return error(message)
-    return error(message, kind=kind, key=name.replace(": ", "."))
+    return error(message, kind=kind, key=re.sub(r" '[^']*'", "", name).replace(": ", "."))
 
 
 def _text(limit: float) -> str:

@@ -1,4 +1,4 @@
-"""How a network is trained: every setting, with its description, its range and its default."""
+"""Recipe of a training: every setting with its description, its range and its default."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -231,7 +231,7 @@ class Recipe:
             most=1,
             excludes=("ema_decay",),
             conflict="only one average is kept",
-            not_shared="the batch statistics of an average belong to one path, take ema_decay",
+            not_shared="the batch statistics of an average belong to one path; use ema_decay",
             implementation="torch",
         ),
     ] = 0.0
@@ -403,7 +403,7 @@ class Recipe:
             "alpha of the share at which two inputs of a random layer are mixed; 0: none",
             group=_AUGMENTATION,
             least=0,
-            not_shared="its layers change from path to path, take mixup or cutmix",
+            not_shared="its layers change from path to path; use mixup or cutmix",
             implementation="ours, a share and layer by batch",
         ),
     ] = 0.0
@@ -509,7 +509,7 @@ class Recipe:
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> "Recipe":
-        """The recipe with these settings, the others at their defaults.
+        """Make the recipe with these settings and the defaults of all others.
 
         Raises:
             RecipeError: unknown settings or bad values, all of them.
@@ -539,7 +539,7 @@ _EXCLUDING = frozenset(
 
 
 def recipe_of(space: SearchSpace, architecture: Architecture, overrides: Mapping[str, Value]) -> Recipe:
-    """The recipe of one point: defaults < the space's `train.*` defaults < `overrides` < the point's own decisions.
+    """Return the recipe of a point: defaults < the space's `train.*` < `overrides` < the point's decisions.
 
     A nested decision sets what its key ends with: `train.optimizer.sgd.momentum` is the momentum.
 
@@ -550,7 +550,7 @@ def recipe_of(space: SearchSpace, architecture: Architecture, overrides: Mapping
 
 
 def settings_of(space: SearchSpace, architecture: Architecture, overrides: Mapping[str, Value]) -> dict[str, Value]:
-    """All settings of `recipe_of` by name, their values not checked.
+    """Return all settings of `recipe_of` by name, with unchecked values.
 
     Raises:
         RecipeError: a setting is made twice, or below an option that does not read it.
@@ -561,7 +561,7 @@ def settings_of(space: SearchSpace, architecture: Architecture, overrides: Mappi
 
 
 def steps_of(images: int, recipe: Recipe) -> int:
-    """Return the number of optimizer steps in one pass over so many images, at least 1.
+    """Return the number of optimizer steps in one pass over this many images, at least 1.
 
     A last batch of one image is never trained on: batch normalisation needs two.
     """
@@ -575,7 +575,7 @@ def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
     Where settings may exclude each other, every two extremes are tried together.
 
     Raises:
-        RecipeError: one of them cannot be.
+        RecipeError: one of them is invalid.
     """
     recipe_of(space, space.default_point(), overrides)
     for point in extreme_points(space):
@@ -590,7 +590,7 @@ def check_recipes(space: SearchSpace, overrides: Mapping[str, Value]) -> None:
 
 
 def extreme_points(space: SearchSpace) -> Iterator[Architecture]:
-    """The default point with one recipe decision after the other at each of its ends, or at each of its options."""
+    """Yield the default point with one recipe decision at a time at each end or at each of its options."""
     for key, value in _extremes(space):
         yield _point_with(space, {key: value})
 
@@ -599,15 +599,15 @@ def _extremes(space: SearchSpace) -> list[tuple[str, Value]]:
     return [(key, value) for key, domain in space.domains.items() if key.startswith(TRAIN) for value in domain.ends]
 
 
-def _point_with(space: SearchSpace, wanted: Mapping[str, Value]) -> Architecture:
-    """The default point as far as it can be, with these decisions and whatever they hang below."""
+def _point_with(space: SearchSpace, fixed: Mapping[str, Value]) -> Architecture:
+    """Return the point closest to the default that has these decisions and all that they need."""
 
     def choose(asked: str, domain: Domain) -> Value:
-        if asked in wanted:
-            return wanted[asked]
+        if asked in fixed:
+            return fixed[asked]
         if isinstance(domain, Choice):
             for option in domain.options:
-                if any(not wanted.keys().isdisjoint(_keys(decision)) for decision in domain.branch(option)):
+                if any(not fixed.keys().isdisjoint(_keys(decision)) for decision in domain.branch(option)):
                     return option
         return space.default_of(asked)
 
@@ -620,12 +620,12 @@ def _keys(decision: Decision) -> set[str]:
 
 
 def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
-    """Decisions of a recipe, keys without `train.`, by the settings that they make."""
-    found: dict[str, Value] = {}
+    """Map the settings to their values, from decisions of a recipe whose keys lack `train.`."""
+    settings: dict[str, Value] = {}
     problems = []
     for key, value in decided.items():
         *above, setting = key.split(".")
-        if setting in found:
+        if setting in settings:
             problems.append(Problem(f"sets '{setting}' a second time; open it once", key=TRAIN + key, kind="duplicate"))
         reader = SETTINGS[setting].read_by if setting in SETTINGS else None
         if reader is not None and reader.options and reader.setting in above[:-1]:
@@ -633,8 +633,8 @@ def _by_setting(decided: Mapping[str, Value]) -> dict[str, Value]:
             if option not in reader.options:
                 readers = ", ".join(reader.options)
                 message = f"{option} does not read '{setting}', only {readers} do; open it below one of those"
-                problems.append(Problem(message, key=TRAIN + key))
-        found[setting] = value
+                problems.append(Problem(message, key=TRAIN + key, kind="conflict"))
+        settings[setting] = value
     if problems:
         raise RecipeError(problems)
-    return found
+    return settings

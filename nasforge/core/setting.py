@@ -75,7 +75,7 @@ class Setting:
         return Range(whole=whole, least=self.least, over=self.over, most=self.most, below=self.below)
 
     def problem(self, value: Any) -> str | None:
-        """Return what is wrong with a value, or None."""
+        """Return the problem of a value, or None."""
         if self.choices:
             if any(value is option or (isinstance(value, str) and value == option) for option in self.choices):
                 return None

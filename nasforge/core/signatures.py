@@ -44,8 +44,8 @@ def read(module: str, attribute: str, find: Find) -> Described | None:
         that is neither a literal nor a constant.
     """
     tree = _parsed(find(module))
-    found = [node for node in tree.body if getattr(node, "name", None) == attribute]
-    node = found[0] if len(found) == 1 else None
+    definitions = [node for node in tree.body if getattr(node, "name", None) == attribute]
+    node = definitions[0] if len(definitions) == 1 else None
     if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.decorator_list:
         return None
     if isinstance(node, ast.ClassDef) and not _makers(node) and not node.bases and not node.keywords:
@@ -68,7 +68,7 @@ def _first_line(text: str | None) -> str:
 
 
 def _parsed(file: Path | None) -> ast.Module:
-    """The module in a file; an empty one where it cannot be read."""
+    """Parse the module in a file; an empty one if it cannot be read."""
     try:
         return ast.parse(file.read_bytes() if file else b"")
     except (OSError, SyntaxError, ValueError):
@@ -80,17 +80,17 @@ def _makers(node: ast.ClassDef) -> list[ast.stmt]:
 
 
 def _maker(node: ast.ClassDef) -> ast.FunctionDef | None:
-    """The `__init__` of a class, if that alone says what the class takes."""
+    """Return the `__init__` of a class, if it alone defines what the class takes."""
     makers = _makers(node)
     maker = makers[0] if len(makers) == 1 and not node.keywords else None
     return maker if isinstance(maker, ast.FunctionDef) and not maker.decorator_list else None
 
 
 def _parameters(arguments: ast.arguments, tree: ast.Module, find: Find) -> list[Parameter]:
-    """The parameters of a definition. Raises ValueError where a default cannot be read."""
+    """Return the parameters of a definition. Raises ValueError if a default cannot be read."""
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    found = [
+    parameters = [
         _parameter(
             argument,
             Parameter.POSITIONAL_ONLY if argument in arguments.posonlyargs else Parameter.POSITIONAL_OR_KEYWORD,
@@ -101,12 +101,12 @@ def _parameters(arguments: ast.arguments, tree: ast.Module, find: Find) -> list[
         for argument, default in zip(positional, [*defaults, *arguments.defaults], strict=True)
     ]
     if arguments.vararg is not None:
-        found.append(Parameter(arguments.vararg.arg, Parameter.VAR_POSITIONAL))
+        parameters.append(Parameter(arguments.vararg.arg, Parameter.VAR_POSITIONAL))
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        found.append(_parameter(argument, Parameter.KEYWORD_ONLY, default, tree, find))
+        parameters.append(_parameter(argument, Parameter.KEYWORD_ONLY, default, tree, find))
     if arguments.kwarg is not None:
-        found.append(Parameter(arguments.kwarg.arg, Parameter.VAR_KEYWORD))
-    return found
+        parameters.append(Parameter(arguments.kwarg.arg, Parameter.VAR_KEYWORD))
+    return parameters
 
 
 def _parameter(argument: ast.arg, kind: Any, default: ast.expr | None, tree: ast.Module, find: Find) -> Parameter:
@@ -117,7 +117,7 @@ def _parameter(argument: ast.arg, kind: Any, default: ast.expr | None, tree: ast
 
 
 def _constant(name: str, tree: ast.Module, find: Find) -> Any:
-    """The literal that a module binds to a name, or imports by it. Raises ValueError for anything else."""
+    """Return the literal that a module assigns to a name, or imports. Raises ValueError for anything else."""
     bound: list[ast.expr | None] = []
     for node in tree.body:
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):

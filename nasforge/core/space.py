@@ -24,7 +24,7 @@ Choose: TypeAlias = Callable[[str, Domain], Value]
 
 
 LISTED = 20_000
-"""Spaces of up to so many points are listed whole where that helps."""
+"""Most points of a space that is listed completely where that helps."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,15 @@ class SearchSpace:
         seen: set[str] = set()
         for decision in self.all_decisions():
             if decision.key in seen:
-                raise SpaceError(f"space '{self.name}': decision '{decision.key}' is declared twice")
+                raise SpaceError(
+                    f"space '{self.name}': decision '{decision.key}' is declared twice; rename one",
+                    kind="duplicate",
+                    key=decision.key,
+                )
             seen.add(decision.key)
 
     def all_decisions(self) -> Iterator[Decision]:
-        """Every decision, active or not, parents before the decisions that their options open."""
+        """Yield every decision, active or not, parents before the decisions that their options open."""
 
         def walk(decisions: tuple[Decision, ...]) -> Iterator[Decision]:
             for decision in decisions:
@@ -84,17 +88,17 @@ class SearchSpace:
         return product_of(self.decisions)
 
     def points(self) -> Iterator[Architecture]:
-        """Every point, the last decisions changing fastest; the space has no continuous decision."""
+        """Yield every point, the last decisions changing fastest; the space has no continuous decision."""
         for values in _assignments(self.decisions):
             yield self.decide(taking(values))
 
     @cached_property
     def distinct(self) -> Mapping[str, Architecture]:
         """`point_id` -> the first point that has it, of all points; empty where they are more than `LISTED`."""
-        found: dict[str, Architecture] = {}
+        points: dict[str, Architecture] = {}
         for point in self.points() if self.size <= LISTED else ():
-            found.setdefault(point.point_id, point)
-        return found
+            points.setdefault(point.point_id, point)
+        return points
 
     def decide(self, choose: Choose) -> Architecture:
         """Walk the active decisions, ask `choose` for each, check what it says.
@@ -113,7 +117,9 @@ class SearchSpace:
                 try:
                     value = domain.check(chosen)
                 except SpaceError as error:
-                    raise SpaceError(f"space '{self.name}', decision '{decision.key}': {error}") from None
+                    raise SpaceError(
+                        f"space '{self.name}', decision '{decision.key}': {error}", kind=error.kind, key=decision.key
+                    ) from None
                 values[decision.key] = value
                 walk(domain.branch(value))
 
@@ -128,7 +134,7 @@ class SearchSpace:
         return self.function("canonical")
 
     def function(self, field: str) -> Callable[..., Any]:
-        """What the field `canonical`, `text` or `derive` names.
+        """Import the function that the field `canonical`, `text` or `derive` names.
 
         Raises:
             TrustError: a file names it, and the user has not agreed to run it.
@@ -140,14 +146,14 @@ class SearchSpace:
         except TrustError:
             raise
         except ConfigError as error:
-            raise SpaceError(f"space '{self.name}': {error}") from None
+            raise SpaceError(f"space '{self.name}': {error}", kind=error.kind, key=error.key) from None
 
     def sample(self, rng: random.Random) -> Architecture:
-        """A point whose every active decision is drawn from its own domain."""
+        """Draw a point: every active decision from its domain."""
         return self.decide(lambda key, domain: domain.sample(rng))
 
     def point(self, values: Mapping[str, Any]) -> Architecture:
-        """The point with exactly these values.
+        """Return the point with exactly these values.
 
         Raises:
             SpaceError: a value is missing, unknown, outside its domain, or of a decision that is not active.
@@ -155,27 +161,37 @@ class SearchSpace:
 
         def choose(key: str, domain: Domain) -> Value:
             if key not in values:
-                raise SpaceError(f"space '{self.name}': the point has no value for '{key}'")
+                raise SpaceError(
+                    f"space '{self.name}': the point has no value for '{key}'; add one", kind="missing", key=key
+                )
             return values[key]  # type: ignore[no-any-return]
 
         architecture = self.decide(choose)
         for key, value in values.items():
             if key not in self.domains:
-                raise SpaceError(f"space '{self.name}' has no decision '{key}'; {did_you_mean(key, self.domains)}")
+                raise SpaceError(
+                    f"space '{self.name}' has no decision '{key}'; {did_you_mean(key, self.domains)}",
+                    kind="unknown",
+                    key=key,
+                )
             if key not in architecture.values:
-                raise SpaceError(f"space '{self.name}': '{key}' is not active in this point; leave it out")
+                raise SpaceError(
+                    f"space '{self.name}': '{key}' is not active in this point; leave it out", kind="conflict", key=key
+                )
             self.domains[key].check(value)
             if not same(architecture.values[key], value):
                 only = architecture.values[key]
-                raise SpaceError(f"space '{self.name}': '{key}' can only be {only!r}, got {value!r}")
+                raise SpaceError(
+                    f"space '{self.name}': '{key}' can only be {only!r}, got {value!r}", kind="range", key=key
+                )
         return architecture
 
     def default_point(self) -> Architecture:
-        """The point of the declared defaults; where there is none, the first option or the middle of the range."""
+        """Return the point of the declared defaults; without one, the first option or the middle of the range."""
         return self.decide(lambda key, domain: self.default_of(key))
 
     def default_of(self, key: str) -> Value:
-        """The declared default of a decision, active or not; else its first option or the middle of its range.
+        """Return the declared default of any decision; without one, its first option or the middle of its range.
 
         A decision that was fixed (`fixed`) at another value than the declared default has that value.
         """
@@ -186,18 +202,22 @@ class SearchSpace:
             return domain.middle
 
     def fixed(self, values: Mapping[str, Any]) -> SearchSpace:
-        """A smaller space in which the decisions named in `values` have that one value left.
+        """Return a smaller space in which the decisions in `values` have only that value.
 
         Raises:
             SpaceError: an unknown key, or a value outside its domain.
         """
         for key, value in values.items():
             if key not in self.domains:
-                raise SpaceError(f"space '{self.name}' has no decision '{key}'; {did_you_mean(key, self.domains)}")
+                raise SpaceError(
+                    f"space '{self.name}' has no decision '{key}'; {did_you_mean(key, self.domains)}",
+                    kind="unknown",
+                    key=key,
+                )
             try:
                 self.domains[key].check(value)
             except SpaceError as error:
-                raise SpaceError(f"space '{self.name}', decision '{key}': {error}") from None
+                raise SpaceError(f"space '{self.name}', decision '{key}': {error}", kind=error.kind, key=key) from None
 
         def narrow(decision: Decision) -> Decision:
             domain = decision.domain.only(values[decision.key]) if decision.key in values else decision.domain
@@ -208,7 +228,7 @@ class SearchSpace:
         return replace(self, decisions=tuple(narrow(decision) for decision in self.decisions))
 
     def with_recipe(self, recipe: SearchSpace) -> SearchSpace:
-        """This space's networks with another space's recipe: its `train.*` decisions and its defaults of `train.*`.
+        """Return this space with another space's `train.*` decisions and defaults.
 
         Defaults of settings that the recipe does not name stay as they are here.
         """
@@ -223,7 +243,7 @@ class SearchSpace:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `from_json`."""
+        """Return the JSON-able form, see `from_json`."""
         content = {
             "name": self.name,
             "builder": self.builder,
@@ -236,7 +256,7 @@ class SearchSpace:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> SearchSpace:
-        """The inverse of `to_json`."""
+        """Rebuild the object from its `to_json` form."""
         return SearchSpace(
             name=content["name"],
             decisions=tuple(Decision.from_json(decision) for decision in content["decisions"]),
@@ -258,12 +278,12 @@ class SearchSpace:
 
 
 def taking(values: Mapping[str, Value]) -> Choose:
-    """The chooser that takes these values, one for every decision that it is asked for."""
+    """Return a chooser that takes these values, one for each decision that it is asked for."""
     return lambda key, domain: values[key]
 
 
 def _assignments(decisions: tuple[Decision, ...]) -> Iterator[dict[str, Value]]:
-    """The values of all points below these decisions."""
+    """Yield the values of all points below these decisions."""
     parts = []
     for decision in decisions:
         domain = decision.domain

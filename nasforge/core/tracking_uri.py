@@ -1,4 +1,4 @@
-"""Where MLflow keeps its runs: the default store, the check of a user's URI, and the line that opens the UI."""
+"""MLflow's store: the default, the check of a user's URI, and the command that opens the UI."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALLOWED = (
 
 
 def chosen_uri(setting: str | None) -> str | None:
-    """The URI of a setting or, without one, of the environment variable; SQLite files become absolute paths.
+    """Return the URI of a setting or of the environment variable; SQLite files become absolute paths.
 
     Args:
         setting: from an option, a file or a call; None where it is left out.
@@ -46,12 +46,14 @@ def chosen_uri(setting: str | None) -> str | None:
         return _checked(from_environment)
     except TrackingError as error:
         raise TrackingError(
-            f"the environment variable {VARIABLE} is obeyed, since no --tracking-uri is given: {error}"
+            f"environment variable {VARIABLE}, which applies without --tracking-uri: {error}",
+            kind=error.kind,
+            key=error.key,
         ) from None
 
 
 def tracking_uri(uri: str | None, runs_dir: Path) -> str:
-    """The URI in full: the default filled in, SQLite files as absolute paths.
+    """Return the complete URI: the default filled in, SQLite files as absolute paths.
 
     A stored URI has no password. Where the environment variable names the same place with one, that is used.
 
@@ -77,20 +79,26 @@ def _checked(uri: str) -> str:
     if scheme in _SERVERS:
         raise TrackingError(
             f"tracking URI '{shown}' names no host, or a port that is no number. Write /, ?, # and @ in a password as "
-            f"%2F, %3F, %23 and %40. {_ALLOWED}"
+            f"%2F, %3F, %23 and %40. {_ALLOWED}",
+            kind="invalid",
+            key="tracking_uri",
         )
     if scheme == "file" or not colon or uri.startswith(("/", ".", "~")):
         path = Path(unquote(rest.lstrip("/")) if scheme == "file" else uri) / DATABASE
         database = Path("/") / path if scheme == "file" and rest.startswith("/") else path
         raise TrackingError(
             f"tracking URI '{shown}' is a folder, and MLflow no longer keeps runs in folders. "
-            f"Use a database: --tracking-uri {quoted([sqlite_uri(database)])}. {_ALLOWED}"
+            f"Use a database: --tracking-uri {quoted([sqlite_uri(database)])}. {_ALLOWED}",
+            kind="removed",
+            key="tracking_uri",
         )
-    raise TrackingError(f"tracking URI '{shown}': MLflow does not know '{scheme}:'. {_ALLOWED}")
+    raise TrackingError(
+        f"tracking URI '{shown}': MLflow does not know '{scheme}:'. {_ALLOWED}", kind="unknown", key="tracking_uri"
+    )
 
 
 def _host_of(uri: str) -> str:
-    """The host of a server's URI, empty where it names none or cannot be read."""
+    """Return the host of a server's URI; empty if it has none or cannot be parsed."""
     try:
         parts = urlsplit(uri)
         parts.port  # noqa: B018  (raises where the port is no number)
@@ -104,18 +112,22 @@ def _sqlite(uri: str) -> str:
     path, mark, settings = rest.partition("?")
     if not separator or not path or path.startswith(":memory:"):
         raise TrackingError(
-            f"tracking URI '{without_password(uri)}' names no file, its runs would be lost at the end. {_ALLOWED}"
+            f"tracking URI '{without_password(uri)}' names no file, so its runs would be lost at the end. {_ALLOWED}",
+            kind="missing",
+            key="tracking_uri",
         )
     if path.startswith("file:") or (mark and not all(re.match(r"\w+=", part) for part in settings.split("&"))):
         raise TrackingError(
             f"tracking URI '{uri}': expected a path, and settings of the form name=value after a '?'. "
-            f"Write the path as it is, with %3F for each '?' in it. {_ALLOWED}"
+            f"Write the path as it is, with %3F for each '?' in it. {_ALLOWED}",
+            kind="invalid",
+            key="tracking_uri",
         )
     return with_absolute_file(uri)
 
 
 def ui_command(uri: str | None, runs_dir: Path) -> str:
-    """What opens the MLflow UI: a server's own address, or the line to type for a database.
+    """Return how to open the MLflow UI: a server's address, or the command for a database.
 
     One worker and no job execution: the UI then starts in half the time and with six processes fewer.
     """

@@ -1,4 +1,4 @@
-"""What passes between strategy, experiment and evaluator: proposals, reports, results, and the record of a trial."""
+"""Messages between strategy, experiment and evaluator: proposals, reports, results, and the record of a trial."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nasforge.core.errors import DataError
 from nasforge.core.space import SearchSpace
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "rejected"]
-"""How a trial ended: trained to the end, stopped early, broke, or violated a constraint before it started."""
+"""End of a trial: trained to the end, stopped early, failed, or violated a constraint before it started."""
 
 Cause: TypeAlias = Literal[
     "diverged", "out_of_memory", "invalid_shape", "timeout", "crash", "preempted", "error", "missing_metric"
 ]
-"""Why a trial failed. Only `crash` and `preempted` are infrastructure's fault and tried again."""
+"""Cause of a trial's failure. Only `crash` and `preempted` are the infrastructure's fault and retried."""
 
 CAUSES: tuple[str, ...] = get_args(Cause)
 RETRIED: frozenset[str] = frozenset({"crash", "preempted"})
@@ -28,7 +28,7 @@ ENSEMBLE = "ensemble"
 """The artifact with the weights of several networks of one architecture, whose answers are averaged."""
 
 CONTRADICTION = "narrow the decision, or nest it below the options of another one that it goes with"
-"""Advice on a recipe that a space allows and that cannot be."""
+"""Advice on an invalid recipe that a space allows."""
 
 VIOLATION = "constraint/violation"
 """The metric of a rejection: by how much its costs exceed the constraints, the sum of relative excesses."""
@@ -37,13 +37,13 @@ CHARGES = ("time/worker_s", "work/multiply_adds")
 """Metrics that are charged to the budget."""
 
 CHECKPOINT = "checkpoint"
-"""The artifact from which another trial's training goes on: weights, optimizer, averages, generators, epochs done."""
+"""Artifact from which another trial resumes a training: weights, optimizer, averages, generators, epochs done."""
 
 _Made = TypeVar("_Made")
 
 
 def made(kind: type[_Made], fields: dict[str, Any]) -> _Made:
-    """An object of a frozen dataclass with exactly these fields, all of them.
+    """Make an object of a frozen dataclass from all of its fields.
 
     The dataclass' own constructor sets its fields one by one through `object.__setattr__`. Long journals make millions
     of objects, for which that was a third of the time.
@@ -69,11 +69,11 @@ class Artifact:
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether it is a whole training's state, not weights alone."""
+        """True if it is the complete state of a training, not weights alone."""
         return self.path.endswith(f"/{CHECKPOINT}.pt")
 
     def inside(self, folder: Path) -> Path:
-        """The file in an experiment's folder, whether or not it exists.
+        """Return the path in an experiment's folder, whether or not the file exists.
 
         Raises:
             DataError: a symbolic link on the way leads out of the folder.
@@ -82,23 +82,24 @@ class Artifact:
         if not file.is_relative_to(folder.resolve()):
             raise DataError(
                 f"artifact {self.path} lies outside the experiment's folder {folder}: a link leads to {file}. "
-                "Replace the link by the files themselves"
+                "Replace the link by the files themselves",
+                kind="untrusted",
             )
         return file
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"path": self.path, "sha256": self.sha256, "size": self.size}
 
     @staticmethod
     def from_json(content: Mapping[str, Any] | None) -> Artifact | None:
-        """The inverse of `to_json`; None stays None."""
+        """Rebuild the object from its `to_json` form; None stays None."""
         return None if content is None else Artifact(content["path"], content["sha256"], content["size"])
 
 
 @dataclass(frozen=True)
 class Charge:
-    """What a piece of work cost.
+    """Cost of a piece of work.
 
     Attributes:
         worker_seconds: time a worker spent on it.
@@ -113,16 +114,16 @@ class Charge:
 
     @staticmethod
     def of(worker_seconds: float, multiply_adds: float) -> Charge:
-        """The same as the constructor, in a third of the time."""
+        """Make a charge in a third of the constructor's time."""
         return made(Charge, {"worker_seconds": worker_seconds, "multiply_adds": multiply_adds})
 
     def to_json(self) -> dict[str, float]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"worker_seconds": self.worker_seconds, "multiply_adds": self.multiply_adds}
 
     @staticmethod
     def from_json(content: Mapping[str, float]) -> Charge:
-        """The inverse of `to_json`."""
+        """Rebuild the object from its `to_json` form."""
         if len(content) == 2:
             return Charge.of(content["worker_seconds"], content["multiply_adds"])
         return Charge(**content)
@@ -130,7 +131,7 @@ class Charge:
 
 @dataclass(frozen=True)
 class Origin:
-    """How a strategy came to a proposal; for views alone.
+    """Origin of a proposal in its strategy; only views read it.
 
     Attributes:
         parents: numbers of the trials that it was made from.
@@ -145,7 +146,7 @@ class Origin:
     strategy: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form without what is empty."""
+        """Return the JSON-able form without empty fields."""
         content = {"parents": list(self.parents), "operator": self.operator, "strategy": self.strategy}
         return {
             **{name: value for name, value in content.items() if value},
@@ -154,7 +155,7 @@ class Origin:
 
     @staticmethod
     def from_json(content: Mapping[str, Any] | None) -> Origin | None:
-        """The inverse of `to_json`; None and an empty mapping become None."""
+        """Rebuild the object from its `to_json` form; None and an empty mapping become None."""
         if not content:
             return None
         if not content.keys() <= _ORIGIN:
@@ -181,7 +182,7 @@ class Measure:
             that is named is reached, unless training fails. A lower one is the beginning of the same training, and
             leaves the artifact `checkpoint`.
         weights: start from these (a supernet's, or the `checkpoint` of a trial at a lower rung, whose training then
-            goes on) instead of an initialisation.
+            continues) instead of an initialisation.
         origin: how the strategy came to it; None where it does not say. Proposals that differ in this alone are equal.
     """
 
@@ -191,7 +192,7 @@ class Measure:
     origin: Origin | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `proposal_from_json`."""
+        """Return the JSON-able form, see `proposal_from_json`."""
         return {
             "kind": "measure",
             "architecture": self.architecture.to_json(),
@@ -216,7 +217,7 @@ class Score:
     origin: Origin | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `proposal_from_json`."""
+        """Return the JSON-able form, see `proposal_from_json`."""
         return {
             "kind": "score",
             "architectures": [architecture.to_json() for architecture in self.architectures],
@@ -225,7 +226,7 @@ class Score:
         }
 
     def to_schema_1(self) -> dict[str, Any]:
-        """The form of journals of schema 1: a Measure of the first point that has the others under `also`."""
+        """Return the form of schema 1: a Measure of the first point that has the others under `also`."""
         first, *others = [architecture.to_json() for architecture in self.architectures]
         return {"kind": "measure", "architecture": first, "rung": self.rung, "weights": None, "also": others}
 
@@ -255,7 +256,7 @@ class TrainShared:
     settings: Mapping[str, Value] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, see `proposal_from_json`."""
+        """Return the JSON-able form, see `proposal_from_json`."""
         return {
             "kind": "train_shared",
             "space": self.space.to_json(),
@@ -273,7 +274,7 @@ Proposal: TypeAlias = Measure | Score | TrainShared
 
 
 def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
-    """The inverse of a proposal's `to_json`; a Measure with `also`, as in journals of version 0.1.0, is a Score."""
+    """Rebuild a proposal from its `to_json` form; a Measure with `also`, as version 0.1.0 wrote, is a Score."""
     if content["kind"] == "measure":
         architecture = Architecture.from_json(content["architecture"])
         origin = Origin.from_json(content.get("origin"))
@@ -301,7 +302,7 @@ def proposal_from_json(content: Mapping[str, Any]) -> Proposal:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial broke, in words for its owner.
+    """Cause of a trial's failure, in words for its owner.
 
     Attributes:
         cause: one of `CAUSES`.
@@ -314,18 +315,18 @@ class Failure:
     advice: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"cause": self.cause, "message": self.message, "advice": self.advice}
 
     @staticmethod
     def from_json(content: Mapping[str, Any] | None) -> Failure | None:
-        """The inverse of `to_json`; None stays None."""
+        """Rebuild the object from its `to_json` form; None stays None."""
         return None if content is None else Failure(content["cause"], content["message"], content["advice"])
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluator found out, or why it could not.
+    """Outcome of an evaluator: its metrics, or the cause of its failure.
 
     Attributes:
         status: see `Status`.
@@ -355,7 +356,7 @@ class Result:
     violations: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form (NaN and infinities are the journal's to encode)."""
+        """Return the JSON-able form; the journal encodes NaN and infinities."""
         return {
             "status": self.status,
             "metrics": dict(self.metrics),
@@ -371,7 +372,7 @@ class Result:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Result:
-        """The inverse of `to_json`; one with `also`, as journals of version 0.1.0 have it, is that of a Score."""
+        """Rebuild the object from its `to_json` form; one with `also`, as version 0.1.0 wrote, is that of a Score."""
         artifacts: dict[str, Any] = {name: Artifact.from_json(item) for name, item in content["artifacts"].items()}
         metrics, scores = content["metrics"], tuple(content.get("scores", ()))
         if "also" in content:
@@ -393,7 +394,7 @@ class Result:
         return made(Result, fields)
 
     def to_schema_1(self) -> dict[str, Any]:
-        """The form of journals of schema 1: the first point's scores among the metrics, the others under `also`."""
+        """Return the form of schema 1: the first point's scores among the metrics, the others under `also`."""
         content = self.to_json()
         content.pop("violations", None)
         scores = content.pop("scores", None)
@@ -403,12 +404,12 @@ class Result:
 
     @staticmethod
     def failed(cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> Result:
-        """A failure with its cause."""
+        """Make a failure with its cause."""
         return Result("failed", charged=charged, error=Failure(cause, message, advice))
 
     @property
     def usable(self) -> bool:
-        """Whether `values` may be compared: measured, and no NaN among them."""
+        """True if `values` may be compared: measured, and no NaN among them."""
         return self.values is not None and not any(math.isnan(value) for value in self.values)
 
 
@@ -473,12 +474,12 @@ class Trial:
 
     @property
     def inherits(self) -> bool:
-        """Whether it is measured on a supernet's weights; one that continues from a checkpoint is not."""
+        """True if it is measured on a supernet's weights; False for one that continues from a checkpoint."""
         return isinstance(self.proposal, Measure) and self.weights is not None and not self.weights.is_checkpoint
 
     @property
     def comparable(self) -> bool:
-        """Whether it is a finished measure whose values may be compared."""
+        """True if it is a finished measurement whose values may be compared."""
         result = self.result
         return bool(self.architecture and result and result.status == "finished" and result.usable)
 
@@ -497,5 +498,5 @@ class Trial:
         return self.costs.get(key)
 
     def changed(self, **changes: Any) -> Trial:
-        """The trial with other attributes, as `dataclasses.replace` and four times as fast."""
+        """Return the trial with other attributes, four times as fast as `dataclasses.replace`."""
         return made(Trial, {**self.__dict__, **changes})

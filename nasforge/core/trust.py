@@ -2,7 +2,7 @@
 
 `admit` alone decides. Where the text comes from is set by the entry point that reads the file:
 
-* `own()`: the user's own settings. Naming a module in them is consent, which is remembered.
+* `from_user()`: the user's own settings. Naming a module in them is consent, which is remembered.
 * `foreign(folder)`: a file that may be somebody else's. A module needs consent: remembered, or `trust=True`.
 * `view()`: somebody only looks. No module is imported at all.
 * nothing of these: Python code of the user's calls us with texts of its own.
@@ -39,15 +39,15 @@ OURS = frozenset(
         "nasforge.runners.ray_tune.trainings:side_by_side",
     }
 )
-"""Texts that this package itself writes or uses, beside registered names."""
+"""Texts that this package itself writes or uses, in addition to registered names."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the texts come from.
+    """Source of the texts that are being read.
 
     Attributes:
-        kind: `own`, `foreign` or `view`.
+        kind: `user`, `foreign` or `view`.
         folders: what is loaded; no module below one of them runs.
         trust: the user has agreed for this call.
         say: takes a sentence for the user.
@@ -74,22 +74,22 @@ def _source(source: _Source) -> Iterator[None]:
 
 
 @contextmanager
-def own(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-    """The user's own settings name the code; inside `foreign` or `view` those rules stay in force."""
-    with _source(_SOURCE.get() or _Source("own", say=say)):
+def from_user(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Read the user's own settings, which may name code; inside `foreign` or `view` those rules stay in force."""
+    with _source(_SOURCE.get() or _Source("user", say=say)):
         yield
 
 
 @contextmanager
 def typed() -> Iterator[None]:
-    """Texts that the user typed for this very call, whatever file is being read around them."""
-    with _source(_Source("own")):
+    """Read texts that the user typed for this very call, whatever file is being read around them."""
+    with _source(_Source("user")):
         yield
 
 
 @contextmanager
 def foreign(folder: Path | str, *, trust: bool = False) -> Iterator[None]:
-    """A file below `folder` names the code; `trust` is the user's consent, also for what is read inside the block."""
+    """Read a file below `folder` that names code; `trust` is the user's consent, also for nested files."""
     around = _SOURCE.get()
     if around is not None and around.kind == "view":
         yield
@@ -105,7 +105,7 @@ def foreign(folder: Path | str, *, trust: bool = False) -> Iterator[None]:
 
 @contextmanager
 def view() -> Iterator[None]:
-    """Somebody looks at files: only registered names are imported."""
+    """Read files only to show them: only registered names are imported."""
     with _source(_Source("view")):
         yield
 
@@ -125,19 +125,23 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
     if source is None or reference in OURS or reference in source.admitted:
         return
     if source.kind == "view":
-        raise TrustError(f"{what} is code outside NASForge. A view never imports it")
-    found = [file.resolve() for file in files]
-    if source.kind == "foreign" and not _is_remembered(reference, found):
-        _refuse_below(source.folders, found, what)
+        raise TrustError(
+            f"{what} is code outside NASForge, and a view never imports code. Use a command that runs it",
+            kind="untrusted",
+        )
+    resolved = [file.resolve() for file in files]
+    if source.kind == "foreign" and not _is_remembered(reference, resolved):
+        _refuse_below(source.folders, resolved, what)
         if not source.trust:
-            where = f" ({found[-1]})" if found else ""
+            where = f" ({resolved[-1]})" if resolved else ""
             raise TrustError(
                 f"{what}{where} is named by a file in {source.folders[-1]}, and you have not agreed to run it on this "
-                "machine. Read that code first; then add --trust to the command (in Python: trust=True)"
+                "machine. Read that code first; then add --trust to the command (in Python: trust=True)",
+                kind="untrusted",
             )
     source.admitted.add(reference)
     try:
-        _remember(reference, found)
+        _remember(reference, resolved)
     except OSError as error:
         source.say(
             f"Note: your consent to {what} cannot be stored in {state_dir()} ({error.strerror or error}), so later "
@@ -146,7 +150,7 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
 
 
 def remembered_folders(reference: str, depth: int) -> list[Path]:
-    """Folders whose modules the user has agreed to under this text, and which have not changed since.
+    """Return folders whose modules the user agreed to under this text, and which have not changed since.
 
     Args:
         reference: `module:attribute`.
@@ -161,9 +165,12 @@ def remembered_folders(reference: str, depth: int) -> list[Path]:
 
 
 def state_dir() -> Path:
-    """The folder of the records: `$NASFORGE_STATE_DIR`, else `nasforge` in `$XDG_STATE_HOME` or `~/.local/state`."""
-    if given := os.environ.get(STATE_DIR):
-        return Path(given).expanduser().absolute()
+    """Return the folder of the records.
+
+    It is `$NASFORGE_STATE_DIR`, else `nasforge` in `$XDG_STATE_HOME` or `~/.local/state`.
+    """
+    if configured := os.environ.get(STATE_DIR):
+        return Path(configured).expanduser().absolute()
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state").absolute() / "nasforge"
 
 
@@ -171,8 +178,9 @@ def _refuse_below(folders: Sequence[Path], files: Sequence[Path], what: str) -> 
     for file in files:
         if any(file.is_relative_to(folder) for folder in folders):
             raise TrustError(
-                f"{what} is {file}, which lies in the folder that is loaded. Code that comes with a network or a runs "
-                "folder never runs. Read it, and move it to a folder of your own"
+                f"{what} is {file}, inside the folder that is loaded. Code that comes with a network or a runs "
+                "folder never runs. Read it, and move it to a folder of your own",
+                kind="untrusted",
             )
 
 
@@ -180,7 +188,7 @@ def _refuse_below(folders: Sequence[Path], files: Sequence[Path], what: str) -> 
 
 
 def _records(reference: str) -> Iterator[dict[str, Any]]:
-    """Records of one text, the latest first; a damaged one counts as none."""
+    """Return the records of one text, the latest first, without damaged ones."""
     folder = state_dir() / "trusted"
     paths = []
     with suppress(OSError):

@@ -20,13 +20,13 @@ _SHORTEST_REPLACED = 3
 
 
 def without_password(uri: str) -> str:
-    """The URI as it may be shown: without user name, password and query."""
+    """Return the URI for display: without user name, password and query."""
     scheme, _, rest = _split(uri)
     return scheme + re.split(r"[?#]", rest, maxsplit=1)[0] if scheme else uri
 
 
 def without_secrets(uri: str) -> str:
-    """The URI as it may be stored: without password, without secret settings, and as usable as that allows.
+    """Return the URI for storage: without password and secret settings, and as usable as that allows.
 
     A database keeps its user name, since drivers ask a file or the environment for the password. A server does not,
     since its user name may be a token.
@@ -41,7 +41,7 @@ def without_secrets(uri: str) -> str:
 
 
 def hide_secrets(text: str, uri: str = "") -> str:
-    """A message in which the secrets of `uri`, and whatever else stands where a URI has its password, are masked."""
+    """Mask the secrets of `uri` in a message, and everything else in the place of a URI's password."""
     _, user_info, rest = _split(uri)
     user, _, password = user_info.partition(":")
     values = [part.partition("=")[2] for part in rest.partition("?")[2].split("&") if _is_secret(part)]
@@ -53,13 +53,13 @@ def hide_secrets(text: str, uri: str = "") -> str:
 
 
 def sqlite_uri(file: Path, scheme: str = SQLITE, settings: str = "") -> str:
-    """The URI of an SQLite file. SQLAlchemy decodes a URI's path, and takes what follows a `?` for settings."""
+    """Return the URI of an SQLite file. SQLAlchemy decodes its path, and reads settings after a `?`."""
     path = str(file).replace("%", "%25").replace("?", "%3F")
     return f"{scheme}:///{path}{'?' if settings else ''}{settings}"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite URI, None for every other URI and for a database in memory."""
+    """Return the file of an SQLite URI; None for every other URI and for a database in memory."""
     scheme, separator, rest = uri.partition(":///")
     path = rest.partition("?")[0]
     if not separator or scheme.partition("+")[0] != SQLITE or not path or path.startswith(":memory:"):
@@ -68,7 +68,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def with_absolute_file(uri: str) -> str:
-    """An SQLite URI that means the same file in every working folder; other URIs as they are.
+    """Return an SQLite URI that means the same file in every working folder; other URIs unchanged.
 
     `~` at its beginning is the home folder.
     """
@@ -79,7 +79,7 @@ def with_absolute_file(uri: str) -> str:
 
 
 def _split(uri: str) -> tuple[str, str, str]:
-    """Scheme with its slashes, user name and password, and the rest; no scheme where the URI can hold no secret."""
+    """Split a URI: scheme with slashes, user and password, the rest; no scheme if it can hold no secret."""
     form = _FORM.fullmatch(uri)
     if form is None or (form["scheme"].partition("+")[0] in (SQLITE, "file") and len(form["slashes"]) != 2):
         return "", "", uri

@@ -12,7 +12,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 
 def crop(images: Tensor, pixels: int, generator: torch.Generator, fill: Sequence[float] | None = None) -> Tensor:
-    """Each image shifted by up to `pixels` in both directions. uint8, N x C x H x W.
+    """Shift each image by up to `pixels` in both directions. uint8, N x C x H x W.
 
     Args:
         images: on the generator's device.
@@ -30,13 +30,13 @@ def crop(images: Tensor, pixels: int, generator: torch.Generator, fill: Sequence
 
 
 def flip(images: Tensor, generator: torch.Generator, *, axis: int = -1) -> Tensor:
-    """Each image mirrored left to right (upside down at axis -2) with probability one half."""
+    """Mirror each image left to right (upside down at axis -2) with probability one half."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
     return torch.where(mirrored, images.flip(axis), images)
 
 
 def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-    """Each image turned by up to `degrees` either way about its centre, bilinear, black where it leaves the frame.
+    """Turn each image by up to `degrees` either way about its centre, bilinear, black outside its frame.
 
     uint8, N x C x H x W. (torchvision's `rotate` turns all images of a call by one angle.)
     """
@@ -51,7 +51,7 @@ def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor
 
 
 def color_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation of each image times 1 - `strength` to 1 + `strength`, in this order.
+    """Multiply brightness, contrast and saturation of each image by 1 - `strength` to 1 + `strength`, in this order.
 
     uint8, N x C x H x W. The blends of torchvision's `ColorJitter`, which draws one factor for all images of a call;
     saturation is for three channels only.
@@ -69,7 +69,7 @@ def color_jitter(images: Tensor, strength: float, generator: torch.Generator) ->
 
 
 def erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """With this probability a rectangle of noise: 2 to 33 % of the area, sides 1:3 to 3:1. Normalised, N x C x H x W.
+    """Draw noise with this probability on 2 to 33 % of the area, sides 1:3 to 3:1. Normalised, N x C x H x W.
 
     "Random Erasing Data Augmentation", Zhong et al. 2017, https://arxiv.org/abs/1708.04896.
     """
@@ -94,7 +94,7 @@ def erase(images: Tensor, probability: float, generator: torch.Generator) -> Ten
 
 
 def cutout(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """A square of `pixels` set to zero (on normalised images the mean), its centre anywhere in the image.
+    """Set a square of `pixels` to zero (on normalised images the mean), its centre anywhere in the image.
 
     "Improved Regularization of Convolutional Neural Networks with Cutout", DeVries & Taylor 2017,
     https://arxiv.org/abs/1708.04552
@@ -112,7 +112,7 @@ def cutout(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 images -> float32 with mean 0 and standard deviation 1 per channel."""
+    """Convert uint8 images to float32 with mean 0 and standard deviation 1 per channel."""
     centre, scale = _constants(mean, std, images.device)
     return (images.float() - centre) * scale
 

@@ -1,6 +1,6 @@
 """Decode once per node: the images as a `.npy` file that all worker processes map into memory.
 
-The cache lies in `$NASFORGE_CACHE`, else `~/.cache/nasforge`. It may be a node's own disk (fastest) or a shared folder.
+The cache is in `$NASFORGE_CACHE`, else `~/.cache/nasforge`. It may be a node's own disk (fastest) or a shared folder.
 What must be visible to all nodes of a cluster under the same path: the data source itself (the `.npz` file, the image
 folder, torchvision's folder) and the experiment's folder. Delete the cache whenever you like.
 """
@@ -28,17 +28,17 @@ FORMAT = (DECODING, 1)
 
 
 def cache_folder() -> Path:
-    """Where decoded data sets are kept on this node."""
-    given = os.environ.get("NASFORGE_CACHE")
-    if not given:
+    """Return the folder of decoded data sets on this node."""
+    configured = os.environ.get("NASFORGE_CACHE")
+    if not configured:
         return Path.home() / ".cache" / "nasforge"
-    folder = Path(given).expanduser().absolute()
+    folder = Path(configured).expanduser().absolute()
     os.environ["NASFORGE_CACHE"] = str(folder)  # workers that this process starts have another working folder
     return folder
 
 
 def decoded(source: Source) -> tuple[Decoded, str]:
-    """The source's images and the hash of their content; from the cache where it has them.
+    """Return the source's images and the hash of their content, from the cache if it has them.
 
     Raises:
         DataError: the source is malformed, or the cache folder cannot be written.
@@ -54,7 +54,8 @@ def decoded(source: Source) -> tuple[Decoded, str]:
     except OSError as error:
         raise DataError(
             f"the data cache {place.parent} cannot be used ({error}); "
-            "set NASFORGE_CACHE to a folder of this machine with room for the decoded images"
+            "set NASFORGE_CACHE to a folder of this machine with room for the decoded images",
+            kind="failed",
         ) from error
     about = json.loads((place / "about.json").read_text())
     kept = Decoded(

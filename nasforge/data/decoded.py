@@ -1,4 +1,4 @@
-"""What every data source gives: one array of bytes, labels, and how many images each of its parts has."""
+"""Common form of every data source: one array of bytes, labels, and the number of images of each split."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Source:
     """A data set that was found but not read yet.
 
     Attributes:
-        key: names its content for the cache (paths, sizes, times of change); None to read it anew in every process.
+        key: names its content for the cache (paths, sizes, times of change); None to read it again in every process.
         read: decodes it into an array that it asks `Allocate` for.
         notes: sentences for the user about what was found and is not read, without a full stop.
     """
@@ -99,13 +99,16 @@ def number_classes(
     """
     kinds = {array.dtype.kind == "U" for array in labels}
     if len(kinds) > 1:
-        raise DataError(f"{where}: the labels of one part are texts and those of another numbers; save them alike")
+        raise DataError(
+            f"{where}: the labels of one part are texts and those of another numbers; save them alike", kind="type"
+        )
     known = np.unique(labels[0])
     for other in labels[1:]:
         strange = np.setdiff1d(other, known)
         if len(strange):
             raise DataError(
-                f"{where}: label {strange[0]!s} is not among the training labels; every class needs training images"
+                f"{where}: label {strange[0]!s} is not among the training labels; every class needs training images",
+                kind="unknown",
             )
     chosen, notes = [str(label) for label in known], list[str]()
     if names is not None:
@@ -116,13 +119,14 @@ def number_classes(
 
 
 def _named(known: np.ndarray, names: Sequence[str], where: str) -> tuple[np.ndarray, list[str], list[str]]:
-    """The labels in the order of their classes, the classes' names, and notes; `known`: sorted, each once."""
+    """Return the labels in the order of their classes, the class names, and notes; `known`: sorted, each once."""
     if known.dtype.kind == "U":
         nameless = [str(label) for label in known if label not in names]
         if nameless:
             raise DataError(
                 f"{where}: label '{nameless[0]}' is not among the class_names {_listed(names)}; name it there, or save "
-                "labels as indices into class_names"
+                "labels as indices into class_names",
+                kind="unknown",
             )
         used = [name for name in names if name in known]
         return np.array(used), used, _unused(names, used, where)
@@ -130,7 +134,10 @@ def _named(known: np.ndarray, names: Sequence[str], where: str) -> tuple[np.ndar
         used = [names[int(label)] for label in known]
         return known, used, _unused(names, used, where)
     if len(names) != len(known):
-        raise DataError(f"{where}: {len(names)} class_names for {len(known)} different labels; give one name per class")
+        raise DataError(
+            f"{where}: {len(names)} class_names for {len(known)} different labels; give one name per class",
+            kind="conflict",
+        )
     pairs = ", ".join(f"{label} is '{name}'" for label, name in zip(known[:8], names, strict=False))
     more = " ..." if len(known) > 8 else ""
     note = f"{where}: labels are no indices into class_names, so they are named in sorted order: {pairs}{more}"
@@ -147,7 +154,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def resized(images: np.ndarray, resolution: int | None) -> np.ndarray:
-    """uint8 images N x C x H x W at `resolution` x `resolution` pixels, bilinear with anti-aliasing."""
+    """Resize uint8 images N x C x H x W to `resolution` x `resolution` pixels, bilinear with anti-aliasing."""
     if resolution is None or images.shape[2:] == (resolution, resolution):
         return images
     pieces = []

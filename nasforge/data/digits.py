@@ -9,7 +9,7 @@ from nasforge.settings.experiment import DataConfig
 
 
 def find(config: DataConfig) -> Source:
-    """The digits (Alpaydin & Kaynak 1998, UCI), grey, their 17 levels scaled to 0..255."""
+    """Return the digits (Alpaydin & Kaynak 1998, UCI), grey, their 17 levels scaled to 0..255."""
 
     def read(allocate: Allocate) -> Decoded:
         from sklearn.datasets import load_digits

@@ -64,10 +64,10 @@ def split(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> tu
     first, second = [0] * classes, [0] * classes
     chosen = np.zeros(len(names), bool)
     for number in order:
-        own = [(label, int(counts[number, label])) for label in np.flatnonzero(counts[number])]
+        group_counts = [(label, int(counts[number, label])) for label in np.flatnonzero(counts[number])]
         must_take = must_keep = False
         gain = 0.0
-        for label, count in own:
+        for label, count in group_counts:
             waiting[label] -= 1
             if not waiting[label] and total[label] > count:  # the last group of its class fills an empty side
                 must_take |= not second[label]
@@ -77,7 +77,7 @@ def split(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> tu
         take = must_take if must_take != must_keep else gain > 0
         chosen[number] = take
         side = second if take else first
-        for label, count in own:
+        for label, count in group_counts:
             side[label] += count
     taken = chosen[group]
     return np.flatnonzero(~taken), np.flatnonzero(taken)

@@ -18,7 +18,7 @@ from nasforge.data.part import Part
 from nasforge.settings.experiment import DataConfig
 
 STATISTICS_IMAGES = 100_000
-"""Mean and standard deviation are taken from at most so many training images."""
+"""Most training images that mean and standard deviation are taken from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +54,15 @@ class ImageData:
 
     @property
     def test_images(self) -> int:
-        """How many images the sealed test part has."""
+        """Number of images of the sealed test split."""
         return len(self._test)
 
     def open_test(self) -> Part:
-        """The sealed test part. Only retraining a finalist opens it, once per network, written in the journal."""
+        """Return the sealed test split. Only retraining a finalist opens it, once per network; the journal says so."""
         return self._test
 
     def share_of_train(self, share: float) -> Part:
-        """So much of the training part, the same share of every class; a smaller share lies within a larger one."""
+        """Return a share of the training split, equal for every class; a smaller share is a subset of a larger one."""
         if share == 1.0:
             return self.train
         if share not in self._shares:
@@ -72,11 +72,11 @@ class ImageData:
         return self._shares[share]
 
     def groups_of(self, part: Part) -> np.ndarray | None:
-        """The group of each image of a part that holds training and validation images; None: independent images."""
+        """Return the group of each image of a part of training and validation images; None: independent images."""
         return None if self.groups is None else self.groups[part.index]
 
     def train_and_validation(self) -> Part:
-        """Both together, for retraining; normalised as the training part was."""
+        """Return both splits together, for retraining; normalised as the training split is."""
         index = np.concatenate([self.train.index, self.validation.index])
         labels = torch.cat([self.train.labels, self.validation.labels])
         return replace(self.train, index=index, labels=labels, _resident={})
@@ -84,7 +84,7 @@ class ImageData:
 
 @lru_cache(maxsize=4)  # a ladder may hold the images at several resolutions
 def load_data(config: DataConfig) -> ImageData:
-    """The data set of `config`, decoded, divided and kept in this process from trial to trial.
+    """Load the data set of `config`, decoded and split; this process caches it from trial to trial.
 
     The division is stratified and depends on `config.seed` alone. A source's own validation and test parts are used as
     they are; otherwise `config.test` of all images is sealed away first, then `config.validation` of the rest.
@@ -93,55 +93,61 @@ def load_data(config: DataConfig) -> ImageData:
         DataError: the source is missing or malformed, or has too few images of a class.
     """
     source = sources.find(config)
-    found, content_hash = cache.decoded(source)
-    classes = len(found.class_names)
+    decoded, content_hash = cache.decoded(source)
+    classes = len(decoded.class_names)
     if classes < 2:
         raise DataError(
-            f"data {config.source}: only one class, '{found.class_names[0]}'; there is nothing to tell apart"
+            f"data {config.source}: only one class, '{decoded.class_names[0]}', expected at least two; "
+            "add images of another class",
+            kind="empty",
+            key="data.source",
         )
-    bounds = np.cumsum([0, *found.sizes.values()])
-    index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(found.sizes)}
-    division = _Division(config, found.labels, found.class_names, found.groups)
+    bounds = np.cumsum([0, *decoded.sizes.values()])
+    index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(decoded.sizes)}
+    division = _Division(config, decoded.labels, decoded.class_names, decoded.groups)
     if "test" not in index:
         index["train"], index["test"] = division.cut(index["train"], config.test, "test")
     if config.images is not None:
         available = len(index["train"]) + len(index.get("validation", ()))
         if config.images > available:
             raise DataError(
-                f"data {config.source}: {config.images} images asked for, {available} are there to train and validate"
+                f"data {config.source}: data.images is {config.images}, but only {available} images train and "
+                "validate; lower it",
+                kind="range",
+                key="data.images",
             )
         for part in ("train", "validation"):
             if part in index and config.images < available:
                 index[part] = division.thin(index[part], config.images / available)
     if "validation" not in index:
         index["train"], index["validation"] = division.cut(index["train"], config.validation, "validation")
-    mean, std = _statistics(found.images, index["train"], config.seed)
+    mean, std = _statistics(decoded.images, index["train"], config.seed)
     parts = {
-        name: Part(found.images, np.sort(rows), torch.from_numpy(found.labels[np.sort(rows)]), classes, mean, std)
+        name: Part(decoded.images, np.sort(rows), torch.from_numpy(decoded.labels[np.sort(rows)]), classes, mean, std)
         for name, rows in index.items()
     }
-    notes = [*source.notes, *found.notes]
+    notes = [*source.notes, *decoded.notes]
     if parts["test"].absent:
-        absent = classes_have([found.class_names[number] for number in parts["test"].absent])
+        absent = classes_have([decoded.class_names[number] for number in parts["test"].absent])
         notes.append(f"data {config.source}: {absent} no test images, so metrics of the test part leave them out")
     split = [content_hash, config.validation, config.test, config.images, config.seed]
     return ImageData(
         shape=parts["train"].shape,
-        class_names=found.class_names,
+        class_names=decoded.class_names,
         train=parts["train"],
         validation=parts["validation"],
         mean=mean,
         std=std,
         fingerprint=digest(split),
         notes=tuple(notes),
-        groups=found.groups,
-        input=found.input,
+        groups=decoded.groups,
+        input=decoded.input,
         _test=parts["test"],
     )
 
 
 def stratified(labels: np.ndarray, share: float, classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of so much of `labels`, the same share of every class to the nearest image, at least one of each."""
+    """Return positions of a share of `labels`, equal for every class to the nearest image, at least one of each."""
     shuffled = rng.permutation(len(labels))
     # rank of every image among its class, as a share: taking the smallest ones takes equally from all classes
     ranks = np.zeros(len(labels))
@@ -161,13 +167,13 @@ class _Division:
     groups: np.ndarray | None
 
     def thin(self, rows: np.ndarray, share: float) -> np.ndarray:
-        """So much of `rows`, the same share of every class to the nearest image, at least one of each."""
+        """Return a share of `rows`, equal for every class to the nearest image, at least one of each."""
         rng = np.random.default_rng(self.config.seed)
         taken: np.ndarray = rows[stratified(self.labels[rows], share, len(self.class_names), rng)]
         return taken
 
     def cut(self, rows: np.ndarray, share: float, what: str) -> tuple[np.ndarray, np.ndarray]:
-        """`rows` without and with the given share, every class in both."""
+        """Return `rows` without and with the share, every class in both."""
         where = f"data {self.config.source}"
         classes = len(self.class_names)
         counts = np.bincount(self.labels[rows], minlength=classes)
@@ -176,13 +182,16 @@ class _Division:
             more = "raise data.images" if self.config.images is not None else "add images or leave the class out"
             raise DataError(
                 f"{where}: class '{self.class_names[scarce]}' has {counts[scarce]} image(s) where the {what} part is "
-                f"divided off; every class needs at least one image in each part, {more}"
+                f"divided off; every class needs at least one image in each part, {more}",
+                kind="empty",
             )
         taken = round(len(rows) * share)
         if not classes <= taken <= len(rows) - classes:
             raise DataError(
                 f"{where}: a share of {share:g} of {len(rows)} images gives the {what} part {taken}; "
-                f"with {classes} classes it needs {classes} to {len(rows) - classes}; {self._advice(rows, share, what)}"
+                f"with {classes} classes it needs {classes} to {len(rows) - classes}; "
+                f"{self._advice(rows, share, what)}",
+                kind="range",
             )
         rest, part = self._split(rows, taken)
         for piece in (rest, part):
@@ -191,12 +200,13 @@ class _Division:
                 name = self.class_names[absent[0]]
                 raise DataError(
                     f"{where}: class '{name}' has too few images ({counts[absent[0]]}) for a {what} share of "
-                    f"{share:g}; {self._advice(rows, share, what)}"
+                    f"{share:g}; {self._advice(rows, share, what)}",
+                    kind="empty",
                 )
         return rest, part
 
     def _split(self, rows: np.ndarray, taken: int) -> tuple[np.ndarray, np.ndarray]:
-        """`rows` without and with so many of them, stratified; groups stay whole, so their number may differ a bit."""
+        """Split off this many of `rows`, stratified; groups stay whole, so their number may differ a bit."""
         labels = self.labels[rows]
         if self.groups is not None:
             first, second = groups.split(labels, self.groups[rows], taken / len(rows), self.config.seed)
@@ -205,7 +215,7 @@ class _Division:
         return rest, part
 
     def _advice(self, rows: np.ndarray, share: float, what: str) -> str:
-        """Say which share, nearest to `share` in hundredths, leaves every class in both pieces."""
+        """Advise which share, nearest to `share` in hundredths, leaves every class in both pieces."""
         classes = len(self.class_names)
         fewest = int(np.bincount(self.labels[rows], minlength=classes).min())
         kept = 2 if what == "test" else 1  # of each class: the validation part is divided off the rest
@@ -223,7 +233,7 @@ class _Division:
 
 
 def _statistics(images: np.ndarray, rows: np.ndarray, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of the training part, pixels scaled to 0..1."""
+    """Return mean and standard deviation per channel of the training split, pixels scaled to 0..1."""
     if len(rows) > STATISTICS_IMAGES:
         rows = np.sort(np.random.default_rng(seed).choice(rows, STATISTICS_IMAGES, replace=False))
     levels = np.arange(256) / 255

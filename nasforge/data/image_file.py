@@ -115,7 +115,9 @@ def read_image(file: Path, rule: InputRule, size: tuple[int, int] | None) -> Pic
             pixels = np.array(fitted(image, rule, size), np.uint8)
         except Exception as error:  # Pillow's decoders raise errors of a dozen kinds for damaged files
             reason = one_line(error) or type(error).__name__
-            raise DataError(f"image {shown(file)} is corrupt ({reason}); repair or remove it") from error
+            raise DataError(
+                f"image {shown(file)} is corrupt ({reason}); repair or remove it", kind="unreadable"
+            ) from error
         if damaged:
             remarks.append(DAMAGED_EXIF)
         if transparent:
@@ -180,20 +182,24 @@ def _opened(file: Path) -> Iterator[Image.Image]:
                 raise
         except Exception as error:  # as in read_image
             raise DataError(
-                f"image {shown(file)} cannot be read ({_reason(file, error)}); repair or remove it"
+                f"image {shown(file)} cannot be read ({_reason(file, error)}); repair or remove it", kind="unreadable"
             ) from error
         with stream, image:
             pixels = image.width * image.height
             if pixels > LARGEST_PIXELS:
                 raise DataError(
                     f"image {shown(file)} is too large to read ({pixels / 1e6:.0f} megapixels); shrink or remove it "
-                    f"(up to {LARGEST_PIXELS / 1e6:.0f} megapixels are read)"
+                    f"(up to {LARGEST_PIXELS / 1e6:.0f} megapixels are read)",
+                    kind="range",
                 )
             if not pixels:
-                raise DataError(f"image {shown(file)} has {image.width} x {image.height} pixels; remove it")
+                raise DataError(
+                    f"image {shown(file)} has {image.width} x {image.height} pixels; remove it", kind="empty"
+                )
             if image.mode not in _EIGHT_BIT:
                 raise DataError(
-                    f"image {shown(file)} has pixels of mode {image.mode}, allowed: 8 bits per channel; convert it"
+                    f"image {shown(file)} has pixels of mode {image.mode}, allowed: 8 bits per channel; convert it",
+                    kind="unsupported",
                 )
             yield image
 
@@ -240,7 +246,7 @@ def _over_background(image: Image.Image, background: tuple[int, int, int]) -> tu
 
 
 def _has_frames(image: Image.Image) -> bool:
-    """Whether an image is an animation or a stack; a camera's MPO file holds previews of the same picture."""
+    """Return whether an image is an animation or a stack; a camera's MPO file holds previews of the same picture."""
     if image.format == "MPO":
         return False
     try:

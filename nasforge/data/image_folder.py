@@ -42,7 +42,7 @@ _Seen: TypeAlias = frozenset[tuple[int, int]]
 
 
 def find(config: DataConfig, folder: Path) -> Source:
-    """The images below `folder`.
+    """Find the images below `folder`.
 
     Raises:
         DataError: there are none, or the folder does not say clearly which classes and parts they belong to.
@@ -56,10 +56,12 @@ def find(config: DataConfig, folder: Path) -> Source:
 def _stamp(file: Path) -> tuple[int, int]:
     try:
         if not file.is_file():
-            raise DataError(f"image {shown(file)} {NO_FILE}; repair or remove it")
+            raise DataError(f"image {shown(file)} {NO_FILE}; repair or remove it", kind="missing")
         status = file.stat()
     except OSError as error:
-        raise DataError(f"image {shown(file)} cannot be read ({error.strerror}); repair or remove it") from error
+        raise DataError(
+            f"image {shown(file)} cannot be read ({error.strerror}); repair or remove it", kind="unreadable"
+        ) from error
     return status.st_size, status.st_mtime_ns
 
 
@@ -134,13 +136,15 @@ def _level(path: Path, above: _Seen = frozenset()) -> _Level:
     try:
         status = path.stat()
         with os.scandir(path) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            sorted_entries = sorted(entries, key=lambda entry: entry.name)
         level = _Level(path, above | {(status.st_dev, status.st_ino)})
-        for entry in found:
+        for entry in sorted_entries:
             _put(level, entry)
     except OSError as error:
         where = shown(os.fsdecode(error.filename) if error.filename else path)
-        raise DataError(f"{where} cannot be read ({error.strerror}); allow to read it, or remove it") from error
+        raise DataError(
+            f"{where} cannot be read ({error.strerror}); allow to read it, or remove it", kind="unreadable"
+        ) from error
     return level
 
 
@@ -202,7 +206,7 @@ def listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
         notes += _doubtful_classes(folder, parts["train"])
     for part in parts.values():
         if not part.images:
-            raise DataError(f"{shown(part.path)}: no images; {_why_none(part)}")
+            raise DataError(f"{shown(part.path)}: no images; {_why_none(part)}", kind="empty")
     _check_names(folder, parts)
     notes += _left_out(folder, root, parts)
     files = {
@@ -211,54 +215,60 @@ def listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
         if name in parts
     }
     if len({label for _, label in files["train"]}) < 2:
-        raise DataError(_only_one_class(parts["train"], notes))
+        raise DataError(_only_one_class(parts["train"], notes), kind="empty")
     return files, tuple(notes)
 
 
 def _parts(root: _Level) -> dict[str, _Part]:
-    """The parts that a folder is divided into; empty where its folders are classes.
+    """Return the splits that a folder is divided into; empty if its folders are classes.
 
     A folder called `train` is a part only if it has folders with images in it; else it is a class of this name.
 
     Raises:
-        DataError: it is not clear what is a part.
+        DataError: it is ambiguous which folders are splits.
     """
     where = shown(root.path)
     named = [name for name in root.folders if name.casefold() in _PART_OF]
-    found = {name: _part(_level(root.path / name, root.seen)) for name in named}
-    divided = [name for name, part in found.items() if part.images]
+    parts_by_name = {name: _part(_level(root.path / name, root.seen)) for name in named}
+    divided = [name for name, part in parts_by_name.items() if part.images]
     if not divided:
-        with_images = [name for name in found if found[name].level.images]
+        with_images = [name for name in parts_by_name if parts_by_name[name].level.images]
         others = [name for name in root.folders if name not in named]
         if with_images and not any(_class(root.path / name, root.seen).images for name in others):
             raise DataError(
                 f"{where}: no folder is a class: images lie directly in {_some(with_images)}; "
-                "put them into a folder per class"
+                "put them into a folder per class",
+                kind="missing",
             )
         return {}
     parts: dict[str, _Part] = {}
-    for name, part in found.items():
+    for name, part in parts_by_name.items():
         kind = _PART_OF[name.casefold()]
         if kind in parts:
-            raise DataError(f"{where}: both {parts[kind].path.name} and {name} are the {kind} part; keep one of them")
+            raise DataError(
+                f"{where}: both {parts[kind].path.name} and {name} are the {kind} part; keep one of them",
+                kind="duplicate",
+            )
         parts[kind] = part
     if "train" not in parts:
         raise DataError(
-            f"{where}: there is no folder train, but {_some(divided)} with folders of images inside, as parts have; "
-            "add the folder train, or rename what is a class"
+            f"{where}: there is no folder train, but {_some(divided)} with folders of images inside, as splits have; "
+            "add the folder train, or rename what is a class",
+            kind="missing",
         )
     aside = [name for name in root.folders if name not in named]
     alone = len(parts) == 1 and parts["train"].level.images
     if alone and any(_class(root.path / name, root.seen).images for name in aside):
         raise DataError(
             f"{where}: {divided[0]} has images and also folders with images, and lies next to {_some(aside)}, so it "
-            "may be a part or a class; move its images into folders of classes, or rename it if it is a class"
+            "may be a part or a class; move its images into folders of classes, or rename it if it is a class",
+            kind="conflict",
         )
     return parts
 
 
 def _why_none(part: _Part) -> str:
-    """Say what a part without images should have, and what it has."""
+    """Explain what a split without images should have, and what it has."""
     expected = f"expected one folder per class with {', '.join(sorted(SUFFIXES))} files"
     if part.level.images:
         return (
@@ -279,7 +289,7 @@ def _only_one_class(train: _Part, notes: Iterable[str]) -> str:
 
 
 def _check_names(folder: Path, parts: Mapping[str, _Part]) -> None:
-    """Refuse classes that cannot be named, or not be learnt."""
+    """Refuse classes that cannot be named or learnt."""
     known = [name for name, one in parts["train"].classes.items() if one.images]
     for kind, part in parts.items():
         for name, one in part.classes.items():
@@ -288,16 +298,19 @@ def _check_names(folder: Path, parts: Mapping[str, _Part]) -> None:
             try:
                 name.encode()
             except UnicodeEncodeError:
-                raise DataError(f"{shown(one.path)}: the folder's name is not UTF-8; rename it") from None
+                raise DataError(
+                    f"{shown(one.path)}: the folder's name is not UTF-8; rename it", kind="unreadable"
+                ) from None
             if name not in known:
                 raise DataError(
                     f"{shown(folder)}: class '{name}' of the {kind} part has no training images; "
-                    f"{did_you_mean(name, known)}"
+                    f"{did_you_mean(name, known)}",
+                    kind="missing",
                 )
 
 
 def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
-    """Notes on folders that are taken for classes and may be parts.
+    """Return notes on folders that are read as classes and may be splits.
 
     Raises:
         DataError: the folders of classes are divided into parts each.
@@ -308,7 +321,8 @@ def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
         if "train" in inner and len(inner) > 1:
             raise DataError(
                 f"{shown(folder)}: class '{name}' has folders for parts ({_some(one.nested)}); "
-                f"put the parts first: train/{name} instead of {name}/train"
+                f"put the parts first: train/{name} instead of {name}/train",
+                kind="invalid",
             )
     notes = []
     called = [name for name in classes if name.casefold() in _PART_OF]
@@ -326,7 +340,7 @@ def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
 
 
 def _left_out(folder: Path, root: _Level, parts: Mapping[str, _Part]) -> list[str]:
-    """Notes on classes without images, and on files that are not read."""
+    """Return notes on classes without images, and on files that are not read."""
     notes = []
     full = {name for part in parts.values() for name, one in part.classes.items() if one.images}
     empty = sorted({name for part in parts.values() for name in part.classes} - full)
@@ -364,7 +378,7 @@ def _endings(files: Iterable[Path]) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Some names for a message, and how many more there are."""
+    """Return some names for a message, and how many more there are."""
     every = [shown(name) for name in names]
     rest = len(every) - _MOST_NAMES
     return ", ".join(every[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
@@ -389,7 +403,7 @@ def _read(folder: Path, files: Files, resolution: int | None, allocate: Allocate
         for remark in picture.remarks:
             remarks.setdefault(remark, []).append(file)
     if images is None:
-        raise DataError(f"{shown(folder)}: no images")
+        raise DataError(f"{shown(folder)}: no images; add some", kind="empty")
     class_names = tuple(sorted({name for _, name in files["train"]}))
     numbers = {name: number for number, name in enumerate(class_names)}
     labels = np.array([numbers[name] for rows in files.values() for _, name in rows], np.int64)
@@ -401,7 +415,7 @@ def _read(folder: Path, files: Files, resolution: int | None, allocate: Allocate
 
 
 def _common_channels(folder: Path, files: list[Path], resolution: int | None) -> int:
-    """Channels that all images get: grey only if every image is grey. Reads headers alone, to fail early."""
+    """Return the channels of all images: grey only if every image is. Reads headers alone, to fail early."""
     first: tuple[Path, tuple[int, int]] | None = None
     channels = 1
     for file in files:
@@ -420,5 +434,7 @@ def _sizes_differ(
     return DataError(
         f"{shown(folder)}: images differ in size, {shown(first.name)} is {size[0]} x {size[1]} pixels and "
         f"{shown(other.name)} {other_size[0]} x {other_size[1]}; set `resolution` to resize them all "
-        "(--set data.resolution=64)"
+        "(--set data.resolution=64)",
+        kind="conflict",
+        key="data.resolution",
     )

@@ -16,7 +16,7 @@ WHITE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class InputRule:
-    """How an image file becomes pixels.
+    """Conversion of an image file to pixels.
 
     Attributes:
         channels: 1 for grey, 3 for red, green and blue.
@@ -24,8 +24,8 @@ class InputRule:
         filter: Pillow's name of the resampling filter, in lower case.
         background: red, green and blue of what lies below transparent pixels.
         exif: True turns an image upright as its EXIF data say.
-        jpeg_draft: a JPEG is decoded at the lowest resolution that still has so many times the pixels of the input on
-            each side; 0 decodes it whole.
+        jpeg_draft: a JPEG is decoded at the lowest resolution that still has this many times the pixels of the input
+            on each side; 0 decodes it whole.
     """
 
     channels: int

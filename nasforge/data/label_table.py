@@ -1,4 +1,4 @@
-"""A table of labels beside a folder of images: a CSV file with one image a line."""
+"""A table of labels for a folder of images: a CSV file with one image a line."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def read_table(
     titles, lines = _parsed(table)
     images = images_below(folder)
     if not images:
-        raise DataError(f"{shown(folder)}: no images; expected files that end with {', '.join(sorted(SUFFIXES))}")
+        raise DataError(
+            f"{shown(folder)}: no images; expected files that end with {', '.join(sorted(SUFFIXES))}", kind="empty"
+        )
     finder = _Finder(table, folder, images)
     label_at = _column(table, titles, label_column, LABEL, "label")
     image_at = _column(table, titles, image_column, IMAGE, "image")
@@ -77,7 +79,10 @@ def read_table(
     for at, kind in ((image_at, "image"), (label_at, "label")):
         if at is None:
             known = ", ".join(f"'{title}'" for title in titles)
-            raise DataError(f"{shown(table)}: no column is the {kind}'s, found {known}. Name it with --{kind}-column")
+            raise DataError(
+                f"{shown(table)}: no column is the {kind}'s, found {known}. Name it with --{kind}-column",
+                kind="missing",
+            )
     assert image_at is not None and label_at is not None  # noqa: S101
     group_at = _column(table, titles, group_column, GROUP, "group")
     part_at = _part_column(titles, lines)
@@ -92,7 +97,7 @@ def read_table(
         part = _PART_OF[line[part_at].strip().casefold()] if part_at is not None else None
         rows.append(Labelled(name, finder.find(name), label, group, part, number))
     if not rows:
-        raise DataError(f"{shown(table)}: no line has an image and a label; fill the table in")
+        raise DataError(f"{shown(table)}: no line has an image and a label; fill the table in", kind="empty")
     columns = [f"images in '{titles[image_at]}'", f"labels in '{titles[label_at]}'"]
     columns += [f"groups in '{titles[group_at]}'"] if group_at is not None else []
     columns += [f"splits in '{titles[part_at]}'"] if part_at is not None else []
@@ -112,10 +117,10 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason, mend = "it is no UTF-8 text", "save the table as CSV in UTF-8"
+        reason, advice = "it is no UTF-8 text", "save the table as CSV in UTF-8"
         if isinstance(error, OSError):
-            reason, mend = str(error.strerror), "give a CSV file"
-        raise DataError(f"labels {shown(table)} cannot be read ({reason}); {mend}") from error
+            reason, advice = str(error.strerror), "choose a CSV file"
+        raise DataError(f"labels {shown(table)} cannot be read ({reason}); {advice}", kind="unreadable") from error
     head = text.split("\n", 1)[0]
     separator = max(",;\t", key=head.count)
     try:
@@ -123,16 +128,20 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         titles = [title.strip() for title in next(reader, [])]
         lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
-        raise DataError(f"labels {shown(table)} is not a CSV file ({error}); save it as one") from error
+        raise DataError(
+            f"labels {shown(table)} is not a CSV file ({error}); save it as one", kind="unreadable"
+        ) from error
     if len(titles) < 2 or not lines:
         raise DataError(
             f"labels {shown(table)}: expected a line of titles and a line for each image, with an image and a label, "
-            f"got {len(titles)} column(s) and {len(lines)} line(s); save the table as CSV"
+            f"got {len(titles)} column(s) and {len(lines)} line(s); save the table as CSV",
+            kind="unreadable",
         )
     for number, cells in lines:
         if len(cells) != len(titles):
             raise DataError(
-                f"labels {shown(table)}, line {number}: {len(cells)} cells, but {len(titles)} titles; mend the line"
+                f"labels {shown(table)}, line {number}: {len(cells)} cells, but {len(titles)} titles; correct the line",
+                kind="unreadable",
             )
     return titles, lines
 
@@ -141,7 +150,10 @@ def _column(table: Path, titles: Sequence[str], title: str | None, names: Sequen
     """Return the place of a column: by the title that the user gives, else by the first usual name; None: no such."""
     if title is not None:
         if title not in titles:
-            raise DataError(f"{shown(table)}: no column '{title}' for --{kind}-column; {did_you_mean(title, titles)}")
+            raise DataError(
+                f"{shown(table)}: no column '{title}' for --{kind}-column; {did_you_mean(title, titles)}",
+                kind="unknown",
+            )
         return list(titles).index(title)
     plain = [re.sub(r"[^a-z0-9]+", "_", one.casefold()).strip("_") for one in titles]
     return next((plain.index(name) for name in names if name in plain), None)
@@ -170,7 +182,7 @@ def _with_most_images(
 
 
 class _Finder:
-    """Finds the file that a table calls by some name."""
+    """Search for the file that a table calls by some name."""
 
     def __init__(self, table: Path, folder: Path, images: Sequence[Path]) -> None:
         self.table, self.folder = table, folder
@@ -193,7 +205,8 @@ class _Finder:
         if len(files) > 1 and strict:
             some = " and ".join(shown(file.relative_to(self.folder)) for file in files[:2])
             raise DataError(
-                f"{shown(self.table)}: '{name}' may be {some}; give the folder that has only the images of the table, "
-                "or write paths into it"
+                f"{shown(self.table)}: '{name}' may be {some}; choose the folder with only the images of the table, "
+                "or write paths into it",
+                kind="conflict",
             )
         return files[0] if files else None

@@ -25,8 +25,9 @@ SIDE = 32
 MOST_BITS = 6
 """Bits of 64 in which the difference hashes of near duplicates differ, at most."""
 LEAST_CORRELATION = 0.98
-"""Of the grey thumbnails of near duplicates. Measured: a copy as JPEG of quality 60, at half the size or brighter by a
-tenth has .99 and more on photos; of 300 photos of blood cells 3 pairs are above, of 3,000 of CIFAR-10 4."""
+"""Least correlation of the grey thumbnails of near duplicates. Measured: a copy as JPEG of quality 60, at half the size
+or brighter by a tenth has .99 and more on photos; of 300 photos of blood cells 3 pairs are above,
+of 3,000 of CIFAR-10 4."""
 _LEAST_OF_SMALL = 0.99
 """The same of images smaller than a thumbnail, which have less that could differ: 8 pairs of 1,797 digits are above."""
 _MOST_COLOUR = 25.0
@@ -43,7 +44,7 @@ _RULE = InputRule(3, jpeg_draft=2)
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one look at an image tells.
+    """Facts from one look at an image.
 
     Attributes:
         digest: SHA-256 of the file, or of the pixels of an array.
@@ -170,7 +171,7 @@ def _candidates(hashes: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     Their hashes nearly agree, and agree in one of eight bands of 16 bits; and so do their coarse thumbnails. Hashes are
     sorted by a band, so that those that agree in it are neighbours; each is compared with the next ones.
     """
-    found = []
+    by_band = []
     for band in _bands():
         keys = hashes & band
         order = np.lexsort((hashes, keys))
@@ -185,8 +186,8 @@ def _candidates(hashes: np.ndarray, coarse: np.ndarray) -> np.ndarray:
                 (coarse[piece[:, 0]] * coarse[piece[:, 1]]).sum(1) >= LEAST_CORRELATION
                 for piece in np.split(pairs, range(_AT_ONCE, len(pairs), _AT_ONCE))
             ]
-            found.append(pairs[np.concatenate(alike)])
-    return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
+            by_band.append(pairs[np.concatenate(alike)])
+    return np.unique(np.concatenate(by_band), axis=0) if by_band else np.empty((0, 2), np.int64)
 
 
 def _bands() -> Iterator[np.uint64]:

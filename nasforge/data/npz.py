@@ -26,7 +26,7 @@ _READ = "x_train, y_train, x_val, y_val, x_test, y_test, class_names, groups and
 _OVERSHOOT = 1e-3
 """Reals may lie so much outside of their range, relative to its end: resizing and rounding do that."""
 _DIM = 64
-"""Where no pixel of 0..255 is as bright as this, the user probably meant another range."""
+"""Least brightest pixel of 0..255; below it the user probably meant another range."""
 
 
 def write_npz(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:
@@ -49,12 +49,14 @@ def write_npz(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:
             Path(temporary).unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(f"{file} cannot be written: {reason}. Make room, or choose another folder") from error
+        raise DataError(
+            f"{file} cannot be written: {reason}. Make room, or choose another folder", kind="failed"
+        ) from error
     return file
 
 
 def find(config: DataConfig, path: Path) -> Source:
-    """The file at `path`; images are grey (N x H x W) or coloured (N x H x W x C), labels whole numbers or strings."""
+    """Find the NPZ file at `path`; images are N x H x W or N x H x W x C, labels whole numbers or strings."""
     status = path.stat()
     key = ["npz", str(path), status.st_size, status.st_mtime_ns, config.resolution]
     return Source(key, lambda allocate: _read(path, config.resolution, allocate))
@@ -74,7 +76,11 @@ def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     ]
     for name, piece in zip(pixels, images, strict=True):
         if piece.shape[1:] != images[0].shape[1:]:
-            raise DataError(f"{path}: x_train and {name} hold images of different shapes, {_LAYOUT}")
+            raise DataError(
+                f"{path}: x_train and {name} have images of different shapes, expected equal ones, {_LAYOUT}",
+                kind="conflict",
+                key=name,
+            )
     names = _names(path, arrays[_NAMES]) if _NAMES in arrays else None
     numbered, class_names, notes = number_classes(labels, names, str(path))
     whole = allocate((sum(map(len, images)), *images[0].shape[1:]))
@@ -92,7 +98,9 @@ def _groups(path: Path, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarr
     if array.shape != (expected,) or array.dtype.kind not in "iuSU":
         raise DataError(
             f"{path}: groups has shape {array.shape} and type {array.dtype}, expected ({expected},) whole numbers or "
-            "texts, one per training image, then one per validation image. Save it so, or rename the array"
+            "texts, one per training image, then one per validation image. Save it so, or rename the array",
+            kind="type",
+            key="groups",
         )
     return np.unique(array, return_inverse=True)[1].astype(np.int64)
 
@@ -104,16 +112,22 @@ def _input(path: Path, array: np.ndarray, channels: int) -> InputRule:
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(
             f"{path}: input is not the rule that images were prepared by ({one_line(error)}). Prepare the file again, "
-            "or rename the array"
+            "or rename the array",
+            kind="unreadable",
+            key="input",
         ) from error
     if rule.channels != channels:
-        raise DataError(f"{path}: input says {rule.channels} channel(s), the images have {channels}. Prepare it again")
+        raise DataError(
+            f"{path}: input says {rule.channels} channel(s), the images have {channels}. Prepare it again",
+            kind="conflict",
+            key="input",
+        )
     return rule
 
 
 def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays with names that are read, and the names of the others."""
-    wanted = {
+    """Return the arrays with names that are read, and the names of the others."""
+    known = {
         _NAMES,
         _GROUPS,
         _INPUT,
@@ -124,31 +138,42 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {}
             for name in file.files:
-                if name in wanted:
+                if name in known:
                     arrays[name] = file[name]
-            return arrays, [name for name in file.files if name not in {*wanted, _FILES}]
+            return arrays, [name for name in file.files if name not in {*known, _FILES}]
     except ValueError as error:
         raise DataError(
             f"{path}: {name or 'the file'} holds Python objects or is damaged ({error}); save plain arrays of numbers "
-            "or of texts, such as np.array(names, dtype=str)"
+            "or of texts, such as np.array(names, dtype=str)",
+            kind="unreadable",
         ) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, AttributeError, TypeError, MemoryError) as error:
-        raise DataError(f"{path}: this is not a readable .npz file ({error}); write it with numpy.savez") from error
+        raise DataError(
+            f"{path}: this is not a readable .npz file ({error}); write it with numpy.savez", kind="unreadable"
+        ) from error
 
 
 def _parts(path: Path, arrays: Mapping[str, np.ndarray], unread: Iterable[str]) -> dict[str, str]:
-    """Part -> how the names of its arrays end, of the parts that the file has."""
+    """Map each split that the file has to the end of its arrays' names."""
     suffix_of = {}
     for part, suffixes in _SUFFIXES.items():
         there = [suffix for suffix in suffixes if f"x_{suffix}" in arrays or f"y_{suffix}" in arrays]
         if len(there) > 1:
-            raise DataError(f"{path}: the {part} part is there as {' and as '.join(there)}; keep one of them")
+            raise DataError(
+                f"{path}: the {part} part appears as {' and as '.join(there)}; keep one of them",
+                kind="duplicate",
+                key=part,
+            )
         suffix = there[0] if there else "train"
         if part == "train" or there:
             for name in (f"x_{suffix}", f"y_{suffix}"):
                 if name not in arrays:
                     others = ", ".join(sorted([*arrays, *unread])) or "none"
-                    raise DataError(f"{path}: array {name} is missing; found {others}. Read are {_READ}: rename yours")
+                    raise DataError(
+                        f"{path}: array {name} is missing, got {others}. Rename yours to {_READ}",
+                        kind="missing",
+                        key=name,
+                    )
             suffix_of[part] = suffix
     return suffix_of
 
@@ -157,28 +182,36 @@ def _check_images(path: Path, name: str, array: np.ndarray) -> None:
     if array.ndim == 4 and array.shape[-1] > 4 and array.shape[1] <= 4:
         raise DataError(
             f"{path}: {name} has shape {array.shape}, which looks like N x C x H x W with 1 to 4 channels; allowed: "
-            f"{_LAYOUT}. Save it with the channels last: np.moveaxis({name}, 1, -1)"
+            f"{_LAYOUT}. Save it with the channels last: np.moveaxis({name}, 1, -1)",
+            kind="type",
+            key=name,
         )
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] > 4) or 0 in array.shape:
-        raise DataError(f"{path}: {name} has shape {array.shape}, allowed: {_LAYOUT}")
+        raise DataError(f"{path}: {name} has shape {array.shape}, allowed: {_LAYOUT}", kind="type", key=name)
     if array.dtype.kind not in "biuf":
         raise DataError(
-            f"{path}: {name} has type {array.dtype}, allowed: whole numbers 0..255, or reals 0..1 or 0..255"
+            f"{path}: {name} has type {array.dtype}, allowed: whole numbers 0..255, or reals 0..1 or 0..255",
+            kind="type",
+            key=name,
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{path}: {name} contains NaN or infinite pixels; replace them before saving")
+        raise DataError(
+            f"{path}: {name} contains NaN or infinite pixels; replace them before saving", kind="range", key=name
+        )
     low, high = array.min(), array.max()
     real = array.dtype.kind == "f"
     if low < -_OVERSHOOT * real or high > 255 * (1 + _OVERSHOOT * real):
         scaled = "(x - x.min()) / (x.max() - x.min())" if low < 0 else f"x / {high}"
         raise DataError(
             f"{path}: {name} has pixels from {low} to {high}, allowed: 0..255, or reals in 0..1. "
-            f"Scale all parts in the same way, for example {scaled}, with the numbers of x_train"
+            f"Scale all parts in the same way, for example {scaled}, with the numbers of x_train",
+            kind="range",
+            key=name,
         )
 
 
 def _scales(path: Path, pixels: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """The number that stands for white, 1 or 255, for each array of pixels.
+    """Return the number that stands for white, 1 or 255, for each array of pixels.
 
     Raises:
         DataError: arrays of reals, or arrays of whole numbers, differ in it; one that is all black goes with any.
@@ -191,14 +224,15 @@ def _scales(path: Path, pixels: Mapping[str, np.ndarray]) -> dict[str, int]:
         if len(set(of_lit_images.values())) > 1:
             ranges = " and ".join(f"{name} up to {highest[name]}" for name in of_lit_images)
             raise DataError(
-                f"{path}: {ranges}: one is scaled to 0..1 and another to 0..255; scale them in the same way"
+                f"{path}: {ranges}: one is scaled to 0..1 and another to 0..255; scale them in the same way",
+                kind="conflict",
             )
         scales |= {name: next(iter(of_lit_images.values()), white) for name, white in whites.items()}
     return scales
 
 
 def _as_bytes(array: np.ndarray, white: int) -> np.ndarray:
-    """Checked pixels -> uint8, N x C x H x W."""
+    """Convert checked pixels to uint8, N x C x H x W."""
     array = array[..., None] if array.ndim == 3 else array
     if array.dtype.kind == "f":
         array = np.round(array * 255 if white == 1 else array).clip(0, 255)
@@ -210,7 +244,7 @@ def _as_bytes(array: np.ndarray, white: int) -> np.ndarray:
 def _notes_on(
     path: Path, pixels: Mapping[str, np.ndarray], scales: Mapping[str, int], unread: Iterable[str]
 ) -> Iterable[str]:
-    """What was read otherwise than one might expect."""
+    """Return notes on contents that are read otherwise than one might expect."""
     if binary := [name for name, array in pixels.items() if array.dtype.kind in "biu" and scales[name] == 1]:
         yield f"{path}: {', '.join(binary)} holds whole numbers 0 and 1 only; they are read as black and white"
     brightest = max((int(np.ceil(array.max())) for name, array in pixels.items() if scales[name] == 255), default=255)
@@ -225,39 +259,61 @@ def _notes_on(
 
 def _names(path: Path, array: np.ndarray) -> list[str]:
     if array.ndim != 1 or not len(array):
-        raise DataError(f"{path}: {_NAMES} must be a list of names, one per class, got an array of shape {array.shape}")
+        raise DataError(
+            f"{path}: {_NAMES} must be a list of names, one per class, got an array of shape {array.shape}",
+            kind="type",
+            key=_NAMES,
+        )
     names = [str(name) for name in _texts(path, _NAMES, array)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or "" in names:
         wrong = f"'{twice[0]}' twice" if twice else "an empty one"
-        raise DataError(f"{path}: {_NAMES} must be different names, got {wrong}; give every class a name of its own")
+        raise DataError(
+            f"{path}: {_NAMES} must be different names, got {wrong}; give every class another name",
+            kind="duplicate",
+            key=_NAMES,
+        )
     return names
 
 
 def _texts(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """An array as it is, but bytes as the texts that they encode."""
+    """Return an array unchanged, but bytes as the texts that they encode."""
     if array.dtype.kind != "S":
         return array
     try:
         return np.char.decode(array, "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: {name} holds bytes that are no UTF-8 text ({error}); save texts, dtype=str") from None
+        raise DataError(
+            f"{path}: {name} holds bytes that are no UTF-8 text ({error}); save texts, dtype=str",
+            kind="unreadable",
+            key=name,
+        ) from None
 
 
 def _labels(path: Path, name: str, array: np.ndarray, expected: int) -> np.ndarray:
-    """Labels as whole numbers, truth values or texts."""
+    """Return labels as whole numbers, truth values or texts."""
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if labels.ndim != 1:
         one_hot = ". For one-hot labels save the class numbers: y.argmax(1)" if labels.ndim == 2 else ""
         raise DataError(
-            f"{path}: {name} has shape {array.shape}, allowed: one label per image, so ({expected},){one_hot}"
+            f"{path}: {name} has shape {array.shape}, allowed: one label per image, so ({expected},){one_hot}",
+            kind="type",
+            key=name,
         )
     if len(labels) != expected:
-        raise DataError(f"{path}: {name} has {len(labels)} labels for {expected} images")
+        raise DataError(
+            f"{path}: {name} has {len(labels)} labels for {expected} images; save one per image",
+            kind="conflict",
+            key=name,
+        )
     if labels.dtype.kind not in "biufSU":
-        raise DataError(f"{path}: {name} has type {labels.dtype}, allowed: whole numbers or strings")
+        raise DataError(
+            f"{path}: {name} has type {labels.dtype}, allowed: whole numbers or strings", kind="type", key=name
+        )
     if labels.dtype.kind == "f":
         if not (np.isfinite(labels).all() and (labels == np.round(labels)).all()):
-            raise DataError(f"{path}: {name} holds fractions or NaN, allowed: whole numbers or strings")
+            raise DataError(
+                f"{path}: {name} holds fractions or NaN, allowed: whole numbers or strings", kind="type", key=name
+            )
         labels = labels.astype(np.int64)
     return _texts(path, name, labels)

@@ -55,16 +55,16 @@ class Part:
 
     @property
     def streamed(self) -> bool:
-        """Whether the part is too large to be kept whole on a device."""
+        """True if the part is too large to be kept whole on a device."""
         return len(self) * int(np.prod(self.shape)) > RESIDENT_BYTES
 
     def take(self, positions: Tensor | slice) -> Tensor:
-        """The images at these positions of the part, uint8, in memory."""
+        """Return the images at these positions of the part, uint8, in memory."""
         where = positions.cpu().numpy() if isinstance(positions, Tensor) else positions
         return torch.from_numpy(np.ascontiguousarray(self.pixels[self.index[where]]))
 
     def subset(self, positions: Tensor) -> Part:
-        """The part of these positions, normalised as this one."""
+        """Return the part of these positions, normalised as this one."""
         where = positions.cpu()
         return replace(self, index=self.index[where.numpy()], labels=self.labels[where], _resident={})
 
@@ -74,14 +74,14 @@ class Part:
         return self.on(torch.device("cpu"))[0]
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """All images and labels on `device`; kept there for the next trial."""
+        """Return all images and labels on `device`, which keeps them for the next trial."""
         key = str(device)
         if key not in self._resident:
             self._resident[key] = (self.take(slice(None)).to(device), self.labels.to(device))
         return self._resident[key]
 
     def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (uint8) and labels on `device`, `batch_size` at a time, in the given order of positions."""
+        """Yield images (uint8) and labels on `device`, `batch_size` at a time, in this order of positions."""
         pieces = torch.split(order, batch_size)
         if not self.streamed:
             images, labels = self.on(device)

@@ -28,7 +28,7 @@ OPERATIONS = (*_SIGNED, *_UNSIGNED)
 
 
 def operation(name: str, magnitude: int, sign: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
-    """What one operation does to uint8 images ... x C x H x W.
+    """Return one operation on uint8 images ... x C x H x W.
 
     Args:
         name: one of `OPERATIONS`.
@@ -41,7 +41,7 @@ def operation(name: str, magnitude: int, sign: int, height: int, width: int) -> 
     affine = partial(ops.affine, angle=0.0, scale=1.0)
     slant = math.degrees(math.atan(sign * 0.3 * level))
     shift = 150 / 331 * level * sign
-    found: dict[str, Callable[[Tensor], Tensor]] = {
+    operations: dict[str, Callable[[Tensor], Tensor]] = {
         "shear_x": partial(affine, translate=[0, 0], shear=[slant, 0.0], center=[0, 0]),
         "shear_y": partial(affine, translate=[0, 0], shear=[0.0, slant], center=[0, 0]),
         "translate_x": partial(affine, translate=[int(shift * width), 0], shear=[0.0, 0.0]),
@@ -57,11 +57,11 @@ def operation(name: str, magnitude: int, sign: int, height: int, width: int) -> 
         "equalize": ops.equalize,
         "identity": lambda images: images,
     }
-    return found[name]
+    return operations[name]
 
 
 def randaugment(images: Tensor, operations: int, magnitude: int, generator: torch.Generator) -> Tensor:
-    """Each image changed by `operations` drawn operations, one after the other. uint8, N x C x H x W, C = 1 or 3."""
+    """Change each image by `operations` drawn operations, in turn. uint8, N x C x H x W, C = 1 or 3."""
     height, width = images.shape[2:]
     for _ in range(operations):
         drawn = torch.randint(2 * len(OPERATIONS), (len(images),), generator=generator, device=images.device)

@@ -14,7 +14,7 @@ from nasforge.settings.values import unknown_source
 
 
 def find(config: DataConfig) -> Source:
-    """The source that `config` names, not read yet.
+    """Return the source that `config` names, not read yet.
 
     Raises:
         DataError: there is no such name, file or folder.
@@ -29,18 +29,22 @@ def find(config: DataConfig) -> Source:
     if path.is_file():
         if path.suffix != ".npz":
             raise DataError(
-                f"data file {path}: only .npz files are read (x_train, y_train, x_test, y_test), got '{path.suffix}'"
+                f"data file {path}: only .npz files are read (x_train, y_train, x_test, y_test), got '{path.suffix}'",
+                kind="unsupported",
+                key="data.source",
             )
         return npz.find(config, path)
     if path.is_absolute():
         raise DataError(
-            f"data: there is no file or folder {path}. Check the path; if you moved the data, give --data the new place"
+            f"data: there is no file or folder {path}. Check the path; if the data moved, set --data to the new place",
+            kind="missing",
+            key="data.source",
         )
-    raise DataError(f"data: {unknown_source(config.source)}")
+    raise DataError(f"data: {unknown_source(config.source)}", kind="unknown", key="data.source")
 
 
 def _noted(source: Source, name: str) -> Source:
-    """A registered source which says that a file or folder of its name is not read, also where it cannot be read."""
+    """Return a registered source with the note that a file or folder of its name is not read, also in errors."""
     note = (
         f"data '{name}' is the data set that NASForge knows by this name; {Path(name).absolute()} is not read: "
         f"give --data ./{name} to use it"
@@ -50,6 +54,6 @@ def _noted(source: Source, name: str) -> Source:
         try:
             return source.read(allocate)
         except DataError as error:
-            raise DataError(f"{error}; {note}") from error
+            raise DataError(f"{error}; {note}", kind=error.kind, key=error.key) from error
 
     return replace(source, read=read, notes=(*source.notes, note))

@@ -18,7 +18,7 @@ from nasforge.settings.experiment import DataConfig
 
 @dataclass(frozen=True)
 class Splits:
-    """How a torchvision class is asked for its parts: argument name, then its value for each part."""
+    """Splits of a torchvision class: argument name, then its value for each split."""
 
     argument: str
     train: Any
@@ -53,7 +53,7 @@ KNOWN: dict[str, Splits] = {
 
 
 def find(config: DataConfig) -> Source:
-    """torchvision's class `config.source`, in `config.folder` (default: `torchvision/` in the cache folder)."""
+    """Find torchvision's class `config.source` in `config.folder` (default: `torchvision/` in the cache folder)."""
     folder = Path(config.folder) if config.folder else cache_folder() / "torchvision"
     key = ["torchvision", config.source, str(folder), config.resolution]
     return Source(key, lambda allocate: _read(config.source, folder, config.resolution, allocate))
@@ -61,8 +61,10 @@ def find(config: DataConfig) -> Source:
 
 def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     splits = KNOWN[name]
-    wanted = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    parts = {part: _open(name, folder, splits.argument, value) for part, value in wanted.items() if value is not None}
+    arguments = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    parts = {
+        part: _open(name, folder, splits.argument, value) for part, value in arguments.items() if value is not None
+    }
     total = sum(len(part) for part in parts.values())
     images: np.ndarray | None = None
     labels: list[int] = []
@@ -72,11 +74,15 @@ def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -
             if images is None:
                 images = allocate((total, *pixels.shape))
             if pixels.shape != images.shape[1:]:
-                raise DataError(f"data set {name}: images differ in size; set `resolution` to resize them all")
+                raise DataError(
+                    f"data set {name}: images differ in size; set `resolution` to resize them all",
+                    kind="conflict",
+                    key="data.resolution",
+                )
             images[len(labels)] = pixels
             labels.append(int(label))
     if images is None:
-        raise DataError(f"data set {name} in {folder} is empty")
+        raise DataError(f"data set {name} in {folder} is empty; delete the folder and download it again", kind="empty")
     known = sorted(set(labels))
     names = getattr(parts["train"], "classes", None) or known
     names = names if len(names) == len(known) else known
@@ -100,19 +106,21 @@ def _open(name: str, folder: Path, argument: str, value: Any) -> Any:
             raise DataError(
                 f"data set {name} is not in {folder} and could not be downloaded ({reason}); "
                 f"download it on a machine with a network, copy the folder and pass it with --data-dir, "
-                "or use a .npz file or an image folder"
+                "or use a .npz file or an image folder",
+                kind="failed",
             ) from error
 
 
 def _pictures(name: str, folder: Path, part: str, dataset: Any) -> Iterator[tuple[Any, Any]]:
-    """Images and labels of a part, one after the other."""
+    """Yield images and labels of a split, one after the other."""
     for number in range(len(dataset)):
         try:
             yield dataset[number]
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"data set {name}: image {number} of the {part} part in {folder} cannot be read ({one_line(error)}); "
-                "delete the folder and download it again"
+                "delete the folder and download it again",
+                kind="unreadable",
             ) from error
 
 

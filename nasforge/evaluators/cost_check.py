@@ -1,4 +1,4 @@
-"""What a network costs, found before it is trained: the check of a search with image networks."""
+"""Cost check of a network before it is trained, for searches with image networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CostCheck:
         *,
         latency: Callable[[Architecture], float] | None,
     ) -> None:
-        """Costs of networks of `space` for inputs of `shape` (channels, height, width), trained by `recipe`."""
+        """Measure costs of networks of `space` for inputs of `shape` (channels, height, width), trained by `recipe`."""
         self.space = space
         self.shape = shape
         self.classes = classes
@@ -36,7 +36,7 @@ class CostCheck:
         self._known: dict[tuple[str, int], dict[str, float]] = {}
 
     def __call__(self, proposal: Proposal) -> dict[str, float]:
-        """`cost/params`, `cost/flops`, `cost/memory_mb` and, if timed, `cost/latency_ms`; nothing for a supernet.
+        """Return `cost/params`, `cost/flops`, `cost/memory_mb` and, if timed, `cost/latency_ms`; {} for a supernet.
 
         Raises:
             BuildError: the network cannot be built for this input.

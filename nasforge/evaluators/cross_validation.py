@@ -41,17 +41,17 @@ from nasforge.training.scoring import Answers, Validation
 from nasforge.training.state import Checkpoint
 
 Split = tuple[Part, Part]
-"""What is trained on, what is validated on."""
+"""The training split and the validation split of one training."""
 
 Divide = Callable[[ImageData, int, DataConfig], Sequence[Split]]
-"""From the data, the number of trainings and the data's settings to what each training has. Picklable."""
+"""Function of the data, the number of trainings and the data's settings to the splits of each. Picklable."""
 
 _SPREAD = "val/accuracy_std"
 _ADDED = ("time/train_s", "time/worker_s", "work/multiply_adds")
 
 
 class Averaged:
-    """Trains every architecture several times and reports the mean after each; the models are kept as one ensemble.
+    """Evaluator that trains every architecture several times, reports the mean after each and keeps an ensemble.
 
     Made by `cross_validation` and `repeated_seeds`.
     """
@@ -66,7 +66,7 @@ class Averaged:
         unit: Unit,
         keep_answers: bool = False,
     ) -> None:
-        """Take the parts.
+        """Store the parts.
 
         Args:
             name: of the evaluator.
@@ -94,7 +94,7 @@ class Averaged:
         return replace(about, metrics=(*self.training.metrics, _SPREAD), notes=notes, unit=self._unit)
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Median milliseconds of one image's forward pass on this worker's device."""
+        """Return the median milliseconds of one image's forward pass on this worker's device."""
         return self.training.latency_ms(architecture)
 
     def preflight(self, proposal: Proposal) -> None:
@@ -103,30 +103,39 @@ class Averaged:
 
     @property
     def _validation(self) -> Part:
-        """What the first training validates on; the others have the same classes."""
+        """Validation images of the first training; those of the others have the same classes."""
         return self._divide(load_data(self.training.data), self._count, self.training.data)[0][1]
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """One training after the other, the mean reported after each; failures come back as results."""
+        """Train one network after the other, reporting the mean after each; failures come back as results."""
         began = time.monotonic()
         if isinstance(proposal, TrainShared):
-            raise SearchError(f"evaluator '{self._name}' cannot train a supernet; use evaluator 'shared_weights'")
+            raise SearchError(
+                f"evaluator '{self._name}' cannot train a supernet; use evaluator 'shared_weights'",
+                kind="unsupported",
+                key="evaluator",
+            )
         if isinstance(proposal, Score) or proposal.weights is not None:
-            raise SearchError(f"evaluator '{self._name}' trains one architecture per trial, from its initialisation")
+            raise SearchError(
+                f"evaluator '{self._name}' trains one architecture per trial, from its initialisation; "
+                "use evaluator 'training'",
+                kind="unsupported",
+                key="evaluator",
+            )
         if self.training.threads:
             torch.set_num_threads(self.training.threads)
         device = device_of(self.training.device)
-        advice = "constrain the space or mend its builder"
+        advice = "constrain the space or correct its builder"
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
         training = self.training
         data = load_data(training.data)
         splits = self._divide(data, self._count, training.data)
-        wanted = range(1, self._count + 1)[proposal.rung]  # a rung is so many trainings
-        members, done, given = [], list[Trained](), list[tuple[Part, Answers]]()
+        trainings = range(1, self._count + 1)[proposal.rung]  # the rung's index counts trainings
+        members, done, answers = [], list[Trained](), list[tuple[Part, Answers]]()
         since = began
-        for number, (part, validation) in enumerate(splits[:wanted], 1):
+        for number, (part, validation) in enumerate(splits[:trainings], 1):
             seed = int(digest([report.seed, number]), 16) % 2**31
             classes = len(data.class_names)
             network = fresh_and_whole(training.space, proposal.architecture, seed, shape=data.shape, classes=classes)
@@ -154,13 +163,13 @@ class Averaged:
                 raise TrainingFailed(failure.cause, message, failure.advice, spent + error.charged) from error
             if self._keep_answers:
                 recipe = recipe_of(training.space, proposal.architecture, training.recipe)
-                given.append((validation, answers_of(network, validation, recipe, device)))
+                answers.append((validation, answers_of(network, validation, recipe, device)))
             members.append(network.cpu())
             since = time.monotonic()
             if not report(number, _mean(done)):
                 return _result("pruned", done, report)
         weights = save_weights(Ensemble(members).state_dict(), report, ENSEMBLE)
-        artifacts = {ENSEMBLE: weights, **({"answers": save_answers(given, report)} if given else {})}
+        artifacts = {ENSEMBLE: weights, **({"answers": save_answers(answers, report)} if answers else {})}
         return replace(_result("finished", done, report), artifacts=artifacts)
 
 
@@ -175,7 +184,7 @@ def cross_validation(
     extra_metrics: Sequence[str] = (),
     keep_answers: bool = False,
 ) -> Averaged:
-    """Stratified k-fold cross-validation over the train and the validation part; the test part stays sealed.
+    """Cross-validate in stratified folds over the train and validation splits; the test split stays sealed.
 
     The folds are the same for all trials (by the data's seed). Images are normalised by the statistics of the train
     part, in every fold. Settings are checked, nothing is loaded.
@@ -223,7 +232,7 @@ def repeated_seeds(
     epochs: int = 3,
     extra_metrics: Sequence[str] = (),
 ) -> Averaged:
-    """Trains every architecture several times with other seeds, on the same images: less noise for more work.
+    """Train every architecture several times with other seeds, on the same images: less noise for more work.
 
     Args:
         spec: the facts of the search; its ladder counts repeats: 1, 2, ... `repeats`. What its objectives need is
@@ -250,7 +259,7 @@ def repeated_seeds(
 
 
 def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
-    """Stratified folds of train and validation together, each of which validates once; groups stay in one fold.
+    """Split train and validation together into stratified folds; each validates once, groups stay in one fold.
 
     Raises:
         DataError: a class has fewer images, or fewer groups, than there are folds.
@@ -265,7 +274,8 @@ def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
     if scarce < count:
         raise DataError(
             f"data {config.source}: class '{data.class_names[int(counts.argmin())]}' has {scarce} {what} to train and "
-            f"validate, so there are no {count} folds with each class in all of them; take fewer folds, or add images"
+            f"validate, so there are no {count} folds with each class in all of them; use fewer folds, or add images",
+            kind="empty",
         )
     if groups is None:
         folds = StratifiedKFold(count, shuffle=True, random_state=config.seed).split(whole.labels, whole.labels)
@@ -288,24 +298,33 @@ def _grouped_folds(
     if any(len(np.unique(labels[side])) < classes for fold in folds for side in fold):
         raise DataError(
             f"data {config.source}: images of one group stay together, and so there are no {count} folds with each "
-            "class in all of them; take fewer folds, or add images"
+            "class in all of them; use fewer folds, or add images",
+            kind="empty",
         )
     return folds
 
 
 def as_it_is(data: ImageData, count: int, config: DataConfig) -> list[Split]:
-    """Every time the data's own division."""
+    """Return the data's own split every time."""
     return [(data.train, data.validation)] * count
 
 
 def _check_ladder(name: str, what: str, count: int, spec: SearchSpec) -> None:
-    """Raises ConfigError for a search that an evaluator of several trainings cannot do."""
+    """Refuse a search that an evaluator of several trainings cannot do: raises ConfigError."""
     needed(spec.data, name)
     if any(rung.proxies or not rung.full for rung in spec.ladder):
-        raise ConfigError(f"evaluator '{name}': its rungs are trainings done; proxies, share and resolution have none")
+        raise ConfigError(
+            f"evaluator '{name}': its rungs count trainings; leave proxies, share and resolution out",
+            kind="conflict",
+            key="ladder",
+        )
     check_whole(count, f"evaluator '{name}': {what}", 2)
     if [rung.epochs for rung in spec.ladder] != list(range(1, count + 1)):
-        raise ConfigError(f"evaluator '{name}': its ladder is made of {what}, 1 to {count}; leave ladder out")
+        raise ConfigError(
+            f"evaluator '{name}': its ladder must be of {what}, 1 to {count}; leave ladder out",
+            kind="conflict",
+            key="ladder",
+        )
 
 
 def _result(status: Status, done: Sequence[Trained], report: Report) -> Result:
@@ -316,11 +335,11 @@ def _result(status: Status, done: Sequence[Trained], report: Report) -> Result:
 
 
 def _mean(done: Sequence[Trained]) -> dict[str, float]:
-    """Means over the trainings; what was spent is their sum."""
-    found = {}
+    """Return the means over the trainings; costs are summed."""
+    means = {}
     for key in done[0].metrics:
         values = [trained.metrics[key] for trained in done]
-        found[key] = sum(values) if key in _ADDED else statistics.fmean(values)
+        means[key] = sum(values) if key in _ADDED else statistics.fmean(values)
     if len(done) > 1:
-        found[_SPREAD] = statistics.stdev(trained.metrics["val/accuracy"] for trained in done)
-    return found
+        means[_SPREAD] = statistics.stdev(trained.metrics["val/accuracy"] for trained in done)
+    return means

@@ -1,4 +1,4 @@
-"""What evaluators of image networks share: they need data; failures become results, and memory is given back."""
+"""Common parts of evaluators of image networks: they need data, turn failures into results, and free memory."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from nasforge.training.failures import SMALLER, TrainingFailed, is_out_of_memory
 
 
 def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
-    """The data that an evaluator cannot do without. Raises ConfigError where there are none."""
+    """Return the data that an evaluator needs. Raises ConfigError if there are none."""
     if data is None:
-        raise ConfigError(f"evaluator '{evaluator}' needs data: a name such as digits, a .npz file or an image folder")
+        raise ConfigError(
+            f"evaluator '{evaluator}' needs data; set --data to a name such as digits, a .npz file or an image folder",
+            kind="missing",
+            key="data",
+        )
     return data
 
 
 def guarded(
     work: Callable[[], Result], device: torch.device, began: float, build_advice: str, *, collect: bool = True
 ) -> Result:
-    """The result of `work`, or a failed one.
+    """Return the result of `work`, or a failed one.
 
     Args:
         work: evaluates.

@@ -41,7 +41,7 @@ class Undefined(Exception):
 
 
 def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How much flows from input to output through all paths: the logarithm of 1 + the sum of |weight * gradient|.
+    """Return how much flows from input to output along all paths: log of 1 + the sum of |weight * gradient|.
 
     Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow",
     https://arxiv.org/abs/2006.05467; as a score of networks, without normalisations, Abdelfattah et al.,
@@ -57,7 +57,7 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How much the loss depends on the presence of every weight: the sum of |weight * gradient of the loss|.
+    """Return how much the loss depends on the presence of every weight: the sum of |weight * loss gradient|.
 
     Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity", https://arxiv.org/abs/1810.02340.
     """
@@ -66,7 +66,7 @@ def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How steep the loss is: the Euclidean norms of its gradients with respect to every layer's weights, summed.
+    """Return how steep the loss is: the sum of the Euclidean norms of its gradients by each layer's weights.
 
     Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", https://arxiv.org/abs/2101.08134.
     """
@@ -75,7 +75,7 @@ def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How well the gradient's norm is kept: minus the sum of weight * (Hessian times gradient).
+    """Return how well the gradient's norm is kept: minus the sum of weight * (Hessian times gradient).
 
     Wang et al., "Picking Winning Tickets Before Training by Preserving Gradient Flow",
     https://arxiv.org/abs/2002.07376, with the sign of https://arxiv.org/abs/2101.08134, by which more is better.
@@ -89,7 +89,7 @@ def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How much the loss depends on every channel: squared (activation * gradient), summed over channels and layers.
+    """Return how much the loss depends on every channel: (activation * gradient)^2, summed over channels and layers.
 
     Turner et al., "BlockSwap: Fisher-guided Block Substitution for Network Compression",
     https://arxiv.org/abs/1906.04113: per channel of the output of a convolution or linear layer half the mean over the
@@ -120,7 +120,7 @@ def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def jacov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How differently the network answers to the images: the score of their input gradients' correlation matrix.
+    """Return how differently the network answers the images: the score of their input gradients' correlations.
 
     Mellor et al., "Neural Architecture Search without Training", https://arxiv.org/abs/2006.04647, first version: with
     the eigenvalues v of the correlations between the images' gradients of the summed outputs, and k = 1e-5,
@@ -135,7 +135,7 @@ def jacov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How well rectifiers tell the images apart: log |det K|, K the number of units in which two images agree.
+    """Return how well rectifiers separate the images: log |det K|, K counts the units in which two images agree.
 
     Mellor et al., "Neural Architecture Search without Training", https://arxiv.org/abs/2006.04647. A unit is an input
     of a ReLU, agreeing is having the same sign; the inputs of SiLU, GELU and the like are taken likewise, whether a
@@ -151,7 +151,7 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How much features change with the input, in a network with Gaussian weights: the logarithm of the mean change.
+    """Return how much features change with the input under Gaussian weights: the logarithm of the mean change.
 
     Lin et al., "Zen-NAS: A Zero-Shot NAS for High-Performance Deep Image Recognition",
     https://arxiv.org/abs/2102.01063: weights and inputs are drawn from N(0, 1), the inputs are moved by 0.01 times
@@ -199,7 +199,7 @@ def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 def _copies(
     network: nn.Module, change: Callable[[Tensor], Tensor] = torch.clone
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Copies of all parameters and buffers by name, floating ones changed; and those of the weights, for gradients."""
+    """Copy all parameters and buffers by name, floating ones changed; return also the weights, for gradients."""
     tensors, weights = {}, []
     for name, parameter in network.named_parameters():
         tensors[name] = change(parameter.detach())
@@ -211,7 +211,7 @@ def _copies(
 
 
 def _gaussian(network: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers, weights drawn from N(0, 1), biases 0, normalisations without effect."""
+    """Copy all parameters and buffers: weights drawn from N(0, 1), biases 0, normalisations without effect."""
     tensors, _ = _copies(network)
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -228,7 +228,7 @@ def _gaussian(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _output(network: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
-    """The network's answer, computed with these tensors in place of its own."""
+    """Return the network's output, computed with these tensors instead of its own."""
     output = functional_call(network, tensors, (images,))
     if not isinstance(output, Tensor):
         raise Undefined(f"it returns a {type(output).__name__}, not a tensor")
@@ -238,7 +238,7 @@ def _output(network: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> T
 def _gradients(
     network: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool = False
 ) -> tuple[list[Tensor], tuple[Tensor | None, ...]]:
-    """The weights (copies) and the loss's gradients with respect to them, None for those that take no part."""
+    """Return the weights (copies) and the loss gradients by them, None for unused ones."""
     tensors, weights = _copies(network)
     if not weights:
         raise Undefined("it has no weights that are trained")
@@ -248,13 +248,13 @@ def _gradients(
 
 
 def _used(weights: list[Tensor], gradients: tuple[Tensor | None, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Weights that take part in the output, with their gradients."""
+    """Return the weights that take part in the output, with their gradients."""
     return [(w.detach(), g) for w, g in zip(weights, gradients, strict=True) if g is not None]
 
 
 @contextmanager
 def _mode(network: nn.Module, *, training: bool = True) -> Iterator[None]:
-    """Training mode without dropout, or eval mode; every module's own is put back."""
+    """Set training mode without dropout, or eval mode; every module's own mode is restored afterwards."""
     before = [(module, module.training) for module in network.modules()]
     try:
         for module, _ in before:
@@ -267,7 +267,7 @@ def _mode(network: nn.Module, *, training: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _without(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[None]:
-    """Modules of these kinds give back what they are given."""
+    """Turn modules of these kinds into identities."""
     with ExitStack() as stack:
         for module in network.modules():
             if isinstance(module, kinds):
@@ -277,7 +277,7 @@ def _without(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator
 
 @contextmanager
 def _hook(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
-    """A hook for as long as this lasts."""
+    """Register a hook, and remove it afterwards."""
     try:
         yield
     finally:
@@ -285,7 +285,7 @@ def _hook(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
 
 
 class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts for every pair of images the rectifiers' inputs of which the signs agree.
+    """Counts, for every pair of images, of the rectifiers' inputs whose signs agree.
 
     Attributes:
         kernel: N x N, these numbers.

@@ -38,11 +38,11 @@ from nasforge.training.state import Checkpoint
 
 
 class SharedWeights:
-    """Trains a supernet, then measures networks on the weights that they inherit, or trains them by themselves.
+    """Evaluator that trains a supernet and measures networks on its weights, or trains them separately.
 
     `TrainShared`: trains the supernet of its space; the result has the artifact `weights`.
-    `Measure` with such weights: the child inherits them, its BN statistics are taken anew on a fixed number of training
-    batches, and it is validated without any training; `steps_done` is 0.
+    `Measure` with such weights: the child inherits them, its BN statistics are measured again on a fixed number of
+    training batches, and it is validated without any training; `steps_done` is 0.
     `Measure` without weights, or with a training's checkpoint: trained as by evaluator `training`.
     """
 
@@ -87,11 +87,11 @@ class SharedWeights:
         return replace(self.training.about, notes=self.training.data_notes())
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Median time of one image on this worker's device."""
+        """Return the median time of one image on this worker's device."""
         return self.training.latency_ms(architecture)
 
     def preflight(self, proposal: Proposal) -> None:
-        """Refuse a training of a supernet that cannot be, without data or memory: it is built on the meta device.
+        """Refuse an impossible training of a supernet, without data or memory: it is built on the meta device.
 
         Raises:
             BuildError, ConfigError: something in the space cannot be mixed, or not like this; it is named.
@@ -170,7 +170,7 @@ class SharedWeights:
         return {**self.__dict__, "_kept": None}
 
     def _weights(self, report: Report, weights: Artifact) -> Mapping[str, torch.Tensor]:
-        """A supernet's tensors; the latest stay with this worker for the measures to come."""
+        """Load a supernet's tensors; this worker caches the latest for the next measures."""
         if self._kept is None or self._kept[0] != weights.sha256:
             self._kept = (weights.sha256, load_weights(report.experiment, weights))
         return self._kept[1]
@@ -188,11 +188,11 @@ class SharedWeights:
         recalibrate(child, data.train, recipe, device=device, batches=self.recalibration_batches)
         bf16 = uses_bf16(recipe, device)
         extra = self.training.extra
-        found = score(child, data.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
+        scores = score(child, data.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
         flops = report.costs.get("cost/flops") or count_flops(child, data.shape)
         images = min(self.recalibration_batches * RECALIBRATION_BATCH_SIZE, len(data.train)) + len(data.validation)
         charged = Charge(time.monotonic() - began, flops * images)
-        metrics = {f"val/{key}": value for key, value in found.items()}
+        metrics = {f"val/{key}": value for key, value in scores.items()}
         metrics |= {"time/worker_s": charged.worker_seconds, "work/multiply_adds": charged.multiply_adds}
         return Result(
             "finished",
@@ -208,5 +208,6 @@ def _load(supernet: Supernet, report: Report, weights: Artifact) -> None:
     except RuntimeError as error:
         raise BuildError(
             f"weights {weights.path} are not of a supernet of space '{supernet.space.name}' as it is fixed here: "
-            f"{one_line(error, 200)}"
+            f"{one_line(error, 200)}",
+            kind="changed",
         ) from error

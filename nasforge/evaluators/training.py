@@ -45,7 +45,7 @@ from nasforge.training.state import Checkpoint
 
 
 class Training:
-    """Trains every architecture from an initialisation (or from the proposal's weights) and validates it.
+    """Evaluator that trains every architecture from an initialisation (or the proposal's weights) and validates it.
 
     Light to pickle: data are loaded on the first call and kept in the process for the next.
     """
@@ -104,7 +104,7 @@ class Training:
         check_recipes(self.space, self.recipe)
 
     def _data_hash(self) -> str:
-        """Fingerprint of the data and their division; loads them, and makes sure that ladder and metrics fit them.
+        """Load the data, check that ladder and metrics fit them, and return the fingerprint of data and split.
 
         Raises:
             ConfigError: a metric is of a class that the data do not have, or a rung's resolution is not a lower one.
@@ -114,12 +114,18 @@ class Training:
             number = name.rpartition("_of_")[2]
             if number.isdecimal() and int(number) >= len(data.class_names):
                 some = ", ".join(f"{place}: {text}" for place, text in enumerate(data.class_names[:12]))
-                raise ConfigError(f"metric val/{name}: there are {len(data.class_names)} classes, numbered {some}")
+                raise ConfigError(
+                    f"metric val/{name}: expected one of {len(data.class_names)} classes, numbered {some}",
+                    kind="range",
+                    key=f"val/{name}",
+                )
         for rung in self.ladder:
             if rung.resolution is not None and rung.resolution >= min(data.shape[1:]):
                 raise ConfigError(
                     f"ladder: the images have {data.shape[1]} x {data.shape[2]} pixels, so a rung at resolution "
-                    f"{rung.resolution} is not a lower one; choose less, or leave it out"
+                    f"{rung.resolution} is not a lower one; choose less, or leave it out",
+                    kind="range",
+                    key="ladder",
                 )
         return data.fingerprint
 
@@ -143,7 +149,7 @@ class Training:
         return remarks_on(self.space, self.recipe, self.ladder[-1].epochs)
 
     def data_notes(self, validation: Part | None = None) -> tuple[str, ...]:
-        """Sentences on what of the data is not read or not measured; `validation` as in `check_measured`."""
+        """Return notes on data that are not read or not measured; `validation` as in `check_measured`."""
         data = load_data(self.data)
         absent = (data.validation if validation is None else validation).absent
         if not absent:
@@ -167,11 +173,13 @@ class Training:
             whose = f"class '{data.class_names[int(number)]}'" if number.isdecimal() else "every class but one"
             raise ConfigError(
                 f"metric val/{name}: {whose} has no validation images, so it would be the same for all candidates; "
-                "add validation images, or choose another metric"
+                "add validation images, or choose another metric",
+                kind="empty",
+                key=f"val/{name}",
             )
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
+        """Return the median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
         if self.threads:
             torch.set_num_threads(self.threads)
         data = load_data(self.data)
@@ -199,7 +207,9 @@ class Training:
         if isinstance(proposal, Score) and not self.ladder[proposal.rung].proxies:
             raise ConfigError(
                 "the strategy begins with zero-cost scores, but the ladder has no rung for them: let it begin with one "
-                "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out"
+                "(ladder: [{proxies: [synflow, naswot]}, {epochs: 3}]), or leave the strategy's zero_cost out",
+                kind="missing",
+                key="ladder",
             )
 
     def _check_recipes(self) -> None:
@@ -213,7 +223,9 @@ class Training:
         except BuildError as error:
             if several or not self.space.builder:
                 return  # the check of every proposal says so
-            raise ConfigError(f"the space's only network cannot be built for these images: {error}") from error
+            raise ConfigError(
+                f"the space's only network cannot be built for these images: {error}", kind="failed"
+            ) from error
         check_fits(network, recipe_of(self.space, point, self.recipe), data.train)
         if several:
             return  # what one network does not take another one may
@@ -230,20 +242,28 @@ class Training:
         """Train and report after every epoch; failures come back as results with their cause."""
         began = time.monotonic()
         if isinstance(proposal, TrainShared):
-            raise SearchError("evaluator 'training' cannot train a supernet; use evaluator 'shared_weights'")
+            raise SearchError(
+                "evaluator 'training' cannot train a supernet; use evaluator 'shared_weights'",
+                kind="unsupported",
+                key="evaluator",
+            )
         if self.ladder[proposal.rung].proxies:
             return self._scoring()(proposal, report)
         if isinstance(proposal, Score):
-            raise SearchError("evaluator 'training' trains one architecture per trial; only proxies take a batch")
+            raise SearchError(
+                "evaluator 'training' trains one architecture per trial; use a rung of proxies for a batch",
+                kind="unsupported",
+                key="evaluator",
+            )
         if self.threads:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)
 
-        advice = "constrain the space or mend its builder"
+        advice = "constrain the space or correct its builder"
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
 
     def _scoring(self) -> ZeroCost:
-        """The evaluator for rungs of proxies."""
+        """Make the evaluator for rungs of proxies."""
         return ZeroCost(replace(self.spec, objectives=()), device=self.device, threads=self.threads)
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
@@ -277,11 +297,11 @@ class Training:
             if until < epochs:
                 artifacts[CHECKPOINT] = save_checkpoint(report.checkpoint, report)
             if self.per_class or self.keep_answers:
-                given = answers_of(network, data.validation, recipe, device)
+                answers = answers_of(network, data.validation, recipe, device)
                 if self.per_class:
-                    artifacts["classes"] = save_json(by_class(given, data.class_names), report, "classes")
+                    artifacts["classes"] = save_json(by_class(answers, data.class_names), report, "classes")
                 if self.keep_answers:
-                    artifacts["answers"] = save_answers([(data.validation, given)], report)
+                    artifacts["answers"] = save_answers([(data.validation, answers)], report)
         return Result(
             "pruned" if trained.stopped else "finished",
             metrics={**report.costs, **trained.metrics, **lost},
@@ -291,7 +311,7 @@ class Training:
         )
 
     def _cheaper_phases(self, network: nn.Module, data: ImageData, flops: float) -> list[Phase]:
-        """What is trained on fewer or smaller images before all of them; smaller ones are validated on their like."""
+        """Return the phases on fewer or smaller images before the full one; smaller ones validate on their like."""
         phases = []
         for rung in self.ladder:
             if rung.proxies or rung.full:
@@ -317,31 +337,34 @@ class Training:
                 reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
                 raise SearchError(
                     f"weights {proposal.weights.path} do not fit this architecture ({reason}); "
-                    "weights of a supernet are for evaluator 'shared_weights'"
+                    "weights of a supernet are for evaluator 'shared_weights'",
+                    kind="changed",
                 ) from error
         return network
 
 
 def answers_of(network: nn.Module, part: Part, recipe: Recipe, device: torch.device) -> Answers:
-    """What a network says of a part, in the arithmetic of its training."""
+    """Compute a network's answers on a split, in the arithmetic of its training."""
     layout, bf16 = memory_format(recipe, device), uses_bf16(recipe, device)
     return answers(network, part, device=device, bf16=bf16, memory_format=layout)
 
 
 def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]) -> tuple[str, ...]:
-    """The figures beside the usual ones that an objective needs or that are asked for."""
+    """Return the further metrics that an objective needs or the user asks for."""
     texts = not isinstance(extra_metrics, str) and all(isinstance(metric, str) for metric in extra_metrics)
     if not texts or len(extra_among(extra_metrics)) < len({*extra_metrics}):
         allowed = ", ".join(f"val/{name}" for name in EXTRA)
         raise ConfigError(
             f"evaluator: extra_metrics must be a list of {allowed}, or of one class by its number (val/recall_of_3, "
-            f"precision, f1), got {extra_metrics!r}"
+            f"precision, f1), got {extra_metrics!r}",
+            kind="unknown",
+            key="evaluator.extra_metrics",
         )
     return extra_among([*extra_metrics, *(objective.metric for objective in objectives)])
 
 
 def _start(proposal: Measure, report: Report) -> Path | None:
-    """The checkpoint that a proposal goes on from, if it does."""
+    """Load the checkpoint that a proposal resumes; None if it resumes none."""
     if proposal.weights is None or not proposal.weights.is_checkpoint:
         return None
     return file_of(report.experiment, proposal.weights)

@@ -35,7 +35,7 @@ IMAGES = 64
 
 
 class ZeroCost:
-    """Builds the networks of a Score or a Measure with the trial's seed and reports `zc/<proxy>`, more is better.
+    """Evaluator that builds networks with the trial's seed and reports `zc/<proxy>`, more is better.
 
     All see the same batch of training images, in fp32; nothing is trained, so `steps_done` is 0. A proxy that has no
     number for a network is NaN; where an objective is one of these, or no proxy has any number, the trial fails.
@@ -71,10 +71,14 @@ class ZeroCost:
             if (name, number) != ("threads", None):
                 check_whole(number, f"evaluator 'zero_cost': {name}", least)
         if proxies is None:
-            wanted = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
-            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *wanted])) or registry.names("proxy")
+            named = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
+            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *named])) or registry.names("proxy")
         if not proxies:
-            raise ConfigError("evaluator 'zero_cost': proxies must name at least one")
+            raise ConfigError(
+                "evaluator 'zero_cost': proxies is empty; name at least one, such as synflow",
+                kind="empty",
+                key="evaluator.proxies",
+            )
         for name in proxies:
             registry.get("proxy", name)
         self.space = spec.space
@@ -83,7 +87,7 @@ class ZeroCost:
         self.threads = threads
         self.proxies = tuple(proxies)
         self.images = images
-        self._wanted = tuple(goal.metric for goal in objectives if goal.metric.startswith(PROXY))
+        self._objective_metrics = tuple(goal.metric for goal in objectives if goal.metric.startswith(PROXY))
 
     @property
     def about(self) -> About:
@@ -100,7 +104,7 @@ class ZeroCost:
         )
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Median milliseconds of one image's forward pass on this worker's device, fp32."""
+        """Return the median milliseconds of one image's forward pass on this worker's device, fp32."""
         if self.threads:
             torch.set_num_threads(self.threads)
         data = load_data(self.data)
@@ -108,17 +112,19 @@ class ZeroCost:
         return latency_ms(network, data.shape, (1,), device_of(self.device))[1].median_ms
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """Score all architectures of the proposal; failures come back as results with their cause."""
+        """Compute the proxies of all architectures of the proposal; failures come back as results with their cause."""
         began = time.monotonic()
         if isinstance(proposal, TrainShared) or (isinstance(proposal, Measure) and proposal.weights is not None):
             raise SearchError(
                 "zero-cost proxies are measured on freshly initialised networks: propose a Score, or a Measure without "
-                "weights"
+                "weights",
+                kind="unsupported",
+                key="evaluator",
             )
         if self.threads:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)
-        advice = "constrain the space or mend its builder"
+        advice = "constrain the space or correct its builder"
         collect = device.type != "cpu"  # nothing here refers to itself in circles, and a score takes moments
         return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice, collect=collect)
 
@@ -129,21 +135,21 @@ class ZeroCost:
         rows: list[dict[str, float]] = []
         reasons: dict[str, tuple[str, bool]] = {}
         for architecture in points:
-            row, found = self._scores(architecture, report.seed, batch, work, report.costs if one else {})
+            row, reasons_of_one = self._scores(architecture, report.seed, batch, work, report.costs if one else {})
             rows.append(row)
-            reasons = {**found, **reasons}
+            reasons = {**reasons_of_one, **reasons}
         charged = Charge(time.monotonic() - began, work.multiply_adds)
         numbers = [value for row in rows for key, value in row.items() if key.startswith(PROXY)]
-        lacking = [key for key in self._wanted if one and math.isnan(rows[0].get(key, math.nan))]
-        if lacking or not any(map(math.isfinite, numbers)):
-            told = {n: found for n, found in reasons.items() if not lacking or proxy_metric(n) in lacking} or reasons
-            said = "; ".join(f"{name}: {reason}" for name, (reason, _) in told.items())
+        missing = [key for key in self._objective_metrics if one and math.isnan(rows[0].get(key, math.nan))]
+        if missing or not any(map(math.isfinite, numbers)):
+            told = {n: why for n, why in reasons.items() if not missing or proxy_metric(n) in missing} or reasons
+            causes = "; ".join(f"{name}: {reason}" for name, (reason, _) in told.items())
             mistaken = all(undefined for _, undefined in told.values())
-            which = f"no number for the objective{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
+            which = f"no number for the objective{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
             return Result.failed(
                 "error" if mistaken else "diverged",
-                f"{which if lacking else 'no proxy has a number for this network'}: {said}",
-                "choose other proxies, or mend the builder",
+                f"{which if missing else 'no proxy has a number for this network'}: {causes}",
+                "choose other proxies, or correct the builder",
                 charged,
             )
         totals = {"time/worker_s": charged.worker_seconds, "work/multiply_adds": charged.multiply_adds}
@@ -152,7 +158,7 @@ class ZeroCost:
         return Result("finished", totals, charged=charged, scores=tuple(rows))
 
     def _batch(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The same normalised training images and labels in every trial."""
+        """Return the same normalised training images and labels in every trial."""
         part = load_data(self.data).train
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(self.data.seed))[: self.images]
         images, labels = next(iter(part.batches(order, len(order), device)))
@@ -166,7 +172,7 @@ class ZeroCost:
         work: _Work,
         known: Mapping[str, float],
     ) -> tuple[dict[str, float], dict[str, tuple[str, bool]]]:
-        """Costs and scores; for the proxies without a number why, and whether the network lacks what they look at."""
+        """Return costs and scores; for proxies without a number the reason, and whether the network cannot have one."""
         images, labels = batch
         data = load_data(self.data)
         scores: dict[str, float] = {}
@@ -192,14 +198,14 @@ class ZeroCost:
                 if is_out_of_memory(error):
                     raise
                 undefined = isinstance(error, Undefined)
-                said = str(error).partition("\n")[0]
-                reasons[name] = (said if undefined else f"{type(error).__name__}: {said}", undefined)
+                cause = str(error).partition("\n")[0]
+                reasons[name] = (cause if undefined else f"{type(error).__name__}: {cause}", undefined)
             scores[proxy_metric(name)] = score if math.isfinite(score) else math.nan
         return {**costs, **scores}, reasons
 
 
 class _Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the multiply-adds of convolutions and matrix products while it is entered, backward passes too.
+    """Counter of multiply-adds of convolutions and matrix products while it is entered, backward passes too.
 
     Attributes:
         multiply_adds: so far.

@@ -45,7 +45,7 @@ from nasforge.experiment.verdicts import (
 from nasforge.settings.experiment import places_of
 
 VOLATILE = ("budget", "runner", "tracking_uri")
-"""Settings that may differ when a search is continued: they change neither what is asked nor what is measured."""
+"""Settings that may differ when a search is resumed: they change neither proposals nor measurements."""
 
 
 class Experiment:
@@ -91,9 +91,9 @@ class Experiment:
             pruner: stops hopeless trials; None for never.
             trackers: watch every new event.
             max_attempts: attempts without a report after which a trial has failed with cause `crash`.
-            max_rejections_in_a_row: after so many the search ends with advice; a continued one may try as many again.
-            max_unbuildable_in_a_row: so many proposals that cannot be built end it too.
-            max_faults_in_a_row: so many trials that break before their first report end the search.
+            max_rejections_in_a_row: the search ends with advice after this many; a resumed one may try as many again.
+            max_unbuildable_in_a_row: this many proposals that cannot be built end it too.
+            max_faults_in_a_row: this many trials that fail before their first report end the search.
             keep_weights: how many finished trials keep their weights on disk (the front first, then the best); None
                 where nothing is to be deleted.
             sync: as in `Journal`.
@@ -146,10 +146,10 @@ class Experiment:
     # --- what a runner calls ----------------------------------------------------------------------------------------
 
     def next(self) -> Job | None:
-        """The next job; None: nothing now, and the end when nothing runs.
+        """Return the next job; None: no job now, and the end of the search if no job is running.
 
         Raises:
-            SearchError: nothing feasible is found, every trial breaks at once, or the strategy proposes what cannot be.
+            SearchError: nothing feasible is found, every trial fails at once, or a proposal is invalid.
         """
         if not self._repaired:
             self._repair()
@@ -183,7 +183,7 @@ class Experiment:
         metrics: Mapping[str, float],
         alphas: Mapping[str, Sequence[float]] | None = None,
     ) -> bool:
-        """A running trial's metrics after `step`; False: stop it, it is closed.
+        """Report a running trial's metrics after `step`; returns False when the trial is closed and must stop.
 
         It is closed as pruned, or as failed where the report is none. A step that an earlier attempt reported already
         keeps what was said first.
@@ -211,7 +211,7 @@ class Experiment:
         return not stop
 
     def tell(self, number: int, attempt: int, result: Result) -> None:
-        """The outcome of a job. A lost worker's trial is put back to be tried again; a lost attempt's word is ignored.
+        """Record the outcome of a job. A lost worker's trial is retried; results of superseded attempts are ignored.
 
         A result that is none closes the trial as failed.
 
@@ -220,7 +220,9 @@ class Experiment:
         """
         trial = self.state.trials[number]
         if trial.result is not None:
-            raise SearchError(f"trial {number} was told twice: it is closed as '{trial.result.status}'")
+            raise SearchError(
+                f"trial {number} got a second result, but it is closed as '{trial.result.status}'", kind="duplicate"
+            )
         if attempt != trial.attempts:
             return
         self._out.discard(number)
@@ -237,7 +239,7 @@ class Experiment:
         self._close(number, wrong_word(f"trial {number}{problem}", result) if problem else outcome)
 
     def closed(self, number: int) -> bool:
-        """Whether a trial has its result."""
+        """Return whether a trial has its result."""
         return self.state.trials[number].result is not None
 
     @property
@@ -246,19 +248,19 @@ class Experiment:
         return len(self._out)
 
     @property
-    def wanted(self) -> int:
-        """How many trials the budget's limit on them leaves to run; 0 when there is nothing to do."""
+    def trials_left(self) -> int:
+        """Number of trials that the budget's limit on trials leaves to run; 0 when the search has ended."""
         left = max(0.0, self._budget.trials - self.state.accepted) + len(self.state.open_trials)
         return int(min(left, sys.maxsize))
 
     @property
     def stopping(self) -> bool:
-        """Whether asking has been stopped."""
+        """True if no more proposals are asked for."""
         return self._stopping
 
     @property
     def exhausted(self) -> bool:
-        """Whether asking has ended because every point of the space was asked for."""
+        """True if asking has ended because every point of the space was proposed."""
         return self._exhausted
 
     def stop(self) -> None:
@@ -277,7 +279,7 @@ class Experiment:
             raise stop
 
     def interrupt(self) -> None:
-        """The driver stops now, on request: attempts under way do not count against their trials."""
+        """Stop the driver on request: attempts in progress do not count against their trials."""
         self._interrupted, self._stop_after = True, None
         for number in sorted(self._out):
             self._write(Interrupted(number, self.state.trials[number].attempts))
@@ -319,7 +321,7 @@ class Experiment:
             self._asked.add(proposal.architecture.point_id)
 
     def _exhausts(self, proposal: Proposal) -> bool:
-        """Whether the strategy repeats a point because every point of the space was asked for."""
+        """Return whether the strategy repeats a point because it has proposed every point of the space."""
         if self._space is not None and _is_whole(proposal) and proposal.architecture.point_id in self._asked:
             self._exhausted = self._asked.issuperset(self._space.distinct)
         return self._exhausted
@@ -327,7 +329,7 @@ class Experiment:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def _write(self, event: Event) -> Event:
-        """Journal, apply, tell strategy and trackers; everyone gets the event as the journal will give it back."""
+        """Write and apply an event, then tell strategy and trackers; all get it as the journal stores it."""
         self._writing = True
         try:
             event = self.journal.append(event)
@@ -352,7 +354,7 @@ class Experiment:
         return event
 
     def _sound(self, asked: Asked) -> Asked:
-        """What the strategy asks for; what cannot be is refused before it is written, so that it spoils nothing."""
+        """Return the strategy's proposal; an invalid one is refused before it is written to the journal."""
         try:
             asked = Asked(asked.number, checks.proposal(asked.proposal))
             problem = self.state.contradiction(asked)
@@ -360,8 +362,10 @@ class Experiment:
             problem = str(error)
         if problem:
             raise SearchError(
-                f"the strategy's proposal for trial {asked.number} cannot be used: {problem}. Mend the strategy, then "
-                "run the same command to continue"
+                f"the strategy's proposal for trial {asked.number} is invalid: {problem}. Correct the strategy, then "
+                "run the same command to continue",
+                kind="invalid",
+                key="strategy",
             )
         return asked
 
@@ -374,15 +378,15 @@ class Experiment:
 
     def _admit(self, number: int) -> bool:
         """Check costs against constraints; a trial that does not pass is closed at once, uncharged."""
-        found = admission(self.state.trials[number].proposal, self.check, self.state)
-        self._write(Checked(number, found.costs, found.verdict))
-        if found.refusal is not None:
-            self._close(number, found.refusal)
-        return found.refusal is None
+        admitted = admission(self.state.trials[number].proposal, self.check, self.state)
+        self._write(Checked(number, admitted.costs, admitted.verdict))
+        if admitted.refusal is not None:
+            self._close(number, admitted.refusal)
+        return admitted.refusal is None
 
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
         if self._pruner is None or not isinstance(trial.proposal, Measure) or trial.proposal.rung >= 0:
-            return False  # what is asked for at a rung by name is judged there, by the strategy
+            return False  # the strategy itself judges a proposal of a named rung
         values = self.state.values_of(metrics, trial.costs)
         if values is None or step >= self.state.rung_of(trial.proposal).epochs:
             return False
@@ -414,7 +418,8 @@ class Experiment:
         if changed:
             raise JournalError(
                 f"{self.folder}: holds another search; different: {'; '.join(changed)}. Use the settings it was "
-                "started with to continue it, or another --name for a new one"
+                "started with to continue it, or another --name for a new one",
+                kind="changed",
             )
         self.state = State(old, self.folder)
         for line, event in enumerate(events[1:], 2):
@@ -434,7 +439,7 @@ class Experiment:
                 self._retain(event.number)
 
     def _repair(self) -> None:
-        """Bring what the last driver left half done to a point from which `next` can go on."""
+        """Complete the last driver's unfinished work, so that `next` can continue."""
         self._repaired = True
         if self._budget != self.state.budget:
             self._write(Extended(self._budget.to_json()))
@@ -446,10 +451,10 @@ class Experiment:
             elif trial.verdict == "rejected":
                 self._close(number, rejection(trial.costs, self.state))
             elif trial.verdict == "failed":
-                found = admission(trial.proposal, self.check, self.state)
+                admitted = admission(trial.proposal, self.check, self.state)
                 again = "its check failed before the driver was killed, and does not any more"
-                broken = found.refusal is not None and found.refusal.error is not None
-                self._close(number, found.refusal if broken and found.refusal else Result.failed("error", again))
+                broken = admitted.refusal is not None and admitted.refusal.error is not None
+                self._close(number, admitted.refusal if broken and admitted.refusal else Result.failed("error", again))
             elif trial.verdict != "accepted":
                 if self._admit(number):
                     self._waiting.append(number)
@@ -461,7 +466,7 @@ class Experiment:
 
 
 def _is_whole(proposal: Proposal) -> TypeGuard[Measure]:
-    """Whether a proposal is a training from an initialisation to the last rung, or a look-up."""
+    """Return whether a proposal is a training from an initialisation to the last rung, or a look-up."""
     return isinstance(proposal, Measure) and proposal.rung < 0 and proposal.weights is None
 
 
@@ -485,7 +490,7 @@ class _Silent:
 
 
 def reopen(folder: Path, trackers: Sequence[Tracker] = ()) -> Experiment:
-    """An existing experiment, locked; it asks for nothing, and deletes nothing: a search that goes on knows its needs.
+    """Open and lock an existing experiment, which proposes and deletes nothing: only a resumed search knows its needs.
 
     Args:
         folder: of the experiment.

@@ -1,4 +1,4 @@
-"""What a runner hands to a worker."""
+"""Jobs that a runner hands to a worker."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class Job:
         return self.experiment / "artifacts" / str(self.number) / f"attempt-{self.attempt}"
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {**vars(self), "proposal": self.proposal.to_json(), "experiment": str(self.experiment)}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Job:
-        """The inverse of `to_json`."""
+        """Rebuild the object from its `to_json` form."""
         proposal = proposal_from_json(content["proposal"])
         return Job(**{**content, "proposal": proposal, "experiment": Path(content["experiment"])})
 
 
 def trial_seed(seed: int, number: int) -> int:
-    """The seed of a trial's training, from the search's seed and the trial's number."""
+    """Return the seed of a trial's training, from the search's seed and the trial's number."""
     return int(digest(["trial", seed, number]), 16) % 2**31

@@ -28,7 +28,7 @@ FIT = "fit.jsonl"
 SEARCH = "search"
 """The search's folder in a fit's."""
 _WORK = ("artifacts", "best", "finalists")
-"""What an experiment's folder holds beside its journal that no other journal may overwrite."""
+"""Contents of an experiment's folder that no other journal may overwrite."""
 
 
 class Line(NamedTuple):
@@ -64,33 +64,33 @@ _with_floats = json.JSONDecoder(object_hook=_decode)
 
 
 def dumps(content: Any) -> str:
-    """JSON on one line that `loads` reads back equal, NaN and infinities included."""
+    """Return JSON on one line that `loads` reads back equal, NaN and infinities included."""
     try:
         return json.dumps(_encode(content), allow_nan=False, separators=(",", ":"))
     except TypeError as error:
         raise JournalError(
-            f"cannot be written as JSON: {error}; metrics and decisions are plain numbers and texts"
+            f"cannot be written as JSON: {error}; use plain numbers and texts for metrics and decisions", kind="type"
         ) from None
 
 
 def loads(text: str) -> Any:
-    """The inverse of `dumps`."""
+    """Parse the JSON that `dumps` wrote."""
     if '"$float"' in text:  # a hook is called for every object, and almost no line has such a number
         return _with_floats.decode(text)
     try:
         content, end = _scan(text, 0)
     except StopIteration:
         end = -1
-    return content if end == len(text) else _plain.decode(text)  # which allows space around it, or says what is wrong
+    return content if end == len(text) else _plain.decode(text)  # which allows space around it, or reports the error
 
 
 def experiments_in(folder: Path) -> list[Path]:
-    """The folders of the experiments that lie in `folder`, by name."""
+    """Return the folders of the experiments in `folder`, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{JOURNAL}") if path.is_file())
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether an experiment's journal has its first line. A driver that was killed before may leave an empty file."""
+    """Return whether an experiment's journal has its first line. A killed driver may leave an empty file."""
     try:
         with (folder / JOURNAL).open("rb") as file:
             return next(_whole_lines(file), None) is not None
@@ -101,20 +101,20 @@ def has_begun(folder: Path) -> bool:
 
 
 def experiment_of(folder: Path) -> Path:
-    """The folder of an experiment itself, or of the search that a fit holds."""
+    """Return the folder of an experiment itself, or of the search in a fit's folder."""
     inner = folder / SEARCH
     return inner if (folder / FIT).is_file() and (inner / JOURNAL).is_file() else folder
 
 
 def fit_of(folder: Path) -> Path | None:
-    """The fit that holds an experiment as its search; None for an experiment of its own."""
+    """Return the fit that holds an experiment as its search; None for a separate experiment."""
     return folder.parent if folder.name == SEARCH and (folder.parent / FIT).is_file() else None
 
 
 def fits_in(folder: Path, *, searching: bool = True) -> list[Path]:
-    """The folders of the fits that lie in `folder`, by name; with `searching` only those that have begun to search."""
-    found = sorted(path.parent for path in folder.glob(f"*/{FIT}") if path.is_file())
-    return [fit for fit in found if not searching or (fit / SEARCH / JOURNAL).is_file()]
+    """Return the folders of the fits in `folder`, by name; with `searching` only those whose search has begun."""
+    fits = sorted(path.parent for path in folder.glob(f"*/{FIT}") if path.is_file())
+    return [fit for fit in fits if not searching or (fit / SEARCH / JOURNAL).is_file()]
 
 
 def lock_alone(handle: int) -> None:
@@ -146,24 +146,25 @@ def is_locked(file: Path) -> bool:
 
 
 def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
-    """The error for a line of a file that cannot be.
+    """Return the error for a corrupt line of a file.
 
     Args:
         path: of the file.
         line: its number, from 1.
         problem: in words, or as the exception that it caused.
     """
-    said = problem
+    cause = problem
     if isinstance(problem, Exception) and not isinstance(problem, EventError):
-        said = f"{type(problem).__name__}: {problem}"
+        cause = f"{type(problem).__name__}: {problem}"
     return JournalError(
-        f"{path}:{line}: this line is corrupt ({checks.cut(str(said))}). Restore the file from a backup, or cut it "
-        "off before this line to continue from there"
+        f"{path}:{line}: this line is corrupt ({checks.cut(str(cause))}). Restore the file from a backup, or cut it "
+        "off before this line to continue from there",
+        kind="unreadable",
     )
 
 
 def parse(path: Path, number: int, line: bytes) -> Line:
-    """The event on a line of a journal.
+    """Parse the event on a line of a journal.
 
     Args:
         path: of the file, for messages.
@@ -187,30 +188,37 @@ def parse(path: Path, number: int, line: bytes) -> Line:
         raise corrupt(path, number, error) from None
     if (number == 1) != isinstance(event, Header):
         if number == 1:
-            raise JournalError(f"{path}:1: the first line must be the header, got '{event.kind}'")
-        raise JournalError(f"{path}:{number}: a second header; two journals were joined")
+            raise JournalError(
+                f"{path}:1: the first line must be the header, got '{event.kind}'. Restore the file from a backup",
+                kind="unreadable",
+            )
+        raise JournalError(
+            f"{path}:{number}: a second header: two journals were joined. Restore the file from a backup",
+            kind="unreadable",
+        )
     return Line(event, at)
 
 
 def _check_schema(path: Path, content: dict[str, Any]) -> None:
-    """Raises JournalError when the header is of a version that is not read."""
+    """Refuse a header of an unsupported version: raises JournalError."""
     schema = content.get("schema", SCHEMA)
     if type(schema) is int and schema not in SCHEMAS:
         raise JournalError(
             f"{path}: written with schema version {schema}, this NASForge reads versions "
             f"{', '.join(map(str, SCHEMAS))}. Use the NASForge that wrote it (its version is in the first line), "
-            "or start a new experiment with another --name"
+            "or start a new experiment with another --name",
+            kind="unsupported",
         )
 
 
 def campaigns_in(folder: Path) -> list[Path]:
-    """The folders of the campaigns that lie in `folder`, each with its experiments in it, by name."""
-    found = {path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")}
-    return sorted(path for path in found if not (path / FIT).is_file())
+    """Return the folders of the campaigns in `folder`, which hold their experiments, by name."""
+    campaigns = {path.parent.parent for path in folder.glob(f"*/*/{JOURNAL}")}
+    return sorted(path for path in campaigns if not (path / FIT).is_file())
 
 
 def read_events(folder: Path) -> list[Event]:
-    """All whole events of an experiment's journal, without a lock: for views. A torn last line is left out.
+    """Return all whole events of an experiment's journal, without a lock: for views. A torn last line is left out.
 
     Raises:
         JournalError: no journal, another schema version, or a corrupt line (with its number).
@@ -224,13 +232,13 @@ def read_header(folder: Path) -> Header:
 
 
 def read_lines(folder: Path) -> list[Line]:
-    """All whole lines of an experiment's journal, as `read_events`, with the times at which they were written."""
+    """Return all whole lines of an experiment's journal, as `read_events`, with the times they were written at."""
     with without_collection():
         return list(lines_of(folder))
 
 
 def lines_of(folder: Path) -> Iterator[Line]:
-    """The lines that `read_lines` gives, one by one: a view that keeps none of them needs half the time."""
+    """Yield the lines that `read_lines` returns: a view that keeps none of them needs half the time."""
     path = folder / JOURNAL
     try:
         with path.open("rb") as file:
@@ -238,15 +246,19 @@ def lines_of(folder: Path) -> Iterator[Line]:
             for number, line in enumerate(_whole_lines(file), 1):
                 yield parse(path, number, line)
     except FileNotFoundError:
-        raise JournalError(f"{folder}: no experiment here ({path.name} is missing)") from None
+        raise JournalError(
+            f"{folder}: no experiment here: {path.name} is missing. Check the folder's name", kind="missing"
+        ) from None
     except OSError as error:
-        raise JournalError(f"{path}: cannot be read: {error.strerror}") from None
+        raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
     if not number:
-        raise JournalError(f"{folder}: the journal is empty; the experiment has not begun")
+        raise JournalError(
+            f"{folder}: the journal is empty, so the experiment has not begun. Run its search first", kind="empty"
+        )
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file without the last one, if that has no end; with their ends."""
+    """Yield the lines of a file with their ends, without an unfinished last line."""
     return itertools.takewhile(lambda line: line.endswith(b"\n"), file)
 
 
@@ -290,7 +302,7 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise JournalError(f"{folder}: cannot be written: {error.strerror}") from None
+            raise JournalError(f"{folder}: cannot be written: {error.strerror}", kind="failed") from None
         try:
             lock_alone(self._lock)
         except OSError:
@@ -298,7 +310,8 @@ class Journal:
             os.close(self._lock)
             raise JournalError(
                 f"{folder}: another driver is running this experiment ({holder}). Wait for it, stop it, or "
-                "use another --name"
+                "use another --name",
+                kind="busy",
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
@@ -306,13 +319,13 @@ class Journal:
             self._open()
         except OSError as error:
             os.close(self._lock)
-            raise JournalError(f"{self.path}: cannot be opened: {error.strerror}") from None
+            raise JournalError(f"{self.path}: cannot be opened: {error.strerror}", kind="unreadable") from None
         except BaseException:
             os.close(self._lock)
             raise
 
     def _open(self) -> None:
-        """Read what is there, and cut off the line that a killed driver left unfinished."""
+        """Read the file, and cut off the line that a killed driver left unfinished."""
         self.events: list[Event] = []
         self._size, length = 0, 0
         if self.path.exists():
@@ -326,8 +339,9 @@ class Journal:
         if not self.events and work:
             state = "is empty" if self.path.exists() else "is missing"
             raise JournalError(
-                f"{self.path}: the journal {state}, but {work[0]}/ of an experiment lies beside it. Restore the "
-                f"journal from a backup, move {self.path.parent} away, or use another --name"
+                f"{self.path}: the journal {state}, but the folder holds {work[0]}/ of an experiment. Restore the "
+                f"journal from a backup, move {self.path.parent} away, or use another --name",
+                kind="missing",
             )
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -349,7 +363,9 @@ class Journal:
         try:
             event = checks.event(event)
         except EventError as error:
-            raise JournalError(f"{self.path}: '{event.kind}' cannot be written: {error}") from None
+            raise JournalError(
+                f"{self.path}: '{event.kind}' cannot be written: {error}", kind=error.kind, key=error.key
+            ) from None
         if isinstance(event, Header):
             self.schema = event.schema
         content = event_to_json(event, self.schema)
@@ -369,8 +385,10 @@ class Journal:
             self._check_alone(self._size + written)
             os.ftruncate(self._file, self._size)  # our own unfinished line, and nothing else
             raise JournalError(
-                f"{self.path}: cannot be written: {error.strerror}. Everything up to here is safe: make room, then run "
-                "the same command to continue"
+                f"{self.path}: cannot be written: {error.strerror}. Everything up to here is saved. "
+                "Make room, then run "
+                "the same command to continue",
+                kind="failed",
             ) from None
         self._size += len(line)
         self._check_alone(self._size)
@@ -386,7 +404,8 @@ class Journal:
         """
         if os.getpid() != self._process:
             raise JournalError(
-                f"{self.path}: a forked process may not write the journal; end it with os._exit, or start it by spawn"
+                f"{self.path}: a forked process may not write the journal; end it with os._exit, or start it by spawn",
+                kind="busy",
             )
         if self._broken:
             raise JournalError(self._broken)

@@ -1,4 +1,4 @@
-"""What stays on disk of closed trials: the weights and checkpoints that somebody may still need."""
+"""Retention of weights and checkpoints of closed trials that may still be needed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _KEPT = (CHECKPOINT, "answers")
 
 
 class Retention:
-    """Deletes what is pushed out by better trials; replayed over a journal it comes to the same set.
+    """Deletion of weights that better trials displace; a replayed journal gives the same set.
 
     Args:
         folder: the experiment's.
         keep: how many finished trials keep their weights: the front first, then the best.
-        wanted: the checkpoints from which a strategy may yet go on; None where it goes on from none: checkpoints then
-            leave with the weights.
+        resumable: returns the checkpoints from which the strategy may still resume a trial; None: it resumes none, and
+            checkpoints are deleted together with the weights.
     """
 
-    def __init__(self, folder: Path, keep: int, wanted: Callable[[], Iterable[Artifact]] | None) -> None:
-        self._folder, self._keep, self._wanted = folder, keep, wanted
+    def __init__(self, folder: Path, keep: int, resumable: Callable[[], Iterable[Artifact]] | None) -> None:
+        self._folder, self._keep, self._resumable = folder, keep, resumable
         self._weighty: list[Trial] = []
         self._checkpoints: list[Artifact] = []
 
@@ -49,7 +49,7 @@ class Retention:
             if dropped is not None and dropped.result is not None:
                 self._weighty.remove(dropped)
                 self._delete(held for name, held in dropped.result.artifacts.items() if name not in _KEPT)
-        needed |= set(self._wanted() if self._wanted else self._of_the_weighty())
+        needed |= set(self._resumable() if self._resumable else self._of_the_weighty())
         for checkpoint in [held for held in self._checkpoints if held not in needed]:
             self._checkpoints.remove(checkpoint)
             self._delete([checkpoint])
@@ -64,4 +64,6 @@ class Retention:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
-                raise DataError(f"artifact {file} cannot be deleted: {error.strerror}") from None
+                raise DataError(
+                    f"artifact {file} cannot be deleted: {error.strerror}; allow to delete it", kind="failed"
+                ) from None

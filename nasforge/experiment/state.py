@@ -1,4 +1,4 @@
-"""What an experiment's journal adds up to. `apply` alone changes it, live and on replay."""
+"""State of an experiment, computed from its journal. `apply` alone changes it, live and on replay."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class State:
     """
 
     def __init__(self, header: Header, folder: Path | None = None) -> None:
-        """The state after the first line.
+        """Make the state after the first line.
 
         Args:
             header: the first line.
@@ -117,7 +117,7 @@ class State:
         return corrupt(self.path or f"journal of '{self.header.experiment}'", line, problem)
 
     def apply(self, event: Event) -> None:
-        """Take in one event."""
+        """Apply one event."""
         match event:
             case Reported(number, attempt, step, metrics, decision):
                 trial = self.trials[number]
@@ -177,7 +177,7 @@ class State:
                 self.tests[finalist] = metrics
 
     def take(self, event: Event, line: int) -> None:
-        """Take in the event on a line of a file, which may have been tampered with.
+        """Apply the event on a line of a file, which may have been tampered with.
 
         Raises:
             JournalError: it cannot follow the events before it.
@@ -188,7 +188,7 @@ class State:
         self.apply(event)
 
     def contradiction(self, event: Event) -> str:
-        """Why `event` cannot come now, with the kind of line and the trial; empty when it can."""
+        """Return why `event` contradicts the state, with the kind of line and the trial; empty if it does not."""
         if isinstance(event, Asked):
             problem = self._asked_problem(event)
         elif isinstance(event, Moved):
@@ -245,7 +245,7 @@ class State:
         return ""
 
     def misfit(self, trial: Trial, result: Result) -> str:
-        """Why `result` cannot be this trial's, to follow the trial's number; empty when it can."""
+        """Return why `result` cannot belong to this trial, to follow the trial's number; empty if it can."""
         proposal = trial.proposal
         if result.status == "rejected" and trial.verdict == "accepted":
             return ", status 'rejected' of a proposal that was accepted"
@@ -265,19 +265,21 @@ class State:
         return ", scores of a batch where one architecture was asked for" if result.scores else ""
 
     def rung_of(self, proposal: Measure | Score) -> Rung:
-        """The rung that a proposal names.
+        """Return the rung that a proposal names.
 
         Raises:
             SearchError: the ladder has none of that number.
         """
         if not -len(self.ladder) <= proposal.rung < len(self.ladder):
             raise SearchError(
-                f"the strategy asks for rung {proposal.rung}, but the ladder has {len(self.ladder)} rung(s)"
+                f"the strategy proposed rung {proposal.rung}, expected -{len(self.ladder)} to {len(self.ladder) - 1}",
+                kind="range",
+                key="rung",
             )
         return self.ladder[proposal.rung]
 
     def values_of(self, metrics: Mapping[str, float], costs: Mapping[str, float]) -> tuple[float, ...] | None:
-        """The objectives oriented to maximise; None when one is missing or NaN.
+        """Return the objectives oriented to maximise; None if one is missing or NaN.
 
         Args:
             metrics: measured.
@@ -299,7 +301,7 @@ class State:
 
     @property
     def charged(self) -> Charge:
-        """What has been spent, running trials as far as they have reported."""
+        """Cost so far; running trials count as far as they have reported."""
         total = self._closed_charge
         for number in self._open:
             steps = self.trials[number].steps
@@ -308,7 +310,7 @@ class State:
 
     @property
     def used(self) -> dict[str, float]:
-        """What counts against each limit of the budget, by its name."""
+        """Amount used of each limit of the budget, by its name."""
         charged = self.charged
         return {
             "trials": float(self.accepted),
@@ -318,12 +320,12 @@ class State:
 
     @property
     def spent(self) -> bool:
-        """Whether the budget allows no further ask: a limit or the goal is reached."""
+        """True if the budget allows no further proposal: a limit or the goal is reached."""
         used = self.used
         return self.reached_by is not None or any(used[name] >= limit for name, limit in self.budget.limits.items())
 
     def _reaches(self, trial: Trial) -> bool:
-        """Whether a finished trial of the last rung, on weights of its own, is as good as `until` says."""
+        """Return whether a finished trial of the last rung, with its own weights, reaches the values of `until`."""
         goals = self.budget.goals
         if not goals or not trial.comparable or trial.inherits or not isinstance(trial.proposal, Measure):
             return False
@@ -335,11 +337,11 @@ class State:
         )
 
     def counts(self) -> dict[str, int]:
-        """Trials by status: finished, pruned, failed, rejected, running."""
+        """Count the trials by status: finished, pruned, failed, rejected, running."""
         return {status: self._counts[status] for status in ("finished", "pruned", "failed", "rejected", "running")}
 
     def finished(self) -> list[Trial]:
-        """Finished measures that can be compared: of the greatest fidelity reached, one (the best) per point."""
+        """Return finished measures that can be compared: of the greatest fidelity reached, the best one per point."""
         if self._finished is None:
             measured = [trial for trial in self.trials.values() if trial.comparable]
             deepest = max((trial.result.steps_done for trial in measured if trial.result), default=0)
@@ -353,38 +355,38 @@ class State:
         return list(self._finished)
 
     def ranking(self) -> list[Trial]:
-        """Finished trials, best first by the first objective; those that miss a soft target come last."""
+        """Return finished trials, best first by the first objective; those that miss a soft target come last."""
         if self._ranking is None:
             self._ranking = sorted(self.finished(), key=self.merit, reverse=True)
         return list(self._ranking)
 
     def merit(self, trial: Trial) -> tuple[int, bool, tuple[float, ...], int]:
-        """The order of finished measures, more is better: fidelity, targets met, objectives, the earlier trial."""
+        """Return the sort key of a measure, more is better: fidelity, targets met, objectives, the earlier trial."""
         result = trial.result
         steps = result.steps_done if result else 0
         return (steps, not self.missed(trial), _values(trial), -trial.number)
 
     def missed(self, trial: Trial) -> list[Constraint]:
-        """The soft targets that a trial misses; one whose metric is unknown is missed."""
+        """Return the soft targets that a trial misses, including those whose metric is unknown."""
         if not self.targets:
             return []
         metrics = trial.metrics
         return [target for target in self.targets if target.metric not in metrics or target.violation(metrics) > 0]
 
     def rivals(self, trial: Trial) -> History:
-        """The `history` that a trial is judged by: of those that meet all soft targets if it does, else of the others.
+        """Return the `history` to judge a trial by: trials that meet all soft targets if it does, else the others.
 
         Whatever misses one comes last on the leaderboard, and must not stop what meets them all.
         """
         return self._apart[trial.number in self._beyond] if self.targets else self.history
 
     def front(self) -> list[Trial]:
-        """Finished trials that no other dominates in the objectives, best first by the first one."""
+        """Return finished trials that no other dominates in the objectives, best first by the first one."""
         return self.front_of(self.ranking())
 
     @staticmethod
     def front_of(trials: list[Trial]) -> list[Trial]:
-        """Those of these finished trials that none of them dominates, in the order given."""
+        """Return those of these finished trials that none of them dominates, in the same order."""
         return [trials[index] for index in front([_values(trial) for trial in trials])]
 
     @property
@@ -394,25 +396,25 @@ class State:
 
     @property
     def why_no_best(self) -> str:
-        """Why there is no best network (yet), in words for a user."""
+        """Reason why there is no best network (yet), in words for a user."""
         shared = {t.number for t in self.trials.values() if isinstance(t.proposal, TrainShared)}
         trained = [number for number in sorted(shared) if self.trials[number].status == "finished"]
         if trained and len(trained) == len(self.trials):
             which = f"trial{'s' if len(trained) > 1 else ''} {', '.join(map(str, trained))}"
-            how = "go on with a larger budget" if self.spent else "the same command goes on"
+            how = "resume with a larger budget" if self.spent else "the same command resumes"
             return f"only a supernet was trained ({which}), no network measured yet; {how}"
-        found = Counter(t.status for t in self.trials.values() if t.number not in trained)
-        counts = [f"{count} {status}" for status, count in found.items()]
+        by_status = Counter(t.status for t in self.trials.values() if t.number not in trained)
+        counts = [f"{count} {status}" for status, count in by_status.items()]
         counts += [f"{len(trained)} supernet{'s' if len(trained) > 1 else ''} trained"] if trained else []
         return f"no network finished ({', '.join(counts) or 'no trials'})"
 
     def failures(self) -> list[Trial]:
-        """Failed trials."""
+        """Return the failed trials."""
         return [trial for trial in self.trials.values() if trial.status == "failed"]
 
 
 def _misfit_alphas(trial: Trial, alphas: Mapping[str, tuple[float, ...]] | None) -> str:
-    """Why alphas cannot be those of this trial's supernet, to follow the trial's number; empty when they can."""
+    """Return why alphas do not fit this trial's supernet, to follow the trial's number; empty if they fit."""
     if alphas and isinstance(trial.proposal, TrainShared):
         for key, row in alphas.items():
             domain = trial.proposal.space.domains.get(key)
@@ -427,7 +429,7 @@ def _values(trial: Trial) -> tuple[float, ...]:
 
 
 def replay(events: Iterable[Event], folder: Path | None = None) -> State:
-    """The state after these events, of which the first is a header.
+    """Compute the state after these events, of which the first is a header.
 
     Args:
         events: of a journal.
@@ -448,7 +450,7 @@ def replay(events: Iterable[Event], folder: Path | None = None) -> State:
 
 
 def load_state(folder: Path) -> State:
-    """The state of an experiment's folder, read without a lock, also while it runs.
+    """Read the state of an experiment's folder, without a lock, also while it runs.
 
     Raises:
         JournalError: no journal there, or it is corrupt.
@@ -457,20 +459,20 @@ def load_state(folder: Path) -> State:
 
 
 def pruned_result(trial: Trial) -> Result:
-    """The result of a trial that was stopped after its last report."""
+    """Return the result of a trial that was stopped after its last report."""
     last = trial.steps[-1]
     return Result("pruned", {**trial.costs, **last.metrics}, last.values, last.step, last.charged)
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...]) -> list[str]:
-    """Keys in which two configurations differ, nested ones with dots; for messages."""
-    found = []
+    """Return the keys in which two configurations differ, nested ones with dots; for messages."""
+    keys = []
     for key in sorted({*old, *new}):
         if key in ignore or old.get(key) == new.get(key):
             continue
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += [f"{key}.{inner}" for inner in differing(a, b, ())]
+            keys += [f"{key}.{inner}" for inner in differing(a, b, ())]
         else:
-            found.append(f"{key} (was {a!r}, now {b!r})" if len(repr(a)) + len(repr(b)) < 120 else key)
-    return found
+            keys.append(f"{key} (was {a!r}, now {b!r})" if len(repr(a)) + len(repr(b)) < 120 else key)
+    return keys

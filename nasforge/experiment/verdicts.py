@@ -1,4 +1,4 @@
-"""The verdicts of the rules: whether a proposal may start, what a result is worth, why a search cannot go on."""
+"""Verdicts on proposals and results, and explanations of a search that cannot continue."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from nasforge.experiment.state import State
 Check = Callable[[Proposal], Mapping[str, float]]
 """Costs of a proposal before it starts; raises BuildError for a network that cannot be built."""
 
-_MEND = "mend the evaluator's check, which gives a number for every cost"
+_ADVICE = "correct the evaluator's check: it must return a number for every cost"
 
 
 @dataclass(frozen=True)
 class Admission:
-    """What the check of a proposal says.
+    """Outcome of a proposal's check.
 
     Attributes:
         verdict: `accepted`, `rejected` or `failed`.
@@ -44,7 +44,7 @@ class Admission:
 
 
 def admission(proposal: Proposal, check: Check, state: State) -> Admission:
-    """Costs against constraints."""
+    """Check a proposal before it runs: whether it can be built, and its costs against the constraints."""
     try:
         costs = checks.numbers(dict(check(proposal)), "the costs")
     except BuildError as error:
@@ -53,20 +53,20 @@ def admission(proposal: Proposal, check: Check, state: State) -> Admission:
     except RecipeError as error:
         return Admission("failed", {}, Result.failed("error", str(error), CONTRADICTION))
     except (EventError, TypeError, ValueError) as error:
-        return Admission("failed", {}, Result.failed("error", f"the check of costs: {error}", _MEND))
+        return Admission("failed", {}, Result.failed("error", f"the check of costs: {error}", _ADVICE))
     # A rung of proxies costs next to nothing, and of a Score no single architecture can be refused.
     if not isinstance(proposal, Measure) or state.rung_of(proposal).proxies:
         return Admission("accepted", costs)
     unknown = [limit.metric for limit in state.constraints if math.isnan(costs.get(limit.metric, math.nan))]
     if unknown:
         message = f"the check of costs gives no {', '.join(unknown)}, which the constraints need"
-        return Admission("failed", costs, Result.failed("error", message, _MEND))
+        return Admission("failed", costs, Result.failed("error", message, _ADVICE))
     refusal = rejection(costs, state)
     return Admission("rejected", costs, refusal) if refusal.violations else Admission("accepted", costs)
 
 
 def rejection(costs: Mapping[str, float], state: State) -> Result:
-    """The result of a proposal with these costs, which violate the constraints: which, and by how much."""
+    """Return the result of a proposal whose costs violate constraints: which ones, and by how much."""
     excesses = {str(limit): limit.violation(costs) for limit in state.constraints if limit.metric in costs}
     violations = {limit: excess for limit, excess in excesses.items() if excess > 0}
     return Result("rejected", {**costs, VIOLATION: sum(excesses.values())}, violations=violations)
@@ -76,7 +76,7 @@ def rejection(costs: Mapping[str, float], state: State) -> Result:
 
 
 def wrong_word(problem: object, answer: object = None) -> Result:
-    """The failure of a trial whose evaluator said what a journal cannot hold.
+    """Return the failure of a trial whose evaluator reported something that a journal cannot hold.
 
     Args:
         problem: what is wrong, in words.
@@ -86,11 +86,11 @@ def wrong_word(problem: object, answer: object = None) -> Result:
         charged = checks.charge(getattr(answer, "charged", Charge()))
     except EventError:
         charged = Charge()
-    return Result.failed("error", f"the evaluator's answer cannot be used: {problem}", "mend the evaluator", charged)
+    return Result.failed("error", f"the evaluator's result is invalid: {problem}", "correct the evaluator", charged)
 
 
 def judged(trial: Trial, result: Result, state: State) -> Result:
-    """The result with its values; a finished measure without its objectives is a failure."""
+    """Return the result with its values; a finished measure without its objectives is a failure."""
     if result.error and result.error.cause in RETRIED:
         advice = "see the worker's log; a network that needs too much memory is killed by the system like this"
         message = f"{trial.attempts} attempts ended without a result: {result.error.message}"
@@ -118,7 +118,7 @@ def judged(trial: Trial, result: Result, state: State) -> Result:
 
 
 def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, float]:
-    """Metrics of an architecture that no check has met, with what the check would have said of its costs."""
+    """Return metrics of an architecture that was not checked, with the check's violation of its costs."""
     limits = state.constraints
     if not limits or any(limit.metric not in metrics for limit in limits):
         return metrics
@@ -126,7 +126,7 @@ def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, 
 
 
 def why_nothing_is_admitted(state: State) -> str:
-    """For a search whose last proposals were all rejected, or could not be built."""
+    """Explain the end of a search whose last proposals were all rejected, or could not be built."""
     limits = ", ".join(str(constraint) for constraint in state.constraints)
     rejected = list(state.trials.values())[-state.rejected_in_a_row :]
     error = rejected[-1].result.error if rejected[-1].result else None
@@ -145,10 +145,10 @@ def why_nothing_is_admitted(state: State) -> str:
 
 
 def why_everything_breaks(state: State) -> str:
-    """For a search whose last trials all broke before their first report."""
+    """Explain the end of a search whose last trials all failed before their first report."""
     failed = [trial for trial in state.trials.values() if trial.result and trial.result.error][-3:]
-    said = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
+    messages = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
     return (
-        f"{state.faults_in_a_row} trials in a row broke before their first report: {said}. Mend the cause, "
-        "then run the same command to go on; finished trials are kept"
+        f"{state.faults_in_a_row} trials in a row broke before their first report: {messages}. Remove the cause, "
+        "then run the same command to resume; finished trials are kept"
     )

@@ -19,7 +19,7 @@ _MODULE = "module "
 
 
 def versions_of(config: ExperimentConfig) -> dict[str, str]:
-    """Package -> version, `decoding`, and for each of the user's modules `module NAME` -> digest of its source."""
+    """Map packages to versions, `decoding`, and each of the user's modules to a digest of its source."""
     content = {key: value for key, value in config.to_json().items() if key != "objectives"}  # "max:value" is none
     modules = {
         f"{_MODULE}{module}": f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
@@ -29,7 +29,7 @@ def versions_of(config: ExperimentConfig) -> dict[str, str]:
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Sentences on what has changed, for notes; what only one of the two names is left out.
+    """Return notes on changed versions; a name that only one of the two has is left out.
 
     Args:
         then: of the header.
@@ -38,14 +38,14 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     changed = [name for name in then if name in now and then[name] != now[name] and name not in _NOT_MEASURING]
     packages = [f"{name} {then[name]} (now {now[name]})" for name in changed if not name.startswith(_MODULE)]
     modules = [name.removeprefix(_MODULE) for name in changed if name.startswith(_MODULE)]
-    found = []
+    notes = []
     if packages:
-        found.append(f"this search began with {', '.join(packages)}; new trials may come out differently")
+        notes.append(f"this search began with {', '.join(packages)}; new trials may come out differently")
     if modules:
         have = "has" if len(modules) == 1 else "have"
         listed = ", ".join(modules)
-        found.append(f"{listed} {have} changed since this search began; new trials may come out differently")
-    return found
+        notes.append(f"{listed} {have} changed since this search began; new trials may come out differently")
+    return notes
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What a network costs: params, multiply-adds, memory of a training, latency. All but the last on the meta device."""
+"""Costs of a network: params, multiply-adds, training memory, latency. All but the last on the meta device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SAME_SHAPE = frozenset(
 
 
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers the commonest element-wise operations and BN with an empty tensor of the right shape.
+    """Mode in which the commonest element-wise operations and BN return an empty tensor of the right shape.
 
     The meta device works these out in Python, which is most of the time of a count. None of them multiplies matrices.
     """
@@ -60,7 +60,7 @@ def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
     except Exception as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         size = _only_size(network)
-        advice = "use larger images (--resolution), smaller strides or mend the builder"
+        advice = "use larger images (--resolution), smaller strides or correct the builder"
         if "view size is not compatible" in reason:
             advice = "its builder needs .reshape(...) in place of .view(...)"
         if size is not None and size != tuple(shape[1:]):
@@ -68,12 +68,13 @@ def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
             advice = f"it takes images of {height} x {width} pixels only: set --resolution {height}"
         raise BuildError(
             f"the network cannot take an input of {tuple(shape)} (channels, height, width), found on the meta device: "
-            f"{type(error).__name__}: {reason}; {advice}"
+            f"{type(error).__name__}: {reason}; {advice}",
+            kind="failed",
         ) from error
 
 
 def _only_size(network: nn.Module) -> tuple[int, int] | None:
-    """The height and width that a network of timm is made for; None for one that takes several sizes."""
+    """Return the height and width that a timm network requires; None for one that takes several sizes."""
     for module in network.modules():
         about = getattr(module, "default_cfg", None)
         if isinstance(about, Mapping) and about.get("fixed_input_size") and about.get("input_size"):
@@ -83,7 +84,7 @@ def _only_size(network: nn.Module) -> tuple[int, int] | None:
 
 
 def costs_of(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_size: int = 128) -> dict[str, float]:
-    """Params, multiply-adds and training memory of the network that `build` makes.
+    """Return params, multiply-adds and training memory of the network that `build` makes.
 
     Args:
         build: makes the network; called once, on the meta device.
@@ -106,12 +107,12 @@ def costs_of(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_
 
 
 def count_params(network: nn.Module) -> int:
-    """Trainable numbers."""
+    """Count the trainable numbers."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of convolutions and matrix products for one input, the convention of the NAS papers.
+    """Count multiply-adds of convolutions and matrix products for one input, the convention of the NAS papers.
 
     Counted by running the network, so any layer works: attention's matrix products count too; biases, normalisation,
     activations, pooling do not. A grouped convolution counts Kh * Kw * Cin * Cout * H * W / groups.
@@ -127,7 +128,7 @@ def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def flops_by_module(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """`count_flops` of every module that multiplies anything, those within it included; name as in `named_modules`.
+    """Return `count_flops` of every module that multiplies, nested ones included; name as in `named_modules`.
 
     Args:
         network: on any device.
@@ -164,7 +165,7 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
 
 
 def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, optimizer_slots: int = 2) -> float:
-    """An estimate of the memory of training in fp32: weights, gradients, optimizer, saved activations.
+    """Estimate the memory of training in fp32: weights, gradients, optimizer, saved activations.
 
     What autograd keeps for the backward pass is measured on the meta device; the largest of it is counted twice more,
     for the gradients that flow through it. Left out are the workspace of convolution kernels and the framework itself.
@@ -178,12 +179,12 @@ def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, 
     Raises:
         BuildError: the network cannot take such images, or uses layers that its state_dict lacks.
     """
-    own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
+    of_network = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in of_network:
             saved[storage._cdata] = storage
         return tensor
 
@@ -207,7 +208,7 @@ def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one forward pass takes.
+    """Duration of one forward pass.
 
     Attributes:
         batch_size: images per pass.
@@ -225,7 +226,7 @@ class Latency:
 
 
 def device_name(device: torch.device) -> str:
-    """What the hardware calls itself, with the threads that torch uses on a CPU."""
+    """Return the hardware's name, with the threads that torch uses on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -276,7 +277,7 @@ def latency_ms(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    found = {}
+    latencies = {}
     try:
         with torch.inference_mode():
             for batch_size in batch_sizes:
@@ -291,7 +292,8 @@ def latency_ms(
                         times_ms.append(1000 * (time.perf_counter() - began))
                 times_ms.sort()
                 p95 = times_ms[math.ceil(0.95 * passes) - 1]
-                found[batch_size] = Latency(batch_size, statistics.median(times_ms), p95, passes, device_name(device))
+                median = statistics.median(times_ms)
+                latencies[batch_size] = Latency(batch_size, median, p95, passes, device_name(device))
     finally:
         network.train(was_training)
-    return found
+    return latencies

@@ -18,7 +18,7 @@ from nasforge.models.darts_genotype import INPUTS, NODES, OPERATIONS, edge_key, 
 
 
 def depthwise(channels: int, kernel: int, stride: int, dilation: int = 1) -> nn.Conv2d:
-    """One filter per channel, without a bias; keeps the size at stride 1."""
+    """Make a convolution of one filter per channel, without a bias; keeps the size at stride 1."""
     padding = dilation * (kernel // 2)
     layer = nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
     if not layer.weight.is_meta:
@@ -27,12 +27,12 @@ def depthwise(channels: int, kernel: int, stride: int, dilation: int = 1) -> nn.
 
 
 def relu_conv_norm(in_channels: int, out_channels: int) -> nn.Sequential:
-    """ReLU, 1x1 convolution, batch normalisation."""
+    """Make ReLU, 1x1 convolution, batch normalisation."""
     return nn.Sequential(nn.ReLU(), conv(in_channels, out_channels), nn.BatchNorm2d(out_channels))
 
 
 def separable(channels: int, kernel: int, stride: int) -> nn.Sequential:
-    """ReLU, depthwise and 1x1 convolution, batch normalisation; twice, the stride in the first."""
+    """Make ReLU, depthwise and 1x1 convolution, batch normalisation; twice, the stride in the first."""
     layers: list[nn.Module] = []
     for step in (stride, 1):
         layers += [nn.ReLU(), depthwise(channels, kernel, step), conv(channels, channels), nn.BatchNorm2d(channels)]
@@ -40,7 +40,7 @@ def separable(channels: int, kernel: int, stride: int) -> nn.Sequential:
 
 
 def dilated(channels: int, kernel: int, stride: int) -> nn.Sequential:
-    """ReLU, depthwise convolution of every second pixel, 1x1 convolution, batch normalisation."""
+    """Make ReLU, depthwise convolution of every second pixel, 1x1 convolution, batch normalisation."""
     layers = (nn.ReLU(), depthwise(channels, kernel, stride, 2), conv(channels, channels), nn.BatchNorm2d(channels))
     return nn.Sequential(*layers)
 
@@ -56,7 +56,7 @@ class FactorizedReduction(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x Cin x H x W -> N x Cout x ceil(H / 2) x ceil(W / 2)."""
+        """Map N x Cin x H x W -> N x Cout x ceil(H / 2) x ceil(W / 2)."""
         x = torch.relu(x)
         shifted = pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         out: torch.Tensor = self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
@@ -64,7 +64,7 @@ class FactorizedReduction(nn.Module):
 
 
 def operations(channels: int, stride: int) -> dict[Value, Callable[[], nn.Module]]:
-    """What an edge may compute, in the order of `OPERATIONS`."""
+    """Return the operations that an edge may compute, in the order of `OPERATIONS`."""
     skip = nn.Identity if stride == 1 else partial(FactorizedReduction, channels, channels)
     made: tuple[Callable[[], nn.Module], ...] = (
         partial(separable, channels, 3, stride),
@@ -79,7 +79,7 @@ def operations(channels: int, stride: int) -> dict[Value, Callable[[], nn.Module
 
 
 class Kept(nn.Module):
-    """Says which edges a node keeps: one for those, zero for the others. A mixture of several gives their weights."""
+    """Choice of the edges that a node keeps: 1 for those, 0 for others. A mixture of several gives their weights."""
 
     def __init__(self, sources: tuple[int, int], node: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Kept(nn.Module):
         self.node = node
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Anything -> one number per predecessor, on the CPU, so that those of weight zero need not be computed."""
+        """Return one number per predecessor on the CPU, so that those of weight zero need not be computed."""
         return torch.tensor([float(source in self.sources) for source in range(self.node)], device="cpu")
 
 
@@ -112,7 +112,7 @@ class Node(nn.Module):
         self.inputs = None if isinstance(inputs, Kept) else inputs
 
     def forward(self, states: list[torch.Tensor]) -> torch.Tensor:
-        """The predecessors' outputs -> N x C x H x W."""
+        """Map the predecessors' outputs -> N x C x H x W."""
         weights = None if self.inputs is None else self.inputs(states[0])
         total: torch.Tensor | None = None
         for source in self.sources:
@@ -139,7 +139,7 @@ class Cell(nn.Module):
         self.nodes = nn.ModuleList(Node(pick, cell, node, channels, 2 if reduces else 1) for node in NODES)
 
     def forward(self, last_but_one: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """The outputs of the two cells before -> N x 4C x H x W (or half of it)."""
+        """Map the outputs of the two cells before -> N x 4C x H x W (or half of it)."""
         states = [self.input0(last_but_one), self.input1(last)]
         for node in self.nodes:
             states.append(node(states))
@@ -167,7 +167,7 @@ class DartsNetwork(nn.Module):
         self.classifier = nn.Linear(before[1], classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> N x classes."""
+        """Map N x C x H x W -> N x classes."""
         last_but_one = last = self.stem(x)
         for cell in self.cells:
             last_but_one, last = last, cell(last_but_one, last)
@@ -176,7 +176,7 @@ class DartsNetwork(nn.Module):
 
 
 def build(pick: Pick, *, in_channels: int, classes: int, channels: int = 16, layers: int = 8) -> nn.Module:
-    """A network for images N x C x H x W -> logits N x classes.
+    """Build a network for images N x C x H x W -> logits N x classes.
 
     "DARTS: Differentiable Architecture Search", Liu et al. 2019, https://arxiv.org/abs/1806.09055, section 3.1. Reads
     `normal.edge{i}_{j}`, `reduction.edge{i}_{j}` and, for nodes j from 3, `normal.node{j}.inputs` and

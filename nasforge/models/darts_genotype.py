@@ -32,27 +32,27 @@ NODES = tuple(range(INPUTS, INPUTS + 4))
 
 
 def edge_key(cell: str, source: int, node: int) -> str:
-    """The decision, without `model.`, about the operation from one node to another."""
+    """Return the decision, without `model.`, on the operation from one node to another."""
     return f"{cell}.edge{source}_{node}"
 
 
 def inputs_key(cell: str, node: int) -> str:
-    """The decision, without `model.`, about the two edges that a node keeps; the first node has no other."""
+    """Return the decision, without `model.`, on the two edges that a node keeps; the first node has no choice."""
     return f"{cell}.node{node}.inputs"
 
 
 def pairs(node: int) -> dict[str, tuple[int, int]]:
-    """What may be decided for a node's inputs: text -> the two predecessors."""
+    """Map the options for a node's inputs: text -> the two predecessors."""
     return {f"{a}+{b}": (a, b) for a, b in combinations(range(node), 2)}
 
 
 def kept(values: Mapping[str, Value], cell: str, node: int) -> tuple[int, int]:
-    """The two predecessors of a node."""
+    """Return the two predecessors of a node."""
     return (0, 1) if node == INPUTS else pairs(node)[str(values[inputs_key(cell, node)])]
 
 
 def genotype(values: Mapping[str, Value]) -> str:
-    """The cells as the authors' code prints them; points with the same genotype are the same network.
+    """Return the cells as the authors' code prints them; points with the same genotype are the same network.
 
     Args:
         values: the `model.*` values, keys without the prefix.
@@ -72,7 +72,7 @@ def genotype(values: Mapping[str, Value]) -> str:
 
 
 def derive(space: SearchSpace, alphas: Mapping[str, Sequence[float]]) -> Iterator[Architecture]:
-    """Architectures in order of decreasing score, the first being the paper's discretisation (section 2.4).
+    """Yield architectures by decreasing score, the first being the paper's discretisation (section 2.4).
 
     The strength of an operation on an edge is its share among the edge's operations, softmax(alpha), times the weight
     that the edge has in its node: the shares of all pairs of inputs that it belongs to. Where those are equal, or no
@@ -95,7 +95,7 @@ def derive(space: SearchSpace, alphas: Mapping[str, Sequence[float]]) -> Iterato
             key = f"{MODEL}{cell}.node{node}"
             choices[key] = {str(number): values for number, (_, values) in enumerate(ranked)}
             scores[key] = [score for score, _ in ranked]
-    nodes = SearchSpace("nodes", tuple(Decision(key, Choice(tuple(found))) for key, found in choices.items()))
+    nodes = SearchSpace("nodes", tuple(Decision(key, Choice(tuple(options))) for key, options in choices.items()))
     for combination in by_odds(nodes, scores):
         values: dict[str, Value] = {}
         for key, number in combination.values.items():
@@ -106,7 +106,7 @@ def derive(space: SearchSpace, alphas: Mapping[str, Sequence[float]]) -> Iterato
 def _of_node(
     space: SearchSpace, alphas: Mapping[str, Sequence[float]], cell: str, node: int
 ) -> Iterator[tuple[float, dict[str, Value]]]:
-    """Every pair of inputs with every two operations: logarithm of the strengths' product, values of the decisions."""
+    """Yield every pair of inputs and operations: logarithm of the strengths' product, values of the decisions."""
     chosen = MODEL + inputs_key(cell, node)
     if node == INPUTS:
         shares = {"0+1": 1.0}
@@ -122,7 +122,7 @@ def _of_node(
         }
         for key, weight in zip(keys, weights, strict=True)
     ]
-    strongest = {key: max(found, key=found.__getitem__) for key, found in zip(keys, strengths, strict=True)}
+    strongest = {key: max(of, key=of.__getitem__) for key, of in zip(keys, strengths, strict=True)}
     for pair in shares:
         a, b = pairs(node)[pair]
         for first, p in strengths[a].items():
@@ -132,14 +132,20 @@ def _of_node(
 
 
 def _shares(space: SearchSpace, alphas: Mapping[str, Sequence[float]], key: str, optional: bool = False) -> list[float]:
-    """Softmax of a decision's alphas; equal where they may be left out."""
+    """Return the softmax of a decision's alphas; equal shares if they may be absent."""
     count = len(space.domains[key].values)
-    found = alphas.get(key, [0.0] * count if optional or count == 1 else None)
-    if found is None:
-        raise SpaceError(f"no alphas for decision '{key}' of space '{space.name}'")
-    if len(found) != count:
-        raise SpaceError(f"decision '{key}' has {count} options, and {len(found)} alphas")
-    exponents = [math.exp(alpha - max(found)) for alpha in found]
+    scores = alphas.get(key, [0.0] * count if optional or count == 1 else None)
+    if scores is None:
+        raise SpaceError(
+            f"no alphas for decision '{key}' of space '{space.name}'; give one for each option", kind="missing", key=key
+        )
+    if len(scores) != count:
+        raise SpaceError(
+            f"decision '{key}' has {count} options, got {len(scores)} alphas; give one for each option",
+            kind="invalid",
+            key=key,
+        )
+    exponents = [math.exp(alpha - max(scores)) for alpha in scores]
     return [exponent / sum(exponents) for exponent in exponents]
 
 

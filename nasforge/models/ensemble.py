@@ -32,7 +32,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities of a batch of normalised images."""
+        """Return log-probabilities of a batch of normalised images."""
         return mean_of([member(images) for member in self.members])
 
 
@@ -48,24 +48,24 @@ class Mirrored(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities of a batch of normalised images."""
+        """Return log-probabilities of a batch of normalised images."""
         return mean_of([self.network(images), self.network(images.flip(-1))])
 
 
 def mean_of(logits: Sequence[Tensor]) -> Tensor:
-    """log(mean(softmax)) of several N x classes, computed without leaving the logarithm."""
+    """Return log(mean(softmax)) of several N x classes, computed without leaving the logarithm."""
     each = torch.stack([answer.float().log_softmax(-1) for answer in logits])
     return each.logsumexp(0) - torch.log(torch.tensor(float(len(logits)), device=each.device))
 
 
 def ensemble_space(members: Sequence[tuple[SearchSpace, Architecture]]) -> SearchSpace:
-    """The space whose only network is the ensemble of these points, so that it is kept and loaded like any network."""
+    """Return the space whose only network is the ensemble of these points, so that it is saved like any network."""
     content = [{"space": without_start(space).to_json(), "architecture": point.to_json()} for space, point in members]
     return SearchSpace(f"ensemble-of-{len(members)}", (), builder=BUILDER, arguments={"members": content})
 
 
 def build(pick: Pick, *, in_channels: int, classes: int, members: Sequence[Mapping[str, Any]]) -> nn.Module:
-    """Builder of `ensemble_space`.
+    """Build the network of `ensemble_space`.
 
     Args:
         pick: is asked nothing, the members are decided.

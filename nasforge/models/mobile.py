@@ -22,20 +22,20 @@ RESOLUTIONS = range(4, 513)
 
 
 class Resize(nn.Module):
-    """Scales images to `resolution` x `resolution`, bilinear."""
+    """Layer that scales images to `resolution` x `resolution`, bilinear."""
 
     def __init__(self, resolution: int) -> None:
         super().__init__()
         self.resolution = resolution
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> N x C x resolution x resolution."""
+        """Map N x C x H x W -> N x C x resolution x resolution."""
         if x.shape[-1] == self.resolution == x.shape[-2]:
             return x
         return interpolate(x, size=(self.resolution, self.resolution), mode="bilinear")
 
     def extra_repr(self) -> str:
-        """Shown when the network is printed."""
+        """Return the text that a printed network shows."""
         return str(self.resolution)
 
 
@@ -52,7 +52,7 @@ def build(
     dropout: float = 0.0,
     layers: int = 4,
 ) -> nn.Sequential:
-    """A network for images N x C x H x W -> logits N x classes.
+    """Build a network for images N x C x H x W -> logits N x classes.
 
     "MobileNetV2", Sandler et al. 2018, https://arxiv.org/abs/1801.04381, and "Searching for MobileNetV3", Howard et al.
     2019, https://arxiv.org/abs/1905.02244.

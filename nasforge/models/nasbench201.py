@@ -24,7 +24,7 @@ class Zero(nn.Module):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> zeros of the same shape."""
+        """Map N x C x H x W -> zeros of the same shape."""
         return x * 0.0
 
 
@@ -57,7 +57,7 @@ class Cell(nn.Module):
             self.add_module(edge_key(*edge), pick(edge_key(*edge), options))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> the same shape."""
+        """Map N x C x H x W -> the same shape."""
         nodes = [x]
         for node in range(1, NODES):
             total = self.get_submodule(edge_key(0, node))(x)
@@ -68,7 +68,7 @@ class Cell(nn.Module):
 
 
 def reduction(in_channels: int, out_channels: int) -> Residual:
-    """The residual block between stages: half the height and width, without an activation after the sum."""
+    """Make the residual block between stages: half the height and width, no activation after the sum."""
     last = ReluConvNorm(out_channels, out_channels, 3)
     branch = nn.Sequential(ReluConvNorm(in_channels, out_channels, 3, stride=2), last)
     bypass = nn.Sequential(nn.AvgPool2d(2, 2, ceil_mode=True), conv(in_channels, out_channels))
@@ -77,7 +77,7 @@ def reduction(in_channels: int, out_channels: int) -> Residual:
 
 
 def build(pick: Pick, *, in_channels: int, classes: int, channels: int = 16, cells_per_stage: int = 5) -> nn.Sequential:
-    """A network for images N x C x H x W -> logits N x classes.
+    """Build a network for images N x C x H x W -> logits N x classes.
 
     "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", Dong and Yang 2020,
     https://arxiv.org/abs/2001.00326, section 2.1.

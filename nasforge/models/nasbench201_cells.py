@@ -16,12 +16,12 @@ EDGES = tuple((source, node) for node in range(1, NODES) for source in range(nod
 
 
 def edge_key(source: int, node: int) -> str:
-    """The decision, without `model.`, about the edge from one node to another."""
+    """Return the decision, without `model.`, on the edge from one node to another."""
     return f"edge{source}_{node}"
 
 
 def text(values: Mapping[str, Value]) -> str:
-    """The cell as tables name it: nodes joined by `+`, each with `|operation~source|` for all nodes before it.
+    """Return the cell's name in tables: nodes joined by `+`, each with `|operation~source|` for all before it.
 
     Args:
         values: the `model.*` values, keys without the prefix.
@@ -34,7 +34,7 @@ def text(values: Mapping[str, Value]) -> str:
 
 
 def canonical(values: Mapping[str, Value]) -> str:
-    """What the cell computes, written from the input on: isomorphic cells share it, 6,466 of 15,625 differ.
+    """Return the expression that the cell computes: isomorphic cells share it, 6,466 of 15,625 differ.
 
     A node is the sorted sum of its inputs; `0` is the cell's input, `#` what `none` gives (or any operation whose
     source is `#` alone), `skip_connect` disappears. So do the authors tell unique cells.

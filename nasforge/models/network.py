@@ -19,24 +19,30 @@ from nasforge.models.registration import check_state
 
 
 def resolve_builder(space: SearchSpace) -> Callable[..., nn.Module]:
-    """The function that the space's `builder` names.
+    """Import the function that the space's `builder` names.
 
     Raises:
         ConfigError: no such name, or its module cannot be imported.
         BuildError: it is not callable.
     """
     if not space.builder:
-        raise BuildError(f"space '{space.name}' names no builder: it can only be looked up in a table")
+        raise BuildError(
+            f"space '{space.name}' names no builder, so its points can only be looked up in a table; add a builder",
+            kind="missing",
+            key="builder",
+        )
     builder = registry.get("builder", space.builder)
     if not callable(builder):
         raise BuildError(
-            f"space '{space.name}': builder '{space.builder}' is a {type(builder).__name__}, not a function"
+            f"space '{space.name}': builder '{space.builder}' is a {type(builder).__name__}, expected a function",
+            kind="type",
+            key="builder",
         )
     return builder  # type: ignore[no-any-return]
 
 
 def build(space: SearchSpace, architecture: Architecture, *, in_channels: int, classes: int) -> nn.Module:
-    """The network of one architecture, freshly initialised from torch's generator.
+    """Build the network of one architecture, freshly initialised from torch's generator.
 
     Args:
         space: the space that the architecture belongs to.
@@ -55,7 +61,7 @@ def build(space: SearchSpace, architecture: Architecture, *, in_channels: int, c
 
 
 def fresh(space: SearchSpace, architecture: Architecture, seed: int, *, in_channels: int, classes: int) -> nn.Module:
-    """The network as a seed initialises it; torch's own stream stays where it is. Arguments and errors of `build`."""
+    """Build the network as a seed initialises it, without changing torch's generator. Otherwise as `build`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(space, architecture, in_channels=in_channels, classes=classes)
@@ -64,7 +70,7 @@ def fresh(space: SearchSpace, architecture: Architecture, seed: int, *, in_chann
 def fresh_and_whole(
     space: SearchSpace, architecture: Architecture, seed: int, *, shape: tuple[int, int, int], classes: int
 ) -> nn.Module:
-    """The network as `fresh` makes it, for images of `shape`, once its state is known to be all that it is.
+    """Build the network as `fresh` for images of `shape`, and check that its state_dict is complete.
 
     Raises:
         BuildError: also for a network that keeps random numbers outside of its state_dict.
@@ -76,7 +82,7 @@ def fresh_and_whole(
 
 
 def without_start(space: SearchSpace) -> SearchSpace:
-    """The space without its builder's arguments `weights` and `pretrained`, which say where a training starts.
+    """Return the space without the builder's arguments `weights` and `pretrained`, where a training starts.
 
     A trained network is built without them: it has weights of its own, and must load where those files are not.
     """
@@ -98,14 +104,22 @@ def call_builder(space: SearchSpace, pick: Pick, *, in_channels: int, classes: i
     except (Exception, SystemExit) as error:
         raise BuildError(
             f"space '{space.name}': builder '{space.builder}' failed with in_channels={in_channels}, "
-            f"classes={classes}, arguments {dict(space.arguments)}: {type(error).__name__}: {error}"
+            f"classes={classes}, arguments {dict(space.arguments)}: {type(error).__name__}: {error}",
+            kind="failed",
+            key="builder",
         ) from error
     if not isinstance(network, nn.Module):
-        raise BuildError(f"space '{space.name}': builder '{space.builder}' returned {network!r}, not a torch module")
+        raise BuildError(
+            f"space '{space.name}': builder '{space.builder}' returned {network!r}, expected a torch module",
+            kind="type",
+            key="builder",
+        )
     lazy = next((name for name, parameter in network.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise BuildError(
             f"space '{space.name}': builder '{space.builder}' leaves the size of '{lazy}' open until the first images; "
-            "take nn.Linear, nn.Conv2d ... with their sizes in place of the lazy module"
+            "use nn.Linear, nn.Conv2d ... with their sizes instead of the lazy module",
+            kind="unsupported",
+            key="builder",
         )
     return network

@@ -1,4 +1,4 @@
-"""How a builder asks for decisions, and the answer that one architecture gives."""
+"""Decisions that a builder asks for, and the answer of one architecture."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from nasforge.core.ranges import Range, is_whole
 
 
 def option_of(key: str, value: Value, options: Mapping[Value, Callable[[], Any]]) -> Callable[[], Any]:
-    """What `options` holds for `value`.
+    """Return the entry of `options` for `value`.
 
     Raises:
         BuildError: the builder has no such option.
     """
     if value in options:
         return options[value]
-    raise BuildError(f"decision '{MODEL}{key}': the builder has no option {value!r}; {_known(value, options)}")
+    raise BuildError(
+        f"decision '{MODEL}{key}': the builder has no option {value!r}; {_known(value, options)}",
+        kind="unknown",
+        key=MODEL + key,
+    )
 
 
 def _known(value: Value, options: Iterable[Value]) -> str:
@@ -30,20 +34,28 @@ def _known(value: Value, options: Iterable[Value]) -> str:
 
 
 def width_of(key: str, value: Any, maximum: int | None) -> int:
-    """`value` as a number of channels.
+    """Return `value` as a number of channels.
 
     Raises:
         BuildError: it is not a whole number from 1 to `maximum`.
     """
     if value not in Range(least=1) or value != int(value):
-        raise BuildError(f"decision '{MODEL}{key}' must be a whole number of channels of at least 1, got {value!r}")
+        raise BuildError(
+            f"decision '{MODEL}{key}' must be a whole number of channels of at least 1, got {value!r}",
+            kind="type",
+            key=MODEL + key,
+        )
     if maximum is not None and value > maximum:
-        raise BuildError(f"decision '{MODEL}{key}' is {value:g}, but this builder takes at most {maximum} channels")
+        raise BuildError(
+            f"decision '{MODEL}{key}' is {value:g}, but this builder takes at most {maximum} channels",
+            kind="range",
+            key=MODEL + key,
+        )
     return int(value)
 
 
 class Fixed:
-    """Answers a builder with the decisions of one architecture, and remembers which were read.
+    """Answer to a builder with the decisions of one architecture, which records the decisions that were read.
 
     Example:
         >>> pick = Fixed(architecture)
@@ -59,7 +71,9 @@ class Fixed:
         if key not in self._values:
             raise BuildError(
                 f"the builder asks for decision '{MODEL}{key}', which this architecture does not have; declare it in "
-                f"the search space (one option is enough). {did_you_mean(key, self._values)}"
+                f"the search space (one option is enough). {did_you_mean(key, self._values)}",
+                kind="unknown",
+                key=MODEL + key,
             )
         self._read.add(key)
         return self._values[key]
@@ -73,7 +87,7 @@ class Fixed:
         return option_of(key, self._value(key), options)()
 
     def width(self, key: str, maximum: int | None = None) -> int:
-        """The number of channels decided for `key`. Raises BuildError if it is not one, or above `maximum`."""
+        """Return the number of channels decided for `key`. Raises BuildError if it is not one, or above `maximum`."""
         return width_of(key, self._value(key), maximum)
 
     def finish(self) -> None:
@@ -86,5 +100,7 @@ class Fixed:
         if unread:
             raise BuildError(
                 f"the builder never read {', '.join(repr(MODEL + key) for key in unread)}; "
-                f"take it out of the search space or use it. The builder reads: {', '.join(sorted(self._read))}"
+                f"remove it from the search space or use it. The builder reads: {', '.join(sorted(self._read))}",
+                kind="invalid",
+                key=MODEL + unread[0],
             )

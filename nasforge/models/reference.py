@@ -23,7 +23,7 @@ DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
 CLOSE = 0.03
 BUILDER = f"{__name__}:build"
-"""As network folders name it."""
+"""Name of the builder in network folders."""
 
 
 def resnet(
@@ -35,7 +35,7 @@ def resnet(
     stem_stride: int = 1,
     strides: Sequence[int] = (1, 2, 2),
 ) -> nn.Sequential:
-    """The CIFAR form of "Deep Residual Learning", He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2.
+    """Build a ResNet for CIFAR: He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2.
 
     A 3x3 stem, three stages of `depth` basic blocks with `width`, 2 `width` and 4 `width` channels, global average
     pooling, a classifier: 6 `depth` + 2 layers. Where shapes change the shortcut is a 1x1 projection (option B). Other
@@ -78,12 +78,12 @@ def build(
     stem_stride: int = 1,
     strides: Sequence[int] = (1, 2, 2),
 ) -> nn.Module:
-    """Builder of a ResNet, see `resnet`, so that references are network folders too."""
+    """Build a ResNet, see `resnet`, so that references are network folders too."""
     return resnet(depth, width, in_channels=in_channels, classes=classes, stem_stride=stem_stride, strides=strides)
 
 
 def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, nn.Module]:
-    """The ResNet whose multiply-adds come nearest to `flops`, depth and width scaled.
+    """Build the ResNet whose multiply-adds are nearest to `flops`, depth and width scaled.
 
     Of those within 3 % of it, the one whose width is nearest to the paper's 16; else the nearest of all. Its strides
     follow the resolution (`nasforge.models.resolution.reference_layout`).
@@ -101,20 +101,20 @@ def resnet_of_flops(flops: float, *, shape: tuple[int, int, int], classes: int) 
         BuildError: `flops` is not above zero.
     """
     if not flops > 0:
-        raise BuildError(f"a ResNet needs a budget of multiply-adds above 0, got {flops!r}")
+        raise BuildError(f"a ResNet needs a budget of multiply-adds above 0, got {flops!r}", kind="range")
     layout = reference_layout(min(shape[1:]))
 
     def make(depth: int, width: int) -> nn.Sequential:
         return resnet(depth, width, in_channels=shape[0], classes=classes, **asdict(layout))
 
-    found = []
+    layouts = []
     for depth in DEPTHS:
         a, b = _polynomial(partial(make, depth), shape)
         below = max(1, int((-b + (b * b + 4 * a * flops) ** 0.5) / (2 * a)))
         for width in (below, below + 1):
             off = abs((a * width**2 + b * width) / flops - 1)
-            found.append((off > CLOSE, abs(width / 16 - 1) if off <= CLOSE else off, depth, width))
-    _, _, depth, width = min(found)
+            layouts.append((off > CLOSE, abs(width / 16 - 1) if off <= CLOSE else off, depth, width))
+    _, _, depth, width = min(layouts)
     stem = f" stem{layout.stem_stride}" if layout.stem_stride > 1 else ""
     return f"ResNet-{2 * len(layout.strides) * depth + 2} x{width / 16:g}{stem}", make(depth, width)
 
@@ -138,7 +138,7 @@ def resnet_space(flops: float, *, shape: tuple[int, int, int], classes: int) -> 
 
 
 def _polynomial(make: Callable[[int], nn.Module], shape: tuple[int, int, int]) -> tuple[float, float]:
-    """a, b of multiply-adds = a width^2 + b width: exact, as every layer has width x width or width x constant."""
+    """Return a, b of multiply-adds = a width^2 + b width; exact, since layers have width^2 or width * constant."""
     with torch.device("meta"):
         eight, sixteen = count_flops(make(8), shape), count_flops(make(16), shape)
     a = (sixteen - 2 * eight) / 128

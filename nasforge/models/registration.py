@@ -1,6 +1,6 @@
-"""Whether a network's forward pass uses parameters or layers that its `state_dict` lacks.
+"""Check that a network's forward pass uses no parameters or layers that its `state_dict` lacks.
 
-Such a layer is not trained, is not saved, and begins anew with every build: a network that was loaded again would be
+Such a layer is not trained, not saved, and initialised again by every build: a network that was loaded again would be
 another one. PyTorch does not see layers in a plain list, dictionary or closure.
 """
 
@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from nasforge.core.errors import BuildError
 
-_LACKING = (
+_NOT_REGISTERED = (
     ", which is not in its state_dict and would be neither trained nor saved; assign layers to attributes of their "
     "module, or keep them in nn.ModuleList or nn.ModuleDict, parameters in nn.ParameterList"
 )
@@ -37,7 +37,7 @@ class Registration:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Note every module that is called within the block."""
+        """Record every module that is called within the block."""
 
         thread = threading.get_ident()
 
@@ -65,18 +65,18 @@ class Registration:
             if id(module) not in registered and module.state_dict():
                 place = _place(self._network, module)
                 what = f"{place or 'that its modules do not keep'} ({type(module).__name__})"
-                raise BuildError(f"the network uses a layer {what}{_LACKING}")
+                raise BuildError(f"the network uses a layer {what}{_NOT_REGISTERED}", kind="unsupported")
         known = {id(parameter) for parameter in self._network.parameters()}
         for parameter in _leaves(output):
             if id(parameter) not in known:
                 place = _place(self._network, parameter)
                 if place or isinstance(parameter, nn.Parameter):
                     what = f"{place or 'that its modules do not keep'} of shape {tuple(parameter.shape)}"
-                    raise BuildError(f"the network uses a parameter {what}{_LACKING}")
+                    raise BuildError(f"the network uses a parameter {what}{_NOT_REGISTERED}", kind="unsupported")
 
 
 def _leaves(output: Any) -> Iterator[Tensor]:
-    """The tensors with `requires_grad` that an output was computed from."""
+    """Return the tensors with `requires_grad` that an output was computed from."""
     tensors = output if isinstance(output, (tuple, list)) else [output]
     waiting = [tensor.grad_fn for tensor in tensors if isinstance(tensor, Tensor) and tensor.grad_fn is not None]
     seen = set(waiting)
@@ -90,23 +90,23 @@ def _leaves(output: Any) -> Iterator[Tensor]:
                 waiting.append(following)
 
 
-def _place(network: nn.Module, wanted: nn.Module | Tensor) -> str:
-    """Where a module or tensor is kept, as `'blocks[0].conv'`; empty where no module keeps it."""
+def _place(network: nn.Module, target: nn.Module | Tensor) -> str:
+    """Return the attribute that holds a module or tensor, as `'blocks[0].conv'`; empty if no module does."""
     for name, module in network.named_modules():
         for attribute, value in vars(module).items():
-            path = None if attribute in _REGISTERED else _path_to(wanted, value, 4)
+            path = None if attribute in _REGISTERED else _path_to(target, value, 4)
             if path is not None:
                 return f"'{'.'.join(filter(None, (name, attribute)))}{path}'"
     return ""
 
 
-def _path_to(wanted: nn.Module | Tensor, value: Any, depth: int) -> str | None:
-    """The indices and attributes that lead from `value` to what is wanted; None where nothing does."""
-    if value is wanted:
+def _path_to(target: nn.Module | Tensor, value: Any, depth: int) -> str | None:
+    """Return the indices and attributes that lead from `value` to `target`; None if nothing does."""
+    if value is target:
         return ""
     if isinstance(value, nn.Module):
         members = [*value.named_modules(), *value.named_parameters()]
-        return next((f".{name}" for name, member in members if member is wanted and name), None)
+        return next((f".{name}" for name, member in members if member is target and name), None)
     pairs: Iterator[tuple[Any, Any]]
     if isinstance(value, Mapping):
         pairs = iter(value.items())
@@ -115,7 +115,7 @@ def _path_to(wanted: nn.Module | Tensor, value: Any, depth: int) -> str | None:
     else:
         return None
     for key, member in pairs if depth else ():
-        path = _path_to(wanted, member, depth - 1)
+        path = _path_to(target, member, depth - 1)
         if path is not None:
             return f"[{key!r}]{path}"
     return None
@@ -155,12 +155,13 @@ def check_state(network: nn.Module, other: nn.Module, shape: tuple[int, int, int
     )
     raise BuildError(
         f"tensor {next((repr(name) for name in differing), 'outside of its modules')} of the network is random and not "
-        "in its state_dict, so a network that is loaded again would be another one; keep it by register_buffer"
+        "in its state_dict, so a network that is loaded again would be another one; keep it by register_buffer",
+        kind="unsupported",
     )
 
 
 def _unsaved(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Tensors that the modules keep without saving them, by where they are kept."""
+    """Return tensors that the modules keep without saving them, by attribute."""
     saved = set(network.state_dict())
     yield from ((name, buffer) for name, buffer in network.named_buffers() if name not in saved)
     for name, module in network.named_modules():

@@ -14,7 +14,7 @@ BY_RESOLUTION = "by_resolution"
 """The value that stands for a number in a space until the images are known: of the argument `strides` of a builder, and
 of the recipe's default `crop_pixels`."""
 SMALL = 40
-"""Images whose shorter side has at most so many pixels take three stages."""
+"""Longest shorter side, in pixels, of images that take three stages."""
 _TINY, _MEDIUM = 24, 80
 """The stem keeps the resolution of images up to the first size; above the second it reduces it by 4."""
 _CROP = f"{TRAIN}crop_pixels"
@@ -23,7 +23,7 @@ _CROP_SHARE = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a network reduces the resolution.
+    """Places where a network reduces the resolution.
 
     Attributes:
         stem_stride: stride of the first convolution.
@@ -35,7 +35,7 @@ class Layout:
 
 
 def layout_for(pixels: int) -> Layout:
-    """Return the layout of a space that follows the resolution, for images whose shorter side has so many pixels.
+    """Return the layout of a space that follows the resolution, for images whose shorter side has this many pixels.
 
     The figures are accuracies in equal time (`benchmarks/portfolio.py`). On 2,000 images of CIFAR-10, of 32 pixels, a
     stem of stride 2 (entry `three stages`) reached .41 where one of stride 1 reached .32, and .47 to .45 in four times
@@ -83,7 +83,9 @@ def suited(space: SearchSpace, shape: tuple[int, int, int]) -> SearchSpace:
         if not any(key.startswith(f"{MODEL}stage{stage}.") for key in space.domains):
             raise ConfigError(
                 f"space '{space.name}': images of {pixels} pixels take {stages} stages, and the space has no decisions "
-                f"'{MODEL}stage{stage}.*'. Add them, or set the argument strides to a list"
+                f"'{MODEL}stage{stage}.*'. Add them, or set the argument strides to a list",
+                kind="missing",
+                key=f"{MODEL}stage{stage}",
             )
     arguments: Mapping[str, Any] = {
         **space.arguments,

@@ -29,7 +29,7 @@ def build(
     layers: int = 4,
     blocks: Mapping[str, str] | None = None,
 ) -> nn.Sequential:
-    """A network for images N x C x H x W -> logits N x classes.
+    """Build a network for images N x C x H x W -> logits N x classes.
 
     Reads the decisions `activation`, and for each stage i `stage{i}.width`, `stage{i}.layer0.block` and
     `stage{i}.layer{j}.block`; the options of a block are those of `nasforge.models.blocks.catalogue`, `identity` makes
@@ -77,7 +77,7 @@ def pick_block(
     shape: tuple[int, int, int],
     activation: Activation,
 ) -> nn.Module:
-    """The block decided for `key`, with the decisions nested below it.
+    """Build the block decided for `key`, with the decisions nested below it.
 
     Args:
         pick: answers the decisions.
@@ -115,7 +115,7 @@ class _Thunks(Mapping[Value, Callable[[], nn.Module]]):
 def with_settings(
     pick: Pick, prefix: str, make: Callable[..., nn.Module], searched: Mapping[str, Sequence[Value]]
 ) -> nn.Module:
-    """`make` called with every searched setting decided at `prefix.setting`; each value is an option of its own.
+    """Call `make` with every searched setting decided at `prefix.setting`; each value is a separate option.
 
     A supernet that mixes the values holds one module for each combination.
     """
@@ -128,7 +128,7 @@ def with_settings(
 
 
 def head(channels: int, classes: int, activation: Activation, dropout: float) -> OrderedDict[str, nn.Module]:
-    """Normalisation and activation, global average pooling, dropout, classifier.
+    """Make normalisation and activation, global average pooling, dropout, classifier.
 
     The first two make blocks fit to stand last whose output is linear or not normalised (inverted, pre-activation).
     """
@@ -143,7 +143,7 @@ def head(channels: int, classes: int, activation: Activation, dropout: float) ->
 
 
 def scaled(width: int, multiplier: float) -> int:
-    """`width * multiplier`, rounded, at least one channel."""
+    """Return `width * multiplier`, rounded, at least one channel."""
     return max(1, round(width * multiplier))
 
 
@@ -156,7 +156,7 @@ def check_arguments(
     dropout: float,
     layers: int,
 ) -> None:
-    """Raises BuildError with every argument of `builder` that is out of range."""
+    """Check all arguments of `builder`. Raises BuildError with every one that is out of range."""
     problems = []
     if not isinstance(strides, (list, tuple)) or not strides or any(s not in (1, 2, 4) for s in strides):
         problems.append(f"strides must be a list of 1, 2 or 4, one per stage, got {strides!r}")
@@ -171,4 +171,4 @@ def check_arguments(
         if value not in allowed:
             problems.append(f"{name} must be {allowed}, got {shown(value)}")
     if problems:
-        raise BuildError(f"builder '{builder}': " + "; ".join(problems))
+        raise BuildError(f"builder '{builder}': " + "; ".join(problems), kind="range")

@@ -1,4 +1,4 @@
-"""Any network of timm by name, as a decision beside the recipe's."""
+"""Builder of any timm network by name, which is a decision next to the recipe's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build(
     weights: str = "",
     resolution: int = 0,
 ) -> nn.Module:
-    """The timm network that decision `backbone` names, with a classifier of `classes` logits.
+    """Build the timm network that decision `backbone` names, with a classifier of `classes` logits.
 
     timm: https://github.com/huggingface/pytorch-image-models
 
@@ -40,16 +40,24 @@ def build(
         pretrained: start from timm's weights, downloaded on first use.
         weights: start from this `.safetensors` file of the one backbone listed, as timm saves it; a classifier of
             other classes is left out, and a first convolution for other channels adapted.
-        resolution: the network itself resizes its input to so many pixels a side; 0: it takes images as they are.
+        resolution: the network itself resizes its input to this many pixels a side; 0: it takes images as they are.
 
     Raises:
-        BuildError: a name that timm does not know, or weights that cannot be had.
+        BuildError: a name that timm does not know, or weights that are not available.
     """
     if isinstance(backbones, str) or not backbones:
-        raise BuildError(f"builder 'timm_backbone': backbones must be a list of timm names, got {backbones!r}")
+        raise BuildError(
+            f"builder 'timm_backbone': backbones must be a list of timm names, got {backbones!r}",
+            kind="type",
+            key="backbones",
+        )
     for name in backbones:
         if not timm.is_model(name):
-            raise BuildError(f"builder 'timm_backbone': timm has no network '{name}'; {_nearest(str(name))}")
+            raise BuildError(
+                f"builder 'timm_backbone': timm has no network '{name}'; {_nearest(str(name))}",
+                kind="unknown",
+                key="backbones",
+            )
     check_whole(resolution, "builder 'timm_backbone': resolution (0: images as they are)", 0, error=BuildError)
     if weights:
         _check_weights(weights, backbones)
@@ -69,17 +77,25 @@ def _resize(resolution: int, network: nn.Module, inputs: tuple[torch.Tensor]) ->
 def _check_weights(weights: str, backbones: Sequence[str]) -> None:
     where = "builder 'timm_backbone': weights"
     if len(backbones) != 1:
-        raise BuildError(f"{where} are those of one network, but backbones lists {len(backbones)}; list one")
+        raise BuildError(
+            f"{where} belong to one network, but backbones lists {len(backbones)}; list one",
+            kind="conflict",
+            key="weights",
+        )
     if Path(weights).suffix != ".safetensors" or not Path(weights).is_file():
-        raise BuildError(f"{where} must be a .safetensors file that every worker sees, got '{weights}'")
+        raise BuildError(
+            f"{where} must be a .safetensors file that every worker sees, got '{weights}'",
+            kind="missing",
+            key="weights",
+        )
 
 
 def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights: str) -> nn.Module:
     started = bool(pretrained or weights) and torch.get_default_device().type != "meta"  # costs need no weights
-    given = {"pretrained_cfg_overlay": {"file": weights}} if weights and started else {}
+    overlay = {"pretrained_cfg_overlay": {"file": weights}} if weights and started else {}
     try:
         network: nn.Module = timm.create_model(
-            name, pretrained=started, in_chans=in_channels, num_classes=classes, **given
+            name, pretrained=started, in_chans=in_channels, num_classes=classes, **overlay
         )
     except Exception as error:
         reason = one_line(error, 200)
@@ -87,30 +103,34 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
         if started:
             advice = "set pretrained: false, or make the weights reachable"
         if started and weights:
-            advice = "take the file of this network"
-        raise BuildError(f"builder 'timm_backbone': cannot make '{name}': {reason}; {advice}") from error
+            advice = "use the file of this network"
+        raise BuildError(
+            f"builder 'timm_backbone': cannot make '{name}': {reason}; {advice}", kind="failed", key="backbones"
+        ) from error
     if started and weights:
         _check_whole(network, name, weights)
-    network.pretrained = bool(pretrained or weights)  # type: ignore[assignment]  # a recipe that draws weights anew is refused
+    network.pretrained = bool(pretrained or weights)  # type: ignore[assignment]  # a recipe that redraws weights is refused
     return network
 
 
 def _check_whole(network: Any, name: str, weights: str) -> None:
-    """timm passes over tensors that a file lacks; only the classifier, and what counts batches, may begin anew."""
+    """Check that a file lacks no tensors but the classifier and batch counters, since timm ignores missing ones."""
     heads = network.default_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
     with safe_open(weights, framework="pt") as file:
         there = set(file.keys())
-    wanted = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
-    lacking = [key for key in wanted if key not in there and not key.startswith(heads)]
-    if lacking:
+    needed = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
+    missing = [key for key in needed if key not in there and not key.startswith(heads)]
+    if missing:
         raise BuildError(
-            f"builder 'timm_backbone': weights '{weights}' lack {len(lacking)} tensors of '{name}', such as "
-            f"{lacking[0]}; take the file of this network, as timm writes it"
+            f"builder 'timm_backbone': weights '{weights}' lack {len(missing)} tensors of '{name}', such as "
+            f"{missing[0]}; use the file of this network, as timm writes it",
+            kind="changed",
+            key="weights",
         )
 
 
 def _nearest(name: str) -> str:
-    """timm knows a thousand names: show those of the family, not all."""
+    """Return names of the same family, since timm knows a thousand."""
     family = [known for known in timm.list_models() if known[:4] == name[:4]]
     return did_you_mean(name, family) if family else "list them with timm.list_models()"

@@ -1,4 +1,4 @@
-"""Asynchronous successive halving: stop what is not among the best at its rung, without ever waiting."""
+"""Asynchronous successive halving: stop trials that are not among the best at their rung, without waiting."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from nasforge.settings.spec import SearchSpec
 
 
 class ASHA:
-    """Stops a trial that, on reaching a rung, is not in the top 1/eta of all that reached it so far.
+    """Asynchronous successive halving: stops a trial that is not in the top 1/eta at its rung.
 
     Li et al., "A System for Massively Parallel Hyperparameter Tuning" (https://arxiv.org/abs/1810.05934), in its
-    stopping form: nothing waits for others, and a trial that goes on keeps its worker. With several objectives trials
-    are ranked by non-dominated front, and a whole front goes on together. The first `eta - 1` trials of a rung go on.
+    stopping form: nothing waits for others, and a trial that continues keeps its worker. With several objectives trials
+    are ranked by non-dominated front, and a whole front continues together. The first `eta - 1` trials of a rung
+    continue.
     Ranks are kept between reports (nasforge/pruners/standing.py), so a report costs the same late in a search.
 
     Args:
         spec: the epochs of its ladder's rungs are where trials are stopped; the last is the end anyway.
-        eta: keep one of so many trials.
+        eta: keep one of every `eta` trials.
         at: steps to prune at: epochs, or folds; None: the ladder's rungs.
     """
 
@@ -33,7 +34,7 @@ class ASHA:
         self._crowds = Crowds(lambda reports, at: reports[at])
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
-        """Whether the trials at this rung that rank before this one already fill the top 1/eta."""
+        """Return whether the trials at this rung that rank before this one already fill the top 1/eta."""
         if step not in self._steps:
             return False
         values = history.get(number, {}).get(step)

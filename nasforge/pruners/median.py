@@ -1,4 +1,4 @@
-"""The median stopping rule: stop what is worse than half of the others were on average by then."""
+"""The median stopping rule: stop a trial that is worse than half of the others were on average by then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nasforge.settings.spec import SearchSpec
 
 
 class Median:
-    """Stops a trial whose best report so far is worse than the median of the others' average reports.
+    """Median rule: stops a trial whose best report is worse than the median of the others' average reports.
 
     Golovin et al., "Google Vizier: A Service for Black-Box Optimization" (https://doi.org/10.1145/3097983.3098043).
     With several objectives "worse than the median" means: more than half of the others are in earlier non-dominated
@@ -29,7 +29,7 @@ class Median:
         self._crowds = Crowds(lambda reports, at: _columns(reports, at, _average))
 
     def prune(self, history: Mapping[int, Mapping[int, tuple[float, ...]]], number: int, step: int) -> bool:
-        """Whether more than half of the trials that reached `step` were better until then."""
+        """Return whether more than half of the trials that reached `step` were better until then."""
         if not self._first <= step < self._last or step not in history.get(number, {}):
             return False
         others = self._crowds.others(history, number, step)
@@ -42,7 +42,7 @@ class Median:
 def _columns(
     reports: Mapping[int, tuple[float, ...]], step: int, combine: Callable[[Iterable[float]], float]
 ) -> tuple[float, ...]:
-    """Every objective's reports up to `step`, combined to one number."""
+    """Return every objective's reports up to `step`, combined to one number."""
     rows = [values for at, values in reports.items() if at <= step]
     return tuple(combine(column) for column in zip(*rows, strict=True))
 

@@ -1,4 +1,4 @@
-"""Where a newcomer would stand among many: kept from one question to the next, so that a question costs little.
+"""Ranks of newcomers among many trials, with sorted structures that make each question cheap.
 
 With one objective a trial ranks behind all that are better. With several it ranks behind all of the earlier
 non-dominated fronts.
@@ -25,16 +25,16 @@ class Standing(Protocol):
         ...
 
     def ahead(self, values: Values, enough: float) -> int:
-        """How many of the crowd rank before a newcomer; where they are more than `enough`, any number above it."""
+        """Return how many of the crowd rank before a newcomer; above `enough` any larger number."""
         ...
 
     def __len__(self) -> int:
-        """How many joined."""
+        """Return how many joined."""
         ...
 
 
 def standing_of(crowd: Sequence[Values], objectives: int) -> Standing:
-    """A crowd with so many objectives; NaN counts as the worst value."""
+    """Make a crowd for this number of objectives; NaN counts as the worst value."""
     made: Standing = Line() if objectives == 1 else Staircases() if objectives == 2 else Fronts(objectives)
     for values in crowd:
         made.add(_ordered(values))
@@ -42,7 +42,7 @@ def standing_of(crowd: Sequence[Values], objectives: int) -> Standing:
 
 
 class Crowds:
-    """The crowds at every step of a history, each kept beside the history.
+    """The crowds at every step of a history, cached with the history.
 
     Args:
         entry: of the reports of a trial, those values with which it takes part in the crowd at a step.
@@ -52,7 +52,7 @@ class Crowds:
         self._entry = entry
 
     def others(self, history: Mapping[int, Mapping[int, Values]], number: int, step: int) -> Standing:
-        """The crowd of all trials but `number` that have reported at `step`."""
+        """Return the crowd of all trials but `number` that have reported at `step`."""
         objectives = len(history[number][step])
         if not isinstance(history, Pending) or step in history.history.get(number, ()):
             trials = [trial for trial, reports in history.items() if trial != number and step in reports]
@@ -78,11 +78,11 @@ class Line:
         self._values: list[float] = []
 
     def add(self, values: Values) -> None:
-        """By bisection."""
+        """Insert a point by bisection."""
         insort(self._values, values[0])
 
     def ahead(self, values: Values, enough: float) -> int:
-        """Those that are strictly better."""
+        """Count the points that are strictly better."""
         return len(self._values) - bisect_right(self._values, _ordered(values)[0])
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ class Staircases:
         self._rest: list[tuple[float, float]] = []  # both negated, sorted: the best in the first objective come first
 
     def add(self, values: Values) -> None:
-        """Into its front; what it dominates there moves to the next front."""
+        """Add a point to its front; points that it dominates there move to the next front."""
         first, second = -values[0], values[1]
         place = self._front_of(first, second)
         firsts, seconds = [first], [second]
@@ -123,7 +123,7 @@ class Staircases:
             insort(self._rest, (point[0], -point[1]))
 
     def ahead(self, values: Values, enough: float) -> int:
-        """The sizes of the fronts before its own."""
+        """Return the total size of the fronts before the point's own."""
         first, second = _ordered(values)
         first = -first
         while True:
@@ -137,7 +137,7 @@ class Staircases:
         return sum(self._sizes) + len(self._rest)
 
     def _front_of(self, first: float, second: float) -> int:
-        """The first front of which none dominates the point; bisection, since a dominated point is so by all before."""
+        """Return the first front that does not dominate the point; by bisection, since all fronts before do."""
         low, high = 0, len(self._fronts)
         while low < high:
             middle = (low + high) // 2
@@ -191,7 +191,7 @@ class Fronts:
         self._fronts: list[np.ndarray[Any, Any]] = []
 
     def add(self, values: Values) -> None:
-        """Into its front."""
+        """Add a point to its front."""
         import numpy as np
 
         moving = np.asarray([values])
@@ -207,7 +207,7 @@ class Fronts:
             place += 1
 
     def ahead(self, values: Values, enough: float) -> int:
-        """The sizes of the fronts before its own."""
+        """Return the total size of the fronts before the point's own."""
         import numpy as np
 
         return sum(map(len, self._fronts[: self._front_of(np.asarray(_ordered(values)))]))

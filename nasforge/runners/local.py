@@ -10,7 +10,7 @@ from nasforge.runners.work import perform
 
 
 def run(experiment: Experiment, evaluator: Evaluator) -> None:
-    """Work through the experiment, one job after the other."""
+    """Run the experiment, one job after the other."""
     while (job := experiment.next()) is not None:
         result = perform(evaluator, job, partial(experiment.report, job.number, job.attempt))
         if not experiment.closed(job.number):

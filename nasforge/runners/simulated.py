@@ -23,12 +23,12 @@ _Moment: TypeAlias = tuple[float, int, Job, int]
 
 
 def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: int = 4) -> None:
-    """Work through the experiment as so many workers would, by the seconds that the evaluator charges.
+    """Run the experiment as this many workers would, by the seconds that the evaluator charges.
 
     The virtual clock of syne-tune's simulator back end ("Syne Tune", Salinas et al. 2022,
     https://proceedings.mlr.press/v188/salinas22a.html): a job is evaluated when it starts, its reports and its end are
     heard at their virtual times, equal times in the order of the trials. A search that is continued takes up the clock
-    from its journal, so it goes on as if it had never stopped.
+    from its journal, so it resumes as if it had never stopped.
 
     Args:
         experiment: what to run.
@@ -41,7 +41,11 @@ def run(experiment: Experiment, evaluator: Evaluator, *, max_concurrent_trials: 
     workers = max_concurrent_trials
     check_whole(workers, "runner 'simulated': max_concurrent_trials", 1)
     if not about_of(evaluator).instant:
-        raise ConfigError("runner 'simulated' is for evaluators that look results up, such as lookup_table; take local")
+        raise ConfigError(
+            "runner 'simulated' needs an evaluator that looks results up, such as lookup_table; use --runner local",
+            kind="unsupported",
+            key="runner",
+        )
     now, starts = _clock(experiment)
     moments: list[_Moment] = []
     reports: dict[int, list[_Heard]] = {}
@@ -74,7 +78,7 @@ def _moment(
     reports: Mapping[int, list[_Heard]],
     results: Mapping[int, Result],
 ) -> _Moment:
-    """The next thing that happens in a job."""
+    """Return the next event of a job."""
     heard = reports[job.number]
     spent = (
         heard[index][1].get("time/worker_s", 0.0) if index < len(heard) else results[job.number].charged.worker_seconds
@@ -83,7 +87,7 @@ def _moment(
 
 
 def _clock(experiment: Experiment) -> tuple[float, dict[int, float]]:
-    """The time that the journal has come to, and when each trial started."""
+    """Return the time that the journal has come to, and when each trial started."""
     now, starts = 0.0, dict[int, float]()
     for event in experiment.journal.events:
         if isinstance(event, Started):

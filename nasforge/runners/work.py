@@ -1,4 +1,4 @@
-"""What every runner does with a job on a worker: call the evaluator, turn whatever comes into a Result."""
+"""Common work of every runner on a worker: call the evaluator, turn any outcome into a Result."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from nasforge.experiment.verdicts import wrong_word
 
 Alphas = Mapping[str, tuple[float, ...]] | None
 Send = Callable[..., bool]
-"""Takes step, metrics and, of a supernet alone, alphas; returns whether to go on."""
+"""Takes step, metrics and, of a supernet alone, alphas; returns whether to continue."""
 
 
 class JobReport:
-    """The `Report` of a job; `send` carries (step, metrics, alphas) to the experiment and brings back whether to go on.
+    """The `Report` of a job; `send` carries (step, metrics, alphas) to the experiment and returns whether to continue.
 
     Attributes:
         stopped: whether the trial is to stop; nothing more is sent then.
@@ -50,7 +50,7 @@ class JobReport:
 
     @property
     def attempt(self) -> int:
-        """From 1."""
+        """Number of this attempt, from 1."""
         return self._job.attempt
 
     @property
@@ -77,7 +77,7 @@ class JobReport:
 
     @property
     def costs(self) -> Mapping[str, float]:
-        """What the check found."""
+        """Costs that the check measured."""
         return self._job.costs
 
     def __call__(
@@ -90,7 +90,9 @@ class JobReport:
             ConfigError: this is another process than the evaluator was called in.
         """
         if os.getpid() != self._process:
-            raise ConfigError("report was called in a child process; call it in the process of the evaluator")
+            raise ConfigError(
+                "report was called in a child process; call it in the process of the evaluator", kind="unsupported"
+            )
         try:
             step, plain, rows = checks.report(step, metrics, alphas)
         except EventError as error:
@@ -106,10 +108,10 @@ class JobReport:
 
 
 def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
-    """The evaluator's result; an exception becomes a failure with cause `error`, its traceback a file beside it.
+    """Return the evaluator's result; an exception becomes a failure of cause `error`, its traceback a file.
 
     So does an answer that no journal can hold, such as a text for a metric or a negative charge, and so do `sys.exit`
-    and `os._exit`. A child process that the evaluator forked ends here: only the parent goes on.
+    and `os._exit`. A child process that the evaluator forked ends here: only the parent continues.
 
     Raises:
         ConfigError: the evaluator or its settings are wrong, whatever the point.
@@ -123,7 +125,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
             answer = evaluator(job.proposal, report)
         if report.broken is not None:  # the evaluator has swallowed it
             raise report.broken
-        if report.wrong is not None:  # and the evaluator did not heed the exception
+        if report.wrong is not None:  # and the evaluator ignored the exception
             return wrong_word(report.wrong, answer)
         result = checks.result(answer)
         return replace(result, metrics=_floats(result.metrics), scores=tuple(map(_floats, result.scores)))
@@ -143,10 +145,11 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         if _no_room(error):
             raise SearchError(
                 f"no space left on the device while trial {job.number} ran ({job.experiment}). Nothing finished is "
-                "lost: make room, then run the same command"
+                "lost: make room, then run the same command",
+                kind="failed",
             ) from error
         if isinstance(error, NasforgeError):
-            return Result.failed("error", str(error), "mend the setting that the message names")
+            return Result.failed("error", str(error), "correct the setting that the message names")
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         try:
@@ -158,12 +161,12 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
 
 
 def _floats(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Measured metrics are floats, counts among them too."""
+    """Convert measured metrics, counts among them, to floats."""
     return {key: float(value) for key, value in metrics.items()}
 
 
 def _is_the_users(error: BaseException) -> bool:
-    """Whether an exception is a stop that the user asked for, and not the evaluator's own."""
+    """Return whether an exception is a stop that the user asked for, not the evaluator's."""
     if not isinstance(error, KeyboardInterrupt) or isinstance(error, StopNow):
         return isinstance(error, StopNow)
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -171,7 +174,7 @@ def _is_the_users(error: BaseException) -> bool:
 
 
 def _stop_behind(error: BaseException) -> StopNow | None:
-    """The user's stop that an exception has displaced: torch raises another one where a stop breaks off a file."""
+    """Return the user's stop that an exception displaced: torch raises another when a stop interrupts a file."""
     behind: BaseException | None = error
     while behind is not None and not isinstance(behind, StopNow):
         behind = behind.__cause__ or behind.__context__
@@ -218,7 +221,7 @@ def _end_child(error: BaseException | None) -> NoReturn:
 
 
 def _no_room(error: BaseException | None) -> bool:
-    """Whether a full disk or quota is at the bottom of it; libraries in other languages say it in words only."""
+    """Return whether a full disk or quota is the cause; libraries in other languages only say so in words."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
             return True

@@ -86,7 +86,7 @@ class ExperimentConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the experiment lives."""
+        """Folder of the experiment."""
         return self.runs_dir / self.name
 
     @property
@@ -120,12 +120,12 @@ class ExperimentConfig:
         """The same with one training per trial."""
         if self.evaluator.name not in TRAININGS:
             return self
-        own = ("epochs", TRAININGS[self.evaluator.name][0])
-        options = {key: value for key, value in self.evaluator.options.items() if key not in own}
+        dropped = ("epochs", TRAININGS[self.evaluator.name][0])
+        options = {key: value for key, value in self.evaluator.options.items() if key not in dropped}
         return replace(self, evaluator=Named("training", options), ladder=(Rung(self.epochs),))
 
     def with_data_at(self, place: str | Path | Mapping[str, Any] | None) -> ExperimentConfig:
-        """The same with its data in another place.
+        """Return the same configuration with its data in another place.
 
         Args:
             place: the file or folder, or a mapping of `source` and `folder` (of torchvision's downloads); None for the
@@ -136,17 +136,23 @@ class ExperimentConfig:
         """
         if not place:
             return self
-        given = place if isinstance(place, Mapping) else {"source": place}
+        settings = place if isinstance(place, Mapping) else {"source": place}
         if self.data is None:
-            raise ConfigError(f"'{self.name}' has no images whose place could be given; leave data out")
+            raise ConfigError(
+                f"'{self.name}' has no images, so data cannot be moved; leave data out", kind="conflict", key="data"
+            )
         allowed = ("source", "folder")
-        for key in given:
+        for key in settings:
             if key not in allowed:
-                raise ConfigError(f"data: '{key}' is the experiment's own; {did_you_mean(str(key), allowed)}")
-        return replace(self, data=replace(self.data, **with_absolute_paths(given)))
+                raise ConfigError(
+                    f"data: '{key}' cannot change in an experiment; {did_you_mean(str(key), allowed)}",
+                    kind="conflict",
+                    key=f"data.{key}",
+                )
+        return replace(self, data=replace(self.data, **with_absolute_paths(settings)))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, as the journal's header keeps it, without secrets and infinite limits of the budget."""
+        """Return the JSON-able form for the journal's header, without secrets and infinite limits of the budget."""
         return {
             "space": self.space.to_json(),
             "data": None if self.data is None else asdict(self.data),
@@ -167,7 +173,7 @@ class ExperimentConfig:
 
     @staticmethod
     def from_json(name: str, content: Mapping[str, Any], runs_dir: Path) -> ExperimentConfig:
-        """The inverse of `to_json`; the name and the runs folder come from where the journal was found."""
+        """Rebuild the object from its `to_json` form; name and runs folder are those of the journal's place."""
         return ExperimentConfig(
             name=name,
             space=SearchSpace.from_json(content["space"]),
@@ -190,13 +196,13 @@ class ExperimentConfig:
 
     @staticmethod
     def of_journal(header: Header, folder: Path) -> ExperimentConfig:
-        """The configuration of the experiment in `folder`, as the header of its journal has it."""
+        """Return the configuration of the experiment in `folder`, as the header of its journal has it."""
         folder = folder.absolute()
         return ExperimentConfig.from_json(folder.name, header.config, folder.parent)
 
 
 def places_of(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a header's `config` that say where its data lie, with the places that `places` has.
+    """Return the settings of a header's `config` that locate its data, with the new places of `places`.
 
     Args:
         config: as in `ExperimentConfig.to_json`.
@@ -217,17 +223,19 @@ def places_of(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str,
 
 
 def check_name(name: Any) -> str:
-    """An experiment's name, safe as a folder's. Raises ConfigError otherwise."""
+    """Return an experiment's name that is safe as a folder's. Raises ConfigError otherwise."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"name {name!r}: an experiment's name starts with a letter or digit and holds up to 100 letters, "
-            "digits, '.', '_' and '-'"
+            "digits, '.', '_' and '-'",
+            kind="invalid",
+            key="name",
         )
     return name
 
 
 DEFAULTS = {"strategy": "evolution", "pruner": "asha", "runner": "ray_tune"}
-"""What is taken where nothing is named; the evaluator that suits depends on the strategy, see `suited_evaluator`."""
+"""Defaults of the settings; that of the evaluator depends on the strategy, see `suited_evaluator`."""
 
 NO_PRUNER = "none"
 """The name that stands for no pruner."""
@@ -242,11 +250,11 @@ _SETTINGS = (
 
 
 def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
-    """The settings in an experiment's YAML file, for `resolve`. Paths in it are relative to the file."""
+    """Read the settings of an experiment's YAML file, for `resolve`. Paths in it are relative to the file."""
     path = home_expanded(path)
     document = read_yaml(path)
     if not isinstance(document.content, dict):
-        raise ConfigError([Problem("an experiment is a mapping of settings", str(path))])
+        raise ConfigError([Problem("expected a mapping of settings", str(path), kind="type")])
     if "decisions" in document.content:
         message = "a search space, not an experiment; search it by: nasforge search FILE"
         raise ConfigError([document.problem(message, ("decisions",))])
@@ -272,7 +280,7 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
 
 
 def resolve(settings: Mapping[str, Any], document: Document | None = None) -> ExperimentConfig:
-    """Settings as users write them -> the whole configuration, with defaults filled in.
+    """Make the complete configuration from settings as users write them, with defaults filled in.
 
     Args:
         settings: `space` (a YAML file, a shipped name or a SearchSpace) and `data` (a name, file or folder, or a
@@ -280,7 +288,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             name or a mapping with `name`. `objectives`, `constraints`, `targets`: lists of texts. `budget`: a mapping.
             `recipe`: a mapping of fixed settings, in which `open` names a recipe (a shipped one, a YAML file or a
             SearchSpace) whose decisions are searched in place of the space's; or that name alone. `tune`: a strategy
-            for the recipe beside the one for the network (strategy `joint`). `epochs` or `ladder`.
+            for the recipe in addition to the one for the network (strategy `joint`). `epochs` or `ladder`.
             `seed`, `name`, `runs_dir`, `tracking_uri` (left out: the environment variable `MLFLOW_TRACKING_URI`, or
             else `mlflow.db` in the runs folder). `start_from`: points that are tried first: `default`, `portfolio`, a
             file, an experiment, or `none`; left out: `default` where networks are trained in a space with defaults.
@@ -313,43 +321,44 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     for key in settings:
         if key not in _SETTINGS:
             wrong(f"unknown setting; {did_you_mean(str(key), _SETTINGS)}", key, "unknown")
-    given = {key: value for key, value in settings.items() if value is not None}
-    space = attempt("space", space_of, given.get("space"))
-    data = attempt("data", data_of, given.get("data"))
-    named = {key: attempt(key, _named, key, given.get(key, default)) for key, default in DEFAULTS.items()}
+    present = {key: value for key, value in settings.items() if value is not None}
+    space = attempt("space", space_of, present.get("space"))
+    data = attempt("data", data_of, present.get("data"))
+    named = {key: attempt(key, _named, key, present.get(key, default)) for key, default in DEFAULTS.items()}
     strategy = named["strategy"]
     suited = suited_evaluator(strategy.name if strategy else "")
-    evaluator = attempt("evaluator", _named, "evaluator", given.get("evaluator", suited))
-    objectives = attempt("objectives", objectives_of, given.get("objectives", suited_objectives(evaluator)))
-    constraints = attempt("constraints", limits_of, given.get("constraints", []), evaluator)
-    targets = attempt("targets", limits_of, given.get("targets", []), evaluator)
-    budget = attempt("budget", budget_of, given.get("budget"), objectives or ())
-    ladder = attempt("epochs" if "epochs" in given else "ladder", ladder_of, given.get("epochs"), given.get("ladder"))
+    evaluator = attempt("evaluator", _named, "evaluator", present.get("evaluator", suited))
+    objectives = attempt("objectives", objectives_of, present.get("objectives", suited_objectives(evaluator)))
+    constraints = attempt("constraints", limits_of, present.get("constraints", []), evaluator)
+    targets = attempt("targets", limits_of, present.get("targets", []), evaluator)
+    budget = attempt("budget", budget_of, present.get("budget"), objectives or ())
+    ladder_key = "epochs" if "epochs" in present else "ladder"
+    ladder = attempt(ladder_key, ladder_of, present.get("epochs"), present.get("ladder"))
     if evaluator is not None and evaluator.name in TRAININGS and ladder is not None:
-        evaluator, ladder = attempt("evaluator", _in_turn, evaluator, ladder, given) or (evaluator, ladder)
-    opened, recipe = attempt("recipe", recipe_settings, given.get("recipe", {})) or (None, {})
+        evaluator, ladder = attempt("evaluator", _in_turn, evaluator, ladder, present) or (evaluator, ladder)
+    opened, recipe = attempt("recipe", recipe_settings, present.get("recipe", {})) or (None, {})
     if space is not None and opened is not None:
         space = space.with_recipe(opened)
     searched_by = strategy.name if strategy else ""
-    if "tune" in given and strategy is not None and space is not None:
-        tuned = attempt("tune", _tuned, strategy, given["tune"], space)
+    if "tune" in present and strategy is not None and space is not None:
+        tuned = attempt("tune", _tuned, strategy, present["tune"], space)
         if tuned is not None:
-            searched_by = f"{searched_by}-{Named.parse(given['tune'], 'tune').name}"
+            searched_by = f"{searched_by}-{Named.parse(present['tune'], 'tune').name}"
             strategy = tuned
-    seed = attempt("seed", seed_of, given.get("seed", 0))
-    runs_dir = attempt("runs_dir", lambda: whole_path(text_of(given.get("runs_dir", "runs"), "a folder")))
-    uri = attempt("tracking_uri", _tracking_uri, given.get("tracking_uri"))
+    seed = attempt("seed", seed_of, present.get("seed", 0))
+    runs_dir = attempt("runs_dir", lambda: whole_path(text_of(present.get("runs_dir", "runs"), "a folder")))
+    uri = attempt("tracking_uri", _tracking_uri, present.get("tracking_uri"))
     default_name = None
     if space is not None and strategy is not None and seed is not None:
         parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]
         default_name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
-    name = attempt("name", check_name, given.get("name", default_name or "search"))
+    name = attempt("name", check_name, present.get("name", default_name or "search"))
     if space is not None and recipe:
         decided = {key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}  # nested ones too
         searched = [key for key in recipe if key in decided]
         if searched:
             wrong(f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead", "recipe")
-    start_from = attempt("start_from", starts_of, given.get("start_from", AUTOMATIC))
+    start_from = attempt("start_from", starts_of, present.get("start_from", AUTOMATIC))
     if problems:
         raise ConfigError(problems)
     return ExperimentConfig(
@@ -374,7 +383,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
 
 
 def _named(kind: str, content: Any) -> Named:
-    """A registered name with options that it takes."""
+    """Return a registered name with options that it takes."""
     named = evaluator_of(content) if kind == "evaluator" else Named.parse(content, kind)
     if (kind, named.name) != ("pruner", NO_PRUNER):
         registry.check_named(kind, named.name, named.options)
@@ -386,34 +395,55 @@ def _tracking_uri(content: Any) -> str | None:
 
 
 def _tuned(strategy: Named, content: Any, space: SearchSpace) -> Named:
-    """`strategy: evolution` and `tune: optuna` as the one strategy `joint` that they are short for.
+    """Return the strategy `joint` that `strategy: evolution` with `tune: optuna` abbreviates.
 
     What begins with short trainings gets its new points from `joint`: `promotion` of it.
     """
     tune = Named.parse(content, "tune")
     registry.check_name("strategy", tune.name)
     if strategy.name == "joint":
-        raise ConfigError("strategy joint names its recipe's strategy itself: leave tune out, or strategy")
+        raise ConfigError(
+            "strategy joint already has a strategy for the recipe; leave tune out",
+            kind="conflict",
+            key="tune",
+        )
     if not any(key.startswith(TRAIN) for key in space.domains):
-        raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
+        raise ConfigError(
+            f"the space '{space.name}' opens no decision of the recipe, so there is nothing to tune; "
+            "open some: --recipe sgd",
+            kind="conflict",
+            key="tune",
+        )
     if not any(key.startswith(MODEL) for key in space.domains):
-        raise ConfigError(f"the space '{space.name}' has recipes alone: --strategy {tune.name}, without tune")
+        raise ConfigError(
+            f"the space '{space.name}' has decisions of the recipe alone; use --strategy {tune.name} without tune",
+            kind="conflict",
+            key="tune",
+        )
     if strategy.name == "promotion":
         inner = _tuned(Named.parse(strategy.options.get("of", "evolution"), "strategy.of"), tune, space)
         return Named("promotion", {**strategy.options, "of": {"name": inner.name, **inner.options}})
     options = dict(tune.options)
     if "relatives" in options:
-        raise ConfigError("tune: relatives was removed, because no gain of it was measured. Leave it out")
-    own: dict[str, Any] = {"revisit": options.pop("revisit")} if "revisit" in options else {}
+        raise ConfigError(
+            "tune: relatives was removed, because it brought no measurable gain. Leave it out",
+            kind="removed",
+            key="tune",
+        )
+    joint_options: dict[str, Any] = {"revisit": options.pop("revisit")} if "revisit" in options else {}
     halves = {"model": {"name": strategy.name, **strategy.options}, "recipe": {"name": tune.name, **options}}
-    return Named("joint", {**halves, **own})
+    return Named("joint", {**halves, **joint_options})
 
 
-def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:
-    """An evaluator of several trainings: `epochs` are its option then, and the ladder counts trainings."""
+def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, Any]) -> tuple[Named, tuple[Rung, ...]]:
+    """Return an evaluator of several trainings: `epochs` become its option, and the ladder counts trainings."""
     what, default = TRAININGS[evaluator.name]
-    if given.get("ladder") is not None:
-        raise ConfigError(f"{evaluator.name} has a ladder of its own, of {what}; say epochs instead of ladder")
+    if settings.get("ladder") is not None:
+        raise ConfigError(
+            f"{evaluator.name} makes its own ladder, of {what}; set epochs instead of ladder",
+            kind="conflict",
+            key="ladder",
+        )
     count = check_whole(evaluator.options.get(what, default), f"{evaluator.name}: {what}", 2)
     epochs = evaluator.options.get("epochs", ladder[-1].epochs)
     return Named(evaluator.name, {**evaluator.options, what: count, "epochs": epochs}), tuple(
@@ -422,12 +452,12 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], given: Mapping[str, Any
 
 
 def continues(strategy: str) -> bool:
-    """Return whether a strategy goes on from other trials' checkpoints: then it has the method `wanted`."""
+    """Return whether a strategy resumes other trials' checkpoints: then it has the method `wanted`."""
     return hasattr(registry.get("strategy", strategy), "wanted")
 
 
 def suited_evaluator(strategy: str) -> str:
-    """What measures where the user names nothing: a strategy with a supernet says so in its attribute `evaluator`."""
+    """Return the default evaluator for a strategy: one with a supernet has the attribute `evaluator`."""
     try:
         return str(getattr(registry.get("strategy", strategy), "evaluator", "training"))
     except ConfigError:  # an unknown strategy is reported where it is made

@@ -21,7 +21,7 @@ _EXPANDED, _DECISIONS = 10_000, 20_000
 """Decisions that a range key may stand for, and that a space may have."""
 _FUNCTIONS = ("canonical", "text", "derive")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of a space or an experiment, safe as a folder's."""
+"""Name of a space or an experiment, safe as a folder's."""
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -43,13 +43,13 @@ def shipped_portfolios() -> dict[str, Path]:
 
 
 def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
-    """Return the points of a portfolio for so many training images, decision -> value, the most promising one first.
+    """Return the points of a portfolio for this many training images, decision -> value, the most promising one first.
 
     Its file has `networks` and `recipes`, name -> decisions without prefix, and `portfolios`: lists of pairs of both,
-    each for data `below` so many images; the last one is for all other data.
+    each for data `below` a number of images; the last one is for all other data.
 
     Raises:
-        ConfigError: the file is malformed, or a pair names what is not there.
+        ConfigError: the file is malformed, or a pair names something unknown.
     """
     document = read_yaml(path)
     reader = _SpaceReader(document)
@@ -70,11 +70,11 @@ def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
             for pair in chosen["points"]
         ]
     except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: no portfolio: {type(error).__name__}: {error}") from None
+        raise ConfigError(f"{path}: no portfolio: {type(error).__name__}: {error}", kind="unreadable") from None
 
 
 def load_space(source: str | Path) -> SearchSpace:
-    """The space in a YAML file, or a shipped one by name.
+    """Read the space of a YAML file, or a shipped one by name.
 
     Raises:
         ConfigError: with every problem of the file.
@@ -83,7 +83,7 @@ def load_space(source: str | Path) -> SearchSpace:
 
 
 def load_recipe(source: str | Path) -> SearchSpace:
-    """The recipe in a YAML file, or a shipped one by name: written as a space is, without a network.
+    """Read the recipe of a YAML file, or a shipped one by name: written as a space is, without a network.
 
     Raises:
         ConfigError: with every problem of the file, a decision or default of the network among them.
@@ -103,11 +103,13 @@ def load_recipe(source: str | Path) -> SearchSpace:
 def _document(source: str | Path, what: str, shipped: Mapping[str, Path]) -> Document:
     path = home_expanded(source)
     if len(str(source)) > 4096 or any(len(part) > 255 for part in path.parts):
-        raise ConfigError(f"no {what} '{str(source)[:60]}...': the name is too long for a file")
+        raise ConfigError(f"no {what} '{str(source)[:60]}...': the name is too long for a file", kind="invalid")
     is_there = path.exists() and not path.is_dir()  # a folder may well be called as a shipped one is
     if not is_there and path.suffix not in (".yaml", ".yml"):
         if str(source) not in shipped:
-            raise ConfigError(f"no {what} '{source}': no such file; {did_you_mean(str(source), shipped)}")
+            raise ConfigError(
+                f"no {what} '{source}': no such file; {did_you_mean(str(source), shipped)}", kind="unknown"
+            )
         path = shipped[str(source)]
     return read_yaml(path)
 
@@ -157,7 +159,7 @@ class _SpaceReader:
         raise ConfigError(self.problems)
 
     def with_whole_path(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """A builder's arguments, the file of its `weights` as workers see it; it may lie beside the space."""
+        """Return a builder's arguments with an absolute path of `weights`; it may be relative to the space's file."""
         weights = arguments.get("weights")
         if not isinstance(weights, str) or not weights:
             return arguments
@@ -185,7 +187,7 @@ class _SpaceReader:
         return tuple(decisions)
 
     def decisions(self, entries: Mapping[Any, Any], path: tuple[Any, ...], prefix: str) -> list[Decision]:
-        found = []
+        decisions = []
         for name, content in entries.items():
             for expanded in self.expand(str(name), (*path, name)):
                 key = prefix + expanded
@@ -198,11 +200,11 @@ class _SpaceReader:
                     raise ConfigError(self.problems)
                 domain = self.domain(content, (*path, name), key)
                 if domain is not None:
-                    found.append(Decision(key, domain))
-        return found
+                    decisions.append(Decision(key, domain))
+        return decisions
 
     def expand(self, name: str, path: tuple[Any, ...]) -> Iterator[str]:
-        """`stage{0..1}.layer{1..2}` -> stage0.layer1, stage0.layer2, stage1.layer1, stage1.layer2."""
+        """Expand `stage{0..1}.layer{1..2}` to stage0.layer1, stage0.layer2, stage1.layer1, stage1.layer2."""
         if re.search(r"[{}]", _RANGE.sub("", name)):
             self.report("a range key looks like stage{0..2}.width", path)
             return
@@ -247,21 +249,21 @@ class _SpaceReader:
             if isinstance(body, list):
                 return Choice(tuple(body))
             if not isinstance(body, dict):
-                raise SpaceError(f"choice needs a list or a mapping of options, got {body!r}")
+                raise SpaceError(f"choice must be a list or a mapping of options, got {body!r}", kind="type")
             branches = []
             for option, nested in body.items():
                 below = (*path, "choice", option)
                 branches.append(tuple(self.decisions(self.mapping(nested, below), below, f"{key}.{option}.")))
             return Choice(tuple(body), tuple(branches))
         if not isinstance(body, list) or len(body) != 2:
-            raise SpaceError(f"{kind} needs [low, high], got {body!r}")
+            raise SpaceError(f"{kind} must be [low, high], got {body!r}", kind="type")
         log = check_flag(content.get("log", False), "log", SpaceError)
         if kind == "int":
             return Int(body[0], body[1], content.get("step", 1), log)
         return Float(body[0], body[1], content.get("step"), log)
 
     def defaults(self, content: Any, decisions: tuple[Decision, ...]) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+        defaults: dict[str, Value] = {}
         domains = SearchSpace("x", decisions).domains if not self.problems else {}
         for section, entries in self.mapping(content, ("defaults",)).items():
             path = ("defaults", section)
@@ -274,11 +276,11 @@ class _SpaceReader:
                     self.report(f"needs one value, got {value!r}", (*path, name))
                 elif key in domains:
                     try:
-                        found[key] = domains[key].check(value)
+                        defaults[key] = domains[key].check(value)
                     except SpaceError as error:
                         self.report(str(error), (*path, name))
                 elif section == "model" and domains:
                     self.report(f"no such decision; {did_you_mean(key, domains)}", (*path, name))
                 else:
-                    found[key] = value
-        return found
+                    defaults[key] = value
+        return defaults

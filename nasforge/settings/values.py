@@ -1,4 +1,4 @@
-"""What users write for one setting -> its value. Each function raises ConfigError, which `resolve` collects."""
+"""Parsers of single settings as users write them. Each raises ConfigError, which `resolve` collects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILE_OPTIONS = ("path", "axes")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the images come from and how they are divided.
+    """Source of the images, and how they are split.
 
     Relative paths are made absolute against the working folder, since workers have another one.
 
@@ -37,7 +37,7 @@ class DataConfig:
         folder: where torchvision keeps its downloads.
         validation: share of the training part that validates.
         test: share that is sealed away; only where the source brings no test part of its own.
-        images: use only so many training and validation images, stratified.
+        images: number of training and validation images to use, stratified; None: all.
         resolution: resize to this height and width in pixels.
         seed: of the division.
     """
@@ -59,28 +59,30 @@ class DataConfig:
             check_whole(self.resolution, "data: resolution", 1, 4096)
         check_whole(self.seed, "data: seed", 0, 2**32 - 1)
         if self.folder is not None and not isinstance(self.folder, str):
-            raise ConfigError(f"data: folder must be a path, got {self.folder!r}")
+            raise ConfigError(f"data: folder must be a path, got {self.folder!r}", kind="type", key="data.folder")
         if not isinstance(self.source, str) or not self.source or len(self.source) > 4096:
-            raise ConfigError(f"data: source must be a name, a file or a folder, got {self.source!r}")
+            raise ConfigError(
+                f"data: source must be a name, a file or a folder, got {self.source!r}", kind="type", key="data.source"
+            )
         for name, path in with_absolute_paths({"source": self.source, "folder": self.folder}).items():
             object.__setattr__(self, name, path)
 
 
 def with_absolute_paths(data: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """Settings of the data with absolute paths; a registered data set goes before a file or folder of its name.
+    """Return the data's settings with absolute paths; a registered data set wins over a file of its name.
 
     Args:
         data: fields of DataConfig, as users write them.
         folder: where to look first, for paths in a file; else the working folder.
     """
-    found = dict(data)
+    absolute = dict(data)
     if isinstance(source := data.get("source"), Path):
-        found["source"] = absolute_path(source, folder) if is_there(source) else str(source)
+        absolute["source"] = absolute_path(source, folder) if is_there(source) else str(source)
     elif isinstance(source, str) and source not in registry.names("data"):
-        found["source"] = path_or_name(source, folder)
+        absolute["source"] = path_or_name(source, folder)
     if isinstance(place := data.get("folder"), (str, Path)):
-        found["folder"] = absolute_path(place, folder)
-    return found
+        absolute["folder"] = absolute_path(place, folder)
+    return absolute
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ class Named:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"name": self.name, "options": dict(self.options)}
 
     @staticmethod
     def parse(content: Any, what: str) -> Named:
-        """From `evolution`, or from a mapping `{name: evolution, population: 20}`."""
+        """Parse `evolution`, or a mapping `{name: evolution, population: 20}`."""
         if isinstance(content, Named):
             return content
         if isinstance(content, str) and content:
@@ -105,9 +107,11 @@ class Named:
             options = {str(k): v for k, v in content.items() if k not in ("name", "options")}
             inner = content.get("options") or {}
             if not isinstance(inner, Mapping):
-                raise ConfigError(f"{what}: options must be a mapping, got {inner!r}")
+                raise ConfigError(f"{what}: options must be a mapping, got {inner!r}", kind="type", key=what)
             return Named(content["name"], {**options, **inner})
-        raise ConfigError(f"{what} must be a name, or a mapping with 'name' and options, got {content!r}")
+        raise ConfigError(
+            f"{what} must be a name, or a mapping with 'name' and options, got {content!r}", kind="type", key=what
+        )
 
 
 AUTOMATIC, DEFAULT_POINT, PORTFOLIO = "automatic", "default", "portfolio"
@@ -128,21 +132,23 @@ class Starts:
     points: tuple[Mapping[str, Value], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """Return the JSON-able form."""
         return {"source": self.source, "points": [dict(point) for point in self.points]}
 
     @staticmethod
     def from_json(content: Mapping[str, Any] | None) -> Starts | None:
-        """The inverse of `to_json`; None stays None."""
+        """Rebuild the object from its `to_json` form; None stays None."""
         return None if content is None else Starts(content["source"], tuple(content["points"]))
 
 
 def starts_of(content: Any) -> Starts | None:
-    """`default`, `portfolio`, a file or an experiment; `none` for no starts."""
+    """Parse `default`, `portfolio`, a file or an experiment; `none` for no starts."""
     if isinstance(content, Starts):
         return content
     if not isinstance(content, (str, Path)) or not str(content):
-        raise ConfigError(f"must be default, portfolio, none, a file or an experiment, got {content!r}")
+        raise ConfigError(
+            f"must be default, portfolio, none, a file or an experiment, got {content!r}", kind="type", key="start_from"
+        )
     if content == NO_STARTS:
         return None
     known = (AUTOMATIC, DEFAULT_POINT, PORTFOLIO)
@@ -150,7 +156,7 @@ def starts_of(content: Any) -> Starts | None:
 
 
 def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """An evaluator's options, the files among them as workers see them."""
+    """Return an evaluator's options with absolute paths of files, for workers."""
     nested = options.get("options")
     paths = {k: path_or_name(str(options[k]), folder) for k in FILE_OPTIONS if isinstance(options.get(k), (str, Path))}
     return {
@@ -161,22 +167,26 @@ def with_whole_paths(options: Mapping[str, Any], folder: Path | None = None) -> 
 
 
 def evaluator_of(content: Any) -> Named:
-    """The evaluator, files among its options as workers see them."""
+    """Return the evaluator with absolute paths of files among its options, for workers."""
     named = Named.parse(content, "evaluator")
     return Named(named.name, with_whole_paths(named.options))
 
 
 def space_of(content: Any) -> SearchSpace:
-    """A space, the YAML file of one, or the name of a shipped one."""
+    """Return a space from itself, its YAML file, or the name of a shipped one."""
     if isinstance(content, SearchSpace):
         return content
     if not isinstance(content, (str, Path)):
-        raise ConfigError("needs a YAML file or the name of a shipped space, see `nasforge spaces`")
+        raise ConfigError(
+            f"must be a YAML file or the name of a shipped space, got {content!r}; list those: nasforge spaces",
+            kind="type",
+            key="space",
+        )
     return load_space(content)
 
 
 def data_of(content: Any) -> DataConfig | None:
-    """A name, a file, a folder, or a mapping of the fields of DataConfig."""
+    """Make a DataConfig from a name, a file, a folder, or a mapping of its fields."""
     if content is None:
         return None
     if isinstance(content, DataConfig):
@@ -184,16 +194,20 @@ def data_of(content: Any) -> DataConfig | None:
     if isinstance(content, (str, Path)):
         content = {"source": content}
     if not isinstance(content, Mapping):
-        raise ConfigError(f"data must be a name, a file, a folder or a mapping, got {content!r}")
+        raise ConfigError(
+            f"data must be a name, a file, a folder or a mapping, got {content!r}", kind="type", key="data"
+        )
     allowed = [item.name for item in fields(DataConfig)]
     for key in content:
         if key not in allowed:
-            raise ConfigError(f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}")
+            raise ConfigError(
+                f"unknown data setting '{key}'; {did_you_mean(str(key), allowed)}", kind="unknown", key=f"data.{key}"
+            )
     if "source" not in content:
-        raise ConfigError("data needs a source: a name, a file or a folder")
+        raise ConfigError("data has no source; set it to a name, a file or a folder", kind="missing", key="data.source")
     config = DataConfig(**with_absolute_paths(content))
     if problem := unknown_source(config.source):
-        raise ConfigError(problem)
+        raise ConfigError(problem, kind="unknown", key="data.source")
     return config
 
 
@@ -206,33 +220,37 @@ def unknown_source(source: str) -> str:
 
 
 def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:
-    """Objects of a kind, or texts for its `parse`."""
+    """Return objects of a kind, parsed where they are texts."""
     items = [content] if isinstance(content, str) else content
     if not isinstance(items, Sequence):
-        raise ConfigError(f"{kind.__name__.lower()}s must be a list, got {content!r}")
+        raise ConfigError(f"{kind.__name__.lower()}s must be a list, got {content!r}", kind="type")
     return tuple(item if isinstance(item, kind) else kind.parse(str(item)) for item in items)
 
 
 def objectives_of(content: Any) -> tuple[Objective, ...]:
-    """Objectives, or texts for `Objective.parse`; at least one, none twice."""
-    found = _parsed(content, Objective)
-    names = [objective.metric for objective in found]
-    if not found:
-        raise ConfigError("at least one objective is needed")
+    """Return objectives, parsed where they are texts; at least one, none twice."""
+    objectives = _parsed(content, Objective)
+    names = [objective.metric for objective in objectives]
+    if not objectives:
+        raise ConfigError(
+            "objectives is empty, expected at least one, such as val/accuracy", kind="empty", key="objectives"
+        )
     if len(set(names)) < len(names):
-        raise ConfigError(f"an objective is given twice: {', '.join(names)}")
-    return found
+        raise ConfigError(
+            f"objectives name a metric twice: {', '.join(names)}; remove one", kind="duplicate", key="objectives"
+        )
+    return objectives
 
 
 def suited_objectives(evaluator: Named | None) -> list[str]:
-    """The objectives where the user names none: what a table's signal is called, else the validation accuracy."""
+    """Return the default objectives: the metric of a table's signal, else the validation accuracy."""
     if evaluator is None or evaluator.name != "lookup_table":
         return [DEFAULT_METRIC]
     return [signal_metric(evaluator.options)]
 
 
 def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = ()) -> str:
-    """What a table's signal is called: its option `metric`, or by the name of its column.
+    """Return the metric of a table's signal: its option `metric`, or by the name of its column.
 
     Args:
         options: of the evaluator `lookup_table`.
@@ -249,19 +267,23 @@ def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = 
 
 
 def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
-    """Constraints or targets, or texts for `Constraint.parse`, on what a network costs or the evaluator's own costs."""
-    own = evaluator.options.get("costs") if evaluator else None
-    known = (*COSTS, *(str(name).removeprefix("cost/") for name in (own if isinstance(own, Mapping) else ())))
-    found = _parsed(content, Constraint)
-    for limit in found:
+    """Return constraints or targets, parsed where they are texts, on costs of a network or of the evaluator."""
+    columns = evaluator.options.get("costs") if evaluator else None
+    known = [*COSTS]
+    if isinstance(columns, Mapping):
+        known += [str(name).removeprefix("cost/") for name in columns]
+    limits = _parsed(content, Constraint)
+    for limit in limits:
         name = limit.metric.removeprefix("cost/")
         if name not in known:
-            raise ConfigError(f"constraint '{limit}': no such cost; {did_you_mean(name, known)}")
-    return found
+            raise ConfigError(
+                f"constraint '{limit}': no such cost; {did_you_mean(name, known)}", kind="unknown", key=limit.metric
+            )
+    return limits
 
 
 def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
-    """A mapping of the fields of Budget; 20 trials where nothing is sure to end the search.
+    """Make a Budget from a mapping of its fields; 20 trials if nothing else ends the search.
 
     Args:
         content: what the user writes.
@@ -275,21 +297,29 @@ def budget_of(content: Any, objectives: Sequence[Objective] = ()) -> Budget:
         allowed = [item.name for item in fields(Budget)]
         for key in content:
             if key not in allowed:
-                raise ConfigError(f"unknown limit '{key}'; {did_you_mean(str(key), allowed)}")
+                raise ConfigError(
+                    f"budget: unknown limit '{key}'; {did_you_mean(str(key), allowed)}",
+                    kind="unknown",
+                    key=f"budget.{key}",
+                )
         budget = Budget(**{key: value for key, value in content.items() if value is not None})
     else:
-        raise ConfigError(f"budget must be a mapping such as {{trials: 50}}, got {content!r}")
+        raise ConfigError(
+            f"budget must be a mapping such as {{trials: 50}}, got {content!r}", kind="type", key="budget"
+        )
     return (budget if budget.limits else replace(budget, trials=20)).with_directions(objectives)
 
 
 def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
-    """The rungs of a ladder, or the geometric one that ends at `epochs`."""
+    """Return the rungs of a ladder, or the geometric one that ends at `epochs`."""
     if epochs is not None and ladder is not None:
-        raise ConfigError("give epochs or a ladder, not both")
+        raise ConfigError("epochs and ladder are both set; set one of them", kind="conflict", key="ladder")
     if ladder is None:
         return ladder_to(Rung(3 if epochs is None else epochs).epochs)
     if not isinstance(ladder, Sequence) or isinstance(ladder, str) or not ladder:
-        raise ConfigError(f"a ladder is a list such as [{{epochs: 1}}, {{epochs: 3}}], got {ladder!r}")
+        raise ConfigError(
+            f"a ladder is a list such as [{{epochs: 1}}, {{epochs: 3}}], got {ladder!r}", kind="type", key="ladder"
+        )
     rungs = []
     for item in ladder:
         if isinstance(item, Rung):
@@ -299,27 +329,41 @@ def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
         else:
             raise ConfigError(
                 "a rung is {epochs: N}, perhaps with share: 0.2 and resolution: 16, or as the first one "
-                f"{{proxies: [synflow, ...]}}, got {item!r}"
+                f"{{proxies: [synflow, ...]}}, got {item!r}",
+                kind="type",
+                key="ladder",
             )
     if any(rung.proxies for rung in rungs[1:]):
-        raise ConfigError("only the first rung of a ladder may be one of proxies")
+        raise ConfigError(
+            "only the first rung of a ladder may have proxies; move it to the beginning", kind="invalid", key="ladder"
+        )
     if rungs[-1].proxies:
         raise ConfigError(
             "a rung of proxies is followed by one with epochs, such as {epochs: 3}; to search by proxies alone, leave "
-            "the ladder out and take evaluator zero_cost with an objective such as zc/synflow"
+            "the ladder out and take evaluator zero_cost with an objective such as zc/synflow",
+            kind="missing",
+            key="ladder",
         )
     if any(later.epochs <= earlier.epochs for earlier, later in itertools.pairwise(rungs)):
-        raise ConfigError(f"the rungs' epochs must rise, got {', '.join(map(str, rungs))}")
+        raise ConfigError(
+            f"the rungs' epochs must rise, got {', '.join(map(str, rungs))}", kind="invalid", key="ladder"
+        )
     trained = [rung for rung in rungs if not rung.proxies]
     if not trained[-1].full:
         raise ConfigError(
             "the last rung trains on all images as they are: leave its share and resolution out (data.images and "
-            "data.resolution say what all images are)"
+            "data.resolution say what all images are)",
+            kind="invalid",
+            key="ladder",
         )
     for earlier, later in itertools.pairwise(trained):
         sizes = [rung.resolution or math.inf for rung in (earlier, later)]
         if later.share < earlier.share or sizes[1] < sizes[0]:
-            raise ConfigError(f"share and resolution must not fall from rung to rung, got {earlier}, then {later}")
+            raise ConfigError(
+                f"share and resolution must not fall from rung to rung, got {earlier}, then {later}",
+                kind="invalid",
+                key="ladder",
+            )
     return tuple(rungs)
 
 
@@ -329,27 +373,39 @@ def _is_rung(item: Mapping[str, Any]) -> bool:
 
 
 def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]:
-    """The recipe whose decisions are opened, if one is named, and the settings that are fixed."""
+    """Return the recipe whose decisions are opened, None without one, and the settings that are fixed."""
     if isinstance(content, (str, Path, SearchSpace)):
         content = {"open": content}
     if not isinstance(content, Mapping):
-        raise ConfigError(f"recipe must be a recipe's name or a mapping such as {{mixup: 0.2}}, got {content!r}")
+        raise ConfigError(
+            f"recipe must be a recipe's name or a mapping such as {{mixup: 0.2}}, got {content!r}",
+            kind="type",
+            key="recipe",
+        )
     fixed = {key: value for key, value in content.items() if key != "open"}
     opened = content.get("open")
     if opened is not None and not isinstance(opened, SearchSpace):
         opened = load_recipe(text_of(opened, "a YAML file or the name of a shipped recipe"))
     for key, value in fixed.items():
         if str(key).startswith((MODEL, TRAIN)):
-            raise ConfigError(f"recipe: write '{str(key).partition('.')[2]}', without the prefix")
+            raise ConfigError(
+                f"recipe: got '{key}', expected a name without prefix; write '{str(key).partition('.')[2]}'",
+                kind="invalid",
+                key="recipe",
+            )
         if not isinstance(value, (str, int, float, bool)):
-            raise ConfigError(f"recipe: {key} needs one value, got {value!r}")
+            raise ConfigError(
+                f"recipe: {key} must be one number, text or truth value, got {value!r}",
+                kind="type",
+                key=f"recipe.{key}",
+            )
     return opened, fixed
 
 
 def text_of(content: Any, what: str) -> str:
-    """A text or a path, as text."""
+    """Return a text or a path as text."""
     if not isinstance(content, (str, Path)):
-        raise ConfigError(f"must be {what}, got {content!r}")
+        raise ConfigError(f"must be {what}, got {content!r}", kind="type")
     return str(content)
 
 

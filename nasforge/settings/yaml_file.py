@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As in SafeLoader, counted, so that a huge file ends early."""
+        """Count the nodes, so that a huge file is refused early; otherwise as in SafeLoader."""
         with self.inside(self.peek_event().start_mark):  # type: ignore[no-untyped-call]
             return super().compose_node(parent, index)
 
@@ -64,7 +64,7 @@ _SCALARS = {
         "-+0123456789.",
     ),
 }
-"""Of YAML 1.2, without the 1.1 that PyYAML reads: `8:16:24` to base 60, `010` to base 8, `1_2` as 12."""
+"""Numbers of YAML 1.2, without the 1.1 that PyYAML reads: `8:16:24` to base 60, `010` to base 8, `1_2` as 12."""
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in (f"{_TAG}null", f"{_TAG}merge")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -88,7 +88,7 @@ class Document:
     file: str
 
     def problem(self, message: str, path: tuple[Any, ...]) -> Problem:
-        """A problem at `path`, with the line of the nearest enclosing key that has one."""
+        """Return a problem at `path` with the line of the nearest enclosing key."""
         known = path
         while known and known not in self.lines:
             known = known[:-1]
@@ -96,26 +96,26 @@ class Document:
 
 
 def absolute_path(text: str | Path, folder: Path | None = None) -> str:
-    """The absolute form of a path, since workers have another working folder.
+    """Return the absolute form of a path, since workers have another working folder.
 
     Args:
         text: from the user.
         folder: where to look first, for paths in a file; else the working folder.
     """
     path = home_expanded(text)
-    beside = folder / path if folder else path
-    return str((beside if is_there(beside) else path).absolute())
+    relative = folder / path if folder else path
+    return str((relative if is_there(relative) else path).absolute())
 
 
 def path_or_name(text: str, folder: Path | None = None) -> str:
-    """Like `absolute_path`, but a mere name stays: no slash, no suffix, and no file or folder is called so."""
+    """Return the absolute path, but a plain name unchanged: no slash, no suffix, and no such file or folder."""
     looks_like_path = "/" in text or text.startswith("~") or Path(text).suffix
     absolute = absolute_path(text, folder)
     return absolute if looks_like_path or (text and is_there(Path(absolute))) else text
 
 
 def home_expanded(path: str | Path) -> Path:
-    """The path with `~` or `~user` at its start replaced by that home folder; unchanged where there is no such user."""
+    """Expand `~` or `~user` at a path's start; unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -123,7 +123,7 @@ def home_expanded(path: str | Path) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or folder of this path; False too for paths that the system cannot look up."""
+    """Return whether a file or folder has this path; False too if the system cannot look the path up."""
     try:
         return path.exists()
     except OSError:
@@ -142,7 +142,7 @@ def read_yaml(path: Path) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """A value from a command line.
+    """Parse a value from a command line.
 
     JSON (`20`, `true`, `[1, 2]`) or what YAML reads as a number, a truth value or, in brackets, a list or a mapping
     (`.1`, `True`, `[relu, gelu]`); everything else is a text.
@@ -161,34 +161,36 @@ def parse_value(text: str) -> Any:
 
 
 def _text(path: Path) -> str:
-    """A file's text: UTF-8, or UTF-16 with a byte order mark."""
+    """Read a file's text: UTF-8, or UTF-16 with a byte order mark."""
     try:
         with path.open("rb") as file:
             content = file.read(_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError([Problem("no such file", str(path))]) from None
+        raise ConfigError([Problem("no such file", str(path), kind="missing")]) from None
     except OSError as error:
-        raise ConfigError([Problem(f"cannot be read: {error.strerror or error}", str(path))]) from None
+        raise ConfigError(
+            [Problem(f"cannot be read: {error.strerror or error}", str(path), kind="unreadable")]
+        ) from None
     if len(content) > _BYTES:
         message = f"larger than {_BYTES // 10**6} MB, too large for a search space or an experiment"
-        raise ConfigError([Problem(message, str(path))])
+        raise ConfigError([Problem(message, str(path), kind="unreadable")])
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         message = f"cannot be read as text: byte 0x{content[error.start]:02x} is not UTF-8. Save the file as UTF-8"
-        raise ConfigError([Problem(message, str(path), None if wide else line)]) from None
+        raise ConfigError([Problem(message, str(path), None if wide else line, kind="unreadable")]) from None
 
 
 def _parsed(text: str, file: str) -> Document:
-    """A document from its text; `file` is named in messages."""
+    """Parse a document's text; messages name `file`."""
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         message = f"not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed"
-        raise ConfigError([Problem(message, file, line)]) from None
+        raise ConfigError([Problem(message, file, line, kind="unreadable")]) from None
     reader = _Reader(loader, file)
     try:
         root = loader.get_single_node()
@@ -200,7 +202,7 @@ def _parsed(text: str, file: str) -> Document:
         if not isinstance(error, _TooMuch):
             context = f"{error.context}, " if message.startswith("but ") else ""
             message = f"not valid YAML: {context}{message}"
-        raise ConfigError([Problem(message, file, mark.line + 1 if mark else None)]) from None
+        raise ConfigError([Problem(message, file, mark.line + 1 if mark else None, kind="unreadable")]) from None
     finally:
         loader.dispose()
     if reader.problems:
@@ -209,7 +211,7 @@ def _parsed(text: str, file: str) -> Document:
 
 
 class _Reader:
-    """Nodes -> plain values; gathers lines and problems.
+    """Conversion of nodes to plain values, with their lines and problems.
 
     Attributes:
         lines: as in `Document`.
@@ -223,7 +225,7 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def value(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
-        """The plain value of a node; `path`: keys and indices from the root."""
+        """Return the plain value of a node; `path`: keys and indices from the root."""
         self.lines.setdefault(path, node.start_mark.line + 1)
         with self._loader.inside(node.start_mark):
             if isinstance(node, yaml.MappingNode):
@@ -254,14 +256,14 @@ class _Reader:
         return None
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[Any, ...]) -> dict[Any, Any]:
-        """Merged keys (`<<: *defaults`) first, then the mapping's own, which win."""
+        """Return a mapping with its merged keys (`<<: *defaults`), which its own keys override."""
         content: dict[Any, Any] = {}
-        own: set[Any] = set()
+        keys: set[Any] = set()
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
-                if key_node.tag in own:
+                if key_node.tag in keys:
                     self._report("given twice; write <<: [*one, *other]", key_node, (*path, "<<"))
-                own.add(key_node.tag)
+                keys.add(key_node.tag)
                 content = self._merged(value_node, path)
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
@@ -271,15 +273,15 @@ class _Reader:
                 shown = repr(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or a mapping"
                 self._report(f"a key must be a word or a number, got {shown}", key_node, ())
                 continue
-            if key in own:
+            if key in keys:
                 self._report("given twice", key_node, (*path, key))
-            own.add(key)
+            keys.add(key)
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             content[key] = self.value(value_node, (*path, key))
         return content
 
     def _merged(self, node: yaml.Node, path: tuple[Any, ...]) -> dict[Any, Any]:
-        """The keys of a mapping, or of several; of several that have a key, the first one's."""
+        """Return the keys of one or several mappings; the first one that has a key wins."""
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         content: dict[Any, Any] = {}
         for source in reversed(sources):

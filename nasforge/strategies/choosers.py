@@ -1,7 +1,7 @@
 """The generic parts of every strategy: choosers that make a point, and the rule against proposing one twice.
 
 A chooser is what `SearchSpace.decide` asks. All of these work on any space, conditional ones too: a value is copied
-only where it lies in the domain, else drawn, so that nothing ever has to be repaired.
+only where it is in the domain, else drawn, so that no point ever needs repair.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from nasforge.core.trial import Measure, Proposal
 from nasforge.settings.spec import SearchSpec
 
 TRIES = 200
-"""So many draws in a row must have been seen before the unseen points are listed."""
+"""Number of seen draws in a row after which the unseen points are listed."""
 
 PATIENCE = 20
-"""After so many seen draws in a row, a neighbour is looked for one decision further away."""
+"""Number of seen draws in a row after which a neighbour is sought one decision further away."""
 
 ENUMERATED = 8
-"""Neighbours along a range of up to so many values are all of them, along a larger one sampled steps."""
+"""Most values of a range that are all neighbours; of a larger range, steps are sampled."""
 
 _FINEST, _COARSEST = 0.01, 0.3
 
@@ -32,7 +32,9 @@ def check_single(spec: SearchSpec, strategy: str) -> None:
     """Raise ConfigError where a strategy of one objective is given several."""
     if len(spec.objectives) != 1:
         raise ConfigError(
-            f"{strategy} takes one objective, got {len(spec.objectives)}; use nsga2 or evolution for several"
+            f"{strategy} takes one objective, got {len(spec.objectives)}; use nsga2 or evolution for several",
+            kind="unsupported",
+            key="objectives",
         )
 
 
@@ -54,17 +56,17 @@ class Seen(set[str]):
 
 
 def generator(seed: int, number: int) -> random.Random:
-    """The randomness of ask `number`, and of nothing else, so that a replayed search goes on as it would have."""
+    """Return the random numbers of ask `number`; they depend on nothing else, so a resumed search repeats them."""
     return random.Random(f"{seed}/{number}")
 
 
 def drawing(rng: random.Random) -> Choose:
-    """Draws every decision from its own domain."""
+    """Return a chooser that draws every decision from its domain."""
     return lambda key, domain: domain.sample(rng)
 
 
 def following(values: Mapping[str, Value], rng: random.Random) -> Choose:
-    """Takes `values` where they are given and allowed, draws the rest (a warm start, a parent)."""
+    """Return a chooser that takes `values` where present and allowed, and draws the rest (a warm start, a parent)."""
 
     def choose(key: str, domain: Domain) -> Value:
         return values[key] if key in values and _allowed(domain, values[key]) else domain.sample(rng)
@@ -73,7 +75,7 @@ def following(values: Mapping[str, Value], rng: random.Random) -> Choose:
 
 
 def mutation(parent: Architecture, keys: Collection[str], rng: random.Random) -> Choose:
-    """Follows the parent except at `keys`, where it takes another value (`nearby`)."""
+    """Return a chooser that follows the parent except at `keys`, where it takes another value (`nearby`)."""
     follow = following(parent.values, rng)
 
     def choose(key: str, domain: Domain) -> Value:
@@ -84,7 +86,7 @@ def mutation(parent: Architecture, keys: Collection[str], rng: random.Random) ->
 
 
 def crossover(a: Architecture, b: Architecture, rng: random.Random) -> Choose:
-    """Takes the value of one of two parents for every decision, of either with equal chance."""
+    """Return a chooser that takes each decision from one of two parents with equal chance."""
 
     def choose(key: str, domain: Domain) -> Value:
         parents = [p.values[key] for p in (a, b) if key in p.values and _allowed(domain, p.values[key])]
@@ -94,18 +96,18 @@ def crossover(a: Architecture, b: Architecture, rng: random.Random) -> Choose:
 
 
 def mutated(space: SearchSpace, parent: Architecture, rng: random.Random, changes: int = 1) -> Architecture:
-    """A point that differs from `parent` in `changes` of its decisions (fewer where it has fewer), and below them."""
+    """Return a point that differs from `parent` in `changes` of its decisions (or all), and in those below them."""
     keys = open_keys(space, parent)
     return space.decide(mutation(parent, rng.sample(keys, min(changes, len(keys))), rng))
 
 
 def open_keys(space: SearchSpace, point: Architecture) -> list[str]:
-    """The decisions of a point that could have been decided otherwise."""
+    """Return the decisions of a point that have other values."""
     return [key for key in point.values if space.domains[key].size > 1]
 
 
 def nearby(domain: Domain, value: Value, rng: random.Random) -> Value:
-    """Another value: of a choice of names any other option, of numbers one that is rather near.
+    """Draw another value: of a choice of names any other option, of numbers usually a near one.
 
     A range makes a step in its (logarithmic) scale. The size of the step is itself drawn, log-uniformly from 1 % to
     30 % of the range, so that a search needs no schedule to be coarse at first and fine later. A choice whose options
@@ -133,13 +135,13 @@ def nearby(domain: Domain, value: Value, rng: random.Random) -> Value:
 
 
 def moves(space: SearchSpace, point: Architecture, rng: random.Random, steps: int = 4) -> list[tuple[str, Value]]:
-    """Decision and other value of everything in a point that could have been decided otherwise.
+    """Return every decision of a point with each of its other values.
 
     Args:
         space: of the point.
         point: where the moves start.
         rng: draws the steps along ranges of more than `ENUMERATED` values.
-        steps: so many of them per such range.
+        steps: number of them per such range.
     """
 
     def others(domain: Domain, value: Value) -> list[Value]:
@@ -154,15 +156,15 @@ def moves(space: SearchSpace, point: Architecture, rng: random.Random, steps: in
 
 
 def near_first(
-    space: SearchSpace, point: Architecture, found: list[tuple[str, Value]], rng: random.Random
+    space: SearchSpace, point: Architecture, neighbours: list[tuple[str, Value]], rng: random.Random
 ) -> list[tuple[str, Value]]:
-    """The moves of `moves` in a random order in which numbers near the point's own tend to come first.
+    """Shuffle the moves of `moves` so that numbers near the point's own tend to come first.
 
     A number d places away, in ascending order, has weight 1/d in a draw without replacement; names and sampled steps
     have weight 1 (Efraimidis and Spirakis, "Weighted random sampling with a reservoir",
     https://doi.org/10.1016/j.ipl.2005.11.003).
     """
-    shuffled = list(found)
+    shuffled = list(neighbours)
     rng.shuffle(shuffled)
     distances = [_places_apart(space.domains[key], point.values[key], value) for key, value in shuffled]
     if max(distances, default=1) == 1:
@@ -182,7 +184,7 @@ def _places_apart(domain: Domain, a: Value, b: Value) -> int:
 def unseen(
     space: SearchSpace, draw: Callable[[int], Architecture], rng: random.Random, seen: Container[str]
 ) -> Architecture:
-    """The first draw whose `point_id` is not in `seen`.
+    """Return the first draw whose `point_id` is not in `seen`.
 
     After `TRIES` seen draws in a row a small space (at most `LISTED` points) is listed and an unseen point drawn from
     the list. Where there is none, or the space is larger, a seen point comes again.
@@ -202,25 +204,27 @@ def unseen(
 
 
 def unseen_neighbour(space: SearchSpace, point: Architecture, rng: random.Random, seen: Container[str]) -> Architecture:
-    """A point near `point` that is not in `seen`; where many are, it lies further and further away."""
+    """Return a point near `point` that is not in `seen`; the more of them are, the further away."""
     return unseen(space, lambda attempt: mutated(space, point, rng, changes=1 + attempt // PATIENCE), rng, seen)
 
 
 def measured(proposal: Proposal) -> Architecture:
-    """The point of a proposal that a strategy of Measures recalls. Raises JournalError for another kind."""
+    """Return the point of a recalled proposal of a strategy of Measures. Raises JournalError for another kind."""
     return measure_of(proposal).architecture
 
 
 def measure_of(proposal: Proposal) -> Measure:
-    """The proposal that a strategy of Measures recalls.
+    """Return the recalled proposal of a strategy of Measures.
 
     Raises:
         JournalError: the journal holds another kind of proposal, so it was written by another strategy.
     """
     if not isinstance(proposal, Measure):
         raise JournalError(
-            "the journal holds a proposal of another kind than this strategy makes; "
-            "continue it with the strategy that wrote it, or choose another experiment name"
+            "the journal has a proposal of a kind that this strategy never makes; "
+            "resume it with the strategy that wrote it, or use another --name",
+            kind="changed",
+            key="strategy",
         )
     return proposal
 
@@ -234,7 +238,7 @@ def _allowed(domain: Domain, value: Value) -> bool:
 
 
 def position(domain: Int | Float, value: float) -> float:
-    """Where a value stands in its range, 0 to 1."""
+    """Return the position of a value in its range, 0 to 1."""
     low, high = float(domain.low), float(domain.high)
     if domain.log:
         return math.log(value / low) / math.log(high / low)
@@ -242,7 +246,7 @@ def position(domain: Int | Float, value: float) -> float:
 
 
 def at(domain: Int | Float, place: float) -> Value:
-    """The allowed value nearest to a place in the range, 0 to 1."""
+    """Return the allowed value nearest to a position in the range, 0 to 1."""
     low, high = float(domain.low), float(domain.high)
     value = low * (high / low) ** place if domain.log else low + (high - low) * place
     if domain.step is not None:

@@ -39,7 +39,7 @@ def recipe_defaults(space: SearchSpace) -> dict[str, Value]:
 
 
 class Differentiable:
-    """Asks for one or several trainings of the supernet, then for the networks that their alphas stand for, best first.
+    """One or several trainings of the supernet, then the networks that their alphas stand for, best first.
 
     The derived networks are trained from an initialisation and ranked by what they reach. Where one violates a hard
     constraint, the next in order takes its place. Decisions of the recipe stay at their defaults.
@@ -68,14 +68,23 @@ class Differentiable:
     ) -> None:
         if len(spec.objectives) != 1:
             raise ConfigError(
-                f"a differentiable search takes one objective, got {len(spec.objectives)}; give a cost as a target"
+                f"a differentiable search takes one objective, got {len(spec.objectives)}; "
+                "make a cost a target instead",
+                kind="unsupported",
+                key="objectives",
             )
         if epochs < 1 or runs < 1:
-            raise ConfigError(f"a differentiable search needs epochs and runs of at least 1, got {epochs} and {runs}")
+            raise ConfigError(
+                f"a differentiable search needs epochs >= 1 and runs >= 1, got epochs {epochs} and runs {runs}",
+                kind="range",
+                key="strategy",
+            )
         if settings.warmup_epochs >= epochs:
             raise ConfigError(
                 f"warmup_epochs must be less than epochs, or the alphas never learn; got {settings.warmup_epochs} and "
-                f"{epochs}"
+                f"{epochs}",
+                kind="conflict",
+                key="strategy.warmup_epochs",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -90,7 +99,11 @@ class Differentiable:
             if spec.targets and not bounded:
                 known = " and ".join(metric.removeprefix("cost/") for metric in COST_TERMS)
                 targets = ", ".join(map(str, spec.targets))
-                raise ConfigError(f"cost_aware puts {known} into the loss, not {targets}; give a target on one of them")
+                raise ConfigError(
+                    f"cost_aware can put {known} into the loss, got {targets}; set a target on one of them",
+                    kind="unsupported",
+                    key="targets",
+                )
             self._cost_terms = {target.metric: cost_weight for target in bounded} or {"cost/flops": cost_weight}
             self._settings |= {f"bound/{target.metric}": target.bound for target in bounded}
         self._trained = spec.space.fixed(recipe_defaults(spec.space))
@@ -101,7 +114,7 @@ class Differentiable:
         self._taken: tuple[int, Architecture] | None = None  # place in `_derived` and network of the latest proposal
 
     def ask(self, number: int) -> Proposal | None:
-        """A supernet's training, then derived networks; of several supernets in turn."""
+        """Propose a supernet's training, then derived networks, from the supernets in turn."""
         if self._asked < self._runs:
             proposal: Proposal = TrainShared(
                 self._trained,
@@ -132,7 +145,7 @@ class Differentiable:
             self._seen.note(measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """A supernet's alphas are kept; how its networks fare changes nothing."""
+        """Keep a supernet's alphas; results of derived networks change nothing."""
         if number not in self._training:
             return
         self._training.remove(number)
@@ -154,7 +167,7 @@ class Differentiable:
             self._derived[turn] = (supernet, chain([point], points))
 
     def _next(self) -> tuple[int, Architecture] | None:
-        """A supernet's trial and its next unseen network, of the supernets in turn; None when all are exhausted."""
+        """Return a supernet's trial and its next unseen network, in turn; None when all are exhausted."""
         for offset in range(len(self._derived)):
             turn = (len(self._seen) + offset) % len(self._derived)
             supernet, points = self._derived[turn]
@@ -166,7 +179,7 @@ class Differentiable:
 
 
 def first_alphas(space: SearchSpace, seed: int, number: int) -> dict[str, tuple[float, ...]]:
-    """Alphas near zero, 1e-3 times a normal draw as in DARTS, for every decision of the network that is left open."""
+    """Draw alphas near zero, 1e-3 times a normal draw as in DARTS, for every open decision of the network."""
     rng = generator(seed, number)
     alphas = {}
     for key, domain in space.domains.items():
@@ -212,7 +225,7 @@ def preset(
         about: the beginning of its docstring: what it does, and the paper.
         relaxation: registered name.
         epochs: default of the option of that name.
-        options: fields of `Settings` that a user may set, beside `epochs` and `runs`.
+        options: fields of `Settings` that a user may set, in addition to `epochs` and `runs`.
         settings: values of the other fields; None: the defaults.
         cost_weight: default of an option that puts expected costs into the loss; None: there is no such option.
     """
@@ -226,7 +239,11 @@ def preset(
         taken = {**defaults, **chosen}
         weight = taken.get("cost_weight", 0.0)
         if costs and not 0 < weight < math.inf:
-            raise ConfigError(f"cost_aware: cost_weight must be above 0, got {weight}; without costs it is gdas")
+            raise ConfigError(
+                f"cost_aware: cost_weight must be above 0, got {weight}; for a search without costs use gdas",
+                kind="range",
+                key="strategy.cost_weight",
+            )
         return Differentiable(
             spec,
             relaxation=relaxation,

@@ -49,7 +49,9 @@ class Evolution:
         if population < 2 or not 1 <= sample <= population:
             raise ConfigError(
                 f"evolution: needs population >= 2 and 1 <= sample <= population, "
-                f"got population {population} and sample {sample}"
+                f"got population {population} and sample {sample}",
+                kind="range",
+                key="strategy",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -62,7 +64,7 @@ class Evolution:
         self._rejected = 0
 
     def ask(self, number: int) -> Proposal | None:
-        """A random point until the population is complete, then a child."""
+        """Propose a random point until the population is complete, then a child."""
         rng = generator(self._seed, number)
         origin = Origin(operator="start")
 
@@ -75,8 +77,8 @@ class Evolution:
             return mutated(self._space, contenders[best].point, rng, changes=1 + attempt // PATIENCE)
 
         # Where few points are allowed, random ones are too dear to fill a population with.
-        wanted = self._size if self._rejected < self._size else min(self._size, _FEW)
-        starting = not self._population or len(self._population) + len(self._running) < wanted
+        size = self._size if self._rejected < self._size else min(self._size, _FEW)
+        starting = not self._population or len(self._population) + len(self._running) < size
         choose = drawing(rng)
         draw = (lambda _: self._space.decide(choose)) if starting else child
         point = unseen(self._space, draw, rng, self._seen)
@@ -88,7 +90,7 @@ class Evolution:
         self._adopt(number, measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """The trial joins the population, and one leaves it."""
+        """Add the trial to the population, and remove one from it."""
         point = self._running.pop(number)
         self._rejected += result.status == "rejected"
         worth = merit(result)

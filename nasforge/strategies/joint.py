@@ -32,7 +32,12 @@ class _Half:
     def ask(self, number: int) -> Measure | Score | None:
         proposal = self._strategy.ask(number)
         if isinstance(proposal, TrainShared):
-            raise SearchError("strategy joint: one half trains a supernet, which has one recipe for all networks")
+            raise SearchError(
+                "strategy joint: one half trains a supernet, which has one recipe for all networks; "
+                "use strategies of single trainings",
+                kind="unsupported",
+                key="strategy",
+            )
         return proposal
 
 
@@ -65,7 +70,7 @@ class _Known(NamedTuple):
 
 
 class Joint:
-    """Puts the asks of two strategies together, one over `model.*` and one over `train.*`; see `joint`.
+    """Combination of two strategies, one over `model.*` and one over `train.*`; see `joint`.
 
     Args:
         spec: space and seed of the search.
@@ -85,7 +90,11 @@ class Joint:
         names: tuple[str, str] = ("", ""),
     ) -> None:
         if revisit < 0:
-            raise ConfigError(f"joint: revisit is 0 for never, or every so manieth trial, got {revisit}")
+            raise ConfigError(
+                f"joint: revisit must be 0 (never) or N (every N-th trial), got {revisit}",
+                kind="range",
+                key="strategy.revisit",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._networks, self._recipes = halves(spec.space)
@@ -102,7 +111,7 @@ class Joint:
         self._waiting = False
 
     def ask(self, number: int) -> Proposal | None:
-        """A network with a recipe; None, which changes nothing, where one of the halves says so."""
+        """Propose a network with a recipe; None, which changes nothing, if one of the halves returns None."""
         if self._waiting:
             return None
         proposal = self._asked(number)
@@ -110,7 +119,7 @@ class Joint:
         return proposal
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        """Each half remembers its part."""
+        """Split a recalled proposal between the two halves."""
         if isinstance(proposal, Score):
             networks = tuple(self._networks.point(_without_recipe(point)) for point in proposal.architectures)
             self._model.recall(number, replace(proposal, architectures=networks))
@@ -118,15 +127,15 @@ class Joint:
             return
         measure = measure_of(proposal)
         network = self._networks.point(_without_recipe(measure.architecture))
-        own = replace(measure, architecture=network)
-        if own.weights:
-            self._model.recall(number, own)
+        network_measure = replace(measure, architecture=network)
+        if network_measure.weights:
+            self._model.recall(number, network_measure)
             self._adopt(number, measure.architecture, _Trial(network, None))
         else:
-            self._recall(number, own, measure.architecture)
+            self._recall(number, network_measure, measure.architecture)
 
     def tell(self, number: int, result: Result) -> None:
-        """Both halves are told the same; of costs, which depend on the network alone, only the network's half."""
+        """Tell both halves the result; costs depend on the network alone, so only its half learns of them."""
         network, recipe = self._running.pop(number)
         self._waiting = False
         self._model.tell(number, result)
@@ -181,13 +190,13 @@ class Joint:
         return self._settle(number, asked, recipe)
 
     def _worth_another(self, recipe: Architecture) -> _Known | None:
-        """Of the best networks that were not trained by this recipe, the one with the fewest recipes so far."""
+        """Return the best network with the fewest recipes so far that was not trained by this recipe."""
         best = self._best[:_AGAIN]
         new = [known for known in best if self._joined(known.network, recipe).point_id not in self._seen]
         return min(new, key=lambda known: self._tried[known.network.arch_id], default=None)
 
     def _next_recipe(self, number: int) -> _Recipe | None:
-        """One that was asked for a rejected network, else what its half asks for."""
+        """Return a recipe that was asked for a rejected network, else ask the recipe's half."""
         if self._spare:
             return self._spare[0]
         asked = self._train.ask(number)
@@ -196,12 +205,14 @@ class Joint:
         if isinstance(asked, Score) or asked.weights:
             raise SearchError(
                 "strategy joint: the recipe's strategy continues from checkpoints, which belong to another network; "
-                "tune with optuna, random or evolution"
+                "tune with optuna, random or evolution",
+                kind="unsupported",
+                key="tune",
             )
         return _Recipe(asked.architecture, number, new=True)
 
     def _settle(self, number: int, asked: Measure, recipe: _Recipe) -> Measure:
-        """Both halves have asked; where the pair was seen, an unseen neighbour takes its place."""
+        """Pair the proposals of both halves; an unseen neighbour replaces a pair that was seen."""
         point = self._joined(asked.architecture, recipe.point)
         if point.point_id not in self._seen:
             if self._spare and recipe is self._spare[0]:
@@ -216,7 +227,7 @@ class Joint:
         return replace(asked, architecture=point, origin=replace(asked.origin or Origin(), operator="neighbour"))
 
     def _continued(self, number: int, asked: Measure | Score) -> Measure | Score:
-        """What is not a training of its own has no recipe of its own: a batch of scores, a checkpoint that goes on."""
+        """Join the recipe in use to a proposal that starts no training: a batch of scores, a resumed checkpoint."""
         if isinstance(asked, Score):
             points = tuple(self._joined(network, self._recipes.default_point()) for network in asked.architectures)
             self._adopt(number, points[0], _Trial(asked.architectures[0], None))
@@ -233,14 +244,14 @@ class Joint:
     # --- books ------------------------------------------------------------------------------------------------------
 
     def _recall(self, number: int, network: Measure, point: Architecture) -> None:
-        """Books of a pair that depend on the pair alone, so that a replay comes to the same ones."""
+        """Record a pair by its content alone, so that a replay comes to the same state."""
         self._model.recall(number, network)
-        own = self._recipes.point({key: value for key, value in point.values.items() if key.startswith(TRAIN)})
-        if self._spare and self._spare[0].point == own:
+        recipe_point = self._recipes.point({key: value for key, value in point.values.items() if key.startswith(TRAIN)})
+        if self._spare and self._spare[0].point == recipe_point:
             recipe = self._spare.pop(0)
         else:
-            self._train.recall(number, Measure(own))
-            recipe = _Recipe(own, number)
+            self._train.recall(number, Measure(recipe_point))
+            recipe = _Recipe(recipe_point, number)
         self._adopt(number, point, _Trial(network.architecture, recipe))
 
     def _adopt(self, number: int, point: Architecture, trial: _Trial) -> None:
@@ -264,7 +275,7 @@ class Joint:
 
 
 def halves(space: SearchSpace) -> tuple[SearchSpace, SearchSpace]:
-    """The space of the networks and the space of the recipes, which is without a network."""
+    """Return the space of the networks and the space of the recipes, which has no network."""
     recipe = tuple(decision for decision in space.decisions if decision.key.startswith(TRAIN))
     network = tuple(decision for decision in space.decisions if not decision.key.startswith(TRAIN))
     return replace(space, decisions=network), replace(space, decisions=recipe, canonical="", text="", derive="")
@@ -277,7 +288,7 @@ def joint(
     recipe: str | Mapping[str, Any] = "optuna",
     revisit: int = 4,
 ) -> Strategy:
-    """One strategy for the network and one for its recipe, both told every result; `--tune` is short for it.
+    """Combine a strategy for the network and one for its recipe, both told every result; `--tune` is short for it.
 
     Every fourth trial is not a new network: of the five best, the one with the fewest recipes so far is trained by
     another one. What a rejected network would have been trained by goes to the next network, so that the recipe's
@@ -298,12 +309,16 @@ def joint(
         if suited_evaluator(name) != "training":
             raise ConfigError(
                 f"joint: '{name}' trains a supernet, all of whose networks have one recipe; search the network first, "
-                "then its recipe: nasforge tune EXPERIMENT"
+                "then its recipe: nasforge tune EXPERIMENT",
+                kind="unsupported",
+                key="strategy",
             )
         if continues(name):
             raise ConfigError(
-                f"joint: '{name}' goes on from checkpoints, and with them from their recipe; where it asks another "
-                "strategy for new points, let that one be joint: --strategy promotion --tune optuna"
+                f"joint: '{name}' resumes checkpoints, and with them their recipe; where it asks another "
+                "strategy for new points, let that one be joint: --strategy promotion --tune optuna",
+                kind="unsupported",
+                key="strategy",
             )
         known = registry.options_of("strategy", name)
         options = {**{key: ours[key] for key in ours if key in known}, **content.options}

@@ -47,7 +47,7 @@ class _Descent:
 
 
 class LocalSearch:
-    """Goes from the incumbent to the first better neighbour; starts anew at random where there is none.
+    """Local search from the incumbent to the first better neighbour; restarts at random without one.
 
     White et al., "Exploring the Loss Landscape in Neural Architecture Search" (https://arxiv.org/abs/2005.02960).
     A neighbour differs in one decision (and, where that opens others, in those, drawn at random). All neighbours are
@@ -68,7 +68,11 @@ class LocalSearch:
     def __init__(self, spec: SearchSpec, *, starts: int = 5, steps: int = 4) -> None:
         check_single(spec, "local_search")
         if starts < 1 or steps < 1:
-            raise ConfigError(f"local_search: starts and steps must be at least 1, got {starts} and {steps}")
+            raise ConfigError(
+                f"local_search: needs starts >= 1 and steps >= 1, got starts {starts} and steps {steps}",
+                kind="range",
+                key="strategy",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._starts = starts
@@ -80,7 +84,7 @@ class LocalSearch:
         self.seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A neighbour of the best incumbent that has one left, else a random point."""
+        """Propose a neighbour of the best incumbent that has one left, else a random point."""
         point = None
         origin = Origin(operator="start")
         if self._started >= self._starts:
@@ -101,7 +105,7 @@ class LocalSearch:
         self._adopt(number, measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """A better neighbour becomes the incumbent of its descent."""
+        """Make a better neighbour the incumbent of its descent."""
         point, descent = self._running.pop(number)
         descent.running -= 1
         worth = merit(result)
@@ -119,12 +123,12 @@ class LocalSearch:
         self.seen.take_back()
 
     def _best_first(self) -> list[_Descent]:
-        """The descents whose start was told; of equals the older first."""
+        """Return the descents whose start was told, best first; of equals the older first."""
         told = [(descent.merit, descent) for descent in self._descents if descent.merit is not None]
         return [descent for _, descent in sorted(told, key=lambda pair: pair[0], reverse=True)]
 
     def _adopt(self, number: int, point: Architecture) -> None:
-        """Books a proposal, new or recalled, on the descent whose incumbent or neighbour it is, else as a new start.
+        """Assign a proposal, new or recalled, to the descent of its incumbent or neighbour, else to a new one.
 
         This depends on the point alone, so that a replay comes to the same books as the search did.
         """
@@ -142,11 +146,11 @@ class LocalSearch:
         self.seen.note(point)
 
     def _neighbour(self, descent: _Descent) -> Architecture | None:
-        """The next neighbour of a descent's incumbent that was not seen; None where there is none."""
+        """Return the next neighbour of a descent's incumbent that was not seen; None if there is none."""
         if descent.moves is None:
             rng = random.Random(f"{self._seed}/{descent.number}/moves")
-            found = moves(self._space, descent.point, rng, self._steps)
-            descent.moves = near_first(self._space, descent.point, found, rng)
+            neighbours = moves(self._space, descent.point, rng, self._steps)
+            descent.moves = near_first(self._space, descent.point, neighbours, rng)
         while descent.position < len(descent.moves):
             key, value = descent.moves[descent.position]
             rng = random.Random(f"{self._seed}/{descent.number}/{descent.position}")
@@ -158,6 +162,6 @@ class LocalSearch:
 
 
 def _near(a: Architecture, b: Architecture) -> bool:
-    """Whether two points differ in one decision or none, apart from decisions that are active in one of them only."""
+    """Return whether two points differ in at most one decision, apart from decisions active in one of them only."""
     shared = [key for key in a.values if key in b.values]
     return sum(a.values[key] != b.values[key] for key in shared) <= 1

@@ -22,6 +22,8 @@ def strategy_of(named: Named, spec: SearchSpec) -> Strategy:
     if missing:
         raise ConfigError(
             f"strategy '{named.name}': expected the methods {', '.join(_METHODS)}; it lacks {', '.join(missing)}. "
-            "Write them, see docs/howto/plugins.md"
+            "Write them, see docs/howto/plugins.md",
+            kind="missing",
+            key="strategy",
         )
     return strategy

@@ -30,7 +30,7 @@ class _Member(NamedTuple):
 
 
 class NSGA2:
-    """Parents win tournaments by front and crowding; children cross and mutate; the last in rank leaves.
+    """NSGA-II: parents win tournaments by front and crowding; children cross and mutate; the last in rank leaves.
 
     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II" (https://doi.org/10.1109/4235.996017);
     steady state as in Durillo et al., "On the Effect of the Steady-State Selection Scheme in Multi-Objective Genetic
@@ -53,9 +53,17 @@ class NSGA2:
         crossover: float = 0.9,
     ) -> None:
         if not 2 <= starts <= population:
-            raise ConfigError(f"nsga2: needs 2 <= starts <= population, got starts {starts}, population {population}")
+            raise ConfigError(
+                f"nsga2: needs 2 <= starts <= population, got starts {starts}, population {population}",
+                kind="range",
+                key="strategy",
+            )
         if not 0 <= crossover <= 1:
-            raise ConfigError(f"nsga2: crossover is a chance in 0..1, got {crossover}")
+            raise ConfigError(
+                f"nsga2: crossover must be a probability from 0 to 1, got {crossover}",
+                kind="range",
+                key="strategy.crossover",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._size = population
@@ -66,7 +74,7 @@ class NSGA2:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A random point until enough are known, then a child."""
+        """Propose a random point until enough are known, then a child."""
         rng = generator(self._seed, number)
         origin = Origin(operator="start")
 
@@ -100,7 +108,7 @@ class NSGA2:
         self._adopt(number, measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """The trial joins the population; of too many the last in rank leaves."""
+        """Add the trial to the population; if it is too large, the last in rank leaves."""
         point = self._running.pop(number)
         worth = merit(result)
         if worth is None:

@@ -19,7 +19,7 @@ _AGAIN = 0.25
 
 
 class OneShot:
-    """Rounds of a supernet's training and of measures on its weights; then the best are trained for themselves.
+    """Rounds of a supernet's training and of measures on its weights, then separate trainings of the best.
 
     What is measured is chosen by another strategy, which is told the results as if they were trained. Only measures on
     the same weights are compared: a later round begins with the best of the round before, measured again. When the
@@ -55,10 +55,16 @@ class OneShot:
         if min(rounds, epochs, measures) < 1:
             raise ConfigError(
                 "a one-shot search needs rounds, epochs and measures of at least 1, "
-                f"got {rounds}, {epochs} and {measures}"
+                f"got rounds {rounds}, epochs {epochs} and measures {measures}",
+                kind="range",
+                key="strategy",
             )
         if paths not in ("uniform", "fair"):
-            raise ConfigError(f"a one-shot search draws paths 'uniform' or 'fair', got {paths!r}")
+            raise ConfigError(
+                f"a one-shot search needs paths 'uniform' or 'fair', got {paths!r}",
+                kind="unknown",
+                key="strategy.paths",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._shared = _on_one_recipe(spec).space
@@ -84,7 +90,7 @@ class OneShot:
         self._undo: Callable[[], None] = lambda: None  # takes the latest proposal back
 
     def ask(self, number: int) -> Proposal | None:
-        """A training, a measure on its weights, or the training of one of the best."""
+        """Propose a supernet's training, a measure on its weights, or the training of one of the best."""
         if self._broken or self._training is not None:
             return None
         proposal: Proposal | None = self._training_of(number) if self._round == 0 else None
@@ -108,7 +114,7 @@ class OneShot:
         self._adopt(number, proposal)
 
     def tell(self, number: int, result: Result) -> None:
-        """The supernet's weights, or how a measure came out."""
+        """Learn the supernet's weights, or the result of a measure."""
         if number == self._training:
             self._training = None
             weights = result.artifacts.get("weights")
@@ -142,7 +148,7 @@ class OneShot:
         return TrainShared(self._shared, self._paths, self._epochs, weights=self._weights, paths=tuple(drawn))
 
     def _inherited(self, number: int) -> Measure | None:
-        """The next measure of this round; None when it has enough, or the space has nothing new."""
+        """Return the next measure of this round; None if it has enough, or the space has nothing new."""
         if self._accepted >= self._measures:
             return None
         if self._again:
@@ -156,7 +162,7 @@ class OneShot:
         return Measure(asked.architecture, weights=self._weights, origin=asked.origin)
 
     def _from_measure(self, point: Architecture, operator: str) -> Origin:
-        """The origin of what was measured on a supernet's weights before."""
+        """Return the origin of a point that was measured on a supernet's weights before."""
         return Origin((self._numbers[point.point_id],), operator)
 
     def _adopt(self, number: int, proposal: Proposal) -> None:
@@ -203,12 +209,12 @@ class OneShot:
         self._accepted += 1
 
     def _best(self) -> list[Architecture]:
-        """What this round measured, best first."""
+        """Return the measures of this round, best first."""
         return [self._reached[index][0] for index in ranked([worth for _, worth in self._reached])]
 
 
 def _on_one_recipe(spec: SearchSpec) -> SearchSpec:
-    """The facts of the search with the recipe's decisions at their defaults."""
+    """Return the facts of the search with the recipe's decisions at their defaults."""
     return replace(spec, space=spec.space.fixed(recipe_defaults(spec.space)))
 
 
@@ -222,7 +228,7 @@ def spos(
     population: int = 20,
     sample: int = 5,
 ) -> OneShot:
-    """One supernet on uniform or fair paths, then evolution on inherited weights.
+    """Train one supernet on uniform or fair paths, then run evolution on inherited weights.
 
     "Single Path One-Shot Neural Architecture Search with Uniform Sampling", Guo et al. 2020,
     https://arxiv.org/abs/1904.00420.
@@ -250,7 +256,7 @@ def enas(
     within: float = 0.0,
     beyond: float = -1.0,
 ) -> OneShot:
-    """Rounds of shared training on paths from a policy, and of the policy's learning from measures.
+    """Alternate shared training on paths from a policy with the policy's learning from measures.
 
     "Efficient Neural Architecture Search via Parameter Sharing", Pham et al. 2018, https://arxiv.org/abs/1802.03268.
     The policy has one softmax per decision (strategy `reinforce`), where the paper has a recurrent network.
@@ -265,7 +271,11 @@ def enas(
         beyond: exponent of cost / bound where a soft target is missed (MnasNet's beta).
     """
     if policy_paths < 1:
-        raise ConfigError(f"enas: policy_paths must be at least 1, got {policy_paths}; without a policy it is spos")
+        raise ConfigError(
+            f"enas: policy_paths must be at least 1, got {policy_paths}; for a search without a policy use spos",
+            kind="range",
+            key="strategy.policy_paths",
+        )
     policy = Reinforce(_on_one_recipe(spec), within=within, beyond=beyond)
     return OneShot(
         spec,

@@ -17,12 +17,12 @@ BINS = 8
 
 
 def count(domain: Domain) -> int:
-    """How many options a domain has."""
+    """Return how many options a domain has."""
     return len(domain.options) if isinstance(domain, Choice) else int(min(domain.size, BINS))
 
 
 def option_of(domain: Domain, value: Value) -> int:
-    """The option that a value belongs to."""
+    """Return the index of the option that a value belongs to."""
     if isinstance(domain, Choice):
         return domain.place(value)
     if domain.size <= BINS:
@@ -31,7 +31,7 @@ def option_of(domain: Domain, value: Value) -> int:
 
 
 def value_of(domain: Domain, option: int, rng: random.Random) -> Value:
-    """The value of an option; of a bin one drawn uniformly on the domain's scale."""
+    """Return the value of an option; of a bin draw one uniformly on the domain's scale."""
     if isinstance(domain, Choice):
         return domain.options[option]
     if domain.size <= BINS:
@@ -40,6 +40,6 @@ def value_of(domain: Domain, option: int, rng: random.Random) -> Value:
 
 
 def open_options(space: SearchSpace, point: Architecture) -> list[tuple[str, int]]:
-    """Decision and option of everything in a point that could have been decided otherwise, in the walk's order."""
+    """Return decision and option of everything in a point that has alternatives, in the walk's order."""
     domains = space.domains
     return [(key, option_of(domains[key], value)) for key, value in point.values.items() if domains[key].size > 1]

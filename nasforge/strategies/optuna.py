@@ -45,13 +45,13 @@ _VIOLATION = "violation"
 
 
 class OptunaSampler:
-    """Asks an Optuna sampler, over `model.*`, `train.*` or both.
+    """Sampler of Optuna, over `model.*`, `train.*` or both.
 
     Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework" (https://arxiv.org/abs/1907.10902).
     Options that are all numbers are ordered for it. A point that was seen already is replaced by an unseen neighbour.
     Failures are told as FAIL, pruned trials as PRUNED. TPE, NSGA-II and NSGA-III learn from rejections by their
-    violation, the other samplers see them as FAIL. The sampler of every ask is made anew and finds all it needs in the
-    study, so all of them can be continued.
+    violation, the other samplers see them as FAIL. The sampler of every ask is built again from
+    the study alone, so every search can be resumed.
 
     Args:
         spec: space and seed of the search. Any number of objectives for tpe, gp, nsgaii, nsgaiii, qmc and random; one
@@ -72,10 +72,18 @@ class OptunaSampler:
         **options: Any,
     ) -> None:
         if sampler not in SAMPLERS:
-            raise ConfigError(f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(str(sampler), SAMPLERS)}")
+            raise ConfigError(
+                f"strategy optuna: unknown sampler '{sampler}'; {did_you_mean(str(sampler), SAMPLERS)}",
+                kind="unknown",
+                key="strategy.sampler",
+            )
         objectives = len(spec.objectives)
         if sampler == "cmaes" and objectives != 1:
-            raise ConfigError(f"strategy optuna: cmaes takes one objective, got {objectives}; use tpe, gp or nsgaii")
+            raise ConfigError(
+                f"strategy optuna: cmaes takes one objective, got {objectives}; use tpe, gp or nsgaii",
+                kind="unsupported",
+                key="strategy.sampler",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._name = sampler
@@ -84,7 +92,11 @@ class OptunaSampler:
         self._first = first or {}
         for key in self._first:
             if key not in spec.space.domains:
-                raise ConfigError(f"strategy optuna: first names '{key}'; {did_you_mean(key, spec.space.domains)}")
+                raise ConfigError(
+                    f"strategy optuna: first names '{key}'; {did_you_mean(key, spec.space.domains)}",
+                    kind="unknown",
+                    key="strategy.first",
+                )
         self._options = options
         self._class = getattr(optuna.samplers, SAMPLERS[sampler])
         self._check_options()
@@ -93,7 +105,7 @@ class OptunaSampler:
         self._begin()
 
     def ask(self, number: int) -> Proposal | None:
-        """The sampler's suggestion, or an unseen neighbour of it."""
+        """Propose the sampler's suggestion, or an unseen neighbour of it."""
         if self._first and not self._seen:
             point = self._space.decide(following(self._first, generator(self._seed, number)))
             self._note(number, self._enqueued(point), point)
@@ -109,7 +121,7 @@ class OptunaSampler:
         return Measure(point, origin=Origin(operator="suggested" if point is suggested else "neighbour"))
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        """Enters what was proposed into the study."""
+        """Add a recalled proposal to the study."""
         point = measured(proposal)
         trial = None
         if self._name in _WRITING and (self._seen or not self._first):
@@ -120,7 +132,7 @@ class OptunaSampler:
         self._note(number, trial or self._enqueued(point), point)
 
     def tell(self, number: int, result: Result) -> None:
-        """Tells the study in its own terms."""
+        """Tell the study a result in Optuna's terms."""
         trial = self._running.pop(number)
         self._log.append((number, result))
         if result.status == "rejected" and self._name in _CONSTRAINED:
@@ -138,7 +150,7 @@ class OptunaSampler:
             self._study.tell(trial, list(result.values))
 
     def withdraw(self, number: int) -> None:
-        """Forget the latest proposal: a study cannot, so it is made anew from everything before."""
+        """Forget the latest proposal: a study cannot, so it is rebuilt from everything before."""
         log = self._log[:-1]
         self._begin()
         for earlier, content in log:
@@ -160,7 +172,7 @@ class OptunaSampler:
         self._log.append((number, point))
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """The sampler of ask `number`: made anew, so that it carries nothing over but the study."""
+        """Make the sampler of ask `number`: a new one each time, so that its only memory is the study."""
         seed = generator(self._seed, number).randrange(2**32)
         ours: dict[str, Any] = {"seed": seed}
         if self._name == "qmc":
@@ -176,24 +188,34 @@ class OptunaSampler:
                 return self._class(**{**ours, **self._options})
             except ImportError as error:
                 raise ConfigError(
-                    f"strategy optuna: sampler '{self._name}' needs a package that is not installed: {error}"
+                    f"strategy optuna: sampler '{self._name}' needs a package that is not installed: {error}. "
+                    "Install it",
+                    kind="missing",
+                    key="strategy.sampler",
                 ) from error
             except (TypeError, ValueError) as error:
-                raise ConfigError(f"strategy optuna: sampler '{self._name}': {error}") from error
+                raise ConfigError(
+                    f"strategy optuna: sampler '{self._name}': {error}", kind="failed", key="strategy.sampler"
+                ) from error
 
     def _check_options(self) -> None:
         allowed = [name for name in inspect.signature(self._class).parameters if name not in _OURS]
         for option in self._options:
             if option not in allowed:
                 raise ConfigError(
-                    f"strategy optuna: sampler '{self._name}' has no option '{option}'; {did_you_mean(option, allowed)}"
+                    f"strategy optuna: sampler '{self._name}' has no option '{option}'; "
+                    f"{did_you_mean(option, allowed)}",
+                    kind="unknown",
+                    key=option,
                 )
         if self._name == "cmaes":
             try:
                 __import__("cmaes")
             except ImportError:
                 raise ConfigError(
-                    "strategy optuna: sampler 'cmaes' needs the package cmaes; run: pip install cmaes"
+                    "strategy optuna: sampler 'cmaes' needs the package cmaes; run: pip install cmaes",
+                    kind="missing",
+                    key="strategy.sampler",
                 ) from None
 
     def _suggestion(self, number: int) -> tuple[Trial, Architecture]:
@@ -211,7 +233,7 @@ class OptunaSampler:
         return _suggesting(trial, listing=self._name in _LISTING)
 
     def _enqueued(self, point: Architecture) -> Trial:
-        """A trial of the study with exactly this point."""
+        """Return a trial of the study with exactly this point."""
         domains = self._space.domains
         fixed = {k: _to_optuna(domains[k], v) for k, v in point.values.items() if domains[k].size > 1}
         self._study.enqueue_trial(fixed)
@@ -223,12 +245,12 @@ class OptunaSampler:
 
 
 def _is_rounded(domain: Domain) -> bool:
-    """Whether a sampler may suggest a number between two values of a range."""
+    """Return whether a sampler may suggest a number between two values of a range."""
     return isinstance(domain, (Int, Float)) and domain.step is not None and domain.is_fine
 
 
 def _suggesting(trial: Trial, *, listing: bool) -> Choose:
-    """The chooser that asks an Optuna trial.
+    """Return a chooser that asks an Optuna trial.
 
     Options go by their place, since Optuna takes `1` and `True` for the same; numbers by their place in ascending
     order, so that a sampler knows which are near each other. Ranges go without an end that their steps do not reach,

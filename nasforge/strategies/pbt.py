@@ -20,7 +20,7 @@ _FAILURES = 3
 
 
 class _Stand(NamedTuple):
-    """What a member reached at a rung."""
+    """Result of a member at a rung."""
 
     number: int
     point: Architecture
@@ -45,15 +45,15 @@ class _Member:
 
 
 class PBT:
-    """A population of trainings; at every rung the worst go on from a copy of one of the best, by a changed recipe.
+    """A population of trainings; at every rung the worst resume a copy of one of the best, by a changed recipe.
 
-    Jaderberg et al., "Population Based Training of Neural Networks" (https://arxiv.org/abs/1711.09846), with truncation
-    selection. Members pass the ladder's rungs one after the other, each time as a trial of its own that goes on from a
-    checkpoint. A member that is among the worst quarter of all that reached its rung takes the weights, the network and
-    the recipe of one of the best quarter there, with the changeable decisions of the recipe changed; the others go on
-    as they are. Whoever is furthest behind goes first, and nobody waits: with several workers a member is compared with
-    those that came before it. A piece of training that fails counts as the worst of its rung. The search has finished
-    when all members have reached the last rung.
+    Jaderberg et al., "Population Based Training of Neural Networks" (https://arxiv.org/abs/1711.09846), with
+    truncation selection. Members pass the ladder's rungs one after the other, each time as a separate trial that
+    resumes a checkpoint. A member that is among the worst quarter of all that reached its rung takes the weights, the
+    network and the recipe of one of the best quarter there, with changed decisions where they may change; the others
+    continue as they are. The member that is furthest behind goes first, and none waits: with several workers a member
+    is compared with those that came before it. A piece of training that fails counts as the worst of its rung. The
+    search has finished when all members have reached the last rung.
 
     Members differ in all that the space opens; what may not change in mid-training (batch size, optimizer, the
     network) stays that of the member whose weights are taken.
@@ -80,17 +80,23 @@ class PBT:
         if population < 2 or not 0 < share <= 0.5 or not 0 <= resample <= 1:
             raise ConfigError(
                 "strategy pbt: needs population >= 2, 0 < share <= 0.5 and 0 <= resample <= 1, "
-                f"got {population}, {share} and {resample}"
+                f"got population {population}, share {share} and resample {resample}",
+                kind="range",
+                key="strategy",
             )
         if math.floor(share * population) < 1:
             raise ConfigError(
-                f"strategy pbt: a share of {share:g} of {population} members is nobody, none would be replaced; take "
-                f"a population of {math.ceil(1 / share)} or more, or a larger share"
+                f"strategy pbt: a share of {share:g} of {population} members replaces none; use "
+                f"a population of {math.ceil(1 / share)} or more, or a larger share",
+                kind="range",
+                key="strategy.share",
             )
         if len(spec.ladder) < 2 or spec.ladder[0].proxies:
             raise ConfigError(
                 "strategy pbt compares its members at the rungs of a ladder of epochs, such as "
-                f"[{{epochs: 2}}, {{epochs: 4}}, {{epochs: 6}}], got {', '.join(map(str, spec.ladder))}"
+                f"[{{epochs: 2}}, {{epochs: 4}}, {{epochs: 6}}], got {', '.join(map(str, spec.ladder))}",
+                kind="conflict",
+                key="ladder",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -106,7 +112,7 @@ class PBT:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A new member, or the next piece of the one that is furthest behind."""
+        """Propose a new member, or the next piece of the member that is furthest behind."""
         rng = generator(self._seed, number)
         proposal: Measure | None = None
         member = self._next()
@@ -125,7 +131,7 @@ class PBT:
         self._adopt(number, measure_of(proposal), self._next())
 
     def tell(self, number: int, result: Result) -> None:
-        """A member stands at its rung now, or has failed on the way."""
+        """Record that a member has reached its rung, or failed on the way."""
         member, point, rung = self._running.pop(number)
         member.running = False
         worth = merit(result)
@@ -133,7 +139,9 @@ class PBT:
             checkpoint = result.artifacts.get(CHECKPOINT)
             if checkpoint is None and rung < self._top:
                 raise SearchError(
-                    "strategy pbt goes on from checkpoints, and the evaluator leaves none; take evaluator training"
+                    "strategy pbt resumes checkpoints, and the evaluator saves none; use evaluator training",
+                    kind="unsupported",
+                    key="evaluator",
                 )
             member.rung, member.failures = rung, 0
             if checkpoint is not None:
@@ -155,7 +163,7 @@ class PBT:
         self._seen.take_back()
 
     def wanted(self) -> Collection[Artifact]:
-        """Checkpoints of members that have yet to go on, and of the best at rungs that some have yet to pass."""
+        """Return checkpoints of members that will resume, and of the best at rungs that some have yet to pass."""
         going = [m for m in self._members if m.stand is not None and m.rung < self._top]
         kept = [m.stand.checkpoint for m in going if m.stand is not None]
         last = -1 if len(self._members) < self._size else min((m.rung for m in self._members), default=self._top)
@@ -164,14 +172,14 @@ class PBT:
         return kept
 
     def _next(self) -> _Member | None:
-        """Of the members that are ready to go on, the one furthest behind; while the population grows, nobody."""
+        """Return the furthest behind of the members that are ready; None while the population grows."""
         if len(self._members) < self._size:
             return None
         ready = [m for m in self._members if not m.running and m.rung < self._top]
         return min(ready, key=lambda member: member.rung, default=None)
 
     def _piece(self, member: _Member, rng: Random) -> Measure:
-        """On to the next rung: as it was, or as one of the best with a changed recipe."""
+        """Propose a member's next rung: unchanged, or as one of the best with a changed recipe."""
         stand = member.stand
         assert stand is not None  # noqa: S101  (a member without one is not ready)
         reached = self._stands[member.rung]
@@ -186,14 +194,14 @@ class PBT:
         return Measure(self._explored(donor.point, rng), member.rung + 1, donor.checkpoint, origin=origin)
 
     def _best(self, rung: int, of: int | None = None) -> list[_Stand]:
-        """The best share of all that reached a rung; as many as there are when so many have reached it."""
+        """Return the best share of all that reached a rung, or all if they are fewer."""
         reached = self._stands[rung]
         order = ranked([stand.merit for stand in reached])
         count = len(order) if of is None else of
         return [reached[index] for index in order[: max(1, math.floor(self._share * count))]]
 
     def _explored(self, point: Architecture, rng: Random) -> Architecture:
-        """The same point but for what is changed: each moved a little on its scale, or drawn anew."""
+        """Return the same point with changed settings: each moved a little on its scale, or drawn again."""
         follow = following(point.values, rng)
 
         def choose(key: str, domain: Domain) -> Value:
@@ -214,22 +222,31 @@ class PBT:
 
 
 def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
-    """The decisions that are changed in mid-training. Raises ConfigError."""
+    """Return the decisions that may change during training. Raises ConfigError."""
     recipe = {key: key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}
     may = ", ".join(sorted(CHANGEABLE))
     for name in change or ():
         if name not in CHANGEABLE:
             raise ConfigError(
-                f"strategy pbt: {name} may not change in mid-training, the training's state depends on it; may: {may}"
+                f"strategy pbt: {name} may not change during training, because the training's state depends on it; "
+                f"choose of: {may}",
+                kind="unsupported",
+                key="strategy.change",
             )
         if name not in recipe.values():
             opened = ", ".join(sorted(recipe.values())) or "none"
-            raise ConfigError(f"strategy pbt: change names {name}, which the space does not open; it opens {opened}")
-    wanted = CHANGEABLE if change is None else set(change)
-    found = {key for key, name in recipe.items() if name in wanted and space.domains[key].size > 1}
-    if not found:
+            raise ConfigError(
+                f"strategy pbt: change names {name}, which the space does not open; choose of: {opened}",
+                kind="unknown",
+                key="strategy.change",
+            )
+    changeable = CHANGEABLE if change is None else set(change)
+    keys = {key for key, name in recipe.items() if name in changeable and space.domains[key].size > 1}
+    if not keys:
         raise ConfigError(
-            f"strategy pbt: the space opens no decision of the recipe that may change in mid-training ({may}); "
-            "open some: --recipe sgd"
+            f"strategy pbt: the space opens no decision of the recipe that may change during training ({may}); "
+            "open some: --recipe sgd",
+            kind="missing",
+            key="recipe",
         )
-    return found
+    return keys

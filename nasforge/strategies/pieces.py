@@ -1,4 +1,4 @@
-"""What the trials of a strategy cost that go on from each other's checkpoints, foretold without training anything."""
+"""Cost forecast of strategies whose trials resume each other's checkpoints, without any training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ def mean_piece(
         if proposal is None:
             return (spent / number / whole[-1] if number else 1.0), number
         if not isinstance(proposal, Measure):
-            raise SearchError(f"{type(strategy).__name__} goes on from checkpoints and trains a supernet")
+            raise SearchError(
+                f"{type(strategy).__name__} resumes checkpoints and trains a supernet",
+                kind="unsupported",
+                key="strategy",
+            )
         spent += whole[proposal.rung] - (whole[proposal.rung - 1] if proposal.weights else 0.0)
         values = tuple(rng.random() for _ in range(objectives))
         kept = {CHECKPOINT: Artifact(f"{number}.pt", "", 0)} if checkpoints and proposal.rung < len(ladder) - 1 else {}

@@ -36,7 +36,7 @@ Taken = tuple[str, int]
 
 
 class _Told(NamedTuple):
-    """What the policy learns from: a trial's decisions, how likely each was when it was asked, and how good it was."""
+    """Lesson of the policy: a trial's decisions, how likely each was when it was asked, and its reward."""
 
     taken: list[Taken]
     log_chances: list[float]
@@ -45,7 +45,7 @@ class _Told(NamedTuple):
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread of torch: so small a network is slowed by more, and its sums must not depend on how many there are."""
+    """Run torch on one thread: more threads slow so small a network, and their number would change its sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -100,21 +100,21 @@ class Policy(nn.Module):
             nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=weights)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        own = torch.zeros(rows, total, dtype=torch.bool)
+        mask = torch.zeros(rows, total, dtype=torch.bool)
         for key, index in self.decisions.items():
-            own[index, self.first[key] : self.first[key] + self.sizes[key]] = True
-        self.register_buffer("own", own)
-        self.own: Tensor
+            mask[index, self.first[key] : self.first[key] + self.sizes[key]] = True
+        self.register_buffer("mask", mask)
+        self.mask: Tensor
 
     def token(self, taken: Taken | None) -> int:
-        """The embedding's row of what was taken before; None at the start."""
+        """Return the embedding's row of the option taken before; None at the start."""
         return _START if taken is None else 1 + self.first[taken[0]] + taken[1]
 
     @_one_thread()
     def step(
         self, key: str, before: Taken | None, state: tuple[Tensor, Tensor] | None
     ) -> tuple[list[float], tuple[Tensor, Tensor]]:
-        """The logits of one decision, and the state after it.
+        """Return the logits of one decision, and the state after it.
 
         Args:
             key: the decision to take.
@@ -140,14 +140,14 @@ class Policy(nn.Module):
         for row in rows.unbind(1):
             state = self.lstm(row, state)
             states.append(state[0])
-        own = self.own[points.keys]
-        logs = self.head(torch.stack(states, 1)).masked_fill(~own, -math.inf).log_softmax(-1)
+        mask = self.mask[points.keys]
+        logs = self.head(torch.stack(states, 1)).masked_fill(~mask, -math.inf).log_softmax(-1)
         taken = logs.gather(-1, points.options.unsqueeze(-1)).squeeze(-1)
-        entropies = -(logs.exp() * logs.masked_fill(~own, 0.0)).sum(-1)
+        entropies = -(logs.exp() * logs.masked_fill(~mask, 0.0)).sum(-1)
         return taken * points.real, entropies * points.real
 
     def batched(self, points: Sequence[Sequence[Taken]]) -> Points:
-        """Points, each as its decisions in order, as tensors."""
+        """Convert points, each as its decisions in order, to tensors."""
         longest = max(len(point) for point in points)
         padding = next(iter(self.decisions)), 0
         padded = [[*point, *[padding] * (longest - len(point))] for point in points]
@@ -161,7 +161,7 @@ class Policy(nn.Module):
 
 
 def clipped(log_chances: Tensor, asked: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """PPO's surrogate of every decision (equation 7): min(r A, clip(r, 1 - clip, 1 + clip) A).
+    """Return PPO's surrogate of every decision (equation 7): min(r A, clip(r, 1 - clip, 1 + clip) A).
 
     Args:
         log_chances: of the options taken, under the policy as it is.
@@ -184,7 +184,7 @@ class PPO:
     so that results of parallel trials, told late, count for what they are.
 
     Rewards are ranks (`Rewards`), so that nothing has to be tuned to the metric; violations of constraints are
-    rewarded below everything measured, and learnt from. A point that was proposed before is drawn anew, from chances
+    rewarded below everything measured, and learnt from. A point that was proposed before is drawn again, from chances
     that become more even with every such draw; at last it is mutated.
 
     Args:
@@ -221,12 +221,16 @@ class PPO:
         if not 0 < learning_rate < math.inf or not 0 <= entropy < math.inf or not 0 <= memory < 1 or not 0 < clip < 1:
             raise ConfigError(
                 "ppo: needs learning_rate > 0, entropy >= 0, memory in 0..1 (1 excluded) and clip between 0 and 1, "
-                f"got {learning_rate}, {entropy}, {memory} and {clip}"
+                f"got learning_rate {learning_rate}, entropy {entropy}, memory {memory} and clip {clip}",
+                kind="range",
+                key="strategy",
             )
         if not 1 <= batch <= window or epochs < 1 or width < 1:
             raise ConfigError(
                 "ppo: needs 1 <= batch <= window, epochs >= 1 and width >= 1, "
-                f"got batch {batch}, window {window}, epochs {epochs} and width {width}"
+                f"got batch {batch}, window {window}, epochs {epochs} and width {width}",
+                kind="range",
+                key="strategy",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -247,7 +251,7 @@ class PPO:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A point drawn from the policy that was not proposed before."""
+        """Propose a point drawn from the policy that was not proposed before."""
         rng = generator(self._seed, number)
 
         def following(temperature: float) -> Choose:
@@ -293,7 +297,7 @@ class PPO:
 
     @_one_thread()
     def _learn(self) -> None:
-        """`epochs` steps up the clipped surrogate and the entropy of the last results."""
+        """Take `epochs` steps up the clipped surrogate and the entropy of the last results."""
         points = self._policy.batched([told.taken for told in self._results])
         asked = nn.utils.rnn.pad_sequence([torch.tensor(t.log_chances) for t in self._results], batch_first=True)
         advantages = torch.tensor([[told.advantage] for told in self._results])
@@ -307,7 +311,7 @@ class PPO:
         self._walked.clear()
 
     def _logits(self, key: str, taken: list[Taken]) -> list[float]:
-        """The logits of a decision after those taken."""
+        """Return the logits of a decision after those taken."""
         prefix = tuple(taken)
         if prefix not in self._walked:
             before = self._walked[prefix[:-1]][1] if prefix else None

@@ -1,4 +1,4 @@
-"""Successive halving by promotion: many short trainings, of which the best go on from their checkpoints."""
+"""Successive halving by promotion: many short trainings, of which the best resume from their checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nasforge.strategies.ranking import Merit, merit, ranked
 
 
 class _Reached(NamedTuple):
-    """What finished at a rung and may be promoted from there."""
+    """Trial that finished at a rung and may be promoted."""
 
     number: int
     point: Architecture
@@ -31,16 +31,16 @@ class _Reached(NamedTuple):
 
 
 class Promotion:
-    """Asks for the best that is not promoted yet, at the next rung, and else for something new at the lowest one.
+    """Promotion of the best trials to the next rung; if none is due, a new point at the lowest rung.
 
     Li et al., "A System for Massively Parallel Hyperparameter Tuning" (ASHA, https://arxiv.org/abs/1810.05934),
     algorithm 2: a trial is promoted as soon as it is among the best 1/eta of all that finished at its rung, so nothing
-    waits for a rung to be full. A promoted trial goes on where the other ended, at the charge of the new epochs alone.
-    With `brackets` new trials begin at different rungs, as in Hyperband (https://arxiv.org/abs/1603.06560): of every
-    so many, each bracket has its share, and what begins higher is compared with what was promoted there. As in
+    waits for a rung to be full. A promoted trial resumes where the other ended, at the cost of the new epochs alone.
+    With `brackets` new trials begin at different rungs, as in Hyperband (https://arxiv.org/abs/1603.06560): each
+    bracket has its share of them, and a trial that begins higher is compared with those promoted there. As in
     Hyperband they are then random ones: first results of different fidelity teach no strategy anything.
 
-    What is new is asked of another strategy, which is told the first result of each of its points and nothing of the
+    Another strategy proposes new points, which is told the first result of each of its points and nothing of the
     promotions: values of different fidelity are never compared. With several objectives trials rank by non-dominated
     front and crowding; those that miss a soft target rank last.
 
@@ -48,7 +48,7 @@ class Promotion:
         spec: space, seed and targets of the search; its ladder has at least two rungs with epochs; any number of
             objectives that the other strategy takes.
         of: strategy of new networks: a name, or a mapping of `name` and its options.
-        eta: promote one of so many trials.
+        eta: promote one of every `eta` trials.
         brackets: number of lowest rungs at which new trials begin; above 1 only with `of: random`; 1: ASHA.
         checkpoints: waiting trials per rung, the best, that keep their checkpoint; another one starts again when it is
             promoted.
@@ -67,18 +67,24 @@ class Promotion:
         if len(spec.ladder) < 2 or spec.ladder[0].proxies:
             raise ConfigError(
                 "strategy promotion needs a ladder of at least two rungs with epochs, such as "
-                f"[{{epochs: 1}}, {{epochs: 3}}, {{epochs: 9}}], got {', '.join(map(str, spec.ladder))}"
+                f"[{{epochs: 1}}, {{epochs: 3}}, {{epochs: 9}}], got {', '.join(map(str, spec.ladder))}",
+                kind="conflict",
+                key="ladder",
             )
         if not 1 <= brackets <= len(spec.ladder):
             raise ConfigError(
-                f"strategy promotion: brackets must be 1 to {len(spec.ladder)}, one for each rung, got {brackets}"
+                f"strategy promotion: brackets must be 1 to {len(spec.ladder)}, one for each rung, got {brackets}",
+                kind="range",
+                key="strategy.brackets",
             )
         check_whole(checkpoints, "strategy promotion: checkpoints", 1)
         new = Named.parse(of, "promotion: of")
         if brackets > 1 and new.name != "random":
             raise ConfigError(
                 f"strategy promotion: with brackets new trials begin at different rungs, and '{new.name}' would "
-                "compare their results; take of: random, as Hyperband does, or brackets: 1"
+                "compare their results; use of: random, as Hyperband does, or brackets: 1",
+                kind="conflict",
+                key="strategy.brackets",
             )
         self._eta = eta
         self._targets = spec.targets
@@ -94,7 +100,7 @@ class Promotion:
         self._cycle = _cycle(len(spec.ladder), brackets, eta)
 
     def ask(self, number: int) -> Proposal | None:
-        """A promotion from the highest rung that has one, else a new point."""
+        """Propose a promotion from the highest rung that has one, else a new point."""
         proposal: Measure | None = self._promotion()
         if proposal is None:
             asked = self._new.ask(number)
@@ -102,8 +108,10 @@ class Promotion:
                 return None
             if not isinstance(asked, Measure) or asked.weights:
                 raise SearchError(
-                    "strategy promotion: the strategy of new points must propose plain trainings, one point each; take "
-                    "evolution, optuna or random without zero-cost scores"
+                    "strategy promotion: the strategy of new points must propose plain trainings, one point each; use "
+                    "evolution, optuna or random without zero-cost scores",
+                    kind="unsupported",
+                    key="strategy.of",
                 )
             origin = replace(asked.origin or Origin(), strategy=self._name)
             proposal = replace(asked, rung=self._cycle[self._begun % len(self._cycle)], origin=origin)
@@ -113,14 +121,14 @@ class Promotion:
         return proposal
 
     def recall(self, number: int, proposal: Proposal) -> None:
-        """Remember what was proposed, and let the other strategy remember what is new."""
+        """Remember the proposal, and let the other strategy remember a new point."""
         measure = measure_of(proposal)
         if self._source(measure) is None:
             self._new.recall(number, replace(measure, rung=-1))
         self._adopt(number, measure)
 
     def tell(self, number: int, result: Result) -> None:
-        """It stands at its rung now."""
+        """Record that the trial has reached its rung."""
         proposal, new = self._running.pop(number)
         if new:
             self._new.tell(number, result)
@@ -145,12 +153,12 @@ class Promotion:
             self._promoted[proposal.rung - 1].remove(self._latest)
 
     def wanted(self) -> Collection[Artifact]:
-        """Checkpoints of the best that wait at each rung below the last."""
+        """Return checkpoints of the best that wait at each rung below the last."""
         waiting = [self._reached[rung][i] for rung in range(len(self._reached) - 1) for i in self._waiting(rung)]
         return [reached.checkpoint for reached in waiting if reached.checkpoint is not None]
 
     def _ranked(self, rung: int) -> list[int]:
-        """Indices of what reached a rung, best first; kept, since it is asked for at every turn."""
+        """Return the indices of the trials at a rung, best first; cached, since every ask needs them."""
         reached, order = self._reached[rung], self._order[rung]
         if reached and len(reached[0].merit.values) > 1 and len(order) < len(reached):
             order[:] = sorted(ranked([trial.merit for trial in reached]), key=lambda i: reached[i].missed)
@@ -159,7 +167,7 @@ class Promotion:
         return order
 
     def _waiting(self, rung: int) -> list[int]:
-        """Indices of what reached a rung and is not promoted, best first."""
+        """Return the indices of the trials at a rung that are not promoted, best first."""
         reached, promoted = self._reached[rung], self._promoted[rung]
         return [index for index in self._ranked(rung) if reached[index].number not in promoted]
 
@@ -174,7 +182,7 @@ class Promotion:
         return None
 
     def _source(self, proposal: Measure) -> _Reached | None:
-        """The trial at the rung below that a proposal promotes; None for a new point."""
+        """Return the trial at the rung below that a proposal promotes; None for a new point."""
         if proposal.rung < 1:
             return None
         waiting = [self._reached[proposal.rung - 1][index] for index in self._waiting(proposal.rung - 1)]
@@ -191,7 +199,7 @@ class Promotion:
 
 
 def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
-    """The rungs at which new trials begin, in turn: as many in each bracket as Hyperband has, for one at the top."""
+    """Return the rungs at which new trials begin, in turn: as many per bracket as Hyperband has for one at the top."""
     top = rungs - 1
     counts = [math.ceil(rungs / (top - first + 1) * eta ** (top - first)) for first in range(brackets)]
     turns = [((turn + 0.5) / count, first) for first, count in enumerate(counts) for turn in range(count)]
@@ -199,14 +207,18 @@ def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
 
 
 def _strategy(named: Named, spec: SearchSpec) -> Strategy:
-    """The strategy of new points."""
+    """Make the strategy of new points."""
     if suited_evaluator(named.name) != "training":
         raise ConfigError(
             f"strategy promotion: '{named.name}' trains a supernet, whose networks have no rungs; "
-            "take evolution, optuna or random"
+            "use evolution, optuna or random",
+            kind="unsupported",
+            key="strategy.of",
         )
     if continues(named.name):
         raise ConfigError(
-            f"strategy promotion: '{named.name}' goes on from checkpoints itself; take evolution or random"
+            f"strategy promotion: '{named.name}' itself resumes checkpoints; use evolution or random",
+            kind="unsupported",
+            key="strategy.of",
         )
     return strategy_of(named, spec)

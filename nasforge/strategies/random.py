@@ -8,7 +8,7 @@ from nasforge.strategies.choosers import Seen, drawing, generator, measured, uns
 
 
 class Random:
-    """Draws every decision from its own domain; learns nothing.
+    """Random search: every decision is drawn from its domain; nothing is learnt.
 
     Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization" (https://jmlr.org/papers/v13/bergstra12a.html).
 
@@ -22,7 +22,7 @@ class Random:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A random point that was not proposed before."""
+        """Propose a random point that was not proposed before."""
         rng = generator(self._seed, number)
         choose = drawing(rng)
         point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
@@ -34,7 +34,7 @@ class Random:
         self._seen.note(measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """Nothing to learn."""
+        """Learn nothing."""
 
     def withdraw(self, number: int) -> None:
         """Forget the latest proposal."""

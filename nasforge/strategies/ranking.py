@@ -1,4 +1,4 @@
-"""How results compare: the one place that says which of two trials is better.
+"""Comparison of results: the only place that decides which of two trials is better.
 
 Results of equal `steps_done` are compared by their values; a trial that was trained further ranks above one that was
 not, and every trial that was not pruned above every pruned one. Failures and rejections have no merit at all.
@@ -15,7 +15,7 @@ from nasforge.core.trial import Result
 
 
 class Merit(NamedTuple):
-    """What a result counts for; see `beats`.
+    """Comparable value of a result; see `beats`.
 
     Attributes:
         finished: False for a pruned trial.
@@ -29,47 +29,47 @@ class Merit(NamedTuple):
 
 
 def merit(result: Result) -> Merit | None:
-    """The merit of a result; None where there is nothing to compare (failed, rejected, pruned before a report, NaN)."""
+    """Return the merit of a result; None if it cannot be compared (failed, rejected, pruned before a report, NaN)."""
     if result.status not in ("finished", "pruned") or result.values is None or not result.usable:
         return None
     return Merit(result.status == "finished", result.steps_done, result.values)
 
 
 def beats(a: Merit, b: Merit) -> bool:
-    """Whether `a` is better: finished, or trained further, or dominating at the same fidelity."""
+    """Return whether `a` is better: finished, or trained further, or dominating at the same fidelity."""
     if a[:2] != b[:2] or len(a.values) == 1:
         return a > b
     return dominates(a.values, b.values)
 
 
 def fronts(merits: Sequence[Merit]) -> list[list[int]]:
-    """Non-dominated sorting: indices in fronts, none in a front beaten by another of it or of a later one.
+    """Sort into non-dominated fronts of indices: a point is beaten by none of its front or of a later one.
 
     Zhang et al., "An Efficient Approach to Nondominated Sorting for Evolutionary Multiobjective Optimization"
     (https://doi.org/10.1109/TEVC.2014.2308305): in descending order a point can be beaten by earlier ones only, so
     its front is found by bisection.
     """
-    found: list[list[int]] = []
+    fronts: list[list[int]] = []
     for index in sorted(range(len(merits)), key=lambda i: merits[i], reverse=True):
         point = merits[index]
         # With up to two objectives the last of a front is the best in the second one: if it does not beat the
         # point, none does.
         look = 1 if len(point.values) <= 2 else len(merits)
-        low, high = 0, len(found)
+        low, high = 0, len(fronts)
         while low < high:
             middle = (low + high) // 2
-            if any(beats(merits[other], point) for other in found[middle][: -look - 1 : -1]):
+            if any(beats(merits[other], point) for other in fronts[middle][: -look - 1 : -1]):
                 low = middle + 1
             else:
                 high = middle
-        if low == len(found):
-            found.append([])
-        found[low].append(index)
-    return found
+        if low == len(fronts):
+            fronts.append([])
+        fronts[low].append(index)
+    return fronts
 
 
 def crowding(values: Sequence[Sequence[float]]) -> list[float]:
-    """Crowding distance of every point of one front: how far its neighbours are, summed over the objectives.
+    """Return the crowding distance of every point of a front: its neighbours' distances, summed over objectives.
 
     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II" (https://doi.org/10.1109/4235.996017).
     The ends of every objective are infinitely far.
@@ -87,7 +87,7 @@ def crowding(values: Sequence[Sequence[float]]) -> list[float]:
 
 
 def ranked(merits: Sequence[Merit]) -> list[int]:
-    """Indices best first: by front, in a front the least crowded first, earlier ones first where all is equal."""
+    """Return indices best first: by front, then the least crowded, then the earlier ones."""
     order: list[int] = []
     for front in fronts(merits):
         if len(front) == 1:

@@ -47,7 +47,7 @@ class Reinforce:
     where p are the chances at the time when the trial was asked: with trials out in parallel that is the unbiased
     gradient of the policy that drew it, applied late. Rewards are ranks (`Rewards`), so that nothing has to be tuned
     to the metric; violations of constraints are rewarded below everything measured, and learnt from. A point that was
-    proposed before is drawn anew, from chances that become more even with every such draw.
+    proposed before is drawn again, from chances that become more even with every such draw.
 
     Args:
         spec: space and seed of the search; one objective; for several use `nsga2` or `evolution`. Targets shape the
@@ -73,7 +73,9 @@ class Reinforce:
         if not 0 < learning_rate < math.inf or not 0 <= entropy < math.inf or not 0 <= memory < 1:
             raise ConfigError(
                 "reinforce: needs learning_rate > 0, entropy >= 0 and memory in 0..1 (1 excluded), "
-                f"got {learning_rate}, {entropy} and {memory}"
+                f"got learning_rate {learning_rate}, entropy {entropy} and memory {memory}",
+                kind="range",
+                key="strategy",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -88,7 +90,7 @@ class Reinforce:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A point drawn from the policy that was not proposed before."""
+        """Propose a point drawn from the policy that was not proposed before."""
         rng = generator(self._seed, number)
 
         def draw(attempt: int) -> Architecture:
@@ -103,7 +105,7 @@ class Reinforce:
         self._adopt(number, measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
-        """One step along the policy's gradient."""
+        """Take one step along the policy's gradient."""
         reward = self._rewards(result)
         advantage = reward - self._expected
         self._expected += (1 - self._memory) * advantage
@@ -130,7 +132,7 @@ class Reinforce:
         return earlier
 
     def draw(self, rng: random.Random, temperature: float = 1.0) -> Architecture:
-        """A point from the policy as it is, seen or not; nothing is remembered."""
+        """Draw a point from the policy, seen or not, without remembering it."""
 
         def choose(key: str, domain: Domain) -> Value:
             chances = softmax(self._logits[key], temperature)
@@ -145,7 +147,7 @@ class Reinforce:
 
 
 def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
-    """The chances of options; evener, the higher the temperature."""
+    """Return the probabilities of options; more even, the higher the temperature."""
     highest = max(logits)
     weights = [math.exp((logit - highest) / temperature) for logit in logits]
     total = sum(weights)
@@ -153,7 +155,7 @@ def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
 
 
 def gradient(chances: list[float], option: int, advantage: float, entropy: float) -> list[float]:
-    """By the logits: advantage * grad log p(option) + entropy * grad H(p), for a softmax with these chances."""
+    """Return the gradient by the logits: advantage * grad log p(option) + entropy * grad H(p), for a softmax."""
     logs = [math.log(max(p, 1e-300)) for p in chances]
     disorder = -sum(p * log for p, log in zip(chances, logs, strict=True))
     return [

@@ -33,10 +33,14 @@ class Repeated:
         scored: bool = False,
     ) -> None:
         if networks < 3 or seeds < 1:
-            raise ConfigError(f"needs at least 3 networks and 1 seed, got {networks} and {seeds}")
+            raise ConfigError(
+                f"needs networks >= 3 and seeds >= 1, got networks {networks} and seeds {seeds}", kind="range"
+            )
         if spec.space.size < networks:
             raise ConfigError(
-                f"{networks} networks asked for, the space '{spec.space.name}' has only {spec.space.size:g} points"
+                f"got {networks} networks, but the space '{spec.space.name}' has only {spec.space.size:g} points; "
+                "ask for fewer",
+                kind="range",
             )
         self._space = spec.space
         self._seed = spec.seed
@@ -49,7 +53,7 @@ class Repeated:
         self._seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
-        """A new point until there are enough, then one after the other again, then the scores."""
+        """Propose new points until there are enough, then each of them again, then the scores."""
         proposal = self._next(number)
         if proposal is not None:
             self.recall(number, proposal)
@@ -69,7 +73,7 @@ class Repeated:
             self._repeated += 1
 
     def tell(self, number: int, result: Result) -> None:
-        """A network that nothing can be learnt from gives its place to another one."""
+        """Replace a network whose result is unusable by another one."""
         unbuildable = result.error is not None and result.error.cause == "invalid_shape"
         if result.status == "rejected" or unbuildable:
             self._points.pop(number, None)
@@ -89,10 +93,11 @@ class Repeated:
             choose = drawing(rng)
             point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
             if point.point_id in self._seen:
-                found = len(self._points)
+                count = len(self._points)
                 raise SearchError(
-                    f"{TRIES} draws in a row brought no new network: {found} of the {len(self._seen)} drawn keep the "
-                    f"constraints; ask for {found} of them, or widen the space"
+                    f"{TRIES} draws in a row brought no new network: {count} of the {len(self._seen)} drawn keep the "
+                    f"constraints; ask for {count} of them, or widen the space",
+                    kind="empty",
                 )
             return Measure(point, origin=Origin(operator="sampled"))
         points = list(self._points.values())

@@ -1,4 +1,4 @@
-"""What a trial is worth to a policy that learns: rewards from ranks, so that one scale serves every metric."""
+"""Rewards of trials for a policy that learns, from ranks, so that one scale serves every metric."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SMALLEST_RATIO = 1e-9
 
 
 class Rewards:
-    """Turns results, in the order in which they are told, into rewards that do not depend on the metric's scale.
+    """Rewards of results in the order of telling, independent of the metric's scale.
 
     A measured trial that beats the share q of all measured so far is rewarded by the exponential score -log(1 - q) - 1
     (Savage, "Contributions to the Theory of Rank Order Statistics", https://zbmath.org/?q=an:0073.13904): its mean
@@ -44,7 +44,9 @@ class Rewards:
             if not -math.inf < exponent <= 0:
                 raise ConfigError(
                     f"the exponent '{name}' of the soft targets must be at most 0, so that no cost is rewarded, "
-                    f"got {exponent}"
+                    f"got {exponent}",
+                    kind="range",
+                    key=name,
                 )
         self._targets = tuple(targets)
         self._within = within
@@ -53,7 +55,7 @@ class Rewards:
         self._violations: list[tuple[Any, ...]] = []  # ascending
 
     def __call__(self, result: Result) -> float:
-        """The reward of the next result.
+        """Return the reward of the next result.
 
         Raises:
             SearchError: soft targets are set, and the result has no such cost.
@@ -72,7 +74,7 @@ class Rewards:
 def shaped(
     value: float, costs: Mapping[str, float], targets: Sequence[Constraint], within: float, beyond: float
 ) -> float:
-    """MnasNet's reward: value * product over the targets of (cost / bound) ** w, w = within or beyond.
+    """Return MnasNet's reward: value * product over the targets of (cost / bound) ** w, w = within or beyond.
 
     Tan et al., "MnasNet: Platform-Aware Neural Architecture Search for Mobile" (https://arxiv.org/abs/1807.11626),
     equations 2 and 3. A negative value, such as a loss turned to be maximised, is divided by the product instead:
@@ -93,7 +95,9 @@ def shaped(
         if target.metric not in costs:
             raise SearchError(
                 f"the soft target {target} needs the metric '{target.metric}', which a trial's result does not have; "
-                "let the evaluator report it, or leave the target out"
+                "let the evaluator report it, or leave the target out",
+                kind="missing",
+                key=target.metric,
             )
         ratio = max(_SMALLEST_RATIO, costs[target.metric] / target.bound)
         product *= ratio ** (within if ratio <= 1 else beyond)
@@ -101,6 +105,6 @@ def shaped(
 
 
 def _share(seen: list[tuple[Any, ...]], new: tuple[Any, ...]) -> float:
-    """The share of all seen that `new` exceeds, itself included and equals counting half; `new` joins them."""
+    """Return the share of all seen that `new` exceeds, itself included, equals counting half; then add `new`."""
     insort(seen, new)
     return (bisect_left(seen, new) + bisect_right(seen, new)) / 2 / len(seen)

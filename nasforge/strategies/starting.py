@@ -19,7 +19,7 @@ class Starting:
     Args:
         strategy: proposes what comes after the points.
         points: are proposed first, in this order.
-        rung: of their proposals: 0 for a strategy that goes on from checkpoints, -1 for the last rung.
+        rung: of their proposals: 0 for a strategy that resumes checkpoints, -1 for the last rung.
     """
 
     def __init__(self, strategy: Strategy, points: Sequence[Architecture], rung: int = -1) -> None:
@@ -28,7 +28,7 @@ class Starting:
         self._rung = rung
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the strategy has beside the protocol's methods, such as `wanted` or `repeats`."""
+        """Return the strategy's attributes besides the protocol's methods, such as `wanted` or `repeats`."""
         if name.startswith("__") or name == "_strategy":  # while it is copied or unpickled
             raise AttributeError(name)
         return getattr(self._strategy, name)

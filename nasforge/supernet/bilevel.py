@@ -59,7 +59,7 @@ class AlphaSteps(Hook):
         bounds: Mapping[str, float] | None = None,
         diagnose: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
-        """Prepare; nothing is computed but the costs of the options.
+        """Prepare the steps; only the costs of the options are computed.
 
         Args:
             relaxed: the training loop moves its supernet to `device`.
@@ -113,7 +113,7 @@ class AlphaSteps(Hook):
 
     @property
     def settled(self) -> bool:
-        """Whether the search collapsed and was ended."""
+        """True if the search collapsed and was ended."""
         return self._skipping >= 2
 
     def before_step(self, step: Step) -> None:
@@ -192,7 +192,7 @@ class AlphaSteps(Hook):
         self.relaxed.settle()
 
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step: a function of its number, so that nothing about it has to be saved."""
+        """Return the batch of a step, a function of its number, so that no batch state has to be saved."""
         per_pass = max(1, len(self._part) // self._batch_size)
         turn, position = divmod(number, per_pass)
         if self._order[0] != turn:
@@ -203,7 +203,7 @@ class AlphaSteps(Hook):
         return normalise(images, self._part.mean, self._part.std).contiguous(memory_format=self._layout), labels
 
     def _train_loss(self, step: Step) -> Tensor:
-        """The loss of the weights' step; dropout leaves out the same in all that is compared there."""
+        """Return the loss of the weights' step, with the same dropout in all comparisons."""
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(self._seed + step.number)
             return self._loss(step.inputs, step.labels, self._criterion)
@@ -216,7 +216,7 @@ class AlphaSteps(Hook):
         return criterion(logits.float(), labels)
 
     def _score(self, loss: Tensor) -> Tensor:
-        """Surrogate whose gradient is the score function's, for what was drawn."""
+        """Return a surrogate whose gradient is the score function's, for the drawn options."""
         if not self.relaxed.draws:
             return torch.zeros(())
         value = float(loss.detach())
@@ -243,21 +243,27 @@ class AlphaSteps(Hook):
         return sum(decided) / len(decided) if decided else 0.0
 
     def _entropy(self) -> float:
-        found = []
+        entropies = []
         for alphas in self.relaxed.alphas.values():
             p = self.relaxed.relaxation.probabilities(alphas.detach())
-            found.append(float(-(p * p.clamp_min(1e-12).log()).sum()) / math.log(len(p)))
-        return sum(found) / len(found) if found else 0.0
+            entropies.append(float(-(p * p.clamp_min(1e-12).log()).sum()) / math.log(len(p)))
+        return sum(entropies) / len(entropies) if entropies else 0.0
 
 
 def check_order(settings: Settings, relaxation: Relaxation, supernet: Supernet) -> None:
-    """Raises ConfigError where `second_order` is asked for and cannot be."""
+    """Refuse `second_order` where it is impossible: raises ConfigError."""
     if settings.second_order and not relaxation.second_order:
-        raise ConfigError("train_shared: second_order needs relaxation softmax. Choose it, or leave second_order out")
+        raise ConfigError(
+            "train_shared: second_order needs relaxation softmax. Set it, or leave second_order out",
+            kind="conflict",
+            key="second_order",
+        )
     if settings.second_order and supernet.widths:
         raise ConfigError(
             f"second_order needs fixed widths, open are {', '.join(supernet.widths)}: use the first order, or leave "
-            "each width one value in the space's YAML (in Python: space.fixed)"
+            "each width one value in the space's YAML (in Python: space.fixed)",
+            kind="unsupported",
+            key="second_order",
         )
 
 
@@ -268,7 +274,7 @@ def unrolled_gradient(
     alphas: Sequence[Tensor],
     learning_rate: float,
 ) -> list[Tensor]:
-    """DARTS' second-order gradient of the alphas, equations 7 and 8.
+    """Return DARTS' second-order gradient of the alphas, equations 7 and 8.
 
         w'  = w - xi * grad_w L_train(w, alpha)
         d   = grad_alpha L_val(w', alpha)
@@ -287,8 +293,8 @@ def unrolled_gradient(
     """
 
     def gradients(loss: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
-        found = torch.autograd.grad(loss, of, allow_unused=True)
-        return [torch.zeros_like(x) if g is None else g for x, g in zip(of, found, strict=True)]
+        computed = torch.autograd.grad(loss, of, allow_unused=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(of, computed, strict=True)]
 
     kept = [weight.detach().clone() for weight in weights]
 
@@ -311,9 +317,9 @@ def unrolled_gradient(
 
 
 def _options_without_weights(supernet: Supernet) -> dict[str, list[bool]]:
-    """For every mixed decision, which of its options have no parameters: skips, poolings, zeros."""
-    found: dict[str, list[bool]] = {}
+    """Return for every mixed decision which options have no parameters: skips, poolings, zeros."""
+    weightless: dict[str, list[bool]] = {}
     for mixture in mixtures_in(supernet):
         free = [not any(True for _ in option.parameters()) for option in mixture.children()]
-        found[mixture.key] = [a and b for a, b in zip(found.get(mixture.key, free), free, strict=True)]
-    return found
+        weightless[mixture.key] = [a and b for a, b in zip(weightless.get(mixture.key, free), free, strict=True)]
+    return weightless

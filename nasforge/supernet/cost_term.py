@@ -31,8 +31,8 @@ class CostTerm:
 
         weight * (max(0, E / B - 1) + [C > B] * E / B),
 
-    and the weight rises as long as C is above B: nothing is pushed below what the bound asks for. A soft target: a hard
-    constraint beside it makes sure.
+    and the weight rises as long as C is above B: nothing is pushed below what the bound asks for. This is a soft
+    target; add a constraint for a hard limit.
 
     Attributes:
         weight: how much the term counts now.
@@ -68,17 +68,19 @@ class CostTerm:
             reason = str(error)
         if self._exact is None and not relaxed.relaxation.single:
             raise ConfigError(
-                f"{metric} of space '{relaxed.supernet.space.name}' has no exact expectation: {reason}. Take "
-                "relaxation gumbel_hard, which samples single paths"
+                f"{metric} of space '{relaxed.supernet.space.name}' has no exact expectation: {reason}. Use "
+                "relaxation gumbel_hard, which samples single paths",
+                kind="unsupported",
+                key=metric,
             )
         self._scale = bound or self.derived()
 
     def derived(self) -> float:
-        """Cost of the network that would be derived now."""
+        """Return the cost of the network that would be derived now."""
         return self._cost(self._relaxed.derived)
 
     def penalty(self) -> Tensor:
-        """The term, for the latest sample where it is sampled."""
+        """Return the term, for the latest sample if it is sampled."""
         relaxed = self._relaxed
         excess = 0.0
         if self._bound is not None:
@@ -103,17 +105,17 @@ class CostTerm:
         return self._relaxed.supernet.space.fixed(values).default_point()
 
     def _cost(self, point: Architecture) -> float:
-        """Of the network that is built for a point."""
+        """Return the cost of the network that is built for a point."""
         if point.arch_id not in self._known:
             supernet = self._relaxed.supernet
             with torch.device("meta"):
                 child = build(supernet.space, point, in_channels=supernet.in_channels, classes=supernet.classes)
-            found = count_params(child) if self._metric == "cost/params" else count_flops(child, self._shape)
-            self._known[point.arch_id] = float(found)
+            cost = count_params(child) if self._metric == "cost/params" else count_flops(child, self._shape)
+            self._known[point.arch_id] = float(cost)
         return self._known[point.arch_id]
 
     def _agrees(self, exact: ExpectedCost) -> bool:
-        """Whether the expectation of certain decisions is what their networks cost, for a sample of paths."""
+        """Return whether expectations of certain decisions equal the costs of their networks, for sampled paths."""
         relaxed, rng = self._relaxed, random.Random(0)
         for _ in range(_TRIED):
             indices = {key: rng.randrange(len(alphas)) for key, alphas in relaxed.alphas.items()}

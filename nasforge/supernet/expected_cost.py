@@ -1,4 +1,4 @@
-"""What a relaxed network costs on average: the term that lets gradients meet a limit.
+"""Expected cost of a relaxed network: the term that lets gradients meet a limit.
 
 "ProxylessNAS", Cai et al. 2019, https://arxiv.org/abs/1812.00332, equation 2: E[cost] is the sum over all places of
 sum_i p_i * cost(option i), exact where the places decide independently, and differentiable in p.
@@ -25,12 +25,12 @@ class _Place:
     """One mixture: cost of each option without the mixtures in it, and these."""
 
     key: str
-    own: Tensor
+    option_costs: Tensor
     inner: tuple[tuple[_Place, ...], ...]
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         p = probabilities[self.key]
-        total = (p * self.own).sum()
+        total = (p * self.option_costs).sum()
         for index, places in enumerate(self.inner):
             for place in places:
                 total = total + p[index] * place.expected(probabilities)
@@ -57,14 +57,18 @@ class ExpectedCost:
         """
         check_metric(metric)
         if supernet.widths:
-            raise ConfigError(f"the expected {metric} needs fixed widths; open: {', '.join(supernet.widths)}")
+            raise ConfigError(
+                f"the expected {metric} needs fixed widths; leave one value to {', '.join(supernet.widths)}",
+                kind="unsupported",
+                key=metric,
+            )
         self.metric = metric
         costs = _params(supernet) if metric == "cost/params" else _flops(supernet, shape)
         self._places = _places(supernet, "", costs)
         self._fixed = costs[""] - sum(costs.get(name, 0) for name, _ in _outermost(supernet, ""))
 
     def __call__(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """E[cost]; `probabilities`: decision without `model.` -> one number per option, on the CPU."""
+        """Return E[cost]; `probabilities`: decision without `model.` -> one number per option, on the CPU."""
         total = torch.tensor(self._fixed, dtype=torch.float64)  # float32 cannot hold what large networks multiply
         for place in self._places:
             total = total + place.expected(probabilities)
@@ -72,9 +76,11 @@ class ExpectedCost:
 
 
 def check_metric(metric: str) -> None:
-    """Raises ConfigError for a cost that a supernet's loss cannot hold."""
+    """Refuse a cost that a supernet's loss cannot contain: raises ConfigError."""
     if metric not in COST_TERMS:
-        raise ConfigError(f"a supernet's loss can hold {' and '.join(COST_TERMS)}, not {metric}")
+        raise ConfigError(
+            f"a supernet's loss can contain {' and '.join(COST_TERMS)}, got {metric}", kind="unsupported", key=metric
+        )
 
 
 def _flops(supernet: Supernet, shape: tuple[int, int, int]) -> dict[str, int]:
@@ -91,27 +97,27 @@ def _params(supernet: Supernet) -> dict[str, int]:
 
 
 def _outermost(module: nn.Module, name: str) -> list[tuple[str, Mixture]]:
-    """The mixtures in a module (itself, perhaps) that are in no other mixture of it, with their names."""
+    """Return the mixtures in a module (perhaps itself) that are in no other mixture of it, with their names."""
     if isinstance(module, Mixture):
         return [(name, module)]
-    found = []
+    mixtures = []
     for part, child in module.named_children():
-        found += _outermost(child, f"{name}.{part}" if name else part)
-    return found
+        mixtures += _outermost(child, f"{name}.{part}" if name else part)
+    return mixtures
 
 
 def _places(module: nn.Module, name: str, costs: Mapping[str, int]) -> tuple[_Place, ...]:
-    """The outermost mixtures of a module that cost anything."""
-    found = []
+    """Return the outermost mixtures of a module that cost anything."""
+    places = []
     for place, mixture in _outermost(module, name):
         if not costs.get(place):
             continue
-        own, inner = [], []
+        option_costs, inner = [], []
         for value in mixture.values:
             part = option_name(mixture.key, value)
             option, built = f"{place}.{part}", mixture.get_submodule(part)
             nested = sum(costs.get(below, 0) for below, _ in _outermost(built, option))
-            own.append(float(costs.get(option, 0) - nested))
+            option_costs.append(float(costs.get(option, 0) - nested))
             inner.append(_places(built, option, costs))
-        found.append(_Place(mixture.key, torch.tensor(own, dtype=torch.float64), tuple(inner)))
-    return tuple(found)
+        places.append(_Place(mixture.key, torch.tensor(option_costs, dtype=torch.float64), tuple(inner)))
+    return tuple(places)

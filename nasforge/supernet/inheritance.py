@@ -15,7 +15,7 @@ _NETWORK = "network."
 
 
 def inherited(supernet_state: Mapping[str, torch.Tensor], architecture: Architecture) -> dict[str, torch.Tensor]:
-    """The part of a supernet's state that belongs to `architecture`, under the child's keys.
+    """Return the slice of a supernet's state that belongs to `architecture`, under the child's keys.
 
     A supernet's key names the option of every mixture it passes (`stage0.layer1.@stage0:layer1:block=residual.branch`);
     a tensor is kept when the architecture decided all of them so.
@@ -47,22 +47,24 @@ def inherit(supernet_state: Mapping[str, torch.Tensor], architecture: Architectu
     available = inherited(supernet_state, architecture)
     state: dict[str, torch.Tensor] = {}
     problems = []
-    for key, wanted in child.state_dict().items():
+    for key, tensor in child.state_dict().items():
         if key not in available:
             problems.append(f"'{key}' is missing")
             continue
         try:
-            state[key] = leading_slice(key, available[key], wanted.shape)
+            state[key] = leading_slice(key, available[key], tensor.shape)
         except BuildError as error:
             problems.append(str(error))
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise BuildError(f"these supernet weights do not fit architecture {architecture.arch_id}: {shown}")
+        raise BuildError(
+            f"these supernet weights do not fit architecture {architecture.arch_id}: {shown}", kind="changed"
+        )
     child.load_state_dict(state)
 
 
 def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]:
-    """For every tensor of `part` the leading slice of the tensor of that name in `whole`.
+    """Return for every tensor of `part` the leading slice of the tensor of that name in `whole`.
 
     Matrices are copied: on some processors the strides of a factor decide how a product's gradients are rounded, and a
     slice's are not those of the child's own matrix. All others are views, so that statistics are updated in place.
@@ -75,18 +77,20 @@ def leading_slices(part: nn.Module, whole: nn.Module) -> dict[str, torch.Tensor]
         **dict(whole.named_parameters(remove_duplicate=False)),
         **dict(whole.named_buffers(remove_duplicate=False)),
     }
-    found = {}
-    for name, wanted in (*part.named_parameters(), *part.named_buffers()):
+    slices = {}
+    for name, target in (*part.named_parameters(), *part.named_buffers()):
         tensor = tensors.get(name)
         if tensor is None:
-            raise BuildError(f"the network has a tensor '{name}', which it has not at the largest width")
-        piece = leading_slice(name, tensor, wanted.shape)
-        found[name] = piece.contiguous() if isinstance(wanted, nn.Parameter) and wanted.dim() == 2 else piece
-    return found
+            raise BuildError(
+                f"the network has a tensor '{name}', which is missing at the largest width", kind="changed", key=name
+            )
+        piece = leading_slice(name, tensor, target.shape)
+        slices[name] = piece.contiguous() if isinstance(target, nn.Parameter) and target.dim() == 2 else piece
+    return slices
 
 
 def leading_slice(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """The leading `shape` of a tensor; the tensor itself where it has that shape.
+    """Return the leading `shape` of a tensor; the tensor itself if it has that shape.
 
     Raises:
         BuildError: the tensor is smaller, or of another number of dimensions.
@@ -94,5 +98,9 @@ def leading_slice(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> torc
     if tensor.shape == tuple(shape):
         return tensor
     if tensor.dim() != len(shape) or any(have < want for have, want in zip(tensor.shape, shape, strict=True)):
-        raise BuildError(f"tensor '{name}' is {tuple(shape)}, and cannot be sliced from {tuple(tensor.shape)}")
+        raise BuildError(
+            f"tensor '{name}' has shape {tuple(shape)}, which cannot be sliced from {tuple(tensor.shape)}",
+            kind="changed",
+            key=name,
+        )
     return tensor[tuple(slice(size) for size in shape)]

@@ -1,4 +1,4 @@
-"""What a `TrainShared` proposal trains: a supernet, by sampled paths or by shares whose alphas learn beside it."""
+"""Training of a `TrainShared` proposal: a supernet on sampled paths, or a mixture with learnt alphas."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SharedTraining:
 def shared_training(
     proposal: TrainShared, supernet: Supernet, data: ImageData, recipe: Recipe, seed: int, device: torch.device
 ) -> SharedTraining:
-    """What a proposal asks for.
+    """Run the training that a proposal asks for.
 
     Args:
         proposal: names a way to draw paths (`PATHS`) or a registered relaxation.
@@ -65,7 +65,7 @@ def shared_training(
         device: where the training will be.
 
     Raises:
-        ConfigError: unknown relaxation or setting, or a combination that cannot be.
+        ConfigError: unknown relaxation or setting, or an impossible combination.
     """
     check(proposal, supernet)
     if proposal.relaxation in PATHS:
@@ -77,24 +77,36 @@ def check(proposal: TrainShared, supernet: Supernet) -> None:
     """Refuse what cannot be trained; the supernet may be on the meta device.
 
     Raises:
-        ConfigError: unknown relaxation or setting, or a combination that cannot be.
+        ConfigError: unknown relaxation or setting, or an impossible combination.
     """
     relaxation = proposal.relaxation
     if relaxation in PATHS:
         taken = [name for name in ("alphas", "cost_terms", "settings") if getattr(proposal, name)]
         if taken:
-            raise ConfigError(f"train_shared: relaxation '{relaxation}' samples paths and takes no {taken[0]}")
+            raise ConfigError(
+                f"train_shared: relaxation '{relaxation}' samples paths and takes no {taken[0]}; leave it out",
+                kind="conflict",
+                key=taken[0],
+            )
     elif is_relaxation(relaxation):
         if proposal.paths:
-            raise ConfigError(f"train_shared: relaxation '{relaxation}' takes no paths")
+            raise ConfigError(
+                f"train_shared: relaxation '{relaxation}' takes no paths; leave them out", kind="conflict", key="paths"
+            )
         if not supernet.decisions:
             raise ConfigError(
-                f"space '{supernet.space.name}' leaves nothing to choose: every decision of the network has one value"
+                f"space '{supernet.space.name}' leaves nothing to choose: every decision of the network has one value. "
+                "Open one",
+                kind="empty",
             )
         check_order(Settings.of(proposal.settings)[0], relaxation_of(relaxation), supernet)
     else:
         known = (*PATHS, *registry.names("relaxation"))
-        raise ConfigError(f"train_shared: no relaxation '{relaxation}'; {did_you_mean(relaxation, known)}")
+        raise ConfigError(
+            f"train_shared: no relaxation '{relaxation}'; {did_you_mean(relaxation, known)}",
+            kind="unknown",
+            key="relaxation",
+        )
 
 
 def _by_paths(proposal: TrainShared, supernet: Supernet, data: ImageData, seed: int) -> SharedTraining:
@@ -150,7 +162,9 @@ def recipe_point(space: SearchSpace) -> Architecture:
         example = ", ".join(f'"{key}": {point.values.get(key, "...")!r}' for key in several[:2])
         raise ConfigError(
             f"train_shared: space '{space.name}' still decides {', '.join(several)}; all paths of a supernet share one "
-            f"recipe, so leave these one value: space.fixed({{{example}, ...}})"
+            f"recipe, so leave these one value: space.fixed({{{example}, ...}})",
+            kind="conflict",
+            key=several[0],
         )
     return space.default_point()
 
@@ -162,7 +176,9 @@ def check_shared(recipe: Recipe) -> None:
         ConfigError: the recipe has settings that are not for supernets; it names all of them.
     """
     problems = [
-        Problem(f"is not for supernets: {SETTINGS[name].not_shared}; leave it out", key=TRAIN + name)
+        Problem(
+            f"is not for supernets: {SETTINGS[name].not_shared}; leave it out", key=TRAIN + name, kind="unsupported"
+        )
         for name in recipe.changed()
         if SETTINGS[name].not_shared
     ]
@@ -186,7 +202,7 @@ def accuracies(
     bf16: bool,
     layout: torch.memory_format,
 ) -> dict[str, float]:
-    """How good the supernet is as it is mixed, and the network that is derived first on the weights it inherits.
+    """Return the accuracies of the mixed supernet, and of the first derived network on inherited weights.
 
     Relaxations of all options are mixed as they are on average; of single paths and open widths the most likely runs.
 

@@ -17,13 +17,13 @@ from nasforge.models.pick import option_of, width_of
 
 
 def option_name(key: str, value: Value) -> str:
-    """The name of an option inside a supernet: it carries decision and option, so that states need no other map."""
+    """Return the name of an option inside a supernet; it holds decision and option, so states need no other map."""
     return f"@{key}={value}".replace(".", ":")
 
 
 @dataclass(frozen=True)
 class Share:
-    """How much each option of a decision counts.
+    """Share of each option of a decision.
 
     Attributes:
         active: indices of the options that are computed, in the order of the domain's options.
@@ -62,13 +62,21 @@ class Mixture(nn.Module):
         """
         for value in weights:
             if option_name(self.key, value) not in self._modules:
-                raise BuildError(f"the supernet has no option {value!r} for decision '{MODEL}{self.key}'")
+                raise BuildError(
+                    f"the supernet has no option {value!r} for decision '{MODEL}{self.key}'",
+                    kind="unknown",
+                    key=MODEL + self.key,
+                )
         self._active = tuple((option_name(self.key, value), weight) for value, weight in weights.items())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What the active options make of `x`. Raises BuildError before any was activated."""
+        """Apply the active options to `x`. Raises BuildError before any was activated."""
         if not self._active:
-            raise BuildError(f"decision '{MODEL}{self.key}' has no active option: call supernet.activate(architecture)")
+            raise BuildError(
+                f"decision '{MODEL}{self.key}' has no active option: call supernet.activate(architecture)",
+                kind="invalid",
+                key=MODEL + self.key,
+            )
         total: torch.Tensor | None = None
         for name, weight in self._active:
             out: torch.Tensor = self.get_submodule(name)(x)
@@ -76,7 +84,9 @@ class Mixture(nn.Module):
             if total is not None and total.shape != out.shape:
                 raise BuildError(
                     f"decision '{MODEL}{self.key}' cannot be mixed softly: its options give {tuple(total.shape)} and "
-                    f"{tuple(out.shape)}. Take a relaxation of single paths, or leave it one value with space.fixed"
+                    f"{tuple(out.shape)}. Use a relaxation of single paths, or leave it one value with space.fixed",
+                    kind="unsupported",
+                    key=MODEL + self.key,
                 )
             total = out if total is None else total + out
         assert total is not None  # noqa: S101 - there is an active option, for the type checker
@@ -84,7 +94,7 @@ class Mixture(nn.Module):
 
 
 class Mixed:
-    """Answers a builder with all options that a space lists, each built once wherever the builder picks.
+    """Answer to a builder with all options that a space lists, each built once wherever the builder picks.
 
     Only options that the space lists are built. A width is answered with its largest value, whose leading channels
     the smaller ones share.
@@ -116,7 +126,9 @@ class Mixed:
         if domain is None:
             raise BuildError(
                 f"the builder asks for decision '{MODEL}{key}', which space '{self._space.name}' does not have; "
-                f"declare it there (one option is enough). {did_you_mean(MODEL + key, self._space.domains)}"
+                f"declare it there (one option is enough). {did_you_mean(MODEL + key, self._space.domains)}",
+                kind="unknown",
+                key=MODEL + key,
             )
         self._read.add(key)
         check_mixable(MODEL + key, domain)
@@ -126,7 +138,7 @@ class Mixed:
         return f'Leave it one value: space.fixed({{"{MODEL}{key}": {value!r}}})'
 
     def __call__(self, key: str, options: Mapping[Value, Callable[[], Any]]) -> Any:
-        """All listed options of `key` as one `Mixture`; the option itself where only one is left.
+        """Build all listed options of `key` as one `Mixture`; the option itself if only one is left.
 
         Raises:
             BuildError: the space has no such decision, the builder no such option, or an option is not a module.
@@ -136,7 +148,9 @@ class Mixed:
         if not isinstance(domain, Choice) and len(values) != 1:
             raise BuildError(
                 f"decision '{MODEL}{key}' of space '{self._space.name}' is a range {domain.low}..{domain.high}; a "
-                f"supernet mixes the options of a choice only. {self._advice(key, domain.low)}"
+                f"supernet mixes the options of a choice only. {self._advice(key, domain.low)}",
+                kind="unsupported",
+                key=MODEL + key,
             )
         built = {value: option_of(key, value, options)() for value in values}
         if len(built) == 1 and key not in self._mixtures:
@@ -145,20 +159,27 @@ class Mixed:
             if not isinstance(module, nn.Module):
                 raise BuildError(
                     f"decision '{MODEL}{key}' cannot be mixed: option {value!r} is a {type(module).__name__}, not a "
-                    f"torch module. {self._advice(key, values[0])}"
+                    f"torch module. {self._advice(key, values[0])}",
+                    kind="unsupported",
+                    key=MODEL + key,
                 )
         self.mixed.add(key)
         return Mixture(key, built)
 
     def width(self, key: str, maximum: int | None = None) -> int:
-        """The largest of the widths that the space lists.
+        """Return the largest of the widths that the space lists.
 
         Raises:
             BuildError: it is a continuous range, or above `maximum`.
         """
         values = self._values(key)
         if not values:
-            raise BuildError(f"width '{MODEL}{key}' of space '{self._space.name}' must be whole numbers, not a range")
+            raise BuildError(
+                f"width '{MODEL}{key}' of space '{self._space.name}' must list whole numbers, got a range; "
+                "list the widths",
+                kind="unsupported",
+                key=MODEL + key,
+            )
         widths = [width_of(key, value, maximum) for value in values]
         if len(values) > 1:
             self.widths[key] = values
@@ -175,10 +196,12 @@ class Mixed:
         if unread:
             raise BuildError(
                 f"space '{self._space.name}': the builder never read {', '.join(repr(MODEL + key) for key in unread)}; "
-                "take it out of the search space or use it"
+                "remove it from the search space or use it",
+                kind="invalid",
+                key=MODEL + unread[0],
             )
 
 
 def mixtures_in(network: nn.Module) -> list[Mixture]:
-    """Every mixture of a network, in order."""
+    """Return every mixture of a network, in order."""
     return [module for module in network.modules() if isinstance(module, Mixture)]

@@ -56,7 +56,7 @@ class Supernet(nn.Module):
 
     @property
     def decisions(self) -> tuple[str, ...]:
-        """What is left to choose, without `model.`: mixtures, then open widths."""
+        """Open decisions without `model.`: mixtures, then open widths."""
         return (*dict.fromkeys(mixture.key for mixture in self._mixtures), *self.widths)
 
     @property
@@ -93,7 +93,11 @@ class Supernet(nn.Module):
         """
         missing = [MODEL + key for key in (*self._mixed, *self.widths) if key not in {*shares, *(widths or {})}]
         if missing:
-            raise BuildError(f"the supernet of space '{self.space.name}' needs to be told {', '.join(sorted(missing))}")
+            raise BuildError(
+                f"the supernet of space '{self.space.name}' has no choice for {', '.join(sorted(missing))}; "
+                "choose a value for each",
+                kind="missing",
+            )
         mixtures = self._mixtures
         if self.widths:
             values = dict(widths or {})
@@ -108,7 +112,7 @@ class Supernet(nn.Module):
             mixture.mix({options[i]: None if share.weights is None else share.weights[i] for i in active})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The active path or mixture: N x C x H x W -> N x classes."""
+        """Run the active path or mixture: N x C x H x W -> N x classes."""
         out: torch.Tensor
         if not self._running:
             out = self.network(x)
@@ -124,20 +128,26 @@ class Supernet(nn.Module):
     def _check(self, key: str, value: Value) -> None:
         domain = self.space.domains.get(MODEL + key)
         if domain is None:
-            raise BuildError(f"the supernet of space '{self.space.name}' has no decision '{MODEL}{key}'")
+            raise BuildError(
+                f"the supernet of space '{self.space.name}' has no decision '{MODEL}{key}'",
+                kind="unknown",
+                key=MODEL + key,
+            )
         try:
             domain.check(value)
         except SpaceError as error:
-            raise BuildError(f"the supernet of space '{self.space.name}', '{MODEL}{key}': {error}") from None
+            raise BuildError(
+                f"the supernet of space '{self.space.name}', '{MODEL}{key}': {error}", kind=error.kind, key=MODEL + key
+            ) from None
 
     def _reachable(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Without the decisions that hang below an option that is not taken."""
-        given = {MODEL + key: value for key, value in values.items()}
-        domains = self.space.fixed(given).domains
+        """Drop the decisions that hang below an option that is not taken."""
+        decided = {MODEL + key: value for key, value in values.items()}
+        domains = self.space.fixed(decided).domains
         return {key: value for key, value in values.items() if MODEL + key in domains}
 
     def part(self, values: Mapping[str, Value]) -> nn.Module:
-        """The network of the space in which these decisions are taken, on the meta device; its tensors' names are ours.
+        """Build the network of these decisions on the meta device; its tensors' names are ours.
 
         Args:
             values: decision without `model.` -> value; only such as can be reached.
@@ -159,7 +169,7 @@ class Supernet(nn.Module):
         return made
 
     def check_widths(self) -> None:
-        """Whether every width's every value can be sliced from the largest, for a sample of paths.
+        """Check that every width's every value can be sliced from the largest, for a sample of paths.
 
         Raises:
             BuildError: with a smaller width the builder makes a tensor that the largest does not have.
@@ -174,12 +184,14 @@ class Supernet(nn.Module):
                 except BuildError as error:
                     raise BuildError(
                         f"width '{MODEL}{key}' of space '{self.space.name}' cannot be mixed: at {value} {error}. "
-                        f'Leave it one value: space.fixed({{"{MODEL}{key}": {value!r}}})'
+                        f'Leave it one value: space.fixed({{"{MODEL}{key}": {value!r}}})',
+                        kind="unsupported",
+                        key=MODEL + key,
                     ) from None
         self._slices.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Supernet:
-        """A copy without what runs: the copy has to be told."""
+        """Copy the network without its active path, which the copy must be told."""
         copied = Supernet.__new__(Supernet)
         nn.Module.__init__(copied)
         memo[id(self)] = copied
@@ -192,7 +204,7 @@ class Supernet(nn.Module):
 
 
 def _option_from_behind(number: int) -> Choose:
-    """Takes the last option of every decision for 0, the one before for 1, and so on around."""
+    """Take the last option of every decision for 0, the one before for 1, and so on around."""
 
     def choose(key: str, domain: Domain) -> Value:
         values = domain.values
@@ -202,7 +214,7 @@ def _option_from_behind(number: int) -> Choose:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Draws no initial values: on the meta device there are none, and drawing them is half the time of building."""
+    """Mode without initial values: the meta device has none, and drawing them takes half the time of building."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _FILLS and args and args[0].is_meta:
@@ -219,14 +231,14 @@ _FILLS = frozenset(
 
 
 def _copy_dropout(source: nn.Module, target: nn.Module) -> None:
-    """A recipe sets the probabilities of dropout on the supernet; its slices follow, whenever they were made."""
+    """Copy dropout probabilities from the supernet to its slices, since a recipe sets them after both are built."""
     for name, module in target.named_modules():
         if isinstance(module, (nn.Dropout, DropPath)):
             module.p = source.get_submodule(name).p  # type: ignore[assignment]
 
 
 def build_supernet(space: SearchSpace, in_channels: int, classes: int) -> Supernet:
-    """The supernet of a space, freshly initialised.
+    """Build the supernet of a space, freshly initialised.
 
     Args:
         space: what to mix; `space.fixed` leaves decisions one value.
@@ -242,6 +254,6 @@ def build_supernet(space: SearchSpace, in_channels: int, classes: int) -> Supern
 
 
 def planned_supernet(space: SearchSpace, in_channels: int, classes: int) -> Supernet:
-    """As `build_supernet`, on the meta device: says what cannot be mixed, computes nothing."""
+    """Build the supernet on the meta device: reports what cannot be mixed, computes nothing."""
     with torch.device("meta"), _Uninitialised():
         return build_supernet(space, in_channels, classes)

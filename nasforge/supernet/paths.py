@@ -19,7 +19,7 @@ Draw: TypeAlias = Callable[[int], Architecture]
 
 
 def uniform(space: SearchSpace, paths: Sequence[Architecture], seed: int) -> Draw:
-    """Every option equally likely.
+    """Draw every option with equal probability.
 
     "Single Path One-Shot Neural Architecture Search with Uniform Sampling", Guo et al. 2020,
     https://arxiv.org/abs/1904.00420.
@@ -38,7 +38,7 @@ def uniform(space: SearchSpace, paths: Sequence[Architecture], seed: int) -> Dra
 
 
 def fair(space: SearchSpace, paths: Sequence[Architecture], seed: int) -> Draw:
-    """Every option exactly once in as many steps as its decision has options, in an order drawn anew each time.
+    """Take every option exactly once in as many steps as its decision has options, in a new order each time.
 
     The strict fairness of "FairNAS", Chu et al. 2021, https://arxiv.org/abs/1907.01845; here the weights are updated
     after every path, not after every round. A nested decision counts the steps in which it is active.
@@ -107,7 +107,7 @@ class SampledPaths(nn.Module):
         supernet.activate(draw(0))  # so that it can run before its first step
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> N x classes, through the next path in training mode."""
+        """Run N x C x H x W -> N x classes, through the next path in training mode."""
         if self.training:
             number = int(self.step) if self._next is None else self._next
             self.supernet.activate(self._draw(number))

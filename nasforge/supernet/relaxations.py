@@ -45,17 +45,17 @@ class Relaxation:
 
 
 def softmax(alphas: Tensor, temperature: float) -> Share:
-    """Every option counts by its softmax: "DARTS", Liu et al. 2019, https://arxiv.org/abs/1806.09055, equation 2."""
+    """Weight options by their softmax: "DARTS", Liu et al. 2019, https://arxiv.org/abs/1806.09055, equation 2."""
     return Share(tuple(range(len(alphas))), torch.softmax(alphas, 0))
 
 
 def gumbel_soft(alphas: Tensor, temperature: float) -> Share:
-    """A relaxed sample of all options: "SNAS", Xie et al. 2019, https://arxiv.org/abs/1812.09926, equation 5."""
+    """Draw a relaxed sample: "SNAS", Xie et al. 2019, https://arxiv.org/abs/1812.09926, equation 5."""
     return Share(tuple(range(len(alphas))), gumbel_softmax(alphas, tau=temperature, dim=0))
 
 
 def gumbel_hard(alphas: Tensor, temperature: float) -> Share:
-    """One sampled option, computed alone, with the gradient of the relaxed sample.
+    """Draw one option, computed alone, with the gradient of the relaxed sample.
 
     "Searching for a Robust Neural Architecture in Four GPU Hours" (GDAS), Dong & Yang 2019,
     https://arxiv.org/abs/1910.04465, equations 4 to 6.
@@ -65,12 +65,12 @@ def gumbel_hard(alphas: Tensor, temperature: float) -> Share:
 
 
 def dirichlet(alphas: Tensor, temperature: float) -> Share:
-    """A sample of the simplex: "DrNAS", Chen et al. 2021, https://arxiv.org/abs/2006.10355, section 3.1."""
+    """Draw from the simplex: "DrNAS", Chen et al. 2021, https://arxiv.org/abs/2006.10355, section 3.1."""
     return Share(tuple(range(len(alphas))), torch.distributions.Dirichlet(concentration(alphas)).rsample())
 
 
 def concentration(alphas: Tensor) -> Tensor:
-    """DrNAS' parameters of the Dirichlet distribution: elu(alpha) + 1, kept away from zero."""
+    """Return DrNAS' parameters of the Dirichlet distribution: elu(alpha) + 1, kept away from zero."""
     return elu(alphas) + 1 + 1e-4
 
 
@@ -81,7 +81,7 @@ def dirichlet_mean(alphas: Tensor) -> Tensor:
 
 
 def dirichlet_distance(alphas: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the flat Dirichlet, DrNAS' regulariser (equation 6)."""
+    """Return the Kullback-Leibler divergence from the flat Dirichlet, DrNAS' regulariser (equation 6)."""
     flat = torch.ones_like(alphas)
     return torch.distributions.kl_divergence(
         torch.distributions.Dirichlet(concentration(alphas)), torch.distributions.Dirichlet(flat)
@@ -89,7 +89,7 @@ def dirichlet_distance(alphas: Tensor) -> Tensor:
 
 
 def drawn(alphas: Tensor) -> tuple[int, Tensor]:
-    """A sampled index and its log-probability: for decisions that no output can be weighted by, such as widths.
+    """Draw an index with its log-probability, for decisions that cannot weight an output, such as widths.
 
     Their gradient is the score function's, (loss - baseline) * grad log p (Williams 1992).
     """
@@ -102,7 +102,7 @@ SOFTMAX = Relaxation(softmax, second_order=True, paper=(19_500, 3e-4))
 GUMBEL_SOFT = Relaxation(gumbel_soft)
 """Its expectation has no closed form; the softmax, which it approaches as the temperature falls, is used instead."""
 GUMBEL_HARD = Relaxation(gumbel_hard, single=True)
-"""By the Gumbel-max trick an option is sampled with the probability of its softmax."""
+"""The Gumbel-max trick: an option is sampled with the probability of its softmax."""
 DIRICHLET = Relaxation(dirichlet, dirichlet_mean, dirichlet_distance, paper=(39_000, 6e-4))
 
 
@@ -118,11 +118,17 @@ def relaxation_of(name: str) -> Relaxation:
         ConfigError: there is none.
     """
     if not is_relaxation(name):
-        raise ConfigError(f"train_shared: no relaxation '{name}'; {did_you_mean(name, registry.names('relaxation'))}")
+        raise ConfigError(
+            f"train_shared: no relaxation '{name}'; {did_you_mean(name, registry.names('relaxation'))}",
+            kind="unknown",
+            key="relaxation",
+        )
     relaxation = registry.get("relaxation", name)
     if not isinstance(relaxation, Relaxation):
         raise ConfigError(
             f"relaxation '{name}' is a {type(relaxation).__name__}, expected a Relaxation. Wrap the function: "
-            "Relaxation(share), see docs/howto/plugins.md"
+            "Relaxation(share), see docs/howto/plugins.md",
+            kind="type",
+            key="relaxation",
         )
     return relaxation

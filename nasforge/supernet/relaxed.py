@@ -17,7 +17,7 @@ from nasforge.supernet.relaxations import drawn, relaxation_of
 
 
 class Relaxed(nn.Module):
-    """A supernet whose decisions are shares of their options; in training mode every forward pass samples anew.
+    """A supernet whose decisions are shares of their options; in training mode every forward pass samples again.
 
     Decisions that cannot be shares (open widths) are drawn, and learn by the score function.
 
@@ -36,7 +36,7 @@ class Relaxed(nn.Module):
     def __init__(
         self, supernet: Supernet, relaxation: str, alphas: Mapping[str, Sequence[float]] | None = None
     ) -> None:
-        """Alphas start near zero, drawn from torch's generator (as DARTS: 1e-3 times a normal draw).
+        """Start alphas near zero, drawn from torch's generator (as DARTS: 1e-3 times a normal draw).
 
         Raises:
             ConfigError: unknown relaxation, or alphas that are not of this space.
@@ -54,10 +54,14 @@ class Relaxed(nn.Module):
             options = supernet.space.domains[MODEL + key].values
             start = 1e-3 * torch.randn(len(options))
             if alphas is not None:
-                given = alphas.get(MODEL + key)
-                if given is None or len(given) != len(options):
-                    raise ConfigError(f"train_shared: the alphas need {len(options)} numbers for '{MODEL}{key}'")
-                start = torch.tensor(given, dtype=torch.float32)
+                numbers = alphas.get(MODEL + key)
+                if numbers is None or len(numbers) != len(options):
+                    raise ConfigError(
+                        f"train_shared: the alphas must have {len(options)} numbers for '{MODEL}{key}'",
+                        kind="invalid",
+                        key=MODEL + key,
+                    )
+                start = torch.tensor(numbers, dtype=torch.float32)
             self.alphas[key] = start.requires_grad_()
         self.settle()
 
@@ -67,7 +71,7 @@ class Relaxed(nn.Module):
         return {MODEL + key: tuple(alphas.tolist()) for key, alphas in self.alphas.items()}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> N x classes."""
+        """Run N x C x H x W -> N x classes."""
         if self.training:
             self.sample()
         out: torch.Tensor = self.supernet(x)
@@ -106,7 +110,7 @@ class Relaxed(nn.Module):
         return {key.removeprefix(MODEL): max(range(len(row)), key=row.__getitem__) for key, row in rows.items()}
 
     def options(self, key: str) -> Sequence[Value]:
-        """The values of a decision, in the order of its alphas."""
+        """Return the values of a decision, in the order of its alphas."""
         return self.supernet.space.domains[MODEL + key].values
 
     def settle(self) -> None:
@@ -117,7 +121,7 @@ class Relaxed(nn.Module):
 
 
 def forward_flops(relaxed: Relaxed, shape: tuple[int, int, int]) -> float:
-    """Multiply-adds of one image through the relaxed network; where paths are sampled, the mean of some."""
+    """Return the multiply-adds of one image through the relaxed network; the mean of some paths if sampled."""
     total = 0
     samples = 8 if relaxed.relaxation.single or relaxed.supernet.widths else 1
     learning, relaxed.learning = relaxed.learning, False

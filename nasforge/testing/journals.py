@@ -1,4 +1,4 @@
-"""When are two searches the same? Their events are compared without what differs from run to run."""
+"""Comparison of two searches by their events, without the parts that differ from run to run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ATTEMPT = re.compile(r"attempt-\d+")
 
 
 def comparable_events(folder: Path) -> list[dict[str, Any]]:
-    """All that was asked, checked, reported and told, without times, seconds and attempts.
+    """Return all that was asked, checked, reported and told, without times, seconds and attempts.
 
     A search that was stopped and continued has the same list as one that ran through, on one worker on a CPU. Budgets
     are left out, since a continued search may have another one; so are the hashes of checkpoints, which hold seconds.

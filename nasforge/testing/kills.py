@@ -25,7 +25,7 @@ NAME = "toy"
 
 @dataclass
 class KillCount:
-    """What a campaign of kills found; all but `kills` and `trials` should be 0.
+    """Counts of a campaign of kills; all but `kills` and `trials` should be 0.
 
     Attributes:
         kills: drivers that were killed while the search was unfinished.
@@ -45,12 +45,12 @@ class KillCount:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing went wrong."""
+        """True if nothing went wrong."""
         return self.lost == self.twice == self.changed == self.differing == 0
 
 
 def drive(folder: Path, runner: str, strategy: str, trials: int) -> None:
-    """One driver: start or continue the search in `folder` until it ends."""
+    """Start or continue the search in `folder` with one driver until it ends."""
     pruner = "asha" if strategy != "nsga2" else "none"
     config = toy_config(folder, name=NAME, strategy=strategy, budget={"trials": trials}, pruner=pruner)
     evaluator = Planted(seconds=0.01, diary=folder / "diary.txt")
@@ -92,9 +92,9 @@ def campaign(folder: Path, runner: str, strategy: str, *, trials: int, kills: in
         _compare(count, known, _events(folder), _diary(folder)[ran:])
     known, ran = _events(folder), len(_diary(folder))
     last = _start(folder, runner, strategy, trials)
-    _, said = last.communicate(timeout=600)
+    _, errors = last.communicate(timeout=600)
     if last.returncode != 0:
-        raise RuntimeError(f"the last driver in {folder} ended with {last.returncode}: {said.decode()}")
+        raise RuntimeError(f"the last driver in {folder} ended with {last.returncode}: {errors.decode()}")
     events = _events(folder)
     _compare(count, known, events, _diary(folder)[ran:])
     if runner == "local":
@@ -106,7 +106,7 @@ def campaign(folder: Path, runner: str, strategy: str, *, trials: int, kills: in
 
 
 def descendants(process: int) -> Iterator[int]:
-    """Ids of the processes that a process has started, theirs too; Linux only."""
+    """Return the ids of all processes below a process; Linux only."""
     for thread in Path(f"/proc/{process}/task").iterdir():
         for child in map(int, (thread / "children").read_text().split()):
             yield child

@@ -19,7 +19,7 @@ EPOCHS = 4
 
 
 class TwoPaths:
-    """Asks for one `TrainShared`, waits for its weights, then for a `Measure` of each path."""
+    """Strategy of one `TrainShared` and, with its weights, a `Measure` of each path."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
@@ -28,7 +28,7 @@ class TwoPaths:
         self._shared: Result | None = None
 
     def ask(self, number: int) -> Proposal | None:
-        """The supernet, then nothing until it is trained, then the paths."""
+        """Propose the supernet, then nothing until it is trained, then the paths."""
         if self._asked == 0:
             proposal: Proposal = TrainShared(self._space, "uniform", EPOCHS)
         else:
@@ -55,7 +55,7 @@ class TwoPaths:
 
 
 def two_path_config(folder: Path, runner: str) -> ExperimentConfig:
-    """`tiny` with everything fixed but one layer, on digits."""
+    """Return `tiny` with everything fixed but one layer, on digits."""
     tiny = load_space("tiny")
     point = dict(tiny.default_point().values)
     searched = "model.stage0.layer1.block"

@@ -3,7 +3,7 @@
 A check takes what the registry takes, a factory called as `factory(spec)`.
 """
 
-# ruff: noqa: S101 - a check says what is wrong by AssertionError, as tests do
+# ruff: noqa: S101 - a check reports failures by AssertionError, as tests do
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRIALS = 27
 
 
 def run_trials(pruner: Pruner, curves: dict[int, Callable[[int], tuple[float, ...]]]) -> History:
-    """Trains trials one after the other in order of number, each as long as the pruner lets it.
+    """Train trials one after the other in order of number, each as long as the pruner lets it.
 
     Args:
         pruner: asked after every epoch.
@@ -46,12 +46,12 @@ def run_trials(pruner: Pruner, curves: dict[int, Callable[[int], tuple[float, ..
 
 
 def the_first_trial_is_never_stopped(factory: Factory) -> None:
-    """With nothing to compare with, a trial goes on."""
+    """Check that a trial continues when there is none to compare it with."""
     assert len(run_trials(factory(SPEC), {0: lambda step: (0.1,)})[0]) == LADDER[-1].epochs
 
 
 def the_best_is_never_stopped(factory: Factory) -> None:
-    """The best trial at every step reaches the end, whenever it comes."""
+    """Check that the best trial at every step reaches the end, whenever it comes."""
     for position in (0, 5, TRIALS - 1):
         quality = {n: (2.0 if n == position else (n * 7 % TRIALS) / TRIALS) for n in range(TRIALS)}
         history = run_trials(factory(SPEC), {n: _rising(quality[n]) for n in quality})
@@ -59,7 +59,7 @@ def the_best_is_never_stopped(factory: Factory) -> None:
 
 
 def bad_trials_are_stopped(factory: Factory) -> None:
-    """The worst trial does not reach the end when it comes after many better ones, and work is saved in all."""
+    """Check that the worst trial is stopped when it comes after many better ones, and that work is saved in all."""
     history = run_trials(factory(SPEC), {n: _rising(1.0 - n / TRIALS) for n in range(TRIALS)})
     assert len(history[TRIALS - 1]) < LADDER[-1].epochs, "the worst trial of all was trained to the end"
     assert sum(map(len, history.values())) < TRIALS * LADDER[-1].epochs * 2 / 3, (
@@ -68,13 +68,13 @@ def bad_trials_are_stopped(factory: Factory) -> None:
 
 
 def equal_trials_are_treated_alike(factory: Factory) -> None:
-    """Trials that are as good as every other go on: none is worse than the rest."""
+    """Check that equally good trials continue: none is worse than the rest."""
     history = run_trials(factory(SPEC), {n: _rising(0.5) for n in range(10)})
     assert all(len(steps) == LADDER[-1].epochs for steps in history.values())
 
 
 def nothing_is_stopped_at_the_end(factory: Factory) -> None:
-    """After the last rung there is nothing left to save."""
+    """Check that no trial is stopped after the last rung, where nothing is left to save."""
     last = LADDER[-1].epochs
     history: History = {
         n: {step: _rising(1.0 - n / TRIALS)(step) for step in range(1, last + 1)} for n in range(TRIALS)
@@ -83,14 +83,14 @@ def nothing_is_stopped_at_the_end(factory: Factory) -> None:
 
 
 def a_missing_report_is_no_reason(factory: Factory) -> None:
-    """A trial without usable values at a step is not stopped for that."""
+    """Check that a trial without usable values at a step is not stopped for that."""
     history: History = {n: {1: (n / TRIALS,)} for n in range(TRIALS)}
     history[TRIALS] = {}
     assert not factory(SPEC).prune(history, TRIALS, 1)
 
 
 def pruning_is_pure(factory: Factory) -> None:
-    """The same question gets the same answer, from a new pruner too, and the history stays as it was."""
+    """Check that a question has one answer, from a new pruner too, and that the history does not change."""
     pruner = factory(SPEC)
     history = run_trials(pruner, {n: _rising((n * 7 % TRIALS) / TRIALS) for n in range(TRIALS)})
     before = copy.deepcopy(history)
@@ -102,13 +102,13 @@ def pruning_is_pure(factory: Factory) -> None:
 
 
 def several_objectives_keep_the_front(factory: Factory) -> None:
-    """With two objectives non-dominated trials go on, and those that many others dominate are stopped."""
+    """Check that with two objectives non-dominated trials continue, and often dominated ones are stopped."""
     curves: dict[int, Callable[[int], tuple[float, ...]]] = {}
     for n in range(TRIALS):
         share = n / TRIALS
         curves[2 * n] = lambda step, share=share: (share * step, (1 - share) * step)  # type: ignore[misc]
         curves[2 * n + 1] = lambda step, share=share: (share * step - 2, (1 - share) * step - 2)  # type: ignore[misc]
-    # All of the front before the others: how many of the others go on is then the pruner's doing alone.
+    # All of the front before the others: then the pruner alone decides how many of the others continue.
     order = sorted(curves, key=lambda number: number % 2)
     history = run_trials(factory(SPEC), {number: curves[number] for number in order})
     last = LADDER[-1].epochs
@@ -117,7 +117,7 @@ def several_objectives_keep_the_front(factory: Factory) -> None:
 
 
 def a_ladder_of_one_rung_stops_nothing(factory: Factory) -> None:
-    """Where the only rung is the end, there is nothing to stop at."""
+    """Check that nothing is stopped if the only rung is the end."""
     pruner = factory(replace(SPEC, ladder=(Rung(3),)))
     history: History = {n: dict.fromkeys((1, 2, 3), (1.0 - n / TRIALS,)) for n in range(TRIALS)}
     assert not any(pruner.prune(history, TRIALS - 1, step) for step in (1, 2, 3))
@@ -137,5 +137,5 @@ CHECKS: tuple[Callable[[Factory], None], ...] = (
 
 
 def _rising(quality: float) -> Callable[[int], tuple[float, ...]]:
-    """A learning curve: better trials are better from the first epoch on."""
+    """Return a learning curve: better trials are better from the first epoch on."""
     return lambda step: (quality * (1 - 0.5**step),)

@@ -17,10 +17,10 @@ from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Proposal, Result,
 from nasforge.settings.spec import SearchSpec
 
 Factory: TypeAlias = Callable[..., Strategy]
-"""What the registry takes: called as `factory(spec)`."""
+"""Entry of the registry, called as `factory(spec)`."""
 
 Line: TypeAlias = tuple[int, Proposal | Result]
-"""What a journal says: of trial `number`, that it was asked or what was told."""
+"""Line of a journal: of trial `number`, that it was asked or the outcome."""
 
 FLAT = SearchSpace("flat", tuple(Decision(f"model.layer{i}", Choice(("a", "b", "c", "d", "e"))) for i in range(6)))
 NESTED = SearchSpace(
@@ -87,10 +87,10 @@ def drive(
     journal: Iterable[Line] = (),
     repeat_none: int = 1,
 ) -> list[Line]:
-    """A search in miniature: `workers` trials out at a time, told out of order, every outcome scripted by number.
+    """Run a small search: `workers` trials at a time, told out of order, every outcome scripted by number.
 
     Args:
-        strategy: made anew, or having replayed `journal`.
+        strategy: a new one, or one that has replayed `journal`.
         space: what it searches.
         asks: proposals in all.
         objectives: values per result.
@@ -129,7 +129,7 @@ def drive(
 
 
 def replay(strategy: Strategy, lines: Iterable[Line]) -> None:
-    """Recalls and tells what a journal says, as parsed back from JSON."""
+    """Recall and tell what a journal says, as parsed back from JSON."""
     for number, content in lines:
         text = json.dumps(content.to_json())
         if isinstance(content, Result):
@@ -139,7 +139,7 @@ def replay(strategy: Strategy, lines: Iterable[Line]) -> None:
 
 
 def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int = 1) -> Result:
-    """The scripted result of a trial: of every eleven one fails, two are rejected, one is pruned."""
+    """Return the scripted result of a trial: of every eleven one fails, two are rejected, one is pruned."""
     if isinstance(proposal, TrainShared):
         optimum = space.sample(random.Random("planted")).values
         rng = random.Random(number)
@@ -170,14 +170,14 @@ def outcome(space: SearchSpace, number: int, proposal: Proposal, objectives: int
         case 9:
             return Result("pruned", values=values, steps_done=1)
         case _:
-            # A rung below the last one leaves a checkpoint to go on from.
+            # A rung below the last one leaves a checkpoint to resume.
             file = Artifact(f"artifacts/{number}/attempt-1/{CHECKPOINT}.pt", "0" * 64, 1)
             artifacts = {CHECKPOINT: file} if proposal.rung >= 0 else {}
             return Result("finished", values=values, steps_done=3, artifacts=artifacts)
 
 
 def best_planted(factory: Factory, space: SearchSpace, seed: int, asks: int) -> float:
-    """The best closeness to the planted optimum that a search of so many trials reaches."""
+    """Return the best closeness to the planted optimum that a search of this many trials reaches."""
     strategy = factory(spec_of(space, seed=seed))
     best = -math.inf
     for number in range(asks):
@@ -194,7 +194,7 @@ def best_planted(factory: Factory, space: SearchSpace, seed: int, asks: int) -> 
 
 
 def closeness(space: SearchSpace, point: Architecture) -> float:
-    """How near a point is to the planted optimum of its space, 1 at the optimum itself: the mean over its decisions."""
+    """Return how near a point is to the planted optimum, 1 at the optimum itself: the mean over its decisions."""
     optimum = space.sample(random.Random("planted")).values
     alike = [
         _alike(space.domains[key], value, point.values[key]) if key in point.values else 0.0
@@ -204,7 +204,7 @@ def closeness(space: SearchSpace, point: Architecture) -> float:
 
 
 def _alike(domain: Domain, a: object, b: object) -> float:
-    """1 for equal values; for numbers less, the further they are apart in their (logarithmic) range."""
+    """Return 1 for equal values; for numbers less, the further they are apart in their (logarithmic) range."""
     if (
         isinstance(domain, Choice)
         or domain.size == 1

@@ -12,7 +12,7 @@ A check takes what the registry takes, a factory called as `factory(spec)`, and 
 all of `SPACES`.
 """
 
-# ruff: noqa: S101 - a check says what is wrong by AssertionError, as tests do
+# ruff: noqa: S101 - a check reports failures by AssertionError, as tests do
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from nasforge.testing.scripted import (
 
 
 def proposals_are_valid(factory: Factory) -> None:
-    """Every proposal is a point of the space, exactly as the space itself would make it."""
+    """Check that every proposal is a point of the space, exactly as the space itself would make it."""
     for space in _taken(factory):
         for _, content in drive(factory(spec_of(space, seed=0)), space, asks=30):
             if isinstance(content, Measure):
@@ -55,7 +55,7 @@ def proposals_are_valid(factory: Factory) -> None:
 
 
 def same_seed_same_asks(factory: Factory) -> None:
-    """Two strategies made alike and told alike ask alike; with another seed they do not."""
+    """Check that two strategies made and told alike ask alike, and with another seed do not."""
     for space in _taken(factory):
         first, second, other = (drive(factory(spec_of(space, seed=seed)), space, asks=25) for seed in (3, 3, 4))
         assert first == second, f"{space.name}: the same seed gave other asks"
@@ -63,7 +63,7 @@ def same_seed_same_asks(factory: Factory) -> None:
 
 
 def replay_continues(factory: Factory) -> None:
-    """After a replay of any part of the journal the search goes on as if nothing had happened.
+    """Check that after a replay of any part of the journal the search continues as if uninterrupted.
 
     Three trials are out at a time and come back out of order; some fail, some are rejected, some pruned.
     """
@@ -79,7 +79,7 @@ def replay_continues(factory: Factory) -> None:
 
 
 def failures_and_rejections_are_survived(factory: Factory) -> None:
-    """A strategy that is told nothing but failures, rejections or early prunings goes on proposing valid points."""
+    """Check that a strategy told only failures, rejections or early prunings keeps proposing valid points."""
     endings = (
         Result.failed("diverged", "the loss became NaN"),
         Result("rejected", metrics={"cost/flops": 2e9, "constraint/violation": 1.5}),
@@ -99,7 +99,7 @@ def failures_and_rejections_are_survived(factory: Factory) -> None:
 
 
 def origins_name_earlier_trials(factory: Factory) -> None:
-    """Whatever a strategy says of a proposal's origin names trials before it, and is the same after a replay."""
+    """Check that a proposal's origin names only earlier trials, and is the same after a replay."""
     for space in _taken(factory):
         whole = drive(factory(spec_of(space, seed=6)), space, asks=25)
         replayed = factory(spec_of(space, seed=6))
@@ -114,7 +114,7 @@ def origins_name_earlier_trials(factory: Factory) -> None:
 
 
 def none_is_pure(factory: Factory) -> None:
-    """`ask` may say None, which changes nothing, and with nothing running it stays None."""
+    """Check that an `ask` that returns None changes nothing, and with nothing running it stays None."""
     for space in _taken(factory):
         often = drive(factory(spec_of(space, seed=2)), space, asks=25, repeat_none=3)
         once = drive(factory(spec_of(space, seed=2)), space, asks=25)
@@ -122,14 +122,14 @@ def none_is_pure(factory: Factory) -> None:
 
 
 def withdrawn_asks_leave_no_trace(factory: Factory) -> None:
-    """An ask that is withdrawn, and a recall that is, change nothing that follows."""
+    """Check that a withdrawn ask, and a withdrawn recall, change nothing that follows."""
     for space in _taken(factory):
         whole = drive(factory(spec_of(space, seed=7)), space, asks=25)
         assert drive(_Hesitant(factory(spec_of(space, seed=7))), space, asks=25) == whole, f"{space.name}: other asks"
 
 
 class _Hesitant:
-    """Withdraws every proposal once before it sticks to it."""
+    """Strategy that withdraws every proposal once before it repeats it."""
 
     def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
@@ -152,7 +152,7 @@ class _Hesitant:
 
 
 def nothing_is_proposed_twice(factory: Factory) -> None:
-    """No point is measured twice while there are plenty of others, on other weights or at another rung perhaps."""
+    """Check that no point is measured twice while there are many others, except on other weights or rungs."""
     for space in _taken(factory):
         lines = drive(factory(spec_of(space, seed=5)), space, asks=60)
         points = [
@@ -164,7 +164,7 @@ def nothing_is_proposed_twice(factory: Factory) -> None:
 
 
 def small_spaces_are_exhausted(factory: Factory) -> None:
-    """All points of a tiny space come before any of them comes again, and then nothing hangs."""
+    """Check that all points of a tiny space come before any repeats, and that nothing hangs then."""
     if not _takes(factory, SMALL):
         return
     points = _points(drive(factory(spec_of(SMALL, seed=0)), SMALL, asks=10))
@@ -173,7 +173,7 @@ def small_spaces_are_exhausted(factory: Factory) -> None:
 
 
 def one_point_is_enough(factory: Factory) -> None:
-    """A space with nothing left to decide is proposed as it is."""
+    """Check that a space with nothing left to decide is proposed unchanged."""
     space = SMALL.fixed({"model.a": 2, "model.b": False})
     if not _takes(factory, space):
         return
@@ -182,7 +182,7 @@ def one_point_is_enough(factory: Factory) -> None:
 
 
 def several_objectives_or_an_error(factory: Factory) -> None:
-    """Two objectives are either searched, replay included, or refused by a ConfigError when the strategy is made."""
+    """Check that two objectives are searched, replay included, or refused by a ConfigError at the start."""
     try:
         strategy = factory(spec_of(MIXED, objectives=2))
     except ConfigError:
@@ -194,9 +194,9 @@ def several_objectives_or_an_error(factory: Factory) -> None:
 
 
 def planted_optimum_is_approached(factory: Factory) -> None:
-    """On a planted optimum the best of 60 trials is better than random search's (means of 5 and of 40 seeds).
+    """Check that the best of 60 trials is better than random search's (means of 5 and of 40 seeds).
 
-    A strategy that trains supernets leaves the recipe at its defaults; so does random search beside it.
+    A strategy that trains supernets leaves the recipe at its defaults; so does the random search it is compared with.
     """
     on_supernets = getattr(factory, "evaluator", "") == SHARED_WEIGHTS
     for name in ("flat", "mixed, one recipe" if on_supernets else "mixed"):
@@ -238,10 +238,10 @@ def _takes(factory: Factory, space: SearchSpace) -> bool:
 
 
 def _taken(factory: Factory) -> list[SearchSpace]:
-    """The spaces that a strategy does not refuse."""
-    found = [space for space in SPACES if _takes(factory, space)]
-    assert found, "every space was refused"
-    return found
+    """Return the spaces that a strategy does not refuse."""
+    accepted = [space for space in SPACES if _takes(factory, space)]
+    assert accepted, "every space was refused"
+    return accepted
 
 
 def _assert_point(space: SearchSpace, point: Architecture) -> None:
@@ -253,6 +253,6 @@ def _assert_point(space: SearchSpace, point: Architecture) -> None:
 
 
 def _points(lines: Iterable[Line]) -> list[str]:
-    """What was begun, in order; a training that goes on at a higher rung is none."""
+    """Return the points that were begun, in order; a training resumed at a higher rung is none."""
     measures = [content for _, content in lines if isinstance(content, Measure)]
     return [measure.architecture.point_id for measure in measures if measure.rung < 1]

@@ -21,7 +21,7 @@ from nasforge.settings.experiment import ExperimentConfig, resolve
 
 
 def nested_space() -> SearchSpace:
-    """Choices, a conditional number, a whole number and a logarithmic one."""
+    """Return a space of choices, a conditional number, a whole number and a logarithmic one."""
     kernel = Decision("model.block.conv.kernel", Choice((1, 3, 5)))
     return SearchSpace(
         "nested",
@@ -36,7 +36,7 @@ def nested_space() -> SearchSpace:
 
 @dataclass
 class Planted:
-    """Scores a point of `nested_space` by a formula; the optimum (1.0) is conv, kernel 5, depth 8, width 64.
+    """Evaluator of `nested_space` by a formula; the optimum (1.0) is conv, kernel 5, depth 8, width 64.
 
     Attributes:
         epochs: reports per trial.
@@ -54,7 +54,7 @@ class Planted:
     fail: tuple[int, ...] = ()
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """A finished result with `val/accuracy`."""
+        """Return a finished result with `val/accuracy`."""
         assert isinstance(proposal, Measure)  # noqa: S101
         if self.diary:
             with self.diary.open("a") as file:
@@ -73,7 +73,7 @@ class Planted:
         return Result("finished", metrics, steps_done=self.epochs, charged=charged)
 
     def metrics_of(self, values: Mapping[str, Any], seed: int, step: int) -> dict[str, float]:
-        """What a trial with these decisions reports after `step`."""
+        """Return the metrics that a trial with these decisions reports after `step`."""
         score = 0.1 * (values["model.block"] == "conv") + 0.1 * (values.get("model.block.conv.kernel", 0) / 5)
         score += 0.4 * values["model.depth"] / 8 + 0.4 * values["model.width"] / 64
         noise = Random(seed).uniform(-0.005, 0.005)
@@ -86,7 +86,7 @@ class Planted:
 
 
 def toy_config(runs_dir: Path, **settings: Any) -> ExperimentConfig:
-    """A search over `nested_space` with no data and no tracking; settings as in `nasforge.resolve`."""
+    """Configure a search over `nested_space` with no data and no tracking; settings as in `nasforge.resolve`."""
     defaults: dict[str, Any] = {
         "space": nested_space(),
         "strategy": "random",
@@ -103,7 +103,7 @@ def toy_config(runs_dir: Path, **settings: Any) -> ExperimentConfig:
 
 
 def toy_experiment(config: ExperimentConfig, **options: Any) -> Experiment:
-    """The experiment of a `toy_config`; `options` go to Experiment, `check` says that everything costs nothing."""
+    """Make the experiment of a `toy_config`; `options` go to Experiment, `check` accepts everything at no cost."""
     header = Header(SCHEMA, config.name, config.to_json(), config.space.fingerprint, config.seed, {}, "")
     defaults = {"check": lambda proposal: {}, "pruner": make_pruner(config)}
     return Experiment(config.folder, header, make_strategy(config), **{**defaults, **options})

@@ -45,23 +45,23 @@ ANSWERS = "answers"
 """The artifact of what networks say of images that they were not trained on."""
 
 
-def save_answers(given: Sequence[tuple[Part, Answers]], report: Report) -> Artifact:
+def save_answers(by_part: Sequence[tuple[Part, Answers]], report: Report) -> Artifact:
     """Write the answers on parts of one data set into the attempt's folder.
 
     Its tensors: `images`, N places in the source; `probabilities`, N x classes, half precision.
     """
-    images = torch.cat([torch.from_numpy(np.asarray(part.index, dtype=np.int64)) for part, _ in given])
-    probabilities = torch.cat([torch.from_numpy(answers.probabilities) for _, answers in given]).half()
+    images = torch.cat([torch.from_numpy(np.asarray(part.index, dtype=np.int64)) for part, _ in by_part])
+    probabilities = torch.cat([torch.from_numpy(answers.probabilities) for _, answers in by_part]).half()
     return save_weights({"images": images, "probabilities": probabilities}, report, ANSWERS)
 
 
 def save_checkpoint(file: Path, report: Report) -> Artifact:
-    """Keep a copy of a training's checkpoint in the attempt's folder, for a trial that goes on from it."""
+    """Keep a copy of a training's checkpoint in the attempt's folder, for a trial that resumes it."""
     return _written(f"{CHECKPOINT}.pt", report, lambda copy: shutil.copyfile(file, copy))
 
 
 def _written(name: str, report: Report, write: Callable[[Path], Any]) -> Artifact:
-    """A file of the attempt's folder, under its name once it is whole; the path is relative to the experiment's."""
+    """Write a file of the attempt's folder, named once it is whole; its path is relative to the experiment's."""
     file = report.folder / name
     temporary = file.with_suffix(".tmp")
     write(temporary)
@@ -71,7 +71,7 @@ def _written(name: str, report: Report, write: Callable[[Path], Any]) -> Artifac
 
 
 def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
-    """The tensors of an artifact of that experiment, on the CPU.
+    """Load the tensors of an artifact of that experiment, on the CPU.
 
     Raises:
         DataError: the file is missing, changed, or lies outside the experiment's folder.
@@ -80,29 +80,33 @@ def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(file)
     except SafetensorError as error:
-        raise DataError(f"weights {file} are not a safetensors file: {error}") from error
+        raise DataError(f"weights {file} are not a safetensors file: {error}", kind="unreadable") from error
     return tensors
 
 
 def file_of(experiment: Path, artifact: Artifact) -> Path:
-    """Where an artifact of that experiment lies, unchanged.
+    """Return the file of an artifact of that experiment, after checking that it has not changed.
 
     Raises:
         DataError: it is missing, changed, or lies outside the experiment's folder.
     """
     file = artifact.inside(experiment)
     if not file.is_file():
-        raise DataError(f"weights {file} are missing; all workers must see the experiment's folder under the same path")
-    found = sha256_of(file)
-    if found != artifact.sha256:
         raise DataError(
-            f"weights {file} have changed: sha256 is {found[:12]}..., the journal says {artifact.sha256[:12]}...; "
-            "restore the file, or run the trial that wrote it again"
+            f"weights {file} are missing; all workers must see the experiment's folder under the same path",
+            kind="missing",
+        )
+    sha256 = sha256_of(file)
+    if sha256 != artifact.sha256:
+        raise DataError(
+            f"weights {file} have changed: sha256 is {sha256[:12]}..., the journal says {artifact.sha256[:12]}...; "
+            "restore the file, or run the trial that wrote it again",
+            kind="changed",
         )
     return file
 
 
 def sha256_of(file: Path) -> str:
-    """Hexadecimal digest of a file's content."""
+    """Return the hexadecimal digest of a file's content."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

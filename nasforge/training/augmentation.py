@@ -12,26 +12,30 @@ from nasforge.data.part import Part
 
 
 def check_images(recipe: Recipe, part: Part) -> None:
-    """Whether the images can be augmented so.
+    """Check that the images can be augmented so.
 
     Raises:
-        RecipeError: with everything that cannot be.
+        RecipeError: with all settings that do not fit.
     """
     edge, channels = min(part.shape[1:]), part.shape[0]
     problems = [
-        Problem(f"is {getattr(recipe, name)}, but the images have only {edge} pixels; lower it", key=f"train.{name}")
+        Problem(
+            f"is {getattr(recipe, name)}, but the images have only {edge} pixels; lower it",
+            key=f"train.{name}",
+            kind="range",
+        )
         for name in ("crop_pixels", "cutout_pixels")
         if getattr(recipe, name) > edge
     ]
     if recipe.randaugment and channels not in (1, 3):
         message = f"needs images of one or three channels, these have {channels}; leave it out"
-        problems.append(Problem(message, key="train.randaugment"))
+        problems.append(Problem(message, key="train.randaugment", kind="unsupported"))
     if problems:
         raise RecipeError(problems)
 
 
 def augmented(images: Tensor, part: Part, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Images (uint8, N x C x H x W) moved, coloured, normalised and blanked, each by numbers of its own.
+    """Move, colour, normalise and blank images (uint8, N x C x H x W), each by its own random numbers.
 
     Args:
         images: on the generator's device.

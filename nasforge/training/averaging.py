@@ -1,4 +1,4 @@
-"""Averaged weights, which are then what is validated and kept: a moving average, or the mean of the last epochs."""
+"""Averaged weights, which are validated and saved: a moving average, or the mean of the last epochs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MovingAverage(Hook):
 
 
 class LastEpochs(Hook):
-    """The plain mean of the weights at the end of each of the last epochs; its batch statistics must be taken anew.
+    """The plain mean of the weights at the end of each of the last epochs; its batch statistics must be measured again.
 
     "Averaging Weights Leads to Wider Optima and Better Generalization", Izmailov et al. 2018,
     https://arxiv.org/abs/1803.05407. Their rate stays high meanwhile: take schedule `constant`, `step` or a low decay.
@@ -49,7 +49,7 @@ class LastEpochs(Hook):
     name = "average"
 
     def __init__(self, network: nn.Module, first: int) -> None:
-        """Average from the end of epoch `first` (the first is 1) on."""
+        """Prepare averaging from the end of epoch `first` on, counted from 1."""
         self._average = AveragedModel(network)
         self._first = first
 

@@ -27,27 +27,33 @@ from nasforge.core.recipe import Recipe
 
 
 def check_batch(recipe: Recipe, workers: int) -> None:
-    """Raises ConfigError where a recipe's batches cannot be divided evenly among so many processes."""
+    """Refuse a batch size that cannot be divided evenly among the processes: raises ConfigError."""
     if workers > 1 and recipe.manifold_mixup:
         raise ConfigError(
             "train.manifold_mixup mixes a batch inside the network, which has only its share of it on each worker; "
-            "take mixup, or one worker per network"
+            "use mixup, or one worker per network",
+            kind="unsupported",
+            key="train.manifold_mixup",
         )
     if workers > 1 and recipe.keep_last_batch:
         raise ConfigError(
             "train.keep_last_batch is true, and an incomplete batch cannot be divided evenly among several workers; "
-            "take one worker per network"
+            "use one worker per network",
+            kind="unsupported",
+            key="train.keep_last_batch",
         )
     if recipe.batch_size % workers:
         raise ConfigError(
             f"train.batch_size {recipe.batch_size} cannot be divided among {workers} workers; "
-            "take a number of workers that divides it"
+            "use a number of workers that divides it",
+            kind="conflict",
+            key="train.batch_size",
         )
 
 
 @contextmanager
 def data_parallel(network: nn.Module) -> Iterator[None]:
-    """While this lasts, `network` in training mode computes its share of a batch and returns the logits of all of it.
+    """Split each training batch of `network` over the processes, and return the logits of all of it.
 
     Every process of the default group enters with the same network and calls it with the same batches.
     """
@@ -69,8 +75,8 @@ def data_parallel(network: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def own_checkpoint(checkpoint: Path, scratch: Path) -> Path:
-    """Where this process keeps its checkpoint: the first one in the real place, the others in copies that nobody reads.
+def checkpoint_of_process(checkpoint: Path, scratch: Path) -> Path:
+    """Return this process's checkpoint: the real file for the first one, unread copies for the others.
 
     All processes begin from the same file, and have read it before the first one writes again.
     """
@@ -137,14 +143,14 @@ class _WholeBatchStatistics(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: Mapping[str, Any] | None = None
     ) -> Any:
-        given = dict(named or {})
+        options = dict(named or {})
         if function is not batch_norm:
-            return function(*arguments, **given)
+            return function(*arguments, **options)
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        given |= dict(zip(names, arguments, strict=False))
-        if not given.get("training") or not torch.is_grad_enabled():
-            return function(**given)
-        return _normalised(**given)
+        options |= dict(zip(names, arguments, strict=False))
+        if not options.get("training") or not torch.is_grad_enabled():
+            return function(**options)
+        return _normalised(**options)
 
 
 def _normalised(
@@ -157,7 +163,7 @@ def _normalised(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`torch.nn.functional.batch_norm` in training, over all processes' shares (N x C x ..., equal N)."""
+    """Compute `torch.nn.functional.batch_norm` in training over all processes' shares (N x C x ..., equal N)."""
     images = input.float()
     axes = [0, *range(2, images.dim())]
     shape = [1, -1, *[1] * (images.dim() - 2)]

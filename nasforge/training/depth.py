@@ -19,7 +19,7 @@ from nasforge.models.blocks.drop_path import DropPath
 
 
 def inner(network: nn.Module) -> tuple[str, nn.Module]:
-    """The network inside its wrappers (a supernet has some), and the prefix of its tensors' names."""
+    """Return the network inside its wrappers (a supernet has some), and the prefix of its tensors' names."""
     prefix = ""
     while not isinstance(network, nn.Sequential) and len(children := list(network.named_children())) == 1:
         prefix, network = f"{prefix}{children[0][0]}.", children[0][1]
@@ -27,7 +27,7 @@ def inner(network: nn.Module) -> tuple[str, nn.Module]:
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The layers of a sequential network by name, in order, its stages opened; none where there is no such order.
+    """Return the layers of a sequential network by name, in order, its stages opened; none without an order.
 
     A layer that an architecture leaves out has its place all the same, so a supernet and its children count alike.
     What follows the last stage is the head, and not listed.
@@ -35,19 +35,19 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
     prefix, body = inner(network)
     if not isinstance(body, nn.Sequential):
         return {}
-    found: dict[str, nn.Module] = {}
+    layers: dict[str, nn.Module] = {}
     end = 0
     for name, child in body.named_children():
         if type(child) is nn.Sequential:
-            found |= {f"{prefix}{name}.{below}": module for below, module in child.named_children()}
-            end = len(found)
+            layers |= {f"{prefix}{name}.{below}": module for below, module in child.named_children()}
+            end = len(layers)
         else:
-            found[prefix + name] = child
-    return dict(list(found.items())[: end or None])
+            layers[prefix + name] = child
+    return dict(list(layers.items())[: end or None])
 
 
 def layer_groups(network: nn.Module, layer_decay: float, spared: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Parameters by layer for an optimizer, each layer's rate `layer_decay` times that of the layer behind it.
+    """Group parameters by layer for an optimizer; each layer's rate is `layer_decay` times the next one's.
 
     The last layer learns at the whole rate. timm's own networks are divided as timm does it. `weight_decay` is 1, and 0
     for vectors and for what is `spared` by name.
@@ -59,7 +59,9 @@ def layer_groups(network: nn.Module, layer_decay: float, spared: Collection[str]
     if not ordered.group_matcher(coarse=False):
         raise RecipeError(
             "train.layer_decay is set, but the network has no layer order (it is neither a sequence of stages nor one "
-            "of timm's with a group_matcher); leave the setting out"
+            "of timm's with a group_matcher); leave the setting out",
+            kind="unsupported",
+            key="train.layer_decay",
         )
     return list(param_groups_layer_decay(ordered, 1.0, spared, layer_decay=layer_decay))
 
@@ -84,7 +86,7 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
     Parts are timm's coarse groups of its networks (stem, stages, head), of others the children that have weights.
 
     Raises:
-        RecipeError: there are not so many parts before the last one.
+        RecipeError: there are fewer parts before the last one.
     """
     if not stages:
         return []
@@ -99,7 +101,9 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
     last = max(groups.values())
     if stages > last:
         raise RecipeError(
-            f"train.frozen_stages is {stages}, but the network has {last} parts before its head; choose at most {last}"
+            f"train.frozen_stages is {stages}, but the network has {last} parts before its head; set at most {last}",
+            kind="range",
+            key="train.frozen_stages",
         )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(groups[name] >= stages)
@@ -107,12 +111,12 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Whether a module has weights of its own, and neither those learn nor any below it.
+    """Return whether a module has direct weights, and neither they nor any below it learn.
 
     A transformer has tokens of its own: where they alone are frozen, the network is not.
     """
-    own = any(True for _ in module.parameters(recurse=False))
-    return own and not any(parameter.requires_grad for parameter in module.parameters())
+    has_weights = any(True for _ in module.parameters(recurse=False))
+    return has_weights and not any(parameter.requires_grad for parameter in module.parameters())
 
 
 def set_dropout(network: nn.Module, rate: float) -> None:
@@ -130,7 +134,11 @@ def set_dropout(network: nn.Module, rate: float) -> None:
         layer.p = rate
     if not layers:
         if not (hasattr(network, "group_matcher") and hasattr(network, "drop_rate")):
-            raise RecipeError("train.dropout is set, but the network has no Dropout layer; leave the setting out")
+            raise RecipeError(
+                "train.dropout is set, but the network has no Dropout layer; leave the setting out",
+                kind="unsupported",
+                key="train.dropout",
+            )
         timms: Any = network
         timms.drop_rate = rate
 
@@ -151,7 +159,11 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
         return
     layers = list(layers_of(network).values())
     if not layers:
-        raise RecipeError("train.drop_path is set, but the network is no sequence of stages; leave the setting out")
+        raise RecipeError(
+            "train.drop_path is set, but the network is no sequence of stages; leave the setting out",
+            kind="unsupported",
+            key="train.drop_path",
+        )
     for number, layer in enumerate(layers):
         for module in layer.modules():
             if isinstance(module, DropPath):
@@ -159,7 +171,7 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
 
 
 def _set_timms_drop_path(network: Any, rate: float) -> None:
-    """What timm does when it makes a network with `drop_path_rate`; a twin on the meta device shows the places."""
+    """Set drop path as timm does for `drop_path_rate`; a twin on the meta device shows the places."""
     name = getattr(network, "pretrained_cfg", {}).get("architecture", "")
     places: dict[str, float] = {}
     if timm.is_model(name):
@@ -168,7 +180,11 @@ def _set_timms_drop_path(network: Any, rate: float) -> None:
             places = {place: module.drop_prob for place, module in twin if isinstance(module, TimmDropPath)}
     if not places:
         what = f"timm's {name}" if name else "the network"
-        raise RecipeError(f"train.drop_path is set, but {what} has no stochastic depth; leave the setting out")
+        raise RecipeError(
+            f"train.drop_path is set, but {what} has no stochastic depth; leave the setting out",
+            kind="unsupported",
+            key="train.drop_path",
+        )
     for place, probability in places.items():
         block, _, attribute = place.rpartition(".")
         setattr(network.get_submodule(block), attribute, DropPath(probability))

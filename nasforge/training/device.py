@@ -1,4 +1,4 @@
-"""What a device does well: where to compute, in which precision and memory format, and how much memory is free."""
+"""Device choices: where to compute, in which precision and memory format, and how much memory is free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nasforge.core.recipe import Recipe
 
 
 def device_of(name: str) -> torch.device:
-    """`auto`: the first GPU where there is one, else the CPU; or any of torch's device names.
+    """Return a device: `auto` is the first GPU, else the CPU; other names are torch's.
 
     Raises:
         ConfigError: the device does not exist here.
@@ -28,12 +28,14 @@ def device_of(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device '{name}' cannot be used here ({reason}); use auto or cpu") from error
+        raise ConfigError(
+            f"device '{name}' cannot be used here ({reason}); set auto or cpu", kind="failed", key="device"
+        ) from error
     return device
 
 
 def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
-    """Whether to compute under bfloat16 autocast.
+    """Return whether to compute under bfloat16 autocast.
 
     `auto` says yes where the hardware multiplies bfloat16 numbers: CUDA from compute capability 8.0, CPUs with
     AVX512-BF16 or AMX. Elsewhere it is emulated: on a Xeon without them a ResNet-8 step took 1.4 to 2 times as long as
@@ -72,14 +74,14 @@ def _overruns(module: nn.Module) -> bool:
 
 
 def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
-    """channels_last where convolutions profit.
+    """Return channels_last where convolutions are faster with it.
 
     `auto` says yes on CPUs (a ResNet-8 in fp32 was 1.5 times as fast) and wherever bf16 is used.
     """
-    wanted = recipe.channels_last
-    if wanted == "auto":
-        wanted = device.type == "cpu" or uses_bf16(recipe, device)
-    return torch.channels_last if wanted else torch.contiguous_format
+    channels_last = recipe.channels_last
+    if channels_last == "auto":
+        channels_last = device.type == "cpu" or uses_bf16(recipe, device)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def release_memory(device: torch.device, *, collect: bool = True) -> None:
@@ -106,7 +108,7 @@ _COLLECTING_SHARE = 0.05
 
 
 class _Collections:
-    """When this process last collected its garbage, and how long that took."""
+    """End and duration of this process's last garbage collection."""
 
     ended = 0.0
     seconds = 0.0
@@ -120,7 +122,7 @@ def _collect() -> None:
 
 
 def collection_is_due() -> bool:
-    """Whether garbage has not been collected for so long that another collection costs little.
+    """Return whether the last garbage collection is so long ago that another one costs little.
 
     One looks at every object of this process, and with torch loaded that takes tenths of a second.
     """
@@ -128,7 +130,7 @@ def collection_is_due() -> bool:
 
 
 def free_memory_mb(device: torch.device) -> float | None:
-    """Memory that a new training could take, in MB; None where the system does not say."""
+    """Return the memory that a new training could take, in MB; None if the system does not tell."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -149,7 +151,7 @@ def _meminfo_mb(path: Path) -> float | None:
 
 
 def _cgroup_mb(folder: Path) -> float | None:
-    """What a container may still take (cgroup v2); page cache can be given back and counts as free."""
+    """Return the memory that a container may still take (cgroup v2); page cache counts as free."""
     limit, used, parts = folder / "memory.max", folder / "memory.current", folder / "memory.stat"
     if not (limit.exists() and used.exists() and parts.exists()) or limit.read_text().strip() == "max":
         return None

@@ -1,4 +1,4 @@
-"""How a training fails: its errors get a cause, a message and advice."""
+"""Failures of a training: its errors get a cause, a message and advice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
 
 
 class TrainingFailed(NasforgeError):
-    """A training that cannot go on: why, and what it had cost."""
+    """A training cannot continue: the cause, and the cost so far."""
 
     def __init__(self, cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> None:
         self.failure = Failure(cause, message, advice)
@@ -28,7 +28,7 @@ Fail = Callable[[Cause, str, str], TrainingFailed]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or in main memory."""
+    """Return whether an error means that memory ran out, on a GPU or in main memory."""
     texts = ("not enough memory", "can't allocate memory", "out of memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error).lower() for text in texts)
 
@@ -46,7 +46,7 @@ def typed(fail: Fail, device: torch.device) -> Iterator[None]:
 
 
 def _takes_contiguous(network: nn.Module, images: Tensor) -> bool:
-    """Whether the network takes these images in torch's usual memory layout; its weights have that layout then."""
+    """Put the weights into torch's usual memory layout, and return whether the network takes the images then."""
     network.to(memory_format=torch.contiguous_format)
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Whether a recipe fits a network and images, before anything is trained."""
+"""Check that a recipe fits a network and images, before anything is trained."""
 
 from __future__ import annotations
 

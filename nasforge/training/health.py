@@ -1,4 +1,4 @@
-"""How a training feels, part by part: gradients, activations, ReLUs that never fire, and where numbers end."""
+"""Health of a training by part: gradients, activations, dead ReLUs, and the first non-finite numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RELUS = (nn.ReLU, nn.ReLU6)
 
 
 def parts_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The network's children that have weights: its stem, stages, classifier."""
+    """Return the network's children that have weights: its stem, stages, classifier."""
     _, body = inner(network)
     return {name: child for name, child in body.named_children() if any(True for _ in child.parameters())}
 
@@ -49,10 +49,10 @@ class Health(Hook):
         self._activations, self._relus = {}, {}
         with _hooks() as hook:
             for name, part in self._parts.items():
-                hook(part, lambda layer, given, out, name=name: self._see(name, out))
+                hook(part, lambda layer, inputs, out, name=name: self._see(name, out))
                 for module in part.modules():
                     if isinstance(module, _RELUS):
-                        hook(module, lambda layer, given, out, name=name: self._see_relu(name, out))
+                        hook(module, lambda layer, inputs, out, name=name: self._see_relu(name, out))
             yield
 
     def after_backward(self) -> None:
@@ -60,24 +60,24 @@ class Health(Hook):
         if not self._looks:
             return
         for name, part in self._parts.items():
-            found = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
-            if found:
-                self._gradients[name] = nn.utils.get_total_norm(found)
+            gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
+            if gradients:
+                self._gradients[name] = nn.utils.get_total_norm(gradients)
 
     def metrics(self, done: int) -> dict[str, float]:
         """Return norms of gradients, root mean squares of activations and shares of dead ReLUs."""
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if self._gradients:
-            found["health/gradient_norm"] = float(torch.stack(list(self._gradients.values())).square().sum().sqrt())
+            metrics["health/gradient_norm"] = float(torch.stack(list(self._gradients.values())).square().sum().sqrt())
         for name in self._parts:
             if name in self._gradients:
-                found[f"health/{name}.gradient_norm"] = float(self._gradients[name])
+                metrics[f"health/{name}.gradient_norm"] = float(self._gradients[name])
             if name in self._activations:
-                found[f"health/{name}.activation"] = float(self._activations[name])
+                metrics[f"health/{name}.activation"] = float(self._activations[name])
             if name in self._relus:
                 dead = sum(int(number) for number, _ in self._relus[name])
-                found[f"health/{name}.dead_relus"] = dead / sum(units for _, units in self._relus[name])
-        return found
+                metrics[f"health/{name}.dead_relus"] = dead / sum(units for _, units in self._relus[name])
+        return metrics
 
     def _see(self, name: str, out: Any) -> None:
         if isinstance(out, Tensor):
@@ -89,7 +89,7 @@ class Health(Hook):
 
 
 def where_not_finite(network: nn.Module, inputs: Tensor) -> str:
-    """The first part, from the images on, that has or makes numbers which are infinite or not numbers; or nothing.
+    """Return the first part, from the images on, with numbers that are infinite or NaN; empty if there is none.
 
     Args:
         network: what diverged.
@@ -107,14 +107,14 @@ def where_not_finite(network: nn.Module, inputs: Tensor) -> str:
 
     with torch.no_grad(), _hooks() as hook:
         for name, part in parts_of(network).items():
-            hook(part, lambda layer, given, out, name=name: look(name, layer, out))
+            hook(part, lambda layer, arguments, out, name=name: look(name, layer, out))
         network(inputs)
     return first[0] if first else ""
 
 
 @contextmanager
 def _hooks() -> Iterator[Callable[..., None]]:
-    """Forward hooks that are gone afterwards."""
+    """Register forward hooks, and remove them afterwards."""
     handles = []
     try:
         yield lambda module, hook: handles.append(module.register_forward_hook(hook))

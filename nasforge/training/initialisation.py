@@ -1,4 +1,4 @@
-"""How the weights of convolutions and linear layers begin, where a recipe says it instead of the builder."""
+"""Initial weights of convolutions and linear layers, if a recipe sets them instead of the builder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DRAWS: dict[str, Callable[..., Tensor]] = {
 
 
 def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
-    """Draw the weights anew by the recipe's `init`, biases zero, and start residual branches at zero if it says so.
+    """Redraw the weights by the recipe's `init`, biases zero, and start residual branches at zero if it says so.
 
     He: https://arxiv.org/abs/1502.01852. Xavier: Glorot & Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html.
     Orthogonal: Saxe et al. 2014, https://arxiv.org/abs/1312.6120.
@@ -40,11 +40,20 @@ def initialise(network: nn.Module, recipe: Recipe, seed: int) -> None:
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
     if recipe.zero_init and not zero_init_last_norms(network):
-        raise RecipeError("train.zero_init is set, but the network has no residual branch that ends in a normalisation")
+        raise RecipeError(
+            "train.zero_init is set, but the network has no residual branch that ends in a normalisation; "
+            "leave the setting out",
+            kind="unsupported",
+            key="train.zero_init",
+        )
 
 
 def check_may_draw(network: nn.Module, recipe: Recipe) -> None:
-    """Raises RecipeError where the recipe would overwrite the weights that the builder starts from."""
+    """Refuse a recipe that would overwrite the weights that the builder starts from: raises RecipeError."""
     if getattr(network, "pretrained", False) and (recipe.init != "builder" or recipe.zero_init):
         message = "would overwrite the weights that the builder starts from; leave train.init and train.zero_init out"
-        raise RecipeError(f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}")
+        raise RecipeError(
+            f"{'train.zero_init' if recipe.init == 'builder' else 'train.init'} {message}",
+            kind="conflict",
+            key="train.init",
+        )

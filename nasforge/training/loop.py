@@ -256,7 +256,7 @@ class _Loop:
             state.save()
 
     def end_epoch(self, is_last: bool) -> None:
-        """Average, validate, and take the place before the next epoch."""
+        """Average, validate, and save the place before the next epoch."""
         state, progress, recipe = self.state, self.state.progress, self.recipe
         phase, done = self.course.phase(progress.epoch), progress.epoch + 1
         metrics = {"train/loss": self.loss_sum.item() / progress.images_seen}

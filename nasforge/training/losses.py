@@ -1,4 +1,4 @@
-"""What a training lowers: cross-entropy or focal loss, with weights for classes of unequal size."""
+"""Loss of a training: cross-entropy or focal loss, with weights for classes of unequal size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def class_weights(part: Part) -> Tensor:
 
 
 def criterion_of(recipe: Recipe, part: Part, device: torch.device) -> Criterion:
-    """The loss that a recipe asks for; its weights are those of `part`'s classes."""
+    """Make the loss that a recipe asks for; its weights are those of `part`'s classes."""
     weight = class_weights(part).to(device) if recipe.class_weights == "balanced" else None
     if recipe.loss == "focal":
         return partial(focal_loss, gamma=recipe.focal_gamma, weight=weight, label_smoothing=recipe.label_smoothing)
@@ -39,7 +39,7 @@ def criterion_of(recipe: Recipe, part: Part, device: torch.device) -> Criterion:
 def focal_loss(
     logits: Tensor, labels: Tensor, gamma: float, weight: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy in which an image counts by (1 - p)^gamma, p being the probability of its right class.
+    """Return the cross-entropy in which an image counts by (1 - p)^gamma, p the probability of its right class.
 
     "Focal Loss for Dense Object Detection", Lin et al. 2017, https://arxiv.org/abs/1708.02002, for one label of several
     classes (torchvision's is for independent yes-or-no ones). At gamma 0 it is cross-entropy.

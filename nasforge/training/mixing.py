@@ -22,7 +22,7 @@ _KINDS = ("mixup", "cutmix", "manifold_mixup")
 
 @dataclass(frozen=True)
 class Mix:
-    """How one batch is mixed: every image with its predecessor (images come in random order).
+    """Mixture of one batch: every image with its predecessor (images come in random order).
 
     Attributes:
         kind: `mixup`, `cutmix` or `manifold_mixup`.
@@ -37,10 +37,10 @@ class Mix:
     layer: nn.Module | None = None
 
     def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
-        """What the network says of the mixed images, N x C x H x W -> N x classes."""
+        """Return the network's logits of the mixed images, N x C x H x W -> N x classes."""
         out: Tensor
         if self.layer is not None:
-            hook = self.layer.register_forward_pre_hook(lambda layer, given: (self._blend(given[0]), *given[1:]))
+            hook = self.layer.register_forward_pre_hook(lambda layer, args: (self._blend(args[0]), *args[1:]))
             try:
                 out = network(inputs)
             finally:
@@ -50,7 +50,7 @@ class Mix:
         return out
 
     def loss(self, criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss by each of the two labels, as their images are mixed."""
+        """Return the loss by each of the two labels, in the proportion of their images."""
         return self.share * criterion(logits, labels) + (1 - self.share) * criterion(logits, labels.roll(1))
 
     def _blend(self, x: Tensor) -> Tensor:
@@ -93,10 +93,18 @@ def mixing_of(network: nn.Module, recipe: Recipe) -> Mixing:
     kinds = [kind for kind in _KINDS if getattr(recipe, kind)]
     layers = list(layers_of(network).values())
     if recipe.manifold_mixup and not layers:
-        raise RecipeError("train.manifold_mixup is set, but the network has no layer order; take mixup or cutmix")
+        raise RecipeError(
+            "train.manifold_mixup is set, but the network has no layer order; use mixup or cutmix",
+            kind="unsupported",
+            key="train.manifold_mixup",
+        )
     if recipe.manifold_mixup and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         # a layer sees this process's share of the batch, in which other images are neighbours
-        raise RecipeError("train.manifold_mixup is set, but several processes share each batch; take mixup or cutmix")
+        raise RecipeError(
+            "train.manifold_mixup is set, but several processes share each batch; use mixup or cutmix",
+            kind="unsupported",
+            key="train.manifold_mixup",
+        )
 
     def draw(inputs: Tensor, generator: torch.Generator) -> Mix:
         # one number of the training's generator decides all, so that a continued training mixes alike
@@ -118,6 +126,6 @@ def mixing_of(network: nn.Module, recipe: Recipe) -> Mixing:
 
 
 def _stretch(length: int, share: float, rng: random.Random) -> tuple[int, int]:
-    """About `share` of `length`, its centre anywhere, cut off at the ends."""
+    """Draw an interval of about `share` of `length`, its centre anywhere, cut off at the ends."""
     centre, half = rng.randrange(length), int(length * share / 2)
     return max(0, centre - half), min(length, centre + half)

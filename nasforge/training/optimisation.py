@@ -15,12 +15,12 @@ from nasforge.core.recipe import Recipe
 from nasforge.training.depth import layer_groups
 
 _FUSED = frozenset({"adam", "adamw"})
-"""Optimizers that torch has as one kernel, on CPUs and GPUs; its SGD as one kernel cannot go on where some parameters
+"""Optimizers that torch has as one kernel, on CPUs and GPUs; its SGD as one kernel cannot resume if some parameters
 had no gradient before, as in a supernet."""
 
 
 def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer over all parameters; weight decay spares biases and normalisations (tensors of one dimension).
+    """Make the optimizer of all parameters; weight decay spares one-dimensional tensors: biases, normalisations.
 
     timm's Muon takes matrices and convolutions, those flattened to matrices; tensors of one dimension, depthwise
     convolutions and very narrow ones learn by AdamW at the same rate. "Muon is Scalable for LLM Training", Liu et al.
@@ -39,7 +39,7 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         groups = layer_groups(network, recipe.layer_decay, spared)
     else:
         groups = param_groups_weight_decay(network, 1.0, no_weight_decay_list=spared)
-    for group in groups:  # timm divides otherwise at a decay of 0, and a training may go on at another one
+    for group in groups:  # timm divides otherwise at a decay of 0, and a training may resume at another one
         group["weight_decay"] *= recipe.weight_decay
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         groups,
@@ -54,7 +54,7 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, steps_per_epoch: int) -> Any:
-    """timm's scheduler, counted in steps: `step_update(n)` sets the rate of step n, whatever came before.
+    """Make timm's scheduler, counted in steps: `step_update(n)` sets the rate of step n, whatever came before.
 
     One-cycle follows "Super-Convergence", Smith & Topin 2018, https://arxiv.org/abs/1708.07120; momentum stays put.
     """
@@ -89,14 +89,14 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, s
 
 
 _RECIPES = ("lr", "initial_lr", "lr_scale", "weight_decay", "momentum", "nesterov", "betas")
-"""Of an optimizer's groups of parameters: what the recipe says. The rest is where its training stands."""
+"""Keys of an optimizer's parameter groups that the recipe sets; the others are the state of its training."""
 
 
 def adopt(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Go on from the state of another optimizer of this kind, by this one's own recipe."""
-    own = [{key: group[key] for key in _RECIPES if key in group} for group in optimizer.param_groups]
+    """Load the state of another optimizer of this kind, but keep this one's recipe."""
+    settings_of_groups = [{key: group[key] for key in _RECIPES if key in group} for group in optimizer.param_groups]
     optimizer.load_state_dict(dict(state))
-    for group, settings in zip(optimizer.param_groups, own, strict=True):
+    for group, settings in zip(optimizer.param_groups, settings_of_groups, strict=True):
         group.update(settings)
 
 

@@ -47,11 +47,11 @@ class Course:
         return self.phases[-1].until
 
     def phase(self, epoch: int) -> Phase:
-        """Of an epoch, counted from 0."""
+        """Return the phase of an epoch, counted from 0."""
         return next((phase for phase in self.phases if epoch < phase.until), self.phases[-1])
 
     def steps(self, epoch: int) -> int:
-        """Of an epoch, see `steps_of`."""
+        """Return the steps of an epoch, see `steps_of`."""
         return steps_of(len(self.phase(epoch).part), self.whole_recipe)
 
     @property
@@ -60,22 +60,22 @@ class Course:
         return self.steps(self.epochs - 1)
 
     def place(self, epoch: int, position: int) -> int:
-        """Where a step stands in the schedule."""
+        """Return the position of a step in the schedule."""
         return epoch * self.full_steps + position * self.full_steps // self.steps(epoch)
 
     def done(self, epoch: int, position: int) -> int:
-        """Steps taken by then."""
+        """Return the steps taken by then."""
         return sum(self.steps(earlier) for earlier in range(epoch)) + position
 
     def recipe(self, epoch: int) -> Recipe:
-        """The recipe of an epoch: sizes in pixels are those of whole images, and shrink with the images."""
+        """Return the recipe of an epoch: sizes in pixels are those of whole images, and shrink with the images."""
         recipe = self.whole_recipe
         ratio = min(self.phase(epoch).part.shape[1:]) / min(self.phases[-1].part.shape[1:])
         names = [name for name in ("crop_pixels", "cutout_pixels") if getattr(recipe, name)]
         return replace(recipe, **{name: max(1, round(getattr(recipe, name) * ratio)) for name in names})
 
     def to_json(self) -> list[Any]:
-        """What a continued training must share: each phase's end, number of images and their shape."""
+        """Return what a continued training must share: each phase's end, number of images and their shape."""
         return [[phase.until, len(phase.part), list(phase.part.shape)] for phase in self.phases]
 
 

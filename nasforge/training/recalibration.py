@@ -1,4 +1,4 @@
-"""Batch statistics taken anew, for weights that were not trained as they stand."""
+"""New batch statistics for weights that were not trained as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a recipe no training will heed, or not as its name promises: said before the first trial, not refused."""
+"""Recipe settings that have no effect, or not the one of their name, for a note before the first trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HIGH_RATES = {"rmsprop": 0.02, "adam": 0.03, "adamw": 0.03, "lamb": 0.1, "muon"
 
 
 def remarks_on(space: SearchSpace, overrides: Mapping[str, Value], epochs: int) -> tuple[str, ...]:
-    """Sentences about settings that are fixed or searched though no recipe of the space reads them, and the like.
+    """Return notes on settings that are fixed or searched though no recipe of the space reads them, and the like.
 
     Args:
         space: the space, whose recipes are known to be good.
@@ -31,20 +31,20 @@ class _Recipes:
     def __init__(self, space: SearchSpace, overrides: Mapping[str, Value]) -> None:
         self._default = settings_of(space, space.default_point(), overrides)
         self._values = {setting: [value] for setting, value in self._default.items()}
-        self._given = {setting: f"is {_short(value)}" for setting, value in overrides.items()}
+        self._origins = {setting: f"is {_short(value)}" for setting, value in overrides.items()}
         for key, domain in space.domains.items():
             if key.startswith(TRAIN):
                 self._values[key.rpartition(".")[2]].extend(domain.ends)
-                self._given[key.removeprefix(TRAIN)] = "is searched"
+                self._origins[key.removeprefix(TRAIN)] = "is searched"
 
     def remarks(self, epochs: int) -> Iterator[str]:
-        """One after the other; `epochs` of a training."""
+        """Yield the notes; `epochs` of a training."""
         for name, setting in SETTINGS.items():
-            if name in self._given and setting.read_by is not None and not self._read_by(setting.read_by):
+            if name in self._origins and setting.read_by is not None and not self._read_by(setting.read_by):
                 got = " or ".join(str(value) for value in dict.fromkeys(self._values[setting.read_by.setting]))
                 readers = ", ".join(setting.read_by.options)
                 end = f"; what reads it: {readers}" if readers else ", so nothing reads it"
-                yield f"train.{name} {self._given[name]}, but train.{setting.read_by.setting} is {got}{end}"
+                yield f"train.{name} {self._origins[name]}, but train.{setting.read_by.setting} is {got}{end}"
         optimizer, rate = str(self._default["optimizer"]), float(self._default["learning_rate"])
         if rate > _HIGH_RATES.get(optimizer, rate):
             yield f"train.learning_rate is {rate:g} by default, much for {optimizer}: above {_HIGH_RATES[optimizer]:g}"

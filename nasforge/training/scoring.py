@@ -1,4 +1,4 @@
-"""How good a network is on a part: accuracy, macro-averaged F1, cross-entropy; on request more, and class by class."""
+"""Metrics of a network on a split: accuracy, macro-averaged F1, cross-entropy; on request more, and by class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nasforge.data.part import Part
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """How a training validates its network.
+    """Validation settings of a training.
 
     Attributes:
         part: images to score after each epoch.
@@ -42,7 +42,7 @@ class Validation:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a network says of a part.
+    """Predictions of a network on a split.
 
     Attributes:
         truth: N class numbers.
@@ -75,26 +75,26 @@ def answers(
     modes = {module: module.training for module in network.modules()}
     network.eval()
     order = torch.arange(len(part))
-    found, loss = [], torch.zeros((), dtype=torch.float64, device=device)
+    outputs, loss = [], torch.zeros((), dtype=torch.float64, device=device)
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for images, labels in part.batches(order, batch_size, device):
                 logits = network(normalise(images, part.mean, part.std).contiguous(memory_format=memory_format)).float()
                 loss += cross_entropy(logits, labels, reduction="sum")
-                found.append(logits)
+                outputs.append(logits)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    probabilities = torch.cat(found).softmax(1).cpu().numpy()
+    probabilities = torch.cat(outputs).softmax(1).cpu().numpy()
     return Answers(part.labels.numpy(), probabilities, float(loss) / len(part))
 
 
 def _macro(function: Callable[..., float]) -> Callable[[Answers], float]:
-    """Its mean over the classes that the part has."""
+    """Return the mean of a metric over the classes that the split has."""
 
-    def mean(given: Answers) -> float:
-        present = np.unique(given.truth)
-        return float(function(given.truth, given.chosen, average="macro", labels=present, zero_division=0.0))
+    def mean(answers: Answers) -> float:
+        present = np.unique(answers.truth)
+        return float(function(answers.truth, answers.chosen, average="macro", labels=present, zero_division=0.0))
 
     return mean
 
@@ -107,25 +107,26 @@ def balanced_accuracy(truth: np.ndarray, chosen: np.ndarray) -> float:
     return float(np.mean([np.mean(chosen[truth == number] == number) for number in np.unique(truth)]))
 
 
-def _roc_auc(given: Answers) -> float:
-    """One class against the rest, the mean over the classes that the part has; a half where it has only one."""
-    present = np.unique(given.truth)
+def _roc_auc(answers: Answers) -> float:
+    """Return the mean over the split's classes of one against the rest; 0.5 for a split with only one."""
+    present = np.unique(answers.truth)
     if len(present) < 2:
         return 0.5
-    if not np.isfinite(given.probabilities).all():
+    if not np.isfinite(answers.probabilities).all():
         return math.nan
-    return float(np.mean([roc_auc_score(given.truth == number, given.probabilities[:, number]) for number in present]))
+    one_against_rest = [roc_auc_score(answers.truth == number, answers.probabilities[:, number]) for number in present]
+    return float(np.mean(one_against_rest))
 
 
 _FIGURES: dict[str, Callable[[Answers], float]] = {
-    "accuracy": lambda given: float(accuracy_score(given.truth, given.chosen)),
-    "loss": lambda given: given.loss,
+    "accuracy": lambda answers: float(accuracy_score(answers.truth, answers.chosen)),
+    "loss": lambda answers: answers.loss,
     "f1_macro": _macro(f1_score),
 }
 EXTRA: dict[str, Callable[[Answers], float]] = {
     "precision_macro": _macro(precision_score),
     "recall_macro": _macro(recall_score),
-    "balanced_accuracy": lambda given: balanced_accuracy(given.truth, given.chosen),
+    "balanced_accuracy": lambda answers: balanced_accuracy(answers.truth, answers.chosen),
     "roc_auc": _roc_auc,
 }
 """Figures that are computed where they are asked for."""
@@ -135,12 +136,12 @@ _OF_CLASS: dict[str, Callable[..., float]] = {"precision": precision_score, "rec
 
 
 def figure_of(name: str) -> Callable[[Answers], float] | None:
-    """One of `EXTRA`, or a single class by its number, `recall_of_3`; None for another name."""
-    kind, found, number = name.partition("_of_")
-    if not found or kind not in _OF_CLASS or not number.isdecimal():
+    """Return one of `EXTRA`, or `recall_of_3` and the like, of a single class; None for another name."""
+    kind, separator, number = name.partition("_of_")
+    if not separator or kind not in _OF_CLASS or not number.isdecimal():
         return EXTRA.get(name)
     settings: dict[str, Any] = {"labels": [int(number)], "average": "macro", "zero_division": 0.0}
-    return lambda given: float(_OF_CLASS[kind](given.truth, given.chosen, **settings))
+    return lambda answers: float(_OF_CLASS[kind](answers.truth, answers.chosen, **settings))
 
 
 def unmeasured(names: Iterable[str], part: Part) -> tuple[str, ...]:
@@ -155,31 +156,31 @@ def unmeasured(names: Iterable[str], part: Part) -> tuple[str, ...]:
 
 
 def extra_among(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The names that `figure_of` knows of those that metric keys such as `val/roc_auc` have, each once."""
+    """Return the names in metric keys such as `val/roc_auc` that `figure_of` knows, each once."""
     names = [metric.removeprefix("val/") for metric in metrics if metric.startswith("val/")]
     return tuple(dict.fromkeys(name for name in names if figure_of(name)))
 
 
-def figures(given: Answers, extra: Collection[str] = ()) -> dict[str, float]:
-    """`accuracy` (share of right answers), `loss`, `f1_macro`, and those named that `figure_of` knows."""
+def figures(answers: Answers, extra: Collection[str] = ()) -> dict[str, float]:
+    """Compute `accuracy` (share of right answers), `loss`, `f1_macro`, and the named metrics of `figure_of`."""
     more = {name: figure for name in extra if (figure := figure_of(name))}
-    return {name: figure(given) for name, figure in {**_FIGURES, **more}.items()}
+    return {name: figure(answers) for name, figure in {**_FIGURES, **more}.items()}
 
 
 def score(network: nn.Module, part: Part, *, extra: Collection[str] = (), **settings: Any) -> dict[str, float]:
-    """The figures of a network on a part; `settings` are those of `answers`."""
+    """Compute the metrics of a network on a split; `settings` are those of `answers`."""
     return figures(answers(network, part, **settings), extra)
 
 
-def by_class(given: Answers, names: Sequence[str]) -> dict[str, Any]:
-    """JSON-able: per class its images, precision, recall and F1; and the confusion matrix, rows are the truth."""
+def by_class(answers: Answers, names: Sequence[str]) -> dict[str, Any]:
+    """Return, JSON-able, precision, recall and F1 by class with its images, and the confusion matrix by true rows."""
     labels = np.arange(len(names))
-    columns = precision_recall_fscore_support(given.truth, given.chosen, labels=labels, zero_division=0.0)
+    columns = precision_recall_fscore_support(answers.truth, answers.chosen, labels=labels, zero_division=0.0)
     rows = zip(names, *(column.tolist() for column in columns), strict=True)
     return {
         "classes": [
             {"class": name, "images": images, "precision": precision, "recall": recall, "f1": f1}
             for name, precision, recall, f1, images in rows
         ],
-        "confusion": confusion_matrix(given.truth, given.chosen, labels=labels).tolist(),
+        "confusion": confusion_matrix(answers.truth, answers.chosen, labels=labels).tolist(),
     }

@@ -37,8 +37,8 @@ class Checkpoint:
     Attributes:
         file: the training continues from this file, and writes it at the end of every epoch; None: no checkpoint.
         every_s: seconds after which `file` is also written inside an epoch.
-        start: checkpoint of another training, to continue from while `file` does not exist; None: begin anew. With the
-            same recipe, the two together equal one training that never stopped. Only what is done here is charged.
+        start: checkpoint of another training, to continue from while `file` does not exist; None: from scratch. With
+            the same recipe, both together equal one training that never stopped. Only the work done here is charged.
     """
 
     file: Path | None = None
@@ -48,7 +48,7 @@ class Checkpoint:
 
 @dataclass
 class Progress:
-    """Place of a training, and its last figures.
+    """Position of a training, and its last metrics.
 
     Attributes:
         epoch: epochs done.
@@ -76,7 +76,7 @@ class Progress:
         self.best = max(value, self.best)
 
     def end_epoch(self, metrics: dict[str, float]) -> None:
-        """Take the place before the next epoch's first step."""
+        """Move to the place before the next epoch's first step."""
         self.epoch += 1
         self.position, self.loss_sum, self.images_seen = 0, 0.0, 0
         self.metrics = metrics
@@ -164,7 +164,7 @@ class TrainingState:
         self._saved_at = time.monotonic()
 
     def load(self) -> None:
-        """Continue from the training's own file, else from its start; without either, begin anew.
+        """Continue from the training's own file, else from its start; without either, start from scratch.
 
         Raises:
             DataError: the start cannot be read.
@@ -172,7 +172,7 @@ class TrainingState:
         """
         saved = None
         if self._checkpoint.file is not None and self._checkpoint.file.exists():
-            saved = _read_own(self._checkpoint.file, self._identity)
+            saved = _read_checkpoint(self._checkpoint.file, self._identity)
             self.checkpoint_lost = saved is None
         self.resumed = saved is not None
         if saved is None and self._checkpoint.start is not None:
@@ -219,7 +219,7 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     temporary.replace(file)
 
 
-def _read_own(file: Path, identity: str) -> dict[str, Any] | None:
+def _read_checkpoint(file: Path, identity: str) -> dict[str, Any] | None:
     """Return the content of a training's own checkpoint; None, with a warning, where it cannot be used."""
     try:
         saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
@@ -250,19 +250,26 @@ def _read_start(file: Path, lineage: Mapping[str, Any]) -> dict[str, Any]:
         earlier = saved["lineage"]
     except Exception as error:  # a damaged file can make the unpickler raise anything
         reason = str(error).partition("\n")[0]
-        raise DataError(f"checkpoint {file} cannot be read: {reason}; run the trial that wrote it again") from error
+        raise DataError(
+            f"checkpoint {file} cannot be read: {reason}; run the trial that wrote it again", kind="unreadable"
+        ) from error
     if earlier["network"] != lineage["network"]:
         raise SearchError(
-            f"checkpoint {file} is of another network: a training goes on with the same model.* decisions"
+            f"checkpoint {file} is of another network; a training resumes only with the same model.* decisions",
+            kind="changed",
         )
     if earlier["course"] != lineage["course"]:
-        raise SearchError(f"checkpoint {file} was trained on another ladder or on other images")
+        raise SearchError(
+            f"checkpoint {file} was trained on another ladder or on other images; use those of the search",
+            kind="changed",
+        )
     before, now = earlier["recipe"], lineage["recipe"]
     changed = [name for name in {**now, **before} if now.get(name) != before.get(name) and name not in CHANGEABLE]
     if changed:
         changes = ", ".join(f"{name} was {before.get(name, False)!r}, is {now.get(name, False)!r}" for name in changed)
         raise SearchError(
             f"checkpoint {file} cannot be continued: {changes}. "
-            f"What may change in mid-training: {', '.join(sorted(CHANGEABLE))}"
+            f"Change only these during training: {', '.join(sorted(CHANGEABLE))}",
+            kind="changed",
         )
     return saved

@@ -59,7 +59,7 @@ def test_it_goes_on_after_a_replay(cut):
 
 def test_a_space_with_too_few_networks_is_said_to_have_too_few():
     space = SearchSpace("few", (Decision("model.x", Choice(("a", "b", "c", "d"))),))
-    with pytest.raises(ConfigError, match="5 networks asked for, the space 'few' has only 4 points"):
+    with pytest.raises(ConfigError, match="got 5 networks, but the space 'few' has only 4 points"):
         Repeated(spec_of(space, seed=0), networks=5)
     strategy = Repeated(spec_of(space, seed=0), networks=4)
     for number in range(4):

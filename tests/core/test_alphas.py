@@ -58,7 +58,7 @@ def test_a_recipe_stays_at_its_defaults():
 
 
 def test_alphas_that_do_not_fit_are_named():
-    with pytest.raises(SpaceError, match=r"'model\.layer0' has 5 options, and 2 alphas"):
+    with pytest.raises(SpaceError, match=r"'model\.layer0' has 5 options, got 2 alphas"):
         next(by_odds(FLAT, {"model.layer0": (0.0, 1.0)}))
 
 

@@ -43,5 +43,9 @@ def test_every_kind_that_the_code_names_is_known():
     for file in Path(nasforge.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(file.read_text())):
             if isinstance(call, ast.Call) and (name := getattr(call.func, "id", "")).endswith(("Error", "Problem")):
-                kinds = [one.value.value for one in call.keywords if one.arg == "kind" and hasattr(one.value, "value")]
+                kinds = [
+                    one.value.value
+                    for one in call.keywords
+                    if one.arg == "kind" and isinstance(one.value, ast.Constant)
+                ]
                 assert set(kinds) <= set(KINDS), f"{file.name}:{call.lineno}: {name} of kind {kinds}"

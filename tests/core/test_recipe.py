@@ -2,6 +2,7 @@ import dataclasses
 from random import Random
 
 import pytest
+from expecting import raises
 
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError, RecipeError
@@ -21,7 +22,7 @@ def test_layers_of_settings_override_each_other():
 
 
 def test_an_unknown_setting_is_met_with_the_closest_known_one():
-    with pytest.raises(ConfigError, match=r"train\.momentun: unknown setting; did you mean 'momentum'"):
+    with raises(ConfigError, "unknown", "train.momentun", "momentum"):
         Recipe.of({"momentun": 0.9})
 
 
@@ -100,20 +101,26 @@ def test_an_extreme_of_a_nested_decision_is_tried_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("opened", "says"),
+    ("opened", "expected"),
     [
-        ("    ema_decay: [0.0, 0.9]\n    swa_share: {float: [0.0, 0.5]}\n", "swa_share: set together with"),
-        ("    class_weights: [none, balanced]\n    sampling: [uniform, balanced]\n", "correct for the classes twice"),
-        ("    frozen_stages: {int: [0, 2]}\n    init: [builder, he]\n", "keeps what the network begins with"),
+        (
+            "    ema_decay: [0.0, 0.9]\n    swa_share: {float: [0.0, 0.5]}\n",
+            ("conflict", "train.swa_share", "swa_share"),
+        ),
+        (
+            "    class_weights: [none, balanced]\n    sampling: [uniform, balanced]\n",
+            ("conflict", "train.class_weights"),
+        ),
+        ("    frozen_stages: {int: [0, 2]}\n    init: [builder, he]\n", ("conflict", "train.frozen_stages")),
         (
             "    optimizer: {choice: {sgd: {}, adamw: {clip_norm: [0, 1]}}}\n"
             "    schedule: {choice: {cosine: {}, step: {clip_norm: [0, 2]}}}\n",
-            "sets 'clip_norm' a second time",
+            ("duplicate", "train.schedule.step.clip_norm", "clip_norm"),
         ),
     ],
 )
-def test_extremes_that_exclude_each_other_are_refused_though_each_alone_is_good(tmp_path, opened, says):
-    with pytest.raises(ConfigError, match=says):
+def test_extremes_that_exclude_each_other_are_refused_though_each_alone_is_good(tmp_path, opened, expected):
+    with raises(ConfigError, *expected):
         check_recipes(nested(tmp_path, opened), {})
     for recipe in shipped_recipes():
         check_recipes(load_space("tiny").with_recipe(load_recipe(recipe)), {})
@@ -128,21 +135,19 @@ def test_a_range_whose_steps_do_not_reach_its_end_is_tried_as_far_as_they_do(tmp
 
 def test_an_option_with_a_setting_that_it_does_not_read_is_refused(tmp_path):
     space = nested(tmp_path, "    optimizer: {choice: {sgd: {}, adamw: {momentum: [0.8, 0.9]}}}\n")
-    with pytest.raises(
-        ConfigError, match=r"train\.optimizer\.adamw\.momentum: adamw does not read 'momentum', only sgd"
-    ):
+    with raises(ConfigError, "conflict", "train.optimizer.adamw.momentum", "momentum"):
         check_recipes(space, {})
 
 
 def test_one_cycle_does_not_read_a_warmup(tmp_path):
     space = nested(tmp_path, "    schedule: {choice: {cosine: {}, one_cycle: {warmup_epochs: [0, 1]}}}\n")
-    with pytest.raises(ConfigError, match="one_cycle does not read 'warmup_epochs', only cosine, step"):
+    with raises(ConfigError, "conflict", "train.schedule.one_cycle.warmup_epochs", "one_cycle", "warmup_epochs"):
         check_recipes(space, {})
 
 
 def test_a_setting_that_is_opened_twice_is_refused(tmp_path):
     space = nested(tmp_path, NESTED + "    momentum: [0.8, 0.9]\n")
-    with pytest.raises(ConfigError, match="sets 'momentum' a second time; open it once"):
+    with raises(ConfigError, "duplicate", "train.momentum", "momentum"):
         check_recipes(space, {})
 
 
@@ -154,7 +159,7 @@ def test_a_setting_that_is_searched_cannot_be_fixed(tmp_path):
 
 
 def test_settings_that_exclude_each_other_are_refused():
-    with pytest.raises(ConfigError, match=r"train\.swa_share: set together with train\.ema_decay"):
+    with raises(ConfigError, "conflict", "train.swa_share", "train.ema_decay"):
         Recipe(swa_share=0.2, ema_decay=0.99)
 
 

@@ -6,6 +6,7 @@ import random
 import time
 
 import pytest
+from expecting import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,28 +146,28 @@ GOOD = {"model.block": "inverted", "model.block.inverted.expansion": 4, "model.o
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "expected"),
     [
-        ({"train.rate": None}, "no value for 'train.rate'"),
-        ({"train.rate": 2.0}, r"'train.rate': got 2.0, allowed: a number in 0.001..1.0"),
-        ({"train.rate": True}, "'train.rate'"),
-        ({"train.rate": math.nan}, "'train.rate'"),
-        ({"model.block": "inverte"}, "'model.block'.*got 'inverte', allowed: 'identity', 'inverted'"),
-        ({"model.block": "identity"}, "'model.block.inverted.expansion' is not active"),
-        ({"model.only": "that"}, "'that'"),
-        ({"model.block.inverted.expansion": 3}, "allowed: 2, 4"),
-        ({"train.rat": 0.1}, "did you mean 'train.rate'"),
+        ({"train.rate": None}, ("missing", "train.rate")),
+        ({"train.rate": 2.0}, ("range", "train.rate", "2.0", "0.001")),
+        ({"train.rate": True}, ("range", "train.rate")),
+        ({"train.rate": math.nan}, ("range", "train.rate")),
+        ({"model.block": "inverte"}, ("unknown", "model.block", "inverte", "identity")),
+        ({"model.block": "identity"}, ("conflict", "model.block.inverted.expansion")),
+        ({"model.only": "that"}, ("unknown", None, "that")),
+        ({"model.block.inverted.expansion": 3}, ("unknown", "model.block.inverted.expansion", 2, 4)),
+        ({"train.rat": 0.1}, ("unknown", "train.rat", "train.rate")),
     ],
 )
-def test_point_says_what_is_wrong(change, message):
+def test_point_says_what_is_wrong(change, expected):
     values = {key: value for key, value in {**GOOD, **change}.items() if value is not None}
-    with pytest.raises(SpaceError, match=message):
+    with raises(SpaceError, *expected):
         BLOCK.point(values)
     BLOCK.point(GOOD)
 
 
 def test_decide_refuses_what_a_chooser_must_not_say():
-    with pytest.raises(SpaceError, match=r"space 'block', decision 'model.block': got 'pool'"):
+    with raises(SpaceError, "unknown", "model.block", "block", "pool"):
         BLOCK.decide(lambda key, domain: "pool")
 
 
@@ -180,33 +181,33 @@ def test_conditional_keys_are_there_only_under_their_option():
 
 def test_keys_are_unique_even_across_branches():
     twice = Decision("model.same", Choice((1, 2)))
-    with pytest.raises(SpaceError, match=r"'model\.same' is declared twice"):
+    with raises(SpaceError, "duplicate", "model.same"):
         SearchSpace("s", (Decision("model.a", Choice(("x", "y"), ((twice,), (twice,)))),))
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "expected"),
     [
-        (lambda: Choice(()), "at least one option"),
-        (lambda: Choice((1, 1.0)), "listed twice"),
-        (lambda: Choice((None,)), "must be a string"),
-        (lambda: Choice((1, 2), ((),)), "1 branches for 2 options"),
-        (lambda: Int(3, 1), "low 3 is above high 1"),
-        (lambda: Int(1, 3, step=0), "step must be at least 1"),
-        (lambda: Int(0, 3, log=True), "low >= 1"),
-        (lambda: Int(1, 3, step=2, log=True), "takes no step"),
-        (lambda: Int(1.5, 3), "whole numbers"),
-        (lambda: Float(0, math.inf), "finite"),
-        (lambda: Float(1, 0), "above high"),
-        (lambda: Float(0, 1, log=True), "low > 0"),
-        (lambda: Float(0, 1, step=-1), "step must be positive"),
-        (lambda: Float(1, 2, step=1, log=True), "takes no step"),
-        (lambda: BLOCK.fixed({"model.blok": "identity"}), "did you mean 'model.block'"),
-        (lambda: BLOCK.fixed({"model.block": "pool"}), "allowed: 'identity', 'inverted'"),
+        (lambda: Choice(()), ("empty",)),
+        (lambda: Choice((1, 1.0)), ("duplicate",)),
+        (lambda: Choice((None,)), ("type",)),
+        (lambda: Choice((1, 2), ((),)), ("invalid", None, 2)),
+        (lambda: Int(3, 1), ("range", None, 3)),
+        (lambda: Int(1, 3, step=0), ("range",)),
+        (lambda: Int(0, 3, log=True), ("range", None, "low")),
+        (lambda: Int(1, 3, step=2, log=True), ("conflict",)),
+        (lambda: Int(1.5, 3), ("type",)),
+        (lambda: Float(0, math.inf), ("range", None, "finite")),
+        (lambda: Float(1, 0), ("range",)),
+        (lambda: Float(0, 1, log=True), ("range", None, "low")),
+        (lambda: Float(0, 1, step=-1), ("range",)),
+        (lambda: Float(1, 2, step=1, log=True), ("conflict",)),
+        (lambda: BLOCK.fixed({"model.blok": "identity"}), ("unknown", "model.blok", "model.block")),
+        (lambda: BLOCK.fixed({"model.block": "pool"}), ("unknown", "model.block", "identity", "inverted")),
     ],
 )
-def test_malformed_domains_are_refused(make, message):
-    with pytest.raises(SpaceError, match=message):
+def test_malformed_domains_are_refused(make, expected):
+    with raises(SpaceError, *expected):
         make()
 
 
@@ -224,9 +225,9 @@ def test_a_choice_of_many_options_is_made_and_asked_at_once():
     choice = Choice(options)
     assert [choice.check(option) for option in options] == [*options]
     assert choice.branch("net19999") == () and time.process_time() - began < 2
-    with pytest.raises(SpaceError, match=r"got 'net', allowed: 'net0', .*'net49' and 19,950 more$"):
+    with raises(SpaceError, "unknown", None, "net", "net0", "net49"):
         choice.check("net")
-    with pytest.raises(SpaceError, match="got \\['net0'\\]"):
+    with raises(SpaceError, "unknown", None, "net0"):
         choice.check(["net0"])
 
 

@@ -93,7 +93,7 @@ def test_the_variable_of_mlflow_is_obeyed_where_nothing_is_given(
     monkeypatch.setenv(VARIABLE, "")
     assert chosen_uri(None) is None
     monkeypatch.setenv(VARIABLE, "./mlruns")
-    with pytest.raises(ConfigError, match=rf"variable {VARIABLE} is obeyed.*'\./mlruns' is a folder"):
+    with pytest.raises(ConfigError, match=rf"{VARIABLE}, which applies without.*'\./mlruns' is a folder"):
         resolve({"space": "tiny", "data": "digits"})
 
 

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from expecting import raises
 
 from nasforge import registry
 from nasforge.core import trust
 from nasforge.core.errors import TrustError
-from nasforge.core.trust import admit, foreign, own, typed, view
+from nasforge.core.trust import admit, foreign, from_user, typed, view
 from nasforge.models import ensemble
 from nasforge.settings.space_file import load_space, shipped_spaces
 
@@ -51,7 +52,7 @@ def test_consent_is_asked_for_once(module, loaded):
 
 
 def test_searching_by_ones_own_settings_is_consent(module, loaded):
-    with own():
+    with from_user():
         admit(TEXT, WHAT, [module])
     with foreign(loaded):
         admit(TEXT, WHAT, [module])
@@ -64,7 +65,7 @@ def test_without_any_file_nothing_is_asked_and_nothing_remembered(module, record
 
 @pytest.mark.parametrize("change", ["content", "folder", "text"])
 def test_consent_is_for_one_text_in_one_unchanged_file(module, loaded, change):
-    with own():
+    with from_user():
         admit(TEXT, WHAT, [module])
     text = TEXT
     if change == "content":
@@ -83,7 +84,7 @@ def test_consent_is_for_one_text_in_one_unchanged_file(module, loaded, change):
 def test_a_package_around_the_module_counts_too(module, loaded):
     package = module.with_name("__init__.py")
     package.write_text("")
-    with own():
+    with from_user():
         admit(TEXT, WHAT, [package, module])
     package.write_text("import os\n")
     with foreign(loaded), pytest.raises(TrustError):
@@ -99,21 +100,21 @@ def test_code_in_the_folder_that_is_loaded_never_runs(loaded, place):
         link = loaded.parent / "mine.py"
         link.symlink_to(file)
         file = link
-    with foreign(loaded, trust=True), pytest.raises(TrustError, match="lies in the folder that is loaded"):
+    with foreign(loaded, trust=True), pytest.raises(TrustError, match="inside the folder that is loaded"):
         admit(TEXT, WHAT, [file])
 
 
 def test_a_view_imports_nothing_whatever_was_agreed(module, loaded):
-    with own():
+    with from_user():
         admit(TEXT, WHAT, [module])
-    with view(), pytest.raises(TrustError, match="view"):
+    with view(), raises(TrustError, "untrusted", None, "view"):
         admit(TEXT, WHAT, [module])
-    with view(), foreign(loaded, trust=True), own(), pytest.raises(TrustError, match="view"):
+    with view(), foreign(loaded, trust=True), from_user(), raises(TrustError, "untrusted", None, "view"):
         admit(TEXT, WHAT, [module])
 
 
 def test_a_search_inside_a_foreign_file_is_not_consent(module, loaded):
-    with foreign(loaded), own(), pytest.raises(TrustError):
+    with foreign(loaded), from_user(), pytest.raises(TrustError):
         admit(TEXT, WHAT, [module])
     with foreign(loaded), typed():
         admit(TEXT, WHAT, [module])
@@ -124,14 +125,14 @@ def test_consent_holds_for_files_that_are_read_on_the_way(module, loaded):
         admit(TEXT, WHAT, [module])
     inside = loaded / "mine.py"
     inside.write_text("X = 1\n")
-    with foreign(loaded), foreign(loaded / "best", trust=True), pytest.raises(TrustError, match="lies in"):
+    with foreign(loaded), foreign(loaded / "best", trust=True), pytest.raises(TrustError, match="inside the folder"):
         admit(TEXT, WHAT, [inside])
 
 
 def test_an_address_needs_consent_too(loaded):
-    with foreign(loaded), pytest.raises(TrustError, match="cluster"):
+    with foreign(loaded), raises(TrustError, "untrusted", None, "cluster"):
         admit("Ray at ray://somewhere", "the Ray cluster at 'ray://somewhere'")
-    with own():
+    with from_user():
         admit("Ray at auto", "the Ray cluster at 'auto'")
     with foreign(loaded):
         admit("Ray at auto", "the Ray cluster at 'auto'")
@@ -160,7 +161,7 @@ def test_a_registered_name_of_another_kind_is_code_like_any_other(loaded):
 
 
 def test_a_damaged_record_is_no_consent(module, loaded, records):
-    with own():
+    with from_user():
         admit(TEXT, WHAT, [module])
     (record,) = records.iterdir()
     content = json.loads(record.read_text())
@@ -174,7 +175,7 @@ def test_where_nothing_can_be_stored_the_user_is_told(module, tmp_path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(trust.STATE_DIR, str(tmp_path / "file"))
     said: list[str] = []
-    with own(said.append):
+    with from_user(said.append):
         admit(TEXT, WHAT, [module])
         admit(TEXT, WHAT, [module])
     assert len(said) == 1

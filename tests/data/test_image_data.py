@@ -90,7 +90,7 @@ def test_data_stay_in_the_process_from_trial_to_trial():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"images": 5000}, "5000 images asked for, 1438 are there"),
+        ({"images": 5000}, "data.images is 5000, but only 1438 images"),
         ({"validation": 0.001}, "gives the validation part 1; with 10 classes it needs 10"),
         ({"test": 0.001}, "gives the test part 2; with 10 classes it needs 10"),
         ({"images": 12}, "has 1 image.*raise data.images"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from expecting import raises
 
 import nasforge
 from nasforge.api.search import make_evaluator
@@ -161,19 +162,19 @@ def test_repeats_differ_in_their_seed_alone(tmp_path):
 
 
 def test_mistakes():
-    with pytest.raises(ConfigError, match="folds must be a whole number of at least 2, got 1"):
+    with raises(ConfigError, "range", "evaluator.folds", 2):
         cross_validation(SearchSpec(SPACE, DATA, [Rung(1)]), folds=1)
-    with pytest.raises(ConfigError, match="its ladder is made of folds, 1 to 5"):
+    with raises(ConfigError, "conflict", "ladder", 5):
         cross_validation(SearchSpec(SPACE, DATA, [Rung(1), Rung(3)]))
-    with pytest.raises(ConfigError, match="'cross_validation' needs data"):
+    with raises(ConfigError, "missing", "data", "cross_validation"):
         cross_validation(SearchSpec(SPACE, None, LADDER), folds=3)
     scarce = cross_validation(SearchSpec(SPACE, DATA, [Rung(n) for n in range(1, 101)]), folds=100)
-    with pytest.raises(DataError, match="no 100 folds with each class"):
+    with raises(DataError, "empty", None, 100):
         _ = scarce.about.data_hash
 
 
 def test_a_supernet_is_another_evaluators_job(tmp_path):
-    with pytest.raises(NasforgeError, match="'cross_validation' cannot train a supernet"):
+    with raises(NasforgeError, "unsupported", "evaluator", "cross_validation"):
         folds()(TrainShared(SPACE, "uniform", 1), Told(tmp_path))
 
 
@@ -189,9 +190,9 @@ def test_settings_make_the_ladder_of_folds():
     assert config.single.evaluator.name == "training" and config.single.ladder == (Rung(6),)
     seeds = resolve({"space": "tiny", "data": "digits", "evaluator": "repeated_seeds"})
     assert (seeds.trainings, seeds.epochs, seeds.ladder[-1].unit) == (3, 3, "repeats")
-    with pytest.raises(ConfigError, match="has a ladder of its own, of folds"):
+    with pytest.raises(ConfigError, match="makes its own ladder, of folds"):
         resolve({"space": "tiny", "data": "digits", "evaluator": "cross_validation", "ladder": [{"epochs": 2}]})
-    with pytest.raises(ConfigError, match="folds must be a whole number of at least 2"):
+    with raises(ConfigError, "type", "evaluator", 2):
         resolve({"space": "tiny", "data": "digits", "evaluator": {"name": "cross_validation", "folds": "x"}})
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from expecting import raises
 
 from nasforge.api.search import make_evaluator
 from nasforge.core.architecture import Architecture
@@ -80,9 +81,9 @@ def test_what_objectives_need_is_measured_and_figures_by_class_are_written(tmp_p
     recalls = [row["recall"] for row in written["classes"]]
     assert sum(recalls) / 10 == pytest.approx(result.metrics["val/recall_macro"])
     assert sum(map(sum, written["confusion"])) == 60
-    with pytest.raises(ConfigError, match=r"extra_metrics must be a list of val/precision_macro, .* got \['val/auc'\]"):
+    with raises(ConfigError, "unknown", "evaluator.extra_metrics", "extra_metrics", "val/precision_macro", "val/auc"):
         evaluator(extra_metrics=["val/auc"])
-    with pytest.raises(ConfigError, match=r"extra_metrics must be a list"):
+    with raises(ConfigError, "unknown", "evaluator.extra_metrics", "extra_metrics"):
         evaluator(extra_metrics=[3])
 
 
@@ -90,7 +91,7 @@ def test_one_class_may_be_an_objective():
     settings = {"space": SPACE, "data": {"source": "digits"}, "objectives": ["val/recall_of_3"]}
     made = make_evaluator(resolve(settings))
     assert made.extra == ("recall_of_3",) and made.about.data_hash
-    with pytest.raises(ConfigError, match="val/recall_of_12: there are 10 classes, numbered 0: 0, 1: 1"):
+    with raises(ConfigError, "range", "val/recall_of_12", 10):
         _ = evaluator(objectives=[Objective("val/recall_of_12", True)]).about.data_hash
     with pytest.raises(ConfigError, match=r"val/recal_of_3.*did you mean 'val/recall_macro'"):
         make_evaluator(resolve({**settings, "objectives": ["val/recal_of_3"]}))
@@ -125,7 +126,7 @@ def test_weights_of_another_trial_are_the_start(tmp_path):
     cold = evaluator()(Measure(POINT, rung=0), Told(tmp_path / "y"))
     assert warm.metrics["train/loss"] < cold.metrics["train/loss"] - 0.2
     wider = SPACE.point({**POINT.values, "model.stage0.width": 16})
-    with pytest.raises(NasforgeError, match=r"do not fit this architecture.*'shared_weights'"):
+    with raises(NasforgeError, "changed", None, "shared_weights"):
         evaluator()(Measure(wider, weights=first.artifacts["weights"]), Told(tmp_path / "x"))
 
 
@@ -195,14 +196,14 @@ def test_shapes_that_do_not_fit_come_back_as_results(tmp_path, builder, message,
 
 
 def test_a_supernet_is_another_evaluators_job(tmp_path):
-    with pytest.raises(NasforgeError, match="shared_weights"):
+    with raises(NasforgeError, "unsupported", "evaluator", "shared_weights"):
         evaluator()(TrainShared(SPACE, "uniform", 1), Told(tmp_path))
 
 
 def test_mistakes_are_found_before_anything_runs():
-    with pytest.raises(ConfigError, match="did you mean 'optimizer'"):
+    with raises(ConfigError, "unknown", "train.optimiser", "optimizer"):
         Training(SearchSpec(SPACE, DATA, [Rung(1)], {"optimiser": "sgd"}))
-    with pytest.raises(ConfigError, match="needs data"):
+    with raises(ConfigError, "missing", "data"):
         Training(SearchSpec(SPACE, None, [Rung(1)]))
     for bad in ({"threads": 0}, {"time_limit_s": 0}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
@@ -210,11 +211,14 @@ def test_mistakes_are_found_before_anything_runs():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
-    [({"frozen_stages": 9}, "frozen_stages is 9, but"), ({"crop_pixels": 9}, "crop_pixels: is 9, but the images")],
+    ("recipe", "expected"),
+    [
+        ({"frozen_stages": 9}, ("range", "train.frozen_stages", "frozen_stages", 9)),
+        ({"crop_pixels": 9}, ("range", "train.crop_pixels", "crop_pixels", 9)),
+    ],
 )
-def test_a_recipe_that_is_not_for_the_network_is_refused_before_the_first_trial(recipe, message):
-    with pytest.raises(RecipeError, match=message):
+def test_a_recipe_that_is_not_for_the_network_is_refused_before_the_first_trial(recipe, expected):
+    with raises(RecipeError, *expected):
         Training(SearchSpec(SPACE, DATA, [Rung(1)], recipe)).preflight(Measure(POINT))
     fitting = {"frozen_stages": 1, "layer_decay": 0.9, "drop_path": 0.1, "manifold_mixup": 1.0, "crop_pixels": 1}
     Training(SearchSpec(SPACE, DATA, [Rung(1)], fitting)).preflight(Measure(POINT))
@@ -226,7 +230,7 @@ def test_recipes_that_the_only_network_does_not_take_are_refused_before_the_firs
     ranges = {"train.frozen_stages": Int(0, 9), "train.crop_pixels": Int(0, 12), "train.batch_size": Int(32, 128)}
     too_far = SearchSpace("far", tuple(Decision(key, domain) for key, domain in ranges.items()))
     refused = alone.with_recipe(too_far)
-    with pytest.raises(RecipeError, match="frozen_stages is 9, but the network has") as caught:
+    with raises(RecipeError, "range", None, "frozen_stages", 9) as caught:
         Training(SearchSpec(refused, DATA, [Rung(1)])).preflight(Measure(refused.default_point()))
     assert "train.crop_pixels: is 12, but the images have only 8 pixels" in str(caught.value)
     several = SPACE.with_recipe(too_far)  # what one network does not take another one may

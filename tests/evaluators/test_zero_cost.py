@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 import nasforge
@@ -131,7 +132,7 @@ def test_other_evaluators_delegate_at_a_rung_of_proxies(kind: Any) -> None:
     made = kind(SearchSpec(SPACE, DATA, LADDER), device="cpu")
     result, expected = made(Score(POINTS), Report()), evaluator()(Score(POINTS), Report())
     assert list(map(scores, result.scores)) == list(map(scores, expected.scores)) and len(result.scores) == 3
-    with pytest.raises(SearchError, match="one architecture per trial"):
+    with raises(SearchError, "unsupported", "evaluator"):
         made(Score(POINTS, rung=-1), Report())
 
 
@@ -171,7 +172,7 @@ def test_an_objective_without_a_number_fails_with_the_reason() -> None:
 
 def test_scores_without_a_rung_for_them_are_foreseen() -> None:
     for made in (Training(SearchSpec(SPACE, DATA, [Rung(1)])), SharedWeights(SearchSpec(SPACE, DATA, [Rung(1)]))):
-        with pytest.raises(ConfigError, match=r"the ladder has no rung for them: .*\{proxies: \["):
+        with raises(ConfigError, "missing", "ladder"):
             made.preflight(Score(POINTS))
     Training(SearchSpec(SPACE, DATA, LADDER)).preflight(Score(POINTS))
 
@@ -187,28 +188,28 @@ def test_a_network_without_what_a_proxy_looks_at_is_a_mistake_in_the_settings(mo
 def test_what_it_cannot_measure_is_refused() -> None:
     weights = Artifact("artifacts/0/weights.safetensors", "0", 1)
     for proposal in (Measure(POINTS[0], weights=weights), TrainShared(SPACE, "uniform", 1)):
-        with pytest.raises(SearchError, match="freshly initialised"):
+        with raises(SearchError, "unsupported", "evaluator"):
             evaluator()(proposal, Report())
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "expected"),
     [
-        ({"proxies": ["synfow"]}, "unknown proxy 'synfow'; did you mean 'synflow'"),
-        ({"proxies": []}, "at least one"),
-        ({"images": 1}, "images must be a whole number of at least 2, got 1"),
-        ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
+        ({"proxies": ["synfow"]}, ("unknown", "proxy", "synfow", "synflow")),
+        ({"proxies": []}, ("empty", "evaluator.proxies")),
+        ({"images": 1}, ("range", "evaluator.images", 2)),
+        ({"threads": 0}, ("range", "evaluator.threads")),
     ],
 )
-def test_settings_are_checked(settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_settings_are_checked(settings: dict[str, Any], expected: str) -> None:
+    with raises(ConfigError, *expected):
         evaluator(**settings)
 
 
 def test_unknown_proxies_of_a_ladder_and_missing_data_are_found_before_the_search() -> None:
-    with pytest.raises(ConfigError, match="unknown proxy 'synfow'"):
+    with raises(ConfigError, "unknown", "proxy", "synfow"):
         Training(SearchSpec(SPACE, DATA, (Rung(proxies=("synfow",)), Rung(1))))
-    with pytest.raises(ConfigError, match="needs data"):
+    with raises(ConfigError, "missing", "data"):
         ZeroCost(SearchSpec(SPACE, None, LADDER))
 
 
@@ -232,7 +233,7 @@ def test_a_table_answers_a_batch_and_what_it_lacks_is_no_number(tmp_path: Path) 
     first, missing, last = result.scores
     assert first == {"zc/synflow": 11.5, "cost/params": 100.0} and result.steps_done == 0
     assert math.isnan(missing["zc/synflow"]) and last == {"zc/synflow": 12.5, "cost/params": 200.0}
-    with pytest.raises(ConfigError, match=r"proxies: \{naswot: COLUMN\}"):
+    with raises(ConfigError, "missing", "evaluator.proxies"):
         LookupTable(SearchSpec(space, None, (Rung(proxies=("synflow", "naswot")), Rung(1))), path=str(path), **options)
 
 
@@ -280,7 +281,7 @@ def test_what_a_search_without_training_would_cost(tmp_path: Path) -> None:
 def test_objectives_that_are_no_proxies_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"objective 'val/accuracy' is not measured; Known: .*zc/synflow"):
         make_evaluator(free_search(tmp_path, objectives=["val/accuracy"]))
-    with pytest.raises(ConfigError, match="unknown proxy 'synfow'; did you mean 'synflow'"):
+    with raises(ConfigError, "unknown", "proxy", "synfow", "synflow"):
         make_evaluator(free_search(tmp_path, objectives=["zc/synfow"]))
 
 

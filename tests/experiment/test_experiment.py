@@ -191,7 +191,7 @@ def test_second_tell_is_refused(tmp_path: Path) -> None:
     with toy_experiment(toy_config(tmp_path)) as experiment:
         experiment.next()
         experiment.tell(0, 1, finished(0.5))
-        with pytest.raises(SearchError, match="told twice"):
+        with pytest.raises(SearchError, match="second result"):
             experiment.tell(0, 1, finished(0.6))
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from nasforge import registry
-from nasforge.core.trust import own
+from nasforge.core.trust import from_user
 
 
 @pytest.fixture(scope="session", autouse=True)
 def consent(state_dir):
-    with own():
+    with from_user():
         registry.get("builder", "toy_builder:build")

@@ -55,8 +55,8 @@ def test_builds_with_the_spaces_arguments():
         ("forgetful", {}, r"never read 'model\.width'"),
         ("broken", {}, r"builder 'test_network_builders:broken' failed with in_channels=3.*groups"),
         ("good", {"bais": True}, r"failed with .*bais"),
-        ("lazy", {}, r"leaves the size of '0\.weight' open.*in place of the lazy module"),
-        ("nothing", {}, "returned 4, not a torch module"),
+        ("lazy", {}, r"leaves the size of '0\.weight' open.*instead of the lazy module"),
+        ("nothing", {}, "returned 4, expected a torch module"),
     ],
 )
 def test_faults_of_a_builder_are_one_error(builder, arguments, message):
@@ -68,5 +68,5 @@ def test_faults_of_a_builder_are_one_error(builder, arguments, message):
 def test_builder_that_is_not_there():
     with pytest.raises(ConfigError, match="staged"):
         resolve_builder(space("staggered"))
-    with pytest.raises(BuildError, match="not a function"):
+    with pytest.raises(BuildError, match="expected a function"):
         resolve_builder(space(f"{HERE}:number"))

@@ -120,12 +120,12 @@ def test_weights_that_cannot_be(tmp_path):
 
     other = tmp_path / "other.safetensors"
     save_file(timm.create_model("resnet18", num_classes=5).state_dict(), other)
-    refused("cannot make 'resnet10t': .* take the file of this network", "resnet10t", weights=other)
+    refused("cannot make 'resnet10t': .* use the file of this network", "resnet10t", weights=other)
     refused(r"must be a .safetensors file that every worker sees, got '.*none", "resnet10t", weights=tmp_path / "none")
     foreign = tmp_path / "foreign.safetensors"
     save_file({"stem.weight": torch.zeros(2)}, foreign)
     refused(r"lack \d+ tensors of 'resnet10t', such as conv1", "resnet10t", weights=foreign)
-    refused("those of one network, but backbones lists 2", "resnet10t", "resnet18", weights=other)
+    refused("belong to one network, but backbones lists 2", "resnet10t", "resnet18", weights=other)
 
 
 def test_a_trained_network_loads_where_the_file_it_began_with_is_not(tmp_path):

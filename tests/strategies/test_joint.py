@@ -4,6 +4,7 @@ from collections import Counter
 from functools import partial
 
 import pytest
+from expecting import raises
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
@@ -206,15 +207,15 @@ def test_one_half_alone_is_that_halfs_strategy():
 
 
 def test_a_supernet_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"'spos' trains a supernet.*nasforge tune"):
+    with raises(ConfigError, "unsupported", "strategy", "spos"):
         joint(spec_of(SPACE, seed=0), model="spos")
-    with pytest.raises(ConfigError, match=r"'promotion' goes on from checkpoints.*--strategy promotion --tune optuna"):
+    with pytest.raises(ConfigError, match=r"'promotion' resumes checkpoints.*--strategy promotion --tune optuna"):
         joint(spec_of(SPACE, seed=0), model="promotion")
-    with pytest.raises(ConfigError, match=r"unknown strategy 'evolusion'.*evolution"):
+    with raises(ConfigError, "unknown", "strategy", "evolusion"):
         joint(spec_of(SPACE, seed=0), model="evolusion")
-    with pytest.raises(ConfigError, match="has no option 'populatoin'"):
+    with raises(ConfigError, "unknown", "populatoin"):
         joint(spec_of(SPACE, seed=0), model={"name": "evolution", "populatoin": 3})
-    with pytest.raises(ConfigError, match="revisit"):
+    with raises(ConfigError, "range", "strategy.revisit", "revisit"):
         joint(spec_of(SPACE, seed=0), revisit=-1)
 
 
@@ -239,7 +240,7 @@ def test_tune_is_short_for_joint():
 
 
 def test_the_removed_option_relatives_is_named():
-    with pytest.raises(ConfigError, match="relatives was removed"):
+    with raises(ConfigError, "removed", "tune"):
         resolve({"space": "tiny", "data": "digits", "tune": {"name": "optuna", "relatives": True}})
 
 
@@ -257,13 +258,13 @@ def test_tune_beside_promotion_is_promotion_of_joint():
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "expected"),
     [
-        ({"space": "darts", "tune": "optuna"}, "opens no decision of the recipe.*--recipe"),
-        ({"space": "tiny", "strategy": "joint", "tune": "optuna"}, "leave tune out"),
-        ({"space": SearchSpace("r", (RATE,)), "tune": "optuna"}, "--strategy optuna"),
+        ({"space": "darts", "tune": "optuna"}, ("conflict", "tune", "--recipe")),
+        ({"space": "tiny", "strategy": "joint", "tune": "optuna"}, ("conflict", "tune")),
+        ({"space": SearchSpace("r", (RATE,)), "tune": "optuna"}, ("conflict", "tune", "--strategy")),
     ],
 )
-def test_tune_is_refused(settings, says):
-    with pytest.raises(ConfigError, match=says):
+def test_tune_is_refused(settings, expected):
+    with raises(ConfigError, *expected):
         resolve({"data": "digits", **settings})

@@ -1,6 +1,6 @@
 """A strategy by name is checked before it is asked for anything."""
 
-import pytest
+from expecting import raises
 
 from nasforge.core.errors import ConfigError
 from nasforge.settings.experiment import Named
@@ -27,5 +27,5 @@ def test_a_registered_strategy():
 
 
 def test_a_strategy_without_a_method_is_told_so():
-    with pytest.raises(ConfigError, match="it lacks withdraw"):
+    with raises(ConfigError, "missing", "strategy"):
         strategy_of(Named(f"{__name__}:Old", {}), spec_of(FLAT))

@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 import torch
+from expecting import raises
 
 from nasforge import registry
 from nasforge.core.errors import ConfigError
@@ -252,20 +253,20 @@ def test_an_exhausted_space_does_not_hang(factory):
 
 @pytest.mark.parametrize("name", ["reinforce", "ppo"])
 def test_two_objectives_are_refused(name):
-    with pytest.raises(ConfigError, match="one objective"):
+    with raises(ConfigError, "unsupported", "objectives"):
         registry.get("strategy", name)(spec_of(FLAT, seed=0, objectives=2))
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options", "expected"),
     [
-        ("reinforce", {"learning_rate": 0.0}, "learning_rate > 0"),
-        ("reinforce", {"memory": 1.0}, "memory"),
-        ("ppo", {"clip": 1.0}, "clip"),
-        ("ppo", {"batch": 30}, "batch <= window"),
-        ("ppo", {"beyond": 1.0}, "at most 0"),
+        ("reinforce", {"learning_rate": 0.0}, ("range", "strategy", "learning_rate")),
+        ("reinforce", {"memory": 1.0}, ("range", "strategy", "memory")),
+        ("ppo", {"clip": 1.0}, ("range", "strategy", "clip")),
+        ("ppo", {"batch": 30}, ("range", "strategy", "batch", "window")),
+        ("ppo", {"beyond": 1.0}, ("range", "beyond")),
     ],
 )
-def test_wrong_options_are_refused(name, options, message):
-    with pytest.raises(ConfigError, match=message):
+def test_wrong_options_are_refused(name, options, expected):
+    with raises(ConfigError, *expected):
         registry.get("strategy", name)(spec_of(FLAT, seed=0), **options)

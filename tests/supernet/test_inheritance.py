@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import BuildError
@@ -100,10 +101,10 @@ def test_weights_that_do_not_fit_are_named():
     point = space.sample(random.Random(0))
     child = build(space, point, in_channels=1, classes=10)
     state = build_supernet(space, 1, 10).state_dict()
-    with pytest.raises(BuildError, match=r"'classifier\.weight' is \(11, 12\), and cannot be sliced from \(10, 12\)"):
+    with raises(BuildError, "changed", None, "classifier.weight", 11, 12):
         inherit(state, point, build(space, point, in_channels=1, classes=11))
     del state["network.stem.conv.weight"]
-    with pytest.raises(BuildError, match=r"'stem\.conv\.weight' is missing"):
+    with raises(BuildError, "changed", None, "stem.conv.weight"):
         inherit(state, point, child)
 
 

@@ -2,6 +2,7 @@ import random
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.core.architecture import Architecture
@@ -47,7 +48,7 @@ def test_a_width_is_built_at_its_largest_value():
     assert pick.width("width") == 12 and tuple(pick.widths["width"]) == (4, 8, 12)
     assert Mixed(space(width=Choice((16,)))).width("width") == 16
     assert Mixed(space(width=Int(12, 12))).width("width") == 12
-    with pytest.raises(BuildError, match=r"width 'model\.width'.*whole numbers"):
+    with raises(BuildError, "unsupported", "model.width"):
         Mixed(space(width=Float(4, 12))).width("width")
 
 
@@ -72,7 +73,7 @@ def test_widths_that_cannot_be_sliced_are_refused_at_build_time(widths, fits):
             inherit(supernet.state_dict(), point, child)
             assert torch.equal(supernet(x), child(x))
     else:
-        with pytest.raises(BuildError, match=r"width 'model\.width' of space 'growing' cannot be mixed: at 4"):
+        with raises(BuildError, "unsupported", "model.width", "growing", 4):
             build_supernet(wanted, 1, 10)
 
 
@@ -111,21 +112,21 @@ def test_a_module_in_two_places_is_sliced_under_either_name():
 
 
 def test_ranges_cannot_be_mixed():
-    with pytest.raises(BuildError, match=r"'model\.rate'.*is a range 0\.0\.\.1\.0.*space\.fixed"):
+    with raises(BuildError, "unsupported", "model.rate", "0.0", "space.fixed"):
         Mixed(space(rate=Float(0, 1)))("rate", {})
 
 
 def test_options_that_are_no_modules_cannot_be_mixed():
-    with pytest.raises(BuildError, match=r"'model\.size' cannot be mixed: option 1 is a int"):
+    with raises(BuildError, "unsupported", "model.size"):
         Mixed(space(size=Choice((1, 2))))("size", {1: lambda: 1, 2: lambda: 2})
     assert Mixed(space(size=Choice((2,))))("size", {1: lambda: 1, 2: lambda: 2}) == 2
 
 
 def test_unknown_decisions_options_and_unread_ones():
     pick = Mixed(space(op=Choice(("a", "b")), other=Choice((1, 2))))
-    with pytest.raises(BuildError, match=r"asks for decision 'model\.depth'"):
+    with raises(BuildError, "unknown", "model.depth"):
         pick("depth", {1: nn.Identity})
-    with pytest.raises(BuildError, match="no option 'b'"):
+    with raises(BuildError, "unknown", "model.op", "b"):
         pick("op", {"a": nn.Identity})
     with pytest.raises(BuildError, match=r"never read 'model\.other'"):
         pick.finish()
@@ -167,11 +168,11 @@ def test_running_before_a_path_is_chosen_says_what_to_do():
 
 def test_activating_what_is_not_there():
     supernet = build_supernet(narrow("tiny"), 1, 10)
-    with pytest.raises(BuildError, match=r"no decision 'model\.nonsense'"):
+    with raises(BuildError, "unknown", "model.nonsense"):
         supernet.activate(Architecture({"model.nonsense": 1}))
-    with pytest.raises(BuildError, match=r"'model\.activation': got 'gelu'"):
+    with raises(BuildError, "unknown", "model.activation", "gelu"):
         supernet.activate(Architecture({"model.activation": "gelu"}))
-    with pytest.raises(BuildError, match=r"'model\.stage0\.width': got 16, allowed: 8"):
+    with raises(BuildError, "unknown", "model.stage0.width", 16, 8):
         supernet.activate(Architecture({"model.stage0.width": 16}))  # fixed at 8
 
 
@@ -179,7 +180,7 @@ def test_a_whole_number_fixed_at_one_value_can_be_activated():
     wanted = SearchSpace("growing", (Decision("model.width", Int(3, 3)),), builder=f"{__name__}:growing")
     supernet = build_supernet(wanted, 1, 10)
     supernet.activate(Architecture({"model.width": 3}))
-    with pytest.raises(BuildError, match="allowed: 3"):
+    with raises(BuildError, "range", "model.width", 3):
         supernet.activate(Architecture({"model.width": 4}))
 
 

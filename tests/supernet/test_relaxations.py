@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -101,7 +102,7 @@ def test_a_soft_mixture_is_the_weighted_sum():
     x = torch.randn(3, 1, 1, 1)
     factor = (0.2 * 1 + 0.3 * 2 + 0.5 * 4) * 2
     assert torch.allclose(supernet(x), factor * supernet.network[3](x.flatten(1)))
-    with pytest.raises(BuildError, match=r"needs to be told model\.b"):
+    with raises(BuildError, "missing", None, "model.b"):
         supernet.mix({"a": shares["a"]})
 
 
@@ -120,7 +121,7 @@ def test_alphas_are_no_weights_and_must_fit():
     relaxed = Relaxed(build_supernet(SPACE, 1, 2), "softmax")
     assert set(relaxed.alphas) == {"a", "b"} and set(relaxed.plain) == {"model.a", "model.b"}
     assert all(parameter is not alpha for parameter in relaxed.parameters() for alpha in relaxed.alphas.values())
-    with pytest.raises(ConfigError, match=r"need 3 numbers for 'model\.b'"):
+    with pytest.raises(ConfigError, match=r"must have 3 numbers for 'model\.b'"):
         Relaxed(build_supernet(SPACE, 1, 2), "softmax", {"model.a": (0, 0, 0), "model.b": (0, 0)})
 
 
@@ -305,7 +306,7 @@ def test_costs_of_decisions_that_leave_out_others_are_of_what_is_built():
         relaxed.alphas["normal.node3.inputs"].grad = None
         term.penalty().backward()
     assert relaxed.alphas["normal.node3.inputs"].grad is not None
-    with pytest.raises(ConfigError, match=r"has no exact expectation.*gumbel_hard"):
+    with raises(ConfigError, "unsupported", "cost/params", "gumbel_hard"):
         CostTerm(Relaxed(relaxed.supernet, "softmax"), "cost/params", 1.0, None, (1, 8, 8))
 
 
@@ -362,9 +363,9 @@ def test_costs_of_sampled_paths_need_sampled_paths():
     full = load_space("tiny")
     space = full.fixed({key: full.default_of(key) for key in full.domains if key.startswith("train.")})
     relaxed = Relaxed(build_supernet(space, 1, 10), "softmax")
-    with pytest.raises(ConfigError, match="gumbel_hard"):
+    with raises(ConfigError, "unsupported", "cost/flops", "gumbel_hard"):
         CostTerm(relaxed, "cost/flops", 1.0, None, (1, 8, 8))
-    with pytest.raises(ConfigError, match="not cost/latency_ms"):
+    with raises(ConfigError, "unsupported", "cost/latency_ms"):
         CostTerm(relaxed, "cost/latency_ms", 1.0, None, (1, 8, 8))
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import ConfigError
@@ -152,13 +153,13 @@ def test_mean_flops_lies_between_the_cheapest_and_the_dearest_path(space):
 
 
 def test_unknown_relaxation_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"no relaxation 'soft'; did you mean 'softmax'"):
+    with raises(ConfigError, "unknown", "relaxation", "soft", "softmax"):
         relaxation_of("soft")
 
 
 def test_an_open_recipe_is_refused_with_what_to_fix(space):
     assert recipe_point(space).train["batch_size"] == 64
-    with pytest.raises(ConfigError, match=r"still decides train\.learning_rate, train\.momentum.*space\.fixed"):
+    with raises(ConfigError, "conflict", "train.learning_rate", "train.momentum", "space.fixed"):
         recipe_point(load_space("tiny"))
 
 

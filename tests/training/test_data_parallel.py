@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import ConfigError
@@ -15,7 +16,7 @@ from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
-from nasforge.training.data_parallel import check_batch, data_parallel, own_checkpoint
+from nasforge.training.data_parallel import check_batch, checkpoint_of_process, data_parallel
 from nasforge.training.loop import train
 
 
@@ -96,12 +97,12 @@ def test_afterwards_the_network_is_as_before(group, tmp_path):
         assert list(network.state_dict()) == keys
         assert network._forward_hooks and network.eval()(torch.rand(3, 4)).grad_fn.name() != "_GatherBackward"
     assert not network._forward_hooks and not network._forward_pre_hooks
-    assert own_checkpoint(tmp_path / "checkpoint.pt", tmp_path) == tmp_path / "checkpoint.pt"
+    assert checkpoint_of_process(tmp_path / "checkpoint.pt", tmp_path) == tmp_path / "checkpoint.pt"
 
 
 def test_a_batch_must_divide():
     check_batch(Recipe(batch_size=64), 4)
-    with pytest.raises(ConfigError, match="batch_size 50 cannot be divided among 4 workers"):
+    with raises(ConfigError, "conflict", "train.batch_size", "batch_size", 50, 4):
         check_batch(Recipe(batch_size=50), 4)
-    with pytest.raises(ConfigError, match="manifold_mixup mixes a batch inside the network"):
+    with raises(ConfigError, "unsupported", "train.manifold_mixup", "manifold_mixup"):
         check_batch(Recipe(manifold_mixup=0.2), 2)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import ConfigError, DataError, SearchError
@@ -206,7 +207,7 @@ def test_what_may_change_on_the_way_changes_and_what_may_not_is_refused_by_name(
     without = network()
     trained(without, dataclasses.replace(EVERYTHING, weight_decay=0.0), start=file)
     assert not same(kept, without)
-    with pytest.raises(SearchError, match=r"batch_size was 32, is 16.*may change in mid-training.*learning_rate"):
+    with raises(SearchError, "changed", None, "batch_size", 32, 16):
         trained(network(), dataclasses.replace(EVERYTHING, batch_size=16), start=file)
     with pytest.raises(SearchError, match="another ladder"):
         trained(network(), earlier=phases()[1:], start=file)

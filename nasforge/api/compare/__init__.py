@@ -40,7 +40,7 @@ from nasforge.core.errors import ConfigError, JournalError, NasforgeError, Track
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
-from nasforge.core.trust import foreign, own
+from nasforge.core.trust import foreign, from_user
 from nasforge.experiment.journal import JOURNAL, campaigns_in, dumps, experiments_in
 from nasforge.settings.experiment import DEFAULTS, ExperimentConfig, Named, check_name, resolve
 from nasforge.settings.values import NO_STARTS
@@ -119,7 +119,7 @@ def compare(
     if strategies is not None:
         if experiments:
             raise ConfigError("compare experiments already run, or --strategies to run, not both")
-        with own(say):
+        with from_user(say):
             configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
             folder = folder_of((), name, place, campaign=True)
             _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)

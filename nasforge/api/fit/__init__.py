@@ -219,7 +219,7 @@ def fit(
     inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels)}
     if file is not None:
         inputs["weights_stamp"] = stamp_of(file, None)
-    with trust.own(say), FitLog(folder, inputs, started) as log:
+    with trust.from_user(say), FitLog(folder, inputs, started) as log:
         last = finished_of(log.entries)
         if last is not None and last["seconds"] >= seconds:
             return Fitted.read(folder)

@@ -23,7 +23,7 @@ from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION,
 from nasforge.models.ensemble import Mirrored
 from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig
-from nasforge.training.data_parallel import data_parallel, own_checkpoint
+from nasforge.training.data_parallel import checkpoint_of_process, data_parallel
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
@@ -118,7 +118,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
                 epochs=retraining.epochs,
                 seed=retraining.seed,
                 device=device_of(retraining.device),
-                checkpoint=Checkpoint(own_checkpoint(checkpoint, Path(scratch)) if grouped else checkpoint),
+                checkpoint=Checkpoint(checkpoint_of_process(checkpoint, Path(scratch)) if grouped else checkpoint),
                 on_epoch=on_epoch,
                 flops=retraining.costs["cost/flops"],
             )

@@ -90,7 +90,9 @@ class Table:
         columns = {int(match[1]): match[0] for name in self.names if (match := form.fullmatch(name))}
         if not columns:
             hint = not_a_column(self.path, self.names, pattern) or did_you_mean(before, self.names)
-            raise ConfigError(f"table {self.path}: no column looks like '{pattern}'; {hint}")
+            raise ConfigError(
+                f"table {self.path}: no column looks like '{pattern}'; {hint}", kind="unknown", key=pattern
+            )
         return dict(sorted(columns.items()))
 
     def place(self, row: int) -> str:
@@ -105,7 +107,7 @@ class Table:
     def _cells(self, name: str) -> Any:
         if name not in self.names:
             hint = not_a_column(self.path, self.names, name) or did_you_mean(name, self.names)
-            raise ConfigError(f"table {self.path}: no column '{name}'; {hint}")
+            raise ConfigError(f"table {self.path}: no column '{name}'; {hint}", kind="unknown", key=name)
         return self._read(name)
 
     def _parsed(self, name: str) -> list[float]:
@@ -116,6 +118,8 @@ class Table:
             except ValueError:
                 comma = "; write it with a point" if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", cell) else ""
                 raise ConfigError(
-                    f"table {self.path}: {self.place(row)}: column '{name}' needs a number, got '{cell}'{comma}"
+                    f"table {self.path}: {self.place(row)}: column '{name}' needs a number, got '{cell}'{comma}",
+                    kind="type",
+                    key=name,
                 ) from None
         return numbers

@@ -15,7 +15,7 @@ from nasforge.evaluators.table.rows import Rows, rows_of
 
 @dataclass(frozen=True)
 class Columns:
-    """What is kept of a table: the rows' keys, and the columns that the options name.
+    """Contents read from a table: the rows' keys, and the columns that the options name.
 
     Attributes:
         fidelities: epochs at which the signal is known, rising; empty where there is one number per point.
@@ -57,7 +57,7 @@ class Asked:
 
 @lru_cache(maxsize=8)
 def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
-    """The columns that are asked for, each checked."""
+    """Return the requested columns, each checked."""
     by_epochs = dict(sorted(asked.fidelity))
     if asked.signal is not None and PATTERN in asked.signal:
         by_epochs = file.fidelities(asked.signal)
@@ -67,31 +67,40 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
     length = len(signal[0])
 
     def column(name: str) -> list[float]:
-        found = file.numbers(name)
-        if len(found) != length:
-            raise ConfigError(f"table {file.path}: '{name}' has {len(found):,} values, the signal {length:,}")
-        return found
+        numbers = file.numbers(name)
+        if len(numbers) != length:
+            raise ConfigError(
+                f"table {file.path}: '{name}' has {len(numbers):,} values, the signal {length:,}; "
+                "make them equally long",
+                kind="invalid",
+                key=name,
+            )
+        return numbers
 
     def several(name: str) -> tuple[list[float], ...]:
-        """A column for each fidelity where the name is a pattern, else the one column."""
+        """Return a column for each fidelity if the name is a pattern, else the one column."""
         if PATTERN not in name:
             return (column(name),)
         known = file.fidelities(name)
-        lacking = [epochs for epochs in fidelities if epochs not in known]
-        if lacking or not fidelities:
-            of = f" for epochs {', '.join(map(str, lacking))}" if lacking else ", as the signal has no epochs"
-            raise ConfigError(f"table {file.path}: '{name}' cannot be read{of}")
+        missing = [epochs for epochs in fidelities if epochs not in known]
+        if missing or not fidelities:
+            of = f" for epochs {', '.join(map(str, missing))}" if missing else ", as the signal has no epochs"
+            raise ConfigError(f"table {file.path}: '{name}' cannot be read{of}", kind="missing", key=name)
         return tuple(column(known[epochs]) for epochs in fidelities)
 
     def until(what: float | str, option: str) -> tuple[list[float], ...]:
-        """Of each fidelity: the share of a whole evaluation, or columns of their own."""
+        """Return for each fidelity the share of a whole evaluation, or its own column."""
         if isinstance(what, str) and PATTERN in what:
-            found = zip(several(what), signal, strict=True)
-            return tuple(_charges(file, option, charges, values) for charges, values in found)
+            pairs = zip(several(what), signal, strict=True)
+            return tuple(_charges(file, option, charges, values) for charges, values in pairs)
         if isinstance(what, str):
             whole = _charges(file, option, column(what), signal[-1])
         elif isinstance(what, bool) or not what >= 0 or math.isinf(what):
-            raise ConfigError(f"evaluator 'lookup_table': {option} must be a number of at least 0, got {what!r}")
+            raise ConfigError(
+                f"evaluator 'lookup_table': {option} must be a number of at least 0, got {what!r}",
+                kind="range",
+                key=f"evaluator.{option}",
+            )
         else:
             whole = [float(what)] * length
         if not fidelities:
@@ -99,7 +108,10 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         return tuple([value * epochs / fidelities[-1] for value in whole] for epochs in fidelities)
 
     if rows.count != length:
-        raise ConfigError(f"table {file.path}: the key has {rows.count:,} rows, the signal {length:,}")
+        raise ConfigError(
+            f"table {file.path}: the key has {rows.count:,} rows, the signal {length:,}; make them equally long",
+            kind="invalid",
+        )
     return Columns(
         rows=rows,
         fidelities=fidelities,
@@ -113,9 +125,13 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
     )
 
 
-def _charges(file: Table, option: str, found: list[float], signal: list[float]) -> list[float]:
-    """Numbers that a budget can add up; where the signal has none, none is needed."""
-    for row, value in enumerate(found):
+def _charges(file: Table, option: str, charges: list[float], signal: list[float]) -> list[float]:
+    """Check numbers that a budget adds up; a row without a signal needs none."""
+    for row, value in enumerate(charges):
         if not 0 <= value < math.inf and not (math.isnan(value) and math.isnan(signal[row])):
-            raise ConfigError(f"table {file.path}: {file.place(row)}: {option} must be at least 0, got {value}")
-    return [0.0 if math.isnan(value) else value for value in found]
+            raise ConfigError(
+                f"table {file.path}: {file.place(row)}: {option} must be at least 0, got {value}",
+                kind="range",
+                key=f"evaluator.{option}",
+            )
+    return [0.0 if math.isnan(value) else value for value in charges]

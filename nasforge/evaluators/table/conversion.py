@@ -1,4 +1,4 @@
-"""How to convert a table that is not in the canonical form: options of version 0.1.0 computed columns themselves."""
+"""Advice on converting a table to the canonical form: options of version 0.1.0 computed columns themselves."""
 
 from __future__ import annotations
 

@@ -33,17 +33,21 @@ def read_csv(path: Path, text: str) -> Table:
             if len(cells) != len(names):
                 raise DataError(
                     f"table {path}: line {reader.line_num} has {len(cells)} cells, the header {len(names)}; "
-                    "put cells that hold the separator in double quotes"
+                    "put cells that hold the separator in double quotes",
+                    kind="unreadable",
                 )
             rows.append([cell.strip() for cell in cells])
             places.append(f"line {reader.line_num}")
     except csv.Error as error:
-        raise DataError(f"table {path}: line {reader.line_num}: {error}. {FORMATS}") from None
+        raise DataError(f"table {path}: line {reader.line_num}: {error}. {FORMATS}", kind="unreadable") from None
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"table {path}: column '{twice[0]}' is there twice; rename one")
+        raise DataError(f"table {path}: column '{twice[0]}' appears twice; rename one", kind="duplicate", key=twice[0])
     if not rows:
-        raise DataError(f"table {path}: needs a header line with the columns' names and one row per point")
+        raise DataError(
+            f"table {path}: has no rows, expected a header line with the columns' names and one row per point",
+            kind="empty",
+        )
     return Table(path, names, lambda name: [row[names.index(name)] for row in rows], places=places)
 
 

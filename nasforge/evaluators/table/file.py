@@ -30,13 +30,21 @@ def open_table(path: Path, axes: Path | None = None) -> Table:
 @lru_cache(maxsize=8)
 def _opened(path: Path, axes: Path | None, stamp: tuple[int, ...]) -> Table:
     if not path.is_file():
-        raise DataError(f"table {path}: " + ("is a folder; needed is a file" if path.is_dir() else "no such file"))
+        raise DataError(
+            f"table {path}: " + ("is a folder, expected a file" if path.is_dir() else "no such file"), kind="missing"
+        )
     if is_npz(path):
         return read_npz(path) if axes is None else read_grid(path, axes)
     if axes is not None:
-        raise DataError(f"table {path}: axes are for arrays in a .npz file; a text has one row per point")
+        raise DataError(
+            f"table {path}: axes belong to arrays in a .npz file, but this is a text; leave axes out",
+            kind="conflict",
+            key="evaluator.axes",
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"table {path}: cannot be read as text (UTF-8): {error}. {FORMATS}") from None
+        raise DataError(
+            f"table {path}: cannot be read as text (UTF-8): {error}. {FORMATS}", kind="unreadable"
+        ) from None
     return read_json(path, text) if looks_like_json(path, text) else read_csv(path, text)

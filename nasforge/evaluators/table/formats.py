@@ -34,7 +34,7 @@ _PICKLE = (
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file is an NPZ; else it is a text.
+    """Return whether a file is an NPZ; otherwise it is a text.
 
     Raises:
         DataError: it is neither.
@@ -43,7 +43,7 @@ def is_npz(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
-        raise DataError(f"table {path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"table {path}: cannot be read: {error.strerror}", kind="unreadable") from None
     for magic, what, advice in _FOREIGN:
         if head.startswith(magic):
             raise _refused(path, what, advice)
@@ -73,4 +73,4 @@ def _refused(path: Path, what: str, advice: str) -> DataError:
     words = {"{path}": str(path), "{stem}": str(path.with_suffix("")), "{quoted}": shlex.quote(str(path))}
     for name, value in words.items():
         advice = advice.replace(name, value)
-    return DataError(f"table {path}: is {what}. {FORMATS}. {advice}")
+    return DataError(f"table {path}: is {what}. {FORMATS}. {advice}", kind="unreadable")

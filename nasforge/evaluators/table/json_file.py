@@ -16,7 +16,7 @@ _KEYS = ("key", "index", "row_key")
 
 
 def looks_like_json(path: Path, text: str) -> bool:
-    """Whether a text is to be read as JSON; a header line of a CSV may begin with a bracket too."""
+    """Return whether to read a text as JSON; a header line of a CSV may begin with a bracket too."""
     if path.suffix.lower() in SUFFIXES:
         return True
     if text.lstrip()[:1] not in ("{", "["):
@@ -39,9 +39,9 @@ def read_json(path: Path, text: str) -> Table:
     try:
         content = _parsed(text)
     except RecursionError:
-        raise DataError(f"table {path}: its JSON is nested too deeply. {FORMATS}") from None
+        raise DataError(f"table {path}: its JSON is nested too deeply. {FORMATS}", kind="unreadable") from None
     except ValueError as error:
-        raise DataError(f"table {path}: cannot be read as JSON: {error}. {FORMATS}") from None
+        raise DataError(f"table {path}: cannot be read as JSON: {error}. {FORMATS}", kind="unreadable") from None
     keys, records = _records(path, content)
     flat = [dict(_cells("", record)) for record in records]
     names = list(dict.fromkeys(name for record in flat for name in record))
@@ -55,7 +55,7 @@ def read_json(path: Path, text: str) -> Table:
 
 
 def _parsed(text: str) -> Any:
-    """One JSON document, or one per line."""
+    """Parse one JSON document, or one per line."""
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
@@ -73,7 +73,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _records(path: Path, content: Any) -> tuple[list[str] | None, Sequence[Mapping[str, Any]]]:
-    """The keys of the rows, if they have any, and the rows."""
+    """Return the keys of the rows, if they have any, and the rows."""
     if isinstance(content, Mapping) and isinstance(content.get("data"), list) and {"columns", "schema"} & {*content}:
         content = _of_pandas(path, content)  # orient="split" and "table"
     if isinstance(content, list) and content and all(isinstance(record, Mapping) for record in content):
@@ -89,12 +89,15 @@ def _records(path: Path, content: Any) -> tuple[list[str] | None, Sequence[Mappi
         if all(isinstance(value, list) for value in values):
             lengths = {name: len(column) for name, column in content.items()}
             if len(set(lengths.values())) != 1:
-                raise DataError(f"table {path}: its columns differ in length: {lengths}. A table has one value per row")
+                raise DataError(
+                    f"table {path}: its columns differ in length: {lengths}. A table has one value per row",
+                    kind="unreadable",
+                )
             if values[0]:
                 return None, [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]
     kinds = {"dict": "an object of other values", "list": "a list of other values or an empty one"}
     kind = kinds.get(type(content).__name__, f"one {type(content).__name__}")
-    raise DataError(f"table {path}: its JSON is {kind}, not rows with named columns. {FORMATS}")
+    raise DataError(f"table {path}: its JSON is {kind}, not rows with named columns. {FORMATS}", kind="unreadable")
 
 
 def _of_pandas(path: Path, content: Mapping[str, Any]) -> Any:
@@ -102,7 +105,11 @@ def _of_pandas(path: Path, content: Mapping[str, Any]) -> Any:
     if not isinstance(names, list):
         return rows
     if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
-        raise DataError(f"table {path}: the rows of 'data' do not have one value for each of the {len(names)} columns")
+        raise DataError(
+            f"table {path}: the rows of 'data' do not have one value for each of the {len(names)} columns",
+            kind="unreadable",
+            key="data",
+        )
     return [dict(zip(map(str, names), row, strict=True)) for row in rows]
 
 

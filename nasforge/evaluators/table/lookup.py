@@ -26,7 +26,7 @@ _COST = "cost/"
 
 
 class LookupTable:
-    """Looks every Measure up in a table instead of training it; time and work are the table's, never the clock's.
+    """Evaluator that looks up every Measure in a table; time and work are the table's, never the clock's.
 
     A CSV, JSON or NPZ file, one row per point. A trial whose number is NaN or infinite has failed; one that is not in
     the table ends the search with an error (see `partial`). Light to pickle: another process reads the file again,
@@ -53,7 +53,7 @@ class LookupTable:
         multiply_adds: float | str = 0.0,
         partial: bool = False,
     ) -> None:
-        """Read the table and check that it has what is asked for.
+        """Read the table and check that it has the requested columns.
 
         Args:
             spec: the facts of the search: the rungs' epochs are looked up among the fidelities, the objectives give the
@@ -85,13 +85,17 @@ class LookupTable:
         if (signal is None) == (not fidelity):
             raise ConfigError(
                 "evaluator 'lookup_table' needs signal (the column that the search sees) or fidelity (epochs -> "
-                "column), one of them"
+                "column), one of them",
+                kind="conflict",
+                key="evaluator.signal",
             )
         if labels is not None or not isinstance(key, str | None):
             option, what = ("key", "one column") if labels is None else ("labels", "no option any more")
             raise ConfigError(
                 f"evaluator 'lookup_table': {option} is {what}. Write a column for each decision, named like it and "
-                f"with its values, into the table; {GUIDE}"
+                f"with its values, into the table; {GUIDE}",
+                kind="removed",
+                key=f"evaluator.{option}",
             )
         self.space = spec.space
         self.ladder = spec.ladder
@@ -115,21 +119,21 @@ class LookupTable:
         self.final_metric = self._asked.final
         self._maximise = self._direction(spec.objectives)
         self._guessed = metric is None and self._maximise is True and not self._says_so()
-        self._found: Columns | None = None
-        self._wanted_costs = spec.costs
+        self._cached_columns: Columns | None = None
+        self._required_costs = spec.costs
         self._check_ladder()
-        self._require(self._wanted_costs)
+        self._require(self._required_costs)
 
     def _signals(self) -> list[str]:
-        """The names of the signal's columns."""
+        """Return the names of the signal's columns."""
         return [column for _, column in self._asked.fidelity] or [str(self._asked.signal)]
 
     def _says_so(self) -> bool:
-        """Whether the names of the signal's columns say that it is to be maximised."""
+        """Return whether the names of the signal's columns tell that it is to be maximised."""
         return all(column_direction(column) is True for column in self._signals())
 
     def _direction(self, objectives: Sequence[Objective]) -> bool | None:
-        """Whether more of the signal is better: the objective says it, else the metric's name; None: neither does.
+        """Return whether more of the signal is better, by the objective or the metric's name; None: neither tells.
 
         Raises:
             ConfigError: the objective goes by the metric's name, and a column's name says the opposite.
@@ -145,20 +149,22 @@ class LookupTable:
                     raise ConfigError(
                         f"evaluator 'lookup_table': by its name, column '{column}' is to "
                         f"{'minimise' if maximise else 'maximise'}, but the objective is {better(maximise)}:{metric}. "
-                        "Call the metric what it is (metric: val/loss, objectives: [val/loss]), or give it a name of "
-                        f"your own with its direction (metric: val/x, objectives: [{better(maximise)}:val/x])"
+                        "Name the metric by its direction (metric: val/loss, objectives: [val/loss]), or set the "
+                        f"direction of another name (metric: val/x, objectives: [{better(maximise)}:val/x])",
+                        kind="conflict",
+                        key="objectives",
                     )
         return goals.get(self.metric, direction(self.metric))
 
     @property
     def _columns(self) -> Columns:
-        if self._found is None:
+        if self._cached_columns is None:
             file = open_table(self.path, self._axes)
-            self._found = columns_of(self.space, file, self._asked)
-        return self._found
+            self._cached_columns = columns_of(self.space, file, self._asked)
+        return self._cached_columns
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_found": None}
+        return {**vars(self), "_cached_columns": None}
 
     def _check_ladder(self) -> None:
         fidelities = self._columns.fidelities
@@ -166,13 +172,17 @@ class LookupTable:
             if not rung.full:
                 raise ConfigError(
                     f"table {self.path}: it has no trainings on fewer or smaller images, but the ladder has the "
-                    f"rung {rung}; leave share and resolution out"
+                    f"rung {rung}; leave share and resolution out",
+                    kind="unsupported",
+                    key="ladder",
                 )
-            lacking = [name for name in rung.proxies if name not in self._columns.proxies]
-            if lacking:
+            missing = [name for name in rung.proxies if name not in self._columns.proxies]
+            if missing:
                 raise ConfigError(
-                    f"table {self.path}: the ladder has proxies {', '.join(lacking)}; name their columns: "
-                    f"proxies: {{{lacking[0]}: COLUMN}}"
+                    f"table {self.path}: the ladder has proxies {', '.join(missing)}; name their columns: "
+                    f"proxies: {{{missing[0]}: COLUMN}}",
+                    kind="missing",
+                    key="evaluator.proxies",
                 )
         wrong = [rung.epochs for rung in self.ladder if rung.epochs and fidelities and rung.epochs not in fidelities]
         if wrong:
@@ -180,12 +190,18 @@ class LookupTable:
             rungs = ", ".join(f"{{epochs: {epochs}}}" for epochs in (fidelities[0], fidelities[-1]))
             raise ConfigError(
                 f"table {self.path}: the ladder's epochs {', '.join(map(str, wrong))} have no column; known are "
-                f"{known}. Say in the experiment's file: ladder: [{rungs}], or give one column as signal"
+                f"{known}. Set in the experiment's file: ladder: [{rungs}], or give one column as signal",
+                kind="missing",
+                key="ladder",
             )
 
         last = self.ladder[-1].epochs
         if not any(map(math.isfinite, self._columns.signal[fidelities.index(last) if last in fidelities else -1])):
-            raise ConfigError(f"table {self.path}: the signal has no number in any row")
+            raise ConfigError(
+                f"table {self.path}: the signal has no number in any row; choose another column",
+                kind="empty",
+                key="evaluator.signal",
+            )
 
     # --- what it knows ----------------------------------------------------------------------------------------------
 
@@ -201,7 +217,7 @@ class LookupTable:
         )
 
     def _notes(self) -> tuple[str, ...]:
-        """Sentences for the user before the search: the table knows longer trainings, or a direction was guessed."""
+        """Return notes for the user: the table knows longer trainings, or a direction was guessed."""
         last, known = self.ladder[-1].epochs, self._columns.fidelities
         notes = []
         if known and last != known[-1]:
@@ -248,21 +264,23 @@ class LookupTable:
         return (max if self._maximise is best else min)(values, default=None)
 
     def _points(self) -> Iterable[int]:
-        """The rows that are points of the space; all rows, where the key is a text and the points are too many."""
+        """Return the rows that are points of the space; all rows if keys are texts and the points are too many."""
         rows = self._columns.rows
         if len(rows.numbers) == self.space.size or self.space.size > LISTED:
             return rows.numbers
-        found = {rows.row_of(point) for point in self.space.points()}
-        return sorted(row for row in found if row is not None)
+        numbers = {rows.row_of(point) for point in self.space.points()}
+        return sorted(row for row in numbers if row is not None)
 
-    def _require(self, wanted: Collection[str]) -> None:
-        """Raises ConfigError if a cost has no column."""
-        for metric in sorted(wanted):
+    def _require(self, metrics: Collection[str]) -> None:
+        """Require a column for every cost: raises ConfigError."""
+        for metric in sorted(metrics):
             if metric not in self._columns.costs:
                 name = metric.removeprefix(_COST)
                 raise ConfigError(
                     f"{metric}: no column of the table is named for it: --set evaluator.costs.{name}=COLUMN; "
-                    f"{did_you_mean(metric, self._columns.costs)}"
+                    f"{did_you_mean(metric, self._columns.costs)}",
+                    kind="missing",
+                    key=metric,
                 )
 
     def final(self, architecture: Architecture) -> float:
@@ -273,7 +291,11 @@ class LookupTable:
         """
         column = self._columns.final
         if column is None:
-            raise ConfigError(f"table {self.path}: no column is named for final figures. Set evaluator.final=COLUMN")
+            raise ConfigError(
+                f"table {self.path}: no column is named for final figures. Set evaluator.final=COLUMN",
+                kind="missing",
+                key="evaluator.final",
+            )
         return column[self._row(architecture)]
 
     def check(self, proposal: Proposal) -> dict[str, float]:
@@ -286,9 +308,13 @@ class LookupTable:
         if not isinstance(proposal, Measure):
             return {}
         costs = self._costs(proposal.architecture)
-        unknown = [metric for metric in sorted(self._wanted_costs) if math.isnan(costs[metric])]
+        unknown = [metric for metric in sorted(self._required_costs) if math.isnan(costs[metric])]
         if unknown:
-            raise BuildError(f"table {self.path}: {', '.join(unknown)} of this point is not known")
+            raise BuildError(
+                f"table {self.path}: {', '.join(unknown)} of this point is unknown; complete the table",
+                kind="missing",
+                key=unknown[0],
+            )
         return costs
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
@@ -299,30 +325,43 @@ class LookupTable:
         row = self._columns.rows.row_of(architecture)
         if row is not None:
             return row
-        said = self._columns.rows.missing(architecture)
+        problem = self._columns.rows.missing(architecture)
         if self.partial:
-            raise BuildError(said)
+            raise BuildError(problem, kind="missing")
         near = self._columns.rows.nearest(architecture)
         between = [name for name, domain in self.space.domains.items() if math.isinf(domain.size)]
         advice = f"No table has every value of {', '.join(between)}: list its own in the space. " if between else ""
         raise ConfigError(
-            f"{said}{f'; like it is {near}' if near else ''}. {advice}A table that covers only a part of "
-            "the space needs partial: true"
+            f"{problem}{f'; like it is {near}' if near else ''}. {advice}A table that covers only a part of "
+            "the space needs partial: true",
+            kind="missing",
         )
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
-        """The row's numbers; with fidelities a report for each up to the rung's epochs."""
+        """Return the row's numbers; with fidelities report each up to the rung's epochs."""
         if isinstance(proposal, TrainShared):
-            raise ConfigError("evaluator 'lookup_table' trains no supernet; take evaluator 'shared_weights'")
+            raise ConfigError(
+                "evaluator 'lookup_table' trains no supernet; use evaluator 'shared_weights'",
+                kind="unsupported",
+                key="evaluator",
+            )
         if isinstance(proposal, Measure) and proposal.weights is not None:
-            raise ConfigError("evaluator 'lookup_table' cannot measure inherited weights; take 'shared_weights'")
+            raise ConfigError(
+                "evaluator 'lookup_table' cannot measure inherited weights; use evaluator 'shared_weights'",
+                kind="unsupported",
+                key="evaluator",
+            )
         rung, columns = self.ladder[proposal.rung], self._columns
         if rung.proxies:
             return self._scored(proposal, rung)
         if isinstance(proposal, Score):
-            raise ConfigError("evaluator 'lookup_table' answers one point per trial; only proxies take a batch")
+            raise ConfigError(
+                "evaluator 'lookup_table' answers one point per trial; use a rung of proxies for a batch",
+                kind="unsupported",
+                key="evaluator",
+            )
         row = self._row(proposal.architecture)
         result = Result("finished")
         for index, epochs in enumerate(columns.fidelities or (rung.epochs,)):
@@ -344,7 +383,7 @@ class LookupTable:
         return result
 
     def _scored(self, proposal: Measure | Score, rung: Rung) -> Result:
-        """Proxies of a batch; they cost nothing, as the table does not say what they took."""
+        """Return the proxies of a batch; they cost nothing, since the table does not record their cost."""
 
         def scores(point: Architecture) -> dict[str, float]:
             try:
@@ -364,5 +403,9 @@ def _epochs(step: Any) -> int:
     except ValueError:
         epochs = 0
     if epochs < 1:
-        raise ConfigError(f"evaluator 'lookup_table': fidelity maps epochs to columns, got {step!r}")
+        raise ConfigError(
+            f"evaluator 'lookup_table': fidelity must map epochs to columns, got {step!r}",
+            kind="type",
+            key="evaluator.fidelity",
+        )
     return epochs

@@ -34,11 +34,16 @@ def read_npz(path: Path) -> Table:
         name, index = places[column]
         array = arrays.read(name)
         if array.ndim == 0:
-            raise ConfigError(f"table {path}: '{name}' is one value, {array}; needed is one per row")
+            raise ConfigError(
+                f"table {path}: '{name}' is one value, {array}, expected one per row", kind="type", key=name
+            )
         if array.ndim > 2:
             raise ConfigError(
-                f"table {path}: array '{name}' is {array.shape}; needed is one value per row, or several (rows, n). "
-                f"Average over the other axes, such as seeds, in the table; {GUIDE}"
+                f"table {path}: array '{name}' has shape {array.shape}, expected one value per row, or several (rows, "
+                "n). "
+                f"Average over the other axes, such as seeds, in the table; {GUIDE}",
+                kind="type",
+                key=name,
             )
         return array if index is None else array[:, index]
 
@@ -67,7 +72,11 @@ def read_grid(path: Path, axes_path: Path) -> Table:
         array = arrays.read(column)
         if array.shape[: len(sizes)] != sizes or array.dtype.kind not in "fiub":
             shown = ", ".join(f"{axis} {size}" for axis, size in zip(axes, sizes, strict=True))
-            raise ConfigError(f"table {path}: array '{column}' is {array.shape}; the axes say {sizes} ({shown})")
+            raise ConfigError(
+                f"table {path}: array '{column}' is {array.shape}; the axes say {sizes} ({shown})",
+                kind="conflict",
+                key="evaluator.axes",
+            )
         array = array.reshape(-1, *array.shape[len(sizes) :])
         return array if array.ndim == 1 else array.astype(np.float64).mean(tuple(range(1, array.ndim)))
 
@@ -94,8 +103,10 @@ class _Arrays:
                     self._last = {name: content[name]}
                 except ValueError:
                     raise ConfigError(
-                        f"table {self._path}: array '{name}' holds Python objects, which are not loaded from foreign "
-                        "files; save it as an array of numbers or texts: np.array(list_of_texts)"
+                        f"table {self._path}: array '{name}' holds Python objects, which are never loaded from "
+                        "files; save it as an array of numbers or texts: np.array(list_of_texts)",
+                        kind="untrusted",
+                        key=name,
                     ) from None
                 except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                     raise self._unreadable(name, error) from None
@@ -114,7 +125,7 @@ class _Arrays:
             raise self._unreadable(name, error) from None
 
     def _unreadable(self, name: str, error: Exception) -> DataError:
-        return DataError(f"table {self._path}: array '{name}' cannot be read: {error}")
+        return DataError(f"table {self._path}: array '{name}' cannot be read: {error}", kind="unreadable", key=name)
 
     def _opened(self) -> Any:
         """Return the NPZ file, to be closed by `with`."""
@@ -122,12 +133,13 @@ class _Arrays:
         try:
             content = np.load(path, allow_pickle=False)
         except ValueError:  # numpy takes whatever it does not know for a pickle, and advises to trust it
-            raise DataError(f"table {path}: cannot be read as NPZ: not a file of numpy's") from None
+            raise DataError(f"table {path}: cannot be read as NPZ: not a file of numpy's", kind="unreadable") from None
         except (OSError, zipfile.BadZipFile, EOFError) as error:
-            raise DataError(f"table {path}: cannot be read as NPZ: {error}") from None
+            raise DataError(f"table {path}: cannot be read as NPZ: {error}", kind="unreadable") from None
         if not hasattr(content, "files"):
             raise DataError(
-                f"table {path}: holds one array without a name; save it with np.savez(path, column=array, ...)"
+                f"table {path}: holds one array without a name; save it with np.savez(path, column=array, ...)",
+                kind="unreadable",
             )
         return content
 
@@ -136,9 +148,15 @@ def _read_axes(path: Path) -> dict[str, list[Any]]:
     try:
         axes = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"axes {path}: no such file") from None
+        raise DataError(f"axes {path}: no such file", kind="missing", key="evaluator.axes") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"axes {path}: cannot be read as JSON: {error}") from None
+        raise DataError(
+            f"axes {path}: cannot be read as JSON: {error}", kind="unreadable", key="evaluator.axes"
+        ) from None
     if not isinstance(axes, Mapping) or not axes or not all(isinstance(v, list) and v for v in axes.values()):
-        raise DataError(f"axes {path}: needs a mapping from the name of each axis to its list of values")
+        raise DataError(
+            f"axes {path}: expected a mapping from the name of each axis to its list of values",
+            kind="type",
+            key="evaluator.axes",
+        )
     return dict(axes)

@@ -20,7 +20,7 @@ _NONE = "\0"
 _WORDS = {"true": ("true", "True", "TRUE", "1", "yes"), "false": ("false", "False", "FALSE", "0", "no")}
 
 Key: TypeAlias = str | tuple[str, ...]
-"""What a point and its row have in common: a text, or a token for each decision."""
+"""Key that a point and its row share: a text, or a token for each decision."""
 
 
 class Rows:
@@ -40,7 +40,7 @@ class Rows:
         key_of: Callable[[Architecture], Key],
         shown: Callable[[Key], str],
     ) -> None:
-        """Index the rows.
+        """Build an index of the rows.
 
         Args:
             file: whose rows they are.
@@ -66,20 +66,21 @@ class Rows:
                 if other != row:
                     raise ConfigError(
                         f"table {file.path}: {file.place(other)} and {file.place(row)} are the same point: "
-                        f"{shown(key)}. A point needs one row: average them, or name another key"
+                        f"{shown(key)}. A point needs one row: average them, or name another key",
+                        kind="duplicate",
                     )
 
     def row_of(self, architecture: Architecture) -> int | None:
-        """The row of a point; None where there is none."""
+        """Return the row of a point; None if there is none."""
         return self._index.get(self._key_of(architecture))
 
     def missing(self, architecture: Architecture) -> str:
-        """That there is no row for a point."""
+        """Return the message that a point has no row."""
         shown = self._shown(self._key_of(architecture))
         return f"table {self._file.path}: no row for this point: {shown} is none of its {len(self._index):,} keys"
 
     def nearest(self, architecture: Architecture) -> str:
-        """The row that is most like a point that has none; empty where none is like it. Slow where keys are texts."""
+        """Return the row most similar to a missing point; empty if there is none. Slow if keys are texts."""
         key = self._key_of(architecture)
         compared = list(self._index)[:: 1 + len(self._index) // _COMPARED]
         near: Key | None
@@ -108,12 +109,18 @@ def rows_of(space: SearchSpace, file: Table, key: str | None, form: str | None) 
         key = file.key
     if key is None:
         if form is not None:
-            raise ConfigError(f"table {file.path}: key_form describes one key column. Set key to its name")
+            raise ConfigError(
+                f"table {file.path}: key_form describes one key column. Set key to its name",
+                kind="conflict",
+                key="evaluator.key_form",
+            )
         return _by_decision(space, file, _named(space, file))
     if form is not None and form not in FORMS:
         raise ConfigError(
             f"table {file.path}: key_form is {', '.join(FORMS[:-1])} or {FORMS[-1]}, got '{form}'. If '{key}' lists "
-            f"the decisions, write a column for each decision into the table instead; {GUIDE}"
+            f"the decisions, write a column for each decision into the table instead; {GUIDE}",
+            kind="unknown",
+            key="evaluator.key_form",
         )
     texts = file.texts(key)
     form = form or ("text" if space.text else "canonical" if space.canonical else None)
@@ -121,7 +128,9 @@ def rows_of(space: SearchSpace, file: Table, key: str | None, form: str | None) 
         raise ConfigError(
             f"table {file.path}: key '{key}' needs a function from a point to its text, and space '{space.name}' has "
             "no `text` or `canonical`. Give the space one, set key_form to arch_id or point_id, or write a column for "
-            f"each decision into the table and leave key out; {GUIDE}"
+            f"each decision into the table and leave key out; {GUIDE}",
+            kind="missing",
+            key="evaluator.key_form",
         )
     return Rows(file, texts, range(len(texts)), len(texts), _text_of(space, form), lambda text: f"{key} '{text}'")
 
@@ -133,7 +142,11 @@ def _text_of(space: SearchSpace, form: str) -> Callable[[Architecture], Key]:
     if form in ("arch_id", "point_id"):
         return lambda architecture: str(getattr(architecture, form))
     if not getattr(space, form):
-        raise ConfigError(f"space '{space.name}' names no function '{form}'; key_form may be {' or '.join(FORMS[2:])}")
+        raise ConfigError(
+            f"space '{space.name}' has no function '{form}'; set key_form to {' or '.join(FORMS[2:])}",
+            kind="missing",
+            key="evaluator.key_form",
+        )
     if form == "canonical":
         return lambda architecture: str(architecture.canonical)
     text = space.function("text")
@@ -144,7 +157,7 @@ def _text_of(space: SearchSpace, form: str) -> Callable[[Architecture], Key]:
 
 
 def token(value: object) -> str:
-    """A value as cells are compared: `1`, `1.0` and `"1"` are the same, numbers count to seven digits."""
+    """Return the form in which cells are compared: `1`, `1.0` and `"1"` are the same, to seven digits."""
     text = str(value).strip()
     if isinstance(value, bool):
         return text.lower()
@@ -158,14 +171,14 @@ def token(value: object) -> str:
 
 
 def _token_of(domain: Domain) -> Callable[[object], str]:
-    """How values of a domain are compared: as `token` does, or as texts where that would confuse `01` and `1`."""
+    """Return the function that compares values of a domain: `token`, or texts if `token` confused `01` with `1`."""
     if isinstance(domain, Choice) and len(set(map(token, domain.options))) < len(domain.options):
         return lambda value: str(value).strip()
     return token
 
 
 def _reader(domain: Domain) -> Callable[[str], str | None]:
-    """From a cell to the token of a value of the domain; `_NONE` for an empty one, None for no value of it."""
+    """Return the function from a cell to its value's token; `_NONE` for an empty cell, None for an unknown value."""
     if isinstance(domain, Choice):
         token_of = _token_of(domain)
         known = {token_of(option): token_of(option) for option in domain.options}
@@ -186,12 +199,12 @@ def _reader(domain: Domain) -> Callable[[str], str | None]:
 
 
 def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence[str]]) -> Rows:
-    """Rows whose cells are values of the decisions; those that lie outside the space are left out."""
+    """Map the points of the space to the rows whose cells name their values; other rows are left out."""
     lengths = {name: len(cells) for name, cells in columns.items()}
     if len(set(lengths.values())) != 1:
-        raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}")
+        raise ConfigError(f"table {file.path}: columns of the decisions differ in length: {lengths}", kind="unreadable")
     if not max(lengths.values()):
-        raise ConfigError(f"table {file.path}: has no rows, {' and '.join(columns)} are empty")
+        raise ConfigError(f"table {file.path}: has no rows: {' and '.join(columns)} are empty", kind="empty")
     tokens: dict[str, list[str | None]] = {}
     for name, domain in space.domains.items():
         if name in columns:
@@ -209,8 +222,8 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
     }
 
     def point(row: int, cells: Mapping[str, str | None]) -> tuple[str, ...] | None:
-        """Tokens of the active decisions, `_NONE` for the others; None: not a point of the space."""
-        found = dict.fromkeys(names, _NONE)
+        """Return tokens of the active decisions, `_NONE` for the others; None if it is no point of the space."""
+        tokens = dict.fromkeys(names, _NONE)
         waiting: list[Decision] = list(space.decisions)
         while waiting:
             name = waiting.pop().key
@@ -221,10 +234,14 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
                 got = columns[name][row]
                 if got and got.lower() != "nan":  # `none` may well be an option that this space has not
                     return None
-                raise ConfigError(f"table {file.path}: {file.place(row)} has no value for '{name}', got '{got}'")
-            found[name] = cell
+                raise ConfigError(
+                    f"table {file.path}: {file.place(row)} has no value for '{name}', got '{got}'",
+                    kind="range",
+                    key=name,
+                )
+            tokens[name] = cell
             waiting += branches.get(name, {}).get(cell, ())
-        return tuple(found.values())
+        return tuple(tokens.values())
 
     keys: list[Key] = []
     numbers: list[int] = []
@@ -236,7 +253,7 @@ def _by_decision(space: SearchSpace, file: Table, columns: Mapping[str, Sequence
             keys.append(key)
             numbers.append(row)
     if not keys:
-        raise ConfigError(_outside(space, file, columns, tokens))
+        raise ConfigError(_outside(space, file, columns, tokens), kind="unknown")
 
     def key_of(architecture: Architecture) -> Key:
         values = architecture.values
@@ -259,7 +276,7 @@ def _outside(
     columns: Mapping[str, Sequence[str]],
     tokens: Mapping[str, Sequence[str | None]],
 ) -> str:
-    """None of the rows is a point of the space: by the first decision that the first row is wrong about."""
+    """Return the error if no row is a point of the space, by the first decision that the first row contradicts."""
     name = next(name for name in tokens if tokens[name][0] is None)
     domain = space.domains[name]
     allowed = did_you_mean(columns[name][0], map(str, domain.options)) if isinstance(domain, Choice) else repr(domain)
@@ -270,21 +287,23 @@ def _outside(
 
 
 def _named(space: SearchSpace, file: Table) -> dict[str, list[str]]:
-    """Columns that are named like decisions."""
-    found = {name: file.texts(column) for name, column in _columns_of(space, file).items()}
-    lacking = _without_column(space, file)
-    if lacking or not found:
-        first = next(iter(lacking or space.domains))
+    """Return the columns that are named like decisions."""
+    texts = {name: file.texts(column) for name, column in _columns_of(space, file).items()}
+    missing = _without_column(space, file)
+    if missing or not texts:
+        first = next(iter(missing or space.domains))
         raise ConfigError(
-            f"table {file.path}: no column for decision{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
+            f"table {file.path}: no column for decision{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
             f"{did_you_mean(short(first), file.names)}. Name the columns like decisions, or set key to the column "
-            "with the text of each point"
+            "with the text of each point",
+            kind="missing",
+            key=first,
         )
-    return found
+    return texts
 
 
 def _columns_of(space: SearchSpace, file: Table) -> dict[str, str]:
-    """Decision -> the column that is named like it, where there is one."""
+    """Map decisions to the columns that are named like them."""
     shared = Counter(map(short, space.domains))
     named = {name: short(name) for name in space.domains if short(name) in file.names and shared[short(name)] == 1}
     return {
@@ -293,6 +312,6 @@ def _columns_of(space: SearchSpace, file: Table) -> dict[str, str]:
 
 
 def _without_column(space: SearchSpace, file: Table) -> list[str]:
-    """The decisions of several values that no column is named like."""
+    """Return the decisions of several values without a column of their name."""
     named = _columns_of(space, file)
     return [name for name, domain in space.domains.items() if domain.size != 1 and name not in named]

@@ -17,7 +17,7 @@ Activation: TypeAlias = Callable[[], nn.Module]
 def conv(
     in_channels: int, out_channels: int, kernel: int | tuple[int, int] = 1, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """A convolution that keeps the size at stride 1, without a bias because a normalisation follows.
+    """Make a convolution that keeps the size at stride 1, without a bias because a normalisation follows.
 
     "Delving Deep into Rectifiers", He et al. 2015, https://arxiv.org/abs/1502.01852: weights are drawn with variance
     2 / fan_in, where fan_in counts the inputs of one group.
@@ -65,19 +65,19 @@ class ConvNorm(nn.Sequential):
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity where shapes allow it, else a strided 1x1 projection (option B of He et al. 2015)."""
+    """Make the identity where shapes allow it, else a strided 1x1 projection (option B of He et al. 2015)."""
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
     return ConvNorm(in_channels, out_channels, 1, stride)
 
 
-def groups_for(channels: int, wanted: int) -> int:
-    """The largest number of groups up to `wanted` that divides `channels`, so that odd channel counts work too."""
-    return max(n for n in range(1, min(wanted, channels) + 1) if channels % n == 0)
+def groups_for(channels: int, most: int) -> int:
+    """Return the largest number of groups up to `most` that divides `channels`, so that odd counts work too."""
+    return max(n for n in range(1, min(most, channels) + 1) if channels % n == 0)
 
 
 def reduced(channels: int, reduction: int) -> int:
-    """`channels / reduction`, rounded, at least one."""
+    """Return `channels / reduction`, rounded, at least one."""
     return max(1, round(channels / reduction))
 
 
@@ -109,7 +109,7 @@ class Residual(nn.Module):
         return self._last_norm[0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
+        """Map N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
         out: torch.Tensor = self.branch(x)
         if self.shortcut is not None:
             out = self.shortcut(x) + self.drop_path(out)

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class DropPath(nn.Module):
-    """Leaves a branch out for some images, in training mode only; the rest is scaled so that the mean stays.
+    """Layer that drops a branch for some images, in training mode only, and scales the rest to keep the mean.
 
     "Deep Networks with Stochastic Depth", Huang et al. 2016, https://arxiv.org/abs/1603.09382. What torchvision's
     `StochasticDepth(p, "row")` does, whose import takes longer than to build a hundred networks.
@@ -21,7 +21,7 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W -> N x C x H x W."""
+        """Map N x C x H x W -> N x C x H x W."""
         if not self.training or self.p == 0:
             return x
         keep = 1 - self.p
@@ -29,5 +29,5 @@ class DropPath(nn.Module):
         return x * (kept / keep)
 
     def extra_repr(self) -> str:
-        """Shown when the network is printed."""
+        """Return the text that a printed network shows."""
         return f"p={self.p:g}"

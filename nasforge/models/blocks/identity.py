@@ -9,7 +9,7 @@ from nasforge.models.blocks.conv import Activation
 
 
 class IdentityBlock(nn.Identity):
-    """Passes its input on. Only where channels and size stay as they are: it has no way to change them.
+    """Block that returns its input. It cannot change channels or size, so both must stay as they are.
 
     Raises:
         BuildError: `in_channels` differs from `out_channels`, or `stride` is not 1.
@@ -21,6 +21,7 @@ class IdentityBlock(nn.Identity):
         if in_channels != out_channels or stride != 1:
             raise BuildError(
                 f"block 'identity' cannot turn {in_channels} channels into {out_channels} at stride {stride}; "
-                "offer it only in layers after a stage's first one"
+                "offer it only in layers after a stage's first one",
+                kind="unsupported",
             )
         super().__init__()

@@ -16,7 +16,7 @@ SHARES = (2, 4, 1, 1)
 
 
 def split(channels: int, shares: Sequence[int] = SHARES) -> list[int]:
-    """`channels` divided in proportion to `shares`; what rounding leaves over goes where most was cut off."""
+    """Divide `channels` in proportion to `shares`; the rest goes where rounding cut off most."""
     exact = [channels * share / sum(shares) for share in shares]
     parts = [int(part) for part in exact]
     by_loss = sorted(range(len(shares)), key=lambda i: (parts[i] - exact[i], i))
@@ -26,19 +26,19 @@ def split(channels: int, shares: Sequence[int] = SHARES) -> list[int]:
 
 
 class Branches(nn.Module):
-    """Runs branches side by side and joins their channels; a branch without channels is left out."""
+    """Parallel branches whose channels are joined; a branch without channels is left out."""
 
     def __init__(self, branches: dict[str, nn.Module]) -> None:
         super().__init__()
         self.branches = nn.ModuleDict(branches)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x Cin x H x W -> N x sum of the branches' channels x H' x W'."""
+        """Map N x Cin x H x W -> N x sum of the branches' channels x H' x W'."""
         return torch.cat([branch(x) for branch in self.branches.values()], dim=1)
 
 
 Convolutions: TypeAlias = Callable[[int, int], list[nn.Module]]
-"""From (input channels, output channels) to the layers that see more than one pixel, at the module's stride."""
+"""Function of (input channels, output channels) to the layers that see more than one pixel, at the module's stride."""
 
 
 def module(
@@ -50,7 +50,7 @@ def module(
     three: Convolutions,
     five: Convolutions,
 ) -> Branches:
-    """1x1; 1x1 then `three`; 1x1 then `five`; pooling then 1x1.
+    """Make the branches 1x1; 1x1 then `three`; 1x1 then `five`; pooling then 1x1.
 
     The bottleneck in front of `three` has `in_channels / reduction` channels, that of `five` a sixth of it: with
     reduction 2 these are the 96 and 16 of GoogLeNet's module 3a.

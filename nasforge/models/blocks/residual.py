@@ -62,7 +62,7 @@ class PreActivationBlock(nn.Module):
         self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
+        """Map N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
         ready = self.pre(x)
         bypass: torch.Tensor = x if self.projection is None else self.projection(ready)
         out: torch.Tensor = bypass + self.drop_path(self.branch(ready))

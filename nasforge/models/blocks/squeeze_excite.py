@@ -25,11 +25,11 @@ class SqueezeExcite(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """N x C x H x W, the same shape out."""
+        """Map N x C x H x W -> the same shape."""
         summary = x.mean((2, 3), keepdim=True)
         return x * torch.sigmoid(self.excite(torch.relu(self.squeeze(summary))))
 
 
-def squeeze_excite_or_not(channels: int, wanted: bool) -> list[nn.Module]:
-    """The layers to append for a block's option `squeeze_excite`: one or none."""
-    return [SqueezeExcite(channels)] if wanted else []
+def squeeze_excite_or_not(channels: int, enabled: bool) -> list[nn.Module]:
+    """Return the layers to append for a block's option `squeeze_excite`: one or none."""
+    return [SqueezeExcite(channels)] if enabled else []

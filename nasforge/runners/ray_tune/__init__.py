@@ -54,7 +54,7 @@ def run(
     cpus: int | None = None,
     logical_gpus: int | None = None,
 ) -> None:
-    """Work through the experiment on Ray workers.
+    """Run the experiment on Ray workers.
 
     Args:
         experiment: open.
@@ -73,39 +73,43 @@ def run(
     """
     if max_concurrent_trials is not None:
         check_whole(max_concurrent_trials, "runner: max_concurrent_trials", 1)
-    if not experiment.wanted:
+    if not experiment.trials_left:
         return
     with cluster(address, cpus, logical_gpus) as joined:
-        wanted = resources_of(resources)
-        held = slots_of(wanted["measure"])
+        resources_by_kind = resources_of(resources)
+        held = slots_of(resources_by_kind["measure"])
         shipped = ray.put(evaluator)
         check = experiment.check
         if isinstance(check, CostCheck) and check.latency is not None:
             if held < 2:
                 raise ConfigError(
                     "runner: latency is measured on a worker that does nothing else, and there is room for one worker "
-                    "only; use --runner local, smaller resources per job, or more nodes"
+                    "only; use --runner local, smaller resources per job, or more nodes",
+                    kind="conflict",
+                    key="runner",
                 )
             held -= 1
-            check.latency = remote_latency(shipped, wanted["measure"])
+            check.latency = remote_latency(shipped, resources_by_kind["measure"])
         slots = min(max_concurrent_trials or held, held)
-        bridge = Bridge(experiment, min(slots, experiment.wanted), joined)
+        bridge = Bridge(experiment, min(slots, experiment.trials_left), joined)
         try:
-            _fit(bridge, shipped, wanted, slots, joined)
+            _fit(bridge, shipped, resources_by_kind, slots, joined)
         except ClusterLost as lost:
             experiment.interrupt()  # the trials are not to blame
-            raise SearchError(str(lost)) from None
+            raise SearchError(str(lost), kind="failed") from None
         except KeyboardInterrupt:
             experiment.interrupt()  # before Ray ends, which takes seconds
             raise
 
 
-def _fit(bridge: Bridge, shipped: Any, wanted: Mapping[str, Mapping[str, float]], slots: int, joined: Cluster) -> None:
+def _fit(
+    bridge: Bridge, shipped: Any, resources_by_kind: Mapping[str, Mapping[str, float]], slots: int, joined: Cluster
+) -> None:
     def placement(config: Mapping[str, Any]) -> Any:
-        return tune.PlacementGroupFactory([bundle_of(wanted[config["kind"]])])
+        return tune.PlacementGroupFactory([bundle_of(resources_by_kind[config["kind"]])])
 
     known = {"folder": str(bridge.experiment.folder), "data_hash": bridge.experiment.state.header.data_hash}
-    trainable = tune.with_parameters(Worker, shipped=[shipped], **known, found=places())
+    trainable = tune.with_parameters(Worker, shipped=[shipped], **known, modules=places())
     trainable = tune.with_resources(trainable, placement)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is in the journal, said once
     tuner = tune.Tuner(

@@ -19,17 +19,17 @@ from nasforge.runners.ray_tune.cluster import Cluster
 _CONTINUE: str = TrialScheduler.CONTINUE
 _STOP: str = TrialScheduler.STOP
 WARM_UP_S = 60.0
-"""How long workers that have started wait for the others before the search begins with those that are there."""
+"""Seconds that started workers wait for the others before the search begins without them."""
 _DEAD_STARTS = 5
-"""So many workers in a row that die while they start end the search."""
+"""Number of workers dying in a row while they start that ends the search."""
 
 
 class ClusterLost(BaseException):
-    """Leaves Tune's loop at once: Tune would wait for processes that are gone."""
+    """Loss of Ray. It leaves Tune's loop at once: Tune would wait for processes that have ended."""
 
 
 class Bridge:
-    """Carries calls between Tune's callbacks and the experiment; keeps the first exception for after `fit`.
+    """Bridge from Tune's callbacks to the experiment; keeps the first exception for after `fit`.
 
     Tune swallows what a callback raises and runs the trial again, so nothing may leave here as an exception.
     """
@@ -71,14 +71,14 @@ class Bridge:
             return Searcher.FINISHED
 
     def warm(self, trial_id: str, message: str) -> str:
-        """A worker has started. All are kept until all have, then let go one by one, each to a trial.
+        """Hold a started worker until all have started, then release them one by one, each to a trial.
 
         Otherwise Tune would put a trial that waits for its worker to start on one that has just become free, and kill
         the other while it starts; with trials shorter than a start there would never be a second worker.
         """
-        found = loads(message)
-        if found["problem"]:
-            self.error = self.error or SearchError(found["problem"])
+        content = loads(message)
+        if content["problem"]:
+            self.error = self.error or SearchError(content["problem"], kind="failed")
             return _STOP
         self._warm.add(trial_id)
         self._dead_starts = 0
@@ -100,17 +100,17 @@ class Bridge:
         return _STOP
 
     def lost(self, trial: Any) -> None:
-        """A worker is gone; Tune calls this before `complete`. With its node it was preempted, alone it crashed."""
+        """Record a lost worker, before Tune calls `complete`. With its node it was preempted, alone it crashed."""
         try:
             error = trial.get_error()
         except Exception as unreadable:
             error = unreadable
-        said = str(error)
-        if getattr(error, "preempted", False) or "node has died" in said or "node was terminated" in said:
+        message = str(error)
+        if getattr(error, "preempted", False) or "node has died" in message or "node was terminated" in message:
             self._losses[trial.trial_id] = Result.failed("preempted", "the worker's node went away")
 
     def complete(self, trial_id: str, message: str | None) -> None:
-        """`message`: the result; None when the worker was lost."""
+        """Record the result in `message`; None when the worker was lost."""
         job = self.jobs.pop(trial_id, None)
         try:
             if message is None and self._cluster.lost:
@@ -134,7 +134,8 @@ class Bridge:
         if self._dead_starts >= _DEAD_STARTS:
             raise SearchError(
                 f"{self._dead_starts} worker processes in a row died while they started. Read Ray's logs in "
-                f"{self._cluster.keep_logs()}; if memory is short, set fewer workers with --max-concurrent"
+                f"{self._cluster.keep_logs()}; if memory is short, set fewer workers with --max-concurrent",
+                kind="failed",
             )
 
     def check(self) -> bool:
@@ -152,7 +153,7 @@ class Bridge:
 
 
 class AskNext(Searcher):  # type: ignore[misc]
-    """Tune's searcher: asks the experiment. Its pickled form is empty, for Tune copies searchers."""
+    """Tune's searcher, which asks the experiment. Its pickled form is empty, since Tune copies searchers."""
 
     def __init__(self, bridge: Bridge | None = None) -> None:
         super().__init__(metric="unused", mode="max")
@@ -182,7 +183,7 @@ class AskNext(Searcher):  # type: ignore[misc]
 
 
 class Decide(TrialScheduler):  # type: ignore[misc]
-    """Tune's scheduler: first come, first served; whether a trial goes on is the experiment's decision."""
+    """Tune's scheduler: first come, first served; the experiment decides whether a trial continues."""
 
     def __init__(self, bridge: Bridge | None = None) -> None:
         super().__init__()
@@ -231,7 +232,7 @@ class Decide(TrialScheduler):  # type: ignore[misc]
 
 
 class StopOnError(tune.Stopper):  # type: ignore[misc]
-    """Ends `fit` as soon as a callback has failed."""
+    """Stopper that ends `fit` as soon as a callback has failed."""
 
     def __init__(self, bridge: Bridge | None = None) -> None:
         self._bridge = bridge

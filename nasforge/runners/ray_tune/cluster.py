@@ -35,11 +35,11 @@ class Cluster:
 
     @property
     def lost(self) -> str:
-        """Why this Ray is gone, for the user; empty while it runs, and for one that was not started here."""
+        """Reason why this Ray ended, for the user; empty while it runs, and for one that was not started here."""
         return why_lost() if self._started else ""
 
     def keep_logs(self) -> Path:
-        """Folder of Ray's logs; it is left for the user to read."""
+        """Return the folder of Ray's logs, and keep it for the user to read."""
         self._folder.keep = True
         return self.scratch / "r/session_latest/logs" if self._started else Path("/tmp/ray/session_latest/logs")  # noqa: S108
 
@@ -89,59 +89,71 @@ def _explained(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Ray has no class of its own for what goes wrong while it starts
-        said = str(error).strip().rstrip(".") or type(error).__name__
-        raise SearchError(f"{what}: {said}. {advice}, or use --runner local") from None
+        cause = str(error).strip().rstrip(".") or type(error).__name__
+        raise SearchError(f"{what}: {cause}. {advice}, or use --runner local", kind="failed") from None
 
 
-def resources_of(given: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
-    """What each kind of job takes: the user's wish, else a CPU and, where there are GPUs, a GPU.
+def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
+    """Return the resources of each kind of job: the user's, else a CPU and, where there are GPUs, a GPU.
 
     Raises:
         ConfigError: unknown kind, not a number, or more than any node has.
     """
     cluster = ray.cluster_resources()
-    wanted = {kind: dict(amounts) for kind, amounts in DEFAULT_RESOURCES.items()}
+    by_kind = {kind: dict(amounts) for kind, amounts in DEFAULT_RESOURCES.items()}
     if cluster.get("GPU", 0) >= 1:
-        wanted = {kind: {**amounts, "gpu": 1} for kind, amounts in wanted.items()}
-    for kind, amounts in (given or {}).items():
-        if kind not in wanted:
-            raise ConfigError(f"runner: resources for unknown kind of job '{kind}'; {did_you_mean(kind, wanted)}")
+        by_kind = {kind: {**amounts, "gpu": 1} for kind, amounts in by_kind.items()}
+    for kind, amounts in (overrides or {}).items():
+        if kind not in by_kind:
+            raise ConfigError(
+                f"runner: resources for unknown kind of job '{kind}'; {did_you_mean(kind, by_kind)}",
+                kind="unknown",
+                key="runner.resources",
+            )
         if not isinstance(amounts, Mapping):
-            raise ConfigError(f"runner: resources of '{kind}' must be a mapping such as {{cpu: 1, gpu: 0.25}}")
+            raise ConfigError(
+                f"runner: resources of '{kind}' must be a mapping such as {{cpu: 1, gpu: 0.25}}, got {amounts!r}",
+                kind="type",
+                key="runner.resources",
+            )
         for name, amount in amounts.items():
             check_number(amount, f"runner: resources of '{kind}': {name}", least=0)
-        wanted[kind] = dict(amounts)
+        by_kind[kind] = dict(amounts)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind, amounts in wanted.items():
+    for kind, amounts in by_kind.items():
         bundle = bundle_of(amounts)
         if not any(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes):
             largest = {name: max(node.get(name, 0) for node in nodes) for name in bundle}
-            raise ConfigError(f"runner: a '{kind}' job asks for {bundle}, but the largest node has {largest}")
-    return wanted
+            raise ConfigError(
+                f"runner: a '{kind}' job asks for {bundle}, but the largest node has {largest}; ask for less",
+                kind="range",
+                key="runner.resources",
+            )
+    return by_kind
 
 
 def bundle_of(amounts: Mapping[str, float]) -> dict[str, float]:
-    """Ray's names for the amounts, without zeros."""
+    """Return the amounts under Ray's names, without zeros."""
     names = {"cpu": "CPU", "gpu": "GPU"}
     return {names.get(name, name): amount for name, amount in amounts.items() if amount > 0} or {"CPU": 0.01}
 
 
 def slots_of(amounts: Mapping[str, float]) -> int:
-    """How many such workers the living nodes hold."""
+    """Return how many such workers the living nodes hold."""
     bundle = bundle_of(amounts)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return max(1, sum(int(min(node.get(n, 0) / amount + 1e-9 for n, amount in bundle.items())) for node in nodes))
 
 
 def options_of(amounts: Mapping[str, float]) -> dict[str, Any]:
-    """The amounts as Ray's tasks and actors take them."""
+    """Return the amounts as Ray's tasks and actors take them."""
     bundle = bundle_of(amounts)
     others = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
     return {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "resources": others}
 
 
 def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
-    """Latency on a worker of the same kind that does nothing else."""
+    """Measure the latency on an otherwise idle worker of the same kind."""
     clock = ray.remote(**options_of(amounts))(_Clock).remote([shipped], places())
 
     def latency(architecture: Architecture) -> float:
@@ -151,8 +163,8 @@ def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
 
 
 class _Clock:
-    def __init__(self, shipped: list[Any], found: Places) -> None:
-        adopt(found)
+    def __init__(self, shipped: list[Any], modules: Places) -> None:
+        adopt(modules)
         self._evaluator = ray.get(shipped[0])
 
     def latency_ms(self, content: dict[str, Any]) -> float:

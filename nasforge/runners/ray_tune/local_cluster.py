@@ -28,13 +28,13 @@ from ray.job_config import JobConfig
 from nasforge.runners.ray_tune.private_folder import end_processes
 
 _NEEDED = ("gcs_server", "raylet")
-"""Ray's processes without which nothing goes on."""
+"""Ray's processes without which no work continues."""
 _ENDED_AT_START = (
     "error: this process ended while Ray started; one of Ray's processes may have been killed for want of memory. "
     "Finished work is kept: run the same command to continue"
 )
 _HELD_S = 20.0
-"""How long a driver may take to end after Ray is gone."""
+"""Seconds that a driver may take to end after Ray is gone."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def shutdown() -> None:
 
 
 def why_lost() -> str:
-    """Why the Ray started here is gone, for the user; empty while it runs."""
+    """Explain to the user why the Ray started here ended; empty while it runs."""
     name = _ended()
     if not name:
         return ""
@@ -144,7 +144,7 @@ def last_words(message: str) -> Iterator[None]:
 
 
 def job_config() -> JobConfig:
-    """Settings that keep Ray from putting the working folder first on its workers' `sys.path`.
+    """Return settings that keep Ray from putting the working folder first on its workers' `sys.path`.
 
     A user's file `profile.py` there would hide Python's own. `nasforge.core.importing.adopt` puts the folder last.
     """

@@ -1,7 +1,7 @@
 """Independent trainings on Ray workers: several side by side, or each by several workers through Ray Train.
 
-The driver gets progress and outcomes, and alone writes the journal. What a worker has trained lies in the experiment's
-folder; a training whose worker was lost goes on from its checkpoint on another one.
+The driver gets progress and outcomes, and alone writes the journal. Workers save their trainings in the experiment's
+folder; a training whose worker was lost resumes from its checkpoint on another one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Work = Callable[[Item, Progress], str]
 """Does an item, tells its progress, returns the reason of a failure in words (empty: none). Picklable."""
 
 _LOOK_S = 0.5
-"""How often the driver looks whether Ray is still there."""
+"""Seconds between the driver's checks that Ray still runs."""
 _LOST_TWICE = 2
-"""How often a training may lose its worker and go on."""
+"""Number of times that a training may lose its worker and resume."""
 
 
 def side_by_side(
@@ -46,8 +46,9 @@ def side_by_side(
     logical_gpus: int | None = None,
     workers_per_network: int = 1,
 ) -> Iterator[tuple[Item, str]]:
-    """Items with their outcomes as they end. Options as those of the runner `ray_tune`; an item takes what a `measure`
-    takes there.
+    """Yield items with their outcomes as they end. Options are those of the runner `ray_tune`.
+
+    An item takes the resources of a `measure` there.
 
     Args:
         work: what to do with an item.
@@ -58,8 +59,8 @@ def side_by_side(
         resources: `{measure: {cpu: 1, gpu: 0.25}}`, what a worker takes.
         cpus: of a Ray started here.
         logical_gpus: of a Ray started here.
-        workers_per_network: above 1, `work` runs on so many workers at once, in one group of `torch.distributed`, and
-            items are done one after the other. A lost worker ends that, and the same call goes on.
+        workers_per_network: above 1, `work` runs on this many workers at once, in one group of `torch.distributed`, and
+            items are done one after the other. A lost worker ends that, and the same call resumes it.
 
     Raises:
         ConfigError: resources that no node has.
@@ -75,23 +76,25 @@ def side_by_side(
         return
     work = partial(_work_here, work, places())
     with cluster(address, cpus, logical_gpus) as joined:
-        wanted = resources_of(resources)["measure"]
-        slots = slots_of(wanted)
+        each = resources_of(resources)["measure"]
+        slots = slots_of(each)
         if workers_per_network > slots:
             raise ConfigError(
-                f"runner: {workers_per_network} workers per network asked for, but the nodes hold {slots} of "
-                f"{bundle_of(wanted)}; ask for fewer, or for smaller resources per worker"
+                f"runner: {workers_per_network} workers per network do not fit: the nodes hold {slots} of "
+                f"{bundle_of(each)}; ask for fewer, or for smaller resources per worker",
+                kind="range",
+                key="runner",
             )
         with _messages(progress) as queue:
             if workers_per_network > 1:
-                yield from _in_groups(work, items, queue, wanted, workers_per_network, joined)
+                yield from _in_groups(work, items, queue, each, workers_per_network, joined)
             else:
-                yield from _on_tasks(work, items, queue, wanted, min(max_concurrent_trials or slots, slots), joined)
+                yield from _on_tasks(work, items, queue, each, min(max_concurrent_trials or slots, slots), joined)
 
 
 @contextmanager
 def _messages(progress: Progress) -> Iterator[Queue]:
-    """A queue to this process; what is put on it is told to `progress` by a thread."""
+    """Open a queue to this process; a thread passes its messages to `progress`."""
     queue, over = Queue(actor_options={"num_cpus": 0}), threading.Event()
 
     def listen() -> None:
@@ -117,10 +120,15 @@ def _messages(progress: Progress) -> Iterator[Queue]:
 
 
 def _on_tasks(
-    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], slots: int, joined: Cluster
+    work: Work[Item],
+    items: Sequence[Item],
+    queue: Queue,
+    resources: Mapping[str, float],
+    slots: int,
+    joined: Cluster,
 ) -> Iterator[tuple[Item, str]]:
     # ray tries again when the worker was lost, not when `work` raised
-    task = ray.remote(max_retries=_LOST_TWICE, **options_of(wanted))(_do)
+    task = ray.remote(max_retries=_LOST_TWICE, **options_of(resources))(_do)
     waiting, running = list(items), dict[Any, Item]()
     while waiting or running:
         while waiting and len(running) < slots:
@@ -137,13 +145,15 @@ def _on_tasks(
             except ray.exceptions.RayError as error:
                 reason = str(error).partition("\n")[0]
                 _check(joined)
-                raise SearchError(f"a training lost its worker again and again ({reason}); {_again(joined)}") from error
+                raise SearchError(
+                    f"a training lost its worker several times ({reason}); {_again(joined)}", kind="failed"
+                ) from error
             yield item, outcome
 
 
-def _work_here(work: Work[Item], found: Places, item: Item, progress: Progress) -> str:
-    """`work`, in a process that looks for modules where the driver does."""
-    adopt(found)
+def _work_here(work: Work[Item], modules: Places, item: Item, progress: Progress) -> str:
+    """Call `work` in a process that looks for modules where the driver does."""
+    adopt(modules)
     return work(item, progress)
 
 
@@ -153,15 +163,15 @@ def _do(work: Work[Item], item: Item, queue: Queue) -> str:
 
 def _check(joined: Cluster) -> None:
     if lost := joined.lost:
-        raise SearchError(lost)
+        raise SearchError(lost, kind="failed")
 
 
 def _again(joined: Cluster) -> str:
-    return f"see the logs in {joined.keep_logs()}; the same command goes on from the checkpoints"
+    return f"see the logs in {joined.keep_logs()}; the same command resumes from the checkpoints"
 
 
 def _as_ours(error: BaseException) -> BaseException:
-    """What was raised on a worker, if it is for the user; Ray's own wrapping otherwise."""
+    """Return the user's error that was raised on a worker; otherwise Ray's wrapper."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, NasforgeError) else error
 
@@ -170,15 +180,20 @@ def _as_ours(error: BaseException) -> BaseException:
 
 
 def _in_groups(
-    work: Work[Item], items: Sequence[Item], queue: Queue, wanted: Mapping[str, float], workers: int, joined: Cluster
+    work: Work[Item],
+    items: Sequence[Item],
+    queue: Queue,
+    resources: Mapping[str, float],
+    workers: int,
+    joined: Cluster,
 ) -> Iterator[tuple[Item, str]]:
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what failed is raised, said once
-    outcomes, uses_gpu = Queue(actor_options={"num_cpus": 0}), wanted.get("gpu", 0) > 0
+    outcomes, uses_gpu = Queue(actor_options={"num_cpus": 0}), resources.get("gpu", 0) > 0
     failed: list[BaseException] = []
     trainer = TorchTrainer(
         _do_together,
         train_loop_config={"work": work, "items": items, "queue": queue, "outcomes": outcomes},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(wanted)),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(resources)),
         torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
         run_config=RunConfig(
             name="retraining",
@@ -202,7 +217,8 @@ def _in_groups(
             outcome = outcomes.get(timeout=_LOOK_S)
         except Empty:  # a RayError too, when Ray passes it on
             if over:
-                raise _ours_in(failed[0] if failed else SearchError("a group ended without a word"), joined) from None
+                silent = SearchError("a group of workers ended without a message", kind="failed")
+                raise _ours_in(failed[0] if failed else silent, joined) from None
             over = not fitting.is_alive()  # looked at once more after that: the last outcome may have come between
             continue
         except ray.exceptions.RayError as error:
@@ -214,7 +230,7 @@ def _in_groups(
 
 
 def _do_together(config: Mapping[str, Any]) -> None:
-    """On every worker of a group, one item after the other; the first worker speaks for all."""
+    """Process items one after the other, on every worker of a group; the first worker speaks for all."""
     first = get_context().get_world_rank() == 0
     for item in config["items"]:
         outcome = config["work"](item, lambda *told: config["queue"].put(told) if first else None)
@@ -223,7 +239,7 @@ def _do_together(config: Mapping[str, Any]) -> None:
 
 
 def _ours_in(failure: BaseException, joined: Cluster) -> BaseException:
-    """The user's mistake at the bottom of a group's failure, or a sentence about it."""
+    """Return the user's error that caused a group's failure, or a sentence about the failure."""
     waiting, known = list[Any]([failure]), set[int]()
     while waiting:
         seen = waiting.pop()
@@ -235,5 +251,5 @@ def _ours_in(failure: BaseException, joined: Cluster) -> BaseException:
         below = [getattr(seen, name, None) for name in ("cause", "__cause__", "__context__")]
         waiting += [error for error in below if error is not None]
         waiting += list(getattr(seen, "worker_failures", {}).values())
-    said = str(failure).strip().splitlines() or [type(failure).__name__]
-    return SearchError(f"data-parallel training ended: {said[-1]}; {_again(joined)}")
+    lines = str(failure).strip().splitlines() or [type(failure).__name__]
+    return SearchError(f"data-parallel training ended: {lines[-1]}; {_again(joined)}", kind="failed")

@@ -29,9 +29,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     waits at every report until Tune comes back, which means "continue", or resets this worker, which means "stop".
     """
 
-    def setup(self, config: dict[str, Any], shipped: list[Any], folder: str, data_hash: str, found: Places) -> None:
+    def setup(self, config: dict[str, Any], shipped: list[Any], folder: str, data_hash: str, modules: Places) -> None:
         # Begins no work: Tune makes workers that it then leaves idle, having put their trial on another one.
-        adopt(found)
+        adopt(modules)
         self._shipped, self._folder, self._data_hash = shipped[0], folder, data_hash
         self._evaluator: Evaluator | None = None
         self._work: _Work | None = None
@@ -59,7 +59,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         return {"warm": None, "report": None, "result": dumps(content), "done": True, "unused": 0.0}
 
     def _ready(self) -> str:
-        """Load the evaluator and its data, once; returns what is wrong here, in words."""
+        """Load the evaluator and its data, once; returns a message if something is wrong here."""
         if self._evaluator is not None:
             return ""
         try:
@@ -112,6 +112,6 @@ class _Work:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop, if it has not ended: Tune has let the trial go, which waits at a report."""
+        """Stop work that has not ended: Tune has let the trial go, which waits at a report."""
         self.decisions.put(False)
         self._thread.join(timeout=30)

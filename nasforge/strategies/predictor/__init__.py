@@ -27,13 +27,13 @@ from nasforge.strategies.predictor.scored import Scored
 from nasforge.strategies.ranking import Merit, beats, merit
 
 Order: TypeAlias = tuple[bool, int, float]
-"""What a merit is sorted by: finished, fidelity, value."""
+"""Sort key of a merit: finished, fidelity, value."""
 
 _FAILED: Order = (False, -1, -math.inf)
 _PARENTS = 10
 _TWINS = 2
 _REFUSED = 3
-"""From so many rejections on they are learnt from."""
+"""Number of rejections from which on they are learnt from."""
 
 _PROXIES = 0
 """The rung of a ladder that may be one of proxies."""
@@ -46,7 +46,7 @@ _SCREENED = 2000
 
 
 class _Told(NamedTuple):
-    """What became of a point.
+    """Outcome of a point.
 
     Attributes:
         number: its trial.
@@ -62,7 +62,7 @@ class _Told(NamedTuple):
 
 
 class Predictor:
-    """Learns from the trials told which candidate may be the best, and proposes that.
+    """Model that learns from all results which candidate may be the best, and proposes it.
 
     Thompson sampling, the form for workers in parallel of which is Kandasamy et al., "Parallelised Bayesian
     Optimisation via Thompson Sampling" (https://proceedings.mlr.press/v84/kandasamy18a.html), over models as well as
@@ -102,9 +102,15 @@ class Predictor:
         screened: int | None = None,
     ) -> None:
         if starts < 2:
-            raise ConfigError(f"predictor: a prediction needs at least 2 starts, got {starts}")
+            raise ConfigError(
+                f"predictor: starts must be at least 2, got {starts}", kind="range", key="strategy.starts"
+            )
         if screened is not None and screened < starts:
-            raise ConfigError(f"predictor: screened must be at least starts ({starts}), got {screened}")
+            raise ConfigError(
+                f"predictor: screened must be at least starts ({starts}), got {screened}",
+                kind="range",
+                key="strategy.screened",
+            )
         self._space = spec.space
         self._seed = spec.seed
         self._starts = starts
@@ -134,7 +140,7 @@ class Predictor:
         self._failures = 0
 
     def ask(self, number: int) -> Proposal | None:
-        """The candidate with the highest draw; a random point as long as too little is known.
+        """Propose the candidate with the highest draw; a random point as long as too little is known.
 
         With zero-cost scores now and then a batch to be scored; None until the first is.
         """
@@ -172,7 +178,7 @@ class Predictor:
         self._adopt(number, measure.architecture)
 
     def tell(self, number: int, result: Result) -> None:
-        """One more trial to learn from, or a batch of scores.
+        """Learn from one more trial, or from a batch of scores.
 
         Raises:
             SearchError: the scores are not those asked for, or their trials fail.
@@ -206,7 +212,7 @@ class Predictor:
             self._seen.take_back()
 
     def _looks_elsewhere(self, number: int) -> bool:
-        """Whether this ask is local search's: every other one while the model leads to nothing better."""
+        """Return whether local search proposes now: every other time while the model finds nothing better."""
         return self._single and self._stalled >= _PATIENCE and number % 2 == 1
 
     def _adopt(self, number: int, point: Architecture) -> None:
@@ -219,7 +225,7 @@ class Predictor:
     # --- zero-cost scores -------------------------------------------------------------------------------------------
 
     def _batch(self, number: int, rng: random.Random) -> tuple[Architecture, ...]:
-        """What is to be scored now, nothing most of the time."""
+        """Return the points to score now; most of the time there are none."""
         if self._scoring:
             return ()
         if not self._scored:
@@ -230,8 +236,8 @@ class Predictor:
         best = self._measured()
         if len(best) < self._starts * _RESCORED ** (self._batches - 1):
             return ()
-        found = self._pool.at(number, self._parents(best, rng.getrandbits(64)), rng, near=True)
-        return tuple(point for point in found.points if point not in self._scored)[: self._screened]
+        candidates = self._pool.at(number, self._parents(best, rng.getrandbits(64)), rng, near=True)
+        return tuple(point for point in candidates.points if point not in self._scored)[: self._screened]
 
     def _tell_scores(self, batch: tuple[Architecture, ...], result: Result) -> None:
         if result.status == "finished":
@@ -246,7 +252,9 @@ class Predictor:
             raise SearchError(
                 f"strategy predictor: {_FAILURES} batches of zero-cost scores in a row had no result, the last one: "
                 f"{result.error.message if result.error else result.status}; let the ladder begin with a rung of "
-                "proxies that this space has, or leave the option zero_cost out"
+                "proxies that this space has, or leave the option zero_cost out",
+                kind="failed",
+                key="strategy.zero_cost",
             )
 
     # --- prediction -------------------------------------------------------------------------------------------------
@@ -255,13 +263,13 @@ class Predictor:
         return [(told, told.merit) for told in self._told if told.merit]
 
     def _parents(self, trials: list[tuple[_Told, Merit]], weights: int) -> list[tuple[int, Architecture]]:
-        """The best trials, the best first."""
+        """Return the best trials, the best first."""
         scores = scalarised([merit for _, merit in trials], weights)
         best = sorted(range(len(trials)), key=scores.__getitem__, reverse=True)[:_PARENTS]
         return [(trials[index][0].number, trials[index][0].point) for index in best]
 
     def _promising(self, number: int, rng: random.Random) -> Architecture | None:
-        """The candidate with the highest draw; None without enough trials to learn from, or candidates not seen."""
+        """Return the candidate with the highest draw; None without enough trials, or without unseen candidates."""
         trials = self._measured()
         ready = len(trials) >= self._starts
         refused = sum(told.violation > 0 for told in self._told)
@@ -271,9 +279,9 @@ class Predictor:
         if self._scored and not ready:
             points, rows = self._scored.open(self._seen, (), rng, len(self._scored) // self._starts)
         else:
-            found = self._pool.at(number, self._parents(trials, weights), rng)
-            kept = [index for index, point in enumerate(found.points) if point.point_id not in self._seen]
-            points, rows = [found.points[index] for index in kept], found.rows[kept]
+            candidates = self._pool.at(number, self._parents(trials, weights), rng)
+            kept = [index for index, point in enumerate(candidates.points) if point.point_id not in self._seen]
+            points, rows = [candidates.points[index] for index in kept], candidates.rows[kept]
             if self._scored:
                 points, rows = self._scored.open(self._seen, points, rng, _CANDIDATES)
         if not points:
@@ -291,16 +299,16 @@ class Predictor:
         return points[int(np.argmax(values))]
 
     def _can_be_learnt(self, point: Architecture) -> bool:
-        """False for points without scores where others have them."""
+        """Return False for points without scores if others have them."""
         return not self._zero_cost or point in self._scored
 
     def _encode(self) -> None:
-        """Rows of what became known since the last time."""
+        """Encode the trials that were told since the last time."""
         for trial in self._known[len(self._rows) :]:
             told = self._told[trial]
             scores = self._scored.row(told.point)
-            own, twins = self._encoding([told.point])[0], self._twins.of(told.number, told.point, _TWINS)
-            self._rows[trial] = np.concatenate([own, scores])
+            row, twins = self._encoding([told.point])[0], self._twins.of(told.number, told.point, _TWINS)
+            self._rows[trial] = np.concatenate([row, scores])
             self._twin_rows[trial] = np.hstack([twins, np.tile(scores, (len(twins), 1))])
 
     def _lesson(self, known: list[int], targets: Targets, weights: int) -> Lesson:
@@ -309,7 +317,7 @@ class Predictor:
         return Lesson(self._rows, np.concatenate([decision, scores]), known, targets, weights, self._twin_rows)
 
     def _values(self, member: Member, weights: int, rows: Rows, draws: np.random.Generator) -> Numbers:
-        """How good every candidate is by one draw of a member of the ensemble."""
+        """Return every candidate's value by one draw of a member of the ensemble."""
 
         def targets(trials: Sequence[int], weights: int) -> Numbers:
             merits = [self._told[trial].merit for trial in trials]
@@ -321,7 +329,7 @@ class Predictor:
         return member.draw(rows, draws)
 
     def _margins(self, rows: Rows, draws: np.random.Generator) -> Numbers:
-        """How far every candidate is from being rejected by one draw; negative where it would be."""
+        """Return every candidate's margin to rejection by one draw; negative if it would be rejected."""
 
         def targets(trials: Sequence[int], weights: int) -> Numbers:
             violations = [self._told[trial].violation for trial in trials]
@@ -333,7 +341,7 @@ class Predictor:
 
 
 def scalarised(merits: Sequence[Merit], weights: int) -> list[Order]:
-    """Merits as what can be sorted; several objectives by weights drawn from the number given."""
+    """Return merits as sortable values; several objectives are weighted by weights drawn from the seed."""
     if not merits or len(merits[0].values) == 1:
         return [(merit.finished, merit.steps_done, merit.values[0]) for merit in merits]
     rng = random.Random(weights)
@@ -353,12 +361,12 @@ def scalarised(merits: Sequence[Merit], weights: int) -> list[Order]:
 
 
 def normal_scores(values: Sequence[Any]) -> Numbers:
-    """Values replaced by the quantiles of the normal distribution at their ranks; equal values stay equal."""
+    """Replace values by the quantiles of the normal distribution at their ranks; equal values stay equal."""
     quantile = NormalDist().inv_cdf
     return np.array([quantile(rank / len(values)) for rank in _ranks(values)])
 
 
 def _ranks(values: Sequence[Any]) -> list[float]:
-    """Ascending ranks, 0.5 for the lowest; equal values have their mean rank."""
+    """Return ascending ranks, 0.5 for the lowest; equal values have their mean rank."""
     order = sorted(values)
     return [(bisect_left(order, value) + bisect_right(order, value)) / 2 for value in values]

@@ -1,4 +1,4 @@
-"""What a strategy that predicts may choose from: points from everywhere, and all around the best ones."""
+"""Candidates of a strategy that predicts: points from everywhere, and all around the best ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Pool:
     def at(
         self, number: int, best: Sequence[tuple[int, Architecture]], rng: random.Random, *, near: bool = False
     ) -> Candidates:
-        """The candidates of an ask, seen ones among them.
+        """Return the candidates of an ask, seen ones among them.
 
         Args:
             number: of the ask.
@@ -69,11 +69,11 @@ class Pool:
             near: only neighbours and children of the best.
         """
         now, later = number // _EVERY, number // _NEAR_EVERY
-        wanted: dict[tuple[int, int], Architecture | None] = {(-1, now + block): None for block in range(_BLOCKS)}
+        centres: dict[tuple[int, int], Architecture | None] = {(-1, now + block): None for block in range(_BLOCKS)}
         for trial, point in best[:_AROUND]:
             blocks = (0,) if self._steady else range(later, later + _NEAR_BLOCKS)
-            wanted.update({(trial, block): point for block in blocks})
-        self._made = {key: self._made.get(key) or self._make(key, point) for key, point in wanted.items()}
+            centres.update({(trial, block): point for block in blocks})
+        self._made = {key: self._made.get(key) or self._make(key, point) for key, point in centres.items()}
         parts = [made for (trial, _), made in self._made.items() if trial >= 0 or not near]
         return _once([*parts, self._children([point for _, point in best], rng)])
 
@@ -82,10 +82,10 @@ class Pool:
         if centre is None:
             choose = drawing(rng)
             return self._encoded([self._space.decide(choose) for _ in range(_BLOCK)])
-        found = moves(self._space, centre, rng)
+        neighbours = moves(self._space, centre, rng)
         if not self._steady:
-            found = rng.sample(found, min(_NEAR // _NEAR_BLOCKS, len(found)))
-        return self._encoded([self._space.decide(following({**centre.values, k: v}, rng)) for k, v in found])
+            neighbours = rng.sample(neighbours, min(_NEAR // _NEAR_BLOCKS, len(neighbours)))
+        return self._encoded([self._space.decide(following({**centre.values, k: v}, rng)) for k, v in neighbours])
 
     def _children(self, best: list[Architecture], rng: random.Random) -> Candidates:
         points = []

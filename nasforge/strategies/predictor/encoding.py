@@ -19,7 +19,7 @@ _UNLIKE = 0.1**0.5
 
 
 class _Columns(NamedTuple):
-    """Where a decision stands in a row, and what its values write there.
+    """Columns of a decision in a row, and the numbers that its values write there.
 
     Attributes:
         domain: of the decision.
@@ -75,7 +75,7 @@ class Encoding:
         self.decisions = len(self._columns)
 
     def __call__(self, points: Sequence[Architecture]) -> Rows:
-        """The rows of points: points x columns."""
+        """Return the rows of points: points x columns."""
         rows: list[int] = []
         columns: list[int] = []
         values: list[float] = []

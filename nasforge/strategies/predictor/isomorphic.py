@@ -31,19 +31,19 @@ class Twins:
         self._seed = seed
 
     def of(self, number: int, point: Architecture, most: int) -> Rows:
-        """Rows of up to `most` other points that are the same as that of trial `number`, drawn."""
+        """Draw rows of up to `most` other points that are isomorphic to that of trial `number`."""
         if self._space is None:
             return self._encoding([])
         rows, classes = _listed(self._space)
-        own = self._encoding([point])[0]
-        others = [index for index in classes[_key(point)] if not np.array_equal(rows[index], own)]
+        row = self._encoding([point])[0]
+        others = [index for index in classes[_key(point)] if not np.array_equal(rows[index], row)]
         chosen = random.Random(f"{self._seed}/twins/{number}").sample(others, min(most, len(others)))
         return rows[chosen]
 
 
 @lru_cache(maxsize=2)
 def _listed(space: SearchSpace) -> tuple[Rows, Mapping[_Key, list[int]]]:
-    """The rows of all points of a space, and which of them are the same."""
+    """Return the rows of all points of a space, and which of them are isomorphic."""
     points = list(space.points())
     classes: dict[_Key, list[int]] = {}
     for index, point in enumerate(points):
@@ -52,5 +52,5 @@ def _listed(space: SearchSpace) -> tuple[Rows, Mapping[_Key, list[int]]]:
 
 
 def _key(point: Architecture) -> _Key:
-    """What isomorphic points have in common, cheaper than `point_id`."""
+    """Return a key that isomorphic points share, cheaper than `point_id`."""
     return point.canonical, *(item for item in point.values.items() if not item[0].startswith(MODEL))

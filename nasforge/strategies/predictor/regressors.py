@@ -28,7 +28,7 @@ _FEW = 16
 
 
 class Lesson(NamedTuple):
-    """What there is to learn from.
+    """Training data of a regressor.
 
     Attributes:
         rows: of every trial to learn from.
@@ -47,7 +47,7 @@ class Lesson(NamedTuple):
     twins: Mapping[int, Rows]
 
     def kept(self) -> tuple[Rows, Numbers]:
-        """Rows and targets: all while they are few, then the best and the latest, so that learning stays cheap.
+        """Return rows and targets: all while they are few, then the best and the latest, so that learning stays cheap.
 
         Twins have their trial's target; where there is no room for all, those of the best come first.
         """
@@ -78,7 +78,7 @@ class Member(Protocol):
         ...
 
     def draw(self, rows: Rows, draws: np.random.Generator) -> Numbers:
-        """For every row a value drawn from what is known of it, independently."""
+        """Draw a value for every row from its predicted distribution, independently."""
         ...
 
 
@@ -93,12 +93,12 @@ class Alike(StationaryKernelMixin, Kernel):  # type: ignore[misc]
         self.rough = rough
 
     def __call__(self, X: Rows, Y: Rows | None = None, eval_gradient: bool = False) -> Any:
-        """The covariances of the rows of X and Y; with `eval_gradient` also those by no parameter at all."""
-        found = covariance(squared_distances(X, X if Y is None else Y), self.rough)
-        return (found, np.empty((len(X), len(X), 0))) if eval_gradient else found
+        """Return the covariances of the rows of X and Y; with `eval_gradient` also their gradient by no parameters."""
+        covariances = covariance(squared_distances(X, X if Y is None else Y), self.rough)
+        return (covariances, np.empty((len(X), len(X), 0))) if eval_gradient else covariances
 
     def diag(self, X: Rows) -> Numbers:
-        """Ones."""
+        """Return ones."""
         return np.ones(len(X))
 
     def __repr__(self) -> str:
@@ -124,7 +124,7 @@ class Process:
         self._process = GaussianProcessRegressor()
 
     def learn(self, lesson: Lesson) -> None:
-        """Tunes where it is time, and fits."""
+        """Tune the weights when it is time, and fit."""
         due = milestone(len(lesson.known))
         if due != self._tuned:
             self._tuned = due
@@ -138,7 +138,7 @@ class Process:
         self._amplitude = math.sqrt(max(1e-6, float(targets @ self._process.alpha_) / len(targets)))
 
     def draw(self, rows: Rows, draws: np.random.Generator) -> Numbers:
-        """From the normal distribution of every row."""
+        """Draw from the normal distribution of every row."""
         mean, deviation = self._process.predict(rows * self._stretch, return_std=True)
         return np.asarray(mean + self._amplitude * deviation * draws.standard_normal(len(rows)))
 
@@ -150,33 +150,33 @@ class Trees:
         self._trees: list[ExtraTreeRegressor] = []
 
     def learn(self, lesson: Lesson) -> None:
-        """Grows the trees, one by one, which for few trials is faster than a forest; they differ by their number."""
+        """Grow the trees one by one, which for few trials is faster than a forest; each has its number as seed."""
         rows, targets = lesson.kept()
         seeds = range(_TREES * len(lesson.known), _TREES * (len(lesson.known) + 1))
         self._trees = [ExtraTreeRegressor(random_state=seed).fit(rows, targets) for seed in seeds]
 
     def draw(self, rows: Rows, draws: np.random.Generator) -> Numbers:
-        """From the normal distribution with the mean and the deviation of what the trees say of a row."""
+        """Draw from the normal distribution with the mean and deviation of the trees' predictions of a row."""
         short = rows.astype(np.float32)
-        said = np.array([tree.predict(short, check_input=False) for tree in self._trees])
-        return np.asarray(said.mean(0) + said.std(0) * draws.standard_normal(len(rows)))
+        predictions = np.array([tree.predict(short, check_input=False) for tree in self._trees])
+        return np.asarray(predictions.mean(0) + predictions.std(0) * draws.standard_normal(len(rows)))
 
 
 def milestone(count: int) -> int:
-    """The last of 10, 12, 15, 18, ... up to `count`; `count` itself below 10."""
-    found, following = count, 10
+    """Return the last of 10, 12, 15, 18, ... up to `count`; `count` itself below 10."""
+    reached, following = count, 10
     while following <= count:
-        found, following = following, int(following * _GROWTH)
-    return found
+        reached, following = following, int(following * _GROWTH)
+    return reached
 
 
 def squared_distances(a: Rows, b: Rows) -> Numbers:
-    """Of every row of `a` from every row of `b`."""
+    """Return the squared distance of every row of `a` from every row of `b`."""
     return np.asarray(np.maximum(0.0, (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T))
 
 
 def covariance(distances: Numbers, rough: bool) -> Numbers:
-    """Of two rows at this squared distance."""
+    """Return the covariance of two rows at this squared distance."""
     if not rough:
         return np.exp(-distances)
     root = np.sqrt(10 * distances)
@@ -184,7 +184,7 @@ def covariance(distances: Numbers, rough: bool) -> Numbers:
 
 
 def most_likely(rows: Rows, targets: Numbers, decision: NDArray[np.intp], rough: bool) -> tuple[Numbers, float]:
-    """The weights of decisions and the noise under which the targets are most likely, by coordinate search.
+    """Search by coordinates for the weights of decisions and the noise that make the targets most likely.
 
     Args:
         rows: trials x columns.
@@ -196,7 +196,7 @@ def most_likely(rows: Rows, targets: Numbers, decision: NDArray[np.intp], rough:
         A weight for every decision, and the noise's variance relative to the amplitude.
     """
     apart = np.array(
-        [squared_distances(rows[:, own], rows[:, own]) for own in decision == np.unique(decision)[:, None]]
+        [squared_distances(rows[:, mask], rows[:, mask]) for mask in decision == np.unique(decision)[:, None]]
     )
     count, diagonal = len(targets), np.diag_indices(len(targets))
 
@@ -223,13 +223,13 @@ def most_likely(rows: Rows, targets: Numbers, decision: NDArray[np.intp], rough:
     if len(apart) > _FEW:  # dear, and few trials say nothing of many decisions
         sweeps = ((0.25, 4.0),) if count > len(apart) / 2 else ()
     for factors in sweeps:
-        for index, own in enumerate(apart):
+        for index, squared in enumerate(apart):
             start = weights[index]
             for changed in start * np.array(factors):
-                trial, moved = weights.copy(), np.maximum(0.0, distances + (changed - weights[index]) * own)
+                trial, moved = weights.copy(), np.maximum(0.0, distances + (changed - weights[index]) * squared)
                 trial[index] = changed
-                found = likelihood(moved, trial, noise)
-                if found > best:
-                    best, weights, distances = found, trial, moved
+                value = likelihood(moved, trial, noise)
+                if value > best:
+                    best, weights, distances = value, trial, moved
         best, noise = max((likelihood(distances, weights, other), other) for other in _NOISES)
     return weights, noise

@@ -35,7 +35,7 @@ class Scored:
 
     Attributes:
         points: the points.
-        columns: how many columns a point has beside its encoding.
+        columns: how many columns a point has in addition to its encoding.
     """
 
     def __init__(self, names: Sequence[str], encoding: Encoding) -> None:
@@ -62,19 +62,19 @@ class Scored:
         return self._rows[0]
 
     def row(self, point: Architecture) -> Rows:
-        """Scores of one point, as columns beside its encoding; missing ones where it has none."""
+        """Return the scores of one point as further columns of its encoding; missing ones if it has none."""
         index = self._index.get(point.point_id)
         start = len(self._encoding.decision)
         return np.full(self.columns, _MISSING) if index is None else np.asarray(self.rows[index, start:])
 
     def worth(self, points: Sequence[Architecture]) -> NDArray[np.float64]:
-        """The mean of the scores of points."""
+        """Return the mean of the scores of points."""
         return np.array([self._worth[self._index[point.point_id]] for point in points])
 
     def open(
         self, seen: Collection[str], first: Sequence[Architecture], rng: random.Random, most: int
     ) -> tuple[list[Architecture], Rows]:
-        """Points whose `point_id` is not in `seen` and whose costs violate no constraint.
+        """Return points whose `point_id` is not in `seen` and whose costs violate no constraint.
 
         Args:
             seen: those of points proposed before.
@@ -83,13 +83,13 @@ class Scored:
             most: others at most.
         """
         free = {i for i, p in enumerate(self.points) if p.point_id not in seen and not self._violations[i] > 0}
-        wanted = [index for p in first if (index := self._index.get(p.point_id, -1)) in free]
-        others = sorted(free.difference(wanted))
-        kept = wanted + rng.sample(others, min(most, len(others)))
+        preferred = [index for p in first if (index := self._index.get(p.point_id, -1)) in free]
+        others = sorted(free.difference(preferred))
+        kept = preferred + rng.sample(others, min(most, len(others)))
         return [self.points[index] for index in kept], self.rows[kept]
 
     def add(self, points: Sequence[Architecture], metrics: Sequence[Mapping[str, float]]) -> None:
-        """A batch and what was told of it.
+        """Add a batch and its result.
 
         Raises:
             SearchError: a score was asked for that the first rung of the ladder does not give.
@@ -100,7 +100,9 @@ class Scored:
             raise SearchError(
                 f"strategy predictor: zero_cost names {missing[0].removeprefix(PROXY)}, but the ladder's first rung "
                 f"reports no {missing[0]}; let it begin with a rung of these proxies: ladder: [{{proxies: [{named}]}}, "
-                "{epochs: N}]"
+                "{epochs: N}]",
+                kind="missing",
+                key="strategy.zero_cost",
             )
         if not self._reference:
             costs = sorted(key for key in metrics[0] if key.startswith(_COSTS))
@@ -120,7 +122,7 @@ class Scored:
             self._violations.append(metrics[index].get("constraint/violation", 0.0))
 
     def _place(self, key: str, metrics: Mapping[str, float]) -> float:
-        """Where a number stands among those of the first batch."""
+        """Return the rank of a number among those of the first batch."""
         value, known = metrics.get(key, math.nan), self._reference[key]
         if math.isnan(value) or not known:
             return _MISSING

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from expecting import raises
 from made_tables import FLAT, flat, looked_up, space, table, written
 
 from nasforge.core.errors import DataError
@@ -56,25 +57,25 @@ def test_a_line_longer_than_a_csv_cell_may_be(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "what"),
+    ("name", "content", "expected"),
     [
-        ("t.pkl", pickle.dumps(RECORDS), "a pickle, which may run any code"),
-        ("t.csv.gz", gzip.compress(FLAT.encode(), mtime=0), "compressed by gzip.*gunzip"),
-        ("t.csv", gzip.compress(FLAT.encode(), mtime=0), "compressed by gzip"),
-        ("t.parquet", b"PAR1" + bytes(40), "a Parquet file.*read_parquet"),
-        ("t.db", b"SQLite format 3\x00" + bytes(40), "an SQLite database"),
-        ("t.npy", b"\x93NUMPY" + bytes(40), "one array without a name"),
-        ("t.json", b"{nonsense", "cannot be read as JSON"),
-        ("t.json", b"[]", "not rows with named columns"),
-        ("t.json", b"[1, 2]", "not rows with named columns"),
-        ("t.json", b'{"a": 1, "a": 2}', "'a' is there twice"),
-        ("t.json", b'{"width": [8, 16], "rate": [0.1]}', "differ in length"),
-        ("t.json", b"[" * 100_000, "nested too deeply"),
+        ("t.pkl", pickle.dumps(RECORDS), ("unreadable",)),
+        ("t.csv.gz", gzip.compress(FLAT.encode(), mtime=0), ("unreadable",)),
+        ("t.csv", gzip.compress(FLAT.encode(), mtime=0), ("unreadable",)),
+        ("t.parquet", b"PAR1" + bytes(40), ("unreadable", None, "read_parquet")),
+        ("t.db", b"SQLite format 3\x00" + bytes(40), ("unreadable",)),
+        ("t.npy", b"\x93NUMPY" + bytes(40), ("unreadable",)),
+        ("t.json", b"{nonsense", ("unreadable",)),
+        ("t.json", b"[]", ("unreadable",)),
+        ("t.json", b"[1, 2]", ("unreadable",)),
+        ("t.json", b'{"a": 1, "a": 2}', ("unreadable", None, "a")),
+        ("t.json", b'{"width": [8, 16], "rate": [0.1]}', ("unreadable",)),
+        ("t.json", b"[" * 100_000, ("unreadable",)),
     ],
 )
-def test_other_files_are_one_sentence_with_the_formats(tmp_path, name, content, what):
+def test_other_files_are_one_sentence_with_the_formats(tmp_path, name, content, expected):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=what) as raised:
+    with raises(DataError, *expected) as raised:
         _ = table(flat(), str(tmp_path / name)).metrics
     assert "differ in length" in str(raised.value) or "A table is a text file" in str(raised.value)
 
@@ -82,7 +83,7 @@ def test_other_files_are_one_sentence_with_the_formats(tmp_path, name, content, 
 def test_an_excel_file_is_told_from_an_npz(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
         archive.writestr("xl/workbook.xml", "<workbook/>")
-    with pytest.raises(DataError, match=r"an Excel file.*read_excel"):
+    with raises(DataError, "unreadable", None, "read_excel"):
         _ = table(flat(), str(tmp_path / "t.xlsx")).metrics
     np.savez(tmp_path / "t.npz", width=[8], rate=[0.1], accuracy=[0.5])
     (tmp_path / "t.npz").rename(tmp_path / "t.data")
