@@ -1,4 +1,4 @@
-"""The winner of a search or a fit as a registered model of MLflow."""
+"""What MLflow gets of a search or a fit: runs, leaderboard, figures, and the winner as a registered model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,65 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nasforge.api.fit.log import entries_of, finished_of
+from nasforge.core.command_line import command_for
 from nasforge.core.errors import NasforgeError
-from nasforge.core.trust import foreign
+from nasforge.core.tracking_uri import NO_TRACKING
+from nasforge.core.trust import foreign, view
 from nasforge.experiment.journal import fit_of
 
 _SAY = Callable[[str], None]
 
 
-def register_winner(folder: Path, uri: str | None, say: _SAY) -> None:
+def track(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None) -> int:
+    """Deliver everything of a search, or of the fit that holds it, that MLflow has not received.
+
+    Args:
+        folder: of the search.
+        uri: of the store; None for where the search was tracked.
+        say: takes what the user should know.
+
+    Returns:
+        The number of events delivered now.
+
+    Raises:
+        JournalError: no experiment there, or a corrupt journal or log.
+        TrackingError: the URI is none of MLflow's, the server cannot be reached, or a running search delivers already.
+    """
+    from nasforge.views.mlflow.position import destination
+    from nasforge.views.mlflow.tracker import track as deliver
+
+    fit = fit_of(folder)
+    finished = finished_of(entries_of(fit)) if fit else None
+    with view():
+        place = destination(folder, uri)
+        result = finished["content"] if finished else None
+        count = deliver(folder, place, (fit or folder).name, say=say, fit=result)
+    _register_winner(folder, place, say)
+    return count
+
+
+def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
+    """Deliver what a fit or a retraining has added at its end; trouble is said and never raised.
+
+    Args:
+        folder: of the search.
+        uri: as in `track`, or `none`.
+        say: takes what the user should know.
+    """
+    if uri == NO_TRACKING:
+        return
+    from nasforge.views.mlflow.position import is_delivered
+
+    try:
+        if is_delivered(folder, uri):  # else the tracker of the search has said what is missing, and how to deliver it
+            track(folder, uri, say=say)
+    except NasforgeError as error:
+        place = fit_of(folder) or folder
+        say(f"{error}. The results of '{place.name}' are safe. Deliver them later: {command_for(place, 'track')}")
+
+
+def _register_winner(folder: Path, uri: str | None, say: _SAY) -> None:
     """Register the network of a search, or of a fit, that has met the test split; says what came of it.
 
     Args:

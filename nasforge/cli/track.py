@@ -48,17 +48,12 @@ def track(
 
 def _deliver(folder: Path, uri: str | None) -> Outcome:
     """Catch MLflow up."""
-    from nasforge.api.track import register_winner
-    from nasforge.views.mlflow.position import destination
-    from nasforge.views.mlflow.tracker import track as deliver
+    from nasforge.api.track import track as deliver
 
     fit = fit_of(folder) or folder
     name = fit.name
-    with view():
-        place = destination(folder, uri)
-        count = deliver(folder, place, name, say=say)
-    register_winner(folder, place, say)
-    line(f"{count} events of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
+    count = deliver(folder, uri, say=say)
+    line(f"{count} events and rows of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
     option = [] if uri is None else ["--tracking-uri", uri]
     line(f"Look at them: {command_for(fit, 'mlflow', *option)}")
     return Outcome({"experiment": name, "delivered": count})
