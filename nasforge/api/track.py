@@ -66,6 +66,27 @@ def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
         say(f"{error}. The results of '{place.name}' are safe. Deliver them later: {command_for(place, 'track')}")
 
 
+def track_comparison(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None) -> int:
+    """Deliver the result of a campaign or a comparison, unless MLflow has it.
+
+    Args:
+        folder: with `comparison.json`.
+        uri: of the store; None for the one that it was delivered to, or else what MLFLOW_TRACKING_URI says.
+        say: takes what the user should know.
+
+    Returns:
+        The number of runs delivered now.
+
+    Raises:
+        JournalError: the folder has no result, or it is damaged.
+        TrackingError: as in `track`.
+    """
+    from nasforge.views.mlflow.campaigns import read_comparison, track_campaign
+    from nasforge.views.mlflow.position import destination_of_comparison
+
+    return track_campaign(folder, read_comparison(folder), destination_of_comparison(folder, uri), say=say)
+
+
 def _register_winner(folder: Path, uri: str | None, say: _SAY) -> None:
     """Register the network of a search, or of a fit, that has met the test split; says what came of it.
 

@@ -105,6 +105,27 @@ def destination(folder: Path, uri: str | None = None) -> str | None:
     return chosen
 
 
+def destination_of_comparison(folder: Path, uri: str | None = None) -> str | None:
+    """Return the URI that a comparison is delivered to; None for the default store.
+
+    Args:
+        folder: of the comparison, which has no journal that names a store.
+        uri: from the user; None for the store that has it, or else what MLFLOW_TRACKING_URI says.
+
+    Raises:
+        TrackingError: MLflow cannot keep runs at that URI, or the user wants no tracking.
+    """
+    stores = list(read_ids(folder)["stores"])
+    if uri is None and stores:
+        return None if stores[-1] == "default" else stores[-1]
+    chosen = chosen_uri(uri)
+    if chosen == NO_TRACKING:
+        raise TrackingError(
+            f"'{folder.name}': tracking is off. Name a store: --tracking-uri URI", kind="missing", key="tracking_uri"
+        )
+    return chosen
+
+
 FLAT, NESTED = "flat", "nested"
 """Layouts of a search in MLflow: runs side by side in an experiment of their own; trials under the search's run."""
 

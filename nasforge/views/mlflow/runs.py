@@ -409,7 +409,10 @@ def _budget_tags(state: State) -> dict[str, str]:
 
 def _proposal_params(proposal: Proposal) -> dict[str, str]:
     if isinstance(proposal, Measure):
-        return _flat("", proposal.architecture.values)
+        origin = proposal.origin
+        # `nasforge calibrate` trains a network several times: the parameter groups its trials
+        repeats = {"repeats": f"#{origin.parents[0]}"} if origin and origin.operator == "repeated" else {}
+        return _flat("", proposal.architecture.values) | repeats
     if isinstance(proposal, Score):
         return {"architectures": str(len(proposal.architectures))}
     return {"relaxation": proposal.relaxation, "epochs": str(proposal.epochs)}
