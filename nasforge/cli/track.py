@@ -55,7 +55,7 @@ def _deliver(folder: Path, uri: str | None) -> Outcome:
     fit = fit_of(folder) or folder
     name = fit.name
     count = deliver(folder, uri, say=say)
-    line(f"{count} events and rows of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
+    line(f"{count} events, rows and files of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
     option = [] if uri is None else ["--tracking-uri", uri]
     line(f"Look at them: {command_for(fit, 'mlflow', *option)}")
     return Outcome({"experiment": name, "delivered": count})

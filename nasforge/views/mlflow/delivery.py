@@ -203,11 +203,6 @@ class Delivery:
         self._mine["rows"] = json.dumps(now)
         self._save()
 
-    def log_figures(self) -> None:
-        """Give the parent run the pages that `nasforge show NAME --importance` has written, as they are now."""
-        for page in sorted((self._folder / "figures").glob("*.html")):
-            self._client.log_artifact(self._parent[0], str(page), "figures")
-
     def release(self) -> None:
         """Let another process deliver."""
         if self._lock is not None:

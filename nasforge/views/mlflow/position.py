@@ -133,7 +133,8 @@ FLAT, NESTED = "flat", "nested"
 def new_ids() -> dict[str, Any]:
     """Return the ids of a store that nothing was delivered to; the key names the search's run before it exists."""
     texts = dict.fromkeys(
-        ("experiment_id", "parent_run_id", "status", "ended", "journal", "folder", "name", "model", "rows"), ""
+        ("experiment_id", "parent_run_id", "status", "ended", "journal", "folder", "name", "model", "rows", "files"),
+        "",
     )
     return {"key": uuid.uuid4().hex, "layout": FLAT, **texts, "open": {}, "delivered": 0}
 

@@ -205,7 +205,6 @@ def track(
         delivery.finish()
         if fit is not None:
             delivery.write_leaderboard(fit)
-        delivery.log_figures()
         for note in delivery.notes():
             say(note)
     except NasforgeError:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from made_journal import mixed, write
@@ -15,6 +16,7 @@ from nasforge.api.fit import fit
 from nasforge.api.fit.log import FitLog
 from nasforge.api.track import track, track_results
 from nasforge.experiment.journal import FIT, SEARCH
+from nasforge.settings.experiment import load_space
 
 ROWS = (
     ("found (trial 2)", "found", 0.82, 2),
@@ -72,7 +74,7 @@ def uri_of(runs_dir: Path) -> str:
 
 
 def test_every_row_is_a_run_next_to_the_trials(runs_dir: Path, search: Path) -> None:
-    assert track(search, uri_of(runs_dir)) == len(mixed(3)) + len(ROWS)
+    assert track(search, uri_of(runs_dir)) == len(mixed(3)) + len(ROWS) + 1  # the drawing of the front
     runs = runs_of(runs_dir)
     assert set(runs) == {"cells", *(f"cells #{number}" for number in range(3)), *(f"cells {one[0]}" for one in ROWS)}
     roles = [runs[f"cells {name}"].data.tags["nasforge.role"] for name, *_ in ROWS]
@@ -90,6 +92,25 @@ def test_every_row_is_a_run_next_to_the_trials(runs_dir: Path, search: Path) -> 
         "cells found (trial 2)"
     ]
     assert runs["cells SVM"].data.params == {"kind": "sklearn"}
+
+
+def test_the_run_of_the_search_has_drawings_and_pages(runs_dir: Path, search: Path) -> None:
+    (runs_dir / "cells" / "report.html").write_text("<p>")
+    (search / "figures").mkdir()
+    (search / "figures" / "importance.html").write_text("<p>")
+    space = load_space("tiny")
+    about = {"space": space.to_json(), "architecture": space.default_point().to_json(), "shape": [1, 8, 8]}
+    (runs_dir / "cells" / "best").mkdir()
+    (runs_dir / "cells" / "best" / "network.json").write_text(json.dumps({**about, "class_names": ["a", "b"]}))
+    track(search, uri_of(runs_dir))
+    client, run = client_of(uri_of(runs_dir)), runs_of(runs_dir)["cells"].info.run_id
+    files = {file.path for path in ("", "figures") for file in client.list_artifacts(run, path)}
+    assert files == {"report.html", "figures", "figures/importance.html", "front.svg", "network.svg"}
+    for name in ("front.svg", "network.svg"):
+        drawing = ElementTree.parse(client.download_artifacts(run, name, str(runs_dir))).getroot()
+        assert drawing.tag == "{http://www.w3.org/2000/svg}svg" and len(drawing) > 5
+    (runs_dir / "cells" / "report.html").write_text("<p>2")
+    assert track(search, uri_of(runs_dir)) == 1, "only what has changed"
 
 
 def test_the_run_of_the_search_has_the_winner_and_the_images(runs_dir: Path, search: Path) -> None:
