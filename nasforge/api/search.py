@@ -131,6 +131,10 @@ def _search(
             points = f"all {count:,} points" if count > 1 else "the only point"
             say(f"The search has tried {points} of the space '{config.space.name}', so it ends")
     _write_best(config, state, say)
+    if config.tracking_uri != NO_TRACKING:
+        from nasforge.api.track import track_files
+
+        track_files(folder, config.tracking_uri, state, say)
     if state.best is not None:
         from nasforge.views.learnt import sentences_about
 

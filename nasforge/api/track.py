@@ -1,4 +1,4 @@
-"""The winner of a search or a fit as a registered model of MLflow."""
+"""What MLflow gets of a search or a fit: runs, leaderboard, figures, and the winner as a registered model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,141 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.errors import NasforgeError
-from nasforge.core.trust import foreign
+from nasforge.api.fit.log import entries_of, finished_of
+from nasforge.core.architecture import Architecture
+from nasforge.core.command_line import command_for
+from nasforge.core.errors import BuildError, DataError, NasforgeError, TrustError
+from nasforge.core.space import SearchSpace
+from nasforge.core.tracking_uri import NO_TRACKING
+from nasforge.core.trust import foreign, view
 from nasforge.experiment.journal import fit_of
+from nasforge.experiment.state import State, load_state
 
 _SAY = Callable[[str], None]
 
 
-def register_winner(folder: Path, uri: str | None, say: _SAY) -> None:
+def track(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None) -> int:
+    """Deliver everything of a search, or of the fit that holds it, that MLflow has not received.
+
+    Args:
+        folder: of the search.
+        uri: of the store; None for where the search was tracked.
+        say: takes what the user should know.
+
+    Returns:
+        The number of events, rows and files delivered now.
+
+    Raises:
+        JournalError: no experiment there, or a corrupt journal or log.
+        TrackingError: the URI is none of MLflow's, the server cannot be reached, or a running search delivers already.
+    """
+    from nasforge.views.mlflow.position import destination
+    from nasforge.views.mlflow.tracker import track as deliver
+
+    fit = fit_of(folder)
+    finished = finished_of(entries_of(fit)) if fit else None
+    with view():
+        place = destination(folder, uri)
+        result = finished["content"] if finished else None
+        count = deliver(folder, place, (fit or folder).name, say=say, fit=result)
+        state = load_state(folder)
+    count += _send_files(folder, place, state)
+    _register_winner(folder, place, say)
+    return count
+
+
+def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
+    """Deliver what a fit or a retraining has added at its end; trouble is said and never raised.
+
+    Args:
+        folder: of the search.
+        uri: as in `track`, or `none`.
+        say: takes what the user should know.
+    """
+    if uri == NO_TRACKING:
+        return
+    from nasforge.views.mlflow.position import is_delivered
+
+    try:
+        if is_delivered(folder, uri):  # else the tracker of the search has said what is missing, and how to deliver it
+            track(folder, uri, say=say)
+    except NasforgeError as error:
+        place = fit_of(folder) or folder
+        say(f"{error}. The results of '{place.name}' are safe. Deliver them later: {command_for(place, 'track')}")
+
+
+def track_files(folder: Path, uri: str | None, state: State, say: _SAY) -> None:
+    """Deliver the drawings of a search at its end; trouble is said and never raised.
+
+    Args:
+        folder: of the search.
+        uri: as in `track`.
+        state: of the search.
+        say: takes what the user should know.
+    """
+    from nasforge.views.mlflow.position import is_delivered
+
+    try:
+        if is_delivered(folder, uri):
+            _send_files(folder, uri, state)
+    except NasforgeError as error:
+        say(f"{error}. Deliver them later: {command_for(fit_of(folder) or folder, 'track')}")
+
+
+def _send_files(folder: Path, uri: str | None, state: State) -> int:
+    """Draw the winner and the front, and send them with the pages that other commands have written."""
+    from nasforge.views.mlflow.files import FRONT, NETWORK, files_of, front_svg, log_files
+
+    with tempfile.TemporaryDirectory() as scratch:
+        files = files_of(folder)
+        for name, drawing in ((NETWORK, _winner_svg(fit_of(folder) or folder)), (FRONT, front_svg(state))):
+            if drawing:
+                files[name] = Path(scratch) / name
+                files[name].write_text(drawing, encoding="utf-8")
+        return log_files(folder, uri, files)
+
+
+def _winner_svg(folder: Path) -> str:
+    """Return the drawing of the network in `best/`; empty where there is none, or its code may not run here."""
+    try:
+        about = json.loads((folder / "best" / "network.json").read_text(encoding="utf-8"))
+        space, point = SearchSpace.from_json(about["space"]), Architecture.from_json(about["architecture"])
+        shape, classes = tuple(about["shape"]), len(about["class_names"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, NasforgeError):
+        return ""
+    from nasforge.views.network_svg import network_svg
+    from nasforge.views.parts import parts_of
+    from nasforge.views.svg import standalone
+
+    try:
+        with foreign(folder.absolute().parent):
+            return standalone(network_svg({folder.name: parts_of(space, point, shape, classes)}))
+    except (BuildError, TrustError):
+        return ""
+
+
+def track_comparison(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None) -> int:
+    """Deliver the result of a campaign or a comparison, unless MLflow has it.
+
+    Args:
+        folder: with `comparison.json`.
+        uri: of the store; None for the one that it was delivered to, or else what MLFLOW_TRACKING_URI says.
+        say: takes what the user should know.
+
+    Returns:
+        The number of runs delivered now.
+
+    Raises:
+        JournalError: the folder has no result, or it is damaged.
+        TrackingError: as in `track`.
+    """
+    from nasforge.views.mlflow.campaigns import read_comparison, track_campaign
+    from nasforge.views.mlflow.position import destination_of_comparison
+
+    return track_campaign(folder, read_comparison(folder), destination_of_comparison(folder, uri), say=say)
+
+
+def _register_winner(folder: Path, uri: str | None, say: _SAY) -> None:
     """Register the network of a search, or of a fit, that has met the test split; says what came of it.
 
     Args:
@@ -34,25 +161,36 @@ def register_winner(folder: Path, uri: str | None, say: _SAY) -> None:
         if is_registered(folder, uri, about):
             return
         with tempfile.TemporaryDirectory() as scratch:
-            onnx = place / "exported" / "model.onnx" if fit else _exported(place / "best", Path(scratch))
+            exported = place / "exported" if fit else _exported(place, Path(scratch), say)
+            onnx, card = exported / "model.onnx", exported / "README.md"
             if not onnx.is_file():
                 return
-            card = place / "exported" / "README.md"
-            say(register(folder, uri, place.name, Winner(onnx, about, card if fit and card.is_file() else None)))
+            say(register(folder, uri, place.name, Winner(onnx, about, card if card.is_file() else None)))
     except NasforgeError as error:
         say(f"The network of '{place.name}' is not registered in MLflow: {error}")
 
 
-def _exported(network: Path, folder: Path) -> Path:
-    """Return the network as an ONNX file; its builder runs only with the consent that `nasforge.load` asks for."""
+def _exported(experiment: Path, scratch: Path, say: _SAY) -> Path:
+    """Return a folder with the network as an ONNX file and its model card.
+
+    Its builder runs only with the consent that `nasforge.load` asks for.
+    """
+    from nasforge.api.export import export
+
+    try:
+        export(experiment, ["onnx"], scratch)
+        return scratch
+    except DataError as error:  # moved images: the network can be shipped, and nothing can be measured for its card
+        say(f"MLflow gets no model card of '{experiment.name}': {error}")
     import torch
 
     from nasforge.exporters.network_folder import load
     from nasforge.exporters.onnx import Onnx
 
-    with foreign(network.parent.absolute().parent):
-        model = load(network)
-    return Onnx().write(model, torch.zeros(2, *model.shape), folder / "model")
+    with foreign(experiment.absolute().parent):
+        model = load(experiment / "best")
+    Onnx().write(model, torch.zeros(2, *model.shape), scratch / "model")
+    return scratch
 
 
 def _tested(path: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from nasforge.core.trust import view
 
 
 def mlflow(
-    name: Annotated[str | None, typer.Argument(help="Name of a search or fit. Default: all of them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of a search, fit or campaign. Default: all of them.")] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow server or database. Default: where the search was tracked.")
     ] = None,
@@ -35,21 +35,23 @@ def mlflow(
     nasforge mlflow first
     nasforge mlflow first --port 5001
     """
-    from nasforge.cli.settings import folder_of
+    from nasforge.cli.settings import campaign_folder, folder_of
     from nasforge.core.paths import whole_path
     from nasforge.core.tracking_uri import tracking_uri as whole_uri
     from nasforge.views.mlflow.page import link
-    from nasforge.views.mlflow.position import destination, ids_of, read_ids
+    from nasforge.views.mlflow.position import destination, destination_of_comparison, ids_of, read_ids
     from nasforge.views.mlflow.server import address_of, served
 
-    folder = None if name is None else folder_of(name, runs_dir)
+    campaign = None if name is None else campaign_folder(name, runs_dir)
+    folder = campaign if campaign or name is None else folder_of(name, runs_dir)
     place = whole_path(runs_dir) if folder is None else folder.parent
     experiment = key = ""
     if folder is None:
         uri = whole_uri(chosen_uri(tracking_uri), place)
     else:
         with view():
-            uri = whole_uri(destination(folder, tracking_uri), place)
+            stored = destination_of_comparison if campaign else destination
+            uri = whole_uri(stored(folder, tracking_uri), place)
             mine = ids_of(read_ids(folder), uri, place)
         experiment, key = mine["experiment_id"], mine["key"] if mine["layout"] == "flat" else ""
         if not experiment:

@@ -14,7 +14,6 @@ from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 from nasforge.cli.settings import folder_of, moved_data, runner_of
 from nasforge.cli.watch import RetrainProgress
-from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.experiment.journal import read_header
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def retrain(
     folder = folder_of(name, runs_dir)
     from nasforge.api.retrain import retrain as run  # imports torch
     from nasforge.api.search import tracking
-    from nasforge.api.track import register_winner
+    from nasforge.api.track import track_results
 
     places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
     parts = runner_of(runner, places, assign or [])
@@ -117,8 +116,7 @@ def retrain(
             trackers=trackers,
             trust=trust,
         )
-    if uri != NO_TRACKING:
-        register_winner(folder, uri, say)
+    track_results(folder, uri, say)
     _print(found)
     line(f"The first is now {folder / 'best'}")
     return Outcome({"experiment": folder.name, **found.to_json(), "best": str(folder / "best")})

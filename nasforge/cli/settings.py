@@ -182,6 +182,14 @@ def campaign_of(name: str, runs_dir: Path) -> list[Path]:
     return [] if (experiment_of(folder) / JOURNAL).is_file() else experiments_in(folder)
 
 
+def campaign_folder(name: str, runs_dir: Path) -> Path | None:
+    """The folder of the campaign or comparison of this name; None where `name` is something else, or nothing."""
+    folder = whole_path(runs_dir) / check_name(name)
+    if (experiment_of(folder) / JOURNAL).is_file() or (folder / FIT).is_file():
+        return None
+    return folder if (folder / "comparison.json").is_file() or experiments_in(folder) else None
+
+
 def folder_of(name: str, runs_dir: Path) -> Path:
     """The folder of an existing experiment; of a fit its search, also as `FIT/search`.
 

@@ -9,7 +9,7 @@ import typer
 
 from nasforge.cli.options import Json, Name, RunsDir
 from nasforge.cli.output import Outcome, line, say
-from nasforge.cli.settings import folder_of
+from nasforge.cli.settings import campaign_folder, folder_of
 from nasforge.core.command_line import command_for, quoted
 from nasforge.core.errors import ConfigError
 from nasforge.core.trust import view
@@ -29,7 +29,7 @@ def track(
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> Outcome:
-    """Send MLflow everything of an experiment that it has not received, and the figures.
+    """Send MLflow everything of a search, fit or campaign that it has not received, and the figures.
 
     [bold]Examples[/bold]
 
@@ -43,25 +43,33 @@ def track(
             raise ConfigError("--optuna writes a storage of Optuna, --tracking-uri names MLflow's: one at a time")
         with view():
             return _write_study(folder_of(name, runs_dir), optuna)
+    if campaign := campaign_folder(name, runs_dir):
+        return _deliver_campaign(campaign, tracking_uri)
     return _deliver(folder_of(name, runs_dir), tracking_uri)
 
 
 def _deliver(folder: Path, uri: str | None) -> Outcome:
     """Catch MLflow up."""
-    from nasforge.api.track import register_winner
-    from nasforge.views.mlflow.position import destination
-    from nasforge.views.mlflow.tracker import track as deliver
+    from nasforge.api.track import track as deliver
 
     fit = fit_of(folder) or folder
     name = fit.name
-    with view():
-        place = destination(folder, uri)
-        count = deliver(folder, place, name, say=say)
-    register_winner(folder, place, say)
-    line(f"{count} events of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
+    count = deliver(folder, uri, say=say)
+    line(f"{count} events, rows and files of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
     option = [] if uri is None else ["--tracking-uri", uri]
     line(f"Look at them: {command_for(fit, 'mlflow', *option)}")
     return Outcome({"experiment": name, "delivered": count})
+
+
+def _deliver_campaign(folder: Path, uri: str | None) -> Outcome:
+    """Send MLflow the result of a campaign."""
+    from nasforge.api.track import track_comparison
+
+    count = track_comparison(folder, uri, say=say)
+    line(f"{count} runs of '{folder.name}' delivered." if count else f"MLflow has all of '{folder.name}' already.")
+    option = [] if uri is None else ["--tracking-uri", uri]
+    line(f"Look at them: {command_for(folder, 'mlflow', *option)}")
+    return Outcome({"experiment": folder.name, "delivered": count})
 
 
 def _write_study(folder: Path, storage: str) -> Outcome:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -122,24 +124,44 @@ class Comparison:
         return asdict(self)
 
 
-def metrics_of(found: Comparison, label: str) -> list[tuple[str, int, float]]:
-    """A strategy's figures as (key, step, value) for a tracker.
+def metrics_of(content: Mapping[str, Any], label: str) -> list[tuple[str, int, float]]:
+    """Return a strategy's figures as (key, step, value) for a tracker.
 
     Mean curves are `campaign/<quantity>`, the table at the last checkpoint is `campaign/<quantity>/<figure>`.
+
+    Args:
+        content: of a comparison, as JSON.
+        label: of the strategy.
     """
-    rows: list[tuple[str, int, float]] = []
-    for curve in found.curves:
-        if curve.label == label:
-            kept = sorted({*range(0, len(curve.x), max(1, len(curve.x) // _POINTS)), len(curve.x) - 1})
-            rows += [(f"campaign/{curve.quantity}", int(curve.x[i]), curve.mean[i]) for i in kept]
-    last = max((row.at for row in found.rows), default=0.0)
-    for row in found.rows:
-        if row.label == label and row.at == last:
-            s, test = row.summary, row.against_random
-            figures = {"mean": s.mean, "std": s.std, "bound": s.bound, "median": s.median, "best": s.best}
-            figures["p_wilcoxon_holm"] = test.p_wilcoxon_holm if test else None
-            rows += [(f"campaign/{row.quantity}/{k}", int(last), v) for k, v in figures.items() if v is not None]
-    for one in found.to_optimum:
-        if one.label == label:
-            rows += [("campaign/to_optimum/mean", 0, one.mean), ("campaign/to_optimum/found", 0, one.found)]
-    return rows
+    rows: list[tuple[str, int, float | None]] = []
+    for curve in content["curves"]:
+        if curve["label"] == label:
+            x, mean = curve["x"], curve["mean"]
+            kept = sorted({*range(0, len(x), max(1, len(x) // _POINTS)), len(x) - 1})
+            rows += [(f"campaign/{curve['quantity']}", int(x[i]), mean[i]) for i in kept]
+    last = max((row["at"] for row in content["rows"]), default=0.0)
+    for row in content["rows"]:
+        if row["label"] == label and row["at"] == last:
+            values = {key: row["summary"][key] for key in ("mean", "std", "bound", "median", "best")}
+            test = row["against_random"]
+            values["p_wilcoxon_holm"] = test["p_wilcoxon_holm"] if test else None
+            rows += [(f"campaign/{row['quantity']}/{key}", int(last), value) for key, value in values.items()]
+    for one in content["to_optimum"]:
+        if one["label"] == label:
+            rows += [(f"campaign/to_optimum/{key}", 0, one[key]) for key in ("mean", "found")]
+    return _numbers(rows)
+
+
+def metrics_of_search(content: Mapping[str, Any], label: str, seed: int) -> list[tuple[str, int, float]]:
+    """Return what one search of a strategy has at each checkpoint, as `metrics_of` returns the strategy's."""
+    return _numbers(
+        (f"campaign/{row['quantity']}", int(row["at"]), value)
+        for row in content["rows"]
+        if row["label"] == label
+        for other, value in zip(row["seeds"], row["values"], strict=True)
+        if other == seed
+    )
+
+
+def _numbers(rows: Iterable[tuple[str, int, float | None]]) -> list[tuple[str, int, float]]:
+    return [(key, step, value) for key, step, value in rows if value is not None and math.isfinite(value)]

@@ -316,6 +316,18 @@ def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | Non
     return "".join([*parts, "</svg></figure>"])
 
 
+def standalone(figure: str) -> str:
+    """Return the drawing of a figure as an SVG file, with its style in it; empty where the figure has no drawing."""
+    start, end = figure.find("<svg "), figure.rfind("</svg>")
+    if start < 0 or end < start:
+        return ""
+    style = escape(STYLE.read_text(encoding="utf-8"), quote=False)
+    style += "svg { font: 12px system-ui, sans-serif; background: var(--ground) }"
+    opening, _, marks = figure[start + len("<svg ") : end].partition(">")
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="plot network" {opening}>'
+    return f"{head}<style>{style}</style>{marks}</svg>\n"
+
+
 def cut(text: str, length: int) -> str:
     """The beginning of a long text."""
     return text if len(text) <= length else text[: length - 1] + "…"

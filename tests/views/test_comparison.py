@@ -14,7 +14,7 @@ import pytest
 from nasforge.core.errors import ConfigError, ExportError
 from nasforge.views import comparison_page as page
 from nasforge.views.comparison import at_charge, compare_groups
-from nasforge.views.comparison_records import Comparison, metrics_of
+from nasforge.views.comparison_records import Comparison, metrics_of, metrics_of_search
 from nasforge.views.groups import Group
 from nasforge.views.trajectory import Trajectory
 
@@ -309,9 +309,10 @@ def test_same_call_same_figures() -> None:
 
 def test_figures_for_a_tracker() -> None:
     found = compare_groups("c", [group("random", [1, 2]), group("x", [1, 4])], optimum=4.0)
-    metrics = metrics_of(found, "x")
+    metrics = metrics_of(found.to_json(), "x")
     assert ("campaign/signal", 1, 1.0) in metrics and ("campaign/signal", 2, 4.0) in metrics
     assert ("campaign/signal/mean", 2, 4.0) in metrics and ("campaign/to_optimum/found", 0, 1.0) in metrics
+    assert ("campaign/signal", 2, 4.0) in metrics_of_search(found.to_json(), "x", 0)
 
 
 def test_page_is_self_contained_and_says_everything(tmp_path: Path) -> None:

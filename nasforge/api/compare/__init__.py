@@ -36,6 +36,7 @@ from nasforge.api.starts import with_starts
 from nasforge.api.stopping import terminable
 from nasforge.core.about import about_of
 from nasforge.core.architecture import Architecture
+from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
@@ -176,8 +177,8 @@ def _report(
         failed=failed,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(found.to_json()), allow_nan=False, indent=1)
-    (folder / _RESULT).write_text(text + "\n")
+    content = plain(found.to_json())
+    (folder / _RESULT).write_text(json.dumps(content, allow_nan=False, indent=1) + "\n")
     for earlier in (_PAGE, _PICTURE):  # no figures of another comparison beside these, should this one not be drawn
         (folder / earlier).unlink(missing_ok=True)
     networks: dict[str, list[Part]] = {}
@@ -191,10 +192,15 @@ def _report(
     except NasforgeError as error:
         say(str(error))
     if tracking_uri != NO_TRACKING:
+        from nasforge.views.mlflow.campaigns import track_campaign
+
+        later = f"The comparison is in {folder}. Deliver it later: {command_for(folder, 'track')}"
         try:
-            _track(folder, found, tracking_uri)
+            track_campaign(folder, content, tracking_uri, say=say)
         except TrackingError as error:
-            say(f"{error}. The comparison itself is in {folder}")
+            say(f"{error}. {later}")
+        except KeyboardInterrupt:
+            say(f"MLflow does not have all runs of '{folder.name}'. {later}")
     return found
 
 
@@ -211,19 +217,6 @@ def _networks(found: Comparison, config: ExperimentConfig) -> dict[str, list[Par
         label: parts_of(config.space, Architecture.from_json(content), data.shape, len(data.class_names))
         for label, content in best.items()
     }
-
-
-def _track(folder: Path, found: Comparison, uri: str | None) -> None:
-    from nasforge.views.comparison_records import metrics_of
-    from nasforge.views.mlflow.campaigns import Child, track_campaign
-
-    children = []
-    for label, about in found.strategies.items():
-        options = {f"strategy option.{key}": value for key, value in about["options"].items()}
-        params = {"strategy": about["name"], "seeds": len(about["seeds"]), **options}
-        children.append(Child(label, params, metrics_of(found, label)))
-    params = {"objectives": ", ".join(found.objectives), "axis": found.axis, "charged": found.end}
-    track_campaign(folder, {**params, "strategies": ", ".join(found.strategies)}, children, uri)
 
 
 def folder_of(experiments: Sequence[str | Path], name: str | None, runs_dir: Path | str, *, campaign: bool) -> Path:

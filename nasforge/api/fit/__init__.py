@@ -37,6 +37,7 @@ from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.tracking_uri import tracking_uri as whole_uri
+from nasforge.experiment.journal import SEARCH
 from nasforge.registry import names
 from nasforge.settings.experiment import check_name
 from nasforge.settings.values import limits_of
@@ -224,8 +225,11 @@ def fit(
         if last is not None and last["seconds"] >= seconds:
             return Fitted.read(folder)
         from nasforge.api.fit.run import run
+        from nasforge.api.track import track_results
 
-        run(log, request, seconds, _store(tracking_uri, folder), say)
+        store = _store(tracking_uri, folder)
+        run(log, request, seconds, store, say)
+        track_results(folder / SEARCH, store, say)
     return Fitted.read(folder)
 
 

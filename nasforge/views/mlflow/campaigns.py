@@ -1,106 +1,255 @@
-"""A comparison in MLflow: a parent run for the campaign with its files, a run per strategy with its mean curves."""
+"""A comparison in MLflow: one experiment with runs of the campaign, of its strategies and of its searches."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.errors import NasforgeError, TrackingError
+from nasforge.core.architecture import digest
+from nasforge.core.command_line import command_for
+from nasforge.core.errors import JournalError, NasforgeError, TrackingError
+from nasforge.core.goals import Objective
 from nasforge.core.tracking_uri import tracking_uri
 from nasforge.core.uri import sqlite_file, without_password
-from nasforge.views.mlflow.client import SOURCE, MlflowClient, MlflowException, entities, experiment_id, reason
-from nasforge.views.mlflow.position import ids_of, one_creator, read_ids, write_ids
+from nasforge.experiment.journal import dumps
+from nasforge.views.comparison_records import metrics_of, metrics_of_search
+from nasforge.views.mlflow.client import (
+    POOL,
+    SOURCE,
+    MlflowClient,
+    MlflowException,
+    entities,
+    experiment_id,
+    own_experiment,
+    reason,
+)
+from nasforge.views.mlflow.page import view_tag
+from nasforge.views.mlflow.position import (
+    FLAT,
+    ids_of,
+    is_copy,
+    lock_delivery,
+    new_ids,
+    one_creator,
+    read_ids,
+    write_ids,
+)
 from nasforge.views.mlflow.runs import allowed_key
 
-_FILES = ("comparison.json", "comparison.html", "comparison.png")
+RESULT = "comparison.json"
+_FILES = (RESULT, "comparison.html", "comparison.png")
 _BATCH = 900
+_FIRST_PROGRESS_S, _PROGRESS_S = 3.0, 10.0
+_SIGNAL = "campaign/signal"
+_Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Child:
-    """The run of one strategy.
+class CampaignRun:
+    """One run of a campaign.
 
     Attributes:
-        name: shown in the UI.
+        name: what follows the campaign's name in MLflow; empty for the run of the campaign.
+        role: `campaign`, `strategy` or `search`.
         params: never change.
         metrics: (key, step, value).
     """
 
     name: str
+    role: str
     params: Mapping[str, Any]
-    metrics: Sequence[tuple[str, int, float]]
+    metrics: Sequence[tuple[str, int, float]] = ()
 
 
-def track_campaign(folder: Path, params: Mapping[str, Any], children: Sequence[Child], uri: str | None) -> str:
-    """Write a comparison to MLflow; the runs of an earlier one of the same campaign are deleted.
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """Return the content of a campaign's `comparison.json`.
+
+    Raises:
+        JournalError: there is none, or it is damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        campaign_runs(content)
+    except FileNotFoundError:
+        raise JournalError(
+            f"{folder / RESULT}: this campaign has no result yet. Run: {command_for(folder, 'compare')}",
+            kind="missing",
+            key=RESULT,
+        ) from None
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise JournalError(
+            f"{folder / RESULT}: damaged ({type(error).__name__}). Write it again: {command_for(folder, 'compare')}",
+            kind="unreadable",
+            key=RESULT,
+        ) from None
+    return content
+
+
+def campaign_runs(content: Mapping[str, Any]) -> list[CampaignRun]:
+    """Return the runs of a comparison, the one of the campaign first; `content` as in `comparison.json`."""
+    strategies = content["strategies"]
+    facts = {"objectives": ", ".join(content["objectives"]), "axis": content["axis"], "charged": content["end"]}
+    runs = [CampaignRun("", "campaign", {**facts, "strategies": ", ".join(strategies)})]
+    for label, about in strategies.items():
+        options = {f"strategy option.{key}": value for key, value in about["options"].items()}
+        params = {"strategy": about["name"], **options}
+        runs.append(
+            CampaignRun(label, "strategy", {**params, "seeds": len(about["seeds"])}, metrics_of(content, label))
+        )
+        for seed, experiment in zip(about["seeds"], about["experiments"], strict=True):
+            metrics = metrics_of_search(content, label, seed)
+            runs.append(
+                CampaignRun(f"{label} s{seed}", "search", {**params, "seed": seed, "search": experiment}, metrics)
+            )
+    return runs
+
+
+def track_campaign(folder: Path, content: Mapping[str, Any], uri: str | None, *, say: _Say = lambda text: None) -> int:
+    """Write a comparison to MLflow, unless it is there; the runs of an earlier result of the same campaign are deleted.
 
     Args:
         folder: of the campaign, with its files.
-        params: of the parent run.
-        children: one per strategy.
+        content: of its `comparison.json`.
         uri: an MLflow tracking URI; None for `mlflow.db` in the runs folder.
+        say: takes what the user should know.
 
     Returns:
-        Id of the parent run.
+        The number of runs that were written.
 
     Raises:
-        TrackingError: MLflow cannot keep runs there, or does not answer.
+        TrackingError: MLflow cannot keep runs there, does not answer, or another process delivers this campaign.
     """
     full = tracking_uri(uri, folder.parent)
-    shown = without_password(full)
+    lock = lock_delivery(folder)
     try:
-        with one_creator(sqlite_file(full)):
-            client = MlflowClient(tracking_uri=full)
-            experiment = experiment_id(client, full)
-        ids = read_ids(folder)
-        mine = ids_of(ids, full, folder.parent)
-        _delete(client, experiment, mine["key"])
-        write_ids(folder, ids)  # the key must be known before the run exists
-        return _write(client, experiment, mine["key"], folder, params, children)
+        return _Delivery(folder, full, say).deliver(content)
     except NasforgeError:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws
-        raise TrackingError(f"MLflow at {shown} takes nothing ({reason(error, full)})") from None
+        raise TrackingError(
+            f"MLflow at {without_password(full)} takes nothing ({reason(error, full)})", kind="failed"
+        ) from None
+    finally:
+        os.close(lock)
 
 
-def _delete(client: Any, experiment: str, key: str) -> None:
-    for run in client.search_runs([experiment], f"tags.`nasforge.key` = '{key}'"):
-        for child in client.search_runs([experiment], f"tags.mlflow.parentRunId = '{run.info.run_id}'"):
-            client.delete_run(child.info.run_id)
-        try:
-            client.delete_run(run.info.run_id)
-        except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":  # somebody else deleted it
-                raise
+class _Delivery:
+    """One delivery of a campaign, which holds the lock."""
 
+    def __init__(self, folder: Path, uri: str, say: _Say) -> None:
+        self._folder, self._uri, self._say = folder, uri, say
+        self._ids = read_ids(folder)
+        self._mine = ids_of(self._ids, uri, folder.parent)
+        if is_copy(folder, self._mine):
+            self._mine.update(new_ids())
+        self._mine["folder"] = str(folder.absolute())
+        with one_creator(sqlite_file(uri)):
+            self._client = MlflowClient(tracking_uri=uri)
 
-def _write(
-    client: Any, experiment: str, key: str, folder: Path, params: Mapping[str, Any], children: Sequence[Child]
-) -> str:
-    tags = {"nasforge.key": key, "nasforge.campaign": folder.name, **SOURCE}
-    parent = client.create_run(experiment, run_name=folder.name, tags=tags).info.run_id
-    client.log_batch(parent, params=_params(params))
-    for child in children:
-        tags = {"mlflow.parentRunId": parent, "nasforge.strategy": child.name[:5000], **SOURCE}
-        run = client.create_run(experiment, run_name=child.name, tags=tags).info
-        client.log_batch(run.run_id, params=_params(child.params))
-        metrics = [
-            entities.Metric(allowed_key(name), value, run.start_time, step)
-            for name, step, value in child.metrics
-            if math.isfinite(value)
-        ]
-        for begin in range(0, len(metrics), _BATCH):
-            client.log_batch(run.run_id, metrics=metrics[begin : begin + _BATCH])
-        client.set_terminated(run.run_id)
-    for name in _FILES:
-        if (folder / name).is_file():
-            client.log_artifact(parent, str(folder / name))
-    client.set_terminated(parent)
-    return str(parent)
+    def deliver(self, content: Mapping[str, Any]) -> int:
+        """Write the runs that are not there."""
+        stamp = digest([dumps(content)])
+        experiment = self._experiment(content)
+        if self._mine["rows"] == stamp and self._runs_in(experiment):
+            return 0
+        self._delete(experiment)
+        if self._mine["layout"] != FLAT:  # earlier versions wrote children into the experiment of all searches
+            self._delete_children()
+        self._mine.update(layout=FLAT, rows="")
+        self._save()
+        runs = campaign_runs(content)
+        start = latest = time.monotonic()
+        pause = _FIRST_PROGRESS_S
+        for place, run in enumerate(runs):
+            run_id = self._write(experiment, run)
+            if place == 0:
+                self._mine["parent_run_id"] = run_id
+            if time.monotonic() - latest > pause:
+                latest, pause = time.monotonic(), _PROGRESS_S
+                rest = (latest - start) * (len(runs) - place - 1) / (place + 1)
+                self._say(
+                    f"MLflow has {place + 1:,} of {len(runs):,} runs of '{self._folder.name}', {rest:.0f} s to go. "
+                    f"Ctrl-C leaves them to: {command_for(self._folder, 'track')}"
+                )
+        for name in _FILES:
+            if (self._folder / name).is_file():
+                self._client.log_artifact(self._mine["parent_run_id"], str(self._folder / name))
+        self._client.set_terminated(self._mine["parent_run_id"])
+        self._mine.update(rows=stamp, status="FINISHED")
+        self._save()
+        return len(runs)
+
+    def _experiment(self, content: Mapping[str, Any]) -> str:
+        """Return the id of the campaign's experiment, made where it is missing."""
+        with one_creator(sqlite_file(self._uri)):
+            self._save()  # the key must be known before the experiment exists
+            name = self._folder.name
+            experiment, number = own_experiment(self._client, self._uri, name, self._mine["key"])
+        self._mine["name"] = name if number == 1 else f"{name} ({number})"
+        if number > 1 and self._mine["experiment_id"] != experiment:
+            self._say(
+                f"MLflow at {without_password(self._uri)} has an experiment '{name}' already, of another search or "
+                f"deleted. The runs of this campaign go to '{self._mine['name']}'"
+            )
+        self._mine["experiment_id"] = experiment
+        goal = Objective.recorded(content["objectives"][0])
+        tag = view_tag(
+            self._mine["key"],
+            order=(f"metrics.`{_SIGNAL}`", not goal.maximise),
+            columns=[
+                *(f"metrics.`{key}`" for key in (_SIGNAL, f"{_SIGNAL}/std", "campaign/final", "campaign/test")),
+                *(f"params.`{key}`" for key in ("strategy", "seed")),
+                "tags.`nasforge.role`",
+            ],
+            pooled=bool(os.environ.get(POOL)),
+        )
+        with suppress(MlflowException):  # a view of the page is worth no trouble
+            self._client.set_experiment_tag(experiment, *tag)
+        return experiment
+
+    def _runs_in(self, experiment: str, at_most: int = 1) -> list[Any]:
+        condition = f"tags.`nasforge.key` = '{self._mine['key']}'"
+        return list(self._client.search_runs([experiment], condition, max_results=at_most))
+
+    def _delete(self, experiment: str) -> None:
+        while runs := self._runs_in(experiment, _BATCH):
+            for run in runs:
+                self._client.delete_run(run.info.run_id)
+
+    def _delete_children(self) -> None:
+        shared = experiment_id(self._client, self._uri)
+        for run in self._client.search_runs([shared], f"tags.`nasforge.key` = '{self._mine['key']}'"):
+            for child in self._client.search_runs([shared], f"tags.mlflow.parentRunId = '{run.info.run_id}'"):
+                self._client.delete_run(child.info.run_id)
+            self._client.delete_run(run.info.run_id)
+
+    def _write(self, experiment: str, run: CampaignRun) -> str:
+        tags = {
+            "nasforge.key": self._mine["key"],
+            "nasforge.experiment": self._mine["name"],
+            "nasforge.campaign": self._folder.name,
+            "nasforge.role": run.role,
+            **SOURCE,
+        }
+        name = f"{self._mine['name']} {run.name}".strip()
+        info = self._client.create_run(experiment, run_name=name, tags=tags).info
+        params = _params(run.params)
+        metrics = [entities.Metric(allowed_key(key), value, info.start_time, step) for key, step, value in run.metrics]
+        while params or metrics:
+            self._client.log_batch(info.run_id, metrics=metrics[:_BATCH], params=params[:100])
+            metrics, params = metrics[_BATCH:], params[100:]
+        if run.role != "campaign":
+            self._client.set_terminated(info.run_id)
+        return str(info.run_id)
+
+    def _save(self) -> None:
+        write_ids(self._folder, self._ids)
 
 
 def _params(content: Mapping[str, Any]) -> list[Any]:

@@ -9,10 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nasforge.core.architecture import digest
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import TrackingError
 from nasforge.core.tracking_uri import VARIABLE, tracking_uri
 from nasforge.core.uri import sqlite_file, without_password, without_secrets
+from nasforge.experiment.journal import dumps
 from nasforge.views.mlflow.client import (
     POOL,
     SOURCE,
@@ -23,6 +25,7 @@ from nasforge.views.mlflow.client import (
     own_experiment,
     reason,
 )
+from nasforge.views.mlflow.leaderboard import leaderboard_writes
 from nasforge.views.mlflow.page import columns_tag
 from nasforge.views.mlflow.position import (
     FLAT,
@@ -33,6 +36,7 @@ from nasforge.views.mlflow.position import (
     new_ids,
     one_creator,
     read_ids,
+    source_of,
     write_ids,
 )
 from nasforge.views.mlflow.runs import (
@@ -50,6 +54,8 @@ _CHUNK = 500
 _BAD_CONTENT = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _REFUSED = (*_BAD_CONTENT, "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _NAMES_SHOWN = 3
+_CONTEXTS = {PARENT: "search", "finalist": "retraining", "row": "fit"}
+"""Kinds of runs whose data set is logged, and what MLflow calls its use."""
 ARTIFACT = "architecture.json"
 
 
@@ -61,7 +67,7 @@ class Delivery:
         name: of the search, as MLflow and messages have it.
         shown: the URI without password.
         progress: runs written so far, for whoever waits.
-        events: delivered so far by this object.
+        events: delivered so far by this object, and rows of a fit.
         complained: whether the user knows of trouble.
         end: MLflow's status for a search that ended otherwise than by its budget; empty for one that did not.
     """
@@ -181,10 +187,21 @@ class Delivery:
             self._mine["ended"] = self.end
             self._save()
 
-    def log_figures(self) -> None:
-        """Give the parent run the pages that `nasforge show NAME --importance` has written, as they are now."""
-        for page in sorted((self._folder / "figures").glob("*.html")):
-            self._client.log_artifact(self._parent[0], str(page), "figures")
+    def write_leaderboard(self, content: Mapping[str, Any]) -> None:
+        """Write the rows of a fit, unless they are there already.
+
+        Args:
+            content: of the fit's result, as `nasforge fit --json` prints it.
+        """
+        before = json.loads(self._mine["rows"] or "{}")
+        now = {row["name"]: digest([dumps(row), content["winner"], content["reason"]]) for row in content["rows"]}
+        if before == now:
+            return
+        self._writes = leaderboard_writes(content, self._runs, before)
+        self._flush()
+        self.events += len(now)
+        self._mine["rows"] = json.dumps(now)
+        self._save()
 
     def release(self) -> None:
         """Let another process deliver."""
@@ -393,15 +410,17 @@ class Delivery:
             self._refuse(writes.name, ARTIFACT, error)
 
     def _log_data(self, run_id: str, key: str) -> None:
-        """Log the data set of the search's run or of a retrained network; trials have it by their search."""
+        """Log the data set of the search's run, of a retrained network or of a row; trials have it by their search."""
         header = self._journal.header()
-        if header is None or not header.data_hash or (key != PARENT and not key.startswith("finalist/")):
+        kind = key.partition("/")[0]
+        if header is None or not header.data_hash or kind not in _CONTEXTS:
             return
         data = header.config.get("data") or {}
-        name = str(data.get("source", "data")).rstrip("/").rpartition("/")[2][:500] or "data"
+        source_path = source_of(self._folder) or str(data.get("source", "data"))
+        name = source_path.rstrip("/").rpartition("/")[2][:500] or "data"
         source = json.dumps(data, default=str)
         dataset = entities.Dataset(plain_text(name), header.data_hash[:36], "nasforge", plain_text(source))
-        context = entities.InputTag("mlflow.data.context", "search" if key == PARENT else "retraining")
+        context = entities.InputTag("mlflow.data.context", _CONTEXTS[kind])
         try:
             self._client.log_inputs(run_id, datasets=[entities.DatasetInput(dataset, [context])])
         except MlflowException as error:

@@ -7,6 +7,7 @@ as its own button "Share" writes it, as plain JSON.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from nasforge.core.events import Header
@@ -27,15 +28,28 @@ def columns_tag(header: Header, key: str, *, pooled: bool) -> tuple[str, str]:
     """
     goals = [Objective.recorded(text) for text in header.config["objectives"]]
     metrics = dict.fromkeys([*(goal.metric for goal in goals), *_USUAL])
+    columns = [*(f"metrics.`{name}`" for name in metrics), *(f"tags.`{name}`" for name in _TAGS)]
+    return view_tag(key, (f"metrics.`{goals[0].metric}`", not goals[0].maximise), columns, pooled=pooled)
+
+
+def view_tag(key: str, order: tuple[str, bool], columns: Sequence[str], *, pooled: bool) -> tuple[str, str]:
+    """Return name and value of the experiment's tag that holds a view.
+
+    Args:
+        key: of the runs to show.
+        order: the column to sort by, and whether in ascending order.
+        columns: to show.
+        pooled: whether the experiment has other runs.
+    """
     state = {
         "searchFilter": f"tags.`nasforge.key` = '{key}'" if pooled else "",
-        "orderByKey": f"metrics.`{goals[0].metric}`",
-        "orderByAsc": not goals[0].maximise,
+        "orderByKey": order[0],
+        "orderByAsc": order[1],
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [*(f"metrics.`{name}`" for name in metrics), *(f"tags.`{name}`" for name in _TAGS)],
+        "selectedColumns": list(columns),
     }
     return _TAG + share_key(key), json.dumps(state)
 

@@ -17,7 +17,7 @@ from nasforge.core.events import Event, Header
 from nasforge.core.ranges import Range
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
 from nasforge.core.uri import without_password
-from nasforge.experiment.journal import JOURNAL, parse, read_header
+from nasforge.experiment.journal import FIT, JOURNAL, fit_of, parse, read_header
 
 IDS = "tracking.json"
 
@@ -74,6 +74,18 @@ class JournalFollower:
         return events
 
 
+def source_of(folder: Path) -> str:
+    """Return the images that a fit was asked for; empty for a search of its own, whose journal names them."""
+    fit = fit_of(folder)
+    if fit is None:
+        return ""
+    try:
+        with (fit / FIT).open("rb") as file:
+            return str(json.loads(file.readline())["inputs"]["source"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ""
+
+
 def destination(folder: Path, uri: str | None = None) -> str | None:
     """The URI that an experiment is delivered to; None for the default store.
 
@@ -93,6 +105,27 @@ def destination(folder: Path, uri: str | None = None) -> str | None:
     return chosen
 
 
+def destination_of_comparison(folder: Path, uri: str | None = None) -> str | None:
+    """Return the URI that a comparison is delivered to; None for the default store.
+
+    Args:
+        folder: of the comparison, which has no journal that names a store.
+        uri: from the user; None for the store that has it, or else what MLFLOW_TRACKING_URI says.
+
+    Raises:
+        TrackingError: MLflow cannot keep runs at that URI, or the user wants no tracking.
+    """
+    stores = list(read_ids(folder)["stores"])
+    if uri is None and stores:
+        return None if stores[-1] == "default" else stores[-1]
+    chosen = chosen_uri(uri)
+    if chosen == NO_TRACKING:
+        raise TrackingError(
+            f"'{folder.name}': tracking is off. Name a store: --tracking-uri URI", kind="missing", key="tracking_uri"
+        )
+    return chosen
+
+
 FLAT, NESTED = "flat", "nested"
 """Layouts of a search in MLflow: runs side by side in an experiment of their own; trials under the search's run."""
 
@@ -100,7 +133,8 @@ FLAT, NESTED = "flat", "nested"
 def new_ids() -> dict[str, Any]:
     """Return the ids of a store that nothing was delivered to; the key names the search's run before it exists."""
     texts = dict.fromkeys(
-        ("experiment_id", "parent_run_id", "status", "ended", "journal", "folder", "name", "model"), ""
+        ("experiment_id", "parent_run_id", "status", "ended", "journal", "folder", "name", "model", "rows", "files"),
+        "",
     )
     return {"key": uuid.uuid4().hex, "layout": FLAT, **texts, "open": {}, "delivered": 0}
 
@@ -161,6 +195,16 @@ def is_copy(folder: Path, mine: dict[str, Any]) -> bool:
         return any(store["key"] == mine["key"] for store in read_ids(place)["stores"].values())
     except (OSError, TrackingError):
         return False
+
+
+def is_delivered(folder: Path, uri: str | None) -> bool:
+    """Return whether a store has all events of an experiment; `uri` None for `mlflow.db` in the runs folder.
+
+    Raises:
+        TrackingError: `tracking.json` is damaged.
+    """
+    mine = ids_of(read_ids(folder), tracking_uri(uri, folder.parent), folder.parent)
+    return bool(mine["parent_run_id"]) and int(mine["delivered"]) >= JournalFollower(folder).total()
 
 
 def write_ids(folder: Path, content: dict[str, Any]) -> None:

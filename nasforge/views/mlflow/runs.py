@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.architecture import digest
+from nasforge.core.architecture import Architecture, digest
 from nasforge.core.events import (
     Asked,
     Checked,
@@ -101,6 +101,11 @@ class Writes:
         """Add parameters."""
         self.params.update({name: params[key] for key, name in self._names(params).items()})
 
+    def decide(self, architecture: Architecture) -> None:
+        """Add the decisions of a network as parameters, and its ids."""
+        self.describe(_flat("", architecture.values))
+        self.tags.update({"nasforge.arch_id": architecture.arch_id, "nasforge.point_id": architecture.point_id})
+
     def _names(self, keys: Iterable[str]) -> dict[str, str]:
         names = allowed_keys(keys)
         self.renamed.update({key: name for key, name in names.items() if key != name})
@@ -139,7 +144,7 @@ class Runs:
     def _apply(self, event: Event, writes: dict[str, Writes]) -> None:
         if isinstance(event, Header):
             self.state = State(event)
-            parent = self._parent(writes)
+            parent = self.summary(writes)
             parent.describe(_header_params(event))
             parent.tags.update(_header_tags(event) | _budget_tags(self.state))
             if self.name:
@@ -153,7 +158,7 @@ class Runs:
                 run.exists = False
                 run.describe(_proposal_params(proposal))
                 run.tags.update(_proposal_tags(proposal))
-                run.tags.update(self._common_tags("supernet" if isinstance(proposal, TrainShared) else "trial"))
+                run.tags.update(self.common_tags("supernet" if isinstance(proposal, TrainShared) else "trial"))
                 if isinstance(proposal, Measure):
                     run.architecture = json.dumps(proposal.architecture.to_json())
             case Checked(number, costs, verdict):
@@ -173,7 +178,7 @@ class Runs:
             case Told(number, _):
                 self._close(number, writes)
             case Extended():
-                self._parent(writes).tags.update(_budget_tags(state))
+                self.summary(writes).tags.update(_budget_tags(state))
             case TestOpened(finalist, metrics) if metrics:
                 self._tested(finalist, metrics, writes)
 
@@ -188,7 +193,7 @@ class Runs:
         run.measure({**costs, **metrics}, 0, 0.0)
         run.describe(_flat("", {key: trained[key] for key in ("seed", "epochs") if key in trained}))
         run.tags["nasforge.status"] = "finished"
-        run.tags.update(self._common_tags(role))
+        run.tags.update(self.common_tags(role))
         run.status, run.done = "FINISHED", True
         network = _SEED.sub("", finalist)
         seeds = self._tests.setdefault(network, {})
@@ -204,7 +209,7 @@ class Runs:
             if found.margin is not None:
                 summary[f"{prefix}{key}_low"] = found.mean - found.margin
                 summary[f"{prefix}{key}_high"] = found.mean + found.margin
-        self._parent(writes).measure(summary, len(seeds), _time(self._state.charged.worker_seconds))
+        self.summary(writes).measure(summary, len(seeds), self.seconds)
 
     def _close(self, number: int, writes: dict[str, Writes]) -> None:
         state = self._state
@@ -233,7 +238,7 @@ class Runs:
         self._compare(trial)
         if self.name:
             self._mark_front(trial, run, writes)
-        parent = self._parent(writes)
+        parent = self.summary(writes)
         seconds = state.charged.worker_seconds
         parent.measure({f"trials/{status}": self._closed[status] for status in _STATUS}, closed, seconds)
         if self._best is not None:
@@ -267,18 +272,24 @@ class Runs:
         self._front, self._depth = {**front, trial.number: values}, result.steps_done
         run.tags["nasforge.pareto"] = "true"
 
-    def _common_tags(self, role: str) -> dict[str, str]:
+    def common_tags(self, role: str) -> dict[str, str]:
         """Return the tags of every run beside its search's; the layout of earlier versions has none."""
         if not self.name:
             return {}
         return {"nasforge.experiment": self.name, "nasforge.role": role, "nasforge.pareto": "false"}
 
     @property
+    def seconds(self) -> float:
+        """Seconds that all workers have spent on the search."""
+        return _time(self._state.charged.worker_seconds)
+
+    @property
     def _state(self) -> State:
         assert self.state is not None  # noqa: S101  (the journal's first line is its header)
         return self.state
 
-    def _parent(self, writes: dict[str, Writes]) -> Writes:
+    def summary(self, writes: dict[str, Writes]) -> Writes:
+        """Return the writes of the search's own run."""
         return writes.setdefault(PARENT, Writes(self._state.header.experiment, {}))
 
     def _trial(self, number: int, writes: dict[str, Writes]) -> Writes:
@@ -398,7 +409,10 @@ def _budget_tags(state: State) -> dict[str, str]:
 
 def _proposal_params(proposal: Proposal) -> dict[str, str]:
     if isinstance(proposal, Measure):
-        return _flat("", proposal.architecture.values)
+        origin = proposal.origin
+        # `nasforge calibrate` trains a network several times: the parameter groups its trials
+        repeats = {"repeats": f"#{origin.parents[0]}"} if origin and origin.operator == "repeated" else {}
+        return _flat("", proposal.architecture.values) | repeats
     if isinstance(proposal, Score):
         return {"architectures": str(len(proposal.architectures))}
     return {"relaxation": proposal.relaxation, "epochs": str(proposal.epochs)}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from nasforge.core.errors import NasforgeError, TimeOver, TrackingError
 from nasforge.core.events import Event
@@ -173,7 +174,12 @@ class MlflowTracker:
 
 
 def track(
-    folder: Path, uri: str | None = None, name: str = "", *, say: Callable[[str], None] = lambda text: None
+    folder: Path,
+    uri: str | None = None,
+    name: str = "",
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    fit: Mapping[str, Any] | None = None,
 ) -> int:
     """Deliver what MLflow has not yet of an experiment's journal; once delivered is never delivered again.
 
@@ -182,6 +188,7 @@ def track(
         uri: where to; None as in `destination`.
         name: of the search's run, if it is made now; empty for the folder's.
         say: takes what the user should know.
+        fit: the result of the fit that holds the search, as `nasforge fit --json` prints it; None where there is none.
 
     Returns:
         The number of events delivered now.
@@ -196,7 +203,8 @@ def track(
     try:
         delivery.deliver(live=False)
         delivery.finish()
-        delivery.log_figures()
+        if fit is not None:
+            delivery.write_leaderboard(fit)
         for note in delivery.notes():
             say(note)
     except NasforgeError:

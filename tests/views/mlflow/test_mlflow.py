@@ -481,14 +481,3 @@ def test_a_real_server_that_dies_and_comes_back(tmp_path: Path, closed_port: int
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-
-
-def test_figures_go_to_the_parent_run(tmp_path: Path) -> None:
-    folder = write(tmp_path / "runs" / "drawn", mixed())
-    track(folder)
-    (folder / "figures").mkdir()
-    (folder / "figures" / "importance.html").write_text("<html>drawn</html>")
-    assert track(folder) == 0  # nothing new in the journal
-    (parent,), _ = runs_of(folder.parent)
-    client = client_of(f"sqlite:///{folder.parent}/mlflow.db")
-    assert [found.path for found in client.list_artifacts(parent.info.run_id, "figures")] == ["figures/importance.html"]

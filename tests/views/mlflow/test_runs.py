@@ -6,11 +6,11 @@ import random
 from dataclasses import replace
 
 import pytest
-from made_journal import header, mixed, trial
+from made_journal import header, mixed, point, trial
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.events import Asked, Event, Told
-from nasforge.core.trial import Measure
+from nasforge.core.trial import Measure, Origin
 from nasforge.experiment.state import replay
 from nasforge.views.mlflow.runs import PARENT, Runs, Writes, allowed_key
 
@@ -78,3 +78,10 @@ def test_keys_and_values_that_mlflow_refuses_are_made_fit() -> None:
     ((key, value),) = writes["trial/0"].params.items()
     assert key == "model.a_b_"
     assert len(value) == 500
+
+
+def test_a_repeated_training_names_the_first_one() -> None:
+    origin = Origin((3,), "repeated")
+    writes = Runs().fold([header(), Asked(5, Measure(point(1), origin=origin)), Asked(6, Measure(point(2)))])
+    assert writes["trial/5"].params["repeats"] == "#3"
+    assert "repeats" not in writes["trial/6"].params

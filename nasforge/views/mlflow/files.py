@@ -1,0 +1,80 @@
+"""The files of a search or fit in MLflow: artifacts of the run that holds the summary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from nasforge.core.errors import TrackingError
+from nasforge.core.tracking_uri import tracking_uri
+from nasforge.core.uri import without_password
+from nasforge.experiment.journal import fit_of
+from nasforge.experiment.state import State
+from nasforge.views import charts
+from nasforge.views.mlflow.client import MlflowClient, reason
+from nasforge.views.mlflow.position import ids_of, lock_delivery, read_ids, write_ids
+from nasforge.views.svg import standalone
+
+NETWORK, FRONT = "network.svg", "front.svg"
+_WRITTEN = ("report.html", "calibration.html", "calibration.json", "calibration.png")
+_COSTS = ("cost/flops", "cost/params")
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """Return the pages and pictures that other commands have written: the artifact's path -> the file."""
+    place = fit_of(folder) or folder
+    files = {name: place / name for name in _WRITTEN}
+    files |= {f"figures/{page.name}": page for page in sorted((folder / "figures").glob("*.html"))}
+    return {name: file for name, file in files.items() if file.is_file()}
+
+
+def front_svg(state: State) -> str:
+    """Return the drawing of the front: both objectives, or the only one over a cost; empty where nothing is drawn."""
+    metrics = [goal.metric for goal in state.objectives]
+    if len(metrics) == 1:
+        metrics.append(_COSTS[metrics[0] == _COSTS[0]])
+    y, x = metrics[:2] if not metrics[0].startswith("cost/") else (metrics[1], metrics[0])
+    return standalone(charts.front_chart(state, lambda number: "", x, y))
+
+
+def log_files(folder: Path, uri: str | None, files: Mapping[str, Path]) -> int:
+    """Send the files that MLflow has not, or has another content of.
+
+    Args:
+        folder: of the search, which was delivered.
+        uri: of the store; None for the default one.
+        files: the artifact's path -> the file.
+
+    Returns:
+        The number of files sent.
+
+    Raises:
+        TrackingError: another process delivers the search, or the artifacts' store takes nothing.
+    """
+    full = tracking_uri(uri, folder.parent)
+    lock = lock_delivery(folder)
+    try:
+        ids = read_ids(folder)
+        mine = ids_of(ids, full, folder.parent)
+        before = json.loads(mine["files"] or "{}")
+        now = {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in files.items()}
+        changed = {name: files[name] for name, digest in now.items() if before.get(name) != digest}
+        if not changed:
+            return 0
+        client = MlflowClient(tracking_uri=full)
+        for name, file in changed.items():
+            client.log_artifact(mine["parent_run_id"], str(file), name.rpartition("/")[0] or None)
+        mine["files"] = json.dumps({**before, **now})
+        write_ids(folder, ids)
+        return len(changed)
+    except Exception as error:  # whatever a server, a file system or a store of objects throws
+        if isinstance(error, TrackingError):
+            raise
+        raise TrackingError(
+            f"MLflow at {without_password(full)} takes no files ({reason(error, full)})", kind="failed"
+        ) from None
+    finally:
+        os.close(lock)
