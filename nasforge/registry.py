@@ -111,6 +111,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "reference": {
         "resnet": "nasforge.models.reference:resnet_space",
     },
+    "task": {
+        "classification": "nasforge.tasks.classification:CLASSIFICATION",
+    },
     "figure": {
         "best_so_far": "nasforge.views.figures:best_so_far_figure",
         "pareto": "nasforge.views.figures:pareto_figure",

@@ -32,12 +32,13 @@ from nasforge.models.ensemble import Ensemble
 from nasforge.models.network import fresh_and_whole
 from nasforge.settings.experiment import DataConfig
 from nasforge.settings.spec import SearchSpec
+from nasforge.tasks.task import Answers
 from nasforge.training.artifacts import save_answers, save_weights
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import Trained, train
 from nasforge.training.meter import Limits
-from nasforge.training.scoring import Answers, Validation
+from nasforge.training.scoring import Validation
 from nasforge.training.state import Checkpoint
 
 Split = tuple[Part, Part]
@@ -155,6 +156,7 @@ class Averaged:
                         checkpoint=Checkpoint(report.checkpoint.with_name(f"{report.checkpoint.name}.{number}")),
                         flops=report.costs.get("cost/flops", 0.0),
                         limits=Limits(seconds=left_s, since=since),
+                        task=training.task,
                     )
                 )
             except TrainingFailed as error:
@@ -163,7 +165,7 @@ class Averaged:
                 raise TrainingFailed(failure.cause, message, failure.advice, spent + error.charged) from error
             if self._keep_answers:
                 recipe = recipe_of(training.space, proposal.architecture, training.recipe)
-                answers.append((validation, answers_of(network, validation, recipe, device)))
+                answers.append((validation, answers_of(network, validation, recipe, device, training.task)))
             members.append(network.cpu())
             since = time.monotonic()
             if not report(number, _mean(done)):

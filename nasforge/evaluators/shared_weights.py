@@ -137,7 +137,7 @@ class SharedWeights:
             if proposal.weights is not None:
                 _load(supernet, report, proposal.weights)
             recipe = without_overrun(recipe, device, supernet.narrowest)
-            shared = shared_training(proposal, supernet, data, recipe, report.seed, device)
+            shared = shared_training(proposal, supernet, data, recipe, report.seed, device, self.training.task)
 
         def on_epoch(step: int, metrics: Mapping[str, float]) -> bool:
             return report(step, metrics, shared.alphas.relaxed.plain) if shared.alphas else report(step, metrics)
@@ -155,6 +155,7 @@ class SharedWeights:
             limits=Limits(seconds=self.training.time_limit_s, since=began),
             hooks=[shared.alphas] if shared.alphas else [],
             fresh=proposal.weights is None,
+            task=self.training.task,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         return Result(
@@ -188,7 +189,8 @@ class SharedWeights:
         recalibrate(child, data.train, recipe, device=device, batches=self.recalibration_batches)
         bf16 = uses_bf16(recipe, device)
         extra = self.training.extra
-        scores = score(child, data.validation, extra=extra, device=device, bf16=bf16, memory_format=layout)
+        arithmetic = {"device": device, "bf16": bf16, "memory_format": layout}
+        scores = score(child, data.validation, extra=extra, task=self.training.task, **arithmetic)
         flops = report.costs.get("cost/flops") or count_flops(child, data.shape)
         images = min(self.recalibration_batches * RECALIBRATION_BATCH_SIZE, len(data.train)) + len(data.validation)
         charged = Charge(time.monotonic() - began, flops * images)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nasforge import registry
 from nasforge.core.about import About
 from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, SearchError
@@ -25,6 +26,9 @@ from nasforge.evaluators.zero_cost import ZeroCost
 from nasforge.models.costs import count_flops, latency_ms, memory_mb
 from nasforge.models.network import build, fresh_and_whole
 from nasforge.settings.spec import SearchSpec
+from nasforge.tasks.classification import CLASSIFICATION
+from nasforge.tasks.metrics import by_class
+from nasforge.tasks.task import Answers, Task
 from nasforge.training.artifacts import (
     file_of,
     load_weights,
@@ -40,8 +44,10 @@ from nasforge.training.loop import train
 from nasforge.training.meter import Limits
 from nasforge.training.phases import Phase
 from nasforge.training.remarks import remarks_on
-from nasforge.training.scoring import EXTRA, Answers, Validation, answers, by_class, extra_among, unmeasured
+from nasforge.training.scoring import Validation, answers
 from nasforge.training.state import Checkpoint
+
+_WORK = ("time/train_s", "time/worker_s", "work/multiply_adds")
 
 
 class Training:
@@ -49,12 +55,6 @@ class Training:
 
     Light to pickle: data are loaded on the first call and kept in the process for the next.
     """
-
-    metrics: tuple[str, ...] = (
-        *("val/accuracy", "val/loss", "val/f1_macro", "train/loss"),
-        *("val/precision_macro", "val/recall_macro", "val/balanced_accuracy", "val/roc_auc"),
-        *("time/train_s", "time/worker_s", "work/multiply_adds"),
-    )
 
     def __init__(
         self,
@@ -95,13 +95,20 @@ class Training:
         self.device = device
         self.threads = threads
         self.time_limit_s = time_limit_s
-        self.extra = _extra_figures(spec.objectives, extra_metrics)
-        self.metrics = tuple(dict.fromkeys((*self.metrics, *(f"val/{name}" for name in self.extra))))
+        self.extra = _extra_figures(self.task, spec.objectives, extra_metrics)
+        scores = dict.fromkeys((*self.task.metrics, *self.task.on_request, *self.extra))
+        self.metrics = (*(f"val/{name}" for name in scores), "train/loss", *_WORK)
         self.per_class = check_flag(per_class, "evaluator: per_class")
         self.keep_answers = check_flag(keep_answers, "evaluator: keep_answers")
         if any(rung.proxies for rung in self.ladder):
             self._scoring()  # are there such proxies?
         check_recipes(self.space, self.recipe)
+
+    @property
+    def task(self) -> Task:
+        """What the networks are trained for."""
+        task: Task = registry.get("task", self.spec.task)
+        return task
 
     def _data_hash(self) -> str:
         """Load the data, check that ladder and metrics fit them, and return the fingerprint of data and split.
@@ -168,7 +175,7 @@ class Training:
         """
         data = load_data(self.data)
         validation = data.validation if validation is None else validation
-        for name in unmeasured(self.extra, validation):
+        for name in self.task.unmeasured(self.extra, validation):
             number = name.rpartition("_of_")[2]
             whose = f"class '{data.class_names[int(number)]}'" if number.isdecimal() else "every class but one"
             raise ConfigError(
@@ -289,6 +296,7 @@ class Training:
             flops=report.costs.get("cost/flops", 0.0),
             limits=Limits(until, self.time_limit_s, began),
             fresh=proposal.weights is None,
+            task=self.task,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         artifacts = {}
@@ -297,7 +305,7 @@ class Training:
             if until < epochs:
                 artifacts[CHECKPOINT] = save_checkpoint(report.checkpoint, report)
             if self.per_class or self.keep_answers:
-                answers = answers_of(network, data.validation, recipe, device)
+                answers = answers_of(network, data.validation, recipe, device, self.task)
                 if self.per_class:
                     artifacts["classes"] = save_json(by_class(answers, data.class_names), report, "classes")
                 if self.keep_answers:
@@ -343,24 +351,26 @@ class Training:
         return network
 
 
-def answers_of(network: nn.Module, part: Part, recipe: Recipe, device: torch.device) -> Answers:
+def answers_of(
+    network: nn.Module, part: Part, recipe: Recipe, device: torch.device, task: Task = CLASSIFICATION
+) -> Answers:
     """Compute a network's answers on a split, in the arithmetic of its training."""
     layout, bf16 = memory_format(recipe, device), uses_bf16(recipe, device)
-    return answers(network, part, device=device, bf16=bf16, memory_format=layout)
+    return answers(network, part, device=device, bf16=bf16, memory_format=layout, task=task)
 
 
-def _extra_figures(objectives: Sequence[Objective], extra_metrics: Sequence[str]) -> tuple[str, ...]:
+def _extra_figures(task: Task, objectives: Sequence[Objective], extra_metrics: Sequence[str]) -> tuple[str, ...]:
     """Return the further metrics that an objective needs or the user asks for."""
     texts = not isinstance(extra_metrics, str) and all(isinstance(metric, str) for metric in extra_metrics)
-    if not texts or len(extra_among(extra_metrics)) < len({*extra_metrics}):
-        allowed = ", ".join(f"val/{name}" for name in EXTRA)
+    if not texts or len(task.requested(extra_metrics)) < len({*extra_metrics}):
+        allowed = ", ".join(f"val/{name}" for name in task.on_request)
         raise ConfigError(
             f"evaluator: extra_metrics must be a list of {allowed}, or of one class by its number (val/recall_of_3, "
             f"precision, f1), got {extra_metrics!r}",
             kind="unknown",
             key="evaluator.extra_metrics",
         )
-    return extra_among([*extra_metrics, *(objective.metric for objective in objectives)])
+    return task.requested([*extra_metrics, *(objective.metric for objective in objectives)])
 
 
 def _start(proposal: Measure, report: Report) -> Path | None:

@@ -20,7 +20,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
 from nasforge.core.uri import without_secrets
 from nasforge.settings.space_file import NAME, load_space, shipped_spaces
-from nasforge.settings.spec import SearchSpec
+from nasforge.settings.spec import CLASSIFICATION, SearchSpec
 from nasforge.settings.values import (
     AUTOMATIC,
     FILE_OPTIONS,
@@ -78,6 +78,7 @@ class ExperimentConfig:
     tracking_uri: str | None
     start_from: Starts | None = None
     title: str = ""
+    task: str = CLASSIFICATION
 
     @property
     def shown_name(self) -> str:
@@ -101,6 +102,7 @@ class ExperimentConfig:
             targets=self.targets,
             seed=self.seed,
             constraints=self.constraints,
+            task=self.task,
         )
 
     @property
@@ -168,6 +170,7 @@ class ExperimentConfig:
             "recipe": dict(self.recipe),
             "seed": self.seed,
             "tracking_uri": None if self.tracking_uri is None else without_secrets(self.tracking_uri),
+            **({"task": self.task} if self.task != CLASSIFICATION else {}),
             **({"start_from": self.start_from.to_json()} if self.start_from and self.start_from.points else {}),
         }
 
@@ -192,6 +195,7 @@ class ExperimentConfig:
             runs_dir=whole_path(runs_dir),
             tracking_uri=content["tracking_uri"],
             start_from=Starts.from_json(content.get("start_from")),
+            task=content.get("task", CLASSIFICATION),
         )
 
     @staticmethod
@@ -245,7 +249,7 @@ TRAININGS: dict[str, tuple[Unit, int]] = {"cross_validation": ("folds", 5), "rep
 _SETTINGS = (
     *("name", "space", "data", "strategy", "evaluator", "pruner", "runner", "objectives", "constraints", "targets"),
     *("tune", "budget", "epochs", "ladder", "recipe", "seed", "runs_dir", "tracking_uri"),
-    "start_from",
+    *("start_from", "task"),
 )
 
 
@@ -358,6 +362,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         searched = [key for key in recipe if key in decided]
         if searched:
             wrong(f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead", "recipe")
+    task = attempt("task", _task, present.get("task", CLASSIFICATION))
     start_from = attempt("start_from", starts_of, present.get("start_from", AUTOMATIC))
     if problems:
         raise ConfigError(problems)
@@ -379,6 +384,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         runs_dir=runs_dir,
         tracking_uri=uri,
         start_from=start_from,
+        task=task,
     )
 
 
@@ -388,6 +394,13 @@ def _named(kind: str, content: Any) -> Named:
     if (kind, named.name) != ("pruner", NO_PRUNER):
         registry.check_named(kind, named.name, named.options)
     return named
+
+
+def _task(content: Any) -> str:
+    """Return the registered name of a task."""
+    name = text_of(content, "the name of a task")
+    registry.check_name("task", name)
+    return name
 
 
 def _tracking_uri(content: Any) -> str | None:

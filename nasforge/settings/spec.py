@@ -14,6 +14,8 @@ from nasforge.core.space import SearchSpace
 if TYPE_CHECKING:
     from nasforge.settings.values import DataConfig  # it reads YAML, which a strategy does not need
 
+CLASSIFICATION = "classification"
+"""Name of the default task: one class for each image."""
 _NETWORK_COSTS = {f"cost/{name}" for name in COSTS}
 
 
@@ -34,6 +36,7 @@ class SearchSpec:
         targets: soft limits on costs.
         seed: seed of the search.
         constraints: hard limits on costs.
+        task: registered name of what the networks are trained for.
     """
 
     space: SearchSpace
@@ -44,6 +47,7 @@ class SearchSpec:
     targets: tuple[Constraint, ...] = ()
     seed: int = 0
     constraints: tuple[Constraint, ...] = ()
+    task: str = CLASSIFICATION
 
     def __post_init__(self) -> None:
         for name in ("ladder", "objectives", "targets", "constraints"):  # callers may pass lists

@@ -25,8 +25,8 @@ from nasforge.supernet.mixed import mixtures_in
 from nasforge.supernet.network import Supernet
 from nasforge.supernet.relaxations import Relaxation
 from nasforge.supernet.relaxed import Relaxed
+from nasforge.tasks.task import Criterion
 from nasforge.training.hooks import Hook, Step
-from nasforge.training.losses import Criterion
 
 _HIGHEST_RATE = 0.05
 _BASELINE_DECAY = 0.9

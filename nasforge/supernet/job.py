@@ -25,8 +25,9 @@ from nasforge.supernet.network import Supernet
 from nasforge.supernet.paths import PATHS, SampledPaths, mean_flops
 from nasforge.supernet.relaxations import is_relaxation, relaxation_of
 from nasforge.supernet.relaxed import Relaxed, forward_flops
+from nasforge.tasks.classification import CLASSIFICATION
+from nasforge.tasks.task import Task
 from nasforge.training.device import memory_format, uses_bf16
-from nasforge.training.losses import criterion_of
 from nasforge.training.recalibration import recalibrate
 from nasforge.training.scoring import score
 
@@ -52,7 +53,13 @@ class SharedTraining:
 
 
 def shared_training(
-    proposal: TrainShared, supernet: Supernet, data: ImageData, recipe: Recipe, seed: int, device: torch.device
+    proposal: TrainShared,
+    supernet: Supernet,
+    data: ImageData,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    task: Task = CLASSIFICATION,
 ) -> SharedTraining:
     """Run the training that a proposal asks for.
 
@@ -63,6 +70,7 @@ def shared_training(
         recipe: of the weights.
         seed: of the draws.
         device: where the training will be.
+        task: what it is trained for; the metric `accuracy` of its diagnostics is that of the task.
 
     Raises:
         ConfigError: unknown relaxation or setting, or an impossible combination.
@@ -70,7 +78,7 @@ def shared_training(
     check(proposal, supernet)
     if proposal.relaxation in PATHS:
         return _by_paths(proposal, supernet, data, seed)
-    return _by_shares(proposal, supernet, data, recipe, seed, device)
+    return _by_shares(proposal, supernet, data, recipe, seed, device, task)
 
 
 def check(proposal: TrainShared, supernet: Supernet) -> None:
@@ -116,7 +124,13 @@ def _by_paths(proposal: TrainShared, supernet: Supernet, data: ImageData, seed: 
 
 
 def _by_shares(
-    proposal: TrainShared, supernet: Supernet, data: ImageData, recipe: Recipe, seed: int, device: torch.device
+    proposal: TrainShared,
+    supernet: Supernet,
+    data: ImageData,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    task: Task,
 ) -> SharedTraining:
     settings, bounds = Settings.of(proposal.settings)
     relaxed = Relaxed(supernet, proposal.relaxation, proposal.alphas)
@@ -139,7 +153,7 @@ def _by_shares(
         device=device,
         bf16=bf16,
         layout=layout,
-        criterion=criterion_of(recipe, for_weights, device),
+        criterion=task.criterion(recipe, for_weights, device),
         cost_terms=proposal.cost_terms,
         bounds=bounds,
         diagnose=diagnose,

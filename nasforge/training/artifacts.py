@@ -19,7 +19,7 @@ from nasforge.core.errors import DataError
 from nasforge.core.protocols import Report
 from nasforge.core.trial import CHECKPOINT, Artifact
 from nasforge.data.part import Part
-from nasforge.training.scoring import Answers
+from nasforge.tasks.task import Answers
 
 
 def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weights") -> Artifact:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from nasforge.core.recipe import Recipe
 from nasforge.core.trial import Charge
 from nasforge.data.part import Part
+from nasforge.tasks.classification import CLASSIFICATION
+from nasforge.tasks.task import Criterion, Task
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
@@ -20,7 +22,6 @@ from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.health import Health, where_not_finite
 from nasforge.training.hooks import Hook, Step, around_forward
 from nasforge.training.initialisation import initialise
-from nasforge.training.losses import Criterion, criterion_of
 from nasforge.training.meter import Limits, Meter
 from nasforge.training.mixing import Mixing, mixing_of
 from nasforge.training.phases import Course, Phase
@@ -69,6 +70,7 @@ def train(
     limits: Limits = Limits(),
     hooks: Sequence[Hook] = (),
     on_epoch: OnEpoch = lambda epoch, metrics: True,
+    task: Task = CLASSIFICATION,
 ) -> Trained:
     """Train `network` in place.
 
@@ -92,6 +94,7 @@ def train(
         hooks: code to call at fixed places, in addition to the recipe's averages and health.
         on_epoch: called with (epochs done, metrics), for the last epoch again after an interruption. False ends the
             training.
+        task: what the network is trained for: its loss and metrics.
 
     Raises:
         TrainingFailed: diverged, timeout, out_of_memory or invalid_shape.
@@ -123,7 +126,8 @@ def train(
         device=device,
         bf16=bf16,
         layout=layout,
-        criterion=criterion_of(recipe, part, device),
+        criterion=task.criterion(recipe, part, device),
+        task=task,
         mixing=mixing_of(network, recipe),
         on_epoch=on_epoch,
     )
@@ -151,6 +155,7 @@ class _Loop:
         bf16: True to compute under bfloat16 autocast.
         layout: memory format of images and weights.
         criterion: loss.
+        task: computes the metrics.
         mixing: draws the mix of each batch.
         on_epoch: called at the end of every epoch.
         loss_sum: sum of the losses of this epoch's images, on the device.
@@ -167,6 +172,7 @@ class _Loop:
     bf16: bool
     layout: torch.memory_format
     criterion: Criterion
+    task: Task
     mixing: Mixing
     on_epoch: OnEpoch
     loss_sum: Tensor = field(init=False)
@@ -287,7 +293,13 @@ class _Loop:
         if not validates or phase.validation is None:
             return {}
         values = score(
-            judged, phase.validation, extra=extra, device=self.device, bf16=self.bf16, memory_format=self.layout
+            judged,
+            phase.validation,
+            extra=extra,
+            task=self.task,
+            device=self.device,
+            bf16=self.bf16,
+            memory_format=self.layout,
         )
         return {f"val/{key}": value for key, value in values.items()}
 

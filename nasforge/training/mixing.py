@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nasforge.core.errors import RecipeError
 from nasforge.core.recipe import Recipe
+from nasforge.tasks.task import Criterion
 from nasforge.training.depth import layers_of
-from nasforge.training.losses import Criterion
 
 _KINDS = ("mixup", "cutmix", "manifold_mixup")
 

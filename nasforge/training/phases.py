@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nasforge.core.recipe import Recipe, steps_of
 from nasforge.data.part import Part
-from nasforge.training.losses import class_weights
+from nasforge.tasks.losses import class_weights
 
 
 @dataclass(frozen=True, eq=False)

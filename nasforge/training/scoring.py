@@ -1,28 +1,18 @@
-"""Metrics of a network on a split: accuracy, macro-averaged F1, cross-entropy; on request more, and by class."""
+"""Predictions and metrics of a network on a split."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    f1_score,
-    precision_recall_fscore_support,
-    precision_score,
-    recall_score,
-    roc_auc_score,
-)
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from nasforge.data.augment import normalise
 from nasforge.data.part import Part
+from nasforge.tasks.classification import CLASSIFICATION
+from nasforge.tasks.task import Answers, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,34 +21,13 @@ class Validation:
 
     Attributes:
         part: images to score after each epoch.
-        extra: metrics to compute in addition to the usual ones, see `figure_of`.
+        extra: metrics to compute in addition to the usual ones, see `Task.on_request`.
         at_end: score after the last epoch only. A recipe that stops early needs a score after every epoch and gets it.
     """
 
     part: Part
     extra: Collection[str] = ()
     at_end: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """Predictions of a network on a split.
-
-    Attributes:
-        truth: N class numbers.
-        probabilities: N x classes.
-        loss: mean cross-entropy, without label smoothing and class weights.
-    """
-
-    truth: np.ndarray
-    probabilities: np.ndarray
-    loss: float
-
-    @property
-    def chosen(self) -> np.ndarray:
-        """N class numbers, the likeliest ones."""
-        chosen: np.ndarray = self.probabilities.argmax(1)
-        return chosen
 
 
 def answers(
@@ -69,6 +38,7 @@ def answers(
     batch_size: int = 512,
     bf16: bool = False,
     memory_format: torch.memory_format = torch.contiguous_format,
+    task: Task = CLASSIFICATION,
 ) -> Answers:
     """Ask `network`, which takes normalised images, in eval mode; its modes are restored."""
     device = torch.device(device)
@@ -80,107 +50,17 @@ def answers(
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for images, labels in part.batches(order, batch_size, device):
                 logits = network(normalise(images, part.mean, part.std).contiguous(memory_format=memory_format)).float()
-                loss += cross_entropy(logits, labels, reduction="sum")
+                loss += task.loss(logits, labels)
                 outputs.append(logits)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    probabilities = torch.cat(outputs).softmax(1).cpu().numpy()
+    probabilities = task.decode(torch.cat(outputs)).cpu().numpy()
     return Answers(part.labels.numpy(), probabilities, float(loss) / len(part))
 
 
-def _macro(function: Callable[..., float]) -> Callable[[Answers], float]:
-    """Return the mean of a metric over the classes that the split has."""
-
-    def mean(answers: Answers) -> float:
-        present = np.unique(answers.truth)
-        return float(function(answers.truth, answers.chosen, average="macro", labels=present, zero_division=0.0))
-
-    return mean
-
-
-def balanced_accuracy(truth: np.ndarray, chosen: np.ndarray) -> float:
-    """Return the mean recall over the classes in `truth`.
-
-    scikit-learn computes the same, and warns where an answer names a class that the truth lacks.
-    """
-    return float(np.mean([np.mean(chosen[truth == number] == number) for number in np.unique(truth)]))
-
-
-def _roc_auc(answers: Answers) -> float:
-    """Return the mean over the split's classes of one against the rest; 0.5 for a split with only one."""
-    present = np.unique(answers.truth)
-    if len(present) < 2:
-        return 0.5
-    if not np.isfinite(answers.probabilities).all():
-        return math.nan
-    one_against_rest = [roc_auc_score(answers.truth == number, answers.probabilities[:, number]) for number in present]
-    return float(np.mean(one_against_rest))
-
-
-_FIGURES: dict[str, Callable[[Answers], float]] = {
-    "accuracy": lambda answers: float(accuracy_score(answers.truth, answers.chosen)),
-    "loss": lambda answers: answers.loss,
-    "f1_macro": _macro(f1_score),
-}
-EXTRA: dict[str, Callable[[Answers], float]] = {
-    "precision_macro": _macro(precision_score),
-    "recall_macro": _macro(recall_score),
-    "balanced_accuracy": lambda answers: balanced_accuracy(answers.truth, answers.chosen),
-    "roc_auc": _roc_auc,
-}
-"""Figures that are computed where they are asked for."""
-
-
-_OF_CLASS: dict[str, Callable[..., float]] = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
-
-
-def figure_of(name: str) -> Callable[[Answers], float] | None:
-    """Return one of `EXTRA`, or `recall_of_3` and the like, of a single class; None for another name."""
-    kind, separator, number = name.partition("_of_")
-    if not separator or kind not in _OF_CLASS or not number.isdecimal():
-        return EXTRA.get(name)
-    settings: dict[str, Any] = {"labels": [int(number)], "average": "macro", "zero_division": 0.0}
-    return lambda answers: float(_OF_CLASS[kind](answers.truth, answers.chosen, **settings))
-
-
-def unmeasured(names: Iterable[str], part: Part) -> tuple[str, ...]:
-    """Return those of `names` that say nothing on a part: figures of a class that it lacks, AUC of a single class."""
-    alone = len(part.absent) >= part.classes - 1
-    return tuple(
-        name
-        for name in names
-        if (name == "roc_auc" and alone)
-        or (figure_of(name) and name not in EXTRA and int(name.rpartition("_of_")[2]) in part.absent)
-    )
-
-
-def extra_among(metrics: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in metric keys such as `val/roc_auc` that `figure_of` knows, each once."""
-    names = [metric.removeprefix("val/") for metric in metrics if metric.startswith("val/")]
-    return tuple(dict.fromkeys(name for name in names if figure_of(name)))
-
-
-def figures(answers: Answers, extra: Collection[str] = ()) -> dict[str, float]:
-    """Compute `accuracy` (share of right answers), `loss`, `f1_macro`, and the named metrics of `figure_of`."""
-    more = {name: figure for name in extra if (figure := figure_of(name))}
-    return {name: figure(answers) for name, figure in {**_FIGURES, **more}.items()}
-
-
-def score(network: nn.Module, part: Part, *, extra: Collection[str] = (), **settings: Any) -> dict[str, float]:
+def score(
+    network: nn.Module, part: Part, *, extra: Collection[str] = (), task: Task = CLASSIFICATION, **settings: Any
+) -> dict[str, float]:
     """Compute the metrics of a network on a split; `settings` are those of `answers`."""
-    return figures(answers(network, part, **settings), extra)
-
-
-def by_class(answers: Answers, names: Sequence[str]) -> dict[str, Any]:
-    """Return, JSON-able, precision, recall and F1 by class with its images, and the confusion matrix by true rows."""
-    labels = np.arange(len(names))
-    columns = precision_recall_fscore_support(answers.truth, answers.chosen, labels=labels, zero_division=0.0)
-    rows = zip(names, *(column.tolist() for column in columns), strict=True)
-    return {
-        "classes": [
-            {"class": name, "images": images, "precision": precision, "recall": recall, "f1": f1}
-            for name, precision, recall, f1, images in rows
-        ],
-        "confusion": confusion_matrix(answers.truth, answers.chosen, labels=labels).tolist(),
-    }
+    return task.scores(answers(network, part, task=task, **settings), extra)

@@ -22,9 +22,10 @@ from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space, resolve
 from nasforge.settings.space_file import load_recipe
 from nasforge.settings.spec import SearchSpec
+from nasforge.tasks.metrics import EXTRA
 from nasforge.training import device as devices
 from nasforge.training.artifacts import load_weights
-from nasforge.training.scoring import EXTRA, score
+from nasforge.training.scoring import score
 
 DATA = DataConfig("digits", images=300, validation=0.2)
 SPACE = load_space("tiny")

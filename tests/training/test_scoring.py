@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from nasforge.data.part import Part
-from nasforge.training.scoring import EXTRA, answers, by_class, extra_among, figures, score
+from nasforge.tasks.metrics import EXTRA, by_class, extra_among, figures
+from nasforge.training.scoring import answers, score
 
 
 class Fixed(nn.Module):

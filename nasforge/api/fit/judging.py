@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import f1_score
 
-from nasforge.training.scoring import balanced_accuracy
+from nasforge.tasks.metrics import balanced_accuracy
 from nasforge.views.statistics import wilson
 
 _RESAMPLES = 1000

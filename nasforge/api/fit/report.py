@@ -16,7 +16,7 @@ from nasforge.api.fit.judging import Confusion, confusions
 from nasforge.api.fit.log import shown
 from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
 from nasforge.exporters.network_folder import load
-from nasforge.training.scoring import Answers
+from nasforge.tasks.task import Answers
 from nasforge.views.parts import Part as Layer
 from nasforge.views.parts import parts_of
 from nasforge.views.picture import write

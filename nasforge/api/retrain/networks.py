@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from nasforge import registry
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import RecipeError, SearchError
 from nasforge.core.goals import Objective
@@ -23,11 +24,12 @@ from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION,
 from nasforge.models.ensemble import Mirrored
 from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig
+from nasforge.settings.spec import CLASSIFICATION
 from nasforge.training.data_parallel import checkpoint_of_process, data_parallel
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
-from nasforge.training.scoring import extra_among, score, unmeasured
+from nasforge.training.scoring import score
 from nasforge.training.state import Checkpoint
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -65,6 +67,7 @@ class Retraining:
     device: str
     data_hash: str
     role: str = "found"
+    task: str = CLASSIFICATION
 
     @property
     def trained(self) -> bool:
@@ -121,6 +124,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
                 checkpoint=Checkpoint(checkpoint_of_process(checkpoint, Path(scratch)) if grouped else checkpoint),
                 on_epoch=on_epoch,
                 flops=retraining.costs["cost/flops"],
+                task=registry.get("task", retraining.task),
             )
         except (TrainingFailed, RecipeError) as error:
             return str(error)
@@ -142,17 +146,26 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
 
 
 def measure(
-    network: nn.Module, data: DataConfig, device: torch.device, tta: str, objectives: Sequence[Objective] = ()
+    network: nn.Module,
+    data: DataConfig,
+    device: torch.device,
+    tta: str,
+    objectives: Sequence[Objective] = (),
+    task: str = CLASSIFICATION,
 ) -> dict[str, float]:
     """What the sealed part says of a network that takes normalised images, in fp32, and with `tta` of its mean answer.
 
     Returns:
         `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`.
     """
-    part, extra = load_data(data).open_test(), extra_among(objective.metric for objective in objectives)
-    extra = tuple(name for name in extra if name not in unmeasured(extra, part))
-    found = {f"test/{key}": value for key, value in score(network, part, extra=extra, device=device).items()}
+    part, trained_for = load_data(data).open_test(), registry.get("task", task)
+    extra = trained_for.requested(objective.metric for objective in objectives)
+    extra = tuple(name for name in extra if name not in trained_for.unmeasured(extra, part))
+    found = {
+        f"test/{key}": value
+        for key, value in score(network, part, extra=extra, device=device, task=trained_for).items()
+    }
     if tta == "flip":
-        mirrored = score(Mirrored(network), part, extra=extra, device=device)
+        mirrored = score(Mirrored(network), part, extra=extra, device=device, task=trained_for)
         found |= {f"test_flip/{key}": value for key, value in mirrored.items()}
     return found

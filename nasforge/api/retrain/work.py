@@ -109,7 +109,7 @@ class Work:
 
     def _measured(self, folder: Path) -> dict[str, float]:
         network = load(folder, self.place).body
-        return measure(network, self.data_config, self.place, self.tta, self.config.objectives)
+        return measure(network, self.data_config, self.place, self.tta, self.config.objectives, self.config.task)
 
     def _network(
         self, label: str, name: str, space: SearchSpace, architecture: Architecture, recipe: Recipe, role: str
@@ -126,7 +126,9 @@ class Work:
             folder = self.experiment.folder / "finalists" / whole_name
             where = (self.data_config, costs, self.device, self.data.fingerprint)
             of_seeds.append(
-                Retraining(whole_name, folder, space, architecture, recipe, seed, self.epochs, *where, role)
+                Retraining(
+                    whole_name, folder, space, architecture, recipe, seed, self.epochs, *where, role, self.config.task
+                )
             )
         return _Network(label, costs, tuple(of_seeds))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,9 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
-
-Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Logits N x classes and labels N -> mean loss."""
+from nasforge.tasks.task import Criterion
 
 
 def class_weights(part: Part) -> Tensor:

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
-from nasforge.training.losses import class_weights, criterion_of, focal_loss
+from nasforge.tasks.losses import class_weights, criterion_of, focal_loss
 from nasforge.training.phases import order_of
 
 CPU = torch.device("cpu")
