@@ -81,7 +81,7 @@ def places(folder):
 
 
 def test_a_search_continues_and_keeps_the_new_place(moved, tmp_path):
-    with pytest.raises(DataError, match=r"no file or folder .*old\.npz.* give --data"):
+    with pytest.raises(DataError, match=r"no file or folder .*old\.npz.* set --data"):
         search(**settings(tmp_path, "old.npz", 2))
     for trials in (2, 2, 3):
         state = search(**settings(tmp_path, "new.npz", trials))
@@ -104,7 +104,7 @@ def test_other_content_is_refused_everywhere(moved, tmp_path):
     ):
         with pytest.raises(JournalError, match=r"the data|not the data of 'small'"):
             attempt()
-    with pytest.raises(ConfigError, match="'images' is the experiment's own"):
+    with pytest.raises(ConfigError, match="'images' cannot change in an experiment"):
         retrain(moved, data={"images": 3})
     assert (moved / JOURNAL).read_bytes() == before
 
@@ -132,7 +132,7 @@ def test_retrain_and_export_take_the_new_place(moved, tmp_path, monkeypatch, cap
     monkeypatch.setattr(reference, "resnet_of_flops", lambda *flops, **others: nearest)
     place = ["--runs-dir", str(tmp_path)]
     assert cli.main(["export", "small", *place]) == 2
-    assert "give --data" in capfd.readouterr().err
+    assert "set --data" in capfd.readouterr().err
     assert cli.main(["export", "small", "--data", "new.npz", *place]) == 0
     assert cli.main(["show", "small", "--data", "new.npz", *place]) == 2
     assert cli.main(["show", "small", "--trial", "0", "--rerun", "--data", "new.npz", *place]) == 0

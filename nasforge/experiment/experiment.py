@@ -88,7 +88,7 @@ class Experiment:
                 and the place of the data, where their content is the same.
             strategy: fresh; the journal is replayed into it.
             check: costs of a proposal.
-            pruner: stops hopeless trials; None for never.
+            pruner: stops trials that are unlikely to win; None: no trial is stopped.
             trackers: watch every new event.
             max_attempts: attempts without a report after which a trial has failed with cause `crash`.
             max_rejections_in_a_row: the search ends with advice after this many; a resumed one may try as many again.

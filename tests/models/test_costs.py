@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import BuildError
@@ -178,7 +179,7 @@ def test_costs_of_builds_once_on_the_meta_device():
 
 
 def test_a_network_that_does_not_fit_the_images_is_one_error():
-    with pytest.raises(BuildError, match=r"cannot take an input of \(1, 4, 4\).*use larger images"):
+    with raises(BuildError, "failed", None, 4):
         costs_of(lambda: nn.Sequential(nn.Conv2d(1, 4, 7)), (1, 4, 4))
 
 

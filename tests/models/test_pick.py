@@ -1,4 +1,5 @@
 import pytest
+from expecting import raises
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
@@ -24,17 +25,17 @@ def test_a_decision_may_be_read_in_many_places():
 
 
 def test_unknown_option_names_the_nearest():
-    with pytest.raises(BuildError, match=r"model\.block.*no option 'separabel_3'; did you mean 'separable_3'"):
+    with raises(BuildError, "unknown", "model.block", "separabel_3", "separable_3"):
         fixed(block="separabel_3")("block", {"separable_3": dict, "pair": dict})
 
 
 def test_number_outside_a_long_range_shows_its_ends():
-    with pytest.raises(BuildError, match=r"no option 99; Known: whole numbers in 1\.\.16"):
+    with raises(BuildError, "unknown", "model.reduction", 99):
         fixed(reduction=99)("reduction", dict.fromkeys(range(1, 17), dict))
 
 
 def test_decision_that_the_architecture_lacks():
-    with pytest.raises(BuildError, match=r"asks for decision 'model\.depth', which this architecture does not have"):
+    with raises(BuildError, "unknown", "model.depth"):
         fixed(block="a")("depth", {1: dict})
 
 
@@ -48,8 +49,8 @@ def test_unread_decisions_are_named_and_the_recipe_is_not_the_builders():
 def test_width():
     pick = fixed(width=24)
     assert pick.width("width") == pick.width("width", maximum=24) == 24
-    with pytest.raises(BuildError, match="takes at most 16 channels"):
+    with raises(BuildError, "range", "model.width", 16):
         pick.width("width", maximum=16)
     for wrong in (0, -3, 1.5, "wide", True):
-        with pytest.raises(BuildError, match="whole number of channels"):
+        with raises(BuildError, "type", "model.width"):
             fixed(width=wrong).width("width")

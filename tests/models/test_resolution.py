@@ -1,4 +1,5 @@
 import pytest
+from expecting import raises
 
 from nasforge.api.search import make_header, search, suited_to_images
 from nasforge.core.about import About
@@ -38,7 +39,7 @@ def test_the_space_is_resolved_for_the_shorter_side():
 
 def test_a_space_without_the_stage_is_refused():
     space = SearchSpace("few", (Decision("model.stage0.width", Choice((8,))),), "staged", {"strides": BY_RESOLUTION})
-    with pytest.raises(ConfigError, match=r"stage1"):
+    with raises(ConfigError, "missing", "model.stage1", "stage1"):
         suited(space, (3, 32, 32))
 
 

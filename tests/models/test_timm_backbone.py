@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import timm
 import torch
+from expecting import raises
 from safetensors.torch import save_file
 
 from nasforge.core.architecture import Architecture
@@ -32,10 +33,10 @@ def test_a_network_for_one_size_of_images_is_told_the_resolution():
     def network():
         return build(made, made.default_point(), in_channels=1, classes=3)
 
-    with pytest.raises(BuildError, match=r"images of 224 x 224 pixels only: set --resolution 224"):
+    with raises(BuildError, "failed", None, 224, "--resolution"):
         costs_of(network, (1, 8, 8))
     evaluator = Training(SearchSpec(made, DataConfig("digits"), [Rung(1)]))
-    with pytest.raises(ConfigError, match=r"only network cannot be built .* set --resolution 224"):
+    with raises(ConfigError, "failed", None, "--resolution", 224):
         evaluator.preflight(Measure(made.default_point()))
 
 
@@ -62,7 +63,7 @@ def test_it_resizes_its_input_where_it_is_told_to():
     ]
     assert flops[0] > 3 * flops[1]
     wrong = dataclasses.replace(made, arguments={"backbones": ["test_resnet"], "resolution": "64"})
-    with pytest.raises(BuildError, match=r"resolution .* must be a whole number of at least 0, got '64'"):
+    with raises(BuildError, "type", "builder.resolution (0.images as they are)", 64):
         build(wrong, made.default_point(), in_channels=3, classes=2)
 
 
@@ -74,22 +75,22 @@ def test_costs_on_the_meta_device():
 
 def test_unknown_name_says_the_nearest():
     made = space("resnet18", backbones=["resnet18", "reznet50", "resnet5"])
-    with pytest.raises(BuildError, match=r"no network 'reznet50'"):
+    with raises(BuildError, "unknown", "backbones", "reznet50"):
         build(made, made.default_point(), in_channels=3, classes=10)
     made = space("resnet18", backbones=["resnet5"])
-    with pytest.raises(BuildError, match=r"did you mean .*resnet50"):
+    with raises(BuildError, "unknown", "backbones"):
         build(made, made.default_point(), in_channels=3, classes=10)
 
 
 def test_a_decision_beyond_the_list():
     made = space("resnet18", "resnet34", backbones=["resnet18"])
-    with pytest.raises(BuildError, match="no option 'resnet34'"):
+    with raises(BuildError, "unknown", "model.backbone", "resnet34"):
         build(made, made.point({"model.backbone": "resnet34"}), in_channels=3, classes=10)
 
 
 def test_backbones_must_be_a_list():
     made = space("resnet18", backbones="resnet18")
-    with pytest.raises(BuildError, match="must be a list of timm names"):
+    with raises(BuildError, "type", "backbones"):
         build(made, made.default_point(), in_channels=3, classes=10)
 
 

@@ -256,7 +256,7 @@ def test_a_rung_is_the_beginning_of_the_top_rungs_training(tmp_path):
 
 
 def test_a_ladders_resolution_must_be_lower_than_the_images():
-    with pytest.raises(ConfigError, match="8 x 8 pixels, so a rung at resolution 8 is not a lower one"):
+    with raises(ConfigError, "range", "ladder", 8):
         _ = evaluator([Rung(1, resolution=8), Rung(2)]).about.data_hash
 
 

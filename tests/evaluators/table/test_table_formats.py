@@ -59,18 +59,18 @@ def test_a_line_longer_than_a_csv_cell_may_be(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("t.pkl", pickle.dumps(RECORDS), ("unreadable",)),
-        ("t.csv.gz", gzip.compress(FLAT.encode(), mtime=0), ("unreadable",)),
-        ("t.csv", gzip.compress(FLAT.encode(), mtime=0), ("unreadable",)),
+        ("t.pkl", pickle.dumps(RECORDS), ("unreadable", None, "pickle")),
+        ("t.csv.gz", gzip.compress(FLAT.encode(), mtime=0), ("unreadable", None, "gzip", "gunzip")),
+        ("t.csv", gzip.compress(FLAT.encode(), mtime=0), ("unreadable", None, "gzip")),
         ("t.parquet", b"PAR1" + bytes(40), ("unreadable", None, "read_parquet")),
-        ("t.db", b"SQLite format 3\x00" + bytes(40), ("unreadable",)),
-        ("t.npy", b"\x93NUMPY" + bytes(40), ("unreadable",)),
-        ("t.json", b"{nonsense", ("unreadable",)),
-        ("t.json", b"[]", ("unreadable",)),
-        ("t.json", b"[1, 2]", ("unreadable",)),
+        ("t.db", b"SQLite format 3\x00" + bytes(40), ("unreadable", None, "SQLite")),
+        ("t.npy", b"\x93NUMPY" + bytes(40), ("unreadable", None, "array", "name")),
+        ("t.json", b"{nonsense", ("unreadable", None, "JSON")),
+        ("t.json", b"[]", ("unreadable", None, "rows", "columns")),
+        ("t.json", b"[1, 2]", ("unreadable", None, "rows", "columns")),
         ("t.json", b'{"a": 1, "a": 2}', ("unreadable", None, "a")),
-        ("t.json", b'{"width": [8, 16], "rate": [0.1]}', ("unreadable",)),
-        ("t.json", b"[" * 100_000, ("unreadable",)),
+        ("t.json", b'{"width": [8, 16], "rate": [0.1]}', ("unreadable", None, "width", "rate", "length")),
+        ("t.json", b"[" * 100_000, ("unreadable", None, "nested")),
     ],
 )
 def test_other_files_are_one_sentence_with_the_formats(tmp_path, name, content, expected):
