@@ -117,9 +117,9 @@ def test_trials_are_compared_with_differences_marked(made: Path) -> None:
 
 
 def test_values_are_printed_for_people(made: Path) -> None:
-    assert pages.value_text(0.16183507387042656) == "0.1618" and pages.value_text("") == "–"
-    assert pages.bytes_text(7050) == "7.05 kB" and pages.bytes_text(326) == "326 B"
-    assert pages.metric_text(3.6414, "cost/memory_mb") == "3.64"
+    assert pages.texts.value_text(0.16183507387042656) == "0.1618" and pages.texts.value_text("") == "–"
+    assert pages.texts.bytes_text(7050) == "7.05 kB" and pages.texts.bytes_text(326) == "326 B"
+    assert pages.texts.metric_text(3.6414, "cost/memory_mb") == "3.64"
     titles = {re.findall("<title>(.+)</title>", page(client(made.parent), f"/made/{path}"))[0] for path in PAGES}
     assert len(titles) == len({path.partition("?")[0] for path in PAGES})
     assert "interrupted" in page(client(made.parent), "/made/trial/8")
