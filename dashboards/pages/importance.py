@@ -12,6 +12,8 @@ from nasforge.core.space import SearchSpace
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, metrics_of, trial_link
 from nasforge.views import charts
+from nasforge.views.parallel import is_higher_warmer, parallel_chart
+from nasforge.views.survival import survival_chart
 from nasforge.views.svg import missing
 
 _MOST_SLICES = 12
@@ -32,12 +34,14 @@ def importance(view: View, query: Query) -> dict[str, Any]:
         (
             key,
             Markup(view.drawn(("slice", key, metric), lambda key=key: charts.slice_chart(state, link, key, metric))),  # noqa: S704
-            Markup(view.drawn(("survival", key), lambda key=key: charts.survival_chart(state, key))),  # noqa: S704
+            Markup(view.drawn(("survival", key), lambda key=key: survival_chart(state, key))),  # noqa: S704
         )
         for key in shown
     ]
     return {
         **headline(view, "importance"),
+        "parallel": Markup(view.drawn(("parallel", metric), lambda: parallel_chart(state, link, metric))),  # noqa: S704
+        "better": "higher" if is_higher_warmer(state, metric) else "lower",
         "slices": slices,
         "metric": metric,
         "metrics": metrics,

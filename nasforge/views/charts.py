@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -236,31 +235,6 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
         of_option = [value for value, x in zip(measured, places, strict=True) if x == index]
         middle = float(np.median(of_option))
         plot.line("best", [(index - 0.35, middle), (index + 0.35, middle)], title=f"median {number_text(middle)}")
-    return plot.svg()
-
-
-def survival_chart(state: State, key: str, windows: int = 24) -> str:
-    """How often each option of a decision was proposed, over the search."""
-    asked = [
-        t.architecture.values[key] for t in state.trials.values() if t.architecture and key in t.architecture.values
-    ]
-    options = [option for option, _ in Counter(asked).most_common(8)]
-    if len(options) < 2:
-        return missing(f"{key} has not varied.")
-    size = max(1, math.ceil(len(asked) / windows))
-    plot = Plot(
-        f"Share of the options of {key} in the proposals",
-        Axis.of("proposal", [0, len(asked)], whole=True),
-        Axis("share", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
-        width=420,
-        height=260,
-    )
-    for index, option in enumerate(options):
-        shares = []
-        for begin in range(0, len(asked), size):
-            window = asked[begin : begin + size]
-            shares.append((begin + len(window) / 2, window.count(option) / len(window)))
-        plot.line(f"s{index} thick", shares, name=cut(str(option), 24))
     return plot.svg()
 
 
