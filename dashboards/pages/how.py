@@ -7,10 +7,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nasforge.core.trial import TrainShared
+from nasforge.core.trial import TrainShared, Trial
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, trial_link
 from nasforge.views import charts
+
+_TAKING_OVER = 0.5
+"""Share of decisions with options without weights that is worth a warning."""
 
 
 def how(view: View, query: Query) -> dict[str, Any]:
@@ -55,6 +58,8 @@ def how(view: View, query: Query) -> dict[str, Any]:
             {
                 "number": number,
                 "figures": figures,
+                "collapse": Markup(charts.collapse_chart(state.trials[number])),  # noqa: S704
+                "warning": _warning(state.trials[number]),
                 "collapsed": bool(state.trials[number].metric("alphas/collapsed")),
                 "keys": list(rows[-1][1])[:24],
                 "left": max(0, len(rows[-1][1]) - 24),
@@ -69,3 +74,14 @@ def how(view: View, query: Query) -> dict[str, Any]:
         "supernets": supernets,
         "strategy": state.header.config["strategy"],
     }
+
+
+def _warning(supernet: Trial) -> str:
+    """A warning that options without weights take over; empty where they do not, or where the supernet has stopped."""
+    shares = [step.metrics[charts.SKIPS] for step in supernet.steps if charts.SKIPS in step.metrics]
+    if not shares or shares[-1] < _TAKING_OVER or supernet.metric("alphas/collapsed"):
+        return ""
+    return (
+        f"In {shares[-1]:.0%} of the decisions the most likely network takes an option without weights, as skip "
+        "connections are. Such networks often learn little. Compare with gdas or drnas, or train for fewer epochs."
+    )

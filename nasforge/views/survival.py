@@ -11,7 +11,7 @@ from nasforge.core.space import Choice, Domain, SearchSpace
 from nasforge.experiment.state import State
 from nasforge.strategies.choosers import at
 from nasforge.strategies.options import BINS, count, option_of
-from nasforge.views.svg import Axis, Plot, cut, missing, number_text
+from nasforge.views.svg import Axis, Plot, Point, cut, missing, number_text
 
 _WINDOWS = 24
 _MOST_OPTIONS = 8
@@ -58,6 +58,8 @@ def shares_chart(label: str, across: str, rows: Mapping[str, Sequence[tuple[floa
     )
     for index, (name, row) in enumerate(rows.items()):
         plot.line(f"s{index % 8} thick", row, name=name, title=name)
+        if len(row) == 1:
+            plot.points(f"s{index % 8}", [Point(*row[0], name)])
     return plot.svg()
 
 

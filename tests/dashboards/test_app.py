@@ -220,12 +220,16 @@ def test_alphas_are_drawn(tmp_path: Path) -> None:
     from nasforge.core.trial import TrainShared
 
     reports = [
-        Reported(0, 1, step, {"train/loss": 1.0}, "continue", {"model.block": (0.1 * step, 0.0)}) for step in (1, 2)
+        Reported(
+            0, 1, step, {"train/loss": 1.0, "alphas/skips": 0.3 * step}, "continue", {"model.block": (0.1 * step, 0.0)}
+        )
+        for step in (1, 2)
     ]
     shared = [Asked(0, TrainShared(SPACE, "softmax", 2)), Checked(0, {}, "accepted"), Started(0, 1), *reports]
     write(tmp_path / "darts", [dataclasses.replace(header("darts"), schema=2), *shared])
     text = page(client(tmp_path), "/darts/how")
     assert "Alphas of the supernet" in text and "inverted" in text
+    assert "epoch 2: 60%" in text and "In 60% of the decisions the most likely network" in text
 
 
 @pytest.mark.parametrize("exists", [True, False])
