@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for
@@ -13,6 +14,7 @@ from nasforge.dashboards.pages.bars import bars_of
 from nasforge.dashboards.pages.base import headline
 from nasforge.dashboards.pages.confusion import confusions
 from nasforge.dashboards.pages.fit import fit_content
+from nasforge.experiment.journal import loads
 from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.statistics import spread
@@ -37,7 +39,7 @@ def result(view: View) -> dict[str, Any]:
         if entry.kind != "fit":
             commands.append(("Retrain the best from scratch and test it", command_for(entry.folder, "retrain")))
             commands.append(("Export it", command_for(entry.folder, "export", "--to", "onnx")))
-    tested = _tested(state)
+    tested = _tested(state, entry.folder / "finalists")
     if tested and not content["rows"]:
         content |= {"rows": tested, "bars": bars_of(tested), "sentence": _sentence(tested)}
         content["measure"] = _measure(tested[0]["metric"])
@@ -52,15 +54,18 @@ def result(view: View) -> dict[str, Any]:
     }
 
 
-def _tested(state: State) -> list[dict[str, Any]]:
+def _tested(state: State, finalists: Path) -> list[dict[str, Any]]:
     """Retrained networks with their test accuracy over the seeds: the finalists in order of merit, then the rest."""
     key = "test/" + state.objectives[0].metric.partition("/")[2]
     if not any(key in metrics for metrics in state.tests.values()):
         key = "test/accuracy"
     groups: dict[str, list[float]] = {}
+    folders: dict[str, Path] = {}
     for name, metrics in state.tests.items():
         if key in metrics:
-            groups.setdefault(re.sub(r"-seed\d+-e\d+$", "", name), []).append(metrics[key])
+            network = re.sub(r"-seed\d+-e\d+$", "", name)
+            groups.setdefault(network, []).append(metrics[key])
+            folders.setdefault(network, finalists / name)
     ranked = [(t, t.architecture) for t in reversed(state.ranking()) if t.architecture]
     by_name = {f"{point.arch_id}-{point.point_id[:6]}": t for t, point in ranked}
     best = state.best
@@ -78,6 +83,7 @@ def _tested(state: State) -> list[dict[str, Any]]:
             kind, title = ("ensemble" if name.startswith("ensemble-of-") else "other"), name
         margin = over.margin
         bounds = (0.0, 1.0) if key in _SHARES else (-math.inf, math.inf)
+        costs = one.metrics if one is not None else _costs(folders[name])
         row = {
             "name": title,
             "network": reference,
@@ -87,13 +93,25 @@ def _tested(state: State) -> list[dict[str, Any]]:
             "metric": key,
             "low": None if margin is None else max(bounds[0], over.mean - margin),
             "high": None if margin is None else min(bounds[1], over.mean + margin),
-            "params": one.metric("cost/params") if one else None,
-            "flops": one.metric("cost/flops") if one else None,
+            "params": costs.get("cost/params"),
+            "flops": costs.get("cost/flops"),
             "won": bool(one and best and one.number == best.number),
         }
         rows.append(row)
     rows.sort(key=lambda row: (not row["won"], row["kind"] != "trial", row["kind"] != "reference"))
     return rows
+
+
+def _costs(folder: Path) -> dict[str, float]:
+    """Return the costs that the description of a retrained network names; none where it cannot be read."""
+    path = folder / "network.json"
+    if not path.resolve().is_relative_to(folder.parent.resolve()):
+        return {}
+    try:
+        metrics = loads(path.read_text())["metrics"]
+        return {key: float(metrics[key]) for key in ("cost/params", "cost/flops") if key in metrics}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
 
 
 def _measure(key: str) -> str:

@@ -147,13 +147,23 @@ def test_a_result_shows_the_test_split_files_and_commands(made: Path, tmp_path: 
     name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
     metrics = {"test/accuracy": 0.9}
     seeds = [TestOpened(f"{name}-seed{n}-e9", {"test/accuracy": 0.9 + 0.02 * n}) for n in range(2)]
-    write(made, [*seeds, TestOpened(f"ResNet-8-x0.5-for-{name}-seed0-e9", metrics)])
+    reference = f"ResNet-8-x0.5-for-{name}-seed0-e9"
+    write(made, [*seeds, TestOpened(reference, metrics)])
+    (made / "finalists" / reference).mkdir(parents=True)
+    costs = {"cost/params": 78_000.0, "cost/flops": 12_400_000.0}
+    (made / "finalists" / reference / "network.json").write_text(json.dumps({"metrics": costs}))
     (made / "best").mkdir()
     (made / "best" / "network.json").write_text("{}")
     (made / "best" / "out").symlink_to("/etc/passwd")
     browser = client(made.parent)
     text = page(browser, "/made")
-    assert "91.0%" in text and "reference" in text and "nasforge show made --trial 7 --rerun" in text
+    assert (
+        "78k" in text
+        and "12.4M" in text
+        and "91.0%" in text
+        and "reference" in text
+        and "nasforge show made --trial 7 --rerun" in text
+    )
     answer = browser.get("/made/files/best/network.json")
     assert answer.text == "{}" and "attachment" in answer.headers["content-disposition"]
     for path in ("best/out", "journal.jsonl", "..%2Fmade%2Fjournal.jsonl", "best/../journal.jsonl"):
