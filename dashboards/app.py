@@ -84,8 +84,8 @@ def create_app(
 
     @app.get("/static/{file}")
     def static(file: str) -> Response:
-        if file == pages.PLOTLY:
-            return Response(pages.plotly_script(), media_type="text/javascript")
+        if file == pages.plug_ins.PLOTLY:
+            return Response(pages.plug_ins.plotly_script(), media_type="text/javascript")
         path = STYLE if file == STYLE.name else _HERE / "static" / file
         known = {STYLE.name, *(one.name for one in (_HERE / "static").iterdir())}
         if file not in known or path.suffix not in _TYPES:
@@ -103,32 +103,32 @@ def create_app(
 
     @app.get("/")
     def home(request: Request) -> HTMLResponse:
-        return site.page("home.html", **pages.home(library, request.query_params))
+        return site.page("home.html", **pages.home.home(library, request.query_params))
 
     @app.get("/{name}")
     def result(name: str, request: Request) -> Response:
         entry = site.entry(name)
         if entry.kind == "campaign":
-            return site.page("home.html", **pages.campaign(library, entry, request.query_params))
+            return site.page("home.html", **pages.campaign.campaign(library, entry, request.query_params))
         if entry.journal is None:
-            return site.page("result.html", **pages.fit_only(entry))
+            return site.page("result.html", **pages.fit.fit_only(entry))
         with library.view(entry) as view:
-            if pages.has_result(view):
-                return site.page("result.html", **pages.result(view))
+            if pages.base.has_result(view):
+                return site.page("result.html", **pages.result.result(view))
         return RedirectResponse(f"/{quote(name)}/search", 303)
 
     for path, template, make in (
-        ("search", "search.html", pages.search),
-        ("trials", "trials.html", pages.trials),
-        ("importance", "importance.html", pages.importance),
-        ("how", "how.html", pages.how),
+        ("search", "search.html", pages.search.search),
+        ("trials", "trials.html", pages.trials.trials),
+        ("importance", "importance.html", pages.importance.importance),
+        ("how", "how.html", pages.how.how),
     ):
         app.get(f"/{{name}}/{path}")(site.endpoint(template, make))
 
     @app.get("/{name}/trials.csv")
     def as_csv(name: str, request: Request) -> Response:
         with library.view(site.searching(name), 60) as view:
-            table = pages.trial_table(view, request.query_params)
+            table = pages.trials.trial_table(view, request.query_params)
             stream = io.StringIO()
             rows = csv.writer(stream)
             rows.writerow(table.columns)
@@ -141,24 +141,24 @@ def create_app(
         with library.view(site.searching(name)) as view:
             if number not in view.state.trials and not view.reader.behind:
                 raise HTTPException(404, f"{name} has no trial {number}.")
-            return site.page("trial.html", **pages.trial(view, number))
+            return site.page("trial.html", **pages.trial.trial(view, number))
 
     @app.get("/{name}/networks")
     def networks(name: str, trials: str = "") -> HTMLResponse:
         entry = site.searching(name)
         with library.view(entry) as view:
-            chosen = [view.state.trials[n] for n in pages.numbers_of(trials) if n in view.state.trials]
-            drawing = pages.networks_of(view, chosen)
+            chosen = [view.state.trials[n] for n in pages.compare.numbers_of(trials) if n in view.state.trials]
+            drawing = pages.network.networks_of(view, chosen)
         return HTMLResponse(drawing())
 
     @app.get("/{name}/winner")
     def winner(name: str) -> HTMLResponse:
-        return HTMLResponse(pages.winner_drawing(site.entry(name)))
+        return HTMLResponse(pages.network.winner_drawing(site.entry(name)))
 
     @app.get("/{name}/importances")
     def importances(name: str) -> HTMLResponse:
         with library.view(site.searching(name)) as view:
-            return HTMLResponse(pages.importance_drawing(view))
+            return HTMLResponse(pages.importance.importance_drawing(view))
 
     @app.get("/{name}/compare")
     def compare(name: str, request: Request) -> Response:
@@ -166,19 +166,19 @@ def create_app(
         if len(given) > 1:
             return RedirectResponse(f"/{quote(name)}/compare?" + urlencode({"trials": ",".join(given)}, safe=","), 303)
         with library.view(site.searching(name)) as view:
-            return site.page("compare.html", **pages.compare(view, given[0] if given else ""))
+            return site.page("compare.html", **pages.compare.compare(view, given[0] if given else ""))
 
     @app.get("/{name}/figures/{figure}")
     def plotly(name: str, figure: str) -> HTMLResponse:
-        if figure not in pages.further_figures():
+        if figure not in pages.plug_ins.further_figures():
             raise HTTPException(404, f"There is no figure {figure}.")
         with library.view(site.searching(name)) as view:
-            return HTMLResponse(pages.plotly_page(view, figure), headers={"Content-Security-Policy": _PLOTLY})
+            return HTMLResponse(pages.plug_ins.plotly_page(view, figure), headers={"Content-Security-Policy": _PLOTLY})
 
     @app.get("/{name}/files/{path:path}")
     def download(name: str, path: str) -> FileResponse:
         entry = site.entry(name)
-        if path not in {file.path for file in pages.files_of(entry)}:
+        if path not in {file.path for file in pages.files.files_of(entry)}:
             raise HTTPException(404, f"{name} offers no file {path}.")
         return FileResponse(entry.folder / path, filename=Path(path).name, media_type="application/octet-stream")
 
@@ -193,7 +193,7 @@ class _Site:
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
-        self._templates.filters.update(pages.FILTERS)
+        self._templates.filters.update(pages.texts.FILTERS)
 
     def page(self, template: str, status: int = 200, **content: Any) -> HTMLResponse:
         base: dict[str, Any] = {

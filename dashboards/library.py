@@ -301,10 +301,6 @@ def facts_of(view: View) -> dict[str, Any]:
     state, times = view.state, view.reader.times
     goal, best, used = state.objectives[0], state.best, budget_used(state)
     about = summary(state)
-    active = times.active or None
-    if active is not None and view.running and times.latest is not None and not state.tests:
-        active += max(0.0, time.time() - times.latest)
-    eta = active * (1 - used) / used if active and used and view.running and used < 1 else None
     tests = {metrics["test/accuracy"] for metrics in state.tests.values() if "test/accuracy" in metrics}
     facts: dict[str, Any] = {
         "space": about["space"],
@@ -313,8 +309,8 @@ def facts_of(view: View) -> dict[str, Any]:
         "counts": state.counts(),
         "trials": len(state.trials),
         "started": times.began,
-        "elapsed": active,
-        "eta": eta,
+        "elapsed": view.reader.elapsed,
+        "eta": view.reader.left,
         "budget": used,
         "metric": goal.metric,
         "maximise": goal.maximise,

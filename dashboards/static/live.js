@@ -30,6 +30,7 @@ function replace(fresh) {
     if (focused) document.getElementById(focused)?.focus();
     part.scrollLeft = left; part.scrollTop = top;
   }
+  document.dispatchEvent(new Event("replaced"));
 }
 
 async function refresh() {

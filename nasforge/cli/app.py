@@ -26,6 +26,7 @@ from nasforge.cli.describe import describe
 from nasforge.cli.explain import explain
 from nasforge.cli.export import export
 from nasforge.cli.fit import fit
+from nasforge.cli.follow import watch
 from nasforge.cli.inspect import inspect
 from nasforge.cli.list import list_all
 from nasforge.cli.mlflow import mlflow
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
     "list": list_all,
     "report": report,
     "show": show,
+    "watch": watch,
     "describe": describe,
     "spaces": spaces,
     "strategies": strategies,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from nasforge.cli.fit import show_fit
+from nasforge.cli.follow import standing
 from nasforge.cli.options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli.output import (
     Outcome,
@@ -32,6 +33,7 @@ from nasforge.core.trust import view
 from nasforge.experiment.journal import without_collection
 from nasforge.experiment.state import State, load_state
 from nasforge.views import tables
+from nasforge.views.reader import Reader
 
 _BUDGETS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
 _FIGURES = "figures"
@@ -103,12 +105,19 @@ def show(
 def show_experiment(folder: Path, top: int) -> Outcome:
     """An experiment."""
     with without_collection():
-        outcome = _shown(load_state(folder), top)
+        reader = Reader(folder)
+        reader.refresh()
+        outcome = _shown(reader, top)
         gc.freeze()  # the command ends soon: no collection needs to look through the state of a long search
         return outcome
 
 
-def _shown(state: State, top: int) -> Outcome:
+def _shown(reader: Reader, top: int) -> Outcome:
+    state = reader.state
+    assert state is not None  # noqa: S101  (`refresh` raises otherwise)
+    times = standing(reader)
+    if times:
+        line(f"{'Running' if reader.running else 'Not running'}: {times}.")
     print_summary(state, top)
     failures = tables.failures(state)
     if failures:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -42,6 +42,7 @@ class Watch:
             console=console,
         )
         self._tasks: dict[str, object] = {}
+        self._standing = ""
         self._lock = threading.Lock()
         self._drawn = 0.0
 
@@ -57,6 +58,23 @@ class Watch:
             said = f"Searching '{name}' in {experiment.folder}"
         self._console.print(Text(said, style="bold"), soft_wrap=True)
         self._draw(force=True)
+
+    def attach(self, state: State, standing: str = "") -> None:
+        """Show another process's search.
+
+        Args:
+            state: of the search, as far as its journal is read.
+            standing: its times, below the counts.
+        """
+        if self._state is None:
+            self._console.print(Text(f"Watching '{state.name}'. Ctrl-C ends the watching, not the search."))
+        self._state, self._standing = state, standing
+        self._draw(force=True)
+
+    def tell(self, trial: Trial) -> None:
+        """Print the line of a trial that was closed, where there is no live table."""
+        if self._live is None and self._state is not None and trial.status != "rejected":
+            self._console.print(Text(self._line(self._state, trial)), soft_wrap=True)
 
     def say(self, text: str) -> None:
         """A sentence for the user, above the table."""
@@ -102,7 +120,11 @@ class Watch:
             return
         self._drawn = now
         with self._lock:
-            self._live.update(Group(self._trials(state), self._progress(state), Text(self._summary(state))))
+            self._live.update(Group(*self._parts(state)))
+
+    def _parts(self, state: State) -> list[RenderableType]:
+        parts: list[RenderableType] = [self._trials(state), self._progress(state), Text(self._summary(state))]
+        return [*parts, Text(self._standing)] if self._standing else parts
 
     def _trials(self, state: State) -> Table:
         table = Table(expand=False, header_style="bold")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,11 +14,15 @@ from nasforge.core.trial import TrainShared, Trial
 from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.reader import Reader
+from nasforge.views.survival import shares_chart
 from nasforge.views.svg import Axis, Bar, Plot, Point, bars, cut, missing, number_text
 
 AXES = {"trials": "trial", "seconds": "worker seconds charged", "work": "multiply-adds charged"}
 """What a search's progress is drawn over."""
 STATUSES = ("finished", "pruned", "failed", "rejected", "running")
+
+SKIPS = "alphas/skips"
+"""Metric of supernets: the share of decisions in which the most likely network takes an option without weights."""
 
 _MOST_POINTS = 800
 _SAMPLED = 24
@@ -239,47 +242,41 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
     return plot.svg()
 
 
-def survival_chart(state: State, key: str, windows: int = 24) -> str:
-    """How often each option of a decision was proposed, over the search."""
-    asked = [
-        t.architecture.values[key] for t in state.trials.values() if t.architecture and key in t.architecture.values
-    ]
-    options = [option for option, _ in Counter(asked).most_common(8)]
-    if len(options) < 2:
-        return missing(f"{key} has not varied.")
-    size = max(1, math.ceil(len(asked) / windows))
-    plot = Plot(
-        f"Share of the options of {key} in the proposals",
-        Axis.of("proposal", [0, len(asked)], whole=True),
-        Axis("share", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
-        width=420,
-        height=260,
-    )
-    for index, option in enumerate(options):
-        shares = []
-        for begin in range(0, len(asked), size):
-            window = asked[begin : begin + size]
-            shares.append((begin + len(window) / 2, window.count(option) / len(window)))
-        plot.line(f"s{index} thick", shares, name=cut(str(option), 24))
-    return plot.svg()
-
-
 def alphas_chart(rows: Sequence[tuple[int, Mapping[str, Sequence[float]]]], key: str, options: Sequence[object]) -> str:
-    """The architecture parameters of one decision over the epochs, as shares (softmax)."""
+    """Draw the architecture parameters of one decision over the epochs, as shares (softmax)."""
+    shares = [(float(step), _softmax(alphas[key])) for step, alphas in rows if key in alphas]
+    lines = {
+        cut(str(option), 24): [(step, share[index]) for step, share in shares if index < len(share)]
+        for index, option in enumerate(options)
+    }
+    return shares_chart(f"Shares of the options of {key} over the epochs", "epoch", lines)
+
+
+def collapse_chart(supernet: Trial) -> str:
+    """Draw the share of decisions in which a supernet's most likely network takes an option without weights.
+
+    Above the dashed line the supernet's training ends early, because its networks would learn nothing.
+    """
+    reports = [(float(step.step), step.metrics[SKIPS]) for step in supernet.steps if SKIPS in step.metrics]
+    if not reports:
+        return missing("The reports of this supernet have no share of options without weights.")
     plot = Plot(
-        f"Shares of the options of {key} over the epochs",
-        Axis.of("epoch", [step for step, _ in rows], whole=True),
-        Axis("share", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
-        width=420,
-        height=260,
+        "Share of decisions with an option without weights, over the epochs",
+        Axis.of("epoch", [0.0, *(step for step, _ in reports)], whole=True),
+        Axis("share of decisions", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
     )
-    shares = [(step, _softmax(alphas[key])) for step, alphas in rows if key in alphas]
-    for index, option in enumerate(options):
-        line = [(float(step), share[index]) for step, share in shares if index < len(share)]
-        plot.line(f"s{index % 8} thick", line, name=cut(str(option), 24))
-        if len(line) == 1:
-            plot.points(f"s{index % 8}", [Point(*line[0], str(option))])
+    limit = stops_at(supernet)
+    if limit < 1:
+        plot.limit("the training ends above this", y=limit)
+    plot.line("best", reports, name="options without weights: skip connections, poolings, zeros")
+    plot.points("best", [Point(step, share, f"epoch {step:.0f}: {share:.0%}") for step, share in reports], radius=2.5)
     return plot.svg()
+
+
+def stops_at(supernet: Trial) -> float:
+    """Return the share of options without weights above which a supernet's training ends; 1 means never."""
+    settings = supernet.proposal.settings if isinstance(supernet.proposal, TrainShared) else {}
+    return float(settings.get("stop_at_skips", 1.0))
 
 
 def lineage_chart(state: State, link: Link) -> str:

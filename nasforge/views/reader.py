@@ -14,6 +14,7 @@ from nasforge.core.errors import JournalError
 from nasforge.core.events import Event, Extended, Header, Interrupted, Moved, Reported, Started, TestOpened, Told
 from nasforge.experiment.journal import JOURNAL, LOCK, is_locked, parse, without_collection
 from nasforge.experiment.state import State
+from nasforge.views.tables import budget_used
 
 _TAIL = 256
 _LINES = 64
@@ -95,6 +96,24 @@ class Reader:
     def running(self) -> bool:
         """Whether a driver on this machine, or on a shared folder with locks, runs the experiment now."""
         return is_locked(self.folder / LOCK)
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds in which the search ran until now; None where the journal has no times."""
+        active, latest = self.times.active or None, self.times.latest
+        retrained = self.state is not None and bool(self.state.tests)
+        if active is None or latest is None or retrained or not self.running:
+            return active
+        return active + max(0.0, time.time() - latest)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that a running search still takes, from the share of its budget that is used; None if unknown."""
+        used = None if self.state is None else budget_used(self.state)
+        elapsed = self.elapsed
+        if not elapsed or not used or used >= 1 or not self.running:
+            return None
+        return elapsed * (1 - used) / used
 
     def refresh(self, seconds: float = math.inf) -> bool:
         """Read what is new.

@@ -36,6 +36,7 @@ from nasforge.testing.toys import Planted, toy_config, toy_experiment
 COMMANDS = (
     "search",
     "show",
+    "watch",
     "describe",
     "spaces",
     "strategies",

@@ -117,9 +117,9 @@ def test_trials_are_compared_with_differences_marked(made: Path) -> None:
 
 
 def test_values_are_printed_for_people(made: Path) -> None:
-    assert pages.value_text(0.16183507387042656) == "0.1618" and pages.value_text("") == "–"
-    assert pages.bytes_text(7050) == "7.05 kB" and pages.bytes_text(326) == "326 B"
-    assert pages.metric_text(3.6414, "cost/memory_mb") == "3.64"
+    assert pages.texts.value_text(0.16183507387042656) == "0.1618" and pages.texts.value_text("") == "–"
+    assert pages.texts.bytes_text(7050) == "7.05 kB" and pages.texts.bytes_text(326) == "326 B"
+    assert pages.texts.metric_text(3.6414, "cost/memory_mb") == "3.64"
     titles = {re.findall("<title>(.+)</title>", page(client(made.parent), f"/made/{path}"))[0] for path in PAGES}
     assert len(titles) == len({path.partition("?")[0] for path in PAGES})
     assert "interrupted" in page(client(made.parent), "/made/trial/8")
@@ -147,13 +147,23 @@ def test_a_result_shows_the_test_split_files_and_commands(made: Path, tmp_path: 
     name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
     metrics = {"test/accuracy": 0.9}
     seeds = [TestOpened(f"{name}-seed{n}-e9", {"test/accuracy": 0.9 + 0.02 * n}) for n in range(2)]
-    write(made, [*seeds, TestOpened(f"ResNet-8-x0.5-for-{name}-seed0-e9", metrics)])
+    reference = f"ResNet-8-x0.5-for-{name}-seed0-e9"
+    write(made, [*seeds, TestOpened(reference, metrics)])
+    (made / "finalists" / reference).mkdir(parents=True)
+    costs = {"cost/params": 78_000.0, "cost/flops": 12_400_000.0}
+    (made / "finalists" / reference / "network.json").write_text(json.dumps({"metrics": costs}))
     (made / "best").mkdir()
     (made / "best" / "network.json").write_text("{}")
     (made / "best" / "out").symlink_to("/etc/passwd")
     browser = client(made.parent)
     text = page(browser, "/made")
-    assert "91.0%" in text and "reference" in text and "nasforge show made --trial 7 --rerun" in text
+    assert (
+        "78k" in text
+        and "12.4M" in text
+        and "91.0%" in text
+        and "reference" in text
+        and "nasforge show made --trial 7 --rerun" in text
+    )
     answer = browser.get("/made/files/best/network.json")
     assert answer.text == "{}" and "attachment" in answer.headers["content-disposition"]
     for path in ("best/out", "journal.jsonl", "..%2Fmade%2Fjournal.jsonl", "best/../journal.jsonl"):
@@ -220,12 +230,16 @@ def test_alphas_are_drawn(tmp_path: Path) -> None:
     from nasforge.core.trial import TrainShared
 
     reports = [
-        Reported(0, 1, step, {"train/loss": 1.0}, "continue", {"model.block": (0.1 * step, 0.0)}) for step in (1, 2)
+        Reported(
+            0, 1, step, {"train/loss": 1.0, "alphas/skips": 0.3 * step}, "continue", {"model.block": (0.1 * step, 0.0)}
+        )
+        for step in (1, 2)
     ]
     shared = [Asked(0, TrainShared(SPACE, "softmax", 2)), Checked(0, {}, "accepted"), Started(0, 1), *reports]
     write(tmp_path / "darts", [dataclasses.replace(header("darts"), schema=2), *shared])
     text = page(client(tmp_path), "/darts/how")
     assert "Alphas of the supernet" in text and "inverted" in text
+    assert "epoch 2: 60%" in text and "In 60% of the decisions the most likely network" in text
 
 
 @pytest.mark.parametrize("exists", [True, False])

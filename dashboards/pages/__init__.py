@@ -1,0 +1,41 @@
+"""What stands on each page: rows, figures and links, as the templates take them. Everything comes from files."""
+
+from nasforge.dashboards.pages import (
+    bars,
+    base,
+    campaign,
+    compare,
+    confusion,
+    files,
+    fit,
+    home,
+    how,
+    importance,
+    network,
+    plug_ins,
+    result,
+    search,
+    texts,
+    trial,
+    trials,
+)
+
+__all__ = [
+    "bars",
+    "base",
+    "campaign",
+    "compare",
+    "confusion",
+    "files",
+    "fit",
+    "home",
+    "how",
+    "importance",
+    "network",
+    "plug_ins",
+    "result",
+    "search",
+    "texts",
+    "trial",
+    "trials",
+]

@@ -1,0 +1,90 @@
+"""The result of a fit, from its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from nasforge.core.command_line import command_for, command_line, runs_dir_option
+from nasforge.dashboards.library import Entry, fit_lines, fit_result, runs_now
+from nasforge.dashboards.pages.bars import bars_of
+from nasforge.dashboards.pages.confusion import confusions
+from nasforge.dashboards.pages.files import files_of
+
+
+def fit_only(entry: Entry) -> dict[str, Any]:
+    """A fit that has not begun to search, or had no need to."""
+    outcome = fit_result(entry)
+    return {
+        "title": entry.name,
+        "entry": entry,
+        "kind": "fit",
+        "live": entry.name,
+        "facts": {},
+        "standing": "finished" if outcome else "running" if runs_now(entry) else "stopped",
+        "goals": [],
+        "limits": [],
+        "address": f"/{quote(entry.name)}",
+        "leaders": [],
+        "decisions": [],
+        "columns": [],
+        "best": None,
+        "matrix": confusions(entry, outcome),
+        **fit_content(entry, outcome),
+    }
+
+
+def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the page of a result shows of a fit: rows, commands, decisions. A search has files only."""
+    rows = []
+    commands = []
+    sentence = ""
+    if outcome is not None:
+        for row in outcome["rows"]:
+            low, high = row["test_ci95"]["accuracy"]
+            rows.append(
+                {
+                    **{key: row[key] for key in ("name", "kind", "params", "flops")},
+                    "value": row["test"]["accuracy"],
+                    "low": low,
+                    "high": high,
+                    "n": None,
+                    "won": row["name"] == outcome["winner"],
+                }
+            )
+        won = next((row for row in rows if row["won"]), None)
+        if won is not None:
+            name = won["name"][:1].upper() + won["name"][1:]
+            sentence = (
+                f"{name} answers {won['value']:.1%} of {outcome['split']['test']} test images correctly "
+                f"(95 % interval {won['low']:.1%} to {won['high']:.1%})."
+            )
+        source = next((line for line in fit_lines(entry.folder) if line["kind"] == "begun"), {}).get("inputs", {})
+        plan = entry.folder / "plan.yaml"
+        commands.append(("Name the class of new images", command_for(entry.folder, "predict", "image.jpg")))
+        commands.append(("Open its report", command_for(entry.folder, "report", "--open")))
+        if plan.is_file():
+            source = source.get("source", source) if isinstance(source, Mapping) else source
+            words = ["fit", str(source) if isinstance(source, str) else "DATA", "--plan", str(plan)]
+            commands.append(
+                (
+                    "Repeat it with the same decisions",
+                    command_line(*words, "--name", f"{entry.name}-again", *runs_dir_option(entry.folder.parent)),
+                )
+            )
+    decisions = []
+    if entry.kind == "fit":
+        for line in fit_lines(entry.folder):
+            if line["kind"] == "decision" and not isinstance(line.get("value"), Mapping):
+                decisions.append((str(line.get("name")).replace("_", " "), line.get("value"), line.get("reason")))
+    return {
+        "rows": rows,
+        "bars": bars_of(rows),
+        "sentence": sentence,
+        "measure": "accuracy",
+        "commands": commands,
+        "files": files_of(entry),
+        "fit_decisions": decisions,
+        "has_network": (entry.folder / "best").is_dir(),
+    }

@@ -1,0 +1,87 @@
+"""How the strategy searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from nasforge.core.trial import TrainShared, Trial
+from nasforge.dashboards.library import View
+from nasforge.dashboards.pages.base import Query, headline, trial_link
+from nasforge.views import charts
+
+_TAKING_OVER = 0.5
+"""Share of decisions with options without weights that is worth a warning."""
+
+
+def how(view: View, query: Query) -> dict[str, Any]:
+    """How the strategy went about it: ancestors, operators, alphas of supernets."""
+    state, link = view.state, trial_link(view)
+    goal = state.objectives[0]
+    operators: dict[str, list[int]] = {}
+    for one in state.trials.values():
+        origin = getattr(one.proposal, "origin", None)
+        if origin is None:
+            continue
+        name = " ".join(filter(None, (origin.strategy, origin.operator))) or "other"
+        row = operators.setdefault(name, [0, 0, 0])
+        row[0] += 1
+        parents = [state.trials[p] for p in origin.parents if p in state.trials and state.trials[p].comparable]
+        if parents and one.comparable:
+            row[1] += 1
+            row[2] += all(
+                goal.oriented(one.metrics[goal.metric]) > goal.oriented(p.metrics[goal.metric]) for p in parents
+            )
+    chain = []
+    before: Mapping[str, Any] = {}
+    for number in charts.ancestors_of_best(state):
+        one = state.trials[number]
+        values = dict(one.architecture.values) if one.architecture else {}
+        changed = [
+            (key, before.get(key), value) for key, value in values.items() if before and before.get(key) != value
+        ]
+        chain.append((one, one.metric(goal.metric), changed))
+        before = values
+    supernets = []
+    for number, rows in sorted(view.reader.alphas.items()):
+        proposal = state.trials[number].proposal
+        if not isinstance(proposal, TrainShared):
+            continue
+        figures = []
+        for key in list(rows[-1][1])[:24]:
+            domain = proposal.space.domains.get(key)
+            options = getattr(domain, "options", ()) or range(len(rows[-1][1][key]))
+            figures.append(Markup(charts.alphas_chart(rows, key, [str(option) for option in options])))  # noqa: S704
+        supernets.append(
+            {
+                "number": number,
+                "figures": figures,
+                "collapse": Markup(charts.collapse_chart(state.trials[number])),  # noqa: S704
+                "warning": _warning(state.trials[number]),
+                "collapsed": bool(state.trials[number].metric("alphas/collapsed")),
+                "keys": list(rows[-1][1])[:24],
+                "left": max(0, len(rows[-1][1]) - 24),
+            }
+        )
+    return {
+        **headline(view, "how"),
+        "lineage": Markup(view.drawn(("lineage",), lambda: charts.lineage_chart(state, link))),  # noqa: S704
+        "operators": sorted(operators.items(), key=lambda item: -item[1][0]),
+        "chain": chain if len(chain) > 1 else [],
+        "metric": goal.metric,
+        "supernets": supernets,
+        "strategy": state.header.config["strategy"],
+    }
+
+
+def _warning(supernet: Trial) -> str:
+    """A warning that options without weights take over; empty where they do not, or where the supernet has stopped."""
+    shares = [step.metrics[charts.SKIPS] for step in supernet.steps if charts.SKIPS in step.metrics]
+    if not shares or shares[-1] < _TAKING_OVER or supernet.metric("alphas/collapsed"):
+        return ""
+    return (
+        f"In {shares[-1]:.0%} of the decisions the most likely network takes an option without weights, as skip "
+        "connections are. Such networks often learn little. Compare with gdas or drnas, or train for fewer epochs."
+    )

@@ -1,0 +1,68 @@
+"""What mattered: which decisions made the difference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from nasforge.core.errors import NasforgeError
+from nasforge.core.metrics import title_of
+from nasforge.core.space import SearchSpace
+from nasforge.dashboards.library import View
+from nasforge.dashboards.pages.base import Query, headline, metrics_of, trial_link
+from nasforge.views import charts
+from nasforge.views.parallel import is_higher_warmer, parallel_chart
+from nasforge.views.survival import survival_chart
+from nasforge.views.svg import missing
+
+_MOST_SLICES = 12
+
+
+def importance(view: View, query: Query) -> dict[str, Any]:
+    """Which decisions made the difference."""
+    state, link = view.state, trial_link(view)
+    metrics = [goal.metric for goal in state.objectives]
+    metrics += [key for key in metrics_of(state) if key not in metrics]
+    metric = query.get("metric", "") if query.get("metric") in metrics else metrics[0]
+    domains = SearchSpace.from_json(state.header.config["space"]).domains
+    keys = [key for key, domain in domains.items() if domain.size > 1]
+    first = query.get("from", "0")
+    start = int(first) if first.isdecimal() and int(first) < len(keys) else 0
+    shown = keys[start : start + _MOST_SLICES]
+    slices = [
+        (
+            key,
+            Markup(view.drawn(("slice", key, metric), lambda key=key: charts.slice_chart(state, link, key, metric))),  # noqa: S704
+            Markup(view.drawn(("survival", key), lambda key=key: survival_chart(state, key))),  # noqa: S704
+        )
+        for key in shown
+    ]
+    return {
+        **headline(view, "importance"),
+        "parallel": Markup(view.drawn(("parallel", metric), lambda: parallel_chart(state, link, metric))),  # noqa: S704
+        "better": "higher" if is_higher_warmer(state, metric) else "lower",
+        "slices": slices,
+        "metric": metric,
+        "metrics": metrics,
+        "total": len(keys),
+        "start": start,
+        "step": _MOST_SLICES,
+    }
+
+
+def importance_drawing(view: View) -> str:
+    """Importance of the decisions for each objective, as bars."""
+
+    def make() -> str:
+        from nasforge.views.optuna_study import importances
+
+        try:
+            shares_of = importances(view.state)
+        except NasforgeError as error:
+            return missing(str(error))
+        return "".join(
+            f"<h3>{escape(title_of(key))}</h3>{charts.importance_chart(shares)}" for key, shares in shares_of.items()
+        )
+
+    return str(view.drawn(("importance",), make))

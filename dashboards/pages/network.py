@@ -1,0 +1,63 @@
+"""Networks as drawings, which need torch and the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+from markupsafe import escape
+
+from nasforge.core.command_line import command_for
+from nasforge.core.errors import NasforgeError, TrustError
+from nasforge.core.trial import Trial
+from nasforge.core.trust import view as only_looking
+from nasforge.dashboards.library import Entry, View
+from nasforge.views.network_svg import network_svg
+
+_DRAWING = Lock()
+
+
+def networks_of(view: View, chosen: Sequence[Trial]) -> Callable[[], str]:
+    """A function that draws the networks of trials, to be called when the view is free again."""
+    folder, state, entry = view.reader.folder, view.state, view.entry
+
+    def draw() -> str:
+        from nasforge.views.parts import Part, parts_of_trial  # torch, not before it is needed
+
+        networks: dict[str, list[Part]] = {}
+        problems = []
+        with _DRAWING:
+            for one in chosen:
+                title = f"trial {one.number}" + (f", {one.architecture.arch_id}" if one.architecture else "")
+                try:
+                    with only_looking():
+                        networks[title] = parts_of_trial(folder, state, one)
+                except TrustError as error:
+                    command = command_for(entry.folder, "show", "--trial", str(one.number), "--draw", "network.html")
+                    problems.append(f"Not drawn: {error}. Draw it by: {command}")
+                except NasforgeError as error:
+                    problems.append(f"Not drawn: {error}")
+        notes = "".join(f'<p class="missing">{escape(problem)}</p>' for problem in dict.fromkeys(problems))
+        return (network_svg(networks) if networks else "") + notes
+
+    return draw
+
+
+def winner_drawing(entry: Entry) -> str:
+    """The network in `best/` next to the reference that was retrained with it, as SVG."""
+    from nasforge.exporters.network_folder import description_of
+    from nasforge.views.parts import Part, parts_of
+
+    folders = {"the winner": entry.folder / "best"}
+    references = sorted((entry.folder / "finalists").glob("*-for-*-seed*"))
+    folders |= {path.name.partition("-for-")[0]: path for path in references[:1]}
+    networks: dict[str, list[Part]] = {}
+    problems = []
+    with _DRAWING, only_looking():
+        for title, folder in folders.items():
+            try:
+                about = description_of(folder)
+                networks[title] = parts_of(about.space, about.architecture, about.shape, len(about.class_names))
+            except NasforgeError as error:
+                problems.append(f'<p class="missing">Not drawn: {escape(error)}</p>')
+    return (network_svg(networks) if networks else "") + "".join(problems[: 0 if networks else 1])

@@ -1,0 +1,51 @@
+"""The page of one trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from nasforge.core.command_line import command_for
+from nasforge.core.trial import TrainShared
+from nasforge.dashboards.library import View
+from nasforge.dashboards.pages.base import headline, is_shown
+from nasforge.views import charts, tables
+from nasforge.views.health import advice as health_advice
+from nasforge.views.network_svg import cells_svg
+
+
+def trial(view: View, number: int) -> dict[str, Any]:
+    """One trial."""
+    state = view.state
+    one = state.trials.get(number)
+    content = headline(view, "trials")
+    if one is None:  # not read yet
+        return {**content, "title": f"{view.entry.name}: trial {number}", "trial": None, "number": number}
+    keys = sorted({key for step in one.steps for key in step.metrics if is_shown(key)})
+    children = [n for n, t in state.trials.items() if number in charts.parents_of(t)][:20]
+    ranking = [trial.number for trial in state.ranking()]
+    return {
+        **content,
+        "title": f"{view.entry.name}: trial {number}",
+        "trial": one,
+        "number": number,
+        "rank": ranking.index(number) + 1 if number in ranking else None,
+        "ranked": len(ranking),
+        "last": len(state.trials) - 1,
+        "decisions": tables.decisions(one),
+        "metrics": [(key, value) for key, value in sorted(one.metrics.items()) if is_shown(key)],
+        "steps": tables.steps_of(state).removesuffix("s") or "step",
+        "step_keys": keys,
+        "reports": one.steps[-200:],
+        "advice": health_advice(one),
+        "parents": charts.parents_of(one),
+        "origin": getattr(one.proposal, "origin", None),
+        "children": children,
+        "shared": isinstance(one.proposal, TrainShared),
+        "cells": Markup(cells_svg(one.architecture.model)) if one.architecture else "",  # noqa: S704
+        "commands": [
+            command_for(view.entry.folder, "show", "--trial", str(number)),
+            command_for(view.entry.folder, "show", "--trial", str(number), "--rerun"),
+        ],
+    }

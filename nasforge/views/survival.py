@@ -1,0 +1,69 @@
+"""Which options of a decision survive: how often they were proposed, over the search."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from nasforge.core.space import Choice, Domain, SearchSpace
+from nasforge.experiment.state import State
+from nasforge.strategies.choosers import at
+from nasforge.strategies.options import BINS, count, option_of
+from nasforge.views.svg import Axis, Plot, Point, cut, missing, number_text
+
+_WINDOWS = 24
+_MOST_OPTIONS = 8
+
+
+def option_texts(domain: Domain) -> list[str]:
+    """Return a name for each option of a domain, as `nasforge.strategies.options` counts them."""
+    if isinstance(domain, Choice):
+        return [cut(str(option), 24) for option in domain.options]
+    if domain.size <= BINS:
+        return [number_text(domain.low + index * (domain.step or 0)) for index in range(count(domain))]
+    ends = [number_text(float(at(domain, index / BINS))) for index in range(BINS + 1)]
+    return [f"{low} to {high}" for low, high in pairwise(ends)]
+
+
+def survival_chart(state: State, key: str) -> str:
+    """Draw how often each option of a decision was proposed, over the search; ranges are cut into a few parts."""
+    domain = SearchSpace.from_json(state.header.config["space"]).domains[key]
+    trials = [t for t in state.trials.values() if t.architecture and key in t.architecture.values]
+    asked = [option_of(domain, t.architecture.values[key]) for t in trials if t.architecture]
+    options = sorted(option for option, _ in Counter(asked).most_common(_MOST_OPTIONS))
+    if len(options) < 2:
+        return missing(f"{key} has not varied.")
+    texts = option_texts(domain)
+    rows = {texts[option]: [(place, share) for place, share in _shares(asked, option)] for option in options}
+    return shares_chart(f"Share of the options of {key} in the proposals", "proposal", rows)
+
+
+def shares_chart(label: str, across: str, rows: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Draw shares of options as lines.
+
+    Args:
+        label: one sentence for people who hear the page.
+        across: title of the horizontal axis.
+        rows: option -> points of its line, with shares between 0 and 1.
+    """
+    places = [place for row in rows.values() for place, _ in row]
+    plot = Plot(
+        label,
+        Axis.of(across, [0, *places], whole=True),
+        Axis("share", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
+        width=420,
+        height=260,
+    )
+    for index, (name, row) in enumerate(rows.items()):
+        plot.line(f"s{index % 8} thick", row, name=name, title=name)
+        if len(row) == 1:
+            plot.points(f"s{index % 8}", [Point(*row[0], name)])
+    return plot.svg()
+
+
+def _shares(asked: Sequence[int], option: int) -> list[tuple[float, float]]:
+    size = max(1, math.ceil(len(asked) / _WINDOWS))
+    windows = [(begin, asked[begin : begin + size]) for begin in range(0, len(asked), size)]
+    return [(begin + len(window) / 2, window.count(option) / len(window)) for begin, window in windows]
