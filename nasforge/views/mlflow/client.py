@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ __all__ = [
     "SOURCE",
     "MlflowClient",
     "MlflowException",
+    "NewRun",
     "entities",
     "experiment_id",
+    "insert_runs",
     "own_experiment",
     "reason",
     "save_pyfunc",
@@ -121,6 +125,78 @@ def experiment_id(client: Any, uri: str) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
     raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made")
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run with all that is known of it, which nothing is added to soon.
+
+    Attributes:
+        name: shown in the UI, at most 250 characters.
+        status: MLflow's.
+        start_ms: milliseconds since the epoch.
+        end_ms: likewise.
+        tags: without the run's name.
+        params: never change.
+        metrics: (key, step, milliseconds since the epoch) -> a finite value.
+    """
+
+    name: str
+    status: str
+    start_ms: int
+    end_ms: int
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[tuple[str, int, int], float]
+
+
+def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[str] | None:
+    """Insert whole runs into a database in one transaction, which takes a tenth of the time of MLflow's own calls.
+
+    Those are three calls and some forty statements a run. The rows are the same.
+
+    Args:
+        client: of the store.
+        experiment: id of the experiment.
+        runs: to insert.
+
+    Returns:
+        The runs' ids; None, and nothing is written, where the store is a server, or its tables are others.
+    """
+    store = client._tracking_client.store
+    if getattr(store, "ManagedSessionMaker", None) is None:
+        return None
+    from mlflow.store.tracking.dbmodels import models
+    from sqlalchemy import insert
+    from sqlalchemy.exc import SQLAlchemyError
+
+    place = client.get_experiment(experiment).artifact_location.rstrip("/")
+    ids = [uuid.uuid4().hex for _ in runs]
+    tables: dict[Any, list[dict[str, Any]]] = {
+        table: [] for table in (models.SqlRun, models.SqlTag, models.SqlParam, models.SqlMetric, models.SqlLatestMetric)
+    }
+    for run_id, run in zip(ids, runs, strict=True):
+        row = {"run_uuid": run_id, "name": run.name, "experiment_id": int(experiment), "status": run.status}
+        row |= {"start_time": run.start_ms, "end_time": run.end_ms, "artifact_uri": f"{place}/{run_id}/artifacts"}
+        row |= {"source_type": "UNKNOWN", "source_name": "", "entry_point_name": "", "source_version": ""}
+        tables[models.SqlRun].append({**row, "user_id": "unknown", "lifecycle_stage": "active"})
+        tags = {**run.tags, "mlflow.runName": run.name}
+        tables[models.SqlTag] += [{"run_uuid": run_id, "key": key, "value": text} for key, text in tags.items()]
+        tables[models.SqlParam] += [{"run_uuid": run_id, "key": key, "value": text} for key, text in run.params.items()]
+        latest: dict[str, dict[str, Any]] = {}
+        for (key, step, at), value in sorted(run.metrics.items()):  # the last step of a key comes last
+            latest[key] = {"key": key, "value": value, "timestamp": at, "step": step, "is_nan": False}
+            latest[key]["run_uuid"] = run_id
+            tables[models.SqlMetric].append(latest[key])
+        tables[models.SqlLatestMetric] += latest.values()
+    try:
+        with store.ManagedSessionMaker(read_only=False) as session:
+            for table, rows in tables.items():
+                if rows:
+                    session.execute(insert(table), rows)
+    except (MlflowException, SQLAlchemyError, TypeError):  # MLflow's own calls say what is wrong with it
+        return None
+    return ids
 
 
 def save_pyfunc(

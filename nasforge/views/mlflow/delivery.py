@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +21,10 @@ from nasforge.views.mlflow.client import (
     SOURCE,
     MlflowClient,
     MlflowException,
+    NewRun,
     entities,
     experiment_id,
+    insert_runs,
     own_experiment,
     reason,
 )
@@ -322,6 +325,7 @@ class Delivery:
 
     def _flush(self) -> None:
         """Write what is folded; a run that is written leaves the list, so a repetition goes on where this one broke."""
+        self._insert()
         for key in list(self._writes):
             writes = self._writes[key]
             try:
@@ -337,10 +341,49 @@ class Delivery:
                 raise
             if writes.done:
                 self._open.pop(key, None)
-            self._renamed.update(writes.renamed)
-            self._refused.update({text: text for text in writes.left_out})
-            del self._writes[key]
-            self.progress += 1
+            self._close(key, writes)
+
+    def _insert(self) -> None:
+        """Write the trials that have come and gone since the last delivery, all at once where the store can do that."""
+        whole = {
+            key: writes
+            for key, writes in self._writes.items()
+            if self._sure and writes.whole and key.startswith("trial/") and key not in self._open | self._known
+        }
+        if not whole:
+            return
+        start_ms = int(1000 * time.time())
+        new = [
+            NewRun(
+                name=writes.name,
+                status=writes.status,
+                start_ms=start_ms,
+                end_ms=start_ms + int(1000 * writes.seconds),
+                tags={**self._identity_of(writes), **SOURCE, **_tags(writes)},
+                params=writes.params,
+                metrics={(key, step, start_ms + int(1000 * s)): v for (key, step, s), v in writes.metrics.items()},
+            )
+            for writes in whole.values()
+        ]
+        ids = insert_runs(self._client, self._experiment, new)
+        for (key, writes), run_id in zip(whole.items(), ids or (), strict=False):
+            self._known[key] = (run_id, start_ms)
+            self._close(key, writes)
+
+    def _close(self, key: str, writes: Writes) -> None:
+        """Take note of writes that are done."""
+        self._renamed.update(writes.renamed)
+        self._refused.update({text: text for text in writes.left_out})
+        del self._writes[key]
+        self.progress += 1
+
+    def _identity_of(self, writes: Writes) -> dict[str, str]:
+        """Return the tags that find a run of this search again."""
+        flat = self._mine["layout"] == FLAT
+        return {
+            **({"nasforge.key": self._mine["key"]} if flat else {"mlflow.parentRunId": self._parent[0]}),
+            **writes.identity,
+        }
 
     def _run(self, key: str, writes: Writes) -> tuple[str, int]:
         if key in self._open:
@@ -349,9 +392,7 @@ class Delivery:
             return self._open[key]
         if key in self._known and writes.exists:
             return self._known[key]
-        flat = self._mine["layout"] == FLAT
-        of_search = {"nasforge.key": self._mine["key"]} if flat else {"mlflow.parentRunId": self._parent[0]}
-        identity = {**of_search, **writes.identity}
+        identity = self._identity_of(writes)
         found = None if self._sure and not writes.exists else self._find(identity)
         if found is None:
             # Tags that come with a new run are one insertion; added later each is a query of its own.

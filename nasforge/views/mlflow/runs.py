@@ -85,6 +85,12 @@ class Writes:
     seconds: float = 0.0
     exists: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether these are the first and the last writes of the run, and none of them needs MLflow's checks."""
+        short = len(self.name) <= _KEY_LENGTH and len(self.architecture) <= TAG_LENGTH
+        return self.done and not self.exists and short and all(map(math.isfinite, self.metrics.values()))
+
     def measure(self, metrics: Mapping[str, float], step: int, seconds: float) -> None:
         """Add metrics after `step`."""
         if not isinstance(step, int) or abs(step) > _LARGEST_STEP:

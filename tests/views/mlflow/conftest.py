@@ -26,3 +26,9 @@ def runs_dir(migrated: Path, tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copy(migrated, folder / "mlflow.db")
     return folder
+
+
+@pytest.fixture
+def as_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is written to by MLflow's own calls alone, as a server is."""
+    monkeypatch.setattr("nasforge.views.mlflow.delivery.insert_runs", lambda client, experiment, runs: None)

@@ -156,6 +156,7 @@ def test_a_continued_search_goes_on_in_the_same_runs(runs_dir: Path) -> None:
 
 @pytest.mark.parametrize("call", ["create_run", "log_batch", "set_terminated"])
 @pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.usefixtures("as_a_server")
 def test_an_answer_that_never_comes_makes_no_duplicates(
     runs_dir: Path, call: str, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +311,7 @@ def test_a_server_that_comes_back_gets_everything(runs_dir: Path, monkeypatch: p
     assert sorted(runs_of(runs_dir)[1]) == [str(number) for number in range(8)]
 
 
+@pytest.mark.usefixtures("as_a_server")
 def test_a_refused_write_is_left_out_and_said(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = MlflowClient.log_batch
 

@@ -126,6 +126,7 @@ def test_bad_parameters_and_texts_keep_the_rest(runs_dir: Path) -> None:
     assert run.data.params["model.a/b"].startswith("xxx")
 
 
+@pytest.mark.usefixtures("as_a_server")
 def test_what_the_server_refuses_is_left_out_alone(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = MlflowClient.log_batch
 

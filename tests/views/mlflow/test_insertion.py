@@ -1,0 +1,95 @@
+"""Trials that are inserted at once are the same runs as those that MLflow's own calls write."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_journal import header, mixed, trial, write
+from test_mlflow import client_of, runs_of
+
+from nasforge.core.events import Reported
+from nasforge.views.mlflow import delivery
+from nasforge.views.mlflow.client import NewRun, insert_runs
+from nasforge.views.mlflow.tracker import track
+
+
+def facts_of(runs_dir: Path) -> dict[str, Any]:
+    """All that MLflow has of a search, without ids and moments."""
+    client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
+    parents, children = runs_of(runs_dir)
+    facts = {}
+    for run in (*parents, *children.values()):
+        info, data = run.info, run.data
+        moments = (info.end_time - info.start_time, info.status, info.lifecycle_stage, info.user_id)
+        histories = {
+            key: [(m.step, m.value, m.timestamp - info.start_time) for m in client.get_metric_history(info.run_id, key)]
+            for key in data.metrics
+        }
+        tags = {key: value for key, value in data.tags.items() if key != "nasforge.key"}
+        place = info.artifact_uri.replace(info.run_id, "RUN").replace(str(runs_dir), "")
+        length = moments if data.tags["nasforge.role"] == "trial" else moments[1:]
+        contents = [sorted(one.items()) for one in (data.params, tags, data.metrics, histories)]
+        facts[info.run_name] = (length, contents, place)
+    return facts
+
+
+def test_the_runs_are_those_of_mlflows_own_calls(
+    runs_dir: Path, migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inserted: list[int] = []
+
+    def insert(client: Any, experiment: str, runs: list[NewRun]) -> list[str] | None:
+        inserted.append(len(runs))
+        return insert_runs(client, experiment, runs)
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mlflow.db").write_bytes(migrated.read_bytes())
+    *before, told = trial(8)
+    events = [*mixed(8), *before, Reported(8, 1, 4, {"a": math.nan, "val/loss": math.inf}, "continue"), told]
+    monkeypatch.setattr(delivery, "insert_runs", insert)
+    track(write(runs_dir / "made", events))
+    monkeypatch.setattr(delivery, "insert_runs", lambda client, experiment, runs: None)
+    track(write(other / "made", events))
+    assert inserted == [8], "the ninth has a metric that is no number"
+    ours, mlflows = facts_of(runs_dir), facts_of(other)
+    assert ours.keys() == mlflows.keys()
+    for name, facts in ours.items():
+        assert repr(facts) == repr(mlflows[name]), name
+
+
+def test_what_a_table_refuses_is_left_to_mlflows_own_calls(runs_dir: Path) -> None:
+    client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
+    experiment = client.create_experiment("any")
+    runs = [NewRun("a", status, 1, 2, {}, {}, {}) for status in ("FINISHED", "NO STATUS")]
+    assert insert_runs(client, experiment, runs) is None
+    assert client.search_runs([experiment]) == []
+
+
+def test_later_events_of_an_inserted_trial_find_it(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", [header(), *trial(0), *trial(2)])
+    track(folder)
+    assert runs_of(runs_dir)[1]["2"].data.tags["nasforge.pareto"] == "true"
+    write(folder, trial(5))
+    track(folder)
+    _, children = runs_of(runs_dir)
+    assert sorted(children) == ["0", "2", "5"]
+    pareto = {number: run.data.tags["nasforge.pareto"] for number, run in children.items()}
+    assert pareto == {"0": "true", "2": "false", "5": "true"}
+
+
+@pytest.mark.slow
+def test_two_thousand_trials_take_less_than_a_minute_and_20_ms_of_cpu_each(runs_dir: Path) -> None:
+    count = 2000
+    events = [header(budget={"trials": count})]
+    for number in range(count):
+        events += trial(number)
+    folder = write(runs_dir / "made", events)
+    began, used = time.monotonic(), time.process_time()
+    track(folder)
+    assert time.monotonic() - began < 60
+    assert time.process_time() - used < 0.02 * count
