@@ -26,6 +26,7 @@ from starlette.exceptions import HTTPException
 from nasforge.core.errors import NasforgeError
 from nasforge.dashboards import pages
 from nasforge.dashboards.library import Entry, Library, View, entries_in, entry_of, signature
+from nasforge.views.explained import FOLDER
 from nasforge.views.svg import STYLE
 
 _HERE = Path(__file__).parent
@@ -181,6 +182,13 @@ def create_app(
         if path not in {file.path for file in pages.files.files_of(entry)}:
             raise HTTPException(404, f"{name} offers no file {path}.")
         return FileResponse(entry.folder / path, filename=Path(path).name, media_type="application/octet-stream")
+
+    @app.get("/{name}/explained/{path:path}")
+    def explained(name: str, path: str) -> FileResponse:
+        entry = site.entry(name)
+        if path not in {file for one in pages.files.explanations(entry) for _, file in one["pictures"]}:
+            raise HTTPException(404, f"{name} has no picture {path}.")
+        return FileResponse(entry.folder / FOLDER / path, media_type="image/png")
 
     return app
 

@@ -10,7 +10,7 @@ from nasforge.core.command_line import command_for, command_line, runs_dir_optio
 from nasforge.dashboards.library import Entry, fit_lines, fit_result, runs_now
 from nasforge.dashboards.pages.bars import bars_of
 from nasforge.dashboards.pages.confusion import confusions
-from nasforge.dashboards.pages.files import files_of
+from nasforge.dashboards.pages.files import explanations, files_of
 
 
 def fit_only(entry: Entry) -> dict[str, Any]:
@@ -73,6 +73,9 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
                     command_line(*words, "--name", f"{entry.name}-again", *runs_dir_option(entry.folder.parent)),
                 )
             )
+    has_network = (entry.folder / "best").is_dir()
+    if has_network:
+        commands.append(("Show where the network looks", command_for(entry.folder, "explain")))
     decisions = []
     if entry.kind == "fit":
         for line in fit_lines(entry.folder):
@@ -86,5 +89,6 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
         "commands": commands,
         "files": files_of(entry),
         "fit_decisions": decisions,
-        "has_network": (entry.folder / "best").is_dir(),
+        "has_network": has_network,
+        "explained": explanations(entry),
     }

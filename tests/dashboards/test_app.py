@@ -340,3 +340,23 @@ def test_in_chromium_the_pages_draw_and_follow_the_journal(made: Path, tmp_path:
     finally:
         server.terminate()
         server.wait()
+
+
+def test_the_result_shows_the_stored_explanations_and_serves_nothing_else(made: Path) -> None:
+    browser = client(made.parent)
+    assert "Where it looks" not in page(browser, "/made")
+    folder = made / "explained" / "photo-1"
+    folder.mkdir(parents=True)
+    (made / "explained" / "secret.png").write_bytes(b"no picture of it")
+    for name in ("input.png", "heat.png", "stage_1.png"):
+        (folder / name).write_bytes(b"picture")
+    content = {"image": "<cat>.jpg", "answer": "cat", "probability": 0.9, "explained": "cat", "truth": None}
+    stages = [{"channels": 8, "height": 4, "width": 4, "picture": "stage_1.png"}, {"picture": "../secret.png"}, 3]
+    content |= {"input": "input.png", "heat": "../secret.png/../../secret.png", "stages": stages}
+    (folder / "explanation.json").write_text(json.dumps(content))
+    text = page(browser, "/made")
+    assert "Where it looks" in text and "&lt;cat&gt;.jpg" in text and "8 maps of 4 x 4" in text
+    assert browser.get("/made/explained/photo-1/input.png").content == b"picture"
+    assert browser.get("/made/explained/photo-1/input.png").headers["content-type"] == "image/png"
+    for path in ("photo-1/explanation.json", "secret.png", "photo-1/heat.png", "photo-1/../secret.png"):
+        assert browser.get(f"/made/explained/{path}").status_code == 404
