@@ -82,13 +82,13 @@ class Part:
 
     def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (uint8) and labels on `device`, `batch_size` at a time, in this order of positions."""
-        pieces = torch.split(order, batch_size)
         if not self.streamed:
             images, labels = self.on(device)
-            for piece in pieces:
-                here = piece.to(device)
-                yield images[here], labels[here]
+            # one copy for all batches: a copy from pageable memory waits until the GPU has finished its steps
+            for piece in torch.split(order.to(device), batch_size):
+                yield images[piece], labels[piece]
             return
+        pieces = torch.split(order, batch_size)
         workers = min(4, torch.get_num_threads())
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             _Pieces(self),

@@ -189,7 +189,7 @@ class ZeroCost:
         for name in self.proxies:
             score = math.nan
             try:
-                with torch.random.fork_rng(), work:
+                with torch.random.fork_rng([images.device] if images.is_cuda else []), work:
                     torch.manual_seed(seed)
                     score = float(registry.get("proxy", name)(network, images, labels))
                 if not math.isfinite(score):

@@ -63,7 +63,7 @@ def build(space: SearchSpace, architecture: Architecture, *, in_channels: int, c
 def fresh(space: SearchSpace, architecture: Architecture, seed: int, *, in_channels: int, classes: int) -> nn.Module:
     """Build the network as a seed initialises it, without changing torch's generator. Otherwise as `build`."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPUs' generators as well
         return build(space, architecture, in_channels=in_channels, classes=classes)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,6 +16,8 @@ from torch import nn
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 def device_of(name: str) -> torch.device:
@@ -22,16 +27,35 @@ def device_of(name: str) -> torch.device:
         ConfigError: the device does not exist here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() and not _reason_against("cuda") else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("NASForge computes on cpu and cuda")
+        _try(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"device '{name}' cannot be used here ({reason}); set auto or cpu", kind="failed", key="device"
         ) from error
     return device
+
+
+def _try(device: torch.device) -> None:
+    """Run a kernel and wait for it: torch also lists GPUs for which it has no kernels."""
+    torch.ones(1, device=device).add_(1).item()
+
+
+@cache
+def _reason_against(name: str) -> str:
+    """Return why torch cannot compute on a device, after a warning; empty if it can."""
+    try:
+        _try(torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        log.warning("torch cannot use the GPU of this machine (%s); device auto is the CPU", reason)
+        return reason
+    return ""
 
 
 def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
@@ -97,7 +121,8 @@ def release_memory(device: torch.device, *, collect: bool = True) -> None:
     if collect:
         _collect()
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # after a fault of the GPU every call fails, and would hide the first error
+            torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

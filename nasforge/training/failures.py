@@ -29,8 +29,22 @@ Fail = Callable[[Cause, str, str], TrainingFailed]
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out, on a GPU or in main memory."""
-    texts = ("not enough memory", "can't allocate memory", "out of memory")
+    texts = (
+        "not enough memory",
+        "can't allocate memory",
+        "out of memory",
+        "cublas_status_alloc_failed",
+        "cudnn_status_alloc_failed",
+        "unable to find an engine",  # cuDNN has no room for the workspace of any of its kernels
+    )
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error).lower() for text in texts)
+
+
+def is_of_the_gpu(error: BaseException) -> bool:
+    """Return whether the GPU or its libraries failed: an error that tells nothing about the network's shapes."""
+    return isinstance(error, torch.AcceleratorError) or any(
+        text in str(error) for text in ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS")
+    )
 
 
 @contextmanager
@@ -63,7 +77,7 @@ def check_shapes(network: nn.Module, part: Part, device: torch.device, layout: t
         with torch.no_grad():
             output = network.eval()(images)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or is_of_the_gpu(error):
             raise
         reason = str(error).partition("\n")[0]
         message = f"images of {' x '.join(map(str, part.shape))} do not go through the network: {reason}"

@@ -109,34 +109,35 @@ def train(
     if fresh:
         initialise(network, recipe, derived_seed(seed, "init"))
     course = Course([*earlier, Phase(epochs, part, validation.part if validation else None, flops)], recipe)
-    network.to(device).to(memory_format=layout)
-    frozen = freeze(network, recipe.frozen_stages)  # before the optimizer: it takes what learns
-    average = average_of(network, recipe, epochs)
-    hooks = [*hooks, *([average] if average else []), *([Health(network)] if recipe.health else [])]
-    state = TrainingState(
-        network, recipe, course, seed=seed, device=device, hooks=hooks, meter=meter, checkpoint=checkpoint
-    )
-    loop = _Loop(
-        state=state,
-        recipe=recipe,
-        course=course,
-        end=epochs if limits.until is None else limits.until,
-        validation=validation,
-        frozen=frozen,
-        device=device,
-        bf16=bf16,
-        layout=layout,
-        criterion=task.criterion(recipe, part, device),
-        task=task,
-        mixing=mixing_of(network, recipe),
-        on_epoch=on_epoch,
-    )
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), typed(meter.fail, device):
-        torch.manual_seed(derived_seed(seed, "dropout"))
-        state.load()
-        stopped = loop.run()
-        if loop.judged is not network:
-            network.load_state_dict(loop.judged.state_dict())
+    with typed(meter.fail, device):
+        network.to(device).to(memory_format=layout)
+        frozen = freeze(network, recipe.frozen_stages)  # before the optimizer: it takes what learns
+        average = average_of(network, recipe, epochs)
+        hooks = [*hooks, *([average] if average else []), *([Health(network)] if recipe.health else [])]
+        state = TrainingState(
+            network, recipe, course, seed=seed, device=device, hooks=hooks, meter=meter, checkpoint=checkpoint
+        )
+        loop = _Loop(
+            state=state,
+            recipe=recipe,
+            course=course,
+            end=epochs if limits.until is None else limits.until,
+            validation=validation,
+            frozen=frozen,
+            device=device,
+            bf16=bf16,
+            layout=layout,
+            criterion=task.criterion(recipe, part, device),
+            task=task,
+            mixing=mixing_of(network, recipe),
+            on_epoch=on_epoch,
+        )
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(derived_seed(seed, "dropout"))
+            state.load()
+            stopped = loop.run()
+            if loop.judged is not network:
+                network.load_state_dict(loop.judged.state_dict())
     return Trained(state.progress.metrics, state.progress.epoch, meter.charge, stopped, state.checkpoint_lost)
 
 
@@ -266,6 +267,7 @@ class _Loop:
         state, progress, recipe = self.state, self.state.progress, self.recipe
         phase, done = self.course.phase(progress.epoch), progress.epoch + 1
         metrics = {"train/loss": self.loss_sum.item() / progress.images_seen}
+        state.meter.end_steps()  # the line above has waited for the device
         for hook in state.hooks:
             hook.after_epoch(state.network, done)
         metrics |= self.scores(phase, is_last)

@@ -100,6 +100,11 @@ class Meter:
         self.train_s = now - self._epoch_began
         self.worker_s = self._earlier_s + now - self._began
 
+    def end_steps(self) -> None:
+        """Count the time until the device has finished the epoch's steps: a GPU works behind the calls."""
+        self.train_s = time.monotonic() - self._epoch_began
+        self._look_at_the_clock()
+
     def metrics(self) -> dict[str, float]:
         """Return what the training has cost by now."""
         self._look_at_the_clock()

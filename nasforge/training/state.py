@@ -122,6 +122,7 @@ class TrainingState:
         self.resumed = False
         self.checkpoint_lost = False
         self._recipe = recipe
+        self._seed = seed
         self._device = device
         self._checkpoint = checkpoint
         self._saved_at = time.monotonic()
@@ -187,10 +188,16 @@ class TrainingState:
             if hook.state_dict() is not None:
                 hook.load_state_dict(saved[hook.name])
         self.ordering.set_state(saved["ordering"])
-        self.augmenting.set_state(saved["augmenting"])
-        torch.set_rng_state(saved["dropout"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(saved["dropout_cuda"], self._device)
+        on_cuda = self._device.type == "cuda"
+        if on_cuda == (saved.get("dropout_cuda") is not None):
+            self.augmenting.set_state(saved["augmenting"])
+            torch.set_rng_state(saved["dropout"])
+            if on_cuda:
+                torch.cuda.set_rng_state(saved["dropout_cuda"], self._device)
+        else:  # a CPU's generator cannot take the state of a GPU's, nor the other way round
+            place = f"{saved['progress']['epoch']}/{saved['progress']['position']}"
+            self.augmenting.manual_seed(derived_seed(self._seed, f"augment/{place}"))
+            torch.manual_seed(derived_seed(self._seed, f"dropout/{place}"))
         costs = self.meter.state_dict()
         self.progress = Progress(**{key: value for key, value in saved["progress"].items() if key not in costs})
         if self.resumed:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import ConfigError
@@ -20,6 +21,39 @@ def test_names():
     for name in ("gpu", "cuda:77"):
         with pytest.raises(ConfigError, match=f"device '{name}' cannot be used here"):
             devices.device_of(name)
+
+
+def test_other_kinds_of_devices_are_refused():
+    with raises(ConfigError, "failed", "device"):
+        devices.device_of("meta")
+
+
+def test_auto_is_the_cpu_where_torch_has_no_kernels_for_the_gpu(monkeypatch, caplog):
+    def no_kernel(device):
+        if device.type == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "_try", no_kernel)
+    devices._reason_against.cache_clear()
+    try:
+        assert devices.device_of("auto") == devices.device_of("auto") == CPU
+        with raises(ConfigError, "failed", "device"):
+            devices.device_of("cuda")
+    finally:
+        devices._reason_against.cache_clear()
+    assert [record.message for record in caplog.records] == [
+        "torch cannot use the GPU of this machine (CUDA error: no kernel image is available for execution on the "
+        "device); device auto is the CPU"
+    ]
+
+
+def test_releasing_memory_hides_no_error_of_a_gpu_that_has_failed(monkeypatch):
+    def fails():
+        raise torch.AcceleratorError("device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", fails)
+    devices.release_memory(torch.device("cuda"), collect=False)
 
 
 def test_bf16_only_where_the_cpu_multiplies_in_it(monkeypatch):

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_loop import Interrupted, breaking, network, trained
+from test_loop import EVERYTHING, Interrupted, breaking, network, parts, trained
+
+from nasforge.training.loop import train
+from nasforge.training.meter import Limits
+from nasforge.training.state import Checkpoint
 
 OLD = Path(__file__).parents[1] / "old_runs" / "within_epoch.pt"
 """Written by version 0.1.0 after 4 of 9 steps of `test_loop.trained`, 3 steps an epoch."""
@@ -35,3 +39,16 @@ def test_a_checkpoint_holds_what_earlier_versions_read(tmp_path):
     assert {key for key, value in old.items() if value is not None} == new.keys()
     assert old["progress"].keys() == new["progress"].keys()
     assert (old["identity"], old["lineage"]) == (new["identity"], new["lineage"])
+
+
+def test_a_start_from_a_gpu_continues_on_a_cpu_with_new_generators(tmp_path):
+    first, second = tmp_path / "first.pt", tmp_path / "second.pt"
+    trained(file=first, limits=Limits(until=1))
+    written = torch.load(first, weights_only=True)
+    of_a_gpu = torch.zeros(16, dtype=torch.uint8)
+    torch.save({**written, "augmenting": of_a_gpu, "dropout_cuda": of_a_gpu}, second)
+    a, b = network(), network()
+    for net in (a, b):
+        train(net, parts()[0], EVERYTHING, epochs=3, seed=5, checkpoint=Checkpoint(start=second))
+    assert all(torch.equal(tensor, b.state_dict()[key]) for key, tensor in a.state_dict().items())
+    assert any(not torch.equal(tensor, written["network"][key]) for key, tensor in a.state_dict().items())

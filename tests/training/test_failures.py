@@ -1,0 +1,63 @@
+"""The causes that errors of a GPU get."""
+
+import pytest
+import torch
+from torch import nn
+
+from nasforge.core.recipe import Recipe
+from nasforge.data import load_data
+from nasforge.settings.experiment import DataConfig
+from nasforge.training.failures import TrainingFailed, check_shapes, is_out_of_memory
+from nasforge.training.loop import train
+from nasforge.training.meter import Limits, Meter
+
+CPU = torch.device("cpu")
+
+
+class Raises(nn.Module):
+    """A network whose forward pass raises."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, images):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_libraries_of_a_gpu_say_in_their_own_words_that_memory_ran_out(text):
+    assert is_out_of_memory(RuntimeError(text))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_fault_of_the_gpu_is_no_fault_of_the_networks_shapes(error):
+    part = load_data(DataConfig("digits")).train
+    with pytest.raises(type(error)) as caught:
+        check_shapes(Raises(error), part, CPU, torch.contiguous_format, Meter(Limits()).fail)
+    assert caught.value is error
+
+
+def test_memory_that_runs_out_before_the_first_step_has_its_cause(monkeypatch):
+    def no_memory(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    monkeypatch.setattr(network, "to", no_memory)
+    with pytest.raises(TrainingFailed) as caught:
+        train(network, load_data(DataConfig("digits")).train, Recipe(), epochs=1, seed=0)
+    assert caught.value.failure.cause == "out_of_memory"
