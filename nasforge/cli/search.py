@@ -92,6 +92,14 @@ def search(
             autocompletion=completion.plugins("evaluator"),
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task that sets loss and metrics. Default: classification.",
+            rich_help_panel=options.PARTS,
+            autocompletion=completion.plugins("task"),
+        ),
+    ] = None,
     cv: Annotated[
         int | None, typer.Option("--cv", metavar="K", help="Measure each network by K-fold cross-validation.")
     ] = None,
@@ -159,6 +167,7 @@ def search(
         strategy=strategy,
         tune=tune,
         pruner=pruner,
+        task=task,
         evaluator=evaluator if cv is None else {"name": "cross_validation", "folds": cv},
         runner=runner,
         objectives=objective,

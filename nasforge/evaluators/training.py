@@ -106,7 +106,7 @@ class Training:
 
     @property
     def task(self) -> Task:
-        """What the networks are trained for."""
+        """Loss and metrics of the networks."""
         task: Task = registry.get("task", self.spec.task)
         return task
 
