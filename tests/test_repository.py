@@ -316,7 +316,7 @@ def _names(tree, within=""):
         yield from _names(node, inner)
 
 
-@pytest.mark.parametrize("room", NAMED_BY_CONTENT)
+@pytest.mark.parametrize("room", (*NAMED_BY_CONTENT, "cli", "exporters"))
 def test_names_say_what_they_hold(room):
     """`found` or `wanted` fits every variable; `costs` or `missing_keys` fits one."""
     place = ROOT / "nasforge" / room

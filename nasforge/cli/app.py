@@ -78,8 +78,8 @@ COMMANDS: dict[str, Callable[..., Outcome]] = {
 """Name -> the function of its file, in the order of the help."""
 
 
-def _print_versions(wanted: bool) -> None:
-    if wanted:
+def _print_versions(show_version: bool) -> None:
+    if show_version:
         python = ".".join(map(str, sys.version_info[:3]))
         output.line(f"nasforge {__version__}, Python {python}, torch {version('torch')}")
         raise typer.Exit
@@ -104,25 +104,25 @@ for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 
 _CONTINUED = ("fit", "search", "tune", "calibrate", "compare", "retrain", "track")
-"""Commands that go on where they were stopped."""
+"""Commands that resume where they were stopped."""
 _KEPT: list[ExitStack] = []
 """Handlers of signals that stay; without a reference Python would restore the former ones."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 (nothing to show), 2 (a user's mistake), 130 (stopped)."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    wants_json = "--json" in given
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    wants_json = "--json" in words
     with safe_streams() as stream, ExitStack() as signals:
         signals.enter_context(terminable())
         with output.only_json(wants_json) as stdout:
-            outcome = _run(given)
+            outcome = _run(words)
             if outcome.code == output.STOPPED:
                 signals.enter_context(stops_ignored())  # it is stopping, and says so once
                 if arguments is None:
                     _KEPT.append(signals.pop_all())  # to the end of the process
             if outcome.code == output.STOPPED and not outcome.content:
-                outcome = _interrupted(given)
+                outcome = _interrupted(words)
             unwritten = None
             if wants_json and outcome.content:
                 content = outcome.content
@@ -143,20 +143,21 @@ def _unwritable(error: OSError | None, code: int) -> int:
 def _run(arguments: list[str]) -> Outcome:
     try:
         check_working_folder()
-        found = app(args=arguments, prog_name="nasforge", standalone_mode=False, obj=arguments)
-        return found if isinstance(found, Outcome) else Outcome(code=int(found or 0))
+        result = app(args=arguments, prog_name="nasforge", standalone_mode=False, obj=arguments)
+        return result if isinstance(result, Outcome) else Outcome(code=int(result or 0))
     except TyperException as error:
         message = error.format_message().rstrip(".")
-        command = next((word for word in arguments if not word.startswith("-")), "")
+        command = _command_of(arguments)
         known = [command] if command in _names() else []
         return _failed(f"{message}{'' if message.endswith('?') else '.'} See: {command_line(*known, '--help')}")
     except NasforgeError as error:
-        return _failed(str(error))
+        return _failed(str(error), kind=error.kind, key=error.key)
     except KeyboardInterrupt:
         return Outcome(code=output.STOPPED)
-    except Exception as error:  # a plug-in's or ours: the traceback is for whoever mends it
+    except Exception as error:  # a plug-in's or ours: the traceback is for whoever fixes it
         traceback.print_exc()
-        return _failed(f"unexpected {type(error).__name__}: {error}. Finished trials are in the journal", 1)
+        kept = ". Finished trials are in the journal" if _command_of(arguments) in _CONTINUED else ""
+        return _failed(f"unexpected {type(error).__name__}: {error}{kept}", 1, kind="failed")
 
 
 def _names() -> list[str]:
@@ -164,17 +165,25 @@ def _names() -> list[str]:
     return [*COMMANDS]
 
 
+def _command_of(arguments: Sequence[str]) -> str:
+    """Return the first word that is no option; empty where there is none."""
+    return next((word for word in arguments if not word.startswith("-")), "")
+
+
 def _interrupted(arguments: list[str]) -> Outcome:
-    """After Ctrl-C where no command listens for it."""
-    if next((word for word in arguments if not word.startswith("-")), "") in _CONTINUED:
+    """Return the outcome after Ctrl-C where no command listens for it."""
+    if _command_of(arguments) in _CONTINUED:
         return output.stopped("stopped; the same command continues", arguments)
     return _failed("stopped", output.STOPPED)
 
 
-def _failed(message: str, code: int = 2) -> Outcome:
+def _failed(message: str, code: int = 2, *, kind: str = "invalid", key: str | None = None) -> Outcome:
+    """Print an error, and return it with its kind and key for `--json`."""
     message = cut(message)
     output.log().print(Text(message if code == output.STOPPED else f"error: {message}", style="red"), soft_wrap=True)
-    return Outcome({"error": message}, code)
+    if code == output.STOPPED:
+        return Outcome({"error": message}, code)
+    return Outcome({"error": message, "kind": kind, "key": key}, code)
 
 
 if __name__ == "__main__":

@@ -123,69 +123,70 @@ def calibrate(
     from nasforge.api.calibrate import configured
 
     scores = [word.strip() for word in proxies.split(",")] if proxies else []
-    wanted = configured(resolved, networks, seeds, scores, named=name is not None)
+    configuration = configured(resolved, networks, seeds, scores, named=name is not None)
     watch = Watch(output.log())
     try:
         with watch.shown():
-            found = run(
+            calibration = run(
                 networks=networks,
                 seeds=seeds,
                 proxies=scores,
                 trials=trials,
-                config=wanted,
+                config=configuration,
                 trackers=[watch],
                 say=watch.say,
                 on_open=watch.on_open,
             )
     except StopNow as error:
         return output.stopped(error, context.obj)
-    return _said(found, wanted.folder)
+    return _reported(calibration, configuration.folder)
 
 
-def _said(found: Calibration, folder: Path) -> Outcome:
+def _reported(result: Calibration, folder: Path) -> Outcome:
     from nasforge.views.calibration import RULE
     from nasforge.views.calibration_page import draw_calibration, write_calibration
 
-    content = {"experiment": folder.name, **plain(found.to_json())}
+    content = {"experiment": folder.name, **plain(result.to_json())}
     (folder / "calibration.json").write_text(json.dumps(content, indent=1) + "\n")
     try:
-        write_calibration(found, folder)
-        draw_calibration(found, folder / "calibration.png")
+        write_calibration(result, folder)
+        draw_calibration(result, folder / "calibration.png")
     except ExportError as error:
         output.say(str(error))
-    seeds = "other seeds" if found.seeds > 1 else "the same run"
+    seeds = "other seeds" if result.seeds > 1 else "the same run"
     rows = [
         [
             *(rung.rung, f"{100 * rung.cost:.0f}%", f"{rung.seconds:.3g}"),
-            *("-" if found.seeds == 1 else f"{rung.noise:.3g}", f"{rung.spread:.3g}"),
+            *("-" if result.seeds == 1 else f"{rung.noise:.3g}", f"{rung.spread:.3g}"),
             *(_interval(rung.spearman), _interval(rung.kendall), _number(rung.same_run)),
         ]
-        for rung in found.rungs
+        for rung in result.rungs
     ]
     columns = ("epochs", "cost", "worker s", "seed noise", "spread", "Spearman", "Kendall", "same run")
     title = (
-        f"{found.metric} of {found.networks} networks, {found.seeds} seeds; correlations with full training of {seeds}"
+        f"{result.metric} of {result.networks} networks, {result.seeds} seeds; "
+        f"correlations with full training of {seeds}"
     )
     output.table(title, columns, rows, left=("epochs", "Spearman", "Kendall"))
-    if found.proxies:
-        scores = [[name.removeprefix(PROXY), _interval(fact)] for name, fact in found.proxies.items()]
+    if result.proxies:
+        scores = [[name.removeprefix(PROXY), _interval(fact)] for name, fact in result.proxies.items()]
         output.table("Zero-cost scores with full training", ("score", "Spearman"), scores, left=("score", "Spearman"))
-    if found.left_out:
-        output.line(f"{found.left_out} network(s) are left out: not trained to the end by every seed")
-    ladder = ", ".join(json.dumps(dict(rung)).replace('"', "") for rung in found.ladder)
+    if result.left_out:
+        output.line(f"{result.left_out} network(s) are left out: not trained to the end by every seed")
+    ladder = ", ".join(json.dumps(dict(rung)).replace('"', "") for rung in result.ladder)
     output.line(f"Recommended: ladder: [{ladder}]   ({RULE})")
-    if len(found.ladder) > 1:
+    if len(result.ladder) > 1:
         output.line(
-            f"A search of {found.trials} trials: about {found.seconds_without:,.0f} worker seconds without a pruner, "
-            f"{found.seconds_with:,.0f} with ASHA on this ladder ({100 * found.share:.0f}% of the work); the best is "
-            f"{found.lost:.4f} worse on average (simulated on these trainings)"
+            f"A search of {result.trials} trials: about {result.seconds_without:,.0f} worker seconds without a pruner, "
+            f"{result.seconds_with:,.0f} with ASHA on this ladder ({100 * result.share:.0f}% of the work); the best is "
+            f"{result.lost:.4f} worse on average (simulated on these trainings)"
         )
     else:
         output.line(
-            f"A search of {found.trials} trials: about {found.seconds_without:,.0f} worker seconds. No rung below the "
-            "last one can be relied on: search with --pruner none"
+            f"A search of {result.trials} trials: about {result.seconds_without:,.0f} worker seconds. No rung below "
+            "the last one can be relied on: search with --pruner none"
         )
-    for advice in found.advice:
+    for advice in result.advice:
         output.say(advice)
     return Outcome(content)
 

@@ -172,10 +172,10 @@ def compare(
     places = data_options(data, data_dir, images)
     campaign: dict[str, Any] = {}
     if strategies is None:
-        given = {**searched, **budget, **places, "config": config, "set": assign, "seeds": seeds}
-        said = sorted(key for key, value in given.items() if value)
-        if said:
-            raise ConfigError(f"{', '.join(said)}: only for a campaign; name its --strategies")
+        settings = {**searched, **budget, **places, "config": config, "set": assign, "seeds": seeds}
+        campaign_options = sorted(key for key, value in settings.items() if value)
+        if campaign_options:
+            raise ConfigError(f"{', '.join(campaign_options)}: only for a campaign; name its --strategies")
     else:
         if any((text or "").startswith("strategy.") for text in assign or []):
             raise ConfigError("--set strategy....: write options beside the name: --strategies 'evolution(sample=3)'")
@@ -194,7 +194,7 @@ def compare(
     place = runs_dir or Path("runs")
     try:
         with _progress() as progress:
-            found = comparison.compare(
+            result = comparison.compare(
                 names or [],
                 name=name,
                 axis=axis,
@@ -210,8 +210,8 @@ def compare(
     except StopNow as error:
         return output.stopped(error, context.obj)
     folder = comparison.folder_of(names or [], name, place, campaign=strategies is not None)
-    _print(found, folder)
-    return Outcome({**found.to_json(), "folder": str(folder)})
+    _print(result, folder)
+    return Outcome({**result.to_json(), "folder": str(folder)})
 
 
 def _numbers(text: str | None) -> list[float]:
@@ -241,22 +241,22 @@ def _progress() -> Iterator[Any]:
     yield say
 
 
-def _print(found: Comparison, folder: Path) -> None:
+def _print(result: Comparison, folder: Path) -> None:
     from nasforge.views import comparison_page as page
 
-    axis = page.axis_title(found)
-    for quantity in dict.fromkeys(row.quantity for row in found.rows):
-        for at in sorted({row.at for row in found.rows if row.quantity == quantity}):
-            title = f"{page.quantity_title(found, quantity)} at {at:g} {axis}"
-            body = page.table_rows(found, quantity, at)
+    axis = page.axis_title(result)
+    for quantity in dict.fromkeys(row.quantity for row in result.rows):
+        for at in sorted({row.at for row in result.rows if row.quantity == quantity}):
+            title = f"{page.quantity_title(result, quantity)} at {at:g} {axis}"
+            body = page.table_rows(result, quantity, at)
             if body:
-                output.table(title, page.table_columns(found, quantity), body, left=("strategy",))
-    if found.to_optimum:
-        title = f"Charged trials to the optimum of the signal, {found.optimum:g} (a miss counts as "
-        output.table(f"{title}{found.to_optimum[0].cap:g})", *page.optimum_table(found), left=("strategy",))
-    for note in found.notes:
+                output.table(title, page.table_columns(result, quantity), body, left=("strategy",))
+    if result.to_optimum:
+        title = f"Charged trials to the optimum of the signal, {result.optimum:g} (a miss counts as "
+        output.table(f"{title}{result.to_optimum[0].cap:g})", *page.optimum_table(result), left=("strategy",))
+    for note in result.notes:
         output.line(f"Note: {note}.", style="yellow")
-    for name, why in found.failed.items():
+    for name, why in result.failed.items():
         output.line(f"Failed: {name}: {why}", style="red")
     files = sorted(path.name for path in folder.glob("comparison.*"))
     output.line(f"In {folder}: {', '.join(files)}")

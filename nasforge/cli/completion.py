@@ -22,8 +22,8 @@ _YAML = (".yaml", ".yml")
 def experiments(context: typer.Context, incomplete: str) -> list[str]:
     """Names in the runs folder: of searches, fits, campaigns and calibrations."""
     folder = whole_path(context.params.get("runs_dir") or Path("runs"))
-    found = (*experiments_in(folder), *fits_in(folder, searching=False), *campaigns_in(folder))
-    return _beginning(incomplete, {path.name for path in found})
+    folders = (*experiments_in(folder), *fits_in(folder, searching=False), *campaigns_in(folder))
+    return _beginning(incomplete, {path.name for path in folders})
 
 
 def models(context: typer.Context, incomplete: str) -> list[str]:

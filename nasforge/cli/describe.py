@@ -130,9 +130,9 @@ def describe_point(
 
 def _input(data: str | None, data_dir: Path | None, shape: str, classes: int) -> tuple[Shape, int]:
     """Shape and number of classes of the data, or as they are given."""
-    given = parse_shape(shape)
+    default_shape = parse_shape(shape)
     if data is None:
-        return given, classes
+        return default_shape, classes
     check_data(data)
     from nasforge.data import load_data  # imports torch
 
@@ -142,10 +142,10 @@ def _input(data: str | None, data_dir: Path | None, shape: str, classes: int) ->
 
 def parse_shape(text: str) -> Shape:
     """`3x32x32` -> (3, 32, 32). Raises ConfigError otherwise."""
-    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
-    if not found or "0" in found.groups():
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    if not match or "0" in match.groups():
         raise ConfigError(f"--shape '{text}' must look like 3x32x32: channels, height, width")
-    channels, height, width = (int(number) for number in found.groups())
+    channels, height, width = (int(number) for number in match.groups())
     return channels, height, width
 
 
@@ -192,24 +192,24 @@ def decision_rows(space: SearchSpace) -> list[dict[str, str]]:
         default = f"{value:.4g}" if isinstance(value, float) else str(value)
         kind = (re.sub(r"\d+", "#", decision.key), domain_text(decision.domain), re.sub(r"\d+", "#", condition))
         rows.setdefault(kind, []).append((decision.key, default))
-    found = []
+    table_rows = []
     for (pattern, domain, condition), members in rows.items():
         keys = [key for key, _ in members]
         defaults = list(dict.fromkeys(default for _, default in members))
         whole = _ranged(pattern, keys)
         for key, default in [(whole, ", ".join(defaults))] if whole else members:
-            found.append({"decision": key, "values": domain, "default": default, "active if": condition})
-    return found
+            table_rows.append({"decision": key, "values": domain, "default": default, "active if": condition})
+    return table_rows
 
 
 def _walk(decisions: Sequence[Decision], condition: str) -> list[tuple[Decision, str]]:
-    found = []
+    pairs = []
     for decision in decisions:
-        found.append((decision, condition))
+        pairs.append((decision, condition))
         if isinstance(decision.domain, Choice):
             for option, branch in zip(decision.domain.options, decision.domain.branches, strict=True):
-                found += _walk(branch, f"block is {option}" if decision.key.endswith(".block") else f"it is {option}")
-    return found
+                pairs += _walk(branch, f"block is {option}" if decision.key.endswith(".block") else f"it is {option}")
+    return pairs
 
 
 def _ranged(pattern: str, keys: Sequence[str]) -> str | None:
@@ -237,14 +237,14 @@ def sampled_costs(
     space: SearchSpace, shape: Shape, classes: int, seed: int
 ) -> tuple[list[dict[str, float]], list[str]]:
     """Costs of random points, and why the others have none: no network for this input, or a recipe that cannot be."""
-    found, broken = [], []
+    costs, broken = [], []
     for number in range(SAMPLES):
         try:
             point = space.sample(Random(f"describe/{seed}/{number}"))
-            found.append(costs_of_point(space, point, shape, classes))
+            costs.append(costs_of_point(space, point, shape, classes))
         except (BuildError, RecipeError) as error:
             broken.append(str(error))
-    return found, broken
+    return costs, broken
 
 
 def draw_networks(networks: Mapping[str, Sequence[Part]], path: Path) -> None:

@@ -65,7 +65,7 @@ def inspect(
     check_data(data)
     from nasforge.api.inspect import inspect as run  # imports torch
 
-    found = run(
+    inspection = run(
         data,
         labels=labels,
         image_column=image_column,
@@ -74,32 +74,32 @@ def inspect(
         data_dir=data_dir,
         strict=strict,
     )
-    show(found)
-    return Outcome(found.to_json())
+    show(inspection)
+    return Outcome(inspection.to_json())
 
 
-def show(found: Inspection) -> None:
+def show(report: Inspection) -> None:
     """Print an inspection."""
-    low, middle, high = found.shorter_side
+    low, middle, high = report.shorter_side
     size = f"{low} pixels" if low == high else f"{low} to {high} pixels, median {middle}"
-    kind = {1: "grey", 3: "in colour"}.get(found.channels, f"of {found.channels} channels")
-    line(f"{found.source}: {found.images:,} images of {len(found.classes)} classes, {kind}, shorter side {size}")
-    if len(found.parts) > 1:
-        line("Splits: " + ", ".join(f"{part} {count:,}" for part, count in found.parts.items()))
-    rows = sorted(found.classes.items(), key=lambda pair: -pair[1])
+    kind = {1: "grey", 3: "in colour"}.get(report.channels, f"of {report.channels} channels")
+    line(f"{report.source}: {report.images:,} images of {len(report.classes)} classes, {kind}, shorter side {size}")
+    if len(report.parts) > 1:
+        line("Splits: " + ", ".join(f"{part} {count:,}" for part, count in report.parts.items()))
+    rows = sorted(report.classes.items(), key=lambda pair: -pair[1])
     more = f", the {_MOST_CLASSES} largest of {len(rows)}" if len(rows) > _MOST_CLASSES else ""
-    shown = [(name, f"{count:,}", f"{count / found.images:.1%}") for name, count in rows[:_MOST_CLASSES]]
+    shown = [(name, f"{count:,}", f"{count / report.images:.1%}") for name, count in rows[:_MOST_CLASSES]]
     table(f"Classes{more}", ("class", "images", "share"), shown, left=("class",))
-    if found.imbalance > 3:
-        line(f"The largest class has {found.imbalance:.1f} times the images of the smallest.")
-    if found.groups is not None:
-        line(f"{found.groups:,} groups of images that stay on one side of every split.")
-    _list("Unreadable, left out", [f"{name}: {reason}" for name, reason in found.unreadable.items()])
-    _list("Classes left out", [f"{name}: {reason}" for name, reason in found.left_out.items()])
-    _list("Equal images with different classes", [" = ".join(names) for names in found.two_labels])
-    _list("Equal images", [" = ".join(names) for names in found.duplicates])
-    _list("Nearly equal images", [" ~ ".join(names) for names in found.near_duplicates])
-    for note in found.notes:
+    if report.imbalance > 3:
+        line(f"The largest class has {report.imbalance:.1f} times the images of the smallest.")
+    if report.groups is not None:
+        line(f"{report.groups:,} groups of images that stay on one side of every split.")
+    _list("Unreadable, left out", [f"{name}: {reason}" for name, reason in report.unreadable.items()])
+    _list("Classes left out", [f"{name}: {reason}" for name, reason in report.left_out.items()])
+    _list("Equal images with different classes", [" = ".join(names) for names in report.two_labels])
+    _list("Equal images", [" = ".join(names) for names in report.duplicates])
+    _list("Nearly equal images", [" ~ ".join(names) for names in report.near_duplicates])
+    for note in report.notes:
         line(f"Note: {note}.")
 
 

@@ -97,14 +97,14 @@ def next_commands(commands: Sequence[str]) -> None:
 
 
 @contextmanager
-def only_json(wanted: bool) -> Iterator[int]:
+def only_json(enabled: bool) -> Iterator[int]:
     """Send everything that anybody prints to stderr, C libraries and child processes too; yields the real stdout.
 
     Args:
-        wanted: False changes nothing.
+        enabled: False changes nothing.
     """
     sys.stdout.flush()
-    if not wanted:
+    if not enabled:
         yield 1
         return
     real, python_stdout = os.dup(1), sys.stdout

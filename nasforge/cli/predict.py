@@ -47,13 +47,13 @@ def predict(
 
     if as_csv and as_json:
         raise ConfigError("--csv and --json are two forms of the answer: choose one")
-    found = run(model, images, runs_dir=runs_dir, trust=trust)
+    predictions = run(model, images, runs_dir=runs_dir, trust=trust)
     if as_csv:
-        line(_csv(found))
+        line(_csv(predictions))
     else:
-        for answer in found:
+        for answer in predictions:
             line(_text(answer))
-    return Outcome([answer.to_json() for answer in found], int(any(answer.error for answer in found)))
+    return Outcome([answer.to_json() for answer in predictions], int(any(answer.error for answer in predictions)))
 
 
 def _text(answer: Prediction) -> str:
@@ -62,13 +62,13 @@ def _text(answer: Prediction) -> str:
     return f"{answer.file}: {answer.label} {answer.probability:.3f}{' (unsure)' if answer.unsure else ''}"
 
 
-def _csv(found: Sequence[Prediction]) -> str:
+def _csv(predictions: Sequence[Prediction]) -> str:
     """Return a table: file, class, probability, unsure, error, then the probability of each class."""
-    names = next((list(answer.probabilities) for answer in found if answer.probabilities), [])
+    names = next((list(answer.probabilities) for answer in predictions if answer.probabilities), [])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", "probability", "unsure", "error", *(f"probability of {name}" for name in names)])
-    for answer in found:
+    for answer in predictions:
         unsure = "" if answer.unsure is None else str(answer.unsure).lower()
         figures = [(answer.probabilities or {}).get(name, "") for name in names]
         writer.writerow([answer.file, answer.label, answer.probability, unsure, answer.error, *figures])

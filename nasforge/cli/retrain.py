@@ -101,7 +101,7 @@ def retrain(
     progress = RetrainProgress(log())
     uri = read_header(folder).config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
     with terminable(), progress.shown(), tracking(folder, uri, (), say, of_search=False) as trackers:
-        found = run(
+        finalists = run(
             folder,
             top=top,
             random=random,
@@ -117,40 +117,40 @@ def retrain(
             trust=trust,
         )
     track_results(folder, uri, say)
-    _print(found)
+    _print(finalists)
     line(f"The first is now {folder / 'best'}")
-    return Outcome({"experiment": folder.name, **found.to_json(), "best": str(folder / "best")})
+    return Outcome({"experiment": folder.name, **finalists.to_json(), "best": str(folder / "best")})
 
 
 # --- what people read -------------------------------------------------------------------------------------------------
 
 
-def _print(found: Finalists) -> None:
-    flips = any(key.startswith("test_flip/") for finalist in found for key in finalist.retrained.test)
-    figures = tuple(dict.fromkeys((found.figure, *_FIGURES)))
+def _print(finalists: Finalists) -> None:
+    flips = any(key.startswith("test_flip/") for finalist in finalists for key in finalist.retrained.test)
+    figures = tuple(dict.fromkeys((finalists.figure, *_FIGURES)))
     more = ("test_flip/accuracy",) if flips else ()
     rows = []
-    for finalist in found.top:
+    for finalist in finalists.top:
         rows.append(_row(str(finalist.rank), "found", finalist.retrained, figures, more))
         if finalist.reference:
             rows.append(_row("", "reference", finalist.reference, figures, more))
-    rows += [_row(str(finalist.rank), "random", finalist.retrained, figures, more) for finalist in found.random]
-    if found.ensemble:
-        rows.append(_ensemble_row(found.ensemble, figures, more))
+    rows += [_row(str(finalist.rank), "random", finalist.retrained, figures, more) for finalist in finalists.random]
+    if finalists.ensemble:
+        rows.append(_ensemble_row(finalists.ensemble, figures, more))
     columns = (*_COLUMNS, *figures, "seeds", *more)
-    epochs = f"{found[0].epochs} epoch{'s' * (found[0].epochs > 1)}"
+    epochs = f"{finalists[0].epochs} epoch{'s' * (finalists[0].epochs > 1)}"
     title = f"On the sealed test part, {epochs} on train + validation; ± is a 95 % confidence interval"
     table(title, columns, rows, left=("network", "name"))
-    for finalist in (*found.top, *found.random):
+    for finalist in (*finalists.top, *finalists.random):
         for part in (finalist.retrained, finalist.reference):
             for failure in part.failures if part else ():
                 say(failure)
-    for name, gain in found.gains.items():
-        line(_gain_text(name, gain, found.figure))
-    if found.agreement.n > 1:
-        line(_agreement_text(found.agreement))
-    if found.warning:
-        line(found.warning, style="yellow")
+    for name, gain in finalists.gains.items():
+        line(_gain_text(name, gain, finalists.figure))
+    if finalists.agreement.n > 1:
+        line(_agreement_text(finalists.agreement))
+    if finalists.warning:
+        line(finalists.warning, style="yellow")
 
 
 def _row(rank: str, who: str, retrained: Retrained, figures: Sequence[str], more: Sequence[str]) -> list[str]:
@@ -177,11 +177,11 @@ def _spread_text(spread: Spread) -> str:
 
 def _gain_text(over: str, gain: Gain, figure: str) -> str:
     whom = {"random": "the random others", "reference": "the reference ResNets"}[over]
-    said = f"Gain over {whom}" + (f" in {figure}" if figure != _FIGURES[0] else "")
+    title = f"Gain over {whom}" + (f" in {figure}" if figure != _FIGURES[0] else "")
     counted = _counted(gain)
     if gain.low is None or gain.high is None:
-        return f"{said}: {gain.difference:+.4f} ({counted}: too few for an interval)"
-    return f"{said}: {gain.difference:+.4f} (95 % interval {gain.low:+.4f} .. {gain.high:+.4f}; {counted})"
+        return f"{title}: {gain.difference:+.4f} ({counted}: too few for an interval)"
+    return f"{title}: {gain.difference:+.4f} (95 % interval {gain.low:+.4f} .. {gain.high:+.4f}; {counted})"
 
 
 def _counted(gain: Gain) -> str:
@@ -195,11 +195,11 @@ def _counted(gain: Gain) -> str:
 
 
 def _agreement_text(agreement: RankAgreement) -> str:
-    said = "Order in the search and on the test part: "
+    text = "Order in the search and on the test part: "
     if agreement.tau is None:
-        return f"{said}Kendall's tau is not defined, all of one side are equal (n = {agreement.n})"
+        return f"{text}Kendall's tau is not defined, all of one side are equal (n = {agreement.n})"
     p_value = math.nan if agreement.p_value is None else agreement.p_value
-    said += f"Kendall's tau {agreement.tau:+.2f} (p = {p_value:.2g}, n = {agreement.n})"
+    text += f"Kendall's tau {agreement.tau:+.2f} (p = {p_value:.2g}, n = {agreement.n})"
     if agreement.too_few:
-        said += f"; too few to tell: even perfect agreement has p = {agreement.least_p:.2g}, --random adds networks"
-    return said
+        text += f"; too few to tell: even perfect agreement has p = {agreement.least_p:.2g}, --random adds networks"
+    return text

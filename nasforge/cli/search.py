@@ -210,34 +210,40 @@ def print_forecast(config: ExperimentConfig) -> Outcome:
     from nasforge.api.forecast import forecast
 
     output.log().print("Checking random points and training one for a moment ...")
-    found = forecast(config)
-    low, high = found.interval
-    trained = f"{found.epochs} epochs, " if found.epochs else ""
+    estimate = forecast(config)
+    low, high = estimate.interval
+    trained = f"{estimate.epochs} epochs, " if estimate.epochs else ""
     line(f"Dry run of '{config.name}': nothing was written.", style="bold")
     rows = [
-        ("points of the space", size_text(found.points)),
+        ("points of the space", size_text(estimate.points)),
         (
             "feasible share",
-            f"{found.feasible / found.sampled:.0%} of {found.sampled} random points "
+            f"{estimate.feasible / estimate.sampled:.0%} of {estimate.sampled} random points "
             f"(95 % interval {low:.0%} .. {high:.0%})",
         ),
-        ("cannot be built", f"{found.unbuildable} of {found.sampled}"),
+        ("cannot be built", f"{estimate.unbuildable} of {estimate.sampled}"),
         (
             "probe",
-            ", ".join(f"{k.removeprefix('cost/')} {metric_text(k, v)}" for k, v in found.probe_costs.items()) or "-",
+            ", ".join(f"{k.removeprefix('cost/')} {metric_text(k, v)}" for k, v in estimate.probe_costs.items()) or "-",
         ),
-        ("seconds per trial", f"{found.seconds_per_trial:.1f} ({trained}one worker)"),
-        ("trials", f"{found.trials:,.0f}" if math.isfinite(found.trials) else "until another limit is reached"),
-        *([("a trial is", f"{found.piece:.0%} of that: trials go on from checkpoints")] if found.piece < 1 else []),
-        ("workers", str(found.workers)),
-        ("expected in all", f"{seconds_text(found.seconds)} with the pruner off; it saves a part of that"),
+        ("seconds per trial", f"{estimate.seconds_per_trial:.1f} ({trained}one worker)"),
+        ("trials", f"{estimate.trials:,.0f}" if math.isfinite(estimate.trials) else "until another limit is reached"),
+        *(
+            [("a trial is", f"{estimate.piece:.0%} of that: trials go on from checkpoints")]
+            if estimate.piece < 1
+            else []
+        ),
+        ("workers", str(estimate.workers)),
+        ("expected in all", f"{seconds_text(estimate.seconds)} with the pruner off; it saves a part of that"),
     ]
-    if found.supernets:
-        count = f"{found.supernets} supernets to begin with" if found.supernets > 1 else "one to begin with"
-        said = f"{found.supernet_seconds:.1f} ({count}; measures on its weights take less than a trial)"
-        rows.insert(5, ("seconds per supernet", said))
+    if estimate.supernets:
+        count = f"{estimate.supernets} supernets to begin with" if estimate.supernets > 1 else "one to begin with"
+        seconds = f"{estimate.supernet_seconds:.1f} ({count}; measures on its weights take less than a trial)"
+        rows.insert(5, ("seconds per supernet", seconds))
     table("What it would cost", ("what", "how much"), rows, left=("what", "how much"))
-    return Outcome({"experiment": config.name, "dry_run": True, **found.to_json(), **size_json("points", found.points)})
+    return Outcome(
+        {"experiment": config.name, "dry_run": True, **estimate.to_json(), **size_json("points", estimate.points)}
+    )
 
 
 def _print_network(trial: Trial) -> None:
@@ -251,8 +257,8 @@ def _print_network(trial: Trial) -> None:
     recipe = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.architecture.train.items()]
     line()
     line(f"The best network (trial {trial.number}, arch_id {trial.architecture.arch_id}):", style="bold")
-    for part, said in parts.items():
-        line(f"  {part or 'all':<8} {', '.join(said)}")
+    for part, decisions in parts.items():
+        line(f"  {part or 'all':<8} {', '.join(decisions)}")
     if recipe:
         line(f"  {'recipe':<8} {', '.join(recipe)}")
 
@@ -260,8 +266,8 @@ def _print_network(trial: Trial) -> None:
 def _print_next(config: ExperimentConfig, state: State) -> None:
     folder = config.folder
     if state.best is None:
-        said = state.why_no_best
-        line(f"{said[0].upper()}{said[1:]}. See: {command_for(folder, 'show')}", style="yellow")
+        reason = state.why_no_best
+        line(f"{reason[0].upper()}{reason[1:]}. See: {command_for(folder, 'show')}", style="yellow")
         return
     commands = commands_after(folder, state)
     commands.append(command_line("dashboard", *runs_dir_option(config.runs_dir)))

@@ -62,8 +62,8 @@ def settings_of(
     if settings.get("epochs") is not None and settings.get("ladder") is None:
         merged.pop("ladder", None)
     nested = {"data": data, "budget": budget, "recipe": recipe, "runner": runner_options}
-    for key, given in nested.items():
-        _over(merged, key, given, defaults)
+    for key, values in nested.items():
+        _over(merged, key, values, defaults)
     for text in assignments:
         _assign(merged, text, defaults)
     if isinstance(merged.get("data"), Mapping) and "source" not in merged["data"]:
@@ -98,14 +98,14 @@ def until_of(texts: Sequence[str] | None) -> dict[str, Any] | str | None:
         return None
     if [text.strip() for text in texts] == [OPTIMUM]:
         return OPTIMUM
-    found: dict[str, Any] = {}
+    goals: dict[str, Any] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.rpartition("="))
-        if not equals or not key or key in found:
-            twice = " (given twice)" if key in found else ""
+        if not equals or not key or key in goals:
+            twice = " (given twice)" if key in goals else ""
             raise ConfigError(f"--until '{text}'{twice} must look like val/accuracy=0.95, or be {OPTIMUM} alone")
-        found[key] = parse_value(value)
-    return found
+        goals[key] = parse_value(value)
+    return goals
 
 
 def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -121,19 +121,19 @@ def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str])
 
 def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any], defaults: Mapping[str, str] = DEFAULTS) -> None:
     """Lay options (None where not given) over one nested setting, which a file may have given in its short form."""
-    given = {name: value for name, value in options.items() if value is not None}
-    if not given:
+    values = {name: value for name, value in options.items() if value is not None}
+    if not values:
         return
     content = merged.get(key)
     if key in PARTS:
         named = Named.parse(content if content is not None else defaults[key], key)
-        merged[key] = {"name": named.name, "options": {**named.options, **given}}
+        merged[key] = {"name": named.name, "options": {**named.options, **values}}
     elif key in _SHORT and isinstance(content, str):
-        merged[key] = {_SHORT[key]: content, **given}
+        merged[key] = {_SHORT[key]: content, **values}
     else:
         if content is not None and not isinstance(content, Mapping):
             raise ConfigError(f"{key} must be a mapping, got {content!r}")
-        merged[key] = {**(content or {}), **given}
+        merged[key] = {**(content or {}), **values}
 
 
 def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEFAULTS) -> None:

@@ -122,10 +122,12 @@ def _shown(reader: Reader, top: int) -> Outcome:
     failures = tables.failures(state)
     if failures:
         rows = []
-        for found in failures:
-            numbers = ", ".join(str(number) for number in found["trials"][:8])
-            more = " ..." if found["count"] > 8 else ""
-            rows.append((found["cause"], str(found["count"]), numbers + more, found["message"], found["advice"]))
+        for failure in failures:
+            numbers = ", ".join(str(number) for number in failure["trials"][:8])
+            more = " ..." if failure["count"] > 8 else ""
+            rows.append(
+                (failure["cause"], str(failure["count"]), numbers + more, failure["message"], failure["advice"])
+            )
         table("Failures", ("cause", "count", "trials", "last message", "advice"), rows)
     if state.tests:
         keys = sorted({key for metrics in state.tests.values() for key in metrics})
@@ -196,15 +198,15 @@ def show_importance(folder: Path) -> Outcome:
     from nasforge.views import optuna_study
 
     state = load_state(folder)
-    found = optuna_study.importances(state)
-    for metric, shares in found.items():
+    importances = optuna_study.importances(state)
+    for metric, shares in importances.items():
         rows = [(key, f"{share:.3f}") for key, share in shares.items()]
         table("Importance (fANOVA)", ("decision", metric), rows, left=("decision",))
     best = state.best
-    shown = set(next(iter(found.values())))
+    shown = set(next(iter(importances.values())))
     beside = [key for key in best.architecture.values if key not in shown] if best and best.architecture else []
     if beside:
         line(f"Not in it, since they are fixed or not active in every finished trial: {', '.join(beside)}")
     files = optuna_study.write_figures(state, folder / _FIGURES)
     line(f"In {folder / _FIGURES}: {', '.join(path.name for path in files)}")
-    return Outcome({"experiment": folder.name, "importance": found, "figures": [str(path) for path in files]})
+    return Outcome({"experiment": folder.name, "importance": importances, "figures": [str(path) for path in files]})

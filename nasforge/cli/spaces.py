@@ -20,12 +20,12 @@ def spaces(as_json: Json = False) -> Outcome:
     nasforge spaces
     nasforge spaces --json
     """
-    found: list[dict[str, Any]] = []
+    content: list[dict[str, Any]] = []
     for name, path in shipped_spaces().items():
         space = load_space(path)
         comment = takewhile(lambda text: text.startswith("#"), path.read_text(encoding="utf-8").splitlines())
         about = " ".join(text.strip("# ") for text in comment)
-        found.append(
+        content.append(
             {
                 "name": name,
                 "decisions": len(space.domains),
@@ -34,7 +34,7 @@ def spaces(as_json: Json = False) -> Outcome:
                 "file": str(path),
             }
         )
-    rows = [[row["name"], str(row["decisions"]), size_text(row["networks"]), row["about"]] for row in found]
+    rows = [[row["name"], str(row["decisions"]), size_text(row["networks"]), row["about"]] for row in content]
     table("Search spaces", ("name", "decisions", "networks", "about"), rows)
     line("More of one: nasforge describe NAME. Your own: docs/howto/search_spaces.md")
-    return Outcome({"spaces": found})
+    return Outcome({"spaces": content})

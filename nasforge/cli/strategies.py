@@ -33,11 +33,11 @@ def strategies(as_json: Json = False) -> Outcome:
     """
     content: dict[str, Any] = {}
     for kind, title in _KINDS.items():
-        found = [_row(kind, name) for name in registry.names(kind)]
-        content[title] = found
+        components = [_row(kind, name) for name in registry.names(kind)]
+        content[title] = components
         rows = [
             [row["name"], row["about"], ", ".join(f"{key}={_typed(value)}" for key, value in row["options"].items())]
-            for row in found
+            for row in components
         ]
         table(title.capitalize(), ("name", "what", "options"), rows)
     line("Set an option with --set, as in: --set strategy.population=20")

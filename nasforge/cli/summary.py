@@ -15,8 +15,8 @@ from nasforge.views import tables
 def print_summary(state: State, top: int = 5) -> None:
     """Print the counts, the `top` best trials, the Pareto front and what the best one misses."""
     counts = state.counts()
-    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
-    line(f"{state.name}: {said}", style="bold")
+    counts_text = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
+    line(f"{state.name}: {counts_text}", style="bold")
     ranked = len(state.ranking())
     if ranked:
         _leaderboard(f"Best trials ({min(top, ranked)} of {ranked})", state, tables.leaderboard(state, top))
@@ -52,15 +52,15 @@ def _epochs(trial: Trial) -> int:
     return trial.result.steps_done if trial.result else 0
 
 
-def _leaderboard(title: str, state: State, found: Sequence[dict[str, Any]]) -> None:
+def _leaderboard(title: str, state: State, trials: Sequence[dict[str, Any]]) -> None:
     goals = {objective.metric: better(objective.maximise) for objective in state.objectives}
     title += ": " + ", ".join(f"{direction} {metric}" for metric, direction in goals.items())
     keys = [*goals]
     keys += [key for key in ("val/accuracy", "cost/params", "cost/flops", "time/train_s") if key not in keys]
-    keys = [key for key in keys if any(key in row["metrics"] for row in found)]
+    keys = [key for key in keys if any(key in row["metrics"] for row in trials)]
     steps = tables.steps_of(state)
     rows = []
-    for row in found:
+    for row in trials:
         cells = [metric_text(key, row["metrics"].get(key)) for key in keys]
         done = [str(row[steps])] if steps else []
         rows.append([str(row["number"]), row["arch_id"], *done, *cells])

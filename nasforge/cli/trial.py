@@ -18,8 +18,8 @@ _SHOWN = 30
 
 def _show_health(trial: Trial) -> list[str]:
     """Print the diagnostics of the latest report, if there are any, and return the advice."""
-    said = health.advice(trial)
-    if said:
+    advice = health.advice(trial)
+    if advice:
         latest = next(step for step in reversed(trial.steps) if any(k.startswith(health.HEALTH) for k in step.metrics))
         rows = [
             (
@@ -31,25 +31,25 @@ def _show_health(trial: Trial) -> list[str]:
         ]
         columns = ("part", "gradient norm", "activation (rms)", "dead ReLUs")
         table(f"Health after epoch {latest.step}", columns, rows, left=("part",))
-        for sentence in said:
+        for sentence in advice:
             line(f"  {sentence}")
-    return said
+    return advice
 
 
 def _show_scores(proposal: Score, result: Result | None) -> list[dict[str, Any]]:
     """Print the zero-cost scores of a batch of networks, and return all of them with the networks' ids."""
     line(f"Scores {len(proposal.architectures)} networks without training.")
     scores = result.scores if result is not None else ()
-    found: list[dict[str, Any]] = [
+    scored: list[dict[str, Any]] = [
         {"arch_id": point.arch_id, "point_id": point.point_id, "metrics": dict(metrics)}
         for point, metrics in zip(proposal.architectures, scores, strict=False)
     ]
-    keys = sorted({key for row in found for key in row["metrics"]})
-    rows = [[row["arch_id"], *(metric_text(key, row["metrics"].get(key)) for key in keys)] for row in found[:_SHOWN]]
+    keys = sorted({key for row in scored for key in row["metrics"]})
+    rows = [[row["arch_id"], *(metric_text(key, row["metrics"].get(key)) for key in keys)] for row in scored[:_SHOWN]]
     if rows:
-        more = f" (the first {_SHOWN} of {len(found)})" if len(found) > _SHOWN else ""
+        more = f" (the first {_SHOWN} of {len(scored)})" if len(scored) > _SHOWN else ""
         table(f"Scores{more}", ("arch_id", *keys), rows, left=("arch_id",))
-    return found
+    return scored
 
 
 def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
@@ -68,8 +68,8 @@ def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
         answered = zip(names, content["confusion"][index], strict=True)
         wrong = {name: count for name, count in answered if name != row["class"]}
         taken = max(wrong, key=wrong.__getitem__, default="")
-        said = f"{taken} ({wrong[taken]})" if wrong.get(taken) else ""
-        rows.append((row["f1"], (row["class"], str(row["images"]), *(f"{row[k]:.3f}" for k in _FIGURES), said)))
+        mistaken_for = f"{taken} ({wrong[taken]})" if wrong.get(taken) else ""
+        rows.append((row["f1"], (row["class"], str(row["images"]), *(f"{row[k]:.3f}" for k in _FIGURES), mistaken_for)))
     worst = [shown for _, shown in sorted(rows, key=lambda pair: pair[0])[:_SHOWN]]
     more = f", the {_SHOWN} worst of {len(rows)}" if len(rows) > _SHOWN else ""
     columns = ("class", "images", *_FIGURES, "most often taken for")
@@ -130,20 +130,20 @@ def repeat_trial(folder: Path, number: int, data: Mapping[str, str], trust: bool
     from nasforge.api.repeat import rerun as repeat
 
     log().print(f"Repeating trial {number} of '{folder.name}' ...")
-    found = repeat(folder, number, data, trust=trust)
-    if found.equal:
+    comparison = repeat(folder, number, data, trust=trust)
+    if comparison.equal:
         line(
-            f"Trial {number} came out again the same: {len(found.compared)} metrics equal to the last bit "
-            f"({found.device})."
+            f"Trial {number} came out again the same: {len(comparison.compared)} metrics equal to the last bit "
+            f"({comparison.device})."
         )
     else:
         line(
-            f"Trial {number} came out differently (status then: {found.status[0]}, now: {found.status[1]}).",
+            f"Trial {number} came out differently (status then: {comparison.status[0]}, now: {comparison.status[1]}).",
             style="red",
         )
-        rows = [(key, repr(then), repr(now)) for key, (then, now) in found.differing.items()]
+        rows = [(key, repr(then), repr(now)) for key, (then, now) in comparison.differing.items()]
         if rows:
             table("Differing metrics", ("step/metric", "then", "now"), rows, left=("step/metric",))
-        if found.device.startswith("cuda"):
+        if comparison.device.startswith("cuda"):
             line("On a GPU the order of sums varies, so small differences are normal there; on a CPU there are none.")
-    return Outcome({"experiment": folder.name, "rerun": found.to_json()}, code=0 if found.equal else 1)
+    return Outcome({"experiment": folder.name, "rerun": comparison.to_json()}, code=0 if comparison.equal else 1)

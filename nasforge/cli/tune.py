@@ -160,9 +160,9 @@ def tune(
     alone = {"weights": weights, "images": images, "objective": objective}
     place: dict[str, Any] = {**moved_data(data, data_dir)}
     if model is None:
-        said = [f"--{key.replace('_', '-')}" for key, value in alone.items() if value]
-        if said:
-            raise ConfigError(f"{', '.join(said)}: the experiment has its own; only with --model")
+        model_options = [f"--{key.replace('_', '-')}" for key, value in alone.items() if value]
+        if model_options:
+            raise ConfigError(f"{', '.join(model_options)}: the experiment has its own; only with --model")
     elif trial is not None or arch is not None:
         raise ConfigError("--trial, --arch: networks of an experiment; leave them out with --model")
     else:
@@ -190,10 +190,10 @@ def tune(
             )
     except StopNow as error:
         return output.stopped(error, context.obj)
-    return _said(tuned)
+    return _reported(tuned)
 
 
-def _said(tuned: Tuned) -> Outcome:
+def _reported(tuned: Tuned) -> Outcome:
     state, best = tuned.state, tuned.state.best
     keys = [objective.metric for objective in state.objectives]
     ranked = state.ranking()[:5]
@@ -217,8 +217,8 @@ def _said(tuned: Tuned) -> Outcome:
     if tuned.gained is not None:
         output.line(f"Gained over the first recipe: {tuned.gained:+.4f} {keys[0]}, one training of each.", style="bold")
     if tuned.changed:
-        said = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
-        output.line(f"The first recipe differs from the one that the network had: {said}.")
+        differences = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
+        output.line(f"The first recipe differs from the one that the network had: {differences}.")
     folder = tuned.config.folder
     output.next_commands([command_for(folder, "show"), *(output.commands_after(folder, state) if best else ())])
     first = output.trial_json(tuned.begun, unit_of(state)) if tuned.begun else None

@@ -53,10 +53,10 @@ class Watch:
         done = sum(counts.values()) - counts["running"]
         name = experiment.state.name
         if experiment.resumed:
-            said = f"Continuing '{name}': {done} trials are done, {counts['running']} were running."
+            title = f"Continuing '{name}': {done} trials are done, {counts['running']} were running."
         else:
-            said = f"Searching '{name}' in {experiment.folder}"
-        self._console.print(Text(said, style="bold"), soft_wrap=True)
+            title = f"Searching '{name}' in {experiment.folder}"
+        self._console.print(Text(title, style="bold"), soft_wrap=True)
         self._draw(force=True)
 
     def attach(self, state: State, standing: str = "") -> None:
@@ -181,18 +181,18 @@ class Watch:
     def _summary(self, state: State) -> str:
         counts = state.counts()
         best = state.best
-        said = ", ".join(f"{counts[status]} {status}" for status in counts if counts[status]) or "no trials yet"
+        counts_text = ", ".join(f"{counts[status]} {status}" for status in counts if counts[status]) or "no trials yet"
         if best is None:
-            return said
+            return counts_text
         goal = state.objectives[0]
         value = metric_text(goal.metric, best.metrics.get(goal.metric))
-        return f"{said}. Best {goal.metric} ({better(goal.maximise)}): {value} (trial {best.number})"
+        return f"{counts_text}. Best {goal.metric} ({better(goal.maximise)}): {value} (trial {best.number})"
 
     def _line(self, state: State, trial: Trial) -> str:
         metrics = trial.metrics
         shared = isinstance(trial.proposal, TrainShared)
-        wanted = [key for key in _OF_A_SUPERNET if key in metrics] if shared else self._metrics(state)
-        values = "  ".join(f"{key} {metric_text(key, metrics.get(key))}" for key in wanted)
+        keys = [key for key in _OF_A_SUPERNET if key in metrics] if shared else self._metrics(state)
+        values = "  ".join(f"{key} {metric_text(key, metrics.get(key))}" for key in keys)
         if isinstance(trial.proposal, Score):
             values = f"scored {len(trial.proposal.architectures)} networks"
         costs = "  ".join(
@@ -244,11 +244,11 @@ class RetrainProgress:
     def __call__(self, name: str, epoch: int, epochs: int, metrics: object) -> None:
         """One more epoch of the network `name`; `metrics`: key -> number."""
         loss = metrics.get("train/loss") if isinstance(metrics, dict) else None
-        said = f"epoch {epoch}/{epochs}" + (f"  train/loss {loss:.4f}" if loss is not None else "")
+        text = f"epoch {epoch}/{epochs}" + (f"  train/loss {loss:.4f}" if loss is not None else "")
         if not self._console.is_terminal:
             if epoch in (1, epochs) or epoch % max(1, epochs // 5) == 0:
-                self._console.print(Text(f"retraining {name}: {said}"), soft_wrap=True)
+                self._console.print(Text(f"retraining {name}: {text}"), soft_wrap=True)
             return
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=epochs, said=said)
-        self._bars.update(self._tasks[name], completed=epoch, said=said)  # type: ignore[arg-type]
+            self._tasks[name] = self._bars.add_task(name, total=epochs, said=text)
+        self._bars.update(self._tasks[name], completed=epoch, said=text)  # type: ignore[arg-type]

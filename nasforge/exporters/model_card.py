@@ -135,15 +135,15 @@ def signed(card: str, names: Sequence[str]) -> str:
 
 def written_files(text: str) -> list[str]:
     """The exported files in the folder of this card; none where the text is not a card."""
-    if found := _SIGNATURE.search(text):
-        return found["names"].split(", ")
+    if signature := _SIGNATURE.search(text):
+        return signature["names"].split(", ")
     return list(_UNSIGNED) if _MARK in text else []
 
 
 def is_unchanged(text: str) -> bool:
     """Whether a text is a card as an export wrote it."""
-    if found := _SIGNATURE.search(text):
-        return _digest(text[: found.start() - 1]) == found["digest"]
+    if signature := _SIGNATURE.search(text):
+        return _digest(text[: signature.start() - 1]) == signature["digest"]
     return _MARK in text
 
 
@@ -185,10 +185,10 @@ def _table(head: tuple[str, ...], rows: Mapping[str, Any]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in ("nasforge", "torch", "onnx", "onnxruntime", "safetensors"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -147,8 +147,8 @@ def main() -> int:
         print(json.dumps(answers, ensure_ascii=False, indent=1))
     else:
         for answer in answers:
-            said = answer.get("error") or f"{answer['class']} {answer['probability']:.3f}"
-            print(f"{answer['file']}: {said}{' (unsure)' if answer.get('unsure') else ''}")
+            answer_text = answer.get("error") or f"{answer['class']} {answer['probability']:.3f}"
+            print(f"{answer['file']}: {answer_text}{' (unsure)' if answer.get('unsure') else ''}")
     if not answers:
         print("there are no images", file=sys.stderr)
         return 2

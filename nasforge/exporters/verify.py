@@ -83,20 +83,20 @@ def verify(
             right_exported += int((got.argmax(1) == labels[batch]).sum())
     difference = float(torch.stack(differences).max())  # torch's max keeps a NaN, Python's loses it
     count = len(images)
-    found = Agreement(count, difference, largest, right / count, right_exported / count)
+    measured = Agreement(count, difference, largest, right / count, right_exported / count)
     allowed = tolerance * max(1.0, largest)
     if not difference <= allowed:  # also when it is NaN
         raise ExportError(
             f"{name}: the exported network is not the trained one: its outputs differ by up to {difference:.3g} on "
-            f"{count} validation images (allowed: {allowed:.3g}), accuracy {found.accuracy_exported:.4f} instead of "
-            f"{found.accuracy:.4f}. The file was not kept"
+            f"{count} validation images (allowed: {allowed:.3g}), accuracy {measured.accuracy_exported:.4f} instead of "
+            f"{measured.accuracy:.4f}. The file was not kept"
         )
     if right != right_exported:
         raise ExportError(
-            f"{name}: the exported network has an accuracy of {found.accuracy_exported:.4f} on {count} validation "
-            f"images, the trained one {found.accuracy:.4f}. The file was not kept"
+            f"{name}: the exported network has an accuracy of {measured.accuracy_exported:.4f} on {count} validation "
+            f"images, the trained one {measured.accuracy:.4f}. The file was not kept"
         )
-    return found
+    return measured
 
 
 def _both(name: str, network: nn.Module, exported: Predict, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from nasforge.cli.describe import decision_rows, sampled_costs
 from nasforge.cli.settings import parse_value, settings_of
 from nasforge.cli.summary import print_summary
 from nasforge.cli.watch import Watch
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import KINDS, ConfigError
 from nasforge.core.events import Asked, Checked, Started, Told
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Artifact, Measure, Result
@@ -217,7 +217,8 @@ def test_mistakes_give_one_message_and_code_2(place, capfd, arguments, said):
         if words is arguments:
             assert out == ""
         else:
-            assert said in json.loads(out)["error"]
+            answer = json.loads(out)
+            assert said in answer["error"] and answer["kind"] in KINDS and "key" in answer
     assert not (place / "runs").exists() or arguments[0] != "search"
 
 
