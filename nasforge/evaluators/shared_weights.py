@@ -132,7 +132,7 @@ class SharedWeights:
         recipe = replace(recipe, precise_bn=0)  # every path has statistics of its own, taken when it is measured
         data = load_data(self.data)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(report.seed)
+            torch.default_generator.manual_seed(report.seed)  # torch.manual_seed would change those of the GPUs too
             supernet = build_supernet(proposal.space, data.shape[0], len(data.class_names))
             if proposal.weights is not None:
                 _load(supernet, report, proposal.weights)

@@ -1,7 +1,6 @@
 import pickle
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasforge.data import load_data, part
 from nasforge.settings.experiment import DataConfig
@@ -39,21 +38,6 @@ def test_a_part_travels_without_what_lies_on_the_device():
     copy = pickle.loads(pickle.dumps(train))
     assert copy._resident == {}
     assert torch.equal(copy.images, train.images)
-
-
-def test_the_order_reaches_the_device_in_one_copy_for_all_batches():
-    class Copies(TorchDispatchMode):
-        count = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.count += func is torch.ops.aten._to_copy.default
-            return func(*args, **(kwargs or {}))
-
-    train, device = load_data(DataConfig("digits")).train, torch.device("meta")
-    train.on(device)
-    with Copies() as copies:
-        assert len(list(train.batches(torch.arange(100), 32, device))) == 4
-    assert copies.count == 1
 
 
 def test_all_batches_of_an_order_take_one_copy_to_the_device():

@@ -118,3 +118,14 @@ def test_free_memory_is_what_the_system_says(tmp_path):
     assert devices._cgroup_mb(tmp_path) == 50.0
     (tmp_path / "memory.max").write_text("max\n")
     assert devices._cgroup_mb(tmp_path) is None
+
+
+def test_a_gpu_whose_memory_is_full_is_not_taken_for_a_broken_one(monkeypatch):
+    def full(*arguments, **settings):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "ones", full)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    devices._reason_against.cache_clear()
+    assert devices.device_of("auto").type == devices.device_of("cuda").type == "cuda"
+    devices._reason_against.cache_clear()
