@@ -58,8 +58,8 @@ def calibrate(
     """
     named = config is not None or "name" in settings
     config = config or resolve({"strategy": _STRATEGY, **settings})
-    wanted = configured(config, networks, seeds, proxies, named=named)
-    state = search(wanted, trackers=trackers, say=say, on_open=on_open)
+    settings_asked = configured(config, networks, seeds, proxies, named=named)
+    state = search(settings_asked, trackers=trackers, say=say, on_open=on_open)
     return calibration(state, trials=trials)
 
 

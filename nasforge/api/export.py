@@ -250,11 +250,11 @@ def best_of(folder: Path) -> Path:
         return folder
     if not (folder / "best").is_dir() and (folder / JOURNAL).is_file():
         state = load_state(folder)
-        found, lost = state.best, ""
-        if found is not None:
+        best, lost = state.best, ""
+        if best is not None:
             looked_up = "its networks were looked up, not trained"
             advice = looked_up if state.header.config.get("data") is None else f"run: {command_for(folder, 'retrain')}"
-            lost = f"its best trial ({found.number}) left no weights; {advice}"
+            lost = f"its best trial ({best.number}) left no weights; {advice}"
         raise ExportError(f"{folder}: nothing to ship: {lost or state.why_no_best}")
     return folder / "best"
 

@@ -196,8 +196,8 @@ def count_workers(config: ExperimentConfig) -> int:
     if gpus is None:
         gpus = _gpus()
     available = {"cpu": float(options.get("cpus") or os.cpu_count() or 1), "gpu": float(gpus)}
-    wanted = resources.get("measure", {"cpu": 1.0, **({"gpu": 1.0} if gpus else {})})
-    slots = [available[name] / amount for name, amount in wanted.items() if name in available and amount > 0]
+    needed = resources.get("measure", {"cpu": 1.0, **({"gpu": 1.0} if gpus else {})})
+    slots = [available[name] / amount for name, amount in needed.items() if name in available and amount > 0]
     return min(most, max(1, int(min(slots, default=1) + 1e-9)))
 
 
@@ -291,10 +291,10 @@ def _epoch_seconds(
 def _supernets(config: ExperimentConfig) -> list[TrainShared]:
     """The trainings of supernets that the strategy begins with."""
     strategy = make_strategy(config)
-    found: list[TrainShared] = []
-    while isinstance(proposal := strategy.ask(len(found)), TrainShared):
-        found.append(proposal)
-    return found
+    supernets: list[TrainShared] = []
+    while isinstance(proposal := strategy.ask(len(supernets)), TrainShared):
+        supernets.append(proposal)
+    return supernets
 
 
 def _seconds_per_supernet(config: ExperimentConfig, proposal: TrainShared) -> float:

@@ -123,7 +123,7 @@ class _Image:
 
 
 @dataclass
-class _Found:
+class _Listing:
     """What the source says before any image is looked at."""
 
     images: list[_Image]
@@ -165,18 +165,18 @@ def inspect(
             than 20 images remain.
     """
     columns = {"--image-column": image_column, "--label-column": label_column, "--group-column": group_column}
-    if labels is None and (given := [option for option, title in columns.items() if title is not None]):
-        raise DataError(f"{given[0]} names a column of a table of labels; give the table with --labels")
+    if labels is None and (table_options := [option for option, title in columns.items() if title is not None]):
+        raise DataError(f"{table_options[0]} names a column of a table of labels; give the table with --labels")
     if labels is None:
-        found = _of_source(str(source), data_dir)
+        images = _of_source(str(source), data_dir)
     else:
-        found = _of_table(Path(source), Path(labels), image_column, label_column, group_column)
+        images = _of_table(Path(source), Path(labels), image_column, label_column, group_column)
     if seconds is not None:
-        found = _share(str(source), found, seconds)
-    return _inspected(str(source), labels, data_dir, found, strict)
+        images = _share(str(source), images, seconds)
+    return _inspected(str(source), labels, data_dir, images, strict)
 
 
-def _of_source(source: str, data_dir: str | Path | None) -> _Found:
+def _of_source(source: str, data_dir: str | Path | None) -> _Listing:
     """Find the images of a folder, or of arrays."""
     folder = Path(source)
     config = DataConfig(source, folder=str(data_dir) if data_dir else None)
@@ -187,7 +187,7 @@ def _of_source(source: str, data_dir: str | Path | None) -> _Found:
             for part, files in listed.items()
             for file, label in files
         ]
-        return _Found(images, sorted({image.label for image in images}), _look_at_files, list(notes))
+        return _Listing(images, sorted({image.label for image in images}), _look_at_files, list(notes))
     there = sources.find(config)
     decoded, _ = cache.decoded(there)
     parts = [part for part, count in decoded.sizes.items() for _ in range(count)]
@@ -203,12 +203,12 @@ def _of_source(source: str, data_dir: str | Path | None) -> _Found:
     def look(chosen: Sequence[_Image]) -> Iterable[Look | str]:
         return look_at_arrays(decoded.images, [image.row for image in chosen])
 
-    return _Found(images, decoded.class_names, look, [*there.notes, *decoded.notes], decoded.images.shape[1])
+    return _Listing(images, decoded.class_names, look, [*there.notes, *decoded.notes], decoded.images.shape[1])
 
 
 def _of_table(
     folder: Path, table: Path, image_column: str | None, label_column: str | None, group_column: str | None
-) -> _Found:
+) -> _Listing:
     """Find the images that a table of labels names."""
     if not folder.is_dir():
         raise DataError(f"data {shown(folder)}: --labels needs a folder of images, and there is none. Check the path")
@@ -223,22 +223,22 @@ def _of_table(
         notes.append(f"{shown(table)}: {len(rows) - len(images)} line(s) repeat an earlier one, left out")
     names = {image.label for image in images}
     numeric = all(name.removeprefix("-").isdecimal() for name in names)
-    return _Found(images, sorted(names, key=int if numeric else str), _look_at_files, notes)
+    return _Listing(images, sorted(names, key=int if numeric else str), _look_at_files, notes)
 
 
-def _share(source: str, found: _Found, seconds: float) -> _Found:
+def _share(source: str, listing: _Listing, seconds: float) -> _Listing:
     """Keep as many images as can be looked at in this time, the same share of every class of every part."""
-    total = len(found.images)
+    total = len(listing.images)
     if total <= _ALWAYS:
-        return found
+        return listing
     began = time.monotonic()
-    few = found.images[:: total // _TIMED]
-    list(found.look(few))
+    few = listing.images[:: total // _TIMED]
+    list(listing.look(few))
     share = max(_ALWAYS, seconds / (time.monotonic() - began) * len(few)) / total
     if share >= 1:
-        return found
+        return listing
     members: dict[tuple[str, str], list[int]] = {}
-    for number, image in enumerate(found.images):
+    for number, image in enumerate(listing.images):
         members.setdefault((image.part, image.label), []).append(number)
     rng = np.random.default_rng(0)
     kept = sorted(
@@ -247,12 +247,12 @@ def _share(source: str, found: _Found, seconds: float) -> _Found:
         for number in rng.permutation(numbers)[: max(_LEAST_OF_SHARE, math.ceil(share * len(numbers)))].tolist()
     )
     if len(kept) == total:
-        return found
+        return listing
     note = (
         f"data {shown(source)}: {len(kept):,} of {total:,} images are used, the same share of every class, because all "
         "would take too long to read; give more time to use more"
     )
-    return replace(found, images=[found.images[number] for number in kept], notes=[*found.notes, note])
+    return replace(listing, images=[listing.images[number] for number in kept], notes=[*listing.notes, note])
 
 
 def _look_at_files(images: Sequence[_Image]) -> Iterable[Look | str]:
@@ -261,24 +261,24 @@ def _look_at_files(images: Sequence[_Image]) -> Iterable[Look | str]:
 
 
 def _inspected(
-    source: str, labels: str | Path | None, data_dir: str | Path | None, found: _Found, strict: bool
+    source: str, labels: str | Path | None, data_dir: str | Path | None, listing: _Listing, strict: bool
 ) -> Inspection:
     where = f"data {shown(source)}"
     images, looks, unreadable = list[_Image](), list[Look](), dict[str, str]()
-    for image, look in zip(found.images, found.look(found.images), strict=True):
+    for image, look in zip(listing.images, listing.look(listing.images), strict=True):
         if isinstance(look, str):
             unreadable[shown(image.name)] = look
         else:
             images.append(image)
             looks.append(look)
-    _check_readable(where, unreadable, len(found.images), strict)
+    _check_readable(where, unreadable, len(listing.images), strict)
     two_labels = _with_two_labels(images, looks)
     if strict and two_labels:
         raise DataError(
             f"{where}: {len(two_labels)} image(s) with two classes, such as {' and '.join(two_labels[0][:2])}; "
             "keep one of them, or leave --strict out"
         )
-    notes = list(found.notes)
+    notes = list(listing.notes)
     same = exact_duplicates(looks)
     near = _sets(len(looks), near_duplicates(looks))
     if near and len(max(near, key=len)) > max(_LEAST_GROUPS, _MOST_ALIKE * len(looks)):
@@ -307,7 +307,7 @@ def _inspected(
         for number, image in ((number, images[number]) for number in kept)
     )
     counts = Counter(row.label for row in rows)
-    classes = {name: counts[name] for name in found.order if name in counts}
+    classes = {name: counts[name] for name in listing.order if name in counts}
     sides = sorted(looks[number].shorter_side for number in kept)
     sized = Counter(row.part for row in rows)
     parts = {part: sized[part] for part in PARTS if part in sized}
@@ -321,7 +321,7 @@ def _inspected(
         data_dir=None if data_dir is None else str(data_dir),
         classes=classes,
         images=len(rows),
-        channels=channels if found.channels in (None, 3) else int(found.channels or 0),
+        channels=channels if listing.channels in (None, 3) else int(listing.channels or 0),
         shorter_side=(sides[0], sides[len(sides) // 2], sides[-1]),
         parts=parts,
         groups=len(several) if len(several) < len(rows) else None,

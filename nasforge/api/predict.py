@@ -127,10 +127,10 @@ def predict(
     """
     if any(not str(file).strip() for file in files):
         raise DataError("predict: an image's path is empty; name files or folders of images")
-    found = list(predictor(model, runs_dir=runs_dir, trust=trust).predict(files))
-    if not found:
+    predictions = list(predictor(model, runs_dir=runs_dir, trust=trust).predict(files))
+    if not predictions:
         raise DataError("predict: there are no images to look at; name files or folders of images")
-    return found
+    return predictions
 
 
 def predictor(model: str | Path, *, runs_dir: str | Path = "runs", trust: bool = False) -> Predictor:

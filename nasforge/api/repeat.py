@@ -135,9 +135,9 @@ def _status(result: Result, status: str | None = None) -> str:
 
 def _check_again(trial: Trial, check: Check, state: State) -> Repetition:
     """Check a trial that never started once more."""
-    found = admission(trial.proposal, check, state)
-    compared = {key: (value, found.costs.get(key, math.nan)) for key, value in trial.costs.items()}
-    status = found.refusal.status if found.refusal else found.verdict
+    verdict = admission(trial.proposal, check, state)
+    compared = {key: (value, verdict.costs.get(key, math.nan)) for key, value in trial.costs.items()}
+    status = verdict.refusal.status if verdict.refusal else verdict.verdict
     return Repetition(trial.number, (trial.status, status), _without_times(compared), "meta")
 
 

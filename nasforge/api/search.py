@@ -225,14 +225,14 @@ def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfi
         except NoOptimum as error:
             raise ConfigError(f"budget: until {OPTIMUM}: {error}. Name a value: --until {goal.metric}=VALUE") from None
         return replace(config, budget=replace(budget, until=until))
-    _check_measured([wanted.metric for wanted in budget.goals], "until", about)
-    wanted_value = budget.goals.get(goal)
-    if wanted_value is not None and isinstance(evaluator, Tabulated):
+    _check_measured([limit.metric for limit in budget.goals], "until", about)
+    bound = budget.goals.get(goal)
+    if bound is not None and isinstance(evaluator, Tabulated):
         with suppress(NoOptimum):
             best = optimum_of(config, evaluator)
-            if goal.oriented(best) < goal.oriented(wanted_value):
+            if goal.oriented(best) < goal.oriented(bound):
                 raise ConfigError(
-                    f"budget: until {goal.metric}={wanted_value:g}: the best in the table is {best:g}. Choose a value "
+                    f"budget: until {goal.metric}={bound:g}: the best in the table is {best:g}. Choose a value "
                     f"that it reaches, or --until {OPTIMUM}"
                 )
     return config
@@ -291,11 +291,11 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
     """
     if isinstance(evaluator, Checks):
         return evaluator.check
-    about, wanted = about_of(evaluator), config.spec.costs
+    about, needed = about_of(evaluator), config.spec.costs
     if about.shape is None or about.classes is None or not config.space.builder:
-        if wanted:
+        if needed:
             raise ConfigError(
-                f"{', '.join(sorted(wanted))}: the evaluator '{config.evaluator.name}' builds no network to measure"
+                f"{', '.join(sorted(needed))}: the evaluator '{config.evaluator.name}' builds no network to measure"
             )
 
         def nothing(proposal: Proposal) -> Mapping[str, float]:
@@ -305,7 +305,7 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
     from nasforge.evaluators.cost_check import CostCheck
 
     latency = None
-    if "cost/latency_ms" in wanted:
+    if "cost/latency_ms" in needed:
         if not isinstance(evaluator, Timed):
             raise ConfigError(
                 f"cost/latency_ms: the evaluator '{config.evaluator.name}' does not time networks. Leave the "
@@ -323,9 +323,9 @@ def worker_threads(config: ExperimentConfig) -> Iterator[None]:
         return
     import torch
 
-    wanted = (config.runner.options.get("resources") or {}).get("measure", {}).get("cpu", 1)
+    cpus = (config.runner.options.get("resources") or {}).get("measure", {}).get("cpu", 1)
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(wanted)))
+    torch.set_num_threads(max(1, int(cpus)))
     try:
         yield
     finally:
@@ -347,7 +347,7 @@ def make_header(config: ExperimentConfig, about: About) -> Header:
 
 @contextmanager
 def tracking(
-    folder: Path, uri: str | None, given: Sequence[Tracker], say: Say, *, of_search: bool = True, name: str = ""
+    folder: Path, uri: str | None, trackers: Sequence[Tracker], say: Say, *, of_search: bool = True, name: str = ""
 ) -> Iterator[list[Tracker]]:
     """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens.
 
@@ -355,13 +355,13 @@ def tracking(
     empty for the folder's.
     """
     if uri == NO_TRACKING:
-        yield list(given)
+        yield list(trackers)
         return
     from nasforge.views.mlflow.tracker import MlflowTracker
 
     tracker = MlflowTracker(folder, uri, say=say, of_search=of_search, name=name)
     try:
-        yield [*given, tracker]
+        yield [*trackers, tracker]
     except BaseException as error:
         if of_search:
             tracker.ended_by(error)

@@ -72,18 +72,18 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Ar
     if space.name not in shipped:
         known = ", ".join(shipped)
         raise ConfigError(f"start_from: the space '{space.name}' has no portfolio; spaces with one: {known}")
-    found: dict[str, Architecture] = {}
+    by_point: dict[str, Architecture] = {}
     for values in load_portfolio(shipped[space.name], images):
         known_values = {key: value for key, value in values.items() if key in space.domains}
         try:
             point = completed(space, known_values)
         except SpaceError:
             continue
-        found.setdefault(point.point_id, point)
-    if not found:
+        by_point.setdefault(point.point_id, point)
+    if not by_point:
         raise ConfigError(f"start_from: no point of the portfolio lies in the space '{space.name}'; take default")
-    mirrors = [bool(point.values.get(f"{TRAIN}flip")) for point in found.values()]
-    points = list(found.values())
+    mirrors = [bool(point.values.get(f"{TRAIN}flip")) for point in by_point.values()]
+    points = list(by_point.values())
     if (channels == 3) in mirrors:
         points.insert(0, points.pop(mirrors.index(channels == 3)))
     if CLASS_WEIGHTS in space.domains and space.domains[CLASS_WEIGHTS].size > 1:
@@ -148,14 +148,14 @@ def _points(source: str, config: ExperimentConfig) -> list[Architecture]:
         data = load_data(config.data)
         return portfolio_for(config.space, len(data.train), data.shape[0])
     path = Path(source)
-    found: dict[str, Architecture] = {}
+    by_point: dict[str, Architecture] = {}
     for place, values in _values_in(path, config.runs_dir):
         try:
             point = completed(config.space, values)
         except SpaceError as error:
             raise ConfigError(f"start_from: {place}: {error}") from None
-        found.setdefault(point.point_id, point)
-    return list(found.values())
+        by_point.setdefault(point.point_id, point)
+    return list(by_point.values())
 
 
 def _values_in(path: Path, runs_dir: Path) -> list[tuple[str, Mapping[str, Value]]]:
@@ -183,12 +183,12 @@ def _flat(content: Any, place: str) -> dict[str, Value]:
         content = content["values"]
     if not isinstance(content, Mapping) or not content:
         raise ConfigError(f"start_from: {place} must be a mapping of decisions, got {content!r}")
-    found: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for key, value in content.items():
         section = f"{key}." if f"{key}." in (MODEL, TRAIN) else ""
         nested = value if section and isinstance(value, Mapping) else {str(key): value}
         for name, option in nested.items():
             if not isinstance(option, (str, int, float, bool)):
                 raise ConfigError(f"start_from: {place}: '{name}' needs one value, got {option!r}")
-            found[f"{section}{name}"] = option
-    return found
+            values[f"{section}{name}"] = option
+    return values

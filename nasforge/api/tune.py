@@ -128,7 +128,7 @@ def tune(
             network = config.space.default_point().arch_id
             state = search(config, trackers=trackers, say=say, on_open=on_open)
     begun = state.trials.get(0) if "first" in config.strategy.options else None
-    ranked = {found.number for found in state.finished()}
+    ranked = {finished.number for finished in state.finished()}
     return Tuned(config, state, network, begun if begun and begun.number in ranked else None, changed)
 
 
@@ -159,12 +159,12 @@ def _network_of(state: State, trial: int | None, architecture: Mapping[str, Valu
         if state.best is None or state.best.architecture is None:
             raise JournalError(f"no trial of '{name}' has finished: there is no best network to tune yet")
         return state.best.architecture
-    found = state.trials.get(trial)
-    if found is None:
+    candidate = state.trials.get(trial)
+    if candidate is None:
         raise JournalError(f"'{name}' has no trial {trial}; they go from 0 to {len(state.trials) - 1}")
-    if found.architecture is None:
+    if candidate.architecture is None:
         raise JournalError(f"trial {trial} of '{name}' trained a supernet; name the trial of one network")
-    return found.architecture
+    return candidate.architecture
 
 
 def _config_after(
@@ -191,59 +191,61 @@ def _config_after(
         raise ConfigError(f"the architecture leaves {', '.join(undecided)} open; give a value for every decision")
     if not any(key.startswith(TRAIN) and domain.size > 1 for key, domain in space.domains.items()):
         raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
-    own = config.space.fixed(network).decide(lambda key, _: point.values.get(key, config.space.default_of(key)))
-    had = settings_of(config.space, own, config.recipe)
-    fixed = _fixed(config, own, space, opened)
+    fixed_values = config.space.fixed(network).decide(
+        lambda key, _: point.values.get(key, config.space.default_of(key))
+    )
+    had = settings_of(config.space, fixed_values, config.recipe)
+    fixed = _fixed(config, fixed_values, space, opened)
     first = _nearest(space, had)
     begin = {key: value for key, value in first.values.items() if key.startswith(TRAIN)}
     now = settings_of(space, first, fixed)
-    given = resolve(
+    config_of_user = resolve(
         {
             **{"strategy": strategy, "name": f"{config.name}-tuned", **settings},
             **{"space": space, "data": config.data, "objectives": config.objectives},
         }
     )
-    _admit_typed(given, settings)
+    _admit_typed(config_of_user, settings)
     objectives = tuple(o for o in config.objectives if not o.metric.startswith(_UNTRAINED))
     evaluator, ladder = _measured_by(config, settings.get("epochs"))
     tuned = replace(
         config,
-        name=check_name(given.name),
+        name=check_name(config_of_user.name),
         space=space,
         strategy=Named(strategy.name, {**strategy.options, "first": begin}),
         evaluator=evaluator,
-        pruner=given.pruner if "pruner" in settings else config.pruner,
-        runner=given.runner if "runner" in settings else config.runner,
+        pruner=config_of_user.pruner if "pruner" in settings else config.pruner,
+        runner=config_of_user.runner if "runner" in settings else config.runner,
         objectives=objectives or (Objective.parse("val/accuracy"),),
         constraints=(),
         targets=(),
-        budget=given.budget if "budget" in settings else Budget(trials=20),
+        budget=config_of_user.budget if "budget" in settings else Budget(trials=20),
         ladder=ladder,
         recipe=fixed,
-        seed=given.seed if "seed" in settings else config.seed,
-        tracking_uri=(config.tracking_uri if "tracking_uri" not in settings else None) or given.tracking_uri,
+        seed=config_of_user.seed if "seed" in settings else config.seed,
+        tracking_uri=(config.tracking_uri if "tracking_uri" not in settings else None) or config_of_user.tracking_uri,
         start_from=None,  # the recipe that the network had comes first
     )
     return tuned, {key: (had[key], now[key]) for key in had if had[key] != now[key]}
 
 
-def _admit_typed(given: ExperimentConfig, settings: Mapping[str, Any]) -> None:
+def _admit_typed(config: ExperimentConfig, settings: Mapping[str, Any]) -> None:
     """A runner and a pruner that the user names for this tuning need no consent beside that."""
     with typed():
         for kind in ("runner", "pruner"):
-            if kind in settings and ":" in (name := getattr(given, kind).name):
+            if kind in settings and ":" in (name := getattr(config, kind).name):
                 registry.get(kind, name)
-        if "runner" in settings and (address := given.runner.options.get("address")):
+        if "runner" in settings and (address := config.runner.options.get("address")):
             admit_cluster(address)
 
 
 def _fixed(
-    config: ExperimentConfig, own: Architecture, space: SearchSpace, opened: SearchSpace | None
+    config: ExperimentConfig, values: Architecture, space: SearchSpace, opened: SearchSpace | None
 ) -> dict[str, Value]:
     """What of the experiment's settings and of the network's own decisions `space` does not open stays as it was."""
     tuned = {_setting(key) for key in space.domains if key.startswith(TRAIN)}
     named = {_setting(key) for key in opened.defaults} if opened else set()
-    decided = {_setting(key): value for key, value in own.values.items() if key.startswith(TRAIN)}
+    decided = {_setting(key): value for key, value in values.values.items() if key.startswith(TRAIN)}
     kept = {**{key: value for key, value in decided.items() if key not in named}, **config.recipe}
     return {key: value for key, value in kept.items() if key not in tuned}
 

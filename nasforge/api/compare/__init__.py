@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasforge.api.compare.campaign import (
-    Found,
     Progress,
+    SearchOutcome,
     evaluator_of,
     folder_name,
     optimum_of,
@@ -166,7 +166,7 @@ def _report(
     from nasforge.views.comparison_page import write_page, write_picture
 
     optimum = optimum_of(config, notes)
-    found = compare_groups(
+    comparison = compare_groups(
         folder.name,
         groups_of(searches),
         axis=axis,
@@ -177,18 +177,18 @@ def _report(
         failed=failed,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    content = plain(found.to_json())
+    content = plain(comparison.to_json())
     (folder / _RESULT).write_text(json.dumps(content, allow_nan=False, indent=1) + "\n")
     for earlier in (_PAGE, _PICTURE):  # no figures of another comparison beside these, should this one not be drawn
         (folder / earlier).unlink(missing_ok=True)
     networks: dict[str, list[Part]] = {}
     try:
-        networks = _networks(found, config)
+        networks = _networks(comparison, config)
     except NasforgeError as error:
         say(f"the best networks cannot be drawn: {error}")
     try:
-        write_page(found, folder / _PAGE, networks)
-        write_picture(found, folder / _PICTURE)
+        write_page(comparison, folder / _PAGE, networks)
+        write_picture(comparison, folder / _PICTURE)
     except NasforgeError as error:
         say(str(error))
     if tracking_uri != NO_TRACKING:
@@ -201,10 +201,10 @@ def _report(
             say(f"{error}. {later}")
         except KeyboardInterrupt:
             say(f"MLflow does not have all runs of '{folder.name}'. {later}")
-    return found
+    return comparison
 
 
-def _networks(found: Comparison, config: ExperimentConfig) -> dict[str, list[Part]]:
+def _networks(comparison: Comparison, config: ExperimentConfig) -> dict[str, list[Part]]:
     """The best network of each strategy, part by part; none where a table answered for networks that nobody built."""
     from nasforge.data import load_data
     from nasforge.views.parts import parts_of
@@ -212,7 +212,7 @@ def _networks(found: Comparison, config: ExperimentConfig) -> dict[str, list[Par
     if config.data is None or not config.space.builder:
         return {}
     data = load_data(config.data)
-    best = {label: about["best"]["architecture"] for label, about in found.strategies.items() if about["best"]}
+    best = {label: about["best"]["architecture"] for label, about in comparison.strategies.items() if about["best"]}
     return {
         label: parts_of(config.space, Architecture.from_json(content), data.shape, len(data.class_names))
         for label, content in best.items()
@@ -287,16 +287,16 @@ def _check_points(at: Sequence[float], limit: float, axis: str) -> None:
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int):
         return list(range(check_whole(seeds, "--seeds", 1)))
-    found = [check_whole(seed, "--seeds: each seed", 0) for seed in seeds]
-    if not found:
+    checked = [check_whole(seed, "--seeds: each seed", 0) for seed in seeds]
+    if not checked:
         raise ConfigError("--seeds: the list is empty, expected whole numbers of at least 0")
-    if len(set(found)) < len(found):
+    if len(set(checked)) < len(checked):
         raise ConfigError(f"--seeds: a seed is given twice in {seeds!r}")
-    return found
+    return checked
 
 
 def _sorted_out(
-    configs: Sequence[ExperimentConfig], outcomes: Sequence[Found]
+    configs: Sequence[ExperimentConfig], outcomes: Sequence[SearchOutcome]
 ) -> tuple[list[Trajectory], dict[str, str]]:
     failed = {c.name: o.failure for c, o in zip(configs, outcomes, strict=True) if o.failure}
     searches = [outcome.trajectory for outcome in outcomes if outcome.trajectory is not None]
@@ -312,21 +312,21 @@ def _sorted_out(
 def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
     if not experiments:
         raise ConfigError("what is to be compared? Name experiments, or run some: --space SPACE --strategies a,b,c")
-    found: list[Path] = []
-    for given in experiments:
-        place = whole_path(given) if isinstance(given, Path) else runs_dir / given
+    folders: list[Path] = []
+    for experiment in experiments:
+        place = whole_path(experiment) if isinstance(experiment, Path) else runs_dir / experiment
         if (place / JOURNAL).is_file():
-            found.append(place)
+            folders.append(place)
         elif inner := experiments_in(place):
-            found += inner
+            folders += inner
         else:
             known = [path.name for path in experiments_in(runs_dir)]
             known += [path.name for path in campaigns_in(runs_dir)]
-            raise JournalError(f"no experiment '{given}' in {runs_dir}/; {did_you_mean(str(given), known)}")
-    if len(set(found)) < len(found):
-        twice = sorted({path.name for path in found if found.count(path) > 1})
+            raise JournalError(f"no experiment '{experiment}' in {runs_dir}/; {did_you_mean(str(experiment), known)}")
+    if len(set(folders)) < len(folders):
+        twice = sorted({path.name for path in folders if folders.count(path) > 1})
         raise ConfigError(f"given twice: {', '.join(twice)}")
-    return found
+    return folders
 
 
 def _names(folders: Sequence[Path]) -> dict[str, Path]:

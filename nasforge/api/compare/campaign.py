@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchOutcome:
     """One search of a campaign.
 
     Attributes:
@@ -62,18 +62,18 @@ def parse_strategies(content: str | Sequence[str | Mapping[str, Any] | Named]) -
         ConfigError: not of this form, or one strategy twice.
     """
     parts: list[Any] = _split(content) if isinstance(content, str) else list(content)
-    found = [_strategy(part) if isinstance(part, str) else Named.parse(part, "strategies") for part in parts]
-    if not found:
+    strategies = [_strategy(part) if isinstance(part, str) else Named.parse(part, "strategies") for part in parts]
+    if not strategies:
         raise ConfigError("--strategies: name at least one, as in random,evolution(sample=3)")
-    labels = [label_of(named) for named in found]
+    labels = [label_of(named) for named in strategies]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ConfigError(f"--strategies: given twice: {', '.join(twice)}")
-    for named in found:
+    for named in strategies:
         registry.check_named("strategy", named.name, named.options)
         if ":" in named.name:  # a module of the user's that cannot be imported is said before anything runs
             registry.get("strategy", named.name)
-    return found
+    return strategies
 
 
 def _split(text: str) -> list[str]:
@@ -172,7 +172,7 @@ def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:
         raise JournalError(f"{folder}: {error}") from None
 
 
-def run_search(config: ExperimentConfig) -> Found:
+def run_search(config: ExperimentConfig) -> SearchOutcome:
     """Run or continue one search; one whose budget is spent is only read.
 
     Raises:
@@ -181,7 +181,7 @@ def run_search(config: ExperimentConfig) -> Found:
     """
     done = _finished(config)
     if done is not None:
-        return Found(_trajectory(config.folder, done))
+        return SearchOutcome(_trajectory(config.folder, done))
     opened: list[Experiment] = []
     failure = ""
     try:
@@ -190,7 +190,7 @@ def run_search(config: ExperimentConfig) -> Found:
         failure = str(error)
     if opened and opened[0].stopping:
         raise StopNow("stopped; the same command continues")
-    return Found(read_search(config.folder) if has_begun(config.folder) else None, failure)
+    return SearchOutcome(read_search(config.folder) if has_begun(config.folder) else None, failure)
 
 
 def _finished(config: ExperimentConfig) -> list[Event] | None:
@@ -242,7 +242,7 @@ _STOP: Any = None
 _SAFE_PATH, _BY_US = "PYTHONSAFEPATH", "nasforge"
 
 
-def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Progress) -> list[Found]:
+def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Progress) -> list[SearchOutcome]:
     """Run every search, `workers` at a time; one worker is this process itself.
 
     Raises:
@@ -251,11 +251,11 @@ def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Prog
         NasforgeError: a mistake that is not one search's own.
     """
     if workers == 1:
-        found = []
+        outcomes = []
         for config in configs:
-            found.append(run_search(config))
-            progress(config.name, len(found), len(configs))
-        return found
+            outcomes.append(run_search(config))
+            progress(config.name, len(outcomes), len(configs))
+        return outcomes
     context = multiprocessing.get_context("spawn")
     with _safe_path():
         stop = context.Event()
@@ -294,28 +294,28 @@ def _safe_path() -> Iterator[None]:
 
 def _collect(
     pool: ProcessPoolExecutor, configs: Sequence[ExperimentConfig], workers: int, progress: Progress
-) -> list[Found]:
+) -> list[SearchOutcome]:
     """Hand out a few searches at a time, so that a stop finds little in the queue."""
-    found: dict[int, Found] = {}
-    out: dict[Future[Found], int] = {}
+    outcomes: dict[int, SearchOutcome] = {}
+    out: dict[Future[SearchOutcome], int] = {}
     waiting: Iterator[int] = iter(range(len(configs)))
-    while len(found) < len(configs):
+    while len(outcomes) < len(configs):
         while len(out) < 2 * workers and (index := next(waiting, None)) is not None:
             config = configs[index]
             out[pool.submit(_work, config.name, config.to_json(), str(config.runs_dir))] = index
         done, _ = wait(out, return_when=FIRST_COMPLETED)
         for future in done:
             index = out.pop(future)
-            found[index] = future.result()
-            progress(configs[index].name, len(found), len(configs))
-    return [found[index] for index in range(len(configs))]
+            outcomes[index] = future.result()
+            progress(configs[index].name, len(outcomes), len(configs))
+    return [outcomes[index] for index in range(len(configs))]
 
 
-def _begin(stop: Any, workers: int, found: Places) -> None:
+def _begin(stop: Any, workers: int, places: Places) -> None:
     """In a new worker: share the cores, and end with the driver, however that ends."""
     global _STOP
     _STOP = stop
-    adopt(found)
+    adopt(places)
     if os.environ.get(_SAFE_PATH) == _BY_US:
         del os.environ[_SAFE_PATH]  # a user's evaluator may start scripts that import their neighbours
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
@@ -330,7 +330,7 @@ def _begin(stop: Any, workers: int, found: Places) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _work(name: str, content: Mapping[str, Any], runs_dir: str) -> Found:
+def _work(name: str, content: Mapping[str, Any], runs_dir: str) -> SearchOutcome:
     if _STOP is not None and _STOP.is_set():
         raise StopNow("stopped; the same command continues")
     return run_search(ExperimentConfig.from_json(name, content, Path(runs_dir)))

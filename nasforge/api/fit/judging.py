@@ -202,12 +202,12 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return divided
 
 
-def unsure_below(truth: np.ndarray, probabilities: np.ndarray, wanted: float = 0.95) -> float:
+def unsure_below(truth: np.ndarray, probabilities: np.ndarray, accuracy: float = 0.95) -> float:
     """The least probability at and above which `wanted` of the answers are right; 0 where all answers are so good."""
     sure, right = probabilities.max(1), probabilities.argmax(1) == truth
     order = np.argsort(-sure, kind="stable")
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(shares >= wanted)
+    good = np.flatnonzero(shares >= accuracy)
     if not len(good):
         return 1.0
     return 0.0 if good[-1] == len(order) - 1 else float(sure[order][good[-1]])

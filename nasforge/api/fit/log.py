@@ -79,16 +79,16 @@ def entries_of(folder: Path) -> list[dict[str, Any]]:
         JournalError: there is no log, or a line is corrupt.
     """
     path = folder / FIT
-    found = []
+    entries = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     break
-                found.append(_entry(path, number, line))
+                entries.append(_entry(path, number, line))
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}") from None
-    return found
+    return entries
 
 
 def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -202,10 +202,10 @@ class FitLog:
         self.entries.append(written)
         return written
 
-    def last(self, kind: str, **wanted: Any) -> dict[str, Any] | None:
+    def last(self, kind: str, **values: Any) -> dict[str, Any] | None:
         """The last line of a kind with these values."""
         fits = (
-            e for e in reversed(self.entries) if e["kind"] == kind and all(e.get(k) == v for k, v in wanted.items())
+            e for e in reversed(self.entries) if e["kind"] == kind and all(e.get(k) == v for k, v in values.items())
         )
         return next(fits, None)
 

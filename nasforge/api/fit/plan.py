@@ -105,12 +105,12 @@ def read_plan(path: Path) -> dict[str, Any]:
         problems += _problems(document, trainings, {**_TRAININGS, **_SHARE}, ("trainings",))
     if problems:
         raise ConfigError(problems)
-    found = {name: content[name] for name in _DECISIONS if name in content}
+    decisions = {name: content[name] for name in _DECISIONS if name in content}
     if isinstance(trainings, Mapping):
         plan = {key: trainings[key] for key in (*_OF_PLAN, *_SHARE) if key in trainings}
-        found["trainings"] = {"plan": plan, "threads": trainings["threads"]}
-        found["trainings"]["second_per_step"] = trainings["second_per_step"]
-    return found
+        decisions["trainings"] = {"plan": plan, "threads": trainings["threads"]}
+        decisions["trainings"]["second_per_step"] = trainings["second_per_step"]
+    return decisions
 
 
 def _known() -> tuple[str, ...]:

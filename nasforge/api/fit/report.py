@@ -79,14 +79,14 @@ def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Pa
 def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
     row = next(row for row in content["rows"] if row["name"] == content["winner"])
     low, high = row["test_ci95"]["accuracy"]
-    found = [f'<p class="warn">{html.escape(text)}</p>' for text in warnings_on(content)]
-    found.append(
+    parts = [f'<p class="warn">{html.escape(text)}</p>' for text in warnings_on(content)]
+    parts.append(
         f'<p class="lead">{html.escape(row["name"])}: {row["test"]["accuracy"]:.1%} of '
         f"{content['split']['test']} test images are right (95 % interval "
         f"{low:.1%} to {high:.1%}), {row['params'] or 0:,.0f} parameters, "
         f"{(row['flops'] or 0) / 1e6:.1f} M multiply-adds an image.</p>"
     )
-    return found
+    return parts
 
 
 def _rows(content: Mapping[str, Any]) -> str:
@@ -127,18 +127,18 @@ def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
     network = load(work.folder / "best")
     about = network.description
     layers = parts_of(about.space, about.architecture, about.shape, len(about.class_names))
-    found = ["<h2>The network</h2>", _layers(layers)]
+    parts = ["<h2>The network</h2>", _layers(layers)]
     recipe = [
         f"{shown(key.rpartition('.')[2])} {_YES_NO[value] if isinstance(value, bool) else shown(value)}"
         for key, value in about.architecture.train.items()
     ]
     if recipe:
-        found.append(f"<p>Its recipe: {html.escape(', '.join(recipe))}.</p>")
+        parts.append(f"<p>Its recipe: {html.escape(', '.join(recipe))}.</p>")
     reference = next((r for r in content["rows"] if r["kind"] == "reference" and r["name"] != content["winner"]), None)
     if reference is not None:
         plain = parts_of(work.space, work.space.default_point(), about.shape, len(about.class_names))
-        found += [f"<p>Next to it: {html.escape(reference['name'])}</p>", _layers(plain)]
-    return found
+        parts += [f"<p>Next to it: {html.escape(reference['name'])}</p>", _layers(plain)]
+    return parts
 
 
 def _layers(layers: Sequence[Layer]) -> str:
@@ -151,42 +151,42 @@ def _layers(layers: Sequence[Layer]) -> str:
 
 
 def _errors(work: Work, answers: Path) -> list[str]:
-    with np.load(answers, allow_pickle=False) as found:
-        truth, probabilities = found["truth"], found["probabilities"]
-    given = Answers(truth, probabilities, 0.0)
+    with np.load(answers, allow_pickle=False) as arrays:
+        truth, probabilities = arrays["truth"], arrays["probabilities"]
+    predicted = Answers(truth, probabilities, 0.0)
     part = work.data.open_test()  # for its pictures
     names = work.data.class_names
-    found = list[str]()
+    parts = list[str]()
     if len(names) > _MOST_IN_MATRIX:
         ranks = (probabilities > probabilities[np.arange(len(truth)), truth][:, None]).sum(1)
-        found.append(
+        parts.append(
             f"<p>The right class is among the {_TOP} likeliest for {(ranks < _TOP).mean():.1%} of the images.</p>"
         )
-        found += _pairs(confusions(truth, probabilities, _MOST_PAIRS), names)
+        parts += _pairs(confusions(truth, probabilities, _MOST_PAIRS), names)
     else:
         matrix = np.zeros((len(names), len(names)), dtype=int)
-        np.add.at(matrix, (given.truth, given.chosen), 1)
+        np.add.at(matrix, (predicted.truth, predicted.chosen), 1)
         head = "<th>is \\ taken for</th>" + "".join(f"<th>{html.escape(name)}</th>" for name in names)
         lines = "".join(
             _line([names[row], *(str(count) if count else "" for count in matrix[row])], False)
             for row in range(len(names))
         )
-        found.append(f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>')
-    wrong = np.flatnonzero(given.chosen != given.truth)
-    wrong = wrong[np.argsort(-given.probabilities[wrong].max(1), kind="stable")][:12]
+        parts.append(f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>')
+    wrong = np.flatnonzero(predicted.chosen != predicted.truth)
+    wrong = wrong[np.argsort(-predicted.probabilities[wrong].max(1), kind="stable")][:12]
     if len(wrong):
-        found.append("<p>The surest of its mistakes:</p>")
+        parts.append("<p>The surest of its mistakes:</p>")
         pictures = [
             _figure(
                 part.take(slice(int(i), int(i) + 1))[0].numpy(),
-                f"is {names[given.truth[i]]}, said {names[given.chosen[i]]} ({given.probabilities[i].max():.0%})",
+                f"is {names[truth[i]]}, predicted {names[predicted.chosen[i]]} ({probabilities[i].max():.0%})",
             )
             for i in wrong
         ]
-        found.append(f'<div class="images">{"".join(pictures)}</div>')
+        parts.append(f'<div class="images">{"".join(pictures)}</div>')
     else:
-        found.append("<p>It makes no mistake there.</p>")
-    return found
+        parts.append("<p>It makes no mistake there.</p>")
+    return parts
 
 
 def _pairs(confused: Sequence[Confusion], names: Sequence[str]) -> list[str]:
@@ -219,15 +219,15 @@ def _figure(pixels: np.ndarray, text: str) -> str:
 
 
 def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
-    found = ["<h2>Your images</h2>"]
+    parts = ["<h2>Your images</h2>"]
     for line in work.inspection_lines:
-        found.append(f"<p>{html.escape(line)}</p>")
+        parts.append(f"<p>{html.escape(line)}</p>")
     if sentence := more_photos(content):
         points = ", ".join(f"{p['accuracy']:.1%} from {p['images']} images" for p in content["learning_curve"])
-        found.append(f"<p>{html.escape(sentence)}. Learning curve, on images that were not trained on: {points}.</p>")
+        parts.append(f"<p>{html.escape(sentence)}. Learning curve, on images that were not trained on: {points}.</p>")
     if content["confused"]:
-        found.append("<p>Classes that are confused, on images that the network had not seen:</p>")
-        found.append(_list((c["class"], c["taken_for"], c["images"]) for c in content["confused"]))
+        parts.append("<p>Classes that are confused, on images that the network had not seen:</p>")
+        parts.append(_list((c["class"], c["taken_for"], c["images"]) for c in content["confused"]))
     if content["doubtful"]:
         pictures = [
             _figure(
@@ -236,9 +236,9 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
             )
             for d in content["doubtful"][:12]
         ]
-        found.append("<p>Labels that may be wrong: the networks agree on another class.</p>")
-        found.append(f'<div class="images">{"".join(pictures)}</div>')
-    return found
+        parts.append("<p>Labels that may be wrong: the networks agree on another class.</p>")
+        parts.append(f'<div class="images">{"".join(pictures)}</div>')
+    return parts
 
 
 def _decisions(work: Work) -> str:

@@ -42,9 +42,9 @@ def rewrite_report(folder: Path) -> Path:
 
 def _request_of(folder: Path, inputs: dict[str, object]) -> Request:
     names = {field.name for field in fields(Request)}
-    given = {key: value for key, value in inputs.items() if key in names}
+    known = {key: value for key, value in inputs.items() if key in names}
     try:
-        return Request(**given)  # type: ignore[arg-type]
+        return Request(**known)  # type: ignore[arg-type]
     except TypeError as error:
         raise JournalError(
             f"{folder / FIT}:1: this line is corrupt ({error}). Restore the file from a backup"

@@ -74,10 +74,10 @@ def seconds_of(text: str | float) -> float:
     """
     if not isinstance(text, str) and text in Range(over=0):
         return float(text)
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", str(text).lower())
-    if found is None or not float(found[1]):
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", str(text).lower())
+    if match is None or not float(match[1]):
         raise ConfigError(f"time: got {text!r}, expected a number with its unit; write it like 90s, 10m or 2h")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def shown_seconds(seconds: float) -> str:
@@ -191,10 +191,10 @@ def plan_of(
     left = seconds - end_of(seconds) - yardsticks_of(seconds) - used
     for candidates, least, share in _TIERS:
         for count in folds:
-            wanted = max(least, share * PRESETS[preset] * _CANDIDATE[count > 1] * seconds / count / per_step)
-            sample = _sample(wanted * batch_size, images, fewest) if count == 1 else None
+            seconds_each = max(least, share * PRESETS[preset] * _CANDIDATE[count > 1] * seconds / count / per_step)
+            sample = _sample(seconds_each * batch_size, images, fewest) if count == 1 else None
             learnt = round((sample or images) * (_LEARNT if count == 1 else (count - 1) / count))
-            epochs, steps = _length(wanted, learnt, batch_size)
+            epochs, steps = _length(seconds_each, learnt, batch_size)
             training = steps * per_step * _OVERHEAD
             plan = Plan(count, epochs, steps, training, sample)
             if candidates * count * training + last_of(seconds, plan) <= left:
@@ -223,11 +223,11 @@ def least_seconds(used: float, per_step: float, images: int, batch_size: int, fo
     return 1.5 * (used + (min(folds, 2) + _AGAIN) * training + 12)
 
 
-def _length(wanted: float, images: int, batch_size: int) -> tuple[int, int]:
+def _length(steps: float, images: int, batch_size: int) -> tuple[int, int]:
     """Epochs and steps of a training of about so many steps."""
     each = max(1, math.ceil(images / batch_size))
     most = max(MOST_EPOCHS, math.ceil(FEWEST_STEPS / each))
-    epochs = min(most, max(1, round(wanted / each + 0.2)))
+    epochs = min(most, max(1, round(steps / each + 0.2)))
     return epochs, epochs * each
 
 

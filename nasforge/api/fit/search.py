@@ -120,14 +120,14 @@ def _quietly(say: Callable[[str], None]) -> Callable[[str], None]:
 
 def candidates_of(work: Work, state: State) -> list[Answered]:
     """The trials that were trained to the end on all folds, with their answers."""
-    found = []
+    candidates = []
     default = work.space.default_point()
     for trial in state.trials.values():
         result = trial.result
         if not trial.comparable or result is None or ANSWERS not in result.artifacts or trial.architecture is None:
             continue
         tensors = load_file(file_of(work.folder / SEARCH, result.artifacts[ANSWERS]))
-        given = work.in_order(tensors["images"].numpy(), tensors["probabilities"].float().numpy())
+        probabilities = work.in_order(tensors["images"].numpy(), tensors["probabilities"].float().numpy())
         plain = trial.architecture.model == default.model
         row = Row(
             name=f"{'plain ResNet' if plain else 'found'} (trial {trial.number})",
@@ -138,5 +138,5 @@ def candidates_of(work: Work, state: State) -> list[Answered]:
             seconds=result.charged.worker_seconds,
             trial=trial.number,
         )
-        found.append(work.answered(row, given))
-    return found
+        candidates.append(work.answered(row, probabilities))
+    return candidates

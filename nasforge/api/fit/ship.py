@@ -39,9 +39,9 @@ def tested_once(work: Work, row: Row, what: str, answer: Callable[[Part], np.nda
     if done is None:
         work.log.write("opened", row=row.name, what=what)
         part = work.data.open_test()
-        given = answer(part)
-        write_npz(test_answers_of(work, what), {"truth": part.labels.numpy(), "probabilities": given})
-        tested = row.tested(part.labels.numpy(), given)
+        probabilities = answer(part)
+        write_npz(test_answers_of(work, what), {"truth": part.labels.numpy(), "probabilities": probabilities})
+        tested = row.tested(part.labels.numpy(), probabilities)
         done = work.log.write("tested", row=row.name, what=what, figures=tested.to_json())
     figures = Row.from_json(done["figures"])
     return replace(row, test=figures.test, test_ci95=figures.test_ci95)

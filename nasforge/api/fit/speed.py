@@ -23,11 +23,11 @@ def fastest_threads(network: torch.nn.Module, part: Part, recipe: Recipe, device
     Small networks, and machines that do other work, are faster with one.
     """
     every = torch.get_num_threads()
-    found = []
+    measured = []
     for threads in sorted({1, every}):
         torch.set_num_threads(threads)
-        found.append((second_per_step(network, part, recipe, device), threads))
-    per_step, threads = min(found)
+        measured.append((second_per_step(network, part, recipe, device), threads))
+    per_step, threads = min(measured)
     torch.set_num_threads(threads)
     return threads, per_step
 
@@ -41,9 +41,9 @@ def second_per_step(network: torch.nn.Module, part: Part, recipe: Recipe, device
     few = part.subset(torch.arange(min(len(part), _STEPS * recipe.batch_size)))
     steps = max(1, math.ceil(len(few) / recipe.batch_size))
     train(network, few.subset(torch.arange(min(len(few), recipe.batch_size))), recipe, epochs=1, seed=0, device=device)
-    found, end = list[float](), time.monotonic() + _PATIENCE_S
-    while len(found) < _TIMES and (not found or time.monotonic() + found[-1] * steps < end):
+    times, end = list[float](), time.monotonic() + _PATIENCE_S
+    while len(times) < _TIMES and (not times or time.monotonic() + times[-1] * steps < end):
         began = time.monotonic()
         train(network, few, recipe, epochs=1, seed=0, device=device)
-        found.append((time.monotonic() - began) / steps)
-    return min(found)
+        times.append((time.monotonic() - began) / steps)
+    return min(times)

@@ -124,8 +124,8 @@ class Work:
         """The inspection, JSON-able."""
         entry = self.log.last("inspected")
         assert entry is not None  # noqa: S101  (`prepare` has been called)
-        found: Mapping[str, Any] = entry["inspection"]
-        return found
+        content: Mapping[str, Any] = entry["inspection"]
+        return content
 
     @property
     def inspection_lines(self) -> list[str]:
@@ -160,8 +160,8 @@ class Work:
     @cached_property
     def files(self) -> list[str]:
         """Names of the images, by their places in the source."""
-        with np.load(self.data_config.source, allow_pickle=False) as found:
-            return [str(name) for name in found["files"]]
+        with np.load(self.data_config.source, allow_pickle=False) as arrays:
+            return [str(name) for name in arrays["files"]]
 
     @cached_property
     def sample(self) -> Part:
@@ -188,12 +188,12 @@ class Work:
             return (1,)
         smallest = int(self.pool.labels.bincount(minlength=self.pool.classes).min())
         most = folds_of(len(self.pool), smallest)
-        found = []
+        counts = []
         for count in sorted({most, min(3, most), 2} - {1}, reverse=True) if most > 1 else ():
             with suppress(DataError):
                 in_folds(self.whole, count, self.whole_config)
-                found.append(count)
-        return tuple(found) or (1,)
+                counts.append(count)
+        return tuple(counts) or (1,)
 
     @property
     def folds(self) -> int:
@@ -248,7 +248,7 @@ class Work:
         where = f"on {plan.folds} folds" if plan.folds > 1 else "on one validation split"
         if plan.images:
             where += f", with {plan.images:,} of {len(self.pool):,} images"
-        about = {key: given for key, given in asdict(plan).items() if given is not None}
+        about = {key: setting for key, setting in asdict(plan).items() if setting is not None}
         value = {"plan": about, "threads": threads, "second_per_step": per_step}
         return value, (
             f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''} {where}: {plan.steps} steps of "
@@ -341,14 +341,14 @@ class Work:
         """The space of the search, resolved for these images."""
         return self.config_of_search().space
 
-    def in_order(self, places: np.ndarray, given: np.ndarray) -> np.ndarray:
+    def in_order(self, places: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """Answers in the order of `places`."""
-        ordered: np.ndarray = given[np.argsort(places)]
+        ordered: np.ndarray = probabilities[np.argsort(places)]
         return ordered
 
-    def answered(self, row: Row, given: np.ndarray) -> Answered:
+    def answered(self, row: Row, probabilities: np.ndarray) -> Answered:
         """A row with its metrics by its answers, which are in the order of `places`."""
-        return Answered(replace(row, val=metrics_of(self.truth, given)), given)
+        return Answered(replace(row, val=metrics_of(self.truth, probabilities)), probabilities)
 
     def ends_by(self, network: str, until: float) -> AbstractContextManager[None]:
         """Give the trainings of a block the deadline that the log has for a network's last training."""
@@ -375,23 +375,23 @@ def _testing(data: ImageData, per_step: float) -> float:
     return 2 * data.test_images * per_step / _USUAL_BATCH / 3
 
 
-def sentences_on(found: Mapping[str, Any]) -> list[str]:
+def sentences_on(inspection: Mapping[str, Any]) -> list[str]:
     """Return an inspection, JSON-able, as sentences for the user."""
-    classes = sorted(found["classes"].items(), key=lambda pair: -pair[1])
+    classes = sorted(inspection["classes"].items(), key=lambda pair: -pair[1])
     some = ", ".join(f"{name} ({count})" for name, count in classes[:_MOST_CLASSES])
     more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
-    lines = [f"{found['images']:,} images of {len(classes)} classes: {some}{more}"]
+    lines = [f"{inspection['images']:,} images of {len(classes)} classes: {some}{more}"]
     listed = {
-        "unreadable images, left out": [f"{name}: {reason}" for name, reason in found["unreadable"].items()],
-        "classes left out": [f"{name}: {reason}" for name, reason in found["left_out"].items()],
-        "equal images with different classes": [" = ".join(names) for names in found["two_labels"]],
-        "equal images, kept on one side of every split": [" = ".join(names) for names in found["duplicates"]],
+        "unreadable images, left out": [f"{name}: {reason}" for name, reason in inspection["unreadable"].items()],
+        "classes left out": [f"{name}: {reason}" for name, reason in inspection["left_out"].items()],
+        "equal images with different classes": [" = ".join(names) for names in inspection["two_labels"]],
+        "equal images, kept on one side of every split": [" = ".join(names) for names in inspection["duplicates"]],
         "nearly equal images, kept on one side of every split": [
-            " ~ ".join(names) for names in found["near_duplicates"]
+            " ~ ".join(names) for names in inspection["near_duplicates"]
         ],
     }
     lines += [f"{what}: {len(every)}, such as {every[0]}" for what, every in listed.items() if every]
-    return [*lines, *found["notes"]]
+    return [*lines, *inspection["notes"]]
 
 
 @contextmanager

@@ -85,12 +85,12 @@ MODELS: dict[str, Make] = {
 
 def features(part: Part) -> np.ndarray:
     """Small pixels and colour histograms of a part's images, N x features, float32."""
-    found = []
+    pieces = []
     for start in range(0, len(part), 1024):
         images = part.take(slice(start, start + 1024))
         pixels = adaptive_avg_pool2d(images.float() / 255, min(_EDGE, *images.shape[2:])).flatten(1)
-        found.append(np.concatenate([pixels.numpy(), _histograms(images.numpy())], axis=1))
-    return np.concatenate(found).astype(np.float32)
+        pieces.append(np.concatenate([pixels.numpy(), _histograms(images.numpy())], axis=1))
+    return np.concatenate(pieces).astype(np.float32)
 
 
 def _histograms(images: np.ndarray) -> np.ndarray:
@@ -127,12 +127,12 @@ def answer(make: Make, train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, 
     model = make(seed)
     _fit(model, x, y)
     known = model.classes_  # type: ignore[attr-defined]
-    found = np.full((len(asked), classes), 0.01 / classes)
+    probabilities = np.full((len(asked), classes), 0.01 / classes)
     if hasattr(model, "predict_proba"):
-        found[:, known] += 0.99 * model.predict_proba(asked)
+        probabilities[:, known] += 0.99 * model.predict_proba(asked)
     else:
-        found[np.arange(len(asked)), model.predict(asked)] += 0.99  # type: ignore[attr-defined]
-    divided: np.ndarray = found / found.sum(1, keepdims=True)
+        probabilities[np.arange(len(asked)), model.predict(asked)] += 0.99  # type: ignore[attr-defined]
+    divided: np.ndarray = probabilities / probabilities.sum(1, keepdims=True)
     return divided
 
 
@@ -184,14 +184,14 @@ def on_folds(
         began = time.monotonic()
         if _forecast(make, known[0][0], taught[0].labels.numpy(), max(len(known[0][1]), tested), seed) > end - began:
             continue
-        found = []
+        answers = []
         for train, (x, asked) in zip(taught, known, strict=True):
-            found.append(answer(make, (x, train.labels.numpy()), asked, train.classes, seed))
-            left = len(splits) - len(found)
-            if time.monotonic() + left * (time.monotonic() - began) / len(found) > end:
+            answers.append(answer(make, (x, train.labels.numpy()), asked, train.classes, seed))
+            left = len(splits) - len(answers)
+            if time.monotonic() + left * (time.monotonic() - began) / len(answers) > end:
                 break
-        if len(found) == len(splits):
-            yield name, (places, np.concatenate(found)), time.monotonic() - began
+        if len(answers) == len(splits):
+            yield name, (places, np.concatenate(answers)), time.monotonic() - began
 
 
 def on_test(name: str, train: Part, test: Part, seed: int) -> np.ndarray:
@@ -206,17 +206,19 @@ def measure_yardsticks(work: Work) -> list[Answered]:
     """The largest class and scikit-learn's models, on the same folds as the networks."""
     kept = work.folder / "yardsticks.npz"
     if not work.log.last("yardsticks"):
-        found: dict[str, np.ndarray] = {}
+        kept_answers: dict[str, np.ndarray] = {}
         rows = []
         allowed = yardsticks_of(work.seconds)
-        for name, (places, given), seconds in on_folds(work.splits, allowed, work.request.seed, work.data.test_images):
-            found[name] = work.in_order(places, given)
+        for name, (places, probabilities), seconds in on_folds(
+            work.splits, allowed, work.request.seed, work.data.test_images
+        ):
+            kept_answers[name] = work.in_order(places, probabilities)
             kind = "majority" if name == MAJORITY else "sklearn"
             rows.append({"name": name, "kind": kind, "seconds": seconds})
-        write_npz(kept, found)
+        write_npz(kept, kept_answers)
         work.log.write("yardsticks", rows=rows)
-        best = max(found, key=lambda name: per_image(work.metric, work.truth, found[name]).mean())
-        figure = judging.figures(work.truth, found[best])[work.shown_metric]
+        best = max(kept_answers, key=lambda name: per_image(work.metric, work.truth, kept_answers[name]).mean())
+        figure = judging.figures(work.truth, kept_answers[best])[work.shown_metric]
         work.say(f"best yardstick without a network: {best}, {work.shown_metric.replace('_', ' ')} {figure:.3f}")
     entry = work.log.last("yardsticks")
     assert entry is not None  # noqa: S101

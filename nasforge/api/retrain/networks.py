@@ -161,11 +161,11 @@ def measure(
     part, trained_for = load_data(data).open_test(), registry.get("task", task)
     extra = trained_for.requested(objective.metric for objective in objectives)
     extra = tuple(name for name in extra if name not in trained_for.unmeasured(extra, part))
-    found = {
+    metrics = {
         f"test/{key}": value
         for key, value in score(network, part, extra=extra, device=device, task=trained_for).items()
     }
     if tta == "flip":
         mirrored = score(Mirrored(network), part, extra=extra, device=device, task=trained_for)
-        found |= {f"test_flip/{key}": value for key, value in mirrored.items()}
-    return found
+        metrics |= {f"test_flip/{key}": value for key, value in mirrored.items()}
+    return metrics

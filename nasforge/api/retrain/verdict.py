@@ -44,7 +44,7 @@ class Finalist:
         number: its trial.
         architecture: the point.
         epochs: of every retraining.
-        found: the trial's metrics in the search.
+        search_metrics: the trial's metrics in the search.
         merit: the search's first objective that was measured on images, to be maximised.
         retrained: the finalist's own figures.
         reference: the ResNet's; None for a network that was drawn at random.
@@ -54,7 +54,7 @@ class Finalist:
     number: int
     architecture: Architecture
     epochs: int
-    found: Mapping[str, float]
+    search_metrics: Mapping[str, float]
     merit: float
     retrained: Retrained
     reference: Retrained | None = None
@@ -67,7 +67,7 @@ class Finalist:
             "arch_id": self.architecture.arch_id,
             "architecture": self.architecture.to_json(),
             "epochs": self.epochs,
-            "found": dict(self.found),
+            "found": dict(self.search_metrics),
             "retrained": asdict(self.retrained),
             "reference": asdict(self.reference) if self.reference else None,
         }
@@ -192,27 +192,29 @@ def judged(
         objective: of the search, `Finalist.merit`; the test part's figure of that name is compared where all have it.
     """
     goal = _on_the_test_part(objective, [*top, *drawn])
-    known = [(found.merit, mean_of(found.retrained, goal)) for found in (*top, *drawn)]
+    known = [(finalist.merit, mean_of(finalist.retrained, goal)) for finalist in (*top, *drawn)]
     pairs = [(merit, goal.oriented(mean)) for merit, mean in known if mean is not None]
     gains = {
-        "random": gain([found.retrained for found in top], [found.retrained for found in drawn], goal),
-        "reference": gain_of_pairs([(found.retrained, found.reference) for found in top if found.reference], goal),
+        "random": gain([finalist.retrained for finalist in top], [finalist.retrained for finalist in drawn], goal),
+        "reference": gain_of_pairs(
+            [(finalist.retrained, finalist.reference) for finalist in top if finalist.reference], goal
+        ),
     }
     return Finalists(
         top=tuple(top),
         random=tuple(drawn),
         ensemble=ensemble,
         agreement=rank_agreement([merit for merit, _ in pairs], [mean for _, mean in pairs]),
-        gains={name: found for name, found in gains.items() if found is not None},
+        gains={name: finalist for name, finalist in gains.items() if finalist is not None},
         figure=goal.metric,
     )
 
 
 def _on_the_test_part(objective: Objective, finalists: Sequence[Finalist]) -> Objective:
     """The same figure on the test part; accuracy, where it was not measured on every network."""
-    wanted = objective.metric.replace("val/", "test/", 1)
-    parts = [part for found in finalists for part in (found.retrained, found.reference) if part and part.test]
-    return Objective(wanted, objective.maximise) if all(wanted in part.test for part in parts) else ACCURACY
+    key = objective.metric.replace("val/", "test/", 1)
+    parts = [part for finalist in finalists for part in (finalist.retrained, finalist.reference) if part and part.test]
+    return Objective(key, objective.maximise) if all(key in part.test for part in parts) else ACCURACY
 
 
 def rank_agreement(search: Sequence[float], test: Sequence[float]) -> RankAgreement:
@@ -226,10 +228,10 @@ def rank_agreement(search: Sequence[float], test: Sequence[float]) -> RankAgreem
         return RankAgreement(None, None, n, least)
     from scipy.stats import kendalltau
 
-    found = kendalltau(search, test)
-    if math.isnan(found.statistic):  # one of the orders is all ties
+    correlation = kendalltau(search, test)
+    if math.isnan(correlation.statistic):  # one of the orders is all ties
         return RankAgreement(None, None, n, least)
-    return RankAgreement(float(found.statistic), float(found.pvalue), n, least)
+    return RankAgreement(float(correlation.statistic), float(correlation.pvalue), n, least)
 
 
 def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained], goal: Objective = ACCURACY) -> Gain | None:
@@ -239,10 +241,10 @@ def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained], goal: Objective
     (https://doi.org/10.1093/biomet/34.1-2.28). The networks are what is sampled, so each counts once, by the mean over
     its seeds; of a side with a single network its seeds tell of chance.
     """
-    found = [[r.test[goal.metric] for r in side if mean_of(r, goal) is not None] for side in (ours, theirs)]
-    if not all(found):
+    values = [[r.test[goal.metric] for r in side if mean_of(r, goal) is not None] for side in (ours, theirs)]
+    if not all(values):
         return None
-    (mean_a, variance_a, n_a, over_a), (mean_b, variance_b, n_b, over_b) = map(_mean_and_variance, found)
+    (mean_a, variance_a, n_a, over_a), (mean_b, variance_b, n_b, over_b) = map(_mean_and_variance, values)
     difference = goal.oriented(mean_a) - goal.oriented(mean_b)
     if variance_a is None or variance_b is None:
         return Gain(difference, None, None, (n_a, n_b), (over_a, over_b))
@@ -265,9 +267,9 @@ def gain_of_pairs(pairs: Iterable[tuple[Retrained, Retrained]], goal: Objective 
     if len(whole) < 2:
         return gain([a for a, _ in whole], [b for _, b in whole], goal)
     of_each = [goal.oriented(a.test[goal.metric].mean) - goal.oriented(b.test[goal.metric].mean) for a, b in whole]
-    found = spread(of_each)
-    margin = found.margin or 0.0
-    return Gain(found.mean, found.mean - margin, found.mean + margin, (found.n, found.n), ("pairs", "pairs"))
+    over = spread(of_each)
+    margin = over.margin or 0.0
+    return Gain(over.mean, over.mean - margin, over.mean + margin, (over.n, over.n), ("pairs", "pairs"))
 
 
 def _mean_and_variance(side: Sequence[Spread]) -> tuple[float, float | None, int, str]:
@@ -275,11 +277,11 @@ def _mean_and_variance(side: Sequence[Spread]) -> tuple[float, float | None, int
     if len(side) == 1:
         (one,) = side
         return one.mean, None if one.std is None else one.std**2 / one.n, one.n, "seeds"
-    means = [found.mean for found in side]
+    means = [member.mean for member in side]
     return statistics.fmean(means), statistics.variance(means) / len(means), len(means), "networks"
 
 
 def mean_of(retrained: Retrained, goal: Objective = ACCURACY) -> float | None:
     """The mean of a figure on the test part, where there is one."""
-    found = retrained.test.get(goal.metric)
-    return None if found is None or math.isnan(found.mean) else found.mean
+    over = retrained.test.get(goal.metric)
+    return None if over is None or math.isnan(over.mean) else over.mean

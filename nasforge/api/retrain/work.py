@@ -65,11 +65,11 @@ class Work:
         networks = [network for _, *those in planned for network in those if network is not None]
         self._meet([retraining for network in networks for retraining in network.retrainings], progress)
         ranks = {trial.number: rank for rank, trial in enumerate(ranked, 1)}
-        found = [
+        chosen = [
             self._finalist(ranks[trial.number], trial, network, reference) for trial, network, reference in planned
         ]
-        best = found[: len(top)]
-        verdict = judged(best, found[len(top) :], self._ensemble(best), self.config.objectives[self._judged_by])
+        best = chosen[: len(top)]
+        verdict = judged(best, chosen[len(top) :], self._ensemble(best), self.config.objectives[self._judged_by])
         return replace(verdict, warning=self._warning(best[0], planned[0][1].retrainings[0].recipe))
 
     def _warning(self, best: Finalist, recipe: Recipe) -> str:
@@ -179,12 +179,12 @@ class Work:
     def _retrained(self, network: _Network) -> Retrained:
         names, tests, failures = [], [], []
         for retraining in network.retrainings:
-            found = self._tested(retraining.name)
-            if found is None:
+            tested = self._tested(retraining.name)
+            if tested is None:
                 failures.append(f"{retraining.name}: {self.failures[retraining.name]}")
                 continue
             names.append(retraining.name)
-            tests.append(found)
+            tests.append(tested)
         keys = [key for key in (tests[0] if tests else ()) if all(key in metrics for metrics in tests)]
         if tests and self.tta == "flip" and "test_flip/accuracy" not in keys:
             failures.append(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def measure_pretrained(work: Work) -> list[Answered]:
     """Linear classifiers on features of pretrained networks, on the same folds as the other networks."""
-    found = []
+    answered = []
     torch.set_num_threads(int(work.plans["threads"]))
     for name, file in work.backbones.items():
         entry = work.log.last("probed", backbone=name)
@@ -36,8 +36,8 @@ def measure_pretrained(work: Work) -> list[Answered]:
             work.say(f"pretrained {name}: {entry['said']}")
         if "row" in entry:
             with np.load(_probe_file(work, name), allow_pickle=False) as kept:
-                found.append(work.answered(Row(**entry["row"], val={}), kept["probabilities"]))
-    return found
+                answered.append(work.answered(Row(**entry["row"], val={}), kept["probabilities"]))
+    return answered
 
 
 def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
@@ -66,11 +66,11 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
     except (probe.LeftOutError, BuildError, ConfigError) as error:
         late = {"for_time": work.seconds} if getattr(error, "for_time", False) else {}
         return {"said": f"left out: {error}", **late}
-    given = work.in_order(probed.places, probed.probabilities)
-    arrays = {"probabilities": given, "weight": probed.first.weight, "bias": probed.first.bias}
+    probabilities = work.in_order(probed.places, probed.probabilities)
+    arrays = {"probabilities": probabilities, "weight": probed.first.weight, "bias": probed.first.bias}
     write_npz(_probe_file(work, name), arrays)
     save_network(_probe_folder(work, name), probed.network, probed.network.description)
-    figure = judging.figures(work.truth, given)[work.shown_metric]
+    figure = judging.figures(work.truth, probabilities)[work.shown_metric]
     seconds = round(work.log.used - began, 2)
     row = {
         "name": f"{name} (pretrained)",
@@ -80,9 +80,9 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
         "seconds": seconds,
     }
     metric = work.shown_metric.replace("_", " ")
-    said = f"a linear classifier on its features at {probed.resolution} pixels, {metric} {figure:.3f}"
+    description = f"a linear classifier on its features at {probed.resolution} pixels, {metric} {figure:.3f}"
     return {
-        "said": said,
+        "said": description,
         "row": row,
         "resolution": probed.resolution,
         "second_per_image": probed.second_per_image,
@@ -162,8 +162,8 @@ def _tuned(work: Work, name: str, epochs: int) -> Path:
         figure = float(per_image(work.metric, truth, before[rows]).mean())
         better = None
         if network is not None:
-            given = ask(network, asked, device)
-            better = float(per_image(work.metric, truth, given).mean())
+            probabilities = ask(network, asked, device)
+            better = float(per_image(work.metric, truth, probabilities).mean())
         entry = work.log.write("tuning", network=name, epochs=epochs, before=figure, after=better)
     if entry["after"] is None or entry["after"] <= entry["before"]:
         work.say(f"{name} keeps its linear classifier: fine-tuning did not help on the first split")

@@ -179,11 +179,11 @@ def probe(
     elif time.monotonic() + len(splits) * second > end:
         raise LeftOutError(f"its {len(splits)} logistic regressions take {second:.1f} s each", for_time=True)
     heads = [teach(learnt, penalty) for learnt, _ in splits]
-    given = [head(known[rows(asked)]) for head, (_, asked) in zip(heads, splits, strict=True)]
+    probabilities = [head(known[rows(asked)]) for head, (_, asked) in zip(heads, splits, strict=True)]
     teach(pool, penalty).put_into(network)
     places = np.concatenate([asked.index for _, asked in splits])
     kept = Network(description, network.cpu())
-    return Probed(kept, costs, places, np.concatenate(given), heads[0], resolution, per_image)
+    return Probed(kept, costs, places, np.concatenate(probabilities), heads[0], resolution, per_image)
 
 
 def _fitting(
@@ -284,8 +284,8 @@ def features(network: nn.Module, part: Part, device: torch.device) -> np.ndarray
                 network(normalise(images, part.mean, part.std))
     finally:
         hook.remove()
-    found: np.ndarray = torch.cat(reached).numpy()
-    return found
+    joined: np.ndarray = torch.cat(reached).numpy()
+    return joined
 
 
 def learn(x: np.ndarray, y: np.ndarray, classes: int, penalty: float, *, balanced: bool, seed: int) -> Head:
@@ -325,8 +325,8 @@ def best_penalty(x: np.ndarray, y: np.ndarray, *, balanced: bool, seed: int) -> 
 
     def loss(penalty: float) -> float:
         model = _regression(penalty, balanced=balanced)
-        given = cross_val_predict(model, scaled, y, cv=folds, method="predict_proba")
-        return float(-np.log(np.maximum(given[np.arange(len(y)), numbers], 1e-6)).mean())
+        probabilities = cross_val_predict(model, scaled, y, cv=folds, method="predict_proba")
+        return float(-np.log(np.maximum(probabilities[np.arange(len(y)), numbers], 1e-6)).mean())
 
     return min(_PENALTIES, key=loss)
 

@@ -185,9 +185,9 @@ def cached(name: str) -> Path | None:
         return None
     folder = os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE
     for file in _FILES if config.hf_hub_id else ():
-        found = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file, cache_dir=folder)
-        if isinstance(found, str):
-            return Path(found)
+        kept_file = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file, cache_dir=folder)
+        if isinstance(kept_file, str):
+            return Path(kept_file)
     if config.url:
         path = Path(torch.hub.get_dir()) / "checkpoints" / str(config.url).rpartition("/")[2]
         if path.is_file():
