@@ -163,11 +163,11 @@ def create_app(
 
     @app.get("/{name}/compare")
     def compare(name: str, request: Request) -> Response:
-        given = request.query_params.getlist("trials")
-        if len(given) > 1:
-            return RedirectResponse(f"/{quote(name)}/compare?" + urlencode({"trials": ",".join(given)}, safe=","), 303)
+        asked = request.query_params.getlist("trials")
+        if len(asked) > 1:
+            return RedirectResponse(f"/{quote(name)}/compare?" + urlencode({"trials": ",".join(asked)}, safe=","), 303)
         with library.view(site.searching(name)) as view:
-            return site.page("compare.html", **pages.compare.compare(view, given[0] if given else ""))
+            return site.page("compare.html", **pages.compare.compare(view, asked[0] if asked else ""))
 
     @app.get("/{name}/figures/{figure}")
     def plotly(name: str, figure: str) -> HTMLResponse:

@@ -95,8 +95,8 @@ def entry_of(runs_dir: Path, name: str) -> Entry | None:
 def entries_in(runs_dir: Path) -> list[Entry]:
     """Return everything in a runs folder, the latest changed first."""
     folders = {*experiments_in(runs_dir), *fits_in(runs_dir, searching=False), *campaigns_in(runs_dir)}
-    found = [entry for folder in folders if (entry := entry_of(runs_dir, folder.name)) is not None]
-    return sorted(found, key=lambda entry: (-_changed(entry), entry.name))
+    entries = [entry for folder in folders if (entry := entry_of(runs_dir, folder.name)) is not None]
+    return sorted(entries, key=lambda entry: (-_changed(entry), entry.name))
 
 
 def searches_of(entry: Entry) -> list[Entry]:
@@ -119,14 +119,14 @@ def _changed(entry: Entry) -> float:
 
 
 def _stamps(entry: Entry) -> list[tuple[int, int, float]]:
-    found = []
+    stamps = []
     for file in _files(entry):
         try:
             status = file.stat()
         except OSError:
             continue
-        found.append((status.st_ino, status.st_size, status.st_mtime))
-    return found
+        stamps.append((status.st_ino, status.st_size, status.st_mtime))
+    return stamps
 
 
 def runs_now(entry: Entry) -> bool:
@@ -224,7 +224,7 @@ class Library:
     def rows(self, entries: list[Entry], seconds: float | None = None) -> list[Row]:
         """How entries stand. Those for which the time is too short have the state `reading`."""
         end = time.monotonic() + (self.reading_s if seconds is None else seconds)
-        found = []
+        listed = []
         for entry in entries:
             now = signature(entry)
             known, row = self._rows.get(entry.name, ("", None))
@@ -236,8 +236,8 @@ class Library:
                     row = self._row(entry, left)
                     if row.state != "reading":
                         self._rows[entry.name] = (now, row)
-            found.append(row)
-        return found
+            listed.append(row)
+        return listed
 
     def _row(self, entry: Entry, seconds: float) -> Row:
         try:
@@ -318,24 +318,26 @@ def facts_of(view: View) -> dict[str, Any]:
     }
     if tests and best is not None and best.architecture is not None:
         mine = f"{best.architecture.arch_id}-"
-        own = [m["test/accuracy"] for name, m in state.tests.items() if name.startswith(mine) and "test/accuracy" in m]
-        if own:
-            facts["test"] = sum(own) / len(own)
+        accuracies = [
+            m["test/accuracy"] for name, m in state.tests.items() if name.startswith(mine) and "test/accuracy" in m
+        ]
+        if accuracies:
+            facts["test"] = sum(accuracies) / len(accuracies)
     return facts
 
 
 def fit_lines(folder: Path) -> list[dict[str, Any]]:
     """Return the whole lines of a fit's log, without those that are damaged."""
-    found = []
+    lines = []
     try:
         for line in (folder / FIT).read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):
                 content = loads(line.decode())
                 if isinstance(content, dict) and isinstance(content.get("kind"), str):
-                    found.append(content)
+                    lines.append(content)
     except (OSError, ValueError, RecursionError) as error:
         raise JournalError(f"{folder / FIT}: cannot be read: {error}") from None
-    return found
+    return lines
 
 
 def fit_result(entry: Entry) -> dict[str, Any] | None:

@@ -186,7 +186,7 @@ def _groups(state: State, ladder: Sequence[Rung]) -> tuple[list[list[Trial]], in
         known = {step.step for step in trial.steps if step.values is not None}
         return trial.status == "finished" and all(rung.epochs in known for rung in ladder)
 
-    groups = [found for found in trainings.values() if len(found) == seeds and all(map(whole, found))]
+    groups = [members for members in trainings.values() if len(members) == seeds and all(map(whole, members))]
     return groups, len(trainings) - len(groups)
 
 
@@ -196,7 +196,7 @@ def _at(trial: Trial, epochs: int) -> Any:
 
 def _proxies(state: State, groups: list[list[Trial]], final: Matrix, resampled: Any) -> dict[str, Correlation]:
     """Of the trial that scored all networks in one batch, if there is one."""
-    found: dict[str, Correlation] = {}
+    correlations: dict[str, Correlation] = {}
     for trial in state.trials.values():
         proposal = trial.proposal
         if not (isinstance(proposal, Score) and trial.result and trial.status == "finished"):
@@ -206,8 +206,8 @@ def _proxies(state: State, groups: list[list[Trial]], final: Matrix, resampled: 
         for name in sorted(key for key in trial.result.scores[0] if key.startswith(PROXY)):
             scores = np.array([rows[point].get(name, math.nan) for point in ids])
             if not np.isnan(scores).any():
-                found[name] = _agreement(scores[:, None], final[:, None], spearman, resampled)
-    return found
+                correlations[name] = _agreement(scores[:, None], final[:, None], spearman, resampled)
+    return correlations
 
 
 # --- statistics -------------------------------------------------------------------------------------------------------
@@ -220,16 +220,18 @@ def spearman(x: Matrix, y: Matrix) -> Matrix:
     a, b = (rankdata(side, axis=-1) for side in (x, y))
     a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Matrix = (a * b).sum(axis=-1) / np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
-    return found
+        correlation: Matrix = (a * b).sum(axis=-1) / np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    return correlation
 
 
 def kendall(x: Matrix, y: Matrix) -> Matrix:
     """Kendall's tau-b along the last axis; NaN where one side is constant."""
     a, b = (np.sign(side[..., :, None] - side[..., None, :]) for side in (x, y))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Matrix = (a * b).sum(axis=(-1, -2)) / np.sqrt((a**2).sum(axis=(-1, -2)) * (b**2).sum(axis=(-1, -2)))
-    return found
+        correlation: Matrix = (a * b).sum(axis=(-1, -2)) / np.sqrt(
+            (a**2).sum(axis=(-1, -2)) * (b**2).sum(axis=(-1, -2))
+        )
+    return correlation
 
 
 def _agreement(at_rung: Matrix, final: Matrix, correlate: Any, resampled: Any) -> Correlation:
@@ -248,9 +250,11 @@ def _agreement(at_rung: Matrix, final: Matrix, correlate: Any, resampled: Any) -
 
 def _first_kept(rungs: Sequence[RungFacts]) -> int:
     """Where the recommended ladder begins, by `RULE`."""
-    wanted = KEPT_SHARE * rungs[-1].spearman.value
+    threshold = KEPT_SHARE * rungs[-1].spearman.value
     first = len(rungs) - 1
-    while first > 0 and rungs[first - 1].spearman.value >= wanted > 0:  # of an order that is none, nothing can be kept
+    while (
+        first > 0 and rungs[first - 1].spearman.value >= threshold > 0
+    ):  # of an order that is none, nothing can be kept
         first -= 1
     return first
 
@@ -283,19 +287,21 @@ def _simulated(
 
 
 def _advice(rungs: Sequence[RungFacts], seeds: int, networks: int) -> tuple[str, ...]:
-    last, found = rungs[-1], []
+    last, sentences = rungs[-1], []
     if math.isnan(last.spearman.value):
-        found.append(
+        sentences.append(
             "with one of the seeds all networks score alike at the end: nothing to order; train longer or on more "
             "images, or check that the networks learn at all (nasforge show)"
         )
     elif seeds == 1:
-        found.append("with one seed the noise of training is unknown, and correlations share the run's luck: --seeds 2")
+        sentences.append(
+            "with one seed the noise of training is unknown, and correlations share the run's luck: --seeds 2"
+        )
     elif last.spearman.value < 0.5:
-        found.append(
+        sentences.append(
             f"full training itself hardly orders these networks (Spearman {last.spearman.value:.2f} between seeds): "
             "their differences are within its noise; train longer, on more images, or search a wider space"
         )
     if last.spearman.high - last.spearman.low > 0.6:
-        found.append(f"{networks} networks leave wide intervals: --networks {2 * networks} would tell more")
-    return tuple(found)
+        sentences.append(f"{networks} networks leave wide intervals: --networks {2 * networks} would tell more")
+    return tuple(sentences)

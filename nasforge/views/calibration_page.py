@@ -12,22 +12,22 @@ from nasforge.views.picture import draw, graph_objects
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito
 
 
-def calibration_figure(found: Calibration) -> Any:
+def calibration_figure(calibration: Calibration) -> Any:
     """Rank correlation of every rung with full training, with its interval; below, what it costs and the seeds' noise.
 
     Raises:
         ExportError: Plotly is not installed.
     """
     go = graph_objects()
-    places = range(len(found.rungs))
-    said = [
+    places = range(len(calibration.rungs))
+    hover_texts = [
         f"epoch {rung.rung}, {100 * rung.cost:.0f}% of the cost<br>"
         f"seed noise {rung.noise:.2g}, spread {rung.spread:.2g}"
-        for rung in found.rungs
+        for rung in calibration.rungs
     ]
     figure = go.Figure()
     for name, colour, beside in (("spearman", _BLUE, 0.0), ("kendall", _ORANGE, 0.03)):
-        facts = [getattr(rung, name) for rung in found.rungs]
+        facts = [getattr(rung, name) for rung in calibration.rungs]
         figure.add_scatter(
             x=[place + beside for place in places],
             y=[fact.value for fact in facts],
@@ -37,18 +37,18 @@ def calibration_figure(found: Calibration) -> Any:
                 "array": [fact.high - fact.value for fact in facts],
                 "arrayminus": [fact.value - fact.low for fact in facts],
             },
-            text=[f"epoch {rung.rung}" for rung in found.rungs],
+            text=[f"epoch {rung.rung}" for rung in calibration.rungs],
             mode="lines+markers",
             name={"spearman": "Spearman", "kendall": "Kendall"}[name],
             line={"color": colour, "width": 2.5},
             hovertemplate="%{text}: %{y:.2f}",
         )
-    seeds = "other seeds" if found.seeds > 1 else "the same run"
-    lows = [fact.low for rung in found.rungs for fact in (rung.spearman, rung.kendall)]
+    seeds = "other seeds" if calibration.seeds > 1 else "the same run"
+    lows = [fact.low for rung in calibration.rungs for fact in (rung.spearman, rung.kendall)]
     lowest = min(math.floor(4 * low) / 4 for low in [0.0, *lows] if not math.isnan(low))
     figure.update_layout(
         template="plotly_white",
-        xaxis={"tickvals": list(places), "ticktext": said, "range": [-0.4, len(found.rungs) - 0.6]},
+        xaxis={"tickvals": list(places), "ticktext": hover_texts, "range": [-0.4, len(calibration.rungs) - 0.6]},
         yaxis_title=f"rank correlation with full training ({seeds})",
         yaxis_range=[lowest - 0.05, 1.05],
         height=480,
@@ -59,19 +59,21 @@ def calibration_figure(found: Calibration) -> Any:
     return figure
 
 
-def write_calibration(found: Calibration, folder: Path) -> Path:
+def write_calibration(calibration: Calibration, folder: Path) -> Path:
     """`calibration.html` in `folder`, a file that needs no network."""
     path = folder / "calibration.html"
-    figure = calibration_figure(found).to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
-    words = f"<p>{found.networks} networks, {found.seeds} seeds each. Recommended: {RULE}.</p>"
+    figure = calibration_figure(calibration).to_html(
+        full_html=False, include_plotlyjs=True, config={"displaylogo": False}
+    )
+    words = f"<p>{calibration.networks} networks, {calibration.seeds} seeds each. Recommended: {RULE}.</p>"
     path.write_text(f'<!doctype html><meta charset="utf-8"><title>calibration</title>{words}{figure}\n')
     return path
 
 
-def draw_calibration(found: Calibration, path: Path) -> None:
+def draw_calibration(calibration: Calibration, path: Path) -> None:
     """The figure as a PNG.
 
     Raises:
         ExportError: there is no Chromium, or it failed.
     """
-    draw(calibration_figure(found), path)
+    draw(calibration_figure(calibration), path)

@@ -328,13 +328,13 @@ def _charged(state: State, axis: str) -> Mapping[int, float]:
     """Trial -> where it stands on the axis: its number, or what was charged until it was closed."""
     if axis == "trials":
         return {number: float(number) for number in state.trials}
-    total, found = 0.0, {}
+    total, totals = 0.0, {}
     for number, trial in state.trials.items():
         if trial.result is not None:
             charge = trial.result.charged
             total += charge.worker_seconds if axis == "seconds" else charge.multiply_adds
-            found[number] = total
-    return found
+            totals[number] = total
+    return totals
 
 
 def _axis_of(metric: str, values: Sequence[float]) -> Axis:

@@ -51,10 +51,10 @@ def compare_groups(
         ConfigError: nothing has finished, or a checkpoint lies beyond what was charged.
     """
     goals = [Objective.recorded(text) for text in groups[0].searches[0].facts["objectives"]]
-    said = [*notes, *notes_of(groups, axis)]
+    sentences = [*notes, *notes_of(groups, axis)]
     bare = [s.experiment for g in groups for s in g.searches if s.fidelity < 0]
     if bare:
-        said.append(f"no finished trial in {some(bare)}: left out of the figures")
+        sentences.append(f"no finished trial in {some(bare)}: left out of the figures")
     used = [replace(g, searches=tuple(s for s in g.searches if s.fidelity >= 0)) for g in groups]
     used = [group for group in used if group.searches]
     if not used:
@@ -72,7 +72,7 @@ def compare_groups(
     alike = like_baseline(used)
     unlike = [group.label for group in used if group.label not in alike]
     if unlike and baseline_of(used):
-        said.append(
+        sentences.append(
             "signals of a different kind than random's (evaluator, fidelity or inherited weights): "
             f"{', '.join(unlike)}: shown, not tested against random; "
             "compare final figures, or retrain the best of each"
@@ -86,7 +86,7 @@ def compare_groups(
         for checkpoint in checkpoints:
             tested = {group.label for group in used} if quantity in ("final", "test") else alike
             rows += _table(used, quantity, figure, maximise, axis, checkpoint, tested, seed)
-    said += [*without_figures(used, rows, checkpoints, axis), *left_out(rows)]
+    sentences += [*without_figures(used, rows, checkpoints, axis), *left_out(rows)]
     cap = _end(used, "trials")
     return Comparison(
         name=name,
@@ -103,7 +103,7 @@ def compare_groups(
         to_optimum=[] if optimum is None else [_to_optimum(group, goals[0], optimum, top, cap) for group in used],
         reference=None if reference is None else [g.oriented(x) for g, x in zip(goals, reference, strict=True)],
         ideal=None if ideal is None else [g.oriented(x) for g, x in zip(goals, ideal, strict=True)],
-        notes=said,
+        notes=sentences,
         failed=dict(failed or {}),
     )
 
@@ -120,12 +120,12 @@ def _quantities(
     ideal: Sequence[float] | None,
 ) -> dict[str, tuple[Figure, bool]]:
     """What is compared, each with whether more is better."""
-    found: dict[str, tuple[Figure, bool]] = {"signal": (_signal, goals[0].maximise)}
+    quantities: dict[str, tuple[Figure, bool]] = {"signal": (_signal, goals[0].maximise)}
     searches = [search for group in groups for search in group.searches]
     if any(search.final is not None for search in searches):
-        found["final"] = (lambda search: search.final, final.maximise)
+        quantities["final"] = (lambda search: search.final, final.maximise)
     if any(search.test is not None for search in searches):
-        found["test"] = (lambda search: search.test, goals[0].maximise)
+        quantities["test"] = (lambda search: search.test, goals[0].maximise)
     if reference is not None and ideal is not None:
         box = math.prod(best - worst for best, worst in zip(ideal, reference, strict=True)) or 1.0
         known: dict[int, list[float]] = {}
@@ -135,8 +135,8 @@ def _quantities(
                 known[id(search)] = [volume / box for volume in hypervolume_curve(search.points, reference)]
             return known[id(search)]
 
-        found["hypervolume"] = (share, True)
-    return found
+        quantities["hypervolume"] = (share, True)
+    return quantities
 
 
 def _signal(search: Trajectory) -> list[float]:
@@ -205,15 +205,15 @@ def at_charge(search: Trajectory, figure: Sequence[float], axis: str, grid: Sequ
     charged = np.asarray(search.charged[axis], dtype=float)
     points = np.asarray(grid, dtype=float)
     index = np.searchsorted(charged, points * (1 + 1e-12), side="right") - 1
-    found = np.where(index >= 0, np.asarray([*figure, math.nan], dtype=float)[index], math.nan)
-    return np.where(points <= search.reach[axis] * (1 + 1e-9), found, math.nan)
+    values = np.where(index >= 0, np.asarray([*figure, math.nan], dtype=float)[index], math.nan)
+    return np.where(points <= search.reach[axis] * (1 + 1e-9), values, math.nan)
 
 
 def _curve(group: Group, quantity: str, figure: Figure, axis: str, grid: Sequence[float], seed: int) -> list[Curve]:
-    found = [(search, figure(search)) for search in _reaching(group, axis, grid[-1])]
-    if any(values is None for _, values in found):
+    reaching = [(search, figure(search)) for search in _reaching(group, axis, grid[-1])]
+    if any(values is None for _, values in reaching):
         return []
-    matrix = np.vstack([at_charge(search, values, axis, grid) for search, values in found if values is not None])
+    matrix = np.vstack([at_charge(search, values, axis, grid) for search, values in reaching if values is not None])
     mean, low, high = bootstrap_band(matrix, seed=seed)
     return [Curve(group.label, quantity, list(grid), mean.tolist(), low.tolist(), high.tolist())]
 
@@ -230,14 +230,14 @@ def _table(
 ) -> list[Row]:
     """One row per strategy with a value, best mean first; Holm's correction is over the strategies of this table."""
     values = {group.label: _values(group, figure, axis, checkpoint) for group in groups}
-    values = {label: found for label, found in values.items() if found}
+    values = {label: by_seed for label, by_seed in values.items() if by_seed}
     base = baseline_of(groups)
     baseline = values.get(base, {})
     tests: dict[str, PairedTest] = {}
-    for label, found in values.items():
-        common = sorted(found.keys() & baseline.keys())
+    for label, by_seed in values.items():
+        common = sorted(by_seed.keys() & baseline.keys())
         if label in tested and label != base and common:
-            tests[label] = paired_test([found[s] for s in common], [baseline[s] for s in common], seed=seed)
+            tests[label] = paired_test([by_seed[s] for s in common], [baseline[s] for s in common], seed=seed)
     permutation = holm([test.p_permutation for test in tests.values()])
     wilcoxon = holm([test.p_wilcoxon for test in tests.values()])
     for label, first, second in zip(tuple(tests), permutation, wilcoxon, strict=True):
@@ -247,25 +247,25 @@ def _table(
             checkpoint,
             quantity,
             label,
-            summary(list(found.values()), maximise=maximise),
-            list(found),
-            list(found.values()),
+            summary(list(by_seed.values()), maximise=maximise),
+            list(by_seed),
+            list(by_seed.values()),
             tests.get(label),
         )
-        for label, found in values.items()
+        for label, by_seed in values.items()
     ]
     return sorted(rows, key=lambda row: row.summary.mean, reverse=maximise)
 
 
 def _values(group: Group, figure: Figure, axis: str, checkpoint: float) -> dict[int, float]:
     """Seed -> figure at the checkpoint, where there is one."""
-    found: dict[int, float] = {}
+    by_seed: dict[int, float] = {}
     for search in sorted(group.searches, key=lambda search: search.seed):
         values = figure(search)
         value = math.nan if values is None else float(at_charge(search, values, axis, [checkpoint])[0])
         if not math.isnan(value):
-            found[search.seed] = value
-    return found
+            by_seed[search.seed] = value
+    return by_seed
 
 
 def _to_optimum(group: Group, goal: Objective, optimum: float, fidelity: int, cap: float) -> ToOptimum:
@@ -280,8 +280,8 @@ def _to_optimum(group: Group, goal: Objective, optimum: float, fidelity: int, ca
         )
         counts.append(next(hits, math.inf))
     capped = np.minimum(counts, cap)
-    found = float(np.isfinite(counts).mean())
-    return ToOptimum(group.label, len(counts), found, float(capped.mean()), float(np.median(capped)), cap)
+    share = float(np.isfinite(counts).mean())
+    return ToOptimum(group.label, len(counts), share, float(capped.mean()), float(np.median(capped)), cap)
 
 
 def _final_goal(groups: Sequence[Group], goal: Objective) -> Objective:
@@ -299,8 +299,8 @@ def _final_goal(groups: Sequence[Group], goal: Objective) -> Objective:
 
 def _about(group: Group, goal: Objective) -> dict[str, Any]:
     searches = group.searches
-    found = [search for search in searches if search.best is not None]
-    best = max(found, key=lambda search: (search.fidelity, goal.oriented(search.signal[-1])), default=None)
+    successful = [search for search in searches if search.best is not None]
+    best = max(successful, key=lambda search: (search.fidelity, goal.oriented(search.signal[-1])), default=None)
     return {
         **group.strategy,
         "seeds": [search.seed for search in searches],

@@ -29,31 +29,31 @@ th { border-bottom: 2px solid #888; } tr:nth-child(even) td { background: #f4f4f
 .wide { overflow-x: auto; } li { margin: .2em 0; }"""
 
 
-def quantity_title(found: Comparison, quantity: str) -> str:
+def quantity_title(comparison: Comparison, quantity: str) -> str:
     """What a quantity is, with its direction, for an axis or a heading."""
-    goal = Objective.parse(found.objectives[0])
+    goal = Objective.parse(comparison.objectives[0])
     title = {
         "signal": f"{goal.metric} (the search's signal) of the best so far",
-        "final": f"{found.final} of the best so far",
+        "final": f"{comparison.final} of the best so far",
         "test": "best, retrained, on the sealed test part",
         "hypervolume": "hypervolume (share of the box)",
         "regret": "normalised regret of the best so far (0: the table's best signal, 1: its worst)",
     }[quantity]
-    return f"{title}, {better(_maximised(found, quantity))}"
+    return f"{title}, {better(_maximised(comparison, quantity))}"
 
 
-def _maximised(found: Comparison, quantity: str) -> bool:
+def _maximised(comparison: Comparison, quantity: str) -> bool:
     """Whether more of a quantity is better."""
-    goal = Objective.parse(found.objectives[0])
-    return {"hypervolume": True, "regret": False, "final": found.final_maximised}.get(quantity, goal.maximise)
+    goal = Objective.parse(comparison.objectives[0])
+    return {"hypervolume": True, "regret": False, "final": comparison.final_maximised}.get(quantity, goal.maximise)
 
 
-def axis_title(found: Comparison) -> str:
+def axis_title(comparison: Comparison) -> str:
     """What is charged."""
-    return _AXES[found.axis]
+    return _AXES[comparison.axis]
 
 
-def write_page(found: Comparison, path: Path, networks: Mapping[str, Sequence[Part]] | None = None) -> None:
+def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequence[Part]] | None = None) -> None:
     """The whole comparison as one HTML file that needs no network.
 
     Args:
@@ -64,36 +64,38 @@ def write_page(found: Comparison, path: Path, networks: Mapping[str, Sequence[Pa
     Raises:
         ExportError: Plotly is not installed, or the file cannot be written.
     """
-    parts = [f"<h1>{html.escape(found.name)}</h1>", f"<p>{html.escape(_protocol(found))}</p>"]
-    for index, quantity in enumerate(_drawn(found)):
-        figure = curves_figure(found, quantity)
+    parts = [f"<h1>{html.escape(comparison.name)}</h1>", f"<p>{html.escape(_protocol(comparison))}</p>"]
+    for index, quantity in enumerate(_drawn(comparison)):
+        figure = curves_figure(comparison, quantity)
         parts.append(figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False}))
-    parts += _tables(found)
+    parts += _tables(comparison)
     if networks:
         parts.append("<h2>What each found: the best network of all its seeds</h2>")
         drawing = network_figure(networks)
         parts.append(
-            drawing.to_html(full_html=False, include_plotlyjs=not _drawn(found), config={"displaylogo": False})
+            drawing.to_html(full_html=False, include_plotlyjs=not _drawn(comparison), config={"displaylogo": False})
         )
-    if found.notes:
-        parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in found.notes) + "</ul>")
-    if found.failed:
-        rows = [[name, why] for name, why in found.failed.items()]
+    if comparison.notes:
+        parts.append(
+            "<h2>Notes</h2><ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in comparison.notes) + "</ul>"
+        )
+    if comparison.failed:
+        rows = [[name, why] for name, why in comparison.failed.items()]
         parts.append("<h2>Searches that failed</h2>" + _html_table(("search", "why"), rows))
-    write(path, _document(found.name, parts))
+    write(path, _document(comparison.name, parts))
 
 
-def write_picture(found: Comparison, path: Path) -> None:
+def write_picture(comparison: Comparison, path: Path) -> None:
     """The curves of the most telling quantity as a PNG.
 
     Raises:
         ExportError: there is no Chromium, or it failed.
     """
-    quantity = next(q for q in ("hypervolume", "final", "signal") if q in _drawn(found) or q == "signal")
-    draw(curves_figure(found, quantity), path)
+    quantity = next(q for q in ("hypervolume", "final", "signal") if q in _drawn(comparison) or q == "signal")
+    draw(curves_figure(comparison, quantity), path)
 
 
-def curves_figure(found: Comparison, quantity: str) -> Any:
+def curves_figure(comparison: Comparison, quantity: str) -> Any:
     """Mean over the seeds with its band, one line per strategy.
 
     Raises:
@@ -101,8 +103,8 @@ def curves_figure(found: Comparison, quantity: str) -> Any:
     """
     go = graph_objects()
     figure = go.Figure()
-    curves = [curve for curve in found.curves if curve.quantity == quantity]
-    for curve, colour, dash in _styled(found, curves):
+    curves = [curve for curve in comparison.curves if curve.quantity == quantity]
+    for curve, colour, dash in _styled(comparison, curves):
         known = [i for i, value in enumerate(curve.mean) if not math.isnan(value)]
         x = [curve.x[i] for i in known]
         low, high = [curve.low[i] for i in known], [curve.high[i] for i in known]
@@ -120,8 +122,8 @@ def curves_figure(found: Comparison, quantity: str) -> Any:
         )
     figure.update_layout(
         template="plotly_white",
-        xaxis_title=axis_title(found),
-        yaxis_title=quantity_title(found, quantity),
+        xaxis_title=axis_title(comparison),
+        yaxis_title=quantity_title(comparison, quantity),
         height=HEIGHT,
         margin={"l": 70, "r": 20, "t": 40, "b": 50},
         font={"size": 14},
@@ -146,11 +148,11 @@ def _window(curves: Sequence[Curve]) -> list[float] | None:
     return [min(values) - edge, max(values) + edge]
 
 
-def _styled(found: Comparison, curves: Sequence[Curve]) -> Iterator[tuple[Curve, str, str]]:
+def _styled(comparison: Comparison, curves: Sequence[Curve]) -> Iterator[tuple[Curve, str, str]]:
     """A strategy has the same colour in every figure."""
     rank = 0
     styles: dict[str, tuple[str, str]] = {}
-    for label, about in found.strategies.items():
+    for label, about in comparison.strategies.items():
         if about["name"] == "random":
             styles[label] = (_GREY, "solid")
             continue
@@ -165,35 +167,37 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.15)"
 
 
-def _drawn(found: Comparison) -> list[str]:
+def _drawn(comparison: Comparison) -> list[str]:
     """Quantities with curves, in the order of the page."""
-    there = {curve.quantity for curve in found.curves}
+    there = {curve.quantity for curve in comparison.curves}
     return [quantity for quantity in ("final", "signal", "hypervolume") if quantity in there]
 
 
-def _protocol(found: Comparison) -> str:
-    trials = {label: len(about["seeds"]) for label, about in found.strategies.items()}
+def _protocol(comparison: Comparison) -> str:
+    trials = {label: len(about["seeds"]) for label, about in comparison.strategies.items()}
     seeds = ", ".join(f"{label} {count}" for label, count in trials.items())
+    objectives = ", ".join(comparison.objectives)
     return (
-        f"Searches per strategy: {seeds}. Objectives: {', '.join(found.objectives)}. Charged up to {found.end:g} "
-        f"{axis_title(found)}: trainings of supernets, pruned and failed trials are charged too, rejected ones not. "
+        f"Searches per strategy: {seeds}. Objectives: {objectives}. Charged up to {comparison.end:g} "
+        f"{axis_title(comparison)}: trainings of supernets, pruned and failed trials are charged too, rejected ones "
+        "not. "
         "The best so far is chosen by the search's own signal; final figures are looked up afterwards. Lines: mean of "
         "the seeds; bands: 95 % bootstrap interval of the mean. Tests: paired with random over common seeds, Holm's "
         "correction over the strategies of a table."
     )
 
 
-def table_columns(found: Comparison, quantity: str) -> tuple[str, ...]:
+def table_columns(comparison: Comparison, quantity: str) -> tuple[str, ...]:
     """The header of a table of rows."""
-    bound = "mean − 2 SE" if _maximised(found, quantity) else "mean + 2 SE"
+    bound = "mean − 2 SE" if _maximised(comparison, quantity) else "mean + 2 SE"
     tests = ("n pairs", "− random", "95 % interval", "p Wilcoxon", "p permutation")
     return ("strategy", "n", "mean", "std", "SE", bound, "median", "best", *tests)
 
 
-def table_rows(found: Comparison, quantity: str, at: float) -> list[list[str]]:
+def table_rows(comparison: Comparison, quantity: str, at: float) -> list[list[str]]:
     """The body of a table, for people; p values are Holm's."""
     body = []
-    for row in found.rows:
+    for row in comparison.rows:
         if row.quantity != quantity or row.at != at:
             continue
         s, test = row.summary, row.against_random
@@ -212,10 +216,10 @@ def table_rows(found: Comparison, quantity: str, at: float) -> list[list[str]]:
     return body
 
 
-def optimum_table(found: Comparison) -> tuple[tuple[str, ...], list[list[str]]]:
+def optimum_table(comparison: Comparison) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and body of the evaluations to the optimum."""
     header = ("strategy", "n", "found", "mean", "median")
-    ordered = sorted(found.to_optimum, key=lambda one: one.mean)
+    ordered = sorted(comparison.to_optimum, key=lambda one: one.mean)
     return header, [[o.label, str(o.n), f"{o.found:.0%}", f"{o.mean:.1f}", f"{o.median:g}"] for o in ordered]
 
 
@@ -234,19 +238,19 @@ def p_text(value: float) -> str:
     return "-" if math.isnan(value) else "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _tables(found: Comparison) -> list[str]:
+def _tables(comparison: Comparison) -> list[str]:
     parts = []
-    for quantity in dict.fromkeys(row.quantity for row in found.rows):
-        for at in sorted({row.at for row in found.rows if row.quantity == quantity}):
-            body = table_rows(found, quantity, at)
+    for quantity in dict.fromkeys(row.quantity for row in comparison.rows):
+        for at in sorted({row.at for row in comparison.rows if row.quantity == quantity}):
+            body = table_rows(comparison, quantity, at)
             if body:
-                heading = f"{quantity_title(found, quantity)} at {at:g} {axis_title(found)}"
+                heading = f"{quantity_title(comparison, quantity)} at {at:g} {axis_title(comparison)}"
                 parts.append(f"<h2>{html.escape(heading)}</h2>")
-                parts.append(_html_table(table_columns(found, quantity), body))
-    if found.to_optimum:
-        cap = found.to_optimum[0].cap
-        heading = f"Charged trials to the optimum of the signal ({found.optimum:g}); a miss counts as {cap:g}"
-        parts += [f"<h2>{html.escape(heading)}</h2>", _html_table(*optimum_table(found))]
+                parts.append(_html_table(table_columns(comparison, quantity), body))
+    if comparison.to_optimum:
+        cap = comparison.to_optimum[0].cap
+        heading = f"Charged trials to the optimum of the signal ({comparison.optimum:g}); a miss counts as {cap:g}"
+        parts += [f"<h2>{html.escape(heading)}</h2>", _html_table(*optimum_table(comparison))]
     return parts
 
 

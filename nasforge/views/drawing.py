@@ -33,8 +33,8 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
     figure, depth = go.Figure(), 0.0
     for column, (title, parts) in enumerate(drawn.items()):
         total = sum(part.flops for part in parts)
-        said = f"<b>{title}</b><br>{sum(p.params for p in networks[title]):,} params, {total:,} FLOPs"
-        figure.add_annotation(x=column, y=-0.9, text=said, showarrow=False, yanchor="bottom", font=_text(13))
+        heading = f"<b>{title}</b><br>{sum(p.params for p in networks[title]):,} params, {total:,} FLOPs"
+        figure.add_annotation(x=column, y=-0.9, text=heading, showarrow=False, yanchor="bottom", font=_text(13))
         y = 0.0
         for before, part in zip([*parts[:1], *parts], parts, strict=False):
             y += _GAP if part.output[1:] != before.output[1:] else 0.0
@@ -82,9 +82,9 @@ def _text(size: int) -> dict[str, Any]:
 
 def shown_parts(parts: Sequence[Part]) -> list[Part]:
     """Return the parts that a drawing shows: those that compute, and those that change the image's size."""
-    found: list[Part] = []
+    shown: list[Part] = []
     for part in parts:
-        resizes = len(part.output) == 3 and bool(found) and found[-1].output[1:] != part.output[1:]
+        resizes = len(part.output) == 3 and bool(shown) and shown[-1].output[1:] != part.output[1:]
         if part.flops or resizes:
-            found.append(part)
-    return found
+            shown.append(part)
+    return shown

@@ -64,20 +64,20 @@ def groups_of(searches: Sequence[Trajectory]) -> list[Group]:
                 f"{'; '.join(changed)}. Compare searches with the same space, data, ladder, objectives and limits"
             )
     varied = [p for p in ("pruner", "evaluator") if len({json.dumps(s.parts[p]["name"]) for s in searches}) > 1]
-    found: dict[str, list[Trajectory]] = {}
+    groups: dict[str, list[Trajectory]] = {}
     for search in searches:
         beside = [f"{part} {search.parts[part]['name']}" for part in varied]
         label = ", ".join([label_of(Named(**search.parts["strategy"])), *beside])
-        twin = next((s for s in found.get(label, ()) if s.seed == search.seed), None)
+        twin = next((s for s in groups.get(label, ()) if s.seed == search.seed), None)
         if twin is not None:
             raise ConfigError(
                 f"'{twin.experiment}' and '{search.experiment}' are both {label} with seed {search.seed}: one search, "
                 "not two samples; name one of them"
             )
-        found.setdefault(label, []).append(search)
+        groups.setdefault(label, []).append(search)
     return [
         Group(label, mine[0].parts["strategy"], tuple(sorted(mine, key=lambda search: search.seed)))
-        for label, mine in found.items()
+        for label, mine in groups.items()
     ]
 
 
@@ -89,41 +89,41 @@ def baseline_of(groups: Sequence[Group]) -> str:
 def like_baseline(groups: Sequence[Group]) -> set[str]:
     """Labels of the strategies whose signals are all of the one kind that random's are."""
     kinds = {group.label: {search.kind for search in group.searches} for group in groups}
-    wanted = kinds.get(baseline_of(groups), set())
-    return {label for label, mine in kinds.items() if len(wanted) == 1 and mine == wanted}
+    expected = kinds.get(baseline_of(groups), set())
+    return {label for label, mine in kinds.items() if len(expected) == 1 and mine == expected}
 
 
 def notes_of(groups: Sequence[Group], axis: str) -> list[str]:
     """What a reader must know of the searches to judge their figures."""
     searches = [search for group in groups for search in group.searches]
-    found = []
+    sentences = []
     running = [search.experiment for search in searches if search.running]
     if running:
-        found.append(f"still running or interrupted, compared as far as they are: {some(running)}")
+        sentences.append(f"still running or interrupted, compared as far as they are: {some(running)}")
     short = [search.experiment for search in searches if not search.spent and not search.running]
     if short:
         left = "ended or were stopped with budget left"
-        found.append(f"{left}; what they had found then stands to the end: {some(short)}")
+        sentences.append(f"{left}; what they had found then stands to the end: {some(short)}")
     sharing = [group.label for group in groups if any(search.shared for search in group.searches)]
     if sharing and axis == "trials":
-        found.append(
+        sentences.append(
             f"trials do not cost the same with shared weights ({some(sharing)}): a supernet's training is one trial, "
             "and so is a measure on weights that it gave; compare them with --axis worker_seconds"
         )
     pieces = [group.label for group in groups if any(search.pieces for search in group.searches)]
     if pieces and axis == "trials":
-        found.append(
+        sentences.append(
             f"trials do not cost the same where they are parts of trainings ({some(pieces)}): a promoted one is a "
             "trial of its own; compare them with --axis worker_seconds"
         )
     if not baseline_of(groups):
-        found.append("no random search among them: there is nothing to test against")
+        sentences.append("no random search among them: there is nothing to test against")
     seeds = {tuple(sorted(search.seed for search in group.searches)) for group in groups}
     if len(seeds) > 1:
-        found.append("the strategies have different seeds; tests use those that they share with random")
+        sentences.append("the strategies have different seeds; tests use those that they share with random")
     if any(len(group.searches) < 5 for group in groups):
-        found.append("fewer than 5 seeds of a strategy: its spread and its test say little")
-    return found
+        sentences.append("fewer than 5 seeds of a strategy: its spread and its test say little")
+    return sentences
 
 
 def without_figures(groups: Sequence[Group], rows: Sequence[Row], checkpoints: Sequence[float], axis: str) -> list[str]:
@@ -144,19 +144,19 @@ def left_out(rows: Sequence[Row]) -> list[str]:
     """Notes on seeds that have a signal and lack the final or the test figure: means and tests are of the others."""
     seeds = {(row.quantity, row.label, row.at): {*row.seeds} for row in rows}
     reasons = {"final": "the table has none for what they had found", "test": "what they had found was not retrained"}
-    found = []
+    sentences = []
     for quantity in reasons.keys() & {row.quantity for row in rows}:
         missing: dict[str, set[int]] = {}
         for (kind, label, at), known in seeds.items():
             if kind == "signal" and known - seeds.get((quantity, label, at), set()):
                 missing.setdefault(label, set()).update(known - seeds.get((quantity, label, at), set()))
-        said = [f"{label} (seed {some([str(seed) for seed in sorted(of)])})" for label, of in missing.items()]
-        if said:
-            found.append(
-                f"the figure '{quantity}' is missing of {', '.join(said)}: {reasons[quantity]}; means and tests are of "
-                "the others"
+        labels = [f"{label} (seed {some([str(seed) for seed in sorted(of)])})" for label, of in missing.items()]
+        if labels:
+            sentences.append(
+                f"the figure '{quantity}' is missing of {', '.join(labels)}: {reasons[quantity]}; means and tests are "
+                "of the others"
             )
-    return sorted(found)
+    return sorted(sentences)
 
 
 def some(names: Sequence[str]) -> str:

@@ -34,22 +34,24 @@ def advice(trial: Trial) -> list[str]:
     if not steps:
         return []
     rows = parts(steps[-1])
-    found = [*_gradients(rows, steps[-1]), *_relus(rows), *_activations(rows), *_loss(steps)]
-    return found or ["nothing unusual: gradients reach every part, activations and ReLUs are alive"]
+    sentences = [*_gradients(rows, steps[-1]), *_relus(rows), *_activations(rows), *_loss(steps)]
+    return sentences or ["nothing unusual: gradients reach every part, activations and ReLUs are alive"]
 
 
 def _gradients(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) -> list[str]:
-    found = []
+    sentences = []
     total = metrics.get(f"{HEALTH}gradient_norm", 0.0)
     if total > LARGE_GRADIENT:
-        found.append(f"the gradient is large (norm {total:.3g}): set clip_norm: 1, or warm up for longer")
+        sentences.append(f"the gradient is large (norm {total:.3g}): set clip_norm: 1, or warm up for longer")
     norms = {row["part"]: row["gradient_norm"] for row in rows if row["gradient_norm"] is not None}
     if norms:
         weakest, strongest = min(norms, key=norms.__getitem__), max(norms, key=norms.__getitem__)
         if norms[weakest] < VANISHED * norms[strongest]:
             sizes = f"{norms[weakest]:.2g}, {strongest} has {norms[strongest]:.2g}"
-            found.append(f"hardly any gradient reaches {weakest} ({sizes}): try init: he, or blocks with a shortcut")
-    return found
+            sentences.append(
+                f"hardly any gradient reaches {weakest} ({sizes}): try init: he, or blocks with a shortcut"
+            )
+    return sentences
 
 
 def _relus(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -62,14 +64,16 @@ def _relus(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _activations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = []
+    sentences = []
     for row in rows:
         size = row["activation"]
         if size is not None and size > LARGE_ACTIVATION:
-            found.append(f"activations grow in {row['part']} (root mean square {size:.3g}): lower the learning rate")
+            sentences.append(
+                f"activations grow in {row['part']} (root mean square {size:.3g}): lower the learning rate"
+            )
         if size is not None and size < SMALL_ACTIVATION:
-            found.append(f"the signal dies in {row['part']} (root mean square {size:.2g}): try init: he")
-    return found
+            sentences.append(f"the signal dies in {row['part']} (root mean square {size:.2g}): try init: he")
+    return sentences
 
 
 def _loss(steps: Sequence[Mapping[str, float]]) -> list[str]:

@@ -57,14 +57,14 @@ def nothing_learnt(what: str, accuracy: float, images: int, labelled: Part, step
     low, high = wilson(accuracy * images, images)
     if low > baseline:
         return ""
-    said = (
+    sentence = (
         f"Nothing was learnt: {what} is {accuracy:.3f} on {images:,} images (95 % interval {low:.3f} .. {high:.3f}), "
         f"and always answering the largest class gives {baseline:.3f}."
     )
     if steps is not None and steps < FEWEST_STEPS:
         count = f"{steps} optimizer step{'s' * (steps > 1)}"
-        return f"{said} The network trained for {count} only: raise --epochs, or lower train.batch_size."
-    return f"{said} Try other learning rates, and check the labels."
+        return f"{sentence} The network trained for {count} only: raise --epochs, or lower train.batch_size."
+    return f"{sentence} Try other learning rates, and check the labels."
 
 
 def too_coarse(accuracies: Sequence[float], images: int) -> str:

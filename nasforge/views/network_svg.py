@@ -43,7 +43,7 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
             families[family] = None
             width = (0.42 + 0.4 * part.output[0] / widest) * _COLUMN
             share = f"{part.flops / (total or 1):.0%}"
-            said = (
+            caption = (
                 f"{part.part}: {part.layer}\npasses on {part.size}\n{part.params:,} parameters\n"
                 f"{part.flops:,} multiply-adds ({share})"
             )
@@ -55,7 +55,7 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
                 columns.append(f'<path d="{path}" class="skip"/>')
             columns.append(
                 f'<rect x="{left:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_ROW - 3}" rx="3" '
-                f'class="layer f-{family}"><title>{escape(said)}</title></rect>'
+                f'class="layer f-{family}"><title>{escape(caption)}</title></rect>'
                 f'<text x="{middle:.0f}" y="{y + 15:.1f}" class="on">{escape(text)}</text>'
             )
             y += _ROW
@@ -77,12 +77,12 @@ def cells_svg(values: Mapping[str, Value]) -> str:
     """
     cells: dict[str, dict[tuple[int, int], str]] = {}
     for key, value in values.items():
-        found = _EDGE.fullmatch(key)
-        if found:
-            source, node = int(found[2]), int(found[3])
-            kept = str(values.get(f"{found[1]}.node{node}.inputs", "")) if found[1] else ""
+        match = _EDGE.fullmatch(key)
+        if match:
+            source, node = int(match[2]), int(match[3])
+            kept = str(values.get(f"{match[1]}.node{node}.inputs", "")) if match[1] else ""
             if not kept or str(source) in kept.split("+"):
-                cells.setdefault(found[1] or "cell", {})[source, node] = str(value)
+                cells.setdefault(match[1] or "cell", {})[source, node] = str(value)
     return "".join(_cell(name, edges) for name, edges in cells.items())
 
 
@@ -107,8 +107,8 @@ def _cell(name: str, edges: Mapping[tuple[int, int], str]) -> str:
     for node, (x, y) in places.items():
         parts.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="11" class="node"/>')
         parts.append(f'<text x="{x:.0f}" y="{y + 4:.0f}" class="op-name">{node}</text>')
-    said = "; ".join(f"{source} to {node} {operation}" for (source, node), operation in edges.items())
-    label = escape(f"{name}: {said}")
+    caption = "; ".join(f"{source} to {node} {operation}" for (source, node), operation in edges.items())
+    label = escape(f"{name}: {caption}")
     drawing = (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )

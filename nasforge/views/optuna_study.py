@@ -105,20 +105,20 @@ def importances(state: State) -> dict[str, dict[str, float]]:
     if not varied:
         raise SearchError(f"no decision of '{state.name}' varies among its finished trials")
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    found = {}
+    by_metric = {}
     for index, objective in enumerate(state.objectives):
         if len({trial.values[index] for trial in finished}) == 1:  # Optuna raises RuntimeError
-            found[objective.metric] = dict.fromkeys(varied, 0.0)
+            by_metric[objective.metric] = dict.fromkeys(varied, 0.0)
             continue
-        found[objective.metric] = optuna.importance.get_param_importances(
+        by_metric[objective.metric] = optuna.importance.get_param_importances(
             study, evaluator=evaluator, params=varied, target=_target(index)
         )
-    if not any(any(shares.values()) for shares in found.values()):
+    if not any(any(shares.values()) for shares in by_metric.values()):
         raise SearchError(
             f"all {len(finished)} finished trials of '{state.name}' have the same "
-            f"{', '.join(found)}: no decision explains a difference that is not there"
+            f"{', '.join(by_metric)}: no decision explains a difference that is not there"
         )
-    return found
+    return by_metric
 
 
 def write_figures(state: State, folder: Path) -> list[Path]:
@@ -175,16 +175,16 @@ def _frozen(state: State, trial: Trial, space: SearchSpace, deepest: int) -> Fro
         reached = _STATES.get(status, TrialState.RUNNING if result is None else TrialState.PRUNED)
     single = len(state.objectives) == 1
     steps = {step.step: step.metrics.get(state.objectives[0].metric, math.nan) for step in trial.steps}
-    said = {"nasforge.number": trial.number, "nasforge.status": status, "arch_id": architecture.arch_id}
+    attributes = {"nasforge.number": trial.number, "nasforge.status": status, "arch_id": architecture.arch_id}
     if result is not None and result.error is not None:
-        said |= {"cause": result.error.cause, "message": result.error.message}
+        attributes |= {"cause": result.error.cause, "message": result.error.message}
     limits = {limit.metric: limit.violation(metrics) for limit in state.constraints if limit.metric in metrics}
     return optuna.trial.create_trial(
         state=reached,
         values=[metrics[objective.metric] for objective in state.objectives] if whole else None,
         params={key: _value(domain, architecture.values[key]) for key, domain in open_.items()},
         distributions={key: _distribution(domain) for key, domain in open_.items()},
-        user_attrs={**said, **{key: value for key, value in metrics.items() if math.isfinite(value)}},
+        user_attrs={**attributes, **{key: value for key, value in metrics.items() if math.isfinite(value)}},
         intermediate_values=steps if single else None,
         constraints=limits or None,
     )

@@ -101,12 +101,12 @@ def parts_of_network(network: nn.Module, shape: Shape) -> list[Part]:
     for name, child in parts.items():
         child.register_forward_hook(remember(name))
     flops = flops_by_module(network, shape)
-    found = []
+    listed = []
     for name, output in outputs.items():
         part = parts[name]
         cost = (count_params(part), flops.get(name, 0))
-        found.append(Part(name, type(part).__name__, _kernel(part), output, *cost))
-    return found
+        listed.append(Part(name, type(part).__name__, _kernel(part), output, *cost))
+    return listed
 
 
 def parts_of_trial(

@@ -54,8 +54,8 @@ def draw(figure: Any, path: Path, width: int = WIDTH, height: int = HEIGHT) -> N
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ExportError(f"{path.name} could not be drawn: {error}") from None
         if not image.is_file():
-            said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-            raise ExportError(f"{path.name} could not be drawn by {program}: {said[-1][:300]}")
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+            raise ExportError(f"{path.name} could not be drawn by {program}: {lines[-1][:300]}")
         try:
             shutil.copyfile(image, path)
         except OSError as error:

@@ -57,13 +57,13 @@ class Summary:
 
 def summary(values: Sequence[float], *, maximise: bool = True) -> Summary:
     """The spread of at least one value over the seeds; `maximise` says on which side `bound` and `best` lie."""
-    found = np.asarray(values, dtype=float)
-    mean, n = float(found.mean()), len(found)
-    std = float(found.std(ddof=1)) if n > 1 else None
+    array = np.asarray(values, dtype=float)
+    mean, n = float(array.mean()), len(array)
+    std = float(array.std(ddof=1)) if n > 1 else None
     error = None if std is None else std / math.sqrt(n)
     bound = None if error is None else mean - 2 * error if maximise else mean + 2 * error
-    best = float(found.max() if maximise else found.min())
-    return Summary(n, mean, std, error, bound, float(np.median(found)), best)
+    best = float(array.max() if maximise else array.min())
+    return Summary(n, mean, std, error, bound, float(np.median(array)), best)
 
 
 def bootstrap_band(

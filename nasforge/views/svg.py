@@ -87,8 +87,8 @@ class Axis:
         size = 10.0 ** math.floor(math.log10(raw))
         step = next(s * size for s in (1, 2, 5, 10) if s * size >= raw)
         first = math.ceil(self.low / step)
-        found = [round(index * step, 12) for index in range(first, first + 2 * _TICKS + 1)]
-        return [value for value in found if value <= self.high + 1e-9 * span]
+        places = [round(index * step, 12) for index in range(first, first + 2 * _TICKS + 1)]
+        return [value for value in places if value <= self.high + 1e-9 * span]
 
 
 @dataclass(frozen=True)

@@ -158,11 +158,11 @@ def best_so_far(state: State) -> list[dict[str, Any]]:
 
 def failures(state: State) -> list[dict[str, Any]]:
     """One row per cause, the most frequent first: cause, count, trials, the last message and its advice."""
-    found = [(trial, trial.result.error) for trial in state.failures() if trial.result and trial.result.error]
-    counts = Counter(error.cause for _, error in found)
+    failed = [(trial, trial.result.error) for trial in state.failures() if trial.result and trial.result.error]
+    counts = Counter(error.cause for _, error in failed)
     rows: list[dict[str, Any]] = []
     for cause, count in counts.most_common():
-        of_cause = [(trial, error) for trial, error in found if error.cause == cause]
+        of_cause = [(trial, error) for trial, error in failed if error.cause == cause]
         last = of_cause[-1][1]
         rows.append(
             {

@@ -150,14 +150,14 @@ def _is_piece(trial: Trial, rungs: int) -> bool:
 
 def _cumulative(closed: Sequence[Trial]) -> dict[str, list[float]]:
     seconds = operations = 0.0
-    found: dict[str, list[float]] = {axis: [] for axis in AXES}
+    sums: dict[str, list[float]] = {axis: [] for axis in AXES}
     for count, trial in enumerate(closed, 1):
         assert trial.result is not None  # noqa: S101  (it was told)
         seconds += trial.result.charged.worker_seconds
         operations += trial.result.charged.multiply_adds
         for axis, amount in zip(AXES, (float(count), seconds, operations), strict=True):
-            found[axis].append(amount)
-    return found
+            sums[axis].append(amount)
+    return sums
 
 
 def _reach(state: State, axis: str, charged: Sequence[float]) -> float:
@@ -173,15 +173,15 @@ def _reach(state: State, axis: str, charged: Sequence[float]) -> float:
 
 def _each(incumbents: Sequence[Trial | None], figure: Final) -> list[float]:
     known: dict[int, float] = {}
-    found = []
+    values = []
     for trial in incumbents:
         if trial is None or trial.architecture is None:
-            found.append(math.nan)
+            values.append(math.nan)
             continue
         if trial.number not in known:
             known[trial.number] = float(figure(trial.architecture))
-        found.append(known[trial.number])
-    return found
+        values.append(known[trial.number])
+    return values
 
 
 def _tested(state: State, point: Architecture) -> float:

@@ -26,7 +26,7 @@ from nasforge.views.mlflow.client import (
     MlflowException,
     entities,
     experiment_id,
-    own_experiment,
+    experiment_of_key,
     reason,
 )
 from nasforge.views.mlflow.page import view_tag
@@ -190,7 +190,7 @@ class _Delivery:
         with one_creator(sqlite_file(self._uri)):
             self._save()  # the key must be known before the experiment exists
             name = self._folder.name
-            experiment, number = own_experiment(self._client, self._uri, name, self._mine["key"])
+            experiment, number = experiment_of_key(self._client, self._uri, name, self._mine["key"])
         self._mine["name"] = name if number == 1 else f"{name} ({number})"
         if number > 1 and self._mine["experiment_id"] != experiment:
             self._say(

@@ -21,8 +21,8 @@ __all__ = [
     "NewRun",
     "entities",
     "experiment_id",
+    "experiment_of_key",
     "insert_runs",
-    "own_experiment",
     "reason",
     "save_pyfunc",
 ]
@@ -62,7 +62,7 @@ POOL, PREFIX = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_PREFIX"
 _MOST_OF_A_NAME = 1000
 
 
-def own_experiment(client: Any, uri: str, name: str, key: str) -> tuple[str, int]:
+def experiment_of_key(client: Any, uri: str, name: str, key: str) -> tuple[str, int]:
     """Return the id of the MLflow experiment of one search, made where it is missing, and the number in its name.
 
     A name that another experiment has, also a deleted one, is followed by a number: `cells (2)`. With
@@ -112,13 +112,13 @@ def experiment_id(client: Any, uri: str) -> str:
     """
     name = os.environ.get(POOL) or "nasforge"
     for _ in range(2):
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
+        existing = client.get_experiment_by_name(name)
+        if existing is not None:
+            if existing.lifecycle_stage == "deleted":
                 raise TrackingError(
                     f"MLflow's experiment '{name}' is deleted: restore it, or set MLFLOW_EXPERIMENT_NAME to another"
                 )
-            return str(found.experiment_id)
+            return str(existing.experiment_id)
         try:
             return str(client.create_experiment(name, artifact_location=_place(uri), tags=_KIND))
         except MlflowException as error:

@@ -24,8 +24,8 @@ from nasforge.views.mlflow.client import (
     NewRun,
     entities,
     experiment_id,
+    experiment_of_key,
     insert_runs,
-    own_experiment,
     reason,
 )
 from nasforge.views.mlflow.leaderboard import leaderboard_writes
@@ -237,24 +237,24 @@ class Delivery:
             self._client = MlflowClient(tracking_uri=self.uri)
             self._save()  # the key must be known before the experiment exists
             self._settle()
-        found = self._find(self._identity) if self._mine["delivered"] else None
-        if self._mine["delivered"] and found is None:  # the runs were deleted: begin again
+        existing = self._find(self._identity) if self._mine["delivered"] else None
+        if self._mine["delivered"] and existing is None:  # the runs were deleted: begin again
             self._begin_again()
             self._settle()
-        found = found or self._find(self._identity)
-        if found is None:
-            found = self._create(self._runs.name or self.name, self._identity | SOURCE)
-            self._log_data(found[0], PARENT)
+        existing = existing or self._find(self._identity)
+        if existing is None:
+            existing = self._create(self._runs.name or self.name, self._identity | SOURCE)
+            self._log_data(existing[0], PARENT)
             self._sure = True
         elif live:
-            self._client.update_run(found[0], status="RUNNING")
+            self._client.update_run(existing[0], status="RUNNING")
         if live:
             self._mine.update(status="RUNNING", ended="" if self._of_search else self._mine["ended"])
-        self._mine["parent_run_id"] = found[0]
+        self._mine["parent_run_id"] = existing[0]
         self._mine["experiment_id"] = self._experiment
         self._open = {key: (run_id, start) for key, (run_id, start) in self._mine["open"].items()}
         self._save()
-        self._parent = found
+        self._parent = existing
 
     def _settle(self) -> None:
         """Find or make the experiment that the runs go to."""
@@ -267,7 +267,7 @@ class Delivery:
                 self._experiment, self._runs.name = self._mine["experiment_id"], self._mine["name"]
                 return
             self._begin_again()
-        self._experiment, number = own_experiment(self._client, self.uri, self.name, self._mine["key"])
+        self._experiment, number = experiment_of_key(self._client, self.uri, self.name, self._mine["key"])
         # A search is called like its experiment, so that no two searches have runs of one name.
         self._runs.name = self.name if number == 1 else f"{self.name} ({number})"
         self._mine["name"] = self._runs.name
@@ -393,18 +393,18 @@ class Delivery:
         if key in self._known and writes.exists:
             return self._known[key]
         identity = self._identity_of(writes)
-        found = None if self._sure and not writes.exists else self._find(identity)
-        if found is None:
+        existing = None if self._sure and not writes.exists else self._find(identity)
+        if existing is None:
             # Tags that come with a new run are one insertion; added later each is a query of its own.
-            found = self._create(writes.name, {**identity, **SOURCE, **_tags(writes)})
+            existing = self._create(writes.name, {**identity, **SOURCE, **_tags(writes)})
             writes.tags.clear()
             if len(writes.architecture) <= TAG_LENGTH:
                 writes.architecture = ""
-            self._log_data(found[0], key)
-        self._known[key] = found
+            self._log_data(existing[0], key)
+        self._known[key] = existing
         if not writes.exists or writes.status:  # else it may have ended, and only its flags change
-            self._open[key] = found
-        return found
+            self._open[key] = existing
+        return existing
 
     def _write(self, run: tuple[str, int], writes: Writes) -> None:
         run_id, start_ms = run

@@ -84,7 +84,7 @@ def register(folder: Path, uri: str | None, name: str, winner: Winner) -> str:
 
 def _register(client: Any, mine: Mapping[str, Any], name: str, winner: Winner) -> tuple[str, str]:
     """Write the model next to the search's run and register it; returns its name and version."""
-    model = _own_name(client, name.translate(_FORBIDDEN), mine["key"])
+    model = _free_name(client, name.translate(_FORBIDDEN), mine["key"])
     metrics = {key: value for key, value in winner.about["metrics"].items() if key.startswith(("test/", "cost/"))}
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "model"
@@ -107,7 +107,7 @@ def _register(client: Any, mine: Mapping[str, Any], name: str, winner: Winner) -
     return model, str(version)
 
 
-def _own_name(client: Any, name: str, key: str) -> str:
+def _free_name(client: Any, name: str, key: str) -> str:
     """Return the name of the search's model, made where it is missing; a taken name is followed by a number."""
     for number in range(1, _MOST_OF_A_NAME):
         numbered = name if number == 1 else f"{name} ({number})"

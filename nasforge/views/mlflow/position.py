@@ -180,8 +180,8 @@ def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:
     """The ids of one store in what `read_ids` gives; new ones where nothing was delivered to it."""
     # The default store moves with its runs folder, so it is not named by its path.
     name = "default" if uri == tracking_uri(None, runs_dir) else without_password(uri)
-    found: dict[str, Any] = content["stores"].setdefault(name, new_ids())
-    return found
+    ids: dict[str, Any] = content["stores"].setdefault(name, new_ids())
+    return ids
 
 
 def is_copy(folder: Path, mine: dict[str, Any]) -> bool:

@@ -210,11 +210,11 @@ class Runs:
         prefix = "" if role == "found" else "reference/"
         summary: dict[str, float] = {}
         for key in metrics:
-            found = spread([test[key] for test in seeds.values() if key in test])
-            summary[f"{prefix}{key}"] = found.mean
-            if found.margin is not None:
-                summary[f"{prefix}{key}_low"] = found.mean - found.margin
-                summary[f"{prefix}{key}_high"] = found.mean + found.margin
+            over = spread([test[key] for test in seeds.values() if key in test])
+            summary[f"{prefix}{key}"] = over.mean
+            if over.margin is not None:
+                summary[f"{prefix}{key}_low"] = over.mean - over.margin
+                summary[f"{prefix}{key}_high"] = over.mean + over.margin
         self.summary(writes).measure(summary, len(seeds), self.seconds)
 
     def _close(self, number: int, writes: dict[str, Writes]) -> None:
@@ -225,8 +225,8 @@ class Runs:
         run = self._trial(number, writes)
         run.seconds = _time(result.charged.worker_seconds)
         run.status, run.done = _STATUS[result.status], True
-        said = {**trial.costs, **(trial.steps[-1].metrics if trial.steps else {})}
-        news = {key: value for key, value in result.metrics.items() if said.get(key) != value}
+        latest = {**trial.costs, **(trial.steps[-1].metrics if trial.steps else {})}
+        news = {key: value for key, value in result.metrics.items() if latest.get(key) != value}
         run.measure(news, result.steps_done, run.seconds)
         for index, metrics in enumerate(result.scores):  # a batch as a curve, its first architecture at step 0
             run.measure(metrics, index, run.seconds)
@@ -338,13 +338,13 @@ def allowed_key(key: str) -> str:
 
 def allowed_keys(keys: Iterable[str]) -> dict[str, str]:
     """Each key's name in MLflow; a name that is another key's already ends with a digest."""
-    given = list(keys)
-    names: dict[str, str] = {key: key for key in given if allowed_key(key) == key}
-    for key in given:
+    originals = list(keys)
+    names: dict[str, str] = {key: key for key in originals if allowed_key(key) == key}
+    for key in originals:
         name = allowed_key(key)
         if key not in names:
             names[key] = _told_apart(name, key) if name in names.values() else name
-    return {key: names[key] for key in given}
+    return {key: names[key] for key in originals}
 
 
 def _told_apart(name: str, key: str) -> str:
@@ -373,10 +373,10 @@ def _param(value: Any) -> str:
 
 def _flat(prefix: str, content: Any) -> dict[str, str]:
     if isinstance(content, Mapping):
-        found: dict[str, str] = {}
+        flat: dict[str, str] = {}
         for key, value in content.items():
-            found.update(_flat(f"{prefix}.{key}" if prefix else str(key), value))
-        return found
+            flat.update(_flat(f"{prefix}.{key}" if prefix else str(key), value))
+        return flat
     return {} if content is None else {prefix: _param(content)}
 
 

@@ -116,11 +116,11 @@ class MlflowTracker:
         """Wait for the delivery's end as long as it makes progress."""
         start = time.monotonic()
         seen, since = self._delivery.progress, start
-        said, pause = start, _FIRST_PROGRESS_S
+        last_line, pause = start, _FIRST_PROGRESS_S
         while thread.is_alive() and time.monotonic() < min(start + self._wait_s, since + self._patience_s):
             thread.join(0.1)
-            if time.monotonic() - said > pause:
-                said, pause = time.monotonic(), _PROGRESS_S
+            if time.monotonic() - last_line > pause:
+                last_line, pause = time.monotonic(), _PROGRESS_S
                 left = self._delivery.left()
                 if left > _MANY:
                     self._say(
