@@ -194,7 +194,7 @@ def create_app(
 
 
 class _Site:
-    """What all pages share: templates, and the entries of the runs folder."""
+    """Templates and the entries of the runs folder, which all pages share."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -234,7 +234,7 @@ class _Site:
         return answer
 
     def version(self, entry: Entry | None) -> str:
-        """A text that changes when a page should be drawn again."""
+        """Return a text that changes when a page should be drawn again."""
         if entry is not None:
             return signature(entry)
         return "".join(entry.name + signature(entry) for entry in entries_in(self.library.runs_dir))

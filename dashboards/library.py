@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass
 class Row:
-    """How an entry stands, for the first page.
+    """State of an entry, for the first page.
 
     Attributes:
         entry: what it is about.
@@ -130,7 +130,7 @@ def _stamps(entry: Entry) -> list[tuple[int, int, float]]:
 
 
 def runs_now(entry: Entry) -> bool:
-    """Whether a process works on an entry now."""
+    """Return whether a process works on an entry now."""
     if entry.kind == "campaign":
         return any(is_locked(search.folder / "lock") for search in searches_of(entry))
     if entry.kind == "fit" and is_locked(entry.folder / FIT):
@@ -139,7 +139,7 @@ def runs_now(entry: Entry) -> bool:
 
 
 def signature(entry: Entry) -> str:
-    """A text that changes when the files of an entry do, or when a process begins or ends to work on it."""
+    """Return a text that changes when the files of an entry do, or when a process begins or ends to work on it."""
     return f"{_stamps(entry)}{runs_now(entry)}"
 
 
@@ -161,14 +161,14 @@ class View:
     """
 
     def __init__(self, entry: Entry, held: _Held, *, running: bool) -> None:
-        """The view of an experiment whose journal has its first line."""
+        """Make the view of an experiment whose journal has its first line."""
         assert held.reader.state is not None  # noqa: S101  (`refresh` raises otherwise)
         self.entry, self.reader, self.running = entry, held.reader, running
         self.state: State = held.reader.state
         self._drawn = held.drawn
 
     def drawn(self, key: tuple[Any, ...], make: Any) -> Any:
-        """A figure; one that takes long is drawn again only after forty times as long, so that updates stay cheap."""
+        """Return a figure; a slow one is drawn again only after forty times as long, so that updates stay cheap."""
         now = time.monotonic()
         version, until, figure = self._drawn.get(key, ("", 0.0, None))
         if version == self.reader.version or (now < until and not self.reader.behind):
@@ -222,7 +222,7 @@ class Library:
             yield View(entry, held, running=runs_now(entry))
 
     def rows(self, entries: list[Entry], seconds: float | None = None) -> list[Row]:
-        """How entries stand. Those for which the time is too short have the state `reading`."""
+        """Return the states of entries. Those that cannot be read in time have the state `reading`."""
         end = time.monotonic() + (self.reading_s if seconds is None else seconds)
         listed = []
         for entry in entries:
@@ -297,7 +297,7 @@ def state_of(view: View) -> str:
 
 
 def facts_of(view: View) -> dict[str, Any]:
-    """The columns of the first page."""
+    """Return the columns of the first page."""
     state, times = view.state, view.reader.times
     goal, best, used = state.objectives[0], state.best, budget_used(state)
     about = summary(state)
@@ -350,7 +350,7 @@ def fit_result(entry: Entry) -> dict[str, Any] | None:
 
 
 def fit_facts(folder: Path) -> dict[str, Any]:
-    """The columns of the first page that a fit's log has."""
+    """Return the columns of the first page that a fit's log has."""
     lines = fit_lines(folder)
     facts: dict[str, Any] = {}
     if lines:

@@ -1,4 +1,4 @@
-"""What stands on each page: rows, figures and links, as the templates take them. Everything comes from files."""
+"""Content of each page for the templates: rows, figures and links. Everything comes from files."""
 
 from nasforge.dashboards.pages import (
     bars,

@@ -1,4 +1,4 @@
-"""What all pages share: the content of an experiment's headline, links, and the metrics that are shown."""
+"""Headline of an experiment, links, and shown metrics, which all pages share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Query = Mapping[str, str]
 
 
 def is_shown(key: str) -> bool:
-    """Whether people want to see a metric."""
+    """Return whether people want to see a metric."""
     return not key.startswith(_HIDDEN)
 
 
 def sort_link(query: Query, key: str) -> tuple[str, str]:
-    """The address that sorts by a column, and the mark of the column that sorts now."""
+    """Return the address that sorts by a column, and the mark of the column that sorts now."""
     now = query.get("sort") == key
     down = query.get("down") == "1"
     kept = {name: value for name, value in query.items() if name not in ("sort", "down", "page", "trials")}
@@ -55,7 +55,7 @@ def headline(view: View, tab: str) -> dict[str, Any]:
 
 
 def has_result(view: View) -> bool:
-    """Whether a search has something to show at its end."""
+    """Return whether a search has something to show at its end."""
     if fit_result(view.entry) is not None:
         return True
     return state_of(view) != "running" and (view.state.best is not None or bool(view.state.tests))
@@ -68,7 +68,7 @@ def trial_link(view: View) -> charts.Link:
 
 
 def metrics_of(state: State) -> list[str]:
-    """The metrics of trials: objectives first."""
+    """Return the metrics of trials: objectives first."""
     keys: dict[str, None] = {goal.metric: None for goal in state.objectives}
     trials = list(state.trials.values())
     for trial in trials[:: max(1, len(trials) // 200)]:

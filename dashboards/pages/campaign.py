@@ -12,7 +12,7 @@ from nasforge.dashboards.pages.home import table_of
 
 
 def campaign(library: Library, entry: Entry, query: Query) -> dict[str, Any]:
-    """The searches of a campaign."""
+    """Return the searches of a campaign."""
     content = table_of(library, searches_of(entry), query)
     command = command_for(entry.folder, "compare")
     return {

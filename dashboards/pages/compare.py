@@ -16,7 +16,7 @@ _MOST_COMPARED = 6
 
 
 def numbers_of(text: str) -> list[int]:
-    """The trials that an address names: `3,7`."""
+    """Return the trials that an address names: `3,7`."""
     return list(dict.fromkeys(int(part) for part in text.split(",") if part.strip().isdecimal()))[:_MOST_COMPARED]
 
 

@@ -13,7 +13,7 @@ _MOST_IN_MATRIX = 30
 
 
 def confusions(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The confusion matrix of the winner, where its answers on the test split are stored."""
+    """Return the confusion matrix of the winner, where its answers on the test split are stored."""
     places = []
     lines = fit_lines(entry.folder) if outcome is not None else []
     for line in lines:

@@ -22,7 +22,7 @@ class Offered:
 
 
 def files_of(entry: Entry) -> list[Offered]:
-    """The files of a result: networks, exports, reports. None that a link leads out of the folder."""
+    """Return the files of a result: networks, exports, reports. None that a link leads out of the folder."""
     root = entry.folder.resolve()
     offered = []
     patterns = (

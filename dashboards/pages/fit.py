@@ -14,7 +14,7 @@ from nasforge.dashboards.pages.files import explanations, files_of
 
 
 def fit_only(entry: Entry) -> dict[str, Any]:
-    """A fit that has not begun to search, or had no need to."""
+    """Return a fit that has not begun to search, or had no need to."""
     outcome = fit_result(entry)
     return {
         "title": entry.name,

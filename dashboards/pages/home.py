@@ -34,7 +34,7 @@ _HOME_HEAD = (
 
 
 def home(library: Library, query: Query) -> dict[str, Any]:
-    """All searches, fits, campaigns and calibrations."""
+    """Return all searches, fits, campaigns and calibrations."""
     return {
         "title": "NASForge",
         "heading": "",

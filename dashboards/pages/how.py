@@ -1,4 +1,4 @@
-"""How the strategy searched."""
+"""The page on how the strategy searched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TAKING_OVER = 0.5
 
 
 def how(view: View, query: Query) -> dict[str, Any]:
-    """How the strategy went about it: ancestors, operators, alphas of supernets."""
+    """Return the content of the page: ancestors, operators, alphas of supernets."""
     state, link = view.state, trial_link(view)
     goal = state.objectives[0]
     operators: dict[str, list[int]] = {}
@@ -77,7 +77,7 @@ def how(view: View, query: Query) -> dict[str, Any]:
 
 
 def _warning(supernet: Trial) -> str:
-    """A warning that options without weights take over; empty where they do not, or where the supernet has stopped."""
+    """Return a warning that options without weights take over; empty if they do not, or if the supernet stopped."""
     shares = [step.metrics[charts.SKIPS] for step in supernet.steps if charts.SKIPS in step.metrics]
     if not shares or shares[-1] < _TAKING_OVER or supernet.metric("alphas/collapsed"):
         return ""

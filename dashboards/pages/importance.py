@@ -1,4 +1,4 @@
-"""What mattered: which decisions made the difference."""
+"""The page on the decisions that made the difference."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _DRAWING = Lock()
 
 
 def networks_of(view: View, chosen: Sequence[Trial]) -> Callable[[], str]:
-    """A function that draws the networks of trials, to be called when the view is free again."""
+    """Return a function that draws the networks of trials, to be called when the view is free again."""
     folder, state, entry = view.reader.folder, view.state, view.entry
 
     def draw() -> str:
@@ -44,7 +44,7 @@ def networks_of(view: View, chosen: Sequence[Trial]) -> Callable[[], str]:
 
 
 def winner_drawing(entry: Entry) -> str:
-    """The network in `best/` next to the reference that was retrained with it, as SVG."""
+    """Return the network in `best/` next to the reference that was retrained with it, as SVG."""
     from nasforge.exporters.network_folder import description_of
     from nasforge.views.parts import Part, parts_of
 

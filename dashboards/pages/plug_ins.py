@@ -13,7 +13,7 @@ _PLACED = ("best_so_far", "pareto", "learning_curves", "failures")
 
 
 def further_figures() -> list[str]:
-    """The registered figures that have no place of their own."""
+    """Return the registered figures that have no place of their own."""
     return [name for name in registry.names("figure") if name not in _PLACED]
 
 
@@ -25,7 +25,7 @@ def plotly_script() -> str:
 
 
 def plotly_page(view: View, name: str) -> str:
-    """A page with a registered figure; one that breaks shows its error."""
+    """Return a page with a registered figure; one that breaks shows its error."""
     try:
         figure = registry.get("figure", name)(view.state)
         return str(figure.to_html(include_plotlyjs=f"/static/{PLOTLY}", config={"displaylogo": False}))

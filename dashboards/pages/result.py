@@ -1,4 +1,4 @@
-"""What came out of a search, or of a fit."""
+"""Result of a search or of a fit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHARES = frozenset(
 
 
 def result(view: View) -> dict[str, Any]:
-    """What came out of a search, or of a fit."""
+    """Result of a search or of a fit."""
     state, entry = view.state, view.entry
     outcome = fit_result(entry)
     content = {**headline(view, "result"), **fit_content(entry, outcome)}

@@ -1,4 +1,4 @@
-"""How a search goes: best so far, front, curves, workers, failures."""
+"""Progress of a search: best so far, front, curves, workers, failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nasforge.views import charts, tables
 
 
 def search(view: View, query: Query) -> dict[str, Any]:
-    """How a search goes: best so far, front, curves, workers, failures."""
+    """Progress of a search: best so far, front, curves, workers, failures."""
     state, link = view.state, trial_link(view)
     metrics = metrics_of(state)
     over = query.get("over", "trials")

@@ -1,4 +1,4 @@
-"""How values are printed on the pages."""
+"""Texts of values on the pages."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def when_text(at: float | None) -> str:
-    """A time in the server's time zone."""
+    """Return a time in the server's time zone."""
     return "–" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def metric_text(value: float | None, key: str = "") -> str:
-    """A metric as people read it."""
+    """Return a metric as people read it."""
     if value is None or not math.isfinite(value):
         return "–"
     if form_of(key) == "seconds":
@@ -41,7 +41,7 @@ def metric_text(value: float | None, key: str = "") -> str:
 
 
 def share_text(share: float | None) -> str:
-    """A share in percent."""
+    """Return a share in percent."""
     return "–" if share is None else f"{share:.0%}"
 
 
@@ -52,19 +52,19 @@ def bytes_text(size: int) -> str:
 
 
 def value_text(value: object) -> str:
-    """The value of a decision; none stands for a decision that the network does not have."""
+    """Return the value of a decision; none stands for a decision that the network does not have."""
     if value is None or value == "":
         return "–"
     return number_text(value) if isinstance(value, float) else str(value)
 
 
 def breakable(text: str) -> Markup:
-    """A long key that a narrow page may break after its dots."""
+    """Return a long key that a narrow page may break after its dots."""
     return escape(text).replace(".", Markup(".<wbr>"))
 
 
 def status_text(status: str, standing: str) -> str:
-    """The status of a trial; one that a stopped search left open does not run."""
+    """Return the status of a trial; one that a stopped search left open does not run."""
     return "interrupted" if status == "running" and standing != "running" else status
 
 

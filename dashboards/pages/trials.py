@@ -48,7 +48,7 @@ class TrialTable:
     problem: str
 
     def values(self, trial: Trial) -> list[Any]:
-        """The cells of a row, unformatted."""
+        """Return the cells of a row, unformatted."""
         values = trial.architecture.values if trial.architecture else {}
         cells: list[Any] = [trial.number, trial.status, steps_done(trial)]
         cells += [trial.metric(key) for key in self.metrics]
@@ -61,7 +61,7 @@ def steps_done(trial: Trial) -> int:
 
 
 def trial_table(view: View, query: Query) -> TrialTable:
-    """The trials that pass the filter of an address, sorted as it says."""
+    """Return the trials that pass the filter of an address, sorted as it says."""
     state = view.state
     goals = {goal.metric for goal in state.objectives}
     metrics = [key for key in metrics_of(state) if key in goals or key.startswith(_IN_TABLE)]
@@ -131,7 +131,7 @@ def _passes(value: Any, sign: str, text: str) -> bool:
 
 
 def trials(view: View, query: Query) -> dict[str, Any]:
-    """A page of the table of trials."""
+    """Return a page of the table of trials."""
     table = trial_table(view, query)
     pages = max(1, math.ceil(len(table.trials) / PER_PAGE))
     number = query.get("page", "1")

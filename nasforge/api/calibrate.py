@@ -66,7 +66,7 @@ def calibrate(
 def configured(
     config: ExperimentConfig, networks: int, seeds: int, proxies: Sequence[str], named: bool
 ) -> ExperimentConfig:
-    """The experiment that calibrates what `config` would search.
+    """Return the experiment that calibrates what `config` would search.
 
     Raises:
         ConfigError: the numbers or the ladder do not do.

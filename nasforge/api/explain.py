@@ -62,7 +62,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a network sees in one image.
+    """Maps and regions of one image, as a network computes them.
 
     Attributes:
         image: the file, or the place of the image in the experiment's validation split.

@@ -172,7 +172,7 @@ def _sums(file: Path, shipped: Mapping[str, Path]) -> Path:
 
 
 def _card_name(out: Path) -> str:
-    """The model card's file: the first of its names that is free, or holds a card that nobody has changed.
+    """Return the model card's file: the first of its names that is free, or holds a card that nobody has changed.
 
     Raises:
         ExportError: both names are taken by other files.
@@ -211,7 +211,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-    """The text of a file; empty where there is none that can be read."""
+    """Return the text of a file; empty where there is none that can be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -241,7 +241,7 @@ def _check_recorded(network: Network, agreement: Agreement) -> None:
 
 
 def best_of(folder: Path) -> Path:
-    """The network folder to ship: `folder` itself if it is one, else its `best/`.
+    """Return the network folder to ship: `folder` itself if it is one, else its `best/`.
 
     Raises:
         ExportError: an experiment that has no network with weights yet.
@@ -297,7 +297,7 @@ def validation_images(
 
 
 def _changes(network: Network, data: ImageData) -> str:
-    """What of the data is not as in the network's training; empty where all is."""
+    """Return the differences between the data and those of the network's training; empty if there are none."""
     if tuple(data.shape) != network.shape:
         return f"images of {data.shape} (channels, height, width), the network has {network.shape}"
     now, then = data.class_names, network.class_names

@@ -45,7 +45,7 @@ PROBE_IMAGES = 2000
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a search would spend.
+    """Forecast of the cost of a search.
 
     Attributes:
         points: size of the space; infinite with a continuous decision.
@@ -208,7 +208,7 @@ def _gpus() -> int:
 
 
 def _probe_point(config: ExperimentConfig, check: Check, feasible: list[Architecture]) -> Architecture | None:
-    """The default point if it is feasible, else the first feasible one drawn."""
+    """Return the default point if it is feasible, else the first feasible one drawn."""
     default = config.space.default_point()
     try:
         costs = check(Measure(default))
@@ -242,7 +242,7 @@ def _charge_per_trial(
 
 
 def _piece(config: ExperimentConfig, evaluator: Any, costs: Mapping[str, float]) -> tuple[float, float]:
-    """What a trial is of a whole training on average, and how many there are."""
+    """Return the mean share of a whole training that a trial takes, and the number of trials."""
     strategy = make_strategy(config)
     if not hasattr(strategy, "wanted"):
         return 1.0, config.budget.trials
@@ -258,7 +258,7 @@ def _piece(config: ExperimentConfig, evaluator: Any, costs: Mapping[str, float])
 
 
 def _small(config: ExperimentConfig) -> tuple[Any, int, float]:
-    """An evaluator of two epochs of few images, the images of the search, and how many times more these are."""
+    """Return an evaluator of two epochs of few images, the images of the search, and how many times more these are."""
     scale, images = 1.0, 0
     small = replace(config, ladder=(Rung(2),))
     if config.data is not None:
@@ -289,7 +289,7 @@ def _epoch_seconds(
 
 
 def _supernets(config: ExperimentConfig) -> list[TrainShared]:
-    """The trainings of supernets that the strategy begins with."""
+    """Return the trainings of supernets that the strategy begins with."""
     strategy = make_strategy(config)
     supernets: list[TrainShared] = []
     while isinstance(proposal := strategy.ask(len(supernets)), TrainShared):

@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a data set holds, and what of it will not be used.
+    """Content of a data set, with the images and classes that are left out.
 
     Attributes:
         source: name, file or folder.
@@ -124,7 +124,7 @@ class _Image:
 
 @dataclass
 class _Listing:
-    """What the source says before any image is looked at."""
+    """Images and classes that a source lists, before any image is read."""
 
     images: list[_Image]
     order: Sequence[str]

@@ -100,12 +100,12 @@ def _is_finished(state: State) -> bool:
 
 
 def _started(folder: Path) -> float | None:
-    """When a journal was begun."""
+    """Return the time at which a journal begins."""
     return next(lines_of(folder)).at
 
 
 def _best(states: Sequence[State]) -> dict[str, Any]:
-    """The first objective of searches, and the best value of it; several objectives of a campaign have none."""
+    """Return the first objective of searches, and the best value of it; several objectives of a campaign have none."""
     goals = {str(state.objectives[0]): state.objectives[0] for state in states}
     if len(goals) != 1:
         return {}

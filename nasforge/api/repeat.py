@@ -48,7 +48,7 @@ class Repetition:
 
     @property
     def equal(self) -> bool:
-        """Whether the trial came out again the same."""
+        """True if the trial came out again the same."""
         return self.status[0] == self.status[1] and not self.differing
 
     def to_json(self) -> dict[str, Any]:

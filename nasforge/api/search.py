@@ -211,7 +211,7 @@ def optimum_of(config: ExperimentConfig, evaluator: Evaluator) -> float:
 
 
 def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfig:
-    """The configuration with what its evaluator decides: the unit of its steps, and a number for `until: optimum`.
+    """Return the configuration with the evaluator's unit of steps, and a number for `until: optimum`.
 
     Raises:
         ConfigError: the optimum is not known; a metric of `until` is not measured; or no row of the table reaches it.
@@ -277,7 +277,7 @@ def say_notes(about: About, say: Say) -> None:
 
 
 def make_pruner(config: ExperimentConfig) -> Any:
-    """The pruner of a configuration; None for `none`."""
+    """Return the pruner of a configuration; None for `none`."""
     if config.pruner.name == NO_PRUNER:
         return None
     return registry.make("pruner", config.pruner.name, config.pruner.options, config.spec)
@@ -333,7 +333,7 @@ def worker_threads(config: ExperimentConfig) -> Iterator[None]:
 
 
 def make_header(config: ExperimentConfig, about: About) -> Header:
-    """The first line of the journal."""
+    """Return the first line of the journal."""
     return Header(
         schema=SCHEMA,
         experiment=config.shown_name,
@@ -371,7 +371,7 @@ def tracking(
 
 
 def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:
-    """The network folder `best/`; a finished search without its weights (copied, cleaned up) is a finished search."""
+    """Write the network folder `best/`; a finished search whose weights are gone is left as it is."""
     best = state.best
     if best is None or best.result is None or not {"weights", ENSEMBLE} & {*best.result.artifacts}:
         return

@@ -116,7 +116,7 @@ def completed(space: SearchSpace, values: Mapping[str, Value]) -> Architecture:
 
 
 def _has_default(config: ExperimentConfig) -> bool:
-    """Whether a new search begins with the default point although nobody asked for it."""
+    """Return whether a new search begins with the default point although nobody asked for it."""
     known_strategy = config.strategy.name in registry.BUILT_IN["strategy"]
     trains = config.data is not None and config.space.builder and config.evaluator.name in ("training", *TRAININGS)
     if not known_strategy or not trains or suited_evaluator(config.strategy.name) != "training":

@@ -28,7 +28,7 @@ Handler: TypeAlias = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 @dataclass
 class Asked:
-    """What the user asked for by signals.
+    """Requests of the user by signals.
 
     Attributes:
         soon: no new trials.
@@ -85,13 +85,13 @@ def _handlers(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
 
 
 class _LastStop:
-    """When this process was last stopped by a signal."""
+    """Time at which a signal last stopped this process."""
 
     at = -math.inf
 
 
 def _is_new_stop() -> bool:
-    """Whether a signal asks for another stop than the one a moment ago.
+    """Return whether a signal asks for another stop than the one a moment ago.
 
     A second signal must not break into what the first one cleans up, unless the first was swallowed.
     """
@@ -102,7 +102,7 @@ def _is_new_stop() -> bool:
 
 
 def progress_of(state: State) -> str:
-    """How far a search has come: `at 3 of 40 trials`."""
+    """Return the progress of a search: `at 3 of 40 trials`."""
     closed = max(0, state.accepted - len(state.open_trials))  # a proposal that is being checked is open already
     limit = state.budget.trials
     return f"at {closed} of {limit:g} trials" if math.isfinite(limit) else f"after {closed} trials"

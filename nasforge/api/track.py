@@ -1,4 +1,4 @@
-"""What MLflow gets of a search or a fit: runs, leaderboard, figures, and the winner as a registered model."""
+"""Delivery of a search or a fit to MLflow: runs, leaderboard, figures, and the winner as a registered model."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _AFTER = ("name", "budget", "epochs", "seed", "runner", "pruner", "tracking_uri"
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning a recipe has brought.
+    """Result of tuning a recipe.
 
     Attributes:
         config: of the experiment that tuned it.
@@ -133,7 +133,7 @@ def tune(
 
 
 def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str | Path | None = None) -> SearchSpace:
-    """The space of one timm network, from random weights or those of a file, and a recipe's decisions.
+    """Return the space of one timm network, from random weights or those of a file, and a recipe's decisions.
 
     Raises:
         ConfigError: no recipe, or no such file.
@@ -149,7 +149,7 @@ def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str
 
 
 def _network_of(state: State, trial: int | None, architecture: Mapping[str, Value] | None) -> Architecture:
-    """The network to be tuned, and the recipe that it had."""
+    """Return the network to be tuned, and the recipe that it had."""
     name = state.name
     if trial is not None and architecture is not None:
         raise ConfigError("give a trial or an architecture, not both")
@@ -176,7 +176,7 @@ def _config_after(
     data: str | Path | Mapping[str, str] | None,
     settings: Mapping[str, Any],
 ) -> tuple[ExperimentConfig, dict[str, tuple[Value, Value]]]:
-    """The experiment that tunes `point`, which was found in the experiment in `folder`; and `Tuned.changed`."""
+    """Return the experiment that tunes `point`, which was found in the experiment in `folder`; and `Tuned.changed`."""
     for key in settings:
         if key not in _AFTER:
             raise ConfigError(f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}")
@@ -230,7 +230,7 @@ def _config_after(
 
 
 def _admit_typed(config: ExperimentConfig, settings: Mapping[str, Any]) -> None:
-    """A runner and a pruner that the user names for this tuning need no consent beside that."""
+    """Admit the runner and the pruner that the user names for this tuning; they need no further consent."""
     with typed():
         for kind in ("runner", "pruner"):
             if kind in settings and ":" in (name := getattr(config, kind).name):
@@ -242,7 +242,7 @@ def _admit_typed(config: ExperimentConfig, settings: Mapping[str, Any]) -> None:
 def _fixed(
     config: ExperimentConfig, values: Architecture, space: SearchSpace, opened: SearchSpace | None
 ) -> dict[str, Value]:
-    """What of the experiment's settings and of the network's own decisions `space` does not open stays as it was."""
+    """Return the settings and decisions that `space` does not open, with their values."""
     tuned = {_setting(key) for key in space.domains if key.startswith(TRAIN)}
     named = {_setting(key) for key in opened.defaults} if opened else set()
     decided = {_setting(key): value for key, value in values.values.items() if key.startswith(TRAIN)}
@@ -251,7 +251,7 @@ def _fixed(
 
 
 def _nearest(space: SearchSpace, had: Mapping[str, Value]) -> Architecture:
-    """The point of these settings; where a domain has no such value, its default."""
+    """Return the point of these settings; where a domain has no such value, its default."""
 
     def choose(key: str, domain: Domain) -> Value:
         try:

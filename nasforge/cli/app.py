@@ -161,7 +161,7 @@ def _run(arguments: list[str]) -> Outcome:
 
 
 def _names() -> list[str]:
-    """The names of all commands."""
+    """Return the names of all commands."""
     return [*COMMANDS]
 
 

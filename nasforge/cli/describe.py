@@ -69,7 +69,7 @@ def describe(
 def describe_space(
     source: str, data: str | None, data_dir: Path | None, shape: str, classes: int, seed: int
 ) -> Outcome:
-    """A space: its decisions, how many networks it holds, what some of them cost."""
+    """Return a space: its decisions, how many networks it holds, what some of them cost."""
     size, count = _input(data, data_dir, shape, classes)
     space = suited(load_space(source), size)
     costs, broken = sampled_costs(space, size, count, seed)
@@ -150,7 +150,7 @@ def parse_shape(text: str) -> Shape:
 
 
 def read_point(space: SearchSpace, source: str, seed: int) -> Architecture:
-    """A point from a JSON file, `{"values": {...}}` or plain `{key: value}`; or `random`, or `default`.
+    """Return a point from a JSON file, `{"values": {...}}` or plain `{key: value}`; or `random`, or `default`.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -213,7 +213,7 @@ def _walk(decisions: Sequence[Decision], condition: str) -> list[tuple[Decision,
 
 
 def _ranged(pattern: str, keys: Sequence[str]) -> str | None:
-    """The range key that stands for exactly these keys; None where there is none."""
+    """Return the range key that stands for exactly these keys; None where there is none."""
     numbers = [[int(number) for number in re.findall(r"\d+", key)] for key in keys]
     columns = list(zip(*numbers, strict=True))
     spans = [(min(column), max(column)) for column in columns]
@@ -268,12 +268,12 @@ def draw_networks(networks: Mapping[str, Sequence[Part]], path: Path) -> None:
 
 
 def architectures(space: SearchSpace) -> float:
-    """How many networks the space holds: its size over `model.*` alone."""
+    """Return the number of networks in the space: its size over `model.*` alone."""
     return SearchSpace(space.name, tuple(d for d in space.decisions if d.key.startswith(MODEL))).size
 
 
 def print_space(space: SearchSpace, content: Mapping[str, Any]) -> None:
-    """The answer of `describe SPACE`."""
+    """Print the answer of `describe SPACE`."""
     built = f"built by {space.builder}" if space.builder else "without a builder, for tables alone"
     line(f"{space.name}: {built}, {len(space.domains)} decisions", style="bold")
     line(f"points: {size_text(space.size)}; networks: {size_text(architectures(space))}")
@@ -298,7 +298,7 @@ def print_space(space: SearchSpace, content: Mapping[str, Any]) -> None:
 
 
 def print_point(content: Mapping[str, Any], parts: Sequence[Part]) -> None:
-    """The answer of `describe SPACE --point`."""
+    """Print the answer of `describe SPACE --point`."""
     line(f"arch_id {content['arch_id']}, point_id {content['point_id']}", style="bold")
     values = content["architecture"]["values"]
     table("Decisions", ("decision", "value"), list(values.items()), left=("decision", "value"))

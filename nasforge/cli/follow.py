@@ -87,7 +87,7 @@ def _state(reader: Reader) -> State:
 
 
 def _has_ended(reader: Reader, held: bool, now: float) -> bool:
-    """Whether no process works on the search any more.
+    """Return whether no process works on the search any more.
 
     Args:
         reader: of the journal.

@@ -44,7 +44,7 @@ def _first(runs_dir: Path) -> str:
 
 
 def _date(seconds: float | None) -> str:
-    """The local day and minute; of another year the date."""
+    """Return the local day and minute; of another year the date."""
     if seconds is None:
         return "-"
     then = time.localtime(seconds)

@@ -1,4 +1,4 @@
-"""What commands print: tables and sentences for people, or one JSON object for programs, and nothing else on stdout."""
+"""Output of commands: tables and sentences for people, or one JSON object, and nothing else on stdout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PIPE_WIDTH = 160
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command found.
+    """Result of a command.
 
     Attributes:
         content: what `--json` prints: an object, or a list.
@@ -49,7 +49,7 @@ STOPPED = 130
 
 
 def stopped(reason: BaseException | str, words: Sequence[str]) -> Outcome:
-    """The end of a command that was stopped: says by which words it is continued."""
+    """Return the end of a command that was stopped: says by which words it is continued."""
     command = command_line(*words)
     text = f"{reason}: {command}"
     if command != quoted(["nasforge", *words]):
@@ -59,28 +59,28 @@ def stopped(reason: BaseException | str, words: Sequence[str]) -> Outcome:
 
 
 def out() -> Console:
-    """Where people read; silent when only JSON is wanted, which `only_json` marks by making the two streams one."""
+    """Return the console of answers; it is silent under `only_json`, which makes the two streams one."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
     return Console(highlight=False, quiet=sys.stdout is sys.stderr, width=width)
 
 
 def log() -> Console:
-    """Where progress and errors go."""
+    """Return the console of progress and errors."""
     return Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """A sentence for the user while something runs."""
+    """Print a sentence for the user while something runs."""
     log().print(Text(text, style="yellow"), soft_wrap=True)
 
 
 def line(text: str = "", style: str = "") -> None:
-    """A line of a command's answer, never wrapped or interpreted."""
+    """Print a line of a command's answer, neither wrapped nor interpreted."""
     out().print(Text(text, style=style), soft_wrap=True)
 
 
 def commands_after(folder: Path, state: State) -> list[str]:
-    """What can be done with the best network of an experiment: only commands that work."""
+    """Return the commands that work with the best network of an experiment."""
     commands = []
     if state.header.config.get("data") is not None:  # what was looked up in a table has no images to be trained on
         commands.append(command_for(folder, "retrain"))
@@ -90,7 +90,7 @@ def commands_after(folder: Path, state: State) -> list[str]:
 
 
 def next_commands(commands: Sequence[str]) -> None:
-    """The commands that a user may type next, each on a line of its own."""
+    """Print the commands that a user may type next, one a line."""
     line("Next:", style="bold")
     for command in commands:
         line(f"  {command}")
@@ -138,7 +138,7 @@ def table(
     left: Sequence[str] = (),
     narrow: bool = False,
 ) -> None:
-    """A table; numbers right, columns named in `left` and texts left. On a pipe it is as wide as it needs to be.
+    """Print a table, numbers right, texts and the columns in `left` left. In a pipe it is as wide as it needs to be.
 
     With `narrow` there are no lines between the columns, so that more fits into 80 characters.
     """
@@ -175,7 +175,7 @@ def count_text(value: float) -> str:
 
 
 def size_text(size: float) -> str:
-    """How many points a space has; `size` may be an int that no float can hold."""
+    """Return the number of points of a space as text; `size` may exceed every float."""
     if size == math.inf:
         return "infinitely many (a continuous decision)"
     if size < 1e9:
@@ -184,7 +184,7 @@ def size_text(size: float) -> str:
 
 
 def size_json(key: str, size: float) -> dict[str, float | None]:
-    """The size of a space for `--json`: `key`, null beyond 10^308, and its logarithm, null where it is infinite."""
+    """Return the size of a space for `--json`: `key`, null beyond 10^308, and its logarithm, null if infinite."""
     return {key: size, f"{key}_log10": math.log10(size) if size < math.inf else None}
 
 
@@ -200,7 +200,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def metric_text(key: str, value: float | None) -> str:
-    """A metric as people read it."""
+    """Return a metric as people read it."""
     if value is None or not math.isfinite(value):
         return "-"
     form = form_of(key)
@@ -214,7 +214,7 @@ def metric_text(key: str, value: float | None) -> str:
 
 
 def domain_text(domain: Domain) -> str:
-    """What a decision may take."""
+    """Return the values of a decision as text."""
     if isinstance(domain, Choice):
         return ", ".join(str(option) for option in domain.options)
     low, high = domain.ends
@@ -230,7 +230,7 @@ def _number_text(number: float) -> str:
 
 
 def trial_json(trial: Trial, unit: Unit = "epochs") -> dict[str, Any]:
-    """A trial as `show --json` gives it."""
+    """Return a trial as `show --json` gives it."""
     architecture, result = trial.architecture, trial.result
     return {
         **tables.row(trial, unit),
@@ -244,7 +244,7 @@ def trial_json(trial: Trial, unit: Unit = "epochs") -> dict[str, Any]:
 
 
 def state_json(state: State) -> dict[str, Any]:
-    """An experiment as `search --json` gives it."""
+    """Return an experiment as `search --json` gives it."""
     best = state.best
     return {
         "experiment": state.name,

@@ -1,4 +1,4 @@
-"""What the process of a command needs from the system: streams that can be written, a working folder."""
+"""Streams and working folder of the process of a command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nasforge.core.errors import ConfigError
 
 
 def _is_deleted() -> bool:
-    """Whether the working folder has been deleted."""
+    """Return whether the working folder has been deleted."""
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -247,7 +247,7 @@ def print_forecast(config: ExperimentConfig) -> Outcome:
 
 
 def _print_network(trial: Trial) -> None:
-    """What the winner looks like: the network's decisions part by part, then the recipe's."""
+    """Print the winner: the decisions of the network layer by layer, then those of the recipe."""
     if trial.architecture is None:
         return
     parts: dict[str, list[str]] = {}

@@ -74,7 +74,7 @@ def settings_of(
 def data_options(
     source: str | None, folder: Path | None, images: int | None, resolution: int | None = None
 ) -> dict[str, Any]:
-    """The options of a command's data as fields of DataConfig; None where not given."""
+    """Return the options of a command's data as fields of DataConfig; None where not given."""
     place = None if folder is None else str(folder)
     return {"source": source, "folder": place, "images": images, "resolution": resolution}
 
@@ -88,7 +88,7 @@ def check_data(source: str) -> None:
 
 
 def moved_data(source: str | None, folder: Path | None) -> dict[str, str]:
-    """Where data lie now, from the options of a command; empty where neither is given."""
+    """Return the new place of data from the options of a command; empty if none is given."""
     return {key: str(place) for key, place in (("source", source), ("folder", folder)) if place is not None}
 
 
@@ -109,7 +109,7 @@ def until_of(texts: Sequence[str] | None) -> dict[str, Any] | str | None:
 
 
 def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """A runner with its options, from those of a command and texts such as `runner.resources.measure.gpu=0.5`."""
+    """Return a runner with its options, from a command's and texts such as `runner.resources.measure.gpu=0.5`."""
     merged: dict[str, Any] = {"runner": name}
     for text in assignments:
         if not text.startswith("runner."):
@@ -171,19 +171,19 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
 
 
 def fit_folder(name: str, runs_dir: Path) -> Path | None:
-    """The folder of the fit of this name; None where there is no fit, but maybe an experiment."""
+    """Return the folder of the fit of this name; None where there is no fit, but maybe an experiment."""
     folder = whole_path(runs_dir) / check_name(name)
     return folder if (folder / FIT).is_file() else None
 
 
 def campaign_of(name: str, runs_dir: Path) -> list[Path]:
-    """The searches of a campaign; none where `name` is an experiment, or nothing at all."""
+    """Return the searches of a campaign; none where `name` is an experiment, or nothing at all."""
     folder = whole_path(runs_dir) / check_name(name)
     return [] if (experiment_of(folder) / JOURNAL).is_file() else experiments_in(folder)
 
 
 def campaign_folder(name: str, runs_dir: Path) -> Path | None:
-    """The folder of the campaign or comparison of this name; None where `name` is something else, or nothing."""
+    """Return the folder of the campaign or comparison of this name; None where `name` is something else, or nothing."""
     folder = whole_path(runs_dir) / check_name(name)
     if (experiment_of(folder) / JOURNAL).is_file() or (folder / FIT).is_file():
         return None
@@ -191,7 +191,7 @@ def campaign_folder(name: str, runs_dir: Path) -> Path | None:
 
 
 def folder_of(name: str, runs_dir: Path) -> Path:
-    """The folder of an existing experiment; of a fit its search, also as `FIT/search`.
+    """Return the folder of an existing experiment; of a fit its search, also as `FIT/search`.
 
     Raises:
         ConfigError: not a name, or a campaign's.

@@ -103,7 +103,7 @@ def show(
 
 
 def show_experiment(folder: Path, top: int) -> Outcome:
-    """An experiment."""
+    """Return an experiment."""
     with without_collection():
         reader = Reader(folder)
         reader.refresh()
@@ -142,7 +142,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
 
 
 def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcome:
-    """The searches of a campaign, one line each."""
+    """Return the searches of a campaign, one line each."""
     rows: list[Sequence[str]] = []
     content: list[dict[str, Any]] = []
     goals: dict[str, str] = {}

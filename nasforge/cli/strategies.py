@@ -53,5 +53,5 @@ def _row(kind: str, name: str) -> dict[str, Any]:
 
 
 def _typed(value: Any) -> str:
-    """A default as it would be typed; where there is none, a dash."""
+    """Return a default as it would be typed; where there is none, a dash."""
     return "-" if value is None else value if isinstance(value, str) else json.dumps(value)

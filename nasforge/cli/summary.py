@@ -38,7 +38,7 @@ def print_summary(state: State, top: int = 5) -> None:
 
 
 def _print_goal(state: State) -> None:
-    """Whether the search has reached what its budget's `until` says."""
+    """Return whether the search has reached what its budget's `until` says."""
     goals = [f"{goal} {metric_text(goal.metric, value)}" for goal, value in state.budget.goals.items()]
     if not goals:
         return

@@ -73,7 +73,7 @@ def _deliver_campaign(folder: Path, uri: str | None) -> Outcome:
 
 
 def _write_study(folder: Path, storage: str) -> Outcome:
-    """An experiment for optuna-dashboard."""
+    """Return an experiment for optuna-dashboard."""
     from nasforge.views import optuna_study
 
     count = optuna_study.write_study(load_state(folder), storage)

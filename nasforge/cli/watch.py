@@ -47,7 +47,7 @@ class Watch:
         self._drawn = 0.0
 
     def on_open(self, experiment: Experiment) -> None:
-        """The experiment is open; say whether it goes on from somewhere."""
+        """Print whether the opened experiment resumes an earlier session."""
         self._state = experiment.state
         counts = experiment.state.counts()
         done = sum(counts.values()) - counts["running"]
@@ -77,7 +77,7 @@ class Watch:
             self._console.print(Text(self._line(self._state, trial)), soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """A sentence for the user, above the table."""
+        """Print a sentence for the user above the table."""
         self._console.print(Text(text, style="yellow"), soft_wrap=True)
 
     @contextmanager

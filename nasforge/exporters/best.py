@@ -85,7 +85,7 @@ def _write_best(folder: Path, state: State) -> Path:
 
 
 def _is_retrained(best: Path, architecture: Architecture) -> bool:
-    """Whether `best` holds an undamaged retrained network of this point."""
+    """Return whether `best` holds an undamaged retrained network of this point."""
     try:
         about = description_of(best)
     except ExportError:
@@ -100,7 +100,7 @@ def describe(
     metrics: Mapping[str, float],
     trained: Mapping[str, Any],
 ) -> Description:
-    """The description of a network trained on `data`."""
+    """Return the description of a network trained on `data`."""
     known = {**trained, "data_hash": data.fingerprint}
     space = without_start(space)
     return Description(

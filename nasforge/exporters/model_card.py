@@ -129,19 +129,19 @@ def _calibrated(calibration: Calibration) -> str:
 
 
 def signed(card: str, names: Sequence[str]) -> str:
-    """A card with a last line that names the exported files in its folder, so that only those are ever replaced."""
+    """Return a card whose last line names the exported files in its folder, so that only those are ever replaced."""
     return f"{card}\n<!-- nasforge export wrote {', '.join(names)}; sha256 of this card: {_digest(card)} -->\n"
 
 
 def written_files(text: str) -> list[str]:
-    """The exported files in the folder of this card; none where the text is not a card."""
+    """Return the exported files in the folder of this card; none where the text is not a card."""
     if signature := _SIGNATURE.search(text):
         return signature["names"].split(", ")
     return list(_UNSIGNED) if _MARK in text else []
 
 
 def is_unchanged(text: str) -> bool:
-    """Whether a text is a card as an export wrote it."""
+    """Return whether a text is a card as an export wrote it."""
     if signature := _SIGNATURE.search(text):
         return _digest(text[: signature.start() - 1]) == signature["digest"]
     return _MARK in text

@@ -38,7 +38,7 @@ TRAIN_AND_VALIDATION = "train and validation"
 
 @dataclass(frozen=True)
 class Calibration:
-    """How probabilities are made from logits, measured on images that the network was not trained on.
+    """Temperature and threshold of the probabilities, measured on images that the network was not trained on.
 
     Attributes:
         temperature: logits are divided by it before the softmax; 1 changes nothing.
@@ -86,7 +86,7 @@ class Description:
 
     @property
     def rule(self) -> InputRule:
-        """How an image file becomes an input."""
+        """Rule by which an image file becomes an input."""
         return self.input or InputRule(self.shape[0])
 
     def to_json(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class Network(nn.Module):
 
     @property
     def saw_validation(self) -> bool:
-        """Whether it was trained on the validation images too, as finalists are."""
+        """True if it was trained on the validation images too, as finalists are."""
         return self.description.trained.get("parts") == TRAIN_AND_VALIDATION
 
     @property
@@ -210,7 +210,7 @@ def save_network(folder: Path | str, network: nn.Module, description: Descriptio
 
 
 def write_network(folder: Path, network: nn.Module, description: Description) -> None:
-    """The two files of a network folder, into a folder that exists; `save_network` is the safe way."""
+    """Write the two files of a network folder into an existing folder; `save_network` is the safe way."""
     body = network.body if isinstance(network, Network) else network
     weights = folder / WEIGHTS
     write_tensors(body.state_dict(), weights)
@@ -220,7 +220,7 @@ def write_network(folder: Path, network: nn.Module, description: Description) ->
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu", *, trust: bool = False) -> Network:
-    """The network kept in `folder`, in eval mode, normalisation inside.
+    """Return the network kept in `folder`, in eval mode, normalisation inside.
 
     Args:
         folder: a network folder, such as `runs/<experiment>/best`.
@@ -253,7 +253,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu", *, trust: bool 
 
 
 def description_of(folder: Path | str) -> Description:
-    """The description of the network in `folder`, once its weights are known to be whole; nothing is built.
+    """Return the description of the network in `folder`, once its weights are known to be whole; nothing is built.
 
     Raises:
         ExportError: the folder or a file is missing, damaged or of another schema.
@@ -264,7 +264,7 @@ def description_of(folder: Path | str) -> Description:
 
 
 def _described(folder: Path | str) -> tuple[Path, Description, str]:
-    """Where the content of `folder` is, its description, and the checksum of its weights."""
+    """Return the place of a folder's content, its description, and the checksum of its weights."""
     folder = _present(Path(folder).absolute())
     content = _read_description(folder)
     try:
@@ -366,7 +366,7 @@ def finish_replacement(folder: Path) -> None:
 
 
 def _present(folder: Path) -> Path:
-    """Where the content of `folder` is: a replacement may be between its two renames, or was killed there."""
+    """Return the place of a folder's content: a replacement may be between its two renames, or was killed there."""
     old = _aside(folder)
     return old if not folder.exists() and old.exists() else folder
 

@@ -1,4 +1,4 @@
-"""What torch says where it refuses to export a network: one sentence and the line, in place of pages."""
+"""Reason for which torch refuses to export a network: one sentence and the line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why an export was refused: the first paragraph of the error's innermost cause, and the line that led to it."""
+    """Return why an export was refused: the first paragraph of the innermost cause, and the line that led to it."""
     while error.__cause__ is not None:
         error = error.__cause__
     paragraph = str(error).strip().partition("\n\n")[0]

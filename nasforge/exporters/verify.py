@@ -23,7 +23,7 @@ BATCH_SIZES = (1, 2, 7, 64)
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well an exported network agrees with the trained one.
+    """Agreement of an exported network with the trained one.
 
     Attributes:
         images: validation images compared.

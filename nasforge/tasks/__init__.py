@@ -1,1 +1,1 @@
-"""What networks are trained for: loss, predictions and metrics."""
+"""Tasks of networks: loss, predictions and metrics."""

@@ -39,7 +39,7 @@ class Answers:
 
 
 class Task(Protocol):
-    """What networks are trained for. The training loop, supernets and evaluators know a task only by these members.
+    """Task of networks. The training loop, supernets and evaluators know it only by these members.
 
     Attributes:
         metrics: names of the metrics that are always computed: `accuracy`.

@@ -1,4 +1,4 @@
-"""How far a short training can be trusted: what the journal of `nasforge calibrate` says about each rung."""
+"""Reliability of short trainings: the facts about each rung in the journal of `nasforge calibrate`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class RungFacts:
-    """What is known of one rung.
+    """Facts about one rung.
 
     Attributes:
         rung: as in the ladder: epochs, perhaps share and resolution.
@@ -108,7 +108,7 @@ class Calibration:
 
 
 def calibration(state: State, *, trials: int = 100, eta: float = 3) -> Calibration:
-    """What the trainings of `strategies.repeated` say.
+    """Compute a calibration from the trainings of `strategies.repeated`.
 
     Args:
         state: of the experiment.
@@ -174,7 +174,7 @@ def calibration(state: State, *, trials: int = 100, eta: float = 3) -> Calibrati
 
 
 def _groups(state: State, ladder: Sequence[Rung]) -> tuple[list[list[Trial]], int]:
-    """The trainings of each network that was trained to the end by every seed, and how many were not."""
+    """Return the trainings of each network that was trained to the end by every seed, and how many were not."""
     trainings: dict[str, list[Trial]] = {}
     for trial in state.trials.values():
         proposal = trial.proposal
@@ -249,7 +249,7 @@ def _agreement(at_rung: Matrix, final: Matrix, correlate: Any, resampled: Any) -
 
 
 def _first_kept(rungs: Sequence[RungFacts]) -> int:
-    """Where the recommended ladder begins, by `RULE`."""
+    """Return the index at which the recommended ladder begins, by `RULE`."""
     threshold = KEPT_SHARE * rungs[-1].spearman.value
     first = len(rungs) - 1
     while (
@@ -262,7 +262,7 @@ def _first_kept(rungs: Sequence[RungFacts]) -> int:
 def _simulated(
     values: Matrix, work: Matrix, seconds: Matrix, ladder: Sequence[Rung], trials: int, eta: float
 ) -> dict[str, float]:
-    """What ASHA does to searches of recorded trainings, drawn at random: cost and what the best of them loses."""
+    """Simulate ASHA on random searches of recorded trainings: its cost, and the loss of the best."""
     runs = [(network, seed) for network in range(values.shape[0]) for seed in range(values.shape[1])]
     pruner = ASHA(SearchSpec(SearchSpace("recorded", ()), ladder=tuple(ladder)), eta=eta)
     shares, spent, lost = [], [], []

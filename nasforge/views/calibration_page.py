@@ -71,7 +71,7 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
 
 
 def draw_calibration(calibration: Calibration, path: Path) -> None:
-    """The figure as a PNG.
+    """Write the figure as a PNG.
 
     Raises:
         ExportError: there is no Chromium, or it failed.

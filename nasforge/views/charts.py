@@ -39,7 +39,7 @@ def _mark(trial: Trial, x: float, y: float, metrics: Sequence[str], link: Link) 
 
 
 def about(trial: Trial, metrics: Sequence[str] = ()) -> str:
-    """What is shown while the pointer is over a trial: number, status, metrics, decisions."""
+    """Return the text under the pointer for a trial: number, status, metrics, decisions."""
     lines = [f"trial {trial.number}, {trial.status}"]
     known = trial.metrics
     lines += [f"{title_of(key)} {number_text(known[key])}" for key in metrics if key in known]
@@ -51,7 +51,7 @@ def about(trial: Trial, metrics: Sequence[str] = ()) -> str:
 
 
 def best_so_far_chart(state: State, link: Link, axis: str = "trials") -> str:
-    """The first objective of every finished trial, and the best until then, over trials, seconds or multiply-adds."""
+    """Draw the first objective of every finished trial, and the best so far, over trials, seconds or multiply-adds."""
     rows = tables.best_so_far(state)
     if not rows:
         return missing("No trial has finished yet.")
@@ -197,7 +197,7 @@ def workers_chart(reader: Reader, link: Link) -> str:
 
 
 def failures_chart(state: State) -> str:
-    """How many trials failed, by cause."""
+    """Draw the number of failed trials by cause."""
     rows = tables.failures(state)
     if not rows:
         return missing("No trial has failed.")
@@ -205,7 +205,7 @@ def failures_chart(state: State) -> str:
 
 
 def importance_chart(shares: Mapping[str, float]) -> str:
-    """The share of an objective's variance that each decision explains."""
+    """Return the share of an objective's variance that each decision explains."""
     rows = [Bar(key, share, f"{share:.0%}") for key, share in list(shares.items())[:20]]
     return bars("Importance of decisions", rows)
 
@@ -305,13 +305,13 @@ def lineage_chart(state: State, link: Link) -> str:
 
 
 def parents_of(trial: Trial) -> tuple[int, ...]:
-    """The trials that a proposal was made from; none where the strategy does not say."""
+    """Return the trials that a proposal was made from; none where the strategy does not say."""
     origin = None if isinstance(trial.proposal, TrainShared) else trial.proposal.origin
     return origin.parents if origin else ()
 
 
 def ancestors_of_best(state: State) -> list[int]:
-    """The best trial and, by the better parent each time, its ancestors, oldest first."""
+    """Return the best trial and, by the better parent each time, its ancestors, oldest first."""
     best = state.best
     chain: list[int] = []
     while best is not None and best.number not in chain:
@@ -345,7 +345,7 @@ def _axis_of(metric: str, values: Sequence[float]) -> Axis:
 
 
 def _without_outliers(values: Sequence[float], maximise: bool | None) -> list[float]:
-    """The values without the few that lie far from all others: they would flatten the rest of the figure."""
+    """Return the values without the few that lie far from all others: they would flatten the rest of the figure."""
     known = sorted(value for value in values if math.isfinite(value))
     if len(known) < 12:
         return known

@@ -119,7 +119,7 @@ def _quantities(
     reference: Sequence[float] | None,
     ideal: Sequence[float] | None,
 ) -> dict[str, tuple[Figure, bool]]:
-    """What is compared, each with whether more is better."""
+    """Return the compared quantities, each with True if more is better."""
     quantities: dict[str, tuple[Figure, bool]] = {"signal": (_signal, goals[0].maximise)}
     searches = [search for group in groups for search in group.searches]
     if any(search.final is not None for search in searches):
@@ -140,7 +140,7 @@ def _quantities(
 
 
 def _signal(search: Trajectory) -> list[float]:
-    """The incumbent's signal where it was measured at the search's own greatest fidelity."""
+    """Return the incumbent's signal where it was measured at the search's own greatest fidelity."""
     return [
         value if steps == search.fidelity else math.nan
         for value, steps in zip(search.signal, search.steps, strict=True)
@@ -148,7 +148,7 @@ def _signal(search: Trajectory) -> list[float]:
 
 
 def _regret(goal: Objective, optimum: float, worst: float, fidelity: int, search: Trajectory) -> list[float]:
-    """How far the incumbent's signal is from the table's best: 0 there, 1 at its worst; at the greatest fidelity."""
+    """Return the incumbent's regret in the table's signal at the greatest fidelity: 0 at its best, 1 at its worst."""
     best, span = goal.oriented(optimum), goal.oriented(optimum) - goal.oriented(worst)
     return [
         (best - goal.oriented(value)) / span if steps == fidelity else math.nan
@@ -164,7 +164,7 @@ def _box(groups: Sequence[Group], goals: Sequence[Objective]) -> tuple[list[floa
 
 
 def _end(groups: Sequence[Group], axis: str) -> float:
-    """The charge that every search can be followed to; one without end counts as far as it came.
+    """Return the charge that every search can be followed to; one without end counts as far as it came.
 
     A search that still runs shortens the comparison only where its strategy has no other; else its seed is missing.
     """
@@ -198,7 +198,7 @@ def _grid(axis: str, end: float) -> list[float]:
 
 
 def at_charge(search: Trajectory, figure: Sequence[float], axis: str, grid: Sequence[float]) -> Matrix:
-    """The figure that stood when so much had been charged: a trial counts once all of it fits.
+    """Return the figure that stood when so much had been charged: a trial counts once all of it fits.
 
     NaN before the first trial, and beyond the search's reach.
     """
@@ -269,7 +269,7 @@ def _values(group: Group, figure: Figure, axis: str, checkpoint: float) -> dict[
 
 
 def _to_optimum(group: Group, goal: Objective, optimum: float, fidelity: int, cap: float) -> ToOptimum:
-    """A best so far counts where it was measured at the greatest fidelity of all: the optimum is of that one."""
+    """Return a best so far counts where it was measured at the greatest fidelity of all: the optimum is of that one."""
     goalpost = goal.oriented(optimum) - 1e-9 * abs(optimum)
     counts = []
     for search in _reaching(group, "trials", cap):
@@ -285,7 +285,7 @@ def _to_optimum(group: Group, goal: Objective, optimum: float, fidelity: int, ca
 
 
 def _final_goal(groups: Sequence[Group], goal: Objective) -> Objective:
-    """What the table calls the final figure (nothing without one), with its direction.
+    """Return the table's final metric with its direction; an empty one without it.
 
     The direction is the one that is said, else the one of the column's name, else the objective's.
     """

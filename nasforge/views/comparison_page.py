@@ -30,7 +30,7 @@ th { border-bottom: 2px solid #888; } tr:nth-child(even) td { background: #f4f4f
 
 
 def quantity_title(comparison: Comparison, quantity: str) -> str:
-    """What a quantity is, with its direction, for an axis or a heading."""
+    """Return the title of a quantity with its direction, for an axis or a heading."""
     goal = Objective.parse(comparison.objectives[0])
     title = {
         "signal": f"{goal.metric} (the search's signal) of the best so far",
@@ -43,21 +43,21 @@ def quantity_title(comparison: Comparison, quantity: str) -> str:
 
 
 def _maximised(comparison: Comparison, quantity: str) -> bool:
-    """Whether more of a quantity is better."""
+    """Return whether more of a quantity is better."""
     goal = Objective.parse(comparison.objectives[0])
     return {"hypervolume": True, "regret": False, "final": comparison.final_maximised}.get(quantity, goal.maximise)
 
 
 def axis_title(comparison: Comparison) -> str:
-    """What is charged."""
+    """Return the title of the cost axis."""
     return _AXES[comparison.axis]
 
 
 def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequence[Part]] | None = None) -> None:
-    """The whole comparison as one HTML file that needs no network.
+    """Write the whole comparison as one HTML file that needs no network.
 
     Args:
-        found: the comparison.
+        comparison: what is written.
         path: of the file.
         networks: parts of the best network of each strategy, to be drawn; none where there is nothing to build.
 
@@ -86,7 +86,7 @@ def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequen
 
 
 def write_picture(comparison: Comparison, path: Path) -> None:
-    """The curves of the most telling quantity as a PNG.
+    """Write the curves of the most telling quantity as a PNG.
 
     Raises:
         ExportError: there is no Chromium, or it failed.
@@ -137,7 +137,7 @@ def curves_figure(comparison: Comparison, quantity: str) -> Any:
 
 
 def _window(curves: Sequence[Curve]) -> list[float] | None:
-    """The part of the vertical axis where the race is run: without the first tenth, in which everybody climbs."""
+    """Return the range of the vertical axis without the first tenth of the searches, in which all improve."""
     values: list[float] = []
     for curve in curves:
         begin = len(curve.x) // 10
@@ -149,7 +149,7 @@ def _window(curves: Sequence[Curve]) -> list[float] | None:
 
 
 def _styled(comparison: Comparison, curves: Sequence[Curve]) -> Iterator[tuple[Curve, str, str]]:
-    """A strategy has the same colour in every figure."""
+    """Yield a strategy has the same colour in every figure."""
     rank = 0
     styles: dict[str, tuple[str, str]] = {}
     for label, about in comparison.strategies.items():
@@ -188,14 +188,14 @@ def _protocol(comparison: Comparison) -> str:
 
 
 def table_columns(comparison: Comparison, quantity: str) -> tuple[str, ...]:
-    """The header of a table of rows."""
+    """Return the header of a table of rows."""
     bound = "mean − 2 SE" if _maximised(comparison, quantity) else "mean + 2 SE"
     tests = ("n pairs", "− random", "95 % interval", "p Wilcoxon", "p permutation")
     return ("strategy", "n", "mean", "std", "SE", bound, "median", "best", *tests)
 
 
 def table_rows(comparison: Comparison, quantity: str, at: float) -> list[list[str]]:
-    """The body of a table, for people; p values are Holm's."""
+    """Return the body of a table, for people; p values are Holm's."""
     body = []
     for row in comparison.rows:
         if row.quantity != quantity or row.at != at:
@@ -234,7 +234,7 @@ def number(value: float | None, sign: str = "") -> str:
 
 
 def p_text(value: float) -> str:
-    """A p value."""
+    """Return a p value."""
     return "-" if math.isnan(value) else "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 

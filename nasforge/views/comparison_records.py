@@ -1,4 +1,4 @@
-"""What a comparison found, as plain records; `comparison.json` holds them."""
+"""Results of a comparison as plain records; `comparison.json` holds them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ToOptimum:
-    """How many charged trials it took to find the best of a table.
+    """Charged trials until the best of a table is found.
 
     Attributes:
         label: of the strategy.
@@ -80,7 +80,7 @@ class ToOptimum:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """Results of a comparison.
 
     Attributes:
         name: of the campaign.

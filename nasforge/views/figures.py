@@ -22,7 +22,7 @@ _BEST = "#D55E00"
 
 
 def best_so_far_figure(state: State) -> Any:
-    """The first objective of every finished trial and the best until then."""
+    """Return the first objective of every finished trial and the best until then."""
     rows = best_so_far(state)
     goal = state.objectives[0]
     figure = _figure("trial", title_of(goal.metric))
@@ -121,7 +121,7 @@ def learning_curves_figure(state: State, metric: str = "val/accuracy") -> Any:
 
 
 def failures_figure(state: State) -> Any:
-    """How many trials failed, by cause."""
+    """Draw the number of failed trials by cause."""
     rows = failures(state)
     figure = _figure("trials", "")
     if not rows:

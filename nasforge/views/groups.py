@@ -36,7 +36,7 @@ class Group:
 
 
 def label_of(named: Named) -> str:
-    """How a strategy with its options is shown: `evolution(sample=3)`; different options never look alike."""
+    """Return a strategy's label with its options, `evolution(sample=3)`; different options never look alike."""
     options = ",".join(f"{key}={_shown(value)}" for key, value in sorted(named.options.items()))
     return f"{named.name}({options})" if options else named.name
 
@@ -94,7 +94,7 @@ def like_baseline(groups: Sequence[Group]) -> set[str]:
 
 
 def notes_of(groups: Sequence[Group], axis: str) -> list[str]:
-    """What a reader must know of the searches to judge their figures."""
+    """Return the facts that a reader needs to judge the figures of the searches."""
     searches = [search for group in groups for search in group.searches]
     sentences = []
     running = [search.experiment for search in searches if search.running]
@@ -127,7 +127,7 @@ def notes_of(groups: Sequence[Group], axis: str) -> list[str]:
 
 
 def without_figures(groups: Sequence[Group], rows: Sequence[Row], checkpoints: Sequence[float], axis: str) -> list[str]:
-    """The note on strategies that have no row at a checkpoint, if there are any."""
+    """Return the note on strategies that have no row at a checkpoint, if there are any."""
     there = {(row.label, row.at) for row in rows if row.quantity == "signal"}
     empty = {group.label: [f"{at:g}" for at in checkpoints if (group.label, at) not in there] for group in groups}
     missing = [f"{label} at {', '.join(points)}" for label, points in empty.items() if points]
@@ -160,6 +160,6 @@ def left_out(rows: Sequence[Row]) -> list[str]:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of the names."""
+    """Return the first few of the names."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

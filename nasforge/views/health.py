@@ -1,4 +1,4 @@
-"""What the diagnostics of a trial (`recipe: {health: true}`) say, in plain words."""
+"""Advice from the diagnostics of a trial (`recipe: {health: true}`)."""
 
 from __future__ import annotations
 

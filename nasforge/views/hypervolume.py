@@ -10,7 +10,7 @@ Point = Sequence[float]
 
 
 def hypervolume(points: Iterable[Point], reference: Point) -> float:
-    """The volume dominated by `points` above `reference`, all values to maximise.
+    """Return the volume dominated by `points` above `reference`, all values to maximise.
 
     Two objectives: a sweep along the front. More: the exclusive volumes of While, Bradstreet and Barone, "A Fast Way of
     Calculating Exact Hypervolumes" (https://doi.org/10.1109/TEVC.2010.2077298).
@@ -33,7 +33,7 @@ def _volume(points: list[tuple[float, ...]], reference: tuple[float, ...]) -> fl
 
 
 def _exclusive(point: tuple[float, ...], others: list[tuple[float, ...]], reference: tuple[float, ...]) -> float:
-    """What `point` dominates and no other does."""
+    """Return the volume that only `point` dominates."""
     volume = 1.0
     for x, low in zip(point, reference, strict=True):
         volume *= x - low
@@ -55,7 +55,7 @@ def _sweep(points: list[tuple[float, ...]], reference: tuple[float, ...]) -> flo
 
 
 def hypervolume_curve(points: Sequence[Point | None], reference: Point) -> list[float]:
-    """The hypervolume after each of `points`; None adds nothing."""
+    """Return the hypervolume after each of `points`; None adds nothing."""
     kept: list[Point] = []
     curve: list[float] = []
     for point in points:

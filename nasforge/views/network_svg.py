@@ -70,7 +70,7 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
 
 
 def cells_svg(values: Mapping[str, Value]) -> str:
-    """The cells of a point as graphs, an edge for each operation; empty where its decisions are no edges.
+    """Return the cells of a point as graphs, an edge for each operation; empty where its decisions are no edges.
 
     Args:
         values: the decisions of the network, keys without `model.`.

@@ -67,7 +67,7 @@ def write_study(state: State, storage: str) -> int:
 
 
 def study_of(state: State, storage: str | None = None) -> optuna.Study:
-    """A study with every measured trial: decisions that are open, objectives as they were measured, limits."""
+    """Return a study with every measured trial: decisions that are open, objectives as they were measured, limits."""
     directions = ["maximize" if objective.maximise else "minimize" for objective in state.objectives]
     name = state.name
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -212,7 +212,7 @@ def _target(index: int) -> Callable[[FrozenTrial], float]:
 
 
 def _of_one_objective(study: optuna.Study, index: int, metric: str) -> tuple[optuna.Study, str]:
-    """The finished trials with one objective, for figures whose colours must tell good from bad; and its label.
+    """Return the finished trials with one objective, for figures whose colours must tell good from bad; and its label.
 
     Optuna takes the direction of the colours from a study of one objective only, and draws later trials over earlier
     ones: the best comes last. Values far behind the others are drawn at a bound, so that they do not take up the scale.

@@ -88,13 +88,13 @@ def parallel_chart(state: State, link: Callable[[int], str], metric: str) -> str
 
 
 def is_higher_warmer(state: State, metric: str) -> bool:
-    """Whether the lines of higher values are the warmer ones: where higher is better, or nobody knows."""
+    """Return whether the lines of higher values are the warmer ones: where higher is better, or nobody knows."""
     goals = {goal.metric: goal.maximise for goal in state.objectives}
     return goals.get(metric, direction(metric)) is not False
 
 
 def _sample(count: int) -> list[int]:
-    """The places in a ranking that are drawn: the first ones, and a sample of the others."""
+    """Return the places in a ranking that are drawn: the first ones, and a sample of the others."""
     if count <= MOST_LINES:
         return list(range(count))
     others = np.linspace(_BEST_DRAWN, count - 1, MOST_LINES - _BEST_DRAWN)
@@ -102,7 +102,7 @@ def _sample(count: int) -> list[int]:
 
 
 def _effect(domain: Domain, values: Sequence[object]) -> float:
-    """The share of the ranks' variance that a decision's options explain; `values` are in order of rank."""
+    """Return the share of the ranks' variance that a decision's options explain; `values` are in order of rank."""
     if isinstance(domain, Choice):
         numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
         groups = np.array([numbers[value] for value in values])

@@ -52,7 +52,7 @@ class Part:
 
     @property
     def title(self) -> str:
-        """What it is, in words: `inverted 3×3`."""
+        """Title of the layer: `inverted 3×3`."""
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", " ", self.layer.removesuffix("Block")).lower()
         return f"{words} {self.kernel}×{self.kernel}" if self.kernel else words
 
@@ -62,7 +62,7 @@ class Part:
 
 
 def parts_of(space: SearchSpace, point: Architecture, shape: Shape, classes: int) -> list[Part]:
-    """The network of a point, in the order in which an image passes; nothing is computed (meta device).
+    """Return the network of a point, in the order in which an image passes; nothing is computed (meta device).
 
     Args:
         space: of the point.
@@ -117,7 +117,7 @@ def parts_of_trial(
     *,
     trust: bool = False,
 ) -> list[Part]:
-    """The network of a trial, for the images of its search.
+    """Return the network of a trial, for the images of its search.
 
     Args:
         folder: `runs/<experiment>`.

@@ -20,7 +20,7 @@ _FLAGS = (
 
 
 def graph_objects() -> Any:
-    """The module `plotly.graph_objects`.
+    """Return the module `plotly.graph_objects`.
 
     Raises:
         ExportError: Plotly is not installed.
@@ -33,7 +33,7 @@ def graph_objects() -> Any:
 
 
 def draw(figure: Any, path: Path, width: int = WIDTH, height: int = HEIGHT) -> None:
-    """A Plotly figure as a PNG of twice so many pixels.
+    """Draw a Plotly figure as a PNG with twice as many pixels.
 
     Raises:
         ExportError: there is no Chromium, or it failed.
@@ -63,7 +63,7 @@ def draw(figure: Any, path: Path, width: int = WIDTH, height: int = HEIGHT) -> N
 
 
 def write(path: Path, text: str) -> None:
-    """A page's text. Raises ExportError where it cannot be written."""
+    """Write a page's text. Raises ExportError if it cannot be written."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

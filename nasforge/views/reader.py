@@ -23,7 +23,7 @@ _LINES = 64
 
 @dataclass
 class Times:
-    """When things happened, in seconds since the epoch (UTC). Journals of schema 1 have no times.
+    """Times of events in seconds since the epoch (UTC). Journals of schema 1 have none.
 
     Attributes:
         began: time of the first line; None where it has none.
@@ -94,7 +94,7 @@ class Reader:
 
     @property
     def running(self) -> bool:
-        """Whether a driver on this machine, or on a shared folder with locks, runs the experiment now."""
+        """True if a driver on this machine, or on a shared folder with locks, runs the experiment now."""
         return is_locked(self.folder / LOCK)
 
     @property

@@ -56,7 +56,7 @@ class Summary:
 
 
 def summary(values: Sequence[float], *, maximise: bool = True) -> Summary:
-    """The spread of at least one value over the seeds; `maximise` says on which side `bound` and `best` lie."""
+    """Return the spread of at least one value over the seeds; `maximise` says on which side `bound` and `best` lie."""
     array = np.asarray(values, dtype=float)
     mean, n = float(array.mean()), len(array)
     std = float(array.std(ddof=1)) if n > 1 else None
@@ -172,7 +172,7 @@ def paired_test(
 
 
 def _sign_flip(differences: Matrix, rng: np.random.Generator, resamples: int) -> float:
-    """The share of all patterns of signs whose sum is as far from 0: at least 2 / 2**n; of many pairs by a sample."""
+    """Return the share of sign patterns whose sum is as far from 0: at least 2 / 2**n; by a sample of many pairs."""
     n = len(differences)
     far = abs(differences.sum()) - 1e-9 * np.abs(differences).sum()  # sums in another order differ in the last digits
     if n <= _EXACT:

@@ -16,7 +16,7 @@ _TICKS = 6
 
 
 def number_text(value: float) -> str:
-    """A number in human units: `40M`, `1.2k`, `0.974`."""
+    """Return a number in human units: `40M`, `1.2k`, `0.974`."""
     if not math.isfinite(value):
         return "–"
     for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -71,13 +71,13 @@ class Axis:
         return Axis(title, low if (zero and low == 0) or whole else low - room, high + room, whole=whole)
 
     def share(self, value: float) -> float:
-        """Where a value lies: 0 at `low`, 1 at `high`."""
+        """Return the relative position of a value: 0 at `low`, 1 at `high`."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else -1.0
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """A few round values."""
+        """Return a few round values."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if len(powers) <= 4 else (1,)
@@ -112,7 +112,7 @@ class Plot:
     """A plot with two axes, filled by calls of `points`, `line`, ... and turned into text by `svg`."""
 
     def __init__(self, label: str, x: Axis, y: Axis, width: int = 640, height: int = 330, left: int = _LEFT) -> None:
-        """An empty plot.
+        """Make an empty plot.
 
         Args:
             label: one sentence for people who hear the page.
@@ -227,7 +227,7 @@ class Plot:
         self._marks.append(f'<path d="{path}" class="limit"/><text {place} class="note">{escape(text)}</text>')
 
     def svg(self) -> str:
-        """The whole drawing, with its legend below."""
+        """Return the whole drawing, with its legend below."""
         width, height = self._width, self._height
         parts = [
             f'<figure class="plot"><svg viewBox="0 0 {width} {height}" role="img" '
@@ -329,10 +329,10 @@ def standalone(figure: str) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """The beginning of a long text."""
+    """Return the beginning of a long text."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def missing(text: str) -> str:
-    """The place of a figure for which there is nothing to draw yet."""
+    """Return the place of a figure for which there is nothing to draw yet."""
     return f'<p class="missing">{escape(text)}</p>'

@@ -34,7 +34,7 @@ def experiments(runs_dir: Path) -> list[dict[str, Any]]:
 
 
 def _changed(folder: Path) -> float:
-    """When a journal was last written; a link that leads nowhere is the oldest."""
+    """Return the time at which a journal was last written; a broken link is the oldest."""
     try:
         return (folder / JOURNAL).stat().st_mtime
     except OSError:
@@ -42,7 +42,7 @@ def _changed(folder: Path) -> float:
 
 
 def summary(state: State) -> dict[str, Any]:
-    """What a search is and how it stands: names, counts by status, share of the budget used, the best so far."""
+    """Summarise a search: names, counts by status, share of the budget used, the best so far."""
     config = state.header.config
     best = state.best
     return {
@@ -77,7 +77,7 @@ def row(trial: Trial, unit: Unit = "epochs") -> dict[str, Any]:
 
 
 def steps_of(state: State) -> str:
-    """What a trial's steps count, see `Unit`; empty for a table with one number per point: they count nothing."""
+    """Return the unit of a trial's steps, see `Unit`; empty for a table with one number per point."""
     evaluator = state.header.config["evaluator"]
     options = evaluator["options"]
     if evaluator["name"] == "lookup_table" and not options.get("fidelity"):
@@ -86,7 +86,7 @@ def steps_of(state: State) -> str:
 
 
 def unit_of(state: State) -> Unit:
-    """The unit of a search's ladder."""
+    """Return the unit of a search's ladder."""
     return state.ladder[-1].unit
 
 
@@ -139,7 +139,7 @@ def learning_curves(state: State, metric: str = "val/accuracy") -> list[dict[str
 
 
 def best_so_far(state: State) -> list[dict[str, Any]]:
-    """The first objective's best value after each finished trial, in order of number: number, value, best.
+    """Return the first objective's best value after each finished trial, in order of number: number, value, best.
 
     Only trials of the greatest fidelity reached are compared, as in the leaderboard.
     """
@@ -177,7 +177,7 @@ def failures(state: State) -> list[dict[str, Any]]:
 
 
 def decisions(trial: Trial) -> list[dict[str, Any]]:
-    """The decisions of a trial's point in the order of its space: decision, value; empty for a shared training."""
+    """Return the decisions of a trial's point in the order of its space; empty for a shared training."""
     if trial.architecture is None:
         return []
     return [{"decision": key, "value": value} for key, value in trial.architecture.values.items()]

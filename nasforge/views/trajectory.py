@@ -74,7 +74,7 @@ class Trajectory:
 
     @property
     def kind(self) -> tuple[str, int, bool]:
-        """What its signal is: evaluator, fidelity, and whether on inherited weights. Only equal ones are compared.
+        """Return the kind of its signal: evaluator, fidelity, inherited weights or not. Only equal ones are compared.
 
         The evaluator `shared_weights` answers a measure without weights as `training` does.
         """
@@ -143,7 +143,7 @@ def trajectory(events: Sequence[Event], final: Final | None = None, folder: Path
 
 
 def _is_piece(trial: Trial, rungs: int) -> bool:
-    """Whether it ends below the last rung by its own proposal."""
+    """Return whether it ends below the last rung by its own proposal."""
     proposal = trial.proposal
     return isinstance(proposal, Measure) and 0 <= proposal.rung < rungs - 1
 

@@ -205,7 +205,7 @@ def _report(
 
 
 def _networks(comparison: Comparison, config: ExperimentConfig) -> dict[str, list[Part]]:
-    """The best network of each strategy, part by part; none where a table answered for networks that nobody built."""
+    """Return the best network of each strategy, layer by layer; none if a table answered for unbuilt networks."""
     from nasforge.data import load_data
     from nasforge.views.parts import parts_of
 
@@ -220,7 +220,7 @@ def _networks(comparison: Comparison, config: ExperimentConfig) -> dict[str, lis
 
 
 def folder_of(experiments: Sequence[str | Path], name: str | None, runs_dir: Path | str, *, campaign: bool) -> Path:
-    """Where a comparison's files go: its campaign's folder, also when it is only looked at again, or one of its own."""
+    """Return the folder of a comparison's files: that of its campaign, even if it is only shown again, or a new one."""
     place = whole_path(runs_dir)
     if not campaign and name is None and len(experiments) == 1:
         first = experiments[0]
@@ -330,7 +330,7 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
 
 
 def _names(folders: Sequence[Path]) -> dict[str, Path]:
-    """What each experiment is called: its folder, with the campaign's where there are several, whole if need be."""
+    """Return the name of each experiment: its folder, with its campaign's if there are several, or the whole path."""
     if len({path.parent for path in folders}) == 1:
         return {path.name: path for path in folders}
     short = [f"{path.parent.name}/{path.name}" for path in folders]
@@ -338,7 +338,7 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _each_once(searches: Sequence[Trajectory], folders: Mapping[str, Path]) -> tuple[list[Trajectory], list[str]]:
-    """The searches without those that another journal has too, and a note that names these."""
+    """Return the searches without those that another journal has too, and a note that names these."""
     known: dict[str, list[Trajectory]] = {}
     kept: list[Trajectory] = []
     copies: list[str] = []

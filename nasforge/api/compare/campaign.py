@@ -120,7 +120,7 @@ _EVALUATORS: dict[str, Evaluator] = {}
 
 
 def evaluator_of(config: ExperimentConfig) -> Evaluator:
-    """The evaluator of a configuration; searches that differ in strategy, seed or budget share one in a process."""
+    """Return the evaluator of a configuration; searches that differ in strategy, seed or budget share one."""
     content = config.to_json()
     key = digest([dumps(content[name]) for name in _FACTS])
     if key not in _EVALUATORS:
@@ -129,7 +129,7 @@ def evaluator_of(config: ExperimentConfig) -> Evaluator:
 
 
 def read_search(folder: Path, name: str | None = None) -> Trajectory:
-    """A search as its journal has it, with final figures where its evaluator is a table that has them.
+    """Return a search as its journal has it, with final figures where its evaluator is a table that has them.
 
     Args:
         folder: of the experiment.
@@ -142,7 +142,7 @@ def read_search(folder: Path, name: str | None = None) -> Trajectory:
 
 
 def same_search(a: Path, b: Path) -> bool:
-    """Whether two journals tell of one search: the same settings, proposals and results."""
+    """Return whether two journals tell of one search: the same settings, proposals and results."""
     return _told_by(a) == _told_by(b)
 
 
@@ -194,7 +194,7 @@ def run_search(config: ExperimentConfig) -> SearchOutcome:
 
 
 def _finished(config: ExperimentConfig) -> list[Event] | None:
-    """The journal of this very search if its budget is spent, else None."""
+    """Return the journal of this very search if its budget is spent, else None."""
     if not has_begun(config.folder):
         return None
     events = read_events(config.folder)
@@ -210,7 +210,7 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
 
 
 def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
-    """The best first objective in the table of this search; None, with a note, where the table cannot tell it."""
+    """Return the best first objective in the table of this search; None, with a note, if it is unknown."""
     try:
         table = _table_of(config)
         if table is None:
@@ -225,13 +225,13 @@ def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
 
 
 def worst_of(config: ExperimentConfig) -> float | None:
-    """The worst first objective in the table of a search whose optimum is known; None where the table does not say."""
+    """Return the worst first objective in the table of a search whose optimum is known; None if it is unknown."""
     table = _table_of(config)
     return None if table is None else table.worst(config.constraints)
 
 
 def _table_of(config: ExperimentConfig) -> Tabulated | None:
-    """The evaluator of a search if it is a table; one that measures on images is none, so nothing is loaded."""
+    """Return the evaluator of a search if it is a table; one that measures on images is none, so nothing is loaded."""
     evaluator = None if config.data is not None else evaluator_of(config)
     return evaluator if isinstance(evaluator, Tabulated) else None
 

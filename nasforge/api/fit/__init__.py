@@ -95,7 +95,7 @@ class Fitted:
         return self.folder / REPORT
 
     def predict(self, files: Sequence[str | Path]) -> list[str | None]:
-        """The likeliest class of every image file; None for a file that cannot be read."""
+        """Return the likeliest class of every image file; None for a file that cannot be read."""
         return [answer.label for answer in self._answers(files)]
 
     def predict_proba(self, files: Sequence[str | Path]) -> list[dict[str, float] | None]:
@@ -234,14 +234,14 @@ def fit(
 
 
 def _with_places(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with whole paths."""
+    """Return the content with whole paths."""
     files = {name: str(folder / EXPORTED / file) for name, file in content["exported"].items()}
     network, report = str(folder / BEST), str(folder / REPORT)
     return {**content, "network": network, "exported": files, "report": report}
 
 
 def _name_of(source: str) -> str:
-    """A fit's name from its source: `photos-fit` of `data/photos/`, `Kaefer-fit` of `Käfer/`."""
+    """Return a fit's name from its source: `photos-fit` of `data/photos/`, `Kaefer-fit` of `Käfer/`."""
     readable = unicodedata.normalize("NFC", whole_path(source).stem).translate(_SPELT_OUT)
     stem = "".join(letter for letter in unicodedata.normalize("NFKD", readable) if not unicodedata.combining(letter))
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def choose_winner(work: Work, candidates: list[Answered], others: list[Answered], tried: int) -> Mapping[str, Any]:
-    """The winner, from answers on images that no network was trained on, written down before any test."""
+    """Return the winner, from answers on images that no network was trained on, written down before any test."""
     entry = work.log.last("chosen")
     if entry is not None and entry["until"] >= work.until and not is_unfit(work, entry["trial"]):
         return entry

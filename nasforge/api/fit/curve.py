@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Twice:
-    """What twice the photos would give.
+    """Forecast of the accuracy with twice as many photos.
 
     Attributes:
         gain: of the accuracy.
@@ -177,7 +177,7 @@ def _measured(work: Work, trial: Trial, winner: Answered) -> dict[str, Any]:
 
 
 def _known(work: Work, trial: Trial) -> dict[tuple[int, float], np.ndarray]:
-    """What an earlier session has measured: (fold, share) -> which images were answered right."""
+    """Return the results of an earlier session: (fold, share) -> which images were predicted correctly."""
     return {
         (entry["fold"], entry["share"]): np.array([letter == "1" for letter in entry["right"]])
         for entry in work.log.entries

@@ -203,7 +203,7 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def unsure_below(truth: np.ndarray, probabilities: np.ndarray, accuracy: float = 0.95) -> float:
-    """The least probability at and above which `wanted` of the answers are right; 0 where all answers are so good."""
+    """Return the least probability from which on a share `accuracy` of the answers is right; 0 if all are so good."""
     sure, right = probabilities.max(1), probabilities.argmax(1) == truth
     order = np.argsort(-sure, kind="stable")
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
@@ -224,7 +224,7 @@ class Confusion:
 
 
 def confusions(truth: np.ndarray, probabilities: np.ndarray, most: int = 5) -> list[Confusion]:
-    """The pairs of classes that are confused most often, at least twice each."""
+    """Return the pairs of classes that are confused most often, at least twice each."""
     classes = probabilities.shape[1]
     matrix = np.bincount(truth * classes + probabilities.argmax(1), minlength=classes**2).reshape(classes, classes)
     counts = matrix.sum(1)

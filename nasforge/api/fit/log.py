@@ -32,7 +32,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for, all but the time: a continued fit must have the same."""
+    """Settings of a fit except its time; a resumed fit must have the same ones."""
 
     source: str
     labels: str | None
@@ -52,7 +52,7 @@ class Request:
 
 
 def finished_of(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The line of a fit's result; None where it has none, or has made another choice since."""
+    """Return the line of a fit's result; None where it has none, or has made another choice since."""
     kinds = [entry["kind"] for entry in entries]
     if "finished" not in kinds:
         return None
@@ -73,7 +73,7 @@ def stamp_of(source: str, labels: str | None) -> str:
 
 
 def entries_of(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines of a fit's log. A line that a kill left unfinished is left out.
+    """Return all whole lines of a fit's log. A line that a kill left unfinished is left out.
 
     Raises:
         JournalError: there is no log, or a line is corrupt.
@@ -203,14 +203,14 @@ class FitLog:
         return written
 
     def last(self, kind: str, **values: Any) -> dict[str, Any] | None:
-        """The last line of a kind with these values."""
+        """Return the last line of a kind with these values."""
         fits = (
             e for e in reversed(self.entries) if e["kind"] == kind and all(e.get(k) == v for k, v in values.items())
         )
         return next(fits, None)
 
     def decide(self, name: str, make: Callable[[], tuple[_Value, str]], say: Callable[[str], None]) -> _Value:
-        """A decision with its reason: read back where it was taken before, else taken, written and said.
+        """Return a decision with its reason: read back where it was taken before, else taken, written and said.
 
         Args:
             name: of what is decided.
@@ -237,7 +237,7 @@ class FitLog:
 
 
 def shown(value: Any) -> str:
-    """A decided value as a line of the screen has it."""
+    """Return a decided value as a line of the screen has it."""
     return f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
 
 

@@ -190,7 +190,7 @@ def _errors(work: Work, answers: Path) -> list[str]:
 
 
 def _pairs(confused: Sequence[Confusion], names: Sequence[str]) -> list[str]:
-    """The pairs of classes that are confused most often; in place of a matrix that nobody could read."""
+    """Return the pairs of classes that are confused most often; in place of a matrix that nobody could read."""
     if not confused:
         return []
     return [
@@ -208,7 +208,7 @@ def _list(confused: Iterable[tuple[str, str, int]]) -> str:
 
 
 def _figure(pixels: np.ndarray, text: str) -> str:
-    """An image C x H x W of bytes with a line below it."""
+    """Return an image C x H x W of bytes with a line below it."""
     picture = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)))
     stream = io.BytesIO()
     picture.save(stream, "PNG")

@@ -41,7 +41,7 @@ class Row:
     trial: int | None = None
 
     def tested(self, truth: np.ndarray, probabilities: np.ndarray) -> Row:
-        """The row with its figures on the test split."""
+        """Return the row with its figures on the test split."""
         from nasforge.api.fit.judging import intervals
 
         return replace(self, test=metrics_of(truth, probabilities), test_ci95=intervals(truth, probabilities))
@@ -87,7 +87,7 @@ def more_photos(content: Mapping[str, Any]) -> str:
 
 
 def metrics_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """The `METRICS` of answers."""
+    """Return the `METRICS` of answers."""
     from nasforge.api.fit.judging import figures
 
     every = figures(truth, probabilities)

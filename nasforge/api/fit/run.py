@@ -113,7 +113,7 @@ def _run(work: Work, say: Say) -> None:
 
 
 def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exported: Exported) -> dict[str, Any]:
-    """The object of `--json`; paths inside the fit's folder are relative to it."""
+    """Return the object of `--json`; paths inside the fit's folder are relative to it."""
     return {
         "schema": 1,
         "seconds": 0.0,

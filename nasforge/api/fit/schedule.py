@@ -92,7 +92,7 @@ def shown_seconds(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the time that is left is spent.
+    """Plan of the remaining time.
 
     Attributes:
         folds: on which candidates are compared; 1: on one validation split.
@@ -171,7 +171,7 @@ def plan_of(
     preset: str,
     fewest: int = FOLDED,
 ) -> Plan | None:
-    """The first plan of `_TIERS`, with most folds, that leaves time for the last trainings.
+    """Return the first plan of `_TIERS`, with most folds, that leaves time for the last trainings.
 
     The last trainings, of the winner and of the reference, on all images, are at least as long as one in the search.
 

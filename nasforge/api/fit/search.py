@@ -119,7 +119,7 @@ def _quietly(say: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def candidates_of(work: Work, state: State) -> list[Answered]:
-    """The trials that were trained to the end on all folds, with their answers."""
+    """Return the trials that were trained to the end on all folds, with their answers."""
     candidates = []
     default = work.space.default_point()
     for trial in state.trials.values():

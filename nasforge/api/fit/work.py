@@ -108,7 +108,7 @@ class Work:
         self.log.write("prepared")
 
     def decide(self, name: str, make: Callable[[], tuple[Any, str]]) -> Any:
-        """A decision: read back from the log, or taken from the given plan, or made."""
+        """Return a decision: read back from the log, or taken from the given plan, or made."""
         plan = self.request.plan or {}
         return self.log.decide(name, (lambda: (plan[name], "as the plan says")) if name in plan else make, self.say)
 
@@ -170,7 +170,7 @@ class Work:
 
     @cached_property
     def plan(self) -> Plan:
-        """How candidates are trained and compared."""
+        """Plan by which candidates are trained and compared."""
         try:
             plan = Plan(**self.plans["plan"])
             # a plan may be another fit's, with more images
@@ -314,7 +314,7 @@ class Work:
 
     @property
     def balanced(self) -> bool:
-        """Whether classes of unequal size weigh the same."""
+        """True if classes of unequal size weigh the same."""
         return self.metric in ("balanced_accuracy", "f1_macro")
 
     @property
@@ -347,7 +347,7 @@ class Work:
         return ordered
 
     def answered(self, row: Row, probabilities: np.ndarray) -> Answered:
-        """A row with its metrics by its answers, which are in the order of `places`."""
+        """Return a row with its metrics by its answers, which are in the order of `places`."""
         return Answered(replace(row, val=metrics_of(self.truth, probabilities)), probabilities)
 
     def ends_by(self, network: str, until: float) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""What needs no network: the largest class, and scikit-learn on colour histograms and small pixels.
+"""Yardsticks without a network: the largest class, and scikit-learn on colour histograms and small pixels.
 
 They show whether a network is worth its cost. A yardstick never becomes `best/`.
 """
@@ -113,13 +113,13 @@ def _counted(values: np.ndarray, bins: int) -> np.ndarray:
 
 
 def majority(train: Part, asked: Part) -> np.ndarray:
-    """The classes' shares in `train` for every image of `asked`, N x classes."""
+    """Return the classes' shares in `train` for every image of `asked`, N x classes."""
     shares = np.bincount(train.labels.numpy(), minlength=train.classes) / len(train)
     return np.tile(shares, (len(asked), 1))
 
 
 def answer(make: Make, train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """What a classifier that has learnt from `train` says of `asked`: N x classes.
+    """Train a classifier on `train` and return its probabilities for `asked`, N x classes.
 
     Those without probabilities give 1 to the class that they choose, less a little.
     """
@@ -195,7 +195,7 @@ def on_folds(
 
 
 def on_test(name: str, train: Part, test: Part, seed: int) -> np.ndarray:
-    """What a yardstick that has learnt from `train` says of the test part: N x classes."""
+    """Train a yardstick on `train` and return its probabilities for the test split, N x classes."""
     if name == MAJORITY:
         return majority(train, test)
     train = _few(train, seed)
@@ -203,7 +203,7 @@ def on_test(name: str, train: Part, test: Part, seed: int) -> np.ndarray:
 
 
 def measure_yardsticks(work: Work) -> list[Answered]:
-    """The largest class and scikit-learn's models, on the same folds as the networks."""
+    """Return the largest class and scikit-learn's models, on the same folds as the networks."""
     kept = work.folder / "yardsticks.npz"
     if not work.log.last("yardsticks"):
         kept_answers: dict[str, np.ndarray] = {}

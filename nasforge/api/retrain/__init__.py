@@ -137,7 +137,7 @@ def _retrain(
 
 
 def _trainer(runner: Named) -> Trainer:
-    """What trains, by a runner's name and options.
+    """Return the function that trains, from a runner's name and options.
 
     Raises:
         ConfigError: no such runner or option.
@@ -179,7 +179,7 @@ def _keep_best(folder: Path, first: Finalist) -> None:
 
 
 def _is_best(folder: Path, name: str) -> bool:
-    """Whether `best/` holds this retrained network, whole."""
+    """Return whether `best/` holds this retrained network, whole."""
     try:
         return description_of(folder / "best").trained.get("finalist") == name
     except ExportError:

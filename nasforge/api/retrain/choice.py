@@ -12,7 +12,7 @@ from nasforge.experiment.state import State
 
 
 def ranked_of(state: State) -> list[Trial]:
-    """The Pareto front first where there are several objectives, then the ranking; every network once.
+    """Return the Pareto front first where there are several objectives, then the ranking; every network once.
 
     It stands there by its best recipe. Where the search had one network alone, its recipes are ranked.
     """

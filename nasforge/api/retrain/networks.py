@@ -71,7 +71,7 @@ class Retraining:
 
     @property
     def trained(self) -> bool:
-        """Whether the network is there, whole."""
+        """True if the network is there, whole."""
         return (self.folder / DESCRIPTION).is_file()
 
 
@@ -153,7 +153,7 @@ def measure(
     objectives: Sequence[Objective] = (),
     task: str = CLASSIFICATION,
 ) -> dict[str, float]:
-    """What the sealed part says of a network that takes normalised images, in fp32, and with `tta` of its mean answer.
+    """Measure a network that takes normalised images on the test split, in fp32; with `tta` its mean answer too.
 
     Returns:
         `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`.

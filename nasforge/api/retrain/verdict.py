@@ -1,4 +1,4 @@
-"""What a retraining says: figures with their spread, whether the search ranked well, and what it gained."""
+"""Results of a retraining: metrics with their spread, the agreement of ranks, and the gain."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class RankAgreement:
-    """Whether the search put its networks in the order that the test part gives them.
+    """Agreement between the ranks in the search and on the test split.
 
     Attributes:
         tau: Kendall's tau-b, 1 for the same order, 0 for none, -1 for the reverse; None where it is not defined.
@@ -91,13 +91,13 @@ class RankAgreement:
 
     @property
     def too_few(self) -> bool:
-        """Whether no order of so many networks could show anything at the level of 0.05."""
+        """True if no order of so many networks could show anything at the level of 0.05."""
         return self.least_p > 1 - LEVEL
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better the finalists are on the test part, by the figure that they are judged by.
+    """Gain of the finalists on the test split, in the metric that they are judged by.
 
     Attributes:
         difference: of the means, above 0 where the finalists are better.
@@ -183,7 +183,7 @@ def judged(
     ensemble: Ensemble | None,
     objective: Objective = ACCURACY,
 ) -> Finalists:
-    """The whole verdict over networks that have met the test part.
+    """Return the whole verdict over networks that have met the test part.
 
     Args:
         top: the best of the search.
@@ -211,7 +211,7 @@ def judged(
 
 
 def _on_the_test_part(objective: Objective, finalists: Sequence[Finalist]) -> Objective:
-    """The same figure on the test part; accuracy, where it was not measured on every network."""
+    """Return the same figure on the test part; accuracy, where it was not measured on every network."""
     key = objective.metric.replace("val/", "test/", 1)
     parts = [part for finalist in finalists for part in (finalist.retrained, finalist.reference) if part and part.test]
     return Objective(key, objective.maximise) if all(key in part.test for part in parts) else ACCURACY
@@ -235,7 +235,7 @@ def rank_agreement(search: Sequence[float], test: Sequence[float]) -> RankAgreem
 
 
 def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained], goal: Objective = ACCURACY) -> Gain | None:
-    """The difference of mean figures with Welch's interval; None where a side has no figures.
+    """Return the difference of mean figures with Welch's interval; None where a side has no figures.
 
     Welch, "The Generalization of 'Student's' Problem when Several Different Population Variances are Involved"
     (https://doi.org/10.1093/biomet/34.1-2.28). The networks are what is sampled, so each counts once, by the mean over
@@ -258,7 +258,7 @@ def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained], goal: Objective
 
 
 def gain_of_pairs(pairs: Iterable[tuple[Retrained, Retrained]], goal: Objective = ACCURACY) -> Gain | None:
-    """The mean difference within pairs, a network and its own reference, with Student's interval; None without figures.
+    """Return the mean difference of networks and their references, with Student's interval; None without metrics.
 
     A network and a reference of its FLOPs, by its recipe, differ less by chance than two networks do. Of a single pair
     the seeds are counted, as in `gain`.
@@ -282,6 +282,6 @@ def _mean_and_variance(side: Sequence[Spread]) -> tuple[float, float | None, int
 
 
 def mean_of(retrained: Retrained, goal: Objective = ACCURACY) -> float | None:
-    """The mean of a figure on the test part, where there is one."""
+    """Return the mean of a figure on the test part, where there is one."""
     over = retrained.test.get(goal.metric)
     return None if over is None or math.isnan(over.mean) else over.mean

@@ -41,7 +41,7 @@ class _Network:
 
 @dataclass(frozen=True)
 class Work:
-    """What all trainings of one `retrain` share."""
+    """State that all trainings of one `retrain` share."""
 
     experiment: Experiment
     config: ExperimentConfig
@@ -195,7 +195,7 @@ class Work:
         return Retrained(network.label, tuple(names), network.costs, test, tuple(failures))
 
     def _ensemble(self, best: Sequence[Finalist]) -> Ensemble | None:
-        """The first network of each of the best as one; it meets the test part once, like any other."""
+        """Return the first network of each of the best as one; it meets the test part once, like any other."""
         members = [finalist.retrained.networks[0] for finalist in best if finalist.retrained.networks]
         if len(members) < 2:
             return None

@@ -99,7 +99,7 @@ def experiment_of_key(client: Any, uri: str, name: str, key: str) -> tuple[str, 
 
 
 def _place(uri: str) -> str | None:
-    """The folder for artifacts next to a database, as a URI: MLflow decodes even what is written as a path."""
+    """Return the folder for artifacts next to a database, as a URI: MLflow decodes even what is written as a path."""
     database = sqlite_file(uri)
     return (database.parent / "mlartifacts").as_uri() if database else None
 
@@ -240,7 +240,7 @@ def save_pyfunc(
 
 
 def reason(error: Exception, uri: str) -> str:
-    """The first line of what went wrong at `uri`, short enough for a message and without its secrets."""
+    """Return the first line of what went wrong at `uri`, short enough for a message and without its secrets."""
     text = hide_secrets(str(error), uri).strip().splitlines()
     line = text[0] if text else type(error).__name__
     if "Connection refused" in line:

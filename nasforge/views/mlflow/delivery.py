@@ -1,4 +1,4 @@
-"""What brings MLflow up to the journal, from where the last delivery ended."""
+"""Delivery of a journal to MLflow, from where the last delivery ended."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Delivery:
         return max(0, self._journal.total() - int(self._mine["delivered"]))
 
     def command(self) -> str:
-        """The command that delivers the rest."""
+        """Return the command that delivers the rest."""
         header = self._journal.header()
         try:
             stored = tracking_uri(header.config.get("tracking_uri"), self._folder.parent) if header else ""
@@ -137,7 +137,7 @@ class Delivery:
         return command_for(self._folder, "track", *option)
 
     def password_note(self) -> str:
-        """What to do about a password, which no command is printed with; empty where there is none."""
+        """Return a note on a password, which no printed command contains; empty if there is none."""
         if without_secrets(self.uri) == self.uri:
             return ""
         return f"The password is not stored: set {VARIABLE} to the whole URI first. "
@@ -181,7 +181,7 @@ class Delivery:
 
     @property
     def makes_database(self) -> bool:
-        """Whether it is at work on the tables of an SQLite file, which takes seconds and shows no progress."""
+        """True if it is at work on the tables of an SQLite file, which takes seconds and shows no progress."""
         return not self._experiment and sqlite_file(self.uri) is not None
 
     def remember_end(self) -> None:
@@ -213,7 +213,7 @@ class Delivery:
             self._lock = None
 
     def refusal_message(self) -> str:
-        """What the server did not want; empty where it took everything."""
+        """Return a message on what the server refused; empty if it accepted everything."""
         if not self._refused:
             return ""
         return (
@@ -307,7 +307,7 @@ class Delivery:
         return notes
 
     def _find(self, tags: Mapping[str, str]) -> tuple[str, int] | None:
-        """The run with these tags: its id and start."""
+        """Return the run with these tags: its id and start."""
         condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         runs = self._client.search_runs([self._experiment], condition, max_results=1)
         if not runs:
@@ -317,7 +317,7 @@ class Delivery:
         return runs[0].info.run_id, runs[0].info.start_time
 
     def _create(self, name: str, tags: Mapping[str, str]) -> tuple[str, int]:
-        """A new run: its id and start."""
+        """Return a new run: its id and start."""
         info = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info
         if not info.run_id:
             raise TrackingError(f"{self.shown} makes runs without ids, it is no MLflow server")

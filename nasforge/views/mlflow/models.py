@@ -25,7 +25,7 @@ _FORBIDDEN = str.maketrans({"/": "-", ":": "-"})
 
 @dataclass(frozen=True)
 class Winner:
-    """What is registered.
+    """Network that is registered as a model.
 
     Attributes:
         onnx: the exported network.

@@ -1,4 +1,4 @@
-"""How far an experiment's journal has been delivered: a reader of its new lines, and `tracking.json` with the ids."""
+"""Position of the delivery in an experiment's journal: a reader of new lines, and `tracking.json` with the ids."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class JournalFollower:
             return 0
 
     def header(self) -> Header | None:
-        """The first event, None where there is none yet."""
+        """Return the first event, None where there is none yet."""
         try:
             with self._path.open("rb") as file:
                 event = parse(self._path, 1, file.readline()).event
@@ -52,7 +52,7 @@ class JournalFollower:
             return hashlib.sha256(file.readline()).hexdigest()[:16]
 
     def read(self, at_most: int) -> list[Event]:
-        """The next events; empty at the end.
+        """Return the next events; empty at the end.
 
         Raises:
             JournalError: a corrupt line.
@@ -87,7 +87,7 @@ def source_of(folder: Path) -> str:
 
 
 def destination(folder: Path, uri: str | None = None) -> str | None:
-    """The URI that an experiment is delivered to; None for the default store.
+    """Return the URI that an experiment is delivered to; None for the default store.
 
     Args:
         folder: the experiment's folder.
@@ -140,7 +140,7 @@ def new_ids() -> dict[str, Any]:
 
 
 def read_ids(folder: Path) -> dict[str, Any]:
-    """What `write_ids` wrote: for each store its ids and the number of events delivered.
+    """Read what `write_ids` wrote: the ids of each store and the number of events delivered.
 
     Raises:
         TrackingError: the file is damaged.
@@ -166,7 +166,7 @@ def read_ids(folder: Path) -> dict[str, Any]:
 
 
 def _is_whole(store: dict[str, Any]) -> bool:
-    """Whether the ids of one store have the types that `write_ids` gave them."""
+    """Return whether the ids of one store have the types that `write_ids` gave them."""
     delivered = store["delivered"]
     texts = all(isinstance(value, str) for key, value in store.items() if key not in ("delivered", "open"))
     runs = all(
@@ -177,7 +177,7 @@ def _is_whole(store: dict[str, Any]) -> bool:
 
 
 def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:
-    """The ids of one store in what `read_ids` gives; new ones where nothing was delivered to it."""
+    """Return the ids of one store in what `read_ids` gives; new ones where nothing was delivered to it."""
     # The default store moves with its runs folder, so it is not named by its path.
     name = "default" if uri == tracking_uri(None, runs_dir) else without_password(uri)
     ids: dict[str, Any] = content["stores"].setdefault(name, new_ids())

@@ -1,4 +1,4 @@
-"""What a journal's events mean to MLflow: a run of the search, one per trial and per network. Plain data, no mlflow."""
+"""Runs of MLflow from a journal's events: of the search, of each trial and network. Plain data, no mlflow."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _CHARGES = ("time/worker_s", "work/multiply_adds")
 
 @dataclass
 class Writes:
-    """What is to be written to one run. Writing it twice leaves the same as writing it once.
+    """Pending writes to one run. Writing them twice has the effect of writing them once.
 
     Attributes:
         name: shown in the UI.
@@ -87,7 +87,7 @@ class Writes:
 
     @property
     def whole(self) -> bool:
-        """Whether these are the first and the last writes of the run, and none of them needs MLflow's checks."""
+        """True if these are the first and the last writes of the run, and none of them needs MLflow's checks."""
         short = len(self.name) <= _KEY_LENGTH and len(self.architecture) <= TAG_LENGTH
         return self.done and not self.exists and short and all(map(math.isfinite, self.metrics.values()))
 
@@ -139,7 +139,7 @@ class Runs:
         self._tests: dict[str, dict[str, Mapping[str, float]]] = {}
 
     def fold(self, events: Iterable[Event], skip: int = 0) -> dict[str, Writes]:
-        """The writes of these events, the next ones of the journal; those before position `skip` are only counted."""
+        """Return the writes of the journal's next events; those before position `skip` are only counted."""
         writes: dict[str, Writes] = {}
         for event in events:
             sink = writes if self.position >= skip else {}
@@ -362,7 +362,7 @@ def _time(seconds: Any) -> float:
 
 
 def plain_text(text: str) -> str:
-    """A text that every database takes: without NUL characters and halves of surrogate pairs."""
+    """Return a text that every database takes: without NUL characters and halves of surrogate pairs."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 

@@ -82,7 +82,7 @@ class MlflowTracker:
         self._bell.set()
 
     def ended_by(self, error: BaseException) -> None:
-        """The search ends with this exception: its run is shown as failed, or as killed where somebody stopped it."""
+        """Mark the run as failed by this exception, or as killed if somebody stopped it."""
         if isinstance(error, TimeOver):
             self._delivery.end = "FINISHED"
         else:

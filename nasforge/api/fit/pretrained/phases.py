@@ -1,4 +1,4 @@
-"""What a fit does with pretrained networks: they are measured beside the search, and the winner is fine-tuned."""
+"""Pretrained networks in a fit: they are measured in addition to the search, and a winner is fine-tuned."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def measure_pretrained(work: Work) -> list[Answered]:
 
 
 def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
-    """What the log says of a pretrained network; its network and answers are kept."""
+    """Return the log entry of a pretrained network; its weights and answers are kept."""
     began = work.log.used
     spent = sum(entry.get("seconds", 0.0) for entry in work.log.entries if entry["kind"] == "probed")
     after_search = work.until - began - 2 * work.plan.folds * work.plan.training
@@ -91,22 +91,22 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
 
 
 def _probe_file(work: Work, name: str) -> Path:
-    """The answers of a pretrained network, and the classifier of its first split."""
+    """Return the answers of a pretrained network, and the classifier of its first split."""
     return work.folder / "pretrained" / f"{name}.npz"
 
 
 def _probe_folder(work: Work, name: str) -> Path:
-    """The pretrained network with its linear classifier."""
+    """Return the pretrained network with its linear classifier."""
     return work.folder / FINALISTS / f"{name}-linear"
 
 
 def linear_of(work: Work, row: Row) -> Path:
-    """The folder of a pretrained network with its linear classifier."""
+    """Return the folder of a pretrained network with its linear classifier."""
     return _probe_folder(work, str(_probe_of(work, row)["backbone"]))
 
 
 def _probe_of(work: Work, row: Row) -> Mapping[str, Any]:
-    """The line of the log on a pretrained network."""
+    """Return the line of the log on a pretrained network."""
     probed = (entry for entry in reversed(work.log.entries) if entry["kind"] == "probed")
     return next(entry for entry in probed if entry.get("row", {}).get("name") == row.name)
 
