@@ -239,7 +239,7 @@ def test_a_copy_is_called_by_its_folders_name(tmp_path: Path, capsys: pytest.Cap
         run(experiment, Planted())
     (tmp_path / "a").rename(tmp_path / "b")
     assert main(["show", "b", "--runs-dir", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("b: 1 finished")
+    assert "\nb: 1 finished" in capsys.readouterr().out
 
 
 def test_a_strategy_that_cannot_follow_its_journal_names_the_line(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_networks_that_score_alike_have_no_correlation(tmp_path, capfd, seeds):
     found = calibration(state)
     assert math.isnan(found.rungs[0].spearman.value) and "all networks score alike" in found.advice[0]
     assert found.ladder == ({"epochs": 9},)
-    cli_calibrate._said(found, tmp_path)
+    cli_calibrate._reported(found, tmp_path)
     assert "nan" not in capfd.readouterr().out.lower()
 
 

@@ -62,7 +62,7 @@ def test_a_measure_is_trained_reported_and_kept(tmp_path):
     result = measure(Measure(POINT), report)
     assert (result.status, result.steps_done) == ("finished", 2)
     assert [step for step, _ in report.steps] == [1, 2]
-    assert set(report.steps[0][1]) == set(Training.metrics) - {f"val/{name}" for name in EXTRA}
+    assert set(report.steps[0][1]) == set(evaluator().metrics) - {f"val/{name}" for name in EXTRA}
     assert result.metrics == {**report.costs, **report.steps[-1][1]}
     assert result.charged.worker_seconds == result.metrics["time/worker_s"] > result.metrics["time/train_s"] > 0
     assert result.charged.multiply_adds == 2 * 3 * 192 * 1e6  # epochs, forward + backward, 3 batches of 64

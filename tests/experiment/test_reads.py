@@ -14,6 +14,7 @@ from nasforge.core.errors import SearchError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.experiment import journal
 from nasforge.experiment.state import load_state
+from nasforge.views import reader
 
 SPACE = SearchSpace("small", (Decision("model.width", Choice(tuple(range(20)))),))
 
@@ -29,6 +30,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return real(path, number, line)
 
     monkeypatch.setattr(journal, "parse", parse)
+    monkeypatch.setattr(reader, "parse", parse)
     return counts
 
 

@@ -237,7 +237,7 @@ def test_an_unknown_cost_keeps_no_limit(tmp_path):
     options = {"costs": {"latency_ms": "ms"}}
     state = searched(tmp_path, flat(), path, options, constraints=["latency_ms<=9"], budget={"trials": 3})
     assert state.best.metrics["val/accuracy"] == 0.6
-    assert all("latency_ms of this point is not known" in trial.result.error.message for trial in state.failures())
+    assert all("latency_ms of this point is unknown" in trial.result.error.message for trial in state.failures())
 
 
 def test_a_signal_to_minimise(tmp_path):
