@@ -201,7 +201,7 @@ def measured(options: argparse.Namespace, name: str, row: str, seed: int, core: 
     truth, answers = problem[3].tolist(), found.pop("answers")
     if len(truth) <= MOST_ANSWERS:
         found["right"] = "".join("1" if a == b else "0" for a, b in zip(answers, truth, strict=True))
-        found["chosen"] = answers
+        found["chosen"] = "".join(map(str, answers))  # no problem has more than ten classes
     return {**found, "load": [round(value, 1) for value in os.getloadavg()]}
 
 
