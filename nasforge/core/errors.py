@@ -119,7 +119,7 @@ class Problem:
         message: what is wrong and what to do.
         file: the file that holds it; None for a call or the command line.
         line: its line in that file, from 1; None where it is not known.
-        key: the setting, printed before the message; None where the message names it.
+        key: the setting, printed before a message that does not begin with it; None if the message names it.
         kind: one of `KINDS`.
     """
 
@@ -131,7 +131,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        return ": ".join(part for part in (place, self.key, self.message) if part)
+        named = self.key and re.match(rf"{re.escape(self.key)}\b", self.message)  # `seed must be ...`
+        return ": ".join(part for part in (place, None if named else self.key, self.message) if part)
 
 
 def one_line(error: BaseException | str, most: int = 300) -> str:

@@ -315,7 +315,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
                 if problem.file:
                     problems.append(problem)
                 else:
-                    wrong(problem.message, key, problem.kind)
+                    wrong(problem.message.removeprefix("ladder: "), key, problem.kind)
         except NasforgeError as error:
             wrong(str(error), key, error.kind)
         except (TypeError, ValueError) as error:

@@ -26,6 +26,15 @@ def test_a_configuration_s_error_has_those_of_its_first_problem():
     assert named.problems == (Problem("runner: unknown runner 'lokal'", kind="unknown"),)
 
 
+def test_a_problem_names_its_place_once():
+    assert str(Problem("seed must be a whole number", key="seed")) == "seed must be a whole number"
+    assert (
+        str(Problem("budget: trials must be above 0", "a.yaml", 3, "budget"))
+        == "a.yaml:3: budget: trials must be above 0"
+    )
+    assert str(Problem("seeds are equal", key="seed")) == "seed: seeds are equal"
+
+
 @pytest.mark.parametrize(("value", "kind"), [(0, "range"), ("3", "type"), (True, "type")])
 def test_numbers_out_of_range_differ_from_other_types(value, kind):
     with raises(ConfigError, kind, "data.images", repr(value)):

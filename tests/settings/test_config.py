@@ -178,7 +178,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
     ("settings", "says"),
     [
         ({"space": None}, "space: must be a YAML file"),
-        ({"data": 7}, "data: data must be a name"),
+        ({"data": 7}, "data must be a name"),
         ({"data": {"source": "digits", "image": 3}}, "did you mean 'images'"),
         ({"data": {"images": 3}}, "data has no source"),
         ({"data": {"source": "digits", "validation": 1.5}}, "above 0 and below 1"),
