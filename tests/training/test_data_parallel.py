@@ -60,7 +60,7 @@ def test_two_processes_train_what_one_trains(tmp_path):
         f"network, _ = trained(True, **{settings!r}); torch.save(network.state_dict(), f'{{place}}/{{rank}}.pt'); "
         "dist.barrier()"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", code]
     places = [str(Path(__file__).parent), str(tmp_path)]
     processes = [subprocess.Popen([*command, str(rank), *places], env=environment) for rank in (0, 1)]
