@@ -157,7 +157,9 @@ def place_of(model: str | Path, runs_dir: Path) -> Path:
     names = [place.name for place in runs_dir.iterdir() if place.is_dir()] if runs_dir.is_dir() else []
     raise ExportError(
         f"there is no network '{model}': expected a name in {runs_dir}, a network folder or an exported folder; "
-        f"{did_you_mean(str(model), names)}"
+        f"{did_you_mean(str(model), names)}",
+        kind="unknown",
+        key="model",
     )
 
 

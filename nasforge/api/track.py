@@ -52,7 +52,7 @@ def track(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None
 
 
 def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
-    """Deliver what a fit or a retraining has added at its end; trouble is said and never raised.
+    """Deliver what a fit or a retraining has added at its end; problems are reported and never raised.
 
     Args:
         folder: of the search.
@@ -72,7 +72,7 @@ def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
 
 
 def track_files(folder: Path, uri: str | None, state: State, say: _SAY) -> None:
-    """Deliver the drawings of a search at its end; trouble is said and never raised.
+    """Deliver the drawings of a search at its end; problems are reported and never raised.
 
     Args:
         folder: of the search.

@@ -156,7 +156,7 @@ def _run(arguments: list[str]) -> Outcome:
         return Outcome(code=output.STOPPED)
     except Exception as error:  # a plug-in's or ours: the traceback is for whoever fixes it
         traceback.print_exc()
-        kept = ". Finished trials are in the journal" if _command_of(arguments) in _CONTINUED else ""
+        kept = ". The same command continues" if _command_of(arguments) in _CONTINUED else ""
         return _failed(f"unexpected {type(error).__name__}: {error}{kept}", 1, kind="failed")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nasforge import registry
 from nasforge.core.about import About
 from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, SearchError
@@ -28,7 +27,7 @@ from nasforge.models.network import build, fresh_and_whole
 from nasforge.settings.spec import SearchSpec
 from nasforge.tasks.classification import CLASSIFICATION
 from nasforge.tasks.metrics import by_class
-from nasforge.tasks.task import Answers, Task
+from nasforge.tasks.task import Answers, Task, task_of
 from nasforge.training.artifacts import (
     file_of,
     load_weights,
@@ -48,6 +47,7 @@ from nasforge.training.scoring import Validation, answers
 from nasforge.training.state import Checkpoint
 
 _WORK = ("time/train_s", "time/worker_s", "work/multiply_adds")
+"""Metrics of the cost of a training."""
 
 
 class Training:
@@ -107,8 +107,7 @@ class Training:
     @property
     def task(self) -> Task:
         """Loss and metrics of the networks."""
-        task: Task = registry.get("task", self.spec.task)
-        return task
+        return task_of(self.spec.task)
 
     def _data_hash(self) -> str:
         """Load the data, check that ladder and metrics fit them, and return the fingerprint of data and split.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nasforge import registry
+from nasforge.core.errors import ConfigError
 from nasforge.core.recipe import Recipe
 from nasforge.data.part import Part
 
@@ -38,6 +40,7 @@ class Answers:
         return chosen
 
 
+@runtime_checkable
 class Task(Protocol):
     """Task of networks. The training loop, supernets and evaluators know it only by these members.
 
@@ -72,3 +75,21 @@ class Task(Protocol):
     def unmeasured(self, names: Iterable[str], part: Part) -> tuple[str, ...]:
         """Return those of `names` that are the same for every network on a split."""
         ...
+
+
+def task_of(name: str) -> Task:
+    """Return the task of a registered name or of `module:attribute`.
+
+    Raises:
+        ConfigError: there is none, or it lacks a member of `Task`.
+    """
+    task = registry.get("task", name)
+    if isinstance(task, type) or not isinstance(task, Task):
+        kind = f"the class {task.__name__}" if isinstance(task, type) else f"a {type(task).__name__}"
+        raise ConfigError(
+            f"task '{name}' is {kind}, expected an object with the members of nasforge.tasks.task.Task. Inherit from "
+            "nasforge.tasks.classification.Classification and name an instance of the class",
+            kind="type",
+            key="task",
+        )
+    return task

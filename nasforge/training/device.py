@@ -27,18 +27,17 @@ def device_of(name: str) -> torch.device:
         ConfigError: the device does not exist here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() and not _reason_against("cuda") else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("NASForge computes on cpu and cuda")
-        _try(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        if reason := _reason_against("cuda"):
+            _warn(f"torch cannot use the GPU of this machine ({reason}); device auto is the CPU")
+            return torch.device("cpu")
+        return torch.device("cuda")
+    if reason := _reason_against(name):
         raise ConfigError(
             f"device '{name}' cannot be used here ({reason}); set auto or cpu", kind="failed", key="device"
-        ) from error
-    return device
+        )
+    return torch.device(name)
 
 
 def _try(device: torch.device) -> None:
@@ -52,14 +51,21 @@ def _try(device: torch.device) -> None:
 
 @cache
 def _reason_against(name: str) -> str:
-    """Return why torch cannot compute on a device, after a warning; empty if it can."""
+    """Return why NASForge cannot compute on a device; empty if it can."""
     try:
-        _try(torch.device(name))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        log.warning("torch cannot use the GPU of this machine (%s); device auto is the CPU", reason)
-        return reason
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            return "NASForge computes on cpu and cuda"
+        _try(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # all three are torch's for a missing device
+        return str(error).partition("\n")[0]
     return ""
+
+
+@cache
+def _warn(text: str) -> None:
+    """Log a warning once in a process."""
+    log.warning(text)
 
 
 def uses_bf16(recipe: Recipe, device: torch.device) -> bool:

@@ -73,6 +73,13 @@ def test_an_unknown_task_is_refused():
         resolve({**SETTINGS, "task": 3})
 
 
+@pytest.mark.parametrize("task", ["nasforge.tasks.classification:Classification", "json:dumps"])
+def test_what_is_no_task_is_refused_before_there_is_a_journal(tmp_path, task):
+    with raises(ConfigError, "type", "task", task):
+        nasforge.search(**SETTINGS, task=task, runs_dir=tmp_path, name="a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_it_decodes_and_scores_as_functions_of_its_answers():
     outputs, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 1, 1])
     probabilities = CLASSIFICATION.decode(outputs).numpy()

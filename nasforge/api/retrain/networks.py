@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from nasforge import registry
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import RecipeError, SearchError
 from nasforge.core.goals import Objective
@@ -25,6 +24,7 @@ from nasforge.models.ensemble import Mirrored
 from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig
 from nasforge.settings.spec import CLASSIFICATION
+from nasforge.tasks.task import task_of
 from nasforge.training.data_parallel import checkpoint_of_process, data_parallel
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
@@ -124,7 +124,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
                 checkpoint=Checkpoint(checkpoint_of_process(checkpoint, Path(scratch)) if grouped else checkpoint),
                 on_epoch=on_epoch,
                 flops=retraining.costs["cost/flops"],
-                task=registry.get("task", retraining.task),
+                task=task_of(retraining.task),
             )
         except (TrainingFailed, RecipeError) as error:
             return str(error)
@@ -158,7 +158,7 @@ def measure(
     Returns:
         `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`.
     """
-    part, trained_for = load_data(data).open_test(), registry.get("task", task)
+    part, trained_for = load_data(data).open_test(), task_of(task)
     extra = trained_for.requested(objective.metric for objective in objectives)
     extra = tuple(name for name in extra if name not in trained_for.unmeasured(extra, part))
     metrics = {
