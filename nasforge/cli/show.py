@@ -117,7 +117,8 @@ def _shown(reader: Reader, top: int) -> Outcome:
     assert state is not None  # noqa: S101  (`refresh` raises otherwise)
     times = standing(reader)
     if times:
-        line(f"{'Running' if reader.running else 'Not running'}: {times}.")
+        condition = "Running" if reader.running else "Finished" if state.spent else "Stopped"
+        line(f"{condition}: {times}.")
     print_summary(state, top)
     failures = tables.failures(state)
     if failures:
