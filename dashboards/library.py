@@ -311,7 +311,7 @@ def facts_of(view: View) -> dict[str, Any]:
         "started": times.began,
         "elapsed": view.reader.elapsed,
         "eta": view.reader.left,
-        "budget": used,
+        "budget": None if view.entry.kind == "fit" else used,  # what limits a fit is its time
         "metric": goal.metric,
         "maximise": goal.maximise,
         "best": None if best is None else best.metrics.get(goal.metric),
