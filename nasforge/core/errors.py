@@ -95,6 +95,10 @@ class SearchError(NasforgeError):
     """The search cannot continue: nothing feasible, workers that fail at once, a metric that nothing reports."""
 
 
+class DeviceLost(SearchError):
+    """A GPU or its driver has failed, and this process cannot compute on it any more; a new process may."""
+
+
 class ExportError(NasforgeError):
     """An exported model could not be written, or differs from the network it was made from."""
 

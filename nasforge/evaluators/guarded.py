@@ -11,7 +11,7 @@ from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.trial import Charge, Result
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.device import collection_is_due, release_memory
-from nasforge.training.failures import SMALLER, TrainingFailed, is_out_of_memory
+from nasforge.training.failures import SMALLER, TrainingFailed, device_lost, is_out_of_memory
 
 
 def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
@@ -36,6 +36,9 @@ def guarded(
         began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
         build_advice: what to do about a network that cannot be built.
         collect: collect garbage after a job: on a GPU and after a failure always, else from time to time.
+
+    Raises:
+        DeviceLost: the GPU has failed, and every later job of this process would.
     """
     failed = True
     try:
@@ -47,6 +50,8 @@ def guarded(
     except BuildError as error:
         return Result.failed("invalid_shape", str(error), build_advice, Charge(time.monotonic() - began))
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if lost := device_lost(error, device):
+            raise lost from error
         if not is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0] or "no memory left"

@@ -37,7 +37,7 @@ from nasforge.training.artifacts import (
     save_weights,
 )
 from nasforge.training.device import device_of, free_memory_mb, memory_format, uses_bf16
-from nasforge.training.failures import SMALLER
+from nasforge.training.failures import SMALLER, watching
 from nasforge.training.fitting import check_fits
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits
@@ -190,7 +190,9 @@ class Training:
             torch.set_num_threads(self.threads)
         data = load_data(self.data)
         network = build(self.space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
-        return latency_ms(network, data.shape, (1,), device_of(self.device))[1].median_ms
+        device = device_of(self.device)
+        with watching(device):
+            return latency_ms(network, data.shape, (1,), device)[1].median_ms
 
     def preflight(self, proposal: Proposal) -> None:
         """Refuse what no trial could do: see `check_first`."""

@@ -29,7 +29,7 @@ from nasforge.models.costs import count_flops, count_params, latency_ms
 from nasforge.models.network import build, fresh
 from nasforge.settings.spec import SearchSpec
 from nasforge.training.device import device_of
-from nasforge.training.failures import is_out_of_memory
+from nasforge.training.failures import device_lost, is_out_of_memory, watching
 
 IMAGES = 64
 
@@ -109,7 +109,9 @@ class ZeroCost:
             torch.set_num_threads(self.threads)
         data = load_data(self.data)
         network = build(self.space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
-        return latency_ms(network, data.shape, (1,), device_of(self.device))[1].median_ms
+        device = device_of(self.device)
+        with watching(device):
+            return latency_ms(network, data.shape, (1,), device)[1].median_ms
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Compute the proxies of all architectures of the proposal; failures come back as results with their cause."""
@@ -197,6 +199,8 @@ class ZeroCost:
             except Exception as error:  # a user's network or proxy may raise anything
                 if is_out_of_memory(error):
                     raise
+                if lost := device_lost(error, images.device):
+                    raise lost from error
                 undefined = isinstance(error, Undefined)
                 cause = str(error).partition("\n")[0]
                 reasons[name] = (cause if undefined else f"{type(error).__name__}: {cause}", undefined)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nasforge.core import checks
-from nasforge.core.errors import ConfigError, EventError, NasforgeError, RecipeError, SearchError, StopNow
+from nasforge.core.errors import ConfigError, DeviceLost, EventError, NasforgeError, RecipeError, SearchError, StopNow
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
 from nasforge.experiment.job import Job
@@ -116,6 +116,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
     Raises:
         ConfigError: the evaluator or its settings are wrong, whatever the point.
         SearchError: the disk is full.
+        DeviceLost: a GPU has failed, and this process can do no other job.
         KeyboardInterrupt: the user stops the search.
     """
     report = JobReport(job, send)
@@ -148,6 +149,8 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
                 "lost: make room, then run the same command",
                 kind="failed",
             ) from error
+        if (lost := _lost_device(error)) is not None:
+            raise lost from error
         if isinstance(error, NasforgeError):
             return Result.failed("error", str(error), "correct the setting that the message names")
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -179,6 +182,17 @@ def _stop_behind(error: BaseException) -> StopNow | None:
     while behind is not None and not isinstance(behind, StopNow):
         behind = behind.__cause__ or behind.__context__
     return behind
+
+
+def _lost_device(error: BaseException) -> DeviceLost | None:
+    """Return the failure of a GPU that an exception tells of; a user's evaluator may let torch's own through."""
+    if isinstance(error, DeviceLost):
+        return error
+    if "torch" not in sys.modules:  # an import for nothing: then the evaluator has not used a GPU
+        return None
+    from nasforge.training.failures import device_lost
+
+    return device_lost(error)
 
 
 @contextmanager

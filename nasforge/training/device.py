@@ -49,6 +49,17 @@ def _try(device: torch.device) -> None:
         torch.ones(1, device=device).add_(1).item()
 
 
+def still_computes(device: torch.device | None = None) -> bool:
+    """Return whether a GPU runs a kernel in this process, after an error; False where CUDA was never used."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        _try(torch.device("cuda") if device is None or device.type != "cuda" else device)
+    except RuntimeError:
+        return False
+    return True
+
+
 @cache
 def _reason_against(name: str) -> str:
     """Return why NASForge cannot compute on a device; empty if it can."""

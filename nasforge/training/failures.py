@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from nasforge.core.errors import NasforgeError
+from nasforge.core.errors import DeviceLost, NasforgeError, one_line
 from nasforge.core.trial import Cause, Charge, Failure
 from nasforge.data.part import Part
+from nasforge.training.device import still_computes
 
 SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
 
@@ -47,12 +48,54 @@ def is_of_the_gpu(error: BaseException) -> bool:
     )
 
 
+def device_lost(error: BaseException, device: torch.device | None = None) -> DeviceLost | None:
+    """Return the error that says that a GPU has failed for good; None where the error is another one.
+
+    After a failed assertion on the GPU, an illegal address or an uncorrectable memory error, every later call of the
+    process fails too. Other errors of CUDA, such as a kernel that is started with too many threads, pass.
+
+    Args:
+        error: what was raised.
+        device: where; None: torch's current GPU.
+    """
+    if is_out_of_memory(error) or not is_of_the_gpu(error) or still_computes(device):
+        return None
+    return DeviceLost(
+        f"{device or 'the GPU'} has failed, and this process cannot compute on it any more: {one_line(error, 200)}. "
+        "Nothing finished is lost: run the same command again. If it fails again, look at dmesg and nvidia-smi",
+        kind="failed",
+        key="device",
+    )
+
+
+@contextmanager
+def watching(device: torch.device) -> Iterator[None]:
+    """Name the errors that say that a GPU has failed for good.
+
+    Raises:
+        DeviceLost: the GPU has failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if lost := device_lost(error, device):
+            raise lost from error
+        raise
+
+
 @contextmanager
 def typed(fail: Fail, device: torch.device) -> Iterator[None]:
-    """Name the errors by which torch says that memory ran out."""
+    """Name the errors by which torch says that memory ran out, or that the GPU has failed.
+
+    Raises:
+        TrainingFailed: memory ran out.
+        DeviceLost: the GPU has failed.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if lost := device_lost(error, device):
+            raise lost from error
         if not is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0] or "no memory left"

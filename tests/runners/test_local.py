@@ -11,10 +11,11 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 from expecting import raises
 
 from nasforge.api.search import search
-from nasforge.core.errors import JournalError, SearchError, StopNow
+from nasforge.core.errors import DeviceLost, JournalError, SearchError, StopNow
 from nasforge.core.events import Interrupted
 from nasforge.core.protocols import Report
 from nasforge.core.trial import Proposal, Result
@@ -99,6 +100,44 @@ def test_a_disk_that_is_full_while_training_is_not_the_trials_fault(tmp_path: Pa
     with toy_experiment(config) as experiment:
         run(experiment, Planted())
         assert experiment.state.counts()["finished"] == 3
+
+
+class LosesItsGPU(Planted):
+    """Raises what torch raises after a failed assertion on a GPU, in the first attempt at trial 2."""
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        if report.number == 2 and report.attempt == 1:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        return super().__call__(proposal, report)
+
+
+def test_a_gpu_that_has_failed_ends_the_search_and_the_same_command_continues(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 5})
+    with toy_experiment(config) as experiment, raises(DeviceLost, "failed", "device", "device-side assert"):
+        run(experiment, LosesItsGPU())
+    assert load_state(config.folder).counts()["finished"] == 2 and load_state(config.folder).counts()["failed"] == 0
+    with toy_experiment(config) as experiment:
+        run(experiment, LosesItsGPU())
+        state = experiment.state
+    assert state.counts()["finished"] == 5 and state.trials[2].attempts == 2
+
+
+def test_a_network_that_breaks_the_gpu_every_time_fails_at_last(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 2})
+
+    def evaluator(proposal: Proposal, report: Report) -> Result:
+        if report.number == 0:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        return Planted()(proposal, report)
+
+    for _ in range(2):
+        with toy_experiment(config) as experiment, pytest.raises(DeviceLost):
+            run(experiment, evaluator)
+    with toy_experiment(config) as experiment:
+        run(experiment, evaluator)
+        state = experiment.state
+    assert state.trials[0].result and state.trials[0].result.error and state.trials[0].result.error.cause == "crash"
+    assert state.counts()["finished"] == 1
 
 
 def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,30 @@ def test_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path: Path) -> 
     assert error and error.cause == "error" and "planted failure of trial 3" in error.message
 
 
+@dataclass
+class LosesItsGPU(Planted):
+    """Raises what torch raises after a failed assertion on a GPU, in the first attempt at trial 2 or in all at 3."""
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        import torch
+
+        if report.number == 3 or (report.number == 2 and report.attempt == 1):
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        return super().__call__(proposal, report)
+
+
+def test_a_worker_whose_gpu_has_failed_ends_and_another_one_tries_its_trial_again(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 6})
+    with toy_experiment(config) as experiment:
+        run(experiment, LosesItsGPU(), max_concurrent_trials=1)
+        state = experiment.state
+    assert state.counts()["finished"] == 5
+    assert state.trials[2].attempts == 2 and state.trials[2].status == "finished"
+    error = state.trials[3].result.error  # type: ignore[union-attr]
+    assert error and error.cause == "crash" and "device-side assert triggered" in error.message
+    assert (config.folder / "artifacts/2/attempt-1/device_lost.txt").is_file()
+
+
 class OnlyHere:
     """An evaluator that a worker cannot load."""
 

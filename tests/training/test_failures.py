@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
+from nasforge.core.errors import DeviceLost
 from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
+from nasforge.evaluators.guarded import guarded
 from nasforge.settings.experiment import DataConfig
-from nasforge.training.failures import TrainingFailed, check_shapes, is_out_of_memory
+from nasforge.training import device as devices
+from nasforge.training.failures import TrainingFailed, check_shapes, device_lost, is_out_of_memory, watching
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits, Meter
 
@@ -37,14 +41,14 @@ def test_libraries_of_a_gpu_say_in_their_own_words_that_memory_ran_out(text):
     assert is_out_of_memory(RuntimeError(text))
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.AcceleratorError("device-side assert triggered"),
-        RuntimeError("CUDA error: an illegal memory access was encountered"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
-    ],
-)
+FAULTS = [
+    torch.AcceleratorError("device-side assert triggered"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+]
+
+
+@pytest.mark.parametrize("error", FAULTS)
 def test_a_fault_of_the_gpu_is_no_fault_of_the_networks_shapes(error):
     part = load_data(DataConfig("digits")).train
     with pytest.raises(type(error)) as caught:
@@ -61,3 +65,41 @@ def test_memory_that_runs_out_before_the_first_step_has_its_cause(monkeypatch):
     with pytest.raises(TrainingFailed) as caught:
         train(network, load_data(DataConfig("digits")).train, Recipe(), epochs=1, seed=0)
     assert caught.value.failure.cause == "out_of_memory"
+
+
+@pytest.mark.parametrize("error", FAULTS)
+def test_a_gpu_that_has_failed_is_no_failure_of_the_trial(error):
+    part, network = load_data(DataConfig("digits")).train, Raises(error)
+    network.weight = nn.Parameter(torch.zeros(2))
+
+    def evaluates():
+        raise error
+
+    with raises(DeviceLost, "failed", "device", str(error)):
+        train(network, part, Recipe(), epochs=1, seed=0)
+    with raises(DeviceLost, "failed", "device", str(error)):
+        guarded(evaluates, CPU, 0.0, "")
+    with raises(DeviceLost, "failed", "device", str(error)), watching(CPU):
+        evaluates()
+
+
+def test_memory_that_ran_out_is_no_lost_gpu():
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error: out of memory")):
+        assert device_lost(error) is None
+        assert guarded(lambda error=error: Raises(error)(None), CPU, 0.0, "").error.cause == "out_of_memory"
+
+
+def test_an_error_after_which_the_gpu_still_computes_is_no_lost_one(monkeypatch):
+    error, failing = torch.AcceleratorError("CUDA error: invalid configuration argument"), []
+
+    def kernel(device):
+        if failing:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(devices, "_try", kernel)
+    assert device_lost(error) is None
+    with pytest.raises(torch.AcceleratorError):
+        guarded(lambda: Raises(error)(None), CPU, 0.0, "")
+    failing.append(True)
+    assert isinstance(device_lost(error), DeviceLost)

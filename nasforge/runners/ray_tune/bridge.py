@@ -15,6 +15,7 @@ from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.job import Job
 from nasforge.experiment.journal import dumps, loads
 from nasforge.runners.ray_tune.cluster import Cluster
+from nasforge.runners.ray_tune.worker import LAST_WORDS
 
 _CONTINUE: str = TrialScheduler.CONTINUE
 _STOP: str = TrialScheduler.STOP
@@ -120,7 +121,7 @@ class Bridge:
             if job is None or self.error or self.experiment.closed(job.number):
                 return
             if message is None:
-                result = self._losses.pop(trial_id, Result.failed("crash", "the worker process died"))
+                result = self._losses.pop(trial_id, Result.failed("crash", _reason(job)))
             else:
                 result = Result.from_json(loads(message))
             self.experiment.tell(job.number, job.attempt, result)
@@ -150,6 +151,12 @@ class Bridge:
         if lost := self._cluster.lost:
             raise ClusterLost(lost)
         return self.error is not None
+
+
+def _reason(job: Job) -> str:
+    """Return why a job's worker died, as far as it could say."""
+    words = job.folder / LAST_WORDS
+    return words.read_text() if words.is_file() else "the worker process died"
 
 
 class AskNext(Searcher):  # type: ignore[misc]

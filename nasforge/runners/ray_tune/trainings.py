@@ -18,10 +18,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 
-from nasforge.core.errors import ConfigError, NasforgeError, SearchError
+from nasforge.core.errors import ConfigError, DeviceLost, NasforgeError, SearchError
 from nasforge.core.importing import Places, adopt, places
 from nasforge.core.ranges import check_whole
 from nasforge.runners.ray_tune.cluster import Cluster, bundle_of, cluster, options_of, resources_of, slots_of
+from nasforge.runners.ray_tune.worker import end_process
 
 Item = TypeVar("Item")
 Progress = Callable[..., None]
@@ -158,7 +159,10 @@ def _work_here(work: Work[Item], modules: Places, item: Item, progress: Progress
 
 
 def _do(work: Work[Item], item: Item, queue: Queue) -> str:
-    return work(item, lambda *told: queue.put(told))
+    try:
+        return work(item, lambda *told: queue.put(told))
+    except DeviceLost as error:
+        end_process(error)  # ray tries again in another process
 
 
 def _check(joined: Cluster) -> None:

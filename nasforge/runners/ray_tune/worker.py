@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray import tune
 
 from nasforge.core.about import about_of
-from nasforge.core.errors import NasforgeError
+from nasforge.core.errors import DeviceLost, NasforgeError
 from nasforge.core.importing import Places, adopt
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
@@ -87,6 +90,20 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         pass
 
 
+LAST_WORDS = "device_lost.txt"
+"""File of an attempt's folder that says why its worker ended itself."""
+
+
+def end_process(error: DeviceLost, folder: Path | None = None) -> NoReturn:
+    """End this process, whose GPU has failed, so that Ray starts another one; the reason goes to a file and to stderr."""
+    with suppress(OSError):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / LAST_WORDS).write_text(str(error))
+    print(error, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 class _Work:
     """One job in a thread of its own, and the two queues between it and Tune."""
 
@@ -101,6 +118,8 @@ class _Work:
         def work() -> None:
             try:
                 result = perform(evaluator, job, send)
+            except DeviceLost as error:
+                end_process(error, job.folder)
             except NasforgeError as error:
                 self.messages.put((None, str(error)))
                 return
