@@ -187,16 +187,18 @@ def count_workers(config: ExperimentConfig) -> int:
     options = config.runner.options
     most = int(options.get("max_concurrent_trials") or sys.maxsize)
     resources = options.get("resources") or {}
+    device = config.evaluator.options.get("device", "auto")
     if options.get("address"):
         from nasforge.runners.ray_tune.cluster import cluster, resources_of, slots_of
 
         with cluster(options["address"]):
-            return min(most, slots_of(resources_of(resources)["measure"]))
-    gpus = options.get("logical_gpus")
+            return min(most, slots_of(resources_of(resources, device)["measure"]))
+    gpus = 0 if device == "cpu" else options.get("logical_gpus")
     if gpus is None:
         gpus = _gpus()
     available = {"cpu": float(options.get("cpus") or os.cpu_count() or 1), "gpu": float(gpus)}
-    needed = resources.get("measure", {"cpu": 1.0, **({"gpu": 1.0} if gpus else {})})
+    usual = {"cpu": 1.0, **({"gpu": 1.0} if gpus else {})}
+    needed = resources.get("measure") or resources.get("train_shared") or usual
     slots = [available[name] / amount for name, amount in needed.items() if name in available and amount > 0]
     return min(most, max(1, int(min(slots, default=1) + 1e-9)))
 

@@ -364,6 +364,15 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             wrong(f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead", "recipe")
     task = attempt("task", _task, present.get("task", CLASSIFICATION))
     start_from = attempt("start_from", starts_of, present.get("start_from", AUTOMATIC))
+    if named["runner"] and evaluator and named["runner"].name == "ray_tune":
+        device = str(evaluator.options.get("device", "auto"))
+        if re.fullmatch(r"cuda:0*[1-9]\d*", device):
+            wrong(
+                f"device '{device}' is not for runner ray_tune, since Ray chooses the GPU of each worker; set device "
+                "cuda, or use --runner local",
+                "evaluator",
+                "conflict",
+            )
     if problems:
         raise ConfigError(problems)
     return ExperimentConfig(

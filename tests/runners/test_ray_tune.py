@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from expecting import raises
 
 from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, JournalError, SearchError
@@ -92,6 +93,71 @@ def test_fractions_of_a_logical_gpu(tmp_path: Path) -> None:
         assert experiment.state.counts()["finished"] == 6
     assert {line["gpus"] for line in seen(config.folder)} == {"0"}
     assert len({line["process"] for line in seen(config.folder)}) == 2, "half a GPU each: two workers side by side"
+
+
+@dataclass
+class Device(Planted):
+    """`Planted` that leaves a line with the device that `auto` is, on a machine whose workers see a GPU that works."""
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        import torch
+
+        from nasforge.core.gpu_share import lent
+        from nasforge.training import device
+
+        torch.cuda.is_available, device._try = lambda: True, lambda device: None
+        torch.cuda.set_per_process_memory_fraction = lambda share, index: None
+        device._reason_against.cache_clear()
+        seen = {"auto": device.device_of("auto").type, "lent": lent()}
+        (report.folder / "where.json").write_text(json.dumps(seen))
+        return super().__call__(proposal, report)
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [({"cpu": 1}, {"auto": "cpu", "lent": 0}), ({"cpu": 1, "gpu": 1}, {"auto": "cuda", "lent": 1})],
+)
+def test_auto_is_a_gpu_only_in_workers_that_asked_for_one(tmp_path: Path, resources: Any, expected: Any) -> None:
+    config = toy_config(tmp_path, budget={"trials": 2})
+    with toy_experiment(config) as experiment:
+        run(experiment, Device(), resources={"measure": resources})
+    assert seen(config.folder) == [expected] * 2
+
+
+def test_resources_of_a_worker() -> None:
+    from nasforge.runners.ray_tune.cluster import clock_resources, resources_of, slots_beside_clock
+
+    cpu, both = {"cpu": 1}, {"cpu": 1, "gpu": 1}
+    assert resources_of(None) == {"measure": both, "train_shared": both}
+    assert resources_of(None, "cpu") == {"measure": cpu, "train_shared": cpu}
+    quarter = {"cpu": 1, "gpu": 0.25}
+    assert resources_of({"measure": quarter}) == {"measure": quarter, "train_shared": quarter}
+    assert resources_of({"measure": quarter, "train_shared": both})["train_shared"] == both
+    assert clock_resources(quarter) == both
+    one_gpu, two_gpus = {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}
+    assert slots_beside_clock(quarter, [one_gpu]) == 0, "the clock has the card for itself"
+    assert slots_beside_clock(quarter, [two_gpus]) == 4
+    assert slots_beside_clock(quarter, [one_gpu, two_gpus]) == 8
+    assert slots_beside_clock(cpu, [one_gpu]) == 7
+
+
+def test_a_gpu_with_a_number_is_refused() -> None:
+    from nasforge.runners.ray_tune.cluster import check_device
+
+    for device in ("auto", "cpu", "cuda", "cuda:0"):
+        check_device(device)
+    with raises(ConfigError, "conflict", "device", "cuda:1"):
+        check_device("cuda:1")
+    with raises(ConfigError, "conflict", "device", "cuda:0"):
+        check_device("cuda:0", grouped=True)
+
+
+def test_workers_that_share_a_gpu_train_no_network_together() -> None:
+    from nasforge.runners.ray_tune.trainings import side_by_side
+
+    options = {"resources": {"measure": {"cpu": 0.5, "gpu": 0.5}}, "workers_per_network": 2}
+    with raises(ConfigError, "conflict", "runner.resources", "0.5"):
+        list(side_by_side(lambda item, progress: "", [1], lambda *told: None, **options))
 
 
 def test_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path: Path) -> None:

@@ -346,3 +346,12 @@ def test_a_space_and_an_experiment_are_not_taken_for_each_other(tmp_path):
         load_space(experiment)
     with pytest.raises(ConfigError, match=r"space.yaml:2: decisions: a search space, .* nasforge search FILE"):
         load_settings(space)
+
+
+def test_ray_chooses_the_gpu_of_a_worker() -> None:
+    settings = {"space": "tiny", "data": "digits", "evaluator": {"name": "training", "device": "cuda:1"}}
+    with raises(ConfigError, "conflict", "evaluator", "cuda:1"):
+        resolve(settings)
+    assert resolve({**settings, "runner": "local"}).evaluator.options["device"] == "cuda:1"
+    for device in ("auto", "cpu", "cuda", "cuda:0"):
+        resolve({**settings, "evaluator": {"name": "training", "device": device}})

@@ -94,7 +94,7 @@ def retrain(
             check_whole(number, f"retrain: {name}", least, error=SearchError)
     if tta not in ("none", "flip"):
         raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
-    trainer, compared = _trainer(Named.parse(runner, "runner")), registry.get("reference", reference)
+    trainer, compared = _trainer(Named.parse(runner, "runner"), device), registry.get("reference", reference)
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
         return _retrain(experiment, top, random, seeds, epochs, tta, device, data, trainer, compared, progress)
 
@@ -136,8 +136,8 @@ def _retrain(
     return finalists
 
 
-def _trainer(runner: Named) -> Trainer:
-    """Return the function that trains, from a runner's name and options.
+def _trainer(runner: Named, device: str) -> Trainer:
+    """Return the function that trains on `device`, from a runner's name and options.
 
     Raises:
         ConfigError: no such runner or option.
@@ -149,13 +149,13 @@ def _trainer(runner: Named) -> Trainer:
     if runner.name != "ray_tune":
         raise ConfigError(f"retrain: runner '{runner.name}' trains no networks; {did_you_mean(runner.name, _RUNNERS)}")
     side_by_side = "nasforge.runners.ray_tune.trainings:side_by_side"
-    registry.check_options("runner", side_by_side, runner.options, taken=3)
+    registry.check_options("runner", side_by_side, runner.options, taken=4)
     workers = runner.options.get("workers_per_network", 1)
 
     def on_workers(retrainings: Sequence[Retraining], progress: Progress) -> Outcomes:
         for retraining in retrainings:
             check_batch(retraining.recipe, workers)
-        return registry.make("runner", side_by_side, runner.options, train_network, retrainings, progress)  # type: ignore[no-any-return]
+        return registry.make("runner", side_by_side, runner.options, train_network, retrainings, progress, device)  # type: ignore[no-any-return]
 
     return on_workers
 

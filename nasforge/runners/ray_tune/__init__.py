@@ -26,6 +26,7 @@ for _name, _setting in {
 import ray  # noqa: E402  (the settings above are read at import)
 from ray import tune  # noqa: E402
 
+from nasforge.core.about import about_of  # noqa: E402
 from nasforge.core.errors import ConfigError, SearchError  # noqa: E402
 from nasforge.core.importing import places  # noqa: E402
 from nasforge.core.protocols import Evaluator  # noqa: E402
@@ -36,9 +37,11 @@ from nasforge.runners.ray_tune.bridge import AskNext, Bridge, ClusterLost, Decid
 from nasforge.runners.ray_tune.cluster import (  # noqa: E402
     Cluster,
     bundle_of,
+    check_device,
     cluster,
     remote_latency,
     resources_of,
+    slots_beside_clock,
     slots_of,
 )
 from nasforge.runners.ray_tune.worker import Worker  # noqa: E402
@@ -62,33 +65,37 @@ def run(
         address: address of a running cluster (`auto`, `ray://host:10001`, `host:6379`); None: start Ray on this
             machine.
         max_concurrent_trials: trials at the same time; None: as many as the cluster's resources hold.
-        resources: resources of a worker per kind of job (`measure`, `train_shared`): `{cpu: 1, gpu: 0.25}`; by default
-            one CPU, and one GPU on a cluster with GPUs.
+        resources: resources of a worker per kind of job (`measure`, `train_shared`): `{cpu: 1, gpu: 0.25}`; those of
+            one kind are those of the other too, unless it has its own. By default one CPU, and one GPU on a cluster
+            with GPUs where the evaluator's device is not `cpu`.
         cpus: CPUs of a Ray started here; None: all.
         logical_gpus: logical GPUs of a Ray started here; None: those that are there.
 
     Raises:
-        ConfigError: unknown kind or resource, or more than any node has.
+        ConfigError: unknown kind or resource, more than any node has, or a device with a number.
         SearchError: the cluster cannot be reached, is lost, or its workers cannot import what they need.
     """
     if max_concurrent_trials is not None:
         check_whole(max_concurrent_trials, "runner: max_concurrent_trials", 1)
     if not experiment.trials_left:
         return
+    device = about_of(evaluator).device
+    check_device(device)
     with cluster(address, cpus, logical_gpus) as joined:
-        resources_by_kind = resources_of(resources)
+        resources_by_kind = resources_of(resources, device)
         held = slots_of(resources_by_kind["measure"])
         shipped = ray.put(evaluator)
         check = experiment.check
         if isinstance(check, CostCheck) and check.latency is not None:
-            if held < 2:
+            held = slots_beside_clock(resources_by_kind["measure"])
+            if not held:
                 raise ConfigError(
-                    "runner: latency is measured on a worker that does nothing else, and there is room for one worker "
-                    "only; use --runner local, smaller resources per job, or more nodes",
+                    "runner: latency is measured on a worker that does nothing else, on a whole GPU if workers have "
+                    "one, and there is no room for another worker; use --runner local, smaller resources per job, or "
+                    "more nodes",
                     kind="conflict",
                     key="runner",
                 )
-            held -= 1
             check.latency = remote_latency(shipped, resources_by_kind["measure"])
         slots = min(max_concurrent_trials or held, held)
         bridge = Bridge(experiment, min(slots, experiment.trials_left), joined)
@@ -109,7 +116,8 @@ def _fit(
         return tune.PlacementGroupFactory([bundle_of(resources_by_kind[config["kind"]])])
 
     known = {"folder": str(bridge.experiment.folder), "data_hash": bridge.experiment.state.header.data_hash}
-    trainable = tune.with_parameters(Worker, shipped=[shipped], **known, modules=places())
+    gpus = {kind: amounts.get("gpu", 0) for kind, amounts in resources_by_kind.items()}
+    trainable = tune.with_parameters(Worker, shipped=[shipped], **known, modules=places(), gpus=gpus)
     trainable = tune.with_resources(trainable, placement)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is in the journal, said once
     tuner = tune.Tuner(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 import ray
 
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import ConfigError, SearchError, did_you_mean
+from nasforge.core.errors import ConfigError, NasforgeError, SearchError, did_you_mean
+from nasforge.core.gpu_share import lend
 from nasforge.core.importing import Places, adopt, places, python_path
 from nasforge.core.ranges import check_number
 from nasforge.runners.ray_tune.local_cluster import job_config, local_cluster, shutdown, sigterm_is_ours, why_lost
@@ -93,17 +96,46 @@ def _explained(what: str, advice: str) -> Iterator[None]:
         raise SearchError(f"{what}: {cause}. {advice}, or use --runner local", kind="failed") from None
 
 
-def resources_of(overrides: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
+def check_device(device: str, *, grouped: bool = False) -> None:
+    """Refuse a device that a worker cannot have: a worker sees the GPUs that Ray gives it, numbered from 0.
+
+    Args:
+        device: name of a device.
+        grouped: several workers train one network; they see the same GPUs.
+
+    Raises:
+        ConfigError: the name has a GPU's number, which in a worker stands for another GPU or none.
+    """
+    numbered = re.fullmatch(r"cuda:(\d+)", device)
+    if numbered and (grouped or int(numbered[1])):
+        raise ConfigError(
+            f"device '{device}' is not for Ray workers, since Ray chooses the GPU of each; set device cuda or auto. To "
+            f"choose among this machine's GPUs, set CUDA_VISIBLE_DEVICES={numbered[1]}, or use --runner local",
+            kind="conflict",
+            key="device",
+        )
+
+
+def resources_of(
+    overrides: Mapping[str, Mapping[str, float]] | None, device: str = "auto"
+) -> dict[str, dict[str, float]]:
     """Return the resources of each kind of job: the user's, else a CPU and, where there are GPUs, a GPU.
+
+    Args:
+        overrides: the user's, by kind; those of one kind are those of the other one too, unless it has its own.
+        device: what the jobs compute on; on `cpu` they get no GPU by default.
 
     Raises:
         ConfigError: unknown kind, not a number, or more than any node has.
     """
     cluster = ray.cluster_resources()
     by_kind = {kind: dict(amounts) for kind, amounts in DEFAULT_RESOURCES.items()}
-    if cluster.get("GPU", 0) >= 1:
+    if cluster.get("GPU", 0) >= 1 and device != "cpu":
         by_kind = {kind: {**amounts, "gpu": 1} for kind, amounts in by_kind.items()}
-    for kind, amounts in (overrides or {}).items():
+    overrides = overrides or {}
+    if len(overrides) == 1 and set(overrides) < set(by_kind):
+        overrides = dict.fromkeys(by_kind, *overrides.values())
+    for kind, amounts in overrides.items():
         if kind not in by_kind:
             raise ConfigError(
                 f"runner: resources for unknown kind of job '{kind}'; {did_you_mean(kind, by_kind)}",
@@ -140,9 +172,37 @@ def bundle_of(amounts: Mapping[str, float]) -> dict[str, float]:
 
 def slots_of(amounts: Mapping[str, float]) -> int:
     """Return how many such workers the living nodes hold."""
-    bundle = bundle_of(amounts)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return max(1, sum(int(min(node.get(n, 0) / amount + 1e-9 for n, amount in bundle.items())) for node in nodes))
+    return max(1, sum(_held(node, bundle_of(amounts)) for node in nodes))
+
+
+def _held(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    """Return how many workers of these resources a node holds."""
+    return int(min(node.get(name, 0) / amount + 1e-9 for name, amount in bundle.items()))
+
+
+def clock_resources(amounts: Mapping[str, float]) -> dict[str, float]:
+    """Return the resources of the worker that measures latencies: whole GPUs, which it shares with no training."""
+    return {name: math.ceil(amount) if name == "gpu" else amount for name, amount in amounts.items()}
+
+
+def slots_beside_clock(amounts: Mapping[str, float], nodes: Sequence[Mapping[str, float]] | None = None) -> int:
+    """Return how many workers there is room for next to the one that measures latencies, wherever Ray places it.
+
+    Args:
+        amounts: resources of a worker.
+        nodes: resources of each node; None: the living nodes of this cluster.
+    """
+    if nodes is None:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    bundle, taken = bundle_of(amounts), bundle_of(clock_resources(amounts))
+    slots = []
+    for place, node in enumerate(nodes):
+        if _held(node, taken):
+            rest = {name: amount - taken.get(name, 0) for name, amount in node.items()}
+            others = [*nodes[:place], *nodes[place + 1 :]]
+            slots.append(sum(_held(each, bundle) for each in (rest, *others)))
+    return min(slots, default=0)
 
 
 def options_of(amounts: Mapping[str, float]) -> dict[str, Any]:
@@ -153,18 +213,38 @@ def options_of(amounts: Mapping[str, float]) -> dict[str, Any]:
 
 
 def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
-    """Measure the latency on an otherwise idle worker of the same kind."""
-    clock = ray.remote(**options_of(amounts))(_Clock).remote([shipped], places())
+    """Start an otherwise idle worker with whole GPUs, and return what measures latencies there."""
+    taken = clock_resources(amounts)
+    clock = ray.remote(**options_of(taken))(_Clock).remote([shipped], places(), taken.get("gpu", 0))
 
     def latency(architecture: Architecture) -> float:
-        return float(ray.get(clock.latency_ms.remote(architecture.to_json())))
+        try:
+            return float(ray.get(clock.latency_ms.remote(architecture.to_json())))
+        except ray.exceptions.RayTaskError as error:
+            raise as_ours(error) from error
 
     return latency
 
 
+def as_ours(error: BaseException) -> BaseException:
+    """Return the user's error that was raised on a worker; otherwise Ray's wrapper."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, NasforgeError) else error
+
+
+def lend_gpus(gpus: float) -> None:
+    """Tell this worker's process which share of the GPUs it has: it sees all of them, even if it has none.
+
+    Args:
+        gpus: what it asked Ray for.
+    """
+    lend(gpus if ray.get_gpu_ids() else 0.0)
+
+
 class _Clock:
-    def __init__(self, shipped: list[Any], modules: Places) -> None:
+    def __init__(self, shipped: list[Any], modules: Places, gpus: float) -> None:
         adopt(modules)
+        lend_gpus(gpus)
         self._evaluator = ray.get(shipped[0])
 
     def latency_ms(self, content: dict[str, Any]) -> float:

@@ -19,9 +19,20 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from nasforge.core.errors import ConfigError, DeviceLost, NasforgeError, SearchError
+from nasforge.core.gpu_share import lend
 from nasforge.core.importing import Places, adopt, places
 from nasforge.core.ranges import check_whole
-from nasforge.runners.ray_tune.cluster import Cluster, bundle_of, cluster, options_of, resources_of, slots_of
+from nasforge.runners.ray_tune.cluster import (
+    Cluster,
+    as_ours,
+    bundle_of,
+    check_device,
+    cluster,
+    lend_gpus,
+    options_of,
+    resources_of,
+    slots_of,
+)
 from nasforge.runners.ray_tune.worker import end_process
 
 Item = TypeVar("Item")
@@ -39,6 +50,7 @@ def side_by_side(
     work: Work[Item],
     items: Sequence[Item],
     progress: Progress,
+    device: str = "auto",
     *,
     address: str | None = None,
     max_concurrent_trials: int | None = None,
@@ -55,6 +67,7 @@ def side_by_side(
         work: what to do with an item.
         items: in this order.
         progress: is told here what `work` tells there.
+        device: what `work` computes on.
         address: of a running cluster; None starts Ray on this machine.
         max_concurrent_trials: items at the same time; None for as many as fit.
         resources: `{measure: {cpu: 1, gpu: 0.25}}`, what a worker takes.
@@ -64,7 +77,7 @@ def side_by_side(
             items are done one after the other. A lost worker ends that, and the same call resumes it.
 
     Raises:
-        ConfigError: resources that no node has.
+        ConfigError: resources that no node has; a numbered GPU; shares of GPUs for workers that train together.
         SearchError: the cluster cannot be reached, or lost a worker again and again.
     """
     for name, number in (
@@ -75,9 +88,17 @@ def side_by_side(
             check_whole(number, f"runner: {name}", 1)
     if not items:
         return
+    check_device(device, grouped=workers_per_network > 1)
     work = partial(_work_here, work, places())
     with cluster(address, cpus, logical_gpus) as joined:
-        each = resources_of(resources)["measure"]
+        each = resources_of(resources, device)["measure"]
+        if workers_per_network > 1 and each.get("gpu", 0) % 1:
+            raise ConfigError(
+                f"runner: each of the {workers_per_network} workers of a network gets {each['gpu']:g} GPUs, but NCCL "
+                "takes one worker per GPU; set resources.measure.gpu to a whole number",
+                kind="conflict",
+                key="runner.resources",
+            )
         slots = slots_of(each)
         if workers_per_network > slots:
             raise ConfigError(
@@ -134,7 +155,7 @@ def _on_tasks(
     while waiting or running:
         while waiting and len(running) < slots:
             item = waiting.pop(0)
-            running[task.remote(work, item, queue)] = item
+            running[task.remote(work, item, queue, resources.get("gpu", 0))] = item
         done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
         _check(joined)
         for reference in done:
@@ -142,7 +163,7 @@ def _on_tasks(
             try:
                 outcome = ray.get(reference)
             except ray.exceptions.RayTaskError as error:
-                raise _as_ours(error) from error
+                raise as_ours(error) from error
             except ray.exceptions.RayError as error:
                 reason = str(error).partition("\n")[0]
                 _check(joined)
@@ -158,7 +179,8 @@ def _work_here(work: Work[Item], modules: Places, item: Item, progress: Progress
     return work(item, progress)
 
 
-def _do(work: Work[Item], item: Item, queue: Queue) -> str:
+def _do(work: Work[Item], item: Item, queue: Queue, gpus: float) -> str:
+    lend_gpus(gpus)
     try:
         return work(item, lambda *told: queue.put(told))
     except DeviceLost as error:
@@ -172,12 +194,6 @@ def _check(joined: Cluster) -> None:
 
 def _again(joined: Cluster) -> str:
     return f"see the logs in {joined.keep_logs()}; the same command resumes from the checkpoints"
-
-
-def _as_ours(error: BaseException) -> BaseException:
-    """Return the user's error that was raised on a worker; otherwise Ray's wrapper."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, NasforgeError) else error
 
 
 # --- each on several workers ------------------------------------------------------------------------------------------
@@ -196,9 +212,16 @@ def _in_groups(
     failed: list[BaseException] = []
     trainer = TorchTrainer(
         _do_together,
-        train_loop_config={"work": work, "items": items, "queue": queue, "outcomes": outcomes},
+        train_loop_config={
+            "work": work,
+            "items": items,
+            "queue": queue,
+            "outcomes": outcomes,
+            "gpus": resources.get("gpu", 0),
+        },
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=uses_gpu, resources_per_worker=bundle_of(resources)),
-        torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
+        # gloo too: workers with GPUs may be told to train on CPUs
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if uses_gpu else "gloo"),
         run_config=RunConfig(
             name="retraining",
             storage_path=str(joined.scratch / "train"),
@@ -235,6 +258,7 @@ def _in_groups(
 
 def _do_together(config: Mapping[str, Any]) -> None:
     """Process items one after the other, on every worker of a group; the first worker speaks for all."""
+    lend(config["gpus"])
     first = get_context().get_world_rank() == 0
     for item in config["items"]:
         outcome = config["work"](item, lambda *told: config["queue"].put(told) if first else None)

@@ -22,6 +22,7 @@ from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import Result
 from nasforge.experiment.job import Job
 from nasforge.experiment.journal import dumps, loads
+from nasforge.runners.ray_tune.cluster import lend_gpus
 from nasforge.runners.work import Alphas, perform
 
 
@@ -32,9 +33,18 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     waits at every report until Tune comes back, which means "continue", or resets this worker, which means "stop".
     """
 
-    def setup(self, config: dict[str, Any], shipped: list[Any], folder: str, data_hash: str, modules: Places) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        shipped: list[Any],
+        folder: str,
+        data_hash: str,
+        modules: Places,
+        gpus: Mapping[str, float],
+    ) -> None:
         # Begins no work: Tune makes workers that it then leaves idle, having put their trial on another one.
         adopt(modules)
+        lend_gpus(gpus[config["kind"]])  # Tune gives a worker jobs with the same resources only
         self._shipped, self._folder, self._data_hash = shipped[0], folder, data_hash
         self._evaluator: Evaluator | None = None
         self._work: _Work | None = None
@@ -95,7 +105,7 @@ LAST_WORDS = "device_lost.txt"
 
 
 def end_process(error: DeviceLost, folder: Path | None = None) -> NoReturn:
-    """End this process, whose GPU has failed, so that Ray starts another one; the reason goes to a file and to stderr."""
+    """End this process, whose GPU has failed, so that Ray starts another one; a file and stderr get the reason."""
     with suppress(OSError):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
