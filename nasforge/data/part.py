@@ -5,14 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nasforge.core.gpu_share import share_of_card
+
 RESIDENT_BYTES = 2 * 1024**3
 """Parts up to this size lie whole on the training device; larger ones are streamed from the memory-mapped cache."""
+
+_HOLDERS: WeakSet[Part] = WeakSet()
+"""Parts of this process that have been put on a device."""
+
+
+def _room_bytes(device: torch.device) -> float:
+    """Return what all parts of this process may take of a GPU: a tenth of the memory that it may use, up to 2 GiB."""
+    whole = torch.cuda.get_device_properties(device).total_memory
+    return min(RESIDENT_BYTES, whole * share_of_card() / 10)
+
+
+def _held_bytes(device: torch.device) -> int:
+    """Return what the parts of this process take of a device."""
+    places = {id(part._resident): part._resident for part in _HOLDERS}  # a part that is normalised otherwise shares it
+    kept = (place[str(device)] for place in places.values() if str(device) in place)
+    return sum(tensor.nbytes for pair in kept for tensor in pair)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +77,16 @@ class Part:
         """True if the part is too large to be kept whole on a device."""
         return len(self) * int(np.prod(self.shape)) > RESIDENT_BYTES
 
+    def fits_on(self, device: torch.device) -> bool:
+        """Return whether the part lies whole on a device, or may: on a GPU all parts of a process share a limit."""
+        if self.streamed or device.type != "cuda" or str(device) in self._resident:
+            return not self.streamed
+        return _held_bytes(device) + len(self) * (int(np.prod(self.shape)) + 8) <= _room_bytes(device)
+
+    def release(self) -> None:
+        """Forget what lies on devices."""
+        self._resident.clear()
+
     def take(self, positions: Tensor | slice) -> Tensor:
         """Return the images at these positions of the part, uint8, in memory."""
         where = positions.cpu().numpy() if isinstance(positions, Tensor) else positions
@@ -77,12 +106,13 @@ class Part:
         """Return all images and labels on `device`, which keeps them for the next trial."""
         key = str(device)
         if key not in self._resident:
+            _HOLDERS.add(self)
             self._resident[key] = (self.take(slice(None)).to(device), self.labels.to(device))
         return self._resident[key]
 
     def batches(self, order: Tensor, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (uint8) and labels on `device`, `batch_size` at a time, in this order of positions."""
-        if not self.streamed:
+        if self.fits_on(device):
             images, labels = self.on(device)
             # one copy for all batches: a copy from pageable memory waits until the GPU has finished its steps
             for piece in torch.split(order.to(device), batch_size):

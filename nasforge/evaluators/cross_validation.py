@@ -167,6 +167,9 @@ class Averaged:
                 recipe = recipe_of(training.space, proposal.architecture, training.recipe)
                 answers.append((validation, answers_of(network, validation, recipe, device, training.task)))
             members.append(network.cpu())
+            for each in (part, validation):
+                if each is not data.train and each is not data.validation:
+                    each.release()  # the next fold's images lie on the device in other parts
             since = time.monotonic()
             if not report(number, _mean(done)):
                 return _result("pruned", done, report)

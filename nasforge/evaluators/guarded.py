@@ -10,7 +10,7 @@ import torch
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.trial import Charge, Result
 from nasforge.settings.experiment import DataConfig
-from nasforge.training.device import collection_is_due, release_memory
+from nasforge.training.device import collection_is_due, crowded_out, release_memory
 from nasforge.training.failures import SMALLER, TrainingFailed, device_lost, is_out_of_memory
 
 
@@ -46,6 +46,8 @@ def guarded(
         failed = False
         return result
     except TrainingFailed as error:
+        if error.failure.cause == "out_of_memory" and crowded_out(device):
+            return _preempted(device, error.failure.message, error.charged)
         return Result("failed", charged=error.charged, error=error.failure)
     except BuildError as error:
         return Result.failed("invalid_shape", str(error), build_advice, Charge(time.monotonic() - began))
@@ -55,7 +57,15 @@ def guarded(
         if not is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0] or "no memory left"
+        if crowded_out(device):
+            return _preempted(device, reason, Charge(time.monotonic() - began))
         return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
     finally:
         needed_now = failed or device.type != "cpu"
         release_memory(device, collect=collect and (needed_now or collection_is_due()))
+
+
+def _preempted(device: torch.device, reason: str, charged: Charge) -> Result:
+    """Return the failure of a trial that other processes on its card are to blame for; it is tried again."""
+    message = f"{reason}; other processes have taken more than their share of {device}"
+    return Result.failed("preempted", message, "give each worker a larger share of its GPU", charged)

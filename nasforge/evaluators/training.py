@@ -36,7 +36,7 @@ from nasforge.training.artifacts import (
     save_json,
     save_weights,
 )
-from nasforge.training.device import device_of, free_memory_mb, memory_format, uses_bf16
+from nasforge.training.device import device_of, free_memory_mb, free_share_mb, memory_format, uses_bf16
 from nasforge.training.failures import SMALLER, watching
 from nasforge.training.fitting import check_fits
 from nasforge.training.loop import train
@@ -275,9 +275,15 @@ class Training:
         return ZeroCost(replace(self.spec, objectives=()), device=self.device, threads=self.threads)
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
+        if device.type == "cuda":  # the images are there before the free memory is looked at
+            for part in (load_data(self.data).train, load_data(self.data).validation):
+                if part.fits_on(device):
+                    part.on(device)
         needed_mb, free_mb = report.costs.get("cost/memory_mb"), free_memory_mb(device)
         if needed_mb is not None and free_mb is not None and needed_mb > free_mb:
             message = f"training needs about {needed_mb:.0f} MB, {device} has {free_mb:.0f} MB free"
+            if needed_mb <= (free_share_mb(device) or 0.0):
+                return Result.failed("preempted", f"{message}, since other processes have taken more than their share")
             return Result.failed("out_of_memory", message, SMALLER)
         recipe = recipe_of(self.space, proposal.architecture, self.recipe)
         data = load_data(self.data)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import math
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from nasforge.core.errors import ConfigError
+from nasforge.core.gpu_share import lent, share_of_card
 from nasforge.core.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -23,21 +26,23 @@ log = logging.getLogger(__name__)
 def device_of(name: str) -> torch.device:
     """Return a device: `auto` is the first GPU, else the CPU; other names are torch's.
 
+    For a Ray worker that got no GPU `auto` is the CPU, whatever the worker sees.
+
     Raises:
         ConfigError: the device does not exist here.
     """
     if name == "auto":
-        if not torch.cuda.is_available():
+        if lent() == 0 or not torch.cuda.is_available():
             return torch.device("cpu")
         if reason := _reason_against("cuda"):
             _warn(f"torch cannot use the GPU of this machine ({reason}); device auto is the CPU")
             return torch.device("cpu")
-        return torch.device("cuda")
+        return _limited(torch.device("cuda"))
     if reason := _reason_against(name):
         raise ConfigError(
             f"device '{name}' cannot be used here ({reason}); set auto or cpu", kind="failed", key="device"
         )
-    return torch.device(name)
+    return _limited(torch.device(name))
 
 
 def _try(device: torch.device) -> None:
@@ -73,6 +78,38 @@ def _reason_against(name: str) -> str:
     return ""
 
 
+CONTEXT_MB = 500.0
+"""Memory that a process takes of a GPU for CUDA itself, which torch's limit does not count."""
+
+
+def share_mb(device: torch.device) -> float | None:
+    """Return the memory in MB that this process's tensors may take of a card that it shares; None: it does not."""
+    share = share_of_card()
+    if device.type != "cuda" or share == 1:
+        return None
+    whole = torch.cuda.get_device_properties(device).total_memory / 2**20
+    return max(share * whole - CONTEXT_MB, share * whole / 2)
+
+
+@cache
+def _limited(device: torch.device) -> torch.device:
+    """Return the device, of which this process can take no more than its share from now on."""
+    limit = share_mb(device)
+    if limit is not None:
+        whole = torch.cuda.get_device_properties(device).total_memory / 2**20
+        torch.cuda.set_per_process_memory_fraction(limit / whole, device.index)
+    return device
+
+
+def crowded_out(device: torch.device) -> bool:
+    """Return whether a shared card is full although this process has taken less than its share of it."""
+    limit = share_mb(device)
+    if limit is None:
+        return False
+    left = limit - torch.cuda.memory_reserved(device) / 2**20
+    return left > 0.1 * limit and torch.cuda.mem_get_info(device)[0] / 2**20 < left
+
+
 @cache
 def _warn(text: str) -> None:
     """Log a warning once in a process."""
@@ -86,6 +123,8 @@ def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
     AVX512-BF16 or AMX. Elsewhere it is emulated: on a Xeon without them a ResNet-8 step took 1.4 to 2 times as long as
     in fp32 (benchmarks/throughput.py measures both).
     """
+    if recipe.precision == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        _warn(f"precision bf16 is emulated and slow on {torch.cuda.get_device_name(device)}; set precision fp32")
     if recipe.precision != "auto":
         return recipe.precision == "bf16"
     if device.type == "cuda":
@@ -127,6 +166,20 @@ def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
     if channels_last == "auto":
         channels_last = device.type == "cpu" or uses_bf16(recipe, device)
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Let cuDNN's convolutions in fp32 keep all 24 bits; by default GPUs from Ampere on round their inputs to 11."""
+    places = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # torch wants both alike
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 def release_memory(device: torch.device, *, collect: bool = True) -> None:
@@ -176,15 +229,24 @@ def collection_is_due() -> bool:
 
 
 def free_memory_mb(device: torch.device) -> float | None:
-    """Return the memory that a new training could take, in MB; None if the system does not tell."""
+    """Return the memory that a new training could take now, in MB; None if the system does not tell."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return (free + kept) / 2**20
+        return min((free + kept) / 2**20, free_share_mb(device) or math.inf)
     if device.type != "cpu":
         return None
     free_mb = [f for f in (_meminfo_mb(Path("/proc/meminfo")), _cgroup_mb(Path("/sys/fs/cgroup"))) if f is not None]
     return min(free_mb, default=None)
+
+
+def free_share_mb(device: torch.device) -> float | None:
+    """Return the memory in MB that a new training could take if no other process took more than its share.
+
+    None: this process has the card for itself.
+    """
+    limit = share_mb(device)
+    return None if limit is None else max(0.0, limit - torch.cuda.memory_allocated(device) / 2**20)
 
 
 def _meminfo_mb(path: Path) -> float | None:

@@ -19,6 +19,7 @@ from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError, SearchError
 from nasforge.core.recipe import CHANGEABLE, Recipe
 from nasforge.data.part import Part
+from nasforge.training.device import uses_bf16
 from nasforge.training.hooks import Hook
 from nasforge.training.meter import Meter
 from nasforge.training.optimisation import adopt, optimizer_of, schedule_of
@@ -91,7 +92,9 @@ class TrainingState:
         schedule: timm's scheduler, counted in steps.
         hooks: hooks, whose state is saved under their names.
         ordering: generator of the order of images.
-        augmenting: generator of augmentation and mixing, on the device.
+        augmenting: generator of augmentation, on the device.
+        host: generator of what Python has to know of augmentation and mixing, on the CPU; without a GPU it is
+            `augmenting`.
         progress: place of the training.
         meter: costs of the training.
         resumed: True when `load` continued from the training's own file.
@@ -117,6 +120,9 @@ class TrainingState:
         self.hooks = hooks
         self.ordering = torch.Generator().manual_seed(derived_seed(seed, "order"))
         self.augmenting = torch.Generator(device).manual_seed(derived_seed(seed, "augment"))
+        self.host = self.augmenting
+        if device.type == "cuda":
+            self.host = torch.Generator().manual_seed(derived_seed(seed, "host"))
         self.progress = Progress()
         self.meter = meter
         self.resumed = False
@@ -129,7 +135,9 @@ class TrainingState:
         self._epochs_ordering = self.ordering.get_state()
         settings, phases = recipe.identifying(), course.to_json()
         shapes = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
-        self._identity = digest([settings, phases, seed, shapes, device.type])
+        # a GPU of another generation may not multiply in bf16; checkpoints of CPUs have always left this out
+        precision = ["bf16" if uses_bf16(recipe, device) else "fp32"] if device.type == "cuda" else []
+        self._identity = digest([settings, phases, seed, shapes, device.type, *precision])
         self._lineage = {"recipe": settings, "course": phases, "network": digest(shapes)}
 
     def order(self, part: Part, steps: int) -> Tensor:
@@ -161,6 +169,7 @@ class TrainingState:
         }
         if self._device.type == "cuda":
             content["dropout_cuda"] = torch.cuda.get_rng_state(self._device)
+            content["host"] = self.host.get_state()
         _write(self._checkpoint.file, content)
         self._saved_at = time.monotonic()
 
@@ -194,8 +203,11 @@ class TrainingState:
             torch.set_rng_state(saved["dropout"])
             if on_cuda:
                 torch.cuda.set_rng_state(saved["dropout_cuda"], self._device)
+                if "host" in saved:  # version 0.1.0 had none
+                    self.host.set_state(saved["host"])
         else:  # a CPU's generator cannot take the state of a GPU's, nor the other way round
             place = f"{saved['progress']['epoch']}/{saved['progress']['position']}"
+            self.host.manual_seed(derived_seed(self._seed, f"host/{place}"))  # on a CPU the next line's generator
             self.augmenting.manual_seed(derived_seed(self._seed, f"augment/{place}"))
             torch.manual_seed(derived_seed(self._seed, f"dropout/{place}"))
         costs = self.meter.state_dict()

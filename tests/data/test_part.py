@@ -1,7 +1,9 @@
 import pickle
+from types import SimpleNamespace
 
 import torch
 
+from nasforge.core.gpu_share import lend
 from nasforge.data import load_data, part
 from nasforge.settings.experiment import DataConfig
 
@@ -51,3 +53,21 @@ def test_all_batches_of_an_order_take_one_copy_to_the_device():
 
     batches = list(train.batches(torch.arange(100).as_subclass(Order), 32, CPU))
     assert (len(batches), copies) == (4, [(100,)])
+
+
+def test_all_parts_on_a_gpu_share_a_tenth_of_what_the_process_may_use(monkeypatch):
+    train, cuda = load_data(DataConfig("digits")).train, torch.device("cuda")
+    size = train.images.nbytes + train.labels.nbytes
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=25 * size))
+    a, b, c = (train.subset(torch.arange(len(train))) for _ in range(3))
+    assert a.fits_on(cuda) and not a.streamed
+    for part_on_it in (a, b):
+        part._HOLDERS.add(part_on_it)
+        part_on_it._resident["cuda"] = (train.images, train.labels)
+    assert a.fits_on(cuda) and not c.fits_on(cuda) and c.fits_on(CPU), "2.5 of them fit"
+    b.release()
+    assert c.fits_on(cuda)
+    lend(0.25)
+    assert not c.fits_on(cuda), "of a quarter of the card not even one"
+    lend(None)
+    a.release()

@@ -13,7 +13,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, DataError, NasforgeError
 from nasforge.core.ladder import Rung
 from nasforge.core.trial import ENSEMBLE, Measure, TrainShared
-from nasforge.data import load_data
+from nasforge.data import Part, load_data
 from nasforge.evaluators.cross_validation import cross_validation, in_folds, repeated_seeds
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
@@ -61,6 +61,18 @@ def measured(tmp_path_factory):
     report = Told(tmp_path_factory.mktemp("cv"))
     evaluator = folds(extra_metrics=["val/recall_macro"])
     return report, pickle.loads(pickle.dumps(evaluator))(Measure(POINT), report)
+
+
+def test_images_of_a_fold_do_not_stay_on_the_device(tmp_path, monkeypatch):
+    released = []
+    monkeypatch.setattr(Part, "release", lambda part: released.append(len(part)))
+    folds()(Measure(POINT), Told(tmp_path, stop_after=2))
+    whole = len(load_data(DATA).train_and_validation())
+    assert sum(released) == 2 * whole, "both parts of two folds"
+    released.clear()
+    spec = SearchSpec(SPACE, DATA, LADDER[:2], {"precision": "fp32"})
+    repeated_seeds(spec, device="cpu", repeats=2, epochs=1)(Measure(POINT), Told(tmp_path / "seeds", stop_after=1))
+    assert released == [], "other trials train on the same parts"
 
 
 def test_a_step_is_a_fold_and_its_value_the_mean_so_far(measured):

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import ConfigError
+from nasforge.core.gpu_share import lend
 from nasforge.core.recipe import Recipe
+from nasforge.evaluators.guarded import guarded
 from nasforge.training import device as devices
 
 CPU = torch.device("cpu")
@@ -129,3 +132,75 @@ def test_a_gpu_whose_memory_is_full_is_not_taken_for_a_broken_one(monkeypatch):
     devices._reason_against.cache_clear()
     assert devices.device_of("auto").type == devices.device_of("cuda").type == "cuda"
     devices._reason_against.cache_clear()
+
+
+MB = 2**20
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A card of 10,000 MB of which this process may use a quarter: 2,000 MB and CUDA's own 500."""
+    state = SimpleNamespace(free=10_000, reserved=0, allocated=0, limits=[])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=10_000 * MB))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (state.free * MB, 10_000 * MB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: state.reserved * MB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: state.allocated * MB)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *limit: state.limits.append(limit))
+    monkeypatch.setattr(devices, "_try", lambda device: None)
+    for cached in (devices._reason_against, devices._limited):
+        cached.cache_clear()
+    lend(0.25)
+    yield state
+    lend(None)
+    for cached in (devices._reason_against, devices._limited):
+        cached.cache_clear()
+
+
+def test_a_worker_takes_no_more_than_its_share_of_a_card(card):
+    assert devices.device_of("cuda:0") == devices.device_of("cuda:0") == CUDA
+    assert card.limits == [(0.2, 0)], "set once, when the process first uses the card"
+    assert devices.share_mb(CUDA) == 2000 and devices.share_mb(CPU) is None
+    lend(None)
+    assert devices.share_mb(CUDA) is None, "alone on the card"
+    lend(0)
+    assert devices.device_of("auto") == CPU
+
+
+def test_free_memory_is_that_of_the_workers_share(card):
+    assert devices.free_memory_mb(CUDA) == 2000
+    card.allocated, card.reserved = 500, 800
+    assert devices.free_memory_mb(CUDA) == devices.free_share_mb(CUDA) == 1500
+    card.free = 100
+    assert devices.free_memory_mb(CUDA) == 400, "neighbours have taken the rest"
+    lend(None)
+    assert devices.free_memory_mb(CUDA) == 400 and devices.free_share_mb(CUDA) is None
+
+
+def test_a_neighbour_that_takes_too_much_is_told_from_a_network_that_does(card):
+    assert not devices.crowded_out(CUDA), "there is room"
+    card.free, card.reserved = 100, 700
+    assert devices.crowded_out(CUDA)
+    card.reserved = 1950
+    assert not devices.crowded_out(CUDA), "this process has used its share up"
+    lend(None)
+    assert not devices.crowded_out(CUDA)
+
+
+def test_memory_that_a_neighbour_took_is_no_failure_of_the_network(card):
+    def evaluates():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    card.free, card.reserved = 100, 700
+    assert guarded(evaluates, CUDA, 0.0, "", collect=False).error.cause == "preempted"
+    card.reserved = 1950
+    assert guarded(evaluates, CUDA, 0.0, "", collect=False).error.cause == "out_of_memory"
+
+
+def test_emulated_bf16_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a Tesla T4")
+    for capability, precision, warned in (((7, 5), "auto", 0), ((8, 0), "bf16", 0), ((7, 5), "bf16", 1)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        assert devices.uses_bf16(Recipe(precision=precision), CUDA) is (precision == "bf16")
+        assert len(caplog.records) == warned

@@ -1,6 +1,7 @@
 """What a checkpoint holds, and that files of earlier versions continue. `test_loop` continues from every place."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 from test_loop import EVERYTHING, Interrupted, breaking, network, parts, trained
 
 from nasforge.training.loop import train
-from nasforge.training.meter import Limits
-from nasforge.training.state import Checkpoint
+from nasforge.training.meter import Limits, Meter
+from nasforge.training.phases import Course, Phase
+from nasforge.training.state import Checkpoint, TrainingState
+
+GENERATOR = torch.Generator()
 
 OLD = Path(__file__).parents[1] / "old_runs" / "within_epoch.pt"
 """Written by version 0.1.0 after 4 of 9 steps of `test_loop.trained`, 3 steps an epoch."""
@@ -52,3 +56,17 @@ def test_a_start_from_a_gpu_continues_on_a_cpu_with_new_generators(tmp_path):
         train(net, parts()[0], EVERYTHING, epochs=3, seed=5, checkpoint=Checkpoint(start=second))
     assert all(torch.equal(tensor, b.state_dict()[key]) for key, tensor in a.state_dict().items())
     assert any(not torch.equal(tensor, written["network"][key]) for key, tensor in a.state_dict().items())
+
+
+def test_precision_identifies_a_training_on_a_gpu_alone(monkeypatch):
+    def identity(device, capability=(8, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+        monkeypatch.setattr(torch, "Generator", lambda device=None: GENERATOR)  # there is none of CUDA here
+        net, part = network(), parts()[0]
+        course = Course([Phase(3, part, None, 0.0)], EVERYTHING)
+        recipe = replace(EVERYTHING, precision="auto")
+        options = {"seed": 5, "device": torch.device(device), "hooks": [], "meter": Meter(Limits())}
+        return TrainingState(net, recipe, course, checkpoint=Checkpoint(), **options)._identity
+
+    assert identity("cuda", (8, 0)) != identity("cuda", (7, 5))
+    assert identity("cpu", (8, 0)) == identity("cpu", (7, 5))
