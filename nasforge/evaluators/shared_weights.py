@@ -186,7 +186,7 @@ class SharedWeights:
         layout = memory_format(recipe, device)
         child.to(device)
         child.to(memory_format=layout)
-        recalibrate(child, data.train, recipe, device=device, batches=self.recalibration_batches)
+        recalibrate(child, data.train, recipe, device=device, batches=self.recalibration_batches, layout=layout)
         bf16 = uses_bf16(recipe, device)
         extra = self.training.extra
         arithmetic = {"device": device, "bf16": bf16, "memory_format": layout}

@@ -244,6 +244,6 @@ def accuracies(
     inherit(supernet.state_dict(), point, child)
     child.to(device)
     child.to(memory_format=layout)
-    recalibrate(child, part, recipe, device=device, batches=_DIAGNOSED_BATCHES)
+    recalibrate(child, part, recipe, device=device, batches=_DIAGNOSED_BATCHES, layout=layout)
     derived = score(child, validation, device=device, bf16=bf16, memory_format=layout)["accuracy"]
     return {"supernet/accuracy": mixed, "supernet/derived_accuracy": derived}

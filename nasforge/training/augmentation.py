@@ -34,7 +34,9 @@ def check_images(recipe: Recipe, part: Part) -> None:
         raise RecipeError(problems)
 
 
-def augmented(images: Tensor, part: Part, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def augmented(
+    images: Tensor, part: Part, recipe: Recipe, generator: torch.Generator, host: torch.Generator | None = None
+) -> Tensor:
     """Move, colour, normalise and blank images (uint8, N x C x H x W), each by its own random numbers.
 
     Args:
@@ -42,6 +44,7 @@ def augmented(images: Tensor, part: Part, recipe: Recipe, generator: torch.Gener
         part: says how to normalise.
         recipe: what to do.
         generator: decides; what the recipe leaves out draws nothing.
+        host: decides on the CPU what Python has to know, for which it would have to wait for a GPU; None: `generator`.
     """
     if recipe.crop_pixels:
         images = crop(images, recipe.crop_pixels, generator, part.mean if recipe.crop_fill == "mean" else None)
@@ -56,7 +59,7 @@ def augmented(images: Tensor, part: Part, recipe: Recipe, generator: torch.Gener
     if recipe.randaugment:
         from nasforge.data.randaugment import randaugment  # torchvision's transforms take a second
 
-        images = randaugment(images, recipe.randaugment, recipe.randaugment_magnitude, generator)
+        images = randaugment(images, recipe.randaugment, recipe.randaugment_magnitude, host or generator)
     inputs = normalise(images, part.mean, part.std)
     if recipe.cutout_pixels:
         inputs = cutout(inputs, recipe.cutout_pixels, generator)

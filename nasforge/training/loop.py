@@ -214,7 +214,10 @@ class _Loop:
     def train_epoch(self) -> None:
         """Train on the images of the epoch, or on what an interruption has left of them."""
         state, progress, recipe, course = self.state, self.state.progress, self.recipe, self.course
-        network, optimizer, augmenting, hooks = state.network, state.optimizer, state.augmenting, state.hooks
+        network, optimizer, hooks, augmenting, host = (
+            *(state.network, state.optimizer, state.hooks),
+            *(state.augmenting, state.host),
+        )
         phase, steps, whole = course.phase(progress.epoch), course.steps(progress.epoch), course.phases[-1].part
         augmentation, earlier_steps = course.recipe(progress.epoch), course.done(progress.epoch, 0)
         self.loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=self.device)
@@ -223,8 +226,8 @@ class _Loop:
         for images, labels in batches:
             number, is_last = course.place(progress.epoch, progress.position), progress.position == steps - 1
             state.schedule.step_update(number)
-            inputs = augmented(images, whole, augmentation, augmenting).contiguous(memory_format=self.layout)
-            mix = self.mixing(inputs, augmenting)
+            inputs = augmented(images, whole, augmentation, augmenting, host).contiguous(memory_format=self.layout)
+            mix = self.mixing(inputs, host)
             rate = max(group["lr"] for group in optimizer.param_groups)
             for hook in hooks:
                 hook.before_step(Step(number, is_last, inputs, labels, rate))
@@ -291,7 +294,7 @@ class _Loop:
         batches = recipe.precise_bn or (RECALIBRATION_BATCHES if averaged else 0)
         if batches and (validates or is_last):
             augmentation = self.course.recipe(self.state.progress.epoch)
-            recalibrate(judged, phase.part, augmentation, device=self.device, batches=batches)
+            recalibrate(judged, phase.part, augmentation, device=self.device, batches=batches, layout=self.layout)
         if not validates or phase.validation is None:
             return {}
         values = score(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -23,6 +25,7 @@ def recalibrate(
     batches: int = RECALIBRATION_BATCHES,
     batch_size: int = RECALIBRATION_BATCH_SIZE,
     seed: int = 0,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> None:
     """Replace BN's running statistics by their mean over training batches; weights stay as they are.
 
@@ -39,6 +42,7 @@ def recalibrate(
         batches: how many, fewer if the part has fewer; always the same ones for a seed.
         batch_size: of each.
         seed: chooses the images and their augmentation.
+        layout: memory format of the images on a GPU; a CPU takes them as they are.
     """
     device = torch.device(device)
     norms = [
@@ -53,18 +57,36 @@ def recalibrate(
     network.eval()  # dropout off
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
         norm.train()
+    hooks = [norm.register_forward_pre_hook(_PlainMean()) for norm in norms]
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
     augmenting = torch.Generator(device).manual_seed(seed)
+    host = torch.Generator().manual_seed(seed) if device.type == "cuda" else None
     size = min(batch_size, len(part))
     order = order[: min(batches, len(part) // size) * size]
     try:
         with torch.no_grad():
             for images, _ in part.batches(order, size, device):
-                network(augmented(images, part, recipe, augmenting))
+                inputs = augmented(images, part, recipe, augmenting, host)
+                network(inputs.contiguous(memory_format=layout) if device.type == "cuda" else inputs)
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, mode in modes.items():
             module.training = mode
         for norm, momentum in momenta.items():
             norm.momentum = momentum
+
+
+class _PlainMean:
+    """Hook of a BN layer that makes its running statistics the plain mean over all batches.
+
+    That is what a momentum of None asks for, but torch then reads the count of batches from the device in every layer.
+    """
+
+    def __init__(self) -> None:
+        self._batches = 0
+
+    def __call__(self, norm: nn.Module, inputs: Any) -> None:
+        self._batches += 1
+        norm.momentum = 1.0 / self._batches

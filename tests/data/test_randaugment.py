@@ -42,3 +42,12 @@ def test_every_image_draws_its_own():
     assert not torch.equal(after, randaugment(same, 1, 20, torch.Generator().manual_seed(1)))
     gray = randaugment(images(channels=1), 3, 9, torch.Generator().manual_seed(0))
     assert gray.shape == (6, 1, *SIZE)
+
+
+def test_images_of_one_operation_are_changed_together_and_go_back_to_their_places():
+    pictures = images(40)
+    drawn = torch.randint(2 * len(OPERATIONS), (40,), generator=torch.Generator().manual_seed(3))
+    changed = randaugment(pictures, 1, 20, torch.Generator().manual_seed(3))
+    for picture, after, number in zip(pictures, changed, drawn.tolist(), strict=True):
+        alone = operation(OPERATIONS[number // 2], 20, 1 - 2 * (number % 2), *SIZE)(picture[None])[0]
+        assert torch.equal(after, alone)

@@ -187,3 +187,13 @@ def test_recalibration_of_a_part_smaller_than_a_batch(data):
     norm = nn.BatchNorm2d(1)
     recalibrate(norm, data.validation, Recipe(), batches=5, batch_size=10_000)
     assert norm.num_batches_tracked.item() == 1
+
+
+def test_recalibration_reads_no_count_from_the_device(data, monkeypatch):
+    norm, theirs = nn.BatchNorm2d(1), nn.BatchNorm2d(1, momentum=None)
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(1))[:120]
+    for batch in normalise(data.train.images[order], data.train.mean, data.train.std).split(40):
+        theirs(batch)
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: pytest.fail("a GPU would be waited for"))
+    recalibrate(norm, data.train, Recipe(), batches=3, batch_size=40, seed=1)
+    assert all(torch.equal(tensor, norm.state_dict()[key]) for key, tensor in theirs.state_dict().items())

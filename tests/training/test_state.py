@@ -70,3 +70,19 @@ def test_precision_identifies_a_training_on_a_gpu_alone(monkeypatch):
 
     assert identity("cuda", (8, 0)) != identity("cuda", (7, 5))
     assert identity("cpu", (8, 0)) == identity("cpu", (7, 5))
+
+
+def test_what_python_has_to_know_is_drawn_on_the_cpu(monkeypatch):
+    really = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device=None: really())  # there is none of CUDA here
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    course = Course([Phase(3, parts()[0], None, 0.0)], EVERYTHING)
+
+    def state(device):
+        options = {"seed": 5, "device": torch.device(device), "hooks": [], "meter": Meter(Limits())}
+        return TrainingState(network(), EVERYTHING, course, checkpoint=Checkpoint(), **options)
+
+    alone, with_gpu = state("cpu"), state("cuda")
+    assert alone.host is alone.augmenting, "a training on a CPU draws as it always has"
+    assert with_gpu.host is not with_gpu.augmenting
+    assert not torch.equal(with_gpu.host.get_state(), with_gpu.augmenting.get_state())
