@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -19,6 +21,10 @@ class MovingAverage(Hook):
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._average = ModelEmaV3(network, decay=decay, use_warmup=True)
+        state = network.state_dict()  # making one takes longer than a step of a small network's average
+        self._numbers = [key for key, tensor in state.items() if tensor.is_floating_point()]
+        self._counts = [key for key, tensor in state.items() if not tensor.is_floating_point()]
+        self._of_average, self._of_latest = _owners(self.network, state), _owners(network, state)
 
     @property
     def network(self) -> nn.Module:
@@ -28,7 +34,22 @@ class MovingAverage(Hook):
 
     def after_step(self, network: nn.Module, done: int) -> None:
         """Move towards `network`."""
-        self._average.update(network, step=done)
+        averages, latest = self._pairs(self._numbers)
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, latest, weight=1.0 - self._average.get_decay(done))
+
+    def after_epoch(self, network: nn.Module, done: int) -> None:
+        """Take the whole numbers, such as counts of batches."""
+        for average, latest in zip(*self._pairs(self._counts), strict=True):
+            average.copy_(latest)
+
+    def _pairs(self, keys: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the tensors of the average and of the network as they are now."""
+        names = [key.rpartition(".")[2] for key in keys]
+        return (
+            [self._of_average[key][name] for key, name in zip(keys, names, strict=True)],
+            [self._of_latest[key][name] for key, name in zip(keys, names, strict=True)],
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged network's tensors."""
@@ -37,6 +58,16 @@ class MovingAverage(Hook):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from a saved state."""
         self.network.load_state_dict(state)
+
+
+def _owners(network: nn.Module, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return for each key of a state the dictionary of the module that holds the tensor."""
+    owners = {}
+    for key in keys:
+        place, _, name = key.rpartition(".")
+        module = network.get_submodule(place)
+        owners[key] = module._parameters if name in module._parameters else module._buffers
+    return owners
 
 
 class LastEpochs(Hook):

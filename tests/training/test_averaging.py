@@ -1,5 +1,6 @@
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 
 from nasforge.core.recipe import Recipe
@@ -114,3 +115,22 @@ def test_statistics_are_taken_once_for_what_is_looked_at(recipe, validated, batc
 
 def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_the_moving_average_is_timms_without_its_dictionaries(monkeypatch):
+    net, theirs_net = network(), network()
+    average, theirs = average_of(net, Recipe(ema_decay=0.9), 3), ModelEmaV3(theirs_net, decay=0.9, use_warmup=True)
+    for done in range(1, 6):
+        images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(done))
+        for each in (net, theirs_net):
+            each(images)
+            with torch.no_grad():
+                each[4].weight += done
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Module, "state_dict", lambda *_: pytest.fail("a step makes no dictionary"))
+            average.after_step(net, done)
+        theirs.update(theirs_net, step=done)
+    average.after_epoch(net, 1)
+    assert average.network[1].num_batches_tracked == 5
+    for key, tensor in theirs.module.state_dict().items():
+        assert torch.equal(tensor, average.state_dict()[key]), key
