@@ -13,7 +13,7 @@ Which of them are compared in "Zero-Cost Proxies for Lightweight NAS", https://a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -53,7 +53,7 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     with _mode(network, training=False), _without(network, _NORMS):
         flow = _output(network, tensors, ones).sum()
         gradients = torch.autograd.grad(flow, weights, allow_unused=True)
-    return math.log1p(sum((w * g).abs().sum().item() for w, g in _used(weights, gradients)))
+    return math.log1p(sum(_numbers((w * g).abs().sum() for w, g in _used(weights, gradients))))
 
 
 def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -62,7 +62,7 @@ def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity", https://arxiv.org/abs/1810.02340.
     """
     weights, gradients = _gradients(network, images, labels)
-    return math.fsum((w * g).abs().sum().item() for w, g in _used(weights, gradients))
+    return math.fsum(_numbers((w * g).abs().sum() for w, g in _used(weights, gradients)))
 
 
 def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -71,7 +71,7 @@ def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", https://arxiv.org/abs/2101.08134.
     """
     weights, gradients = _gradients(network, images, labels)
-    return math.fsum(g.norm().item() for _, g in _used(weights, gradients))
+    return math.fsum(_numbers(g.norm() for _, g in _used(weights, gradients)))
 
 
 def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -85,7 +85,7 @@ def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         used = [gradient for _, gradient in _used(weights, gradients)]
         squared = torch.stack([(gradient.detach() * gradient).sum() for gradient in used]).sum()
         products = torch.autograd.grad(squared, weights, allow_unused=True)
-    return -math.fsum((w * product).sum().item() for w, product in _used(weights, products))
+    return -math.fsum(_numbers((w * product).sum() for w, product in _used(weights, products)))
 
 
 def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -95,7 +95,7 @@ def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     https://arxiv.org/abs/1906.04113: per channel of the output of a convolution or linear layer half the mean over the
     images of (the sum over pixels of activation * gradient of the loss) squared.
     """
-    saliences: list[float] = []
+    saliences: list[Tensor] = []
 
     def keep(module: nn.Module, _: Any, output: Tensor) -> None:
         channel = 1 if isinstance(module, _CONVOLUTIONS) else output.ndim - 1
@@ -105,7 +105,7 @@ def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         def add(gradient: Tensor) -> None:
             product = activation * gradient
             per_channel = product.sum(pixels) if pixels else product
-            saliences.append(0.5 * per_channel.square().mean(0).sum().item())
+            saliences.append(per_channel.square().mean(0).sum())
 
         output.register_hook(add)  # type: ignore[no-untyped-call]
 
@@ -116,7 +116,7 @@ def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         _gradients(network, images, labels)
     if not saliences:
         raise Undefined("it has no convolution or linear layer")
-    return math.fsum(saliences)
+    return math.fsum(0.5 * salience for salience in _numbers(saliences))
 
 
 def jacov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -142,12 +142,12 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     layer or a function computes them.
     """
     tensors, _ = _copies(network)
-    codes = _Codes(len(images))
+    codes = _Codes(len(images), images.device)
     with _mode(network), torch.no_grad(), codes:
         _output(network, tensors, images)
     if not codes.units:
         raise Undefined("it has no activation such as a ReLU")
-    return float(torch.linalg.slogdet(codes.kernel).logabsdet)
+    return float(torch.linalg.slogdet(codes.kernel.cpu()).logabsdet)
 
 
 def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -190,7 +190,7 @@ def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     change = (here - there).abs().flatten(1).sum(1).mean().item()
     if not change > 0:
         raise Undefined("its features do not depend on the input")
-    return math.log(change) + sum(0.5 * math.log(variance.item()) for variance in variances)
+    return math.log(change) + sum(0.5 * math.log(variance) for variance in _numbers(variances))
 
 
 # --- what they share ------------------------------------------------------------------------------------------------
@@ -247,6 +247,12 @@ def _gradients(
         return weights, torch.autograd.grad(loss, weights, allow_unused=True, create_graph=create_graph)
 
 
+def _numbers(tensors: Iterable[Tensor]) -> list[float]:
+    """Return the numbers in tensors of one element; a GPU is waited for once."""
+    each = list(tensors)
+    return torch.stack(each).tolist() if each else []
+
+
 def _used(weights: list[Tensor], gradients: tuple[Tensor | None, ...]) -> list[tuple[Tensor, Tensor]]:
     """Return the weights that take part in the output, with their gradients."""
     return [(w.detach(), g) for w, g in zip(weights, gradients, strict=True) if g is not None]
@@ -292,15 +298,15 @@ class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         units: rectifier inputs of one image.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.kernel = torch.zeros(count, count, dtype=torch.float64)
+        self.kernel = torch.zeros(count, count, dtype=torch.float64, device=device)
         self.units = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func._overloadpacket in _RECTIFIERS and len(args[0]) == len(self.kernel):
             code = (args[0] > 0).flatten(1).float()
             agreeing = code @ code.T + (1 - code) @ (1 - code).T
-            self.kernel += agreeing.double().cpu()
+            self.kernel += agreeing.double()
             self.units += code.shape[1]
         return func(*args, **(kwargs or {}))

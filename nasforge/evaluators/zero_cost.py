@@ -28,7 +28,7 @@ from nasforge.evaluators.proxies import Undefined
 from nasforge.models.costs import count_flops, count_params, latency_ms
 from nasforge.models.network import build, fresh
 from nasforge.settings.spec import SearchSpec
-from nasforge.training.device import device_of
+from nasforge.training.device import device_of, without_tf32
 from nasforge.training.failures import device_lost, is_out_of_memory, watching
 
 IMAGES = 64
@@ -191,7 +191,7 @@ class ZeroCost:
         for name in self.proxies:
             score = math.nan
             try:
-                with torch.random.fork_rng([images.device] if images.is_cuda else []), work:
+                with torch.random.fork_rng([images.device] if images.is_cuda else []), without_tf32(), work:
                     torch.manual_seed(seed)
                     score = float(registry.get("proxy", name)(network, images, labels))
                 if not math.isfinite(score):

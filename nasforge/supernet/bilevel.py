@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nasforge.core.alphas import Settings
@@ -26,6 +26,7 @@ from nasforge.supernet.network import Supernet
 from nasforge.supernet.relaxations import Relaxation
 from nasforge.supernet.relaxed import Relaxed
 from nasforge.tasks.task import Criterion
+from nasforge.training.device import without_tf32
 from nasforge.training.hooks import Hook, Step
 
 _HIGHEST_RATE = 0.05
@@ -133,13 +134,14 @@ class AlphaSteps(Hook):
             if self._settings.second_order:
                 weights = [p for p in self.relaxed.parameters() if p.requires_grad]
                 alphas = list(self.relaxed.alphas.values())
-                gradients = unrolled_gradient(
-                    lambda: self._train_loss(step),
-                    lambda: self._loss(images, truth),
-                    weights,
-                    alphas,
-                    step.learning_rate,
-                )
+                with without_tf32():  # it compares networks that are a hundredth apart
+                    gradients = unrolled_gradient(
+                        lambda: self._train_loss(step),
+                        lambda: self._loss(images, truth),
+                        weights,
+                        alphas,
+                        step.learning_rate,
+                    )
                 for alpha, gradient in zip(alphas, gradients, strict=True):
                     alpha.grad = gradient
                 extra = self._penalty() + self._regulariser()
@@ -225,6 +227,8 @@ class AlphaSteps(Hook):
         return (value - baseline) * torch.stack(self.relaxed.draws).sum()
 
     def _penalty(self) -> Tensor:
+        if not self._terms:
+            return torch.zeros((), device=self._device)
         total = torch.zeros(())
         for term in self._terms.values():
             total = total + term.penalty()
@@ -297,23 +301,42 @@ def unrolled_gradient(
         return [torch.zeros_like(x) if g is None else g for x, g in zip(of, computed, strict=True)]
 
     kept = [weight.detach().clone() for weight in weights]
+    at_once = all(weight.is_cuda for weight in weights)  # a call per tensor is what a GPU would wait for
+    shifted, norm_of = (_shift_at_once, _norm_at_once) if at_once else (_shift, _norm)
 
     def shift(directions: Sequence[Tensor], by: float) -> None:
         with torch.no_grad():
-            for weight, start, direction in zip(weights, kept, directions, strict=True):
-                weight.copy_(start + by * direction)
+            shifted(weights, kept, directions, by)
 
     shift(gradients(train_loss(), weights), -learning_rate)
     both = gradients(validation_loss(), (*weights, *alphas))
     ahead, direct = both[: len(weights)], both[len(weights) :]
-    norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in ahead))
-    eps = 0.01 / max(norm, 1e-12)
+    eps = 0.01 / max(norm_of(ahead), 1e-12)
     shift(ahead, eps)
     above = gradients(train_loss(), alphas)
     shift(ahead, -eps)
     below = gradients(train_loss(), alphas)
     shift(ahead, 0.0)
     return [d - learning_rate * (up - down) / (2 * eps) for d, up, down in zip(direct, above, below, strict=True)]
+
+
+def _shift(weights: Sequence[Tensor], starts: Sequence[Tensor], directions: Sequence[Tensor], by: float) -> None:
+    for weight, start, direction in zip(weights, starts, directions, strict=True):
+        weight.copy_(start + by * direction)
+
+
+def _shift_at_once(
+    weights: Sequence[Tensor], starts: Sequence[Tensor], directions: Sequence[Tensor], by: float
+) -> None:
+    torch._foreach_copy_(list(weights), torch._foreach_add(list(starts), list(directions), alpha=by))
+
+
+def _norm(gradients: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
+
+
+def _norm_at_once(gradients: Sequence[Tensor]) -> float:
+    return float(nn.utils.get_total_norm(gradients))
 
 
 def _options_without_weights(supernet: Supernet) -> dict[str, list[bool]]:

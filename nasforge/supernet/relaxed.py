@@ -94,8 +94,10 @@ class Relaxed(nn.Module):
                 share = self.relaxation(alphas, self.temperature)
                 if len(share.active) == 1:
                     self.taken[key] = share.active[0]
-                # once for all places of the decision
-                shares[key] = Share(share.active, None if share.weights is None else share.weights.to(device))
+                shares[key] = share
+        weighted = {key: share.weights for key, share in shares.items() if share.weights is not None}
+        for key, weights in zip(weighted, moved(list(weighted.values()), device), strict=True):
+            shares[key] = Share(shares[key].active, weights)  # once for all places of the decision
         self.supernet.mix(shares, widths)
 
     @property
@@ -118,6 +120,13 @@ class Relaxed(nn.Module):
         widths, taken = self.supernet.widths, self.likeliest
         shares = {key: Share((index,)) for key, index in taken.items() if key not in widths}
         self.supernet.mix(shares, {key: values[taken[key]] for key, values in widths.items()})
+
+
+def moved(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Return one-dimensional tensors on a device: to a GPU in one copy there, and one back for their gradients."""
+    if device.type == "cpu" or not tensors:
+        return tensors
+    return torch.cat(list(tensors)).to(device).split([len(tensor) for tensor in tensors])
 
 
 def forward_flops(relaxed: Relaxed, shape: tuple[int, int, int]) -> float:

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from expecting import raises
 from torch import nn
 
 import nasforge
+from nasforge import registry
 from nasforge.api.forecast import forecast
 from nasforge.api.repeat import rerun
 from nasforge.api.search import make_check, make_evaluator, make_header, make_pruner
-from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.errors import ConfigError, DeviceLost, SearchError
 from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.protocols import Evaluator
@@ -333,3 +335,44 @@ def test_proxies_choose_what_is_trained_and_never_rank_with_it(tmp_path: Path) -
     assert batch.result.values is None and network.result.values == (network.metrics["val/accuracy"],)
     assert state.charged == batch.result.charged + network.result.charged
     assert rerun(config.folder, 0).equal
+
+
+def precision(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """A user's proxy: 1 where convolutions keep all bits of their inputs."""
+    return float(torch.backends.cudnn.conv.fp32_precision == "ieee")
+
+
+def test_scores_are_of_all_bits_on_a_gpu_too() -> None:
+    result = evaluator(proxies=[f"{__name__}:precision"])(Score(POINTS[:1]), Report())
+    assert result.scores[0]["zc/precision"] == 1.0
+    assert torch.backends.cudnn.conv.fp32_precision != "ieee" and torch.backends.cudnn.rnn.fp32_precision != "ieee"
+
+
+def test_a_gpu_that_fails_during_a_score_is_no_missing_number(monkeypatch: Any) -> None:
+    def fails(*_: Any) -> float:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(sys.modules[__name__], "only_zero", fails)
+    with raises(DeviceLost, "failed", "device", "device-side assert"):
+        evaluator(proxies=[f"{__name__}:only_zero"])(Score(POINTS[:1]), Report())
+
+
+@pytest.mark.parametrize("name", ["synflow", "snip", "grad_norm", "grasp", "fisher", "zen"])
+def test_a_proxy_takes_its_numbers_from_the_device_at_once(name: str, monkeypatch: Any) -> None:
+    network = build(SPACE, POINTS[0], in_channels=1, classes=10)
+    images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
+    reads: list[int] = []
+    really_listed, really_read = torch.Tensor.tolist, torch.Tensor.item
+
+    def listed(tensor: torch.Tensor) -> Any:
+        reads.append(len(tensor))
+        return really_listed(tensor)
+
+    def read(tensor: torch.Tensor) -> Any:
+        reads.append(1)
+        return really_read(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", listed)
+    monkeypatch.setattr(torch.Tensor, "item", read)
+    registry.get("proxy", name)(network, images, labels)
+    assert len(reads) <= 2, "layers do not wait one by one"

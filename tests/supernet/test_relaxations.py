@@ -18,13 +18,14 @@ from nasforge.data import load_data
 from nasforge.models.costs import count_flops, count_params
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
+from nasforge.supernet import bilevel
 from nasforge.supernet.bilevel import AlphaSteps, unrolled_gradient
 from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.expected_cost import ExpectedCost
 from nasforge.supernet.mixed import Mixture, Share
 from nasforge.supernet.network import build_supernet
 from nasforge.supernet.relaxations import concentration, drawn, relaxation_of
-from nasforge.supernet.relaxed import Relaxed, forward_flops
+from nasforge.supernet.relaxed import Relaxed, forward_flops, moved
 from nasforge.training.hooks import Step
 
 ALPHAS = torch.tensor([0.5, -1.0, 1.5])
@@ -382,3 +383,39 @@ def test_what_a_step_is_charged():
     assert forward_flops(relaxed, (1, 8, 8)) == stem + sum(cost - stem for cost in single)  # softmax computes all
     hard, _, _ = alpha_steps("gumbel_hard")
     assert min(single) <= forward_flops(hard, (1, 8, 8)) <= max(single)
+
+
+def test_steps_of_all_weights_at_once_are_those_of_each():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 2), (5,), (2, 2, 2)]
+    starts, directions = ([torch.randn(shape, generator=generator) for shape in shapes] for _ in range(2))
+    each, at_once = ([torch.zeros(shape) for shape in shapes] for _ in range(2))
+    bilevel._shift(each, starts, directions, -0.3)
+    bilevel._shift_at_once(at_once, starts, directions, -0.3)
+    assert all(torch.allclose(a, b) for a, b in zip(each, at_once, strict=True))
+    assert bilevel._norm_at_once(directions) == pytest.approx(bilevel._norm(directions), rel=1e-6)
+
+
+def test_shares_go_to_a_gpu_in_one_copy(monkeypatch):
+    shares = [torch.tensor([0.2, 0.8]), torch.tensor([0.5, 0.1, 0.4])]
+    assert moved(shares, torch.device("cpu")) is shares and moved([], torch.device("cuda")) == []
+    copies, copy = [], torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *to: copies.append(len(tensor)) or copy(tensor, *to))
+    there = moved(shares, torch.device("meta"))
+    assert [tuple(share.shape) for share in there] == [(2,), (3,)] and all(share.is_meta for share in there)
+    assert copies == [5]
+
+
+def test_second_order_multiplies_all_bits(monkeypatch):
+    seen, really = [], bilevel.unrolled_gradient
+
+    def watched(*arguments):
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return really(*arguments)
+
+    monkeypatch.setattr(bilevel, "unrolled_gradient", watched)
+    before = torch.backends.cudnn.conv.fp32_precision
+    _, steps, _ = alpha_steps(second_order=True)
+    images = torch.randn(4, *steps._part.shape)
+    steps.before_step(Step(10, False, images, torch.zeros(4, dtype=torch.long), 0.1))
+    assert seen == ["ieee"] and torch.backends.cudnn.conv.fp32_precision == before
