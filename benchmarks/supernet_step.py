@@ -67,6 +67,7 @@ class Plain(nn.Module):
             return options[listed[0]]()
         if key not in self.alphas:
             self.alphas[key] = nn.Parameter(torch.zeros(len(listed)))
+            self.register_parameter(f"alphas_{len(self.alphas)}", self.alphas[key])  # so that they move to the device
         return MixedOperation([options[value]() for value in listed], self.alphas[key])
 
     def width(self, key, maximum=None):
@@ -130,8 +131,8 @@ def gradients(network, weights, alphas, batch):
         network.learning = True
     cross_entropy(network(batch[0]).float(), batch[1]).backward()
     return (
-        torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in weights]).double(),
-        torch.cat([p.grad.flatten() for p in alphas]).double(),
+        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]).double().cpu(),
+        torch.cat([p.grad.flatten() for p in alphas]).double().cpu(),
     )
 
 
@@ -149,6 +150,7 @@ def data(batch: int, device: torch.device):
 def peak_mb(kind: str, options: argparse.Namespace) -> float:
     """How far three steps raise the high-water mark of a fresh process."""
     command = [sys.executable, __file__, "--space", options.space, "--batch", str(options.batch), "--memory", kind]
+    command += ["--device", options.device]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 

@@ -35,7 +35,7 @@ from nasforge.data.part import Part
 from nasforge.models.reference import resnet
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.device import device_of, memory_format, uses_bf16
-from nasforge.training.loop import train
+from nasforge.training.loop import CUDA_CHECK_STEPS, train
 from nasforge.training.optimisation import optimizer_of, schedule_of
 from nasforge.training.scoring import Validation, score
 
@@ -92,12 +92,16 @@ def by_dataloader(data: ImageData, epochs: int, seed: int, device: torch.device,
         began = time.perf_counter()
         for images, labels in loader:
             schedule.step_update(step)
-            loss = cross_entropy(net(images.to(device)), labels.to(device))
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in (images, labels))
+            loss = cross_entropy(net(images), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            loss.item()  # both sides look at the loss
+            if device.type != "cuda" or step % CUDA_CHECK_STEPS == 0:
+                loss.item()  # both sides look at the loss equally often
             step += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         seconds += time.perf_counter() - began
     images_seen = step * RECIPE.batch_size
     return {
