@@ -16,7 +16,7 @@ from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import JOURNAL, read_events
 from nasforge.experiment.state import load_state
 from nasforge.testing.toys import nested_space, toy_config
-from nasforge.views import tables
+from nasforge.views import forecasts, policies, tables
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.just({"$float": "nan"}),
@@ -124,6 +124,8 @@ def _read(folder: Path) -> None:
         assert [row["experiment"] for row in tables.experiments(folder.parent)] == [folder.name]
         return
     tables.summary(state), tables.leaderboard(state), tables.pareto_front(state), tables.all_trials(state)
+    noted, outcomes = policies.policies_of(state), forecasts.outcomes_of(state)
+    policies.entropy_chart(noted), policies.most_decided(noted), forecasts.coverage(outcomes)
     tables.failures(state), tables.best_so_far(state), tables.learning_curves(state), tables.steps_of(state)
 
 
