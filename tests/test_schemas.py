@@ -28,7 +28,8 @@ def deep_is_dear(proposal: Proposal) -> Mapping[str, float]:
 
 
 def searched(runs: Path, trials: int, **settings: Any) -> Path:
-    config = toy_config(runs, strategy="evolution", constraints=["params<=6k"], budget={"trials": trials}, **settings)
+    settings = {"strategy": "evolution", "constraints": ["params<=6k"], **settings}
+    config = toy_config(runs, budget={"trials": trials}, **settings)
     with toy_experiment(config, check=deep_is_dear) as experiment:
         run(experiment, Planted())
     return config.folder
@@ -128,6 +129,40 @@ def test_strategies_say_their_origins(tmp_path: Path, strategy: Any, operators: 
         assert len(origin.parents) == parents.get(origin.operator, 0)
         if origin.operator == "neighbour":
             assert origin.start is not None and found[origin.start].operator == "start"
+
+
+@pytest.mark.parametrize("strategy", ["reinforce", "ppo"])
+def test_policies_are_noted_at_the_first_asks_and_at_every_tenth(tmp_path: Path, strategy: str) -> None:
+    searched(tmp_path / "pieces", 60, strategy=strategy)
+    stopped = searched(tmp_path / "pieces", 125, strategy=strategy)
+    whole = searched(tmp_path / "whole", 125, strategy=strategy)
+    assert comparable_events(stopped) == comparable_events(whole)
+    state = load_state(whole)
+    noted = {number: trial.proposal.origin.policy for number, trial in state.trials.items() if trial.proposal.origin}
+    assert [number for number, policy in noted.items() if policy] == [*range(100), *range(100, len(noted), 10)]
+    for number, policy in noted.items():
+        point = state.trials[number].architecture
+        for key, chances in (policy or {}).items():
+            assert point is not None and key in point.values and sum(chances) == pytest.approx(1, abs=0.01)
+    assert {len(set(noted[0][key])) for key in noted[0]} == {1}, "the first policy is uniform"
+    assert any(len(set(noted[120][key])) > 1 for key in noted[120]), "the policy has learnt nothing"
+    old = to_schema_1(whole)
+    assert load_state(old).counts() == state.counts()
+
+
+def test_a_predictor_notes_its_forecast_and_a_continued_search_the_same(tmp_path: Path) -> None:
+    strategy = {"name": "predictor", "starts": 4}
+    searched(tmp_path / "pieces", 13, strategy=strategy)
+    stopped = searched(tmp_path / "pieces", 20, strategy=strategy)
+    whole = searched(tmp_path / "whole", 20, strategy=strategy)
+    assert comparable_events(stopped) == comparable_events(whole)
+    origins = [trial.proposal.origin for trial in load_state(whole).trials.values()]
+    assert {origin.operator for origin in origins if origin.forecast} == {"predicted"}
+    assert not any(origin.forecast for origin in origins if origin.operator == "start")
+    forecasts = [origin.forecast for origin in origins if origin.forecast]
+    assert all(-4 < forecast.mean < 4 and forecast.deviation >= 0 for forecast in forecasts)
+    several = searched(tmp_path / "several", 12, strategy=strategy, objectives=["val/accuracy", "cost/params"])
+    assert not any(trial.proposal.origin.forecast for trial in load_state(several).trials.values())
 
 
 def test_a_rejection_says_which_constraint_and_by_how_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

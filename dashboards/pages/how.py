@@ -7,17 +7,20 @@ from typing import Any
 
 from markupsafe import Markup
 
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import TrainShared, Trial
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, trial_link
-from nasforge.views import charts
+from nasforge.views import charts, forecasts, policies
 
 _TAKING_OVER = 0.5
 """Share of decisions with options without weights that is worth a warning."""
+_MOST_DECISIONS = 6
+"""Decisions whose probabilities are drawn where none is chosen."""
 
 
 def how(view: View, query: Query) -> dict[str, Any]:
-    """Return the content of the page: ancestors, operators, alphas of supernets."""
+    """Return the content of the page: ancestors, operators, policy, forecasts, alphas of supernets."""
     state, link = view.state, trial_link(view)
     goal = state.objectives[0]
     operators: dict[str, list[int]] = {}
@@ -72,7 +75,64 @@ def how(view: View, query: Query) -> dict[str, Any]:
         "chain": chain if len(chain) > 1 else [],
         "metric": goal.metric,
         "supernets": supernets,
+        "policy": _policy(view, query.get("decision", "")),
+        "forecasts": _forecasts(view),
+        "silent": _silent(view),
         "strategy": state.header.config["strategy"],
+    }
+
+
+def _policy(view: View, chosen: str) -> dict[str, Any] | None:
+    """Return the figures of a policy; None where the journal holds none.
+
+    Args:
+        view: of the search.
+        chosen: the decision to draw; any other text for the most decided ones.
+    """
+    noted = policies.policies_of(view.state)
+    if not noted:
+        return None
+    space = SearchSpace.from_json(view.state.header.config["space"])
+    shares = dict(policies.most_decided(noted))
+    figures = [
+        (
+            key,
+            shares[key],
+            Markup(view.drawn(("policy", key), lambda key=key: policies.policy_chart(noted, space, key))),  # noqa: S704
+        )
+        for key in ([chosen] if chosen in shares else list(shares)[:_MOST_DECISIONS])
+    ]
+    return {
+        "entropy": Markup(view.drawn(("entropy",), lambda: policies.entropy_chart(noted))),  # noqa: S704
+        "figures": figures,
+        "chosen": chosen,
+        "decisions": sorted(shares),
+        "depends": "ppo" in str(view.state.header.config["strategy"]),
+    }
+
+
+def _silent(view: View) -> str:
+    """Return why the journal of a strategy that has a policy or forecasts holds none; empty where it holds some."""
+    name, trials = view.state.header.config["strategy"]["name"], view.state.trials
+    if name in ("reinforce", "ppo", "enas") and len(trials) > 1 and not policies.policies_of(view.state):
+        return "An earlier version of NASForge wrote this journal, so it does not hold the policy."
+    if name == "predictor" and len(view.state.objectives) > 1:
+        return "With several objectives the predictor weighs them anew for each proposal, so it notes no forecast."
+    return ""
+
+
+def _forecasts(view: View) -> dict[str, Any] | None:
+    """Return the figures of forecasts against outcomes; None where the journal holds no forecast."""
+    state, link = view.state, trial_link(view)
+    outcomes = view.drawn(("outcomes",), lambda: forecasts.outcomes_of(state))
+    if not outcomes:
+        return None
+    return {
+        "count": len(outcomes),
+        "scatter": Markup(view.drawn(("scatter",), lambda: forecasts.forecast_chart(state, outcomes, link))),  # noqa: S704
+        "over_time": Markup(view.drawn(("correlation",), lambda: forecasts.correlation_chart(outcomes))),  # noqa: S704
+        "correlation": forecasts.correlation(outcomes),
+        "coverage": forecasts.coverage(outcomes),
     }
 
 

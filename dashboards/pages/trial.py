@@ -7,10 +7,10 @@ from typing import Any
 from markupsafe import Markup
 
 from nasforge.core.command_line import command_for
-from nasforge.core.trial import TrainShared
+from nasforge.core.trial import TrainShared, Trial
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import headline, is_shown
-from nasforge.views import charts, tables
+from nasforge.views import charts, forecasts, tables
 from nasforge.views.health import advice as health_advice
 from nasforge.views.network_svg import cells_svg
 
@@ -40,6 +40,7 @@ def trial(view: View, number: int) -> dict[str, Any]:
         "reports": one.steps[-200:],
         "advice": health_advice(one),
         "parents": charts.parents_of(one),
+        "forecast": _forecast(view, one),
         "origin": getattr(one.proposal, "origin", None),
         "children": children,
         "shared": isinstance(one.proposal, TrainShared),
@@ -49,3 +50,12 @@ def trial(view: View, number: int) -> dict[str, Any]:
             command_for(view.entry.folder, "show", "--trial", str(number), "--rerun"),
         ],
     }
+
+
+def _forecast(view: View, one: Trial) -> str:
+    """Return the forecast of a closed trial and its outcome in words; empty without a forecast."""
+    origin = None if isinstance(one.proposal, TrainShared) else one.proposal.origin
+    if origin is None or origin.forecast is None:
+        return ""
+    outcomes = view.drawn(("outcomes",), lambda: forecasts.outcomes_of(view.state))
+    return next((forecasts.sentence(outcome) for outcome in outcomes if outcome.number == one.number), "")

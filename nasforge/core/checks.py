@@ -40,6 +40,7 @@ from nasforge.core.trial import (
     Artifact,
     Charge,
     Failure,
+    Forecast,
     Measure,
     Origin,
     Proposal,
@@ -159,17 +160,17 @@ def proposal(content: Any) -> Proposal:
         rung = _integer(content.rung, "rung")
         if content.weights is not None:
             _artifact(content.weights, "weights")
-        if content.origin is not None:
-            _origin(content.origin)
-        return content if rung is content.rung else replace(content, rung=rung)
+        origin = _origin(content.origin)
+        if rung is content.rung and origin is content.origin:
+            return content
+        return replace(content, rung=rung, origin=origin)
     if isinstance(content, Score):
         for member in _sequence(content.architectures, "architectures"):
             _architecture(member, "architectures")
         if not content.architectures:
             raise EventError("architectures of a Score must name at least one")
-        if content.origin is not None:
-            _origin(content.origin)
-        return replace(content, architectures=tuple(content.architectures), rung=_integer(content.rung, "rung"))
+        scored, rung = tuple(content.architectures), _integer(content.rung, "rung")
+        return replace(content, architectures=scored, rung=rung, origin=_origin(content.origin))
     if not isinstance(content, TrainShared):
         raise EventError(f"a proposal must be a Measure, a Score or a TrainShared, got {shown(content)}")
     if not isinstance(content.space, SearchSpace):
@@ -396,7 +397,9 @@ def _architecture(content: Any, what: str) -> None:
         text(content.canonical, f"{what}: canonical")
 
 
-def _origin(content: Any) -> None:
+def _origin(content: Any) -> Origin | None:
+    if content is None:
+        return None
     if not isinstance(content, Origin):
         raise EventError(f"origin must be a nasforge.core.trial.Origin, got {shown(content)}")
     for parent in _sequence(content.parents, "origin: parents"):
@@ -405,6 +408,30 @@ def _origin(content: Any) -> None:
     text(content.strategy, "origin: strategy")
     if content.start is not None:
         whole(content.start, "origin: start")
+    if content.forecast is None and content.policy is None:
+        return content
+    return _with(content, {"forecast": _forecast(content.forecast), "policy": _policy(content.policy)})
+
+
+def _forecast(content: Any) -> Forecast | None:
+    if content is None:
+        return None
+    if not isinstance(content, Forecast):
+        raise EventError(f"origin: forecast must be a nasforge.core.trial.Forecast, got {shown(content)}")
+    mean = number(content.mean, "origin: forecast: mean")
+    if not math.isfinite(mean):
+        raise EventError(f"origin: forecast: mean must be a finite number, got {shown(mean)}")
+    return _with(content, {"mean": mean, "deviation": _amount(content.deviation, "origin: forecast: deviation")})
+
+
+def _policy(content: Any) -> Mapping[str, tuple[float, ...]] | None:
+    policy = rows(content, "origin: policy")
+    for key, chances in (policy or {}).items():
+        if not chances or not all(0 <= chance <= 1 for chance in chances):
+            raise EventError(
+                f"origin: policy '{key}' must be a list of probabilities from 0 to 1, got {shown(list(chances))}"
+            )
+    return policy
 
 
 def _value(key: Any, value: Any, what: str) -> None:

@@ -130,6 +130,30 @@ class Charge:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """Forecast of a proposal's outcome, as a normal score: the quantile of the normal distribution at a rank's share.
+
+    0 is the median of all trials told before, 1.28 is better than 90 % of them.
+
+    Attributes:
+        mean: expected score.
+        deviation: standard deviation of the outcome, at least 0.
+    """
+
+    mean: float
+    deviation: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the JSON-able form."""
+        return {"mean": self.mean, "deviation": self.deviation}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any] | None) -> Forecast | None:
+        """Rebuild the object from its `to_json` form; None stays None."""
+        return None if content is None else Forecast(**content)
+
+
+@dataclass(frozen=True)
 class Origin:
     """Origin of a proposal in its strategy; only views read it.
 
@@ -138,12 +162,17 @@ class Origin:
         operator: how it was made: `sampled`, `start`, `mutation`, `crossover`, `neighbour`...
         start: number of the trial that began this descent; None where there is none.
         strategy: the inner strategy that proposed it, where a strategy has several.
+        forecast: the outcome that a predictor expects; None where there is none.
+        policy: decision key -> probability of each of its options, by the policy that drew this proposal; None where
+            there is none, or where it was not noted.
     """
 
     parents: tuple[int, ...] = ()
     operator: str = ""
     start: int | None = None
     strategy: str = ""
+    forecast: Forecast | None = None
+    policy: Mapping[str, tuple[float, ...]] | None = field(default=None, hash=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON-able form without empty fields."""
@@ -151,6 +180,8 @@ class Origin:
         return {
             **{name: value for name, value in content.items() if value},
             **({} if self.start is None else {"start": self.start}),
+            **({} if self.forecast is None else {"forecast": self.forecast.to_json()}),
+            **({"policy": {key: list(row) for key, row in self.policy.items()}} if self.policy else {}),
         }
 
     @staticmethod
@@ -160,11 +191,14 @@ class Origin:
             return None
         if not content.keys() <= _ORIGIN:
             raise TypeError(f"an origin has {', '.join(sorted(_ORIGIN))}, got {', '.join(content)}")
+        policy = content.get("policy")
         fields = {
             "parents": tuple(content.get("parents", ())),
             "operator": content.get("operator", ""),
             "start": content.get("start"),
             "strategy": content.get("strategy", ""),
+            "forecast": Forecast.from_json(content.get("forecast")),
+            "policy": {key: tuple(row) for key, row in policy.items()} if policy else None,
         }
         return made(Origin, fields)
 

@@ -224,7 +224,8 @@ class Joint:
         if recipe.new:
             self._train.withdraw(number)
         self._recall(number, replace(asked, architecture=self._networks.point(_without_recipe(point))), point)
-        return replace(asked, architecture=point, origin=replace(asked.origin or Origin(), operator="neighbour"))
+        origin = replace(asked.origin or Origin(), operator="neighbour", forecast=None)  # it was of another point
+        return replace(asked, architecture=point, origin=origin)
 
     def _continued(self, number: int, asked: Measure | Score) -> Measure | Score:
         """Join the recipe in use to a proposal that starts no training: a batch of scores, a resumed checkpoint."""

@@ -23,7 +23,7 @@ from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import Seen, check_single, generator, measured, mutated, unseen
 from nasforge.strategies.options import count, open_options, option_of, value_of
-from nasforge.strategies.reinforce import softmax
+from nasforge.strategies.reinforce import noted, softmax
 from nasforge.strategies.rewards import Rewards
 
 _PATIENCE, _PATIENT = 5, 20
@@ -270,8 +270,8 @@ class PPO:
             return mutated(self._space, point, rng, changes=attempt // _PATIENT) if attempt >= _PATIENT else point
 
         point = unseen(self._space, draw, rng, self._seen)
-        self._adopt(number, point)
-        return Measure(point, origin=Origin(operator="policy"))
+        policy = noted(number, self._adopt(number, point))
+        return Measure(point, origin=Origin(operator="policy", policy=policy))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed, and how likely it was."""
@@ -318,10 +318,11 @@ class PPO:
             self._walked[prefix] = self._policy.step(key, prefix[-1] if prefix else None, before)
         return self._walked[prefix][0]
 
-    def _adopt(self, number: int, point: Architecture) -> None:
+    def _adopt(self, number: int, point: Architecture) -> dict[str, list[float]]:
+        """Remember a proposal, and return the probabilities of each decision's options after those taken before it."""
         taken = open_options(self._space, point)
-        log_chances = []
-        for index, (key, option) in enumerate(taken):
-            log_chances.append(math.log(max(1e-30, softmax(self._logits(key, taken[:index]))[option])))
+        policy = {key: softmax(self._logits(key, taken[:index])) for index, (key, _) in enumerate(taken)}
+        log_chances = [math.log(max(1e-30, policy[key][option])) for key, option in taken]
         self._running[number] = (taken, log_chances)
         self._seen.note(point)
+        return policy

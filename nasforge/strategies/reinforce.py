@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from nasforge.strategies.rewards import Rewards
 
 _PATIENCE = 10
 _WARMING = 0.05
+_NOTED, _NOTED_EVERY, _DIGITS = 100, 10, 3
 
 
 class _Drawn(NamedTuple):
@@ -98,7 +100,8 @@ class Reinforce:
 
         point = unseen(self._space, draw, rng, self._seen)
         self._adopt(number, point)
-        return Measure(point, origin=Origin(operator="policy"))
+        policy = noted(number, {key: chances for key, _, chances in self._running[number]})
+        return Measure(point, origin=Origin(operator="policy", policy=policy))
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed, and how likely it was."""
@@ -144,6 +147,20 @@ class Reinforce:
         drawn = open_options(self._space, point)
         self._running[number] = [_Drawn(key, option, softmax(self._logits[key])) for key, option in drawn]
         self._seen.note(point)
+
+
+def noted(number: int, policy: Mapping[str, Sequence[float]]) -> Mapping[str, tuple[float, ...]] | None:
+    """Return the probabilities that the origin of ask `number` holds, rounded; None for most of the later asks.
+
+    The first 100 asks have them, then every tenth: so long journals stay small, and a chart of them is as smooth.
+
+    Args:
+        number: of the ask.
+        policy: decision -> probability of each option when it was drawn.
+    """
+    if not policy or (number >= _NOTED and number % _NOTED_EVERY):
+        return None
+    return {key: tuple(round(chance, _DIGITS) for chance in chances) for key, chances in policy.items()}
 
 
 def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:

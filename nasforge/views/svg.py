@@ -38,6 +38,7 @@ class Axis:
         log: whether the scale is logarithmic; `low` is above 0 then.
         text: prints a value.
         whole: whether only whole numbers get a tick.
+        marks: values of the ticks; None for round ones.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Axis:
     log: bool = False
     text: Callable[[float], str] = number_text
     whole: bool = False
+    marks: Sequence[float] | None = None
 
     @staticmethod
     def of(title: str, values: Iterable[float], *, log: bool = False, zero: bool = False, whole: bool = False) -> Axis:
@@ -77,7 +79,9 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Return a few round values."""
+        """Return a few round values, or those of `marks` that lie inside."""
+        if self.marks is not None:
+            return [value for value in self.marks if self.low <= value <= self.high]
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if len(powers) <= 4 else (1,)
@@ -194,13 +198,21 @@ class Plot:
             self._legend.append((kind, name))
 
     def band(
-        self, kind: str, low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]], name: str
+        self,
+        kind: str,
+        low: Sequence[tuple[float, float]],
+        high: Sequence[tuple[float, float]],
+        name: str = "",
+        title: str = "",
     ) -> None:
-        """Fill the space between two lines."""
-        places = [self._at(x, y) for x, y in [*low, *reversed(high)]]
-        if places:
-            text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-            self._marks.append(f'<polygon points="{text}" class="band {kind}"/>')
+        """Fill the space between two lines, as far as it lies inside."""
+        places = [self._at(x, min(max(y, self._y.low), self._y.high)) for x, y in [*low, *reversed(high)]]
+        if not places:
+            return
+        text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        inner = f"<title>{escape(title)}</title>" if title else ""
+        self._marks.append(f'<polygon points="{text}" class="band {kind}">{inner}</polygon>')
+        if name:
             self._legend.append((kind, name))
 
     def span(self, kind: str, begin: float, end: float, row: float, title: str, href: str = "") -> None:

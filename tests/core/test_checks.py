@@ -13,7 +13,7 @@ from nasforge.core import checks
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import EventError
 from nasforge.core.events import Asked, Checked, Extended, Reported, Started
-from nasforge.core.trial import Artifact, Charge, Failure, Measure, Origin, Result, Score
+from nasforge.core.trial import Artifact, Charge, Failure, Forecast, Measure, Origin, Result, Score
 
 POINT = Architecture({"model.width": 8})
 SHA = "0" * 64
@@ -177,12 +177,28 @@ def test_paths_of_artifacts(path: str) -> None:
         (Score(POINT), "architectures must be a list"),  # type: ignore[arg-type]
         (Measure(POINT, origin=Origin(parents=(-1,))), "parents must be a whole number"),
         (Measure(POINT, origin="mutation"), "origin must be"),  # type: ignore[arg-type]
+        (Measure(POINT, origin=Origin(forecast=(1.0, 0.5))), "forecast must be"),  # type: ignore[arg-type]
+        (Measure(POINT, origin=Origin(forecast=Forecast(math.nan, 0.5))), "mean must be a finite number"),
+        (Measure(POINT, origin=Origin(forecast=Forecast(0.5, -1.0))), "deviation must be a finite number"),
+        (Measure(POINT, origin=Origin(policy={"model.block": (0.5, 1.5)})), "'model.block' must be a list of prob"),
+        (Measure(POINT, origin=Origin(policy={"model.block": ()})), "'model.block' must be a list of prob"),
+        (Score((POINT,), origin=Origin(policy={3: (1.0,)})), "policy needs texts"),  # type: ignore[dict-item]
     ],
     ids=str,
 )
 def test_proposals_that_cannot_be(proposal: Any, says: str) -> None:
     with pytest.raises(EventError, match=says):
         checks.proposal(proposal)
+
+
+def test_forecasts_and_policies_become_plain_numbers() -> None:
+    forecast = Forecast(np.float32(0.5), np.float64(0.25))  # type: ignore[arg-type]
+    origin = Origin(forecast=forecast, policy={"model.block": (np.float32(0.5), 1)})  # type: ignore[arg-type]
+    checked = checks.proposal(Measure(POINT, origin=origin)).origin  # type: ignore[union-attr]
+    assert checked == Origin(forecast=Forecast(0.5, 0.25), policy={"model.block": (0.5, 1.0)})
+    assert checked and checked.forecast and checked.policy
+    numbers = (checked.forecast.mean, checked.forecast.deviation, *checked.policy["model.block"])
+    assert {type(value) for value in numbers} <= {float, int}
 
 
 @pytest.mark.parametrize(

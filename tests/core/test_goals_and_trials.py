@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from expecting import raises
@@ -12,7 +13,17 @@ from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, in_unit, ladder_to
 from nasforge.core.pareto import dominates
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.core.trial import Artifact, Charge, Measure, Origin, Result, Score, TrainShared, proposal_from_json
+from nasforge.core.trial import (
+    Artifact,
+    Charge,
+    Forecast,
+    Measure,
+    Origin,
+    Result,
+    Score,
+    TrainShared,
+    proposal_from_json,
+)
 
 ARTIFACT = Artifact("artifacts/3/attempt-1/weights.safetensors", "ab" * 32, 1234)
 POINT = Architecture({"model.a": "x", "train.b": 0.1}, canonical="x")
@@ -182,6 +193,14 @@ def test_objects_made_in_short_are_those_of_their_constructors():
     assert Charge.from_json({"worker_seconds": 1.5}) == Charge(1.5)
     origin = Origin((1, 2), "crossover", start=3)
     assert Origin.from_json(origin.to_json()) == origin
+    told = Origin(operator="policy", forecast=Forecast(1.25, 0.5), policy={"model.block": (0.25, 0.75)})
+    assert told.to_json() == {
+        "operator": "policy",
+        "forecast": {"mean": 1.25, "deviation": 0.5},
+        "policy": {"model.block": [0.25, 0.75]},
+    }
+    assert Origin.from_json(json.loads(json.dumps(told.to_json()))) == told != replace(told, policy=None)
+    assert hash(told) == hash(replace(told, policy=None))
     for wrong in ({"parents": [1], "mother": 2}, {"operators": "start"}):
         with pytest.raises(TypeError, match="an origin has"):
             Origin.from_json(wrong)

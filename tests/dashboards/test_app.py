@@ -242,6 +242,33 @@ def test_alphas_are_drawn(tmp_path: Path) -> None:
     assert "epoch 2: 60%" in text and "In 60% of the decisions the most likely network" in text
 
 
+def test_a_policy_and_forecasts_are_drawn(tmp_path: Path) -> None:
+    from nasforge.runners.local import run
+    from nasforge.testing.toys import Planted, toy_config, toy_experiment
+
+    for strategy, trials in (("ppo", 30), ("predictor", 30)):
+        config = toy_config(tmp_path, strategy=strategy, name=strategy, budget={"trials": trials})
+        with toy_experiment(config, sync=False) as experiment:
+            run(experiment, Planted())
+    browser = client(tmp_path)
+    text = page(browser, "/ppo/how")
+    assert "PPO takes the decisions one after the other" in text and text.count('class="band area s0"') == 5
+    text = page(browser, "/ppo/how?decision=model.width")
+    assert "<option selected>model.width" in text and text.count('class="band area s0"') == 1
+    assert "Forecast against outcome" not in text
+    text = page(browser, "/predictor/how")
+    assert "Rank correlation" in text and "outcome as forecast" in text and "95%" in text and "Policy" not in text
+    assert "The predictor expected it to beat" in page(browser, "/predictor/trial/29")
+    assert "expected" not in page(browser, "/predictor/trial/0")
+    old = tmp_path / "ppo" / JOURNAL
+    lines = [json.loads(line) for line in old.read_text().splitlines()]
+    for line in lines:
+        line.get("proposal", {}).get("origin", {}).pop("policy", None)
+    old.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page(browser, "/ppo/how")
+    assert "An earlier version of NASForge wrote this journal" in text and "band area" not in text
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_an_empty_runs_folder_says_how_to_begin(tmp_path: Path, exists: bool) -> None:
     folder = tmp_path if exists else tmp_path / "none"

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Extended, Header, Interrupted, Moved, TestOpened
-from nasforge.core.trial import Artifact, Charge, Measure, Origin, Proposal, Result, Score, TrainShared
+from nasforge.core.trial import Artifact, Charge, Forecast, Measure, Origin, Proposal, Result, Score, TrainShared
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import JOURNAL, read_events
 from nasforge.experiment.state import load_state
 from nasforge.testing.toys import nested_space, toy_config
-from nasforge.views import tables
+from nasforge.views import forecasts, policies, tables
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.just({"$float": "nan"}),
@@ -35,11 +35,11 @@ class _Everything:
         weights = Artifact("artifacts/0/attempt-1/weights.safetensors", "0" * 64, 3)
         alphas = {"model.width": (0.1, 0.2, 0.3, 0.4)}
         self.asks: list[Proposal] = [
-            Measure(point, origin=Origin(operator="start")),
+            Measure(point, origin=Origin(operator="start", policy={"model.width": (0.1, 0.2, 0.3, 0.4)})),
             Measure(other, rung=0, weights=weights, origin=Origin((0,), "mutation", 0, "evolution")),
             TrainShared(space, "softmax", 2, weights, (point,), alphas, {"cost/flops": 0.1}, {"temperature": 1.0}),
             Measure(Architecture({"model.block": "identity", "model.depth": 1, "model.width": 8}, "same")),
-            Score((point, other)),
+            Score((point, other), origin=Origin(forecast=Forecast(1.5, 0.25))),
         ]
 
     def ask(self, number: int) -> Proposal | None:
@@ -124,6 +124,8 @@ def _read(folder: Path) -> None:
         assert [row["experiment"] for row in tables.experiments(folder.parent)] == [folder.name]
         return
     tables.summary(state), tables.leaderboard(state), tables.pareto_front(state), tables.all_trials(state)
+    noted, outcomes = policies.policies_of(state), forecasts.outcomes_of(state)
+    policies.entropy_chart(noted), policies.most_decided(noted), forecasts.coverage(outcomes)
     tables.failures(state), tables.best_so_far(state), tables.learning_curves(state), tables.steps_of(state)
 
 

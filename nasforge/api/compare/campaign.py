@@ -151,11 +151,9 @@ def _told_by(folder: Path) -> list[str]:
     events = read_events(folder)
     header = header_of(events)
     config = {key: value for key, value in header.config.items() if key not in VOLATILE}
-    kept = [replace(header, experiment="", versions={}, config=config)]
-    return [
-        dumps(event_to_json(event))  # as texts, in which NaN is equal to itself
-        for event in (*kept, *(event for event in events if isinstance(event, (Asked, Told))))
-    ]
+    kept: list[Event] = [replace(header, schema=1, experiment="", versions={}, config=config)]
+    kept += [event for event in events if isinstance(event, (Asked, Told))]
+    return [dumps(event_to_json(event, schema=1)) for event in kept]  # as texts, in which NaN is equal to itself
 
 
 def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:

@@ -15,14 +15,14 @@ import numpy as np
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import LISTED
-from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
+from nasforge.core.trial import Forecast, Measure, Origin, Proposal, Result, Score
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import Seen, drawing, generator, measure_of, unseen
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.predictor.candidates import Pool
 from nasforge.strategies.predictor.encoding import Encoding, Rows
 from nasforge.strategies.predictor.isomorphic import Twins
-from nasforge.strategies.predictor.regressors import Lesson, Member, Numbers, Process, Targets, Trees
+from nasforge.strategies.predictor.regressors import Drawn, Lesson, Member, Numbers, Process, Targets, Trees
 from nasforge.strategies.predictor.scored import Scored
 from nasforge.strategies.ranking import Merit, beats, merit
 
@@ -43,6 +43,7 @@ _FAILURES = 3
 _PATIENCE = 30
 _CANDIDATES = 300
 _SCREENED = 2000
+_DIGITS = 3
 
 
 class _Told(NamedTuple):
@@ -59,6 +60,13 @@ class _Told(NamedTuple):
     point: Architecture
     merit: Merit | None
     violation: float
+
+
+class _Promising(NamedTuple):
+    """Candidate to propose, with its forecast where a model made one."""
+
+    point: Architecture
+    forecast: Forecast | None
 
 
 class Predictor:
@@ -81,6 +89,8 @@ class Predictor:
     A model that is sure of itself may be wrong where nothing was measured. So with one objective, after 30 trials that
     were not better than the best, every other ask is a `LocalSearch`'s, which climbs from random points on its own,
     until something better is found; the model learns from its trials too.
+
+    With one objective the origin of a proposal holds its `Forecast` by the member that was drawn.
 
     Costs are no input, since a candidate's are known only after the check and follow from the decisions, unless
     zero-cost scores are asked for: then all candidates are scored in batches, each of them one trial, and their scores
@@ -156,13 +166,15 @@ class Predictor:
             measure = measure_of(proposal)
             self._adopt(number, measure.architecture)
             return replace(measure, origin=replace(measure.origin or Origin(), strategy="local_search"))
-        point = self._promising(number, rng) if self._encoding.decisions else None
-        operator = "predicted"
-        if point is None:
-            choose, operator = drawing(rng), "start"
+        promising = self._promising(number, rng) if self._encoding.decisions else None
+        if promising is None:
+            choose = drawing(rng)
             point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
+            origin = Origin(operator="start")
+        else:
+            point, origin = promising.point, Origin(operator="predicted", forecast=promising.forecast)
         self._adopt(number, point)
-        return Measure(point, origin=Origin(operator=operator))
+        return Measure(point, origin=origin)
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
@@ -268,7 +280,7 @@ class Predictor:
         best = sorted(range(len(trials)), key=scores.__getitem__, reverse=True)[:_PARENTS]
         return [(trials[index][0].number, trials[index][0].point) for index in best]
 
-    def _promising(self, number: int, rng: random.Random) -> Architecture | None:
+    def _promising(self, number: int, rng: random.Random) -> _Promising | None:
         """Return the candidate with the highest draw; None without enough trials, or without unseen candidates."""
         trials = self._measured()
         ready = len(trials) >= self._starts
@@ -288,15 +300,19 @@ class Predictor:
             return None
         draws = np.random.default_rng(rng.getrandbits(64))
         self._encode()
-        if ready:
-            values = self._values(rng.choice(self._members), weights, rows, draws)
+        drawn = self._values(rng.choice(self._members), weights, rows, draws) if ready else None
+        if drawn is not None:
+            values = drawn.values
         else:
             values = self._scored.worth(points) if self._scored else draws.random(len(points))
         if refused >= _REFUSED:
             margins = self._margins(rows, draws)
             # Where the draw allows none, the one that seems to violate least.
             values = np.where(margins > 0, values, -np.inf) if (margins > 0).any() else margins
-        return points[int(np.argmax(values))]
+        best = int(np.argmax(values))
+        # With several objectives the scores depend on the weights of this ask, so no other trial has any like them.
+        forecast = _forecast(drawn, best) if drawn is not None and self._single else None
+        return _Promising(points[best], forecast)
 
     def _can_be_learnt(self, point: Architecture) -> bool:
         """Return False for points without scores if others have them."""
@@ -316,7 +332,7 @@ class Predictor:
         scores = self._encoding.decisions + np.arange(self._scored.columns)
         return Lesson(self._rows, np.concatenate([decision, scores]), known, targets, weights, self._twin_rows)
 
-    def _values(self, member: Member, weights: int, rows: Rows, draws: np.random.Generator) -> Numbers:
+    def _values(self, member: Member, weights: int, rows: Rows, draws: np.random.Generator) -> Drawn:
         """Return every candidate's value by one draw of a member of the ensemble."""
 
         def targets(trials: Sequence[int], weights: int) -> Numbers:
@@ -337,7 +353,12 @@ class Predictor:
 
         known = [trial for trial in self._known if self._told[trial].merit or self._told[trial].violation]
         self._limits.learn(self._lesson(known, targets, 0))
-        return self._limits.draw(rows, draws)
+        return self._limits.draw(rows, draws).values
+
+
+def _forecast(drawn: Drawn, index: int) -> Forecast:
+    """Return the forecast of one candidate, rounded for the journal."""
+    return Forecast(round(float(drawn.means[index]), _DIGITS), round(float(drawn.deviations[index]), _DIGITS))
 
 
 def scalarised(merits: Sequence[Merit], weights: int) -> list[Order]:

@@ -70,6 +70,20 @@ class Lesson(NamedTuple):
         return np.concatenate(rows), np.concatenate(values)
 
 
+class Drawn(NamedTuple):
+    """Draw of a regressor, one number for every row.
+
+    Attributes:
+        values: drawn from the predicted distributions.
+        means: of the predictions.
+        deviations: expected standard deviations of the outcomes, noise included where the regressor knows it.
+    """
+
+    values: Numbers
+    means: Numbers
+    deviations: Numbers
+
+
 class Member(Protocol):
     """One regressor of an ensemble."""
 
@@ -77,7 +91,7 @@ class Member(Protocol):
         """Forget everything and learn this: what is learnt depends on the lesson alone."""
         ...
 
-    def draw(self, rows: Rows, draws: np.random.Generator) -> Numbers:
+    def draw(self, rows: Rows, draws: np.random.Generator) -> Drawn:
         """Draw a value for every row from its predicted distribution, independently."""
         ...
 
@@ -137,10 +151,11 @@ class Process:
         self._process.fit(rows * self._stretch, targets)
         self._amplitude = math.sqrt(max(1e-6, float(targets @ self._process.alpha_) / len(targets)))
 
-    def draw(self, rows: Rows, draws: np.random.Generator) -> Numbers:
+    def draw(self, rows: Rows, draws: np.random.Generator) -> Drawn:
         """Draw from the normal distribution of every row."""
-        mean, deviation = self._process.predict(rows * self._stretch, return_std=True)
-        return np.asarray(mean + self._amplitude * deviation * draws.standard_normal(len(rows)))
+        means, deviations = self._process.predict(rows * self._stretch, return_std=True)
+        values = np.asarray(means + self._amplitude * deviations * draws.standard_normal(len(rows)))
+        return Drawn(values, means, self._amplitude * np.sqrt(np.square(deviations) + self._noise))
 
 
 class Trees:
@@ -155,11 +170,12 @@ class Trees:
         seeds = range(_TREES * len(lesson.known), _TREES * (len(lesson.known) + 1))
         self._trees = [ExtraTreeRegressor(random_state=seed).fit(rows, targets) for seed in seeds]
 
-    def draw(self, rows: Rows, draws: np.random.Generator) -> Numbers:
+    def draw(self, rows: Rows, draws: np.random.Generator) -> Drawn:
         """Draw from the normal distribution with the mean and deviation of the trees' predictions of a row."""
         short = rows.astype(np.float32)
         predictions = np.array([tree.predict(short, check_input=False) for tree in self._trees])
-        return np.asarray(predictions.mean(0) + predictions.std(0) * draws.standard_normal(len(rows)))
+        means, deviations = predictions.mean(0), predictions.std(0)
+        return Drawn(np.asarray(means + deviations * draws.standard_normal(len(rows))), means, deviations)
 
 
 def milestone(count: int) -> int:
