@@ -27,9 +27,11 @@ from nasforge.core.errors import NasforgeError
 from nasforge.dashboards import pages
 from nasforge.dashboards.library import Entry, Library, View, entries_in, entry_of, signature
 from nasforge.views.explained import FOLDER
+from nasforge.views.page import PAGE_STYLE
 from nasforge.views.svg import STYLE
 
 _HERE = Path(__file__).parent
+_STYLES = (STYLE, PAGE_STYLE)
 _TYPES = {".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
@@ -87,8 +89,8 @@ def create_app(
     def static(file: str) -> Response:
         if file == pages.plug_ins.PLOTLY:
             return Response(pages.plug_ins.plotly_script(), media_type="text/javascript")
-        path = STYLE if file == STYLE.name else _HERE / "static" / file
-        known = {STYLE.name, *(one.name for one in (_HERE / "static").iterdir())}
+        path = next((style for style in _STYLES if style.name == file), _HERE / "static" / file)
+        known = {*(style.name for style in _STYLES), *(one.name for one in (_HERE / "static").iterdir())}
         if file not in known or path.suffix not in _TYPES:
             raise HTTPException(404, f"There is no file {file}.")
         return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
