@@ -23,6 +23,7 @@ from fastapi.responses import (
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from nasforge.api.report import REPORT, search_report
 from nasforge.core.errors import NasforgeError
 from nasforge.dashboards import pages
 from nasforge.dashboards.library import Entry, Library, View, entries_in, entry_of, signature
@@ -138,6 +139,19 @@ def create_app(
             rows.writerows(table.values(trial) for trial in table.trials)
         named = f"attachment; filename*=UTF-8''{quote(name)}-trials.csv"
         return Response(stream.getvalue(), media_type="text/csv", headers={"Content-Disposition": named})
+
+    @app.get("/{name}/report.html")
+    def report(name: str) -> Response:
+        entry = site.entry(name)
+        if entry.kind == "fit":  # a fit has written its own at its end
+            if entry.folder / REPORT not in {entry.folder / file.path for file in pages.files.files_of(entry)}:
+                raise HTTPException(404, f"{name} has no report yet.")
+            text = (entry.folder / REPORT).read_text(encoding="utf-8")
+        else:
+            with library.view(site.searching(name), 60) as view:
+                text = view.drawn(("report",), lambda: search_report(view.reader))
+        named = f"attachment; filename*=UTF-8''{quote(name)}-report.html"
+        return Response(text, media_type="text/html", headers={"Content-Disposition": named})
 
     @app.get("/{name}/trial/{number}")
     def trial(name: str, number: int) -> HTMLResponse:

@@ -75,6 +75,7 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
                     command_line(*words, "--name", f"{entry.name}-again", *runs_dir_option(entry.folder.parent)),
                 )
             )
+    files = files_of(entry)
     has_network = (entry.folder / "best").is_dir()
     if has_network:
         commands.append(("Show where the network looks", command_for(entry.folder, "explain")))
@@ -90,7 +91,8 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
         "remarks": [],
         "measure": "accuracy",
         "commands": commands,
-        "files": files_of(entry),
+        "files": files,
+        "has_report": entry.kind != "fit" or any(file.path == "report.html" for file in files),
         "fit_decisions": decisions,
         "has_network": has_network,
         "explained": explanations(entry),

@@ -94,8 +94,8 @@ def pairs(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def numbers(items: Sequence[tuple[str, str]]) -> str:
-    """Return a row of numbers, each with what it counts."""
-    lines = "".join(f"<li><b>{escape(value)}</b> {escape(name)}</li>" for value, name in items)
+    """Return a row of numbers; an item is what is counted, and the number."""
+    lines = "".join(f"<li><b>{escape(value)}</b> {escape(name)}</li>" for name, value in items)
     return f'<ul class="numbers">{lines}</ul>'
 
 

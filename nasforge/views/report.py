@@ -144,7 +144,7 @@ def _settings(reader: Reader) -> list[tuple[str, str]]:
         ("objectives", ", ".join(map(str, state.objectives))),
         ("constraints", ", ".join(map(str, state.constraints))),
         ("targets", ", ".join(map(str, state.targets))),
-        ("ladder", ", ".join(map(str, state.ladder))),
+        ("ladder", f"{', '.join(map(str, state.ladder))} {tables.steps_of(state)}" if tables.steps_of(state) else ""),
         ("recipe", ", ".join(f"{key} {value_text(value)}" for key, value in config["recipe"].items())),
         ("budget", ", ".join(f"{name.replace('_', ' ')} {number_text(value)}" for name, value in limits.items())),
         ("seed", str(state.header.seed)),

@@ -62,7 +62,8 @@ def tested_networks(state: State, finalists: Path) -> list[dict[str, Any]]:
             whose = f"trial {of_trial.number}" if of_trial else of.partition("-")[0]
             kind, title = "reference", f"{reference}, reference of {whose}"
         else:
-            kind, title = ("ensemble" if name.startswith("ensemble-of-") else "other"), name
+            members = re.match(r"ensemble-of-(\d+)-", name)
+            kind, title = ("ensemble", f"ensemble of {members[1]}") if members else ("other", name)
         margin = over.margin
         bounds = (0.0, 1.0) if key in _SHARES else (-math.inf, math.inf)
         costs = one.metrics if one is not None else about.get("metrics", {})

@@ -314,7 +314,7 @@ def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | Non
         else:
             shape = f'x="{left}" y="{y + 3}" width="{max(1.0, length):.1f}" height="18"'
             parts.append(f'<rect {shape} class="bar {row.kind}"/>')
-        end = left + length
+        end = left + length + (6 if low else 0)
         if row.low is not None and row.high is not None:
             a, b = left + (row.low - low) * scale, left + (row.high - low) * scale
             path = f"M{a:.1f} {y + 12}H{b:.1f}M{a:.1f} {y + 8}V{y + 16}M{b:.1f} {y + 8}V{y + 16}"
