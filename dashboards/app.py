@@ -23,13 +23,16 @@ from fastapi.responses import (
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from nasforge.api.report import REPORT, search_report
 from nasforge.core.errors import NasforgeError
 from nasforge.dashboards import pages
 from nasforge.dashboards.library import Entry, Library, View, entries_in, entry_of, signature
 from nasforge.views.explained import FOLDER
+from nasforge.views.page import PAGE_STYLE
 from nasforge.views.svg import STYLE
 
 _HERE = Path(__file__).parent
+_STYLES = (STYLE, PAGE_STYLE)
 _TYPES = {".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
@@ -87,8 +90,8 @@ def create_app(
     def static(file: str) -> Response:
         if file == pages.plug_ins.PLOTLY:
             return Response(pages.plug_ins.plotly_script(), media_type="text/javascript")
-        path = STYLE if file == STYLE.name else _HERE / "static" / file
-        known = {STYLE.name, *(one.name for one in (_HERE / "static").iterdir())}
+        path = next((style for style in _STYLES if style.name == file), _HERE / "static" / file)
+        known = {*(style.name for style in _STYLES), *(one.name for one in (_HERE / "static").iterdir())}
         if file not in known or path.suffix not in _TYPES:
             raise HTTPException(404, f"There is no file {file}.")
         return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
@@ -136,6 +139,19 @@ def create_app(
             rows.writerows(table.values(trial) for trial in table.trials)
         named = f"attachment; filename*=UTF-8''{quote(name)}-trials.csv"
         return Response(stream.getvalue(), media_type="text/csv", headers={"Content-Disposition": named})
+
+    @app.get("/{name}/report.html")
+    def report(name: str) -> Response:
+        entry = site.entry(name)
+        if entry.kind == "fit":  # a fit has written its own at its end
+            if entry.folder / REPORT not in {entry.folder / file.path for file in pages.files.files_of(entry)}:
+                raise HTTPException(404, f"{name} has no report yet.")
+            text = (entry.folder / REPORT).read_text(encoding="utf-8")
+        else:
+            with library.view(site.searching(name), 60) as view:
+                text = view.drawn(("report",), lambda: search_report(view.reader))
+        named = f"attachment; filename*=UTF-8''{quote(name)}-report.html"
+        return Response(text, media_type="text/html", headers={"Content-Disposition": named})
 
     @app.get("/{name}/trial/{number}")
     def trial(name: str, number: int) -> HTMLResponse:

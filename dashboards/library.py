@@ -292,8 +292,7 @@ def state_of(view: View) -> str:
     """`running`, `finished` (its budget is used up, or its result was tested) or `stopped`."""
     if view.running:
         return "running"
-    done = view.state.spent and not view.state.open_trials
-    return "finished" if done or view.state.tests or fit_result(view.entry) else "stopped"
+    return "finished" if fit_result(view.entry) else view.reader.standing
 
 
 def facts_of(view: View) -> dict[str, Any]:

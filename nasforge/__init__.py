@@ -32,6 +32,7 @@ _PUBLIC = {
     "load_space": "nasforge.settings.experiment",
     "load_state": "nasforge.experiment.state",
     "retrain": "nasforge.api.retrain",
+    "report": "nasforge.api.report",
     "export": "nasforge.api.export",
     "load": "nasforge.exporters.network_folder",
 }

@@ -78,8 +78,8 @@ def test_the_built_wheel_and_source_distribution(tmp_path):
         str(file.relative_to(ROOT / "search_spaces")) for file in (ROOT / "search_spaces").rglob("*.yaml")
     }
     assert {
-        *("nasforge/py.typed", "nasforge/views/svg.css", "nasforge/dashboards/app.py"),
-        *("nasforge/dashboards/templates/base.html", "nasforge/dashboards/static/live.js"),
+        *("nasforge/py.typed", "nasforge/views/svg.css", "nasforge/views/page.css", "nasforge/dashboards/app.py"),
+        *("nasforge/views/report.js", "nasforge/dashboards/templates/base.html", "nasforge/dashboards/static/live.js"),
     } <= set(names)
     assert Parser().parsestr(metadata)["License-Expression"] == "Apache-2.0"
 

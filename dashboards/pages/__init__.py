@@ -1,11 +1,9 @@
 """Content of each page for the templates: rows, figures and links. Everything comes from files."""
 
 from nasforge.dashboards.pages import (
-    bars,
     base,
     campaign,
     compare,
-    confusion,
     files,
     fit,
     home,
@@ -21,11 +19,9 @@ from nasforge.dashboards.pages import (
 )
 
 __all__ = [
-    "bars",
     "base",
     "campaign",
     "compare",
-    "confusion",
     "files",
     "fit",
     "home",

@@ -9,14 +9,9 @@ from urllib.parse import quote, urlencode
 from nasforge.dashboards.library import View, facts_of, fit_result, kind_of, state_of
 from nasforge.experiment.state import State
 from nasforge.views import charts
+from nasforge.views.tables import is_shown
 
-_HIDDEN = ("time/worker_s", "work/", "health/")
 Query = Mapping[str, str]
-
-
-def is_shown(key: str) -> bool:
-    """Return whether people want to see a metric."""
-    return not key.startswith(_HIDDEN)
 
 
 def sort_link(query: Query, key: str) -> tuple[str, str]:

@@ -9,8 +9,9 @@ from markupsafe import Markup
 
 from nasforge.core.metrics import direction
 from nasforge.dashboards.library import View
-from nasforge.dashboards.pages.base import headline, is_shown
+from nasforge.dashboards.pages.base import headline
 from nasforge.views.network_svg import cells_svg
+from nasforge.views.tables import is_shown
 
 _MOST_COMPARED = 6
 

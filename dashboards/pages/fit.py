@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.dashboards.library import Entry, fit_lines, fit_result, runs_now
-from nasforge.dashboards.pages.bars import bars_of
-from nasforge.dashboards.pages.confusion import confusions
+from nasforge.dashboards.pages.errors import errors_of_fit
 from nasforge.dashboards.pages.files import explanations, files_of
+from nasforge.views.results import test_bars
 
 
 def fit_only(entry: Entry) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def fit_only(entry: Entry) -> dict[str, Any]:
         "decisions": [],
         "columns": [],
         "best": None,
-        "matrix": confusions(entry, outcome),
+        **errors_of_fit(entry, outcome),
         **fit_content(entry, outcome),
     }
 
@@ -73,6 +75,7 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
                     command_line(*words, "--name", f"{entry.name}-again", *runs_dir_option(entry.folder.parent)),
                 )
             )
+    files = files_of(entry)
     has_network = (entry.folder / "best").is_dir()
     if has_network:
         commands.append(("Show where the network looks", command_for(entry.folder, "explain")))
@@ -83,11 +86,13 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
                 decisions.append((str(line.get("name")).replace("_", " "), line.get("value"), line.get("reason")))
     return {
         "rows": rows,
-        "bars": bars_of(rows),
+        "bars": Markup(test_bars(rows)),  # noqa: S704
         "sentence": sentence,
+        "remarks": [],
         "measure": "accuracy",
         "commands": commands,
-        "files": files_of(entry),
+        "files": files,
+        "has_report": entry.kind != "fit" or any(file.path == "report.html" for file in files),
         "fit_decisions": decisions,
         "has_network": has_network,
         "explained": explanations(entry),

@@ -13,6 +13,7 @@ from nasforge.core.trial import Trial
 from nasforge.core.trust import view as only_looking
 from nasforge.dashboards.library import Entry, View
 from nasforge.views.network_svg import network_svg
+from nasforge.views.winner import winner_and_reference
 
 _DRAWING = Lock()
 
@@ -45,19 +46,8 @@ def networks_of(view: View, chosen: Sequence[Trial]) -> Callable[[], str]:
 
 def winner_drawing(entry: Entry) -> str:
     """Return the network in `best/` next to the reference that was retrained with it, as SVG."""
-    from nasforge.exporters.network_folder import description_of
-    from nasforge.views.parts import Part, parts_of
-
-    folders = {"the winner": entry.folder / "best"}
-    references = sorted((entry.folder / "finalists").glob("*-for-*-seed*"))
-    folders |= {path.name.partition("-for-")[0]: path for path in references[:1]}
-    networks: dict[str, list[Part]] = {}
-    problems = []
     with _DRAWING, only_looking():
-        for title, folder in folders.items():
-            try:
-                about = description_of(folder)
-                networks[title] = parts_of(about.space, about.architecture, about.shape, len(about.class_names))
-            except NasforgeError as error:
-                problems.append(f'<p class="missing">Not drawn: {escape(error)}</p>')
-    return (network_svg(networks) if networks else "") + "".join(problems[: 0 if networks else 1])
+        networks, problems = winner_and_reference(entry.folder)
+    if networks:
+        return network_svg(networks)
+    return "".join(f'<p class="missing">{escape(problem)}</p>' for problem in problems[:1])

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from nasforge.core.command_line import command_for
 from nasforge.core.trial import TrainShared, Trial
 from nasforge.dashboards.library import View
-from nasforge.dashboards.pages.base import headline, is_shown
+from nasforge.dashboards.pages.base import headline
 from nasforge.views import charts, forecasts, tables
 from nasforge.views.health import advice as health_advice
 from nasforge.views.network_svg import cells_svg
@@ -22,7 +22,7 @@ def trial(view: View, number: int) -> dict[str, Any]:
     content = headline(view, "trials")
     if one is None:  # not read yet
         return {**content, "title": f"{view.entry.name}: trial {number}", "trial": None, "number": number}
-    keys = sorted({key for step in one.steps for key in step.metrics if is_shown(key)})
+    keys = sorted({key for step in one.steps for key in step.metrics if tables.is_shown(key)})
     children = [n for n, t in state.trials.items() if number in charts.parents_of(t)][:20]
     ranking = [trial.number for trial in state.ranking()]
     return {
@@ -34,7 +34,7 @@ def trial(view: View, number: int) -> dict[str, Any]:
         "ranked": len(ranking),
         "last": len(state.trials) - 1,
         "decisions": tables.decisions(one),
-        "metrics": [(key, value) for key, value in sorted(one.metrics.items()) if is_shown(key)],
+        "metrics": [(key, value) for key, value in sorted(one.metrics.items()) if tables.is_shown(key)],
         "steps": tables.steps_of(state).removesuffix("s") or "step",
         "step_keys": keys,
         "reports": one.steps[-200:],

@@ -1,4 +1,4 @@
-"""The command `report`: writes the page of a fit, says where it is, opens it."""
+"""The command `report`: writes the page of a search or a fit, says where it is, opens it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,42 @@ from nasforge.cli.settings import campaign_of, fit_folder, folder_of
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError
 from nasforge.core.paths import whole_path
-from nasforge.core.trust import view
 
 
 def report(
     name: options.Name,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the page to this file. Default: report.html in the folder of NAME."),
+    ] = None,
     runs_dir: options.RunsDir = Path("runs"),
     as_json: options.Json = False,
 ) -> Outcome:
-    """Write the report of a fit again and print its path: one HTML page with table, network and mistakes.
+    """Write the report of a search or a fit and print its path: one HTML page to read, send and keep.
+
+    It says what came out and at what cost, and shows the front, the test results, the networks and the mistakes. It
+    works while the search runs, too.
 
     [bold]Examples[/bold]
 
     \b
-    nasforge report cells
-    nasforge report cells --open
+    nasforge report first
+    nasforge report first --open
+    nasforge report cells --out cells.html
     """
     folder = fit_folder(name, runs_dir)
     if folder is None:
-        campaign = bool(campaign_of(name, runs_dir))
-        place = whole_path(runs_dir) / name if campaign else folder_of(name, runs_dir)
-        raise ConfigError(
-            f"'{name}' is a {'campaign' if campaign else 'search'}, and only a fit has a report page. See its results: "
-            f"{command_for(place, 'show')}"
-        )
-    from nasforge.api.fit.rewrite import rewrite_report
+        if campaign_of(name, runs_dir):
+            raise ConfigError(
+                f"'{name}' is a campaign, and a report is about one search. Compare its searches: "
+                f"{command_for(whole_path(runs_dir) / name, 'compare')}",
+                kind="unsupported",
+            )
+        folder = folder_of(name, runs_dir)
+    from nasforge.api.report import report as write_report
 
-    with view():
-        page = rewrite_report(folder)
+    page = write_report(folder, out=out)
     line(str(page))
     if show and not webbrowser.open(page.as_uri()):
         say("No browser was found here. Open the page by its path.")

@@ -117,8 +117,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
     assert state is not None  # noqa: S101  (`refresh` raises otherwise)
     times = standing(reader)
     if times:
-        condition = "Running" if reader.running else "Finished" if state.spent else "Stopped"
-        line(f"{condition}: {times}.")
+        line(f"{reader.standing.capitalize()}: {times}.")
     print_summary(state, top)
     failures = tables.failures(state)
     if failures:

@@ -21,7 +21,7 @@ _SUFFIXES = {"train": ("train",), "validation": ("val", "validation", "valid", "
 """Part -> how the names of its two arrays may end."""
 _NAMES, _GROUPS, _INPUT = "class_names", "groups", "input"
 _FILES = "files"
-"""Names of the images, for people; nothing reads them."""
+"""Names of the images, for people: the pages name an image by it."""
 _READ = "x_train, y_train, x_val, y_val, x_test, y_test, class_names, groups and input"
 _OVERSHOOT = 1e-3
 """Reals may lie so much outside of their range, relative to its end: resizing and rounding do that."""
@@ -60,6 +60,17 @@ def find(config: DataConfig, path: Path) -> Source:
     status = path.stat()
     key = ["npz", str(path), status.st_size, status.st_mtime_ns, config.resolution]
     return Source(key, lambda allocate: _read(path, config.resolution, allocate))
+
+
+def image_names(path: Path) -> list[str] | None:
+    """Return the array `files` of an NPZ file; None where it has none, or none of one text per image."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = file[_FILES]
+            images = sum(len(file[name]) for name in file.files if name.startswith("y_"))
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError):
+        return None
+    return [str(name) for name in names] if names.shape == (images,) and names.dtype.kind == "U" else None
 
 
 def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:

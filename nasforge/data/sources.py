@@ -43,6 +43,23 @@ def find(config: DataConfig) -> Source:
     raise DataError(f"data: {unknown_source(config.source)}", kind="unknown", key="data.source")
 
 
+def image_names(config: DataConfig) -> list[str] | None:
+    """Return the name of each image of a source, by its row in `Part.pixels`; None where the source has no names.
+
+    The names of a folder's images are their paths in it, with `/`. Those of a `.npz` file are in its array `files`.
+
+    Raises:
+        DataError: the folder has other contents than when it was read.
+    """
+    path = Path(config.source)
+    if config.source in registry.names("data"):
+        return None
+    if path.is_dir():
+        files, _ = image_folder.listing(path)
+        return [file.relative_to(path).as_posix() for rows in files.values() for file, _ in rows]
+    return npz.image_names(path) if path.is_file() else None
+
+
 def _noted(source: Source, name: str) -> Source:
     """Return a registered source with the note that a file or folder of its name is not read, also in errors."""
     note = (

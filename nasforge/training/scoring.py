@@ -41,6 +41,26 @@ def answers(
     task: Task = CLASSIFICATION,
 ) -> Answers:
     """Ask `network`, which takes normalised images, in eval mode; its modes are restored."""
+    raw, loss = outputs_and_loss(
+        network, part, device=device, batch_size=batch_size, bf16=bf16, memory_format=memory_format, task=task
+    )
+    return Answers(part.labels.numpy(), task.decode(raw).cpu().numpy(), loss)
+
+
+def outputs_and_loss(
+    network: nn.Module,
+    part: Part,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 512,
+    bf16: bool = False,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    task: Task = CLASSIFICATION,
+) -> tuple[torch.Tensor, float]:
+    """Return the outputs of `network` before `Task.decode`, N x classes on its device, and the mean loss of an image.
+
+    The network takes normalised images. It is asked in eval mode, and its modes are restored.
+    """
     device = torch.device(device)
     modes = {module: module.training for module in network.modules()}
     network.eval()
@@ -55,8 +75,7 @@ def answers(
     finally:
         for module, mode in modes.items():
             module.training = mode
-    probabilities = task.decode(torch.cat(outputs)).cpu().numpy()
-    return Answers(part.labels.numpy(), probabilities, float(loss) / len(part))
+    return torch.cat(outputs), float(loss) / len(part)
 
 
 def score(

@@ -33,9 +33,19 @@ _SPREAD = 30
 Link = Callable[[int], str]
 """Trial -> the address of its page."""
 
+Text = Callable[[Trial, Sequence[str]], str]
+"""Trial and metrics -> the text under the pointer."""
 
-def _mark(trial: Trial, x: float, y: float, metrics: Sequence[str], link: Link) -> Point:
-    return Point(x, y, lambda: about(trial, metrics), link(trial.number))
+
+def _mark(trial: Trial, x: float, y: float, metrics: Sequence[str], link: Link, text: Text) -> Point:
+    return Point(x, y, lambda: text(trial, metrics), link(trial.number))
+
+
+def summary(trial: Trial, metrics: Sequence[str] = ()) -> str:
+    """Return a short text for a trial, without its decisions: number, status, metrics."""
+    known = trial.metrics
+    shown = [f"{title_of(key)} {number_text(known[key])}" for key in metrics if key in known]
+    return ", ".join([f"trial {trial.number}, {trial.status}", *shown])
 
 
 def about(trial: Trial, metrics: Sequence[str] = ()) -> str:
@@ -50,7 +60,7 @@ def about(trial: Trial, metrics: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def best_so_far_chart(state: State, link: Link, axis: str = "trials") -> str:
+def best_so_far_chart(state: State, link: Link, axis: str = "trials", text: Text = about) -> str:
     """Draw the first objective of every finished trial, and the best so far, over trials, seconds or multiply-adds."""
     rows = tables.best_so_far(state)
     if not rows:
@@ -69,13 +79,13 @@ def best_so_far_chart(state: State, link: Link, axis: str = "trials") -> str:
         Axis.of(AXES[axis], [x for x, _ in values], zero=axis != "trials", whole=axis == "trials"),
         Axis.of(title_of(goal.metric), _without_outliers([row["value"] for row in rows], goal.maximise)),
     )
-    marks = [_mark(state.trials[row["number"]], x, row["value"], [goal.metric], link) for x, row in values]
+    marks = [_mark(state.trials[row["number"]], x, row["value"], [goal.metric], link, text) for x, row in values]
     plot.points("finished", marks, name="finished trial", thin=_MOST_POINTS, radius=3.5)
     plot.line("best", [(x, row["best"]) for x, row in values], step=True, name="best so far")
     return plot.svg()
 
 
-def front_chart(state: State, link: Link, x: str, y: str) -> str:
+def front_chart(state: State, link: Link, x: str, y: str, text: Text = about) -> str:
     """Trials in two metrics, with the front of the finished ones and the lines of constraints and targets."""
     finished, best = tables.in_two_metrics(state, x, y)
     front = best or []
@@ -88,7 +98,7 @@ def front_chart(state: State, link: Link, x: str, y: str) -> str:
             continue
         kind = "other" if trial.status == "finished" and trial.number not in shown else trial.status
         kind = "best" if trial.number in front_numbers else kind
-        marks.setdefault(kind, []).append(_mark(trial, across, down, (x, y), link))
+        marks.setdefault(kind, []).append(_mark(trial, across, down, (x, y), link, text))
     every = [point for group in marks.values() for point in group]
     if not every:
         return missing(f"No trial has {title_of(x)} and {title_of(y)} yet.")
@@ -111,7 +121,7 @@ def front_chart(state: State, link: Link, x: str, y: str) -> str:
     return plot.svg() + _note(left_out, "points")
 
 
-def curves_chart(state: State, link: Link, metric: str) -> str:
+def curves_chart(state: State, link: Link, metric: str, text: Text = about) -> str:
     """Learning curves: the best trials, a sample of the others, and the middle 80 % of all at each step."""
     lines: dict[int, list[tuple[float, float]]] = {}
     for row in tables.learning_curves(state, metric):
@@ -153,7 +163,7 @@ def curves_chart(state: State, link: Link, metric: str) -> str:
                 if number == ranked[0]
                 else ("finished thick", f"next {len(ranked) - 1} best" if len(ranked) > 2 else "second best")
             )
-        title = about(state.trials[number], [metric])
+        title = text(state.trials[number], [metric])
         points = lines[number]
         plot.line(kind, points, name="" if name in named else name, title=title, href=link(number))
         if len(points) == 1:
@@ -231,7 +241,7 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
     plot = Plot(f"{title_of(metric)} by {key}", across, down, width=420, height=260)
     jitter = [0.0 if numeric else ((t.number * 37) % 41 - 20) / 80 for t in trials]
     marks = [
-        _mark(t, x + shift, value, [metric], link)
+        _mark(t, x + shift, value, [metric], link, about)
         for t, value, x, shift in zip(trials, measured, places, jitter, strict=True)
     ]
     plot.points("finished", marks, radius=2.5, thin=_MOST_POINTS // 3)
@@ -296,11 +306,11 @@ def lineage_chart(state: State, link: Link) -> str:
     )
     for parent, child in pairs[-_MOST_POINTS // 2 :]:
         plot.line("other faint", [(parent, measured[parent]), (child, measured[child])])
-    marks = [_mark(state.trials[n], n, value, [metric], link) for n, value in measured.items()]
+    marks = [_mark(state.trials[n], n, value, [metric], link, about) for n, value in measured.items()]
     left_out = plot.points("finished", marks, radius=3, name="finished trial", thin=_MOST_POINTS)
     along = [n for n in chain if n in measured]
     plot.line("best", [(n, measured[n]) for n in along], name="line of the best trial")
-    plot.points("best", [_mark(state.trials[n], n, measured[n], [metric], link) for n in along], radius=5)
+    plot.points("best", [_mark(state.trials[n], n, measured[n], [metric], link, about) for n in along], radius=5)
     return plot.svg() + _note(left_out, "points")
 
 

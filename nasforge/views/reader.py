@@ -98,6 +98,15 @@ class Reader:
         return is_locked(self.folder / LOCK)
 
     @property
+    def standing(self) -> str:
+        """`running`; else `finished`, where the budget is used up or the result was tested; else `stopped`."""
+        if self.running:
+            return "running"
+        state = self.state
+        done = state is not None and ((state.spent and not state.open_trials) or bool(state.tests))
+        return "finished" if done else "stopped"
+
+    @property
     def elapsed(self) -> float | None:
         """Seconds in which the search ran until now; None where the journal has no times."""
         active, latest = self.times.active or None, self.times.latest

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 STYLE = Path(__file__).with_name("svg.css")
@@ -13,6 +14,8 @@ STYLE = Path(__file__).with_name("svg.css")
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 44
 _TICKS = 6
+_MOST_CORNERS = 600
+"""Corners of a line; more of them would lie within a pixel of each other."""
 
 
 def number_text(value: float) -> str:
@@ -155,7 +158,7 @@ class Plot:
             title = f"<title>{escape(text)}</title>" if text else ""
             mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">{title}</circle>'
             self._marks.append(
-                f'<a href="{escape(point.href)}" class="{kind}">{mark}</a>'
+                f'<a href="{escape(point.href)}" class="{kind}"{_tab_stop(kind)}>{mark}</a>'
                 if point.href
                 else f'<g class="{kind}">{mark}</g>'
             )
@@ -189,11 +192,16 @@ class Plot:
         if not places:
             return
         path = f"M{places[0][0]:.1f} {places[0][1]:.1f}"
-        for x, y in places[1:]:
-            path += f"H{x:.1f}V{y:.1f}" if step else f"L{x:.1f} {y:.1f}"
+        for (_, before), (x, y) in pairwise(places) if step else ():
+            path += f"H{x:.1f}V{y:.1f}" if y != before else ""
+        if step:
+            path += f"H{places[-1][0]:.1f}"
+        else:
+            every = math.ceil(len(places) / _MOST_CORNERS)
+            path += "".join(f"L{x:.1f} {y:.1f}" for x, y in [*places[every:-1:every], *places[-1:]])
         inner = f"<title>{escape(title)}</title>" if title else ""
         drawn = f'<path d="{path}" class="line {kind}">{inner}</path>'
-        self._marks.append(f'<a href="{escape(href)}">{drawn}</a>' if href else drawn)
+        self._marks.append(f'<a href="{escape(href)}"{_tab_stop(kind)}>{drawn}</a>' if href else drawn)
         if name:
             self._legend.append((kind, name))
 
@@ -224,7 +232,7 @@ class Plot:
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(1.0, right - left):.1f}" '
             f'height="{max(1.0, bottom - top):.1f}" class="bar {kind}">{inner}</rect>'
         )
-        self._marks.append(f'<a href="{escape(href)}">{bar}</a>' if href else bar)
+        self._marks.append(f'<a href="{escape(href)}"{_tab_stop(kind)}>{bar}</a>' if href else bar)
 
     def limit(self, text: str, *, x: float | None = None, y: float | None = None) -> None:
         """Draw a dashed line across the plot, where it lies inside."""
@@ -242,7 +250,7 @@ class Plot:
         """Return the whole drawing, with its legend below."""
         width, height = self._width, self._height
         parts = [
-            f'<figure class="plot"><svg viewBox="0 0 {width} {height}" role="img" '
+            f'<figure class="plot"><svg viewBox="0 0 {width} {height}" role="{_role(self._marks)}" '
             f'aria-label="{escape(self._label)}" preserveAspectRatio="xMidYMid meet">'
         ]
         bottom, right = height - _BOTTOM, width - _RIGHT
@@ -318,7 +326,7 @@ def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | Non
         else:
             shape = f'x="{left}" y="{y + 3}" width="{max(1.0, length):.1f}" height="18"'
             parts.append(f'<rect {shape} class="bar {row.kind}"/>')
-        end = left + length
+        end = left + length + (6 if low else 0)
         if row.low is not None and row.high is not None:
             a, b = left + (row.low - low) * scale, left + (row.high - low) * scale
             path = f"M{a:.1f} {y + 12}H{b:.1f}M{a:.1f} {y + 8}V{y + 16}M{b:.1f} {y + 8}V{y + 16}"
@@ -326,6 +334,16 @@ def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | Non
             end = max(end, b)
         parts.append(f'<text x="{end + 6:.1f}" y="{y + 16}" class="tick">{escape(row.text)}</text>')
     return "".join([*parts, "</svg></figure>"])
+
+
+def _role(marks: Iterable[str]) -> str:
+    """Return the role of a drawing: links in an image would be hidden from people who hear the page."""
+    return "group" if any(mark.startswith("<a ") for mark in marks) else "img"
+
+
+def _tab_stop(kind: str) -> str:
+    """Keep all marks but the best from being stops of the tabulator: a figure has hundreds, and tables name them."""
+    return "" if kind.split()[0] == "best" else ' tabindex="-1"'
 
 
 def standalone(figure: str) -> str:

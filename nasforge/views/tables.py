@@ -15,6 +15,9 @@ from nasforge.core.trial import Trial
 from nasforge.experiment.journal import JOURNAL, experiment_of, experiments_in, fit_of, fits_in
 from nasforge.experiment.state import State, load_state
 
+_ACCURACY = "val/accuracy"
+_HIDDEN = ("time/worker_s", "work/", "health/")
+
 
 def experiments(runs_dir: Path) -> list[dict[str, Any]]:
     """One row per experiment or fit of a runs folder, the latest changed first; a broken one has `problem`, not counts.
@@ -128,6 +131,23 @@ def in_two_metrics(state: State, x: str, y: str) -> tuple[list[Trial], list[Tria
     return trials, [trial for trial, _, _ in best]
 
 
+def reported_metrics(state: State) -> list[str]:
+    """Return the metrics that the latest trials report while they run, without those that only machines read."""
+    latest = list(state.trials.values())[-50:]
+    return list(dict.fromkeys(key for trial in latest for step in trial.steps for key in step.metrics if is_shown(key)))
+
+
+def curve_metric(state: State) -> str:
+    """Return the metric whose learning curves are drawn first; empty where no trial has reported any."""
+    reported = reported_metrics(state)
+    return next((key for key in (state.objectives[0].metric, _ACCURACY, *reported) if key in reported), "")
+
+
+def is_shown(key: str) -> bool:
+    """Return whether people want to see a metric."""
+    return not key.startswith(_HIDDEN)
+
+
 def learning_curves(state: State, metric: str = "val/accuracy") -> list[dict[str, Any]]:
     """One point per report that has `metric`: number, status, epoch, value; in order of number and epoch."""
     return [
@@ -181,3 +201,43 @@ def decisions(trial: Trial) -> list[dict[str, Any]]:
     if trial.architecture is None:
         return []
     return [{"decision": key, "value": value} for key, value in trial.architecture.values.items()]
+
+
+def rejections(state: State) -> list[dict[str, Any]]:
+    """One row per limit that proposals exceeded, the most frequent first: limit, count, trials."""
+    numbers: dict[str, list[int]] = {}
+    for number, trial in state.trials.items():
+        if trial.status == "rejected":
+            for limit in (trial.result.violations if trial.result else {}) or {"a constraint": 0.0}:
+                numbers.setdefault(limit, []).append(number)
+    rows = [{"limit": limit, "count": len(trials), "trials": trials} for limit, trials in numbers.items()]
+    return sorted(rows, key=lambda row: -len(row["trials"]))
+
+
+def front_axes(state: State) -> tuple[str, str]:
+    """Return the metrics across and up in which the front is drawn first: the objectives, or the only one over a cost."""
+    metrics = [goal.metric for goal in state.objectives]
+    if len(metrics) == 1:
+        metrics.append("cost/flops" if metrics[0] != "cost/flops" else "cost/params")
+    first, second = metrics[:2]
+    return (first, second) if first.startswith("cost/") else (second, first)
+
+
+def effort(state: State) -> dict[str, float]:
+    """Return what a search has cost: `trials`, `steps` (epochs, folds or repeats), `worker_seconds`, `multiply_adds`.
+
+    A trial that continues another one counts its own steps alone.
+    """
+    steps = 0
+    for trial in state.trials.values():
+        if trial.steps:
+            steps += trial.steps[-1].step - trial.steps[0].step + 1
+        elif trial.result is not None:
+            steps += trial.result.steps_done
+    charged = state.charged
+    return {
+        "trials": float(state.accepted),
+        "steps": float(steps),
+        "worker_seconds": charged.worker_seconds,
+        "multiply_adds": charged.multiply_adds,
+    }

@@ -24,9 +24,10 @@ from made_journal import header, trial, write
 
 import nasforge
 from nasforge.core.errors import ConfigError
-from nasforge.dashboards import launch, pages
+from nasforge.dashboards import launch
 from nasforge.dashboards.app import create_app
 from nasforge.experiment.journal import JOURNAL
+from nasforge.views import texts
 from nasforge.views.svg import Axis, Bar, bars
 
 PAGES = ("search", "trials", "trial/7", "importance", "how", "compare?trials=6,7")
@@ -117,9 +118,9 @@ def test_trials_are_compared_with_differences_marked(made: Path) -> None:
 
 
 def test_values_are_printed_for_people(made: Path) -> None:
-    assert pages.texts.value_text(0.16183507387042656) == "0.1618" and pages.texts.value_text("") == "–"
-    assert pages.texts.bytes_text(7050) == "7.05 kB" and pages.texts.bytes_text(326) == "326 B"
-    assert pages.texts.metric_text(3.6414, "cost/memory_mb") == "3.64"
+    assert texts.value_text(0.16183507387042656) == "0.1618" and texts.value_text("") == "–"
+    assert texts.bytes_text(7050) == "7.05 kB" and texts.bytes_text(326) == "326 B"
+    assert texts.metric_text(3.6414, "cost/memory_mb") == "3.64"
     titles = {re.findall("<title>(.+)</title>", page(client(made.parent), f"/made/{path}"))[0] for path in PAGES}
     assert len(titles) == len({path.partition("?")[0] for path in PAGES})
     assert "interrupted" in page(client(made.parent), "/made/trial/8")

@@ -12,8 +12,12 @@ from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.experiment.journal import FIT
 
 
-def rewrite_report(folder: Path) -> Path:
+def rewrite_report(folder: Path, page: Path | None = None) -> Path:
     """Write the page of a fit from its log and files; returns the page.
+
+    Args:
+        folder: of the fit.
+        page: the file; None for `report.html` in the folder.
 
     Raises:
         JournalError: there is no fit in the folder, it has not come to its end, or a process works on it.
@@ -36,8 +40,9 @@ def rewrite_report(folder: Path) -> Path:
         answers = test_answers_of(work, str(tested["what"]))
         if not answers.is_file():
             raise ConfigError(f"{answers}: this file is missing, and the page shows what is in it. Restore it")
-        write_report(folder / REPORT, work, content, answers)
-    return folder / REPORT
+        page = page or folder / REPORT
+        write_report(page, work, content, answers)
+    return page
 
 
 def _request_of(folder: Path, inputs: dict[str, object]) -> Request:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -18,18 +19,20 @@ from nasforge.core.goals import Objective
 from nasforge.core.recipe import Recipe
 from nasforge.core.space import SearchSpace
 from nasforge.data import load_data
+from nasforge.data.npz import write_npz
+from nasforge.data.sources import image_names
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
 from nasforge.models.ensemble import Mirrored
 from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig
 from nasforge.settings.spec import CLASSIFICATION
-from nasforge.tasks.task import task_of
+from nasforge.tasks.task import Answers, task_of
 from nasforge.training.data_parallel import checkpoint_of_process, data_parallel
 from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
-from nasforge.training.scoring import score
+from nasforge.training.scoring import outputs_and_loss, score
 from nasforge.training.state import Checkpoint
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -152,8 +155,19 @@ def measure(
     tta: str,
     objectives: Sequence[Objective] = (),
     task: str = CLASSIFICATION,
+    answers: Path | None = None,
 ) -> dict[str, float]:
     """Measure a network that takes normalised images on the test split, in fp32; with `tta` its mean answer too.
+
+    Args:
+        network: takes normalised images.
+        data: of the search.
+        device: where to compute.
+        tta: `flip` or `none`.
+        objectives: of the search; their metrics are measured too.
+        task: of the search.
+        answers: file for what the network says to each image: `truth` (N class numbers), `logits` (N x classes) and
+            `ids` (N names of images, or their positions in the test split where the source has no names).
 
     Returns:
         `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`.
@@ -161,10 +175,13 @@ def measure(
     part, trained_for = load_data(data).open_test(), task_of(task)
     extra = trained_for.requested(objective.metric for objective in objectives)
     extra = tuple(name for name in extra if name not in trained_for.unmeasured(extra, part))
-    metrics = {
-        f"test/{key}": value
-        for key, value in score(network, part, extra=extra, device=device, task=trained_for).items()
-    }
+    logits, loss = outputs_and_loss(network, part, device=device, task=trained_for)
+    answered = Answers(part.labels.numpy(), trained_for.decode(logits).cpu().numpy(), loss)
+    metrics = {f"test/{key}": value for key, value in trained_for.scores(answered, extra).items()}
+    if answers is not None:
+        names = image_names(data)
+        ids = np.arange(len(part)) if names is None else np.array(names, dtype=np.str_)[part.index]
+        write_npz(answers, {"truth": answered.truth, "logits": logits.cpu().numpy(), "ids": ids})
     if tta == "flip":
         mirrored = score(Mirrored(network), part, extra=extra, device=device, task=trained_for)
         metrics |= {f"test_flip/{key}": value for key, value in mirrored.items()}

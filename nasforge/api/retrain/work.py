@@ -26,6 +26,7 @@ from nasforge.models.costs import costs_of
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
+from nasforge.views.answers import answers_file
 from nasforge.views.learnt import nothing_learnt
 from nasforge.views.statistics import spread
 
@@ -109,7 +110,10 @@ class Work:
 
     def _measured(self, folder: Path) -> dict[str, float]:
         network = load(folder, self.place).body
-        return measure(network, self.data_config, self.place, self.tta, self.config.objectives, self.config.task)
+        answers = answers_file(self.experiment.folder, folder.name)
+        return measure(
+            network, self.data_config, self.place, self.tta, self.config.objectives, self.config.task, answers
+        )
 
     def _network(
         self, label: str, name: str, space: SearchSpace, architecture: Architecture, recipe: Recipe, role: str

@@ -17,10 +17,10 @@ from nasforge.views import charts
 from nasforge.views.mlflow.client import MlflowClient, reason
 from nasforge.views.mlflow.position import ids_of, lock_delivery, read_ids, write_ids
 from nasforge.views.svg import standalone
+from nasforge.views.tables import front_axes
 
 NETWORK, FRONT = "network.svg", "front.svg"
 _WRITTEN = ("report.html", "calibration.html", "calibration.json", "calibration.png")
-_COSTS = ("cost/flops", "cost/params")
 
 
 def files_of(folder: Path) -> dict[str, Path]:
@@ -33,10 +33,7 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 def front_svg(state: State) -> str:
     """Return the drawing of the front: both objectives, or the only one over a cost; empty where nothing is drawn."""
-    metrics = [goal.metric for goal in state.objectives]
-    if len(metrics) == 1:
-        metrics.append(_COSTS[metrics[0] == _COSTS[0]])
-    y, x = metrics[:2] if not metrics[0].startswith("cost/") else (metrics[1], metrics[0])
+    x, y = front_axes(state)
     return standalone(charts.front_chart(state, lambda number: "", x, y))
 
 

@@ -30,6 +30,7 @@ from nasforge.core.pareto import dominates
 from nasforge.core.trial import Measure, Proposal, Score, TrainShared, Trial
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import State
+from nasforge.views.results import description_of
 from nasforge.views.statistics import spread
 
 PARENT = "search"
@@ -305,14 +306,7 @@ class Runs:
 
 def network_of(folder: Path | None, finalist: str) -> Mapping[str, Any]:
     """Return the description of a retrained network, as its file says; empty where it cannot be read."""
-    if folder is None or Path(finalist).name != finalist:
-        return {}
-    try:
-        content = json.loads((folder / "finalists" / finalist / "network.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    whole = isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in ("trained", "metrics"))
-    return content if whole else {}
+    return {} if folder is None else description_of(folder / "finalists", finalist)
 
 
 def _role_of(finalist: str, trained: Mapping[str, Any]) -> str:

@@ -1,0 +1,141 @@
+"""Write the report of a search or a fit: one page that can be sent to others."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from nasforge.core.command_line import command_for, command_line, runs_dir_option
+from nasforge.core.errors import ConfigError, ExportError, JournalError, NasforgeError, did_you_mean
+from nasforge.core.metrics import title_of
+from nasforge.core.paths import whole_path
+from nasforge.core.trust import view
+from nasforge.experiment.journal import FIT, JOURNAL, experiments_in, fits_in, without_collection
+from nasforge.experiment.state import State
+from nasforge.settings.search_command import search_words
+from nasforge.views import charts
+from nasforge.views.network_svg import network_svg
+from nasforge.views.picture import write
+from nasforge.views.reader import Reader
+from nasforge.views.report import Extras, report_page
+from nasforge.views.winner import winner_and_reference
+
+REPORT = "report.html"
+MOST_RANKED = 300
+"""Finished trials up to which a report has the importance of decisions: it takes about 20 ms a trial."""
+
+
+def report(model: str | Path, *, out: str | Path | None = None, runs_dir: str | Path = "runs") -> Path:
+    """Write one page about a search or a fit that needs no network and asks for nothing.
+
+    It works at any time: while the search runs, after a stop, after a failure, without a finished trial. Nothing is
+    trained, no module of yours is imported, and the test split stays sealed.
+
+    Args:
+        model: the name of a search or a fit in `runs_dir`, or its folder.
+        out: file of the page; None: `report.html` in the folder of the search or the fit.
+        runs_dir: folder of searches and fits.
+
+    Returns:
+        The file.
+
+    Raises:
+        JournalError: there is no such search, its journal is damaged, or the fit has not come to its end.
+        ConfigError: it is a campaign, which has a page of its own.
+        ExportError: the file cannot be written.
+    """
+    folder = _folder_of(model, Path(runs_dir))
+    place = folder / REPORT if out is None else whole_path(Path(out))
+    if (folder / FIT).is_file():
+        from nasforge.api.fit.rewrite import rewrite_report
+
+        with view():
+            return rewrite_report(folder, place)
+    with without_collection():
+        reader = Reader(folder)
+        reader.refresh()
+        page = search_report(reader)
+    if not place.parent.is_dir():
+        raise ExportError(f"{place}: the folder {place.parent} does not exist. Make it, or name another file")
+    write(place, page)
+    return place
+
+
+def search_report(reader: Reader, *, importance: bool = True) -> str:
+    """Return the report of a search as HTML.
+
+    Args:
+        reader: has read the journal.
+        importance: compute the importance of decisions, which takes seconds.
+    """
+    state = reader.state
+    assert state is not None  # noqa: S101  (`refresh` raises otherwise)
+    with view():
+        drawing = _networks(reader.folder, state)
+        if importance:
+            shares = _importance(reader.folder, state)
+        else:
+            shares = _note(f"Not computed for this page. See it: {command_for(reader.folder, 'show', '--importance')}")
+        return report_page(reader, Extras(drawing, shares, _again(reader.folder, state)))
+
+
+def _folder_of(model: str | Path, runs_dir: Path) -> Path:
+    folders = list(dict.fromkeys((whole_path(runs_dir) / model, whole_path(Path(model)))))
+    for folder in folders:
+        if (folder / FIT).is_file() or (folder / JOURNAL).is_file():
+            return folder
+    for folder in folders:
+        if folder.is_dir() and experiments_in(folder):
+            raise ConfigError(
+                f"'{folder.name}' is a campaign, and this page is about one search. Compare its searches: "
+                f"{command_for(folder, 'compare')}",
+                kind="unsupported",
+            )
+    known = [path.name for path in (*experiments_in(runs_dir), *fits_in(runs_dir))]
+    raise JournalError(
+        f"there is no search or fit '{model}' in {runs_dir}/; {did_you_mean(str(model), known)}", kind="missing"
+    )
+
+
+def _networks(folder: Path, state: State) -> str:
+    """Draw the winner and its reference, or else the network of the best trial; a sentence where that cannot be."""
+    networks, problems = winner_and_reference(folder)
+    best = state.best
+    if not networks and not problems and best is not None and state.header.config.get("data") is not None:
+        from nasforge.views.parts import parts_of_trial  # torch, not before it is needed
+
+        try:
+            networks[f"trial {best.number}"] = parts_of_trial(folder, state, best)
+        except NasforgeError as error:
+            problems.append(f"Not drawn: {error}")
+    return (network_svg(networks) if networks else "") + "".join(_note(problem) for problem in problems)
+
+
+def _importance(folder: Path, state: State) -> str:
+    """Draw the importance of decisions for each objective; a sentence where it has none, or takes too long."""
+    count = len(state.finished())
+    if count > MOST_RANKED:
+        command = command_for(folder, "show", "--importance")
+        return _note(f"Not computed for more than {MOST_RANKED} finished trials, because it takes long: {command}")
+    from nasforge.views.optuna_study import importances
+
+    try:
+        shares_of = importances(state)
+    except NasforgeError as error:
+        text = str(error)
+        return _note(f"{text[:1].upper()}{text[1:]}.")
+    return "".join(
+        f"<h3>{escape(title_of(key))}</h3>{charts.importance_chart(shares)}" for key, shares in shares_of.items()
+    )
+
+
+def _again(folder: Path, state: State) -> str:
+    """Return the command that begins the same search under another name; empty where one command cannot say it."""
+    words = search_words(state.header.config)
+    if words is None:
+        return ""
+    return command_line(*words, "--name", f"{state.name}-again", *runs_dir_option(folder.parent))
+
+
+def _note(text: str) -> str:
+    return f'<p class="missing">{escape(text)}</p>'

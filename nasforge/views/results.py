@@ -1,0 +1,237 @@
+"""Result of a search: the sentence that says what came out, and the networks that met the test split."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasforge.core.command_line import command_for
+from nasforge.core.metrics import title_of
+from nasforge.core.trial import Measure
+from nasforge.experiment.state import State
+from nasforge.views.statistics import spread
+from nasforge.views.svg import Bar, bars
+from nasforge.views.texts import metric_text
+
+_SHARES = frozenset(
+    f"test/{name}"
+    for name in ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro", "roc_auc")
+)
+"""Metrics between 0 and 1: an interval of theirs ends there."""
+_KINDS = ("trial", "reference", "random", "ensemble")
+"""Kinds of networks in the order of the table, after the winner."""
+
+
+def tested_networks(state: State, finalists: Path) -> list[dict[str, Any]]:
+    """Retrained networks with their result on the test split, over the seeds; the winner first.
+
+    Each row has `name`, `network`, `kind` (`trial`, `reference`, `random`, `ensemble` or `other`), `metric`, `value`
+    (the mean), `n` (seeds), `low` and `high` (the 95 % interval of the mean; None with one seed), `params`, `flops`
+    and `won`.
+
+    Args:
+        state: of the search.
+        finalists: folder of the retrained networks.
+    """
+    key = "test/" + state.objectives[0].metric.partition("/")[2]
+    if not any(key in metrics for metrics in state.tests.values()):
+        key = "test/accuracy"
+    groups: dict[str, list[float]] = {}
+    abouts: dict[str, Mapping[str, Any]] = {}
+    for name, metrics in state.tests.items():
+        if key in metrics:
+            network = re.sub(r"-seed\d+-e\d+$", "", name)
+            groups.setdefault(network, []).append(metrics[key])
+            abouts[network] = abouts.get(network) or description_of(finalists, name)
+    ranked = [(t, t.architecture) for t in reversed(state.ranking()) if t.architecture]
+    by_name = {f"{point.arch_id}-{point.point_id[:6]}": t for t, point in ranked}
+    best = state.best
+    rows = []
+    for name, values in groups.items():
+        one, over, about = by_name.get(name), spread(values), abouts[name]
+        reference, _, of = name.partition("-for-")
+        if one is not None:
+            kind = "random" if about.get("trained", {}).get("role") == "random" else "trial"
+            title = f"trial {one.number}"
+        elif of:
+            of_trial = by_name.get(of)
+            whose = f"trial {of_trial.number}" if of_trial else of.partition("-")[0]
+            kind, title = "reference", f"{reference}, reference of {whose}"
+        else:
+            members = re.match(r"ensemble-of-(\d+)-", name)
+            kind, title = ("ensemble", f"ensemble of {members[1]}") if members else ("other", name)
+        margin = over.margin
+        bounds = (0.0, 1.0) if key in _SHARES else (-math.inf, math.inf)
+        costs = one.metrics if one is not None else about.get("metrics", {})
+        rows.append(
+            {
+                "name": title,
+                "network": reference,
+                "kind": kind,
+                "value": over.mean,
+                "n": over.n,
+                "metric": key,
+                "low": None if margin is None else max(bounds[0], over.mean - margin),
+                "high": None if margin is None else min(bounds[1], over.mean + margin),
+                "params": _number(costs.get("cost/params")),
+                "flops": _number(costs.get("cost/flops")),
+                "won": bool(one and best and one.number == best.number),
+            }
+        )
+    order = {kind: place for place, kind in enumerate(_KINDS)}
+    rows.sort(key=lambda row: (not row["won"], order.get(str(row["kind"]), len(order))))
+    return rows
+
+
+def description_of(finalists: Path, name: str) -> Mapping[str, Any]:
+    """Return the description of a retrained network, as its file says; empty where it cannot be read.
+
+    Args:
+        finalists: folder of the retrained networks, which a link in it must not leave.
+        name: of the network.
+    """
+    path = finalists / name / "network.json"
+    if Path(name).name != name or not path.resolve().is_relative_to(finalists.resolve()):
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) and all(_is_object(content, key) for key in _OBJECTS) else {}
+
+
+_OBJECTS = ("trained", "metrics")
+
+
+def _is_object(content: Mapping[str, Any], key: str) -> bool:
+    return isinstance(content.get(key, {}), dict)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def measure_of(key: str) -> str:
+    """`test/f1_macro` -> `f1 macro`."""
+    return key.partition("/")[2].replace("_", " ")
+
+
+def test_bars(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> str:
+    """Draw test results as bars with intervals; empty where there are none."""
+    if not rows:
+        return ""
+    ends = [end for row in rows for end in (row["value"], row["low"], row["high"]) if end is not None]
+    low = max(0.0, min(ends) - 0.15 * (max(ends) - min(ends)) - 0.01) if min(ends) > 0.3 else 0.0
+    drawn = [
+        Bar(
+            row["name"],
+            row["value"],
+            f"{row['value']:.2%}" if row.get("metric", "test/accuracy") in _SHARES else f"{row['value']:.4g}",
+            "best" if row["won"] else "finished",
+            row["low"],
+            row["high"],
+        )
+        for row in rows
+    ]
+    return bars(f"Test {measure} with its interval", drawn, low=low)
+
+
+# --- sentences ---------------------------------------------------------------------------------------------------------
+
+
+def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing: str) -> str:
+    """Return one sentence or two that say what came out, or how far the search is.
+
+    Args:
+        state: of the search.
+        tested: rows of `tested_networks`.
+        standing: `running`, `finished` or `stopped`.
+    """
+    won = next((row for row in tested if row["won"]), None)
+    if won is not None:
+        return _test_sentence(won, tested)
+    best = state.best
+    if best is None:
+        if standing == "running":
+            return "The search runs. It has no result yet."
+        return f"The search has no result: {state.why_no_best}."
+    goals = [
+        f"{title_of(goal.metric)} {metric_text(best.metrics.get(goal.metric), goal.metric)}"
+        for goal in state.objectives
+    ]
+    so_far = " so far" if standing == "running" else ""
+    finished = len(state.finished())
+    of = f"the best of {finished:,} finished trials" if finished > 1 else "the only finished trial"
+    text = f"Trial {best.number} is {of}{so_far}: {', '.join(goals)}."
+    front = state.front() if len(state.objectives) > 1 else []
+    if len(front) > 1:
+        text += f" {len(front)} trials are on the Pareto front."
+    if state.header.config.get("data") is not None:
+        text += " It has not met the test split."
+    return text
+
+
+def _test_sentence(won: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    interval = (
+        "" if won["low"] is None else f" (95 % interval {_shown(won, won['low'])} to {_shown(won, won['high'])})"
+    )
+    references = [row for row in rows if row["kind"] == "reference"]
+    reference = next((row for row in references if row["name"].endswith(f"of {won['name']}")), None)
+    reference = reference or next(iter(references), None)
+    compared = (
+        ""
+        if reference is None
+        else f" The reference {reference['network']} reaches {_shown(reference, reference['value'])}."
+    )
+    what = f"{_shown(won, won['value'])} {measure_of(won['metric'])} on the test split"
+    seeds = f"the mean of {won['n']} seeds" if won["n"] > 1 else "with one seed"
+    return f"The best network reaches {what}{interval}, {seeds}.{compared}"
+
+
+def _shown(row: Mapping[str, Any], value: float) -> str:
+    return f"{value:.1%}" if row["metric"] in _SHARES else f"{value:.4g}"
+
+
+def remarks(state: State) -> list[str]:
+    """Return what limits the result: missed targets, weights of a supernet, a goal that was not reached."""
+    best = state.best
+    sentences = []
+    missed = [] if best is None else state.missed(best)
+    if best is not None and missed:
+        costs = [f"{t.metric.removeprefix('cost/')} {metric_text(best.metrics[t.metric], t.metric)}" for t in missed]
+        limits = ", ".join(map(str, state.targets))
+        sentences.append(f"No trial meets {limits}: the best has {', '.join(costs)}.")
+    if best is not None and isinstance(best.proposal, Measure) and best.proposal.weights:
+        steps = best.result.steps_done if best.result else 0
+        if not steps:
+            sentences.append(
+                "These values use the supernet's weights; no network has been trained from scratch. Retrain the best."
+            )
+    goals = [f"{goal} {metric_text(value, goal.metric)}" for goal, value in state.budget.goals.items()]
+    if goals and state.reached_by is not None:
+        sentences.append(f"Trial {state.reached_by} reached the goal: {', '.join(goals)}.")
+    elif goals and state.spent:
+        sentences.append(f"No trial reached the goal within the budget: {', '.join(goals)}.")
+    return sentences
+
+
+def commands_for(folder: Path, state: State) -> list[tuple[str, str]]:
+    """Return what one can do with a search: a title and the command to type, one after the other.
+
+    Args:
+        folder: of the search.
+        state: of the search.
+    """
+    best = state.best
+    if best is None:
+        return [("See all of it", command_for(folder, "show"))]
+    number = str(best.number)
+    commands = [("Repeat the best trial and compare", command_for(folder, "show", "--trial", number, "--rerun"))]
+    if state.header.config.get("data") is not None:  # a table has no images to train on
+        commands.append(("Retrain the best from scratch and test it", command_for(folder, "retrain")))
+        commands.append(("Export the best network", command_for(folder, "export", "--to", "onnx")))
+    return commands

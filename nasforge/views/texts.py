@@ -1,0 +1,59 @@
+"""Texts of values on pages: the same number looks the same in the dashboard and in a report."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from nasforge.core.metrics import form_of
+from nasforge.views.svg import number_text
+
+
+def seconds_text(seconds: float | None) -> str:
+    """`4000` -> `1 h 07 min`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def when_text(at: float | None) -> str:
+    """Return a time in the server's time zone."""
+    return "–" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def metric_text(value: float | None, key: str = "") -> str:
+    """Return a metric as people read it."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if form_of(key) == "seconds":
+        return seconds_text(value)
+    if key.startswith("cost/"):
+        return number_text(float(f"{value:.3g}"))
+    return f"{value:.4f}" if form_of(key) == "number" and 1e-3 <= abs(value) < 10 else number_text(value)
+
+
+def share_text(share: float | None) -> str:
+    """Return a share in percent."""
+    return "–" if share is None else f"{share:.0%}"
+
+
+def bytes_text(size: int) -> str:
+    """`7050` -> `7.05 kB`."""
+    text = number_text(size)
+    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
+
+
+def value_text(value: object) -> str:
+    """Return the value of a decision; none stands for a decision that the network does not have."""
+    if value is None or value == "":
+        return "–"
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def status_text(status: str, standing: str) -> str:
+    """Return the status of a trial; one that a stopped search left open does not run."""
+    return "interrupted" if status == "running" and standing != "running" else status
