@@ -109,7 +109,9 @@ def _export(
     files: dict[str, Path] = {}
     verified: dict[str, Agreement] = {}
     if out.exists() and not out.is_dir():
-        raise ExportError(f"out: {out} is a file, and an export is a folder. Name a folder with --out")
+        raise ExportError(
+            f"out: {out} is a file, and an export is a folder. Name a folder with --out", kind="conflict", key="out"
+        )
     with one_error(out):
         out.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
@@ -181,7 +183,9 @@ def _card_name(out: Path) -> str:
         if not _is_there(out / name) or is_unchanged(_text(out / name)):
             return name
     raise ExportError(
-        f"{out}: {' and '.join(CARDS)} are there and not as an export wrote them; choose another folder with --out"
+        f"{out}: {' and '.join(CARDS)} are there and not as an export wrote them; choose another folder with --out",
+        kind="duplicate",
+        key="out",
     )
 
 
@@ -202,7 +206,9 @@ def _check_replaceable(out: Path, written: Sequence[Path], ours: Collection[str]
         if _is_there(place) and not same:
             raise ExportError(
                 f"{place}: is there already and not of an export, so it stays; move it away or choose another folder "
-                "with --out"
+                "with --out",
+                kind="duplicate",
+                key="out",
             )
 
 
@@ -236,7 +242,9 @@ def _check_recorded(network: Network, agreement: Agreement) -> None:
             f"the network has an accuracy of {agreement.accuracy:.4f} on {agreement.images} validation images, but the "
             f"search recorded {recorded:.4f} for it: it is not the network that was trained. Its builder "
             f"'{about.space.builder}' may have changed, or keep parts of the network outside of its state_dict. "
-            "Mend the builder, then search or retrain again"
+            "Correct the builder, then search or retrain again",
+            kind="changed",
+            key="val/accuracy",
         )
 
 
@@ -255,7 +263,9 @@ def best_of(folder: Path) -> Path:
             looked_up = "its networks were looked up, not trained"
             advice = looked_up if state.header.config.get("data") is None else f"run: {command_for(folder, 'retrain')}"
             lost = f"its best trial ({best.number}) left no weights; {advice}"
-        raise ExportError(f"{folder}: nothing to ship: {lost or state.why_no_best}")
+        raise ExportError(
+            f"{folder}: nothing to ship: {lost or state.why_no_best}", kind="missing" if lost else "empty"
+        )
     return folder / "best"
 
 
@@ -275,7 +285,9 @@ def validation_images(
     """
     settings = network.description.trained.get("data")
     if not settings:
-        raise ExportError("the network does not say what data it was trained on, so no export of it can be verified")
+        raise ExportError(
+            "the network does not say what data it was trained on, so no export of it can be verified", kind="missing"
+        )
     if place:
         settings = {**settings, **with_absolute_paths(place if isinstance(place, Mapping) else {"source": place})}
     data = load_data(DataConfig(**settings))
@@ -283,12 +295,9 @@ def validation_images(
     if changes:
         raise ExportError(
             f"the data at '{settings['source']}' are not those of the training any more: {changes}; restore them, or "
-            "name the place of the right ones with --data"
-        )
-    if network.description.trained.get("data_hash", data.fingerprint) != data.fingerprint:
-        raise ExportError(
-            f"the data at '{settings['source']}' have changed since the training, or this version of NASForge reads "
-            "them differently; restore the data, or train the network anew, to export it"
+            "give the place of the right ones with --data",
+            kind="changed",
+            key="data",
         )
     part = data.validation
     mixed = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))  # a part may be sorted by class
@@ -307,7 +316,7 @@ def _changes(network: Network, data: ImageData) -> str:
         parts = [f"new classes: {', '.join(new)}" if new else "", f"missing classes: {', '.join(gone)}" if gone else ""]
         return "; ".join(filter(None, parts)) or "the classes have another order"
     if network.description.trained.get("data_hash", data.fingerprint) != data.fingerprint:
-        return "other images, labels or parts"
+        return "other images, labels or split, or this version of NASForge reads them differently"
     return ""
 
 
@@ -319,14 +328,20 @@ def named_exporters(to: Sequence[str]) -> dict[str, Exporter]:
     """
     names = [name for name in dict.fromkeys(to) if name]
     if not names:
-        raise ExportError(f"no format to export to; known: {', '.join(registry.names('exporter'))}")
+        raise ExportError(
+            f"no format to export to; known: {', '.join(registry.names('exporter'))}", kind="empty", key="to"
+        )
     for name in names:
         if name not in registry.names("exporter") and ":" not in name:
-            raise ExportError(f"unknown export format '{name}'; {did_you_mean(name, registry.names('exporter'))}")
+            raise ExportError(
+                f"unknown export format '{name}'; {did_you_mean(name, registry.names('exporter'))}",
+                kind="unknown",
+                key="to",
+            )
     try:
         return {name: _exporter(name) for name in names}
     except ConfigError as error:
-        raise ExportError(str(error)) from None
+        raise ExportError(str(error), kind=error.kind, key="to") from None
 
 
 def _exporter(name: str) -> Exporter:
@@ -342,7 +357,9 @@ def _exporter(name: str) -> Exporter:
         lack = f" without {', '.join(missing)}" if missing else ""
         raise ExportError(
             f"exporter '{name}': expected a class with the methods {', '.join(methods)}; got {got}{lack}. "
-            "Write such a class, see docs/howto/export.md"
+            "Write such a class, see docs/howto/export.md",
+            kind="type",
+            key="to",
         )
     exporter: Exporter = registry.make("exporter", name, {})
     return exporter

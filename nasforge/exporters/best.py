@@ -49,12 +49,13 @@ def _write_best(folder: Path, state: State) -> Path:
     config = state.config
     trial = state.best
     if trial is None or trial.architecture is None or trial.result is None:
-        raise SearchError(f"{folder}: there is no best network: {state.why_no_best}")
+        raise SearchError(f"{folder}: there is no best network: {state.why_no_best}", kind="empty")
     artifact = trial.result.artifacts.get("weights") or trial.result.artifacts.get(ENSEMBLE)
     if artifact is None or config.data is None:
         raise SearchError(
             f"{folder}: the best trial ({trial.number}) left no weights of its own; run: "
-            f"{command_for(folder, 'retrain')}"
+            f"{command_for(folder, 'retrain')}",
+            kind="missing",
         )
     best = folder / "best"
     if _is_retrained(best, trial.architecture):
@@ -70,7 +71,9 @@ def _write_best(folder: Path, state: State) -> Path:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         reason = one_line(error)
-        raise DataError(f"{folder / artifact.path}: the weights do not fit trial {trial.number}: {reason}") from None
+        raise DataError(
+            f"{folder / artifact.path}: the weights do not fit trial {trial.number}: {reason}", kind="mismatch"
+        ) from None
     recipe = recipe_of(config.space, trial.architecture, config.recipe)
     trained = {
         "trial": trial.number,

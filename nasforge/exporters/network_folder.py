@@ -247,7 +247,8 @@ def load(folder: Path | str, device: torch.device | str = "cpu", *, trust: bool 
     except RuntimeError as error:
         raise ExportError(
             f"{folder}: the weights do not fit the network that builder '{description.space.builder}' makes now; "
-            f"use the version of the builder that it was trained with. {one_line(error)}"
+            f"use the version of the builder that it was trained with. {one_line(error)}",
+            kind="mismatch",
         ) from None
     return Network(description, body).to(device).eval()
 
@@ -271,7 +272,8 @@ def _described(folder: Path | str) -> tuple[Path, Description, str]:
         return folder, Description.from_json(content), content["weights"]["sha256"]
     except (KeyError, TypeError, ValueError, AttributeError, NasforgeError) as error:
         raise ExportError(
-            f"{folder / DESCRIPTION}: not a network's description ({type(error).__name__}: {error}); restore the file"
+            f"{folder / DESCRIPTION}: not a network's description ({type(error).__name__}: {error}); restore the file",
+            kind="unreadable",
         ) from None
 
 
@@ -287,13 +289,13 @@ def _untrained(folder: Path, description: Description) -> nn.Module:
     except TrustError:
         raise
     except ConfigError as error:
-        raise ExportError(f"{folder}: {error}") from None
+        raise ExportError(f"{folder}: {error}", kind=error.kind, key=error.key) from None
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         advice = f"a network folder holds {DESCRIPTION} and {WEIGHTS}, such as runs/<experiment>/best"
-        raise ExportError(f"{folder}: no such folder; {advice}")
+        raise ExportError(f"{folder}: no such folder; {advice}", kind="missing")
     path = folder / DESCRIPTION
     try:
         content = loads(path.read_text(encoding="utf-8"))
@@ -301,23 +303,31 @@ def _read_description(folder: Path) -> dict[str, Any]:
         there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         inside = f"; did you mean {folder / 'best'}?" if (folder / "best" / DESCRIPTION).is_file() else ""
         raise ExportError(
-            f"{folder}: not a network folder, {DESCRIPTION} is missing (found: {there}){inside}"
+            f"{folder}: not a network folder, {DESCRIPTION} is missing (found: {there}){inside}", kind="missing"
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ExportError(f"{path}: cannot be read ({error}); restore the file") from None
+        raise ExportError(f"{path}: cannot be read ({error}); restore the file", kind="unreadable") from None
     if not isinstance(content, dict) or "schema" not in content:
-        raise ExportError(f"{path}: not a network's description, it has no 'schema'; restore the file")
+        raise ExportError(
+            f"{path}: not a network's description, it has no 'schema'; restore the file",
+            kind="unreadable",
+            key="schema",
+        )
     if content["schema"] != SCHEMA:
         raise ExportError(
             f"{path}: schema {content['schema']!r}, this version of nasforge reads {SCHEMA}; "
-            "load it with the version that wrote it, or retrain"
+            "load it with the version that wrote it, or retrain",
+            kind="unsupported",
+            key="schema",
         )
     return content
 
 
 def _read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ExportError(f"{path}: the weights are missing; copy the whole folder, {DESCRIPTION} and {WEIGHTS}")
+        raise ExportError(
+            f"{path}: the weights are missing; copy the whole folder, {DESCRIPTION} and {WEIGHTS}", kind="missing"
+        )
     try:
         if sha256_of(path) == expected_sha256:
             tensors: dict[str, Tensor] = load_file(path)
@@ -325,7 +335,7 @@ def _read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
         reason = "its checksum differs from the one in " + DESCRIPTION
     except (SafetensorError, OSError) as error:
         reason = one_line(error)
-    raise ExportError(f"{path}: the weights are damaged, {reason}; copy the folder again or retrain")
+    raise ExportError(f"{path}: the weights are damaged, {reason}; copy the folder again or retrain", kind="unreadable")
 
 
 @contextmanager
@@ -383,5 +393,5 @@ def one_error(place: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         raise ExportError(
-            f"cannot write {place}: {reason}; free some space, or choose a folder that you may write to"
+            f"cannot write {place}: {reason}; free some space, or choose a folder that you may write to", kind="failed"
         ) from error

@@ -56,9 +56,9 @@ class Onnx:
                     verbose=False,
                 )
         except Exception as error:  # the exporter, and onnxscript behind it, raise errors of many kinds
-            raise ExportError(f"onnx: the network cannot be exported: {reason_of(error)}") from error
+            raise ExportError(f"onnx: the network cannot be exported: {reason_of(error)}", kind="failed") from error
         if program is None:
-            raise ExportError("onnx: torch.onnx.export gave no program; try another version of torch")
+            raise ExportError("onnx: torch.onnx.export gave no program; try another version of torch", kind="failed")
         if isinstance(model, Network):
             program.model.metadata_props.update(metadata_of(model.description))
         program.save(str(path), external_data=False)
@@ -104,7 +104,7 @@ def session_of(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no parent of their own
-        raise ExportError(f"{path}: ONNX Runtime refuses it: {one_line(error, 400)}") from error
+        raise ExportError(f"{path}: ONNX Runtime refuses it: {one_line(error, 400)}", kind="failed") from error
 
 
 def logits_of(session: Any) -> Predict:
@@ -120,4 +120,6 @@ def logits_of(session: Any) -> Predict:
 def _need(*modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise ExportError(f"onnx: {', '.join(missing)} is not installed; pip install {' '.join(missing)}")
+        raise ExportError(
+            f"onnx: {', '.join(missing)} is not installed; pip install {' '.join(missing)}", kind="missing"
+        )

@@ -29,7 +29,9 @@ class Safetensors:
             ExportError: `model` is not a `Network`.
         """
         if not isinstance(model, Network):
-            raise ExportError(f"safetensors: needs a network from nasforge.load, got {type(model).__name__}")
+            raise ExportError(
+                f"safetensors: needs a network from nasforge.load, got {type(model).__name__}", kind="type"
+            )
         write_network(path.parent, model, model.description)
         return path.parent / WEIGHTS
 

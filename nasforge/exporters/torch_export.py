@@ -39,7 +39,9 @@ class TorchExport:
             with quiet():
                 program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         except Exception as error:  # torch.export raises errors of many kinds, each about the network's code
-            raise ExportError(f"torch_export: the network cannot be traced: {reason_of(error)}") from error
+            raise ExportError(
+                f"torch_export: the network cannot be traced: {reason_of(error)}", kind="failed"
+            ) from error
         archive = io.BytesIO()  # on a full disk torch's own file writer aborts the process
         torch.export.save(program, archive)
         with one_error(path):
@@ -55,7 +57,7 @@ class TorchExport:
         try:
             module = torch.export.load(path).module()
         except Exception as error:  # as above
-            raise ExportError(f"{path}: torch.export refuses it: {one_line(error, 400)}") from error
+            raise ExportError(f"{path}: torch.export refuses it: {one_line(error, 400)}", kind="failed") from error
 
         def predict(images: Tensor) -> Tensor:
             logits: Tensor = module(images)

@@ -65,7 +65,7 @@ def verify(
         ExportError: outputs, their shape or the accuracy differ, or the exported network breaks on a batch.
     """
     if len(images) == 0:
-        raise ExportError(f"{name}: there is no validation image to verify it with")
+        raise ExportError(f"{name}: there is no validation image to verify it with", kind="empty")
     differences: list[Tensor] = []
     largest = 0.0
     right = right_exported = 0
@@ -89,12 +89,15 @@ def verify(
         raise ExportError(
             f"{name}: the exported network is not the trained one: its outputs differ by up to {difference:.3g} on "
             f"{count} validation images (allowed: {allowed:.3g}), accuracy {measured.accuracy_exported:.4f} instead of "
-            f"{measured.accuracy:.4f}. The file was not kept"
+            f"{measured.accuracy:.4f}. The file was not kept",
+            kind="mismatch",
         )
     if right != right_exported:
         raise ExportError(
             f"{name}: the exported network has an accuracy of {measured.accuracy_exported:.4f} on {count} validation "
-            f"images, the trained one {measured.accuracy:.4f}. The file was not kept"
+            f"images, the trained one {measured.accuracy:.4f}. The file was not kept",
+            kind="mismatch",
+            key="val/accuracy",
         )
     return measured
 
@@ -106,11 +109,13 @@ def _both(name: str, network: nn.Module, exported: Predict, images: Tensor) -> t
         got = exported(batch)
     except Exception as error:  # whatever a runtime raises, the export is no good
         raise ExportError(
-            f"{name}: the exported network fails on a batch of {len(batch)}: {one_line(error)}. The file was not kept"
+            f"{name}: the exported network fails on a batch of {len(batch)}: {one_line(error)}. The file was not kept",
+            kind="failed",
         ) from error
     if got.shape != expected.shape:
         raise ExportError(
             f"{name}: the exported network gives {tuple(got.shape)} for a batch of {len(batch)}, the trained one "
-            f"{tuple(expected.shape)}. The file was not kept"
+            f"{tuple(expected.shape)}. The file was not kept",
+            kind="mismatch",
         )
     return expected.float(), got.float()

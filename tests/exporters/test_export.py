@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from expecting import raises
 from PIL import Image
 from test_network_folder import full_disk, toy_space
 from torch import nn
@@ -113,11 +114,11 @@ def test_the_model_card_tells_what_matters(shipped):
 
 
 def test_unknown_formats_are_refused_with_a_hint(experiment, tmp_path):
-    with pytest.raises(ExportError, match=r"unknown export format 'onx'; did you mean 'onnx'\?"):
+    with raises(ExportError, "unknown", "to", "onx", "onnx"):
         export(experiment, ["onx"], tmp_path / "out")
-    with pytest.raises(ExportError, match="no format"):
+    with raises(ExportError, "empty", "to"):
         export(experiment, [], tmp_path / "out")
-    with pytest.raises(ExportError, match="no_such_module"):
+    with raises(ExportError, "missing", "to", "no_such_module"):
         export(experiment, ["no_such_module:to_it"], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +135,7 @@ def test_a_broken_export_is_refused_and_the_old_file_stays(experiment, tmp_path,
             return super().write(broken, example, path)
 
     monkeypatch.setattr(torch_export, "TorchExport", WithAWrongStatistic)
-    with pytest.raises(ExportError, match=r"torch_export: the exported network is not the trained one"):
+    with raises(ExportError, "mismatch", None, "torch_export"):
         export(experiment, ["safetensors", "torch_export"], out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -156,12 +157,12 @@ def test_files_of_an_earlier_export_are_replaced_and_others_stay(experiment, tmp
 def test_a_file_that_no_export_wrote_is_never_replaced(experiment, tmp_path, name):
     (tmp_path / name).write_text("mine")
     for _ in range(2):
-        with pytest.raises(ExportError, match=rf"{name}: is there already and not of an export"):
+        with raises(ExportError, "duplicate", "out", name):
             export(experiment, ["safetensors"], tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == [name]
         assert (tmp_path / name).read_text() == "mine"
     export(experiment, ["torch_export"], tmp_path)
-    with pytest.raises(ExportError, match="not of an export"):
+    with raises(ExportError, "duplicate", "out", name):
         export(experiment, ["safetensors"], tmp_path)
     assert (tmp_path / name).read_text() == "mine"
 
@@ -173,7 +174,7 @@ def test_a_readme_of_somebody_else_stays(experiment, tmp_path):
     assert first.card == again.card == tmp_path / "MODEL_CARD.md"
     assert (tmp_path / "README.md").read_text() == "# Mine\n"
     (tmp_path / "MODEL_CARD.md").write_text((tmp_path / "MODEL_CARD.md").read_text().replace("Limits", "My limits"))
-    with pytest.raises(ExportError, match=r"README\.md and MODEL_CARD\.md are there and not as an export wrote them"):
+    with raises(ExportError, "duplicate", "out", "README.md", "MODEL_CARD.md"):
         export(experiment, ["safetensors"], tmp_path)
 
 
@@ -205,7 +206,7 @@ def test_a_network_that_is_not_the_one_that_was_measured_is_refused(experiment, 
     network = load(experiment / "best")
     about = network.description
     save_network(tmp_path / "other", network, replace(about, metrics={"val/accuracy": 0.3}))
-    with pytest.raises(ExportError, match=r"accuracy of 0\.\d+ on 144 .*, but the search recorded 0\.3000"):
+    with raises(ExportError, "changed", "val/accuracy", 144, 0.3000):
         export(tmp_path / "other", ["safetensors"], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
     retrained = replace(about, metrics={"val/accuracy": 0.3}, trained={**about.trained, "parts": TRAIN_AND_VALIDATION})
@@ -228,18 +229,15 @@ def test_an_exporter_without_the_methods_is_refused(experiment, tmp_path, monkey
     (tmp_path / "old_exporter.py").write_text(body)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "old_exporter", raising=False)
-    with pytest.raises(ExportError, match=f"without {lacks}. Write such a class"):
+    with raises(ExportError, "type", "to", f"without {lacks}."):
         export(experiment, ["old_exporter:it"], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("body", "got"),
     [
-        ("class It:\n write = reload = snippet = id\nit = It()", "got an object of type It. Write such a class"),
-        (
-            "class it:\n write = reload = snippet = id\n def __init__(self, a): ...",
-            "does not take NASForge's arguments",
-        ),
+        ("class It:\n write = reload = snippet = id\nit = It()", "an object of type It"),
+        ("class it:\n write = reload = snippet = id\n def __init__(self, a): ...", "argument: 'a'"),
     ],
     ids=["object", "arguments"],
 )
@@ -247,7 +245,7 @@ def test_an_exporter_that_cannot_be_made_is_refused(experiment, tmp_path, monkey
     (tmp_path / "unmade_exporter.py").write_text(body)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "unmade_exporter", raising=False)
-    with pytest.raises(ExportError, match=got):
+    with raises(ExportError, "type", "to", got):
         export(experiment, ["unmade_exporter:it"], tmp_path / "out")
 
 
@@ -266,38 +264,36 @@ def test_the_exporter_of_the_documentation_works(experiment, tmp_path, monkeypat
 
 def test_an_out_that_is_a_file_is_one_clear_error(experiment, tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(ExportError, match=rf"{re.escape(str(tmp_path / 'out'))} is a file.*Name a folder"):
+    with raises(ExportError, "conflict", "out", tmp_path / "out"):
         export(experiment, ["safetensors"], tmp_path / "out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_out_without_permission_is_one_clear_error(experiment, tmp_path):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(ExportError, match="Permission denied"):
+    with raises(ExportError, "failed", None, tmp_path / "out", "Permission denied"):
         export(experiment, ["safetensors"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch_export", "safetensors"])
 def test_a_full_disk_is_one_clear_error(experiment, tmp_path, name):
-    with full_disk(), pytest.raises(ExportError, match=r"cannot write .*; free some space"):
+    with full_disk(), raises(ExportError, "failed", None, tmp_path / "out"):
         export(experiment, [name], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_experiment_without_best_says_so(tmp_path):
-    with pytest.raises(ExportError, match=r"best: no such folder"):
+    with raises(ExportError, "missing", None, tmp_path / "best"):
         export(tmp_path, ["safetensors"], tmp_path / "out")
 
 
 def test_an_experiment_whose_trials_left_no_network_says_why(tmp_path):
     toy_experiment(toy_config(tmp_path)).close()
-    with pytest.raises(ExportError, match=r"nothing to ship: no network finished \(no trials\)"):
+    with raises(ExportError, "empty", None, "no trials"):
         export(tmp_path / "toy", ["safetensors"], tmp_path / "out")
     with toy_experiment(toy_config(tmp_path, budget={"trials": 1})) as running:
         run(running, Planted(epochs=3))
-    with pytest.raises(
-        ExportError, match=r"best trial \(0\) left no weights; its networks were looked up, not trained"
-    ):
+    with raises(ExportError, "missing", None, "best trial (0)", "looked up"):
         export(tmp_path / "toy", ["safetensors"], tmp_path / "out")
 
 
@@ -310,16 +306,16 @@ def test_data_that_changed_are_refused(experiment):
     network = load(experiment / "best")
     about = network.description
     network.description = replace(about, trained={**about.trained, "data_hash": "of other images"})
-    with pytest.raises(ExportError, match="not those of the training any more: other images"):
+    with raises(ExportError, "changed", "data", "other images"):
         validation_images(network)
     network.description = replace(about, class_names=(*(*about.class_names[:9], "ten"),))
-    with pytest.raises(ExportError, match="any more: new classes: '9'; missing classes: 'ten'"):
+    with raises(ExportError, "changed", "data", "new classes: '9'", "missing classes: 'ten'"):
         validation_images(network)
     network.description = replace(about, class_names=about.class_names[::-1])
-    with pytest.raises(ExportError, match="classes have another order"):
+    with raises(ExportError, "changed", "data", "order"):
         validation_images(network)
     network.description = replace(network.description, trained={})
-    with pytest.raises(ExportError, match="does not say what data"):
+    with raises(ExportError, "missing"):
         validation_images(network)
     network.description = replace(network.description, trained={"data": {"source": "/gone/data.npz"}})
     with pytest.raises(DataError):

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from expecting import raises
 from test_network_folder import trained
 from torch import nn
 
@@ -55,7 +56,7 @@ def test_a_wrong_bn_statistic_is_caught(tmp_path, network, images, labels, expor
     broken = copy.deepcopy(network)
     broken.body[1].running_var[0] *= 1.5
     file = exporter.write(broken, images[:2].float() / 255, tmp_path / "model")
-    with pytest.raises(ExportError, match="it: the exported network is not the trained one: its outputs differ by"):
+    with raises(ExportError, "mismatch", None, "it: "):
         verify("it", network, exporter.reload(file), images, labels)
 
 
@@ -68,12 +69,12 @@ def test_a_damaged_file_is_refused(tmp_path, network, images, exporter):
 
 
 def test_missing_normalisation_is_caught(network, images, labels):
-    with pytest.raises(ExportError, match="not the trained one"):
+    with raises(ExportError, "mismatch", None, "outputs"):
         verify("it", network, network.body, images, labels)
 
 
 def test_train_mode_is_caught(network, images, labels):
-    with pytest.raises(ExportError, match="not the trained one"):
+    with raises(ExportError, "mismatch", None, "outputs"):
         verify("it", network, copy.deepcopy(network).train(), images, labels)
 
 
@@ -81,7 +82,7 @@ def test_nan_is_caught_wherever_it_comes(network, images, labels):
     def predict(batch):
         return network(batch) * (float("nan") if len(batch) == 2 else 1)
 
-    with pytest.raises(ExportError, match="differ by up to nan"):
+    with raises(ExportError, "mismatch", None, "outputs", "nan"):
         verify("it", network, predict, images, labels)
 
 
@@ -89,7 +90,7 @@ def test_another_accuracy_is_caught_even_within_the_tolerance(network, images, l
     def predict(batch):
         return network(batch).flip(1)
 
-    with pytest.raises(ExportError, match=r"accuracy of 0\.\d+ on 70 validation images, the trained one 0\.5000"):
+    with raises(ExportError, "mismatch", "val/accuracy", 70, "0.5000"):
         verify("it", network, predict, images, labels, tolerance=1e9)
 
 
@@ -99,17 +100,17 @@ def test_a_fixed_batch_size_is_caught(network, images, labels):
             raise RuntimeError("expected a batch of 2")
         return network(batch)
 
-    with pytest.raises(ExportError, match=r"fails on a batch of 1: expected a batch of 2"):
+    with raises(ExportError, "failed", None, "batch of 1", "expected a batch of 2"):
         verify("it", network, predict, images, labels)
 
 
 def test_a_wrong_shape_is_caught(network, images, labels):
-    with pytest.raises(ExportError, match=r"gives \(1, 9\) for a batch of 1, the trained one \(1, 10\)"):
+    with raises(ExportError, "mismatch", None, (1, 9), (1, 10)):
         verify("it", network, lambda batch: network(batch)[:, :9], images, labels)
 
 
 def test_nothing_is_verified_without_images(network, images, labels):
-    with pytest.raises(ExportError, match="no validation image"):
+    with raises(ExportError, "empty"):
         verify("it", network, network, images[:0], labels[:0])
 
 
@@ -129,9 +130,9 @@ def test_the_file_gets_its_suffix_once(tmp_path, network, images):
 
 def test_onnx_without_its_packages_says_what_to_install(tmp_path, network, images, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ExportError, match="pip install onnx onnxscript"):
+    with raises(ExportError, "missing", None, "pip install onnx onnxscript"):
         Onnx().write(network, images[:2].float(), tmp_path / "model")
-    with pytest.raises(ExportError, match="onnxruntime is not installed; pip install onnxruntime"):
+    with raises(ExportError, "missing", None, "pip install onnxruntime"):
         Onnx().reload(tmp_path / "model.onnx")
 
 
@@ -150,7 +151,7 @@ class Unexportable(nn.Module):
 
 @pytest.mark.parametrize("exporter", [Onnx(), TorchExport()])
 def test_a_network_that_cannot_be_traced_is_one_clear_error(tmp_path, exporter, images, capfd):
-    with pytest.raises(ExportError, match=r"the network cannot be .*data-dependent.*, line \d+\)$") as caught:
+    with raises(ExportError, "failed", None, "data-dependent", f"({__file__}, line ") as caught:
         exporter.write(Unexportable().eval(), images[:2].float(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
     assert len(str(caught.value)) < 500
@@ -159,5 +160,5 @@ def test_a_network_that_cannot_be_traced_is_one_clear_error(tmp_path, exporter, 
 
 
 def test_safetensors_needs_a_described_network(tmp_path, images):
-    with pytest.raises(ExportError, match=r"needs a network from nasforge\.load, got Linear"):
+    with raises(ExportError, "type", None, "Linear"):
         Safetensors().write(nn.Linear(2, 2), images, tmp_path / "model")
