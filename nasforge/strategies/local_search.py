@@ -1,9 +1,9 @@
-"""Local search: the hardest cheap baseline. Tries all neighbours of the best, moves when one is better."""
+"""Local search: a strong and cheap baseline. It tries the neighbours of the best point, and moves to a better one."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import ConfigError
@@ -23,6 +23,10 @@ from nasforge.strategies.choosers import (
 from nasforge.strategies.ranking import Merit, beats, merit
 
 
+Move = tuple[str, Value]
+"""A decision and the value that it takes in a neighbour."""
+
+
 @dataclass
 class _Descent:
     """One way up from a random start.
@@ -33,8 +37,9 @@ class _Descent:
         point: the incumbent.
         merit: what the incumbent reached; None until its start is told.
         running: its trials that are out.
-        moves: decision and value of every neighbour of the incumbent, in the order of trying; made on first use.
+        moves: of all neighbours of the incumbent, in the order of trying; empty until its start is told.
         position: the moves before it lead to points that were seen.
+        tried: the moves tried from this start, each with the number of its latest trial.
     """
 
     start: int
@@ -42,8 +47,9 @@ class _Descent:
     point: Architecture
     merit: Merit | None = None
     running: int = 0
-    moves: list[tuple[str, Value]] | None = None
+    moves: list[Move] = field(default_factory=list)
     position: int = 0
+    tried: dict[Move, int] = field(default_factory=dict)
 
 
 class LocalSearch:
@@ -52,7 +58,8 @@ class LocalSearch:
     White et al., "Exploring the Loss Landscape in Neural Architecture Search" (https://arxiv.org/abs/2005.02960).
     A neighbour differs in one decision (and, where that opens others, in those, drawn at random). All neighbours are
     tried in random order, near numbers rather first (`near_first`), those of large or continuous ranges by sampled
-    steps. Workers never wait: while results are
+    steps. A new incumbent tries first the moves that were not tried since the start of its descent, then the others,
+    the oldest first: a move that just failed mostly fails again one step further. Workers never wait: while results are
     out, further asks take the next neighbours, or another start where there are none left; the best incumbent is
     served first.
 
@@ -80,7 +87,9 @@ class LocalSearch:
         self._started = 0
         self._descents: list[_Descent] = []
         self._running: dict[int, tuple[Architecture, _Descent]] = {}
-        self._before = (list(self._descents), self._started)  # the latest proposal, so that it can be withdrawn
+        # What was before the latest proposal, so that it can be withdrawn.
+        self._before = (list(self._descents), self._started)
+        self._latest_move: tuple[Move | None, int | None] = (None, None)
         self.seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
@@ -111,7 +120,7 @@ class LocalSearch:
         worth = merit(result)
         if worth is not None and (descent.merit is None or beats(worth, descent.merit)):
             descent.number, descent.point, descent.merit = number, point, worth
-            descent.moves, descent.position = None, 0
+            descent.moves, descent.position = self._moves(descent), 0
         elif descent.merit is None:
             self._descents.remove(descent)  # its start failed
 
@@ -120,6 +129,11 @@ class LocalSearch:
         _, descent = self._running.pop(number)
         descent.running -= 1
         self._descents, self._started = self._before
+        move, earlier = self._latest_move
+        if move is not None:
+            descent.tried.pop(move)
+            if earlier is not None:
+                descent.tried[move] = earlier
         self.seen.take_back()
 
     def _best_first(self) -> list[_Descent]:
@@ -141,16 +155,22 @@ class LocalSearch:
             origin = _Descent(number, number, point)
             self._descents.append(origin)
             self._started += 1
+        move = _move(origin.point, point)
+        self._latest_move = (move, None if move is None else origin.tried.get(move))
+        if move is not None:
+            origin.tried[move] = number
         origin.running += 1
         self._running[number] = (point, origin)
         self.seen.note(point)
 
+    def _moves(self, descent: _Descent) -> list[Move]:
+        """Return the moves to all neighbours of a new incumbent, in the order of trying."""
+        rng = random.Random(f"{self._seed}/{descent.number}/moves")
+        shuffled = near_first(self._space, descent.point, moves(self._space, descent.point, rng, self._steps), rng)
+        return sorted(shuffled, key=lambda move: descent.tried.get(move, -1))
+
     def _neighbour(self, descent: _Descent) -> Architecture | None:
         """Return the next neighbour of a descent's incumbent that was not seen; None if there is none."""
-        if descent.moves is None:
-            rng = random.Random(f"{self._seed}/{descent.number}/moves")
-            neighbours = moves(self._space, descent.point, rng, self._steps)
-            descent.moves = near_first(self._space, descent.point, neighbours, rng)
         while descent.position < len(descent.moves):
             key, value = descent.moves[descent.position]
             rng = random.Random(f"{self._seed}/{descent.number}/{descent.position}")
@@ -163,5 +183,9 @@ class LocalSearch:
 
 def _near(a: Architecture, b: Architecture) -> bool:
     """Return whether two points differ in at most one decision, apart from decisions active in one of them only."""
-    shared = [key for key in a.values if key in b.values]
-    return sum(a.values[key] != b.values[key] for key in shared) <= 1
+    return sum(b.values.get(key, value) != value for key, value in a.values.items()) <= 1
+
+
+def _move(incumbent: Architecture, point: Architecture) -> Move | None:
+    """Return the move from an incumbent to a neighbour; None for the incumbent itself."""
+    return next(((key, b) for key, b in point.values.items() if incumbent.values.get(key, b) != b), None)
