@@ -22,7 +22,6 @@ from nasforge.strategies.choosers import (
 )
 from nasforge.strategies.ranking import Merit, beats, merit
 
-
 Move = tuple[str, Value]
 """A decision and the value that it takes in a neighbour."""
 
