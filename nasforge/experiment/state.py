@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +94,10 @@ class State:
         self._best: int | None = None
         self._beyond: set[int] = set()  # trials whose costs miss a soft target
         self._apart = (History(), History())  # of those that meet all soft targets, and of the others
-        self._finished: list[Trial] | None = None
         self._ranking: list[Trial] | None = None
+        self._unsorted: list[int] = []  # comparable trials that `finished` has not looked at
+        self._deepest = 0
+        self._best_of: dict[Hashable, int] = {}  # point -> the best trial of the greatest fidelity
 
     @property
     def name(self) -> str:
@@ -135,9 +137,11 @@ class State:
                 self._open.discard(number)
                 self._counts["running"] -= 1
                 self._counts[result.status] += 1
-                self._finished = self._ranking = None
-                if trial.comparable and (self.best is None or self.merit(trial) > self.merit(self.best)):
-                    self._best = number
+                self._ranking = None
+                if trial.comparable:
+                    self._unsorted.append(number)
+                    if self.best is None or self.merit(trial) > self.merit(self.best):
+                        self._best = number
                 if self.reached_by is None and self._reaches(trial):
                     self.reached_by = number
                 self._closed_charge += result.charged
@@ -341,18 +345,22 @@ class State:
         return {status: self._counts[status] for status in ("finished", "pruned", "failed", "rejected", "running")}
 
     def finished(self) -> list[Trial]:
-        """Return finished measures that can be compared: of the greatest fidelity reached, the best one per point."""
-        if self._finished is None:
-            measured = [trial for trial in self.trials.values() if trial.comparable]
-            deepest = max((trial.result.steps_done for trial in measured if trial.result), default=0)
-            best: dict[str, Trial] = {}
-            for trial in measured:
-                if trial.result and trial.architecture and trial.result.steps_done == deepest:
-                    held = best.get(trial.architecture.point_id)
-                    if held is None or self.merit(trial) > self.merit(held):
-                        best[trial.architecture.point_id] = trial
-            self._finished = list(best.values())
-        return list(self._finished)
+        """Return finished measures that can be compared: of the greatest fidelity reached, the best one per point.
+
+        They come in order of number.
+        """
+        for trial in map(self.trials.__getitem__, self._unsorted):
+            if trial.result is None or trial.architecture is None or trial.result.steps_done < self._deepest:
+                continue
+            if trial.result.steps_done > self._deepest:
+                self._deepest = trial.result.steps_done
+                self._best_of.clear()
+            key = trial.architecture.key
+            held = self._best_of.get(key)
+            if held is None or self.merit(trial) > self.merit(self.trials[held]):
+                self._best_of[key] = trial.number
+        self._unsorted.clear()
+        return [self.trials[number] for number in sorted(self._best_of.values())]
 
     def ranking(self) -> list[Trial]:
         """Return finished trials, best first by the first objective; those that miss a soft target come last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import time
@@ -19,6 +20,9 @@ from nasforge.views.tables import budget_used
 _TAIL = 256
 _LINES = 64
 """Lines between two looks at the clock."""
+_MANY = 5_000
+"""So many new lines make so many objects that a garbage collection takes long."""
+_RESUMING = (Extended, Moved, TestOpened)
 
 
 @dataclass
@@ -41,15 +45,19 @@ class Times:
         """Take in the time of one event."""
         if self.began is None:
             self.began = at
-        resumed = isinstance(event, (Extended, Moved, TestOpened)) or (isinstance(event, Started) and event.attempt > 1)
-        if self.latest is not None and not resumed:
-            self.active += max(0.0, at - self.latest)
-        self.latest = at
+        latest, self.latest = self.latest, at
         if isinstance(event, Started):
             self.attempts.setdefault(event.number, []).append((at, at))
-        elif isinstance(event, (Reported, Told, Interrupted)) and event.number in self.attempts:
-            begin, _ = self.attempts[event.number][-1]
-            self.attempts[event.number][-1] = (begin, at)
+            if event.attempt > 1:
+                return  # the search was resumed
+        elif isinstance(event, (Reported, Told, Interrupted)):
+            spans = self.attempts.get(event.number)
+            if spans:
+                spans[-1] = (spans[-1][0], at)
+        elif isinstance(event, _RESUMING):
+            return
+        if latest is not None and at > latest:
+            self.active += at - latest
 
 
 class Reader:
@@ -143,7 +151,10 @@ class Reader:
             with path.open("rb") as file:
                 self._check_same(file)
                 with without_collection():
+                    begin = self._line
                     self._take(file, path, time.monotonic() + seconds)
+                    if self._line - begin > _MANY:
+                        gc.freeze()  # all of it stays, so no collection needs to look through it
         except FileNotFoundError:
             self._begin()
             raise JournalError(f"{self.folder}: no experiment here ({path.name} is missing)") from None
@@ -168,22 +179,26 @@ class Reader:
     def _take(self, file: IO[bytes], path: Path, end: float) -> None:
         file.seek(self._offset)
         self.behind = False
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            event, at = parse(path, self._line + 1, line)
-            if isinstance(event, Header):
-                self.state = State(event, self.folder)
-            else:
-                assert self.state is not None  # noqa: S101  (`parse` refuses a first line that is no header)
-                self.state.take(event, self._line + 1)
-            if at is not None:
-                self.times.take(event, at)
-            if isinstance(event, Reported) and event.alphas:
-                self.alphas.setdefault(event.number, []).append((event.step, event.alphas))
-            self._line += 1
-            self._offset += len(line)
-            self._tail = line[-_TAIL:]
-            if self._line % _LINES == 0 and time.monotonic() > end:
-                self.behind = True
-                return
+        last = b""
+        try:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                event, at = parse(path, self._line + 1, line)
+                if isinstance(event, Header):
+                    self.state = State(event, self.folder)
+                else:
+                    assert self.state is not None  # noqa: S101  (`parse` refuses a first line that is no header)
+                    self.state.take(event, self._line + 1)
+                if at is not None:
+                    self.times.take(event, at)
+                if isinstance(event, Reported) and event.alphas:
+                    self.alphas.setdefault(event.number, []).append((event.step, event.alphas))
+                self._line += 1
+                self._offset += len(line)
+                last = line
+                if self._line % _LINES == 0 and time.monotonic() > end:
+                    self.behind = True
+                    return
+        finally:
+            self._tail = last[-_TAIL:] or self._tail

@@ -46,6 +46,18 @@ def test_isomorphic_networks_share_their_name():
         SearchSpace("s", decisions, canonical="no_such_module:f").default_point()
 
 
+def test_the_key_is_equal_where_the_point_id_is():
+    points = [
+        Architecture(values, canonical)
+        for values in (VALUES, {**VALUES, "train.rate": 1}, {**VALUES, "train.rate": True}, {"model.a": 1})
+        for canonical in (None, "same", "other")
+    ]
+    points += [Architecture({**VALUES, "model.stage0.width": 32}, "same"), Architecture(dict(VALUES))]
+    for a in points:
+        for b in points:
+            assert (a.key == b.key) == (a.point_id == b.point_id)
+
+
 def test_it_is_a_value():
     one = Architecture(VALUES)
     assert pickle.loads(pickle.dumps(one)) == one == copy.deepcopy(one)

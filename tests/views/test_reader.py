@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "mlflow"))
-from made_journal import header, mixed, trial, write
+from made_journal import header, mixed, point, trial, write
 
 from nasforge.core.errors import JournalError
+from nasforge.core.events import Asked, Checked, Started, Told
+from nasforge.core.trial import Measure, Result
 from nasforge.experiment.journal import JOURNAL, Journal
-from nasforge.experiment.state import load_state
+from nasforge.experiment.state import State, load_state
 from nasforge.views.reader import Reader
 
 
@@ -44,6 +46,23 @@ def test_a_line_that_is_half_written_is_left_for_later(made):
         file.write(whole[len(cut) :])
     assert reader.refresh()
     assert _state(reader).trials == load_state(made).trials and before <= len(_state(reader).trials)
+
+
+def test_the_finished_trials_are_the_same_whenever_they_are_asked_for(tmp_path):
+    points, steps = [0, 1, 0, 2, 1, 3, 0, 3], [1, 1, 1, 3, 3, 3, 3, 1]
+    values = [0.5, 0.4, 0.6, 0.2, 0.3, 0.7, 0.1, 0.9]
+    events = [header("again", objectives=["max:val/accuracy"], constraints=[])]
+    for number, (which, deep, value) in enumerate(zip(points, steps, values, strict=True)):
+        events += [Asked(number, Measure(point(which))), Checked(number, {}, "accepted"), Started(number, 1)]
+        events.append(Told(number, Result("finished", {"val/accuracy": value}, (value,), deep)))
+    state = State(events[0])
+    often = []
+    for event in events[1:]:
+        state.apply(event)
+        often.append([trial.number for trial in state.finished()])
+    assert often[-1] == [trial.number for trial in load_state(write(tmp_path, events)).finished()] == [3, 4, 5, 6]
+    assert [1, 2] in often and [1, 0] not in often
+    assert [trial.number for trial in state.ranking()] == [5, 4, 3, 6] and state.best.number == 5
 
 
 @pytest.mark.parametrize("how", ["replaced", "truncated", "rewritten"])
