@@ -109,6 +109,19 @@ def create_app(
     def home(request: Request) -> HTMLResponse:
         return site.page("home.html", **pages.home.home(library, request.query_params))
 
+    @app.get("/-/compare")
+    def chosen(request: Request) -> Response:
+        asked = request.query_params.getlist("searches")
+        if len(asked) > 1:
+            kept = {key: value for key, value in request.query_params.items() if key != "searches"}
+            return RedirectResponse("/-/compare?" + urlencode({"searches": ",".join(asked), **kept}, safe=",:"), 303)
+        names = dict.fromkeys(name for name in "".join(asked).split(",") if name)
+        entries = [site.entry(name) for name in names]
+        entries = [entry for entry in entries if entry.journal is not None or entry.kind == "campaign"]
+        if not entries:
+            raise HTTPException(404, "Choose searches to compare on the first page.")
+        return site.page("home.html", **pages.campaign.chosen(library, entries, request.query_params))
+
     @app.get("/{name}")
     def result(name: str, request: Request) -> Response:
         entry = site.entry(name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.experiment.journal import (
@@ -25,11 +25,14 @@ from nasforge.experiment.journal import (
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
 from nasforge.views.tables import budget_used, summary
+from nasforge.views.trajectory import Trajectory, trajectory_of
 
 KINDS = ("search", "fit", "campaign", "calibration")
 STATES = ("running", "stopped", "finished", "broken")
 _KEPT = 6
 """Searches whose trials stay in memory; of the others a summary does."""
+_DRAWINGS = 200
+"""Figures that are kept at most."""
 _REPEATED = "nasforge.strategies.repeated:Repeated"
 IN_CAMPAIGN = ":"
 """Stands between the names of a campaign and of one of its searches; no name of an experiment has it."""
@@ -143,11 +146,40 @@ def signature(entry: Entry) -> str:
     return f"{_stamps(entry)}{runs_now(entry)}"
 
 
+class Drawings:
+    """Figures that were drawn, each kept until what it shows has changed."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self._kept: dict[Any, tuple[str, float, Any]] = {}
+
+    def drawn(self, key: Any, version: str, make: Callable[[], Any], *, behind: bool = False) -> Any:
+        """Return a figure; a slow one is drawn again only after forty times as long, so that updates stay cheap.
+
+        Args:
+            key: of the figure.
+            version: of what it shows.
+            make: draws it.
+            behind: whether what it shows is not complete, so that it is drawn at every change.
+        """
+        now = time.monotonic()
+        known, until, figure = self._kept.get(key, ("", 0.0, None))
+        if known == version or (now < until and not behind):
+            return figure
+        begun = time.process_time()
+        figure = make()
+        spent = time.process_time() - begun
+        if len(self._kept) > _DRAWINGS:
+            self._kept.clear()
+        self._kept[key] = (version, now + 40 * spent if spent > 0.05 else now, figure)
+        return figure
+
+
 @dataclass
 class _Held:
     reader: Reader
     lock: threading.Lock = field(default_factory=threading.Lock)
-    drawn: dict[Any, tuple[float, float, Any]] = field(default_factory=dict)
+    drawings: Drawings = field(default_factory=Drawings)
 
 
 class View:
@@ -165,21 +197,27 @@ class View:
         assert held.reader.state is not None  # noqa: S101  (`refresh` raises otherwise)
         self.entry, self.reader, self.running = entry, held.reader, running
         self.state: State = held.reader.state
-        self._drawn = held.drawn
+        self._drawings = held.drawings
 
-    def drawn(self, key: tuple[Any, ...], make: Any) -> Any:
-        """Return a figure; a slow one is drawn again only after forty times as long, so that updates stay cheap."""
-        now = time.monotonic()
-        version, until, figure = self._drawn.get(key, ("", 0.0, None))
-        if version == self.reader.version or (now < until and not self.reader.behind):
-            return figure
-        begun = time.process_time()
-        figure = make()
-        spent = time.process_time() - begun
-        if len(self._drawn) > 200:
-            self._drawn.clear()
-        self._drawn[key] = (self.reader.version, now + 40 * spent if spent > 0.05 else now, figure)  # type: ignore[assignment]
-        return figure
+    def drawn(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """Return a figure, see `Drawings.drawn`."""
+        return self._drawings.drawn(key, self.reader.version, make, behind=self.reader.behind)
+
+
+class Courses(NamedTuple):
+    """The courses of several searches, as far as they are read.
+
+    Attributes:
+        searches: those that are read.
+        unread: number of searches that are not read yet.
+        broken: search -> why it cannot be read.
+        version: a text that changes with any of them.
+    """
+
+    searches: list[Trajectory]
+    unread: int
+    broken: dict[str, str]
+    version: str
 
 
 class Library:
@@ -196,6 +234,8 @@ class Library:
         self.reading_s = reading_s
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._rows: dict[str, tuple[str, Row]] = {}
+        self._courses: dict[str, tuple[str, Trajectory]] = {}
+        self.drawings = Drawings()
         self._lock = threading.Lock()
 
     def _hold(self, entry: Entry) -> _Held:
@@ -238,6 +278,49 @@ class Library:
                         self._rows[entry.name] = (now, row)
             listed.append(row)
         return listed
+
+    def courses(self, entries: Sequence[Entry], seconds: float | None = None) -> Courses:
+        """Return the courses of searches, for a comparison; campaigns stand for all of their searches.
+
+        Args:
+            entries: searches, fits that search, campaigns.
+            seconds: stop reading after about so long; None for `reading_s`.
+        """
+        end = time.monotonic() + (self.reading_s if seconds is None else seconds)
+        inner = [one for entry in entries for one in (searches_of(entry) if entry.kind == "campaign" else [entry])]
+        searches, unread, broken, versions = list[Trajectory](), 0, dict[str, str](), list[str]()
+        for entry in inner:
+            now = signature(entry)
+            known, course = self._courses.get(entry.name, ("", None))
+            if course is None or known != now:
+                left = end - time.monotonic()
+                if left <= 0:
+                    unread += 1
+                    continue
+                try:
+                    course = self._course(entry, now, left)
+                except NasforgeError as error:
+                    broken[entry.name] = str(error)
+                    continue
+            if course is None:
+                unread += 1
+                continue
+            searches.append(course)
+            versions.append(entry.name + now)
+        return Courses(searches, unread, broken, "".join(versions))
+
+    def _course(self, entry: Entry, now: str, seconds: float) -> Trajectory | None:
+        """Read one search; None where it is not read in time. Its row comes with it, so that nothing is read twice."""
+        with self.view(entry, seconds) as view:
+            reader = view.reader
+            if reader.behind or reader.header is None:
+                return None
+            course = trajectory_of(view.state, reader.header, reader.told)
+            course = replace(course, experiment=entry.name)
+            if entry.kind == "search":
+                self._rows[entry.name] = (now, Row(entry, kind_of(view), state_of(view), facts_of(view)))
+        self._courses[entry.name] = (now, course)
+        return course
 
     def _row(self, entry: Entry, seconds: float) -> Row:
         try:

@@ -74,4 +74,7 @@ def table_of(library: Library, entries: list[Entry], query: Query) -> dict[str, 
         "reading": {"share": 1 - reading / len(rows)} if reading else None,
         "example": example,
         "command": "",
+        "explained": "",
+        "comparison": None,
+        "searches": "",
     }

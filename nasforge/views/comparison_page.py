@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B4513", "#000000", "#7F3FBF")
 _GREY = "#777777"
 _DASHES = ("solid", "dash", "dot")
-_AXES = {"trials": "charged trials", "worker_seconds": "worker seconds", "multiply_adds": "multiply-adds"}
+AXIS_TITLES = {"trials": "charged trials", "worker_seconds": "worker seconds", "multiply_adds": "multiply-adds"}
 _STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; color: #222; }
 table { border-collapse: collapse; margin: .5em 0 1.5em; font-size: 14px; } th, td { padding: .25em .5em; }
 th, td { text-align: right; white-space: nowrap; } td:first-child, th:first-child { text-align: left; }
@@ -50,7 +50,7 @@ def _maximised(comparison: Comparison, quantity: str) -> bool:
 
 def axis_title(comparison: Comparison) -> str:
     """Return the title of the cost axis."""
-    return _AXES[comparison.axis]
+    return AXIS_TITLES[comparison.axis]
 
 
 def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequence[Part]] | None = None) -> None:
@@ -65,16 +65,14 @@ def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequen
         ExportError: Plotly is not installed, or the file cannot be written.
     """
     parts = [f"<h1>{html.escape(comparison.name)}</h1>", f"<p>{html.escape(_protocol(comparison))}</p>"]
-    for index, quantity in enumerate(_drawn(comparison)):
+    for index, quantity in enumerate(quantities_drawn(comparison)):
         figure = curves_figure(comparison, quantity)
         parts.append(figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False}))
     parts += _tables(comparison)
     if networks:
         parts.append("<h2>What each found: the best network of all its seeds</h2>")
-        drawing = network_figure(networks)
-        parts.append(
-            drawing.to_html(full_html=False, include_plotlyjs=not _drawn(comparison), config={"displaylogo": False})
-        )
+        drawing, first = network_figure(networks), not quantities_drawn(comparison)
+        parts.append(drawing.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False}))
     if comparison.notes:
         parts.append(
             "<h2>Notes</h2><ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in comparison.notes) + "</ul>"
@@ -91,7 +89,7 @@ def write_picture(comparison: Comparison, path: Path) -> None:
     Raises:
         ExportError: there is no Chromium, or it failed.
     """
-    quantity = next(q for q in ("hypervolume", "final", "signal") if q in _drawn(comparison) or q == "signal")
+    quantity = next(q for q in ("hypervolume", "final", "signal") if q in quantities_drawn(comparison) or q == "signal")
     draw(curves_figure(comparison, quantity), path)
 
 
@@ -130,13 +128,13 @@ def curves_figure(comparison: Comparison, quantity: str) -> Any:
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
         hovermode="x unified",
     )
-    shown = _window(curves)
+    shown = window(curves)
     if shown:
         figure.update_yaxes(range=shown)
     return figure
 
 
-def _window(curves: Sequence[Curve]) -> list[float] | None:
+def window(curves: Sequence[Curve]) -> list[float] | None:
     """Return the range of the vertical axis without the first tenth of the searches, in which all improve."""
     values: list[float] = []
     for curve in curves:
@@ -167,7 +165,7 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.15)"
 
 
-def _drawn(comparison: Comparison) -> list[str]:
+def quantities_drawn(comparison: Comparison) -> list[str]:
     """Quantities with curves, in the order of the page."""
     there = {curve.quantity for curve in comparison.curves}
     return [quantity for quantity in ("final", "signal", "hypervolume") if quantity in there]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from nasforge.core.goals import Objective
 from nasforge.views.statistics import PairedTest, Summary
 
 _POINTS = 200
@@ -122,6 +123,87 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """JSON-able but for NaN."""
         return asdict(self)
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Comparison:
+        """Rebuild a comparison from its `comparison.json`, in which null stands for NaN.
+
+        Raises:
+            AttributeError, ConfigError, KeyError, TypeError, ValueError: it is none.
+        """
+        curves = [
+            Curve(str(c["label"]), str(c["quantity"]), *(_floats(c[key]) for key in ("x", "mean", "low", "high")))
+            for c in content["curves"]
+        ]
+        rows = [
+            Row(
+                _float(row["at"]),
+                str(row["quantity"]),
+                str(row["label"]),
+                _summary(row["summary"]),
+                [int(seed) for seed in row["seeds"]],
+                _floats(row["values"]),
+                None if row["against_random"] is None else _paired(row["against_random"]),
+            )
+            for row in content["rows"]
+        ]
+        strategies = {
+            str(label): {
+                **about,
+                "name": str(about["name"]),
+                "experiments": [str(name) for name in about["experiments"]],
+                "seeds": [int(seed) for seed in about["seeds"]],
+            }
+            for label, about in content["strategies"].items()
+        }
+        if any(len(about["seeds"]) != len(about["experiments"]) for about in strategies.values()):
+            raise ValueError("a strategy has one experiment for each seed")
+        if not all(row.label in strategies for row in (*curves, *rows)):
+            raise ValueError("a figure of a strategy that is none of its own")
+        to_optimum = [
+            ToOptimum(
+                str(one["label"]),
+                int(one["n"]),
+                *(_float(one[key]) for key in ("found", "mean", "median", "cap")),
+            )
+            for one in content["to_optimum"]
+        ]
+        return Comparison(
+            name=str(content["name"]),
+            objectives=[str(Objective.parse(text)) for text in content["objectives"]],
+            axis=str(content["axis"]),
+            end=_float(content["end"]),
+            strategies=strategies,
+            final=str(content["final"]),
+            final_maximised=bool(content["final_maximised"]),
+            curves=curves,
+            rows=rows,
+            optimum=None if content["optimum"] is None else _float(content["optimum"]),
+            worst=None if content["worst"] is None else _float(content["worst"]),
+            to_optimum=to_optimum,
+            reference=None if content["reference"] is None else _floats(content["reference"]),
+            ideal=None if content["ideal"] is None else _floats(content["ideal"]),
+            notes=[str(note) for note in content["notes"]],
+            failed={str(name): str(why) for name, why in content["failed"].items()},
+        )
+
+
+def _float(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _floats(values: Iterable[Any]) -> list[float]:
+    return [_float(value) for value in values]
+
+
+def _summary(content: Mapping[str, Any]) -> Summary:
+    spread = {key: None if content[key] is None else float(content[key]) for key in ("std", "standard_error", "bound")}
+    return Summary(int(content["n"]), **{key: _float(content[key]) for key in ("mean", "median", "best")}, **spread)
+
+
+def _paired(content: Mapping[str, Any]) -> PairedTest:
+    keys = [field.name for field in fields(PairedTest) if field.name != "n"]
+    return PairedTest(int(content["n"]), **{key: _float(content[key]) for key in keys})
 
 
 def metrics_of(content: Mapping[str, Any], label: str) -> list[tuple[str, int, float]]:

@@ -70,6 +70,8 @@ class Reader:
         folder: of the experiment.
         state: the folded events; None before the header is read.
         times: when they happened.
+        header: the first event; None before it is read.
+        told: the closed trials, in the order of closing.
         alphas: shared training -> (step, decision -> one number per option) for each report that has alphas.
         behind: whether the last `refresh` stopped at its time limit, with lines left.
     """
@@ -82,7 +84,9 @@ class Reader:
 
     def _begin(self) -> None:
         self.state: State | None = None
+        self.header: Header | None = None
         self.times = Times()
+        self.told: list[int] = []
         self.alphas: dict[int, list[tuple[int, Mapping[str, tuple[float, ...]]]]] = {}
         self.behind = False
         self._generation += 1
@@ -186,13 +190,15 @@ class Reader:
                     return
                 event, at = parse(path, self._line + 1, line)
                 if isinstance(event, Header):
-                    self.state = State(event, self.folder)
+                    self.state, self.header = State(event, self.folder), event
                 else:
                     assert self.state is not None  # noqa: S101  (`parse` refuses a first line that is no header)
                     self.state.take(event, self._line + 1)
                 if at is not None:
                     self.times.take(event, at)
-                if isinstance(event, Reported) and event.alphas:
+                if isinstance(event, Told):
+                    self.told.append(event.number)
+                elif isinstance(event, Reported) and event.alphas:
                     self.alphas.setdefault(event.number, []).append((event.step, event.alphas))
                 self._line += 1
                 self._offset += len(line)

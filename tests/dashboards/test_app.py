@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
@@ -24,6 +26,7 @@ from made_journal import header, trial, write
 
 import nasforge
 from nasforge.core.errors import ConfigError
+from nasforge.core.events import Told
 from nasforge.dashboards import launch
 from nasforge.dashboards.app import create_app
 from nasforge.experiment.journal import JOURNAL
@@ -59,6 +62,89 @@ def test_home_lists_everything_and_filters_and_sorts(made: Path) -> None:
     assert ordered.index('href="/made"') < ordered.index('href="/broken"')
     assert 'href="/camp:random-s0"' in page(browser, "/camp")
     assert "Best so far" in page(browser, "/camp:random-s0/search")
+
+
+def _campaign(folder: Path) -> Path:
+    """A campaign of two strategies with three seeds each; evolution is better by .05."""
+    for name, gain in (("random", 0.0), ("evolution", 0.05)):
+        for seed in range(3):
+            settings = {"strategy": {"name": name, "options": {}}, "constraints": [], "budget": {"trials": 6}}
+            events: list[Any] = [dataclasses.replace(header(f"{name}-s{seed}", **settings), seed=seed)]
+            for number in range(6):
+                for event in trial(number):
+                    if isinstance(event, Told):
+                        value = 0.5 + 0.02 * number + 0.01 * seed + gain
+                        metrics = {**event.result.metrics, "val/accuracy": value}
+                        outcome = dataclasses.replace(event.result, metrics=metrics, values=(value, -1.0 - number))
+                        event = dataclasses.replace(event, result=outcome)
+                    events.append(event)
+            write(folder / f"{name}-s{seed}", events)
+    return folder
+
+
+def test_a_campaign_compares_its_strategies(tmp_path: Path) -> None:
+    _campaign(tmp_path / "camp")
+    browser = client(tmp_path)
+    text = page(browser, "/camp")
+    assert text.count('class="band ') == 4, "two strategies, accuracy and hypervolume"
+    assert "at 6 charged trials" in text and "+0.0500" in text and "0.6600" in text
+    for name in ("random", "evolution"):
+        for seed in range(3):
+            assert f'<a href="/camp:{name}-s{seed}" title="camp:{name}-s{seed}">{seed}</a>' in text
+    assert "worker seconds" in page(browser, "/camp?axis=worker_seconds&lines=nothing")
+    text = page(browser, "/camp?lines=searches")
+    assert "camp:evolution-s2" in text and 'class="band ' not in text and "p Wilcoxon" not in text
+    slow = client(tmp_path, reading_s=0.0)
+    assert "The journals are being read" in page(slow, "/camp")
+
+
+def test_a_campaign_shows_the_comparison_that_was_written(tmp_path: Path) -> None:
+    from nasforge.api.compare.campaign import read_search
+    from nasforge.views.comparison import compare_groups
+    from nasforge.views.groups import groups_of
+    from nasforge.views.plain import plain
+
+    folder = _campaign(tmp_path / "camp")
+    searches = [
+        dataclasses.replace(read_search(path), final=[0.25] * 6) for path in sorted(folder.iterdir()) if path.is_dir()
+    ]
+    comparison = dataclasses.replace(compare_groups("camp", groups_of(searches)), final="table/accuracy")
+    stored = folder / "comparison.json"
+    stored.write_text(json.dumps(plain(comparison.to_json())))
+    browser = client(tmp_path)
+    text = page(browser, "/camp")
+    assert "table/accuracy of the best so far" in text and "0.2500" in text
+    assert "figures of <code>comparison.json" in text
+    assert 'href="/camp:random-s1"' in text
+    assert "table/accuracy" not in page(browser, "/camp?axis=worker_seconds")
+    for broken in ("{", "[]", '{"curves": 3}', json.dumps({**plain(comparison.to_json()), "end": "x"})):
+        stored.write_text(broken)
+        assert "comparison.json of this campaign cannot be read" in page(client(tmp_path), "/camp")
+    stored.write_text(json.dumps(plain(comparison.to_json())))
+    os.utime(stored, (1.0, 1.0))
+    assert "table/accuracy" not in page(client(tmp_path), "/camp")
+
+
+def test_any_searches_are_compared(made: Path) -> None:
+    _campaign(made.parent / "camp")
+    browser = client(made.parent)
+    assert 'name="searches" value="made"' in page(browser, "/") and 'value="camp:random-s0"' in page(browser, "/camp")
+    answer = browser.get("/-/compare?searches=made&searches=camp:random-s0&axis=trials")
+    assert str(answer.url).endswith("/-/compare?searches=made,camp:random-s0&axis=trials")
+    assert "not searches of the same problem; different: constraints" in answer.text
+    assert answer.text.count('class="line ') == 4 and 'class="band ' not in answer.text
+    assert '<th scope="row"><a href="/camp:random-s0">camp:random-s0</a></th>' in answer.text
+    text = page(browser, "/-/compare?searches=camp")
+    assert text.count('class="band ') == 4
+    write(made.parent / "single", [header("single", objectives=["min:val/loss", "min:cost/flops"]), *trial(0)])
+    assert "different objectives" in page(browser, "/-/compare?searches=made,single")
+    write(made.parent / "young", [header("young")])
+    assert "nothing to compare" in page(browser, "/-/compare?searches=young")
+    (made.parent / "single" / JOURNAL).write_text("no journal\n")
+    text = page(client(made.parent), "/-/compare?searches=made,single")
+    assert "Left out, since it cannot be read: single (" in text and 'class="line ' in text
+    for address in ("/-/compare", "/-/compare?searches=nothing"):
+        page(browser, address, 404)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -223,8 +309,6 @@ def test_new_events_show_up_and_a_long_journal_is_read_in_pieces(made: Path) -> 
 
 
 def test_alphas_are_drawn(tmp_path: Path) -> None:
-    import dataclasses
-
     from made_journal import SPACE
 
     from nasforge.core.events import Asked, Checked, Reported, Started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from nasforge.core.errors import ConfigError, ExportError
+from nasforge.core.errors import ConfigError, ExportError, NasforgeError
 from nasforge.views import comparison_page as page
 from nasforge.views.comparison import at_charge, compare_groups
+from nasforge.views.comparison_chart import comparison_chart
 from nasforge.views.comparison_records import Comparison, metrics_of, metrics_of_search
 from nasforge.views.groups import Group
+from nasforge.views.plain import plain
 from nasforge.views.trajectory import Trajectory
 
 NAN = math.nan
@@ -305,6 +308,30 @@ def test_without_random_there_is_no_test() -> None:
 def test_same_call_same_figures() -> None:
     groups = [group("random", *[[i % 3, i % 5] for i in range(9)]), group("x", *[[i % 4, i % 7] for i in range(9)])]
     assert compare_groups("c", groups).to_json() == compare_groups("c", groups).to_json()
+
+
+def test_the_written_comparison_is_read_again() -> None:
+    groups = [group(name, [NAN, 0.5, 0.7], [0.2, 0.3, 0.6]) for name in ("random", "evolution")]
+    written = compare_groups("c", groups, optimum=0.7, worst=0.1, failed={"x": "planted"}, notes=["one"])
+    content = json.loads(json.dumps(plain(written.to_json())))
+    again = Comparison.from_json(content)
+    assert plain(again.to_json()) == plain(written.to_json())
+    assert page.table_rows(again, "signal", 3.0) == page.table_rows(written, "signal", 3.0)
+    assert comparison_chart(again, "signal") == comparison_chart(written, "signal")
+    for key, wrong in (("end", "x"), ("rows", [{}]), ("strategies", {}), ("objectives", 3), ("failed", 3)):
+        with pytest.raises((AttributeError, KeyError, NasforgeError, TypeError, ValueError)):
+            Comparison.from_json({**content, key: wrong})
+
+
+def test_the_chart_has_a_line_and_a_band_for_each_strategy() -> None:
+    groups = [group(name, [0.4, 0.5], [0.4, 0.6]) for name in ("random", *(f"other{n}" for n in range(9)))]
+    drawn = comparison_chart(compare_groups("c", groups), "signal")
+    assert drawn.count('class="band ') == drawn.count('class="line ') == 10
+    assert 'class="line other thick"' in drawn and 'class="line s0 dashed thick"' in drawn
+    assert "random: 0.55 (0.5 to 0.6) at the end" in drawn
+    single = comparison_chart(compare_groups("c", [group("random", [0.4, 0.5])]), "signal")
+    assert 'class="band ' not in single and "0.5 (0.5 to 0.5)" in single
+    assert "No strategy has a curve" in comparison_chart(compare_groups("c", groups), "final")
 
 
 def test_figures_for_a_tracker() -> None:

@@ -15,7 +15,8 @@ from nasforge.experiment.journal import read_events
 from nasforge.runners.local import run
 from nasforge.testing.one_shot import TwoPaths
 from nasforge.testing.toys import Planted, nested_space, toy_config, toy_experiment
-from nasforge.views.trajectory import Trajectory, trajectory
+from nasforge.views.reader import Reader
+from nasforge.views.trajectory import Trajectory, trajectory, trajectory_of
 
 
 class Scripted:
@@ -49,6 +50,15 @@ def test_incumbent_after_every_charged_trial(tmp_path: Path) -> None:
     assert found.counts["failed"] == 1 and found.seed == 7 and found.spent and not found.running
     assert found.reach["trials"] == 4 and found.reach["worker_seconds"] == 8
     assert not found.shared and not any(found.inherited) and found.kind[1:] == (3, False)
+
+
+def test_a_journal_that_is_followed_has_the_same_trajectory(tmp_path: Path) -> None:
+    values = [0.3, None, Result("finished", {"val/accuracy": 0.9}, steps_done=1), 0.2, 0.5, 0.5]
+    whole = searched(tmp_path, Scripted(values), budget={"trials": 6}, targets=["params<=9"])
+    reader = Reader(tmp_path / "toy")
+    reader.refresh()
+    assert reader.state is not None and reader.header is not None
+    assert trajectory_of(reader.state, reader.header, reader.told) == whole == trajectory(read_events(tmp_path / "toy"))
 
 
 def test_nothing_is_the_best_before_the_first(tmp_path: Path) -> None:
