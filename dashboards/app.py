@@ -173,6 +173,12 @@ def create_app(
                 raise HTTPException(404, f"{name} has no trial {number}.")
             return site.page("trial.html", **pages.trial.trial(view, number))
 
+    @app.get("/{name}/trial/{number}/log")
+    def log(name: str, number: int) -> HTMLResponse:
+        entry = site.searching(name)
+        assert entry.journal is not None  # noqa: S101  (`searching` refuses others)
+        return site.page("log.html", **pages.trial.log(entry.journal, number))
+
     @app.get("/{name}/networks")
     def networks(name: str, trials: str = "") -> HTMLResponse:
         entry = site.searching(name)

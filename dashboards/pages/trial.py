@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -10,7 +11,7 @@ from nasforge.core.command_line import command_for
 from nasforge.core.trial import TrainShared, Trial
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import headline
-from nasforge.views import charts, forecasts, tables
+from nasforge.views import charts, forecasts, tables, trial_log
 from nasforge.views.health import advice as health_advice
 from nasforge.views.network_svg import cells_svg
 
@@ -47,9 +48,24 @@ def trial(view: View, number: int) -> dict[str, Any]:
         "cells": Markup(cells_svg(one.architecture.model)) if one.architecture else "",  # noqa: S704
         "commands": [
             command_for(view.entry.folder, "show", "--trial", str(number)),
+            command_for(view.entry.folder, "show", "--trial", str(number), "--log"),
             command_for(view.entry.folder, "show", "--trial", str(number), "--rerun"),
         ],
     }
+
+
+def log(folder: Path, number: int) -> dict[str, Any]:
+    """Return what happened to a trial, event by event, and the tracebacks of its attempts.
+
+    Args:
+        folder: of the journal.
+        number: of the trial.
+    """
+    lines = trial_log.log_of(folder, number)
+    shown = [
+        (line, [(key, value) for key, value in sorted(line.metrics.items()) if tables.is_shown(key)]) for line in lines
+    ]
+    return {"lines": shown, "begin": lines[0].at, "tracebacks": trial_log.tracebacks(folder, number)}
 
 
 def _forecast(view: View, one: Trial) -> str:

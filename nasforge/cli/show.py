@@ -25,7 +25,7 @@ from nasforge.cli.output import (
 )
 from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data
 from nasforge.cli.summary import print_summary
-from nasforge.cli.trial import repeat_trial, show_trial
+from nasforge.cli.trial import repeat_trial, show_log, show_trial
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.paths import whole_path
@@ -37,6 +37,12 @@ from nasforge.views.reader import Reader
 
 _BUDGETS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
 _FIGURES = "figures"
+_OF_A_TRIAL = {
+    "--rerun": "repeats one trial",
+    "--draw": "draws the network of one trial",
+    "--log": "shows the log of one trial",
+}
+"""Options that need a trial, with what they do."""
 
 
 def show(
@@ -44,6 +50,9 @@ def show(
     trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="Show one trial with all details.")] = None,
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Train that trial again and compare. The exit code is 1 if it differs.")
+    ] = False,
+    log: Annotated[
+        bool, typer.Option("--log", help="Show what happened to that trial, event by event, with its tracebacks.")
     ] = False,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the network of that trial into a .html or .png file.")
@@ -65,6 +74,7 @@ def show(
     \b
     nasforge show first
     nasforge show first --trial 7
+    nasforge show first --trial 7 --log
     nasforge show first --trial 7 --rerun
     nasforge show first --trial 7 --draw network.png
     nasforge show first --importance
@@ -74,7 +84,7 @@ def show(
     nasforge show first --json
     """
     place = moved_data(data, data_dir)
-    if trial is None and not (importance or rerun or draw or place or "/" in name):
+    if trial is None and not (importance or rerun or draw or log or place or "/" in name):
         with view():
             if fit_place := fit_folder(name, runs_dir):
                 return show_fit(fit_place)
@@ -83,11 +93,13 @@ def show(
     folder = folder_of(name, runs_dir)
     if place and not rerun and draw is None:
         raise ConfigError("--data, --data-dir: only --rerun and --draw need the data")
-    if trial is None and (rerun or draw is not None):
-        option, does = ("--rerun", "repeats one trial") if rerun else ("--draw", "draws the network of one trial")
-        raise ConfigError(f"{option} {does}: say which with --trial N")
-    if rerun and draw is not None:
-        raise ConfigError("--rerun repeats a trial and --draw draws its network: one at a time")
+    of_one = {"--rerun": rerun, "--draw": draw is not None, "--log": log}
+    chosen = [option for option, used in of_one.items() if used]
+    if trial is None and chosen:
+        raise ConfigError(f"{chosen[0]} {_OF_A_TRIAL[chosen[0]]}: say which with --trial N")
+    if len(chosen) > 1:
+        does = " and ".join(f"{option} {_OF_A_TRIAL[option]}" for option in chosen)
+        raise ConfigError(f"{does}: one at a time")
     if importance and trial is not None:
         raise ConfigError("--importance is of all trials and --trial shows one: one at a time")
     if rerun and trial is not None:
@@ -96,7 +108,7 @@ def show(
         return show_trial(folder, trial, draw, place, trust)
     with view():
         if trial is not None:
-            return show_trial(folder, trial)
+            return show_log(folder, trial) if log else show_trial(folder, trial)
         if importance:
             return show_importance(folder)
         return show_experiment(folder, top)

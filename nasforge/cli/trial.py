@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from nasforge.cli.output import Outcome, line, log, metric_text, table, trial_js
 from nasforge.core.errors import JournalError
 from nasforge.core.trial import Result, Score, Trial
 from nasforge.experiment.state import load_state
-from nasforge.views import health, tables
+from nasforge.views import health, tables, trial_log
 
 _SHOWN = 30
 
@@ -122,6 +123,27 @@ def show_trial(
 
         draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial, data, trust=trust)}, draw)
     content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
+    return Outcome({"experiment": folder.name, **content})
+
+
+def show_log(folder: Path, number: int) -> Outcome:
+    """Print what happened to a trial, event by event, and the tracebacks of its attempts."""
+    log_lines, raised = trial_log.log_of(folder, number), trial_log.tracebacks(folder, number)
+    rows = []
+    for entry in log_lines:
+        when = "-" if entry.at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
+        shown = {key: value for key, value in entry.metrics.items() if not key.startswith(health.HEALTH)}
+        metrics = ", ".join(f"{key} {metric_text(key, value)}" for key, value in sorted(shown.items()))
+        rows.append((when, entry.event, f"{entry.text}; {metrics}" if metrics else entry.text))
+    table(f"Trial {number} of {folder.name}", ("time", "event", "what"), rows, left=("time", "event", "what"))
+    for attempt, text in raised:
+        line(f"Traceback of attempt {attempt}:", style="bold")
+        line(text.rstrip())
+    content = {
+        "trial": number,
+        "log": [entry.to_json() for entry in log_lines],
+        "tracebacks": [{"attempt": attempt, "text": text} for attempt, text in raised],
+    }
     return Outcome({"experiment": folder.name, **content})
 
 

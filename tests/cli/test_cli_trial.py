@@ -35,6 +35,15 @@ def test_health_and_classes_of_a_trial(folder, monkeypatch, capfd):
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0", "--json")
     found = json.loads(out)
     assert found["advice"] and len(found["classes"]["confusion"]) == 10
+    code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0", "--log")
+    assert code == 0 and "attempt 1 begins" in out and "epoch 1 of attempt 1" in out and "health/" not in out
+    code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0", "--log", "--json")
+    content = json.loads(out)
+    assert [line["event"] for line in content["log"]] == ["asked", "checked", "started", "reported", "told"]
+    assert content["tracebacks"] == [] and content["log"][3]["metrics"]["val/recall_macro"] > 0
+    for options in (("--log",), ("--log", "--trial", "0", "--rerun"), ("--log", "--trial", "9")):
+        code, _, err = nasforge_(capfd, "show", "one", *options)
+        assert code == 2 and ("--trial" in err or "no trial 9" in err or "one at a time" in err)
     (deleted,) = (folder / "runs").glob("one/artifacts/0/attempt-1/classes.json")
     deleted.unlink()
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0")

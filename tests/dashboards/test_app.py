@@ -196,6 +196,19 @@ def test_a_trial_and_its_failure(made: Path) -> None:
     assert "no trial 99" in page(client(made.parent), "/made/trial/99", 404)
 
 
+def test_a_trial_has_a_log(made: Path) -> None:
+    browser = client(made.parent)
+    assert 'data-load="/made/trial/3/log"' in page(browser, "/made/trial/3")
+    folder = made / "artifacts" / "3" / "attempt-1"
+    folder.mkdir(parents=True)
+    (folder / "traceback.txt").write_text("Traceback <most recent>")
+    text = page(browser, "/made/trial/3/log")
+    for words in ("attempt 1 begins", "failed by diverged", "Traceback of attempt 1", "Traceback &lt;most recent&gt;"):
+        assert words in text, words
+    assert "validation accuracy 0.8700" in page(browser, "/made/trial/7/log")
+    assert "has no trial 99" in page(browser, "/made/trial/99/log")
+
+
 def test_trials_are_compared_with_differences_marked(made: Path) -> None:
     browser = client(made.parent)
     text = page(browser, "/made/compare?trials=6&trials=7").replace("<wbr>", "")
