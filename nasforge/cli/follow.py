@@ -42,6 +42,9 @@ def watch(name: options.Name, runs_dir: options.RunsDir = Path("runs"), as_json:
         state = follow(reader, Watch(log()))
         print_summary(state)
         line(f"See all of it: {command_for(fit or folder, 'show')}")
+        if failed := state.failures():
+            number = failed[-1].number
+            line(f"See why trial {number} failed: {command_for(folder, 'show', '--trial', str(number), '--log')}")
         return Outcome({**state_json(state), "counts": state.counts()})
 
 

@@ -131,8 +131,11 @@ def curves_chart(state: State, link: Link, metric: str, text: Text = about) -> s
     steps = tables.steps_of(state).removesuffix("s") or "step"
     ranked = [trial.number for trial in state.ranking()[:5] if trial.number in lines]
     chosen = dict.fromkeys(ranked)
-    for status in STATUSES:
-        numbers = [n for n in lines if state.trials[n].status == status and n not in chosen]
+    by_status: dict[str, list[int]] = {status: [] for status in STATUSES}
+    for number in lines:
+        if number not in chosen:
+            by_status[state.trials[number].status].append(number)
+    for numbers in by_status.values():
         chosen |= dict.fromkeys(numbers[:: max(1, math.ceil(len(numbers) / _SAMPLED))])
     by_step: dict[float, list[float]] = {}
     for points in lines.values():

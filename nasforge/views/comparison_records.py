@@ -158,7 +158,7 @@ class Comparison:
         }
         if any(len(about["seeds"]) != len(about["experiments"]) for about in strategies.values()):
             raise ValueError("a strategy has one experiment for each seed")
-        if not all(row.label in strategies for row in (*curves, *rows)):
+        if not {curve.label for curve in curves} | {row.label for row in rows} <= strategies.keys():
             raise ValueError("a figure of a strategy that is none of its own")
         to_optimum = [
             ToOptimum(
@@ -197,8 +197,11 @@ def _floats(values: Iterable[Any]) -> list[float]:
 
 
 def _summary(content: Mapping[str, Any]) -> Summary:
-    spread = {key: None if content[key] is None else float(content[key]) for key in ("std", "standard_error", "bound")}
-    return Summary(int(content["n"]), **{key: _float(content[key]) for key in ("mean", "median", "best")}, **spread)
+    std, error, bound = (
+        None if content[key] is None else float(content[key]) for key in ("std", "standard_error", "bound")
+    )
+    mean, median, best = (_float(content[key]) for key in ("mean", "median", "best"))
+    return Summary(int(content["n"]), mean, std, error, bound, median, best)
 
 
 def _paired(content: Mapping[str, Any]) -> PairedTest:

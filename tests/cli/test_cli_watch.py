@@ -60,7 +60,10 @@ def test_an_ended_search_is_summarised_at_once(tmp_path, monkeypatch, capfd):
     write(tmp_path / "runs" / "made", [header(budget={"trials": 3}), *trial(0), *trial(1), *trial(2)])
     assert cli.main(["watch", "made"]) == 0
     out = capfd.readouterr().out
-    assert "made: 3 finished" in out and "nasforge show made" in out
+    assert "made: 3 finished" in out and "nasforge show made" in out and "--log" not in out
+    write(tmp_path / "runs" / "made", trial(3, "failed"))
+    assert cli.main(["watch", "made"]) == 0
+    assert "See why trial 3 failed: nasforge show made --trial 3 --log" in capfd.readouterr().out
 
 
 def test_show_says_how_long_it_took(tmp_path, monkeypatch, capfd):
