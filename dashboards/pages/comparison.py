@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -88,7 +89,7 @@ def comparison_of(library: Library, entries: Sequence[Entry], query: Query) -> d
         done = len(courses.searches) + len(courses.broken)
         return {**content, "reading": {"share": done / (done + courses.unread)}}
     key = ("comparison", *(entry.name for entry in entries), axis, lines)
-    make = lambda: _computed(courses, axis or "trials", lines, problem)  # noqa: E731
+    make = partial(_computed, courses, axis or "trials", lines, problem)
     figures = library.drawings.drawn(key, courses.version, make)
     if isinstance(figures, str):
         return {**content, "problem": figures}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -98,7 +99,7 @@ def _policy(view: View, chosen: str) -> dict[str, Any] | None:
         (
             key,
             shares[key],
-            Markup(view.drawn(("policy", key), lambda key=key: policies.policy_chart(noted, space, key))),  # noqa: S704
+            Markup(view.drawn(("policy", key), partial(policies.policy_chart, noted, space, key))),  # noqa: S704
         )
         for key in ([chosen] if chosen in shares else list(shares)[:_MOST_DECISIONS])
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -33,8 +34,8 @@ def importance(view: View, query: Query) -> dict[str, Any]:
     slices = [
         (
             key,
-            Markup(view.drawn(("slice", key, metric), lambda key=key: charts.slice_chart(state, link, key, metric))),  # noqa: S704
-            Markup(view.drawn(("survival", key), lambda key=key: survival_chart(state, key))),  # noqa: S704
+            Markup(view.drawn(("slice", key, metric), partial(charts.slice_chart, state, link, key, metric))),  # noqa: S704
+            Markup(view.drawn(("survival", key), partial(survival_chart, state, key))),  # noqa: S704
         )
         for key in shown
     ]

@@ -85,11 +85,9 @@ def forecast_chart(state: State, outcomes: Sequence[Outcome], link: Link) -> str
     places = [place for one in outcomes for place in (one.forecast.mean, one.score)]
     low, high = min([*places, -1.0]) - 0.15, max([*places, 1.0]) + 0.15
     scores = [_NORMAL.inv_cdf(share) for share in _SHARES]
-    axes = [
-        Axis(title, low, high, text=share_text, marks=scores)
-        for title in ("forecast: share of earlier trials beaten", "outcome: share beaten")
-    ]
-    plot = Plot("Outcome of trials over their forecast", *axes, height=420)
+    across = Axis("forecast: share of earlier trials beaten", low, high, text=share_text, marks=scores)
+    up = Axis("outcome: share beaten", low, high, text=share_text, marks=scores)
+    plot = Plot("Outcome of trials over their forecast", across, up, height=420)
     plot.line("other dashed", [(low, low), (high, high)], name="outcome as forecast")
     left_out = 0
     for status in STATUSES:
