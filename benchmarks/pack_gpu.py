@@ -21,7 +21,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,19 +41,23 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def installed_in(file: Path) -> set[str]:
-    """Names of the packages in the output of `pip list --format=freeze`, or of one name a line."""
-    lines = (line.strip() for line in file.read_text().splitlines())
-    return {normal(re.split(r"[=<>@; ]", line)[0]) for line in lines if line and not line.startswith("#")}
+def installed_in(file: Path) -> dict[str, str | None]:
+    """Packages and their versions in the output of `pip list --format=freeze`; a name alone has no version."""
+    packages = {}
+    for line in file.read_text().splitlines():
+        name, _, version = line.strip().partition("==")
+        if name and not name.startswith("#"):
+            packages[normal(re.split(r"[<>@; ]", name)[0])] = version or None
+    return packages
 
 
-def needed(present: set[str], roots: Iterable[str]) -> list[str]:
+def needed(present: Mapping[str, str | None], roots: Iterable[str]) -> list[str]:
     """Return `name==version` of the packages, installed here, that `roots` need and `present` lacks.
 
     What a present package needs is taken to be present too.
 
     Args:
-        present: normal names of the packages there.
+        present: normal names of the packages there, with their versions; None: any will do.
         roots: requirements such as `ray[train,tune]>=2.60`.
     """
     from packaging.requirements import Requirement
@@ -64,7 +68,9 @@ def needed(present: set[str], roots: Iterable[str]) -> list[str]:
     while waiting:
         requirement = waiting.pop()
         name, extras = normal(requirement.name), frozenset(requirement.extras)
-        if (name, extras) in visited or name in UNUSED or name in present:
+        version = present.get(name)
+        fits = name in present and (version is None or requirement.specifier.contains(version, prereleases=True))
+        if (name, extras) in visited or name in UNUSED or fits:
             continue
         visited.add((name, extras))
         try:
@@ -186,7 +192,7 @@ def main() -> None:
     if options.unpack:
         unpack(options.unpack.absolute(), options.into.absolute())
         return
-    present = installed_in(options.installed) if options.installed else {"torch", "torchvision"}
+    present = installed_in(options.installed) if options.installed else {"torch": None, "torchvision": None}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     roots = [*project["dependencies"], "pytest", "pytest-timeout"]
     with tempfile.TemporaryDirectory() as scratch:

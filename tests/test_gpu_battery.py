@@ -98,11 +98,13 @@ def test_a_pack_that_is_incomplete_or_damaged_says_what_to_carry(tmp_path: Path,
 
 def test_wheels_are_those_that_the_other_machine_lacks(tmp_path: Path, packing) -> None:
     listed = tmp_path / "there.txt"
-    listed.write_text("# pip list\nTorch==2.11.0+cu130\ntyping_extensions==4.15.0\nscikit-learn @ file:///x\n")
+    listed.write_text("# pip list\nTorch==2.11.0+cu130\ntyping_extensions==99.0\nscikit-learn @ file:///x\n")
     present = packing["installed_in"](listed)
-    assert present == {"torch", "typing-extensions", "scikit-learn"}
+    assert present == {"torch": "2.11.0+cu130", "typing-extensions": "99.0", "scikit-learn": None}
     chosen = {
         line.partition("==")[0].lower() for line in packing["needed"](present, ["pydantic>=2", "torch", "mlflow"])
     }
     assert {"pydantic", "pydantic_core", "annotated-types"} <= chosen | {name.replace("-", "_") for name in chosen}
     assert not chosen & {"torch", "mlflow", "typing_extensions", "typing-extensions"}
+    old = {**present, "pillow": "1.0"}
+    assert [line.partition("==")[0].lower() for line in packing["needed"](old, ["pillow>=13"])] == ["pillow"]
