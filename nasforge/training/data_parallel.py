@@ -90,7 +90,7 @@ def checkpoint_of_process(checkpoint: Path, scratch: Path) -> Path:
     return mine
 
 
-def check_failure(reason: str, group: dist.ProcessGroup, seconds: float = 60.0) -> None:
+def check_failure(reason: str, group: Any, seconds: float = 60.0) -> None:
     """Make sure that a training has failed in every process: a network can be too large for one GPU of several.
 
     The others would wait for this process until their backend loses patience, for ten minutes or more.
