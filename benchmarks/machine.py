@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,34 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
-        "gpu": None,
+        "gpu": _gpu(),
         "load_average_1min": os.getloadavg()[0],
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
+        "versions": {package: _version(package) for package in packages},
         "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _version(package: str) -> str | None:
+    """None where a package is not installed: a machine without an index has what its benchmark needs."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu() -> dict[str, Any] | None:
+    """The first card, for a benchmark that has loaded torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    card = torch.cuda.get_device_properties(0)
+    return {
+        "name": card.name,
+        "capability": f"{card.major}.{card.minor}",
+        "memory_mb": round(card.total_memory / 2**20),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 

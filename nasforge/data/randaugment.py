@@ -77,9 +77,9 @@ def randaugment(images: Tensor, operations: int, magnitude: int, generator: torc
         numbers, places = drawn.cpu().sort(stable=True)
         if images.is_cuda:  # a copy from pageable memory would wait
             places = places.pin_memory().to(images.device, non_blocking=True)
-        groups = images[places].split(torch.unique_consecutive(numbers, return_counts=True)[1].tolist())
+        kinds, counts = torch.unique_consecutive(numbers, return_counts=True)
         changed = []
-        for number, group in zip(torch.unique_consecutive(numbers).tolist(), groups, strict=True):
+        for number, group in zip(kinds.tolist(), torch.split(images[places], counts.tolist()), strict=True):
             name, sign = OPERATIONS[number // 2], 1 - 2 * (number % 2)
             changed.append(operation(name, magnitude, sign, height, width)(group))
         images = torch.empty_like(images).index_copy_(0, places, torch.cat(changed))

@@ -126,7 +126,7 @@ def moved(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
     """Return one-dimensional tensors on a device: to a GPU in one copy there, and one back for their gradients."""
     if device.type == "cpu" or not tensors:
         return tensors
-    return torch.cat(list(tensors)).to(device).split([len(tensor) for tensor in tensors])
+    return torch.split(torch.cat(list(tensors)).to(device), [len(tensor) for tensor in tensors])
 
 
 def forward_flops(relaxed: Relaxed, shape: tuple[int, int, int]) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.overrides import TorchFunctionMode
 
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.recipe import Recipe
 
 
@@ -87,6 +88,29 @@ def checkpoint_of_process(checkpoint: Path, scratch: Path) -> Path:
             shutil.copyfile(checkpoint, mine)
     dist.barrier()
     return mine
+
+
+def check_failure(reason: str, group: Any, seconds: float = 60.0) -> None:
+    """Make sure that a training has failed in every process: a network can be too large for one GPU of several.
+
+    The others would wait for this process until their backend loses patience, for ten minutes or more.
+
+    Args:
+        reason: of the failure, in words.
+        group: all processes, with backend gloo.
+        seconds: how long the others may take to fail likewise.
+
+    Raises:
+        SearchError: some process has not failed.
+    """
+    try:
+        dist.monitored_barrier(group, timeout=timedelta(seconds=seconds))
+    except RuntimeError as error:
+        raise SearchError(
+            f"one of {dist.get_world_size()} workers failed alone: {reason}. Leave this network out, or use one worker "
+            "per network",
+            kind="failed",
+        ) from error
 
 
 def _learns(module: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,7 +57,7 @@ def _try(device: torch.device) -> None:
 
 def still_computes(device: torch.device | None = None) -> bool:
     """Return whether a GPU runs a kernel in this process, after an error; False where CUDA was never used."""
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     try:
         _try(torch.device("cuda") if device is None or device.type != "cuda" else device)
@@ -171,7 +172,8 @@ def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
 @contextmanager
 def without_tf32() -> Iterator[None]:
     """Let cuDNN's convolutions in fp32 keep all 24 bits; by default GPUs from Ampere on round their inputs to 11."""
-    places = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # torch wants both alike
+    cudnn: Any = torch.backends.cudnn
+    places = (cudnn.conv, cudnn.rnn)  # torch wants both alike
     before = [place.fp32_precision for place in places]
     try:
         for place in places:

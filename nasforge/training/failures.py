@@ -60,8 +60,9 @@ def device_lost(error: BaseException, device: torch.device | None = None) -> Dev
     """
     if is_out_of_memory(error) or not is_of_the_gpu(error) or still_computes(device):
         return None
+    first = str(error).partition("\n")[0]  # advice for programmers follows
     return DeviceLost(
-        f"{device or 'the GPU'} has failed, and this process cannot compute on it any more: {one_line(error, 200)}. "
+        f"{device or 'the GPU'} has failed, and this process cannot compute on it any more: {one_line(first, 200)}. "
         "Nothing finished is lost: run the same command again. If it fails again, look at dmesg and nvidia-smi",
         kind="failed",
         key="device",

@@ -87,6 +87,6 @@ class _PlainMean:
     def __init__(self) -> None:
         self._batches = 0
 
-    def __call__(self, norm: nn.Module, inputs: Any) -> None:
+    def __call__(self, norm: Any, inputs: Any) -> None:
         self._batches += 1
         norm.momentum = 1.0 / self._batches

@@ -16,7 +16,7 @@ from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
-from nasforge.training.data_parallel import check_batch, checkpoint_of_process, data_parallel
+from nasforge.training.data_parallel import check_batch, check_failure, checkpoint_of_process, data_parallel
 from nasforge.training.loop import train
 
 
@@ -106,3 +106,23 @@ def test_a_batch_must_divide():
         check_batch(Recipe(batch_size=50), 4)
     with raises(ConfigError, "unsupported", "train.manifold_mixup", "manifold_mixup"):
         check_batch(Recipe(manifold_mixup=0.2), 2)
+
+
+def test_a_failure_of_all_processes_is_one(group):
+    check_failure("diverged", dist.new_group(backend="gloo"))
+
+
+@pytest.mark.slow
+def test_a_failure_of_one_process_of_two_ends_without_waiting_for_the_backend(tmp_path):
+    code = (
+        "import sys, time, torch.distributed as dist; from nasforge.training.data_parallel import check_failure; "
+        "rank, place = int(sys.argv[1]), sys.argv[2]; "
+        "dist.init_process_group('gloo', init_method=f'file://{place}/group', rank=rank, world_size=2); "
+        "watch = dist.new_group(backend='gloo'); "
+        "time.sleep(6) if rank else check_failure('out of memory', watch, seconds=1)"
+    )
+    command, options = [sys.executable, "-c", code], {"stderr": subprocess.PIPE, "text": True}
+    first, second = (subprocess.Popen([*command, str(rank), str(tmp_path)], **options) for rank in (0, 1))
+    _, errors = first.communicate(timeout=200)
+    assert first.returncode == 1 and "SearchError: one of 2 workers failed alone: out of memory" in errors
+    second.communicate(timeout=200)

@@ -94,9 +94,13 @@ def retrain(
             check_whole(number, f"retrain: {name}", least, error=SearchError)
     if tta not in ("none", "flip"):
         raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
-    trainer, compared = _trainer(Named.parse(runner, "runner"), device), registry.get("reference", reference)
+    named = Named.parse(runner, "runner")
+    on_workers = named.name == "ray_tune"
+    trainer, compared = _trainer(named, device), registry.get("reference", reference)
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
-        return _retrain(experiment, top, random, seeds, epochs, tta, device, data, trainer, compared, progress)
+        return _retrain(
+            experiment, top, random, seeds, epochs, tta, device, on_workers, data, trainer, compared, progress
+        )
 
 
 def _retrain(
@@ -107,6 +111,7 @@ def _retrain(
     epochs: int | None,
     tta: str,
     device: str,
+    on_workers: bool,
     data: str | Path | Mapping[str, str] | None,
     trainer: Trainer,
     compared: Reference,
@@ -120,7 +125,8 @@ def _retrain(
     if not ranked:
         raise SearchError(f"{folder}: nothing to retrain: {state.why_no_best}")
     drawn = drawn_of(ranked, top, random, config.seed)
-    place = device_of(device)
+    # with Ray this process only measures, and need not have the GPU that the workers have
+    place = device_of("auto" if on_workers and device.startswith("cuda") else device)
     if state.header.data_hash not in ("", load_data(config.data).fingerprint):
         raise JournalError(
             f"{folder}: the data have changed since the search ({state.header.why_other_data}); "

@@ -29,7 +29,7 @@ from nasforge.settings.experiment import DataConfig
 from nasforge.settings.spec import CLASSIFICATION
 from nasforge.tasks.task import Answers, task_of
 from nasforge.training.data_parallel import checkpoint_of_process, data_parallel
-from nasforge.training.device import device_of
+from nasforge.training.device import device_of, without_tf32
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
 from nasforge.training.scoring import outputs_and_loss, score
@@ -175,7 +175,8 @@ def measure(
     part, trained_for = load_data(data).open_test(), task_of(task)
     extra = trained_for.requested(objective.metric for objective in objectives)
     extra = tuple(name for name in extra if name not in trained_for.unmeasured(extra, part))
-    logits, loss = outputs_and_loss(network, part, device=device, task=trained_for)
+    with without_tf32():
+        logits, loss = outputs_and_loss(network, part, device=device, task=trained_for)
     answered = Answers(part.labels.numpy(), trained_for.decode(logits).cpu().numpy(), loss)
     metrics = {f"test/{key}": value for key, value in trained_for.scores(answered, extra).items()}
     if answers is not None:
@@ -183,6 +184,7 @@ def measure(
         ids = np.arange(len(part)) if names is None else np.array(names, dtype=np.str_)[part.index]
         write_npz(answers, {"truth": answered.truth, "logits": logits.cpu().numpy(), "ids": ids})
     if tta == "flip":
-        mirrored = score(Mirrored(network), part, extra=extra, device=device, task=trained_for)
+        with without_tf32():
+            mirrored = score(Mirrored(network), part, extra=extra, device=device, task=trained_for)
         metrics |= {f"test_flip/{key}": value for key, value in mirrored.items()}
     return metrics

@@ -34,6 +34,7 @@ from nasforge.runners.ray_tune.cluster import (
     slots_of,
 )
 from nasforge.runners.ray_tune.worker import end_process
+from nasforge.training.data_parallel import check_failure
 
 Item = TypeVar("Item")
 Progress = Callable[..., None]
@@ -259,9 +260,13 @@ def _in_groups(
 def _do_together(config: Mapping[str, Any]) -> None:
     """Process items one after the other, on every worker of a group; the first worker speaks for all."""
     lend(config["gpus"])
-    first = get_context().get_world_rank() == 0
+    import torch.distributed as dist
+
+    first, watch = get_context().get_world_rank() == 0, dist.new_group(backend="gloo")
     for item in config["items"]:
         outcome = config["work"](item, lambda *told: config["queue"].put(told) if first else None)
+        if outcome:
+            check_failure(outcome, watch)
         if first:
             config["outcomes"].put(outcome)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from expecting import raises
 
 from nasforge.api.retrain import networks, retrain
+from nasforge.api.retrain.work import Work
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import TestOpened
 from nasforge.experiment.journal import read_events
@@ -94,3 +96,21 @@ def test_runners_are_checked_before_anything_is_trained(folder, monkeypatch):
     ):
         with pytest.raises(ConfigError, match=message):
             retrain(folder, seeds=1, epochs=1, device="cpu", runner=runner)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the driver has a GPU here")
+def test_the_driver_of_ray_workers_needs_no_gpu(folder, monkeypatch):
+    """It measures on what it has; `cuda` is for the workers."""
+
+    class Planned(Exception):
+        pass
+
+    def plan(work, *arguments):
+        raise Planned(work.place, work.device)
+
+    monkeypatch.setattr(Work, "finalists", plan)
+    with pytest.raises(Planned) as planned:
+        retrain(folder, seeds=1, epochs=1, device="cuda", runner="ray_tune")
+    assert planned.value.args == (torch.device("cpu"), "cuda")
+    with raises(ConfigError, "failed", "device"):
+        retrain(folder, seeds=1, epochs=1, device="cuda")
