@@ -211,7 +211,7 @@ class PPO:
         batch: int = 5,
         window: int = 20,
         epochs: int = 4,
-        clip: float = 0.2,
+        clip: float = 0.8,
         width: int = 32,
         memory: float = 0.95,
         within: float = 0.0,
