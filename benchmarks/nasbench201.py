@@ -46,12 +46,16 @@ def accuracies(arguments, rows):
     common = {"runs_dir": arguments.runs_dir, "workers": arguments.workers, "at": (100, 150)}
     common |= {"budget": {"trials": 150}, **settings(arguments.table, "cifar10_val_e12")}
     campaigns = [("accuracy", [*FAST, "predictor"], arguments.seeds)]
-    if not arguments.without_tpe:
+    if arguments.only:
+        campaigns = [
+            ("accuracy-only", [label for label in campaigns[0][1] if label in arguments.only], arguments.seeds)
+        ]
+    elif not arguments.without_tpe:
         campaigns.append(("accuracy-tpe", [SLOW], min(SLOW_SEEDS, arguments.seeds)))
     for name, strategies, seeds in campaigns:
         found = nasforge.compare(strategies=strategies, seeds=seeds, name=name, **common)
         for row in found.rows:
-            if row.quantity == "final" and (row.label != "random" or name == "accuracy"):
+            if row.quantity == "final" and (row.label in strategies or name == "accuracy"):
                 rows.setdefault(row.label, {})[f"{row.at:.0f}"] = figures(row.values)
 
 
@@ -68,6 +72,10 @@ def optimum(arguments, found):
         ("zero_cost", (f"predictor(zero_cost={json.dumps(PROXIES)})",), PREDICTED, scored, arguments.zero_cost_seeds),
     )
     for name, strategies, trials, problem, seeds in campaigns:
+        if arguments.only:
+            name, strategies = f"{name}-only", tuple(label for label in strategies if label in arguments.only)
+        if not strategies:
+            continue
         nasforge.compare(strategies=strategies, seeds=seeds, name=name, budget={"trials": trials}, **common, **problem)
         best = json.loads((arguments.runs_dir / name / "comparison.json").read_text())["optimum"]
         for label in strategies:
@@ -138,11 +146,15 @@ def main():
     parser.add_argument("--seeds", type=int, default=500)
     parser.add_argument("--zero-cost-seeds", type=int, default=100)
     parser.add_argument("--without-tpe", action="store_true")
+    parser.add_argument("--only", nargs="+", metavar="STRATEGY", help="of these; the others stay as they are in --out")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs") / "nasbench201")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "nasbench201.json")
     arguments = parser.parse_args()
     accuracy, needed = {}, {}
+    if arguments.only:
+        earlier = json.loads(arguments.out.read_text())
+        accuracy, needed = earlier["test_accuracy"], earlier["trials_to_the_optimum"]
     began = time.process_time()
     accuracies(arguments, accuracy)
     optimum(arguments, needed)

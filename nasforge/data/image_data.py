@@ -179,16 +179,16 @@ class _Division:
         counts = np.bincount(self.labels[rows], minlength=classes)
         scarce = int(counts.argmin())
         if counts[scarce] < 2:
-            more = "raise data.images" if self.config.images is not None else "add images or leave the class out"
+            more = "raise data.images" if self.config.images is not None else "add images or remove the class"
             raise DataError(
-                f"{where}: class '{self.class_names[scarce]}' has {counts[scarce]} image(s) where the {what} part is "
-                f"divided off; every class needs at least one image in each part, {more}",
+                f"{where}: class '{self.class_names[scarce]}' has {counts[scarce]} image(s) for the {what} split and "
+                f"for what it is taken from; every class needs at least one image in each split: {more}",
                 kind="empty",
             )
         taken = round(len(rows) * share)
         if not classes <= taken <= len(rows) - classes:
             raise DataError(
-                f"{where}: a share of {share:g} of {len(rows)} images gives the {what} part {taken}; "
+                f"{where}: a share of {share:g} of {len(rows)} images gives the {what} split {taken}; "
                 f"with {classes} classes it needs {classes} to {len(rows) - classes}; "
                 f"{self._advice(rows, share, what)}",
                 kind="range",

@@ -166,14 +166,15 @@ def near_first(
     """
     shuffled = list(neighbours)
     rng.shuffle(shuffled)
-    distances = [_places_apart(space.domains[key], point.values[key], value) for key, value in shuffled]
+    distances = [places_apart(space.domains[key], point.values[key], value) for key, value in shuffled]
     if max(distances, default=1) == 1:
         return shuffled
     drawn = [rng.random() ** distance for distance in distances]
     return [shuffled[index] for index in sorted(range(len(shuffled)), key=drawn.__getitem__, reverse=True)]
 
 
-def _places_apart(domain: Domain, a: Value, b: Value) -> int:
+def places_apart(domain: Domain, a: Value, b: Value) -> int:
+    """Return how many places two numbers are apart, in ascending order; 1 for names and for long ranges."""
     if isinstance(domain, Choice):
         return abs(domain.ranks[a] - domain.ranks[b]) if domain.ordered else 1
     if domain.size > ENUMERATED:

@@ -18,6 +18,7 @@ from nasforge.strategies.choosers import (
     measured,
     moves,
     near_first,
+    places_apart,
     unseen,
 )
 from nasforge.strategies.ranking import Merit, beats, merit
@@ -38,7 +39,7 @@ class _Descent:
         running: its trials that are out.
         moves: of all neighbours of the incumbent, in the order of trying; empty until its start is told.
         position: the moves before it lead to points that were seen.
-        tried: the moves tried from this start, each with the number of its latest trial.
+        tried: the moves tried since its start.
     """
 
     start: int
@@ -48,7 +49,7 @@ class _Descent:
     running: int = 0
     moves: list[Move] = field(default_factory=list)
     position: int = 0
-    tried: dict[Move, int] = field(default_factory=dict)
+    tried: set[Move] = field(default_factory=set)
 
 
 class LocalSearch:
@@ -57,10 +58,10 @@ class LocalSearch:
     White et al., "Exploring the Loss Landscape in Neural Architecture Search" (https://arxiv.org/abs/2005.02960).
     A neighbour differs in one decision (and, where that opens others, in those, drawn at random). All neighbours are
     tried in random order, near numbers rather first (`near_first`), those of large or continuous ranges by sampled
-    steps. A new incumbent tries first the moves that were not tried since the start of its descent, then the others,
-    the oldest first: a move that just failed mostly fails again one step further. Workers never wait: while results are
-    out, further asks take the next neighbours, or another start where there are none left; the best incumbent is
-    served first.
+    steps. A new incumbent first tries the moves that were not tried since the start of its descent, because a move
+    that just failed mostly fails again; moves to numbers beyond the next one come later. Workers never wait: while
+    results are out, further asks take the next neighbours, or another start where there are none left; the best
+    incumbent is served first.
 
     Args:
         spec: space and seed of the search; one objective; for several use `nsga2` or `evolution`.
@@ -88,7 +89,7 @@ class LocalSearch:
         self._running: dict[int, tuple[Architecture, _Descent]] = {}
         # What was before the latest proposal, so that it can be withdrawn.
         self._before = (list(self._descents), self._started)
-        self._latest_move: tuple[Move | None, int | None] = (None, None)
+        self._new_move: Move | None = None
         self.seen = Seen()
 
     def ask(self, number: int) -> Proposal | None:
@@ -128,11 +129,8 @@ class LocalSearch:
         _, descent = self._running.pop(number)
         descent.running -= 1
         self._descents, self._started = self._before
-        move, earlier = self._latest_move
-        if move is not None:
-            descent.tried.pop(move)
-            if earlier is not None:
-                descent.tried[move] = earlier
+        if self._new_move is not None:
+            descent.tried.remove(self._new_move)
         self.seen.take_back()
 
     def _best_first(self) -> list[_Descent]:
@@ -155,9 +153,9 @@ class LocalSearch:
             self._descents.append(origin)
             self._started += 1
         move = _move(origin.point, point)
-        self._latest_move = (move, None if move is None else origin.tried.get(move))
+        self._new_move = None if move in origin.tried else move
         if move is not None:
-            origin.tried[move] = number
+            origin.tried.add(move)
         origin.running += 1
         self._running[number] = (point, origin)
         self.seen.note(point)
@@ -166,7 +164,13 @@ class LocalSearch:
         """Return the moves to all neighbours of a new incumbent, in the order of trying."""
         rng = random.Random(f"{self._seed}/{descent.number}/moves")
         shuffled = near_first(self._space, descent.point, moves(self._space, descent.point, rng, self._steps), rng)
-        return sorted(shuffled, key=lambda move: descent.tried.get(move, -1))
+
+        def reluctance(move: Move) -> int:
+            key, value = move
+            far = places_apart(self._space.domains[key], descent.point.values[key], value) > 1
+            return far + (move in descent.tried)
+
+        return sorted(shuffled, key=reluctance)
 
     def _neighbour(self, descent: _Descent) -> Architecture | None:
         """Return the next neighbour of a descent's incumbent that was not seen; None if there is none."""
