@@ -60,6 +60,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "jacov": "nasforge.evaluators.proxies:jacov",
         "naswot": "nasforge.evaluators.proxies:naswot",
         "zen": "nasforge.evaluators.proxies:zen",
+        "swap": "nasforge.evaluators.proxies:swap",
+        "swap_regularised": "nasforge.evaluators.proxies:swap_regularised",
+        "log_params": "nasforge.evaluators.proxies:log_params",
+        "log_flops": "nasforge.evaluators.proxies:log_flops",
+        "expressivity": "nasforge.evaluators.az_nas:expressivity",
+        "progressivity": "nasforge.evaluators.az_nas:progressivity",
+        "trainability": "nasforge.evaluators.az_nas:trainability",
     },
     "runner": {
         "ray_tune": "nasforge.runners.ray_tune:run",
