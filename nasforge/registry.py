@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "predictor": "nasforge.strategies.predictor:Predictor",
         "pbt": "nasforge.strategies.pbt:PBT",
         "promotion": "nasforge.strategies.promotion:Promotion",
+        "screening": "nasforge.strategies.screening:Screening",
         "joint": "nasforge.strategies.joint:joint",
     },
     "pruner": {
