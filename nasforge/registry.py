@@ -101,6 +101,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "data": {
         "digits": "nasforge.data.digits:find",
+        "addnist": "nasforge.data.composed:addnist",
+        "tile": "nasforge.data.composed:tile",
         **dict.fromkeys(
             (
                 *("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST", "QMNIST", "USPS", "SVHN", "STL10", "GTSRB"),
