@@ -9,6 +9,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.ladder import proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.ranges import check_whole
+from nasforge.core.space import LISTED
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.aggregation import log_rank_sums
@@ -135,13 +136,17 @@ class Screening:
     def _next_batch(self, number: int, count: int) -> Score | None:
         """Return networks that were not scored yet, as many as there are; None if there is none."""
         rng = generator(self._seed, number)
-        choose = drawing(rng)
         known = {*self._scored, *(point.point_id for batch in self._scoring.values() for point in batch)}
-        points: list[Architecture] = []
-        while len(points) < count:
-            point = unseen(self._space, lambda _: self._space.decide(choose), rng, known)
-            if point.point_id in known:
-                break
-            known.add(point.point_id)
-            points.append(point)
+        if self._space.size <= LISTED:
+            left = [point for name, point in self._space.distinct.items() if name not in known]
+            points = rng.sample(left, min(count, len(left)))
+        else:
+            choose = drawing(rng)
+            points = []
+            while len(points) < count:
+                point = unseen(self._space, lambda _: self._space.decide(choose), rng, known)
+                if point.point_id in known:
+                    break
+                known.add(point.point_id)
+                points.append(point)
         return Score(tuple(points), 0, Origin(operator="screened")) if points else None
