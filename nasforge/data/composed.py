@@ -116,7 +116,9 @@ def _composed(
     """
     parts = divided(replace(config, images=None), decoded)
     classes = len(decoded.class_names)
-    rows, labels, sizes = [], [], {}
+    rows: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    sizes: dict[str, int] = {}
     for number, part in enumerate(PARTS):
         rng = np.random.default_rng([config.seed, number])
         of_class = [parts[part][decoded.labels[parts[part]] == label] for label in range(classes)]
@@ -155,10 +157,11 @@ def _pictures(drawn: np.ndarray, of_class: Sequence[np.ndarray], rng: np.random.
 
 def _grey(pictures: np.ndarray) -> np.ndarray:
     """Return pictures N x C x H x W as N x H x W."""
-    if pictures.shape[1] == 3:
-        grey: np.ndarray = np.tensordot(np.array(_LUMA), pictures, (0, 1)).round().astype(np.uint8)
-        return grey
-    return pictures[:, 0] if pictures.shape[1] == 1 else pictures.mean(1).round().astype(np.uint8)
+    if pictures.shape[1] == 1:
+        return pictures[:, 0]
+    weights = np.array(_LUMA) if pictures.shape[1] == 3 else np.full(pictures.shape[1], 1 / pictures.shape[1])
+    grey: np.ndarray = np.tensordot(weights, pictures, (0, 1)).round().astype(np.uint8)
+    return grey
 
 
 def _note(config: DataConfig, sizes: dict[str, int]) -> str:
