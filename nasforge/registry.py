@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "predictor": "nasforge.strategies.predictor:Predictor",
         "pbt": "nasforge.strategies.pbt:PBT",
         "promotion": "nasforge.strategies.promotion:Promotion",
+        "screening": "nasforge.strategies.screening:Screening",
         "joint": "nasforge.strategies.joint:joint",
     },
     "pruner": {
@@ -60,6 +61,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "jacov": "nasforge.evaluators.proxies:jacov",
         "naswot": "nasforge.evaluators.proxies:naswot",
         "zen": "nasforge.evaluators.proxies:zen",
+        "swap": "nasforge.evaluators.proxies:swap",
+        "swap_regularised": "nasforge.evaluators.proxies:swap_regularised",
+        "log_params": "nasforge.evaluators.proxies:log_params",
+        "log_flops": "nasforge.evaluators.proxies:log_flops",
+        "expressivity": "nasforge.evaluators.az_nas:expressivity",
+        "progressivity": "nasforge.evaluators.az_nas:progressivity",
+        "trainability": "nasforge.evaluators.az_nas:trainability",
     },
     "runner": {
         "ray_tune": "nasforge.runners.ray_tune:run",
@@ -93,6 +101,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "data": {
         "digits": "nasforge.data.digits:find",
+        "addnist": "nasforge.data.composed:addnist",
+        "tile": "nasforge.data.composed:tile",
         **dict.fromkeys(
             (
                 *("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST", "QMNIST", "USPS", "SVHN", "STL10", "GTSRB"),

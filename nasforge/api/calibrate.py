@@ -81,7 +81,7 @@ def configured(
         )
     scores = Rung(proxies=tuple(proxies)) if proxies else next((r for r in config.ladder if r.proxies), None)
     options = {"networks": networks, "seeds": seeds, "scored": scores is not None}
-    place = f"-{config.data.source.rpartition('/')[2].partition('.')[0]}" if config.data else ""
+    place = f"-{config.data.source.rpartition('/')[2].partition('.')[0].replace(':', '-')}" if config.data else ""
     return replace(
         config,
         name=config.name if named else f"calibrate-{config.space.name}{place}-s{config.seed}",

@@ -94,8 +94,8 @@ def _proxies(names: Any) -> tuple[str, ...]:
 
 
 def proxy_metric(name: str) -> str:
-    """Return the key under which a proxy is reported: `zc/synflow`; of `module:function` the function's name."""
-    return PROXY + name.rpartition(":")[2]
+    """Return the key under which a proxy is reported: `zc/synflow`; of `module:function(option=1)` `zc/function`."""
+    return PROXY + name.partition("(")[0].rpartition(":")[2]
 
 
 def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:

@@ -10,7 +10,7 @@ from nasforge.core.errors import DataError
 from nasforge.data import image_folder, npz
 from nasforge.data.decoded import Allocate, Decoded, Source
 from nasforge.settings.experiment import DataConfig
-from nasforge.settings.values import unknown_source
+from nasforge.settings.values import is_made, made_of, unknown_source
 
 
 def find(config: DataConfig) -> Source:
@@ -20,7 +20,9 @@ def find(config: DataConfig) -> Source:
         DataError: there is no such name, file or folder.
     """
     names = registry.names("data")
-    if config.source in names:
+    if pair := made_of(config.source):
+        return _made(config, *pair)
+    if config.source in names and not is_made(config.source):
         source: Source = registry.get("data", config.source)(config)
         return _noted(source, config.source) if Path(config.source).exists() else source
     path = Path(config.source)
@@ -58,6 +60,16 @@ def image_names(config: DataConfig) -> list[str] | None:
         files, _ = image_folder.listing(path)
         return [file.relative_to(path).as_posix() for rows in files.values() for file, _ in rows]
     return npz.image_names(path) if path.is_file() else None
+
+
+def _made(config: DataConfig, name: str, inner: str) -> Source:
+    """Return a data set that is made of another one, which is read at the size that the first asks for."""
+
+    def find_inner(resolution: int | None) -> Source:
+        return find(replace(config, source=inner, resolution=resolution))
+
+    source: Source = registry.get("data", name)(config, find_inner)
+    return source
 
 
 def _noted(source: Source, name: str) -> Source:

@@ -13,16 +13,20 @@ Which of them are compared in "Zero-Cost Proxies for Lightweight NAS", https://a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from nasforge.core.ranges import check_number
+from nasforge.evaluators.untrained import Undefined, copies, hooked, in_mode, output_of
+from nasforge.models.costs import count_flops, count_params
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
@@ -36,10 +40,6 @@ _RECTIFIERS = frozenset(
 )
 
 
-class Undefined(Exception):
-    """The network has nothing that a proxy could look at."""
-
-
 def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Return how much flows from input to output along all paths: log of 1 + the sum of |weight * gradient|.
 
@@ -48,10 +48,10 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     https://arxiv.org/abs/2101.08134. Every parameter is replaced by its absolute value, the input is one image of ones,
     what is differentiated is the sum of the outputs. Of `images` only the shape counts, and `labels` do not.
     """
-    tensors, weights = _copies(network, lambda tensor: tensor.abs().double())
+    tensors, weights = copies(network, lambda tensor: tensor.abs().double())
     ones = torch.ones_like(images[:1], dtype=torch.float64)
-    with _mode(network, training=False), _without(network, _NORMS):
-        flow = _output(network, tensors, ones).sum()
+    with in_mode(network, training=False), _without(network, _NORMS):
+        flow = output_of(network, tensors, ones).sum()
         gradients = torch.autograd.grad(flow, weights, allow_unused=True)
     return math.log1p(sum(_numbers((w * g).abs().sum() for w, g in _used(weights, gradients))))
 
@@ -112,7 +112,7 @@ def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     with ExitStack() as stack:
         for module in network.modules():
             if isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
-                stack.enter_context(_hook(module.register_forward_hook(keep)))
+                stack.enter_context(hooked(module.register_forward_hook(keep)))
         _gradients(network, images, labels)
     if not saliences:
         raise Undefined("it has no convolution or linear layer")
@@ -126,10 +126,10 @@ def jacov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     the eigenvalues v of the correlations between the images' gradients of the summed outputs, and k = 1e-5,
     minus the sum of log(v + k) + 1 / (v + k). At best all v are 1, which gives about minus the number of images.
     """
-    tensors, _ = _copies(network)
+    tensors, _ = copies(network)
     images = images.detach().clone().requires_grad_()
-    with _mode(network):
-        (jacobian,) = torch.autograd.grad(_output(network, tensors, images).sum(), images)
+    with in_mode(network):
+        (jacobian,) = torch.autograd.grad(output_of(network, tensors, images).sum(), images)
     eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(jacobian.flatten(1).double())) + 1e-5
     return -float((eigenvalues.log() + 1 / eigenvalues).sum())
 
@@ -141,13 +141,78 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     of a ReLU, agreeing is having the same sign; the inputs of SiLU, GELU and the like are taken likewise, whether a
     layer or a function computes them.
     """
-    tensors, _ = _copies(network)
+    tensors, _ = copies(network)
     codes = _Codes(len(images), images.device)
-    with _mode(network), torch.no_grad(), codes:
-        _output(network, tensors, images)
+    with in_mode(network), torch.no_grad(), codes:
+        output_of(network, tensors, images)
     if not codes.units:
         raise Undefined("it has no activation such as a ReLU")
     return float(torch.linalg.slogdet(codes.kernel.cpu()).logabsdet)
+
+
+def swap(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return how many different answers rectifiers give to the images: the number of sample-wise activation patterns.
+
+    Peng et al., "SWAP-NAS: Sample-Wise Activation Patterns for Ultra-fast NAS", https://arxiv.org/abs/2403.04161: the
+    pattern of a unit has one bit for each image, 1 where the unit's input is positive. Units are those of `naswot`.
+    Of N images at most 2^N patterns exist.
+    """
+    tensors, _ = copies(network)
+    patterns = _Patterns(len(images))
+    with in_mode(network), torch.no_grad(), patterns:
+        output_of(network, tensors, images)
+    if not patterns.packed:
+        raise Undefined("it has no activation such as a ReLU")
+    return float(patterns.count())
+
+
+def swap_regularised(
+    network: nn.Module, images: Tensor, labels: Tensor, *, params: float, spread: float | None = None
+) -> float:
+    """Return `swap` of a network, less the further its size is from the one that is wished for.
+
+    Peng et al., section 3.3 of https://arxiv.org/abs/2403.04161: `swap` times exp(-((trainable parameters - mu)^2 /
+    sigma)).
+
+    Args:
+        network: its score.
+        images: N x C x H x W.
+        labels: unused.
+        params: trainable parameters that a network should have, the paper's mu.
+        spread: parameters above or below it at which the score is divided by e, the square root of the paper's sigma;
+            None: as many as `params`.
+
+    Raises:
+        ConfigError: `params` or `spread` is not above 0.
+    """
+    for name, number in (("params", params), ("spread", params if spread is None else spread)):
+        check_number(number, f"proxy 'swap_regularised': {name}", over=0)
+    distance = (count_params(network) - params) / (spread or params)
+    return swap(network, images, labels) * math.exp(-(distance**2))
+
+
+def log_params(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return the logarithm of the number of trainable parameters.
+
+    The baseline that many proxies do not beat: White et al., "A Deeper Look at Zero-Cost Proxies for Lightweight NAS",
+    https://iclr-blog-track.github.io/2022/03/25/zero-cost-proxies/. `images` and `labels` do not count.
+    """
+    if not (count := count_params(network)):
+        raise Undefined("it has no weights that are trained")
+    return math.log(count)
+
+
+def log_flops(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return the logarithm of the multiply-adds of one image: the complexity of AZ-NAS.
+
+    Lee and Ham, "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search",
+    https://arxiv.org/abs/2403.19232. Of `images` only the shape counts, and `labels` do not.
+    """
+    with in_mode(network):
+        count = count_flops(network, tuple(images.shape[1:]))
+    if not count:
+        raise Undefined("it multiplies nothing")
+    return math.log(count)
 
 
 def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -173,19 +238,19 @@ def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
     def last_map(inputs: Tensor) -> Tensor:
         features.clear()
-        output = _output(network, tensors, inputs)
+        output = output_of(network, tensors, inputs)
         return features[0] if features else output
 
     inputs = torch.randn(images.shape).to(images.device)
     moved = inputs + 0.01 * torch.randn(images.shape).to(images.device)
-    with _mode(network), torch.no_grad(), ExitStack() as stack:
+    with in_mode(network), torch.no_grad(), ExitStack() as stack:
         for module in network.modules():
             if module is not network:
-                stack.enter_context(_hook(module.register_forward_hook(keep_map)))
+                stack.enter_context(hooked(module.register_forward_hook(keep_map)))
         here = last_map(inputs)
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                stack.enter_context(_hook(module.register_forward_pre_hook(keep_variance)))
+                stack.enter_context(hooked(module.register_forward_pre_hook(keep_variance)))
         there = last_map(moved)
     change = (here - there).abs().flatten(1).sum(1).mean().item()
     if not change > 0:
@@ -196,23 +261,9 @@ def zen(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 # --- what they share ------------------------------------------------------------------------------------------------
 
 
-def _copies(
-    network: nn.Module, change: Callable[[Tensor], Tensor] = torch.clone
-) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Copy all parameters and buffers by name, floating ones changed; return also the weights, for gradients."""
-    tensors, weights = {}, []
-    for name, parameter in network.named_parameters():
-        tensors[name] = change(parameter.detach())
-        if parameter.requires_grad and parameter.ndim >= 2:
-            weights.append(tensors[name].requires_grad_())
-    for name, buffer in network.named_buffers():
-        tensors[name] = change(buffer) if buffer.is_floating_point() else buffer.clone()
-    return tensors, weights
-
-
 def _gaussian(network: nn.Module) -> dict[str, Tensor]:
     """Copy all parameters and buffers: weights drawn from N(0, 1), biases 0, normalisations without effect."""
-    tensors, _ = _copies(network)
+    tensors, _ = copies(network)
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             key = f"{prefix}.{name}" if prefix else name
@@ -227,23 +278,15 @@ def _gaussian(network: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _output(network: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
-    """Return the network's output, computed with these tensors instead of its own."""
-    output = functional_call(network, tensors, (images,))
-    if not isinstance(output, Tensor):
-        raise Undefined(f"it returns a {type(output).__name__}, not a tensor")
-    return output
-
-
 def _gradients(
     network: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool = False
 ) -> tuple[list[Tensor], tuple[Tensor | None, ...]]:
     """Return the weights (copies) and the loss gradients by them, None for unused ones."""
-    tensors, weights = _copies(network)
+    tensors, weights = copies(network)
     if not weights:
         raise Undefined("it has no weights that are trained")
-    with _mode(network):
-        loss = cross_entropy(_output(network, tensors, images), labels)
+    with in_mode(network):
+        loss = cross_entropy(output_of(network, tensors, images), labels)
         return weights, torch.autograd.grad(loss, weights, allow_unused=True, create_graph=create_graph)
 
 
@@ -259,35 +302,13 @@ def _used(weights: list[Tensor], gradients: tuple[Tensor | None, ...]) -> list[t
 
 
 @contextmanager
-def _mode(network: nn.Module, *, training: bool = True) -> Iterator[None]:
-    """Set training mode without dropout, or eval mode; every module's own mode is restored afterwards."""
-    before = [(module, module.training) for module in network.modules()]
-    try:
-        for module, _ in before:
-            module.training = training and not isinstance(module, nn.modules.dropout._DropoutNd)
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode
-
-
-@contextmanager
 def _without(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[None]:
     """Turn modules of these kinds into identities."""
     with ExitStack() as stack:
         for module in network.modules():
             if isinstance(module, kinds):
-                stack.enter_context(_hook(module.register_forward_hook(lambda module, inputs, output: inputs[0])))
+                stack.enter_context(hooked(module.register_forward_hook(lambda module, inputs, output: inputs[0])))
         yield
-
-
-@contextmanager
-def _hook(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
-    """Register a hook, and remove it afterwards."""
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -310,3 +331,34 @@ class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.kernel += agreeing.double()
             self.units += code.shape[1]
         return func(*args, **(kwargs or {}))
+
+
+class _Patterns(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Collector of the signs of the rectifiers' inputs, unit by unit, over all images.
+
+    Attributes:
+        packed: arrays of units x words; a word has the bits of 64 images.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._count = count
+        self.packed: list[np.ndarray] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._overloadpacket in _RECTIFIERS and len(args[0]) == self._count:
+            signs = (args[0] > 0).flatten(1).cpu().numpy()
+            bits = np.zeros((-(-self._count // 64) * 64, signs.shape[1]), bool)
+            bits[: self._count] = signs
+            self.packed.append(np.ascontiguousarray(np.packbits(bits, axis=0).T).view(np.uint64))
+        return func(*args, **(kwargs or {}))
+
+    def count(self) -> int:
+        """Return the number of different patterns."""
+        words = np.concatenate(self.packed)
+        patterns = words[:, 0]
+        for word in words.T[1:]:  # numbers in place of the patterns so far, then of them and the next word
+            _, numbers = np.unique(patterns, return_inverse=True)
+            others, further = np.unique(word, return_inverse=True)
+            patterns = numbers.astype(np.uint64) * np.uint64(len(others)) + further.astype(np.uint64)
+        return len(np.unique(patterns))

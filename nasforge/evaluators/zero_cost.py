@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nasforge import registry
 from nasforge.core.about import About
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import BuildError, ConfigError, SearchError
+from nasforge.core.errors import BuildError, ConfigError, SearchError, did_you_mean
 from nasforge.core.ladder import proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
@@ -24,7 +27,7 @@ from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainS
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.evaluators.guarded import guarded, needed
-from nasforge.evaluators.proxies import Undefined
+from nasforge.evaluators.untrained import Undefined
 from nasforge.models.costs import count_flops, count_params, latency_ms
 from nasforge.models.network import build, fresh
 from nasforge.settings.spec import SearchSpec
@@ -59,8 +62,8 @@ class ZeroCost:
                 rung. The recipe is unused, nothing is trained.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
             threads: torch threads per process; None: as they are.
-            proxies: proxies to compute, registered names or `module:function`; None: those in ladder and objectives,
-                else all.
+            proxies: proxies to compute, registered names or `module:function`, with options in brackets
+                (`swap_regularised(params=500000)`); None: those in ladder and objectives, else all that need no option.
             images: images in the batch.
 
         Raises:
@@ -72,7 +75,7 @@ class ZeroCost:
                 check_whole(number, f"evaluator 'zero_cost': {name}", least)
         if proxies is None:
             named = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
-            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *named])) or registry.names("proxy")
+            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *named])) or _without_options()
         if not proxies:
             raise ConfigError(
                 "evaluator 'zero_cost': proxies is empty; name at least one, such as synflow",
@@ -80,7 +83,7 @@ class ZeroCost:
                 key="evaluator.proxies",
             )
         for name in proxies:
-            registry.get("proxy", name)
+            proxy_of(name)
         self.space = spec.space
         self.data = data
         self.device = device
@@ -193,7 +196,7 @@ class ZeroCost:
             try:
                 with torch.random.fork_rng([images.device] if images.is_cuda else []), without_tf32(), work:
                     torch.manual_seed(seed)
-                    score = float(registry.get("proxy", name)(network, images, labels))
+                    score = float(proxy_of(name)(network, images, labels))
                 if not math.isfinite(score):
                     reasons[name] = (f"gave {score}", False)
             except Exception as error:  # a user's network or proxy may raise anything
@@ -206,6 +209,55 @@ class ZeroCost:
                 reasons[name] = (cause if undefined else f"{type(error).__name__}: {cause}", undefined)
             scores[proxy_metric(name)] = score if math.isfinite(score) else math.nan
         return {**costs, **scores}, reasons
+
+
+def proxy_of(text: str) -> Callable[[nn.Module, Tensor, Tensor], float]:
+    """Return the proxy of a name, with its options: `synflow`, `swap_regularised(params=500000)`, `module:function`.
+
+    Raises:
+        ConfigError: unknown name or option, an option that is missing, or a text of another form.
+    """
+    form = re.fullmatch(r"([^()]+)(?:\((.*)\))?", text)
+    try:
+        call = ast.parse(f"proxy({form[2] or ''})", mode="eval").body if form else None
+        arguments = call.keywords if isinstance(call, ast.Call) and not call.args else None
+        options = {str(item.arg): ast.literal_eval(item.value) for item in arguments or ()}
+    except (SyntaxError, ValueError):
+        arguments = None
+    if form is None or arguments is None:
+        raise ConfigError(
+            f"proxy '{text}' is not of the form name or name(option=number). Write it like "
+            "swap_regularised(params=500000)",
+            kind="invalid",
+            key="proxy",
+        )
+    name = form[1].strip()
+    function: Callable[..., float] = registry.get("proxy", name)
+    known = _options_of(name)
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"proxy '{name}' has no option '{option}'; {did_you_mean(option, known)}", kind="unknown", key=option
+            )
+    missing = [option for option, needed in known.items() if needed and option not in options]
+    if missing:
+        raise ConfigError(
+            f"proxy '{name}' needs the option {missing[0]}. Write it like {name}({missing[0]}=500000)",
+            kind="missing",
+            key=missing[0],
+        )
+    return partial(function, **options) if options else function
+
+
+def _options_of(name: str) -> dict[str, bool]:
+    """Return a proxy's options, and whether each must be set."""
+    parameters = registry.describe("proxy", name).signature.parameters.values()
+    return {one.name: one.default is one.empty for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+def _without_options() -> list[str]:
+    """Return the registered proxies that need no option."""
+    return [name for name in registry.names("proxy") if not any(_options_of(name).values())]
 
 
 class _Work(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -33,7 +33,8 @@ class DataConfig:
     Relative paths are made absolute against the working folder, since workers have another one.
 
     Attributes:
-        source: a registered name (`digits`), a torchvision class (`FashionMNIST`), a `.npz` file or an image folder.
+        source: a registered name (`digits`), a torchvision class (`FashionMNIST`), a `.npz` file or an image folder; or
+            a data set that is made of one of these (`addnist:digits`).
         folder: where torchvision keeps its downloads.
         validation: share of the training part that validates.
         test: share that is sealed away; only where the source brings no test part of its own.
@@ -78,11 +79,30 @@ def with_absolute_paths(data: Mapping[str, Any], folder: Path | None = None) -> 
     absolute = dict(data)
     if isinstance(source := data.get("source"), Path):
         absolute["source"] = absolute_path(source, folder) if is_there(source) else str(source)
-    elif isinstance(source, str) and source not in registry.names("data"):
-        absolute["source"] = path_or_name(source, folder)
+    elif isinstance(source, str):
+        absolute["source"] = _absolute_source(source, folder)
     if isinstance(place := data.get("folder"), (str, Path)):
         absolute["folder"] = absolute_path(place, folder)
     return absolute
+
+
+def _absolute_source(source: str, folder: Path | None) -> str:
+    if source in registry.names("data"):
+        return source
+    if pair := made_of(source):
+        return f"{pair[0]}:{_absolute_source(pair[1], folder)}"
+    return path_or_name(source, folder)
+
+
+def made_of(source: str) -> tuple[str, str] | None:
+    """Split `addnist:digits` into the data set that is made and the one that it is made of; None for all others."""
+    name, colon, inner = source.partition(":")
+    return (name, inner) if colon and is_made(name) else None
+
+
+def is_made(name: str) -> bool:
+    """Return whether a registered data set is made of another one: whether its function takes that one too."""
+    return name in registry.names("data") and len(registry.describe("data", name).signature.parameters) > 1
 
 
 @dataclass(frozen=True)
@@ -214,6 +234,10 @@ def data_of(content: Any) -> DataConfig | None:
 def unknown_source(source: str) -> str:
     """Return why a data source is neither a registered name nor a path; empty where it is one of them."""
     names = registry.names("data")
+    if is_made(source):
+        return f"'{source}' is made of another data set. Name it behind a colon: {source}:digits"
+    if pair := made_of(source):
+        return unknown_source(pair[1]) if pair[1] else unknown_source(pair[0])
     if source in names or Path(source).is_absolute():
         return ""
     return f"'{source}' is neither a name, nor a file or folder in {Path.cwd()}; {did_you_mean(source, names)}"

@@ -6,25 +6,30 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from expecting import raises
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, relu
 
 from nasforge import registry
+from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.space import SearchSpace
 from nasforge.evaluators.proxies import (
-    Undefined,
     fisher,
     grad_norm,
     grasp,
     jacov,
     naswot,
     snip,
+    swap,
+    swap_regularised,
     synflow,
 )
+from nasforge.evaluators.untrained import Undefined
+from nasforge.evaluators.zero_cost import proxy_of
 from nasforge.models.network import build
 from nasforge.settings.experiment import load_space
 
-NAMES = registry.names("proxy")
+NAMES = [name for name in registry.names("proxy") if name != "swap_regularised"] + ["swap_regularised(params=2000)"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +46,7 @@ def batch(count: int = 6, channels: int = 1, size: int = 8, classes: int = 10) -
 def score(name: str, network: nn.Module, images: Tensor, labels: Tensor) -> float:
     with torch.random.fork_rng():
         torch.manual_seed(11)
-        return registry.get("proxy", name)(network, images, labels)
+        return proxy_of(name)(network, images, labels)
 
 
 class Small(nn.Module):
@@ -197,6 +202,68 @@ def test_images_that_no_rectifier_tells_apart_have_no_number() -> None:
     assert naswot(Small(), images, labels) == -math.inf
 
 
+def identity_weights(network: nn.Sequential, index: int, rows: list[list[float]]) -> None:
+    """Set a linear layer's weights, and its biases to 0."""
+    with torch.no_grad():
+        network[index].weight.copy_(torch.tensor(rows))
+        network[index].bias.zero_()
+
+
+def test_swap_counts_the_patterns_over_the_images() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2, 4), nn.ReLU(inplace=True), nn.Linear(4, 2), nn.ReLU())
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]).view(3, 1, 1, 2)
+    labels = torch.arange(3)
+    # The units' signs over the three images: 100, 010, 100 (as the first), 001.
+    identity_weights(network, 1, [[1, 0], [0, 1], [2, 0], [-1, 0]])
+    # Of what comes out of them: the first unit again 100, the other 101.
+    identity_weights(network, 3, [[1, 0, 0, 0], [1, 0, 0, 1]])
+    assert swap(network, images, labels) == 4, "100, 010, 001, 101"
+    identity_weights(network, 3, [[1, 0, 0, 0], [0, 3, 0, 0]])
+    assert swap(network, images, labels) == 3
+    assert swap(network, 7 * images, labels) == 3, "only signs count"
+    assert swap(network, images[[2, 0, 1]], labels) == 3, "the images' order does not"
+
+
+@pytest.mark.parametrize("count", [3, 63, 64, 65, 130])
+def test_swap_is_exact_for_any_number_of_images(count: int) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 50), nn.ReLU(), nn.Linear(50, 30), nn.ReLU())
+    images, labels = batch(count, 1, 2, 2)
+    with torch.no_grad():
+        network[1].weight[7] = 3 * network[1].weight[8]
+        network[1].bias[7] = 3 * network[1].bias[8]
+        hidden = network[1](images.flatten(1))
+        signs = torch.cat([hidden, network[3](relu(hidden))], 1) > 0
+    patterns = {tuple(unit.tolist()) for unit in signs.T}
+    assert len(patterns) < 80
+    assert swap(network, images, labels) == len(patterns)
+
+
+def test_regularised_swap_is_swap_where_the_size_is_the_one_wished_for() -> None:
+    network = Small()
+    images, labels = batch()
+    size = sum(parameter.numel() for parameter in network.parameters())
+    plain = swap(network, images, labels)
+    assert swap_regularised(network, images, labels, params=size) == plain
+    found = swap_regularised(network, images, labels, params=size + 100, spread=50)
+    assert found == pytest.approx(plain * math.exp(-4))
+    assert swap_regularised(network, images, labels, params=2 * size) == pytest.approx(plain * math.exp(-0.25))
+    for wrong in ({"params": 0}, {"params": size, "spread": -1}):
+        with raises(ConfigError, "range"):
+            swap_regularised(network, images, labels, **wrong)
+
+
+def test_log_params_and_log_flops() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 36, 10))
+    network[0].bias.requires_grad_(False)
+    images, labels = batch()
+    assert score("log_params", network, images, labels) == math.log(27 + 1080 + 10)
+    assert score("log_flops", network, images, labels) == math.log(27 * 36 + 1080)
+    empty = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
+    for name in ("log_params", "log_flops"):
+        with pytest.raises(Undefined):
+            score(name, empty, images, labels)
+
+
 def test_zen_by_hand() -> None:
     network = nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)
@@ -241,7 +308,7 @@ def test_the_network_stays_as_it_is_bit_for_bit(name: str, training: bool) -> No
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "log_params"])  # which runs nothing
 def test_the_network_stays_as_it_is_when_it_breaks(name: str) -> None:
     class Breaking(Small):
         def forward(self, x: Tensor) -> Tensor:
@@ -250,7 +317,7 @@ def test_the_network_stays_as_it_is_when_it_breaks(name: str) -> None:
 
     network = Breaking().eval()
     state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    with pytest.raises(RuntimeError, match="in the middle"):
+    with pytest.raises((RuntimeError, BuildError), match="in the middle"):
         score(name, network, *batch())
     assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
     assert not any(module.training or module._forward_hooks for module in network.modules())

@@ -219,7 +219,44 @@ def test_the_proxies_are_the_ladders_and_the_objectives_or_all() -> None:
     goals = (Objective.parse("zc/snip"), Objective.parse("cost/flops"))
     assert evaluator(objectives=goals).proxies == ("synflow", "naswot", "snip")
     assert ZeroCost(SearchSpec(SPACE, DATA, (Rung(3),), objectives=goals)).proxies == ("snip",)
-    assert len(ZeroCost(SearchSpec(SPACE, DATA, (Rung(3),))).proxies) == 8
+    assert set(ZeroCost(SearchSpec(SPACE, DATA, (Rung(3),))).proxies) == {*registry.names("proxy")} - {
+        "swap_regularised"
+    }
+
+
+def test_a_proxy_takes_options_and_is_reported_without_them() -> None:
+    named = "swap_regularised(params=9000, spread=3e3)"
+    made: ZeroCost = pickle.loads(pickle.dumps(evaluator(proxies=["swap", "log_params", named])))
+    assert made.about.metrics[:3] == ("zc/swap", "zc/log_params", "zc/swap_regularised")
+    result = made(Measure(POINTS[0]), Report())
+    distance = (result.metrics["cost/params"] - 9000) / 3000
+    expected = result.metrics["zc/swap"] * math.exp(-(distance**2))
+    assert result.metrics["zc/swap_regularised"] == pytest.approx(expected)
+    assert result.metrics["zc/log_params"] == math.log(result.metrics["cost/params"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("swap_regularised", ("missing", "params", "swap_regularised(params=")),
+        ("swap_regularised(spread=2)", ("missing", "params")),
+        ("swap_regularised(parms=2)", ("unknown", "parms", "params")),
+        ("synflow(params=2)", ("unknown", "params", "synflow")),
+        ("swap_regularised(2)", ("invalid", "proxy", "swap_regularised(2)")),
+        ("swap_regularised(params=many)", ("invalid", "proxy")),
+        ("swap_regularised(params=2", ("invalid", "proxy")),
+        ("swap_regularised(params=2), swap(params=1)", ("invalid", "proxy")),
+    ],
+)
+def test_options_of_a_proxy_are_checked_before_the_search(name: str, expected: tuple[str, ...]) -> None:
+    with raises(ConfigError, *expected):
+        evaluator(proxies=[name])
+
+
+def test_counting_flops_is_the_work_of_one_image() -> None:
+    result = evaluator(proxies=["log_flops", "log_params"])(Measure(POINTS[0]), Report())
+    assert result.charged.multiply_adds == result.metrics["cost/flops"]
+    assert result.metrics["zc/log_flops"] == math.log(result.metrics["cost/flops"])
 
 
 def test_a_table_answers_a_batch_and_what_it_lacks_is_no_number(tmp_path: Path) -> None:

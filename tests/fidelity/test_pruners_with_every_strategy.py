@@ -6,7 +6,7 @@ import pytest
 
 from nasforge import registry
 from nasforge.core.errors import ConfigError
-from nasforge.core.trial import CHECKPOINT, Artifact, Charge, Result, TrainShared
+from nasforge.core.trial import CHECKPOINT, Artifact, Charge, Result, Score, TrainShared
 from nasforge.experiment.state import load_state
 from nasforge.testing.scripted import MIXED, closeness, outcome
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
@@ -16,7 +16,7 @@ TRIALS = 25
 
 def curves(proposal, report):
     """Nine epochs towards the closeness to a planted optimum."""
-    if isinstance(proposal, TrainShared):
+    if isinstance(proposal, Score | TrainShared):
         return outcome(MIXED, report.number, proposal)
     close, end = closeness(MIXED, proposal.architecture), (1, 3, 9)[proposal.rung]
     dear = 1 - close + random.Random(proposal.architecture.point_id).random() / 5
