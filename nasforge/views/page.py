@@ -143,7 +143,7 @@ def tested(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
     """Return the table of networks on the test split.
 
     Args:
-        rows: of `results.tested_networks`, or of a fit.
+        rows: of `results.networks_on_test`, or of a fit.
         measure: title of the column of values.
     """
     cells = [
