@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nasforge.core.goals import Objective
 from nasforge.core.metrics import better
+from nasforge.views import page
 from nasforge.views.comparison_records import Comparison, Curve
-from nasforge.views.drawing import network_figure
-from nasforge.views.picture import HEIGHT, draw, graph_objects, write
+from nasforge.views.network_svg import network_svg
+from nasforge.views.picture import HEIGHT, WIDTH, draw_page, write
+from nasforge.views.svg import Axis, Plot
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part
 
-# Okabe & Ito's colours, told apart by colour-blind readers too; random search is grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B4513", "#000000", "#7F3FBF")
-_GREY = "#777777"
-_DASHES = ("solid", "dash", "dot")
+_KINDS = 8
+"""Colours of strategies in the style sheet; random search is grey."""
 _AXES = {"trials": "charged trials", "worker_seconds": "worker seconds", "multiply_adds": "multiply-adds"}
-_STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; color: #222; }
-table { border-collapse: collapse; margin: .5em 0 1.5em; font-size: 14px; } th, td { padding: .25em .5em; }
-th, td { text-align: right; white-space: nowrap; } td:first-child, th:first-child { text-align: left; }
-th { border-bottom: 2px solid #888; } tr:nth-child(even) td { background: #f4f4f4; }
-.wide { overflow-x: auto; } li { margin: .2em 0; }"""
 
 
 def quantity_title(comparison: Comparison, quantity: str) -> str:
@@ -62,27 +58,22 @@ def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequen
         networks: parts of the best network of each strategy, to be drawn; none where there is nothing to build.
 
     Raises:
-        ExportError: Plotly is not installed, or the file cannot be written.
+        ExportError: the file cannot be written.
     """
-    parts = [f"<h1>{html.escape(comparison.name)}</h1>", f"<p>{html.escape(_protocol(comparison))}</p>"]
-    for index, quantity in enumerate(_drawn(comparison)):
-        figure = curves_figure(comparison, quantity)
-        parts.append(figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False}))
+    parts = [f"<h1>{html.escape(comparison.name)}</h1>", page.paragraph(_protocol(comparison))]
+    parts += [
+        page.section(quantity_title(comparison, quantity), curves_chart(comparison, quantity))
+        for quantity in _drawn(comparison)
+    ]
     parts += _tables(comparison)
     if networks:
-        parts.append("<h2>What each found: the best network of all its seeds</h2>")
-        drawing = network_figure(networks)
-        parts.append(
-            drawing.to_html(full_html=False, include_plotlyjs=not _drawn(comparison), config={"displaylogo": False})
-        )
-    if comparison.notes:
-        parts.append(
-            "<h2>Notes</h2><ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in comparison.notes) + "</ul>"
-        )
+        parts.append(page.section("The best network of each strategy, over all its seeds", network_svg(networks)))
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in comparison.notes)
+    parts.append(page.section("Notes", f"<ul>{items}</ul>" if items else ""))
     if comparison.failed:
         rows = [[name, why] for name, why in comparison.failed.items()]
-        parts.append("<h2>Searches that failed</h2>" + _html_table(("search", "why"), rows))
-    write(path, _document(comparison.name, parts))
+        parts.append(page.section("Searches that failed", page.table(("search", "why"), rows, texts=("why",))))
+    write(path, page.document(comparison.name, parts))
 
 
 def write_picture(comparison: Comparison, path: Path) -> None:
@@ -92,51 +83,53 @@ def write_picture(comparison: Comparison, path: Path) -> None:
         ExportError: there is no Chromium, or it failed.
     """
     quantity = next(q for q in ("hypervolume", "final", "signal") if q in _drawn(comparison) or q == "signal")
-    draw(curves_figure(comparison, quantity), path)
+    draw_page(page.picture(curves_chart(comparison, quantity, WIDTH, HEIGHT - 40)), path)
 
 
-def curves_figure(comparison: Comparison, quantity: str) -> Any:
-    """Mean over the seeds with its band, one line per strategy.
+def curves_chart(comparison: Comparison, quantity: str, width: int = 640, height: int = 330) -> str:
+    """Draw the mean over the seeds with its band, one line per strategy.
 
-    Raises:
-        ExportError: Plotly is not installed.
+    Args:
+        comparison: has the curves.
+        quantity: one of theirs.
+        width: of the drawing in pixels.
+        height: likewise.
     """
-    go = graph_objects()
-    figure = go.Figure()
     curves = [curve for curve in comparison.curves if curve.quantity == quantity]
-    for curve, colour, dash in _styled(comparison, curves):
-        known = [i for i, value in enumerate(curve.mean) if not math.isnan(value)]
-        x = [curve.x[i] for i in known]
-        low, high = [curve.low[i] for i in known], [curve.high[i] for i in known]
-        band = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "legendgroup": curve.label, "hoverinfo": "skip"}
-        figure.add_scatter(x=x, y=low, showlegend=False, **band)
-        figure.add_scatter(x=x, y=high, showlegend=False, fill="tonexty", fillcolor=_faint(colour), **band)
-        figure.add_scatter(
-            x=x,
-            y=[curve.mean[i] for i in known],
-            mode="lines",
-            name=curve.label,
-            legendgroup=curve.label,
-            line={"color": colour, "width": 2.5, "shape": "hv", "dash": dash},
-            hovertemplate="%{y:.5g} at %{x:.5g}",
-        )
-    figure.update_layout(
-        template="plotly_white",
-        xaxis_title=axis_title(comparison),
-        yaxis_title=quantity_title(comparison, quantity),
-        height=HEIGHT,
-        margin={"l": 70, "r": 20, "t": 40, "b": 50},
-        font={"size": 14},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
-        hovermode="x unified",
+    values = [value for curve in curves for ends in (curve.low, curve.high) for value in ends]
+    low, high = _window(curves) or (min(_finite(values), default=0.0), max(_finite(values), default=1.0))
+    plot = Plot(
+        f"{quantity_title(comparison, quantity)}, over {axis_title(comparison)}",
+        Axis.of(axis_title(comparison), [x for curve in curves for x in curve.x], zero=True),
+        Axis(quantity_title(comparison, quantity), low, high) if high > low else Axis.of(quantity, [low]),
+        width=width,
+        height=height,
     )
-    shown = _window(curves)
-    if shown:
-        figure.update_yaxes(range=shown)
-    return figure
+    kinds = _kinds(comparison)
+    for curve in curves:
+        known = [index for index, value in enumerate(curve.mean) if not math.isnan(value)]
+        lower, upper = ([(curve.x[i], ends[i]) for i in known] for ends in (curve.low, curve.high))
+        plot.band(kinds[curve.label], _stepped(lower), _stepped(upper), "")
+    for curve in curves:
+        known = [(x, value) for x, value in zip(curve.x, curve.mean, strict=True) if not math.isnan(value)]
+        last = f"{curve.label}: {number(known[-1][1])} at the end" if known else ""
+        plot.line(f"{kinds[curve.label]} thick", known, step=True, name=curve.label, title=last)
+    return plot.svg()
 
 
-def _window(curves: Sequence[Curve]) -> list[float] | None:
+def _stepped(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of a line that keeps a value until the next one."""
+    corners = list(values[:1])
+    for (_, before), (x, y) in pairwise(values):
+        corners += [(x, before), (x, y)] if y != before else []
+    return [*corners, values[-1]] if values else []
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
+def _window(curves: Sequence[Curve]) -> tuple[float, float] | None:
     """Return the range of the vertical axis without the first tenth of the searches, in which all improve."""
     values: list[float] = []
     for curve in curves:
@@ -145,26 +138,16 @@ def _window(curves: Sequence[Curve]) -> list[float] | None:
     if not values or min(values) == max(values):
         return None
     edge = 0.06 * (max(values) - min(values))
-    return [min(values) - edge, max(values) + edge]
+    return min(values) - edge, max(values) + edge
 
 
-def _styled(comparison: Comparison, curves: Sequence[Curve]) -> Iterator[tuple[Curve, str, str]]:
-    """Yield a strategy has the same colour in every figure."""
-    rank = 0
-    styles: dict[str, tuple[str, str]] = {}
-    for label, about in comparison.strategies.items():
-        if about["name"] == "random":
-            styles[label] = (_GREY, "solid")
-            continue
-        styles[label] = (_COLOURS[rank % len(_COLOURS)], _DASHES[rank // len(_COLOURS) % len(_DASHES)])
-        rank += 1
-    for curve in curves:
-        yield curve, *styles[curve.label]
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
+def _kinds(comparison: Comparison) -> dict[str, str]:
+    """Return the class of each strategy: the same colour in every figure, and grey for random search."""
+    others = [label for label, about in comparison.strategies.items() if about["name"] != "random"]
+    return {
+        label: "other" if about["name"] == "random" else f"s{others.index(label) % _KINDS}"
+        for label, about in comparison.strategies.items()
+    }
 
 
 def _drawn(comparison: Comparison) -> list[str]:
@@ -245,21 +228,9 @@ def _tables(comparison: Comparison) -> list[str]:
             body = table_rows(comparison, quantity, at)
             if body:
                 heading = f"{quantity_title(comparison, quantity)} at {at:g} {axis_title(comparison)}"
-                parts.append(f"<h2>{html.escape(heading)}</h2>")
-                parts.append(_html_table(table_columns(comparison, quantity), body))
+                parts.append(page.section(heading, page.table(table_columns(comparison, quantity), body)))
     if comparison.to_optimum:
         cap = comparison.to_optimum[0].cap
         heading = f"Charged trials to the optimum of the signal ({comparison.optimum:g}); a miss counts as {cap:g}"
-        parts += [f"<h2>{html.escape(heading)}</h2>", _html_table(*optimum_table(comparison))]
+        parts.append(page.section(heading, page.table(*optimum_table(comparison))))
     return parts
-
-
-def _html_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
-
-
-def _document(title: str, parts: Sequence[str]) -> str:
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>"

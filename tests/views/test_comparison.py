@@ -324,15 +324,16 @@ def test_page_is_self_contained_and_says_everything(tmp_path: Path) -> None:
     )
     page.write_page(found, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
-    assert "camp&lt;aign" in text and "6.2500" in text and "x-s9" in text and "Plotly.newPlot" in text
-    assert len(text) > 1_000_000, "plotly.js is in the page"
+    assert "camp&lt;aign" in text and "6.2500" in text and "x-s9" in text and "default-src 'none'" in text
+    assert text.count("<svg ") == 2 and len(text) < 100_000
     assert 'src="http' not in text
 
 
 def test_same_colours_in_every_figure() -> None:
-    found = compare_groups("c", [group("x", [1, 4]), group("random", [1, 2])])
-    lines = {t.name: t.line.color for t in page.curves_figure(found, "signal").data if t.name}
-    assert lines["random"] == "#777777" and lines["x"] == "#0072B2"
+    found = compare_groups("c", [group("x", [1, 4], final=[1.0, 2.0]), group("random", [1, 2], final=[1.0, 1.5])])
+    for quantity in ("signal", "final"):
+        chart = page.curves_chart(found, quantity)
+        assert '<li class="other thick">random</li>' in chart and '<li class="s0 thick">x</li>' in chart
 
 
 def test_picture_needs_chromium_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
