@@ -34,7 +34,7 @@ def calibration_chart(calibration: Calibration, width: int = 640, height: int = 
     plot = Plot(
         f"Rank correlation of {len(rungs)} rungs with full training",
         Axis("rung, and its share of the cost of a whole training", -0.4, len(rungs) - 0.6, text=rung_text, whole=True),
-        Axis(f"rank correlation with full training ({_seeds(calibration)})", lowest - 0.05, 1.05),
+        Axis(f"rank correlation ({_seeds(calibration)})", lowest - 0.05, 1.05),
         width=width,
         height=height,
     )
@@ -102,7 +102,7 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
             "lead",
         ),
         *(page.paragraph(f"{sentence}.") for sentence in recommendation(calibration)),
-        *(page.paragraph(advice, "note") for advice in calibration.advice),
+        *(page.paragraph(f"{advice[:1].upper()}{advice[1:]}.", "note") for advice in calibration.advice),
         page.section("Rank correlation with full training", calibration_chart(calibration)),
         page.section("Rungs", page.table(RUNG_COLUMNS, rows)),
         page.section("Zero-cost scores with full training", page.table(("score", "Spearman"), scores))

@@ -101,7 +101,7 @@ def curves_chart(comparison: Comparison, quantity: str, width: int = 640, height
     plot = Plot(
         f"{quantity_title(comparison, quantity)}, over {axis_title(comparison)}",
         Axis.of(axis_title(comparison), [x for curve in curves for x in curve.x], zero=True),
-        Axis(quantity_title(comparison, quantity), low, high) if high > low else Axis.of(quantity, [low]),
+        Axis(_short_title(comparison, quantity), low, high) if high > low else Axis.of(quantity, [low]),
         width=width,
         height=height,
     )
@@ -115,6 +115,12 @@ def curves_chart(comparison: Comparison, quantity: str, width: int = 640, height
         last = f"{curve.label}: {number(known[-1][1])} at the end" if known else ""
         plot.line(f"{kinds[curve.label]} thick", known, step=True, name=curve.label, title=last)
     return plot.svg()
+
+
+def _short_title(comparison: Comparison, quantity: str) -> str:
+    goal = Objective.parse(comparison.objectives[0])
+    name = {"signal": goal.metric, "final": comparison.final}.get(quantity, quantity)
+    return f"{name}, {better(_maximised(comparison, quantity))}"
 
 
 def _stepped(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
