@@ -111,9 +111,9 @@ def curves_chart(comparison: Comparison, quantity: str, width: int = 640, height
         lower, upper = ([(curve.x[i], ends[i]) for i in known] for ends in (curve.low, curve.high))
         plot.band(kinds[curve.label], _stepped(lower), _stepped(upper), "")
     for curve in curves:
-        known = [(x, value) for x, value in zip(curve.x, curve.mean, strict=True) if not math.isnan(value)]
-        last = f"{curve.label}: {number(known[-1][1])} at the end" if known else ""
-        plot.line(f"{kinds[curve.label]} thick", known, step=True, name=curve.label, title=last)
+        means = [(x, value) for x, value in zip(curve.x, curve.mean, strict=True) if not math.isnan(value)]
+        last = f"{curve.label}: {number(means[-1][1])} at the end" if means else ""
+        plot.line(f"{kinds[curve.label]} thick", means, step=True, name=curve.label, title=last)
     return plot.svg()
 
 
