@@ -16,9 +16,9 @@ from nasforge.dashboards.library import IN_CAMPAIGN, Courses, Entry, Library, se
 from nasforge.dashboards.pages.base import Query
 from nasforge.experiment.journal import JOURNAL
 from nasforge.views.comparison import compare_groups
-from nasforge.views.comparison_chart import comparison_chart
 from nasforge.views.comparison_page import (
     AXIS_TITLES,
+    comparison_chart,
     optimum_table,
     quantities_drawn,
     quantity_title,

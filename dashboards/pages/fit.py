@@ -12,7 +12,7 @@ from nasforge.core.command_line import command_for, command_line, runs_dir_optio
 from nasforge.dashboards.library import Entry, fit_lines, fit_result, runs_now
 from nasforge.dashboards.pages.errors import errors_of_fit
 from nasforge.dashboards.pages.files import explanations, files_of
-from nasforge.views.results import test_bars
+from nasforge.views.results import bars_of_test
 
 
 def fit_only(entry: Entry) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
                 decisions.append((str(line.get("name")).replace("_", " "), line.get("value"), line.get("reason")))
     return {
         "rows": rows,
-        "bars": Markup(test_bars(rows)),  # noqa: S704
+        "bars": Markup(bars_of_test(rows)),  # noqa: S704
         "sentence": sentence,
         "remarks": [],
         "measure": "accuracy",

@@ -11,7 +11,7 @@ from nasforge.dashboards.pages.base import headline
 from nasforge.dashboards.pages.errors import errors_of_fit, errors_of_search
 from nasforge.dashboards.pages.fit import fit_content
 from nasforge.views import tables
-from nasforge.views.results import commands_for, measure_of, outcome_sentence, remarks, test_bars, tested_networks
+from nasforge.views.results import bars_of_test, commands_for, measure_of, networks_on_test, outcome_sentence, remarks
 
 
 def result(view: View) -> dict[str, Any]:
@@ -23,10 +23,10 @@ def result(view: View) -> dict[str, Any]:
     commands = list(content["commands"])
     if outcome is None and entry.kind != "fit":
         commands = [*commands_for(entry.folder, state), *commands]
-    tested = tested_networks(state, entry.folder / "finalists")
+    tested = networks_on_test(state, entry.folder / "finalists")
     if tested and not content["rows"]:
         measure = measure_of(tested[0]["metric"])
-        content |= {"rows": tested, "bars": Markup(test_bars(tested, measure)), "measure": measure}  # noqa: S704
+        content |= {"rows": tested, "bars": Markup(bars_of_test(tested, measure)), "measure": measure}  # noqa: S704
     if outcome is None and entry.kind != "fit":
         content |= {"sentence": outcome_sentence(state, tested, content["standing"]), "remarks": remarks(state)}
     errors = errors_of_search(view) if outcome is None else errors_of_fit(entry, outcome)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from nasforge.core.command_line import command_for, command_line, runs_dir_option
+from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, ExportError, JournalError, NasforgeError, did_you_mean
 from nasforge.core.metrics import title_of
 from nasforge.core.paths import whole_path
 from nasforge.core.trust import view
 from nasforge.experiment.journal import FIT, JOURNAL, experiments_in, fits_in, without_collection
 from nasforge.experiment.state import State
-from nasforge.settings.search_command import search_words
 from nasforge.views import charts
 from nasforge.views.network_svg import network_svg
 from nasforge.views.picture import write
@@ -56,7 +55,11 @@ def report(model: str | Path, *, out: str | Path | None = None, runs_dir: str | 
         reader.refresh()
         page = search_report(reader)
     if not place.parent.is_dir():
-        raise ExportError(f"{place}: the folder {place.parent} does not exist. Make it, or name another file")
+        raise ExportError(
+            f"{place}: the folder {place.parent} does not exist. Make it, or name another file",
+            kind="missing",
+            key="out",
+        )
     write(place, page)
     return place
 
@@ -76,7 +79,7 @@ def search_report(reader: Reader, *, importance: bool = True) -> str:
             shares = _importance(reader.folder, state)
         else:
             shares = _note(f"Not computed for this page. See it: {command_for(reader.folder, 'show', '--importance')}")
-        return report_page(reader, Extras(drawing, shares, _again(reader.folder, state)))
+        return report_page(reader, Extras(drawing, shares))
 
 
 def _folder_of(model: str | Path, runs_dir: Path) -> Path:
@@ -90,10 +93,13 @@ def _folder_of(model: str | Path, runs_dir: Path) -> Path:
                 f"'{folder.name}' is a campaign, and this page is about one search. Compare its searches: "
                 f"{command_for(folder, 'compare')}",
                 kind="unsupported",
+                key="model",
             )
     known = [path.name for path in (*experiments_in(runs_dir), *fits_in(runs_dir))]
     raise JournalError(
-        f"there is no search or fit '{model}' in {runs_dir}/; {did_you_mean(str(model), known)}", kind="missing"
+        f"there is no search or fit '{model}' in {runs_dir}/; {did_you_mean(str(model), known)}",
+        kind="missing",
+        key="model",
     )
 
 
@@ -127,14 +133,6 @@ def _importance(folder: Path, state: State) -> str:
     return "".join(
         f"<h3>{escape(title_of(key))}</h3>{charts.importance_chart(shares)}" for key, shares in shares_of.items()
     )
-
-
-def _again(folder: Path, state: State) -> str:
-    """Return the command that begins the same search under another name; empty where one command cannot say it."""
-    words = search_words(state.header.config)
-    if words is None:
-        return ""
-    return command_line(*words, "--name", f"{state.name}-again", *runs_dir_option(folder.parent))
 
 
 def _note(text: str) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.api.fit.log import entries_of, finished_of
-from nasforge.core.architecture import Architecture
 from nasforge.core.command_line import command_for
-from nasforge.core.errors import BuildError, DataError, NasforgeError, TrustError
-from nasforge.core.space import SearchSpace
+from nasforge.core.errors import DataError, NasforgeError
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trust import foreign, view
-from nasforge.experiment.journal import fit_of
+from nasforge.experiment.journal import JOURNAL, fit_of
 from nasforge.experiment.state import State, load_state
+from nasforge.views.reader import Reader
 
 _SAY = Callable[[str], None]
 
@@ -90,35 +89,45 @@ def track_files(folder: Path, uri: str | None, state: State, say: _SAY) -> None:
 
 
 def _send_files(folder: Path, uri: str | None, state: State) -> int:
-    """Draw the winner and the front, and send them with the pages that other commands have written."""
+    """Draw the winner and the front, write the report, and send them with the pages that other commands have written.
+
+    A report that `nasforge report` has written since the last event is sent as it is: it has the importance of
+    decisions, which takes seconds.
+    """
+    from nasforge.api.report import REPORT, search_report
     from nasforge.views.mlflow.files import FRONT, NETWORK, files_of, front_svg, log_files
 
     with tempfile.TemporaryDirectory() as scratch:
         files = files_of(folder)
-        for name, drawing in ((NETWORK, _winner_svg(fit_of(folder) or folder)), (FRONT, front_svg(state))):
-            if drawing:
+        drawn = {NETWORK: _winner_svg(fit_of(folder) or folder), FRONT: front_svg(state)}
+        if fit_of(folder) is None and not _is_current(files.get(REPORT), folder / JOURNAL):
+            reader = Reader(folder)
+            reader.refresh()
+            drawn[REPORT] = search_report(reader, importance=False)
+        for name, text in drawn.items():
+            if text:
                 files[name] = Path(scratch) / name
-                files[name].write_text(drawing, encoding="utf-8")
+                files[name].write_text(text, encoding="utf-8")
         return log_files(folder, uri, files)
 
 
-def _winner_svg(folder: Path) -> str:
-    """Return the drawing of the network in `best/`; empty where there is none, or its code may not run here."""
+def _is_current(page: Path | None, journal: Path) -> bool:
+    """Return whether a page was written after the last event of a journal."""
     try:
-        about = json.loads((folder / "best" / "network.json").read_text(encoding="utf-8"))
-        space, point = SearchSpace.from_json(about["space"]), Architecture.from_json(about["architecture"])
-        shape, classes = tuple(about["shape"]), len(about["class_names"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, NasforgeError):
-        return ""
-    from nasforge.views.network_svg import network_svg
-    from nasforge.views.parts import parts_of
-    from nasforge.views.svg import standalone
+        return page is not None and page.stat().st_mtime >= journal.stat().st_mtime
+    except OSError:
+        return False
 
-    try:
-        with foreign(folder.absolute().parent):
-            return standalone(network_svg({folder.name: parts_of(space, point, shape, classes)}))
-    except (BuildError, TrustError):
-        return ""
+
+def _winner_svg(folder: Path) -> str:
+    """Return the drawing of the network in `best/` next to its reference; empty where there is none to draw."""
+    from nasforge.views.network_svg import network_svg
+    from nasforge.views.svg import standalone
+    from nasforge.views.winner import winner_and_reference
+
+    with foreign(folder.absolute().parent):
+        networks, _ = winner_and_reference(folder)
+    return standalone(network_svg(networks)) if networks else ""
 
 
 def track_comparison(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,7 @@ from nasforge.settings.experiment import resolve
 from nasforge.views.plain import plain
 
 if TYPE_CHECKING:
-    from nasforge.views.calibration import Calibration, Correlation
+    from nasforge.views.calibration import Calibration
 
 _EPOCHS = 9
 
@@ -143,8 +142,14 @@ def calibrate(
 
 
 def _reported(result: Calibration, folder: Path) -> Outcome:
-    from nasforge.views.calibration import RULE
-    from nasforge.views.calibration_page import draw_calibration, write_calibration
+    from nasforge.views.calibration_page import (
+        RUNG_COLUMNS,
+        draw_calibration,
+        interval_text,
+        recommendation,
+        rung_row,
+        write_calibration,
+    )
 
     content = {"experiment": folder.name, **plain(result.to_json())}
     (folder / "calibration.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -154,46 +159,19 @@ def _reported(result: Calibration, folder: Path) -> Outcome:
     except ExportError as error:
         output.say(str(error))
     seeds = "other seeds" if result.seeds > 1 else "the same run"
-    rows = [
-        [
-            *(rung.rung, f"{100 * rung.cost:.0f}%", f"{rung.seconds:.3g}"),
-            *("-" if result.seeds == 1 else f"{rung.noise:.3g}", f"{rung.spread:.3g}"),
-            *(_interval(rung.spearman), _interval(rung.kendall), _number(rung.same_run)),
-        ]
-        for rung in result.rungs
-    ]
-    columns = ("epochs", "cost", "worker s", "seed noise", "spread", "Spearman", "Kendall", "same run")
+    rows = [rung_row(result, rung) for rung in result.rungs]
     title = (
         f"{result.metric} of {result.networks} networks, {result.seeds} seeds; "
         f"correlations with full training of {seeds}"
     )
-    output.table(title, columns, rows, left=("epochs", "Spearman", "Kendall"))
+    output.table(title, RUNG_COLUMNS, rows, left=("epochs", "Spearman", "Kendall"))
     if result.proxies:
-        scores = [[name.removeprefix(PROXY), _interval(fact)] for name, fact in result.proxies.items()]
+        scores = [[name.removeprefix(PROXY), interval_text(fact)] for name, fact in result.proxies.items()]
         output.table("Zero-cost scores with full training", ("score", "Spearman"), scores, left=("score", "Spearman"))
     if result.left_out:
         output.line(f"{result.left_out} network(s) are left out: not trained to the end by every seed")
-    ladder = ", ".join(json.dumps(dict(rung)).replace('"', "") for rung in result.ladder)
-    output.line(f"Recommended: ladder: [{ladder}]   ({RULE})")
-    if len(result.ladder) > 1:
-        output.line(
-            f"A search of {result.trials} trials: about {result.seconds_without:,.0f} worker seconds without a pruner, "
-            f"{result.seconds_with:,.0f} with ASHA on this ladder ({100 * result.share:.0f}% of the work); the best is "
-            f"{result.lost:.4f} worse on average (simulated on these trainings)"
-        )
-    else:
-        output.line(
-            f"A search of {result.trials} trials: about {result.seconds_without:,.0f} worker seconds. No rung below "
-            "the last one can be relied on: search with --pruner none"
-        )
+    for sentence in recommendation(result):
+        output.line(sentence)
     for advice in result.advice:
         output.say(advice)
     return Outcome(content)
-
-
-def _interval(fact: Correlation) -> str:
-    return "-" if math.isnan(fact.value) else f"{fact.value:.2f} ({fact.low:.2f} .. {fact.high:.2f})"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -16,7 +17,15 @@ def front(points: Sequence[Sequence[float]]) -> list[int]:
     Source: the simple sweep of Kung et al. 1975, "On Finding the Maxima of a Set of Vectors".
     """
     indices: list[int] = []
-    for index in sorted(range(len(points)), key=lambda i: (tuple(-value for value in points[i]), i)):
+    order = sorted(range(len(points)), key=lambda i: (tuple(-value for value in points[i]), i))
+    if all(len(point) == 2 and not any(map(math.isnan, point)) for point in points):
+        highest = -math.inf
+        for index in order:  # none of those before has a lower first value, so the second one decides
+            if points[index][1] > highest or not indices:
+                highest = points[index][1]
+                indices.append(index)
+        return sorted(indices)
+    for index in order:
         point = points[index]
         if not any(tuple(points[kept]) == tuple(point) or dominates(points[kept], point) for kept in indices):
             indices.append(index)

@@ -156,7 +156,7 @@ def confusion_of(answers: StoredAnswers, names: Sequence[str]) -> Confusion:
     np.add.at(counts, (answers.truth, answers.chosen), 1)
     wrong = [
         (int(counts[truth, taken]), names[truth], names[taken])
-        for truth, taken in np.argwhere(counts)
+        for truth, taken in np.argwhere(counts).tolist()
         if truth != taken
     ]
     wrong.sort(key=lambda pair: -pair[0])
@@ -183,7 +183,7 @@ def surest_mistakes(answers: StoredAnswers, names: Sequence[str], images: Path |
     wrong = np.flatnonzero(answers.chosen != answers.truth)
     wrong = wrong[np.argsort(-certainty[wrong], kind="stable")][:_MOST_MISTAKES]
     mistakes = []
-    for place in wrong:
+    for place in wrong.tolist():
         name = answers.ids[place]
         mistakes.append(
             Mistake(

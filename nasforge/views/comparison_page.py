@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nasforge.core.goals import Objective
 from nasforge.core.metrics import better
+from nasforge.views import page
 from nasforge.views.comparison_records import Comparison, Curve
-from nasforge.views.drawing import network_figure
-from nasforge.views.picture import HEIGHT, draw, graph_objects, write
+from nasforge.views.groups import BASELINE
+from nasforge.views.network_svg import network_svg
+from nasforge.views.picture import HEIGHT, WIDTH, draw_page, write
+from nasforge.views.svg import Axis, Plot, cut, missing
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part
 
-# Okabe & Ito's colours, told apart by colour-blind readers too; random search is grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B4513", "#000000", "#7F3FBF")
-_GREY = "#777777"
-_DASHES = ("solid", "dash", "dot")
+_KINDS = 8
+"""Colours of strategies in the style sheet; random search is grey."""
 AXIS_TITLES = {"trials": "charged trials", "worker_seconds": "worker seconds", "multiply_adds": "multiply-adds"}
-_STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; color: #222; }
-table { border-collapse: collapse; margin: .5em 0 1.5em; font-size: 14px; } th, td { padding: .25em .5em; }
-th, td { text-align: right; white-space: nowrap; } td:first-child, th:first-child { text-align: left; }
-th { border-bottom: 2px solid #888; } tr:nth-child(even) td { background: #f4f4f4; }
-.wide { overflow-x: auto; } li { margin: .2em 0; }"""
 
 
 def quantity_title(comparison: Comparison, quantity: str) -> str:
@@ -62,25 +59,22 @@ def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequen
         networks: parts of the best network of each strategy, to be drawn; none where there is nothing to build.
 
     Raises:
-        ExportError: Plotly is not installed, or the file cannot be written.
+        ExportError: the file cannot be written.
     """
-    parts = [f"<h1>{html.escape(comparison.name)}</h1>", f"<p>{html.escape(_protocol(comparison))}</p>"]
-    for index, quantity in enumerate(quantities_drawn(comparison)):
-        figure = curves_figure(comparison, quantity)
-        parts.append(figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False}))
+    parts = [f"<h1>{html.escape(comparison.name)}</h1>", page.paragraph(_protocol(comparison))]
+    parts += [
+        page.section(quantity_title(comparison, quantity), comparison_chart(comparison, quantity))
+        for quantity in quantities_drawn(comparison)
+    ]
     parts += _tables(comparison)
     if networks:
-        parts.append("<h2>What each found: the best network of all its seeds</h2>")
-        drawing, first = network_figure(networks), not quantities_drawn(comparison)
-        parts.append(drawing.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False}))
-    if comparison.notes:
-        parts.append(
-            "<h2>Notes</h2><ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in comparison.notes) + "</ul>"
-        )
+        parts.append(page.section("The best network of each strategy, over all its seeds", network_svg(networks)))
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in comparison.notes)
+    parts.append(page.section("Notes", f"<ul>{items}</ul>" if items else ""))
     if comparison.failed:
         rows = [[name, why] for name, why in comparison.failed.items()]
-        parts.append("<h2>Searches that failed</h2>" + _html_table(("search", "why"), rows))
-    write(path, _document(comparison.name, parts))
+        parts.append(page.section("Searches that failed", page.table(("search", "why"), rows, texts=("why",))))
+    write(path, page.document(comparison.name, parts))
 
 
 def write_picture(comparison: Comparison, path: Path) -> None:
@@ -90,51 +84,65 @@ def write_picture(comparison: Comparison, path: Path) -> None:
         ExportError: there is no Chromium, or it failed.
     """
     quantity = next(q for q in ("hypervolume", "final", "signal") if q in quantities_drawn(comparison) or q == "signal")
-    draw(curves_figure(comparison, quantity), path)
+    draw_page(page.picture(comparison_chart(comparison, quantity, WIDTH, HEIGHT - 40)), path)
 
 
-def curves_figure(comparison: Comparison, quantity: str) -> Any:
-    """Mean over the seeds with its band, one line per strategy.
+def comparison_chart(comparison: Comparison, quantity: str, width: int = 640, height: int = 380) -> str:
+    """Draw the mean over the seeds with its 95 % band, one line per strategy.
 
-    Raises:
-        ExportError: Plotly is not installed.
+    Args:
+        comparison: has the curves.
+        quantity: `signal`, `final` or `hypervolume`.
+        width: of the drawing in pixels.
+        height: likewise.
     """
-    go = graph_objects()
-    figure = go.Figure()
     curves = [curve for curve in comparison.curves if curve.quantity == quantity]
-    for curve, colour, dash in _styled(comparison, curves):
-        known = [i for i, value in enumerate(curve.mean) if not math.isnan(value)]
-        x = [curve.x[i] for i in known]
-        low, high = [curve.low[i] for i in known], [curve.high[i] for i in known]
-        band = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "legendgroup": curve.label, "hoverinfo": "skip"}
-        figure.add_scatter(x=x, y=low, showlegend=False, **band)
-        figure.add_scatter(x=x, y=high, showlegend=False, fill="tonexty", fillcolor=_faint(colour), **band)
-        figure.add_scatter(
-            x=x,
-            y=[curve.mean[i] for i in known],
-            mode="lines",
-            name=curve.label,
-            legendgroup=curve.label,
-            line={"color": colour, "width": 2.5, "shape": "hv", "dash": dash},
-            hovertemplate="%{y:.5g} at %{x:.5g}",
-        )
-    figure.update_layout(
-        template="plotly_white",
-        xaxis_title=axis_title(comparison),
-        yaxis_title=quantity_title(comparison, quantity),
-        height=HEIGHT,
-        margin={"l": 70, "r": 20, "t": 40, "b": 50},
-        font={"size": 14},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
-        hovermode="x unified",
+    points = [
+        (curve, [i for i, value in enumerate(curve.mean) if math.isfinite(value)])
+        for curve in curves
+        if any(map(math.isfinite, curve.mean))
+    ]
+    if not points:
+        return missing("No strategy has a curve yet.")
+    ends = [value for curve in curves for value in (*curve.low, *curve.high)]
+    low, high = window(curves) or (lambda axis: (axis.low, axis.high))(Axis.of("", ends))
+    charges = [0.0, *(curve.x[i] for curve, known in points for i in known)]
+    plot = Plot(
+        f"{quantity_title(comparison, quantity)}, over {axis_title(comparison)}",
+        Axis.of(axis_title(comparison), charges, zero=True, whole=comparison.axis == "trials"),
+        Axis(_short_title(comparison, quantity), low, high),
+        width=width,
+        height=height,
     )
-    shown = window(curves)
-    if shown:
-        figure.update_yaxes(range=shown)
-    return figure
+    kinds = _kinds(comparison)
+    for curve, known in points:
+        if any(curve.low[i] < curve.high[i] for i in known):
+            lower, upper = ([(curve.x[i], bound[i]) for i in known] for bound in (curve.low, curve.high))
+            plot.band(kinds[curve.label], _stepped(lower), _stepped(upper))
+    for curve, known in points:
+        last = known[-1]
+        bounds = f"{curve.low[last]:.4g} to {curve.high[last]:.4g}"
+        title = f"{curve.label}: {curve.mean[last]:.4g} ({bounds}) at the end"
+        line = [(curve.x[i], curve.mean[i]) for i in known]
+        plot.line(f"{kinds[curve.label]} thick", line, step=True, name=cut(curve.label, 60), title=title)
+    return plot.svg()
 
 
-def window(curves: Sequence[Curve]) -> list[float] | None:
+def _short_title(comparison: Comparison, quantity: str) -> str:
+    goal = Objective.parse(comparison.objectives[0])
+    name = {"signal": goal.metric, "final": comparison.final}.get(quantity, quantity)
+    return f"{name}, {better(_maximised(comparison, quantity))}"
+
+
+def _stepped(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of a line that keeps a value until the next one."""
+    corners = list(values[:1])
+    for (_, before), (x, y) in pairwise(values):
+        corners += [(x, before), (x, y)] if y != before else []
+    return [*corners, values[-1]] if values else []
+
+
+def window(curves: Sequence[Curve]) -> tuple[float, float] | None:
     """Return the range of the vertical axis without the first tenth of the searches, in which all improve."""
     values: list[float] = []
     for curve in curves:
@@ -143,26 +151,17 @@ def window(curves: Sequence[Curve]) -> list[float] | None:
     if not values or min(values) == max(values):
         return None
     edge = 0.06 * (max(values) - min(values))
-    return [min(values) - edge, max(values) + edge]
+    return min(values) - edge, max(values) + edge
 
 
-def _styled(comparison: Comparison, curves: Sequence[Curve]) -> Iterator[tuple[Curve, str, str]]:
-    """Yield a strategy has the same colour in every figure."""
-    rank = 0
-    styles: dict[str, tuple[str, str]] = {}
-    for label, about in comparison.strategies.items():
-        if about["name"] == "random":
-            styles[label] = (_GREY, "solid")
-            continue
-        styles[label] = (_COLOURS[rank % len(_COLOURS)], _DASHES[rank // len(_COLOURS) % len(_DASHES)])
-        rank += 1
-    for curve in curves:
-        yield curve, *styles[curve.label]
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
+def _kinds(comparison: Comparison) -> dict[str, str]:
+    """Return the class of each strategy's line: the same in every figure, and grey for random search."""
+    kinds: dict[str, str] = {}
+    others = [label for label, about in comparison.strategies.items() if about["name"] != BASELINE]
+    for label in comparison.strategies:
+        rank = others.index(label) if label in others else None
+        kinds[label] = "other" if rank is None else f"s{rank % _KINDS}" + (" dashed" if rank >= _KINDS else "")
+    return kinds
 
 
 def quantities_drawn(comparison: Comparison) -> list[str]:
@@ -243,21 +242,9 @@ def _tables(comparison: Comparison) -> list[str]:
             body = table_rows(comparison, quantity, at)
             if body:
                 heading = f"{quantity_title(comparison, quantity)} at {at:g} {axis_title(comparison)}"
-                parts.append(f"<h2>{html.escape(heading)}</h2>")
-                parts.append(_html_table(table_columns(comparison, quantity), body))
+                parts.append(page.section(heading, page.table(table_columns(comparison, quantity), body)))
     if comparison.to_optimum:
         cap = comparison.to_optimum[0].cap
         heading = f"Charged trials to the optimum of the signal ({comparison.optimum:g}); a miss counts as {cap:g}"
-        parts += [f"<h2>{html.escape(heading)}</h2>", _html_table(*optimum_table(comparison))]
+        parts.append(page.section(heading, page.table(*optimum_table(comparison))))
     return parts
-
-
-def _html_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
-
-
-def _document(title: str, parts: Sequence[str]) -> str:
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>"

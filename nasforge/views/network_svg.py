@@ -47,7 +47,7 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
                 f"{part.part}: {part.layer}\npasses on {part.size}\n{part.params:,} parameters\n"
                 f"{part.flops:,} multiply-adds ({share})"
             )
-            text = cut(f"{part.title}  {part.size.replace('x', '×')}  {share}", int(width / 6.1))
+            text = cut(f"{part.title}  {part.size.replace('x', '×')}  {share}", int(width / 6.9))
             left = middle - width / 2
             if family in _WITH_SHORTCUT and part.output == before.output:
                 right = left + width

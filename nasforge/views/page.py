@@ -40,6 +40,16 @@ def document(title: str, parts: Sequence[str], script: str = "") -> str:
     )
 
 
+def picture(figure: str) -> str:
+    """Return a page with one figure on a light ground, of which a picture is taken."""
+    style = STYLE.read_text(encoding="utf-8").partition("@media (prefers-color-scheme: dark)")
+    rest = style[2].partition("}\n}\n")[2]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Figure</title><style>{style[0]}{rest}'
+        f"body{{margin:8px;font:14px system-ui,sans-serif;background:#fff}}</style></head><body>{figure}</body></html>"
+    )
+
+
 def section(title: str, *parts: str) -> str:
     """Return a part of a page under a heading; empty where it has no content."""
     content = "".join(parts)
@@ -143,7 +153,7 @@ def tested(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
     """Return the table of networks on the test split.
 
     Args:
-        rows: of `results.tested_networks`, or of a fit.
+        rows: of `results.networks_on_test`, or of a fit.
         measure: title of the column of values.
     """
     cells = [

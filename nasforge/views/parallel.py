@@ -160,7 +160,7 @@ def _drawing(
         return bottom - (_ABSENT if math.isnan(share) else share) * length
 
     parts = [
-        f'<figure class="plot parallel"><svg viewBox="0 0 {width} {_HEIGHT}" width="{width}" role="img" '
+        f'<figure class="plot parallel"><svg viewBox="0 0 {width} {_HEIGHT}" width="{width}" role="group" '
         f'aria-label="{len(trials)} trials as lines over {len(columns)} decisions and metrics">'
     ]
     order = sorted(range(len(trials)), key=lambda index: -ranks[index])  # the best on top

@@ -1,4 +1,4 @@
-"""Plotly's figures as files: a page that needs no network, or a PNG taken by a headless Chromium."""
+"""Pages and Plotly's figures as files, and as PNGs taken by a headless Chromium."""
 
 from __future__ import annotations
 
@@ -38,14 +38,23 @@ def draw(figure: Any, path: Path, width: int = WIDTH, height: int = HEIGHT) -> N
     Raises:
         ExportError: there is no Chromium, or it failed.
     """
+    figure.update_layout(width=width, height=height)
+    plain = figure.to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
+    draw_page(f'<!doctype html><meta charset="utf-8"><body style="margin:0">{plain}</body>', path, width, height)
+
+
+def draw_page(text: str, path: Path, width: int = WIDTH, height: int = HEIGHT) -> None:
+    """Draw a page as a PNG with twice as many pixels.
+
+    Raises:
+        ExportError: there is no Chromium, or it failed.
+    """
     program = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
     if program is None:
         raise ExportError(f"{path.name} is drawn by Chromium, and there is none on the PATH; .html pages need none")
-    figure.update_layout(width=width, height=height)
     with tempfile.TemporaryDirectory() as folder:
         page, image = Path(folder) / "figure.html", Path(folder) / "figure.png"
-        plain = figure.to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
-        write(page, f'<!doctype html><meta charset="utf-8"><body style="margin:0">{plain}</body>')
+        write(page, text)
         command = [program, *_FLAGS, f"--user-data-dir={folder}/profile", f"--window-size={width},{height}"]
         try:
             done = subprocess.run(  # noqa: S603  (found on the PATH)

@@ -1,7 +1,8 @@
-"""The report of a search: one page with what came out, and how. Its numbers are those of the dashboard and of `show`."""
+"""The report of a search: one page with what came out, and how. Its numbers are those of the dashboard."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -26,7 +27,7 @@ from nasforge.views.answers import (
 from nasforge.views.groups import label_of
 from nasforge.views.network_svg import cells_svg
 from nasforge.views.reader import Reader
-from nasforge.views.results import commands_for, measure_of, outcome_sentence, remarks, test_bars, tested_networks
+from nasforge.views.results import bars_of_test, commands_for, measure_of, networks_on_test, outcome_sentence, remarks
 from nasforge.views.svg import number_text
 from nasforge.views.texts import metric_text, seconds_text, share_text, status_text, value_text, when_text
 
@@ -42,12 +43,10 @@ class Extras:
     Attributes:
         winner: drawing of the winner next to its reference; empty for none.
         importance: drawing of the importance of decisions, or a sentence why there is none.
-        again: the command that repeats the search; empty where it cannot be written as one.
     """
 
     winner: str = ""
     importance: str = ""
-    again: str = ""
 
 
 @dataclass
@@ -71,7 +70,7 @@ def report_page(reader: Reader, extras: Extras) -> str:
     state = reader.state
     assert state is not None  # noqa: S101  (`refresh` raises otherwise)
     folder, shown = reader.folder, _Shown()
-    tested = tested_networks(state, folder / "finalists")
+    tested = networks_on_test(state, folder / "finalists")
     parts = [
         f'<h1>{escape(state.name)} <span class="state {reader.standing}">{reader.standing}</span></h1>',
         page.paragraph(outcome_sentence(state, tested, reader.standing), "lead"),
@@ -97,7 +96,7 @@ def report_page(reader: Reader, extras: Extras) -> str:
         else "",
         _errors(folder, state),
         _failures(state, shown),
-        _repeat(folder, state, extras.again),
+        _repeat(folder, state),
         '<aside id="detail" role="status" hidden></aside>',
         page.data_script("trials", _trials(folder, state, shown)),
     ]
@@ -108,9 +107,7 @@ def _cost(reader: Reader) -> str:
     state = reader.state
     assert state is not None  # noqa: S101
     effort, unit = tables.effort(state), tables.steps_of(state)
-    items = [
-        (status_text(status, reader.standing), f"{count:,}") for status, count in state.counts().items() if count
-    ]
+    items = [(status_text(status, reader.standing), f"{count:,}") for status, count in state.counts().items() if count]
     if unit:
         items.append((unit, f"{effort['steps']:,.0f}"))
     items.append(("worker time", seconds_text(effort["worker_seconds"])))
@@ -131,11 +128,11 @@ def _settings(reader: Reader) -> list[tuple[str, str]]:
     domains = SearchSpace.from_json(config["space"]).domains
     open_ = sum(domain.size > 1 for domain in domains.values())
     size = SearchSpace.from_json(config["space"]).size
-    points = f"{size:,.0f}" if size < 1e9 else number_text(size) if size < 1e15 else "more than 10¹⁵"
+    points = f"{size:,.0f}" if size < 1e9 else "infinitely many" if math.isinf(size) else f"about {size:.1e}"
     data = config.get("data") or {}
     about_data = [str(data.get("source", ""))] if data else []
-    about_data += [f"{data['images']:,} images to search with"] * bool(data.get("images"))
-    about_data += [f"{data['resolution']} × {data['resolution']} pixels"] * bool(data.get("resolution"))
+    about_data += [f"{images:,} images to search with"] if (images := data.get("images")) else []
+    about_data += [f"{side} × {side} pixels"] if (side := data.get("resolution")) else []
     limits = {**state.budget.limits, **{f"until {goal}": value for goal, value in state.budget.goals.items()}}
     rows = [
         ("space", f"{config['space']['name']}: {open_} open decisions, {points} points"),
@@ -158,7 +155,7 @@ def _test_split(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     measure = measure_of(rows[0]["metric"])
-    return page.section("On the test split", test_bars(rows, measure), page.tested(rows, measure))
+    return page.section("On the test split", bars_of_test(rows, measure), page.tested(rows, measure))
 
 
 def _progress(state: State, shown: _Shown) -> str:
@@ -184,9 +181,7 @@ def _best(state: State, shown: _Shown) -> str:
         return ""
     keys = dict.fromkeys([*(goal.metric for goal in state.objectives), "cost/params", "cost/flops"])
     known = [key for key in keys if any(trial.metric(key) is not None for trial in state.ranking()[:_BEST_ROWS])]
-    ranked = [
-        (trial, [metric_text(trial.metric(key), key) for key in known]) for trial in state.ranking()[:_BEST_ROWS]
-    ]
+    ranked = [(trial, [metric_text(trial.metric(key), key) for key in known]) for trial in state.ranking()[:_BEST_ROWS]]
     decisions = [(row["decision"], value_text(row["value"])) for row in tables.decisions(best)]
     cells = cells_svg(best.architecture.model) if best.architecture else ""
     return page.section(
@@ -256,9 +251,8 @@ def _numbers(trials: Sequence[int]) -> str:
     return ", ".join(map(str, trials[:_NUMBERS])) + more
 
 
-def _repeat(folder: Path, state: State, again: str) -> str:
-    rows = [("Search again, under another name", again)] if again else []
-    rows += commands_for(folder, state)
+def _repeat(folder: Path, state: State) -> str:
+    rows = commands_for(folder, state)
     versions = ", ".join(f"{package} {version}" for package, version in state.header.versions.items())
     return page.section(
         "Repeat it",
@@ -276,7 +270,9 @@ def _trials(folder: Path, state: State, shown: _Shown) -> dict[str, Any]:
     """Return the trials that a click shows: texts of their metrics, and indices of their decisions' values."""
     goals = [goal.metric for goal in state.objectives]
     metrics = [*dict.fromkeys([*goals, "cost/params", "cost/flops", "time/train_s"])]
-    keys = [key for key, domain in SearchSpace.from_json(state.header.config["space"]).domains.items() if domain.size > 1]
+    keys = [
+        key for key, domain in SearchSpace.from_json(state.header.config["space"]).domains.items() if domain.size > 1
+    ]
     options: list[dict[str, int]] = [{} for _ in keys]
     best_first = dict.fromkeys([*(trial.number for trial in state.ranking()[:_BEST_ROWS]), *shown.numbers])
     trials: dict[int, list[Any]] = {}
@@ -302,5 +298,3 @@ def _trials(folder: Path, state: State, shown: _Shown) -> dict[str, Any]:
         "trials": trials,
         "command": command_for(folder, "show", "--trial", "NUMBER"),
     }
-
-

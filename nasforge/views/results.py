@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.command_line import command_for
+from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.metrics import title_of
 from nasforge.core.trial import Measure
+from nasforge.core.trust import view
 from nasforge.experiment.state import State
+from nasforge.settings.search_command import search_words
 from nasforge.views.statistics import spread
 from nasforge.views.svg import Bar, bars
 from nasforge.views.texts import metric_text
@@ -26,7 +28,7 @@ _KINDS = ("trial", "reference", "random", "ensemble")
 """Kinds of networks in the order of the table, after the winner."""
 
 
-def tested_networks(state: State, finalists: Path) -> list[dict[str, Any]]:
+def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     """Retrained networks with their result on the test split, over the seeds; the winner first.
 
     Each row has `name`, `network`, `kind` (`trial`, `reference`, `random`, `ensemble` or `other`), `metric`, `value`
@@ -120,7 +122,7 @@ def measure_of(key: str) -> str:
     return key.partition("/")[2].replace("_", " ")
 
 
-def test_bars(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> str:
+def bars_of_test(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> str:
     """Draw test results as bars with intervals; empty where there are none."""
     if not rows:
         return ""
@@ -140,7 +142,7 @@ def test_bars(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> s
     return bars(f"Test {measure} with its interval", drawn, low=low)
 
 
-# --- sentences ---------------------------------------------------------------------------------------------------------
+# --- sentences -------------------------------------------------------------------------------------------------------
 
 
 def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing: str) -> str:
@@ -148,7 +150,7 @@ def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing
 
     Args:
         state: of the search.
-        tested: rows of `tested_networks`.
+        tested: rows of `networks_on_test`.
         standing: `running`, `finished` or `stopped`.
     """
     won = next((row for row in tested if row["won"]), None)
@@ -165,7 +167,7 @@ def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing
     ]
     so_far = " so far" if standing == "running" else ""
     finished = len(state.finished())
-    of = f"the best of {finished:,} finished trials" if finished > 1 else "the only finished trial"
+    of = f"the best of {finished:,} fully measured points" if finished > 1 else "the only fully measured point"
     text = f"Trial {best.number} is {of}{so_far}: {', '.join(goals)}."
     front = state.front() if len(state.objectives) > 1 else []
     if len(front) > 1:
@@ -176,9 +178,7 @@ def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing
 
 
 def _test_sentence(won: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    interval = (
-        "" if won["low"] is None else f" (95 % interval {_shown(won, won['low'])} to {_shown(won, won['high'])})"
-    )
+    interval = "" if won["low"] is None else f" (95 % interval {_shown(won, won['low'])} to {_shown(won, won['high'])})"
     references = [row for row in rows if row["kind"] == "reference"]
     reference = next((row for row in references if row["name"].endswith(f"of {won['name']}")), None)
     reference = reference or next(iter(references), None)
@@ -227,10 +227,14 @@ def commands_for(folder: Path, state: State) -> list[tuple[str, str]]:
         state: of the search.
     """
     best = state.best
+    with view():
+        words = search_words(state.header.config)
+    name = ("--name", f"{state.name}-again", *runs_dir_option(folder.parent))
+    commands = [("Search again, under another name", command_line(*words, *name))] if words else []
     if best is None:
-        return [("See all of it", command_for(folder, "show"))]
+        return [*commands, ("See all of it", command_for(folder, "show"))]
     number = str(best.number)
-    commands = [("Repeat the best trial and compare", command_for(folder, "show", "--trial", number, "--rerun"))]
+    commands.append(("Repeat the best trial and compare", command_for(folder, "show", "--trial", number, "--rerun")))
     if state.header.config.get("data") is not None:  # a table has no images to train on
         commands.append(("Retrain the best from scratch and test it", command_for(folder, "retrain")))
         commands.append(("Export the best network", command_for(folder, "export", "--to", "onnx")))

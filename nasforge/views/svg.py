@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import cache
+from html import escape, unescape
 from itertools import pairwise
 from pathlib import Path
 
@@ -347,15 +349,89 @@ def _tab_stop(kind: str) -> str:
 
 
 def standalone(figure: str) -> str:
-    """Return the drawing of a figure as an SVG file, with its style in it; empty where the figure has no drawing."""
+    """Return the drawing of a figure as an SVG file; empty where the figure has no drawing.
+
+    The file has its colours, its legend and a white ground of its own, so that it looks the same in a browser, in an
+    editor and in another page. It uses no variables of CSS, which few programs but browsers know.
+    """
     start, end = figure.find("<svg "), figure.rfind("</svg>")
-    if start < 0 or end < start:
+    size = re.search(r'viewBox="0 0 (\d+) (\d+)"', figure)
+    if start < 0 or end < start or size is None:
         return ""
-    style = escape(STYLE.read_text(encoding="utf-8"), quote=False)
-    style += "svg { font: 12px system-ui, sans-serif; background: var(--ground) }"
+    width, height = int(size[1]), int(size[2])
+    legend, depth = _legend_marks(re.findall(r'<li class="([^"]*)">(.*?)</li>', figure[end:]), width, height)
     opening, _, marks = figure[start + len("<svg ") : end].partition(">")
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="plot network" {opening}>'
-    return f"{head}<style>{style}</style>{marks}</svg>\n"
+    kept = re.sub(r'(viewBox|width|height|role|preserveAspectRatio)="[^"]*" ?', "", opening).strip()
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="plot network" viewBox="0 0 {width} {depth}" width="{width}" '
+        f'height="{depth}" role="img" font-family="system-ui, sans-serif" font-size="12" {kept}>'
+        f'<style>{_literal_style()}</style><rect width="{width}" height="{depth}" fill="#ffffff"/>'
+        f"{marks}{legend}</svg>\n"
+    )
+
+
+def _legend_marks(items: Sequence[tuple[str, str]], width: int, top: int) -> tuple[str, int]:
+    """Draw a legend below a drawing; returns the marks and the height of both.
+
+    Args:
+        items: class and name (escaped) of each entry.
+        width: of the drawing.
+        top: height of the drawing.
+    """
+    parts, x, y = [], 16.0, top + 18
+    for kind, name in items:
+        length = 28 + 6.6 * len(unescape(name))
+        if x + length > width and x > 16:
+            x, y = 16.0, y + 18
+        colour = _colour_of(kind)
+        opacity = "0.35" if "faint" in kind.split() else "1"
+        style = f"fill:{colour};fill-opacity:{opacity};stroke:none"
+        parts.append(f'<circle cx="{x + 5:.1f}" cy="{y - 4}" r="5" style="{style}"/>')
+        parts.append(f'<text x="{x + 14:.1f}" y="{y}">{name}</text>')
+        x += length
+    return "".join(parts), y + 10 if parts else top
+
+
+@cache
+def _palette() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the variables of the light page, and the colour of each class that has one, from the style sheet."""
+    text = STYLE.read_text(encoding="utf-8")
+    light = dict(re.findall(r"(--[\w-]+):\s*([^;]+);", text[: text.index("@media")]))
+    classes = re.findall(r"\.([\w-]+) \{ --[cf]: ([^;]+); \}", text)
+    return light, {name: _resolved(value, light) for name, value in classes}
+
+
+def _resolved(text: str, variables: Mapping[str, str]) -> str:
+    return re.sub(r"var\((--[\w-]+)\)", lambda match: variables.get(match[1], match[0]), text)
+
+
+def _colour_of(kind: str) -> str:
+    """Return the colour of a mark with these classes."""
+    _, classes = _palette()
+    return next((classes[name] for name in kind.split() if name in classes), "#566072")
+
+
+@cache
+def _literal_style() -> str:
+    """Return the rules of drawings for light pages, with colours in place of variables."""
+    light, classes = _palette()
+    rules = []
+    for selector, body in re.findall(r"([^{}]+)\{([^{}]*)\}", STYLE.read_text(encoding="utf-8")):
+        if not all(part.strip().startswith((".plot ", ".network ")) for part in selector.split(",")) or ":" in selector:
+            continue
+        declared = [part.strip() for part in _resolved(body, light).split(";") if part.strip()]
+        fixed = [part for part in declared if "var(" not in part]
+        if fixed:
+            rules.append(f"{selector.strip()}{{{';'.join(fixed)}}}")
+    for name, colour in classes.items():
+        if name.startswith("f-"):
+            rules.append(f".layer.{name}{{fill:{colour}}}.op.{name}{{stroke:{colour}}}")
+        else:
+            rules.append(
+                f".{name} circle{{fill:{colour};stroke:{colour}}}.line.{name}{{stroke:{colour}}}"
+                f".bar.{name},.band.{name}{{fill:{colour}}}"
+            )
+    return "".join(rules)
 
 
 def cut(text: str, length: int) -> str:

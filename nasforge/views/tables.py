@@ -215,7 +215,7 @@ def rejections(state: State) -> list[dict[str, Any]]:
 
 
 def front_axes(state: State) -> tuple[str, str]:
-    """Return the metrics across and up in which the front is drawn first: the objectives, or the only one over a cost."""
+    """Return the metrics across and up in which the front is drawn: the objectives, or the only one over a cost."""
     metrics = [goal.metric for goal in state.objectives]
     if len(metrics) == 1:
         metrics.append("cost/flops" if metrics[0] != "cost/flops" else "cost/params")

@@ -60,7 +60,7 @@ def parts_of_folder(folder: Path) -> list[Part]:
         classes = len(about["class_names"])
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise ExportError(
-            f"{path}: this description of a network is damaged or missing ({type(error).__name__}: {error}). Retrain it",
+            f"{path}: the description of the network is damaged ({type(error).__name__}: {error}). Retrain it",
             kind="unreadable",
         ) from None
     return parts_of(space, point, (channels, height, width), classes)

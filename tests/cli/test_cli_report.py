@@ -1,4 +1,6 @@
-"""The command `report` where there is no fit; tests/api/fit/test_fit.py has the page itself."""
+"""The command `report`; tests/views/test_report.py and tests/api/fit/test_fit.py have the pages."""
+
+import json
 
 import cli_toys
 import pytest
@@ -13,13 +15,22 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_search_and_a_campaign_have_no_page(place, capfd):
-    for runs, name, kind in (("runs", "first", "search"), ("runs/several", "one", "campaign")):
-        search(cli_toys.config_at(place, name=name, runs_dir=place / runs, budget={"trials": 1}), say=lambda text: None)
-        shown = name if kind == "search" else "several"
-        assert cli.main(["report", shown]) == 2
-        err = capfd.readouterr().err
-        assert f"'{shown}' is a {kind}, and only a fit has a report page" in err and f"nasforge show {shown}" in err
+def test_a_search_has_a_page_and_a_campaign_is_compared(place, capfd, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    for runs in ("runs", "runs/several"):
+        search(
+            cli_toys.config_at(place, name="one", runs_dir=place / runs, budget={"trials": 1}), say=lambda text: None
+        )
+    assert cli.main(["report", "one", "--open"]) == 0
+    page = place / "runs" / "one" / "report.html"
+    assert capfd.readouterr().out.strip() == str(page) and opened == [page.as_uri()]
+    assert cli.main(["report", "one", "--out", "page.html", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"report": str(place / "page.html")}
+    assert "<h1>one " in (place / "page.html").read_text()
+    assert cli.main(["report", "several"]) == 2
+    err = capfd.readouterr().err
+    assert "'several' is a campaign" in err and "nasforge compare several" in err
 
 
 def test_a_missing_name_is_one_sentence(place, capfd):

@@ -11,7 +11,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, in_unit, ladder_to
-from nasforge.core.pareto import dominates
+from nasforge.core.pareto import dominates, front
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import (
     Artifact,
@@ -206,3 +206,14 @@ def test_objects_made_in_short_are_those_of_their_constructors():
             Origin.from_json(wrong)
     with pytest.raises(KeyError):
         Charge.from_json({"worker_seconds": 1.0, "seconds": 1.0})
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([-math.inf, 0.0, 1.0, 2.0, 3.0])] * 2), max_size=12))
+def test_the_front_of_two_values_is_that_of_every_pair(points):
+    def beaten(index):
+        return any(
+            dominates(other, points[index]) or (other == points[index] and place < index)
+            for place, other in enumerate(points)
+        )
+
+    assert front(points) == [index for index in range(len(points)) if not beaten(index)]

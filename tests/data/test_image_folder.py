@@ -7,6 +7,7 @@ from PIL import Image
 
 from nasforge.core.errors import DataError
 from nasforge.data import load_data
+from nasforge.data.sources import image_names
 from nasforge.settings.experiment import DataConfig
 
 
@@ -324,3 +325,28 @@ def test_a_part_that_lacks_a_class(tmp_path):
     assert data.validation.absent == (2,)
     assert data.open_test().absent == (1,)
     assert "class 'bee' has no test images" in data.notes[0]
+
+
+def test_the_name_of_a_row_is_that_of_its_file(tmp_path):
+    for part in ("train", "test"):
+        for number, label in enumerate(("cat", "dog")):
+            for copy in range(6):
+                picture(tmp_path / part / label / f"{copy}.png", (40 * number + copy + 100 * (part == "test"), 0, 0))
+    config = DataConfig(str(tmp_path), validation=0.3)
+    names = image_names(config)
+    test = load_data(config).open_test()
+    for place, row in enumerate(test.index):
+        with Image.open(tmp_path / names[row]) as image:
+            assert image.getpixel((0, 0))[0] == int(test.take(slice(place, place + 1))[0, 0, 0, 0])
+            assert names[row].split("/")[:2] == ["test", ("cat", "dog")[test.labels[place]]]
+    assert image_names(DataConfig("digits")) is None
+
+
+def test_the_name_of_a_row_of_a_file_is_in_files(tmp_path):
+    arrays = {"x_train": np.zeros((4, 2, 2), np.uint8), "y_train": np.array([0, 1, 0, 1])}
+    np.savez(tmp_path / "plain.npz", **arrays)
+    np.savez(tmp_path / "named.npz", **arrays, files=np.array(["a", "b", "c", "d"]))
+    np.savez(tmp_path / "short.npz", **arrays, files=np.array(["a", "b"]))
+    assert image_names(DataConfig(str(tmp_path / "named.npz"))) == ["a", "b", "c", "d"]
+    assert image_names(DataConfig(str(tmp_path / "plain.npz"))) is None
+    assert image_names(DataConfig(str(tmp_path / "short.npz"))) is None

@@ -1,4 +1,4 @@
-"""`report.html` of a fit: one page without scripts and without files of others."""
+"""`report.html` of a fit: one page in the style of all reports."""
 
 from __future__ import annotations
 
@@ -17,32 +17,18 @@ from nasforge.api.fit.log import shown
 from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
 from nasforge.exporters.network_folder import load
 from nasforge.tasks.task import Answers
-from nasforge.views.parts import Part as Layer
+from nasforge.views import page
+from nasforge.views.answers import MOST_IN_MATRIX, StoredAnswers, confusion_of
+from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import parts_of
 from nasforge.views.picture import write
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
 
-_MOST_IN_MATRIX = 30
-"""Classes of a confusion matrix, at most; for more, the page has the `_TOP` accuracy and `_MOST_PAIRS` pairs."""
 _TOP, _MOST_PAIRS = 5, 20
+"""For more classes than `MOST_IN_MATRIX` the page has the accuracy of so many answers, and so many pairs."""
 _YES_NO = {True: "yes", False: "no"}
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1c2330;background:#fff}
-h1{margin-bottom:.2rem}h2{margin-top:2.2rem;border-bottom:1px solid #d8dee9;padding-bottom:.2rem}
-table{border-collapse:collapse;margin:.6rem 0}
-td,th{padding:.25rem .5rem;text-align:right;font-size:14px;border-bottom:1px solid #e6eaf0}
-.text td{text-align:left}
-td:first-child,th:first-child{text-align:left;white-space:nowrap}tr.won{background:#e8f3e8;font-weight:600}.wide{overflow-x:auto}
-.lead{font-size:1.15rem}.warn{background:#fff4e0;border-left:4px solid #e0962a;padding:.5rem .8rem;margin:.6rem 0}
-.layers{display:flex;flex-wrap:wrap;gap:3px;align-items:flex-end;margin:.5rem 0}
-.layer{background:#dbe7f6;border:1px solid #9db7d8;
-border-radius:4px;padding:.2rem .45rem;font-size:12px;line-height:1.25}
-.images{display:flex;flex-wrap:wrap;gap:10px}.images figure{margin:0;width:120px;font-size:12px}
-.images img{width:96px;height:96px;image-rendering:pixelated;border:1px solid #ccc}
-pre{background:#f4f6f9;padding:.6rem .8rem;overflow-x:auto}.dim{color:#667}
-"""
 
 
 def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Path) -> None:
@@ -60,26 +46,20 @@ def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Pa
     parts = [
         f"<h1>{html.escape(work.folder.name)}</h1>",
         *_lead(work, content),
-        "<h2>What was compared</h2>",
-        _rows(content),
-        f'<p class="dim">{html.escape(_protocol(work, content))}</p>',
+        page.section("What was compared", _rows(content), page.paragraph(_protocol(work, content), "dim")),
         *_network(work, content),
-        "<h2>Where it errs on the test split</h2>",
-        *_errors(work, answers),
-        *_findings(work, content),
-        "<h2>What was decided, and why</h2>",
-        _decisions(work),
-        "<h2>Use it</h2>",
-        _commands(work),
+        page.section("Where it errs on the test split", *_errors(work, answers)),
+        page.section("Your images", *_findings(work, content)),
+        page.section("What was decided, and why", _decisions(work)),
+        page.section("Use it", _commands(work)),
     ]
-    head = f'<meta charset="utf-8"><title>{html.escape(work.folder.name)}</title><style>{_STYLE}</style>'
-    write(path, f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>')
+    write(path, page.document(work.folder.name, parts))
 
 
 def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
     row = next(row for row in content["rows"] if row["name"] == content["winner"])
     low, high = row["test_ci95"]["accuracy"]
-    parts = [f'<p class="warn">{html.escape(text)}</p>' for text in warnings_on(content)]
+    parts = [f'<p class="problem">{html.escape(text)}</p>' for text in warnings_on(content)]
     parts.append(
         f'<p class="lead">{html.escape(row["name"])}: {row["test"]["accuracy"]:.1%} of '
         f"{content['split']['test']} test images are right (95 % interval "
@@ -91,22 +71,17 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
 
 def _rows(content: Mapping[str, Any]) -> str:
     titles = [{"f1_macro": "macro F1"}.get(name, shown(name)) for name in METRICS]
-    header = ["", *(f"{title} ({split})" for split in ("val", "test") for title in titles)]
+    header = ["network", *(f"{title} ({split})" for split in ("val", "test") for title in titles)]
     header += ["accuracy, 95 %", "params", "flops", "seconds"]
     body = []
     for row in content["rows"]:
         cells = [row["name"], *(f"{row[split][name]:.3f}" for split in ("val", "test") for name in METRICS)]
         low, high = row["test_ci95"]["accuracy"]
         cells += [f"{low:.3f} to {high:.3f}"]
-        cells += ["" if row[key] is None else f"{row[key]:,.0f}" for key in ("params", "flops")]
-        cells.append(f"{row['seconds']:.1f}")
-        body.append(_line(cells, row["name"] == content["winner"]))
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>'
-
-
-def _line(cells: Sequence[str], won: bool) -> str:
-    return f"<tr{' class=won' if won else ''}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        cells += ["–" if row[key] is None else f"{row[key]:,.0f}" for key in ("params", "flops")]
+        body.append([*cells, f"{row['seconds']:.1f}"])
+    won = [index for index, row in enumerate(content["rows"]) if row["name"] == content["winner"]]
+    return page.table(header, body, won=won)
 
 
 def _protocol(work: Work, content: Mapping[str, Any]) -> str:
@@ -126,28 +101,17 @@ def _protocol(work: Work, content: Mapping[str, Any]) -> str:
 def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
     network = load(work.folder / "best")
     about = network.description
-    layers = parts_of(about.space, about.architecture, about.shape, len(about.class_names))
-    parts = ["<h2>The network</h2>", _layers(layers)]
+    classes = len(about.class_names)
+    networks = {content["winner"]: parts_of(about.space, about.architecture, about.shape, classes)}
+    reference = next((r for r in content["rows"] if r["kind"] == "reference" and r["name"] != content["winner"]), None)
+    if reference is not None:
+        networks[reference["name"]] = parts_of(work.space, work.space.default_point(), about.shape, classes)
     recipe = [
         f"{shown(key.rpartition('.')[2])} {_YES_NO[value] if isinstance(value, bool) else shown(value)}"
         for key, value in about.architecture.train.items()
     ]
-    if recipe:
-        parts.append(f"<p>Its recipe: {html.escape(', '.join(recipe))}.</p>")
-    reference = next((r for r in content["rows"] if r["kind"] == "reference" and r["name"] != content["winner"]), None)
-    if reference is not None:
-        plain = parts_of(work.space, work.space.default_point(), about.shape, len(about.class_names))
-        parts += [f"<p>Next to it: {html.escape(reference['name'])}</p>", _layers(plain)]
-    return parts
-
-
-def _layers(layers: Sequence[Layer]) -> str:
-    cells = [
-        f'<div class="layer"><b>{html.escape(layer.title)}</b><br>{layer.size}<br>{layer.params:,} params</div>'
-        for layer in layers
-        if layer.params or layer.flops
-    ]
-    return f'<div class="layers">{"".join(cells)}</div>'
+    text = page.paragraph(f"Its recipe: {', '.join(recipe)}.") if recipe else ""
+    return [page.section("The network, layer by layer", network_svg(networks), text)]
 
 
 def _errors(work: Work, answers: Path) -> list[str]:
@@ -157,25 +121,19 @@ def _errors(work: Work, answers: Path) -> list[str]:
     part = work.data.open_test()  # for its pictures
     names = work.data.class_names
     parts = list[str]()
-    if len(names) > _MOST_IN_MATRIX:
+    if len(names) > MOST_IN_MATRIX:
         ranks = (probabilities > probabilities[np.arange(len(truth)), truth][:, None]).sum(1)
         parts.append(
             f"<p>The right class is among the {_TOP} likeliest for {(ranks < _TOP).mean():.1%} of the images.</p>"
         )
         parts += _pairs(confusions(truth, probabilities, _MOST_PAIRS), names)
     else:
-        matrix = np.zeros((len(names), len(names)), dtype=int)
-        np.add.at(matrix, (predicted.truth, predicted.chosen), 1)
-        head = "<th>is \\ taken for</th>" + "".join(f"<th>{html.escape(name)}</th>" for name in names)
-        lines = "".join(
-            _line([names[row], *(str(count) if count else "" for count in matrix[row])], False)
-            for row in range(len(names))
-        )
-        parts.append(f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>')
+        ids = [str(place) for place in range(len(truth))]
+        parts.append(page.confusion(confusion_of(StoredAnswers(truth, probabilities, ids, False), names)))
     wrong = np.flatnonzero(predicted.chosen != predicted.truth)
     wrong = wrong[np.argsort(-predicted.probabilities[wrong].max(1), kind="stable")][:12]
     if len(wrong):
-        parts.append("<p>The surest of its mistakes:</p>")
+        parts.append("<h3>The surest of its mistakes</h3>")
         pictures = [
             _figure(
                 part.take(slice(int(i), int(i) + 1))[0].numpy(),
@@ -183,7 +141,7 @@ def _errors(work: Work, answers: Path) -> list[str]:
             )
             for i in wrong
         ]
-        parts.append(f'<div class="images">{"".join(pictures)}</div>')
+        parts.append(f'<ul class="pictures mistakes">{"".join(pictures)}</ul>')
     else:
         parts.append("<p>It makes no mistake there.</p>")
     return parts
@@ -213,13 +171,12 @@ def _figure(pixels: np.ndarray, text: str) -> str:
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     data = base64.b64encode(stream.getvalue()).decode()
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt=""><figcaption>{html.escape(text)}</figcaption></figure>'
-    )
+    text = html.escape(text)
+    return f'<li><img src="data:image/png;base64,{data}" alt="{text}"><span>{text}</span></li>'
 
 
 def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
-    parts = ["<h2>Your images</h2>"]
+    parts = list[str]()
     for line in work.inspection_lines:
         parts.append(f"<p>{html.escape(line)}</p>")
     if sentence := more_photos(content):
@@ -237,13 +194,13 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
             for d in content["doubtful"][:12]
         ]
         parts.append("<p>Labels that may be wrong: the networks agree on another class.</p>")
-        parts.append(f'<div class="images">{"".join(pictures)}</div>')
+        parts.append(f'<ul class="pictures mistakes">{"".join(pictures)}</ul>')
     return parts
 
 
 def _decisions(work: Work) -> str:
-    lines = [
-        _line([shown(e["name"]), "" if isinstance(e["value"], Mapping) else shown(e["value"]), e["reason"]], False)
+    rows = [
+        [shown(e["name"]), "" if isinstance(e["value"], Mapping) else shown(e["value"]), e["reason"]]
         for e in work.log.entries
         if e["kind"] == "decision"
     ]
@@ -252,8 +209,9 @@ def _decisions(work: Work) -> str:
         if entry["kind"] == "phase":
             seconds[entry["name"]] = seconds.get(entry["name"], 0.0) + entry["seconds"]
     phases = ", ".join(f"{name} {amount:.0f} s" for name, amount in seconds.items())
-    table = f'<div class="wide"><table class="text">{"".join(lines)}</table></div>'
-    return f'{table}<p class="dim">Time: {html.escape(phases)}.</p>'
+    return page.table(("decision", "value", "reason"), rows, texts=("value", "reason")) + page.paragraph(
+        f"Time: {phases}.", "dim"
+    )
 
 
 def _commands(work: Work) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "MlflowClient",
     "MlflowException",
     "NewRun",
+    "TablesRefused",
     "entities",
     "experiment_id",
     "experiment_of_key",
@@ -127,6 +128,10 @@ def experiment_id(client: Any, uri: str) -> str:
     raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made")
 
 
+class TablesRefused(Exception):
+    """The tables of a database take no runs at once; MLflow's own calls say what is wrong with them."""
+
+
 @dataclass(frozen=True)
 class NewRun:
     """A run with all that is known of it, which nothing is added to soon.
@@ -161,7 +166,10 @@ def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[st
         runs: to insert.
 
     Returns:
-        The runs' ids; None, and nothing is written, where the store is a server, or its tables are others.
+        The runs' ids; None, and nothing is written, where the store is a server.
+
+    Raises:
+        TablesRefused: the tables are others, or refuse a value; nothing is written.
     """
     store = client._tracking_client.store
     if getattr(store, "ManagedSessionMaker", None) is None:
@@ -194,8 +202,9 @@ def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[st
             for table, rows in tables.items():
                 if rows:
                     session.execute(insert(table), rows)
-    except (MlflowException, SQLAlchemyError, TypeError):  # MLflow's own calls say what is wrong with it
-        return None
+    except (MlflowException, SQLAlchemyError, TypeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise TablesRefused(hide_secrets(lines[0], client.tracking_uri)[:200]) from None
     return ids
 
 

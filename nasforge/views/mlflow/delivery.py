@@ -22,6 +22,7 @@ from nasforge.views.mlflow.client import (
     MlflowClient,
     MlflowException,
     NewRun,
+    TablesRefused,
     entities,
     experiment_id,
     experiment_of_key,
@@ -102,6 +103,7 @@ class Delivery:
         self._open: dict[str, tuple[str, int]] = {}
         self._known: dict[str, tuple[str, int]] = {}  # all runs that this object has seen
         self._notes: list[str] = []
+        self._noted: set[str] = set()
         self._sure = False  # whether a run that we have no id of is known not to exist
         self._lock: int | None = None
         self._ids: dict[str, Any] = {}
@@ -292,7 +294,8 @@ class Delivery:
         self._save()
 
     def _note(self, text: str) -> None:
-        if text not in self._notes:
+        if text not in self._noted:
+            self._noted.add(text)
             self._notes.append(text)
 
     @property
@@ -365,7 +368,14 @@ class Delivery:
             )
             for writes in whole.values()
         ]
-        ids = insert_runs(self._client, self._experiment, new)
+        try:
+            ids = insert_runs(self._client, self._experiment, new)
+        except TablesRefused as error:
+            ids = None
+            self._note(
+                f"MLflow's tables at {self.shown} do not take many runs at once ({error}). The runs of '{self.name}' "
+                "are written one by one, which takes about ten times as long"
+            )
         for (key, writes), run_id in zip(whole.items(), ids or (), strict=False):
             self._known[key] = (run_id, start_ms)
             self._close(key, writes)

@@ -28,7 +28,7 @@ def fitted(tmp_path_factory):
         patch.setattr(f"{at}.work.plan_of", lambda *arguments: Plan(1, 2, 20, 0.1, images=300))
         patch.setattr(f"{at}.search.resolve", lambda content: resolve({**content, "budget": {"trials": 2}}))
         patch.setattr(f"{at}.last.last_share", lambda *arguments: (500, 2))
-        patch.setattr(f"{at}.report._MOST_IN_MATRIX", 5)
+        patch.setattr(f"{at}.report.MOST_IN_MATRIX", 5)
         patch.setattr(f"{at}.run.ship", lambda work: export(work.folder, ["safetensors"], work.folder / "exported"))
         return nasforge.fit(
             folder / "many.npz", time=60, name="many", runs_dir=folder / "runs", tracking_uri="none", say=lambda _: None

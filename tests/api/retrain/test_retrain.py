@@ -27,6 +27,7 @@ from nasforge.settings.experiment import DataConfig
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
 from nasforge.training.scoring import score
+from nasforge.views.answers import answers_file, best_answers_file, class_names, read_answers, surest_mistakes
 
 
 def opened(folder):
@@ -389,3 +390,19 @@ def test_the_code_of_the_documentation_runs(folder, tmp_path, monkeypatch, capsy
 def test_public_names():
     assert nasforge.retrain is retrain
     assert nasforge.load is load
+
+
+def test_the_answers_on_the_test_split_are_kept_and_are_those_of_the_figures(folder):
+    (best,) = retrain(folder, top=1, seeds=1, epochs=1, device="cpu")
+    data = load_data(DataConfig("digits"))
+    for name in (*best.retrained.networks, *best.reference.networks):
+        answers = read_answers(answers_file(folder, name), folder)
+        assert answers.truth.tolist() == data.open_test().labels.tolist() and not answers.named
+        assert (answers.chosen == answers.truth).mean() == load_state(folder).tests[name]["test/accuracy"]
+    assert best_answers_file(folder) == answers_file(folder, best.retrained.networks[0])
+    network = load(folder / "best")
+    for one in surest_mistakes(answers := read_answers(best_answers_file(folder), folder), class_names(folder)):
+        place = int(one.image.removeprefix("test image "))
+        image = data.open_test().take(slice(place, place + 1)).float() / 255
+        assert network.class_names[int(network(image).argmax())] == one.answer != one.truth
+        assert network.class_names[answers.truth[place]] == one.truth

@@ -13,7 +13,7 @@ from test_mlflow import client_of, runs_of
 
 from nasforge.core.events import Reported
 from nasforge.views.mlflow import delivery
-from nasforge.views.mlflow.client import NewRun, insert_runs
+from nasforge.views.mlflow.client import NewRun, TablesRefused, insert_runs
 from nasforge.views.mlflow.tracker import track
 
 
@@ -66,8 +66,23 @@ def test_what_a_table_refuses_is_left_to_mlflows_own_calls(runs_dir: Path) -> No
     client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
     experiment = client.create_experiment("any")
     runs = [NewRun("a", status, 1, 2, {}, {}, {}) for status in ("FINISHED", "NO STATUS")]
-    assert insert_runs(client, experiment, runs) is None
+    with pytest.raises(TablesRefused, match="status"):
+        insert_runs(client, experiment, runs)
     assert client.search_runs([experiment]) == []
+
+
+def test_a_slow_delivery_says_why(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(client: Any, experiment: str, runs: list[NewRun]) -> list[str]:
+        raise TablesRefused("no such column: runs.name")
+
+    monkeypatch.setattr(delivery, "insert_runs", refuse)
+    notes: list[str] = []
+    track(write(runs_dir / "made", mixed()), say=notes.append)
+    slow = [note for note in notes if "no such column: runs.name" in note]
+    assert len(slow) == 1 and "one by one" in slow[0]
+    client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'made'")
+    assert len(client.search_runs([experiment.experiment_id])) == 9
 
 
 def test_later_events_of_an_inserted_trial_find_it(runs_dir: Path) -> None:
