@@ -27,6 +27,7 @@ from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment, reopen
 from nasforge.exporters.best import write_best
 from nasforge.exporters.network_folder import description_of, load, save_network
+from nasforge.models.textbook import reference_named
 from nasforge.settings.experiment import Named
 from nasforge.training.data_parallel import check_batch
 from nasforge.training.device import device_of
@@ -48,7 +49,7 @@ def retrain(
     device: str = "auto",
     data: str | Path | Mapping[str, str] | None = None,
     runner: str | Mapping[str, Any] = "local",
-    reference: str = "resnet",
+    reference: str | Sequence[str] = "resnet",
     progress: Progress = lambda name, epoch, epochs, metrics: None,
     trackers: Sequence[Tracker] = (),
     trust: bool = False,
@@ -73,8 +74,9 @@ def retrain(
         runner: `local`: one training after the other in this process. `ray_tune`: side by side on Ray workers, with the
             options that a search's runner has, and `workers_per_network`: each training by so many workers at once,
             with the outcome of one worker up to the order of sums.
-        reference: what each of the best is compared with: the registered name of a hand-designed network that is
-            scaled to the same FLOPs, or `module:function` of your own.
+        reference: what each of the best is compared with: names of hand-designed networks that are scaled to the same
+            FLOPs, as a sequence or with commas between them. A name is registered (`resnet`, `vgg`), `timm:NAME`, or
+            `module:function` of your own.
         progress: told after every epoch.
         trackers: told of every opening of the test part.
         trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
@@ -96,7 +98,7 @@ def retrain(
         raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
     named = Named.parse(runner, "runner")
     on_workers = named.name == "ray_tune"
-    trainer, compared = _trainer(named, device), registry.get("reference", reference)
+    trainer, compared = _trainer(named, device), _references(reference)
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
         return _retrain(
             experiment, top, random, seeds, epochs, tta, device, on_workers, data, trainer, compared, progress
@@ -114,7 +116,7 @@ def _retrain(
     on_workers: bool,
     data: str | Path | Mapping[str, str] | None,
     trainer: Trainer,
-    compared: Reference,
+    compared: Mapping[str, Reference],
     progress: Progress,
 ) -> Finalists:
     state, folder = experiment.state, experiment.folder
@@ -140,6 +142,26 @@ def _retrain(
     finalists = work.finalists(ranked[:top], drawn, ranked, progress)
     _keep_best(folder, finalists[0])
     return finalists
+
+
+def _references(names: str | Sequence[str]) -> dict[str, Reference]:
+    """Return the references by their names, in their order.
+
+    Raises:
+        ConfigError: no name, one that is unknown, or one that stands twice.
+    """
+    asked = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+    twice = next((name for name in asked if asked.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"reference '{twice}' is named twice; name it once", kind="duplicate", key="reference")
+    if not all(asked) or not asked:
+        raise ConfigError(
+            f"reference: got {names!r}, expected names with commas between them, such as resnet,vgg; "
+            f"known: {', '.join(registry.names('reference'))}",
+            kind="missing",
+            key="reference",
+        )
+    return {name: reference_named(name) for name in asked}
 
 
 def _trainer(runner: Named, device: str) -> Trainer:

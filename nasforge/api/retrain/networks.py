@@ -56,6 +56,8 @@ class Retraining:
         device: `auto`, `cpu`...; decided where the training happens.
         data_hash: what the data must be there.
         role: what it is to the search: `found`, `random` or `reference`.
+        task: what it is trained for.
+        reference: name under which the user asked for a reference; empty for other roles.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Retraining:
     data_hash: str
     role: str = "found"
     task: str = CLASSIFICATION
+    reference: str = ""
 
     @property
     def trained(self) -> bool:
@@ -136,6 +139,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
     about = {
         "finalist": retraining.name,
         "role": retraining.role,
+        **({"reference": retraining.reference} if retraining.reference else {}),
         "data": asdict(retraining.data),
         "parts": TRAIN_AND_VALIDATION,
         "epochs": trained.steps_done,

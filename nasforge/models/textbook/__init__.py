@@ -101,6 +101,21 @@ class Textbook:
         arguments: dict[str, Any] = {"network": self.name, "width": width, "pixels": min(shape[1:])}
         return name, SearchSpace(name, (), builder=BUILDER, arguments=arguments)
 
+    def remark(self, flops: float, budget: float, network: str) -> str:
+        """Return a sentence for tables where the network could not be scaled to the budget; else "".
+
+        Args:
+            flops: multiply-adds of this network.
+            budget: multiply-adds of the network that it is held against.
+            network: name of that one.
+        """
+        if flops <= budget:
+            return ""
+        return (
+            f"{self.title}: even its narrowest form has {flops:,.0f} multiply-adds, {flops / budget:.1f} times the "
+            f"{budget:,.0f} of {network}. The comparison favours it"
+        )
+
     def _network(self, steps: int, shape: tuple[int, int, int], classes: int) -> nn.Module:
         return self.make(steps / STEP, in_channels=shape[0], classes=classes, pixels=min(shape[1:]))
 

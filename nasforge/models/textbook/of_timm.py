@@ -32,6 +32,10 @@ class OfTimm(Textbook):
         arguments: dict[str, Any] = {"network": self.name, "width": 1.0, "pixels": min(shape[1:])}
         return self.title, SearchSpace(self.title, (), builder=BUILDER, arguments=arguments)
 
+    def remark(self, flops: float, budget: float, network: str) -> str:
+        """Return a sentence on its multiply-adds."""
+        return f"{self.title} is not scaled: it has {flops / budget:.2g} times the multiply-adds of {network}"
+
 
 def of_timm(name: str) -> OfTimm:
     """Return a network of timm, https://github.com/huggingface/pytorch-image-models, as a reference.

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.api.export import export
 from nasforge.api.retrain import networks, retrain, work
 from nasforge.api.retrain.choice import drawn_of, ranked_of
 from nasforge.api.search import search
-from nasforge.core.errors import SearchError
+from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.events import TestOpened
 from nasforge.core.goals import Budget, Objective
 from nasforge.core.recipe import Recipe
@@ -163,3 +164,66 @@ def test_what_an_objective_needs_is_measured_on_the_test_part_too():
     found = networks.measure(network, config, torch.device("cpu"), "flip", [Objective("val/roc_auc", True)])
     figures = ("accuracy", "loss", "f1_macro", "roc_auc")
     assert set(found) == {f"{part}/{figure}" for part in ("test", "test_flip") for figure in figures}
+
+
+# --- several references -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def against_three(searched, tmp_path_factory):
+    folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("references") / "small"))
+    return folder, retrain(folder, seeds=2, epochs=1, device="cpu", reference=["resnet", "lenet", "densenet"])
+
+
+def test_every_reference_is_trained_and_opened_like_the_first(against_three):
+    folder, found = against_three
+    (finalist,) = found
+    assert finalist.reference.name.startswith("ResNet-")
+    assert list(finalist.more_references) == ["lenet", "densenet"]
+    assert finalist.more_references["lenet"].name.startswith("LeNet-5 x")
+    names = [name for part in finalist.parts for name in part.networks]
+    assert sorted(opened(folder)) == sorted(names) and len(set(names)) == 8
+    for asked, part in (("resnet", finalist.reference), *finalist.more_references.items()):
+        trained = load(folder / "finalists" / part.networks[0]).description.trained
+        assert (trained["role"], trained["reference"]) == ("reference", asked)
+    assert set(found.gains) == {"reference", "reference/lenet", "reference/densenet"}
+    expected = (
+        finalist.retrained.test["test/accuracy"].mean - finalist.more_references["lenet"].test["test/accuracy"].mean
+    )
+    assert found.gains["reference/lenet"].difference == pytest.approx(expected)
+    assert found.to_json()["references"] == ["resnet", "lenet", "densenet"]
+    assert set(found.to_json()["finalists"][0]["more_references"]) == {"lenet", "densenet"}
+
+
+def test_a_reference_keeps_within_the_multiply_adds_or_says_that_it_cannot(against_three):
+    _, ((finalist,)) = against_three[0], tuple(against_three[1])
+    budget = finalist.retrained.costs["cost/flops"]
+    lenet, densenet = finalist.more_references.values()
+    assert lenet.costs["cost/flops"] <= budget and lenet.notes == ()
+    assert densenet.costs["cost/flops"] > budget
+    (note,) = densenet.notes
+    assert "narrowest" in note and f"{densenet.costs['cost/flops']:,.0f}" in note and f"{budget:,.0f}" in note
+
+
+def test_references_already_measured_are_not_trained_again(against_three, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(against_three[0], tmp_path / "small"))
+    monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    (finalist,) = retrain(folder, seeds=2, epochs=1, device="cpu", reference="lenet,resnet")
+    assert finalist.reference == against_three[1][0].more_references["lenet"]
+    assert finalist.more_references == {"resnet": against_three[1][0].reference}
+    (alone,) = retrain(folder, seeds=2, epochs=1, device="cpu")
+    assert alone.reference == against_three[1][0].reference and alone.more_references == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "text"),
+    [
+        ("resnet,vg", "unknown", "'vgg'"),
+        ("resnet,resnet", "duplicate", "resnet"),
+        ("", "missing", "resnet"),
+        ([], "missing", "vgg"),
+    ],
+)
+def test_names_of_references_are_checked_before_anything_is_trained(folder, names, kind, text):
+    with raises(ConfigError, kind, "reference", text):
+        retrain(folder, reference=names)
