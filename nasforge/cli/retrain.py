@@ -24,6 +24,10 @@ _PLACE = "Workers"
 _COLUMNS = ("rank", "network", "name", "params", "flops")
 _COSTS = ("cost/params", "cost/flops")
 _FIGURES = ("test/accuracy", "test/f1_macro")
+_VIEWS = {
+    "test_flip/accuracy": "test_flip/: the mean over an image and its mirror image, at 2 times the FLOPs",
+    "test_crops/accuracy": "test_crops/: the mean over ten crops (centre, corners, mirrored), at 10 times the FLOPs",
+}
 
 
 def retrain(
@@ -37,7 +41,11 @@ def retrain(
         int | None, typer.Option(min=1, help="Epochs of a training. Default: three times the search's longest.")
     ] = None,
     tta: Annotated[
-        str, typer.Option(help="flip: also average the predictions for an image and its mirror image; none: do not.")
+        str,
+        typer.Option(
+            help="Also average the predictions over views of an image. flip: it and its mirror image, at 2 forward "
+            "passes; crops: ten crops (centre, corners, mirrored), at 10; flip,crops: both; none: do not."
+        ),
     ] = "none",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1.")] = "auto",
     data: options.MovedData = None,
@@ -132,9 +140,9 @@ def retrain(
 
 
 def _print(finalists: Finalists) -> None:
-    flips = any(key.startswith("test_flip/") for finalist in finalists for key in finalist.retrained.test)
+    measured = {key for finalist in finalists for key in finalist.retrained.test}
     figures = tuple(dict.fromkeys((finalists.figure, *_FIGURES)))
-    more = ("test_flip/accuracy",) if flips else ()
+    more = tuple(key for key in _VIEWS if key in measured)
     rows = []
     for finalist in finalists.top:
         rows.append(_row(str(finalist.rank), "found", finalist.retrained, figures, more))
@@ -146,6 +154,8 @@ def _print(finalists: Finalists) -> None:
     epochs = f"{finalists[0].epochs} epoch{'s' * (finalists[0].epochs > 1)}"
     title = f"On the sealed test part, {epochs} on train + validation; ± is a 95 % confidence interval"
     table(title, columns, rows, left=("network", "name"))
+    for key in more:
+        line(_VIEWS[key])
     for finalist in (*finalists.top, *finalists.random):
         for part in finalist.parts:
             for sentence in (*part.failures, *part.notes):

@@ -65,7 +65,7 @@ def check_costs(block: Block) -> None:
 
 
 def check_saved_state(block: Block) -> None:
-    """The state_dict holds the whole block: with it another one answers equally."""
+    """A block that gets the state_dict of another one answers as that does."""
     for shape, module in _blocks(block):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(99)

@@ -33,7 +33,11 @@ from nasforge.training.optimisation import optimizer_of
 
 TOLERANCE = 1e-5
 """Largest error, relative to the derivative's terms."""
-STEPS = (1e-5, 1e-6, 1e-7)
+_LOSS_TOLERANCE = 1e-4
+"""The same for the step of a whole network, which moves all weights at once past many kinks."""
+_DECAY = 0.1
+"""A smaller weight decay of a recipe is checked at this strength: next to the loss it would not show."""
+STEPS = (1e-5, 1e-6, 1e-7, 1e-8)
 """Steps h, relative to the size of what is moved."""
 _DRAWS = 3
 _ROUNDING = 1e3 * torch.finfo(torch.float64).eps
@@ -222,8 +226,8 @@ def _check_call(call: _Call, generator: torch.Generator) -> float:
     for i in places:
         size = float(leaves[i].square().mean().sqrt()) if leaves[i].numel() else 0.0
         leaves[i] = (leaves[i] + 0.05 * (size or 1.0) * _noise(leaves[i], generator)).requires_grad_()
-    own = {name: p for name, p in call.module.named_parameters(recurse=False) if p.requires_grad}
-    moved = {f"input {number}": leaves[i] for number, i in enumerate(places)} | own
+    parameters = {name: p for name, p in call.module.named_parameters(recurse=False) if p.requires_grad}
+    moved = {f"input {number}": leaves[i] for number, i in enumerate(places)} | parameters
     weights: list[Tensor] = []
 
     def outputs() -> list[Tensor]:
@@ -231,8 +235,8 @@ def _check_call(call: _Call, generator: torch.Generator) -> float:
             torch.manual_seed(0)  # a layer that draws, draws the same each time
             copies = [x.clone() if isinstance(x, Tensor) else x for x in leaves]  # layers may work in place
             args, kwargs = tree_unflatten(copies, structure)
-            found = tree_flatten(call.module(*args, **kwargs))[0]
-        return [x for x in found if isinstance(x, Tensor) and x.is_floating_point()]
+            made = tree_flatten(call.module(*args, **kwargs))[0]
+        return [x for x in made if isinstance(x, Tensor) and x.is_floating_point()]
 
     def terms() -> Tensor:
         made = outputs()
@@ -259,6 +263,7 @@ def _compared(
     gradients: Sequence[Tensor],
     terms: Callable[[], Tensor],
     generator: torch.Generator,
+    tolerance: float = TOLERANCE,
 ) -> float:
     """Compare the gradients of tensors that move together with differences of the sum of `terms`.
 
@@ -286,17 +291,19 @@ def _compared(
         directions = [(size or 1.0) * _noise(x, generator) for x, size in zip(tensors, sizes, strict=True)]
         parts = torch.cat([(g * d).flatten() for g, d in zip(gradients, directions, strict=True)])
         analytic, scale = float(parts.sum()), float(parts.square().sum().sqrt())
-        numeric, rounding = _difference(partial(along, directions), scale)
+        numeric, rounding = _difference(partial(along, directions), scale, tolerance)
         if numeric is None:
             continue
         scale = max(scale, abs(numeric))
-        if not abs(analytic - numeric) <= TOLERANCE * scale + rounding:
+        if not abs(analytic - numeric) <= tolerance * scale + rounding:
             raise _Wrong(name, analytic, numeric)
-        return abs(analytic - numeric) / scale if scale > rounding / TOLERANCE else 0.0
-    raise _Unchecked(f"it is not smooth along {name}, at any step down to {STEPS[-1]:g}")
+        return abs(analytic - numeric) / scale if scale > rounding / tolerance else 0.0
+    raise _Unchecked(f"it is not smooth along {name or 'its parameters'}, at any step down to {STEPS[-1]:g}")
 
 
-def _difference(terms_at: Callable[[float], Tensor], scale: float) -> tuple[float | None, float]:
+def _difference(
+    terms_at: Callable[[float], Tensor], scale: float, tolerance: float = TOLERANCE
+) -> tuple[float | None, float]:
     """Return the two-sided difference at the first step that has no kink in it, and its rounding error.
 
     The terms of both sides are subtracted before they are added up, so that their rounding errors stay small.
@@ -308,7 +315,7 @@ def _difference(terms_at: Callable[[float], Tensor], scale: float) -> tuple[floa
         if not (math.isfinite(whole) and math.isfinite(half)):
             continue
         terms = float((above - below).square().sum().sqrt()) / (2 * h)  # a wrong gradient's scale may be too large
-        if abs(whole - half) <= 0.3 * TOLERANCE * min(terms, max(scale, abs(half))) + rounding:
+        if abs(whole - half) <= 0.3 * tolerance * min(terms, max(scale, abs(half))) + rounding:
             return half, rounding
     return None, 0.0
 
@@ -320,14 +327,18 @@ def _check_step(network: nn.Module, images: Tensor, classes: int, recipe: Recipe
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     decayed = [p for name, p in parameters.items() if p.dim() > 1 and name not in spared]
 
+    decay = max(recipe.weight_decay, _DECAY) if recipe.weight_decay else 0.0
+
     def terms() -> Tensor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             loss = CLASSIFICATION.loss(network(images).double(), labels) / len(images)
-        penalty = [recipe.weight_decay / 2 * p.square().sum() for p in decayed]
+        penalty = [decay / 2 * p.square().sum() for p in decayed]
         return torch.stack([loss.double(), *penalty])
 
-    plain = replace(recipe, optimizer="sgd", momentum=0.0, nesterov=False, learning_rate=1.0, layer_decay=1.0)
+    plain = replace(
+        recipe, weight_decay=decay, optimizer="sgd", momentum=0.0, nesterov=False, learning_rate=1.0, layer_decay=1.0
+    )
     optimizer = optimizer_of(network, plain)
     optimizer.zero_grad()
     terms()[0].backward()  # type: ignore[no-untyped-call]  # the optimizer adds the decay
@@ -340,10 +351,10 @@ def _check_step(network: nn.Module, images: Tensor, classes: int, recipe: Recipe
     if not parameters:
         return 0.0
     try:
-        return _compared("", list(parameters.values()), list(steps.values()), terms, generator)
+        return _compared("", [*parameters.values()], [*steps.values()], terms, generator, _LOSS_TOLERANCE)
     except _Wrong:
         for name, p in parameters.items():  # which one is it?
-            _compared(name, [p], [steps[name]], terms, generator)
+            _compared(name, [p], [steps[name]], terms, generator, _LOSS_TOLERANCE)
         raise
 
 

@@ -128,7 +128,7 @@ def test_weight_decay_that_misses_a_weight_is_wrong(monkeypatch):
             group["weight_decay"] = 0.0
         return optimizer
 
-    recipe = Recipe(weight_decay=0.1)
+    recipe = Recipe(weight_decay=5e-4)
     assert check_gradients(network(), SHAPE, classes=5, recipe=recipe).agrees
     monkeypatch.setattr(gradients, "optimizer_of", without_decay)
     wrong = check_gradients(network(), SHAPE, classes=5, recipe=recipe).disagreement

@@ -14,6 +14,7 @@ from nasforge.api.retrain.networks import (
     Progress,
     Retraining,
     Trainer,
+    kinds_of,
     one_after_another,
     train_network,
 )
@@ -67,7 +68,9 @@ def retrain(
             them. Always the same ones of the same search.
         seeds: trainings of each.
         epochs: of each training; three times the search's longest where left out.
-        tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening; or `none`.
+        tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening, at twice the
+            forward passes. `crops`: over ten views, the image and its shifts to the four corners, each mirrored too, at
+            ten times the forward passes. `flip,crops`: both. `none`: neither.
         device: `auto`, `cpu`, `cuda`...
         data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
             `folder`; the experiment keeps the new place.
@@ -94,14 +97,13 @@ def retrain(
     for name, number, least in (("top", top, 1), ("random", random, 0), ("seeds", seeds, 1), ("epochs", epochs, 1)):
         if number is not None or name != "epochs":
             check_whole(number, f"retrain: {name}", least, error=SearchError)
-    if tta not in ("none", "flip"):
-        raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
+    views = kinds_of(tta)
     named = Named.parse(runner, "runner")
     on_workers = named.name == "ray_tune"
     trainer, compared = _trainer(named, device), _references(reference)
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
         return _retrain(
-            experiment, top, random, seeds, epochs, tta, device, on_workers, data, trainer, compared, progress
+            experiment, top, random, seeds, epochs, views, device, on_workers, data, trainer, compared, progress
         )
 
 
@@ -111,7 +113,7 @@ def _retrain(
     random: int,
     seeds: int,
     epochs: int | None,
-    tta: str,
+    tta: tuple[str, ...],
     device: str,
     on_workers: bool,
     data: str | Path | Mapping[str, str] | None,

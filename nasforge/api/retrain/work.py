@@ -22,7 +22,13 @@ from nasforge.core.trial import Trial
 from nasforge.data import ImageData
 from nasforge.experiment.experiment import Experiment
 from nasforge.exporters.best import describe
-from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
+from nasforge.exporters.network_folder import (
+    DESCRIPTION,
+    TRAIN_AND_VALIDATION,
+    description_of,
+    load,
+    save_network,
+)
 from nasforge.models.costs import costs_of
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
@@ -31,6 +37,8 @@ from nasforge.settings.experiment import DataConfig, ExperimentConfig
 from nasforge.views.answers import answers_file
 from nasforge.views.learnt import nothing_learnt
 from nasforge.views.statistics import spread
+
+_VIEWS = {"flip": "flips", "crops": "crops"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Work:
     data: ImageData
     epochs: int
     seeds: int
-    tta: str
+    tta: tuple[str, ...]
     device: str
     place: torch.device
     trainer: Trainer
@@ -66,7 +74,7 @@ class Work:
         """Train and measure everything, then say what it means."""
         planned = [(trial, *self._plan(trial, with_references=True)) for trial in top]
         planned += [(trial, *self._plan(trial, with_references=False)) for trial in drawn]
-        networks = [network for _, own, references in planned for network in (own, *references.values())]
+        networks = [network for _, first, references in planned for network in (first, *references.values())]
         self._meet([retraining for network in networks for retraining in network.retrainings], progress)
         ranks = {trial.number: rank for rank, trial in enumerate(ranked, 1)}
         chosen = [
@@ -129,11 +137,13 @@ class Work:
         return replace(scaled, notes=(remark,) if remark else ())
 
     def _measured(self, folder: Path) -> dict[str, float]:
-        network = load(folder, self.place).body
+        network = load(folder, self.place)
         answers = answers_file(self.experiment.folder, folder.name)
-        return measure(
-            network, self.data_config, self.place, self.tta, self.config.objectives, self.config.task, answers
-        )
+        about = network.description.trained
+        members = [description_of(folder.parent / name).trained for name in about.get("members", ())]
+        recipes = [trained.get("recipe", {}) for trained in members or [about]]
+        what = (self.data_config, self.place, self.tta, self.config.objectives, self.config.task)
+        return measure(network.body, *what, answers, recipes)
 
     def _network(
         self,
@@ -216,10 +226,12 @@ class Work:
             names.append(retraining.name)
             tests.append(tested)
         keys = [key for key in (tests[0] if tests else ()) if all(key in metrics for metrics in tests)]
-        if tests and self.tta == "flip" and "test_flip/accuracy" not in keys:
+        missing = [kind for kind in self.tta if tests and f"test_{kind}/accuracy" not in keys]
+        if missing:
+            views = " and ".join(_VIEWS[kind] for kind in missing)
             failures.append(
-                f"{network.label}: met the test part before without flips and is not measured again; retrain with "
-                "other --epochs for figures with flips"
+                f"{network.label}: met the test part before without {views} and is not measured again; retrain with "
+                f"other --epochs for figures with {views}"
             )
         test = {key: spread([metrics[key] for metrics in tests]) for key in keys}
         return Retrained(network.label, tuple(names), network.costs, test, tuple(failures), network.notes)

@@ -21,6 +21,7 @@ from nasforge.data import load_data
 from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
+from nasforge.models.ensemble import TenCrops
 from nasforge.settings.experiment import DataConfig
 from nasforge.testing.toys import Planted, nested_space, toy_config
 from nasforge.training.scoring import score
@@ -105,6 +106,34 @@ def test_flips_are_measured_in_the_same_opening(retrained):
     assert found[0].retrained.test["test_flip/accuracy"].mean == pytest.approx(right)
 
 
+def test_crops_are_shifted_as_in_training_and_measured_in_the_same_opening(folder, monkeypatch):
+    recipe_of = work.recipe_of
+    monkeypatch.setattr(work, "recipe_of", lambda *point: replace(recipe_of(*point), crop_pixels=2, crop_fill="mean"))
+    found = retrain(folder, top=2, seeds=1, epochs=1, tta="flip,crops", device="cpu")
+    names = [*found[0].retrained.networks, found.ensemble.name]
+    assert sorted(opened(folder)) == sorted({*opened(folder)})
+    part = load_data(DataConfig("digits")).open_test()
+    tests = load_state(folder).tests
+    for name in names:
+        network = load(folder / "finalists" / name).body
+        right = score(TenCrops(network, 2, (0.0,)), part)  # of an ensemble: both means are linear
+        assert tests[name]["test_crops/accuracy"] == pytest.approx(right["accuracy"])
+        assert tests[name]["test_crops/loss"] == pytest.approx(right["loss"], rel=1e-4)
+        assert tests[name]["test_crops/loss"] != tests[name]["test/loss"]
+        assert "test_flip/accuracy" in tests[name]
+
+
+def test_crops_without_shifts_in_training_are_an_eighth_on_black(folder):
+    (finalist,) = retrain(folder, seeds=1, epochs=1, tta="crops", device="cpu")
+    part = load_data(DataConfig("digits")).open_test()
+    network = load(folder / "finalists" / finalist.retrained.networks[0]).body
+    right = score(TenCrops(network, 1, (-part.mean[0] / part.std[0],)), part)
+    assert finalist.retrained.test["test_crops/loss"].mean == pytest.approx(right["loss"], rel=1e-6)
+    (again,) = retrain(folder, seeds=1, epochs=1, tta="flip,crops", device="cpu")
+    assert "test_flip/accuracy" not in again.retrained.test
+    assert "without flips and is not measured again" in again.retrained.failures[0]
+
+
 def test_the_same_call_again_does_nothing(retrained, monkeypatch, tmp_path):
     folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
     before = (folder / "journal.jsonl").read_bytes()
@@ -154,8 +183,9 @@ def test_mistakes(folder):
         retrain(folder, top=4, seeds=1, epochs=1)
     with pytest.raises(SearchError, match="random must be a whole number of at least 0"):
         retrain(folder, random=-1)
-    with pytest.raises(SearchError, match="tta must be none or flip"):
-        retrain(folder, tta="rotate")
+    for wrong in ("rotate", "flip,flip", "flip,none", "", 3):
+        with raises(SearchError, "unknown", "tta", "flip,crops"):
+            retrain(folder, tta=wrong)
 
 
 def test_what_an_objective_needs_is_measured_on_the_test_part_too():
