@@ -47,7 +47,7 @@ def _blocks(block: Block) -> Iterator[tuple[tuple[int, int, int], nn.Module]]:
 
 
 def check_shapes(block: Block) -> None:
-    """N x Cin x H x W becomes N x Cout x ceil(H / stride) x ceil(W / stride), for odd and unequal sides too."""
+    """Check that N x Cin x H x W becomes N x Cout x ceil(H / stride) x ceil(W / stride), also for unequal sides."""
     for (in_channels, out_channels, stride), module in _blocks(block):
         for height, width in ((SIDE, SIDE + 1), (SIDE + 1, SIDE + 1)):
             with torch.no_grad():
@@ -57,7 +57,7 @@ def check_shapes(block: Block) -> None:
 
 
 def check_costs(block: Block) -> None:
-    """Multiply-adds and memory can be counted on the meta device, and every layer is registered."""
+    """Check that multiply-adds and memory can be counted on the meta device, and that every layer is registered."""
     for (in_channels, *_), module in _blocks(block):
         shape = (in_channels, SIDE, SIDE)
         assert count_flops(module.to("meta"), shape) >= 0
@@ -65,7 +65,7 @@ def check_costs(block: Block) -> None:
 
 
 def check_saved_state(block: Block) -> None:
-    """A block that gets the state_dict of another one answers as that does."""
+    """Check that a block with the state_dict of another one answers as that does."""
     for shape, module in _blocks(block):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(99)
@@ -74,7 +74,7 @@ def check_saved_state(block: Block) -> None:
 
 
 def check_evaluation(block: Block) -> None:
-    """In eval mode an image has the same answer each time, whatever other images are in its batch."""
+    """Check that in eval mode an image has the same answer each time, whatever other images are in its batch."""
     for (in_channels, *_), module in _blocks(block):
         images = torch.rand(3, in_channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -85,7 +85,7 @@ def check_evaluation(block: Block) -> None:
 
 
 def check_gradients_agree(block: Block) -> None:
-    """Gradients agree with two-sided differences in float64 (see `nasforge.training.gradients`)."""
+    """Check that gradients agree with two-sided differences in float64, see `nasforge.training.gradients`."""
     for (in_channels, out_channels, stride), module in _blocks(block):
         outcome = check_gradients(module, (in_channels, SIDE, SIDE))
         where = f"{in_channels} -> {out_channels}, stride {stride}"
