@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -138,7 +138,7 @@ def check_gradients(
     with torch.no_grad():
         for parameter in copied.parameters():
             size = float(parameter.square().mean().sqrt()) if parameter.numel() else 0.0
-            parameter += 0.1 * (size + 0.1) * _noise(parameter, generator)
+            parameter.add_(0.1 * (size + 0.1) * _noise(parameter, generator))
     images = torch.randn(_IMAGES, *shape, generator=generator, dtype=torch.float64)
     agreeing: list[str] = []
     largest, unchecked, seen = 0.0, [], set()
@@ -323,7 +323,7 @@ def _difference(
 def _check_step(network: nn.Module, images: Tensor, classes: int, recipe: Recipe, generator: torch.Generator) -> float:
     """Check that one step of SGD follows the gradient of the loss and of the weight decay; return the largest error."""
     labels = torch.arange(len(images)) % classes
-    spared = getattr(network, "no_weight_decay", set)()
+    spared: Collection[str] = getattr(network, "no_weight_decay", set)()
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     decayed = [p for name, p in parameters.items() if p.dim() > 1 and name not in spared]
 

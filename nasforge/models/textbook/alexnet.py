@@ -50,8 +50,9 @@ def alexnet(
         return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if plain else []
 
     first = layer(in_channels, one, 11, 4) if paper else layer(in_channels, one, 3, stride)
-    if paper:
-        first[0].padding = (2, 2)
+    convolution = first[0]
+    if paper and isinstance(convolution, nn.Conv2d):
+        convolution.padding = (2, 2)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["stem"] = nn.Sequential(first, *respond(), pool())
     layers["stage0"] = nn.Sequential(layer(one, two, 5, parts=groups), *respond(), pool())
