@@ -12,13 +12,18 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nasforge import registry
 from nasforge.core.recipe import SETTINGS
 from nasforge.core.setting import Setting
+from nasforge.models.costs import count_flops, count_params
+from nasforge.models.textbook import Textbook
 
 REFERENCE = Path(__file__).parent / "reference"
 _BLOCK = re.compile(r"(<!-- (\w+): made by docs/generate\.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
@@ -89,6 +94,22 @@ def options_of(*kinds: str) -> Callable[[], Iterator[str]]:
     return lines
 
 
+def references() -> Iterator[str]:
+    """Yield the lines of the table of reference networks that have a width of their paper."""
+    yield from _head("name", "network", "parameters", "FLOPs", "paper")
+    for name in registry.BUILT_IN["reference"]:
+        reference = registry.get("reference", name)
+        if not isinstance(reference, Textbook):
+            continue
+        shape, classes = ((1, 32, 32), 10) if name == "lenet" else ((3, 224, 224), 1000)
+        with torch.device("meta"):
+            network = reference.make(1.0, in_channels=shape[0], classes=classes, pixels=shape[1])
+        costs = (f"{count(network):,}" for count in (count_params, partial(count_flops, shape=shape)))
+        make = reference.make.func if isinstance(reference.make, partial) else reference.make
+        title, paper = re.match(r"Build [^:]*: (.*?), (https://\S+?)[,.]?\s", make.__doc__ or "").groups()
+        yield _row(f"`{name}`", reference.title, *costs, f"[{title}]({paper})")
+
+
 def _arguments(plug_in: Any) -> dict[str, str]:
     """Return the meaning of each argument, from the docstrings of a class and of its `__init__`, or of a function."""
     documented = (plug_in, plug_in.__init__) if inspect.isclass(plug_in) else (plug_in,)
@@ -125,6 +146,7 @@ def _code(value: Any) -> str:
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "recipe": recipe,
+    "references": references,
     "strategies": options_of("strategy"),
     "pruners": options_of("pruner"),
     "evaluators": options_of("evaluator"),

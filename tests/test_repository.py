@@ -254,7 +254,12 @@ def test_the_builder_and_the_space_of_the_docs_make_networks(written, capfd):
 
 
 def test_the_strategy_of_the_docs_passes_the_suite(written):
-    (block,) = [b for b in blocks(ROOT / "docs/howto/plugins.md", "python") if "CHECKS" in b]
+    (block,) = [b for b in blocks(ROOT / "docs/howto/plugins.md", "python") if "testing.strategies" in b]
+    exec(compile(block, "plugins.md", "exec"), {})
+
+
+def test_the_block_of_the_docs_passes_the_suite(written):
+    (block,) = [b for b in blocks(ROOT / "docs/howto/plugins.md", "python") if "testing.blocks" in b]
     exec(compile(block, "plugins.md", "exec"), {})
 
 

@@ -36,6 +36,11 @@ def spaces(incomplete: str) -> list[str]:
     return [*_beginning(incomplete, shipped_spaces()), *_paths(incomplete, _YAML)]
 
 
+def described(incomplete: str) -> list[str]:
+    """Shipped search spaces, references of `retrain`, and YAML files."""
+    return sorted({*spaces(incomplete), *_beginning(incomplete, registry.names("reference"))})
+
+
 def recipes(incomplete: str) -> list[str]:
     """Shipped recipes, and YAML files."""
     return [*_beginning(incomplete, shipped_recipes()), *_paths(incomplete, _YAML)]

@@ -6,21 +6,24 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nasforge import registry
 from nasforge.cli import completion
 from nasforge.cli.options import Json
 from nasforge.cli.output import Outcome, count_text, domain_text, line, size_json, size_text, table
 from nasforge.cli.settings import check_data
-from nasforge.core.architecture import MODEL, Architecture
+from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, NasforgeError, RecipeError, SpaceError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.models.resolution import suited
 from nasforge.settings.experiment import DataConfig, load_space
+from nasforge.settings.space_file import shipped_spaces
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part
@@ -31,7 +34,12 @@ Shape = tuple[int, int, int]
 
 def describe(
     space: Annotated[
-        str, typer.Argument(metavar="SPACE", help="A YAML file or a shipped name.", autocompletion=completion.spaces)
+        str,
+        typer.Argument(
+            metavar="SPACE",
+            help="A YAML file, a shipped name, or a reference of `retrain`: vgg, timm:resnet18.",
+            autocompletion=completion.described,
+        ),
     ],
     point: Annotated[
         str | None, typer.Option(metavar="FILE|random|default", help="Show one network of the space, layer by layer.")
@@ -44,8 +52,20 @@ def describe(
     classes: Annotated[int, typer.Option(min=2)] = 10,
     seed: Annotated[int, typer.Option(help="Seed of random points.")] = 0,
     draw: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --point: draw the network into a .html or .png file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="With --point or a reference: draw the network into a .html or .png file."),
     ] = None,
+    flops: Annotated[
+        float | None, typer.Option(help="Scale a reference to so many multiply-adds. Default: the width of its paper.")
+    ] = None,
+    gradcheck: Annotated[
+        bool,
+        typer.Option(
+            "--gradcheck",
+            help="Compare the gradients of the networks with two-sided differences in float64. The exit code is 1 if "
+            "one is wrong.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> Outcome:
     """Show the decisions of a search space, its number of networks, and their costs.
@@ -58,20 +78,61 @@ def describe(
     nasforge describe tiny --shape 1x8x8 --point random
     nasforge describe tiny --shape 1x8x8 --point point.json --json
     nasforge describe blocks --point random --draw network.png
+    nasforge describe vgg --shape 3x224x224 --classes 1000
+    nasforge describe mobilenet_v2 --flops 8e6 --draw reference.png
+    nasforge describe tiny --shape 3x16x16 --gradcheck
     """
+    size, count = _input(data, data_dir, shape, classes)
+    chosen = _space_of(space, size, count, flops)
+    if point is None and not chosen.decisions and _is_reference(space):
+        point = "default"
+    if gradcheck:
+        if draw is not None:
+            raise ConfigError("--gradcheck checks and --draw draws: one at a time", kind="conflict", key="gradcheck")
+        return check_space(chosen, point, size, count, seed)
     if point is not None:
-        return describe_point(space, point, data, data_dir, shape, classes, seed, draw)
+        return describe_point(chosen, point, size, count, seed, draw)
     if draw is not None:
         raise ConfigError("--draw draws one network: say which with --point")
-    return describe_space(space, data, data_dir, shape, classes, seed)
+    return describe_space(chosen, size, count, seed)
 
 
-def describe_space(
-    source: str, data: str | None, data_dir: Path | None, shape: str, classes: int, seed: int
-) -> Outcome:
+def _is_reference(source: str) -> bool:
+    """Return whether this is the name of a reference; a shipped space or a file of that name comes first."""
+    known = source.startswith("timm:") or source in registry.names("reference")
+    return known and source not in shipped_spaces() and not Path(source).is_file()
+
+
+def _space_of(source: str, shape: Shape, classes: int, flops: float | None) -> SearchSpace:
+    """Return a space for these images; for a reference the space that holds it alone.
+
+    Raises:
+        ConfigError: unknown, or `flops` does not go with it.
+    """
+    if not _is_reference(source):
+        if flops is not None:
+            raise ConfigError(
+                f"--flops scales a reference, and '{source}' is a search space; leave it out",
+                kind="conflict",
+                key="flops",
+            )
+        return suited(load_space(source), shape)
+    from nasforge.models.textbook import Textbook, reference_named  # imports torch
+
+    reference = reference_named(source)
+    if flops is not None:
+        return reference(flops, shape=shape, classes=classes)[1]
+    if isinstance(reference, Textbook):
+        return reference.at(1.0, shape=shape, classes=classes)[1]
+    raise ConfigError(
+        f"reference '{source}' has no size of its own: say its multiply-adds, such as --flops 40e6",
+        kind="missing",
+        key="flops",
+    )
+
+
+def describe_space(space: SearchSpace, size: Shape, count: int, seed: int) -> Outcome:
     """Return a space: its decisions, how many networks it holds, what some of them cost."""
-    size, count = _input(data, data_dir, shape, classes)
-    space = suited(load_space(source), size)
     costs, broken = sampled_costs(space, size, count, seed)
     try:
         default = costs_of_point(space, space.default_point(), size, count)
@@ -94,21 +155,10 @@ def describe_space(
     return Outcome(content)
 
 
-def describe_point(
-    source: str,
-    point: str,
-    data: str | None,
-    data_dir: Path | None,
-    shape: str,
-    classes: int,
-    seed: int,
-    draw: Path | None,
-) -> Outcome:
+def describe_point(space: SearchSpace, point: str, size: Shape, count: int, seed: int, draw: Path | None) -> Outcome:
     """One network of a space, part by part; drawn into the file `draw`."""
     from nasforge.views.parts import parts_of
 
-    size, count = _input(data, data_dir, shape, classes)
-    space = suited(load_space(source), size)
     chosen = read_point(space, point, seed)
     parts = parts_of(space, chosen, size, count)
     content = {
@@ -124,8 +174,63 @@ def describe_point(
     }
     print_point(content, parts)
     if draw is not None:
-        draw_networks({f"{space.name}, {chosen.arch_id}": parts}, draw)
+        draw_networks({f"{space.name}, {chosen.arch_id}" if chosen.values else space.name: parts}, draw)
     return Outcome(content)
+
+
+def check_space(space: SearchSpace, point: str | None, size: Shape, count: int, seed: int) -> Outcome:
+    """Check the gradients of one network, or of the default and of as many random ones as bring new options."""
+    from nasforge.core.recipe import recipe_of
+    from nasforge.models.network import fresh
+    from nasforge.training.gradients import check_gradients, merged  # imports torch
+
+    points = covering_points(space, seed) if point is None else [read_point(space, point, seed)]
+    checks = []
+    for chosen in points:
+        network = fresh(space, chosen, seed, in_channels=size[0], classes=count)
+        checks.append(check_gradients(network, size, classes=count, recipe=recipe_of(space, chosen, {}), seed=seed))
+        if checks[-1].disagreement is not None:
+            break
+    whole, wrong = merged(checks), checks[-1].disagreement
+    for reason in whole.unchecked:
+        line(f"Not checked: {reason}", style="yellow")
+    if wrong is None:
+        networks = f"{len(checks)} network{'s' * (len(checks) > 1)} of {space.name}"
+        line(
+            f"The gradients of {len(whole.modules)} modules in {networks} agree with two-sided differences in float64; "
+            f"the largest relative error is {whole.largest_error:.1e}"
+        )
+    else:
+        line(f"{space.name}, {points[len(checks) - 1].arch_id}: {wrong}", style="red")
+    content = {
+        "space": space.name,
+        "shape": size,
+        "agrees": wrong is None,
+        "networks": [chosen.arch_id for chosen in points[: len(checks)]],
+        "modules": len(whole.modules),
+        "largest_error": whole.largest_error,
+        "unchecked": list(whole.unchecked),
+        "disagreement": None if wrong is None else asdict(wrong),
+    }
+    return Outcome(content, code=0 if wrong is None else 1)
+
+
+def covering_points(space: SearchSpace, seed: int) -> list[Architecture]:
+    """Return the default point, and of some random ones those with an option that none before them has."""
+    points: list[Architecture] = []
+    seen: set[tuple[str, Value]] = set()
+    domains = space.domains
+    for number in range(SAMPLES):
+        point = space.sample(Random(f"gradcheck/{seed}/{number}")) if number else space.default_point()
+        options = {  # stage0.layer0.block and stage1.layer2.block are one decision here
+            (re.sub(r"\d+", "#", key), value)
+            for key, value in point.values.items()
+            if key.startswith(MODEL) and isinstance(domains[key], Choice)
+        }
+        if not points or options - seen:
+            points.append(point)
+            seen |= options
+    return points
 
 
 def _input(data: str | None, data_dir: Path | None, shape: str, classes: int) -> tuple[Shape, int]:

@@ -24,6 +24,10 @@ _PLACE = "Workers"
 _COLUMNS = ("rank", "network", "name", "params", "flops")
 _COSTS = ("cost/params", "cost/flops")
 _FIGURES = ("test/accuracy", "test/f1_macro")
+_VIEWS = {
+    "test_flip/accuracy": "test_flip/: the mean over an image and its mirror image, at 2 times the FLOPs",
+    "test_crops/accuracy": "test_crops/: the mean over ten crops (centre, corners, mirrored), at 10 times the FLOPs",
+}
 
 
 def retrain(
@@ -37,7 +41,11 @@ def retrain(
         int | None, typer.Option(min=1, help="Epochs of a training. Default: three times the search's longest.")
     ] = None,
     tta: Annotated[
-        str, typer.Option(help="flip: also average the predictions for an image and its mirror image; none: do not.")
+        str,
+        typer.Option(
+            help="Also average the predictions over views of an image. flip: it and its mirror image, at 2 forward "
+            "passes; crops: ten crops (centre, corners, mirrored), at 10; flip,crops: both; none: do not."
+        ),
     ] = "none",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1.")] = "auto",
     data: options.MovedData = None,
@@ -61,7 +69,12 @@ def retrain(
         int | None, typer.Option(help="Train each network on N workers together.", rich_help_panel=_PLACE)
     ] = None,
     reference: Annotated[
-        str, typer.Option(help="Network to compare with: a registered name, or module:function.")
+        str,
+        typer.Option(
+            help="Networks to compare with, scaled to the same FLOPs: registered names such as resnet,vgg,mobilenet_v2 "
+            "(the first counts for the gain), timm:NAME, or module:function.",
+            autocompletion=completion.plugins("reference"),
+        ),
     ] = "resnet",
     assign: Annotated[
         list[str] | None,
@@ -79,8 +92,8 @@ def retrain(
     """Train the best networks from scratch, then measure each once on the sealed test split.
 
     Training uses the train and the validation split. For each network, a ResNet of about the same FLOPs is trained by
-    the same recipe. Two or more networks are also measured as an ensemble. The first becomes NAME/best. The same
-    command continues after an interruption.
+    the same recipe, or the networks of --reference. Two or more networks are also measured as an ensemble. The first
+    becomes NAME/best. The same command continues after an interruption.
 
     [bold]Examples[/bold]
 
@@ -90,6 +103,7 @@ def retrain(
     nasforge retrain first --top 3 --tta flip --json
     nasforge retrain first --top 3 --seeds 5 --runner ray_tune --max-concurrent 4
     nasforge retrain first --runner ray_tune --workers-per-network 2
+    nasforge retrain first --reference resnet,vgg,mobilenet_v2
     """
     folder = folder_of(name, runs_dir)
     from nasforge.api.retrain import retrain as run  # imports torch
@@ -126,14 +140,13 @@ def retrain(
 
 
 def _print(finalists: Finalists) -> None:
-    flips = any(key.startswith("test_flip/") for finalist in finalists for key in finalist.retrained.test)
+    measured = {key for finalist in finalists for key in finalist.retrained.test}
     figures = tuple(dict.fromkeys((finalists.figure, *_FIGURES)))
-    more = ("test_flip/accuracy",) if flips else ()
+    more = tuple(key for key in _VIEWS if key in measured)
     rows = []
     for finalist in finalists.top:
         rows.append(_row(str(finalist.rank), "found", finalist.retrained, figures, more))
-        if finalist.reference:
-            rows.append(_row("", "reference", finalist.reference, figures, more))
+        rows += [_row("", "reference", reference, figures, more) for reference in finalist.parts[1:]]
     rows += [_row(str(finalist.rank), "random", finalist.retrained, figures, more) for finalist in finalists.random]
     if finalists.ensemble:
         rows.append(_ensemble_row(finalists.ensemble, figures, more))
@@ -141,12 +154,14 @@ def _print(finalists: Finalists) -> None:
     epochs = f"{finalists[0].epochs} epoch{'s' * (finalists[0].epochs > 1)}"
     title = f"On the sealed test part, {epochs} on train + validation; ± is a 95 % confidence interval"
     table(title, columns, rows, left=("network", "name"))
+    for key in more:
+        line(_VIEWS[key])
     for finalist in (*finalists.top, *finalists.random):
-        for part in (finalist.retrained, finalist.reference):
-            for failure in part.failures if part else ():
-                say(failure)
+        for part in finalist.parts:
+            for sentence in (*part.failures, *part.notes):
+                say(sentence)
     for name, gain in finalists.gains.items():
-        line(_gain_text(name, gain, finalists.figure))
+        line(_gain_text(_whom(name, finalists.compared), gain, finalists.figure))
     if finalists.agreement.n > 1:
         line(_agreement_text(finalists.agreement))
     if finalists.warning:
@@ -175,8 +190,15 @@ def _spread_text(spread: Spread) -> str:
     return f"{spread.mean:.4f}" + (f" ± {spread.margin:.4f}" if spread.margin is not None else " (one seed)")
 
 
-def _gain_text(over: str, gain: Gain, figure: str) -> str:
-    whom = {"random": "the random others", "reference": "the reference ResNets"}[over]
+def _whom(over: str, compared: Sequence[str]) -> str:
+    """Return the networks that a gain is over, in words."""
+    if over == "random":
+        return "the random others"
+    name = compared[0] if over == "reference" else over.removeprefix("reference/")
+    return "the reference ResNets" if name == "resnet" else f"the reference {name}"
+
+
+def _gain_text(whom: str, gain: Gain, figure: str) -> str:
     title = f"Gain over {whom}" + (f" in {figure}" if figure != _FIGURES[0] else "")
     counted = _counted(gain)
     if gain.low is None or gain.high is None:

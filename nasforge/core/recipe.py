@@ -334,6 +334,17 @@ class Recipe:
             implementation="torchvision's blends, by image",
         ),
     ] = 0.0
+    pca_noise: Annotated[
+        float,
+        Setting(
+            "standard deviation of the noise along the principal components of the colours; 0: none; 0.1 in the paper",
+            group=_AUGMENTATION,
+            least=0,
+            changeable=True,
+            later=True,
+            implementation="ours, by image",
+        ),
+    ] = 0.0
     randaugment: Annotated[
         int,
         Setting(

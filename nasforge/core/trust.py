@@ -36,6 +36,7 @@ OURS = frozenset(
         "nasforge.models.nasbench201_cells:canonical",
         "nasforge.models.nasbench201_cells:text",
         "nasforge.models.reference:build",
+        "nasforge.models.textbook:build",
         "nasforge.runners.ray_tune.trainings:side_by_side",
     }
 )

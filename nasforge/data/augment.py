@@ -68,6 +68,37 @@ def color_jitter(images: Tensor, strength: float, generator: torch.Generator) ->
     return changed.round().to(torch.uint8)
 
 
+def pca_noise(
+    inputs: Tensor,
+    strength: float,
+    axes: tuple[tuple[float, ...], ...],
+    std: tuple[float, ...],
+    generator: torch.Generator,
+) -> Tensor:
+    """Shift the colour of each image along the principal components of the training images' colours.
+
+    "ImageNet Classification with Deep Convolutional Neural Networks", Krizhevsky et al. 2012,
+    https://papers.nips.cc/paper/4824, section 4.1: every pixel of an image gets
+    [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T, with eigenvectors p and eigenvalues l of the 3 x 3 covariance of colours, and
+    numbers a of mean 0 that are drawn once for the image. Colours are scaled to 0..1 here; nothing is cut off there.
+
+    Args:
+        inputs: normalised, N x 3 x H x W, on the generator's device.
+        strength: standard deviation of a.
+        axes: p1 l1, p2 l2, p3 l3, see `nasforge.data.part.Part.colour_axes`.
+        std: the standard deviations that the inputs were divided by.
+        generator: decides.
+    """
+    numbers = strength * torch.randn(len(inputs), 3, generator=generator, device=inputs.device)
+    return inputs + (numbers @ _axes(axes, std, inputs.device))[:, :, None, None]
+
+
+@lru_cache(maxsize=16)
+def _axes(axes: tuple[tuple[float, ...], ...], std: tuple[float, ...], device: torch.device) -> Tensor:
+    rows = torch.tensor(axes, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+    return rows.to(device, torch.float32)
+
+
 def erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """Draw noise with this probability on 2 to 33 % of the area, sides 1:3 to 3:1. Normalised, N x C x H x W.
 

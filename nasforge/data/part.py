@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakSet
 
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from nasforge.core.gpu_share import share_of_card
 
+COLOUR_IMAGES = 10_000
+"""Most images that the principal components of the colours are computed from."""
 RESIDENT_BYTES = 2 * 1024**3
 """Parts up to this size lie whole on the training device; larger ones are streamed from the memory-mapped cache."""
 
@@ -96,6 +99,23 @@ class Part:
         """Return the part of these positions, normalised as this one."""
         where = positions.cpu()
         return replace(self, index=self.index[where.numpy()], labels=self.labels[where], _resident={})
+
+    @cached_property
+    def colour_axes(self) -> tuple[tuple[float, ...], ...]:
+        """Principal components of the colours, each times its eigenvalue: three rows of three numbers.
+
+        Of the covariance of all pixels of this part, scaled to 0..1; of `COLOUR_IMAGES` evenly spaced images where
+        there are more. The same images give the same numbers in every process, so checkpoints do not hold them.
+        """
+        rows = self.index[np.linspace(0, len(self) - 1, min(len(self), COLOUR_IMAGES)).round().astype(np.int64)]
+        sums, products, count = np.zeros(3), np.zeros((3, 3)), 0
+        for start in range(0, len(rows), 256):
+            pixels = self.pixels[rows[start : start + 256]].transpose(1, 0, 2, 3).reshape(3, -1) / 255.0
+            sums, products, count = sums + pixels.sum(1), products + pixels @ pixels.T, count + pixels.shape[1]
+        mean = sums / count
+        values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
+        signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(3)])  # either is an eigenvector
+        return tuple(map(tuple, (vectors * signs * np.maximum(values, 0)).T.tolist()))
 
     @property
     def images(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Several networks as one: the mean of their class probabilities. Also one network over an image and its mirror."""
+"""Several networks as one: the mean of their class probabilities. Also one network over several views of an image."""
 
 from __future__ import annotations
 
@@ -50,6 +50,41 @@ class Mirrored(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return log-probabilities of a batch of normalised images."""
         return mean_of([self.network(images), self.network(images.flip(-1))])
+
+
+class TenCrops(nn.Module):
+    """A network's answer averaged over ten views of an image: four corners and the centre, each mirrored too.
+
+    "ImageNet Classification with Deep Convolutional Neural Networks", Krizhevsky et al. 2012,
+    https://papers.nips.cc/paper/4824, section 4.1. The paper cuts 224 of 256 pixels, in training as in the test. Here
+    images are not cut in training but shifted, so the views are the image as it is and its four largest diagonal
+    shifts.
+
+    Args:
+        network: takes normalised images.
+        pixels: the shift in both directions.
+        fill: normalised value per channel where an image leaves the frame.
+
+    Shapes:
+        N x C x H x W -> N x classes; ten forward passes.
+    """
+
+    def __init__(self, network: nn.Module, pixels: int, fill: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.pixels = pixels
+        self.fill = tuple(fill)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return log-probabilities of a batch of normalised images."""
+        count, _, height, width = images.shape
+        p = self.pixels
+        colour = torch.tensor(self.fill, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
+        padded = colour.repeat(count, 1, height + 2 * p, width + 2 * p)
+        padded[:, :, p : p + height, p : p + width] = images
+        starts = ((p, p), (0, 0), (0, 2 * p), (2 * p, 0), (2 * p, 2 * p))
+        views = [padded[:, :, top : top + height, left : left + width] for top, left in starts]
+        return mean_of([self.network(view) for each in views for view in (each, each.flip(-1))])
 
 
 def mean_of(logits: Sequence[Tensor]) -> Tensor:

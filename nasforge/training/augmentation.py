@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nasforge.core.errors import Problem, RecipeError
 from nasforge.core.recipe import Recipe
-from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, rotate
+from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, pca_noise, rotate
 from nasforge.data.part import Part
 
 
@@ -30,6 +30,9 @@ def check_images(recipe: Recipe, part: Part) -> None:
     if recipe.randaugment and channels not in (1, 3):
         message = f"needs images of one or three channels, these have {channels}; leave it out"
         problems.append(Problem(message, key="train.randaugment", kind="unsupported"))
+    if recipe.pca_noise and channels != 3:
+        message = f"needs colour images of three channels, these have {channels}; leave it out"
+        problems.append(Problem(message, key="train.pca_noise", kind="unsupported"))
     if problems:
         raise RecipeError(problems)
 
@@ -41,7 +44,7 @@ def augmented(
 
     Args:
         images: on the generator's device.
-        part: says how to normalise.
+        part: says how to normalise, and has the colours' principal components.
         recipe: what to do.
         generator: decides; what the recipe leaves out draws nothing.
         host: decides on the CPU what Python has to know, for which it would have to wait for a GPU; None: `generator`.
@@ -61,6 +64,8 @@ def augmented(
 
         images = randaugment(images, recipe.randaugment, recipe.randaugment_magnitude, host or generator)
     inputs = normalise(images, part.mean, part.std)
+    if recipe.pca_noise:
+        inputs = pca_noise(inputs, recipe.pca_noise, part.colour_axes, part.std, generator)
     if recipe.cutout_pixels:
         inputs = cutout(inputs, recipe.cutout_pixels, generator)
     if recipe.random_erasing:

@@ -180,12 +180,9 @@ def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing
 def _test_sentence(won: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     interval = "" if won["low"] is None else f" (95 % interval {_shown(won, won['low'])} to {_shown(won, won['high'])})"
     references = [row for row in rows if row["kind"] == "reference"]
-    reference = next((row for row in references if row["name"].endswith(f"of {won['name']}")), None)
-    reference = reference or next(iter(references), None)
-    compared = (
-        ""
-        if reference is None
-        else f" The reference {reference['network']} reaches {_shown(reference, reference['value'])}."
+    of_winner = [row for row in references if row["name"].endswith(f"of {won['name']}")]
+    compared = "".join(
+        f" The reference {row['network']} reaches {_shown(row, row['value'])}." for row in of_winner or references[:1]
     )
     what = f"{_shown(won, won['value'])} {measure_of(won['metric'])} on the test split"
     seeds = f"the mean of {won['n']} seeds" if won["n"] > 1 else "with one seed"

@@ -28,8 +28,9 @@ def winner_and_reference(folder: Path) -> tuple[dict[str, list[Part]], list[str]
     folders = {WINNER: folder / "best"}
     references = sorted((folder / "finalists").glob("*-for-*-seed*"))
     mine = _finalist_of(folder / "best")
-    own = [path for path in references if mine and f"-for-{mine}-seed" in path.name]
-    folders |= {path.name.partition("-for-")[0]: path for path in (own or references)[:1]}
+    of_winner = [path for path in references if mine and f"-for-{mine}-seed" in path.name]
+    for path in of_winner or references[:1]:
+        folders.setdefault(path.name.partition("-for-")[0], path)  # the first of its seeds
     networks: dict[str, list[Part]] = {}
     problems = []
     for title, place in folders.items():

@@ -248,7 +248,8 @@ def test_a_result_shows_the_test_split_files_and_commands(made: Path, tmp_path: 
     metrics = {"test/accuracy": 0.9}
     seeds = [TestOpened(f"{name}-seed{n}-e9", {"test/accuracy": 0.9 + 0.02 * n}) for n in range(2)]
     reference = f"ResNet-8-x0.5-for-{name}-seed0-e9"
-    write(made, [*seeds, TestOpened(reference, metrics)])
+    vgg = f"VGG-16-BN-x0.1-for-{name}-seed0-e9"
+    write(made, [*seeds, TestOpened(reference, metrics), TestOpened(vgg, {"test/accuracy": 0.8})])
     (made / "finalists" / reference).mkdir(parents=True)
     costs = {"cost/params": 78_000.0, "cost/flops": 12_400_000.0}
     (made / "finalists" / reference / "network.json").write_text(json.dumps({"metrics": costs}))
@@ -263,6 +264,7 @@ def test_a_result_shows_the_test_split_files_and_commands(made: Path, tmp_path: 
         and "91.0%" in text
         and "reference" in text
         and "nasforge show made --trial 7 --rerun" in text
+        and "The reference ResNet-8-x0.5 reaches 90.0%. The reference VGG-16-BN-x0.1 reaches 80.0%." in text
     )
     answer = browser.get("/made/files/best/network.json")
     assert answer.text == "{}" and "attachment" in answer.headers["content-disposition"]

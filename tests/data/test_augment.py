@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
-from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, rotate
+from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, pca_noise, rotate
+from nasforge.data.part import Part
 
 
 def images(count=64):
@@ -125,3 +127,54 @@ def test_normalise_gives_mean_0_and_deviation_1_per_channel():
     assert after.dtype == torch.float32
     assert torch.allclose(after.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(after.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
+
+
+# --- noise along the principal components of the colours --------------------------------------------------------------
+
+
+def coloured(count=300):
+    """Images whose colours vary along (1, 1, 1) / sqrt(3) most, then along (1, -1, 0) / sqrt(2)."""
+    rng = np.random.default_rng(0)
+    grey, other = rng.normal(0, 40, (count, 1, 4, 5)), rng.normal(0, 10, (count, 1, 4, 5))
+    pixels = 128 + np.concatenate([grey + other, grey - other, grey], 1)
+    return pixels.round().clip(0, 255).astype(np.uint8)
+
+
+def part_of(pixels):
+    count = len(pixels)
+    return Part(pixels, np.arange(count), torch.zeros(count, dtype=torch.int64), 2, (0.5,) * 3, (0.25, 0.2, 0.3))
+
+
+def test_the_principal_components_are_those_of_numpys_covariance():
+    pixels = coloured()
+    axes = np.array(part_of(pixels).colour_axes)
+    covariance = np.cov(pixels.transpose(1, 0, 2, 3).reshape(3, -1) / 255, bias=True)
+    lengths = np.linalg.norm(axes, axis=1)
+    assert lengths == pytest.approx(np.linalg.eigvalsh(covariance), rel=1e-9)
+    for axis, length in zip(axes, lengths, strict=True):
+        assert covariance @ axis == pytest.approx(length * axis, abs=1e-12)
+    largest = axes[lengths.argmax()] / lengths.max()
+    assert largest == pytest.approx(np.full(3, 3**-0.5), abs=0.02)
+
+
+def test_equal_images_give_equal_components_and_a_part_of_them_is_enough(monkeypatch):
+    pixels = coloured()
+    assert part_of(pixels).colour_axes == part_of(pixels.copy()).colour_axes
+    monkeypatch.setattr("nasforge.data.part.COLOUR_IMAGES", 100)
+    few = part_of(pixels).colour_axes
+    assert few == part_of(pixels[np.linspace(0, 299, 100).round().astype(int)]).colour_axes
+
+
+def test_pca_noise_shifts_an_image_as_a_whole_along_the_components():
+    part = part_of(coloured())
+    inputs = normalise(torch.from_numpy(part.pixels), part.mean, part.std)
+    noisy = pca_noise(inputs, 0.1, part.colour_axes, part.std, seeded())
+    shift = (noisy - inputs) * torch.tensor(part.std).view(1, 3, 1, 1)  # in colours from 0 to 1
+    assert torch.allclose(shift, shift[:, :, :1, :1].expand_as(shift), atol=1e-6)
+    numbers = torch.linalg.solve(
+        torch.tensor(part.colour_axes, dtype=torch.float64).T, shift[:, :, 0, 0].double().T
+    )  # a1, a2, a3
+    assert numbers.std(1).tolist() == pytest.approx([0.1] * 3, rel=0.15)
+    assert numbers.mean(1).abs().max() < 0.02
+    assert torch.equal(noisy, pca_noise(inputs, 0.1, part.colour_axes, part.std, seeded()))
+    assert not torch.equal(noisy, pca_noise(inputs, 0.1, part.colour_axes, part.std, seeded(1)))

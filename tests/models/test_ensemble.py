@@ -3,7 +3,7 @@ from torch import nn
 
 from nasforge.core.architecture import Architecture
 from nasforge.models.costs import costs_of
-from nasforge.models.ensemble import Ensemble, Mirrored, ensemble_space
+from nasforge.models.ensemble import Ensemble, Mirrored, TenCrops, ensemble_space
 from nasforge.models.network import build
 from nasforge.settings.experiment import load_space
 
@@ -40,3 +40,27 @@ def test_its_space_builds_it_and_costs_are_the_sums():
     found = costs_of(lambda: build(again, Architecture({}), in_channels=1, classes=10), shape)
     for key in ("cost/params", "cost/flops"):
         assert found[key] == sum(c[key] for c in costs)
+
+
+def test_ten_crops_are_the_corners_and_the_centre_and_their_mirror_images():
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, images):
+            seen.append(images)
+            return images.flatten(1)[:, :3]
+
+    images = torch.arange(2 * 2 * 4 * 5, dtype=torch.float32).view(2, 2, 4, 5)
+    answer = TenCrops(Watching(), 1, (-1.0, -2.0))(images)
+    assert len(seen) == 10 and torch.equal(seen[0], images)
+    assert all(torch.equal(view.flip(-1), mirrored) for view, mirrored in zip(seen[::2], seen[1::2], strict=True))
+    corners = {(1, 1): seen[2], (1, -1): seen[4], (-1, 1): seen[6], (-1, -1): seen[8]}
+    for (down, right), view in corners.items():
+        first, last = slice(1, None), slice(None, -1)
+        there = view[:, :, first if down > 0 else last, first if right > 0 else last]
+        source = images[:, :, last if down > 0 else first, last if right > 0 else first]
+        assert torch.equal(there, source)
+        edge = view[:, :, 0 if down > 0 else -1]
+        assert edge[:, 0].eq(-1).all() and edge[:, 1].eq(-2).all()
+    mean = torch.stack([view.flatten(1)[:, :3].softmax(1) for view in seen]).mean(0)
+    assert torch.allclose(answer.exp(), mean, atol=1e-6)

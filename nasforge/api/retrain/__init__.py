@@ -14,6 +14,7 @@ from nasforge.api.retrain.networks import (
     Progress,
     Retraining,
     Trainer,
+    kinds_of,
     one_after_another,
     train_network,
 )
@@ -27,6 +28,7 @@ from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment, reopen
 from nasforge.exporters.best import write_best
 from nasforge.exporters.network_folder import description_of, load, save_network
+from nasforge.models.textbook import reference_named
 from nasforge.settings.experiment import Named
 from nasforge.training.data_parallel import check_batch
 from nasforge.training.device import device_of
@@ -48,7 +50,7 @@ def retrain(
     device: str = "auto",
     data: str | Path | Mapping[str, str] | None = None,
     runner: str | Mapping[str, Any] = "local",
-    reference: str = "resnet",
+    reference: str | Sequence[str] = "resnet",
     progress: Progress = lambda name, epoch, epochs, metrics: None,
     trackers: Sequence[Tracker] = (),
     trust: bool = False,
@@ -66,15 +68,18 @@ def retrain(
             them. Always the same ones of the same search.
         seeds: trainings of each.
         epochs: of each training; three times the search's longest where left out.
-        tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening; or `none`.
+        tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening, at twice the
+            forward passes. `crops`: over ten views, the image and its shifts to the four corners, each mirrored too, at
+            ten times the forward passes. `flip,crops`: both. `none`: neither.
         device: `auto`, `cpu`, `cuda`...
         data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
             `folder`; the experiment keeps the new place.
         runner: `local`: one training after the other in this process. `ray_tune`: side by side on Ray workers, with the
             options that a search's runner has, and `workers_per_network`: each training by so many workers at once,
             with the outcome of one worker up to the order of sums.
-        reference: what each of the best is compared with: the registered name of a hand-designed network that is
-            scaled to the same FLOPs, or `module:function` of your own.
+        reference: what each of the best is compared with: names of hand-designed networks that are scaled to the same
+            FLOPs, as a sequence or with commas between them. A name is registered (`resnet`, `vgg`), `timm:NAME`, or
+            `module:function` of your own.
         progress: told after every epoch.
         trackers: told of every opening of the test part.
         trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
@@ -92,14 +97,13 @@ def retrain(
     for name, number, least in (("top", top, 1), ("random", random, 0), ("seeds", seeds, 1), ("epochs", epochs, 1)):
         if number is not None or name != "epochs":
             check_whole(number, f"retrain: {name}", least, error=SearchError)
-    if tta not in ("none", "flip"):
-        raise SearchError(f"retrain: tta must be none or flip, got {tta!r}")
+    views = kinds_of(tta)
     named = Named.parse(runner, "runner")
     on_workers = named.name == "ray_tune"
-    trainer, compared = _trainer(named, device), registry.get("reference", reference)
+    trainer, compared = _trainer(named, device), _references(reference)
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
         return _retrain(
-            experiment, top, random, seeds, epochs, tta, device, on_workers, data, trainer, compared, progress
+            experiment, top, random, seeds, epochs, views, device, on_workers, data, trainer, compared, progress
         )
 
 
@@ -109,12 +113,12 @@ def _retrain(
     random: int,
     seeds: int,
     epochs: int | None,
-    tta: str,
+    tta: tuple[str, ...],
     device: str,
     on_workers: bool,
     data: str | Path | Mapping[str, str] | None,
     trainer: Trainer,
-    compared: Reference,
+    compared: Mapping[str, Reference],
     progress: Progress,
 ) -> Finalists:
     state, folder = experiment.state, experiment.folder
@@ -140,6 +144,26 @@ def _retrain(
     finalists = work.finalists(ranked[:top], drawn, ranked, progress)
     _keep_best(folder, finalists[0])
     return finalists
+
+
+def _references(names: str | Sequence[str]) -> dict[str, Reference]:
+    """Return the references by their names, in their order.
+
+    Raises:
+        ConfigError: no name, one that is unknown, or one that stands twice.
+    """
+    asked = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+    twice = next((name for name in asked if asked.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"reference '{twice}' is named twice; name it once", kind="duplicate", key="reference")
+    if not all(asked) or not asked:
+        raise ConfigError(
+            f"reference: got {names!r}, expected names with commas between them, such as resnet,vgg; "
+            f"known: {', '.join(registry.names('reference'))}",
+            kind="missing",
+            key="reference",
+        )
+    return {name: reference_named(name) for name in asked}
 
 
 def _trainer(runner: Named, device: str) -> Trainer:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +21,11 @@ from nasforge.core.recipe import Recipe
 from nasforge.core.space import SearchSpace
 from nasforge.data import load_data
 from nasforge.data.npz import write_npz
+from nasforge.data.part import Part
 from nasforge.data.sources import image_names
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
-from nasforge.models.ensemble import Mirrored
+from nasforge.models.ensemble import Ensemble, Mirrored, TenCrops
 from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig
 from nasforge.settings.spec import CLASSIFICATION
@@ -56,6 +58,8 @@ class Retraining:
         device: `auto`, `cpu`...; decided where the training happens.
         data_hash: what the data must be there.
         role: what it is to the search: `found`, `random` or `reference`.
+        task: what it is trained for.
+        reference: name under which the user asked for a reference; empty for other roles.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Retraining:
     data_hash: str
     role: str = "found"
     task: str = CLASSIFICATION
+    reference: str = ""
 
     @property
     def trained(self) -> bool:
@@ -136,6 +141,7 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
     about = {
         "finalist": retraining.name,
         "role": retraining.role,
+        **({"reference": retraining.reference} if retraining.reference else {}),
         "data": asdict(retraining.data),
         "parts": TRAIN_AND_VALIDATION,
         "epochs": trained.steps_done,
@@ -148,29 +154,54 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
     return ""
 
 
+VIEWS = {"flip": 2, "crops": 10}
+"""Kinds of test-time augmentation -> forward passes for an image."""
+_SHIFTED_SHARE = 8
+
+
+def kinds_of(tta: str) -> tuple[str, ...]:
+    """Return the kinds of test-time augmentation in `none`, `flip`, `crops` or `flip,crops`.
+
+    Raises:
+        SearchError: another text.
+    """
+    kinds = tuple(kind.strip() for kind in tta.split(",")) if isinstance(tta, str) and tta != "none" else ()
+    if not (isinstance(tta, str) and set(kinds) <= set(VIEWS) and len(set(kinds)) == len(kinds)):
+        raise SearchError(
+            f"retrain: tta must be none, flip, crops or flip,crops, got {tta!r}; choose one of them",
+            kind="unknown",
+            key="tta",
+        )
+    return kinds
+
+
 def measure(
     network: nn.Module,
     data: DataConfig,
     device: torch.device,
-    tta: str,
+    tta: Collection[str],
     objectives: Sequence[Objective] = (),
     task: str = CLASSIFICATION,
     answers: Path | None = None,
+    recipes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, float]:
-    """Measure a network that takes normalised images on the test split, in fp32; with `tta` its mean answer too.
+    """Measure a network that takes normalised images on the test split, in fp32; with `tta` its mean answers too.
 
     Args:
-        network: takes normalised images.
+        network: a network, or an `Ensemble`; takes normalised images.
         data: of the search.
         device: where to compute.
-        tta: `flip` or `none`.
+        tta: kinds of test-time augmentation, see `VIEWS`.
         objectives: of the search; their metrics are measured too.
         task: of the search.
         answers: file for what the network says to each image: `truth` (N class numbers), `logits` (N x classes) and
             `ids` (N names of images, or their positions in the test split where the source has no names).
+        recipes: settings of the network's training, of each member's for an ensemble; crops are shifted by
+            `crop_pixels`, or by an eighth of the shorter side where that is 0, and filled as in training.
 
     Returns:
-        `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`.
+        `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`,
+        with crops `test_crops/...`.
     """
     part, trained_for = load_data(data).open_test(), task_of(task)
     extra = trained_for.requested(objective.metric for objective in objectives)
@@ -183,8 +214,24 @@ def measure(
         names = image_names(data)
         ids = np.arange(len(part)) if names is None else np.array(names, dtype=np.str_)[part.index]
         write_npz(answers, {"truth": answered.truth, "logits": logits.cpu().numpy(), "ids": ids})
-    if tta == "flip":
+    if "flip" in tta:
         with without_tf32():
             mirrored = score(Mirrored(network), part, extra=extra, device=device, task=trained_for)
         metrics |= {f"test_flip/{key}": value for key, value in mirrored.items()}
+    if "crops" in tta:
+        with without_tf32():
+            cropped = score(_cropped(network, part, recipes), part, extra=extra, device=device, task=trained_for)
+        metrics |= {f"test_crops/{key}": value for key, value in cropped.items()}
     return metrics
+
+
+def _cropped(network: nn.Module, part: Part, recipes: Sequence[Mapping[str, Any]]) -> nn.Module:
+    """Return a network that answers by ten views; each member of an ensemble sees those of its training."""
+    members = list(network.members) if isinstance(network, Ensemble) else [network]
+    black = [-mean / std for mean, std in zip(part.mean, part.std, strict=True)]
+    views: list[nn.Module] = []
+    for number, member in enumerate(members):
+        recipe = recipes[number] if recipes else {}
+        shift = recipe.get("crop_pixels") or max(1, min(part.shape[1:]) // _SHIFTED_SHARE)
+        views.append(TenCrops(member, shift, [0.0] * len(black) if recipe.get("crop_fill") == "mean" else black))
+    return Ensemble(views) if isinstance(network, Ensemble) else views[0]

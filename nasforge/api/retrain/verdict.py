@@ -26,6 +26,7 @@ class Retrained:
         costs: `cost/params`, `cost/flops`, `cost/memory_mb`.
         test: `test/accuracy`, `test/loss`, `test/f1_macro` over the seeds.
         failures: why some seeds have no figures, in words.
+        notes: sentences on a reference that could not be scaled to the FLOPs of its network.
     """
 
     name: str
@@ -33,11 +34,12 @@ class Retrained:
     costs: Mapping[str, float]
     test: Mapping[str, Spread]
     failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A finished trial's network retrained, and a ResNet of about its FLOPs retrained by the same recipe and seeds.
+    """A finished trial's network retrained, and references of about its FLOPs retrained by the same recipe and seeds.
 
     Attributes:
         rank: in the search, from 1.
@@ -47,7 +49,9 @@ class Finalist:
         search_metrics: the trial's metrics in the search.
         merit: the search's first objective that was measured on images, to be maximised.
         retrained: the finalist's own figures.
-        reference: the ResNet's; None for a network that was drawn at random.
+        reference: the first reference's, a ResNet unless another was asked for; None for a network that was drawn at
+            random.
+        more_references: the other references', by the names under which they were asked for.
     """
 
     rank: int
@@ -58,6 +62,13 @@ class Finalist:
     merit: float
     retrained: Retrained
     reference: Retrained | None = None
+    more_references: Mapping[str, Retrained] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[Retrained, ...]:
+        """The network and all its references."""
+        first = () if self.reference is None else (self.reference,)
+        return (self.retrained, *first, *self.more_references.values())
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -70,6 +81,7 @@ class Finalist:
             "found": dict(self.search_metrics),
             "retrained": asdict(self.retrained),
             "reference": asdict(self.reference) if self.reference else None,
+            "more_references": {name: asdict(other) for name, other in self.more_references.items()},
         }
 
 
@@ -141,9 +153,11 @@ class Finalists(Sequence[Finalist]):
         random: finished trials drawn at random from the others.
         ensemble: of `top`, one network of each; None for a single one.
         agreement: of the search's order with the test part's, over `top` and `random`.
-        gains: of `top` over `random` (where there are any) and over `reference`.
+        gains: of `top` over `random` (where there are any), over `reference`, and over each of the other references:
+            `reference/NAME`.
         figure: what `agreement` and `gains` are about: the search's objective on the test part, else `test/accuracy`.
         warning: a sentence where the best has learnt nothing; else "".
+        compared: names under which the references were asked for; the first is `reference`.
     """
 
     top: tuple[Finalist, ...]
@@ -153,6 +167,7 @@ class Finalists(Sequence[Finalist]):
     gains: Mapping[str, Gain] = field(default_factory=dict)
     figure: str = ACCURACY.metric
     warning: str = ""
+    compared: tuple[str, ...] = ("resnet",)
 
     @overload
     def __getitem__(self, index: int) -> Finalist: ...
@@ -174,6 +189,7 @@ class Finalists(Sequence[Finalist]):
             "gains": {name: asdict(gain) for name, gain in self.gains.items()},
             "figure": self.figure,
             "warning": self.warning,
+            "references": list(self.compared),
         }
 
 
@@ -182,6 +198,7 @@ def judged(
     drawn: Sequence[Finalist],
     ensemble: Ensemble | None,
     objective: Objective = ACCURACY,
+    compared: tuple[str, ...] = ("resnet",),
 ) -> Finalists:
     """Return the whole verdict over networks that have met the test part.
 
@@ -190,6 +207,7 @@ def judged(
         drawn: others of it.
         ensemble: of the best.
         objective: of the search, `Finalist.merit`; the test part's figure of that name is compared where all have it.
+        compared: names of the references.
     """
     goal = _on_the_test_part(objective, [*top, *drawn])
     known = [(finalist.merit, mean_of(finalist.retrained, goal)) for finalist in (*top, *drawn)]
@@ -200,6 +218,9 @@ def judged(
             [(finalist.retrained, finalist.reference) for finalist in top if finalist.reference], goal
         ),
     }
+    for name in compared[1:]:
+        pairs_of_one = [(f.retrained, f.more_references[name]) for f in top if name in f.more_references]
+        gains[f"reference/{name}"] = gain_of_pairs(pairs_of_one, goal)
     return Finalists(
         top=tuple(top),
         random=tuple(drawn),
@@ -207,13 +228,14 @@ def judged(
         agreement=rank_agreement([merit for merit, _ in pairs], [mean for _, mean in pairs]),
         gains={name: finalist for name, finalist in gains.items() if finalist is not None},
         figure=goal.metric,
+        compared=compared,
     )
 
 
 def _on_the_test_part(objective: Objective, finalists: Sequence[Finalist]) -> Objective:
     """Return the same figure on the test part; accuracy, where it was not measured on every network."""
     key = objective.metric.replace("val/", "test/", 1)
-    parts = [part for finalist in finalists for part in (finalist.retrained, finalist.reference) if part and part.test]
+    parts = [part for finalist in finalists for part in finalist.parts if part.test]
     return Objective(key, objective.maximise) if all(key in part.test for part in parts) else ACCURACY
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from nasforge.api.retrain.networks import Progress, Retraining, Trainer, measure
 from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of
 from nasforge.core.architecture import Architecture, digest
+from nasforge.core.errors import ConfigError
 from nasforge.core.protocols import Reference
 from nasforge.core.recipe import Recipe, recipe_of, steps_of
 from nasforge.core.space import SearchSpace
@@ -21,23 +22,33 @@ from nasforge.core.trial import Trial
 from nasforge.data import ImageData
 from nasforge.experiment.experiment import Experiment
 from nasforge.exporters.best import describe
-from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, load, save_network
+from nasforge.exporters.network_folder import (
+    DESCRIPTION,
+    TRAIN_AND_VALIDATION,
+    description_of,
+    load,
+    save_network,
+)
 from nasforge.models.costs import costs_of
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
+from nasforge.models.textbook import Textbook
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
 from nasforge.views.answers import answers_file
 from nasforge.views.learnt import nothing_learnt
 from nasforge.views.statistics import spread
 
+_VIEWS = {"flip": "flips", "crops": "crops"}
+
 
 @dataclass(frozen=True)
 class _Network:
-    """One architecture with all its seeds."""
+    """One architecture with all its seeds, and sentences about it."""
 
     label: str
     costs: Mapping[str, float]
     retrainings: tuple[Retraining, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,27 +61,28 @@ class Work:
     data: ImageData
     epochs: int
     seeds: int
-    tta: str
+    tta: tuple[str, ...]
     device: str
     place: torch.device
     trainer: Trainer
-    reference: Reference
+    references: Mapping[str, Reference]
     failures: dict[str, str] = field(default_factory=dict)
 
     def finalists(
         self, top: Sequence[Trial], drawn: Sequence[Trial], ranked: Sequence[Trial], progress: Progress
     ) -> Finalists:
         """Train and measure everything, then say what it means."""
-        planned = [(trial, *self._plan(trial, with_reference=True)) for trial in top]
-        planned += [(trial, *self._plan(trial, with_reference=False)) for trial in drawn]
-        networks = [network for _, *those in planned for network in those if network is not None]
+        planned = [(trial, *self._plan(trial, with_references=True)) for trial in top]
+        planned += [(trial, *self._plan(trial, with_references=False)) for trial in drawn]
+        networks = [network for _, first, references in planned for network in (first, *references.values())]
         self._meet([retraining for network in networks for retraining in network.retrainings], progress)
         ranks = {trial.number: rank for rank, trial in enumerate(ranked, 1)}
         chosen = [
-            self._finalist(ranks[trial.number], trial, network, reference) for trial, network, reference in planned
+            self._finalist(ranks[trial.number], trial, network, references) for trial, network, references in planned
         ]
         best = chosen[: len(top)]
-        verdict = judged(best, chosen[len(top) :], self._ensemble(best), self.config.objectives[self._judged_by])
+        objective = self.config.objectives[self._judged_by]
+        verdict = judged(best, chosen[len(top) :], self._ensemble(best), objective, tuple(self.references))
         return replace(verdict, warning=self._warning(best[0], planned[0][1].retrainings[0].recipe))
 
     def _warning(self, best: Finalist, recipe: Recipe) -> str:
@@ -91,32 +103,57 @@ class Work:
 
     # --- what is to be trained --------------------------------------------------------------------------------------
 
-    def _plan(self, trial: Trial, *, with_reference: bool) -> tuple[_Network, _Network | None]:
-        """One trial's network and its reference."""
+    def _plan(self, trial: Trial, *, with_references: bool) -> tuple[_Network, dict[str, _Network]]:
+        """One trial's network and its references, by the names under which the user asked for them."""
         architecture = trial.architecture
         assert architecture is not None  # noqa: S101  (only measures are ranked)
         recipe = recipe_of(self.config.space, architecture, self.config.recipe)
         name = f"{architecture.arch_id}-{architecture.point_id[:6]}"
-        role = "found" if with_reference else "random"
+        role = "found" if with_references else "random"
         network = self._network(architecture.arch_id, name, self.config.space, architecture, recipe, role)
-        if not with_reference:
-            return network, None
+        references: dict[str, _Network] = {}
+        for asked, reference in self.references.items() if with_references else ():
+            references[asked] = self._reference(asked, reference, network, name, recipe)
+            labels = [one.label for one in references.values()]
+            if len(set(labels)) < len(labels):
+                raise ConfigError(
+                    f"retrain: the references {', '.join(references)} are both named {labels[-1]}; leave one out",
+                    kind="duplicate",
+                    key="reference",
+                )
+        return network, references
+
+    def _reference(self, asked: str, reference: Reference, network: _Network, name: str, recipe: Recipe) -> _Network:
+        """Return a reference that is scaled to a network, whose folders are named `name`."""
         flops, classes = network.costs["cost/flops"], len(self.data.class_names)
-        label, space = self.reference(flops, shape=self.data.shape, classes=classes)
-        reference = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
+        label, space = reference(flops, shape=self.data.shape, classes=classes)
+        folder = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
         # it was never trained before, so nothing of it may stay as it begins
         learning = replace(recipe, frozen_stages=0)
-        return network, self._network(label, reference, space, Architecture({}), learning, "reference")
+        scaled = self._network(label, folder, space, Architecture({}), learning, "reference", asked)
+        if not isinstance(reference, Textbook):
+            return scaled
+        remark = reference.remark(scaled.costs["cost/flops"], flops, network.label)
+        return replace(scaled, notes=(remark,) if remark else ())
 
     def _measured(self, folder: Path) -> dict[str, float]:
-        network = load(folder, self.place).body
+        network = load(folder, self.place)
         answers = answers_file(self.experiment.folder, folder.name)
-        return measure(
-            network, self.data_config, self.place, self.tta, self.config.objectives, self.config.task, answers
-        )
+        about = network.description.trained
+        members = [description_of(folder.parent / name).trained for name in about.get("members", ())]
+        recipes = [trained.get("recipe", {}) for trained in members or [about]]
+        what = (self.data_config, self.place, self.tta, self.config.objectives, self.config.task)
+        return measure(network.body, *what, answers, recipes)
 
     def _network(
-        self, label: str, name: str, space: SearchSpace, architecture: Architecture, recipe: Recipe, role: str
+        self,
+        label: str,
+        name: str,
+        space: SearchSpace,
+        architecture: Architecture,
+        recipe: Recipe,
+        role: str,
+        reference: str = "",
     ) -> _Network:
         channels, classes = self.data.shape[0], len(self.data.class_names)
 
@@ -129,11 +166,8 @@ class Work:
             whole_name = f"{name}-seed{seed}-e{self.epochs}"
             folder = self.experiment.folder / "finalists" / whole_name
             where = (self.data_config, costs, self.device, self.data.fingerprint)
-            of_seeds.append(
-                Retraining(
-                    whole_name, folder, space, architecture, recipe, seed, self.epochs, *where, role, self.config.task
-                )
-            )
+            what = (whole_name, folder, space, architecture, recipe, seed, self.epochs)
+            of_seeds.append(Retraining(*what, *where, role, self.config.task, reference))
         return _Network(label, costs, tuple(of_seeds))
 
     # --- trained and measured, each once ----------------------------------------------------------------------------
@@ -167,8 +201,9 @@ class Work:
 
     # --- what came out ----------------------------------------------------------------------------------------------
 
-    def _finalist(self, rank: int, trial: Trial, network: _Network, reference: _Network | None) -> Finalist:
+    def _finalist(self, rank: int, trial: Trial, network: _Network, references: Mapping[str, _Network]) -> Finalist:
         assert trial.architecture is not None  # noqa: S101  (only measures are ranked)
+        compared = {asked: self._retrained(reference) for asked, reference in references.items()}
         return Finalist(
             rank,
             trial.number,
@@ -177,7 +212,8 @@ class Work:
             trial.metrics,
             trial.result.values[self._judged_by] if trial.result and trial.result.values else float("nan"),
             self._retrained(network),
-            self._retrained(reference) if reference else None,
+            next(iter(compared.values()), None),
+            dict(list(compared.items())[1:]),
         )
 
     def _retrained(self, network: _Network) -> Retrained:
@@ -190,13 +226,15 @@ class Work:
             names.append(retraining.name)
             tests.append(tested)
         keys = [key for key in (tests[0] if tests else ()) if all(key in metrics for metrics in tests)]
-        if tests and self.tta == "flip" and "test_flip/accuracy" not in keys:
+        missing = [kind for kind in self.tta if tests and f"test_{kind}/accuracy" not in keys]
+        if missing:
+            views = " and ".join(_VIEWS[kind] for kind in missing)
             failures.append(
-                f"{network.label}: met the test part before without flips and is not measured again; retrain with "
-                "other --epochs for figures with flips"
+                f"{network.label}: met the test part before without {views} and is not measured again; retrain with "
+                f"other --epochs for figures with {views}"
             )
         test = {key: spread([metrics[key] for metrics in tests]) for key in keys}
-        return Retrained(network.label, tuple(names), network.costs, test, tuple(failures))
+        return Retrained(network.label, tuple(names), network.costs, test, tuple(failures), network.notes)
 
     def _ensemble(self, best: Sequence[Finalist]) -> Ensemble | None:
         """Return the first network of each of the best as one; it meets the test part once, like any other."""

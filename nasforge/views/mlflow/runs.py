@@ -208,7 +208,7 @@ class Runs:
         best = self._best.architecture if self._best else None
         if best is None or role not in ("found", "reference") or f"{best.arch_id}-{best.point_id[:6]}" not in finalist:
             return
-        prefix = "" if role == "found" else "reference/"
+        prefix = "" if role == "found" else _prefix_of(trained)
         summary: dict[str, float] = {}
         for key in metrics:
             over = spread([test[key] for test in seeds.values() if key in test])
@@ -307,6 +307,17 @@ class Runs:
 def network_of(folder: Path | None, finalist: str) -> Mapping[str, Any]:
     """Return the description of a retrained network, as its file says; empty where it cannot be read."""
     return {} if folder is None else description_of(folder / "finalists", finalist)
+
+
+def _prefix_of(trained: Mapping[str, Any]) -> str:
+    """Return where the search's run has the metrics of a reference: `reference/`, or `reference/vgg/` of another one.
+
+    The default reference, functions of the user's and those of earlier versions have `reference/`.
+    """
+    name = str(trained.get("reference", ""))
+    if name.startswith("timm:"):
+        return f"reference/{name.replace(':', '_')}/"
+    return "reference/" if name in ("", "resnet") or ":" in name else f"reference/{name}/"
 
 
 def _role_of(finalist: str, trained: Mapping[str, Any]) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.api.export import export
 from nasforge.api.retrain import networks, retrain, work
 from nasforge.api.retrain.choice import drawn_of, ranked_of
 from nasforge.api.search import search
-from nasforge.core.errors import SearchError
+from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.events import TestOpened
 from nasforge.core.goals import Budget, Objective
 from nasforge.core.recipe import Recipe
@@ -20,6 +21,7 @@ from nasforge.data import load_data
 from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
+from nasforge.models.ensemble import TenCrops
 from nasforge.settings.experiment import DataConfig
 from nasforge.testing.toys import Planted, nested_space, toy_config
 from nasforge.training.scoring import score
@@ -104,6 +106,34 @@ def test_flips_are_measured_in_the_same_opening(retrained):
     assert found[0].retrained.test["test_flip/accuracy"].mean == pytest.approx(right)
 
 
+def test_crops_are_shifted_as_in_training_and_measured_in_the_same_opening(folder, monkeypatch):
+    recipe_of = work.recipe_of
+    monkeypatch.setattr(work, "recipe_of", lambda *point: replace(recipe_of(*point), crop_pixels=2, crop_fill="mean"))
+    found = retrain(folder, top=2, seeds=1, epochs=1, tta="flip,crops", device="cpu")
+    names = [*found[0].retrained.networks, found.ensemble.name]
+    assert sorted(opened(folder)) == sorted({*opened(folder)})
+    part = load_data(DataConfig("digits")).open_test()
+    tests = load_state(folder).tests
+    for name in names:
+        network = load(folder / "finalists" / name).body
+        right = score(TenCrops(network, 2, (0.0,)), part)  # of an ensemble: both means are linear
+        assert tests[name]["test_crops/accuracy"] == pytest.approx(right["accuracy"])
+        assert tests[name]["test_crops/loss"] == pytest.approx(right["loss"], rel=1e-4)
+        assert tests[name]["test_crops/loss"] != tests[name]["test/loss"]
+        assert "test_flip/accuracy" in tests[name]
+
+
+def test_crops_without_shifts_in_training_are_an_eighth_on_black(folder):
+    (finalist,) = retrain(folder, seeds=1, epochs=1, tta="crops", device="cpu")
+    part = load_data(DataConfig("digits")).open_test()
+    network = load(folder / "finalists" / finalist.retrained.networks[0]).body
+    right = score(TenCrops(network, 1, (-part.mean[0] / part.std[0],)), part)
+    assert finalist.retrained.test["test_crops/loss"].mean == pytest.approx(right["loss"], rel=1e-6)
+    (again,) = retrain(folder, seeds=1, epochs=1, tta="flip,crops", device="cpu")
+    assert "test_flip/accuracy" not in again.retrained.test
+    assert "without flips and is not measured again" in again.retrained.failures[0]
+
+
 def test_the_same_call_again_does_nothing(retrained, monkeypatch, tmp_path):
     folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
     before = (folder / "journal.jsonl").read_bytes()
@@ -153,8 +183,9 @@ def test_mistakes(folder):
         retrain(folder, top=4, seeds=1, epochs=1)
     with pytest.raises(SearchError, match="random must be a whole number of at least 0"):
         retrain(folder, random=-1)
-    with pytest.raises(SearchError, match="tta must be none or flip"):
-        retrain(folder, tta="rotate")
+    for wrong in ("rotate", "flip,flip", "flip,none", "", 3):
+        with raises(SearchError, "unknown", "tta", "flip,crops"):
+            retrain(folder, tta=wrong)
 
 
 def test_what_an_objective_needs_is_measured_on_the_test_part_too():
@@ -163,3 +194,66 @@ def test_what_an_objective_needs_is_measured_on_the_test_part_too():
     found = networks.measure(network, config, torch.device("cpu"), "flip", [Objective("val/roc_auc", True)])
     figures = ("accuracy", "loss", "f1_macro", "roc_auc")
     assert set(found) == {f"{part}/{figure}" for part in ("test", "test_flip") for figure in figures}
+
+
+# --- several references -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def against_three(searched, tmp_path_factory):
+    folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("references") / "small"))
+    return folder, retrain(folder, seeds=2, epochs=1, device="cpu", reference=["resnet", "lenet", "densenet"])
+
+
+def test_every_reference_is_trained_and_opened_like_the_first(against_three):
+    folder, found = against_three
+    (finalist,) = found
+    assert finalist.reference.name.startswith("ResNet-")
+    assert list(finalist.more_references) == ["lenet", "densenet"]
+    assert finalist.more_references["lenet"].name.startswith("LeNet-5 x")
+    names = [name for part in finalist.parts for name in part.networks]
+    assert sorted(opened(folder)) == sorted(names) and len(set(names)) == 8
+    for asked, part in (("resnet", finalist.reference), *finalist.more_references.items()):
+        trained = load(folder / "finalists" / part.networks[0]).description.trained
+        assert (trained["role"], trained["reference"]) == ("reference", asked)
+    assert set(found.gains) == {"reference", "reference/lenet", "reference/densenet"}
+    expected = (
+        finalist.retrained.test["test/accuracy"].mean - finalist.more_references["lenet"].test["test/accuracy"].mean
+    )
+    assert found.gains["reference/lenet"].difference == pytest.approx(expected)
+    assert found.to_json()["references"] == ["resnet", "lenet", "densenet"]
+    assert set(found.to_json()["finalists"][0]["more_references"]) == {"lenet", "densenet"}
+
+
+def test_a_reference_keeps_within_the_multiply_adds_or_says_that_it_cannot(against_three):
+    _, ((finalist,)) = against_three[0], tuple(against_three[1])
+    budget = finalist.retrained.costs["cost/flops"]
+    lenet, densenet = finalist.more_references.values()
+    assert lenet.costs["cost/flops"] <= budget and lenet.notes == ()
+    assert densenet.costs["cost/flops"] > budget
+    (note,) = densenet.notes
+    assert "narrowest" in note and f"{densenet.costs['cost/flops']:,.0f}" in note and f"{budget:,.0f}" in note
+
+
+def test_references_already_measured_are_not_trained_again(against_three, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(against_three[0], tmp_path / "small"))
+    monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    (finalist,) = retrain(folder, seeds=2, epochs=1, device="cpu", reference="lenet,resnet")
+    assert finalist.reference == against_three[1][0].more_references["lenet"]
+    assert finalist.more_references == {"resnet": against_three[1][0].reference}
+    (alone,) = retrain(folder, seeds=2, epochs=1, device="cpu")
+    assert alone.reference == against_three[1][0].reference and alone.more_references == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "text"),
+    [
+        ("resnet,vg", "unknown", "'vgg'"),
+        ("resnet,resnet", "duplicate", "resnet"),
+        ("", "missing", "resnet"),
+        ([], "missing", "vgg"),
+    ],
+)
+def test_names_of_references_are_checked_before_anything_is_trained(folder, names, kind, text):
+    with raises(ConfigError, kind, "reference", text):
+        retrain(folder, reference=names)

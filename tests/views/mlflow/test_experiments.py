@@ -129,3 +129,27 @@ def test_retrained_networks_have_roles_and_costs_and_the_search_the_mean(runs_di
     assert metrics["test/accuracy"] == pytest.approx(0.905)
     assert metrics["test/accuracy_low"] < 0.905 < metrics["test/accuracy_high"]
     assert metrics["reference/test/accuracy"] == pytest.approx(0.92)
+
+
+def test_further_references_have_their_names_in_the_metrics_of_the_search(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", mixed(3))
+    best = load_state(folder).best
+    assert best is not None and best.architecture is not None
+    name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
+    asked = {"ResNet-8-x1": "resnet", "VGG-16-BN-x0.1": "vgg", "resnet18": "timm:resnet18"}
+    tested = []
+    for index, (label, reference) in enumerate(asked.items()):
+        finalist = f"{label}-for-{name}-seed0-e9"
+        place = folder / "finalists" / finalist
+        place.mkdir(parents=True)
+        about = {"trained": {"role": "reference", "reference": reference}, "metrics": {}}
+        (place / "network.json").write_text(json.dumps(about))
+        tested.append(TestOpened(finalist, {"test/accuracy": 0.5 + 0.1 * index}))
+    write(folder, tested)
+    track(folder)
+    (parent,), children = runs_of(runs_dir)
+    metrics = parent.data.metrics
+    assert [metrics[f"reference/{place}test/accuracy"] for place in ("", "vgg/", "timm_resnet18/")] == [
+        pytest.approx(value) for value in (0.5, 0.6, 0.7)
+    ]
+    assert children[f"VGG-16-BN-x0.1-for-{name}-seed0-e9"].data.tags["nasforge.role"] == "reference"
