@@ -123,10 +123,11 @@ def calibration(state: State, *, trials: int = 100, eta: float = 3) -> Calibrati
     if len(groups) < 3:
         advice = "run the same command to go on"
         if state.spent:  # which would find nothing to do
-            advice = "mend the cause or ask for more --networks, under another --name"
+            advice = "correct the cause or ask for more --networks, under another --name"
         raise SearchError(
             f"only {len(groups)} network(s) were trained to the end by every seed, a rank correlation needs three; "
-            f"see the failures with nasforge show, and {advice}"
+            f"see the failures with nasforge show, and {advice}",
+            kind="empty",
         )
     seeds = len(groups[0])
     values = np.array([[[_at(t, rung.epochs).values[0] for rung in ladder] for t in g] for g in groups])

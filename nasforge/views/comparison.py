@@ -59,7 +59,7 @@ def compare_groups(
     used = [group for group in used if group.searches]
     if not used:
         why = "".join(f". {search}: {reason}" for search, reason in list((failed or {}).items())[:1])
-        raise ConfigError(f"no search has a finished trial yet; nothing to compare{why}")
+        raise ConfigError(f"no search has a finished trial yet; nothing to compare{why}", kind="empty")
     end = _end(used, axis)
     checkpoints = _checkpoints(at, end, axis)
     grid = _grid(axis, max(end, *checkpoints))
@@ -185,7 +185,9 @@ def _checkpoints(at: Sequence[float], end: float, axis: str) -> list[float]:
         if not 0 < checkpoint <= end * (1 + 1e-9):
             raise ConfigError(
                 f"--at {checkpoint:g}: checkpoints lie above 0 and up to {end:g} {axis.replace('_', ' ')}, the charge "
-                "that all have reached"
+                "that all have reached",
+                kind="range",
+                key="at",
             )
     return sorted(set(at)) or [end]
 

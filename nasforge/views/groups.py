@@ -61,7 +61,8 @@ def groups_of(searches: Sequence[Trajectory]) -> list[Group]:
         if changed:
             raise ConfigError(
                 f"'{first.experiment}' and '{other.experiment}' are not searches of the same problem; different: "
-                f"{'; '.join(changed)}. Compare searches with the same space, data, ladder, objectives and limits"
+                f"{'; '.join(changed)}. Compare searches with the same space, data, ladder, objectives and limits",
+                kind="conflict",
             )
     varied = [p for p in ("pruner", "evaluator") if len({json.dumps(s.parts[p]["name"]) for s in searches}) > 1]
     groups: dict[str, list[Trajectory]] = {}
@@ -72,7 +73,8 @@ def groups_of(searches: Sequence[Trajectory]) -> list[Group]:
         if twin is not None:
             raise ConfigError(
                 f"'{twin.experiment}' and '{search.experiment}' are both {label} with seed {search.seed}: one search, "
-                "not two samples; name one of them"
+                "not two samples; name one of them",
+                kind="duplicate",
             )
         groups.setdefault(label, []).append(search)
     return [

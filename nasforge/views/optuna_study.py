@@ -53,7 +53,8 @@ def write_study(state: State, storage: str) -> int:
         if name in optuna.get_all_study_names(storage):
             if optuna.load_study(study_name=name, storage=storage).user_attrs.get(_OURS) != name:
                 raise TrackingError(
-                    f"'{shown}' holds a study '{name}' that NASForge has not written; choose another storage"
+                    f"'{shown}' holds a study '{name}' that NASForge has not written; choose another storage",
+                    kind="conflict",
                 )
             optuna.delete_study(study_name=name, storage=storage)
         return len(study_of(state, storage).trials)
@@ -62,7 +63,7 @@ def write_study(state: State, storage: str) -> int:
     except Exception as error:  # whatever a database driver or a file system throws
         text = hide_secrets(str(error), storage).strip().partition("\n")[0]
         raise TrackingError(
-            f"Optuna cannot write to '{shown}': {text}; it must look like sqlite:///runs/optuna.db"
+            f"Optuna cannot write to '{shown}': {text}; it must look like sqlite:///runs/optuna.db", kind="failed"
         ) from None  # the cause may hold the password
 
 
@@ -99,11 +100,12 @@ def importances(state: State) -> dict[str, dict[str, float]]:
     finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if len(finished) < _FEWEST:
         raise SearchError(
-            f"importance needs at least {_FEWEST} finished trials of the last rung, '{state.name}' has {len(finished)}"
+            f"importance needs at least {_FEWEST} finished trials of the last rung, '{state.name}' has {len(finished)}",
+            kind="empty",
         )
     varied = _varied(finished)
     if not varied:
-        raise SearchError(f"no decision of '{state.name}' varies among its finished trials")
+        raise SearchError(f"no decision of '{state.name}' varies among its finished trials", kind="empty")
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     by_metric = {}
     for index, objective in enumerate(state.objectives):
@@ -116,7 +118,8 @@ def importances(state: State) -> dict[str, dict[str, float]]:
     if not any(any(shares.values()) for shares in by_metric.values()):
         raise SearchError(
             f"all {len(finished)} finished trials of '{state.name}' have the same "
-            f"{', '.join(by_metric)}: no decision explains a difference that is not there"
+            f"{', '.join(by_metric)}: no decision explains a difference that is not there",
+            kind="empty",
         )
     return by_metric
 
@@ -136,7 +139,9 @@ def write_figures(state: State, folder: Path) -> list[Path]:
     """
     visualization = optuna.visualization
     if not visualization.is_available():
-        raise SearchError("Optuna's figures need the package plotly; run: pip install 'nasforge[dashboard]'")
+        raise SearchError(
+            "Optuna's figures need the package plotly; run: pip install 'nasforge[dashboard]'", kind="missing"
+        )
     ranked = importances(state)
     study = study_of(state)
     folder.mkdir(parents=True, exist_ok=True)

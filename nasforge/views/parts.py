@@ -133,7 +133,9 @@ def parts_of_trial(
     """
     config = state.config.with_data_at(data)
     if trial.architecture is None or config.data is None or not config.space.builder:
-        raise ExportError(f"trial {trial.number} has no network for images: there is nothing to draw")
+        raise ExportError(
+            f"trial {trial.number} has no network for images: there is nothing to draw", kind="unsupported"
+        )
     images = load_data(config.data)
     with foreign(folder.absolute().parent, trust=trust):
         return parts_of(config.space, trial.architecture, images.shape, len(images.class_names))

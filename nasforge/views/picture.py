@@ -28,7 +28,7 @@ def graph_objects() -> Any:
     try:
         import plotly.graph_objects as go
     except ImportError:
-        raise ExportError("figures need Plotly: pip install 'nasforge[dashboard]'") from None
+        raise ExportError("figures need Plotly: pip install 'nasforge[dashboard]'", kind="missing") from None
     return go
 
 
@@ -51,7 +51,9 @@ def draw_page(text: str, path: Path, width: int = WIDTH, height: int = HEIGHT) -
     """
     program = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
     if program is None:
-        raise ExportError(f"{path.name} is drawn by Chromium, and there is none on the PATH; .html pages need none")
+        raise ExportError(
+            f"{path.name} is drawn by Chromium, and there is none on the PATH; .html pages need none", kind="missing"
+        )
     with tempfile.TemporaryDirectory() as folder:
         page, image = Path(folder) / "figure.html", Path(folder) / "figure.png"
         write(page, text)
@@ -61,14 +63,14 @@ def draw_page(text: str, path: Path, width: int = WIDTH, height: int = HEIGHT) -
                 [*command, f"--screenshot={image}", page.as_uri()], capture_output=True, timeout=120, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise ExportError(f"{path.name} could not be drawn: {error}") from None
+            raise ExportError(f"{path.name} could not be drawn: {error}", kind="failed") from None
         if not image.is_file():
             lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-            raise ExportError(f"{path.name} could not be drawn by {program}: {lines[-1][:300]}")
+            raise ExportError(f"{path.name} could not be drawn by {program}: {lines[-1][:300]}", kind="failed")
         try:
             shutil.copyfile(image, path)
         except OSError as error:
-            raise ExportError(f"{path}: cannot be written: {error.strerror}") from None
+            raise ExportError(f"{path}: cannot be written: {error.strerror}", kind="failed") from None
 
 
 def write(path: Path, text: str) -> None:
@@ -76,4 +78,4 @@ def write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written: {error.strerror}") from None
+        raise ExportError(f"{path}: cannot be written: {error.strerror}", kind="failed") from None

@@ -161,11 +161,11 @@ class Reader:
                         gc.freeze()  # all of it stays, so no collection needs to look through it
         except FileNotFoundError:
             self._begin()
-            raise JournalError(f"{self.folder}: no experiment here ({path.name} is missing)") from None
+            raise JournalError(f"{self.folder}: no experiment here ({path.name} is missing)", kind="missing") from None
         except OSError as error:
-            raise JournalError(f"{path}: cannot be read: {error.strerror}") from None
+            raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
         if self.state is None:
-            raise JournalError(f"{self.folder}: the journal is empty; the experiment has not begun")
+            raise JournalError(f"{self.folder}: the journal is empty; the experiment has not begun", kind="empty")
         return self.version != before
 
     def _check_same(self, file: IO[bytes]) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from expecting import raises
 
 sys.path.insert(0, str(Path(__file__).parent / "mlflow"))
 from made_journal import header, mixed, point, trial, write
@@ -85,11 +86,11 @@ def test_a_journal_that_is_gone_or_empty_says_so(made):
     reader = Reader(made)
     reader.refresh()
     (made / JOURNAL).unlink()
-    with pytest.raises(JournalError, match="no experiment here"):
+    with raises(JournalError, "missing", None, made):
         reader.refresh()
     assert reader.state is None
     (made / JOURNAL).touch()
-    with pytest.raises(JournalError, match="has not begun"):
+    with raises(JournalError, "empty", None, made):
         reader.refresh()
 
 
@@ -99,7 +100,7 @@ def test_a_corrupt_line_is_said_each_time_until_it_is_cut_off(made):
     reader, line = Reader(made), len(whole.splitlines()) + 1
     path.write_bytes(whole + b"no event\n")
     for _ in range(2):
-        with pytest.raises(JournalError, match=rf"jsonl:{line}: this line is corrupt"):
+        with raises(JournalError, "unreadable", None, f"jsonl:{line}: "):
             reader.refresh()
         assert len(_state(reader).trials) == 9
     path.write_bytes(whole)

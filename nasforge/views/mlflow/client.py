@@ -93,10 +93,14 @@ def experiment_of_key(client: Any, uri: str, name: str, key: str) -> tuple[str, 
                     raise
                 experiment = client.get_experiment_by_name(numbered)
         if experiment is None or not isinstance(experiment.name, str) or experiment.name != numbered:
-            raise TrackingError(f"{without_password(uri)} answers with experiments that nobody asked for")
+            raise TrackingError(
+                f"{without_password(uri)} answers with experiments that nobody asked for",
+                kind="failed",
+                key="tracking_uri",
+            )
         if experiment.lifecycle_stage == "active" and experiment.tags.get("nasforge.key") == key:
             return str(experiment.experiment_id), number
-    raise TrackingError(f"MLflow has {_MOST_OF_A_NAME} experiments '{whole}': delete some of them")
+    raise TrackingError(f"MLflow has {_MOST_OF_A_NAME} experiments '{whole}': delete some of them", kind="range")
 
 
 def _place(uri: str) -> str | None:
@@ -117,7 +121,9 @@ def experiment_id(client: Any, uri: str) -> str:
         if existing is not None:
             if existing.lifecycle_stage == "deleted":
                 raise TrackingError(
-                    f"MLflow's experiment '{name}' is deleted: restore it, or set MLFLOW_EXPERIMENT_NAME to another"
+                    f"MLflow's experiment '{name}' is deleted: restore it, or set MLFLOW_EXPERIMENT_NAME to another",
+                    kind="conflict",
+                    key=POOL,
                 )
             return str(existing.experiment_id)
         try:
@@ -125,7 +131,7 @@ def experiment_id(client: Any, uri: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-    raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made")
+    raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made", kind="failed")
 
 
 class TablesRefused(Exception):

@@ -316,14 +316,20 @@ class Delivery:
         if not runs:
             return None
         if not tags.items() <= runs[0].data.tags.items():
-            raise TrackingError(f"{self.shown} answers with runs that nobody asked for, it is no MLflow server")
+            raise TrackingError(
+                f"{self.shown} answers with runs that nobody asked for, it is no MLflow server",
+                kind="failed",
+                key="tracking_uri",
+            )
         return runs[0].info.run_id, runs[0].info.start_time
 
     def _create(self, name: str, tags: Mapping[str, str]) -> tuple[str, int]:
         """Return a new run: its id and start."""
         info = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info
         if not info.run_id:
-            raise TrackingError(f"{self.shown} makes runs without ids, it is no MLflow server")
+            raise TrackingError(
+                f"{self.shown} makes runs without ids, it is no MLflow server", kind="failed", key="tracking_uri"
+            )
         return info.run_id, info.start_time
 
     def _flush(self) -> None:

@@ -101,7 +101,11 @@ def destination(folder: Path, uri: str | None = None) -> str | None:
     if uri is None and chosen == NO_TRACKING:
         chosen = chosen_uri(None) or NO_TRACKING
     if chosen == NO_TRACKING:
-        raise TrackingError(f"'{folder.name}' was searched without tracking; say where to with --tracking-uri")
+        raise TrackingError(
+            f"'{folder.name}' was searched without tracking; say where to with --tracking-uri",
+            kind="missing",
+            key="tracking_uri",
+        )
     return chosen
 
 
@@ -151,9 +155,11 @@ def read_ids(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {"schema": 1, "stores": {}}
     except (OSError, ValueError, RecursionError) as error:
-        raise TrackingError(f"{folder / IDS}: not readable as JSON ({error}). {advice}") from None
+        raise TrackingError(f"{folder / IDS}: not readable as JSON ({error}). {advice}", kind="unreadable") from None
     if isinstance(content, dict) and content.get("schema") != 1:
-        raise TrackingError(f"{folder / IDS}: written by another version of NASForge. {advice}")
+        raise TrackingError(
+            f"{folder / IDS}: written by another version of NASForge. {advice}", kind="unsupported", key="schema"
+        )
     try:
         # Files of earlier versions name no layout; a search that they know keeps its place.
         stores = {name: {**new_ids(), "layout": NESTED, **store} for name, store in content["stores"].items()}
@@ -161,7 +167,9 @@ def read_ids(folder: Path) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise TrackingError(f"{folder / IDS}: damaged, it does not hold ids of MLflow's runs. {advice}")
+        raise TrackingError(
+            f"{folder / IDS}: damaged, it does not hold ids of MLflow's runs. {advice}", kind="unreadable"
+        )
     return {**content, "stores": stores}
 
 
@@ -221,7 +229,9 @@ def lock_delivery(folder: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise TrackingError(f"another process delivers '{folder.name}' to MLflow already; wait for its end") from None
+        raise TrackingError(
+            f"another process delivers '{folder.name}' to MLflow already; wait for its end", kind="busy"
+        ) from None
     return handle
 
 

@@ -41,13 +41,19 @@ def served(uri: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
     """
     database = sqlite_file(uri)
     if database is not None and not database.is_file():
-        raise ConfigError(f"{database}: there is no such database, no search was tracked here. Run: nasforge search")
+        raise ConfigError(
+            f"{database}: there is no such database, no search was tracked here. Run: nasforge search",
+            kind="missing",
+            key="tracking_uri",
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError as error:
-            raise ConfigError(f"port {port} is taken ({error.strerror}). Choose another --port") from None
+            raise ConfigError(
+                f"port {port} is taken ({error.strerror}). Choose another --port", kind="busy", key="port"
+            ) from None
     # The URI may have a password, which a command line would show to every user of the machine.
     settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", _STORE: uri}
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
@@ -82,4 +88,6 @@ def _wait(process: subprocess.Popen[bytes], address: str, shown: str) -> None:
         with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):  # noqa: S310  (loopback)
             return
         time.sleep(0.1)
-    raise ConfigError(f"MLflow's server does not start. See why: mlflow server --backend-store-uri {shown} --workers 1")
+    raise ConfigError(
+        f"MLflow's server does not start. See why: mlflow server --backend-store-uri {shown} --workers 1", kind="failed"
+    )

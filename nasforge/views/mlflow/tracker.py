@@ -212,11 +212,12 @@ def track(
     except Exception as error:  # whatever a server, a database driver or the network throws
         raise TrackingError(
             f"MLflow at {delivery.shown} takes nothing ({reason(error, delivery.uri)}). {delivery.events} of {before} "
-            "events were delivered; make sure that the server runs, then run the same command to continue"
+            "events were delivered; make sure that the server runs, then run the same command to continue",
+            kind="failed",
         ) from None  # the cause may hold the password
     finally:
         delivery.release()
     refused = delivery.refusal_message()
     if refused:
-        raise TrackingError(refused)
+        raise TrackingError(refused, kind="failed")
     return delivery.events

@@ -147,7 +147,7 @@ def test_trouble_is_said(folder: Path) -> None:
     content = content_of("random")
     with raises(TrackingError, "failed"):
         track_campaign(folder, content, "http://127.0.0.1:9")
-    with pytest.raises(TrackingError, match="is a folder"):
+    with raises(TrackingError, "removed", "tracking_uri"):
         track_campaign(folder, content, "mlruns")
     (folder / "comparison.json").write_text("{}")
     with raises(JournalError, "unreadable", "comparison.json"):

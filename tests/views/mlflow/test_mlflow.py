@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expecting import raises
 from made_journal import header, mixed, point, trial, write
 
 from nasforge.core.architecture import Architecture
@@ -174,7 +175,7 @@ def test_an_answer_that_never_comes_makes_no_duplicates(
         return answer
 
     monkeypatch.setattr(MlflowClient, call, breaks)
-    with pytest.raises(TrackingError, match=r"the line is cut.*the same command to continue"):
+    with raises(TrackingError, "failed", None, "the line is cut", "same command"):
         track(folder)
     track(folder)
     parents, children = runs_of(runs_dir)
@@ -272,7 +273,7 @@ def test_a_dead_server_is_said_once_and_caught_up_later(runs_dir: Path, closed_p
     assert len(driver.said) == 2
     assert f"{len(mixed())} events" in driver.said[1]
 
-    with pytest.raises(TrackingError, match=f"0 of {len(mixed())} events"):
+    with raises(TrackingError, "failed", None, f"0 of {len(mixed())} events"):
         track(runs_dir / "made", f"http://127.0.0.1:{closed_port}")
     assert track(runs_dir / "made", f"sqlite:///{runs_dir}/mlflow.db") == len(mixed())
     assert sorted(runs_of(runs_dir)[1]) == [str(number) for number in range(8)]
@@ -356,7 +357,7 @@ def test_two_processes_never_deliver_the_same_search(runs_dir: Path) -> None:
     deadline = time.monotonic() + 10
     while not (runs_dir / "made" / "tracking.json").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    with pytest.raises(TrackingError, match="another process delivers 'made'"):
+    with raises(TrackingError, "busy", None, "'made'"):
         track(runs_dir / "made")
     driver.close()
     assert track(runs_dir / "made") == 0
@@ -427,7 +428,7 @@ def test_a_file_that_is_no_database_is_said_soon(tmp_path: Path) -> None:
     folder = write(tmp_path / "made", mixed(1))
     (tmp_path / "text.db").write_text("this is no database, it is a text of some length" * 100)
     start = time.monotonic()
-    with pytest.raises(NasforgeError, match=r"not a database"):
+    with raises(NasforgeError, "failed", None, "not a database"):
         track(folder, f"sqlite:///{tmp_path}/text.db")
     assert time.monotonic() - start < 10
 
@@ -435,13 +436,13 @@ def test_a_file_that_is_no_database_is_said_soon(tmp_path: Path) -> None:
 def test_damaged_ids_are_refused_with_advice(runs_dir: Path) -> None:
     folder = write(runs_dir / "made", mixed(1))
     (folder / "tracking.json").write_text('{"schema": 1, "sto')
-    with pytest.raises(TrackingError, match=r"tracking\.json: not readable.*Delete the file"):
+    with raises(TrackingError, "unreadable", None, "tracking.json", "Delete the file"):
         track(folder)
 
 
 def test_a_search_without_tracking_says_how_to_track_it(tmp_path: Path) -> None:
     folder = write(tmp_path / "made", [header(tracking_uri="none")])
-    with pytest.raises(TrackingError, match="without tracking; say where to"):
+    with raises(TrackingError, "missing", "tracking_uri", "--tracking-uri"):
         track(folder)
 
 
