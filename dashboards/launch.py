@@ -31,7 +31,9 @@ def listen(port: int = PORT, host: str = HOST) -> socket.socket:
         listening.listen(64)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"the dashboard cannot listen on {host}:{port} ({reason}); try another --port") from None
+        raise ConfigError(
+            f"the dashboard cannot listen on {host}:{port} ({reason}); try another --port", kind="failed", key="port"
+        ) from None
     return listening
 
 
@@ -49,7 +51,9 @@ def launch(runs_dir: Path, port: int = PORT, host: str = HOST, ready: Callable[[
     """
     missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
     if missing:
-        raise ConfigError(f'the dashboard needs {" and ".join(missing)}: pip install "nasforge[dashboard]"')
+        raise ConfigError(
+            f'the dashboard needs {" and ".join(missing)}: pip install "nasforge[dashboard]"', kind="missing"
+        )
     with listen(port, host) as listening:
         ready()
         _serve(runs_dir, host, listening)

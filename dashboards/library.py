@@ -418,7 +418,7 @@ def fit_lines(folder: Path) -> list[dict[str, Any]]:
                 if isinstance(content, dict) and isinstance(content.get("kind"), str):
                     lines.append(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise JournalError(f"{folder / FIT}: cannot be read: {error}") from None
+        raise JournalError(f"{folder / FIT}: cannot be read: {error}", kind="unreadable") from None
     return lines
 
 

@@ -18,6 +18,7 @@ import pytest
 import typer
 
 import nasforge
+import nasforge.core.errors
 from nasforge import registry
 from nasforge.cli import app as cli
 from nasforge.cli.output import Outcome
@@ -354,6 +355,25 @@ def test_docstrings_begin_with_an_action_or_a_noun(room):
                 if text.split()[0] in (*QUESTIONS, *(("The", "A", "An", "All") if is_function else ())):
                     poor.append(f"{file.relative_to(ROOT)}: {text.splitlines()[0]}")
     assert not poor, poor
+
+
+def test_every_error_says_of_which_kind_it_is():
+    errors = {
+        name
+        for name, value in vars(nasforge.core.errors).items()
+        if isinstance(value, type) and issubclass(value, nasforge.core.errors.NasforgeError)
+    }
+    errors.remove("EventError")  # it is always of a value that a plug-in or a journal gave
+    without = []
+    for path in sorted((ROOT / "nasforge").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Raise) or not isinstance(call := node.exc, ast.Call):
+                continue
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            written = call.args and isinstance(call.args[0], ast.Constant | ast.JoinedStr)
+            if name in errors and written and "kind" not in {keyword.arg for keyword in call.keywords}:
+                without.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not without
 
 
 def test_the_picture_in_the_readme_shows_the_stored_results(tmp_path):

@@ -72,12 +72,14 @@ def configured(
         ConfigError: the numbers or the ladder do not do.
     """
     if networks < 3 or seeds < 1:
-        raise ConfigError(f"calibrate needs at least 3 networks and 1 seed, got {networks} and {seeds}")
+        raise ConfigError(f"calibrate needs at least 3 networks and 1 seed, got {networks} and {seeds}", kind="range")
     ladder = tuple(rung for rung in config.ladder if not rung.proxies)
     if len(ladder) < 2:
         raise ConfigError(
             "calibrate compares the rungs of a ladder, and this one has only its end: --epochs 9 makes the ladder "
-            "1, 3, 9; --config takes one of your own"
+            "1, 3, 9; --config takes one of your own",
+            kind="missing",
+            key="epochs",
         )
     scores = Rung(proxies=tuple(proxies)) if proxies else next((r for r in config.ladder if r.proxies), None)
     options = {"networks": networks, "seeds": seeds, "scored": scores is not None}

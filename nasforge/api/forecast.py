@@ -129,7 +129,8 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
     if probe is None and unbuildable == sampled:
         raise SearchError(
             f"none of {sampled} random points can be built for this input. The first: {problem}. Correct the space or "
-            "its builder"
+            "its builder",
+            kind="failed",
         )
     if probe is None:
         limits = ", ".join(str(limit) for limit in config.constraints)
@@ -140,7 +141,9 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
         )
         raise SearchError(
             f"none of {sampled} random points is feasible ({unbuildable} cannot be built; constraints: "
-            f"{limits or 'none'}; smallest costs seen: {seen or 'none'}). Relax the constraint, or narrow the space"
+            f"{limits or 'none'}; smallest costs seen: {seen or 'none'}). Relax the constraint, or narrow the space",
+            kind="empty",
+            key="constraints",
         )
     costs = dict(check(Measure(probe)))
     seconds, per_trial, epochs = _charge_per_trial(config, probe, costs)
@@ -286,7 +289,9 @@ def _epoch_seconds(
         result = perform(evaluator, Job(0, 1, proposal, trial_seed(config.seed, 0), costs, Path(folder)), send)
         spent = time.monotonic() - began
     if result.error:
-        raise SearchError(f"the probe failed ({result.error.cause}): {result.error.message}. {result.error.advice}")
+        raise SearchError(
+            f"the probe failed ({result.error.cause}): {result.error.message}. {result.error.advice}", kind="failed"
+        )
     return times[1] - times[0] if len(times) > 1 else spent, result, bool(times)
 
 

@@ -166,7 +166,11 @@ def inspect(
     """
     columns = {"--image-column": image_column, "--label-column": label_column, "--group-column": group_column}
     if labels is None and (table_options := [option for option, title in columns.items() if title is not None]):
-        raise DataError(f"{table_options[0]} names a column of a table of labels; give the table with --labels")
+        raise DataError(
+            f"{table_options[0]} names a column of a table of labels; give the table with --labels",
+            kind="missing",
+            key="labels",
+        )
     if labels is None:
         images = _of_source(str(source), data_dir)
     else:
@@ -211,7 +215,11 @@ def _of_table(
 ) -> _Listing:
     """Find the images that a table of labels names."""
     if not folder.is_dir():
-        raise DataError(f"data {shown(folder)}: --labels needs a folder of images, and there is none. Check the path")
+        raise DataError(
+            f"data {shown(folder)}: --labels needs a folder of images, and there is none. Check the path",
+            kind="missing",
+            key="labels",
+        )
     rows, notes = label_table.read_table(table, folder, image_column, label_column, group_column)
     images = list(
         dict.fromkeys(
@@ -276,7 +284,8 @@ def _inspected(
     if strict and two_labels:
         raise DataError(
             f"{where}: {len(two_labels)} image(s) with two classes, such as {' and '.join(two_labels[0][:2])}; "
-            "keep one of them, or leave --strict out"
+            "keep one of them, or leave --strict out",
+            kind="conflict",
         )
     notes = list(listing.notes)
     same = exact_duplicates(looks)
@@ -291,7 +300,7 @@ def _inspected(
     left_out = _small_classes(images, groups)
     if strict and left_out:
         name, reason = next(iter(left_out.items()))
-        raise DataError(f"{where}: class '{name}' has {reason}; add images, or leave --strict out")
+        raise DataError(f"{where}: class '{name}' has {reason}; add images, or leave --strict out", kind="range")
     kept = [number for number, image in enumerate(images) if image.label not in left_out]
     _check_enough(where, {images[number].label for number in kept}, len(kept), left_out)
     # groups keep their numbers when images are left out: a group is known by its first image
@@ -346,7 +355,8 @@ def _check_readable(where: str, unreadable: Mapping[str, str], total: int, stric
     allowed = "no more than none" if strict else f"at most {MOST_UNREADABLE:.0%}"
     raise DataError(
         f"{where}: {len(unreadable)} of {total} images cannot be read, expected {allowed} ({some}{more}). "
-        f"Repair or remove them{', or leave --strict out' if strict else ''}"
+        f"Repair or remove them{', or leave --strict out' if strict else ''}",
+        kind="unreadable",
     )
 
 
@@ -355,10 +365,13 @@ def _check_enough(where: str, classes: set[str], images: int, left_out: Mapping[
     without = "".join(f"; class '{name}' has {reason}" for name, reason in list(left_out.items())[:3])
     if len(classes) < 2:
         raise DataError(
-            f"{where}: {len(classes)} class(es) with enough images, expected two or more{without}. Add images"
+            f"{where}: {len(classes)} class(es) with enough images, expected two or more{without}. Add images",
+            kind="empty",
         )
     if images < LEAST_IMAGES:
-        raise DataError(f"{where}: {images} images, expected at least {LEAST_IMAGES}{without}. Add images")
+        raise DataError(
+            f"{where}: {images} images, expected at least {LEAST_IMAGES}{without}. Add images", kind="empty"
+        )
 
 
 def _with_two_labels(images: Sequence[_Image], looks: Sequence[Look]) -> tuple[tuple[str, ...], ...]:

@@ -126,10 +126,10 @@ def predict(
         TrustError: the network folder names code that you have not agreed to run.
     """
     if any(not str(file).strip() for file in files):
-        raise DataError("predict: an image's path is empty; name files or folders of images")
+        raise DataError("predict: an image's path is empty; name files or folders of images", kind="empty")
     predictions = list(predictor(model, runs_dir=runs_dir, trust=trust).predict(files))
     if not predictions:
-        raise DataError("predict: there are no images to look at; name files or folders of images")
+        raise DataError("predict: there are no images to look at; name files or folders of images", kind="empty")
     return predictions
 
 
@@ -152,7 +152,8 @@ def place_of(model: str | Path, runs_dir: Path) -> Path:
     if there := [folder for folder in folders if folder.exists()]:
         raise ExportError(
             f"{shown(there[0])}: there is no trained network, expected {DESCRIPTION}, best/{DESCRIPTION} or {_ONNX}. "
-            "Wait until the search has a best trial, or name another folder"
+            "Wait until the search has a best trial, or name another folder",
+            kind="missing",
         )
     names = [place.name for place in runs_dir.iterdir() if place.is_dir()] if runs_dir.is_dir() else []
     raise ExportError(
@@ -169,7 +170,8 @@ def _of_folder(folder: Path, trust: bool) -> Predictor:
     if about.shape[0] not in (1, 3):
         raise ExportError(
             f"{folder}: the network takes images of {about.shape[0]} channels, and files have 1 or 3; "
-            "use nasforge.load, and hand over arrays"
+            "use nasforge.load, and hand over arrays",
+            kind="unsupported",
         )
     return Predictor(about.class_names, about.shape, about.rule, about.calibration, network)
 
@@ -185,7 +187,8 @@ def _of_onnx(file: Path) -> Predictor:
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(
             f"{shown(file)}: the file does not say its classes and how images are read ({type(error).__name__}: "
-            f"{error}); export the network again"
+            f"{error}); export the network again",
+            kind="unreadable",
         ) from None
     return Predictor(names, shape, rule, calibration, onnx.logits_of(session))
 
@@ -196,7 +199,7 @@ def image_files(places: Iterable[str | Path]) -> Iterator[Path]:
         if place.is_dir():
             below = images_below(place)
             if not below:
-                raise DataError(f"{shown(place)}: no images; name a folder of images")
+                raise DataError(f"{shown(place)}: no images; name a folder of images", kind="empty")
             yield from below
         else:
             yield place

@@ -91,13 +91,21 @@ def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | Non
     config = state.config.with_data_at(data)
     trial = state.trials.get(number)
     if trial is None:
-        raise JournalError(f"{folder}: there is no trial {number}; they go from 0 to {len(state.trials) - 1}")
+        raise JournalError(
+            f"{folder}: there is no trial {number}; they go from 0 to {len(state.trials) - 1}",
+            kind="unknown",
+            key="trial",
+        )
     if trial.result is None:
-        raise JournalError(f"{folder}: trial {number} is not closed yet, there is nothing to compare with")
+        raise JournalError(
+            f"{folder}: trial {number} is not closed yet, there is nothing to compare with", kind="empty", key="trial"
+        )
     evaluator = make_evaluator(config)
     about = about_of(evaluator)
     if about.data_hash != state.header.data_hash:
-        raise JournalError(f"{folder}: the data have changed since ({state.header.why_other_data})")
+        raise JournalError(
+            f"{folder}: the data have changed since ({state.header.why_other_data})", kind="changed", key="data"
+        )
     if trial.verdict != "accepted":
         return _check_again(trial, make_check(config, evaluator), state)
     last_step = trial.steps[-1].step if trial.steps and trial.steps[-1].stop else math.inf
@@ -150,7 +158,9 @@ def _without_times(compared: Mapping[str, tuple[float, float]]) -> dict[str, tup
 def _copy(folder: Path, artifact: Artifact, place: Path) -> None:
     source, target = artifact.inside(folder), place / artifact.path
     if not source.is_file():
-        raise SearchError(f"{source}: the weights that this trial started from are gone, it cannot be repeated")
+        raise SearchError(
+            f"{source}: the weights that this trial started from are gone, it cannot be repeated", kind="missing"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 

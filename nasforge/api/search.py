@@ -74,7 +74,9 @@ def search(
         StopNow: after Ctrl-C or SIGTERM, unless the search was complete all the same; the same call continues.
     """
     if config is not None and settings:
-        raise ConfigError(f"give a configuration or settings, not both; got also {', '.join(settings)}")
+        raise ConfigError(
+            f"give a configuration or settings, not both; got also {', '.join(settings)}", kind="conflict"
+        )
     config = config or resolve(settings)
     with trust.from_user(say):
         return _search(config, made_evaluator, trackers, say, on_open, patient)
@@ -167,7 +169,9 @@ def suited_to_images(config: ExperimentConfig) -> ExperimentConfig:
     if config.data is None:
         raise ConfigError(
             f"the space '{config.space.name}' follows the resolution of the images, and there are no images. Name them "
-            "with --data"
+            "with --data",
+            kind="missing",
+            key="data",
         )
     from nasforge.data import load_data
 
@@ -223,7 +227,11 @@ def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfi
         try:
             until = {str(goal): optimum_of(config, evaluator)}
         except NoOptimum as error:
-            raise ConfigError(f"budget: until {OPTIMUM}: {error}. Name a value: --until {goal.metric}=VALUE") from None
+            raise ConfigError(
+                f"budget: until {OPTIMUM}: {error}. Name a value: --until {goal.metric}=VALUE",
+                kind="missing",
+                key="until",
+            ) from None
         return replace(config, budget=replace(budget, until=until))
     _check_measured([limit.metric for limit in budget.goals], "until", about)
     bound = budget.goals.get(goal)
@@ -233,7 +241,9 @@ def with_goal(config: ExperimentConfig, evaluator: Evaluator) -> ExperimentConfi
             if goal.oriented(best) < goal.oriented(bound):
                 raise ConfigError(
                     f"budget: until {goal.metric}={bound:g}: the best in the table is {best:g}. Choose a value "
-                    f"that it reaches, or --until {OPTIMUM}"
+                    f"that it reaches, or --until {OPTIMUM}",
+                    kind="range",
+                    key="until",
                 )
     return config
 
@@ -245,7 +255,9 @@ def _check_measured(metrics: Iterable[str], what: str, about: About) -> None:
     known = {*about.metrics, *_COSTS}
     for metric in metrics:
         if metric not in known:
-            raise ConfigError(f"{what} '{metric}' is not measured; {did_you_mean(metric, known)}")
+            raise ConfigError(
+                f"{what} '{metric}' is not measured; {did_you_mean(metric, known)}", kind="unknown", key=metric
+            )
 
 
 def make_strategy(config: ExperimentConfig) -> Any:
@@ -256,7 +268,11 @@ def make_strategy(config: ExperimentConfig) -> Any:
     named = config.strategy
     needed, got = suited_evaluator(named.name), config.evaluator.name
     if needed != "training" and got in {*registry.BUILT_IN["evaluator"]} - {needed}:  # a user's own may train them too
-        raise ConfigError(f"strategy '{named.name}' needs evaluator '{needed}', got '{got}'; leave the evaluator out")
+        raise ConfigError(
+            f"strategy '{named.name}' needs evaluator '{needed}', got '{got}'; leave the evaluator out",
+            kind="conflict",
+            key="evaluator",
+        )
     strategy = strategy_of(named, config.spec)
     if config.start_from is None:
         return strategy
@@ -295,7 +311,9 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
     if about.shape is None or about.classes is None or not config.space.builder:
         if needed:
             raise ConfigError(
-                f"{', '.join(sorted(needed))}: the evaluator '{config.evaluator.name}' builds no network to measure"
+                f"{', '.join(sorted(needed))}: the evaluator '{config.evaluator.name}' builds no network to measure",
+                kind="unsupported",
+                key="evaluator",
             )
 
         def nothing(proposal: Proposal) -> Mapping[str, float]:
@@ -309,7 +327,9 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
         if not isinstance(evaluator, Timed):
             raise ConfigError(
                 f"cost/latency_ms: the evaluator '{config.evaluator.name}' does not time networks. Leave the "
-                "limit out, or add the method latency_ms(architecture) to the evaluator"
+                "limit out, or add the method latency_ms(architecture) to the evaluator",
+                kind="unsupported",
+                key="cost/latency_ms",
             )
         latency = evaluator.latency_ms
     return CostCheck(config.space, about.shape, about.classes, config.recipe, latency=latency)

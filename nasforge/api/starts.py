@@ -71,7 +71,11 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Ar
     shipped = shipped_portfolios()
     if space.name not in shipped:
         known = ", ".join(shipped)
-        raise ConfigError(f"start_from: the space '{space.name}' has no portfolio; spaces with one: {known}")
+        raise ConfigError(
+            f"start_from: the space '{space.name}' has no portfolio; spaces with one: {known}",
+            kind="missing",
+            key="start_from",
+        )
     by_point: dict[str, Architecture] = {}
     for values in load_portfolio(shipped[space.name], images):
         known_values = {key: value for key, value in values.items() if key in space.domains}
@@ -81,7 +85,11 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Ar
             continue
         by_point.setdefault(point.point_id, point)
     if not by_point:
-        raise ConfigError(f"start_from: no point of the portfolio lies in the space '{space.name}'; take default")
+        raise ConfigError(
+            f"start_from: no point of the portfolio lies in the space '{space.name}'; take default",
+            kind="empty",
+            key="start_from",
+        )
     mirrors = [bool(point.values.get(f"{TRAIN}flip")) for point in by_point.values()]
     points = list(by_point.values())
     if (channels == 3) in mirrors:
@@ -105,13 +113,21 @@ def completed(space: SearchSpace, values: Mapping[str, Value]) -> Architecture:
 
     for key in values:
         if key not in space.domains:
-            raise SpaceError(f"space '{space.name}' has no decision '{key}'; {did_you_mean(key, space.domains)}")
+            raise SpaceError(
+                f"space '{space.name}' has no decision '{key}'; {did_you_mean(key, space.domains)}",
+                kind="unknown",
+                key=key,
+            )
     point = space.decide(choose)
     for key, value in values.items():
         if key not in point.values:
-            raise SpaceError(f"space '{space.name}': '{key}' is not active in this point; leave it out")
+            raise SpaceError(
+                f"space '{space.name}': '{key}' is not active in this point; leave it out", kind="invalid", key=key
+            )
         if not same(point.values[key], space.domains[key].check(value)):
-            raise SpaceError(f"space '{space.name}': '{key}' can only be {point.values[key]!r}, got {value!r}")
+            raise SpaceError(
+                f"space '{space.name}': '{key}' can only be {point.values[key]!r}, got {value!r}", kind="range", key=key
+            )
     return point
 
 
@@ -132,7 +148,9 @@ def _check_may_start(config: ExperimentConfig) -> None:
     if needed != "training":
         raise ConfigError(
             f"start_from: strategy '{config.strategy.name}' begins with a supernet, not with points. Leave start_from "
-            "out, or take another strategy"
+            "out, or take another strategy",
+            kind="unsupported",
+            key="start_from",
         )
 
 
@@ -142,7 +160,11 @@ def _points(source: str, config: ExperimentConfig) -> list[Architecture]:
         return [config.space.default_point()]
     if source == PORTFOLIO:
         if config.data is None:
-            raise ConfigError("start_from: a portfolio is for networks that are trained on images; name --data")
+            raise ConfigError(
+                "start_from: a portfolio is for networks that are trained on images; name --data",
+                kind="missing",
+                key="data",
+            )
         from nasforge.data import load_data
 
         data = load_data(config.data)
@@ -153,7 +175,7 @@ def _points(source: str, config: ExperimentConfig) -> list[Architecture]:
         try:
             point = completed(config.space, values)
         except SpaceError as error:
-            raise ConfigError(f"start_from: {place}: {error}") from None
+            raise ConfigError(f"start_from: {place}: {error}", kind=error.kind, key="start_from") from None
         by_point.setdefault(point.point_id, point)
     return list(by_point.values())
 
@@ -163,17 +185,27 @@ def _values_in(path: Path, runs_dir: Path) -> list[tuple[str, Mapping[str, Value
     if path.is_file():
         content = read_yaml(path).content
         if not isinstance(content, list) or not content:
-            raise ConfigError(f"start_from: {path} must hold a list of points, got {type(content).__name__}")
+            raise ConfigError(
+                f"start_from: {path} must hold a list of points, got {type(content).__name__}",
+                kind="type",
+                key="start_from",
+            )
         return [
             (f"{path}, point {number}", _flat(item, f"{path}, point {number}")) for number, item in enumerate(content)
         ]
     folder = next((place for place in (path, runs_dir / path) if (place / JOURNAL).is_file()), None)
     if folder is None:
         known = [DEFAULT_POINT, PORTFOLIO, *(place.name for place in experiments_in(runs_dir))]
-        raise ConfigError(f"start_from: '{path}' is no file and no experiment; {did_you_mean(str(path), known)}")
+        raise ConfigError(
+            f"start_from: '{path}' is no file and no experiment; {did_you_mean(str(path), known)}",
+            kind="unknown",
+            key="start_from",
+        )
     best = [trial for trial in load_state(folder).ranking()[:BEST] if trial.architecture is not None]
     if not best:
-        raise ConfigError(f"start_from: no trial of {folder} has finished; name another experiment")
+        raise ConfigError(
+            f"start_from: no trial of {folder} has finished; name another experiment", kind="empty", key="start_from"
+        )
     return [(f"{folder}, trial {t.number}", t.architecture.values) for t in best if t.architecture is not None]
 
 
@@ -182,13 +214,17 @@ def _flat(content: Any, place: str) -> dict[str, Value]:
     if isinstance(content, Mapping) and isinstance(content.get("values"), Mapping):
         content = content["values"]
     if not isinstance(content, Mapping) or not content:
-        raise ConfigError(f"start_from: {place} must be a mapping of decisions, got {content!r}")
+        raise ConfigError(
+            f"start_from: {place} must be a mapping of decisions, got {content!r}", kind="type", key="start_from"
+        )
     values: dict[str, Value] = {}
     for key, value in content.items():
         section = f"{key}." if f"{key}." in (MODEL, TRAIN) else ""
         nested = value if section and isinstance(value, Mapping) else {str(key): value}
         for name, option in nested.items():
             if not isinstance(option, (str, int, float, bool)):
-                raise ConfigError(f"start_from: {place}: '{name}' needs one value, got {option!r}")
+                raise ConfigError(
+                    f"start_from: {place}: '{name}' needs one value, got {option!r}", kind="type", key=name
+                )
             values[f"{section}{name}"] = option
     return values

@@ -110,9 +110,11 @@ def tune(
     """
     strategy = Named("optuna", {"sampler": sampler})
     if (experiment is None) == (model is None):
-        raise ConfigError("tune what? Name an experiment, or a timm model and data: one of the two")
+        raise ConfigError("tune what? Name an experiment, or a timm model and data: one of the two", kind="missing")
     if weights is not None and model is None:
-        raise ConfigError("weights are those of a timm model: name it too, or leave them out")
+        raise ConfigError(
+            "weights are those of a timm model: name it too, or leave them out", kind="missing", key="model"
+        )
     changed: Mapping[str, tuple[Value, Value]] = {}
     if model is not None:
         config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy, "data": data})
@@ -139,12 +141,20 @@ def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str
         ConfigError: no recipe, or no such file.
     """
     if recipe is None:
-        raise ConfigError(f"which recipe is to be tuned for '{model}'? Name one: --recipe sgd, or a YAML file")
+        raise ConfigError(
+            f"which recipe is to be tuned for '{model}'? Name one: --recipe sgd, or a YAML file",
+            kind="missing",
+            key="recipe",
+        )
     opened = recipe if isinstance(recipe, SearchSpace) else load_recipe(recipe)
     backbone = Decision(f"{MODEL}backbone", Choice((model,)))
     start = {} if weights is None else {"weights": absolute_path(str(weights))}
     if weights is not None and not Path(start["weights"]).is_file():
-        raise ConfigError(f"no weights '{weights}' for '{model}': name a .safetensors file, as timm writes it")
+        raise ConfigError(
+            f"no weights '{weights}' for '{model}': name a .safetensors file, as timm writes it",
+            kind="missing",
+            key="weights",
+        )
     return SearchSpace(model, (backbone,), _BUILDER, {"backbones": [model], **start}).with_recipe(opened)
 
 
@@ -152,18 +162,24 @@ def _network_of(state: State, trial: int | None, architecture: Mapping[str, Valu
     """Return the network to be tuned, and the recipe that it had."""
     name = state.name
     if trial is not None and architecture is not None:
-        raise ConfigError("give a trial or an architecture, not both")
+        raise ConfigError("give a trial or an architecture, not both", kind="conflict")
     if architecture is not None:
         return Architecture(architecture)
     if trial is None:
         if state.best is None or state.best.architecture is None:
-            raise JournalError(f"no trial of '{name}' has finished: there is no best network to tune yet")
+            raise JournalError(f"no trial of '{name}' has finished: there is no best network to tune yet", kind="empty")
         return state.best.architecture
     candidate = state.trials.get(trial)
     if candidate is None:
-        raise JournalError(f"'{name}' has no trial {trial}; they go from 0 to {len(state.trials) - 1}")
+        raise JournalError(
+            f"'{name}' has no trial {trial}; they go from 0 to {len(state.trials) - 1}", kind="unknown", key="trial"
+        )
     if candidate.architecture is None:
-        raise JournalError(f"trial {trial} of '{name}' trained a supernet; name the trial of one network")
+        raise JournalError(
+            f"trial {trial} of '{name}' trained a supernet; name the trial of one network",
+            kind="unsupported",
+            key="trial",
+        )
     return candidate.architecture
 
 
@@ -179,18 +195,32 @@ def _config_after(
     """Return the experiment that tunes `point`, which was found in the experiment in `folder`; and `Tuned.changed`."""
     for key in settings:
         if key not in _AFTER:
-            raise ConfigError(f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}")
+            raise ConfigError(
+                f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}", kind="conflict", key=key
+            )
     config = source.config.with_data_at(data)
     if data and config.data and load_data(config.data).fingerprint != source.header.data_hash:
-        raise JournalError(f"{config.data.source}: not the data of '{config.name}'; give those that it was searched on")
+        raise JournalError(
+            f"{config.data.source}: not the data of '{config.name}'; give those that it was searched on",
+            kind="changed",
+            key="data",
+        )
     opened = load_recipe(recipe) if isinstance(recipe, (str, Path)) else recipe
     network = {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
     space = (config.space.with_recipe(opened) if opened else config.space).fixed(network)
     undecided = [key for key, domain in space.domains.items() if not key.startswith(TRAIN) and domain.size > 1]
     if undecided:
-        raise ConfigError(f"the architecture leaves {', '.join(undecided)} open; give a value for every decision")
+        raise ConfigError(
+            f"the architecture leaves {', '.join(undecided)} open; give a value for every decision",
+            kind="missing",
+            key="architecture",
+        )
     if not any(key.startswith(TRAIN) and domain.size > 1 for key, domain in space.domains.items()):
-        raise ConfigError(f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd")
+        raise ConfigError(
+            f"the space '{space.name}' opens no decision of the recipe; open one: --recipe sgd",
+            kind="missing",
+            key="recipe",
+        )
     fixed_values = config.space.fixed(network).decide(
         lambda key, _: point.values.get(key, config.space.default_of(key))
     )

@@ -175,10 +175,18 @@ def compare(
         settings = {**searched, **budget, **places, "config": config, "set": assign, "seeds": seeds}
         campaign_options = sorted(key for key, value in settings.items() if value)
         if campaign_options:
-            raise ConfigError(f"{', '.join(campaign_options)}: only for a campaign; name its --strategies")
+            raise ConfigError(
+                f"{', '.join(campaign_options)}: only for a campaign; name its --strategies",
+                kind="missing",
+                key="strategies",
+            )
     else:
         if any((text or "").startswith("strategy.") for text in assign or []):
-            raise ConfigError("--set strategy....: write options beside the name: --strategies 'evolution(sample=3)'")
+            raise ConfigError(
+                "--set strategy....: write options beside the name: --strategies 'evolution(sample=3)'",
+                kind="conflict",
+                key="strategies",
+            )
         campaign, document = settings_of(
             file=config,
             data=places,
@@ -218,7 +226,7 @@ def _numbers(text: str | None) -> list[float]:
     try:
         return [float(word) for word in (text or "").split(",") if word.strip()]
     except ValueError:
-        raise ConfigError(f"--at '{text}' must look like 100 or 100,150") from None
+        raise ConfigError(f"--at '{text}' must look like 100 or 100,150", kind="type", key="at") from None
 
 
 @contextmanager

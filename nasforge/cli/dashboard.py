@@ -39,7 +39,9 @@ def dashboard(
 
     folder = whole_path(runs_dir)
     if name is not None and not (folder / name).is_dir():
-        raise JournalError(f"{folder}: no experiment '{name}' here. Give the name of a folder, or leave it out")
+        raise JournalError(
+            f"{folder}: no experiment '{name}' here. Give the name of a folder, or leave it out", kind="unknown"
+        )
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{port}/{quote(name or '')}"
     return Outcome(code=launch(folder, port, host, lambda: line(f"The dashboard is at {address}; Ctrl-C ends it.")))

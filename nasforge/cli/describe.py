@@ -93,7 +93,7 @@ def describe(
     if point is not None:
         return describe_point(chosen, point, size, count, seed, draw)
     if draw is not None:
-        raise ConfigError("--draw draws one network: say which with --point")
+        raise ConfigError("--draw draws one network: say which with --point", kind="missing", key="point")
     return describe_space(chosen, size, count, seed)
 
 
@@ -249,7 +249,7 @@ def parse_shape(text: str) -> Shape:
     """`3x32x32` -> (3, 32, 32). Raises ConfigError otherwise."""
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
     if not match or "0" in match.groups():
-        raise ConfigError(f"--shape '{text}' must look like 3x32x32: channels, height, width")
+        raise ConfigError(f"--shape '{text}' must look like 3x32x32: channels, height, width", kind="type", key="shape")
     channels, height, width = (int(number) for number in match.groups())
     return channels, height, width
 
@@ -277,15 +277,17 @@ def read_values(source: str, option: str, advice: str = "give a JSON file") -> d
     try:
         content = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{option} '{source}': no such file; {advice}") from None
+        raise ConfigError(f"{option} '{source}': no such file; {advice}", kind="missing") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{option} {source}: cannot be read as JSON: {error}") from None
+        raise ConfigError(f"{option} {source}: cannot be read as JSON: {error}", kind="unreadable") from None
     for key in ("best", "architecture"):  # what `search --json` and network.json wrap around a point
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     values = content.get("values", content) if isinstance(content, dict) else None
     if not isinstance(values, dict):
-        raise SpaceError(f'{option} {source}: needs a mapping from decisions to values, or {{"values": {{...}}}}')
+        raise SpaceError(
+            f'{option} {source}: needs a mapping from decisions to values, or {{"values": {{...}}}}', kind="type"
+        )
     return values
 
 
@@ -363,7 +365,7 @@ def draw_networks(networks: Mapping[str, Sequence[Part]], path: Path) -> None:
     from nasforge.views.picture import draw, write
 
     if path.suffix not in (".html", ".png"):
-        raise ConfigError(f"--draw '{path}': must end with .html or .png")
+        raise ConfigError(f"--draw '{path}': must end with .html or .png", kind="type", key="draw")
     figure = network_figure(networks)
     if path.suffix == ".html":
         write(path, figure.to_html(include_plotlyjs=True, config={"displaylogo": False}))

@@ -55,7 +55,9 @@ def mlflow(
             mine = ids_of(read_ids(folder), uri, place)
         experiment, key = mine["experiment_id"], mine["key"] if mine["layout"] == "flat" else ""
         if not experiment:
-            raise TrackingError(f"MLflow knows nothing of '{name}' yet. Run: {command_for(folder, 'track')}")
+            raise TrackingError(
+                f"MLflow knows nothing of '{name}' yet. Run: {command_for(folder, 'track')}", kind="missing"
+            )
     server = address_of(uri)
     if server:
         line(f"MLflow: {link(server, experiment, key)}")
@@ -66,5 +68,5 @@ def mlflow(
         sys.stdout.flush()  # also to a file or a pipe, since the command goes on
         code = process.wait()
     if code > 0:
-        raise ConfigError(f"MLflow's server has ended with exit code {code}. Run: mlflow server --help")
+        raise ConfigError(f"MLflow's server has ended with exit code {code}. Run: mlflow server --help", kind="failed")
     return Outcome()

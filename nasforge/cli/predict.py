@@ -46,7 +46,7 @@ def predict(
     from nasforge.api.predict import predict as run
 
     if as_csv and as_json:
-        raise ConfigError("--csv and --json are two forms of the answer: choose one")
+        raise ConfigError("--csv and --json are two forms of the answer: choose one", kind="conflict")
     predictions = run(model, images, runs_dir=runs_dir, trust=trust)
     if as_csv:
         line(_csv(predictions))

@@ -98,4 +98,6 @@ def _fill_closed_descriptors() -> None:
 def check_working_folder() -> None:
     """Raises ConfigError when the working folder has been deleted."""
     if _DELETED or _is_deleted():
-        raise ConfigError("the working folder has been deleted. Change to a folder that exists, then try again")
+        raise ConfigError(
+            "the working folder has been deleted. Change to a folder that exists, then try again", kind="missing"
+        )

@@ -155,7 +155,11 @@ def search(
     nasforge search --config experiment.yaml --address auto
     """
     if cv is not None and evaluator not in (None, "cross_validation"):
-        raise ConfigError(f"--cv is the evaluator cross_validation, and --evaluator says {evaluator}: leave one out")
+        raise ConfigError(
+            f"--cv is the evaluator cross_validation, and --evaluator says {evaluator}: leave one out",
+            kind="conflict",
+            key="evaluator",
+        )
     settings, document = settings_of(
         space=space,
         file=config,

@@ -56,7 +56,11 @@ def settings_of(
     if file is not None:
         merged, document = load_settings(file)
     if space is None and "space" not in merged:
-        raise ConfigError("which search space? Give a YAML file or a shipped name: nasforge search tiny --data digits")
+        raise ConfigError(
+            "which search space? Give a YAML file or a shipped name: nasforge search tiny --data digits",
+            kind="missing",
+            key="space",
+        )
     options = {**settings, "space": space}
     merged.update({key: value for key, value in options.items() if value is not None and value != []})
     if settings.get("epochs") is not None and settings.get("ladder") is None:
@@ -67,7 +71,7 @@ def settings_of(
     for text in assignments:
         _assign(merged, text, defaults)
     if isinstance(merged.get("data"), Mapping) and "source" not in merged["data"]:
-        raise ConfigError(WHICH_DATA)
+        raise ConfigError(WHICH_DATA, kind="missing", key="data")
     return merged, document
 
 
@@ -84,7 +88,7 @@ def check_data(source: str) -> None:
     try:
         data_of(source)
     except ConfigError as error:
-        raise ConfigError(f"data: {error}") from None
+        raise ConfigError(f"data: {error}", kind=error.kind, key="data") from None
 
 
 def moved_data(source: str | None, folder: Path | None) -> dict[str, str]:
@@ -103,7 +107,11 @@ def until_of(texts: Sequence[str] | None) -> dict[str, Any] | str | None:
         key, equals, value = (part.strip() for part in text.rpartition("="))
         if not equals or not key or key in goals:
             twice = " (given twice)" if key in goals else ""
-            raise ConfigError(f"--until '{text}'{twice} must look like val/accuracy=0.95, or be {OPTIMUM} alone")
+            raise ConfigError(
+                f"--until '{text}'{twice} must look like val/accuracy=0.95, or be {OPTIMUM} alone",
+                kind="type",
+                key="until",
+            )
         goals[key] = parse_value(value)
     return goals
 
@@ -113,7 +121,11 @@ def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str])
     merged: dict[str, Any] = {"runner": name}
     for text in assignments:
         if not text.startswith("runner."):
-            raise ConfigError(f"--set '{text}': only the runner has options here, as in runner.resources.measure.gpu=1")
+            raise ConfigError(
+                f"--set '{text}': only the runner has options here, as in runner.resources.measure.gpu=1",
+                kind="unknown",
+                key="runner",
+            )
         _assign(merged, text)
     _over(merged, "runner", options)
     return Named.parse(merged["runner"], "runner").to_json()
@@ -132,7 +144,7 @@ def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any], defaults
         merged[key] = {_SHORT[key]: content, **values}
     else:
         if content is not None and not isinstance(content, Mapping):
-            raise ConfigError(f"{key} must be a mapping, got {content!r}")
+            raise ConfigError(f"{key} must be a mapping, got {content!r}", kind="type", key=key)
         merged[key] = {**(content or {}), **values}
 
 
@@ -142,12 +154,18 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
     part, *keys = path.strip().split(".")
     allowed = (*PARTS, *_MAPPINGS)
     if not equals or not keys or not all(keys):
-        raise ConfigError(f"--set '{text}' must look like strategy.population=20 or recipe.mixup=0.2")
+        raise ConfigError(
+            f"--set '{text}' must look like strategy.population=20 or recipe.mixup=0.2", kind="type", key="set"
+        )
     if part not in allowed:
-        raise ConfigError(f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}")
+        raise ConfigError(
+            f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}", kind="unknown", key=part
+        )
     if part in PARTS:
         if part == "tune" and merged.get(part) is None:
-            raise ConfigError(f"--set '{text}': say which strategy searches the recipe: --tune optuna")
+            raise ConfigError(
+                f"--set '{text}': say which strategy searches the recipe: --tune optuna", kind="missing", key="tune"
+            )
         strategy = Named.parse(merged.get("strategy", defaults["strategy"]), "strategy").name
         default = suited_evaluator(strategy) if part == "evaluator" else defaults.get(part)
         named = Named.parse(merged.get(part, default), part)
@@ -158,12 +176,14 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
         if part in _SHORT and isinstance(content, str):
             content = {_SHORT[part]: content}
         if content is not None and not isinstance(content, Mapping):
-            raise ConfigError(f"{part} must be a mapping, got {content!r}")
+            raise ConfigError(f"{part} must be a mapping, got {content!r}", kind="type", key=part)
         top = dict(content or {})
         place = top
     for key in keys[:-1]:
         if place.get(key) is not None and not isinstance(place[key], Mapping):
-            raise ConfigError(f"--set '{text}': '{key}' is {place[key]!r}, it has no options of its own")
+            raise ConfigError(
+                f"--set '{text}': '{key}' is {place[key]!r}, it has no options of its own", kind="type", key=key
+            )
         place[key] = dict(place.get(key) or {})
         place = place[key]
     place[keys[-1]] = parse_value(value.strip())
@@ -204,10 +224,11 @@ def folder_of(name: str, runs_dir: Path) -> Path:
         if inner:
             raise ConfigError(
                 f"'{name}' is a campaign of {len(inner)} searches. Name one of them: "
-                f"{quoted([inner[0].name, *runs_dir_option(folder)])}; or see all: {command_for(folder, 'show')}"
+                f"{quoted([inner[0].name, *runs_dir_option(folder)])}; or see all: {command_for(folder, 'show')}",
+                kind="conflict",
             )
         place = folder.parent
         known = [path.name for path in (*experiments_in(place), *fits_in(place), *campaigns_in(place))]
         why = f" (the folder has no file {JOURNAL})" if folder.is_dir() else ""
-        raise JournalError(f"no experiment '{name}' in {runs_dir}/{why}; {did_you_mean(name, known)}")
+        raise JournalError(f"no experiment '{name}' in {runs_dir}/{why}; {did_you_mean(name, known)}", kind="unknown")
     return folder

@@ -92,16 +92,18 @@ def show(
                 return show_campaign(name, runs_dir, searches)
     folder = folder_of(name, runs_dir)
     if place and not rerun and draw is None:
-        raise ConfigError("--data, --data-dir: only --rerun and --draw need the data")
+        raise ConfigError("--data, --data-dir: only --rerun and --draw need the data", kind="conflict", key="data")
     of_one = {"--rerun": rerun, "--draw": draw is not None, "--log": log}
     chosen = [option for option, used in of_one.items() if used]
     if trial is None and chosen:
-        raise ConfigError(f"{chosen[0]} {_OF_A_TRIAL[chosen[0]]}: say which with --trial N")
+        raise ConfigError(
+            f"{chosen[0]} {_OF_A_TRIAL[chosen[0]]}: say which with --trial N", kind="missing", key="trial"
+        )
     if len(chosen) > 1:
         does = " and ".join(f"{option} {_OF_A_TRIAL[option]}" for option in chosen)
-        raise ConfigError(f"{does}: one at a time")
+        raise ConfigError(f"{does}: one at a time", kind="conflict")
     if importance and trial is not None:
-        raise ConfigError("--importance is of all trials and --trial shows one: one at a time")
+        raise ConfigError("--importance is of all trials and --trial shows one: one at a time", kind="conflict")
     if rerun and trial is not None:
         return repeat_trial(folder, trial, place, trust)
     if draw is not None and trial is not None:

@@ -40,7 +40,11 @@ def track(
     """
     if optuna is not None:
         if tracking_uri is not None:
-            raise ConfigError("--optuna writes a storage of Optuna, --tracking-uri names MLflow's: one at a time")
+            raise ConfigError(
+                "--optuna writes a storage of Optuna, --tracking-uri names MLflow's: one at a time",
+                kind="conflict",
+                key="tracking_uri",
+            )
         with view():
             return _write_study(folder_of(name, runs_dir), optuna)
     if campaign := campaign_folder(name, runs_dir):

@@ -88,7 +88,11 @@ def show_trial(
     state = load_state(folder)
     trial = state.trials.get(number)
     if trial is None:
-        raise JournalError(f"'{folder.name}' has no trial {number}; they go from 0 to {len(state.trials) - 1}")
+        raise JournalError(
+            f"'{folder.name}' has no trial {number}; they go from 0 to {len(state.trials) - 1}",
+            kind="unknown",
+            key="trial",
+        )
     content = trial_json(trial, tables.unit_of(state))
     line(f"Trial {number}: {trial.status}", style="bold")
     if trial.architecture is not None:

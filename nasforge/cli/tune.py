@@ -162,12 +162,14 @@ def tune(
     if model is None:
         model_options = [f"--{key.replace('_', '-')}" for key, value in alone.items() if value]
         if model_options:
-            raise ConfigError(f"{', '.join(model_options)}: the experiment has its own; only with --model")
+            raise ConfigError(
+                f"{', '.join(model_options)}: the experiment has its own; only with --model", kind="conflict"
+            )
     elif trial is not None or arch is not None:
-        raise ConfigError("--trial, --arch: networks of an experiment; leave them out with --model")
+        raise ConfigError("--trial, --arch: networks of an experiment; leave them out with --model", kind="conflict")
     else:
         if data is None:
-            raise ConfigError(WHICH_DATA)
+            raise ConfigError(WHICH_DATA, kind="missing", key="data")
         place |= {"images": images} if images is not None else {}
         settings |= {"objectives": objective or None, "runs_dir": runs_dir}
     watch = Watch(output.log())

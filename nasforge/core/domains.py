@@ -55,7 +55,8 @@ class Choice:
                 raise SpaceError(f"option {option!r} is listed twice; remove one", kind="duplicate")
         if self.branches and len(self.branches) != len(self.options):
             raise SpaceError(
-                f"got {len(self.branches)} branches for {len(self.options)} options; give one for each option, or none"
+                f"got {len(self.branches)} branches for {len(self.options)} options; give one for each option, or none",
+                kind="range",
             )
         if not self.branches:
             object.__setattr__(self, "branches", ((),) * len(self.options))

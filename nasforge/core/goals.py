@@ -42,7 +42,11 @@ class Objective:
         if colon and word in ("max", "min") and metric:
             return Objective(metric, word == "max")
         if colon or not text.strip():
-            raise ConfigError(f"objective '{text}' must look like val/accuracy, cost/flops, max:NAME or min:NAME")
+            raise ConfigError(
+                f"objective '{text}' must look like val/accuracy, cost/flops, max:NAME or min:NAME",
+                kind="type",
+                key="objectives",
+            )
         maximise = direction(text)
         if maximise is None:
             raise ask_for_direction(text)
@@ -86,12 +90,16 @@ class Constraint:
         )
         if not match:
             raise ConfigError(
-                f"constraint '{text}' must look like flops<=40M, params<=300k, memory_mb<=500 or latency_ms<=5"
+                f"constraint '{text}' must look like flops<=40M, params<=300k, memory_mb<=500 or latency_ms<=5",
+                kind="type",
+                key="constraints",
             )
         try:
             bound = float(match[2]) * _UNITS[match[3].lower()]
         except ValueError:
-            raise ConfigError(f"constraint '{text}': '{match[2]}' is not a number") from None
+            raise ConfigError(
+                f"constraint '{text}': '{match[2]}' is not a number", kind="type", key="constraints"
+            ) from None
         if bound <= 0:
             raise ConfigError(f"constraint '{text}': the bound must be above 0, got {bound:g}", kind="range")
         name = match[1].lower() if match[1].lower() in COSTS else match[1]

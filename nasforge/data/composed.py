@@ -145,7 +145,7 @@ def _pictures(drawn: np.ndarray, of_class: Sequence[np.ndarray], rng: np.random.
     numbers = np.array([len(pictures) for pictures in of_class])
     longest = max(numbers)
     table = np.stack([np.resize(pictures, longest) if len(pictures) else np.zeros(longest) for pictures in of_class])
-    rows = table[drawn, rng.integers(numbers[drawn])].astype(np.int64)
+    rows: np.ndarray = table[drawn, rng.integers(numbers[drawn])].astype(np.int64)
     for _ in range(_TRIES):
         ordered = np.sort(rows, axis=1)
         again = (ordered[:, 1:] == ordered[:, :-1]).any(1)

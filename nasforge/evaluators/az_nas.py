@@ -56,7 +56,7 @@ def trainability(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     makes maps smaller, the pixels that become one are channels. A block that hands its input on as it is has no number.
     """
     maps = _maps(network, images, gradients=True)
-    scores = []
+    scores: list[float] = []
     for before, after in reversed(list(pairwise(maps))):
         signs = torch.randint(0, 2, after.shape).to(after) * 2 - 1
         (gradient,) = torch.autograd.grad(after, before, signs, retain_graph=True, allow_unused=True)

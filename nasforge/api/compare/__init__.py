@@ -111,7 +111,7 @@ def compare(
         StopNow: Ctrl-C; the same call continues.
     """
     if axis not in AXES:
-        raise ConfigError(f"--axis: unknown axis '{axis}'; {did_you_mean(axis, AXES)}")
+        raise ConfigError(f"--axis: unknown axis '{axis}'; {did_you_mean(axis, AXES)}", kind="unknown", key="axis")
     check_whole(workers, "--workers", 1)
     place = whole_path(runs_dir)
     uri = chosen_uri(tracking_uri)
@@ -119,7 +119,9 @@ def compare(
     notes: list[str] = []
     if strategies is not None:
         if experiments:
-            raise ConfigError("compare experiments already run, or --strategies to run, not both")
+            raise ConfigError(
+                "compare experiments already run, or --strategies to run, not both", kind="conflict", key="strategies"
+            )
         with from_user(say):
             configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
             folder = folder_of((), name, place, campaign=True)
@@ -131,11 +133,17 @@ def compare(
         searches, failed = _sorted_out(configs, outcomes)
     else:
         if settings:
-            raise ConfigError(f"{', '.join(sorted(settings))}: settings of a campaign; name its --strategies")
+            raise ConfigError(
+                f"{', '.join(sorted(settings))}: settings of a campaign; name its --strategies",
+                kind="missing",
+                key="strategies",
+            )
         folders = _folders(experiments, place)
         folder = folder_of(experiments, name, place, campaign=False)
         if (folder / JOURNAL).is_file():
-            raise ConfigError(f"{folder} holds an experiment; choose another --name for the comparison")
+            raise ConfigError(
+                f"{folder} holds an experiment; choose another --name for the comparison", kind="conflict", key="name"
+            )
         with ExitStack() as loaded:
             for path in dict.fromkeys(path.parent for path in folders):
                 loaded.enter_context(foreign(path, trust=trust))
@@ -250,12 +258,20 @@ def campaign_configs(
         named = [Named("random"), *named]
     numbers = _seeds(seeds)
     if (folder / JOURNAL).is_file():
-        raise ConfigError(f"{folder} holds one experiment; choose another --name for the campaign")
+        raise ConfigError(
+            f"{folder} holds one experiment; choose another --name for the campaign", kind="conflict", key="name"
+        )
     for key in ("strategy", "seed", "name"):
         if settings.get(key) is not None:
-            raise ConfigError(f"{key}: a campaign sets it itself; see --strategies, --seeds and --name")
+            raise ConfigError(
+                f"{key}: a campaign sets it itself; see --strategies, --seeds and --name", kind="conflict", key=key
+            )
     if settings.get("tune") is not None:
-        raise ConfigError("tune: name the pair as a strategy: --strategies 'joint(model=evolution,recipe=optuna)'")
+        raise ConfigError(
+            "tune: name the pair as a strategy: --strategies 'joint(model=evolution,recipe=optuna)'",
+            kind="invalid",
+            key="strategies",
+        )
     runner = settings.get("runner") or CAMPAIGN_DEFAULTS["runner"]
     common = {"start_from": NO_STARTS, **settings, "runs_dir": folder, "tracking_uri": "none", "runner": runner}
     firsts = [resolve({**common, "strategy": one, "seed": 0, "name": folder_name(one, 0)}, document) for one in named]
@@ -268,7 +284,9 @@ def campaign_configs(
         try:
             preflight(config, evaluator)
         except NasforgeError as error:
-            raise ConfigError(f"--strategies: {label_of(config.strategy)}: {error}") from None
+            raise ConfigError(
+                f"--strategies: {label_of(config.strategy)}: {error}", kind=error.kind, key="strategies"
+            ) from None
     return [
         replace(config, seed=seed, name=check_name(folder_name(config.strategy, seed)))
         for seed in numbers
@@ -281,7 +299,7 @@ def _check_points(at: Sequence[float], limit: float, axis: str) -> None:
     for point in at:
         if not 0 < point <= limit:
             known = f" and up to the budget of {limit:g} {axis.replace('_', ' ')}" if math.isfinite(limit) else ""
-            raise ConfigError(f"--at {point:g}: checkpoints lie above 0{known}")
+            raise ConfigError(f"--at {point:g}: checkpoints lie above 0{known}", kind="range", key="at")
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
@@ -289,9 +307,9 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
         return list(range(check_whole(seeds, "--seeds", 1)))
     checked = [check_whole(seed, "--seeds: each seed", 0) for seed in seeds]
     if not checked:
-        raise ConfigError("--seeds: the list is empty, expected whole numbers of at least 0")
+        raise ConfigError("--seeds: the list is empty, expected whole numbers of at least 0", kind="empty", key="seeds")
     if len(set(checked)) < len(checked):
-        raise ConfigError(f"--seeds: a seed is given twice in {seeds!r}")
+        raise ConfigError(f"--seeds: a seed is given twice in {seeds!r}", kind="duplicate", key="seeds")
     return checked
 
 
@@ -302,7 +320,7 @@ def _sorted_out(
     searches = [outcome.trajectory for outcome in outcomes if outcome.trajectory is not None]
     if not searches:
         first = next(iter(failed.items()))
-        raise ConfigError(f"every search failed; {first[0]}: {first[1]}")
+        raise ConfigError(f"every search failed; {first[0]}: {first[1]}", kind="failed")
     return searches, failed
 
 
@@ -311,7 +329,9 @@ def _sorted_out(
 
 def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
     if not experiments:
-        raise ConfigError("what is to be compared? Name experiments, or run some: --space SPACE --strategies a,b,c")
+        raise ConfigError(
+            "what is to be compared? Name experiments, or run some: --space SPACE --strategies a,b,c", kind="missing"
+        )
     folders: list[Path] = []
     for experiment in experiments:
         place = whole_path(experiment) if isinstance(experiment, Path) else runs_dir / experiment
@@ -322,10 +342,12 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
         else:
             known = [path.name for path in experiments_in(runs_dir)]
             known += [path.name for path in campaigns_in(runs_dir)]
-            raise JournalError(f"no experiment '{experiment}' in {runs_dir}/; {did_you_mean(str(experiment), known)}")
+            raise JournalError(
+                f"no experiment '{experiment}' in {runs_dir}/; {did_you_mean(str(experiment), known)}", kind="unknown"
+            )
     if len(set(folders)) < len(folders):
         twice = sorted({path.name for path in folders if folders.count(path) > 1})
-        raise ConfigError(f"given twice: {', '.join(twice)}")
+        raise ConfigError(f"given twice: {', '.join(twice)}", kind="duplicate")
     return folders
 
 

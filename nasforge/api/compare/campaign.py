@@ -64,11 +64,13 @@ def parse_strategies(content: str | Sequence[str | Mapping[str, Any] | Named]) -
     parts: list[Any] = _split(content) if isinstance(content, str) else list(content)
     strategies = [_strategy(part) if isinstance(part, str) else Named.parse(part, "strategies") for part in parts]
     if not strategies:
-        raise ConfigError("--strategies: name at least one, as in random,evolution(sample=3)")
+        raise ConfigError(
+            "--strategies: name at least one, as in random,evolution(sample=3)", kind="empty", key="strategies"
+        )
     labels = [label_of(named) for named in strategies]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise ConfigError(f"--strategies: given twice: {', '.join(twice)}")
+        raise ConfigError(f"--strategies: given twice: {', '.join(twice)}", kind="duplicate", key="strategies")
     for named in strategies:
         registry.check_named("strategy", named.name, named.options)
         if ":" in named.name:  # a module of the user's that cannot be imported is said before anything runs
@@ -98,7 +100,11 @@ def _strategy(text: str) -> Named:
             break
         options[key.strip()] = parse_value(value.strip())
     if form is None:
-        raise ConfigError(f"--strategies: '{text}' must look like evolution or evolution(sample=3,elitist=true)")
+        raise ConfigError(
+            f"--strategies: '{text}' must look like evolution or evolution(sample=3,elitist=true)",
+            kind="type",
+            key="strategies",
+        )
     return Named(form[1], options)
 
 
@@ -167,7 +173,7 @@ def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:
     except JournalError:
         raise
     except NasforgeError as error:
-        raise JournalError(f"{folder}: {error}") from None
+        raise JournalError(f"{folder}: {error}", kind=error.kind) from None
 
 
 def run_search(config: ExperimentConfig) -> SearchOutcome:
@@ -270,7 +276,9 @@ def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Prog
             if isinstance(error, BrokenProcessPool):
                 raise SearchError(
                     "a worker process was killed, by the system for want of memory perhaps. Finished trials are kept: "
-                    "the same command continues, with fewer --workers if memory was short"
+                    "the same command continues, with fewer --workers if memory was short",
+                    kind="failed",
+                    key="workers",
                 ) from None
             if isinstance(error, KeyboardInterrupt):
                 raise StopNow("stopped; the same command continues") from None

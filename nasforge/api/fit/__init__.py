@@ -76,7 +76,9 @@ class Fitted:
         folder = Path(folder).absolute()
         finished = finished_of(entries_of(folder))
         if finished is None:
-            raise JournalError(f"{folder}: this fit has not come to its end. Repeat its command to continue it")
+            raise JournalError(
+                f"{folder}: this fit has not come to its end. Repeat its command to continue it", kind="empty"
+            )
         return Fitted(folder, _with_places(folder, finished["content"]))
 
     @property
@@ -176,20 +178,26 @@ def fit(
     started = clock.monotonic() if began is None else began
     seconds = seconds_of(time)
     if preset not in PRESETS:
-        raise ConfigError(f"preset: got '{preset}'; {did_you_mean(preset, PRESETS)}")
+        raise ConfigError(f"preset: got '{preset}'; {did_you_mean(preset, PRESETS)}", kind="unknown", key="preset")
     if objective is not None and objective not in OBJECTIVES:
-        raise ConfigError(f"objective: got '{objective}'; {did_you_mean(objective, OBJECTIVES)}")
+        raise ConfigError(
+            f"objective: got '{objective}'; {did_you_mean(objective, OBJECTIVES)}", kind="unknown", key="objective"
+        )
     check_whole(seed, "seed", 0)
     limits = tuple(map(str, limits_of(list(constraints), None)))
     text = str(source)
     place = text if text in names("data") and not Path(text).is_absolute() else os.path.normpath(whole_path(text))
     folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
     if place not in names("data") and not Path(place).exists():
-        raise DataError(f"data: there is no file or folder {place}; {did_you_mean(text, names('data'))}")
+        raise DataError(
+            f"data: there is no file or folder {place}; {did_you_mean(text, names('data'))}", kind="missing", key="data"
+        )
     file = None if weights is None else os.path.normpath(whole_path(weights))
     if backbone is not None and file is None:
         raise ConfigError(
-            f"backbone: got '{backbone}' without weights. Give --weights FILE, or --pretrained {backbone}"
+            f"backbone: got '{backbone}' without weights. Give --weights FILE, or --pretrained {backbone}",
+            kind="missing",
+            key="weights",
         )
     if file is not None or pretrained not in (None, NO_PRETRAINED):
         from nasforge.api.fit.pretrained.weights import check_asked
@@ -198,7 +206,9 @@ def fit(
     decisions = None if plan is None else read_plan(whole_path(plan))
     if decisions and objective is not None and decisions.get("metric", objective[4:]) != objective[4:]:
         raise ConfigError(
-            f"objective: got '{objective}', and {plan} says metric: {decisions['metric']}. Give one of the two"
+            f"objective: got '{objective}', and {plan} says metric: {decisions['metric']}. Give one of the two",
+            kind="conflict",
+            key="objective",
         )
     request = Request(
         source=place,

@@ -21,7 +21,9 @@ def choose_winner(work: Work, candidates: list[Answered], others: list[Answered]
         return entry
     candidates = [c for c in candidates if not is_unfit(work, c.row.trial)]
     if not candidates:
-        raise SearchError(f"{work.folder}: the last training of every candidate failed. Give more --time")
+        raise SearchError(
+            f"{work.folder}: the last training of every candidate failed. Give more --time", kind="failed", key="time"
+        )
     candidates = sorted(candidates, key=lambda c: math.inf if c.row.trial is None else c.row.trial)
     metric = work.metric
     scores = {c.row.name: per_image(metric, work.truth, c.probabilities) for c in candidates}

@@ -87,7 +87,7 @@ def entries_of(folder: Path) -> list[dict[str, Any]]:
                     break
                 entries.append(_entry(path, number, line))
     except OSError as error:
-        raise JournalError(f"{path}: cannot be read: {error.strerror}") from None
+        raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
     return entries
 
 
@@ -100,10 +100,13 @@ def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise JournalError(
             f"{path}:{number}: this line is corrupt ({cut(str(error))}). Restore the file from a backup, or cut it off "
-            "before this line to continue from there"
+            "before this line to continue from there",
+            kind="unreadable",
         ) from None
     if number == 1 and (content["kind"] != "begun" or content.get("schema") != SCHEMA):
-        raise JournalError(f"{path}: not a log of schema {SCHEMA}. Use the NASForge that wrote it, or another --name")
+        raise JournalError(
+            f"{path}: not a log of schema {SCHEMA}. Use the NASForge that wrote it, or another --name", kind="changed"
+        )
     return content
 
 
@@ -133,12 +136,14 @@ class FitLog:
         self._began = began
         path = folder / FIT
         if not path.exists() and (folder / JOURNAL).exists():
-            raise ConfigError(f"{folder}: holds another experiment. Give the fit another --name")
+            raise ConfigError(
+                f"{folder}: holds another experiment. Give the fit another --name", kind="conflict", key="name"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
-            raise JournalError(f"{folder}: cannot be written: {error.strerror}") from None
+            raise JournalError(f"{folder}: cannot be written: {error.strerror}", kind="failed") from None
         try:
             self._lock()
             self.entries = entries_of(folder)
@@ -164,7 +169,9 @@ class FitLog:
             lock_alone(self._file)
         except OSError:
             raise JournalError(
-                f"{self.folder}: another process works on this fit. Wait for it, stop it, or use another --name"
+                f"{self.folder}: another process works on this fit. Wait for it, stop it, or use another --name",
+                kind="busy",
+                key="name",
             ) from None
 
     def _cut_off(self, path: Path, whole: int) -> None:
@@ -196,7 +203,8 @@ class FitLog:
             os.ftruncate(self._file, before)
             raise JournalError(
                 f"{self.folder / FIT}: cannot be written: {error.strerror}. Nothing is lost: make room, then run the "
-                "same command to continue"
+                "same command to continue",
+                kind="failed",
             ) from None
         written: dict[str, Any] = loads(line.decode())
         self.entries.append(written)
@@ -253,11 +261,15 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
         if differing == [stamp]:
             raise ConfigError(
                 f"{folder}: {what} have changed since this fit began. Restore them to continue it, or use another "
-                "--name"
+                "--name",
+                kind="changed",
+                key="name",
             )
     if differing:
         names = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in differing)
         raise ConfigError(
             f"{folder}: a fit of this name was begun with other settings: {cut(names)}. Repeat that command to "
-            "continue it, or use another --name"
+            "continue it, or use another --name",
+            kind="changed",
+            key="name",
         )

@@ -68,7 +68,9 @@ def write_plan(folder: Path, log: FitLog) -> None:
         temporary.write_text(_HEAD + "\n".join(lines) + "\n", encoding="utf-8")
         temporary.replace(folder / PLAN)
     except OSError as error:
-        raise JournalError(f"{folder / PLAN}: cannot be written: {error.strerror}. Make room, then continue") from None
+        raise JournalError(
+            f"{folder / PLAN}: cannot be written: {error.strerror}. Make room, then continue", kind="failed"
+        ) from None
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def read_plan(path: Path) -> dict[str, Any]:
     document = read_yaml(path)
     content = document.content
     if not isinstance(content, Mapping):
-        raise ConfigError([Problem(f"a plan is a mapping of schema, {', '.join(_known())}", str(path), 1)])
+        raise ConfigError([Problem(f"a plan is a mapping of schema, {', '.join(_known())}", str(path), 1, kind="type")])
     problems: list[Problem] = []
     if content.get("schema") != SCHEMA:
         message = f"got {content.get('schema')!r}, expected {SCHEMA}. Use the {PLAN} that a fit has written"

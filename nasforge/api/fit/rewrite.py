@@ -30,16 +30,22 @@ def rewrite_report(folder: Path, page: Path | None = None) -> Path:
     entries = entries_of(folder)
     finished = finished_of(entries)
     if finished is None:
-        raise JournalError(f"{folder}: this fit has not come to its end. Repeat its command to continue it")
+        raise JournalError(
+            f"{folder}: this fit has not come to its end. Repeat its command to continue it", kind="empty"
+        )
     inputs, content = entries[0]["inputs"], finished["content"]
     with FitLog(folder, inputs, time.monotonic()) as log:
         tested = log.last("tested", row=content["winner"])
         if tested is None:
-            raise JournalError(f"{folder / FIT}: has no answers of {content['winner']}. Restore it from a backup")
+            raise JournalError(
+                f"{folder / FIT}: has no answers of {content['winner']}. Restore it from a backup", kind="missing"
+            )
         work = Work(log, _request_of(folder, inputs), float(finished["seconds"]), NO_TRACKING, lambda text: None)
         answers = test_answers_of(work, str(tested["what"]))
         if not answers.is_file():
-            raise ConfigError(f"{answers}: this file is missing, and the page shows what is in it. Restore it")
+            raise ConfigError(
+                f"{answers}: this file is missing, and the page shows what is in it. Restore it", kind="missing"
+            )
         page = page or folder / REPORT
         write_report(page, work, content, answers)
     return page
@@ -52,5 +58,5 @@ def _request_of(folder: Path, inputs: dict[str, object]) -> Request:
         return Request(**known)  # type: ignore[arg-type]
     except TypeError as error:
         raise JournalError(
-            f"{folder / FIT}:1: this line is corrupt ({error}). Restore the file from a backup"
+            f"{folder / FIT}:1: this line is corrupt ({error}). Restore the file from a backup", kind="unreadable"
         ) from None

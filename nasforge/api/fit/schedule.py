@@ -76,7 +76,11 @@ def seconds_of(text: str | float) -> float:
         return float(text)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", str(text).lower())
     if match is None or not float(match[1]):
-        raise ConfigError(f"time: got {text!r}, expected a number with its unit; write it like 90s, 10m or 2h")
+        raise ConfigError(
+            f"time: got {text!r}, expected a number with its unit; write it like 90s, 10m or 2h",
+            kind="type",
+            key="time",
+        )
     return float(match[1]) * _UNITS[match[2]]
 
 

@@ -104,10 +104,12 @@ def search(work: Work) -> State:
             raise
         state = load_state(config.folder)
     if not state.accepted:
-        raise SearchError(why_nothing_is_admitted(state))
+        raise SearchError(why_nothing_is_admitted(state), kind="empty")
     if not any(trial.comparable for trial in state.trials.values()):
         raise SearchError(
-            f"{work.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time"
+            f"{work.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time",
+            kind="empty",
+            key="time",
         )
     work.log.write("searched", until=until, trials=state.accepted)
     return state

@@ -178,7 +178,8 @@ class Work:
         except (TypeError, ValueError, KeyError) as error:
             raise JournalError(
                 f"{self.folder / FIT}: the decision 'trainings' is corrupt ({error}). Restore the file from a backup, "
-                "or use another --name"
+                "or use another --name",
+                kind="unreadable",
             ) from None
 
     @cached_property
@@ -243,7 +244,9 @@ class Work:
             raise ConfigError(
                 f"time: {shown_seconds(self.seconds)} is too short here: the start and the images have taken "
                 f"{shown_seconds(self.log.used)}, one step of the default network takes {per_step * 1000:.0f} ms, and "
-                f"a network needs some hundreds of steps. Give --time {least}s at least"
+                f"a network needs some hundreds of steps. Give --time {least}s at least",
+                kind="range",
+                key="time",
             )
         where = f"on {plan.folds} folds" if plan.folds > 1 else "on one validation split"
         if plan.images:

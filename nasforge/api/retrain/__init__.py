@@ -124,17 +124,21 @@ def _retrain(
     state, folder = experiment.state, experiment.folder
     config = state.config.with_data_at(data)
     if config.data is None or not config.space.builder:
-        raise SearchError(f"{folder}: this search trained no networks on images, there is nothing to retrain")
+        raise SearchError(
+            f"{folder}: this search trained no networks on images, there is nothing to retrain", kind="unsupported"
+        )
     ranked = ranked_of(state)
     if not ranked:
-        raise SearchError(f"{folder}: nothing to retrain: {state.why_no_best}")
+        raise SearchError(f"{folder}: nothing to retrain: {state.why_no_best}", kind="empty")
     drawn = drawn_of(ranked, top, random, config.seed)
     # with Ray this process only measures, and need not have the GPU that the workers have
     place = device_of("auto" if on_workers and device.startswith("cuda") else device)
     if state.header.data_hash not in ("", load_data(config.data).fingerprint):
         raise JournalError(
             f"{folder}: the data have changed since the search ({state.header.why_other_data}); "
-            "a comparison with it would mean nothing"
+            "a comparison with it would mean nothing",
+            kind="changed",
+            key="data",
         )
     if data:
         experiment.note_place_of_data(config.to_json())
@@ -174,10 +178,18 @@ def _trainer(runner: Named, device: str) -> Trainer:
     """
     if runner.name == "local":
         if runner.options:
-            raise ConfigError(f"retrain: runner local has no options, got {', '.join(runner.options)}; use ray_tune")
+            raise ConfigError(
+                f"retrain: runner local has no options, got {', '.join(runner.options)}; use ray_tune",
+                kind="unknown",
+                key="runner",
+            )
         return one_after_another
     if runner.name != "ray_tune":
-        raise ConfigError(f"retrain: runner '{runner.name}' trains no networks; {did_you_mean(runner.name, _RUNNERS)}")
+        raise ConfigError(
+            f"retrain: runner '{runner.name}' trains no networks; {did_you_mean(runner.name, _RUNNERS)}",
+            kind="unknown",
+            key="runner",
+        )
     side_by_side = "nasforge.runners.ray_tune.trainings:side_by_side"
     registry.check_options("runner", side_by_side, runner.options, taken=4)
     workers = runner.options.get("workers_per_network", 1)
@@ -194,7 +206,8 @@ def _keep_best(folder: Path, first: Finalist) -> None:
     """Make the first network of the best finalist `best/`, which may be it already."""
     if not first.retrained.networks:
         raise SearchError(
-            f"retraining the best failed with every seed; best/ is as it was. {first.retrained.failures[0]}"
+            f"retraining the best failed with every seed; best/ is as it was. {first.retrained.failures[0]}",
+            kind="failed",
         )
     source = folder / "finalists" / first.retrained.networks[0]
     try:
@@ -203,7 +216,8 @@ def _keep_best(folder: Path, first: Finalist) -> None:
         if _is_best(folder, source.name):
             return
         raise SearchError(
-            f"{error}. It met the test part, so it is not trained again; retrain with other --epochs or more --seeds"
+            f"{error}. It met the test part, so it is not trained again; retrain with other --epochs or more --seeds",
+            kind="failed",
         ) from None
     save_network(folder / "best", network, network.description)
 

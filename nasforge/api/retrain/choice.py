@@ -39,13 +39,17 @@ def drawn_of(ranked: Sequence[Trial], top: int, count: int, seed: int) -> list[T
     if top > len(ranked):
         raise SearchError(
             f"retrain: the best {top} wanted, but {len(ranked)} finished at the full length (a network counts once); "
-            f"ask for {len(ranked)} at most, or continue the search"
+            f"ask for {len(ranked)} at most, or continue the search",
+            kind="range",
+            key="top",
         )
     others = sorted(ranked[top:], key=lambda trial: trial.number)
     if count > len(others):
         raise SearchError(
             f"retrain: {count} random trials wanted, but {len(ranked)} finished at the full length (a network counts "
-            f"once) and {top} of them are the top; ask for {len(others)} at most, or continue the search"
+            f"once) and {top} of them are the top; ask for {len(others)} at most, or continue the search",
+            kind="range",
+            key="random",
         )
     Random(f"{seed}/finalists").shuffle(others)
     return others[:count]

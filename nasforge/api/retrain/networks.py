@@ -107,10 +107,18 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
     """
     experiment = retraining.folder.parents[1]
     if not experiment.is_dir():
-        raise SearchError(f"a worker does not see {experiment}; --runs-dir must lie on storage that all nodes see")
+        raise SearchError(
+            f"a worker does not see {experiment}; --runs-dir must lie on storage that all nodes see",
+            kind="missing",
+            key="runs_dir",
+        )
     data = load_data(retraining.data)
     if data.fingerprint != retraining.data_hash:
-        raise SearchError("a worker sees other data than this process; the data must be the same on every node")
+        raise SearchError(
+            "a worker sees other data than this process; the data must be the same on every node",
+            kind="changed",
+            key="data",
+        )
     channels, classes = data.shape[0], len(data.class_names)
     network = fresh(retraining.space, retraining.architecture, retraining.seed, in_channels=channels, classes=classes)
     grouped = dist.is_available() and dist.is_initialized()

@@ -107,11 +107,19 @@ def checked_weights(file: Path, name: str | None) -> str:
         ConfigError: there is no such file, it cannot be read, or it is not of this network.
     """
     if file.suffix not in (".safetensors", *_CHECKPOINTS) or not file.is_file():
-        raise ConfigError(f"weights: got {file}, expected a .safetensors or .pth file that exists. Correct the path")
+        raise ConfigError(
+            f"weights: got {file}, expected a .safetensors or .pth file that exists. Correct the path",
+            kind="missing",
+            key="weights",
+        )
     if name is None:
         name = name_of(file)
     if name is None:
-        raise ConfigError(f"weights: the name of {file} tells no network of timm. Give its name with --backbone")
+        raise ConfigError(
+            f"weights: the name of {file} tells no network of timm. Give its name with --backbone",
+            kind="missing",
+            key="backbone",
+        )
     check_known(name, "backbone")
     with TemporaryDirectory() as scratch:
         whole = as_safetensors(file, Path(scratch) / "weights.safetensors")
@@ -120,7 +128,9 @@ def checked_weights(file: Path, name: str | None) -> str:
         except BuildError as error:
             reason = one_line(str(error.__cause__ or error).partition("state_dict for ")[2] or error, 120)
             raise ConfigError(
-                f"weights: {file} does not fit timm's '{name}' ({reason}). Name the network of this file by --backbone"
+                f"weights: {file} does not fit timm's '{name}' ({reason}). Name the network of this file by --backbone",
+                kind="mismatch",
+                key="weights",
             ) from None
     return name
 
@@ -135,10 +145,11 @@ def check_known(name: str, option: str) -> None:
     if not timm.is_model(network):
         near = [known for known in timm.list_models() if known[:4] == network[:4]]
         advice = did_you_mean(network, near) if near else "timm.list_models() lists them"
-        raise ConfigError(f"{option}: timm has no network '{name}'; {advice}")
+        raise ConfigError(f"{option}: timm has no network '{name}'; {advice}", kind="unknown")
     if name != network and name not in timm.list_pretrained(f"{network}.*"):
         raise ConfigError(
-            f"{option}: timm has no weights '{name}'; {did_you_mean(name, timm.list_pretrained(f'{network}.*'))}"
+            f"{option}: timm has no weights '{name}'; {did_you_mean(name, timm.list_pretrained(f'{network}.*'))}",
+            kind="unknown",
         )
 
 
@@ -171,7 +182,9 @@ def as_safetensors(file: Path, to: Path) -> Path:
             raise TypeError("it holds more than tensors")
     except Exception as error:
         raise ConfigError(
-            f"weights: {file} cannot be read: {one_line(error, 120)}. Save the state_dict() of the network alone"
+            f"weights: {file} cannot be read: {one_line(error, 120)}. Save the state_dict() of the network alone",
+            kind="unreadable",
+            key="weights",
         ) from None
     to.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(state, to)
@@ -214,7 +227,11 @@ def download(name: str, say: Callable[[str], None]) -> Path:
     """
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
-        raise ConfigError(f"pretrained: timm has no weights of '{name}' to download. Choose another network")
+        raise ConfigError(
+            f"pretrained: timm has no weights of '{name}' to download. Choose another network",
+            kind="missing",
+            key="pretrained",
+        )
     repository, file = config.hf_hub_id, _FILES[0]
     try:
         if constants.HF_HUB_OFFLINE:
@@ -231,5 +248,7 @@ def download(name: str, say: Callable[[str], None]) -> Path:
         reason = one_line(getattr(error, "reason", None) or error, 120)
         raise ConfigError(
             f"pretrained: the weights of '{name}' cannot be downloaded ({reason}). Fetch {file} from "
-            f"hf.co/{repository} elsewhere, and give it with --weights FILE --backbone {name}"
+            f"hf.co/{repository} elsewhere, and give it with --weights FILE --backbone {name}",
+            kind="failed",
+            key="pretrained",
         ) from None
