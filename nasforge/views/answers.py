@@ -28,7 +28,7 @@ _EDGE = 96
 
 @dataclass(frozen=True, eq=False)
 class StoredAnswers:
-    """What a network says to each image of the test split.
+    """Answers of one network to each image of the test split.
 
     Attributes:
         truth: N class numbers.
@@ -51,7 +51,7 @@ class StoredAnswers:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Which classes a network takes for which.
+    """Counts of the classes that a network takes for others.
 
     Attributes:
         names: of the classes.

@@ -157,3 +157,14 @@ def test_trouble_at_the_end_is_a_sentence(runs_dir: Path, search: Path) -> None:
     track_results(search, uri_of(runs_dir), texts.append)
     (text,) = texts
     assert "nasforge track cells" in text
+
+
+def test_the_run_of_a_search_has_its_report(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", mixed())
+    track(folder, uri_of(runs_dir))
+    client = client_of(uri_of(runs_dir))
+    (experiment,) = client.search_experiments(filter_string="name = 'made'")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`nasforge.role` = 'search'")
+    text = Path(client.download_artifacts(run.info.run_id, "report.html", str(runs_dir))).read_text()
+    assert "Trial 7 is the best of 5" in text and "Not computed for this page" in text
+    assert track(folder, uri_of(runs_dir)) == 0, "the same page is not sent again"
