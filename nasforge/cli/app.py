@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -42,7 +42,7 @@ from nasforge.cli.track import track
 from nasforge.cli.tune import tune
 from nasforge.core.checks import cut
 from nasforge.core.command_line import command_line
-from nasforge.core.errors import NasforgeError
+from nasforge.core.errors import ConfigError, NasforgeError
 
 app = typer.Typer(
     name="nasforge",
@@ -150,6 +150,9 @@ def _run(arguments: list[str]) -> Outcome:
         command = _command_of(arguments)
         known = [command] if command in _names() else []
         return _failed(f"{message}{'' if message.endswith('?') else '.'} See: {command_line(*known, '--help')}")
+    except ConfigError as error:
+        problems = [{"error": str(p), "kind": p.kind, "key": p.key} for p in error.problems]
+        return _failed(str(error), kind=error.kind, key=error.key, problems=problems)
     except NasforgeError as error:
         return _failed(str(error), kind=error.kind, key=error.key)
     except KeyboardInterrupt:
@@ -177,13 +180,21 @@ def _interrupted(arguments: list[str]) -> Outcome:
     return _failed("stopped", output.STOPPED)
 
 
-def _failed(message: str, code: int = 2, *, kind: str = "invalid", key: str | None = None) -> Outcome:
-    """Print an error, and return it with its kind and key for `--json`."""
+def _failed(
+    message: str,
+    code: int = 2,
+    *,
+    kind: str = "invalid",
+    key: str | None = None,
+    problems: Sequence[Mapping[str, Any]] = (),
+) -> Outcome:
+    """Print an error, and return it for `--json`: with its kind, its key, and its problems where it has several."""
     message = cut(message)
     output.log().print(Text(message if code == output.STOPPED else f"error: {message}", style="red"), soft_wrap=True)
     if code == output.STOPPED:
         return Outcome({"error": message}, code)
-    return Outcome({"error": message, "kind": kind, "key": key}, code)
+    several = {"problems": list(problems)} if len(problems) > 1 else {}
+    return Outcome({"error": message, "kind": kind, "key": key, **several}, code)
 
 
 if __name__ == "__main__":

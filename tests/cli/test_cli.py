@@ -222,6 +222,18 @@ def test_mistakes_give_one_message_and_code_2(place, capfd, arguments, said):
     assert not (place / "runs").exists() or arguments[0] != "search"
 
 
+def test_json_lists_every_mistake_of_a_file(place, capfd):
+    (place / "two.yaml").write_text("space: tiny\ndata: digits\nbudgett: {trials: 2}\nstrategyy: random\n")
+    code, out, _ = nasforge_(capfd, "search", "--config", "two.yaml", "--json")
+    answer = json.loads(out)
+    assert (code, answer["kind"], answer["key"]) == (2, *(answer["problems"][0][name] for name in ("kind", "key")))
+    assert {(problem["kind"], problem["key"]) for problem in answer["problems"]} == {
+        ("unknown", "budgett"),
+        ("unknown", "strategyy"),
+    }
+    assert all(problem["error"] in answer["error"] for problem in answer["problems"])
+
+
 def test_an_option_of_another_runner_is_refused(place, capfd):
     code, _, err = nasforge_(capfd, *SEARCH, "--address", "auto")
     assert code == 2 and "runner 'local' has no option 'address'" in err
