@@ -138,7 +138,7 @@ def test_the_same_call_again_does_nothing(retrained, monkeypatch, tmp_path):
     folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
     before = (folder / "journal.jsonl").read_bytes()
     monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
-    monkeypatch.setattr(networks, "score", lambda *args, **kwargs: pytest.fail("tested again"))
+    monkeypatch.setattr(networks, "outputs_and_loss", lambda *args, **kwargs: pytest.fail("tested again"))
     assert retrain(folder, top=2, random=1, seeds=1, epochs=1, tta="flip", device="cpu") == retrained[1]
     assert (folder / "journal.jsonl").read_bytes() == before
 

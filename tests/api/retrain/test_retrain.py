@@ -158,7 +158,7 @@ def test_the_same_call_again_trains_and_opens_nothing(retrained, monkeypatch, tm
     folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
     before = (folder / "journal.jsonl").read_bytes()
     monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
-    monkeypatch.setattr(networks, "score", lambda *args, **kwargs: pytest.fail("tested again"))
+    monkeypatch.setattr(networks, "outputs_and_loss", lambda *args, **kwargs: pytest.fail("tested again"))
     assert retrain(folder, seeds=2, epochs=2, device="cpu") == retrained[1]
     assert (folder / "journal.jsonl").read_bytes() == before
 
@@ -194,7 +194,7 @@ def test_a_retraining_continues_after_an_interruption_with_the_same_bits(retrain
 
     with monkeypatch.context() as patched:
         if moment == "saved":
-            patched.setattr(networks, "score", interrupt)
+            patched.setattr(networks, "outputs_and_loss", interrupt)
         if moment == "tested":
             patched.setattr(work, "replace", interrupt_on_description(interrupt))
         progress = (lambda name, epoch, *_: interrupt()) if moment == "training" else (lambda *_: None)
