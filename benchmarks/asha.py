@@ -86,12 +86,12 @@ def main() -> None:
     def calibrate(name: str, space: SearchSpace, ladder: list[dict[str, float]], recipe: dict[str, int]) -> None:
         experiment = f"asha-calibrate-{name}"
         print(experiment, flush=True)
-        found = nasforge.calibrate(
+        calibration = nasforge.calibrate(
             networks=options.networks, seeds=2, trials=100, name=experiment, space=space, ladder=ladder, recipe=recipe,
             **common,
         )  # fmt: skip
         journals.keep(experiment)
-        content["calibration"][name] = found.to_json()
+        content["calibration"][name] = calibration.to_json()
         write(options.out, content)
 
     content: dict[str, Any] = {"machine": describe(), "protocol": __doc__, "calibration": {}, "searches": []}

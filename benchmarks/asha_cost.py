@@ -90,19 +90,25 @@ def main() -> None:
     parser.add_argument("--pruners", nargs="*", default=["asha", "median"])
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    found: dict[str, Any] = {}
+    seconds_of: dict[str, Any] = {}
     for strategy in options.strategies:
         for pruner in options.pruners:
             runs = [measured(strategy, pruner, options.trials) for _ in range(options.runs)]
             cpu = [statistics.median(column) for column in zip(*(run[0] for run in runs), strict=True)]
-            found[f"{strategy}, {pruner}"] = {
+            seconds_of[f"{strategy}, {pruner}"] = {
                 "cpu_ms_per_trial": [round(value, 3) for value in cpu],
                 "events_per_trial": [round(value, 2) for value in runs[0][1]],
                 "cpu_ms_per_trial_first_thousand": [round(run[0][0], 3) for run in runs],
                 "cpu_ms_per_trial_last_thousand": [round(run[0][-1], 3) for run in runs],
             }
-            print(found[f"{strategy}, {pruner}"], flush=True)
-    content = {"machine": describe(), "trials": options.trials, "window": WINDOW, "n": options.runs, "found": found}
+            print(seconds_of[f"{strategy}, {pruner}"], flush=True)
+    content = {
+        "machine": describe(),
+        "trials": options.trials,
+        "window": WINDOW,
+        "n": options.runs,
+        "found": seconds_of,
+    }
     write(HERE / "results" / "asha_cost.json", content)
 
 

@@ -27,13 +27,13 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 def boxes(photos: Path) -> dict[str, list[tuple[str, tuple[int, int, int, int]]]]:
     """Class -> (photo, box in pixels) of every cell, in the order of the photos."""
-    found: dict[str, list[tuple[str, tuple[int, int, int, int]]]] = {}
+    by_photo: dict[str, list[tuple[str, tuple[int, int, int, int]]]] = {}
     for file in sorted((photos / "Annotations").glob("*.xml")):
         for cell in ElementTree.parse(file).iter("object"):
             left, top, right, bottom = (int(cell.findtext(f"bndbox/{side}", "0")) for side in SIDES)
             if min(right - left, bottom - top) >= SMALLEST:
-                found.setdefault(cell.findtext("name", ""), []).append((file.stem, (left, top, right, bottom)))
-    return found
+                by_photo.setdefault(cell.findtext("name", ""), []).append((file.stem, (left, top, right, bottom)))
+    return by_photo
 
 
 def square(box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int, int, int]:

@@ -95,9 +95,14 @@ def main() -> None:
             print(rows[-1], flush=True)
             table_of = {name: [row["test_e200"] for row in rows if row["variant"] == name] for name in VARIANTS}
             summary = {
-                name: {"mean": statistics.mean(found), "min": min(found), "max": max(found), "n": len(found)}
-                for name, found in table_of.items()
-                if found
+                name: {
+                    "mean": statistics.mean(searches),
+                    "min": min(searches),
+                    "max": max(searches),
+                    "n": len(searches),
+                }
+                for name, searches in table_of.items()
+                if searches
             }
             random_cells = {
                 "mean": float(np.mean(list(test.values()))),

@@ -43,7 +43,7 @@ def main() -> None:
         print(f"{count}/{total} {name}", flush=True)
         journals.keep(name)
 
-    found = nasforge.compare(
+    comparison = nasforge.compare(
         strategies=STRATEGIES,
         seeds=options.seeds,
         name="families",
@@ -60,14 +60,14 @@ def main() -> None:
         pruner="asha",
         progress=done,
     )
-    content = {"machine": describe(), "protocol": __doc__, "comparison": found.to_json()}
+    content = {"machine": describe(), "protocol": __doc__, "comparison": comparison.to_json()}
     write(options.out, content)
     if options.no_retrain:
         return
     finalists = {}
-    for row in (row for row in found.rows if row.quantity == "signal"):
+    for row in (row for row in comparison.rows if row.quantity == "signal"):
         best = max(range(len(row.values)), key=row.values.__getitem__)
-        experiment = found.strategies[row.label]["experiments"][best]
+        experiment = comparison.strategies[row.label]["experiments"][best]
         folder = options.runs_dir / "families" / experiment
         retrained = nasforge.retrain(folder, top=1, seeds=options.final_seeds, epochs=6, runner=TWO)
         finalists[row.label] = [finalist.to_json() for finalist in retrained]

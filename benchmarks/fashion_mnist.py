@@ -48,10 +48,15 @@ def searched(name: str, space: str | SearchSpace, data: Path, options: argparse.
 def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
     table = {}
     for strategy in STRATEGIES:
-        found = [row["val_accuracy"] for row in rows if row["strategy"] == strategy]
-        if found:
-            spread = statistics.stdev(found) if len(found) > 1 else None
-            table[strategy] = {"mean": statistics.mean(found), "std": spread, "n": len(found), "max": max(found)}
+        accuracies = [row["val_accuracy"] for row in rows if row["strategy"] == strategy]
+        if accuracies:
+            spread = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+            table[strategy] = {
+                "mean": statistics.mean(accuracies),
+                "std": spread,
+                "n": len(accuracies),
+                "max": max(accuracies),
+            }
     return {"machine": describe(), "protocol": __doc__, "searches": rows, "val_accuracy": table}
 
 

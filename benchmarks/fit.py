@@ -53,8 +53,8 @@ def some(images: np.ndarray, labels: np.ndarray, count: int, seed: int) -> tuple
 
 def arrays(file: str, count: int) -> Callable[[int], Problem]:
     def problem(seed: int) -> Problem:
-        with np.load(source(file)) as found:
-            x, y, test_x, test_y = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+        with np.load(source(file)) as arrays:
+            x, y, test_x, test_y = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
         return *some(x, y, count, seed), test_x, test_y
 
     return problem
@@ -64,9 +64,9 @@ def digits(seed: int) -> Problem:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    found = load_digits()
-    images = np.round(found.images * 255 / 16).astype(np.uint8)
-    a, b, c, d = train_test_split(images, found.target, test_size=0.2, stratify=found.target, random_state=seed)
+    loaded = load_digits()
+    images = np.round(loaded.images * 255 / 16).astype(np.uint8)
+    a, b, c, d = train_test_split(images, loaded.target, test_size=0.2, stratify=loaded.target, random_state=seed)
     return a, c, b, d
 
 
@@ -110,8 +110,8 @@ def cells(seed: int) -> Problem:
 
 def animals(seed: int) -> Problem:
     """Six animals of the other half of CIFAR-10, unbalanced: 240 cats to 40 horses. Kept aside: no default is of it."""
-    with np.load(source("cifar10_other_half.npz")) as found:
-        x, y, test_x, test_y = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+    with np.load(source("cifar10_other_half.npz")) as arrays:
+        x, y, test_x, test_y = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
     counts = {3: 240, 2: 200, 4: 160, 5: 120, 6: 80, 7: 40}  # class of CIFAR-10 -> images
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(
@@ -192,17 +192,17 @@ ROWS = {"fit": fitted, "script": plain, "ultralytics": peer}
 
 
 def measured(options: argparse.Namespace, name: str, row: str, seed: int, core: int | None) -> dict[str, Any]:
-    own = argparse.Namespace(**vars(options), pinned=[] if core is None else ["taskset", "--cpu-list", str(core)])
+    pinned = argparse.Namespace(**vars(options), pinned=[] if core is None else ["taskset", "--cpu-list", str(core)])
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / f"{name}.npz"
         problem = PROBLEMS[name](seed)
         write_problem(problem, file)
-        found = ROWS[row](file, options.seconds, seed, Path(scratch), own)
-    truth, answers = problem[3].tolist(), found.pop("answers")
+        result = ROWS[row](file, options.seconds, seed, Path(scratch), pinned)
+    truth, answers = problem[3].tolist(), result.pop("answers")
     if len(truth) <= MOST_ANSWERS:
-        found["right"] = "".join("1" if a == b else "0" for a, b in zip(answers, truth, strict=True))
-        found["chosen"] = "".join(map(str, answers))  # no problem has more than ten classes
-    return {**found, "load": [round(value, 1) for value in os.getloadavg()]}
+        result["right"] = "".join("1" if a == b else "0" for a, b in zip(answers, truth, strict=True))
+        result["chosen"] = "".join(map(str, answers))  # no problem has more than ten classes
+    return {**result, "load": [round(value, 1) for value in os.getloadavg()]}
 
 
 def main() -> None:
@@ -232,13 +232,13 @@ def main() -> None:
 
 def summary_of(runs: dict[str, Any]) -> dict[str, str]:
     """Problem, time and row -> mean accuracy on the test images; of wbc that of all folds together, nearly."""
-    found: dict[str, list[float]] = {}
+    accuracies: dict[str, list[float]] = {}
     for key, run in runs.items():
-        found.setdefault(key.rpartition(", ")[0], []).append(run["test"]["accuracy"])
+        accuracies.setdefault(key.rpartition(", ")[0], []).append(run["test"]["accuracy"])
         if "sklearn" in run:
             key = key.replace(", fit, ", ", sklearn, ")
-            found.setdefault(key.rpartition(", ")[0], []).append(run["sklearn"]["accuracy"])
-    return {key: f"{statistics.mean(values):.4f}, n = {len(values)}" for key, values in sorted(found.items())}
+            accuracies.setdefault(key.rpartition(", ")[0], []).append(run["sklearn"]["accuracy"])
+    return {key: f"{statistics.mean(values):.4f}, n = {len(values)}" for key, values in sorted(accuracies.items())}
 
 
 if __name__ == "__main__":

@@ -96,16 +96,16 @@ def main(path: Path) -> None:
     finalist = winner["finalists"][0]
     retrained, reference = finalist["retrained"], finalist["reference"]
     point = Architecture.from_json(finalist["architecture"])
-    found = parts_of(load_space("blocks"), point, SHAPE, CLASSES)
+    layers = parts_of(load_space("blocks"), point, SHAPE, CLASSES)
     with torch.device("meta"):
         name, network = resnet_of_flops(retrained["costs"]["cost/flops"], shape=SHAPE, classes=CLASSES)
     resnet = parts_of_network(network, SHAPE)
-    for parts, stored in ((found, retrained), (resnet, reference)):
+    for parts, stored in ((layers, retrained), (resnet, reference)):
         assert sum(part.flops for part in parts) == stored["costs"]["cost/flops"]
         assert sum(part.params for part in parts) == stored["costs"]["cost/params"]
     assert name == reference["name"]
     name = name.replace("x", "× ")
-    left, end = column(COLUMN / 2, "Found by the search", found)
+    left, end = column(COLUMN / 2, "Found by the search", layers)
     right, _ = column(COLUMN * 1.5, name, resnet)
     rows = [("found", retrained["test"]["test/accuracy"]), (name, reference["test"]["test/accuracy"])]
     height = end + 14

@@ -139,7 +139,7 @@ def main():
     labels = {**{label: (strategy, arguments.seeds) for label, strategy in OURS.items()}}
     labels |= {GP: ({"name": "optuna", "sampler": "gp"}, arguments.gp_seeds)}
     labels |= dict.fromkeys((SAME, ONE, PLAIN), (None, arguments.seeds))
-    labels = {label: found for label, found in labels.items() if not arguments.only or label in arguments.only}
+    labels = {label: seen for label, seen in labels.items() if not arguments.only or label in arguments.only}
     jobs = [
         (arguments.tables, name, label, strategy, seed)
         for label, (strategy, seeds) in labels.items()
@@ -148,8 +148,8 @@ def main():
     ]
     scores = {}
     with ProcessPoolExecutor(arguments.workers) as pool:
-        for name, label, found in pool.map(one, jobs):
-            scores.setdefault(label, {}).setdefault(name, []).append(found)
+        for name, label, seen in pool.map(one, jobs):
+            scores.setdefault(label, {}).setdefault(name, []).append(seen)
     report = {
         "command": f"python benchmarks/hpo_tables.py --seeds {arguments.seeds} --gp-seeds {arguments.gp_seeds}",
         "trials": TRIALS,
@@ -166,7 +166,7 @@ def main():
     for label in scores:
         report["regret"][label] = row = {"seeds": labels[label][1]}
         for family, names in FAMILIES.items():
-            by_task = {n: [tasks[n].regret(max(found)) for found in scores[label][n]] for n in names}
+            by_task = {n: [tasks[n].regret(max(seen)) for seen in scores[label][n]] for n in names}
             means = [statistics.mean(column) for column in zip(*by_task.values(), strict=True)]  # one for each seed
             error = statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else None
             row[family] = {"mean": statistics.mean(means), "standard_error": error}

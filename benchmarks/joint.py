@@ -82,7 +82,7 @@ class Bench:
         whole = {key: point.values.get(key, self.space.default_of(key)) for key in self.train}
         networks = {key: value for key, value in point.values.items() if not key.startswith(TRAIN)}
         only = self.space.fixed({**networks, **whole})
-        found = {}
+        accuracies = {}
         short = name.replace(",", "").replace(" ", "-")
         for what, epochs in (("short", 3), ("long", self.options.final_epochs)):
             state = self.search(
@@ -90,8 +90,8 @@ class Bench:
                 budget={"trials": AGAIN},
             )  # fmt: skip
             reached = [trial.metrics.get("val/accuracy", CHANCE) for trial in state.trials.values()]
-            found[what] = statistics.mean(reached)
-        return found
+            accuracies[what] = statistics.mean(reached)
+        return accuracies
 
     def row(self, name: str, state: State, seed: int, *before: State) -> dict[str, Any]:
         best = state.best
@@ -145,13 +145,13 @@ def report(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
     return {"machine": describe(), "protocol": __doc__, "settings": settings, "searches": rows, "table": table}
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(results: dict[str, Any], path: Path) -> None:
     """Every winner trained anew: a point for each seed of its search, a bar at their mean."""
-    names = list(found["table"])
+    names = list(results["table"])
     figure = graph_objects().Figure()
-    epochs = {"short": 3, "long": int(found["settings"]["final_epochs"])}
+    epochs = {"short": 3, "long": int(results["settings"]["final_epochs"])}
     for (key, count), colour, beside in zip(epochs.items(), ("#0072B2", "#D55E00"), (0.12, -0.12), strict=True):
-        rows = [row for row in found["searches"] if row["search"] in names]
+        rows = [row for row in results["searches"] if row["search"] in names]
         figure.add_scatter(
             x=[row["anew"][key] for row in rows],
             y=[names.index(row["search"]) + beside for row in rows],
@@ -160,7 +160,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
             marker={"color": colour, "size": 10, "opacity": 0.7},
         )
         figure.add_scatter(
-            x=[found["table"][name][key]["mean"] for name in names],
+            x=[results["table"][name][key]["mean"] for name in names],
             y=[place + beside for place in range(len(names))],
             mode="markers",
             name=f"{count} epochs, mean",

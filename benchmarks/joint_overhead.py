@@ -70,20 +70,20 @@ def main():
         return lambda space: registry.get("strategy", name)(spec_of(space, seed=0, objectives=1), **options)
 
     for label, (name, part) in HALVES.items():
-        found = measure(made(name, {}), parts[part], arguments.finished, arguments.asks)
-        report["halves"][label] = found
-        print(f"{label:32} {json.dumps(found)}", flush=True)
+        times = measure(made(name, {}), parts[part], arguments.finished, arguments.asks)
+        report["halves"][label] = times
+        print(f"{label:32} {json.dumps(times)}", flush=True)
     for label, options in JOINTS.items():
-        report["joint"][label] = found = measure(made("joint", options), space, arguments.finished, arguments.asks)
+        report["joint"][label] = times = measure(made("joint", options), space, arguments.finished, arguments.asks)
         report["books_ms"][label] = {
             count: round(
-                found[count]["median_ms"]
+                times[count]["median_ms"]
                 - sum(report["halves"][options[half]][count]["median_ms"] for half in ("model", "recipe")),
                 3,
             )
-            for count in found
+            for count in times
         }
-        print(f"{label:32} {json.dumps(found)}", flush=True)
+        print(f"{label:32} {json.dumps(times)}", flush=True)
     print("books, ms:", json.dumps(report["books_ms"]))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")

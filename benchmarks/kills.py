@@ -24,20 +24,20 @@ def main() -> None:
     parser.add_argument("--local", type=int, default=280)
     parser.add_argument("--ray", type=int, default=20)
     options = parser.parse_args()
-    found = {}
-    for runner, wanted, per_search, trials in (("local", options.local, 14, 150), ("ray_tune", options.ray, 5, 250)):
+    counts = {}
+    for runner, least, per_search, trials in (("local", options.local, 14, 150), ("ray_tune", options.ray, 5, 250)):
         total, searches = KillCount(), 0
-        while total.kills < wanted:
+        while total.kills < least:
             strategy = STRATEGIES[searches % len(STRATEGIES)]
-            kills = min(per_search, wanted - total.kills)
+            kills = min(per_search, least - total.kills)
             with tempfile.TemporaryDirectory() as folder:
                 count = campaign(Path(folder), runner, strategy, trials=trials, kills=kills, rng=Random(searches))
             for name, value in asdict(count).items():
                 setattr(total, name, getattr(total, name) + value)
             searches += 1
             print(runner, searches, strategy, total, flush=True)
-        found[runner] = {"searches": searches, **asdict(total)}
-    write(HERE / "results" / "kills.json", {"machine": describe(), "strategies": STRATEGIES, "campaigns": found})
+        counts[runner] = {"searches": searches, **asdict(total)}
+    write(HERE / "results" / "kills.json", {"machine": describe(), "strategies": STRATEGIES, "campaigns": counts})
 
 
 if __name__ == "__main__":

@@ -109,20 +109,22 @@ def main() -> None:
     parser.add_argument("--plain", type=int, default=60, help="trials of plain Ray Tune, which is slow")
     options = parser.parse_args()
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    found: dict[str, Any] = {"local": {}, "ray_tune": {}}
+    results: dict[str, Any] = {"local": {}, "ray_tune": {}}
     # Plain Tune first: our runner's settings of Tune stay in the process.
-    found["plain_tune_defaults"] = {str(options.plain): plain_tune(options.plain, reuse=False)}
-    print("plain", found["plain_tune_defaults"], flush=True)
-    found["plain_tune_reuse_actors"] = {str(options.plain): plain_tune(options.plain, reuse=True)}
-    print("plain, reuse", found["plain_tune_reuse_actors"], flush=True)
+    results["plain_tune_defaults"] = {str(options.plain): plain_tune(options.plain, reuse=False)}
+    print("plain", results["plain_tune_defaults"], flush=True)
+    results["plain_tune_reuse_actors"] = {str(options.plain): plain_tune(options.plain, reuse=True)}
+    print("plain, reuse", results["plain_tune_reuse_actors"], flush=True)
     for trials in options.trials:
         for runner in ("local", "ray_tune"):
-            found[runner][str(trials)] = ours(runner, trials)
-            print(runner, trials, found[runner][str(trials)], flush=True)
-    plain = found["plain_tune_defaults"][str(options.plain)]["with_start_s"]
-    largest = found["ray_tune"][str(max(options.trials))]
-    found["plain_over_ours"] = {name: plain / seconds for name, seconds in largest.items()}
-    write(HERE / "results" / "overhead.json", {"machine": describe(), "workers": 2, "n": 1, "seconds_per_trial": found})
+            results[runner][str(trials)] = ours(runner, trials)
+            print(runner, trials, results[runner][str(trials)], flush=True)
+    plain = results["plain_tune_defaults"][str(options.plain)]["with_start_s"]
+    largest = results["ray_tune"][str(max(options.trials))]
+    results["plain_over_ours"] = {name: plain / seconds for name, seconds in largest.items()}
+    write(
+        HERE / "results" / "overhead.json", {"machine": describe(), "workers": 2, "n": 1, "seconds_per_trial": results}
+    )
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ def network(channels: int, size: int, classes: int) -> nn.Module:
 
 def tensors(file: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Images to learn from, normalised, with their classes, and those to test on."""
-    with np.load(file) as found:
-        x, y, test_x, test_y = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+    with np.load(file) as arrays:
+        x, y, test_x, test_y = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
     mean, std = np.float32(x.mean()), np.float32(x.std())
 
     def tensor(images: np.ndarray) -> Tensor:

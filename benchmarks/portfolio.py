@@ -89,7 +89,7 @@ def measured(images: str, fold: int, entry: str, scale: float) -> tuple[str, dic
     net, began = fresh_of(entry, part, fold), time.process_time()
     trained = train(net, part, recipe, epochs=epochs, seed=fold)
     took = time.process_time() - began
-    said = answers(net, test)
+    answered = answers(net, test)
     figures = score(net, test, extra=("balanced_accuracy",))
     return key_of(images, fold, entry, scale), {
         "accuracy": figures["accuracy"],
@@ -97,7 +97,7 @@ def measured(images: str, fold: int, entry: str, scale: float) -> tuple[str, dic
         "f1_macro": figures["f1_macro"],
         "loss": figures["loss"],
         "train_loss": trained.metrics["train/loss"],
-        "n": len(said.truth),
+        "n": len(answered.truth),
         "epochs": epochs,
         "seconds": took,
     }
@@ -111,14 +111,14 @@ def epochs_of(entry: str, images: str, part: Part) -> int:
     if entry == "plain":
         return EPOCHS[images]
     some = part.subset(torch.arange(min(len(part), 192)))
-    found: dict[str, list[float]] = {"plain": [], entry: []}
-    networks = {name: (fresh_of(name, part, 0), replace(made(name, part.shape)[2], precise_bn=0)) for name in found}
+    seconds: dict[str, list[float]] = {"plain": [], entry: []}
+    networks = {name: (fresh_of(name, part, 0), replace(made(name, part.shape)[2], precise_bn=0)) for name in seconds}
     for _ in range(3):
         for name, (network, recipe) in networks.items():
             began = time.process_time()
             train(network, some, recipe, epochs=1, seed=0)
-            found[name].append(time.process_time() - began)
-    return max(1, round(EPOCHS[images] * min(found["plain"]) / min(found[entry])))
+            seconds[name].append(time.process_time() - began)
+    return max(1, round(EPOCHS[images] * min(seconds["plain"]) / min(seconds[entry])))
 
 
 def fresh_of(entry: str, part: Part, seed: int) -> torch.nn.Module:
@@ -147,10 +147,13 @@ def summary_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         groups.setdefault(key.rpartition("/")[0], []).append(row)
     return {
         group: {
-            "folds": len(found),
-            **{name: round(statistics.fmean(row[name] for row in found), 4) for name in ("accuracy", "loss", "epochs")},
+            "folds": len(rows_of_group),
+            **{
+                name: round(statistics.fmean(row[name] for row in rows_of_group), 4)
+                for name in ("accuracy", "loss", "epochs")
+            },
         }
-        for group, found in sorted(groups.items())
+        for group, rows_of_group in sorted(groups.items())
     }
 
 
@@ -186,8 +189,8 @@ def channels_first(images: np.ndarray) -> np.ndarray:
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    found = load_digits()
-    return channels_first((found.images * 255 / 16).round().astype(np.uint8)), found.target.astype(np.int64)
+    loaded = load_digits()
+    return channels_first((loaded.images * 255 / 16).round().astype(np.uint8)), loaded.target.astype(np.int64)
 
 
 def cells(folder: Path, side: int = 64) -> tuple[np.ndarray, np.ndarray]:

@@ -30,10 +30,10 @@ def sgd(rate: float, **others: Any) -> dict[str, Any]:
 
 def blocks(first: str, second: str = "identity", **others: Any) -> dict[str, Any]:
     """Return the decisions of four stages with these blocks; numbers of others are widths."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for stage in range(4):
-        found |= {f"model.stage{stage}.layer0.block": first, f"model.stage{stage}.layer1.block": second}
-    return {**found, **others}
+        values |= {f"model.stage{stage}.layer0.block": first, f"model.stage{stage}.layer1.block": second}
+    return {**values, **others}
 
 
 def widths(*channels: int) -> dict[str, Any]:

@@ -64,14 +64,14 @@ def measured(name: str, seed: int, cell: int, epochs: int) -> dict[str, Any]:
     network = fresh(space, point, seed, in_channels=pool.shape[0], classes=pool.classes)
     recipe = replace(recipe_of(space, point, {}), **COMMON, **settings_of(cell))
     train(network, pool, recipe, epochs=epochs, seed=seed)
-    said = answers(network, test)
-    right = said.probabilities.argmax(1) == said.truth
-    sure = said.probabilities[np.arange(len(right)), said.truth]
+    answered = answers(network, test)
+    right = answered.probabilities.argmax(1) == answered.truth
+    sure = answered.probabilities[np.arange(len(right)), answered.truth]
     return {
         **settings_of(cell),
         "right": int(right.sum()),
         "n": len(right),
-        "balanced_accuracy": float(balanced_accuracy_score(said.truth, said.probabilities.argmax(1))),
+        "balanced_accuracy": float(balanced_accuracy_score(answered.truth, answered.probabilities.argmax(1))),
         "loss": float(-np.log(np.maximum(sure, 1e-9)).mean()),
         "epochs": epochs,
     }
@@ -79,14 +79,14 @@ def measured(name: str, seed: int, cell: int, epochs: int) -> dict[str, Any]:
 
 def summary_of(runs: list[dict[str, Any]]) -> dict[str, str]:
     """Setting and value -> accuracy, balanced accuracy and log loss over all trainings that have it."""
-    found = {}
+    effects = {}
     for setting in settings_of(0):
         for value in sorted({run[setting] for run in runs}):
             rows = [run for run in runs if run[setting] == value]
             accuracy = sum(run["right"] for run in rows) / sum(run["n"] for run in rows)
             balanced, loss = (statistics.mean(run[key] for run in rows) for key in ("balanced_accuracy", "loss"))
-            found[f"{setting}={value}"] = f"{accuracy:.3f}, {balanced:.3f}, {loss:.3f} ({len(rows)} trainings)"
-    return found
+            effects[f"{setting}={value}"] = f"{accuracy:.3f}, {balanced:.3f}, {loss:.3f} ({len(rows)} trainings)"
+    return effects
 
 
 def main() -> None:

@@ -88,19 +88,19 @@ def measured(name: str, row: str, seed: int) -> tuple[str, dict[str, Any]]:
                     flip=flip,
                 )
             train(network, pool, recipe, epochs=epochs, seed=seed)
-            said = answers(network, data.open_test())
-            right = torch.from_numpy(said.probabilities.argmax(1) == said.truth)
+            answered = answers(network, data.open_test())
+            right = torch.from_numpy(answered.probabilities.argmax(1) == answered.truth)
     return f"{name}, {row}, {seed}", {"right": int(right.sum()), "n": len(right), "epochs": epochs}
 
 
 def summary_of(runs: dict[str, Any]) -> dict[str, str]:
     """Problem and row -> accuracy over all seeds."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_row: dict[str, list[dict[str, Any]]] = {}
     for key, run in runs.items():
-        found.setdefault(key.rpartition(", ")[0], []).append(run)
+        by_row.setdefault(key.rpartition(", ")[0], []).append(run)
     return {
         key: f"{sum(r['right'] for r in rows) / sum(r['n'] for r in rows):.4f} ({len(rows)} trainings)"
-        for key, rows in sorted(found.items())
+        for key, rows in sorted(by_row.items())
     }
 
 

@@ -60,11 +60,11 @@ def configurations(widths: tuple[int, ...], strides: list[int], count: int, devi
     return Configurations(networks, strides, rates, torch.linspace(0.5, 0.95, count, device=device))
 
 
-def one_by_one(given: Configurations) -> Step:
-    networks = [network.to(memory_format=torch.channels_last) for network in given.networks]
+def one_by_one(configurations: Configurations) -> Step:
+    networks = [network.to(memory_format=torch.channels_last) for network in configurations.networks]
     optimizers = [
         torch.optim.SGD(network.parameters(), lr=float(rate), momentum=float(momentum))
-        for network, rate, momentum in zip(networks, given.rates, given.momenta, strict=True)
+        for network, rate, momentum in zip(networks, configurations.rates, configurations.momenta, strict=True)
     ]
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def one_by_one(given: Configurations) -> Step:
     return step
 
 
-def momentum_step(given: Configurations, parameters: list[Tensor]) -> Callable[[list[Tensor]], None]:
+def momentum_step(configurations: Configurations, parameters: list[Tensor]) -> Callable[[list[Tensor]], None]:
     """SGD on tensors whose first axis is the configuration."""
     velocities = [torch.zeros_like(parameter) for parameter in parameters]
 
@@ -91,23 +91,23 @@ def momentum_step(given: Configurations, parameters: list[Tensor]) -> Callable[[
     @torch.no_grad()
     def update(gradients: list[Tensor]) -> None:
         for parameter, velocity, gradient in zip(parameters, velocities, gradients, strict=True):
-            velocity.mul_(along(given.momenta, velocity)).add_(gradient)
-            parameter.sub_(along(given.rates, parameter) * velocity)
+            velocity.mul_(along(configurations.momenta, velocity)).add_(gradient)
+            parameter.sub_(along(configurations.rates, parameter) * velocity)
 
     return update
 
 
-def by_vmap(given: Configurations) -> Step:
-    parameters, buffers = stack_module_state(given.networks)
-    shape = nn.Sequential(*given.networks[0].to("meta").children())
+def by_vmap(configurations: Configurations) -> Step:
+    parameters, buffers = stack_module_state(configurations.networks)
+    shape = nn.Sequential(*configurations.networks[0].to("meta").children())
     names = list(parameters)
     values = [parameter.detach() for parameter in parameters.values()]
-    update = momentum_step(given, values)
+    update = momentum_step(configurations, values)
     for name in [name for name in buffers if name.endswith("num_batches_tracked")]:
         del buffers[name]  # batch norm by its functional form has no use for it
 
-    def loss(own: dict[str, Tensor], statistics: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(functional_call(shape, (own, statistics), (images,)), labels)
+    def loss(parameters: dict[str, Tensor], statistics: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(functional_call(shape, (parameters, statistics), (images,)), labels)
 
     for module in shape.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -115,17 +115,18 @@ def by_vmap(given: Configurations) -> Step:
     gradient = vmap(grad_and_value(loss), randomness="different")
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
-        found, losses = gradient(dict(zip(names, values, strict=True)), buffers, images, labels)
-        update([found[name] for name in names])
+        gradients, losses = gradient(dict(zip(names, values, strict=True)), buffers, images, labels)
+        update([gradients[name] for name in names])
         return losses
 
     return step
 
 
-def grouped(given: Configurations) -> Step:
-    count = len(given.networks)
+def grouped(configurations: Configurations) -> Step:
+    count = len(configurations.networks)
     parameters = [
-        torch.stack(tensors).detach() for tensors in zip(*(n.parameters() for n in given.networks), strict=True)
+        torch.stack(tensors).detach()
+        for tensors in zip(*(n.parameters() for n in configurations.networks), strict=True)
     ]
     running = [
         [torch.cat([torch.zeros(p.shape[1]) for _ in range(count)]).to(p.device) for _ in range(2)]
@@ -133,13 +134,15 @@ def grouped(given: Configurations) -> Step:
     ]
     for parameter in parameters:
         parameter.requires_grad_()
-    update = momentum_step(given, parameters)
+    update = momentum_step(configurations, parameters)
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
         hidden = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         for index in range(0, len(parameters) - 2, 3):
             weight, scale, shift = parameters[index : index + 3]
-            hidden = conv2d(hidden, weight.flatten(0, 1), stride=given.strides[index // 3], padding=1, groups=count)
+            hidden = conv2d(
+                hidden, weight.flatten(0, 1), stride=configurations.strides[index // 3], padding=1, groups=count
+            )
             mean, variance = running[index // 3]
             hidden = relu(batch_norm(hidden, mean, variance, scale.flatten(), shift.flatten(), training=True))
         pooled = hidden.mean((2, 3)).view(len(hidden), count, -1).transpose(0, 1)
@@ -154,12 +157,12 @@ def grouped(given: Configurations) -> Step:
 WAYS: dict[str, Callable[[Configurations], Step]] = {"one_by_one": one_by_one, "grouped": grouped, "vmap": by_vmap}
 
 
-def measure(widths: tuple[int, ...], count: int, batch: int, device: torch.device, given: argparse.Namespace) -> dict:
+def measure(widths: tuple[int, ...], count: int, batch: int, device: torch.device, options: argparse.Namespace) -> dict:
     """Ratios of one size, and how far apart the losses were after the same steps."""
     generator = torch.Generator(device).manual_seed(0)
     images = torch.randn(count, batch, 1, EDGE, EDGE, generator=generator, device=device)
     labels = torch.randint(CLASSES, (count, batch), generator=generator, device=device)
-    steps = {name: make(configurations(widths, given.strides, count, device)) for name, make in WAYS.items()}
+    steps = {name: make(configurations(widths, options.strides, count, device)) for name, make in WAYS.items()}
     after = {}
     for name, step in steps.items():
         for _ in range(5):
@@ -175,13 +178,13 @@ def measure(widths: tuple[int, ...], count: int, batch: int, device: torch.devic
             torch.cuda.synchronize()
         return (time.perf_counter() - began) / repetitions
 
-    repetitions = {name: max(1, round(given.seconds / timed(step, 3))) for name, step in steps.items()}
+    repetitions = {name: max(1, round(options.seconds / timed(step, 3))) for name, step in steps.items()}
     took: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(given.turns):
+    for _ in range(options.turns):
         for name, step in steps.items():
             took[name].append(timed(step, repetitions[name]))
     ratios = {
-        name: [alone / own for alone, own in zip(took["one_by_one"], took[name], strict=True)]
+        name: [alone / stacked for alone, stacked in zip(took["one_by_one"], took[name], strict=True)]
         for name in ("grouped", "vmap")
     }
     return {
@@ -204,19 +207,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.7, help="of one way in one turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULT)
-    given = parser.parse_args()
-    device = torch.device(given.device)
+    options = parser.parse_args()
+    device = torch.device(options.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     content = {"machine": {**describe(), "threads": torch.get_num_threads(), "gpu": None if where == "cpu" else where}}
     rows: list[dict[str, object]] = []
-    for size in given.sizes:
-        for batch in given.batches:
-            for count in given.configurations:
+    for size in options.sizes:
+        for batch in options.batches:
+            for count in options.configurations:
                 rows.append(
-                    {"size": size, "strides": given.strides, **measure(SIZES[size], count, batch, device, given)}
+                    {"size": size, "strides": options.strides, **measure(SIZES[size], count, batch, device, options)}
                 )
                 print({k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-                write(given.out, {**content, "protocol": __doc__, "rows": rows})
+                write(options.out, {**content, "protocol": __doc__, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -143,21 +143,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="DataLoader worker counts to try")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    device = device_of(given.device)
-    data = load_data(DataConfig(given.data, images=given.images))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = device_of(options.device)
+    data = load_data(DataConfig(options.data, images=options.images))
     plain = replace(RECIPE, precision="fp32", channels_last=False)
 
-    one_epoch = {w: by_dataloader(data, 1, 0, device, w)["images_per_s"] for w in given.workers}
+    one_epoch = {w: by_dataloader(data, 1, 0, device, w)["images_per_s"] for w in options.workers}
     workers = max(one_epoch, key=lambda w: one_epoch[w])
     sides = {
-        "dataloader_fp32": lambda seed: by_dataloader(data, given.epochs, seed, device, workers),
-        "ours_fp32": lambda seed: by_nasforge(data, given.epochs, seed, device, plain),
-        "ours": lambda seed: by_nasforge(data, given.epochs, seed, device, RECIPE),
+        "dataloader_fp32": lambda seed: by_dataloader(data, options.epochs, seed, device, workers),
+        "ours_fp32": lambda seed: by_nasforge(data, options.epochs, seed, device, plain),
+        "ours": lambda seed: by_nasforge(data, options.epochs, seed, device, RECIPE),
     }
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for seed in range(given.repeats):
+    for seed in range(options.repeats):
         for name, run in sides.items():
             runs[name].append(run(seed))
             print(f"{seed} {name}: " + ", ".join(f"{k} {v:.4g}" for k, v in runs[name][-1].items()), flush=True)
@@ -169,7 +169,7 @@ def main() -> None:
         "machine": {
             "cpu": cpu_name(),
             "cores": os.cpu_count(),
-            "threads": given.threads,
+            "threads": options.threads,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "load_at_end": os.getloadavg()[0],
         },
@@ -180,8 +180,8 @@ def main() -> None:
         },
         "network": {"name": "ResNet-8", "params": sum(p.numel() for p in network(data).parameters())},
         "training_images": len(data.train),
-        "epochs": given.epochs,
-        "repeats": given.repeats,
+        "epochs": options.epochs,
+        "repeats": options.repeats,
         "chosen": {
             "bf16": uses_bf16(RECIPE, device),
             "channels_last": memory_format(RECIPE, device) is torch.channels_last,
@@ -198,8 +198,8 @@ def main() -> None:
         "val_accuracy": {name: spread([run["val_accuracy"] for run in rows]) for name, rows in runs.items()},
         "runs": runs,
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(report, indent=1) + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({k: report[k] for k in ("ratio_ours_to_dataloader", "val_accuracy")}, indent=1))
 
 

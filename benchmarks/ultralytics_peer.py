@@ -26,8 +26,8 @@ from PIL import Image
 
 def write_folders(file: Path, root: Path, seed: int) -> tuple[int, list[Path], list[int]]:
     """Write train/ and val/ with a folder per class; return the side of images, test files and their classes."""
-    with np.load(file) as found:
-        x, y, test_x, test_y = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+    with np.load(file) as arrays:
+        x, y, test_x, test_y = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
     order = list(range(len(x)))
     random.Random(seed).shuffle(order)
     for place, i in enumerate(order):
@@ -62,13 +62,13 @@ def peer(file: Path, seconds: float, seed: int, threads: int) -> dict[str, Any]:
             )  # fmt: skip
             took = time.monotonic() - began
             best = YOLO(str(Path(scratch) / "peer" / "weights" / "best.pt"))
-            said = [
+            lines = [
                 int(best.names[int(answer.probs.top1)])
                 for i in range(0, len(files), 100)
                 for answer in best.predict([str(f) for f in files[i : i + 100]], imgsz=size, verbose=False)
             ]
-    right = [a == b for a, b in zip(said, truth, strict=True)]
-    return {"test": {"accuracy": sum(right) / len(right)}, "answers": said, "seconds": round(took, 1)}
+    right = [a == b for a, b in zip(lines, truth, strict=True)]
+    return {"test": {"accuracy": sum(right) / len(right)}, "answers": lines, "seconds": round(took, 1)}
 
 
 if __name__ == "__main__":

@@ -40,20 +40,20 @@ class Counting:
 
 
 def run(folder: Path, space: SearchSpace, evaluator: Any, **settings: Any) -> tuple[Any, list[str]]:
-    said: list[str] = []
+    messages: list[str] = []
     defaults = {"strategy": "random", "budget": {"trials": 40}, "epochs": 1, "pruner": "none", "runner": "local"}
     place = {"name": "small", "runs_dir": folder, "tracking_uri": "none"}
     config = resolve({"space": space, **defaults, **place, **settings})
-    return search(config, made_evaluator=evaluator, say=said.append), said
+    return search(config, made_evaluator=evaluator, say=messages.append), messages
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("space", "words"), [(ONE, "the only point"), (SIX, "all 6 points")])
 def test_every_point_is_tried_once(tmp_path: Path, strategy: str, space: SearchSpace, words: str) -> None:
     evaluator = Counting()
-    state, said = run(tmp_path, space, evaluator, strategy=strategy)
+    state, messages = run(tmp_path, space, evaluator, strategy=strategy)
     assert len(state.trials) == space.size == len({point.point_id for point in evaluator.points})
-    assert any(words in text for text in said)
+    assert any(words in text for text in messages)
 
 
 def test_pairs_of_network_and_recipe_count(tmp_path: Path) -> None:
@@ -73,22 +73,22 @@ def test_the_same_command_finds_it_finished(tmp_path: Path) -> None:
     state, _ = run(tmp_path, SIX, Counting(), budget={"trials": 20})
     assert len(state.trials) == 6
     evaluator = Counting()
-    state, said = run(tmp_path, SIX, evaluator, budget={"trials": 30})
+    state, messages = run(tmp_path, SIX, evaluator, budget={"trials": 30})
     assert not evaluator.points
-    assert any("all 6 points" in text for text in said)
+    assert any("all 6 points" in text for text in messages)
 
 
 def test_a_spent_budget_says_nothing(tmp_path: Path) -> None:
-    state, said = run(tmp_path, SIX, Counting(), budget={"trials": 6})
+    state, messages = run(tmp_path, SIX, Counting(), budget={"trials": 6})
     assert len(state.trials) == 6
-    assert not said
+    assert not messages
 
 
 def test_isomorphic_points_count_once(tmp_path: Path) -> None:
     space = SearchSpace("six", SIX.decisions, canonical=f"{__name__}:kind_alone")
-    state, said = run(tmp_path, space, Counting(), strategy="random")
+    state, messages = run(tmp_path, space, Counting(), strategy="random")
     assert len(state.trials) == 3
-    assert any("all 3 points" in text for text in said)
+    assert any("all 3 points" in text for text in messages)
 
 
 def kind_alone(values: dict[str, Any]) -> str:

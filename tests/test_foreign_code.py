@@ -174,8 +174,8 @@ def test_every_part_of_a_configuration_needs_consent(received, part, capsys):
     (received.parent / "payload.py").write_text("raise SystemExit('it ran')")
     command = COMMANDS["tune"][:-2] if part == "runner" else COMMANDS["rerun"]
     assert cli.main([*command]) == 2
-    assert "payload:Thing" in (said := capsys.readouterr().err)
-    assert "--trust" in said
+    assert "payload:Thing" in (printed := capsys.readouterr().err)
+    assert "--trust" in printed
 
 
 def test_a_cluster_that_a_journal_names_needs_consent(received, capsys):
@@ -185,8 +185,8 @@ def test_a_cluster_that_a_journal_names_needs_consent(received, capsys):
 
     with_header(received, change)
     assert cli.main(COMMANDS["tune"][:-2]) == 2
-    assert "192.0.2.1" in (said := capsys.readouterr().err)
-    assert "--trust" in said
+    assert "192.0.2.1" in (printed := capsys.readouterr().err)
+    assert "--trust" in printed
 
 
 def test_comparing_journals_imports_nothing_without_consent(received, capsys):

@@ -135,10 +135,10 @@ def test_a_calibration_is_read(place, capfd):
 def test_a_retraining_is_read_and_its_test_part_stays_closed(place, capfd):
     folder = place / "schema1" / "evolved"
     before = lines_of(folder)
-    said = json.loads(run(capfd, *RETRAINED["evolved"].split(), "--json"))
+    printed = json.loads(run(capfd, *RETRAINED["evolved"].split(), "--json"))
     assert lines_of(folder) == before
-    assert [finalist["reference"] is not None for finalist in said["finalists"]] == [True, True]
-    assert said["ensemble"] is not None
+    assert [finalist["reference"] is not None for finalist in printed["finalists"]] == [True, True]
+    assert printed["ensemble"] is not None
 
 
 def test_networks_and_ensembles_are_loaded_and_exported(place, capfd):

@@ -45,7 +45,7 @@ def killed_and_continued(folder: Path, runner: str, *strategy: str) -> State:
     return load_state(folder / "shared")
 
 
-def found(state: State) -> list[Any]:
+def results(state: State) -> list[Any]:
     """What must not depend on the runner or on kills."""
     names = ("val/accuracy", "val/loss", "train/loss")
     return [
@@ -85,7 +85,7 @@ def test_why_there_is_no_best_network(uninterrupted: State) -> None:
 def test_killed_local_driver_continues_to_the_same_bits(tmp_path: Path, uninterrupted: State) -> None:
     state = killed_and_continued(tmp_path, "local")
     assert state.trials[0].attempts == 2
-    assert found(state) == found(uninterrupted)
+    assert results(state) == results(uninterrupted)
 
 
 @pytest.mark.slow
@@ -95,7 +95,9 @@ def test_killed_search_of_alphas_continues_to_the_same_bits(tmp_path: Path) -> N
     state = killed_and_continued(tmp_path / "cut", "local", "gdas")
     assert state.trials[0].attempts == 2 and state.trials[0].result and whole.trials[0].result
     assert state.trials[0].result.alphas == whole.trials[0].result.alphas is not None
-    assert found(state) == found(whole) and len(whole.trials) == 7  # the supernet, then all six paths by their alphas
+    assert (
+        results(state) == results(whole) and len(whole.trials) == 7
+    )  # the supernet, then all six paths by their alphas
 
 
 @pytest.mark.slow
@@ -103,7 +105,7 @@ def test_killed_search_of_alphas_continues_to_the_same_bits(tmp_path: Path) -> N
 def test_on_ray_a_search_of_alphas_finds_what_it_finds_here(tmp_path: Path) -> None:
     """One worker and the same seed: the same proposals and figures, whichever runner."""
     here, there = (drive(tmp_path / runner, runner, "gdas").state for runner in ("local", "ray_tune"))
-    assert found(here) == found(there)
+    assert results(here) == results(there)
 
 
 @pytest.mark.slow
@@ -111,4 +113,4 @@ def test_on_ray_a_search_of_alphas_finds_what_it_finds_here(tmp_path: Path) -> N
 def test_killed_ray_driver_continues_to_the_same_bits(tmp_path: Path, uninterrupted: State) -> None:
     state = killed_and_continued(tmp_path, "ray_tune")
     assert state.trials[0].attempts == 2
-    assert found(state) == found(uninterrupted)
+    assert results(state) == results(uninterrupted)

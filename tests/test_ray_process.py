@@ -73,10 +73,12 @@ def told(place: Path) -> int:
 def process_of(driver: subprocess.Popen[str], name: str) -> int:
     """Id of a process of the driver's Ray; 0 while there is none."""
     try:
-        found = [p for p in descendants(driver.pid) if name in Path(f"/proc/{p}/cmdline").read_text().split("\0")[0]]
+        processes = [
+            p for p in descendants(driver.pid) if name in Path(f"/proc/{p}/cmdline").read_text().split("\0")[0]
+        ]
     except FileNotFoundError:
         return 0
-    return found[0] if found else 0
+    return processes[0] if processes else 0
 
 
 @pytest.mark.slow
@@ -107,13 +109,13 @@ def test_sigterm_while_ray_starts(place: Path, scratch: Path) -> None:
 
 def test_a_driver_that_ends_while_ray_starts_says_so_all_the_same() -> None:
     code = "import os; from nasforge.runners.ray_tune.local_cluster import last_words"
-    for end, said in (
+    for end, message in (
         ("os._exit(1)", "error: it ended\n"),
         ("os.kill(os.getpid(), 9)", "error: it ended\n"),
         ("pass", ""),
     ):
         script = f"{code}\nwith last_words('error: it ended'):\n    {end}"
-        assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr == said
+        assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr == message
 
 
 @pytest.mark.ray

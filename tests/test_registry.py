@@ -187,13 +187,13 @@ def test_options_are_checked_by_name() -> None:
 def test_what_the_source_says_is_what_python_says(kind: str) -> None:
     for name, target in registry.BUILT_IN[kind].items():
         module, _, attribute = target.partition(":")
-        found, thing = signatures.read(module, attribute, source_of), registry.get(kind, name)
-        if found is None:  # then it is imported
+        signature, thing = signatures.read(module, attribute, source_of), registry.get(kind, name)
+        if signature is None:  # then it is imported
             continue
-        told = {key: (item.kind, item.default) for key, item in found.signature.parameters.items()}
+        told = {key: (item.kind, item.default) for key, item in signature.signature.parameters.items()}
         known = {key: (item.kind, item.default) for key, item in inspect.signature(thing).parameters.items()}
         assert told == known, name
-        assert found.about == (inspect.getdoc(thing) or "").partition("\n")[0], name
+        assert signature.about == (inspect.getdoc(thing) or "").partition("\n")[0], name
 
 
 def test_names_of_options_are_checked_before_anything_is_made() -> None:

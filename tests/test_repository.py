@@ -105,10 +105,10 @@ def test_the_searches_of_the_docs_do_not_meet_under_one_name(every_file, monkeyp
             if words[0] == "search":
                 assert cli.main(words) == 0, words
             if words[0] in ("tune", "calibrate"):
-                given = parse(words)
-                name, _ = given.pop("name"), given.pop("max_trials", None)
-                made = words[0], given.get("experiment"), given.get("space"), given.get("data")
-                assert tuned.setdefault(name or made, given) == given, words
+                options = parse(words)
+                name, _ = options.pop("name"), options.pop("max_trials", None)
+                made = words[0], options.get("experiment"), options.get("space"), options.get("data")
+                assert tuned.setdefault(name or made, options) == options, words
     held = {}
     for config in asked:
         first = held.setdefault(config.folder, config)
@@ -181,23 +181,23 @@ def test_the_tables_that_are_made_from_code_are_current():
 
 
 def test_the_table_of_an_experiments_settings_has_all_of_them():
-    found = {
+    row_of = {
         key: row
         for row in rows("reference/cli.md", "## Settings of an experiment")
         for key in re.findall(r"`(\w+)`", row[0])
     }
-    assert found.keys() == set(SETTINGS)
-    assert {item.name for item in fields(DataConfig)} <= set(re.findall(r"`(\w+)`", found["data"][2]))
-    assert {item.name for item in fields(Budget)} <= set(re.findall(r"`(\w+)`", found["budget"][2]))
+    assert row_of.keys() == set(SETTINGS)
+    assert {item.name for item in fields(DataConfig)} <= set(re.findall(r"`(\w+)`", row_of["data"][2]))
+    assert {item.name for item in fields(Budget)} <= set(re.findall(r"`(\w+)`", row_of["budget"][2]))
     for kind in ("evaluator", "runner"):
-        assert set(registry.names(kind)) <= set(re.findall(r"`(\w+)`", found[kind][2]))
+        assert set(registry.names(kind)) <= set(re.findall(r"`(\w+)`", row_of[kind][2]))
 
 
 def test_the_blocks_of_the_docs_are_the_catalogues():
     text = (ROOT / "docs/reference/search_spaces.md").read_text()
-    said = re.search(r"Options of a block decision: (.*?); `_se` after any but the last two", text, re.DOTALL)[1]
+    listed = re.search(r"Options of a block decision: (.*?); `_se` after any but the last two", text, re.DOTALL)[1]
     names = []
-    for name in re.findall(r"`([\w|]+)`", said):
+    for name in re.findall(r"`([\w|]+)`", listed):
         stem, _, kernels = name.rpartition("_")
         names += [f"{stem}_{kernel}" for kernel in kernels.split("|")] if "|" in name else [name]
     assert {*names, *(f"{name}_se" for name in names[:-2])} == set(BlockOptions())
@@ -250,8 +250,8 @@ def test_the_builder_and_the_space_of_the_docs_make_networks(written, capfd):
         for seed in ("1", "2", "3"):
             words = ["describe", space, "--shape", "1x8x8", "--point", "random", "--seed", seed, "--json"]
             assert cli.main(words) == 0
-            found = json.loads(capfd.readouterr().out)
-            assert 0 < found["costs"]["cost/params"] < 100_000 and found["network"]
+            printed = json.loads(capfd.readouterr().out)
+            assert 0 < printed["costs"]["cost/params"] < 100_000 and printed["network"]
 
 
 def test_the_strategy_of_the_docs_passes_the_suite(written):
@@ -328,16 +328,17 @@ def _names(tree, within=""):
         yield from _names(node, inner)
 
 
-@pytest.mark.parametrize("room", NAMED_BY_CONTENT)
-def test_names_say_what_they_hold(room):
-    """`found` or `wanted` fits every variable; `costs` or `missing_keys` fits one."""
-    place = ROOT / "nasforge" / room
-    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+@pytest.mark.parametrize("place", [*(f"nasforge/{room}" for room in NAMED_BY_CONTENT), "tests", "benchmarks"])
+def test_names_say_what_they_hold(place):
+    """`found` or `wanted` fits every variable; `costs` or `missing_keys` fits one. The name of a test is a sentence."""
+    path = ROOT / place
     poor = [
         f"{file.relative_to(ROOT)}:{node.lineno}: {name}"
-        for file in files
+        for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
         for node, within, name in _names(ast.parse(file.read_text()))
-        if EMPTY_WORDS & set(name.lower().split("_")) and (within, name) not in INTERFACES
+        if EMPTY_WORDS & set(name.lower().split("_"))
+        and not name.startswith("test_")
+        and (within, name) not in INTERFACES
     ]
     assert not poor, "rename each after what it holds: " + ", ".join(poor)
 
@@ -404,9 +405,9 @@ def _make(*arguments):
 def test_make_search_types_commands_that_exist():
     done = _make("-n", "search", "VENV=/nowhere/venv", "PYTHON=python3")
     assert done.returncode == 0, done.stderr
-    found = commands(done.stdout)
-    assert [words[0] for words in found] == ["search", "retrain", "show", "export", "track"]
-    for words in found:
+    typed = commands(done.stdout)
+    assert [words[0] for words in typed] == ["search", "retrain", "show", "export", "track"]
+    for words in typed:
         parse(words)
     assert "-m venv" in done.stdout and "pip install" in done.stdout
 

@@ -116,19 +116,19 @@ def test_origins_do_not_make_proposals_differ() -> None:
 def test_strategies_say_their_origins(tmp_path: Path, strategy: Any, operators: set[str]) -> None:
     with toy_experiment(toy_config(tmp_path, strategy=strategy, budget={"trials": 24})) as experiment:
         run(experiment, Planted())
-    found = {}
+    origins = {}
     for number, trial in load_state(tmp_path / "toy").trials.items():
         assert isinstance(trial.proposal, Measure) and trial.proposal.origin is not None
-        found[number] = trial.proposal.origin
-    assert {origin.operator for origin in found.values()} <= operators
-    assert {origin.operator for origin in found.values()} >= operators - {"mutation"}
-    for origin in found.values():
+        origins[number] = trial.proposal.origin
+    assert {origin.operator for origin in origins.values()} <= operators
+    assert {origin.operator for origin in origins.values()} >= operators - {"mutation"}
+    for origin in origins.values():
         inner = "random" if "joint" in str(strategy) else ""
         assert origin.strategy == inner
         parents = {"crossover": 2, "mutation": 1, "neighbour": 1, "revisit": 1}
         assert len(origin.parents) == parents.get(origin.operator, 0)
         if origin.operator == "neighbour":
-            assert origin.start is not None and found[origin.start].operator == "start"
+            assert origin.start is not None and origins[origin.start].operator == "start"
 
 
 @pytest.mark.parametrize("strategy", ["reinforce", "ppo"])
@@ -212,10 +212,10 @@ def test_other_versions_and_changed_modules_are_told(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
 
     def searching(trials: int) -> list[str]:
-        said: list[str] = []
+        messages: list[str] = []
         config = toy_config(tmp_path, evaluator="my_evaluator_of_notes:Judge", budget={"trials": trials})
-        search(config, say=said.append)
-        return [text for text in said if "began" in text]
+        search(config, say=messages.append)
+        return [text for text in messages if "began" in text]
 
     assert searching(1) == [] and searching(2) == []
     with (tmp_path / "my_evaluator_of_notes.py").open("a") as file:

@@ -84,8 +84,8 @@ def test_supernet_equals_child(space):
 
 
 def costs(space: SearchSpace, seed: int) -> tuple[float, float]:
-    found = costs_of(lambda: build(space, space.sample(random.Random(seed)), in_channels=1, classes=10), (1, 28, 28), 2)
-    return found["cost/params"], found["cost/flops"]
+    cost = costs_of(lambda: build(space, space.sample(random.Random(seed)), in_channels=1, classes=10), (1, 28, 28), 2)
+    return cost["cost/params"], cost["cost/flops"]
 
 
 def test_blocks_holds_small_and_large_networks():
@@ -95,8 +95,8 @@ def test_blocks_holds_small_and_large_networks():
     assert sum(params <= 100e3 and flops <= 10e6 for params, flops in drawn) >= 1
     largest = {key: domain.options[-1] for key, domain in space.domains.items() if key.endswith("width")}
     largest |= {key: "residual" for key in space.domains if key.endswith("block")}
-    found = costs(space.fixed(largest), 0)
-    assert 0.8e6 < found[0] < 2e6 and found[1] > 100e6
+    cost = costs(space.fixed(largest), 0)
+    assert 0.8e6 < cost[0] < 2e6 and cost[1] > 100e6
 
 
 def test_tiny_is_tiny():

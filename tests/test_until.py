@@ -161,12 +161,12 @@ def test_the_command(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     written(tmp_path, RISING)
     written(tmp_path, "name: line\ndecisions: {model: {x: {int: [0, 19]}}}\n", "line.yaml")
-    given = [f"evaluator.{option}" for option in ("path=table.csv", "signal=accuracy")]
+    keys = [f"evaluator.{option}" for option in ("path=table.csv", "signal=accuracy")]
     words = ["search", "line.yaml", "--evaluator", "lookup_table", "--runner", "local", "--tracking-uri", "none"]
-    words += ["--strategy", "random", "--max-trials", "200", *(word for text in given for word in ("--set", text))]
+    words += ["--strategy", "random", "--max-trials", "200", *(word for text in keys for word in ("--set", text))]
     assert main([*words, "--until", "val/accuracy=0.8", "--name", "a", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert found["until"] == {"max:val/accuracy": 0.8} and found["best"]["metrics"]["val/accuracy"] >= 0.8
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["until"] == {"max:val/accuracy": 0.8} and printed["best"]["metrics"]["val/accuracy"] >= 0.8
     assert main([*words, "--until", "optimum", "--name", "b"]) == 0
     out = capfd.readouterr().out
     assert "Reached by trial" in out and "max:val/accuracy 0.95" in out
@@ -186,9 +186,9 @@ def test_a_campaign_until_the_optimum(tmp_path):
     settings: dict[str, Any] = {"space": line(), "evaluator": {"name": "lookup_table", **options}}
     budget = {"trials": 60, "until": "optimum"}
     call = {"strategies": "evolution", "seeds": 3, "name": "c", "runs_dir": tmp_path / "runs", "tracking_uri": "none"}
-    found = nasforge.compare(**call, budget=budget, **settings)
-    assert found.end == 60, "who has found it has nothing more to look for: its best stands to the end"
-    assert all(one.found == 1 for one in found.to_optimum)
+    comparison = nasforge.compare(**call, budget=budget, **settings)
+    assert comparison.end == 60, "who has found it has nothing more to look for: its best stands to the end"
+    assert all(one.found == 1 for one in comparison.to_optimum)
     lengths = {path: path.stat().st_size for path in (tmp_path / "runs").glob("c/*/journal.jsonl")}
     nasforge.compare(**call, budget=budget, **settings)
     assert lengths == {path: path.stat().st_size for path in lengths}

@@ -112,25 +112,25 @@ def state_of(tmp_path, evaluator, networks=8, seeds=2, proxies=False, trials=99)
 
 
 def test_planted_rungs_are_seen_for_what_they_are(tmp_path):
-    found = calibration(state_of(tmp_path, Curves(), proxies=True), trials=40)
-    low, middle, top = found.rungs
-    assert (found.networks, found.seeds, found.left_out) == (8, 2, 0)
+    calibrated = calibration(state_of(tmp_path, Curves(), proxies=True), trials=40)
+    low, middle, top = calibrated.rungs
+    assert (calibrated.networks, calibrated.seeds, calibrated.left_out) == (8, 2, 0)
     assert low.spearman.value < 0.6 < 0.9 < middle.spearman.value and top.spearman.value > 0.9
     assert low.noise > 5 and middle.noise < 0.03
     assert low.spearman.low < low.spearman.value < low.spearman.high
     assert (low.cost, middle.seconds) == (pytest.approx(1 / 9), pytest.approx(6.0))
     assert top.same_run == 1.0
-    assert found.ladder == ({"epochs": 3}, {"epochs": 9})
+    assert calibrated.ladder == ({"epochs": 3}, {"epochs": 9})
     assert middle.spearman.value >= KEPT_SHARE * top.spearman.value > low.spearman.value
-    assert found.seconds_without == 40 * 18 and 40 * 6 < found.seconds_with < 40 * 18
-    assert found.share == pytest.approx(found.seconds_with / found.seconds_without)
-    assert 0 <= found.lost < 0.1
-    assert found.proxies["zc/good"].value > 0.9 and set(found.proxies) == {"zc/good", "zc/bad"}
+    assert calibrated.seconds_without == 40 * 18 and 40 * 6 < calibrated.seconds_with < 40 * 18
+    assert calibrated.share == pytest.approx(calibrated.seconds_with / calibrated.seconds_without)
+    assert 0 <= calibrated.lost < 0.1
+    assert calibrated.proxies["zc/good"].value > 0.9 and set(calibrated.proxies) == {"zc/good", "zc/bad"}
 
 
 def test_noise_without_end_is_said(tmp_path):
-    found = calibration(state_of(tmp_path, Curves(noise=50.0), networks=12))
-    assert any("hardly orders these networks" in text for text in found.advice)
+    calibrated = calibration(state_of(tmp_path, Curves(noise=50.0), networks=12))
+    assert any("hardly orders these networks" in text for text in calibrated.advice)
 
 
 @pytest.mark.parametrize(("correlations", "first"), [((0.5, 0.7, 0.8), 1), ((-0.1, -0.2), 1), ((0.1, 0.0), 1)])
@@ -151,16 +151,16 @@ class Alike(Curves):
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_networks_that_score_alike_have_no_correlation(tmp_path, capfd, seeds):
     state = state_of(tmp_path, Alike(), seeds=seeds)
-    found = calibration(state)
-    assert math.isnan(found.rungs[0].spearman.value) and "all networks score alike" in found.advice[0]
-    assert found.ladder == ({"epochs": 9},)
-    cli_calibrate._reported(found, tmp_path)
+    calibrated = calibration(state)
+    assert math.isnan(calibrated.rungs[0].spearman.value) and "all networks score alike" in calibrated.advice[0]
+    assert calibrated.ladder == ({"epochs": 9},)
+    cli_calibrate._reported(calibrated, tmp_path)
     assert "nan" not in capfd.readouterr().out.lower()
 
 
 def test_one_seed_is_said_to_be_too_few_and_unfinished_networks_are_left_out(tmp_path):
-    found = calibration(state_of(tmp_path / "one", Curves(), seeds=1))
-    assert math.isnan(found.rungs[0].noise) and any("--seeds 2" in text for text in found.advice)
+    calibrated = calibration(state_of(tmp_path / "one", Curves(), seeds=1))
+    assert math.isnan(calibrated.rungs[0].noise) and any("--seeds 2" in text for text in calibrated.advice)
     state = state_of(tmp_path / "cut", Curves(), trials=12)  # eight networks, four of them twice
     assert (calibration(state).networks, calibration(state).left_out) == (4, 4)
     few = state_of(tmp_path / "few", Curves(), trials=10)

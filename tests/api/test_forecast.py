@@ -19,11 +19,11 @@ def test_a_forecast_scales_the_probe_and_writes_nothing(tmp_path):
     evaluator = {"name": "cli_toys:planted", "options": {"seconds": 0.05}}
     config = config_at(tmp_path, evaluator=evaluator, epochs=40, budget={"trials": 10})
     began = time.monotonic()
-    found = forecast(config, samples=20)
+    estimate = forecast(config, samples=20)
     assert time.monotonic() - began < 1.5  # two epochs, not forty
-    assert found.seconds_per_trial == pytest.approx(40 * 0.05, rel=0.5)
-    assert found.seconds == pytest.approx(10 * found.seconds_per_trial) and found.workers == 1
-    assert found.sampled == found.feasible == 20 and found.unbuildable == 0
+    assert estimate.seconds_per_trial == pytest.approx(40 * 0.05, rel=0.5)
+    assert estimate.seconds == pytest.approx(10 * estimate.seconds_per_trial) and estimate.workers == 1
+    assert estimate.sampled == estimate.feasible == 20 and estimate.unbuildable == 0
     assert not (tmp_path / "runs").exists()
 
 
@@ -44,9 +44,9 @@ def test_a_forecast_counts_the_training_of_supernets(tmp_path):
     place = {"runner": "local", "tracking_uri": "none", "runs_dir": tmp_path / "runs", "epochs": 1}
     strategy = {"name": "gdas", "epochs": 500, "runs": 2, "warmup_epochs": 100}
     config = resolve({"space": space, "data": data, "strategy": strategy, "budget": {"trials": 3}, **place})
-    found = forecast(config, samples=2)
-    assert found.supernets == 2 and found.supernet_seconds > 100 * found.seconds_per_trial
-    assert found.seconds == pytest.approx(2 * found.supernet_seconds + found.seconds_per_trial)
+    estimate = forecast(config, samples=2)
+    assert estimate.supernets == 2 and estimate.supernet_seconds > 100 * estimate.seconds_per_trial
+    assert estimate.seconds == pytest.approx(2 * estimate.supernet_seconds + estimate.seconds_per_trial)
     ahead = resolve({"space": space, "data": data, "strategy": {"name": "darts", "second_order": True}, **place})
     with pytest.raises(ConfigError, match="second_order needs fixed widths"):
         forecast(ahead)
@@ -64,10 +64,10 @@ def test_the_feasible_share_of_real_networks(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["search", "tiny", "--data", "digits", "--images", "200", "--dry-run", "--json", "--runner", "local"]
     assert cli.main([*words, "--constraint", "params<=12k"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    low, high = found["feasible_share_interval"]
-    assert 0 < low < found["feasible_share"] < high < 1
-    assert found["probe_costs"]["cost/params"] <= 12_000 and found["seconds_per_trial"] > 0
+    printed = json.loads(capfd.readouterr().out)
+    low, high = printed["feasible_share_interval"]
+    assert 0 < low < printed["feasible_share"] < high < 1
+    assert printed["probe_costs"]["cost/params"] <= 12_000 and printed["seconds_per_trial"] > 0
     assert cli.main([*words, "--constraint", "params<=100"]) == 2
     message = json.loads(capfd.readouterr().out)["error"]
     assert "none of" in message and "params" in message and "Relax" in message

@@ -13,7 +13,7 @@ from nasforge.core.errors import DataError
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NASFORGE_CACHE", str(tmp_path / "cache"))
 
 
@@ -30,12 +30,20 @@ def table(path, lines, titles=("image", "label")):
 
 def test_counts_sizes_and_channels(photos):
     photo(7777, (30, 90)).save(photos / "cat" / "tall.png")
-    found = inspect(photos)
-    assert found.classes == {"cat": 13, "dog": 12}
-    assert (found.images, found.channels, found.shorter_side) == (25, 3, (30, 40, 40))
-    assert found.parts == {"train": 25} and found.groups is None and found.imbalance == 13 / 12
-    assert not any([found.unreadable, found.left_out, found.duplicates, found.near_duplicates, found.two_labels])
-    assert json.loads(json.dumps(found.to_json()))["images"] == 25
+    inspection = inspect(photos)
+    assert inspection.classes == {"cat": 13, "dog": 12}
+    assert (inspection.images, inspection.channels, inspection.shorter_side) == (25, 3, (30, 40, 40))
+    assert inspection.parts == {"train": 25} and inspection.groups is None and inspection.imbalance == 13 / 12
+    assert not any(
+        [
+            inspection.unreadable,
+            inspection.left_out,
+            inspection.duplicates,
+            inspection.near_duplicates,
+            inspection.two_labels,
+        ]
+    )
+    assert json.loads(json.dumps(inspection.to_json()))["images"] == 25
 
 
 def test_grey_pictures_saved_in_colour_are_grey(tmp_path):
@@ -54,9 +62,9 @@ def test_unreadable_files_are_all_listed_and_refused_above_five_percent(tmp_path
     whole = (photos / "dog" / "00.png").read_bytes()
     (photos / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (photos / "cat" / "link.jpg").symlink_to("nowhere.jpg")
-    found = inspect(photos)
-    assert set(found.unreadable) == {"cat/empty.jpg", "dog/text.png", "dog/cut.png", "cat/link.jpg"}
-    assert "empty" in found.unreadable["cat/empty.jpg"] and found.images == 80
+    inspection = inspect(photos)
+    assert set(inspection.unreadable) == {"cat/empty.jpg", "dog/text.png", "dog/cut.png", "cat/link.jpg"}
+    assert "empty" in inspection.unreadable["cat/empty.jpg"] and inspection.images == 80
     with pytest.raises(DataError, match="4 of 84 images cannot be read"):
         inspect(photos, strict=True)
     (photos / "dog" / "five.png").write_text("no image")
@@ -68,8 +76,8 @@ def test_small_classes_are_left_out_and_too_little_is_refused(photos):
     (photos / "owl").mkdir()
     for index in range(4):
         photo(900 + index).save(photos / "owl" / f"{index}.png")
-    found = inspect(photos)
-    assert list(found.classes) == ["cat", "dog"] and "4 image(s)" in found.left_out["owl"]
+    inspection = inspect(photos)
+    assert list(inspection.classes) == ["cat", "dog"] and "4 image(s)" in inspection.left_out["owl"]
     with pytest.raises(DataError, match="class 'owl' has 4 image"):
         inspect(photos, strict=True)
     for index in range(9):
@@ -87,11 +95,11 @@ def test_equal_and_nearly_equal_images_form_groups(photos):
     shutil.copy(photos / "cat" / "02.png", photos / "dog" / "other.png")
     with Image.open(photos / "dog" / "03.png") as image:
         image.resize((30, 20)).save(photos / "dog" / "small.jpg", quality=80)
-    found = inspect(photos)
-    assert found.duplicates == (("cat/01.png", "cat/copy.png"), ("cat/02.png", "dog/other.png"))
-    assert found.two_labels == (("cat/02.png: cat", "dog/other.png: dog"),)
-    assert found.near_duplicates == (("dog/03.png", "dog/small.jpg"),)
-    assert found.groups == 24
+    inspection = inspect(photos)
+    assert inspection.duplicates == (("cat/01.png", "cat/copy.png"), ("cat/02.png", "dog/other.png"))
+    assert inspection.two_labels == (("cat/02.png: cat", "dog/other.png: dog"),)
+    assert inspection.near_duplicates == (("dog/03.png", "dog/small.jpg"),)
+    assert inspection.groups == 24
     with pytest.raises(DataError, match="with two classes"):
         inspect(photos, strict=True)
 
@@ -115,8 +123,8 @@ def test_pictures_that_all_look_alike_are_not_near_duplicates(tmp_path):
         for index in range(12):
             noisy = (base + rng.integers(-3, 4, base.shape)).clip(0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(tmp_path / "alike" / name / f"{index}.png")
-    found = inspect(tmp_path / "alike")
-    assert found.groups is None and "look alike" in found.notes[-1]
+    inspection = inspect(tmp_path / "alike")
+    assert inspection.groups is None and "look alike" in inspection.notes[-1]
 
 
 def test_given_splits_are_kept_and_a_leak_between_them_is_said(tmp_path):
@@ -125,17 +133,17 @@ def test_given_splits_are_kept_and_a_leak_between_them_is_said(tmp_path):
         (tmp_path / "data" / "test" / name).mkdir(parents=True)
         photo(seed).save(tmp_path / "data" / "test" / name / "a.png")
     shutil.copy(tmp_path / "data" / "train" / "cat" / "03.png", tmp_path / "data" / "test" / "cat" / "b.png")
-    found = inspect(tmp_path / "data")
-    assert found.parts == {"train": 24, "test": 3}
-    assert "1 image(s) of the test part repeat a training image" in found.notes[-1]
+    inspection = inspect(tmp_path / "data")
+    assert inspection.parts == {"train": 24, "test": 3}
+    assert "1 image(s) of the test part repeat a training image" in inspection.notes[-1]
 
 
 def test_a_table_of_labels(photos, tmp_path):
     files = sorted(photos.rglob("*.png"))
     lines = [(file.relative_to(photos), "AB"[index % 2], index // 3) for index, file in enumerate(files)]
-    found = inspect(photos, labels=table(tmp_path / "labels.csv", lines, ("File Name", "Diagnosis", "patient")))
-    assert found.classes == {"A": 12, "B": 12} and found.groups == 8
-    assert "groups in 'patient'" in found.notes[0]
+    inspection = inspect(photos, labels=table(tmp_path / "labels.csv", lines, ("File Name", "Diagnosis", "patient")))
+    assert inspection.classes == {"A": 12, "B": 12} and inspection.groups == 8
+    assert "groups in 'patient'" in inspection.notes[0]
     named = inspect(
         photos,
         labels=table(tmp_path / "other.csv", lines[:-1], ("x", "y", "z")),
@@ -165,9 +173,9 @@ def test_a_table_with_numbers_instead_of_names_and_semicolons(tmp_path):
         photo(index).save(tmp_path / "images" / f"{index:03}.png")
     text = "image ID;class label\n" + "\n".join(f"{index};{index % 2 + 9}" for index in range(25)) + "\n;3\n"
     (tmp_path / "labels.csv").write_text("\ufeff" + text, encoding="utf-8")
-    found = inspect(tmp_path / "images", labels=tmp_path / "labels.csv")
-    assert found.classes == {"9": 12, "10": 12} and found.unreadable == {"24": "there is no such file"}
-    assert any("1 line(s) without an image or a label" in note for note in found.notes)
+    inspection = inspect(tmp_path / "images", labels=tmp_path / "labels.csv")
+    assert inspection.classes == {"9": 12, "10": 12} and inspection.unreadable == {"24": "there is no such file"}
+    assert any("1 line(s) without an image or a label" in note for note in inspection.notes)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +195,8 @@ def test_a_table_that_cannot_be_read_is_refused(photos, tmp_path, lines, titles,
 
 
 def test_arrays_and_known_names_are_taken(tmp_path):
-    found = inspect("digits")
-    assert found.images == 1797 and found.channels == 1 and found.shorter_side == (8, 8, 8)
+    inspection = inspect("digits")
+    assert inspection.images == 1797 and inspection.channels == 1 and inspection.shorter_side == (8, 8, 8)
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "a.npz", x_train=rng.integers(0, 256, (40, 9, 9, 3), np.uint8), y_train=np.arange(40) % 2)
     assert inspect(tmp_path / "a.npz").classes == {"0": 20, "1": 20}
@@ -197,8 +205,10 @@ def test_arrays_and_known_names_are_taken(tmp_path):
 def test_what_is_printed(photos, capfd, tmp_path):
     (photos / "cat" / "bad.jpg").write_bytes(b"")
     assert cli.main(["inspect", str(photos)]) == 0
-    said = capfd.readouterr().out
-    assert "24 images of 2 classes, in colour" in said and "cat/bad.jpg: cannot be read (the file is empty)" in said
+    printed = capfd.readouterr().out
+    assert (
+        "24 images of 2 classes, in colour" in printed and "cat/bad.jpg: cannot be read (the file is empty)" in printed
+    )
     assert cli.main(["inspect", str(photos), "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["classes"] == {"cat": 12, "dog": 12}
     assert cli.main(["inspect", str(photos), "--strict"]) == 2
@@ -211,6 +221,8 @@ def test_of_more_images_than_time_allows_a_share_of_every_class_is_used(photos, 
     monkeypatch.setattr("nasforge.api.inspect._ALWAYS", 12)
     monkeypatch.setattr("nasforge.api.inspect._LEAST_OF_SHARE", 11)
     monkeypatch.setattr("nasforge.api.inspect._TIMED", 5)
-    found = inspect(photos, seconds=0.0)
-    assert found.classes == {"cat": 11, "dog": 11} and any("22 of 24 images are used" in note for note in found.notes)
+    inspection = inspect(photos, seconds=0.0)
+    assert inspection.classes == {"cat": 11, "dog": 11} and any(
+        "22 of 24 images are used" in note for note in inspection.notes
+    )
     assert inspect(photos, seconds=60.0).images == 24

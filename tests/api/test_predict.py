@@ -113,8 +113,8 @@ def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
     (tmp_path / "bad.png").write_text("text")
     words = ["predict", "plain", str(tmp_path), str(tmp_path / "none.jpg"), "--runs-dir", str(runs)]
     assert cli.main(words) == 1
-    said = capfd.readouterr().out.splitlines()
-    assert len(said) == 3 and "damaged" in said[0] and "good.png: " in said[1] and "No such file" in said[2]
+    printed = capfd.readouterr().out.splitlines()
+    assert len(printed) == 3 and "damaged" in printed[0] and "good.png: " in printed[1] and "No such file" in printed[2]
     assert cli.main([*words, "--json"]) == 1
     answers = json.loads(capfd.readouterr().out)
     assert [set(answer) for answer in answers] == [

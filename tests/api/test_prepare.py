@@ -15,7 +15,7 @@ from nasforge.settings.experiment import DataConfig
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NASFORGE_CACHE", str(tmp_path / "cache"))
     load_data.cache_clear()
 

@@ -24,18 +24,18 @@ def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
     statuses = {trial.status for trial in state.trials.values()}
     assert statuses == {"finished", "pruned", "failed"}
     for number, trial in state.trials.items():
-        found = rerun(tmp_path / "runs/toy", number)
-        assert found.equal, (number, found)
-        assert found.compared or trial.status == "failed"
+        repeated = rerun(tmp_path / "runs/toy", number)
+        assert repeated.equal, (number, repeated)
+        assert repeated.compared or trial.status == "failed"
 
 
 def test_a_difference_is_found_wherever_it_is(tmp_path, monkeypatch):
     search(config_at(tmp_path, evaluator="cli_toys:shifting", epochs=3, pruner="none", budget={"trials": 1}))
     assert rerun(tmp_path / "runs/toy", 0).equal  # times differ, and are not compared
     monkeypatch.setattr(cli_toys, "SHIFT", 1e-12)
-    found = rerun(tmp_path / "runs/toy", 0)
-    assert not found.equal
-    assert set(found.differing) == {"1/val/accuracy", "2/val/accuracy", "3/val/accuracy", "val/accuracy"}
+    repeated = rerun(tmp_path / "runs/toy", 0)
+    assert not repeated.equal
+    assert set(repeated.differing) == {"1/val/accuracy", "2/val/accuracy", "3/val/accuracy", "val/accuracy"}
 
 
 def test_a_trial_that_never_started_is_checked_again(tmp_path):

@@ -88,7 +88,7 @@ def test_points_of_a_file_and_of_an_experiment(settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("- {model: {stage0.width: 17}}", "point 0"),
         ("- {model: {stage9.width: 8}}", "stage9"),
@@ -97,10 +97,10 @@ def test_points_of_a_file_and_of_an_experiment(settings, tmp_path):
         ("- 3", "mapping of decisions"),
     ],
 )
-def test_what_is_no_point_of_the_space_is_refused_with_its_place(settings, tmp_path, content, said):
+def test_what_is_no_point_of_the_space_is_refused_with_its_place(settings, tmp_path, content, message):
     file = tmp_path / "points.yaml"
     file.write_text(content)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         points_of({**settings, "start_from": str(file)})
 
 

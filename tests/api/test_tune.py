@@ -89,8 +89,8 @@ def test_another_network_another_recipe_another_sampler(place):
     assert tuned.state.trials[0].architecture.train["momentum"] == 0.9 and tuned.config.seed == 3  # as it had
     assert set(tuned.state.trials[1].architecture.train) == {"learning_rate", "momentum"}
     assert tuned.config.strategy.options["sampler"] == "random"
-    given = {"model.block": "conv", "model.block.conv.kernel": 3, "model.depth": 8, "model.width": 8}
-    of_file = nasforge.tune("runs/first", architecture=given, name="u", budget={"trials": 2})
+    network = {"model.block": "conv", "model.block.conv.kernel": 3, "model.depth": 8, "model.width": 8}
+    of_file = nasforge.tune("runs/first", architecture=network, name="u", budget={"trials": 2})
     assert of_file.state.trials[1].architecture.model["depth"] == 8
 
 
@@ -109,13 +109,13 @@ def test_another_network_another_recipe_another_sampler(place):
 def test_the_recipe_that_the_network_had_is_tried_first(place, capfd, recipe, first, changed):
     searched(place)
     network = {"model.block": "conv", "model.block.conv.kernel": 3, "model.depth": 8, "model.width": 8}
-    given = {**network, "train.learning_rate": 0.3}
-    tuned = nasforge.tune("runs/first", architecture=given, recipe=recipe, budget={"trials": 1}, say=lambda text: None)
+    point = {**network, "train.learning_rate": 0.3}
+    tuned = nasforge.tune("runs/first", architecture=point, recipe=recipe, budget={"trials": 1}, say=lambda text: None)
     assert tuned.begun.architecture.train.items() >= first.items()
     assert tuned.changed.items() >= changed.items() and ("learning_rate" in tuned.changed) == bool(changed)
     now = recipe_of(tuned.config.space, tuned.begun.architecture, tuned.config.recipe)
     assert now.learning_rate == tuned.changed.get("learning_rate", (0.3, 0.3))[1]  # also where the recipe is silent
-    (place / "arch.json").write_text(json.dumps(given))
+    (place / "arch.json").write_text(json.dumps(point))
     assert cli.main(["tune", "first", "--arch", "arch.json", "--recipe", recipe, "--max-trials", "1"]) == 0
     assert ("differs from the one that the network had" in capfd.readouterr().out) == bool(tuned.changed)
 
@@ -130,13 +130,13 @@ def test_a_search_by_zero_cost_scores_is_tuned_by_accuracy(place):
 def test_command_prints_the_gain_and_one_json_object(place, capfd):
     searched(place)
     assert cli.main(["tune", "first", "--max-trials", "5"]) == 0
-    said = capfd.readouterr().out
-    assert "0 (first)" in said and "learning_rate" in said and "Gained over the first recipe: +" in said
+    printed = capfd.readouterr().out
+    assert "0 (first)" in printed and "learning_rate" in printed and "Gained over the first recipe: +" in printed
     (place / "arch.json").write_text(json.dumps(load_state(place / "runs" / "first").trials[1].architecture.to_json()))
     assert cli.main(["tune", "first", "--arch", "arch.json", "--name", "second", "--max-trials", "3", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert found["gained"] >= 0 and found["first"]["number"] == 0 and found["experiment"] == "second"
-    assert found["folder"] == str(place / "runs" / "second")
+    result = json.loads(capfd.readouterr().out)
+    assert result["gained"] >= 0 and result["first"]["number"] == 0 and result["experiment"] == "second"
+    assert result["folder"] == str(place / "runs" / "second")
     assert cli.main(["show", "second", "--json"]) == 0
 
 
@@ -163,8 +163,10 @@ def test_mistakes(place, capfd, arguments, says):
 
 def test_a_model_that_timm_does_not_know_leaves_no_experiment(place, capfd):
     assert cli.main(["tune", "--model", "test_resent", "--data", "digits", "--recipe", "sgd"]) == 2
-    said = capfd.readouterr().err
-    assert "only network cannot be built" in said and "no network 'test_resent'; did you mean 'test_resnet'" in said
+    printed = capfd.readouterr().err
+    assert (
+        "only network cannot be built" in printed and "no network 'test_resent'; did you mean 'test_resnet'" in printed
+    )
     assert not list(place.glob("runs/*test*"))
 
 

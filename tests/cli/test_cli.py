@@ -95,11 +95,11 @@ def test_search_json_is_one_object_and_nothing_else(place, capfd):
     arguments[arguments.index("cli_toys:planted")] = "cli_toys:Noisy"
     code, out, err = nasforge_(capfd, *arguments)
     assert code == 0
-    found = json.loads(out)
-    assert found["experiment"] == "first"
-    assert found["trials"]["finished"] + found["trials"]["pruned"] == 6
-    assert {"finished", "pruned", "failed", "rejected"} <= set(found["trials"])
-    best = found["best"]
+    printed = json.loads(out)
+    assert printed["experiment"] == "first"
+    assert printed["trials"]["finished"] + printed["trials"]["pruned"] == 6
+    assert {"finished", "pruned", "failed", "rejected"} <= set(printed["trials"])
+    best = printed["best"]
     state = load_state(place / "runs" / "first")
     assert best["arch_id"] == state.best.architecture.arch_id
     assert best["architecture"]["values"] == dict(state.best.architecture.values)
@@ -154,10 +154,10 @@ def test_several_objectives_show_the_front(place, capfd):
 def test_show_json_lists_the_trials_in_order(place, capfd):
     nasforge_(capfd, *SEARCH, "--name", "first", "--max-trials", "8", "--epochs", "9", "--set", "evaluator.fail=[2, 4]")
     code, out, _ = nasforge_(capfd, "show", "first", "--json")
-    found = json.loads(out)
-    assert code == 0 and [trial["number"] for trial in found["trials"]] == list(range(8))
-    assert {"number", "arch_id", "status", "metrics"} <= set(found["trials"][0])
-    assert [trial["status"] for trial in found["trials"]].count("failed") == 2 == found["counts"]["failed"]
+    printed = json.loads(out)
+    assert code == 0 and [trial["number"] for trial in printed["trials"]] == list(range(8))
+    assert {"number", "arch_id", "status", "metrics"} <= set(printed["trials"][0])
+    assert [trial["status"] for trial in printed["trials"]].count("failed") == 2 == printed["counts"]["failed"]
     code, out, _ = nasforge_(capfd, "show", "first")
     assert "Failures" in out and "planted failure" in out and "traceback.txt" in out  # cause and advice
     assert "Budget" in out
@@ -166,8 +166,8 @@ def test_show_json_lists_the_trials_in_order(place, capfd):
 def test_show_one_trial(place, capfd):
     nasforge_(capfd, *SEARCH, "--name", "first", "--max-trials", "2", "--pruner", "none")
     code, out, _ = nasforge_(capfd, "show", "first", "--trial", "1", "--json")
-    found = json.loads(out)
-    assert code == 0 and found["number"] == 1 and [step["step"] for step in found["steps"]] == [1, 2, 3]
+    printed = json.loads(out)
+    assert code == 0 and printed["number"] == 1 and [step["step"] for step in printed["steps"]] == [1, 2, 3]
     code, out, err = nasforge_(capfd, "show", "first", "--trial", "7")
     assert code == 2 and "no trial 7" in err and out == ""
 
@@ -180,12 +180,12 @@ def test_rerun_compares_and_its_exit_code_tells(place, capfd, monkeypatch):
     assert code == 0 and "equal to the last bit" in out
     monkeypatch.setattr(cli_toys, "SHIFT", 1e-9)
     code, out, _ = nasforge_(capfd, "show", "first", "--trial", "3", "--rerun", "--json")
-    found = json.loads(out)["rerun"]
-    assert code == 1 and found["equal"] is False and any("val/accuracy" in key for key in found["differing"])
+    printed = json.loads(out)["rerun"]
+    assert code == 1 and printed["equal"] is False and any("val/accuracy" in key for key in printed["differing"])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("search", "nowhere", "--data", "digits"), "no search space 'nowhere'"),
         (("search", "nested.yaml", "--data", "digit"), "did you mean 'digits'"),
@@ -209,16 +209,16 @@ def test_rerun_compares_and_its_exit_code_tells(place, capfd, monkeypatch):
         (("serach",), "serach"),
     ],
 )
-def test_mistakes_give_one_message_and_code_2(place, capfd, arguments, said):
+def test_mistakes_give_one_message_and_code_2(place, capfd, arguments, message):
     for words in (arguments, (*arguments, "--json")):
         code, out, err = nasforge_(capfd, *words)
         assert code == 2
-        assert said in " ".join(err.split()) and "Traceback" not in err
+        assert message in " ".join(err.split()) and "Traceback" not in err
         if words is arguments:
             assert out == ""
         else:
             answer = json.loads(out)
-            assert said in answer["error"] and answer["kind"] in KINDS and "key" in answer
+            assert message in answer["error"] and answer["kind"] in KINDS and "key" in answer
     assert not (place / "runs").exists() or arguments[0] != "search"
 
 
@@ -312,13 +312,13 @@ def test_set_goes_over_the_options_and_over_a_file(place):
         "space: nested.yaml\nstrategy: {name: evolution, population: 8, sample: 3}\nbudget: {trials: 7}\n"
         "data: digits\nladder: [{epochs: 2}, {epochs: 4}]\n"
     )
-    given = {"space": None, "file": place / "experiment.yaml"}
-    config = config_of(**given, assignments=["strategy.population=20", "runner.resources.measure.gpu=0.25"])
+    options = {"space": None, "file": place / "experiment.yaml"}
+    config = config_of(**options, assignments=["strategy.population=20", "runner.resources.measure.gpu=0.25"])
     assert config.strategy.options == {"population": 20, "sample": 3}
     assert config.runner.options == {"resources": {"measure": {"gpu": 0.25}}}
     assert config.budget.trials == 7 and [rung.epochs for rung in config.ladder] == [2, 4]
     over = config_of(
-        **given,
+        **options,
         data={"images": 500},
         budget={"trials": 3},
         assignments=["recipe.optimizer=adamw"],
@@ -353,9 +353,9 @@ def test_an_assignment_needs_a_key(place):
 
 def test_describe_counts_and_costs(place, capfd):
     code, out, _ = nasforge_(capfd, "describe", "tiny", "--shape", "1x8x8", "--json")
-    found = json.loads(out)
-    assert code == 0 and found["points"] is None and found["networks"] > 1e4
-    costs = found["costs"]
+    printed = json.loads(out)
+    assert code == 0 and printed["points"] is None and printed["networks"] > 1e4
+    costs = printed["costs"]
     assert costs["smallest"]["cost/params"] < costs["default"]["cost/params"] < costs["largest"]["cost/params"]
     _, out, _ = nasforge_(capfd, "describe", "tiny", "--shape", "1x8x8")
     assert "model.stage{0..1}.layer{1..2}.block" in out and "bottleneck" in out
@@ -379,15 +379,15 @@ def test_describe_shows_the_default_of_every_decision():
 
 def test_describe_a_point_takes_what_it_gives(place, capfd):
     _, out, _ = nasforge_(capfd, "describe", "tiny", "--shape", "1x8x8", "--point", "random", "--seed", "3", "--json")
-    found = json.loads(out)
-    assert sum(row["params"] for row in found["network"]) == found["costs"]["cost/params"]
-    assert sum(row["flops"] for row in found["network"]) == found["costs"]["cost/flops"]
-    (place / "point.json").write_text(json.dumps(found["architecture"]["values"]))
-    (place / "wrapped.json").write_text(json.dumps(found["architecture"]))
+    printed = json.loads(out)
+    assert sum(row["params"] for row in printed["network"]) == printed["costs"]["cost/params"]
+    assert sum(row["flops"] for row in printed["network"]) == printed["costs"]["cost/flops"]
+    (place / "point.json").write_text(json.dumps(printed["architecture"]["values"]))
+    (place / "wrapped.json").write_text(json.dumps(printed["architecture"]))
     for file in ("point.json", "wrapped.json"):
         _, again, _ = nasforge_(capfd, "describe", "tiny", "--shape", "1x8x8", "--point", file, "--json")
-        assert json.loads(again)["arch_id"] == found["arch_id"]
-    (place / "point.json").write_text(json.dumps({**found["architecture"]["values"], "model.stage0.width": 13}))
+        assert json.loads(again)["arch_id"] == printed["arch_id"]
+    (place / "point.json").write_text(json.dumps({**printed["architecture"]["values"], "model.stage0.width": 13}))
     code, _, err = nasforge_(capfd, "describe", "tiny", "--point", "point.json")
     assert code == 2 and "stage0.width" in err and "13" in err
 
@@ -396,13 +396,13 @@ def test_spaces_and_strategies_list_the_registry(capfd):
     _, out, _ = nasforge_(capfd, "spaces", "--json")
     assert {"tiny", "blocks", "mobile"} <= {row["name"] for row in json.loads(out)["spaces"]}
     _, out, _ = nasforge_(capfd, "strategies", "--json")
-    found = json.loads(out)
-    assert {row["name"] for row in found["strategies"]} == set(registry.names("strategy"))
-    assert "population" in next(row for row in found["strategies"] if row["name"] == "evolution")["options"]
+    printed = json.loads(out)
+    assert {row["name"] for row in printed["strategies"]} == set(registry.names("strategy"))
+    assert "population" in next(row for row in printed["strategies"] if row["name"] == "evolution")["options"]
     filled_in = {"space", "seed", "objectives", "targets", "ladder"}
-    assert all(filled_in.isdisjoint(row["options"]) for row in found["strategies"])
-    joint = next(row for row in found["strategies"] if row["name"] == "joint")
-    table = next(row for row in found["evaluators"] if row["name"] == "lookup_table")
+    assert all(filled_in.isdisjoint(row["options"]) for row in printed["strategies"])
+    joint = next(row for row in printed["strategies"] if row["name"] == "joint")
+    table = next(row for row in printed["evaluators"] if row["name"] == "lookup_table")
     assert {"model", "recipe"} <= joint["options"].keys() and "path" in table["options"]
     _, out, _ = nasforge_(capfd, "strategies")
     assert "elitist=true" in out and "sample=-" in out and "True" not in out and "None" not in out
@@ -432,8 +432,10 @@ def test_from_search_to_file(place, capfd):
     (finalist,) = json.loads(out)["finalists"]
     assert code == 0 and 0 < finalist["retrained"]["test"]["test/accuracy"]["mean"] <= 1
     code, out, _ = nasforge_(capfd, "export", "way", "--to", "safetensors", "--out", "shipped", "--json")
-    found = json.loads(out)
-    assert code == 0 and Path(found["files"]["safetensors"]).exists() and Path(found["card"]).parent == Path("shipped")
+    printed = json.loads(out)
+    assert (
+        code == 0 and Path(printed["files"]["safetensors"]).exists() and Path(printed["card"]).parent == Path("shipped")
+    )
     code, out, _ = nasforge_(capfd, "track", "way")
     assert code == 0 and "nasforge mlflow way" in out and Path("runs/mlflow.db").is_file()
     code, out, _ = nasforge_(capfd, "show", "way", "--trial", "0", "--rerun")
@@ -459,8 +461,18 @@ def test_targets_that_nothing_meets_are_said(place, capfd):
     Path("t.yaml").write_text("name: t\ndecisions: {model: {width: [8, 16]}}\n")
     Path("t.csv").write_text("width,accuracy,size\n8,0.5,2000\n16,0.75,5000\n")
     table = [f"evaluator.{option}" for option in ("path=t.csv", "signal=accuracy", "costs.params=size")]
-    given = [word for option in table for word in ("--set", option)]
-    search = ("search", "t.yaml", "--evaluator", "lookup_table", "--runner", "local", "--tracking-uri", "none", *given)
+    options = [word for option in table for word in ("--set", option)]
+    search = (
+        "search",
+        "t.yaml",
+        "--evaluator",
+        "lookup_table",
+        "--runner",
+        "local",
+        "--tracking-uri",
+        "none",
+        *options,
+    )
     two = (*search, "--max-trials", 2)
     code, out, _ = nasforge_(capfd, *two, "--name", "small", "--target", "params<=1k")
     assert code == 0 and "None of them meets params<=1000: the best has params 5.0k" in " ".join(out.split())

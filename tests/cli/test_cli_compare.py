@@ -21,15 +21,15 @@ CAMPAIGN = (
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    monkeypatch.setattr("nasforge.views.comparison_page.write_picture", lambda found, path: None)
+    monkeypatch.setattr("nasforge.views.comparison_page.write_picture", lambda comparison, path: None)
     write_space(tmp_path)
     return tmp_path
 
 
 def nasforge(capfd: Any, *arguments: str) -> tuple[int, str, str]:
     code = cli.main(list(arguments))
-    said = capfd.readouterr()
-    return code, said.out, said.err
+    printed = capfd.readouterr()
+    return code, printed.out, printed.err
 
 
 def test_campaign_then_a_second_look(place: Path, capfd: Any) -> None:
@@ -55,10 +55,10 @@ def test_an_earlier_picture_does_not_stay_beside_new_figures(place: Path, capfd:
 
 def test_json_is_one_object(place: Path, capfd: Any) -> None:
     code, out, _ = nasforge(capfd, *CAMPAIGN, "--strategies", "random", "--json")
-    found = json.loads(out)
-    assert code == 0 and found["strategies"]["random"]["seeds"] == [0, 1]
-    assert found["folder"] == str(place / "runs" / "camp")
-    row = found["rows"][0]
+    printed = json.loads(out)
+    assert code == 0 and printed["strategies"]["random"]["seeds"] == [0, 1]
+    assert printed["folder"] == str(place / "runs" / "camp")
+    row = printed["rows"][0]
     assert row["summary"]["n"] == 2 and len(row["values"]) == 2 and row["against_random"] is None
 
 
@@ -119,8 +119,8 @@ def test_show_lists_the_searches_of_a_campaign(place: Path, capfd: Any) -> None:
     assert code == 0 and "a campaign of 4 searches" in out and "evolution-s1" in out and "max:val/accuracy" in out
     assert "nasforge compare camp" in out
     assert f"nasforge show evolution-s0 --runs-dir {place / 'runs' / 'camp'}" in out
-    found = json.loads(nasforge(capfd, "show", "camp", "--json")[1])
-    assert [search["experiment"] for search in found["searches"]] == [
+    printed = json.loads(nasforge(capfd, "show", "camp", "--json")[1])
+    assert [search["experiment"] for search in printed["searches"]] == [
         *("evolution-s0", "evolution-s1", "random-s0", "random-s1")
     ]
     (place / "runs" / "camp" / "random-s0" / "journal.jsonl").write_text("nonsense\n")

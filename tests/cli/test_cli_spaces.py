@@ -59,9 +59,9 @@ def test_a_space_that_no_float_can_count_is_described(place: Path, capfd: pytest
     assert "0 .. 0.9 in steps of 0.3 (1 is not reached)" in out
     assert "0 .. 3000000000" in out
     code, out, _ = run(capfd, "describe", "deep.yaml", "--shape", "1x8x8", "--json")
-    found = json.loads(out)
-    assert found["networks"] is None
-    assert found["networks_log10"] == pytest.approx(361.236, abs=1e-3)
+    printed = json.loads(out)
+    assert printed["networks"] is None
+    assert printed["networks_log10"] == pytest.approx(361.236, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_a_space_that_no_float_can_count_is_described(place: Path, capfd: pytest
 )
 def test_sizes_for_people_and_programs(size: float, text: str) -> None:
     assert size_text(size) == text
-    found = json.loads(json.dumps(plain(size_json("points", size)), allow_nan=False))
-    assert found["points"] == (size if size < 1e300 else None)
-    assert (found["points_log10"] is None) == (size == float("inf"))
+    printed = json.loads(json.dumps(plain(size_json("points", size)), allow_nan=False))
+    assert printed["points"] == (size if size < 1e300 else None)
+    assert (printed["points_log10"] is None) == (size == float("inf"))
 
 
 @pytest.mark.parametrize(

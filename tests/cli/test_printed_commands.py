@@ -41,31 +41,31 @@ def printed(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", ["my runs", "r%20a", "it's", "läufe #1?", "$HOME", "-x"])
 def test_the_commands_after_a_search_find_its_runs_folder(name: str, place: Path, capfd: Any) -> None:
     words = ("--max-trials", "1", "--tracking-uri", "none", "--name", "first", "--runs-dir", name)
-    code, said = run(capfd, *SEARCH, *words, "--data", "digits")
+    code, out = run(capfd, *SEARCH, *words, "--data", "digits")
     assert code == 0
-    commands = printed(said)
+    commands = printed(out)
     assert [words[:2] for words in commands] == [["nasforge", "retrain"], ["nasforge", "dashboard"]]
     for command in commands:
         assert command[command.index("--runs-dir") + 1] == str(place / name)
-    code, said = run(capfd, "show", "first", *commands[0][3:])
-    assert code == 0 and "first: 1 finished" in said
+    code, out = run(capfd, "show", "first", *commands[0][3:])
+    assert code == 0 and "first: 1 finished" in out
 
 
 def test_the_command_after_a_search_in_vain_runs(place: Path, capfd: Any) -> None:
     words = ("--max-trials", "1", "--tracking-uri", "none", "--name", "broken", "--runs-dir", "my runs")
-    code, said = run(capfd, *SEARCH, *words, "--set", "evaluator.fail=[0]")
+    code, out = run(capfd, *SEARCH, *words, "--set", "evaluator.fail=[0]")
     assert code == 1
-    (command,) = printed(said)
-    code, said = run(capfd, *command[1:])
-    assert code == 0 and "planted failure" in said
+    (command,) = printed(out)
+    code, out = run(capfd, *command[1:])
+    assert code == 0 and "planted failure" in out
 
 
 def test_the_commands_after_tuning_are_lines_of_their_own(place: Path, capfd: Any) -> None:
     runs = ("--tracking-uri", "none", "--runs-dir", "my runs")
     assert run(capfd, *SEARCH, *runs, "--max-trials", "2", "--name", "first")[0] == 0
-    code, said = run(capfd, "tune", "first", "--max-trials", "2", *runs)
+    code, out = run(capfd, "tune", "first", "--max-trials", "2", *runs)
     assert code == 0
-    (command,) = printed(said)
+    (command,) = printed(out)
     assert command == ["nasforge", "show", "first-tuned", "--runs-dir", f"{place}/my runs"]
     assert run(capfd, *command[1:])[0] == 0
 
@@ -73,12 +73,12 @@ def test_the_commands_after_tuning_are_lines_of_their_own(place: Path, capfd: An
 def test_a_home_folder_may_stand_for_a_path(place: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(place / "home"))
     words = ("--max-trials", "1", "--tracking-uri", "none", "--name", "first")
-    code, said = run(capfd, *SEARCH, *words, "--runs-dir", "~/runs")
-    assert code == 0 and f"--runs-dir {place}/home/runs" in said
+    code, printed = run(capfd, *SEARCH, *words, "--runs-dir", "~/runs")
+    assert code == 0 and f"--runs-dir {place}/home/runs" in printed
     assert run(capfd, "show", "first", "--runs-dir", "~/runs")[0] == 0
     for command in ((*SEARCH, *words), ("show", "first"), ("dashboard",), ("compare", "first", "second")):
-        code, said = run(capfd, *command, "--runs-dir", "~nobody-of-this-name/runs")
-        assert code == 2 and "no such user has a home folder" in said
+        code, printed = run(capfd, *command, "--runs-dir", "~nobody-of-this-name/runs")
+        assert code == 2 and "no such user has a home folder" in printed
 
 
 def test_a_stopped_command_shows_no_password(place: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,32 +88,32 @@ def test_a_stopped_command_shows_no_password(place: Path, capfd: Any, monkeypatc
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(nasforge.api.compare, "compare", stopped)
-    code, said = run(capfd, "compare", "a b", "c", "--tracking-uri", "http://me:s3cr3t@host:5000")
+    code, printed = run(capfd, "compare", "a b", "c", "--tracking-uri", "http://me:s3cr3t@host:5000")
     signal.signal(signal.SIGINT, before)
     assert code == 130
-    assert "nasforge compare 'a b' c --tracking-uri http://host:5000\n" in said
-    assert "password is left out" in said and "s3cr3t" not in said
+    assert "nasforge compare 'a b' c --tracking-uri http://host:5000\n" in printed
+    assert "password is left out" in printed and "s3cr3t" not in printed
 
 
 @pytest.mark.parametrize("wrong", ["htpp://me:s3cr3t@host", "http://me:s3#cr3t@host", "me:s3cr3t@host"])
 def test_a_refused_uri_shows_no_password(wrong: str, place: Path, capfd: Any) -> None:
     for command in ((*SEARCH, "--max-trials", "1"), ("compare", "a", "b")):
-        code, said = run(capfd, *command, "--tracking-uri", wrong)
-        assert code == 2 and "cr3t" not in said
+        code, printed = run(capfd, *command, "--tracking-uri", wrong)
+        assert code == 2 and "cr3t" not in printed
 
 
 def test_a_mistake_points_to_a_help_that_exists(place: Path, capfd: Any) -> None:
-    code, said = run(capfd, "serach", "tiny")
-    assert code == 2 and said.strip().endswith("See: nasforge --help")
-    code, said = run(capfd, "search", "--no-such-option")
-    assert code == 2 and said.strip().endswith("See: nasforge search --help")
+    code, printed = run(capfd, "serach", "tiny")
+    assert code == 2 and printed.strip().endswith("See: nasforge --help")
+    code, printed = run(capfd, "search", "--no-such-option")
+    assert code == 2 and printed.strip().endswith("See: nasforge search --help")
 
 
 def test_the_storage_of_optuna_may_have_any_name(place: Path, capfd: Any) -> None:
     words = ("--max-trials", "1", "--tracking-uri", "none", "--name", "first")
     assert run(capfd, *SEARCH, *words)[0] == 0
-    code, said = run(capfd, "track", "first", "--optuna", "sqlite:///my studies/100%25.db")
+    code, printed = run(capfd, "track", "first", "--optuna", "sqlite:///my studies/100%25.db")
     assert code == 0 and (place / "my studies" / "100%.db").is_file()
-    assert f"optuna-dashboard 'sqlite:///{place}/my studies/100%25.db'" in said
-    code, said = run(capfd, "track", "first", "--optuna", "mysql://me:s3cr3t@127.0.0.1:9/x")
-    assert code == 2 and "s3cr3t" not in said
+    assert f"optuna-dashboard 'sqlite:///{place}/my studies/100%25.db'" in printed
+    code, printed = run(capfd, "track", "first", "--optuna", "mysql://me:s3cr3t@127.0.0.1:9/x")
+    assert code == 2 and "s3cr3t" not in printed

@@ -88,12 +88,12 @@ def test_optional_protocols_are_found_by_their_methods(tmp_path):
     assert isinstance(evaluator, Checks) and isinstance(evaluator, Preflight) and isinstance(evaluator, Timed)
     assert not isinstance(evaluator, Tabulated) and not isinstance(Planted(), (Checks, Preflight, Timed, Tabulated))
     assert make_check(config, evaluator)(None) == {"cost/flops": 7.0}
-    said = []
-    state = search(config, say=said.append)
-    assert state.trials[0].costs == {"cost/flops": 7.0} and "Note: it is a toy." in said
+    messages = []
+    state = search(config, say=messages.append)
+    assert state.trials[0].costs == {"cost/flops": 7.0} and "Note: it is a toy." in messages
     unlucky = toy_config(tmp_path, evaluator=f"{__name__}:Whole", seed=13, name="unlucky")
     with pytest.raises(BuildError, match="unlucky"):
-        search(unlucky, say=said.append)
+        search(unlucky, say=messages.append)
     assert not unlucky.folder.exists()
 
 

@@ -69,8 +69,8 @@ def reversed_order(space, alphas):
 def test_a_space_may_derive_in_its_own_way():
     space = SearchSpace("own", (Decision("model.x", Choice((1, 2))), Decision("train.lr", Float(0, 1))))
     assert next(derive(space, {"model.x": (1.0, 0.0)})).values["model.x"] == 1
-    own = SearchSpace("own", space.decisions, derive=f"{__name__}:reversed_order")
-    assert next(derive(own, {"model.x": (1.0, 0.0)})).values["model.x"] == 2
+    reversing = SearchSpace("own", space.decisions, derive=f"{__name__}:reversed_order")
+    assert next(derive(reversing, {"model.x": (1.0, 0.0)})).values["model.x"] == 2
 
 
 def test_what_computes_nothing_is_the_last_choice():

@@ -41,8 +41,8 @@ SHA = "0" * 64
     ids=repr,
 )
 def test_numbers_become_plain(value: Any) -> None:
-    found = checks.number(value, "x")
-    assert type(found) in (float, int) and (found == float(value) or math.isnan(found))
+    number = checks.number(value, "x")
+    assert type(number) in (float, int) and (number == float(value) or math.isnan(number))
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_what_is_no_number_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("step", [0, 3, 3.0, np.int32(3), np.uint8(3), np.float64(3), torch.tensor(3)], ids=repr)
 def test_steps_become_whole_numbers(step: Any) -> None:
-    found = checks.report(step, {})[0]
-    assert type(found) is int and found == int(step)
+    whole = checks.report(step, {})[0]
+    assert type(whole) is int and whole == int(step)
 
 
 @pytest.mark.parametrize("step", ["1", 1.5, True, np.bool_(True), -1, None, math.nan, math.inf, 2**60, [1]], ids=repr)

@@ -34,8 +34,8 @@ def test_the_default_runs_folder_is_not_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_passwords_are_left_out() -> None:
-    said = command_line("search", "tiny", "--tracking-uri", "http://me:secret@host:1", "--set", "a.b=c@d")
-    assert said == "nasforge search tiny --tracking-uri http://host:1 --set a.b=c@d"
+    line = command_line("search", "tiny", "--tracking-uri", "http://me:secret@host:1", "--set", "a.b=c@d")
+    assert line == "nasforge search tiny --tracking-uri http://host:1 --set a.b=c@d"
     assert command_line("track", "x", "--tracking-uri=http://me:secret@host") == (
         "nasforge track x --tracking-uri=http://host"
     )

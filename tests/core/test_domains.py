@@ -81,8 +81,8 @@ def test_a_size_is_exact_and_infinite_only_with_a_continuous_decision():
 def test_points_lists_a_space_in_the_order_of_its_decisions():
     kernel = Decision("model.block.conv.kernel", Choice((3, 5)))
     made = space(Decision("model.block", Choice(("none", "conv"), ((), (kernel,)))), Decision("model.depth", Int(1, 2)))
-    found = [tuple(point.values.values()) for point in made.points()]
-    assert found == [("none", 1), ("none", 2), ("conv", 3, 1), ("conv", 3, 2), ("conv", 5, 1), ("conv", 5, 2)]
+    points = [tuple(point.values.values()) for point in made.points()]
+    assert points == [("none", 1), ("none", 2), ("conv", 3, 1), ("conv", 3, 2), ("conv", 5, 1), ("conv", 5, 2)]
     assert len(made.distinct) == made.size
 
 

@@ -149,12 +149,12 @@ def test_a_refused_module_leaves_the_path_as_it_was(working_folder):
 
 def test_a_started_process_looks_where_this_one_does(working_folder, tmp_path, monkeypatch):
     file = made(working_folder, "for_workers")
-    found = places()
+    places_here = places()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(ConfigError):
         load("for_workers:build", "it")
-    adopt(found)
+    adopt(places_here)
     assert load("for_workers:build", "it")() == str(file)
 
 

@@ -25,9 +25,9 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("names", "wanted"), [(LESS, False), (MORE, True), (UNKNOWN, None)])
-def test_directions_by_whole_words_of_the_last_part(names, wanted):
-    assert {name: direction(name) for name in names} == dict.fromkeys(names, wanted)
+@pytest.mark.parametrize(("names", "expected"), [(LESS, False), (MORE, True), (UNKNOWN, None)])
+def test_directions_by_whole_words_of_the_last_part(names, expected):
+    assert {name: direction(name) for name in names} == dict.fromkeys(names, expected)
 
 
 def test_known_metrics_agree_with_the_rule_for_words():

@@ -58,12 +58,12 @@ def find(tmp_path):
 
 
 def test_a_class_and_a_function_are_read(find):
-    found = read("plug", "Plain", find)
-    assert found.about == "A class."
+    signature = read("plug", "Plain", find)
+    assert signature.about == "A class."
     text = "(space, /, data, *rest, size=3, limit=7, most=9, names=('a', 'b'), **options)"
-    assert str(found.signature) == text
-    found = read("plug", "make", find)
-    assert found.about == "A function." and found.signature == inspect.signature(lambda space, depth=-1: 0)
+    assert str(signature.signature) == text
+    signature = read("plug", "make", find)
+    assert signature.about == "A function." and signature.signature == inspect.signature(lambda space, depth=-1: 0)
 
 
 @pytest.mark.parametrize(

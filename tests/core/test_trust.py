@@ -174,12 +174,12 @@ def test_a_damaged_record_is_no_consent(module, loaded, records):
 def test_where_nothing_can_be_stored_the_user_is_told(module, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(trust.STATE_DIR, str(tmp_path / "file"))
-    said: list[str] = []
-    with from_user(said.append):
+    messages: list[str] = []
+    with from_user(messages.append):
         admit(TEXT, WHAT, [module])
         admit(TEXT, WHAT, [module])
-    assert len(said) == 1
-    assert trust.STATE_DIR in said[0]
+    assert len(messages) == 1
+    assert trust.STATE_DIR in messages[0]
 
 
 def test_the_folder_of_the_records(monkeypatch):

@@ -31,14 +31,14 @@ def test_no_form_of_a_secret_is_shown_or_stored(uri: str) -> None:
     assert "s3cr3t" not in without_password(uri)
     assert "s3cr3t" not in without_secrets(uri)
     assert without_secrets(without_secrets(uri)) == without_secrets(uri)
-    said = hide_secrets(f"request to {uri} failed", uri)
-    assert "s3cr3t" not in said
-    assert said.startswith("request to ") and said.endswith(" failed")
+    shown = hide_secrets(f"request to {uri} failed", uri)
+    assert "s3cr3t" not in shown
+    assert shown.startswith("request to ") and shown.endswith(" failed")
 
 
 def test_a_password_is_masked_in_both_of_its_spellings() -> None:
-    said = hide_secrets("p@ss word, p%40ss%20word", "http://me:p%40ss%20word@host")
-    assert said == "***, ***"
+    shown = hide_secrets("p@ss word, p%40ss%20word", "http://me:p%40ss%20word@host")
+    assert shown == "***, ***"
     assert hide_secrets("access denied: s3cr3t", "http://me:s3cr3t@host") == "access denied: ***"
     assert hide_secrets("see http://you:other@host/x") == "see http://***@host/x"
 

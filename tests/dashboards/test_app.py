@@ -160,8 +160,8 @@ def test_every_page_opens_and_escapes_what_files_say(tmp_path: Path, path: str) 
 
 def test_search_shows_progress_front_failures_and_advice(made: Path) -> None:
     text = page(client(made.parent), "/made/search")
-    for said in ("best so far", "Pareto front", "flops&lt;=", "diverged", "lower the learning rate", "rejected"):
-        assert said in text, said
+    for words in ("best so far", "Pareto front", "flops&lt;=", "diverged", "lower the learning rate", "rejected"):
+        assert words in text, words
     for over in ("seconds", "work"):
         assert "charged" in page(client(made.parent), f"/made/search?over={over}&x=cost/params&y=val/loss")
 
@@ -305,8 +305,8 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     np.savez(fit / "answers" / "w.npz", truth=np.array([0, 0, 1, 1]), probabilities=np.eye(2)[[0, 0, 1, 0]])
     browser = client(tmp_path)
     text = page(browser, "/photos")
-    for said in ("75.0%", "SVM", "3 of 4 images", "dog is taken for cat: 1", "classes are even", "finished"):
-        assert said in text, said
+    for words in ("75.0%", "SVM", "3 of 4 images", "dog is taken for cat: 1", "classes are even", "finished"):
+        assert words in text, words
     assert "0.7500" in page(browser, "/")
 
 

@@ -4,7 +4,7 @@ from nasforge.data import load_data
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def empty_cache(tmp_path_factory, monkeypatch):
     """Every test decodes into a cache of its own and starts with nothing in the process."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("NASFORGE_CACHE", str(folder))

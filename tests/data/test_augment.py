@@ -31,11 +31,11 @@ def test_crop_shifts_every_image_and_blackens_the_rest():
     padded = torch.nn.functional.pad(before, (2, 2, 2, 2))
     shifts = set()
     for image, frame in zip(after, padded, strict=True):
-        found = [
+        matches = [
             (dy, dx) for dy in range(5) for dx in range(5) if torch.equal(frame[:, dy : dy + 7, dx : dx + 9], image)
         ]
-        assert len(found) == 1
-        shifts.add(found[0])
+        assert len(matches) == 1
+        shifts.add(matches[0])
     assert len(shifts) > 12  # each image has its own shift
 
 
@@ -63,8 +63,8 @@ def test_rotation_turns_every_image_by_its_own_angle_as_torchvision_does():
     after = rotate(ramp, 40.0, seeded(3))
     angles = (40 * (2 * torch.rand(5, generator=seeded(3)) - 1)).tolist()
     for turned, image, angle in zip(after, ramp, angles, strict=True):
-        wanted = ops.rotate(image, angle, interpolation=InterpolationMode.BILINEAR)
-        assert (turned.int() - wanted.int()).abs().float().mean() < 0.6  # torchvision rounds the border otherwise
+        expected = ops.rotate(image, angle, interpolation=InterpolationMode.BILINEAR)
+        assert (turned.int() - expected.int()).abs().float().mean() < 0.6  # torchvision rounds the border otherwise
     assert len({tuple(image.flatten().tolist()) for image in after}) == 5
     assert torch.equal(rotate(ramp, 0.0, seeded()), ramp)
 
@@ -78,10 +78,10 @@ def test_color_jitter_blends_as_torchvision_does_with_factors_of_each_image(chan
     factors = 1 + 0.5 * (2 * torch.rand(3, 4, 1, 1, 1, generator=seeded(2)) - 1)
     for number in range(4):
         brightness, contrast, saturation = factors[:, number].flatten().tolist()
-        wanted = ops.adjust_contrast(ops.adjust_brightness(before[number], brightness), contrast)
+        expected = ops.adjust_contrast(ops.adjust_brightness(before[number], brightness), contrast)
         if channels == 3:
-            wanted = ops.adjust_saturation(wanted, saturation)
-        assert (after[number].int() - wanted.int()).abs().max() <= 3  # torchvision rounds after every step
+            expected = ops.adjust_saturation(expected, saturation)
+        assert (after[number].int() - expected.int()).abs().max() <= 3  # torchvision rounds after every step
     assert torch.equal(color_jitter(before, 0.0, seeded()), before)
 
 

@@ -27,9 +27,9 @@ def source(log, key="k", fail=False):
 
 
 def decode(log):
-    found, content_hash = cache.decoded(source(log))
-    assert isinstance(found.images, np.memmap)
-    assert found.images.sum() == sum(range(24))
+    images, content_hash = cache.decoded(source(log))
+    assert isinstance(images.images, np.memmap)
+    assert images.images.sum() == sum(range(24))
     return content_hash
 
 
@@ -45,12 +45,12 @@ def test_several_processes_decode_once_and_map_the_same_file(tmp_path):
     assert log.read_text() == "decoded\n"
 
 
-def test_an_interrupted_or_failed_decoding_leaves_nothing_that_is_used(tmp_path, own_cache):
+def test_an_interrupted_or_failed_decoding_leaves_nothing_that_is_used(tmp_path, empty_cache):
     log = tmp_path / "log"
     with pytest.raises(DataError, match="broken source"):
         cache.decoded(source(log, fail=True))
-    assert [p for p in (own_cache / "data").iterdir() if p.suffix != ".lock"] == []
-    stale = (own_cache / "data" / cache.digest([cache.FORMAT, "k"])).with_suffix(".tmp")
+    assert [p for p in (empty_cache / "data").iterdir() if p.suffix != ".lock"] == []
+    stale = (empty_cache / "data" / cache.digest([cache.FORMAT, "k"])).with_suffix(".tmp")
     stale.mkdir()
     (stale / "images.npy").write_bytes(b"half")
     decode(log)
@@ -83,8 +83,8 @@ def test_a_cache_that_cannot_be_written_says_which_setting_helps(tmp_path, monke
         cache.decoded(source(tmp_path / "log"))
 
 
-def test_what_lies_in_the_cache_is_plain(tmp_path, own_cache):
+def test_what_lies_in_the_cache_is_plain(tmp_path, empty_cache):
     decode(tmp_path / "log")
-    (entry,) = [p for p in (own_cache / "data").iterdir() if p.is_dir()]
+    (entry,) = [p for p in (empty_cache / "data").iterdir() if p.is_dir()]
     assert sorted(p.name for p in entry.iterdir()) == ["about.json", "images.npy", "labels.npy"]
     assert json.loads((entry / "about.json").read_text())["sizes"] == {"train": 6}

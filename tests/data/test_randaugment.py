@@ -21,9 +21,9 @@ def test_every_operation_is_torchvision_s(name, magnitude):
     level = 0.0 if scale is None else float(scale[magnitude])
     theirs = RandAugment()
     for sign in (1, -1) if signed else (1,):
-        wanted = theirs._apply_image_or_video_transform(images(), their_name, sign * level, "nearest", theirs._fill)
-        found = operation(name, magnitude, sign, *SIZE)(images())
-        assert (found.int() - wanted.int()).abs().max() <= 1  # their levels are rounded to 32 bits
+        expected = theirs._apply_image_or_video_transform(images(), their_name, sign * level, "nearest", theirs._fill)
+        changed = operation(name, magnitude, sign, *SIZE)(images())
+        assert (changed.int() - expected.int()).abs().max() <= 1  # their levels are rounded to 32 bits
 
 
 def test_these_are_all_operations():

@@ -42,7 +42,7 @@ def test_a_damaged_image_of_a_set_is_named(tmp_path, monkeypatch):
         def __getitem__(self, number):
             raise OSError("image file is truncated")
 
-    monkeypatch.setattr(torchvision_sets, "_open", lambda *given: Broken([1, 2]))
+    monkeypatch.setattr(torchvision_sets, "_open", lambda *args: Broken([1, 2]))
     with pytest.raises(
         DataError, match=r"data set CIFAR10: image 0 of the train part .*is truncated.*download it again"
     ):

@@ -59,10 +59,10 @@ def settings(**more):
 
 
 def test_notes_come_before_the_first_trial_and_once(tmp_path):
-    said = []
+    messages = []
     for trials in (1, 2):
-        nasforge.search(**settings(name="x", budget={"trials": trials}), say=said.append)
-    notes = [text for text in said if text.startswith("Note: ")]
+        nasforge.search(**settings(name="x", budget={"trials": trials}), say=messages.append)
+    notes = [text for text in messages if text.startswith("Note: ")]
     assert len(notes) == 3
     assert "1 file(s) that are not read, left out: 1 .heic (the first is train/a/x.heic)." in notes[0]
     assert "class 'b' has no test images" in notes[1]
@@ -120,9 +120,9 @@ def test_a_test_part_leaves_out_what_it_cannot_tell():
     objectives = [Objective("val/recall_of_1", True), Objective("val/recall_of_2", True)]
     space = load_space("one.yaml")
     network = build(space, space.default_point(), in_channels=1, classes=3)
-    found = measure(network, DataConfig("d"), torch.device("cpu"), "none", objectives)
-    assert {"test/accuracy", "test/recall_of_2"} <= {*found}
-    assert "test/recall_of_1" not in found
+    metrics = measure(network, DataConfig("d"), torch.device("cpu"), "none", objectives)
+    assert {"test/accuracy", "test/recall_of_2"} <= {*metrics}
+    assert "test/recall_of_1" not in metrics
 
 
 @pytest.mark.parametrize("decoding", [None, str(DECODING)])
@@ -142,7 +142,7 @@ def test_a_search_on_images_that_were_read_differently_is_refused_with_that_reas
 
 
 def test_a_campaign_tells_them_once(monkeypatch):
-    monkeypatch.setattr(comparison, "_report", lambda *given, **more: None)  # pages and pictures take seconds
-    said = []
-    nasforge.compare(strategies="random", seeds=2, say=said.append, **settings(strategy=None, name="c"))
-    assert sum(ABSENT in text for text in said) == 1
+    monkeypatch.setattr(comparison, "_report", lambda *args, **more: None)  # pages and pictures take seconds
+    messages = []
+    nasforge.compare(strategies="random", seeds=2, say=messages.append, **settings(strategy=None, name="c"))
+    assert sum(ABSENT in text for text in messages) == 1

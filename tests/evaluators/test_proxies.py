@@ -92,15 +92,15 @@ def test_synflow_of_two_linear_layers_is_known_in_closed_form() -> None:
 def test_synflow_sees_no_normalisation_no_data_and_no_sign() -> None:
     network = Small()
     images, labels = batch()
-    found = synflow(network, images, labels)
+    flow = synflow(network, images, labels)
     with torch.no_grad():
         network.norm.weight.mul_(-3)
         network.norm.running_var.mul_(7)
         network.first.weight.neg_()
-    assert synflow(network, 5 * images, labels) == found
+    assert synflow(network, 5 * images, labels) == flow
     with torch.no_grad():
         network.first.weight.mul_(2)
-    assert synflow(network, images, labels) > found
+    assert synflow(network, images, labels) > flow
 
 
 def test_snip_is_the_loss_gradient_of_masks_of_ones() -> None:
@@ -117,10 +117,10 @@ def test_snip_is_the_loss_gradient_of_masks_of_ones() -> None:
 def test_grad_norm_is_the_sum_of_the_layers_norms() -> None:
     network = plain(Small())
     images, labels = batch()
-    found = grad_norm(network, images, labels)
+    norm = grad_norm(network, images, labels)
     cross_entropy(network(images), labels).backward()
     layers = (network.first, network.second, network.last)
-    assert found == pytest.approx(sum(layer.weight.grad.norm().item() for layer in layers), rel=1e-5)
+    assert norm == pytest.approx(sum(layer.weight.grad.norm().item() for layer in layers), rel=1e-5)
 
 
 def test_grasp_with_an_explicit_hessian() -> None:
@@ -187,10 +187,10 @@ def test_naswot_sees_activations_that_are_no_layers_and_no_relus() -> None:
 
     images, labels = batch(5, 1, 2, 2)
     network = Functional(relu)
-    found = naswot(network, images, labels)
+    separation = naswot(network, images, labels)
     for other in (gelu, nn.functional.silu, nn.functional.hardswish, torch.relu_, nn.functional.leaky_relu):
         network.activation = other
-        assert naswot(network, images, labels) == found
+        assert naswot(network, images, labels) == separation
     network.activation = torch.sigmoid
     with pytest.raises(Undefined, match="no activation"):
         naswot(network, images, labels)
@@ -270,7 +270,7 @@ def test_zen_by_hand() -> None:
     )
     network[1].weight.data.fill_(9.0)
     images, labels = batch(4, 1, 6)
-    found = score("zen", network, images, labels)
+    zen = score("zen", network, images, labels)
     torch.manual_seed(11)
     weight = torch.randn(network[0].weight.shape)
     torch.randn(network[5].weight.shape)  # the classifier's, of no consequence
@@ -285,7 +285,7 @@ def test_zen_by_hand() -> None:
 
     (here, _), (there, variance) = features(inputs), features(moved)
     change = (here - there).abs().sum((1, 2, 3)).mean()
-    assert found == pytest.approx((change.log() + variance.sqrt().log()).item(), rel=1e-4)
+    assert zen == pytest.approx((change.log() + variance.sqrt().log()).item(), rel=1e-4)
 
 
 # --- what holds for all of them -------------------------------------------------------------------------------------

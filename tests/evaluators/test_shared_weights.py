@@ -86,12 +86,12 @@ def test_measures_on_inherited_weights_train_nothing(trained):
     shared = evaluator()
     for number, point in enumerate((A, B), start=1):
         report = Told(folder, number)
-        found = shared(Measure(point, weights=result.artifacts["weights"]), report)
-        assert (found.status, found.steps_done, report.steps) == ("finished", 0, [])
-        assert found.metrics["val/accuracy"] > 0.5  # a tenth is chance
+        measured = shared(Measure(point, weights=result.artifacts["weights"]), report)
+        assert (measured.status, measured.steps_done, report.steps) == ("finished", 0, [])
+        assert measured.metrics["val/accuracy"] > 0.5  # a tenth is chance
         child = build(TWO, point, in_channels=1, classes=10)
-        child.load_state_dict(load_weights(folder, found.artifacts["weights"]))
-        assert score(child, load_data(DATA).validation)["accuracy"] == pytest.approx(found.metrics["val/accuracy"])
+        child.load_state_dict(load_weights(folder, measured.artifacts["weights"]))
+        assert score(child, load_data(DATA).validation)["accuracy"] == pytest.approx(measured.metrics["val/accuracy"])
         taken = inherited(load_weights(folder, result.artifacts["weights"]), point)
         parameters = dict(child.named_parameters())
         assert all(torch.equal(taken[key], tensor) for key, tensor in parameters.items())
@@ -116,8 +116,8 @@ def test_recalibration_is_what_makes_inherited_weights_usable(trained):
     for norm in (m for m in child.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.reset_running_stats()
     stale = score(child, load_data(DATA).validation)["loss"]
-    found = evaluator()(Measure(B, weights=result.artifacts["weights"]), Told(folder, 13))
-    assert found.metrics["val/loss"] < stale
+    measured = evaluator()(Measure(B, weights=result.artifacts["weights"]), Told(folder, 13))
+    assert measured.metrics["val/loss"] < stale
 
 
 def test_an_interrupted_supernet_continues_to_the_same_bits(tmp_path):
@@ -245,10 +245,10 @@ def test_a_killed_search_of_alphas_ends_with_the_same_bits(tmp_path):
 
 def test_initial_alphas_and_settings_are_taken(tmp_path):
     options = TWO.domains[KEY].options
-    given = {KEY: tuple(3.0 if option == "identity" else 0.0 for option in options)}
+    alphas = {KEY: tuple(3.0 if option == "identity" else 0.0 for option in options)}
     settings = {"learning_rate": 1e-9, "stop_at_skips": 0.5}
-    result = evaluator()(TrainShared(TWO, "softmax", 6, alphas=given, settings=settings), Told(tmp_path))
-    assert result.alphas[KEY] == pytest.approx(given[KEY], abs=1e-4)
+    result = evaluator()(TrainShared(TWO, "softmax", 6, alphas=alphas, settings=settings), Told(tmp_path))
+    assert result.alphas[KEY] == pytest.approx(alphas[KEY], abs=1e-4)
     # skips only: ended after two epochs of the second half
     assert result.steps_done == 5 and result.metrics["alphas/collapsed"] == 1
     with raises(ConfigError, "unknown", "temprature", "temperature"):

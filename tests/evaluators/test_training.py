@@ -74,8 +74,10 @@ def test_a_measure_is_trained_reported_and_kept(tmp_path):
 
 def test_what_objectives_need_is_measured_and_figures_by_class_are_written(tmp_path):
     report = Told(tmp_path)
-    wanted = evaluator(objectives=[Objective("val/roc_auc", True)], extra_metrics=["val/recall_macro"], per_class=True)
-    result = pickle.loads(pickle.dumps(wanted))(Measure(POINT, rung=0), report)
+    measuring = evaluator(
+        objectives=[Objective("val/roc_auc", True)], extra_metrics=["val/recall_macro"], per_class=True
+    )
+    result = pickle.loads(pickle.dumps(measuring))(Measure(POINT, rung=0), report)
     assert {"val/roc_auc", "val/recall_macro"} < set(report.steps[0][1])
     assert "val/balanced_accuracy" not in report.steps[0][1]
     written = json.loads((tmp_path / result.artifacts["classes"].path).read_text())

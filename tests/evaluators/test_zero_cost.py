@@ -152,8 +152,8 @@ def test_a_users_own_proxy_and_one_without_a_number() -> None:
 
 def test_a_trial_fails_only_when_no_proxy_has_a_number() -> None:
     bad = f"{__name__}:broken"
-    found = evaluator(proxies=[bad, "synflow"])(Measure(POINTS[0]), Report())
-    assert found.status == "finished" and math.isnan(found.metrics["zc/broken"])
+    result = evaluator(proxies=[bad, "synflow"])(Measure(POINTS[0]), Report())
+    assert result.status == "finished" and math.isnan(result.metrics["zc/broken"])
     failed = evaluator(proxies=[bad])(Measure(POINTS[0]), Report())
     assert failed.error is not None and failed.error.cause == "diverged"
     assert "no proxy has a number for this network: " in failed.error.message
@@ -163,13 +163,13 @@ def test_a_trial_fails_only_when_no_proxy_has_a_number() -> None:
 
 def test_an_objective_without_a_number_fails_with_the_reason() -> None:
     bad = f"{__name__}:broken"
-    wanted = [Objective.parse("zc/synflow"), Objective.parse("zc/broken")]
-    failed = ZeroCost(SearchSpec(SPACE, DATA, LADDER, objectives=wanted), proxies=[bad, "synflow"])(
+    objectives = [Objective.parse("zc/synflow"), Objective.parse("zc/broken")]
+    failed = ZeroCost(SearchSpec(SPACE, DATA, LADDER, objectives=objectives), proxies=[bad, "synflow"])(
         Measure(POINTS[0]), Report()
     )
     assert failed.error is not None
-    said = f"no number for the objective zc/broken: {bad}: ZeroDivisionError: nothing to divide by"
-    assert failed.error.message == said
+    message = f"no number for the objective zc/broken: {bad}: ZeroDivisionError: nothing to divide by"
+    assert failed.error.message == message
 
 
 def test_scores_without_a_rung_for_them_are_foreseen() -> None:
@@ -312,9 +312,9 @@ def test_a_search_without_any_training(tmp_path: Path) -> None:
 
 
 def test_what_a_search_without_training_would_cost(tmp_path: Path) -> None:
-    found = forecast(free_search(tmp_path, budget={"multiply_adds": 1e9}), samples=10)
-    assert 0 < found.seconds_per_trial < 5 and found.epochs == 0
-    assert found.seconds < math.inf
+    estimate = forecast(free_search(tmp_path, budget={"multiply_adds": 1e9}), samples=10)
+    assert 0 < estimate.seconds_per_trial < 5 and estimate.epochs == 0
+    assert estimate.seconds < math.inf
 
 
 def test_objectives_that_are_no_proxies_are_refused(tmp_path: Path) -> None:

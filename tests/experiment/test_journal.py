@@ -31,9 +31,9 @@ def test_round_trip_with_nan_and_infinities(tmp_path: Path) -> None:
     assert journal.append(event) == event
     journal.append(Reported(0, 1, 3, {"n": math.nan}, "continue"))
     journal.close()
-    found = read_events(tmp_path)
-    assert found[1] == event
-    assert math.isnan(found[2].metrics["n"])
+    events = read_events(tmp_path)
+    assert events[1] == event
+    assert math.isnan(events[2].metrics["n"])
     assert "NaN" not in (tmp_path / JOURNAL).read_text()
 
 

@@ -97,7 +97,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 def _places(content: Any, place: Place = ()) -> list[Place]:
     """Where the values of a nested content are, inner ones too."""
     inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    return [place, *(found for key, value in inner for found in _places(value, (*place, key)))]
+    return [place, *(inside for key, value in inner for inside in _places(value, (*place, key)))]
 
 
 def _changed(content: Any, place: Place, value: Any) -> Any:

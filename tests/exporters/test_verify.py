@@ -45,10 +45,10 @@ def labels(network, images):
 @EXPORTERS
 def test_every_export_agrees_for_every_batch_size(tmp_path, network, images, labels, exporter):
     file = exporter.write(network, images[:1].float() / 255, tmp_path / "model")
-    found = verify("it", network, exporter.reload(file), images, labels)
-    assert found.images == 70
-    assert found.accuracy == found.accuracy_exported == 0.5
-    assert found.difference < 1e-5 < found.largest
+    agreement = verify("it", network, exporter.reload(file), images, labels)
+    assert agreement.images == 70
+    assert agreement.accuracy == agreement.accuracy_exported == 0.5
+    assert agreement.difference < 1e-5 < agreement.largest
 
 
 @EXPORTERS

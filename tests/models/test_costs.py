@@ -145,7 +145,7 @@ def test_bias_is_free_and_groups_divide(bias):
 
 
 def test_a_layer_of_the_users_own_counts_too():
-    class Own(nn.Module):
+    class Scaled(nn.Module):
         def __init__(self):
             super().__init__()
             self.matrix = nn.Parameter(torch.empty(8, 5))
@@ -153,7 +153,7 @@ def test_a_layer_of_the_users_own_counts_too():
         def forward(self, x):
             return torch.einsum("nchw,cd->ndhw", x, self.matrix)
 
-    assert flops(Own, 8, 4, 4) == 16 * 8 * 5
+    assert flops(Scaled, 8, 4, 4) == 16 * 8 * 5
 
 
 def test_same_count_on_a_real_device_and_the_mode_is_kept():
@@ -239,9 +239,9 @@ def test_latency_tells_median_p95_and_device():
             time.sleep(0.05 if self.turn <= 2 else 0.02 if self.turn == 22 else 0.002)
             return x
 
-    found = latency_ms(Sleeper(), (1, 8, 8), batch_sizes=(4,), warm_up=2, passes=20)
-    assert set(found) == {4}
-    timed = found[4]
+    latency = latency_ms(Sleeper(), (1, 8, 8), batch_sizes=(4,), warm_up=2, passes=20)
+    assert set(latency) == {4}
+    timed = latency[4]
     assert isinstance(timed, Latency)
     assert (timed.batch_size, timed.passes) == (4, 20)
     assert 2 <= timed.median_ms < 20  # neither the warm-up nor the one slow pass
@@ -253,7 +253,7 @@ def test_latency_of_two_batch_sizes_in_eval_mode():
     network = resnet(1, 8, in_channels=1, classes=10).train()
     modes = []
     network.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
-    found = latency_ms(network, (1, 12, 12), batch_sizes=(1, 32), warm_up=1, passes=3)
+    latency = latency_ms(network, (1, 12, 12), batch_sizes=(1, 32), warm_up=1, passes=3)
     assert not any(modes) and len(modes) == 8
     assert network.training
-    assert found[32].median_ms > found[1].median_ms > 0
+    assert latency[32].median_ms > latency[1].median_ms > 0

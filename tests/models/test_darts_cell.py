@@ -184,8 +184,8 @@ def test_all_of_a_small_space_once_in_order_of_their_strength(space):
     narrow = space.fixed({key: value for key, value in fixed.items() if key not in open_keys})
     rng = random.Random(0)
     alphas = {key: tuple(rng.gauss(0, 1) for _ in space.domains[key].values) for key in open_keys}
-    found = list(derive(narrow, alphas))
-    assert len({point.arch_id for point in found}) == 7 * (7 + 7 + 1)
+    derived = list(derive(narrow, alphas))
+    assert len({point.arch_id for point in derived}) == 7 * (7 + 7 + 1)
 
     def share(key: str, value: object) -> float:
         exponents = [math.exp(alpha) for alpha in alphas[key]]
@@ -196,13 +196,13 @@ def test_all_of_a_small_space_once_in_order_of_their_strength(space):
         sources = point.values[open_keys[0]].split("+")
         product = share(open_keys[1], point.values[open_keys[1]])
         for source in sources:
-            product *= sum(found for pair, found in pairs.items() if source in pair.split("+"))
+            product *= sum(derived for pair, derived in pairs.items() if source in pair.split("+"))
             product *= share(open_keys[2], point.values[open_keys[2]]) if source == "1" else 1.0
         return product
 
-    scores = [strength(point) for point in found]
+    scores = [strength(point) for point in derived]
     best = {}
-    for point, score in zip(found, scores, strict=True):
+    for point, score in zip(derived, scores, strict=True):
         best.setdefault(point.arch_id, score)
     assert list(best.values()) == pytest.approx(sorted(best.values(), reverse=True))
 

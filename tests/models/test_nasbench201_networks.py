@@ -84,9 +84,9 @@ def test_params_and_flops_of_every_cell_are_the_tables(space, table):
     params, flops = costs_of(space)
     count = {}
     for operation in space.domains["model.edge0_1"].values:
-        found = {costs_of(space, **{edge: operation}) for edge in ("edge0_1", "edge2_3")}
-        assert len(found) == 1, f"{operation} costs the same on every edge"
-        ((one_params, one_flops),) = found
+        costs = {costs_of(space, **{edge: operation}) for edge in ("edge0_1", "edge2_3")}
+        assert len(costs) == 1, f"{operation} costs the same on every edge"
+        ((one_params, one_flops),) = costs
         count[operation] = (one_params - params, one_flops - flops)
     stages = [channels * size * size for channels, size in ((16, 32), (32, 16), (64, 8))]  # elements of a tensor
     cells = 5 * sum(stages)

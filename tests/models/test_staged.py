@@ -70,8 +70,8 @@ def test_every_block_can_stand_in_every_place(name):
 def test_nested_reduction_reaches_the_block():
     def hidden(reduction: int) -> int:
         changes = {"stage0.layer0.block": "bottleneck", "stage0.layer0.block.bottleneck.reduction": reduction}
-        found = [m for m in made(point(**changes)).modules() if isinstance(m, BottleneckBlock)]
-        return found[0].branch[1].get_submodule("conv").out_channels
+        bottlenecks = [m for m in made(point(**changes)).modules() if isinstance(m, BottleneckBlock)]
+        return bottlenecks[0].branch[1].get_submodule("conv").out_channels
 
     assert (hidden(2), hidden(4)) == (4, 2)
 

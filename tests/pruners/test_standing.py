@@ -88,13 +88,15 @@ def test_decisions_are_those_of_the_definition(kind, objectives):
             draw.count += 1
             pending = history.with_report(trial, step, draw(rng, objectives, kind))
             plain = {key: dict(reports) for key, reports in pending.items()}
-            found = [pruner.prune(pending, trial, step) for pruner, _, _ in pruners]
-            assert found == [defined(plain, trial, step, option) for _, defined, option in pruners]
+            decisions = [pruner.prune(pending, trial, step) for pruner, _, _ in pruners]
+            assert decisions == [defined(plain, trial, step, option) for _, defined, option in pruners]
             if rng.random() < 0.1:
-                assert found == [pruner.prune(plain, trial, step) for pruner, _, _ in pruners], "a plain mapping too"
-            stops += found[1]
+                assert decisions == [pruner.prune(plain, trial, step) for pruner, _, _ in pruners], (
+                    "a plain mapping too"
+                )
+            stops += decisions[1]
             history.add(trial, step, plain[trial][step])
-            if found[1] or step == 9:
+            if decisions[1] or step == 9:
                 del running[trial]
     assert stops > 5
 

@@ -281,10 +281,10 @@ def test_nobody_without_the_token_can_use_the_cluster(tmp_path: Path) -> None:
         )
         for name, key in keys.items()
     }
-    said = {name: intruder.communicate(timeout=120)[1] for name, intruder in intruders.items()}
-    assert [path.name for path in sorted(tmp_path.iterdir()) if path.is_file()] == ["right"], said
-    assert intruders["none"].returncode and "uthenticat" in said["none"]
-    assert intruders["wrong"].returncode and "uthenticat" in said["wrong"]
+    messages = {name: intruder.communicate(timeout=120)[1] for name, intruder in intruders.items()}
+    assert [path.name for path in sorted(tmp_path.iterdir()) if path.is_file()] == ["right"], messages
+    assert intruders["none"].returncode and "uthenticat" in messages["none"]
+    assert intruders["wrong"].returncode and "uthenticat" in messages["wrong"]
 
 
 def test_the_token_is_nowhere_to_be_read_and_ray_listens_on_loopback_alone(tmp_path: Path) -> None:
@@ -333,8 +333,8 @@ def test_what_kills_the_evaluators_thread_is_a_failure(tmp_path: Path) -> None:
     with toy_experiment(toy_config(tmp_path, budget={"trials": 5})) as experiment:
         run(experiment, Exits())
         state = experiment.state
-    said = {trial.number: trial.result.error.message for trial in state.failures()}  # type: ignore[union-attr]
-    assert "SystemExit: 3" in said[1] and state.counts()["finished"] == 4
+    messages = {trial.number: trial.result.error.message for trial in state.failures()}  # type: ignore[union-attr]
+    assert "SystemExit: 3" in messages[1] and state.counts()["finished"] == 4
 
 
 @pytest.mark.slow

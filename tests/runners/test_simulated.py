@@ -34,10 +34,16 @@ def table(tmp_path: Path) -> str:
 
 def run(folder: Path, table: str, name: str, runner: Any, trials: int = 40, **settings: Any) -> State:
     evaluator = {"name": "lookup_table", "path": table, "signal": "e{epochs}", "seconds": "seconds"}
-    given = {"strategy": {"name": "evolution", "population": 5}, "epochs": 9, "pruner": "asha", "seed": 3, **settings}
+    defaults = {
+        "strategy": {"name": "evolution", "population": 5},
+        "epochs": 9,
+        "pruner": "asha",
+        "seed": 3,
+        **settings,
+    }
     config = resolve(
         {"space": SPACE, "evaluator": evaluator, "runner": runner, "budget": {"trials": trials}, "name": name}
-        | {"runs_dir": folder, "tracking_uri": "none", **given}
+        | {"runs_dir": folder, "tracking_uri": "none", **defaults}
     )
     return search(config, say=lambda text: None)
 

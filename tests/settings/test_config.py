@@ -86,8 +86,8 @@ def test_space_file(tmp_path: Path) -> None:
 def test_space_file_problems_say_where(tmp_path: Path, old: str, new: str, line: int, says: str) -> None:
     assert old in SPACE
     path = space_file(tmp_path, SPACE.replace(old, new, 1))
-    found = problems(lambda: load_space(path))
-    assert any(problem.startswith(f"{path}:{line}:") and says in problem for problem in found), found
+    messages = problems(lambda: load_space(path))
+    assert any(problem.startswith(f"{path}:{line}:") and says in problem for problem in messages), messages
 
 
 def test_weights_lie_beside_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +97,8 @@ def test_weights_lie_beside_the_space(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     (tmp_path / "it.safetensors").touch()
     monkeypatch.chdir(tmp_path.parent)
-    found = load_space(tmp_path / "tuned.yaml").arguments["weights"]
-    assert found == str(tmp_path / "it.safetensors")  # whoever continues elsewhere finds it, and the same settings
+    weights = load_space(tmp_path / "tuned.yaml").arguments["weights"]
+    assert weights == str(tmp_path / "it.safetensors")  # whoever continues elsewhere finds it, and the same settings
 
 
 def test_all_problems_of_a_space_at_once(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_yaml_words_stay_words(tmp_path: Path) -> None:
 def test_keys_of_tables_stay_words(tmp_path: Path) -> None:
     words = "[8:16:24, 1:30.5, 010, 1_2, 1e5, 10_000, -3, .5, 1.5e3]"
     space = load_space(space_file(tmp_path, SPACE.replace("[relu, silu]", words).replace("silu}", "8:16:24}")))
-    found = space.domains["model.activation"].options  # type: ignore[union-attr]
-    assert found == ("8:16:24", "1:30.5", "010", "1_2", 1e5, 10_000, -3, 0.5, 1500.0)
+    options = space.domains["model.activation"].options  # type: ignore[union-attr]
+    assert options == ("8:16:24", "1:30.5", "010", "1_2", 1e5, 10_000, -3, 0.5, 1500.0)
 
 
 def test_missing_space_and_unknown_name() -> None:
@@ -219,16 +219,16 @@ def test_json_round_trip(tmp_path: Path) -> None:
     ],
 )
 def test_settings_problems(settings: dict[str, Any], says: str) -> None:
-    found = problems(lambda: resolve({"space": "tiny", "data": "digits", **settings}))
-    assert any(says in problem for problem in found), found
+    messages = problems(lambda: resolve({"space": "tiny", "data": "digits", **settings}))
+    assert any(says in problem for problem in messages), messages
 
 
 def test_all_problems_of_settings_at_once_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
     path.write_text("space: tiny\nseed: -1\nepochs: 0\nbudgt: 3\n")
     settings, document = load_settings(path)
-    found = problems(lambda: resolve(settings, document))
-    assert [problem.split(": ")[0] for problem in sorted(found)] == [f"{path}:{line}" for line in (2, 3, 4)]
+    messages = problems(lambda: resolve(settings, document))
+    assert [problem.split(": ")[0] for problem in sorted(messages)] == [f"{path}:{line}" for line in (2, 3, 4)]
 
 
 def test_an_experiment_file_names_its_space_relative_to_itself(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_name_of_a_file_or_folder_becomes_its_absolute_path(tmp_path: Path, mo
     (here / "link").symlink_to("photos")
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(home))
-    for given, absolute in {
+    for written, absolute in {
         "photos": here / "photos",
         "photos/": here / "photos",
         "./photos": here / "photos",
@@ -257,10 +257,10 @@ def test_a_name_of_a_file_or_folder_becomes_its_absolute_path(tmp_path: Path, mo
         "./digits": here / "digits",
         "absent.npz": here / "absent.npz",
     }.items():
-        for data in (given, {"source": given}):
+        for data in (written, {"source": written}):
             config = resolve({"space": "tiny", "data": data}).data
-            assert config and config.source == str(absolute), given
-        assert DataConfig(given).source == str(absolute), given
+            assert config and config.source == str(absolute), written
+        assert DataConfig(written).source == str(absolute), written
     for name in ("digits", "MNIST", "absent", "x" * 300):
         assert DataConfig(name).source == name
     as_path = resolve({"space": "tiny", "data": Path("photos")}).data
@@ -319,15 +319,15 @@ defaults:
 def test_a_recipe_is_opened_in_place_of_the_spaces(tmp_path):
     (tmp_path / "mine.yaml").write_text(RECIPE)
     (tmp_path / "experiment.yaml").write_text("space: tiny\ndata: digits\nrecipe: {open: mine.yaml, clip_norm: 1.0}\n")
-    found = resolve(*load_settings(tmp_path / "experiment.yaml"))
-    assert [key for key in found.space.domains if key.startswith("train.")] == ["train.learning_rate"]
-    assert found.space.defaults["train.momentum"] == 0.8 and found.recipe == {"clip_norm": 1.0}
+    config = resolve(*load_settings(tmp_path / "experiment.yaml"))
+    assert [key for key in config.space.domains if key.startswith("train.")] == ["train.learning_rate"]
+    assert config.space.defaults["train.momentum"] == 0.8 and config.recipe == {"clip_norm": 1.0}
     tiny = load_space("tiny")
-    assert found.space.defaults["train.schedule"] == tiny.defaults["train.schedule"]
+    assert config.space.defaults["train.schedule"] == tiny.defaults["train.schedule"]
     model = [key for key in tiny.domains if key.startswith("model.")]
-    assert [key for key in found.space.domains if key.startswith("model.")] == model
+    assert [key for key in config.space.domains if key.startswith("model.")] == model
     short = resolve({"space": "tiny", "data": "digits", "recipe": str(tmp_path / "mine.yaml")})
-    assert short.space == found.space and short.recipe == {}
+    assert short.space == config.space and short.recipe == {}
 
 
 def test_a_recipe_has_no_network(tmp_path):

@@ -126,6 +126,6 @@ def test_a_space_takes_merged_settings(tmp_path: Path) -> None:
     ],
 )
 def test_values_of_the_command_line_are_read_as_in_yaml(text: str, value: Any) -> None:
-    found = parse_value(text)
-    assert found == value
-    assert type(found) is type(value)
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)

@@ -73,9 +73,9 @@ def test_neighbours_are_tried_near_numbers_first():
     first = Counter()
     for seed in range(400):
         rng = random.Random(seed)
-        found = choosers.moves(space, point, rng)
-        ordered = choosers.near_first(space, point, found, rng)
-        assert sorted(ordered, key=str) == sorted(found, key=str)
+        moves = choosers.moves(space, point, rng)
+        ordered = choosers.near_first(space, point, moves, rng)
+        assert sorted(ordered, key=str) == sorted(moves, key=str)
         first[ordered[0]] += 1
     assert first["model.a", 1] > 2 * first["model.a", 4] > 0
     assert first["model.b", "y"] > 50
@@ -83,10 +83,10 @@ def test_neighbours_are_tried_near_numbers_first():
 
 def test_neighbours_of_names_are_shuffled_as_ever():
     point = FLAT.default_point()
-    found = choosers.moves(FLAT, point, random.Random(0))
-    shuffled = list(found)
+    moves = choosers.moves(FLAT, point, random.Random(0))
+    shuffled = list(moves)
     random.Random(3).shuffle(shuffled)
-    assert choosers.near_first(FLAT, point, found, random.Random(3)) == shuffled
+    assert choosers.near_first(FLAT, point, moves, random.Random(3)) == shuffled
 
 
 @settings(max_examples=60, deadline=None)
@@ -109,8 +109,8 @@ def test_a_child_of_two_has_the_value_of_one(space, seed):
     a, b = space.sample(rng), space.sample(rng)
     child = space.decide(choosers.crossover(a, b, rng))
     for key, value in child.values.items():
-        given_by = [parent.values[key] for parent in (a, b) if key in parent.values]
-        assert value in given_by  # an active decision was active in the parent that gave the option above it
+        inherited = [parent.values[key] for parent in (a, b) if key in parent.values]
+        assert value in inherited  # an active decision was active in the parent that gave the option above it
 
 
 def test_following_draws_what_is_missing_or_not_allowed():

@@ -38,15 +38,15 @@ def zdt(number, point):
 def reached(factory, number, seed):
     """Every value pair of a search with three trials out at a time, to maximise."""
     strategy = factory(spec_of(SPACE, seed=seed, objectives=2))
-    found, running, rng = [], [], random.Random(seed)
+    points, running, rng = [], [], random.Random(seed)
     for asked in range(EVALUATIONS):
         running.append((asked, strategy.ask(asked).architecture))
         if len(running) == 3:
             back, point = running.pop(rng.randrange(3))
             values = tuple(-value for value in zdt(number, point))
-            found.append(values)
+            points.append(values)
             strategy.tell(back, Result("finished", values=values, steps_done=1))
-    return found
+    return points
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -64,6 +64,6 @@ def test_nsga2_comes_near_the_known_front_and_random_search_does_not(number):
 
 
 def test_the_front_that_is_found_is_spread():
-    found = reached(NSGA2, 1, 0)
-    firsts = sorted(found[index][0] for index in front(found))
+    points = reached(NSGA2, 1, 0)
+    firsts = sorted(points[index][0] for index in front(points))
     assert len(firsts) >= 8 and firsts[-1] - firsts[0] > 0.7

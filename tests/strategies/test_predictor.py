@@ -42,12 +42,12 @@ def test_planted_optimum_is_found(space, most):
 def test_mixed_optimum_is_approached():
     def best(factory):
         strategy = factory(spec_of(MIXED, seed=0))
-        found = 0.0
+        highest = 0.0
         for number in range(50):
             value = closeness(MIXED, strategy.ask(number).architecture)
-            found = max(found, value)
+            highest = max(highest, value)
             strategy.tell(number, finished(value))
-        return found
+        return highest
 
     assert best(Predictor) > best(Random) + 0.05
 
@@ -121,11 +121,11 @@ def test_values_count_by_their_order_alone():
     """An accuracy in 0..1, in percent, or a loss turned round: the same order, the same search."""
 
     def asks(scale):
-        strategy, found = Predictor(spec_of(FLAT, seed=3)), []
+        strategy, points = Predictor(spec_of(FLAT, seed=3)), []
         for number in range(16):
-            found.append(strategy.ask(number).architecture)
-            strategy.tell(number, finished(scale(closeness(FLAT, found[-1]))))
-        return found
+            points.append(strategy.ask(number).architecture)
+            strategy.tell(number, finished(scale(closeness(FLAT, points[-1]))))
+        return points
 
     plain = asks(lambda value: value)
     assert asks(lambda value: 100 * value) == plain
@@ -303,9 +303,9 @@ def test_a_number_at_any_scale_is_one_decision():
         "wide", (Decision("train.rate", Float(1e-5, 1.0, log=True)), Decision("model.width", Int(1, 512)))
     )
     strategy = Predictor(spec_of(space, seed=0))
-    found = []
+    best = []
     for number in range(40):
         values = strategy.ask(number).architecture.values
-        found.append(-abs(values["train.rate"] - 0.01) / 0.01 - abs(values["model.width"] - 300) / 300)
-        strategy.tell(number, finished(found[-1]))
-    assert max(found) > -0.35
+        best.append(-abs(values["train.rate"] - 0.01) / 0.01 - abs(values["model.width"] - 300) / 300)
+        strategy.tell(number, finished(best[-1]))
+    assert max(best) > -0.35

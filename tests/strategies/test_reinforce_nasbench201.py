@@ -29,7 +29,7 @@ def cells():
     del sys.modules[module.__name__]
 
 
-def found(cells, factory, seeds, evaluations):
+def mean_of_seeds(cells, factory, seeds, evaluations):
     """Mean test accuracy of the best by 12-epoch validation."""
     best = []
     for seed in range(seeds):
@@ -39,17 +39,17 @@ def found(cells, factory, seeds, evaluations):
 
 
 def test_reinforce_reaches_the_published_figures_and_more(cells):
-    assert found(cells, Reinforce, 30, 100) > 94.10  # published 93.85, random 93.73
-    assert found(cells, Reinforce, 30, 150) > 94.20  # published 93.90, random 93.84
+    assert mean_of_seeds(cells, Reinforce, 30, 100) > 94.10  # published 93.85, random 93.73
+    assert mean_of_seeds(cells, Reinforce, 30, 150) > 94.20  # published 93.90, random 93.84
 
 
 @pytest.mark.slow
 def test_ppo_reaches_the_published_figures_and_more(cells):
-    assert found(cells, PPO, 30, 100) > 94.00
+    assert mean_of_seeds(cells, PPO, 30, 100) > 94.00
 
 
 def test_ppo_beats_random_search(cells):
-    assert found(cells, PPO, 6, 100) > 93.90  # random 93.73
+    assert mean_of_seeds(cells, PPO, 6, 100) > 93.90  # random 93.73
 
 
 def test_reinforce_measures_no_cell_twice(cells):

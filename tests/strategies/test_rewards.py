@@ -27,18 +27,18 @@ def test_rewards_depend_on_the_order_alone():
     rng = random.Random(0)
     accuracies = [rng.random() for _ in range(50)]
     scales = (lambda a: a, lambda a: 100 * a, lambda a: -1 / (a + 1e-6), lambda a: math.exp(40 * a))
-    found = []
+    sequences = []
     for scale in scales:
         rewards = Rewards()
-        found.append([rewards(finished(scale(accuracy))) for accuracy in accuracies])
-    assert all(rewards == found[0] for rewards in found)
+        sequences.append([rewards(finished(scale(accuracy))) for accuracy in accuracies])
+    assert all(rewards == sequences[0] for rewards in sequences)
 
 
 def test_rewards_are_centred_and_a_new_best_stands_out():
     rewards, rng = Rewards(), random.Random(0)
-    found = [rewards(finished(rng.random())) for _ in range(2000)]
-    assert abs(statistics.mean(found)) < 0.1
-    assert min(found) > -1
+    values = [rewards(finished(rng.random())) for _ in range(2000)]
+    assert abs(statistics.mean(values)) < 0.1
+    assert min(values) > -1
     assert rewards(finished(2.0)) == pytest.approx(math.log(2 * 2001) - 1)
     assert rewards(finished(-1.0)) == pytest.approx(-1, abs=1e-3)
 

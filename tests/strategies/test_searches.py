@@ -40,11 +40,11 @@ def fed(strategy, members):
 
 def parents(strategy, texts, number=100):
     """Which of these points the next 40 asks are one change away from."""
-    found = set()
+    possible = set()
     for ask in range(number, number + 40):
         child = strategy.ask(ask).architecture
-        found |= {text for text in texts if changes(point(FLAT, text), child) == 1}
-    return found
+        possible |= {text for text in texts if changes(point(FLAT, text), child) == 1}
+    return possible
 
 
 OLD_AND_BEST, YOUNG = "aaaaaa", ["bbbbbb", "cccccc", "dddddd"]
@@ -69,8 +69,8 @@ def test_evolution_drops_failed_and_rejected():
     rejected = Result("rejected", metrics={"constraint/violation": 0.1})
     members = [("aaaaaa", rejected), ("bbbbbb", Result.failed("crash", "gone")), ("cccccc", finished(0.0)),
                ("dddddd", finished(0.0))]  # fmt: skip
-    found = parents(fed(Evolution(spec_of(FLAT, seed=0), population=2, sample=1), members), [m[0] for m in members])
-    assert found == {"cccccc", "dddddd"}
+    possible = parents(fed(Evolution(spec_of(FLAT, seed=0), population=2, sample=1), members), [m[0] for m in members])
+    assert possible == {"cccccc", "dddddd"}
 
 
 def test_nsga2_keeps_the_front_and_parents_come_from_it():
@@ -128,10 +128,10 @@ def test_local_search_goes_on_from_sampled_steps_in_ranges():
     strategy.tell(0, finished(1.0))
     rates = set()
     for number in range(1, 30):
-        found = strategy.ask(number).architecture
+        point = strategy.ask(number).architecture
         strategy.tell(number, finished(0.0))
-        if changes_in_shared(start, found) == {"train.learning_rate"}:
-            rates.add(found.values["train.learning_rate"])
+        if changes_in_shared(start, point) == {"train.learning_rate"}:
+            rates.add(point.values["train.learning_rate"])
     assert len(rates) == 3
 
 
@@ -195,8 +195,8 @@ def test_tpe_and_evolution_learn_what_is_allowed():
 def test_optuna_is_told_options_by_index_so_that_true_and_one_stay_apart():
     space = SearchSpace("odd", (Decision("model.a", Choice((1, True, "1"))),))
     strategy = OptunaSampler(spec_of(space, seed=0))
-    found = [strategy.ask(number).architecture.values["model.a"] for number in range(3)]
-    assert {(value, type(value)) for value in found} == {(1, int), (True, bool), ("1", str)}
+    values = [strategy.ask(number).architecture.values["model.a"] for number in range(3)]
+    assert {(value, type(value)) for value in values} == {(1, int), (True, bool), ("1", str)}
 
 
 def test_asks_do_not_depend_on_the_global_generator():

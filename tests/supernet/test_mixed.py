@@ -62,19 +62,19 @@ def growing(pick, *, in_channels, classes):
 
 @pytest.mark.parametrize(("widths", "fits"), [((4, 8, 12), True), ((4, 6, 8), False)])
 def test_widths_that_cannot_be_sliced_are_refused_at_build_time(widths, fits):
-    wanted = SearchSpace("growing", (Decision("model.width", Choice(widths)),), builder=f"{__name__}:growing")
+    space = SearchSpace("growing", (Decision("model.width", Choice(widths)),), builder=f"{__name__}:growing")
     if fits:
-        supernet = build_supernet(wanted, 1, 10)
+        supernet = build_supernet(space, 1, 10)
         x = torch.randn(2, 1, 6, 6)
         for width in widths:
-            point = wanted.point({"model.width": width})
+            point = space.point({"model.width": width})
             supernet.activate(point)
-            child = build(wanted, point, in_channels=1, classes=10)
+            child = build(space, point, in_channels=1, classes=10)
             inherit(supernet.state_dict(), point, child)
             assert torch.equal(supernet(x), child(x))
     else:
         with raises(BuildError, "unsupported", "model.width", "growing", 4):
-            build_supernet(wanted, 1, 10)
+            build_supernet(space, 1, 10)
 
 
 class TwicePlaced(nn.Module):
@@ -177,8 +177,8 @@ def test_activating_what_is_not_there():
 
 
 def test_a_whole_number_fixed_at_one_value_can_be_activated():
-    wanted = SearchSpace("growing", (Decision("model.width", Int(3, 3)),), builder=f"{__name__}:growing")
-    supernet = build_supernet(wanted, 1, 10)
+    space = SearchSpace("growing", (Decision("model.width", Int(3, 3)),), builder=f"{__name__}:growing")
+    supernet = build_supernet(space, 1, 10)
     supernet.activate(Architecture({"model.width": 3}))
     with raises(BuildError, "range", "model.width", 3):
         supernet.activate(Architecture({"model.width": 4}))

@@ -201,10 +201,10 @@ def test_darts_hessian_vector_product_against_the_exact_one():
     (slope,) = torch.autograd.grad(loss(weight, 0), weight, create_graph=True)
     (exact,) = torch.autograd.grad(loss(weight - rate * slope, 1), alpha)
     before = weight.detach().clone()
-    (found,) = unrolled_gradient(lambda: loss(weight, 0), lambda: loss(weight, 1), [weight], [alpha], rate)
+    (gradient,) = unrolled_gradient(lambda: loss(weight, 0), lambda: loss(weight, 1), [weight], [alpha], rate)
     (first_order,) = torch.autograd.grad(loss(weight, 1), alpha)
     assert torch.equal(weight, before)
-    assert torch.allclose(found, exact, rtol=1e-4)
+    assert torch.allclose(gradient, exact, rtol=1e-4)
     assert not torch.allclose(first_order, exact, rtol=1e-2)
 
 
@@ -314,15 +314,15 @@ def test_costs_of_decisions_that_leave_out_others_are_of_what_is_built():
 def test_second_order_is_computed_in_fp32_where_the_rest_is_not():
     """Equation 8 compares networks a hundredth apart: bf16 would round the difference away."""
     exact, _, _ = alpha_steps()
-    found, steps, _ = alpha_steps(second_order=True)
+    dtypes, steps, _ = alpha_steps(second_order=True)
     coarse, coarse_steps, _ = alpha_steps(second_order=True)
     coarse_steps._bf16 = True
     torch.manual_seed(1)
     images, labels = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
-    for relaxed, alphas in ((found, steps), (coarse, coarse_steps)):
+    for relaxed, alphas in ((dtypes, steps), (coarse, coarse_steps)):
         relaxed.train()
         alphas.before_step(Step(0, False, images, labels, 0.1))
-    assert coarse.plain == found.plain != exact.plain
+    assert coarse.plain == dtypes.plain != exact.plain
 
 
 def test_second_order_looks_ahead_by_the_loss_that_the_weights_lower(monkeypatch):

@@ -141,15 +141,15 @@ def test_weights_of_a_path_that_did_not_run_stay_as_they_are(space, data):
 
 
 def test_mean_flops_lies_between_the_cheapest_and_the_dearest_path(space):
-    found = []
+    means = []
     for option in space.domains[KEY].options:
         network = build(space, space.fixed({KEY: option}).default_point(), in_channels=1, classes=10)
-        found.append(count_flops(network, (1, 8, 8)))
+        means.append(count_flops(network, (1, 8, 8)))
     supernet = build_supernet(space, 1, 10)
     mean = mean_flops(supernet, uniform(space, (), 0), (1, 8, 8))
-    assert min(found) < mean < max(found)
+    assert min(means) < mean < max(means)
     only = [space.fixed({KEY: "identity"}).default_point()]
-    assert mean_flops(supernet, uniform(space, only, 0), (1, 8, 8)) == min(found)
+    assert mean_flops(supernet, uniform(space, only, 0), (1, 8, 8)) == min(means)
 
 
 def test_unknown_relaxation_is_refused_by_name():

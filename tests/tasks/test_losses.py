@@ -24,21 +24,21 @@ def batch():
 
 
 def test_balanced_weights_are_scikit_learn_s_and_a_class_without_images_has_none():
-    wanted = compute_class_weight("balanced", classes=np.arange(3), y=part().labels.numpy())
-    assert class_weights(part())[:3].tolist() == pytest.approx(wanted.tolist())
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=part().labels.numpy())
+    assert class_weights(part())[:3].tolist() == pytest.approx(expected.tolist())
     assert class_weights(part())[3] == 0
 
 
 def test_the_default_is_plain_cross_entropy():
     logits, labels = batch()
-    found = criterion_of(Recipe(label_smoothing=0.1), part(), CPU)(logits, labels)
-    assert torch.equal(found, cross_entropy(logits, labels, label_smoothing=0.1))
+    loss = criterion_of(Recipe(label_smoothing=0.1), part(), CPU)(logits, labels)
+    assert torch.equal(loss, cross_entropy(logits, labels, label_smoothing=0.1))
 
 
 def test_weighted_losses_make_every_class_count_alike():
     logits, labels = batch()
-    found = criterion_of(Recipe(class_weights="balanced"), part(), CPU)(logits, labels)
-    assert torch.equal(found, cross_entropy(logits, labels, weight=class_weights(part())))
+    loss = criterion_of(Recipe(class_weights="balanced"), part(), CPU)(logits, labels)
+    assert torch.equal(loss, cross_entropy(logits, labels, weight=class_weights(part())))
 
 
 def test_focal_loss_by_hand():
@@ -48,8 +48,8 @@ def test_focal_loss_by_hand():
     weight = class_weights(part())
     for smoothing in (0.0, 0.1):
         for weights in (None, weight):
-            found = focal_loss(logits, labels, 0.0, weights, smoothing)
-            assert found.item() == pytest.approx(
+            loss = focal_loss(logits, labels, 0.0, weights, smoothing)
+            assert loss.item() == pytest.approx(
                 cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing).item()
             )
     assert criterion_of(Recipe(loss="focal", focal_gamma=3.0), part(), CPU)(logits, labels).item() == pytest.approx(

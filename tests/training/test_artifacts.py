@@ -21,16 +21,16 @@ def test_weights_come_back_exactly(report, tmp_path):
     artifact = save_weights(network.state_dict(), report)
     assert artifact.path == "artifacts/3/attempt-1/weights.safetensors"
     assert artifact.size == (tmp_path / artifact.path).stat().st_size
-    found = load_weights(tmp_path, artifact)
-    assert found.keys() == network.state_dict().keys()
-    assert all(torch.equal(found[key], value) for key, value in network.state_dict().items())
+    loaded = load_weights(tmp_path, artifact)
+    assert loaded.keys() == network.state_dict().keys()
+    assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
     assert [p.name for p in report.folder.iterdir()] == ["weights.safetensors"]
 
 
 def test_shared_tensors_are_kept(report, tmp_path):
     weight = torch.arange(4.0)
-    found = load_weights(tmp_path, save_weights({"a": weight, "b": weight}, report, "shared"))
-    assert torch.equal(found["a"], found["b"])
+    loaded = load_weights(tmp_path, save_weights({"a": weight, "b": weight}, report, "shared"))
+    assert torch.equal(loaded["a"], loaded["b"])
 
 
 def test_a_changed_a_missing_and_a_foreign_file_are_refused(report, tmp_path):

@@ -74,7 +74,7 @@ def test_two_processes_train_what_one_trains(tmp_path):
 
 def test_statistics_and_gradients_of_a_normalisation_are_torchs(group):
     images = torch.randn(8, 3, 4, 4) * 3 + 1
-    found = []
+    outcomes = []
     for together in (False, True):
         torch.manual_seed(1)
         layer = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 5))
@@ -85,8 +85,8 @@ def test_statistics_and_gradients_of_a_normalisation_are_torchs(group):
         else:
             layer(inputs).square().mean().backward()
         norm = layer[0]
-        found.append([inputs.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
-    for alone, whole in zip(*found, strict=True):
+        outcomes.append([inputs.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+    for alone, whole in zip(*outcomes, strict=True):
         assert torch.allclose(alone, whole, atol=1e-6)
 
 

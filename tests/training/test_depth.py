@@ -41,31 +41,31 @@ def scales(network, decay=0.5):
 def test_stages_are_opened_and_the_head_is_last():
     net = child()
     assert list(layers_of(net)) == ["stem", *(f"stage{i}.layer{j}" for i in (0, 1) for j in (0, 1, 2))]
-    found = scales(net)
-    assert found["classifier.weight"] == found["norm.weight"] == 1
-    ordered = [found[name] for name, _ in net.named_parameters()]
+    rate_of = scales(net)
+    assert rate_of["classifier.weight"] == rate_of["norm.weight"] == 1
+    ordered = [rate_of[name] for name, _ in net.named_parameters()]
     assert ordered == sorted(ordered)
-    assert set(found) == {name for name, _ in net.named_parameters()}
+    assert set(rate_of) == {name for name, _ in net.named_parameters()}
 
 
 @pytest.mark.parametrize("space", ["mobile", "nasbench201", "blocks"])
 def test_every_sequential_space_has_an_order(space):
-    found = list(scales(child(space)).values())
-    assert found == sorted(found)
-    assert len(set(found)) > 3
+    rates = list(scales(child(space)).values())
+    assert rates == sorted(rates)
+    assert len(set(rates)) > 3
 
 
 def test_a_timm_network_is_divided_as_timm_does_it():
-    found = scales(timm.create_model("resnet10t", num_classes=10, in_chans=1))
-    assert found["fc.weight"] == 1
-    assert found["layer4.0.conv1.weight"] > found["layer1.0.conv1.weight"] > found["conv1.0.weight"]
+    rate_of = scales(timm.create_model("resnet10t", num_classes=10, in_chans=1))
+    assert rate_of["fc.weight"] == 1
+    assert rate_of["layer4.0.conv1.weight"] > rate_of["layer1.0.conv1.weight"] > rate_of["conv1.0.weight"]
 
 
 def test_a_supernet_has_its_children_s_order():
     space = networks_of("tiny")
-    found = scales(build_supernet(space, 1, 10))
-    assert found["network.classifier.weight"] == 1
-    assert found["network.stem.conv.weight"] == 0.5**7
+    rate_of = scales(build_supernet(space, 1, 10))
+    assert rate_of["network.classifier.weight"] == 1
+    assert rate_of["network.stem.conv.weight"] == 0.5**7
 
 
 def test_the_rates_keep_their_ratio_all_along_the_schedule():
@@ -186,10 +186,10 @@ def test_dropout_reaches_timm_s_networks(name):
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
 def test_timm_s_networks_drop_where_timm_lets_them(name):
     def places(network, kind, attribute):
-        found = {
+        paths = {
             name: getattr(module, attribute) for name, module in network.named_modules() if isinstance(module, kind)
         }
-        return {name: probability for name, probability in found.items() if probability}
+        return {name: probability for name, probability in paths.items() if probability}
 
     net = timm.create_model(name, num_classes=10, in_chans=1)
     set_drop_path(net, 0.4)

@@ -39,16 +39,16 @@ def test_figures_of_every_part():
     with torch.no_grad():
         net[0][0].weight.abs_()
         net[0][0].weight[1].neg_()  # never fires on images that are nowhere negative
-    found = looked_at(net, x)
-    assert {key for key in found if "." not in key} == {"health/gradient_norm"}
-    assert found["health/0.dead_relus"] == 0.25
+    health = looked_at(net, x)
+    assert {key for key in health if "." not in key} == {"health/gradient_norm"}
+    assert health["health/0.dead_relus"] == 0.25
     seen = net[0](x)
-    assert found["health/0.activation"] == pytest.approx(seen.square().mean().sqrt().item(), rel=1e-5)
-    own = torch.cat([p.grad.flatten() for p in net[4].parameters()]).norm().item()
-    assert found["health/4.gradient_norm"] == pytest.approx(own, rel=1e-5)
+    assert health["health/0.activation"] == pytest.approx(seen.square().mean().sqrt().item(), rel=1e-5)
+    norm = torch.cat([p.grad.flatten() for p in net[4].parameters()]).norm().item()
+    assert health["health/4.gradient_norm"] == pytest.approx(norm, rel=1e-5)
     whole = torch.cat([p.grad.flatten() for p in net.parameters()]).norm().item()
-    assert found["health/gradient_norm"] == pytest.approx(whole, rel=1e-5)
-    assert "health/4.dead_relus" not in found
+    assert health["health/gradient_norm"] == pytest.approx(whole, rel=1e-5)
+    assert "health/4.dead_relus" not in health
     assert not any(module._forward_hooks for module in net.modules())
 
 

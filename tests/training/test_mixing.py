@@ -43,8 +43,8 @@ def test_mixup_blends_neighbours_and_their_losses():
     mix = mixing_of(net, Recipe(mixup=0.4))(x, seeded())
     logits, labels = mix.logits(net, x), torch.arange(8) % 3
     assert torch.allclose(net[0].x, mix.share * x + (1 - mix.share) * x.roll(1, 0))
-    wanted = mix.share * cross_entropy(logits, labels) + (1 - mix.share) * cross_entropy(logits, labels.roll(1))
-    assert torch.equal(mix.loss(cross_entropy, logits, labels), wanted)
+    expected = mix.share * cross_entropy(logits, labels) + (1 - mix.share) * cross_entropy(logits, labels.roll(1))
+    assert torch.equal(mix.loss(cross_entropy, logits, labels), expected)
 
 
 def test_cutmix_takes_a_rectangle_and_counts_its_area():
@@ -124,7 +124,7 @@ def test_alphas_learn_on_images_as_they_are():
     data = load_data(DataConfig("digits", images=150, validation=0.2))
     net = nn.Sequential(Seen(), nn.Flatten(), nn.Linear(64, 10))
     alphas, forwarded = Recorder(), []
-    net[0].register_forward_hook(lambda layer, given, out: forwarded.append(out) if layer.training else None)
+    net[0].register_forward_hook(lambda layer, inputs, out: forwarded.append(out) if layer.training else None)
     train(net, data.train, Recipe(mixup=1.0, batch_size=40), epochs=1, seed=0, hooks=[alphas])
     assert len(alphas.inputs) == 3
     for plain, mixed in zip(alphas.inputs, forwarded, strict=True):

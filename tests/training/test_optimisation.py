@@ -14,11 +14,11 @@ def network():
 def rates(recipe, epochs=10, steps=10):
     optimizer = optimizer_of(network(), recipe)
     schedule = schedule_of(optimizer, recipe, epochs, steps)
-    found = []
+    per_step = []
     for step in range(epochs * steps):
         schedule.step_update(step)
-        found.append(optimizer.param_groups[0]["lr"])
-    return found
+        per_step.append(optimizer.param_groups[0]["lr"])
+    return per_step
 
 
 OPTIMIZERS = {
@@ -49,8 +49,8 @@ def test_each_optimizer_is_the_one_it_is_called():
 
 
 def test_momentum_and_betas_reach_the_optimizer():
-    given = {"momentum": 0.7, "beta1": 0.8, "beta2": 0.95, "learning_rate": 0.01}
-    groups = {name: optimizer_of(network(), Recipe(optimizer=name, **given)).param_groups[0] for name in OPTIMIZERS}
+    settings = {"momentum": 0.7, "beta1": 0.8, "beta2": 0.95, "learning_rate": 0.01}
+    groups = {name: optimizer_of(network(), Recipe(optimizer=name, **settings)).param_groups[0] for name in OPTIMIZERS}
     assert {name for name, group in groups.items() if group.get("momentum") == 0.7} == {"sgd", "rmsprop", "muon"}
     assert {name for name, group in groups.items() if group.get("betas") == (0.8, 0.95)} == {
         *("adam", "adamw", "lamb", "muon")
@@ -71,28 +71,28 @@ def test_muon_orthogonalises_convolutions_and_leaves_vectors_to_adamw():
 
 
 def test_cosine_falls_from_the_rate_to_zero():
-    found = rates(Recipe(learning_rate=0.2))
-    assert found[0] == pytest.approx(0.2)
-    assert found[50] == pytest.approx(0.1)
-    assert found[-1] < 1e-3
-    assert found == sorted(found, reverse=True)
+    course = rates(Recipe(learning_rate=0.2))
+    assert course[0] == pytest.approx(0.2)
+    assert course[50] == pytest.approx(0.1)
+    assert course[-1] < 1e-3
+    assert course == sorted(course, reverse=True)
 
 
 def test_warmup_rises_and_then_the_schedule_has_the_rest():
-    found = rates(Recipe(learning_rate=0.2, warmup_epochs=2))
-    assert found[0] == pytest.approx(0.2 / 21)
-    assert found[:21] == sorted(found[:21])
-    assert found[20] == pytest.approx(0.2)
-    assert found[60] == pytest.approx(0.1)
-    assert found[-1] < 1e-3
+    course = rates(Recipe(learning_rate=0.2, warmup_epochs=2))
+    assert course[0] == pytest.approx(0.2 / 21)
+    assert course[:21] == sorted(course[:21])
+    assert course[20] == pytest.approx(0.2)
+    assert course[60] == pytest.approx(0.1)
+    assert course[-1] < 1e-3
 
 
 def test_one_cycle_peaks_at_30_percent():
-    found = rates(Recipe(learning_rate=0.5, schedule="one_cycle"))
-    assert found[0] == pytest.approx(0.02)
-    assert found.index(max(found)) == 30
-    assert max(found) == pytest.approx(0.5)
-    assert found[-1] < 1e-3
+    course = rates(Recipe(learning_rate=0.5, schedule="one_cycle"))
+    assert course[0] == pytest.approx(0.02)
+    assert course.index(max(course)) == 30
+    assert max(course) == pytest.approx(0.5)
+    assert course[-1] < 1e-3
 
 
 def test_step_and_exponential_meet_at_the_stairs():
@@ -103,15 +103,15 @@ def test_step_and_exponential_meet_at_the_stairs():
 
 
 def test_constant_stays_after_its_warmup():
-    found = rates(Recipe(learning_rate=0.3, schedule="constant", warmup_epochs=1))
-    assert found[0] < 0.05
-    assert set(found[10:]) == {0.3}
+    course = rates(Recipe(learning_rate=0.3, schedule="constant", warmup_epochs=1))
+    assert course[0] < 0.05
+    assert set(course[10:]) == {0.3}
 
 
 def test_inverse_time_meets_the_decay_and_then_falls_ever_slower():
-    found = rates(Recipe(learning_rate=1.0, schedule="inverse_time", decay=0.5, decay_epochs=2, warmup_epochs=1))
-    assert found[:11] == sorted(found[:11])
-    assert [found[i] for i in (10, 30, 50, 90)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 5])
+    course = rates(Recipe(learning_rate=1.0, schedule="inverse_time", decay=0.5, decay_epochs=2, warmup_epochs=1))
+    assert course[:11] == sorted(course[:11])
+    assert [course[i] for i in (10, 30, 50, 90)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 5])
 
 
 SCHEDULES = ["cosine", "one_cycle", "step", "exponential", "inverse_time", "constant"]

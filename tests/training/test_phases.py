@@ -110,10 +110,10 @@ def test_every_phase_has_its_images_and_is_charged_for_them():
 def test_a_mean_of_weights_has_the_statistics_of_the_images_that_it_is_validated_on():
     net = network()
     trained(net, dataclasses.replace(EVERYTHING, ema_decay=0.0, swa_share=1.0), until=1)
-    found = net[1].running_mean.clone()
+    mean = net[1].running_mean.clone()
     crop = dataclasses.replace(EVERYTHING, crop_pixels=1, cutout_pixels=1)  # the images have half the size
     recalibrate(net, phases()[0].part, crop)
-    assert torch.equal(net[1].running_mean, found)
+    assert torch.equal(net[1].running_mean, mean)
 
 
 def test_the_schedule_is_counted_in_epochs():

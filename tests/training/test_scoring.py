@@ -26,11 +26,11 @@ def test_figures_by_hand():
     part = Part(pixels, np.arange(4), torch.tensor([0, 0, 1, 2]), 3, mean=(0.0,), std=(1 / 255,))
     logits = torch.tensor([[2.0, 0, 0], [0, 2.0, 0], [0, 2.0, 0], [0, 0, 2.0]])  # answers 0, 1, 1, 2
     network = Fixed(logits).train()
-    found = score(network, part, batch_size=3)
-    assert found["accuracy"] == 0.75
-    assert found["f1_macro"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    scores = score(network, part, batch_size=3)
+    assert scores["accuracy"] == 0.75
+    assert scores["f1_macro"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     right, wrong = -np.log(np.exp(2) / (np.exp(2) + 2)), -np.log(1 / (np.exp(2) + 2))
-    assert found["loss"] == pytest.approx((3 * right + wrong) / 4, rel=1e-5)
+    assert scores["loss"] == pytest.approx((3 * right + wrong) / 4, rel=1e-5)
     assert network.training
 
 
@@ -52,41 +52,41 @@ def known():
 
 def test_figures_on_request_by_hand():
     assert set(figures(known())) == {"accuracy", "loss", "f1_macro"}
-    found = figures(known(), EXTRA)
-    assert found["precision_macro"] == pytest.approx((1 + 1 / 2 + 1) / 3)
-    assert found["recall_macro"] == found["balanced_accuracy"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    scores = figures(known(), EXTRA)
+    assert scores["precision_macro"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert scores["recall_macro"] == scores["balanced_accuracy"] == pytest.approx((1 / 2 + 1 + 1) / 3)
     # class 0: one image above both others, one below both; class 1: above two, below the one mistaken for it
-    assert found["roc_auc"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+    assert scores["roc_auc"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
     assert set(figures(known(), ["roc_auc"])) == {"accuracy", "loss", "f1_macro", "roc_auc"}
 
 
 def test_answers_that_name_a_class_without_images_give_no_warning():
     pixels = np.arange(2, dtype=np.uint8)[:, None, None, None].repeat(2, 2)
     part = Part(pixels, np.arange(2), torch.tensor([0, 1]), 3, mean=(0.0,), std=(1 / 255,))
-    given = answers(Fixed(torch.tensor([[0.0, 0, 2], [0, 2, 0]])), part)
+    answered = answers(Fixed(torch.tensor([[0.0, 0, 2], [0, 2, 0]])), part)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = figures(given, EXTRA)
-    assert found["balanced_accuracy"] == 0.5
+        scores = figures(answered, EXTRA)
+    assert scores["balanced_accuracy"] == 0.5
 
 
 def test_a_class_by_its_number_is_a_figure_too():
-    found = figures(known(), ["recall_of_0", "precision_of_1", "f1_of_0", "recall_of_3", "recall_of_x"])
-    assert {key: found[key] for key in found if "_of_" in key} == {
+    scores = figures(known(), ["recall_of_0", "precision_of_1", "f1_of_0", "recall_of_3", "recall_of_x"])
+    assert {key: scores[key] for key in scores if "_of_" in key} == {
         **{"recall_of_0": 0.5, "precision_of_1": 0.5, "f1_of_0": pytest.approx(2 / 3), "recall_of_3": 0.0}
     }
     assert extra_among(["val/f1_of_12", "val/accuracy", "cost/flops", "val/f1_of_12"]) == ("f1_of_12",)
 
 
 def test_figures_by_class_and_the_confusion():
-    found = by_class(known(), ["ant", "bee", "cat", "dog"])
-    assert found["confusion"] == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    classes = by_class(known(), ["ant", "bee", "cat", "dog"])
+    assert classes["confusion"] == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     ant = {"class": "ant", "images": 2, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3)}
-    assert found["classes"][0] == ant
-    assert found["classes"][3]["images"] == 0
+    assert classes["classes"][0] == ant
+    assert classes["classes"][3]["images"] == 0
 
 
 def test_numbers_that_are_none_give_none():
-    given = known()
-    given.probabilities[0] = np.nan
-    assert np.isnan(figures(given, ["roc_auc"])["roc_auc"])
+    answered = known()
+    answered.probabilities[0] = np.nan
+    assert np.isnan(figures(answered, ["roc_auc"])["roc_auc"])

@@ -49,12 +49,12 @@ PARTS = [
 
 def test_the_drawing_shows_what_computes_and_what_resizes():
     figure = network_figure({"one": PARTS, "two": [STEM]})
-    said = [annotation.text for annotation in figure.layout.annotations]
-    assert said[0] == "<b>one</b><br>160 params, 1,000 FLOPs" and said[5] == "<b>two</b><br>100 params, 600 FLOPs"
-    assert [text.split("  ")[:2] for text in said[1:5]] == [
+    texts = [annotation.text for annotation in figure.layout.annotations]
+    assert texts[0] == "<b>one</b><br>160 params, 1,000 FLOPs" and texts[5] == "<b>two</b><br>100 params, 600 FLOPs"
+    assert [text.split("  ")[:2] for text in texts[1:5]] == [
         ["conv norm 3×3", "16×8×8"], ["inverted 5×5", "8×8×8"], ["max pool2d", "8×4×4"], ["linear", "10"],
     ]  # fmt: skip
-    assert ["60%" in said[1], "30%" in said[2], "0%" in said[3], "10%" in said[4]] == [True] * 4
+    assert ["60%" in texts[1], "30%" in texts[2], "0%" in texts[3], "10%" in texts[4]] == [True] * 4
     rows = [bar.y[0] for bar in figure.data]
     assert rows[1] - rows[0] == 1 < rows[2] - rows[1]  # a gap where the image gets smaller
     assert figure.data[0].x[0] > figure.data[1].x[0] and figure.data[0].marker.color != figure.data[1].marker.color
@@ -97,12 +97,12 @@ def test_a_comparison_draws_the_best_of_each(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")  # no picture
     settings = {"space": "tiny", "data": {"source": "digits", "images": 200}, "epochs": 1, "budget": {"trials": 2}}
     place = {"runs_dir": tmp_path, "tracking_uri": "none", "name": "camp"}
-    found = nasforge.compare(strategies="evolution", seeds=2, **settings, **place)
+    comparison = nasforge.compare(strategies="evolution", seeds=2, **settings, **place)
     page = (tmp_path / "camp" / "comparison.html").read_text()
     for label in ("evolution", "random"):
         states = [load_state(tmp_path / "camp" / f"{label}-s{seed}") for seed in range(2)]
         best = max((state.best for state in states), key=lambda trial: trial.metrics["val/accuracy"])
-        assert found.strategies[label]["best"] == {
+        assert comparison.strategies[label]["best"] == {
             "experiment": next(state.header.experiment for state in states if state.best is best),
             "signal": best.metrics["val/accuracy"],
             "architecture": best.architecture.to_json(),

@@ -15,7 +15,7 @@ WELL = {
 }
 
 
-def said(*changes):
+def advice_on(*changes):
     steps = [SimpleNamespace(metrics={**WELL, **change}) for change in changes]
     return " | ".join(advice(SimpleNamespace(steps=steps)))
 
@@ -38,11 +38,11 @@ def test_rows_are_parts():
     ],
 )
 def test_each_ill_has_its_advice(change, sentence):
-    assert sentence in said({}, {**change, "train/loss": 0.1})
-    assert " | " not in said({}, {**change, "train/loss": 0.1})
+    assert sentence in advice_on({}, {**change, "train/loss": 0.1})
+    assert " | " not in advice_on({}, {**change, "train/loss": 0.1})
 
 
 def test_a_loss_that_does_not_fall_and_a_training_that_is_well():
-    assert said({}, {}).startswith("the training loss hardly fell (0.4 to 0.4)")
-    assert said({}, {"train/loss": 0.1}).startswith("nothing unusual")
+    assert advice_on({}, {}).startswith("the training loss hardly fell (0.4 to 0.4)")
+    assert advice_on({}, {"train/loss": 0.1}).startswith("nothing unusual")
     assert advice(SimpleNamespace(steps=[SimpleNamespace(metrics={"train/loss": 1.0})])) == []

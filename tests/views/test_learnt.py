@@ -37,11 +37,11 @@ def test_a_split_is_too_coarse_when_it_is_small_or_the_trials_are_alike():
 
 
 def test_a_search_says_it(tmp_path):
-    said: list[str] = []
+    messages: list[str] = []
     settings = {
         **{"space": SPACE, "data": {"source": "digits", "images": 100}, "strategy": "random", "runner": "local"},
         **{"epochs": 1, "pruner": "none", "tracking_uri": "none", "runs_dir": str(tmp_path), "name": "small"},
     }
-    search(**settings, budget={"trials": 2}, say=said.append)
-    assert any(text.startswith("Nothing was learnt") and "1 optimizer step only" in text for text in said)
-    assert any("too coarse" in text for text in said)
+    search(**settings, budget={"trials": 2}, say=messages.append)
+    assert any(text.startswith("Nothing was learnt") and "1 optimizer step only" in text for text in messages)
+    assert any("too coarse" in text for text in messages)

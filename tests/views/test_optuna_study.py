@@ -37,9 +37,9 @@ def searched(folder, *, trials=16, scripted=(), **settings):
             else:
                 for step in (1, 3):
                     experiment.report(job.number, job.attempt, step, planted.metrics_of(values, job.seed, step))
-                found = planted.metrics_of(values, job.seed, 3)
-                found.pop("cost/flops")
-                experiment.tell(job.number, job.attempt, Result("finished", found, steps_done=3))
+                metrics = planted.metrics_of(values, job.seed, 3)
+                metrics.pop("cost/flops")
+                experiment.tell(job.number, job.attempt, Result("finished", metrics, steps_done=3))
     return load_state(config.folder)
 
 
@@ -78,10 +78,10 @@ def test_a_storage_is_written_again(tmp_path):
 
 
 def test_what_matters_is_found(tmp_path):
-    found = importances(searched(tmp_path, trials=40))["val/accuracy"]
-    assert set(list(found)[:2]) == {"model.depth", "model.width"}  # the conditional kernel has none
-    assert set(found) == {"model.block", "model.depth", "model.width", "train.learning_rate"}
-    assert math.isclose(sum(found.values()), 1.0) and found["train.learning_rate"] < 0.15
+    shares = importances(searched(tmp_path, trials=40))["val/accuracy"]
+    assert set(list(shares)[:2]) == {"model.depth", "model.width"}  # the conditional kernel has none
+    assert set(shares) == {"model.block", "model.depth", "model.width", "train.learning_rate"}
+    assert math.isclose(sum(shares.values()), 1.0) and shares["train.learning_rate"] < 0.15
     two = importances(searched(tmp_path, name="two", objectives=["val/accuracy", "cost/flops"]))
     assert next(iter(two["cost/flops"])) == "model.depth"
 
@@ -97,9 +97,9 @@ def test_an_objective_that_never_differs_is_explained_by_nothing(tmp_path, monke
     with raises(SearchError, "empty", None, "all 6", "val/accuracy"):
         importances(state)
     two = searched(tmp_path, trials=6, scripted=alike, name="two", objectives=["val/accuracy", "cost/flops"])
-    found = importances(two)
-    assert set(found["val/accuracy"].values()) == {0.0} and sum(found["cost/flops"].values()) == pytest.approx(1)
-    monkeypatch.setattr(optuna_study, "importances", lambda state: {"val/accuracy": found["val/accuracy"]})
+    shares = importances(two)
+    assert set(shares["val/accuracy"].values()) == {0.0} and sum(shares["cost/flops"].values()) == pytest.approx(1)
+    monkeypatch.setattr(optuna_study, "importances", lambda state: {"val/accuracy": shares["val/accuracy"]})
     assert write_figures(two, tmp_path / "figures") == []
 
 
@@ -141,11 +141,11 @@ def test_commands(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     searched(tmp_path, trials=8)
     assert cli.main(["show", "toy", "--importance", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert set(found["importance"]) == {"val/accuracy"} and len(found["figures"]) == 4
+    printed = json.loads(capfd.readouterr().out)
+    assert set(printed["importance"]) == {"val/accuracy"} and len(printed["figures"]) == 4
     assert cli.main(["show", "toy", "--importance"]) == 0
-    said = capfd.readouterr().out
-    assert "Importance (fANOVA)" in said and "model.depth" in said
+    out = capfd.readouterr().out
+    assert "Importance (fANOVA)" in out and "model.depth" in out
     assert cli.main(["track", "toy", "--optuna", "sqlite:///views/optuna.db"]) == 0
     assert "8 trials of 'toy' written" in capfd.readouterr().out and (tmp_path / "views" / "optuna.db").is_file()
     assert cli.main(["track", "toy", "--optuna", "x", "--tracking-uri", "y"]) == 2

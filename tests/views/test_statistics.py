@@ -9,20 +9,20 @@ from nasforge.views.statistics import bootstrap_band, holm, paired_test, summary
 
 
 def test_summary_by_hand() -> None:
-    found = summary([1.0, 2.0, 3.0, 6.0])
-    assert found.n == 4 and found.mean == 3.0 and found.median == 2.5 and found.best == 6.0
-    assert found.std == pytest.approx(math.sqrt(14 / 3)) and found.standard_error == pytest.approx(math.sqrt(14 / 12))
-    assert found.bound == pytest.approx(3.0 - 2 * math.sqrt(14 / 12))
+    stats = summary([1.0, 2.0, 3.0, 6.0])
+    assert stats.n == 4 and stats.mean == 3.0 and stats.median == 2.5 and stats.best == 6.0
+    assert stats.std == pytest.approx(math.sqrt(14 / 3)) and stats.standard_error == pytest.approx(math.sqrt(14 / 12))
+    assert stats.bound == pytest.approx(3.0 - 2 * math.sqrt(14 / 12))
 
 
 def test_bound_lies_on_the_bad_side_where_less_is_better() -> None:
-    found = summary([1.0, 3.0], maximise=False)
-    assert found.best == 1.0 and found.bound == pytest.approx(2.0 + 2 * 1.0)
+    stats = summary([1.0, 3.0], maximise=False)
+    assert stats.best == 1.0 and stats.bound == pytest.approx(2.0 + 2 * 1.0)
 
 
 def test_one_seed_says_nothing_of_the_spread() -> None:
-    found = summary([0.5])
-    assert (found.std, found.standard_error, found.bound) == (None, None, None) and found.mean == 0.5
+    stats = summary([0.5])
+    assert (stats.std, stats.standard_error, stats.bound) == (None, None, None) and stats.mean == 0.5
 
 
 def test_holm_by_hand() -> None:
@@ -34,18 +34,18 @@ def test_holm_by_hand() -> None:
 
 def test_wilcoxon_by_hand() -> None:
     # All six differences have one sign: exact two-sided p is 2 / 2**6.
-    found = paired_test([2.0, 3.1, 4.2, 5.3, 6.4, 7.5], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-    assert found.n == 6 and found.difference == pytest.approx(1.25)
-    assert found.p_wilcoxon == pytest.approx(2 / 64)
+    outcome = paired_test([2.0, 3.1, 4.2, 5.3, 6.4, 7.5], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert outcome.n == 6 and outcome.difference == pytest.approx(1.25)
+    assert outcome.p_wilcoxon == pytest.approx(2 / 64)
     # Only all signs kept and all turned have so large a mean: the same 2 / 2**6.
-    assert found.p_permutation == pytest.approx(2 / 64)
-    assert 1.0 < found.low < 1.25 < found.high < 1.5
+    assert outcome.p_permutation == pytest.approx(2 / 64)
+    assert 1.0 < outcome.low < 1.25 < outcome.high < 1.5
 
 
 def test_equal_pairs_differ_in_nothing() -> None:
-    found = paired_test([0.5, 0.7, 0.6], [0.5, 0.7, 0.6])
-    assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
-    assert found.p_wilcoxon == 1.0 and found.p_permutation == 1.0
+    outcome = paired_test([0.5, 0.7, 0.6], [0.5, 0.7, 0.6])
+    assert (outcome.difference, outcome.low, outcome.high) == (0.0, 0.0, 0.0)
+    assert outcome.p_wilcoxon == 1.0 and outcome.p_permutation == 1.0
 
 
 def test_permutation_by_hand() -> None:
@@ -57,8 +57,8 @@ def test_permutation_by_hand() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 13])
 def test_few_seeds_cannot_be_significant(n: int) -> None:
-    found = paired_test([0.1] * n, [0.0] * n)
-    assert found.p_permutation == 2 / 2**n
+    outcome = paired_test([0.1] * n, [0.0] * n)
+    assert outcome.p_permutation == 2 / 2**n
 
 
 def test_many_seeds_are_sampled_and_agree_with_the_exact_test() -> None:
@@ -74,10 +74,10 @@ def test_many_seeds_are_sampled_and_agree_with_the_exact_test() -> None:
 def test_noise_is_not_significant_and_a_seed_repeats_it() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=80), rng.normal(size=80)
-    found = paired_test(list(a), list(b), seed=5)
-    assert found == paired_test(list(a), list(b), seed=5)
-    assert found.low < found.difference < found.high
-    assert found.p_wilcoxon > 0.05 and found.p_permutation > 0.05
+    outcome = paired_test(list(a), list(b), seed=5)
+    assert outcome == paired_test(list(a), list(b), seed=5)
+    assert outcome.low < outcome.difference < outcome.high
+    assert outcome.p_wilcoxon > 0.05 and outcome.p_permutation > 0.05
 
 
 def test_band_is_about_two_standard_errors() -> None:

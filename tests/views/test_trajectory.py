@@ -43,13 +43,13 @@ def searched(folder: Path, evaluator: Any, check: Any = lambda proposal: {}, **s
 
 
 def test_incumbent_after_every_charged_trial(tmp_path: Path) -> None:
-    found = searched(tmp_path, Scripted([0.3, None, 0.2, 0.5]), budget={"trials": 4}, seed=7)
-    assert found.signal == [0.3, 0.3, 0.3, 0.5]
-    assert found.charged["trials"] == [1, 2, 3, 4], "a failure is charged"
-    assert found.charged["worker_seconds"] == [2, 4, 6, 8] and found.charged["multiply_adds"] == [100, 200, 300, 400]
-    assert found.counts["failed"] == 1 and found.seed == 7 and found.spent and not found.running
-    assert found.reach["trials"] == 4 and found.reach["worker_seconds"] == 8
-    assert not found.shared and not any(found.inherited) and found.kind[1:] == (3, False)
+    curve = searched(tmp_path, Scripted([0.3, None, 0.2, 0.5]), budget={"trials": 4}, seed=7)
+    assert curve.signal == [0.3, 0.3, 0.3, 0.5]
+    assert curve.charged["trials"] == [1, 2, 3, 4], "a failure is charged"
+    assert curve.charged["worker_seconds"] == [2, 4, 6, 8] and curve.charged["multiply_adds"] == [100, 200, 300, 400]
+    assert curve.counts["failed"] == 1 and curve.seed == 7 and curve.spent and not curve.running
+    assert curve.reach["trials"] == 4 and curve.reach["worker_seconds"] == 8
+    assert not curve.shared and not any(curve.inherited) and curve.kind[1:] == (3, False)
 
 
 def test_a_journal_that_is_followed_has_the_same_trajectory(tmp_path: Path) -> None:
@@ -62,20 +62,20 @@ def test_a_journal_that_is_followed_has_the_same_trajectory(tmp_path: Path) -> N
 
 
 def test_nothing_is_the_best_before_the_first(tmp_path: Path) -> None:
-    found = searched(tmp_path, Scripted([None, 0.4]), budget={"trials": 2})
-    assert math.isnan(found.signal[0]) and found.signal[1] == 0.4 and found.steps == [-1, 3]
+    curve = searched(tmp_path, Scripted([None, 0.4]), budget={"trials": 2})
+    assert math.isnan(curve.signal[0]) and curve.signal[1] == 0.4 and curve.steps == [-1, 3]
 
 
 def test_less_is_better_where_it_is_said(tmp_path: Path) -> None:
-    found = searched(tmp_path, Scripted([0.3, 0.2, 0.5]), budget={"trials": 3}, objectives=["min:val/accuracy"])
-    assert found.signal == [0.3, 0.2, 0.2]
+    curve = searched(tmp_path, Scripted([0.3, 0.2, 0.5]), budget={"trials": 3}, objectives=["min:val/accuracy"])
+    assert curve.signal == [0.3, 0.2, 0.2]
 
 
 def test_greater_fidelity_goes_first(tmp_path: Path) -> None:
     shallow = Result("finished", {"val/accuracy": 0.9}, steps_done=1, charged=Charge(1.0, 1.0))
-    found = searched(tmp_path, Scripted([shallow, 0.4, 0.5]), budget={"trials": 3})
-    assert found.signal == [0.9, 0.4, 0.5] and found.steps == [1, 3, 3] and found.fidelity == 3
-    assert found.points[0] is None and found.points[2] == (0.5,)
+    curve = searched(tmp_path, Scripted([shallow, 0.4, 0.5]), budget={"trials": 3})
+    assert curve.signal == [0.9, 0.4, 0.5] and curve.steps == [1, 3, 3] and curve.fidelity == 3
+    assert curve.points[0] is None and curve.points[2] == (0.5,)
 
 
 def test_rejected_and_unbuildable_ones_are_not_charged(tmp_path: Path) -> None:
@@ -87,17 +87,17 @@ def test_rejected_and_unbuildable_ones_are_not_charged(tmp_path: Path) -> None:
             raise BuildError("planted")
         return {"cost/flops": 100.0 if len(asked) == 3 else 1.0}
 
-    found = searched(tmp_path, Scripted([0.1, 0, 0, 0.2]), check, budget={"trials": 2}, constraints=["flops<=10"])
-    assert found.counts["rejected"] == 1 and found.counts["failed"] == 1
-    assert found.charged["trials"] == [1, 2] and found.signal == [0.1, 0.2]
+    curve = searched(tmp_path, Scripted([0.1, 0, 0, 0.2]), check, budget={"trials": 2}, constraints=["flops<=10"])
+    assert curve.counts["rejected"] == 1 and curve.counts["failed"] == 1
+    assert curve.charged["trials"] == [1, 2] and curve.signal == [0.1, 0.2]
 
 
 def test_pruned_ones_are_charged(tmp_path: Path) -> None:
-    found = searched(tmp_path, Planted(epochs=3), pruner="asha", budget={"trials": 12}, name="pruned")
-    assert found.counts["pruned"] > 0
-    assert found.charged["trials"][-1] == 12
+    curve = searched(tmp_path, Planted(epochs=3), pruner="asha", budget={"trials": 12}, name="pruned")
+    assert curve.counts["pruned"] > 0
+    assert curve.charged["trials"][-1] == 12
     whole = searched(tmp_path, Planted(epochs=3), budget={"trials": 12}, name="whole")
-    assert 0.12 <= found.charged["worker_seconds"][-1] < whole.charged["worker_seconds"][-1] == pytest.approx(0.36)
+    assert 0.12 <= curve.charged["worker_seconds"][-1] < whole.charged["worker_seconds"][-1] == pytest.approx(0.36)
 
 
 def test_shared_training_is_charged_on_every_axis(tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ def test_shared_training_is_charged_on_every_axis(tmp_path: Path) -> None:
     header = Header(SCHEMA, config.name, config.to_json(), config.space.fingerprint, 0, {}, "")
     with Experiment(config.folder, header, TwoPaths(nested_space()), check=lambda proposal: {}) as experiment:
         run(experiment, evaluator)
-    found = trajectory(read_events(config.folder))
-    assert found.charged["trials"] == [1, 2, 3]
-    assert found.charged["worker_seconds"] == [600, 601, 602]
-    assert found.charged["multiply_adds"] == [1e9, 1e9 + 1e6, 1e9 + 2e6]
-    assert math.isnan(found.signal[0]), "a supernet is not a candidate"
-    assert found.signal[1:] == [0.6, 0.6] and found.fidelity == 0
-    assert not found.spent and found.reach["trials"] == 10, "it ended by itself"
-    assert found.shared and found.inherited == [False, True, True] and found.kind[1:] == (0, True)
+    curve = trajectory(read_events(config.folder))
+    assert curve.charged["trials"] == [1, 2, 3]
+    assert curve.charged["worker_seconds"] == [600, 601, 602]
+    assert curve.charged["multiply_adds"] == [1e9, 1e9 + 1e6, 1e9 + 2e6]
+    assert math.isnan(curve.signal[0]), "a supernet is not a candidate"
+    assert curve.signal[1:] == [0.6, 0.6] and curve.fidelity == 0
+    assert not curve.spent and curve.reach["trials"] == 10, "it ended by itself"
+    assert curve.shared and curve.inherited == [False, True, True] and curve.kind[1:] == (0, True)
 
 
 def test_what_went_on_from_a_checkpoint_was_trained_from_an_initialisation(tmp_path: Path) -> None:
@@ -134,9 +134,9 @@ def test_what_went_on_from_a_checkpoint_was_trained_from_an_initialisation(tmp_p
             "finished", metrics, steps_done=(1, 3)[proposal.rung], artifacts=kept if not proposal.rung else {}
         )
 
-    found = searched(tmp_path, evaluator, strategy={"name": "promotion", "of": "random"}, budget={"trials": 4})
-    assert found.steps[-1] == 3 and found.pieces
-    assert not found.shared and not any(found.inherited) and found.kind[1:] == (3, False)
+    curve = searched(tmp_path, evaluator, strategy={"name": "promotion", "of": "random"}, budget={"trials": 4})
+    assert curve.steps[-1] == 3 and curve.pieces
+    assert not curve.shared and not any(curve.inherited) and curve.kind[1:] == (3, False)
 
 
 def test_running_search_reaches_as_far_as_it_is(tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_running_search_reaches_as_far_as_it_is(tmp_path: Path) -> None:
             result = Result("finished", {"val/accuracy": 0.5}, steps_done=3, charged=Charge(1.0, 1.0))
             experiment.tell(job.number, job.attempt, result)
         experiment.next()
-        found = trajectory(read_events(config.folder))
-    assert found.running and found.reach["trials"] == 3
+        curve = trajectory(read_events(config.folder))
+    assert curve.running and curve.reach["trials"] == 3
 
 
 def test_final_figures_are_asked_once_for_each_incumbent(tmp_path: Path) -> None:
@@ -162,9 +162,9 @@ def test_final_figures_are_asked_once_for_each_incumbent(tmp_path: Path) -> None
         asked.append(architecture)
         return float(len(asked))
 
-    found = trajectory(read_events(config.folder), final)
-    assert found.final == [1.0, 1.0, 2.0, 2.0, 2.0]
-    assert found.test is None
+    curve = trajectory(read_events(config.folder), final)
+    assert curve.final == [1.0, 1.0, 2.0, 2.0, 2.0]
+    assert curve.test is None
 
 
 def test_retrained_finalists_give_the_test_figure(tmp_path: Path) -> None:
@@ -177,6 +177,6 @@ def test_retrained_finalists_give_the_test_figure(tmp_path: Path) -> None:
         for seed, accuracy in ((0, 0.8), (1, 0.9)):
             experiment.open_test(f"{name}-seed{seed}-e9", lambda accuracy=accuracy: {"test/accuracy": accuracy})
             experiment.open_test(f"resnet8-for-{name}-seed{seed}-e9", lambda: {"test/accuracy": 0.1})
-    found = trajectory(read_events(config.folder))
-    assert found.test is not None and math.isnan(found.test[0])
-    assert found.test[1:] == [pytest.approx(0.85), pytest.approx(0.85)]
+    curve = trajectory(read_events(config.folder))
+    assert curve.test is not None and math.isnan(curve.test[0])
+    assert curve.test[1:] == [pytest.approx(0.85), pytest.approx(0.85)]

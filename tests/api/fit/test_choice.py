@@ -13,9 +13,9 @@ TRUTH = np.repeat([0, 1, 2], [400, 30, 30])
 
 
 def answered(name, chosen, flops=1.0, kind="found", trial=None):
-    given = np.full((len(TRUTH), 3), 0.05)
-    given[np.arange(len(TRUTH)), chosen] = 0.9
-    return Answered(Row(name, kind, metrics_of(TRUTH, given), flops=flops, trial=trial), given)
+    probabilities = np.full((len(TRUTH), 3), 0.05)
+    probabilities[np.arange(len(TRUTH)), chosen] = 0.9
+    return Answered(Row(name, kind, metrics_of(TRUTH, probabilities), flops=flops, trial=trial), probabilities)
 
 
 def eager():

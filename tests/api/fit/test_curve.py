@@ -97,25 +97,25 @@ class Log:
         self.entries.append({"kind": kind, **content})
         return self.entries[-1]
 
-    def last(self, kind, **wanted):
-        fits = [e for e in self.entries if e["kind"] == kind and all(e.get(k) == v for k, v in wanted.items())]
+    def last(self, kind, **entries):
+        fits = [e for e in self.entries if e["kind"] == kind and all(e.get(k) == v for k, v in entries.items())]
         return fits[-1] if fits else None
 
 
 def test_a_curve_is_measured_on_all_folds_and_read_back():
     toy = Toy(600)
-    found = toy.curve()
-    assert [(point["share"], point["images"]) for point in found["learning_curve"]] == [
+    curve = toy.curve()
+    assert [(point["share"], point["images"]) for point in curve["learning_curve"]] == [
         (0.25, 20),
         (0.5, 40),
         (1.0, 80),
     ]
-    assert found["learning_curve"][-1]["accuracy"] == 1.0 and 0 <= found["twice"]["low"] <= found["twice"]["high"]
+    assert curve["learning_curve"][-1]["accuracy"] == 1.0 and 0 <= curve["twice"]["low"] <= curve["twice"]["high"]
     assert sum(entry["kind"] == "curved" for entry in toy.log.entries) == 4
     count = len(toy.log.entries)
-    assert toy.curve() == found and len(toy.log.entries) == count
+    assert toy.curve() == curve and len(toy.log.entries) == count
     toy.log.entries = [e for e in toy.log.entries if e["kind"] == "curved"][:3]  # killed before its last training
-    assert toy.curve() == found and len(toy.log.entries) == 5
+    assert toy.curve() == curve and len(toy.log.entries) == 5
 
 
 def test_without_time_the_log_alone_says_so_until_there_is_more():
@@ -133,8 +133,8 @@ def test_trainings_that_ended_early_are_compared_with_nothing():
 
 
 def test_a_little_time_gives_two_points():
-    found = Toy(60, used=25).curve()
-    assert [point["share"] for point in found["learning_curve"]] == [0.5, 1.0]
+    curve = Toy(60, used=25).curve()
+    assert [point["share"] for point in curve["learning_curve"]] == [0.5, 1.0]
 
 
 def test_it_is_one_sentence():

@@ -46,13 +46,13 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def said():
+def messages():
     return []
 
 
 @pytest.fixture(scope="module")
-def fitted(place, said):
-    return nasforge.fit(place / "few.npz", **settings(place), say=said.append)
+def fitted(place, messages):
+    return nasforge.fit(place / "few.npz", **settings(place), say=messages.append)
 
 
 def entries(fitted):
@@ -84,11 +84,11 @@ def test_the_choice_is_on_record_before_the_test_split_is_opened(fitted):
     assert kinds.count("opened") == kinds.count("tested") == len(fitted.leaderboard)
 
 
-def test_every_decision_has_a_reason_and_is_said(fitted, said):
+def test_every_decision_has_a_reason_and_is_said(fitted, messages):
     decisions = [entry for entry in entries(fitted) if entry["kind"] == "decision"]
     assert {"resolution", "metric", "trainings", "pretrained"} == {entry["name"] for entry in decisions}
     for entry in decisions:
-        assert entry["reason"] and any(line.startswith(entry["name"]) for line in said)
+        assert entry["reason"] and any(line.startswith(entry["name"]) for line in messages)
 
 
 def test_it_says_what_it_used(fitted):
@@ -235,12 +235,12 @@ def test_too_little_time_is_one_sentence_that_says_how_much_is_needed(place, tmp
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [({"seed": -1}, "seed must be a whole number of at least 0"), ({"name": ""}, "name .*starts with")],
 )
-def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, given, message):
+def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
-        nasforge.fit(tmp_path / "few.npz", **(settings(tmp_path) | given))
+        nasforge.fit(tmp_path / "few.npz", **(settings(tmp_path) | options))
     assert not list(tmp_path.iterdir())
 
 
@@ -263,10 +263,10 @@ def test_a_fit_is_named_after_its_source_in_plain_letters(source, name):
 @pytest.mark.slow
 def test_a_first_candidate_that_is_slower_than_forecast_keeps_the_time(place, tmp_path, monkeypatch):
     monkeypatch.setattr("nasforge.api.fit.work.fastest_threads", lambda *arguments: (1, 0.0003))
-    said = []
-    slow = nasforge.fit(place / "few.npz", **settings(tmp_path, preset="thorough"), say=said.append)
+    messages = []
+    slow = nasforge.fit(place / "few.npz", **settings(tmp_path, preset="thorough"), say=messages.append)
     kinds = {entry["kind"]: entry for entry in entries(slow)}
-    assert kinds["late"]["trial"] == 0 and any("much slower than forecast" in line for line in said)
+    assert kinds["late"]["trial"] == 0 and any("much slower than forecast" in line for line in messages)
     assert kinds["searched"]["used"] < SECONDS  # without the deadline these trainings take minutes
 
 
@@ -279,8 +279,8 @@ def test_too_few_images_are_refused(tmp_path):
 def test_commands_take_the_name_of_a_fit(fitted, place, capfd):
     runs = ["--runs-dir", str(place / "runs")]
     assert main(["show", "few", *runs]) == 0
-    said = capfd.readouterr().out
-    assert fitted.content["winner"] in said and "nasforge show few/search" in said
+    printed = capfd.readouterr().out
+    assert fitted.content["winner"] in printed and "nasforge show few/search" in printed
     assert main(["show", "few", "--json", *runs]) == 0
     assert json.loads(capfd.readouterr().out) == json.loads(json.dumps(fitted.content))
     for words in (["few/search"], ["few", "--trial", "0"], ["few/search", "--trial", "0"]):
@@ -293,11 +293,11 @@ def test_commands_take_the_name_of_a_fit(fitted, place, capfd):
 
 
 def test_json_is_one_object_of_schema_1(fitted, place, capfd):
-    given = ["fit", str(place / "few.npz"), "--time", f"{SECONDS}s", "--name", "few", "--json"]
-    assert main([*given, "--runs-dir", str(place / "runs"), "--tracking-uri", "none"]) == 0
+    arguments = ["fit", str(place / "few.npz"), "--time", f"{SECONDS}s", "--name", "few", "--json"]
+    assert main([*arguments, "--runs-dir", str(place / "runs"), "--tracking-uri", "none"]) == 0
     content = json.loads(capfd.readouterr().out)
-    wanted = {"seconds", "classes", "split", "rows", "winner", "beaten_by", "nothing_learnt", "left_out", "data_hash"}
-    assert content["schema"] == 1 and wanted | {"resumed", "network", "exported", "report"} <= set(content)
+    keys = {"seconds", "classes", "split", "rows", "winner", "beaten_by", "nothing_learnt", "left_out", "data_hash"}
+    assert content["schema"] == 1 and keys | {"resumed", "network", "exported", "report"} <= set(content)
     for row in content["rows"]:
         assert {"name", "kind", "val", "test", "test_ci95", "params", "flops", "seconds"} <= set(row)
 
@@ -323,8 +323,8 @@ def test_the_report_is_written_again(fitted, place, capfd, monkeypatch):
     before, log_before = fitted.report.read_text(), (fitted.folder / FIT).read_bytes()
     fitted.report.unlink()
     assert main(["report", "few", "--open", "--runs-dir", str(place / "runs")]) == 0
-    said = capfd.readouterr()
-    assert said.out.strip() == str(fitted.report) and "Open the page by its path" in said.err
+    printed = capfd.readouterr()
+    assert printed.out.strip() == str(fitted.report) and "Open the page by its path" in printed.err
     assert opened == [fitted.report.as_uri()] and (fitted.folder / FIT).read_bytes() == log_before
     after = fitted.report.read_text()
     assert after.partition("Time: ")[0] == before.partition("Time: ")[0]

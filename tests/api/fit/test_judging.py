@@ -9,9 +9,9 @@ from nasforge.api.fit.rows import METRICS
 def answers(truth, right, classes=3, sure=0.8):
     """Probabilities that choose the true class where `right`, else the next one."""
     chosen = np.where(right, truth, (truth + 1) % classes)
-    given = np.full((len(truth), classes), (1 - sure) / (classes - 1))
-    given[np.arange(len(truth)), chosen] = sure
-    return given
+    probabilities = np.full((len(truth), classes), (1 - sure) / (classes - 1))
+    probabilities[np.arange(len(truth)), chosen] = sure
+    return probabilities
 
 
 @pytest.fixture
@@ -20,20 +20,20 @@ def truth():
 
 
 def test_figures_are_those_of_scikit_learn_and_the_mean_over_images(truth):
-    given = answers(truth, np.arange(100) % 4 > 0)
-    found = judging.figures(truth, given)
-    assert found["accuracy"] == 0.75
-    assert per_image("accuracy", truth, given).mean() == pytest.approx(found["accuracy"])
-    assert per_image("balanced_accuracy", truth, given).mean() == pytest.approx(found["balanced_accuracy"])
-    assert per_image("loss", truth, given).mean() == pytest.approx(-found["loss"])
+    answered = answers(truth, np.arange(100) % 4 > 0)
+    scores = judging.figures(truth, answered)
+    assert scores["accuracy"] == 0.75
+    assert per_image("accuracy", truth, answered).mean() == pytest.approx(scores["accuracy"])
+    assert per_image("balanced_accuracy", truth, answered).mean() == pytest.approx(scores["balanced_accuracy"])
+    assert per_image("loss", truth, answered).mean() == pytest.approx(-scores["loss"])
 
 
 def test_intervals_hold_the_figures_and_shrink_with_more_images(truth):
-    given = answers(truth, np.arange(100) % 4 > 0)
-    found, figures = judging.intervals(truth, given), judging.figures(truth, given)
-    many = judging.intervals(np.tile(truth, 20), np.tile(given, (20, 1)))
+    answered = answers(truth, np.arange(100) % 4 > 0)
+    intervals, figures = judging.intervals(truth, answered), judging.figures(truth, answered)
+    many = judging.intervals(np.tile(truth, 20), np.tile(answered, (20, 1)))
     for name in METRICS:
-        low, high = found[name]
+        low, high = intervals[name]
         assert low < figures[name] < high
         assert many[name][1] - many[name][0] < (high - low) / 3
 
@@ -75,49 +75,49 @@ def test_the_temperature_makes_answers_as_sure_as_they_are_right(truth):
 
 def test_unsure_below_keeps_answers_of_which_enough_are_right():
     truth = np.zeros(100, dtype=int)
-    given = np.stack([np.linspace(0.99, 0.51, 100), 1 - np.linspace(0.99, 0.51, 100)], axis=1)
-    given[80:] = given[80:, ::-1]  # the least sure answers are wrong
-    threshold = judging.unsure_below(truth, given)
-    kept = given.max(1) >= threshold
-    assert 80 <= kept.sum() < 90 and (given[kept].argmax(1) == 0).mean() >= 0.95
-    assert judging.unsure_below(truth[:80], given[:80]) == 0
-    assert judging.unsure_below(truth[80:], given[80:]) == 1
+    answered = np.stack([np.linspace(0.99, 0.51, 100), 1 - np.linspace(0.99, 0.51, 100)], axis=1)
+    answered[80:] = answered[80:, ::-1]  # the least sure answers are wrong
+    threshold = judging.unsure_below(truth, answered)
+    kept = answered.max(1) >= threshold
+    assert 80 <= kept.sum() < 90 and (answered[kept].argmax(1) == 0).mean() >= 0.95
+    assert judging.unsure_below(truth[:80], answered[:80]) == 0
+    assert judging.unsure_below(truth[80:], answered[80:]) == 1
 
 
 def test_confused_pairs_and_doubtful_labels_are_named(truth):
-    given = answers(truth, np.r_[np.zeros(3, bool), np.ones(97, bool)])
-    assert [(c.truth, c.taken_for, c.images) for c in judging.confusions(truth, given)] == [(0, 1, 3)]
-    found = judging.doubtful(truth, [given, given])
-    assert {(row, likely) for row, likely, _ in found} == {(0, 1), (1, 1), (2, 1)}
+    answered = answers(truth, np.r_[np.zeros(3, bool), np.ones(97, bool)])
+    assert [(c.truth, c.taken_for, c.images) for c in judging.confusions(truth, answered)] == [(0, 1, 3)]
+    doubtful = judging.doubtful(truth, [answered, answered])
+    assert {(row, likely) for row, likely, _ in doubtful} == {(0, 1), (1, 1), (2, 1)}
 
 
 def test_macro_f1_has_a_summand_per_image_whose_error_is_that_of_bootstrap_samples(truth):
     truth = np.tile(truth, 4)
     rng = np.random.default_rng(0)
     one, other = (answers(truth, rng.random(len(truth)) < share) for share in (0.85, 0.7))
-    summands = [per_image("f1_macro", truth, given) for given in (one, other)]
-    for given, of_images in zip((one, other), summands, strict=True):
-        assert of_images.mean() == pytest.approx(judging.figures(truth, given)["f1_macro"])
+    summands = [per_image("f1_macro", truth, answered) for answered in (one, other)]
+    for answered, of_images in zip((one, other), summands, strict=True):
+        assert of_images.mean() == pytest.approx(judging.figures(truth, answered)["f1_macro"])
     difference = summands[0] - summands[1]
     error = difference.std(ddof=1) / np.sqrt(len(truth))
     sampled = []
     for _ in range(300):
         rows = rng.integers(0, len(truth), len(truth))
-        first, second = (judging.figures(truth[rows], given[rows])["f1_macro"] for given in (one, other))
+        first, second = (judging.figures(truth[rows], answered[rows])["f1_macro"] for answered in (one, other))
         sampled.append(first - second)
     assert error == pytest.approx(np.std(sampled), rel=0.15)
 
 
 def test_macro_f1_leaves_out_a_class_without_images():
     truth = np.repeat([0, 1], 10)
-    given = answers(truth, np.arange(20) % 5 > 0)  # a fifth of the second class is taken for a third one
-    assert per_image("f1_macro", truth, given).mean() == pytest.approx(judging.figures(truth, given)["f1_macro"])
+    answered = answers(truth, np.arange(20) % 5 > 0)  # a fifth of the second class is taken for a third one
+    assert per_image("f1_macro", truth, answered).mean() == pytest.approx(judging.figures(truth, answered)["f1_macro"])
 
 
 def test_a_thousand_classes_need_no_matrix_of_all_pairs():
     truth = np.arange(3000) % 1000
-    given = np.full((3000, 1000), 1e-5, np.float32)
-    given[np.arange(3000), np.where(np.arange(3000) % 5, truth, (truth + 1) % 1000)] = 0.99
-    found, figures = judging.intervals(truth, given), judging.figures(truth, given)
+    answered = np.full((3000, 1000), 1e-5, np.float32)
+    answered[np.arange(3000), np.where(np.arange(3000) % 5, truth, (truth + 1) % 1000)] = 0.99
+    intervals, figures = judging.intervals(truth, answered), judging.figures(truth, answered)
     for name in METRICS:
-        assert found[name][0] < figures[name] < found[name][1] < found[name][0] + 0.1
+        assert intervals[name][0] < figures[name] < intervals[name][1] < intervals[name][0] + 0.1

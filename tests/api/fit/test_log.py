@@ -15,13 +15,13 @@ def opened(folder, inputs=INPUTS):
 
 
 def test_a_decision_is_taken_once_and_read_back(tmp_path):
-    said = []
+    messages = []
     with opened(tmp_path) as log:
-        assert log.decide("folds", lambda: (5, "few images"), said.append) == 5
+        assert log.decide("folds", lambda: (5, "few images"), messages.append) == 5
     with opened(tmp_path) as log:
         assert log.resumed
-        assert log.decide("folds", lambda: pytest.fail("taken again"), said.append) == 5
-    assert said == ["folds: 5, few images"]
+        assert log.decide("folds", lambda: pytest.fail("taken again"), messages.append) == 5
+    assert messages == ["folds: 5, few images"]
 
 
 def test_time_goes_on_where_it_stopped_and_not_between_sessions(tmp_path):

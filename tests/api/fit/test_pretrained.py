@@ -69,14 +69,16 @@ def settings(place, **more):
 
 
 @pytest.fixture(scope="module")
-def said():
+def messages():
     return []
 
 
 @pytest.fixture(scope="module")
-def fitted(place, said):
+def fitted(place, messages):
     limits = {"constraints": ["flops<=20M"]}
-    return nasforge.fit(place / "few.npz", **settings(place, **limits, weights=place / f"{NAME}.pth"), say=said.append)
+    return nasforge.fit(
+        place / "few.npz", **settings(place, **limits, weights=place / f"{NAME}.pth"), say=messages.append
+    )
 
 
 def again(place, folder, **more):
@@ -101,12 +103,12 @@ def cut(folder, kind):
     (folder / FIT).write_text("".join(lines[: last + 1]))
 
 
-def test_it_wins_where_it_is_better(fitted, said):
+def test_it_wins_where_it_is_better(fitted, messages):
     winner = fitted.winner
     assert winner.name == ROW and winner.kind == "pretrained" and winner.trial is None
     assert winner.flops <= 20e6 and winner.params == 372691
     assert set(winner.test) == {"accuracy", "balanced_accuracy", "f1_macro"}
-    assert any(line.startswith(f"pretrained {NAME}: ") for line in said)
+    assert any(line.startswith(f"pretrained {NAME}: ") for line in messages)
 
 
 def test_at_the_largest_resolution_that_meets_the_constraints(fitted):
@@ -224,13 +226,13 @@ def probed(place, name=NAME, limits=(), seconds=60.0, file=None):
 
 
 def test_the_network_answers_as_its_features_and_classifier_do(place):
-    data, found = probed(place, limits=["flops<=20M"])
-    assert found.probabilities.shape == (len(data.validation), 3)
-    assert (found.probabilities.argmax(1) == data.validation.labels.numpy()).mean() > 0.6
-    network = found.network
-    found.first.put_into(network.body)
-    given = ask(network, data.validation, torch.device("cpu"))
-    assert np.abs(given - found.probabilities).max() < 1e-3
+    data, row = probed(place, limits=["flops<=20M"])
+    assert row.probabilities.shape == (len(data.validation), 3)
+    assert (row.probabilities.argmax(1) == data.validation.labels.numpy()).mean() > 0.6
+    network = row.network
+    row.first.put_into(network.body)
+    answered = ask(network, data.validation, torch.device("cpu"))
+    assert np.abs(answered - row.probabilities).max() < 1e-3
 
 
 @pytest.mark.parametrize("limit", ["params<=100k", "flops<=1M", "latency_ms<=0.001"])
@@ -252,8 +254,8 @@ def test_two_classes_have_two_logits():
     y = rng.integers(0, 2, 60)
     x = (rng.normal(size=(60, 5)) + y[:, None]).astype(np.float32)
     head = probe.learn(x, y, 3, 0.1, balanced=True, seed=0)  # the third class has no image
-    given = head(x)
-    assert given[:, 2].max() < 1e-6 and (given.argmax(1) == y).mean() > 0.8
+    logits = head(x)
+    assert logits[:, 2].max() < 1e-6 and (logits.argmax(1) == y).mean() > 0.8
 
 
 def tuned(folder, data, **more):
@@ -263,11 +265,11 @@ def tuned(folder, data, **more):
 
 
 def test_fine_tuning_changes_weights_and_keeps_batch_statistics(place, tmp_path):
-    data, found = probed(place, limits=["flops<=20M"])
-    folder = save_network(tmp_path / "linear", found.network, found.network.description)
+    data, row = probed(place, limits=["flops<=20M"])
+    folder = save_network(tmp_path / "linear", row.network, row.network.description)
     network, recipe = tuned(folder, data)
     kept = load(tune.save_tuned(tmp_path / "tuned", network, recipe, 2))
-    before, after = found.network.body.state_dict(), kept.body.state_dict()
+    before, after = row.network.body.state_dict(), kept.body.state_dict()
     assert set(before) == set(after) and kept.description.trained["epochs"] == 2
     changed = {key for key, tensor in before.items() if not torch.equal(tensor, after[key])}
     assert any("conv" in key for key in changed) and not any("running" in key for key in changed)
@@ -276,11 +278,11 @@ def test_fine_tuning_changes_weights_and_keeps_batch_statistics(place, tmp_path)
 
 
 def test_fine_tuning_that_is_late_or_diverges_keeps_nothing(place, tmp_path):
-    data, found = probed(place, limits=["flops<=20M"])
-    folder = save_network(tmp_path / "linear", found.network, found.network.description)
+    data, row = probed(place, limits=["flops<=20M"])
+    folder = save_network(tmp_path / "linear", row.network, row.network.description)
     with trainings_end_by(lambda: 0.0):
         assert tuned(folder, data)[0] is None
-    worst = probe.Head(np.full_like(found.first.weight, np.inf), found.first.bias)
+    worst = probe.Head(np.full_like(row.first.weight, np.inf), row.first.bias)
     assert tuned(folder, data, head=worst)[0] is None
 
 
@@ -310,7 +312,7 @@ def test_the_path_tells_the_network(path, name):
 def test_wrong_weights_are_one_sentence_and_leave_nothing_behind(place, tmp_path):
     torch.save({"network": timm.create_model(NAME)}, tmp_path / f"{NAME}.pth")
     (tmp_path / "mine.pth").write_bytes(b"nothing")
-    for given, match in (
+    for options, match in (
         ({"weights": tmp_path / "gone.pth"}, r"gone\.pth.*Correct the path"),
         ({"weights": place / "few.npz"}, r"expected a \.safetensors or \.pth file"),
         ({"weights": tmp_path / "mine.pth"}, "tells no network of timm.*--backbone"),
@@ -322,7 +324,7 @@ def test_wrong_weights_are_one_sentence_and_leave_nothing_behind(place, tmp_path
         ({"pretrained": "resnet18.mine"}, "no weights 'resnet18.mine'; did you mean"),
     ):
         with pytest.raises(ConfigError, match=match):
-            nasforge.fit(place / "few.npz", **settings(tmp_path, **given))
+            nasforge.fit(place / "few.npz", **settings(tmp_path, **options))
     assert not (tmp_path / "runs").exists()
 
 
@@ -340,17 +342,17 @@ def test_small_networks_in_the_caches_are_found(place, tmp_path, monkeypatch):
     (snapshot / "model.safetensors").write_bytes(b"")
     kept = tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     kept.write_bytes(b"")
-    found = {
+    cached = {
         "mobilenetv3_small_100.lamb_in1k": snapshot / "model.safetensors",
         "resnet18.tv_in1k": kept,
     }
-    assert weights.small_ones_cached() == found
+    assert weights.small_ones_cached() == cached
     assert weights.backbones_of(None, None, "none", print)[0] == {}
     assert weights.backbones_of(None, None, "resnet18.tv_in1k", print)[0] == {"resnet18.tv_in1k": str(kept)}
 
 
 def test_a_download_says_size_and_licence_before(monkeypatch, tmp_path):
-    said = []
+    messages = []
 
     class Answer(SimpleNamespace):
         def __enter__(self):
@@ -360,13 +362,13 @@ def test_a_download_says_size_and_licence_before(monkeypatch, tmp_path):
             pass
 
     def fetched(repository, file, cache_dir):
-        assert said and repository == "timm/resnet18.a1_in1k"
+        assert messages and repository == "timm/resnet18.a1_in1k"
         return str(tmp_path / file)
 
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: Answer(headers={"Content-Length": "46800000"}))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetched)
-    assert weights.download("resnet18.a1_in1k", said.append) == tmp_path / "model.safetensors"
-    assert "47 MB, licence apache-2.0" in said[0]
+    assert weights.download("resnet18.a1_in1k", messages.append) == tmp_path / "model.safetensors"
+    assert "47 MB, licence apache-2.0" in messages[0]
 
 
 def test_without_a_connection_the_download_is_one_sentence(place, tmp_path, monkeypatch):
@@ -380,7 +382,7 @@ def test_without_a_connection_the_download_is_one_sentence(place, tmp_path, monk
 
 def test_the_options_of_the_command_reach_it(tmp_path, monkeypatch):
     asked = {}
-    monkeypatch.setattr("nasforge.api.fit.fit", lambda source, **given: asked.update(given) or Fitted(tmp_path, {}))
+    monkeypatch.setattr("nasforge.api.fit.fit", lambda source, **options: asked.update(options) or Fitted(tmp_path, {}))
     monkeypatch.setattr("nasforge.cli.fit._show", lambda content: None)
     main(["fit", "digits", "--weights", "a.pth", "--backbone", "resnet18", "--pretrained", "none"])
     assert (asked["weights"], asked["backbone"], asked["pretrained"]) == ("a.pth", "resnet18", "none")

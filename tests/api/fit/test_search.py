@@ -34,10 +34,10 @@ def work_on(tmp_path):
             **more,
         )
         logs.append(FitLog(tmp_path / "fit", {}, time.monotonic()))
-        said = []
-        work = Work(logs[-1], request, 60.0, "none", said.append)
+        messages = []
+        work = Work(logs[-1], request, 60.0, "none", messages.append)
         work.prepare()
-        return work, said
+        return work, messages
 
     yield make
     for log in logs:
@@ -50,12 +50,12 @@ def settings_of(config):
 
 
 def test_unequal_classes_make_weights_a_decision_and_candidates_with_and_without_are_tried(work_on):
-    work, said = work_on((320, 70, 60))
+    work, messages = work_on((320, 70, 60))
     config = config_of(work, epochs=1, folds=1)
     assert work.metric == "balanced_accuracy" and config.space.domains[CLASS_WEIGHTS].values == ("none", "balanced")
     weights = settings_of(config)
     assert weights[:3] == ["balanced", "balanced", "none"] and set(weights[3:]) == {"balanced"}
-    assert sum(line.startswith("class weights: balanced, ") for line in said) == 1
+    assert sum(line.startswith("class weights: balanced, ") for line in messages) == 1
     assert "5.3 times" in work.log.last("decision", name="class_weights")["reason"]
 
 

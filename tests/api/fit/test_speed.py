@@ -27,6 +27,6 @@ def test_the_first_step_and_other_work_do_not_count(monkeypatch, durations, trai
     monkeypatch.setattr(speed.time, "monotonic", lambda: clock[0])
     pixels = np.zeros((300, 1, 4, 4), np.uint8)
     part = Part(pixels, np.arange(300), torch.zeros(300, dtype=torch.int64), 2, (0.5,), (0.3,))
-    found = speed.second_per_step(torch.nn.Identity(), part, Recipe(batch_size=32), torch.device("cpu"))
-    assert found == pytest.approx(fastest)
+    seconds = speed.second_per_step(torch.nn.Identity(), part, Recipe(batch_size=32), torch.device("cpu"))
+    assert seconds == pytest.approx(fastest)
     assert lengths == [32, *[6 * 32] * (trainings - 1)]

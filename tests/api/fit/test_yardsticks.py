@@ -20,15 +20,15 @@ def splits():
 
 
 def test_every_image_is_answered_once_by_a_model_that_has_not_seen_it(splits):
-    found = {name: answered for name, answered, _ in yardsticks.on_folds(splits, 60.0, 0)}
-    assert list(found) == [yardsticks.MAJORITY, *yardsticks.MODELS]
+    answers = {name: answered for name, answered, _ in yardsticks.on_folds(splits, 60.0, 0)}
+    assert list(answers) == [yardsticks.MAJORITY, *yardsticks.MODELS]
     pool = load_data(DATA).train_and_validation()
     truth = dict(zip(pool.index.tolist(), pool.labels.tolist(), strict=True))
-    for name, (places, given) in found.items():
+    for name, (places, probabilities) in answers.items():
         assert sorted(places.tolist()) == sorted(truth)
-        assert np.allclose(given.sum(1), 1)
+        assert np.allclose(probabilities.sum(1), 1)
         right = np.mean(
-            [truth[place] == chosen for place, chosen in zip(places.tolist(), given.argmax(1), strict=True)]
+            [truth[place] == chosen for place, chosen in zip(places.tolist(), probabilities.argmax(1), strict=True)]
         )
         assert right > 0.85 if name in yardsticks.MODELS else right < 0.3
 
@@ -39,8 +39,8 @@ def test_those_that_would_take_too_long_are_left_out(splits):
 
 def test_a_class_that_a_model_has_not_seen_has_hardly_a_probability():
     x, y = np.eye(4, dtype=np.float32), np.array([0, 0, 2, 2])
-    found = yardsticks.answer(yardsticks.MODELS["random forest"], (x, y), x, 3, 0)
-    assert found.shape == (4, 3) and (found[:, 1] < 0.01).all()
+    probabilities = yardsticks.answer(yardsticks.MODELS["random forest"], (x, y), x, 3, 0)
+    assert probabilities.shape == (4, 3) and (probabilities[:, 1] < 0.01).all()
 
 
 def test_colours_are_among_the_features():
@@ -51,9 +51,9 @@ def test_colours_are_among_the_features():
     pixels = np.zeros((2, 3, 20, 20), np.uint8)
     pixels[1, 0] = 255
     part = Part(pixels, np.arange(2), torch.tensor([0, 1]), 2, (0.5,) * 3, (0.2,) * 3)
-    found = yardsticks.features(part)
-    assert found.shape == (2, 3 * 16 * 16 + 3 * 8 + 64)
-    assert not np.array_equal(found[0], found[1])
+    features = yardsticks.features(part)
+    assert features.shape == (2, 3 * 16 * 16 + 3 * 8 + 64)
+    assert not np.array_equal(features[0], features[1])
 
 
 def test_a_slow_classifier_of_many_images_is_left_out_before_it_learns_from_all(monkeypatch):

@@ -83,9 +83,9 @@ def test_write_best_says_when_there_are_no_weights(folder):
 def retrained(searched, tmp_path_factory):
     """Retrained once: top 1, two seeds, two epochs; with what `progress` said."""
     folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("retrained") / "small"))
-    said = []
-    found = retrain(folder, seeds=2, epochs=2, device="cpu", progress=lambda *args: said.append(args))
-    return folder, found, said
+    messages = []
+    finalists = retrain(folder, seeds=2, epochs=2, device="cpu", progress=lambda *args: messages.append(args))
+    return folder, finalists, messages
 
 
 def test_retrain_gives_mean_and_std_beside_a_resnet_of_the_same_flops(retrained):
@@ -132,15 +132,15 @@ def test_best_becomes_the_first_seed_of_the_first_finalist(retrained):
 
 
 def test_the_whole_train_and_validation_part_is_used_to_the_last_epoch(retrained):
-    folder, _, said = retrained
+    folder, _, messages = retrained
     data = load_data(DataConfig("digits"))
     best = load(folder / "best").description
     assert best.trained["data"]["images"] is None
     assert (best.mean, best.std) == (data.mean, data.std)
     assert not any(key.startswith("val/") for key in best.metrics)
-    names = {name for name, *_ in said}
+    names = {name for name, *_ in messages}
     assert len(names) == 4
-    assert [(epoch, of) for name, epoch, of, _ in said if name == min(names)] == [(1, 2), (2, 2)]
+    assert [(epoch, of) for name, epoch, of, _ in messages if name == min(names)] == [(1, 2), (2, 2)]
 
 
 def test_seeds_differ_and_a_seed_repeats(retrained, folder):
@@ -201,13 +201,13 @@ def test_a_retraining_continues_after_an_interruption_with_the_same_bits(retrain
         with pytest.raises(Interruption):
             retrain(folder, seeds=2, epochs=2, device="cpu", progress=progress)
     assert len(opened(folder)) == (moment == "tested")
-    said = []
-    again = retrain(folder, seeds=2, epochs=2, device="cpu", progress=lambda *args: said.append(args))
+    messages = []
+    again = retrain(folder, seeds=2, epochs=2, device="cpu", progress=lambda *args: messages.append(args))
     first = again[0].retrained.networks[0]
     assert [a.test["test/accuracy"] for a in (again[0].retrained, again[0].reference)] == [
         a.test["test/accuracy"] for a in (retrained[1][0].retrained, retrained[1][0].reference)
     ]
-    epochs = [epoch for name, epoch, *_ in said if name == first]
+    epochs = [epoch for name, epoch, *_ in messages if name == first]
     assert epochs == ([1, 2] if moment == "training" else [])  # the first is told again, not trained again
     assert (folder / "best" / "weights.safetensors").read_bytes() == (
         retrained[0] / "best" / "weights.safetensors"
@@ -281,10 +281,10 @@ def test_best_stays_when_every_seed_fails(folder, monkeypatch):
 
 
 def test_top_k_follows_the_ranking(folder):
-    found = retrain(folder, top=2, seeds=1, epochs=1, device="cpu")
-    assert [f.number for f in found] == [trial.number for trial in load_state(folder).ranking()[:2]]
-    assert [f.rank for f in found] == [1, 2]
-    assert load(folder / "best").architecture == found[0].architecture
+    finalists = retrain(folder, top=2, seeds=1, epochs=1, device="cpu")
+    assert [f.number for f in finalists] == [trial.number for trial in load_state(folder).ranking()[:2]]
+    assert [f.rank for f in finalists] == [1, 2]
+    assert load(folder / "best").architecture == finalists[0].architecture
 
 
 def test_with_several_objectives_the_front_comes_first(folder):

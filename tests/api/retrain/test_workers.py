@@ -37,9 +37,9 @@ def alone(searched, tmp_path_factory):
 def test_workers_side_by_side_give_the_same_bits_and_one_journal(alone, folder):
     told = []
     runner = {"name": "ray_tune", "max_concurrent_trials": 2, "cpus": 2}
-    found = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner, progress=lambda *a: told.append(a))
-    assert found == alone[1]
-    for name in (*found[0].retrained.networks, *found[0].reference.networks):
+    finalists = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner, progress=lambda *a: told.append(a))
+    assert finalists == alone[1]
+    for name in (*finalists[0].retrained.networks, *finalists[0].reference.networks):
         a, b = weights(alone[0], name), weights(folder, name)
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert sorted(opened(folder)) == sorted(opened(alone[0]))
@@ -47,7 +47,7 @@ def test_workers_side_by_side_give_the_same_bits_and_one_journal(alone, folder):
         (name, epoch) for name in opened(folder) for epoch in (1, 2)
     )
     again = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner)
-    assert again == found and len(opened(folder)) == 4
+    assert again == finalists and len(opened(folder)) == 4
 
 
 @pytest.mark.ray
@@ -64,9 +64,9 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(alone, fo
                 os.kill(pid, signal.SIGKILL)
 
     runner = {"name": "ray_tune", "max_concurrent_trials": 1, "cpus": 1}
-    found = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner, progress=kill_after_two_epochs)
-    assert killed and found == alone[1]
-    for name in (*found[0].retrained.networks, *found[0].reference.networks):
+    finalists = retrain(folder, seeds=2, epochs=2, device="cpu", runner=runner, progress=kill_after_two_epochs)
+    assert killed and finalists == alone[1]
+    for name in (*finalists[0].retrained.networks, *finalists[0].reference.networks):
         a, b = weights(alone[0], name), weights(folder, name)
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert told.count(told[0]) == 1  # an epoch that lies in the checkpoint is not trained again
@@ -77,12 +77,12 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(alone, fo
 def test_two_workers_on_one_network_train_it_as_one_does(alone, folder):
     """Roughly: a ReLU at 0 turns the last bit into a step. tests/training/test_data_parallel.py compares without."""
     runner = {"name": "ray_tune", "workers_per_network": 2, "cpus": 2}
-    (found,) = retrain(folder, seeds=1, epochs=2, device="cpu", runner=runner)
-    for part in (found.retrained, found.reference):
+    (finalist,) = retrain(folder, seeds=1, epochs=2, device="cpu", runner=runner)
+    for part in (finalist.retrained, finalist.reference):
         (name,) = part.networks
         losses = [load(place / "finalists" / name).description.metrics["train/loss"] for place in (alone[0], folder)]
         assert losses[0] == pytest.approx(losses[1], rel=0.05)
-    assert sorted(opened(folder)) == sorted([*found.retrained.networks, *found.reference.networks])
+    assert sorted(opened(folder)) == sorted([*finalist.retrained.networks, *finalist.reference.networks])
     assert not list(folder.rglob("checkpoint.pt"))
 
 

@@ -72,8 +72,14 @@ def config_of(
     folder: Path, where: SearchSpace | str, path: str, evaluator: Any = None, **settings: Any
 ) -> ExperimentConfig:
     options = {"name": "lookup_table", "path": path, "signal": "accuracy", **(evaluator or {})}
-    given = {"space": where, "evaluator": options, "runner": "local", "runs_dir": folder / "runs", "strategy": "random"}
-    return resolve({**given, "tracking_uri": "none", "name": "t", **settings})
+    defaults = {
+        "space": where,
+        "evaluator": options,
+        "runner": "local",
+        "runs_dir": folder / "runs",
+        "strategy": "random",
+    }
+    return resolve({**defaults, "tracking_uri": "none", "name": "t", **settings})
 
 
 def searched(folder: Path, where: SearchSpace, path: str, evaluator: Any = None, **settings: Any) -> Any:

@@ -37,8 +37,8 @@ def test_columns_named_like_decisions_in_any_order_and_notation(tmp_path, text):
 def test_texts_and_truths_match_too(tmp_path):
     where = space(Decision("model.a", Choice(("1", "2"))), Decision("model.b", Choice((False, True))))
     evaluator = table(where, written(tmp_path, "a,b,accuracy\n1.0,True,1\n2,false,2\n1,0,3\n2,1,4\n"))
-    found = [looked_up(evaluator, model__a=a, model__b=b) for a in "12" for b in (False, True)]
-    assert [result.metrics["val/accuracy"] for result in found] == [3, 1, 2, 4]
+    results = [looked_up(evaluator, model__a=a, model__b=b) for a in "12" for b in (False, True)]
+    assert [result.metrics["val/accuracy"] for result in results] == [3, 1, 2, 4]
 
 
 def test_options_that_differ_as_texts_only_are_told_apart(tmp_path):
@@ -47,8 +47,8 @@ def test_options_that_differ_as_texts_only_are_told_apart(tmp_path):
     cells = [(a, b) for a in ("1", "01", "none", "") for b in long]
     columns = "a,b,accuracy\n" + "".join(f"{a},{b},{n}\n" for n, (a, b) in enumerate(cells))
     evaluator = table(where, written(tmp_path, columns))
-    found = [looked_up(evaluator, model__a=a, model__b=b).metrics["val/accuracy"] for a, b in cells]
-    assert found == list(range(8))
+    accuracies = [looked_up(evaluator, model__a=a, model__b=b).metrics["val/accuracy"] for a, b in cells]
+    assert accuracies == list(range(8))
 
 
 def test_ranges_match_by_value(tmp_path):
@@ -225,11 +225,11 @@ def test_several_objectives_and_limits_are_the_tables(tmp_path):
 
 def test_a_cost_of_the_tables_own_has_limits(tmp_path):
     path = written(tmp_path, "width,rate,accuracy,joules\n8,0.1,0.5,1\n16,0.1,0.75,4\n8,1,0.25,2\n16,1,0.6,3\n")
-    given = {"constraints": ["energy<=2.5"], "budget": {"trials": 2}}
-    state = searched(tmp_path, flat(), path, {"costs": {"energy": "joules"}}, **given)
+    limits = {"constraints": ["energy<=2.5"], "budget": {"trials": 2}}
+    state = searched(tmp_path, flat(), path, {"costs": {"energy": "joules"}}, **limits)
     assert state.best.metrics["val/accuracy"] == 0.5 and state.best.metrics["cost/energy"] == 1
     with raises(ConfigError, "unknown", "constraints", "energy<=2.5"):
-        config_of(tmp_path, flat(), path, {"costs": {"heat": "joules"}}, **given)
+        config_of(tmp_path, flat(), path, {"costs": {"heat": "joules"}}, **limits)
 
 
 def test_an_unknown_cost_keeps_no_limit(tmp_path):
@@ -317,7 +317,7 @@ def test_a_direction_that_is_not_clear_is_asked_for(tmp_path, options, settings,
 
 def test_a_column_that_says_nothing_is_maximised_with_a_note(tmp_path):
     path = written(tmp_path, ERRORS)
-    said = list[str]()
-    state = search(config_of(tmp_path, flat(), path, {"signal": "score"}, budget={"trials": 4}), say=said.append)
+    messages = list[str]()
+    state = search(config_of(tmp_path, flat(), path, {"signal": "score"}, budget={"trials": 4}), say=messages.append)
     assert state.best.metrics["val/accuracy"] == 4
-    assert len(said) == 1 and "'score' is called val/accuracy" in said[0] and "maximises" in said[0]
+    assert len(messages) == 1 and "'score' is called val/accuracy" in messages[0] and "maximises" in messages[0]

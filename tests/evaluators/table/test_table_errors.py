@@ -184,9 +184,9 @@ def test_thousands_of_points_without_a_row_are_not_told_one_by_one(tmp_path, cap
     words = ["--evaluator", "lookup_table", "--set", f"evaluator.path={path}", "--set", "evaluator.signal=accuracy"]
     words += ["--set", "evaluator.partial=true", "--strategy", "random", "--runner", "local", "--tracking-uri", "none"]
     assert main(["search", str(tmp_path / "n.yaml"), *words, "--runs-dir", str(tmp_path / "runs")]) == 2
-    said = capsys.readouterr()
-    assert (said.out + said.err).count("no row for this point") == 4, "three trials, and the end"
-    assert "2000 proposals in a row cannot be built" in said.err
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("no row for this point") == 4, "three trials, and the end"
+    assert "2000 proposals in a row cannot be built" in printed.err
 
 
 def test_a_limit_on_a_cost_that_the_table_has_not(tmp_path):

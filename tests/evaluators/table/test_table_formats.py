@@ -18,8 +18,8 @@ RECORDS = [
 ]
 
 
-def accuracy_of(found, width, rate):
-    return looked_up(found, **{"model.width": width, "train.rate": rate}).metrics["val/accuracy"]
+def accuracy_of(lookup, width, rate):
+    return looked_up(lookup, **{"model.width": width, "train.rate": rate}).metrics["val/accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def accuracy_of(found, width, rate):
     ],
 )
 def test_json_is_read(tmp_path, name, content):
-    found = table(flat(), written(tmp_path, content, name))
+    lookup = table(flat(), written(tmp_path, content, name))
     for record in RECORDS:
-        assert accuracy_of(found, record["width"], record["rate"]) == pytest.approx(record["accuracy"])
+        assert accuracy_of(lookup, record["width"], record["rate"]) == pytest.approx(record["accuracy"])
 
 
 def text_of(values):
@@ -45,8 +45,8 @@ def text_of(values):
 
 def test_the_keys_of_a_json_file_name_the_points(tmp_path):
     path = written(tmp_path, json.dumps({f"w{width}": {"accuracy": width / 100} for width in (8, 16)}), "keyed.json")
-    found = table(space(Decision("model.width", Choice((8, 16))), text=f"{__name__}:text_of"), path)
-    assert looked_up(found, model__width=16).metrics["val/accuracy"] == 0.16
+    lookup = table(space(Decision("model.width", Choice((8, 16))), text=f"{__name__}:text_of"), path)
+    assert looked_up(lookup, model__width=16).metrics["val/accuracy"] == 0.16
 
 
 def test_a_line_longer_than_a_csv_cell_may_be(tmp_path):

@@ -20,7 +20,7 @@ ROWS = "width,rate,accuracy,loss,size\n8,0.1,0.5,0.4,4\n16,0.1,0.75,0.2,9\n8,1,0
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasforge.views.comparison_page.write_picture", lambda found, path: None)
+    monkeypatch.setattr("nasforge.views.comparison_page.write_picture", lambda comparison, path: None)
 
 
 def compared(folder: Path, **settings: Any) -> Comparison:
@@ -33,24 +33,24 @@ def compared(folder: Path, **settings: Any) -> Comparison:
 
 
 def test_the_optimum_of_another_metric_is_none(tmp_path: Path) -> None:
-    found = compared(tmp_path, objectives=["val/loss"])
-    assert found.optimum is None and found.to_optimum == []
-    assert any("val/accuracy" in note and "val/loss" in note for note in found.notes)
+    comparison = compared(tmp_path, objectives=["val/loss"])
+    assert comparison.optimum is None and comparison.to_optimum == []
+    assert any("val/accuracy" in note and "val/loss" in note for note in comparison.notes)
     other = tmp_path / "other"
     other.mkdir()
     assert compared(other, objectives=["val/accuracy"]).optimum == 0.75
 
 
 def test_the_optimum_keeps_the_constraints(tmp_path: Path) -> None:
-    found = compared(tmp_path, constraints=["params<=5"])
-    assert found.optimum == 0.5
-    assert [one.found for one in found.to_optimum] == [1.0]
+    comparison = compared(tmp_path, constraints=["params<=5"])
+    assert comparison.optimum == 0.5
+    assert [one.found for one in comparison.to_optimum] == [1.0]
 
 
 def test_targets_leave_no_optimum(tmp_path: Path) -> None:
     """A better network that misses a target may be the best so far of a search that has met none yet."""
-    found = compared(tmp_path, targets=["params<=5"])
-    assert found.optimum is None and any("soft targets" in note for note in found.notes)
+    comparison = compared(tmp_path, targets=["params<=5"])
+    assert comparison.optimum is None and any("soft targets" in note for note in comparison.notes)
 
 
 def test_best_within_limits(tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ def test_the_optimum_is_of_the_last_rung_and_of_what_gets_there(tmp_path: Path) 
 )
 def test_the_normalised_regret(tmp_path: Path, settings: Any, best: float, worst: float) -> None:
     """0 where the best was found, which four trials of four points do; 1 at the table's worst."""
-    found = compared(tmp_path, at=[1.0, 3.0], **settings)
-    assert (found.optimum, found.worst) == (best, worst)
-    signal = {row.at: row.values for row in found.rows if row.quantity == "signal"}
-    regret = {row.at: row for row in found.rows if row.quantity == "regret"}
+    comparison = compared(tmp_path, at=[1.0, 3.0], **settings)
+    assert (comparison.optimum, comparison.worst) == (best, worst)
+    signal = {row.at: row.values for row in comparison.rows if row.quantity == "signal"}
+    regret = {row.at: row for row in comparison.rows if row.quantity == "regret"}
     for at, row in regret.items():
         assert row.values == pytest.approx([abs(best - value) / abs(best - worst) for value in signal[at]])
         assert row.summary.best == min(row.values), "less is better"

@@ -112,9 +112,9 @@ def test_nasbench201_by_text_and_by_columns_is_the_same_and_fast(tmp_path):
     assert by_text.optimum() == by_columns.optimum() == 84.892
     points = [where.sample(random.Random(seed)) for seed in range(300)]
     began = time.perf_counter()
-    found = [by_text(Measure(point), Silent()) for point in points]
+    results = [by_text(Measure(point), Silent()) for point in points]
     assert time.perf_counter() - began < 0.3, "less than 0.1 ms each on an idle machine"
-    assert [by_columns(Measure(point), Silent()) for point in points] == found
+    assert [by_columns(Measure(point), Silent()) for point in points] == results
 
 
 @needs_tables
@@ -157,9 +157,9 @@ def test_a_table_that_knows_more_than_the_ladder_asks_for_is_said(tmp_path):
     path = written(tmp_path, f"width,rate,e1,e3,e9\n{rows}")
     for ladder, count in (([{"epochs": 3}], 1), ([{"epochs": 9}], 0)):
         config = config_of(tmp_path, flat(), path, {"signal": "e{epochs}"}, ladder=ladder, name=f"t{count}")
-        said, notes = list[str](), list[str]()
-        search(config, say=said.append)
+        messages, notes = list[str](), list[str]()
+        search(config, say=messages.append)
         optimum_of(config, notes)
-        wanted = "measured at epoch 3, where the ladder ends; the table knows them until epoch 9"
-        for remarks in (said, notes):
-            assert len([remark for remark in remarks if wanted in remark]) == count
+        note = "measured at epoch 3, where the ladder ends; the table knows them until epoch 9"
+        for remarks in (messages, notes):
+            assert len([remark for remark in remarks if note in remark]) == count

@@ -26,8 +26,8 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def experiments_of(runs_dir: Path) -> list[str]:
-    found = client_of(f"sqlite:///{runs_dir}/mlflow.db").search_experiments()
-    return sorted(experiment.name for experiment in found if experiment.name != "Default")
+    experiments = client_of(f"sqlite:///{runs_dir}/mlflow.db").search_experiments()
+    return sorted(experiment.name for experiment in experiments if experiment.name != "Default")
 
 
 def test_a_taken_or_deleted_name_is_followed_by_a_number_and_that_is_said(runs_dir: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_taken_or_deleted_name_is_followed_by_a_number_and_that_is_said(runs_d
     driver.write([header(), *trial(0)])
     driver.close()
     assert experiments_of(runs_dir) == ["made", "made (3)"]
-    (note,) = driver.said
+    (note,) = driver.messages
     assert "'made (3)'" in note
     (parent,), children = runs_of(runs_dir)
     assert (parent.info.run_name, children["0"].info.run_name) == ("made (3)", "made (3) #0")
@@ -58,8 +58,8 @@ def test_a_copied_experiment_gets_runs_of_its_own(runs_dir: Path) -> None:
 
 def runs_of_each(runs_dir: Path) -> list[tuple[str, list[Any]]]:
     client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
-    found = [experiment for experiment in client.search_experiments() if experiment.name != "Default"]
-    return [(experiment.name, client.search_runs([experiment.experiment_id])) for experiment in found]
+    experiments = [experiment for experiment in client.search_experiments() if experiment.name != "Default"]
+    return [(experiment.name, client.search_runs([experiment.experiment_id])) for experiment in experiments]
 
 
 def test_a_search_that_an_earlier_version_tracked_keeps_its_place(runs_dir: Path) -> None:
@@ -103,7 +103,7 @@ def test_another_store_than_before_is_said(runs_dir: Path, migrated: Path) -> No
     driver = Driver(folder, uri=f"sqlite:///{runs_dir}/other.db")
     driver.write(trial(1))
     driver.close()
-    (note,) = driver.said
+    (note,) = driver.messages
     assert "mlflow.db in the runs folder" in note
     assert "other.db" in note
 

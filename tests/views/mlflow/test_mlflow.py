@@ -39,10 +39,10 @@ def runs_of(runs_dir: Path, uri: str | None = None) -> tuple[list[Any], dict[str
     """Runs of searches, and all others by trial number or finalist; a duplicate fails the test."""
     client = client_of(uri or f"sqlite:///{runs_dir}/mlflow.db")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, max_results=5000)
-    parents = [run for run in found if run.data.tags.get("nasforge.role") == "search"]
+    runs = client.search_runs(experiments, max_results=5000)
+    parents = [run for run in runs if run.data.tags.get("nasforge.role") == "search"]
     children: dict[str, Any] = {}
-    for run in found:
+    for run in runs:
         if run.data.tags.get("nasforge.role") != "search":
             key = run.data.tags.get("nasforge.trial") or run.data.tags["nasforge.finalist"]
             assert key not in children, f"two runs for {key}"
@@ -54,8 +54,8 @@ class Driver:
     """Writes events to a journal and tells a tracker, as an experiment does."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.said: list[str] = []
-        self.tracker = MlflowTracker(folder, say=self.said.append, every_s=0.02, **options)
+        self.messages: list[str] = []
+        self.tracker = MlflowTracker(folder, say=self.messages.append, every_s=0.02, **options)
         self.journal = Journal(folder)
 
     def write(self, events: list[Event]) -> None:
@@ -81,7 +81,7 @@ def test_a_search_becomes_a_parent_and_a_run_per_trial(runs_dir: Path) -> None:
     driver = Driver(runs_dir / "made")
     driver.write(mixed())
     driver.close()
-    assert driver.said == []
+    assert driver.messages == []
 
     parents, children = runs_of(runs_dir)
     state = load_state(runs_dir / "made")
@@ -99,8 +99,8 @@ def test_a_search_becomes_a_parent_and_a_run_per_trial(runs_dir: Path) -> None:
     finished = children["2"]
     assert finished.info.status == "FINISHED"
     assert finished.info.end_time - finished.info.start_time == 6000
-    wanted = {key: value for key, value in state.trials[2].metrics.items() if key != "time/worker_s"}
-    assert finished.data.metrics == pytest.approx(wanted)
+    expected = {key: value for key, value in state.trials[2].metrics.items() if key != "time/worker_s"}
+    assert finished.data.metrics == pytest.approx(expected)
     assert finished.data.params == {key: str(value) for key, value in point(2).values.items()}
     assert json.loads(finished.data.tags["nasforge.architecture"]) == point(2).to_json()
     assert finished.data.tags["nasforge.arch_id"] == point(2).arch_id
@@ -264,14 +264,14 @@ def test_a_dead_server_is_said_once_and_caught_up_later(runs_dir: Path, closed_p
     driver = Driver(runs_dir / "made", uri=f"http://127.0.0.1:{closed_port}")
     assert _slowest_call(driver, mixed()) < 0.2
     time.sleep(0.3)
-    assert len(driver.said) == 1
-    assert "connection refused" in driver.said[0]
-    assert "nasforge track made" in driver.said[0]
+    assert len(driver.messages) == 1
+    assert "connection refused" in driver.messages[0]
+    assert "nasforge track made" in driver.messages[0]
     start = time.monotonic()
     driver.close()
     assert time.monotonic() - start < 3
-    assert len(driver.said) == 2
-    assert f"{len(mixed())} events" in driver.said[1]
+    assert len(driver.messages) == 2
+    assert f"{len(mixed())} events" in driver.messages[1]
 
     with raises(TrackingError, "failed", None, f"0 of {len(mixed())} events"):
         track(runs_dir / "made", f"http://127.0.0.1:{closed_port}")
@@ -285,9 +285,9 @@ def test_a_server_that_never_answers_does_not_hold_up_the_end(runs_dir: Path, si
     start = time.monotonic()
     driver.close()
     assert time.monotonic() - start < 2
-    assert len(driver.said) == 1
-    assert "does not answer in time" in driver.said[0]
-    assert f"{len(mixed())} events" in driver.said[0]
+    assert len(driver.messages) == 1
+    assert "does not answer in time" in driver.messages[0]
+    assert f"{len(mixed())} events" in driver.messages[0]
 
 
 def test_a_server_that_comes_back_gets_everything(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,12 +303,12 @@ def test_a_server_that_comes_back_gets_everything(runs_dir: Path, monkeypatch: p
     driver = Driver(runs_dir / "made")
     driver.write(mixed())
     deadline = time.monotonic() + 20
-    while not driver.said and time.monotonic() < deadline:
+    while not driver.messages and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert len(driver.said) == 1
+    assert len(driver.messages) == 1
     away = False
     driver.close()
-    assert len(driver.said) == 1, "nothing is left, so nothing more is said"
+    assert len(driver.messages) == 1, "nothing is left, so nothing more is said"
     assert sorted(runs_of(runs_dir)[1]) == [str(number) for number in range(8)]
 
 
@@ -325,10 +325,10 @@ def test_a_refused_write_is_left_out_and_said(runs_dir: Path, monkeypatch: pytes
     driver = Driver(runs_dir / "made")
     driver.write(mixed())
     driver.close()
-    (said,) = driver.said
-    assert "refused 1 writes" in said
-    assert "made #3: " in said
-    assert "Changing param values" in said
+    (message,) = driver.messages
+    assert "refused 1 writes" in message
+    assert "made #3: " in message
+    assert "Changing param values" in message
     assert len(runs_of(runs_dir)[1]) == 8
 
 
@@ -474,8 +474,8 @@ def test_a_real_server_that_dies_and_comes_back(tmp_path: Path, closed_port: int
         server.wait()
         driver.write(trial(5))
         driver.close()
-        assert driver.said
-        assert "nasforge track made" in driver.said[-1]
+        assert driver.messages
+        assert "nasforge track made" in driver.messages[-1]
         server = serve()
         assert track(tmp_path / "runs" / "made", uri) == len(trial(5))
         parents, children = runs_of(tmp_path, uri)

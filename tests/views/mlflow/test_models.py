@@ -64,8 +64,8 @@ def winner(tmp_path: Path) -> Winner:
 def test_the_winner_is_loaded_without_nasforge(runs_dir: Path, winner: Winner) -> None:
     folder = write(runs_dir / "made", [header(), *trial(0)])
     track(folder)
-    said = register(folder, None, "made", winner)
-    assert "models:/made@best" in said
+    message = register(folder, None, "made", winner)
+    assert "models:/made@best" in message
     assert is_registered(folder, None, winner.about)
     uri = f"sqlite:///{runs_dir}/mlflow.db"
     done = subprocess.run([sys.executable, "-c", LOADED, uri], capture_output=True, text=True, cwd=runs_dir)

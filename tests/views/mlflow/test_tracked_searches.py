@@ -53,13 +53,13 @@ def test_a_strategy_that_raises_leaves_a_failed_run(runs_dir: Path) -> None:
     config = toy_config(
         runs_dir, tracking_uri=f"sqlite:///{runs_dir}/mlflow.db", strategy=f"{__name__}:Breaking", epochs=1, ladder=None
     )
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(RuntimeError, match="this strategy is broken"):
-        search(config, made_evaluator=Planted(epochs=1), say=said.append)
+        search(config, made_evaluator=Planted(epochs=1), say=messages.append)
     parents, children = runs_of(runs_dir)
     assert [run.info.status for run in parents] == ["FAILED"]
     assert [run.info.status for run in children.values()] == ["FINISHED", "FINISHED"]
-    assert said == []
+    assert messages == []
 
 
 def test_a_search_that_ends_for_want_of_networks_leaves_a_failed_run(runs_dir: Path) -> None:
@@ -71,13 +71,13 @@ def test_a_search_that_ends_for_want_of_networks_leaves_a_failed_run(runs_dir: P
 
 def test_names_that_mlflow_refuses_do_not_keep_a_trial_open(runs_dir: Path) -> None:
     config = toy_config(runs_dir, tracking_uri=f"sqlite:///{runs_dir}/mlflow.db", budget={"trials": 1})
-    said: list[str] = []
-    search(config, made_evaluator=OddNames(), say=said.append)
+    messages: list[str] = []
+    search(config, made_evaluator=OddNames(), say=messages.append)
     parents, children = runs_of(runs_dir)
     assert [run.info.status for run in (*parents, *children.values())] == ["FINISHED", "FINISHED"]
     assert children["0"].data.metrics["val/accuracy"] == 0.5
     assert children["0"].data.metrics["val/top-5"] == 1.0
-    assert len(said) == 1 and "val/top-5/" in said[0]
+    assert len(messages) == 1 and "val/top-5/" in messages[0]
 
 
 def test_the_variable_says_where_runs_go(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,17 +86,17 @@ def test_the_variable_says_where_runs_go(runs_dir: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(VARIABLE, "sqlite:///100%25 mine #1%3F/mlflow.db")
     config = toy_config(tmp_path / "runs", tracking_uri=None, budget={"trials": 1})
-    said: list[str] = []
-    search(config, made_evaluator=Planted(epochs=3), say=said.append)
-    assert said == []
+    messages: list[str] = []
+    search(config, made_evaluator=Planted(epochs=3), say=messages.append)
+    assert messages == []
     assert not (tmp_path / "runs" / "mlflow.db").exists()
     assert len(runs_of(place, config.tracking_uri)[1]) == 1
 
 
 def test_no_password_stays_behind(tmp_path: Path) -> None:
     config = toy_config(tmp_path, tracking_uri="http://me:s3cr3t@127.0.0.1:9", budget={"trials": 1})
-    said: list[str] = []
-    search(config, made_evaluator=Planted(epochs=3), say=said.append)
-    assert "s3cr3t" not in "".join(said)
+    messages: list[str] = []
+    search(config, made_evaluator=Planted(epochs=3), say=messages.append)
+    assert "s3cr3t" not in "".join(messages)
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or b"s3cr3t" not in file.read_bytes(), file

@@ -83,9 +83,9 @@ def test_bad_names_cost_nothing_but_their_spelling(runs_dir: Path) -> None:
     assert run.data.metrics["val/accuracy"] == 0.5
     assert run.data.metrics["val/top-5"] == 1.0
     assert sorted(run.data.metrics.values()) == [0.5, 1.0, 1.0, 2.0, 3.0, 4.0]
-    (said,) = driver.said
-    assert "does not take some names" in said
-    assert "'val/top-5/' is 'val/top-5'" in said
+    (message,) = driver.messages
+    assert "does not take some names" in message
+    assert "'val/top-5/' is 'val/top-5'" in message
 
 
 def test_values_that_are_no_usual_numbers_keep_the_rest(runs_dir: Path) -> None:
@@ -145,8 +145,8 @@ def test_what_the_server_refuses_is_left_out_alone(runs_dir: Path, monkeypatch: 
     assert run.data.metrics["val/accuracy"] == 0.8
     assert "val/loss" not in run.data.metrics
     assert "nasforge.arch_id" in run.data.tags
-    (said,) = driver.said
-    assert "made #0: val/loss: " in said and "no losses here" in said
+    (message,) = driver.messages
+    assert "made #0: val/loss: " in message and "no losses here" in message
 
 
 def test_a_store_of_artifacts_that_takes_nothing_keeps_the_rest(
@@ -191,8 +191,8 @@ def test_damaged_ids_never_stop_a_search(content: str, runs_dir: Path) -> None:
     driver = Driver(folder)
     driver.write(trial(1))
     driver.close()
-    assert any("tracking.json" in said and "Delete the file" in said for said in driver.said)
-    assert "command delivers them: nasforge track made --runs-dir" in driver.said[-1]
+    assert any("tracking.json" in message and "Delete the file" in message for message in driver.messages)
+    assert "command delivers them: nasforge track made --runs-dir" in driver.messages[-1]
     assert (folder / "tracking.json").read_text(encoding="latin-1") == content
     with raises(TrackingError, "unreadable", None, "tracking.json"):
         track(folder)
@@ -206,7 +206,7 @@ def test_a_folder_in_the_place_of_the_ids_does_not_stop_a_search(runs_dir: Path)
     driver = Driver(folder)
     driver.write(trial(1))
     driver.close()
-    assert "tracking.json" in driver.said[-1]
+    assert "tracking.json" in driver.messages[-1]
 
 
 def test_more_events_delivered_than_there_are_means_another_search(runs_dir: Path) -> None:
@@ -219,11 +219,11 @@ def test_more_events_delivered_than_there_are_means_another_search(runs_dir: Pat
     assert driver.tracker._delivery.left() == len(mixed(2))
     driver.write(trial(2))
     driver.close()
-    assert ["made (2)" in said for said in driver.said] == [True]
+    assert ["made (2)" in message for message in driver.messages] == [True]
     client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
     experiment = client.get_experiment_by_name("made (2)").experiment_id
-    found = client.search_runs([experiment], "tags.`nasforge.trial` = '2'")
-    assert [run.info.status for run in found] == ["FINISHED"]
+    runs = client.search_runs([experiment], "tags.`nasforge.trial` = '2'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
 
 
 def test_a_new_search_in_the_place_of_an_old_one_gets_runs_of_its_own(runs_dir: Path) -> None:
@@ -234,8 +234,8 @@ def test_a_new_search_in_the_place_of_an_old_one_gets_runs_of_its_own(runs_dir: 
     assert track(folder) == len([header(), *trial(0), *trial(1), *trial(2), *trial(3)])
     client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
     experiments = [client.get_experiment_by_name(name).experiment_id for name in ("made", "made (2)")]
-    found = client.search_runs(experiments, "tags.`nasforge.role` = 'search'")
-    assert sorted(run.data.params["seed"] for run in found) == ["0", "7"]
+    runs = client.search_runs(experiments, "tags.`nasforge.role` = 'search'")
+    assert sorted(run.data.params["seed"] for run in runs) == ["0", "7"]
 
 
 def test_ids_written_by_an_earlier_version_are_taken(runs_dir: Path) -> None:
@@ -298,8 +298,8 @@ def test_a_server_that_lies_stops_nothing(status: int, content: bytes, tmp_path:
     driver.close()
     server.shutdown()
     assert driver.tracker._delivery.left() == len(events)
-    assert driver.said
-    assert "s3cr3t" not in "".join(driver.said)
+    assert driver.messages
+    assert "s3cr3t" not in "".join(driver.messages)
     for file in (tmp_path / "runs" / "made").iterdir():
         assert "s3cr3t" not in file.read_text()
 
@@ -321,8 +321,8 @@ def test_the_command_that_delivers_the_rest_names_the_store_and_asks_for_the_pas
     driver.write(mixed(1))
     driver.close()
     expected = f"nasforge track made --tracking-uri http://127.0.0.1:9 --runs-dir '{tmp_path}/my runs'"
-    assert expected in driver.said[-1]
-    assert VARIABLE in driver.said[-1]
+    assert expected in driver.messages[-1]
+    assert VARIABLE in driver.messages[-1]
 
 
 @pytest.mark.parametrize("place", ["/proc/nothing/x.db", "{file}/x.db", "{folder}"])
@@ -333,7 +333,7 @@ def test_a_place_that_cannot_be_written_stops_nothing(place: str, tmp_path: Path
     driver = Driver(tmp_path / "made", uri=uri)
     driver.write(mixed(1))
     driver.close()
-    assert f"{len(mixed(1))} events" in driver.said[-1]
+    assert f"{len(mixed(1))} events" in driver.messages[-1]
 
 
 def test_a_locked_database_stops_nothing(runs_dir: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_locked_database_stops_nothing(runs_dir: Path) -> None:
         driver = Driver(runs_dir / "made", wait_s=1.0)
         driver.write(mixed(1))
         driver.close()
-        assert f"{len(mixed(1))} events" in driver.said[-1]
+        assert f"{len(mixed(1))} events" in driver.messages[-1]
 
 
 def test_a_database_of_a_newer_mlflow_stops_nothing(runs_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -351,7 +351,7 @@ def test_a_database_of_a_newer_mlflow_stops_nothing(runs_dir: Path, capfd: pytes
     driver = Driver(runs_dir / "made")
     driver.write(mixed(1))
     driver.close()
-    assert f"{len(mixed(1))} events" in driver.said[-1]
+    assert f"{len(mixed(1))} events" in driver.messages[-1]
     assert capfd.readouterr() == ("", "")
 
 
@@ -419,7 +419,7 @@ def test_ctrl_c_leaves_the_rest_to_another_command(runs_dir: Path, monkeypatch: 
 
     monkeypatch.setattr(driver.tracker, "_wait", interrupted)
     driver.close()
-    assert all("nasforge track made" in said for said in driver.said)
+    assert all("nasforge track made" in message for message in driver.messages)
 
 
 # --- where to ---------------------------------------------------------------------------------------------------------
