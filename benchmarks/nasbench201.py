@@ -53,13 +53,13 @@ def accuracies(arguments, rows):
     elif not arguments.without_tpe:
         campaigns.append(("accuracy-tpe", [SLOW], min(SLOW_SEEDS, arguments.seeds)))
     for name, strategies, seeds in campaigns:
-        found = nasforge.compare(strategies=strategies, seeds=seeds, name=name, **common)
-        for row in found.rows:
+        measured = nasforge.compare(strategies=strategies, seeds=seeds, name=name, **common)
+        for row in measured.rows:
             if row.quantity == "final" and (row.label in strategies or name == "accuracy"):
                 rows.setdefault(row.label, {})[f"{row.at:.0f}"] = figures(row.values)
 
 
-def optimum(arguments, found):
+def optimum(arguments, measured):
     """Trials until the optimum of the 200-epoch signal."""
     common = {"runs_dir": arguments.runs_dir, "workers": arguments.workers}
     signal = settings(arguments.table, "cifar10_val_e200")
@@ -80,7 +80,7 @@ def optimum(arguments, found):
         best = json.loads((arguments.runs_dir / name / "comparison.json").read_text())["optimum"]
         for label in strategies:
             needed = [trials_to(folder, best) for folder in searches(arguments.runs_dir / name, label, seeds)]
-            found[label] = {
+            measured[label] = {
                 **figures([CAP if number is None else number for number in needed]),
                 "median": statistics.median(CAP if number is None else number for number in needed),
                 "missed": sum(number is None for number in needed),

@@ -96,7 +96,7 @@ def download(requirements: Sequence[str], python: str, folder: Path) -> None:
     subprocess.run([*command, *requirements], check=True)
 
 
-def own_wheel(folder: Path) -> None:
+def build_wheel(folder: Path) -> None:
     """Build this repository's wheel."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     subprocess.run([*command, str(ROOT)], check=True)
@@ -196,7 +196,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     roots = [*project["dependencies"], "pytest", "pytest-timeout"]
     with tempfile.TemporaryDirectory() as scratch:
-        own_wheel(Path(scratch))
+        build_wheel(Path(scratch))
         missing = needed(present, roots)
         print("wheels:", ", ".join(missing) or "none are missing")
         if missing:

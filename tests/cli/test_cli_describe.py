@@ -84,8 +84,8 @@ def test_the_gradients_of_a_builder_of_the_users(capfd, tmp_path, monkeypatch, f
     wrong = content["disagreement"]
     assert wrong is None if code == 0 else (wrong["module"], wrong["layer"]) == ("1", "Sine")
     assert main(["describe", "mine.yaml", "--shape", "1x8x8", "--gradcheck"]) == code
-    said = capfd.readouterr().out
-    assert ("agree with two-sided differences" if code == 0 else "module '1' (Sine)") in " ".join(said.split())
+    message = capfd.readouterr().out
+    assert ("agree with two-sided differences" if code == 0 else "module '1' (Sine)") in " ".join(message.split())
 
 
 def test_the_gradients_of_a_shipped_space(capfd):

@@ -24,8 +24,8 @@ def test_health_and_classes_of_a_trial(folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     where = ("--runner", "local", "--tracking-uri", "none", "--set", "evaluator.device=cpu", "--name", "one")
     size = ("--data", "digits", "--set", "data.images=300", "--max-trials", "1", "--epochs", "1")
-    wanted = ("--objective", "val/recall_macro", "--set", "recipe.health=true", "--set", "evaluator.per_class=true")
-    code, out, err = nasforge_(capfd, "search", "tiny", *where, *size, *wanted)
+    expected = ("--objective", "val/recall_macro", "--set", "recipe.health=true", "--set", "evaluator.per_class=true")
+    code, out, err = nasforge_(capfd, "search", "tiny", *where, *size, *expected)
     assert code == 0, err
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0")
     assert code == 0
@@ -33,8 +33,8 @@ def test_health_and_classes_of_a_trial(folder, monkeypatch, capfd):
     assert "Classes on the validation part" in out and "most often taken for" in out
     assert "health/" not in out  # the figures stand in a table of their own
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0", "--json")
-    found = json.loads(out)
-    assert found["advice"] and len(found["classes"]["confusion"]) == 10
+    trial = json.loads(out)
+    assert trial["advice"] and len(trial["classes"]["confusion"]) == 10
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0", "--log")
     assert code == 0 and "attempt 1 begins" in out and "epoch 1 of attempt 1" in out and "health/" not in out
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0", "--log", "--json")

@@ -103,8 +103,8 @@ def variables(*, dark: bool) -> dict[str, str]:
     """The colours of the style sheet, by name."""
     text = STYLE.read_text(encoding="utf-8")
     light, _, rest = text.partition("@media (prefers-color-scheme: dark)")
-    found = dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{6})", light))
-    return found | (dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{6})", rest.partition("}\n}")[0])) if dark else {})
+    faults = dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{6})", light))
+    return faults | (dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{6})", rest.partition("}\n}")[0])) if dark else {})
 
 
 def contrast(a: str, b: str) -> float:
@@ -187,12 +187,12 @@ def address(made: Path) -> Iterator[str]:
 def problems_of(browser: Page, where: str) -> list[str]:
     browser.wait_for("document.readyState == 'complete' && !!document.querySelector('h1')")
     browser.wait_for("!document.querySelector('[data-load]') && !document.body.innerText.includes('Drawing …')")
-    found: list[str] = []
+    faults: list[str] = []
     for mode in ("light", "dark"):
         features: list[dict[str, Any]] = [{"name": "prefers-color-scheme", "value": mode}]
         browser.call("Emulation.setEmulatedMedia", features=features)
-        found += [f"{where} ({mode}): {text}" for text in json.loads(browser.evaluate(CONTRAST))]
-    return found + [f"{where}: {text}" for text in json.loads(browser.evaluate(CHECKS))]
+        faults += [f"{where} ({mode}): {text}" for text in json.loads(browser.evaluate(CONTRAST))]
+    return faults + [f"{where}: {text}" for text in json.loads(browser.evaluate(CHECKS))]
 
 
 def stops_of(browser: Page, most: int = 25) -> list[str]:
@@ -218,13 +218,13 @@ def test_every_page_can_be_used_without_seeing_it_or_without_a_mouse(address: st
     with view():
         assert load_state(made).tests
     pages.append(nasforge.report(made, out=made.parent / "report.html").as_uri())
-    found: list[str] = []
+    faults: list[str] = []
     for width in (1280, 400):
         with chromium(program, "about:blank", width, 900) as browser:
             for page in pages:
                 browser.call("Page.navigate", url=page)
                 browser.wait_for(f"location.href == {page!r}")
-                found += problems_of(browser, f"{width} px {page.removeprefix(address)}")
+                faults += problems_of(browser, f"{width} px {page.removeprefix(address)}")
                 if width == 1280:
-                    found += [f"{page}: no visible focus on {stop}" for stop in stops_of(browser)]
-    assert not found, "\n".join(found)
+                    faults += [f"{page}: no visible focus on {stop}" for stop in stops_of(browser)]
+    assert not faults, "\n".join(faults)

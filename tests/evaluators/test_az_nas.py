@@ -52,14 +52,14 @@ def test_expressivity_sums_the_entropies_of_the_blocks_and_progressivity_is_thei
     first, second = nn.Conv2d(4, 5, 3), nn.Conv2d(5, 9, 3)
     block = nn.Sequential(first, nn.BatchNorm2d(5), nn.ReLU(inplace=True))
     network = nn.Sequential(block, second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 10))
-    found = [seeded_score(proxy, network, images()) for proxy in (expressivity, progressivity)]
+    scores = [seeded_score(proxy, network, images()) for proxy in (expressivity, progressivity)]
     torch.manual_seed(11)
     inputs = torch.randn(6, 4, 6, 6)
     with torch.no_grad():
         one = block(inputs)
         entropies = [entropy(maps.numpy()) for maps in (one, second(one))]
-    assert found[0] == pytest.approx(sum(entropies), rel=1e-4)
-    assert found[1] == pytest.approx(entropies[1] - entropies[0], rel=1e-3)
+    assert scores[0] == pytest.approx(sum(entropies), rel=1e-4)
+    assert scores[1] == pytest.approx(entropies[1] - entropies[0], rel=1e-3)
 
 
 def test_independent_channels_express_log_of_their_number_and_equal_ones_nothing() -> None:
@@ -87,8 +87,8 @@ def rotation() -> Tensor:
 @pytest.mark.parametrize("factor", [1.0, 0.5, 3.0])
 def test_trainability_is_the_change_of_gradients_by_a_scaled_rotation(factor: float) -> None:
     network = nn.Sequential(pointwise(torch.eye(4)), pointwise(factor * rotation()))
-    found = seeded_score(trainability, network, images(size=60))
-    assert found == pytest.approx(2 - factor - 1 / factor, abs=0.05)
+    scores = seeded_score(trainability, network, images(size=60))
+    assert scores == pytest.approx(2 - factor - 1 / factor, abs=0.05)
 
 
 def test_trainability_is_the_mean_over_pairs_of_blocks() -> None:
@@ -155,9 +155,9 @@ class Residual(nn.Module):
 def test_blocks_are_the_same_in_chains_of_chains_and_in_wrappers(proxy: object) -> None:
     blocks = [nn.Conv2d(4, 4, 3), Residual(), Residual()]
     flat = nn.Sequential(*blocks)
-    found = seeded_score(proxy, flat, images())
+    scores = seeded_score(proxy, flat, images())
     for other in (nn.Sequential(blocks[0], nn.Sequential(*blocks[1:])), Wrapped(flat), Wrapped(Wrapped(flat))):
-        assert seeded_score(proxy, other, images()) == found
+        assert seeded_score(proxy, other, images()) == scores
 
 
 def test_a_network_without_maps_has_no_number() -> None:

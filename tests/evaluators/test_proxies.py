@@ -244,8 +244,8 @@ def test_regularised_swap_is_swap_where_the_size_is_the_one_wished_for() -> None
     size = sum(parameter.numel() for parameter in network.parameters())
     plain = swap(network, images, labels)
     assert swap_regularised(network, images, labels, params=size) == plain
-    found = swap_regularised(network, images, labels, params=size + 100, spread=50)
-    assert found == pytest.approx(plain * math.exp(-4))
+    value_of_proxy = swap_regularised(network, images, labels, params=size + 100, spread=50)
+    assert value_of_proxy == pytest.approx(plain * math.exp(-4))
     assert swap_regularised(network, images, labels, params=2 * size) == pytest.approx(plain * math.exp(-0.25))
     for wrong in ({"params": 0}, {"params": size, "spread": -1}):
         with raises(ConfigError, "range"):

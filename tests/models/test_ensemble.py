@@ -37,9 +37,9 @@ def test_its_space_builds_it_and_costs_are_the_sums():
     assert whole.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     shape = (1, 8, 8)
     costs = [costs_of(lambda p=p: build(SPACE, p, in_channels=1, classes=10), shape) for p in points]
-    found = costs_of(lambda: build(again, Architecture({}), in_channels=1, classes=10), shape)
+    ensemble = costs_of(lambda: build(again, Architecture({}), in_channels=1, classes=10), shape)
     for key in ("cost/params", "cost/flops"):
-        assert found[key] == sum(c[key] for c in costs)
+        assert ensemble[key] == sum(c[key] for c in costs)
 
 
 def test_ten_crops_are_the_corners_and_the_centre_and_their_mirror_images():

@@ -65,9 +65,9 @@ def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
 
 def test_a_click_shows_what_the_journal_says(tmp_path: Path) -> None:
     text = report_of(write(tmp_path / "made", mixed()))
-    found = re.search(r'<script type="application/json" id="trials">(.*?)</script>', text, re.S)
-    assert found
-    content = json.loads(found[1])
+    texts = re.search(r'<script type="application/json" id="trials">(.*?)</script>', text, re.S)
+    assert texts
+    content = json.loads(texts[1])
     assert content["keys"] == list(SPACE.domains) and set(re.findall(r'"#trial-(\d+)"', text)) == set(content["trials"])
     status, metrics, places = content["trials"]["7"]
     values = dict(zip(content["keys"], (content["options"][i][j] for i, j in enumerate(places)), strict=True))

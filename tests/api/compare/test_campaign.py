@@ -31,8 +31,8 @@ HERE = Path(__file__).parents[2]
 
 
 def test_syntax_of_strategies() -> None:
-    found = parse_strategies("random, evolution(sample=3,elitist=true),optuna(sampler=tpe),local_search()")
-    assert found == [
+    comparison = parse_strategies("random, evolution(sample=3,elitist=true),optuna(sampler=tpe),local_search()")
+    assert comparison == [
         Named("random"),
         Named("evolution", {"sample": 3, "elitist": True}),
         Named("optuna", {"sampler": "tpe"}),
@@ -43,7 +43,7 @@ def test_syntax_of_strategies() -> None:
         Named("evolution", {"sample": 3}),
     ]
     assert parse_strategies("optuna(options=[1,2])")[0].options == {"options": [1, 2]}
-    assert label_of(found[1]) == "evolution(elitist=true,sample=3)"
+    assert label_of(comparison[1]) == "evolution(elitist=true,sample=3)"
 
 
 @pytest.mark.parametrize("text", ["", "evolution(3)", "evolution(sample=3", "evolution)", "a b", "random,random"])
@@ -84,7 +84,7 @@ def run(folder: Path, strategies: Any = "evolution", *, table: str = "Table", **
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """A headless browser takes seconds; tests/views/test_comparison.py takes the picture."""
-    monkeypatch.setattr("nasforge.views.comparison_page.write_picture", lambda found, path: None)
+    monkeypatch.setattr("nasforge.views.comparison_page.write_picture", lambda comparison, path: None)
     monkeypatch.syspath_prepend(str(HERE))
 
 
@@ -97,25 +97,25 @@ def events(folder: Path) -> dict[str, list[Any]]:
 
 
 def test_random_is_always_in(tmp_path: Path) -> None:
-    found = run(tmp_path, "evolution,evolution(sample=3)")
-    assert list(found.strategies) == ["random", "evolution", "evolution(sample=3)"]
+    comparison = run(tmp_path, "evolution,evolution(sample=3)")
+    assert list(comparison.strategies) == ["random", "evolution", "evolution(sample=3)"]
     assert sorted(journals(tmp_path)) == [
         "evolution-s0", "evolution-s1", "evolution-sample-3-s0", "evolution-sample-3-s1", "random-s0", "random-s1",
     ]  # fmt: skip
-    assert found.optimum == 0.75 and {one.label for one in found.to_optimum} == set(found.strategies)
-    assert {row.quantity for row in found.rows} == {"signal", "final"}
+    assert comparison.optimum == 0.75 and {one.label for one in comparison.to_optimum} == set(comparison.strategies)
+    assert {row.quantity for row in comparison.rows} == {"signal", "final"}
 
 
 def test_files_hold_what_is_returned(tmp_path: Path) -> None:
-    found = run(tmp_path)
+    comparison = run(tmp_path)
     content = json.loads((tmp_path / "camp" / "comparison.json").read_text())
-    assert content["rows"][0]["values"] == found.rows[0].values and content["axis"] == "trials"
+    assert content["rows"][0]["values"] == comparison.rows[0].values and content["axis"] == "trials"
     assert 10_000 < (tmp_path / "camp" / "comparison.html").stat().st_size < 200_000
 
 
 def test_final_figures_never_enter_a_journal(tmp_path: Path) -> None:
-    found = run(tmp_path)
-    finals = {f"{value:.9g}"[:8] for row in found.rows if row.quantity == "final" for value in row.values}
+    comparison = run(tmp_path)
+    finals = {f"{value:.9g}"[:8] for row in comparison.rows if row.quantity == "final" for value in row.values}
     for content in journals(tmp_path).values():
         assert not any(value.encode() in content for value in finals)
 
@@ -141,8 +141,8 @@ def test_answers_that_cost_nothing_are_not_waited_for(tmp_path: Path, monkeypatc
 def test_more_trials_continue_every_search(tmp_path: Path) -> None:
     run(tmp_path)
     before = journals(tmp_path)
-    found = run(tmp_path, budget={"trials": 9})
-    assert found.end == 9
+    comparison = run(tmp_path, budget={"trials": 9})
+    assert comparison.end == 9
     assert all(
         content.startswith(before[name]) and content != before[name] for name, content in journals(tmp_path).items()
     )
@@ -151,8 +151,8 @@ def test_more_trials_continue_every_search(tmp_path: Path) -> None:
 def test_more_seeds_leave_the_first_ones(tmp_path: Path) -> None:
     run(tmp_path)
     before = journals(tmp_path)
-    found = run(tmp_path, seeds=3)
-    assert found.rows[0].seeds == [0, 1, 2] and before.items() <= journals(tmp_path).items()
+    comparison = run(tmp_path, seeds=3)
+    assert comparison.rows[0].seeds == [0, 1, 2] and before.items() <= journals(tmp_path).items()
 
 
 def test_other_settings_are_refused_not_mixed(tmp_path: Path) -> None:
@@ -162,10 +162,10 @@ def test_other_settings_are_refused_not_mixed(tmp_path: Path) -> None:
 
 
 def test_one_failing_search_is_listed(tmp_path: Path) -> None:
-    found = run(tmp_path, table="SomeBreak", seeds=3)
-    assert sorted(found.failed) == ["evolution-s1", "random-s1"]
-    assert "trials in a row broke" in found.failed["random-s1"]
-    assert all(row.seeds == [0, 2] for row in found.rows)
+    comparison = run(tmp_path, table="SomeBreak", seeds=3)
+    assert sorted(comparison.failed) == ["evolution-s1", "random-s1"]
+    assert "trials in a row broke" in comparison.failed["random-s1"]
+    assert all(row.seeds == [0, 2] for row in comparison.rows)
     with pytest.raises(ConfigError, match=r"nothing to compare\. .*-s1: 6 trials in a row broke"):
         run(tmp_path, table="SomeBreak", seeds=[1], name="broken")
 
@@ -244,11 +244,11 @@ def test_one_search_is_not_two_samples(tmp_path: Path) -> None:
     run(tmp_path, name="copy")
     for path in (tmp_path / "copy").glob("*/journal.jsonl"):
         path.write_text(path.read_text().replace('"versions":{', '"versions":{"own":"9",', 1))  # of another machine
-    found = compare(["camp", "copy"], runs_dir=tmp_path, tracking_uri="none")
-    assert [about["seeds"] for about in found.strategies.values()] == [
+    comparison = compare(["camp", "copy"], runs_dir=tmp_path, tracking_uri="none")
+    assert [about["seeds"] for about in comparison.strategies.values()] == [
         about["seeds"] for about in first.strategies.values()
     ]
-    assert any("copy/random-s0 (as camp/random-s0)" in note for note in found.notes)
+    assert any("copy/random-s0 (as camp/random-s0)" in note for note in comparison.notes)
     run(tmp_path, name="longer", budget={"trials": 9})
     with pytest.raises(
         ConfigError, match=r"'camp/evolution-s0' and 'longer/evolution-s0' are .*one search, not two samples"
@@ -262,9 +262,9 @@ def test_campaigns_of_different_strategies_share_their_random_searches(tmp_path:
     """Both hold `random`; what they hold in common counts once, and names say where they lie."""
     run(tmp_path, name="a", strategies="evolution")
     run(tmp_path, name="b", strategies="local_search")
-    found = compare(["a", "b"], runs_dir=tmp_path, tracking_uri="none", name="both")
-    assert sorted(found.strategies) == ["evolution", "local_search", "random"]
-    experiments = {label: about["experiments"] for label, about in found.strategies.items()}
+    comparison = compare(["a", "b"], runs_dir=tmp_path, tracking_uri="none", name="both")
+    assert sorted(comparison.strategies) == ["evolution", "local_search", "random"]
+    experiments = {label: about["experiments"] for label, about in comparison.strategies.items()}
     assert all(name.startswith("a/random") for name in experiments["random"])
     assert all(name.startswith("b/local_search") for name in experiments["local_search"])
     copied = tmp_path / "a" / "renamed"
@@ -316,14 +316,14 @@ def wait_for_searches(place: Path, driver: subprocess.Popen[bytes], count: int) 
 
 def working(place: Path) -> list[int]:
     """Processes, other than this one, whose working folder is `place`."""
-    found = []
+    comparison = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if process.joinpath("cwd").resolve() == place.resolve():
-                found.append(int(process.name))
+                comparison.append(int(process.name))
         except OSError:
             continue
-    return found
+    return comparison
 
 
 def test_torn_journals_continue(tmp_path: Path) -> None:
@@ -358,13 +358,13 @@ def test_stopped_campaign_continues(tmp_path: Path, how: signal.Signals) -> None
     driver = start(place)
     wait_for_searches(place, driver, 5)
     driver.send_signal(how)
-    _, said = driver.communicate(timeout=60)
+    _, messages = driver.communicate(timeout=60)
     if how is signal.SIGKILL:
         assert driver.returncode == -signal.SIGKILL
     else:
-        assert driver.returncode == 130, said.decode()
-        assert b"the same command continues: nasforge compare" in b" ".join(said.split())
-        assert b"Traceback" not in said
+        assert driver.returncode == 130, messages.decode()
+        assert b"the same command continues: nasforge compare" in b" ".join(messages.split())
+        assert b"Traceback" not in messages
     deadline = time.monotonic() + 20
     while (left := working(place)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -373,8 +373,8 @@ def test_stopped_campaign_continues(tmp_path: Path, how: signal.Signals) -> None
     assert 0 < len(before) < 18, "the stop came too late to be a test"
     for folder in (place, whole):
         done = start(folder)
-        out, said = done.communicate(timeout=120)
-        assert done.returncode == 0, said.decode()
+        out, messages = done.communicate(timeout=120)
+        assert done.returncode == 0, messages.decode()
         assert b"local_search" in out
     after = journals(place / "runs")
     assert len(after) == 18 and all(after[name].startswith(content) for name, content in before.items())

@@ -39,13 +39,13 @@ def retrained(searched, tmp_path_factory):
 
 
 def test_random_trials_are_others_than_the_best_and_have_no_reference(retrained):
-    folder, found = retrained
+    folder, outcome = retrained
     ranked = [trial.number for trial in load_state(folder).ranking()]
-    assert [finalist.number for finalist in (*found.top, *found.random)] == ranked
-    assert [finalist.rank for finalist in found.random] == [3]
-    assert found.random[0].reference is None
-    assert found.agreement.n == 3 and found.agreement.too_few
-    assert set(found.gains) == {"random", "reference"}
+    assert [finalist.number for finalist in (*outcome.top, *outcome.random)] == ranked
+    assert [finalist.rank for finalist in outcome.random] == [3]
+    assert outcome.random[0].reference is None
+    assert outcome.agreement.n == 3 and outcome.agreement.too_few
+    assert set(outcome.gains) == {"random", "reference"}
 
 
 def test_nothing_of_a_reference_is_frozen(searched, tmp_path, monkeypatch):
@@ -56,7 +56,7 @@ def test_nothing_of_a_reference_is_frozen(searched, tmp_path, monkeypatch):
         frozen.append(retraining.recipe.frozen_stages)
         return "not now"
 
-    monkeypatch.setattr(work, "recipe_of", lambda *given: Recipe(frozen_stages=1))
+    monkeypatch.setattr(work, "recipe_of", lambda *reported: Recipe(frozen_stages=1))
     monkeypatch.setattr(networks, "train_network", trained)
     with pytest.raises(SearchError):
         retrain(folder, seeds=1, epochs=1, device="cpu")
@@ -64,38 +64,38 @@ def test_nothing_of_a_reference_is_frozen(searched, tmp_path, monkeypatch):
 
 
 def test_everything_meets_the_test_part_once_the_ensemble_too(retrained):
-    folder, found = retrained
-    parts = [part for f in (*found.top, *found.random) for part in (f.retrained, f.reference) if part]
+    folder, outcome = retrained
+    parts = [part for f in (*outcome.top, *outcome.random) for part in (f.retrained, f.reference) if part]
     names = [name for part in parts for name in part.networks]
-    assert sorted(opened(folder)) == sorted([*names, found.ensemble.name])
+    assert sorted(opened(folder)) == sorted([*names, outcome.ensemble.name])
     assert len(names) == 5
 
 
 def test_the_ensemble_is_the_mean_of_its_members_and_costs_their_sum(retrained):
-    folder, found = retrained
-    members = [load(folder / "finalists" / name) for name in found.ensemble.members]
-    assert [m.architecture for m in members] == [finalist.architecture for finalist in found]
-    whole = load(folder / "finalists" / found.ensemble.name)
+    folder, outcome = retrained
+    members = [load(folder / "finalists" / name) for name in outcome.ensemble.members]
+    assert [m.architecture for m in members] == [finalist.architecture for finalist in outcome]
+    whole = load(folder / "finalists" / outcome.ensemble.name)
     images = torch.rand(6, 1, 8, 8)
     with torch.no_grad():
         mean = torch.stack([member(images).softmax(1) for member in members]).mean(0)
         assert torch.allclose(whole(images).exp(), mean, atol=1e-6)
-    assert found.ensemble.costs["cost/params"] == sum(f.retrained.costs["cost/params"] for f in found)
+    assert outcome.ensemble.costs["cost/params"] == sum(f.retrained.costs["cost/params"] for f in outcome)
     part = load_data(DataConfig("digits")).open_test()
-    assert score(whole.body, part)["accuracy"] == found.ensemble.test["test/accuracy"]
-    assert whole.description.metrics["test/accuracy"] == found.ensemble.test["test/accuracy"]
+    assert score(whole.body, part)["accuracy"] == outcome.ensemble.test["test/accuracy"]
+    assert whole.description.metrics["test/accuracy"] == outcome.ensemble.test["test/accuracy"]
 
 
 def test_the_ensemble_is_exported_like_a_network(retrained, tmp_path):
-    folder, found = retrained
-    export(folder / "finalists" / found.ensemble.name, ["safetensors"], tmp_path / "out")
+    folder, outcome = retrained
+    export(folder / "finalists" / outcome.ensemble.name, ["safetensors"], tmp_path / "out")
     shipped, images = load(tmp_path / "out"), torch.rand(3, 1, 8, 8)
-    assert torch.equal(shipped(images), load(folder / "finalists" / found.ensemble.name)(images))
+    assert torch.equal(shipped(images), load(folder / "finalists" / outcome.ensemble.name)(images))
 
 
 def test_flips_are_measured_in_the_same_opening(retrained):
-    folder, found = retrained
-    name = found[0].retrained.networks[0]
+    folder, outcome = retrained
+    name = outcome[0].retrained.networks[0]
     network = load(folder / "finalists" / name).body
     part = load_data(DataConfig("digits")).open_test()
     images = (part.images.float() - 255 * part.mean[0]) / (255 * part.std[0])
@@ -103,14 +103,14 @@ def test_flips_are_measured_in_the_same_opening(retrained):
         mean = (network(images).softmax(1) + network(images.flip(-1)).softmax(1)) / 2
     right = float((mean.argmax(1) == part.labels).double().mean())
     assert load_state(folder).tests[name]["test_flip/accuracy"] == pytest.approx(right)
-    assert found[0].retrained.test["test_flip/accuracy"].mean == pytest.approx(right)
+    assert outcome[0].retrained.test["test_flip/accuracy"].mean == pytest.approx(right)
 
 
 def test_crops_are_shifted_as_in_training_and_measured_in_the_same_opening(folder, monkeypatch):
     recipe_of = work.recipe_of
     monkeypatch.setattr(work, "recipe_of", lambda *point: replace(recipe_of(*point), crop_pixels=2, crop_fill="mean"))
-    found = retrain(folder, top=2, seeds=1, epochs=1, tta="flip,crops", device="cpu")
-    names = [*found[0].retrained.networks, found.ensemble.name]
+    outcome = retrain(folder, top=2, seeds=1, epochs=1, tta="flip,crops", device="cpu")
+    names = [*outcome[0].retrained.networks, outcome.ensemble.name]
     assert sorted(opened(folder)) == sorted({*opened(folder)})
     part = load_data(DataConfig("digits")).open_test()
     tests = load_state(folder).tests
@@ -146,10 +146,10 @@ def test_the_same_call_again_does_nothing(retrained, monkeypatch, tmp_path):
 def test_a_network_that_met_the_test_part_without_flips_is_not_measured_again(folder):
     retrain(folder, seeds=1, epochs=1, device="cpu")
     before = opened(folder)
-    (found,) = retrain(folder, seeds=1, epochs=1, tta="flip", device="cpu")
+    (outcome,) = retrain(folder, seeds=1, epochs=1, tta="flip", device="cpu")
     assert opened(folder) == before
-    assert "test_flip/accuracy" not in found.retrained.test
-    assert "not measured again" in found.retrained.failures[0]
+    assert "test_flip/accuracy" not in outcome.retrained.test
+    assert "not measured again" in outcome.retrained.failures[0]
 
 
 def test_more_random_trials_begin_with_the_same_ones(searched):
@@ -165,11 +165,11 @@ def test_more_random_trials_begin_with_the_same_ones(searched):
 def test_a_network_is_a_finalist_once_by_its_best_recipe(tmp_path):
     config = toy_config(tmp_path, strategy={"name": "joint", "model": "random", "recipe": "random"})
     state = search(replace(config, budget=Budget(trials=24)), made_evaluator=Planted(), say=lambda text: None)
-    ranking, found = state.ranking(), ranked_of(state)
+    ranking, outcome = state.ranking(), ranked_of(state)
     networks_of = [trial.architecture.arch_id for trial in ranking]
     assert len(set(networks_of[:4])) < 4  # every fourth trial gives one of the best another recipe
-    assert [trial.architecture.arch_id for trial in found] == list(dict.fromkeys(networks_of))
-    assert all(trial == ranking[networks_of.index(trial.architecture.arch_id)] for trial in found)
+    assert [trial.architecture.arch_id for trial in outcome] == list(dict.fromkeys(networks_of))
+    assert all(trial == ranking[networks_of.index(trial.architecture.arch_id)] for trial in outcome)
     network = {key: value for key, value in ranking[0].architecture.values.items() if key.startswith("model.")}
     recipes = toy_config(tmp_path / "tuned", space=nested_space().fixed(network))
     tuned = search(recipes, made_evaluator=Planted(), say=lambda text: None)
@@ -191,9 +191,9 @@ def test_mistakes(folder):
 def test_what_an_objective_needs_is_measured_on_the_test_part_too():
     config = DataConfig("digits", images=300, validation=0.2)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    found = networks.measure(network, config, torch.device("cpu"), "flip", [Objective("val/roc_auc", True)])
+    outcome = networks.measure(network, config, torch.device("cpu"), "flip", [Objective("val/roc_auc", True)])
     figures = ("accuracy", "loss", "f1_macro", "roc_auc")
-    assert set(found) == {f"{part}/{figure}" for part in ("test", "test_flip") for figure in figures}
+    assert set(outcome) == {f"{part}/{figure}" for part in ("test", "test_flip") for figure in figures}
 
 
 # --- several references -----------------------------------------------------------------------------------------------
@@ -206,8 +206,8 @@ def against_three(searched, tmp_path_factory):
 
 
 def test_every_reference_is_trained_and_opened_like_the_first(against_three):
-    folder, found = against_three
-    (finalist,) = found
+    folder, outcome = against_three
+    (finalist,) = outcome
     assert finalist.reference.name.startswith("ResNet-")
     assert list(finalist.more_references) == ["lenet", "densenet"]
     assert finalist.more_references["lenet"].name.startswith("LeNet-5 x")
@@ -216,13 +216,13 @@ def test_every_reference_is_trained_and_opened_like_the_first(against_three):
     for asked, part in (("resnet", finalist.reference), *finalist.more_references.items()):
         trained = load(folder / "finalists" / part.networks[0]).description.trained
         assert (trained["role"], trained["reference"]) == ("reference", asked)
-    assert set(found.gains) == {"reference", "reference/lenet", "reference/densenet"}
+    assert set(outcome.gains) == {"reference", "reference/lenet", "reference/densenet"}
     expected = (
         finalist.retrained.test["test/accuracy"].mean - finalist.more_references["lenet"].test["test/accuracy"].mean
     )
-    assert found.gains["reference/lenet"].difference == pytest.approx(expected)
-    assert found.to_json()["references"] == ["resnet", "lenet", "densenet"]
-    assert set(found.to_json()["finalists"][0]["more_references"]) == {"lenet", "densenet"}
+    assert outcome.gains["reference/lenet"].difference == pytest.approx(expected)
+    assert outcome.to_json()["references"] == ["resnet", "lenet", "densenet"]
+    assert set(outcome.to_json()["finalists"][0]["more_references"]) == {"lenet", "densenet"}
 
 
 def test_a_reference_keeps_within_the_multiply_adds_or_says_that_it_cannot(against_three):
