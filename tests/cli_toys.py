@@ -33,7 +33,7 @@ SHIFT = 0.0
 """Added to what `shifting` reports, so that a repetition differs."""
 SIGNALS: list[int] = []
 """What `signalled` sends to its own process."""
-SENDERS: list[threading.Thread] = []
+SENDERS: list[threading.Event] = []
 
 
 def planted(spec: SearchSpec, *, seconds: float = 0.0, fail: Sequence[int] = ()) -> Planted:
@@ -79,22 +79,27 @@ class Signalled(Planted):
 
 def send(signals: Sequence[int]) -> None:
     """Send signals to this process from another thread: the second may come while the first is handled."""
+    all_sent = threading.Event()
 
-    def all_of_them() -> None:
+    def send_all() -> None:
         for number in signals:
             os.kill(os.getpid(), number)
             time.sleep(0.005)
+        all_sent.set()
 
-    thread = threading.Thread(target=all_of_them)
-    SENDERS.append(thread)
-    thread.start()
-    thread.join()  # until the first signal raises something here
+    SENDERS.append(all_sent)
+    threading.Thread(target=send_all).start()
+    all_sent.wait()  # until the first signal raises something here
 
 
 def wait_for_senders() -> None:
-    """Until all signals are sent."""
+    """Wait until all signals are sent.
+
+    A `Thread.join` that a signal interrupts takes its thread for ended (https://github.com/python/cpython/issues/89437),
+    so events are waited for.
+    """
     while SENDERS:
-        SENDERS.pop().join()
+        SENDERS.pop().wait()
 
 
 def signalled(spec: SearchSpec) -> Signalled:

@@ -46,7 +46,7 @@ def tab(tmp_path, monkeypatch, capfd):
         ("nasforge predict fit", ["fitted"]),
         ("nasforge search t", ["tiny"]),
         ("nasforge search mi", ["mine.yaml"]),
-        ("nasforge describe mob", ["mobile"]),
+        ("nasforge describe mob", ["mobile", "mobilenet_v1", "mobilenet_v2"]),
         ("nasforge search tiny --data ph", ["photos.npz"]),
         ("nasforge search tiny --data r", ["r2/", "runs/"]),
         ("nasforge search tiny --data runs/fi", ["runs/first/", "runs/fitted/"]),

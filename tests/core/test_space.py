@@ -191,7 +191,7 @@ def test_keys_are_unique_even_across_branches():
         (lambda: Choice(()), ("empty", None, "options")),
         (lambda: Choice((1, 1.0)), ("duplicate", None, "1")),
         (lambda: Choice((None,)), ("type", None, "None")),
-        (lambda: Choice((1, 2), ((),)), ("invalid", None, 2)),
+        (lambda: Choice((1, 2), ((),)), ("range", None, 2)),
         (lambda: Int(3, 1), ("range", None, 3)),
         (lambda: Int(1, 3, step=0), ("range", None, "step")),
         (lambda: Int(0, 3, log=True), ("range", None, "low")),
