@@ -198,6 +198,8 @@ def test_a_worker_whose_gpu_has_failed_ends_and_another_one_tries_its_trial_agai
 class OnlyHere:
     """An evaluator that a worker cannot load."""
 
+    about = About(metrics=("val/accuracy",))
+
     def __reduce__(self) -> Any:
         return _only_in, (os.getpid(),)
 
