@@ -20,7 +20,7 @@
   in `asha_precise`: their ends are not the same trainings.
 
 Reported: epochs trained, multiply-adds charged, best validation accuracy, and (of the first two) the rank among all of
-`none` of what was found. The test part stays sealed. Stop it at any time: the same command continues, also where the
+`none` of what was found. The test split stays sealed. Stop it at any time: the same command continues, also where the
 folder of its runs is gone.
 """
 

@@ -6,7 +6,7 @@ Fashion-MNIST, `blocks_four.yaml` beside this file, at most 100k params and 10M 
 validation images, 3 epochs, ASHA; 900 worker-seconds for each search, supernet and pruned trials included; 3 seeds. Two
 searches at a time, one thread each. `spos` trains its supernet for 12 epochs, measures 60 networks on its weights, then
 trains the best. The best of each family is retrained (6 epochs on all images, `--final-seeds` times) and meets the
-sealed test part once. Stop it at any time: the same command continues, also where the folder of its runs is gone.
+sealed test split once. Stop it at any time: the same command continues, also where the folder of its runs is gone.
 """
 
 from __future__ import annotations

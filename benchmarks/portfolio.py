@@ -158,7 +158,7 @@ def summary_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
 
 
 def parts_of(images: str, fold: int) -> tuple[Part, Part]:
-    """Return the training part of a fold, and the images that it is judged on."""
+    """Return the training split of a fold, and the images that it is judged on."""
     data = Path(os.environ["NASFORGE_DATA"])
     if images in ("wbc", "digits"):
         pixels, labels = cells(data / "wbc") if images == "wbc" else digits()

@@ -5,7 +5,7 @@
 `addnist:digits` and `tile:digits` (Geada et al. 2024, https://arxiv.org/abs/2404.02189), the space `tiny`. A search may
 compute `--charge` multiply-adds (supernets included) in trainings of 2 epochs on a part of the images, and does not
 begin with the default network; its best network is trained anew, `--epochs` on all images, next to the ResNet of the
-same FLOPs, and meets the test part once.
+same FLOPs, and meets the test split once.
 
 Not searched, by the same final recipe: the default network of the space for `--epochs`, and for as many more as the
 charge of a search buys (`default, longer`, with its ResNet). `portfolio` trains the points of the space `photos` that

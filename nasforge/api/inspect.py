@@ -429,7 +429,7 @@ def _small_classes(images: Sequence[_Image], groups: np.ndarray) -> dict[str, st
 
 
 def _across_parts(where: str, rows: Sequence[Row], parts: Mapping[str, int]) -> Iterable[str]:
-    """Say which images of a given part are in the training part too."""
+    """Say which images of a given part are in the training split too."""
     known = {row.group for row in rows if row.part == "train"}
     for part in parts:
         twice = [row for row in rows if row.part == part and row.group in known] if part != "train" else []

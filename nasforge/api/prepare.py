@@ -67,19 +67,19 @@ def prepare(
 ) -> Path:
     """Decode the images of an inspection and write them as `images.npz`, which every `--data` takes.
 
-    The file holds `x_train`, `y_train`, `x_test`, `y_test`, where there is a validation part `x_val` and `y_val`, and
+    The file holds `x_train`, `y_train`, `x_test`, `y_test`, where there is a validation split `x_val` and `y_val`, and
     `class_names`. `groups` has the group of each training and then validation image, and is there only where two images
     share one. `files` has the images' names, in the order train, validation, test. `input` is the rule by which
     `nasforge predict` reads files; it is absent for arrays of 2 or 4 channels.
 
-    A validation and a test part of the source are kept. Otherwise they are divided off, with the same share of each
+    A validation and a test split of the source are kept. Otherwise they are divided off, with the same share of each
     class and each group on one side.
 
     Args:
         inspection: says which images, and their groups.
         folder: where `images.npz` is written; made where it is missing.
         resolution: height and width; the shorter side is resized to it, and the centre cut out.
-        test: share of all images, where the source has no test part.
+        test: share of all images, where the source has no test split.
         validation: share of the images that are left; None divides none off.
         seed: of the division.
 

@@ -152,7 +152,7 @@ def _print(finalists: Finalists) -> None:
         rows.append(_ensemble_row(finalists.ensemble, figures, more))
     columns = (*_COLUMNS, *figures, "seeds", *more)
     epochs = f"{finalists[0].epochs} epoch{'s' * (finalists[0].epochs > 1)}"
-    title = f"On the sealed test part, {epochs} on train + validation; ± is a 95 % confidence interval"
+    title = f"On the sealed test split, {epochs} on train + validation; ± is a 95 % confidence interval"
     table(title, columns, rows, left=("network", "name"))
     for key in more:
         line(_VIEWS[key])
@@ -217,7 +217,7 @@ def _counted(gain: Gain) -> str:
 
 
 def _agreement_text(agreement: RankAgreement) -> str:
-    text = "Order in the search and on the test part: "
+    text = "Order in the search and on the test split: "
     if agreement.tau is None:
         return f"{text}Kendall's tau is not defined, all of one side are equal (n = {agreement.n})"
     p_value = math.nan if agreement.p_value is None else agreement.p_value

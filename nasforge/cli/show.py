@@ -146,7 +146,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
     if state.tests:
         keys = sorted({key for metrics in state.tests.values() for key in metrics})
         body = [[name, *(metric_text(key, metrics.get(key)) for key in keys)] for name, metrics in state.tests.items()]
-        table("Met the sealed test part", ("network", *keys), body, left=("network",))
+        table("Met the sealed test split", ("network", *keys), body, left=("network",))
     _print_budget(state)
     unit = tables.unit_of(state)
     return Outcome(

@@ -74,7 +74,7 @@ def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
     worst = [shown for _, shown in sorted(rows, key=lambda pair: pair[0])[:_SHOWN]]
     more = f", the {_SHOWN} worst of {len(rows)}" if len(rows) > _SHOWN else ""
     columns = ("class", "images", *_FIGURES, "most often taken for")
-    table(f"Classes on the validation part, by F1{more}", columns, worst, left=("class", "most often taken for"))
+    table(f"Classes on the validation split, by F1{more}", columns, worst, left=("class", "most often taken for"))
     return content
 
 

@@ -143,11 +143,11 @@ class Moved:
 
 @dataclass(frozen=True)
 class TestOpened:
-    """A retrained network met the sealed test part: once, whatever came out.
+    """A retrained network met the sealed test split: once, whatever came out.
 
     Attributes:
         finalist: name of the retrained network, unique.
-        metrics: what the test part said.
+        metrics: what the test split said.
     """
 
     kind: ClassVar[str] = "test_opened"

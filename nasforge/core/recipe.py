@@ -250,7 +250,7 @@ class Recipe:
             "epochs without improvement before training ends; 0: never",
             group=_SCHEDULE,
             least=0,
-            not_shared="it is trained without a validation part",
+            not_shared="it is trained without a validation split",
             implementation="ours",
         ),
     ] = 0

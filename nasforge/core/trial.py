@@ -272,7 +272,7 @@ class TrainShared:
     Attributes:
         space: the space that the supernet mixes.
         relaxation: registered name: how the options of a decision are combined (`uniform`: one random path a step).
-        epochs: passes over the training part.
+        epochs: passes over the training split.
         weights: continue from these.
         paths: restrict the sampled paths to these architectures.
         alphas: initial architecture parameters, decision key -> one number per option.

@@ -1,9 +1,9 @@
 """Data sets made of another one, that no network was designed for: `addnist:digits`, `tile:digits`.
 
 Geada et al., "Insights from the Use of Previously Unseen Neural Architecture Search Datasets",
-https://arxiv.org/abs/2404.02189, make AddNIST of MNIST and CIFARTile of CIFAR-10; here any data set will do. Its parts
-stay apart: training images are made of its training part alone, and so on, so a picture of its test part is never seen
-before the test. The classes of each part have equally many images. A part has as many images as that of the data set,
+https://arxiv.org/abs/2404.02189, make AddNIST of MNIST and CIFARTile of CIFAR-10; here any data set will do. Its splits
+stay apart: training images are made of its training split alone, and so on. So no picture of its test split is seen
+before the test. The classes of each split have equally many images. A split has as many images as that of the data set,
 or `FEWEST`, since pictures can be combined in many ways. The data's seed decides what is combined with what.
 """
 

@@ -26,7 +26,7 @@ class Decoded:
     """A source's images, decoded.
 
     Attributes:
-        images: uint8, N x C x H x W: the training part, then validation and test where the source has them.
+        images: uint8, N x C x H x W: the training split, then validation and test where the source has them.
         labels: int64, class numbers from 0.
         sizes: part -> number of images, in the order of `PARTS`.
         class_names: one per class.
@@ -87,7 +87,7 @@ def number_classes(
     1..K, are named in sorted order.
 
     Args:
-        labels: one array per part, the training part first.
+        labels: one array per part, the training split first.
         names: of the classes.
         where: the source, for messages.
 

@@ -1,4 +1,4 @@
-"""The division of a source's images into training, validation and test parts, stratified by class."""
+"""The division of a source's images into training, validation and test splits, stratified by class."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class _Division:
         """Advise which share, nearest to `share` in hundredths, leaves every class in both pieces."""
         classes = len(self.class_names)
         fewest = int(np.bincount(self.labels[rows], minlength=classes).min())
-        kept = 2 if what == "test" else 1  # of each class: the validation part is divided off the rest
+        kept = 2 if what == "test" else 1  # of each class: the validation split is divided off the rest
 
         def works(taken: int) -> bool:
             rest, part = (np.bincount(self.labels[piece], minlength=classes) for piece in self._split(rows, taken))

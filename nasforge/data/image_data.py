@@ -1,4 +1,4 @@
-"""A data set divided into train, validation and a sealed test part."""
+"""A data set divided into train, validation and a sealed test split."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ImageData:
         class_names: one per class.
         train: to train on.
         validation: to compare candidates on.
-        mean: of the training part per channel, images scaled to 0..1.
+        mean: of the training split per channel, images scaled to 0..1.
         std: likewise.
         fingerprint: hash of the images, labels and their division; equal data, equal figures.
         notes: sentences for the user about what of the source is read and how, without a full stop.
@@ -85,7 +85,7 @@ class ImageData:
 def load_data(config: DataConfig) -> ImageData:
     """Load the data set of `config`, decoded and split; this process caches it from trial to trial.
 
-    The division is stratified and depends on `config.seed` alone. A source's own validation and test parts are used as
+    The division is stratified and depends on `config.seed` alone. A source's own validation and test splits are used as
     they are; otherwise `config.test` of all images is sealed away first, then `config.validation` of the rest.
 
     Raises:
@@ -103,7 +103,7 @@ def load_data(config: DataConfig) -> ImageData:
     notes = [*source.notes, *decoded.notes]
     if parts["test"].absent:
         absent = classes_have([decoded.class_names[number] for number in parts["test"].absent])
-        notes.append(f"data {config.source}: {absent} no test images, so metrics of the test part leave them out")
+        notes.append(f"data {config.source}: {absent} no test images, so metrics of the test split leave them out")
     split = [content_hash, config.validation, config.test, config.images, config.seed]
     return ImageData(
         shape=parts["train"].shape,

@@ -46,7 +46,7 @@ class Part:
         index: which of them belong to this part, N whole numbers.
         labels: int64, N class numbers.
         classes: how many there are.
-        mean: of the training part per channel, images scaled to 0..1.
+        mean: of the training split per channel, images scaled to 0..1.
         std: likewise.
     """
 

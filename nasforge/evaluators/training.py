@@ -164,10 +164,10 @@ class Training:
         return (*data.notes, f"data {self.data.source}: {whose} no validation images, so metrics leave them out")
 
     def check_measured(self, validation: Part | None = None) -> None:
-        """Refuse metrics that the validation part cannot tell, since it lacks their class.
+        """Refuse metrics that the validation split cannot tell, since it lacks their class.
 
         Args:
-            validation: what candidates are compared on; None for the data's own validation part.
+            validation: what candidates are compared on; None for the data's own validation split.
 
         Raises:
             ConfigError: there is such a metric.

@@ -286,7 +286,7 @@ class Experiment:
         self._out.clear()
 
     def open_test(self, finalist: str, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-        """Let a retrained network meet the sealed test part, once; later calls return what was found then.
+        """Let a retrained network meet the sealed test split, once; later calls return what was found then.
 
         The opening is journaled before it happens and its figures after; a crash between the two leaves an opening
         without figures on record, and the next call measures the same network again.

@@ -48,7 +48,7 @@ class State:
         trials: number -> trial, in order of number.
         budget: the limits in force.
         reached_by: the first trial that reaches what the budget's `until` says; None while none does.
-        tests: finalist -> what the sealed test part said.
+        tests: finalist -> what the sealed test split said.
         history: trial -> step -> values to maximise, for pruners.
         accepted: trials that passed the check; these are charged to the budget.
         rejected_in_a_row: rejections since the last accepted trial, those that cannot be built among them.

@@ -154,11 +154,11 @@ def _digest(text: str) -> str:
 def _measured(metrics: Mapping[str, float], trained: Mapping[str, Any]) -> str:
     if any(key.startswith("test/") for key in metrics):
         return (
-            "`test/` was measured once, on the sealed test part, after training on train and validation images "
+            "`test/` was measured once, on the sealed test split, after training on train and validation images "
             "together; accuracies are fractions."
         )
     return (
-        "`val/` guided the search; the test part was not opened. `nasforge retrain` trains longer and measures it. "
+        "`val/` guided the search; the test split was not opened. `nasforge retrain` trains longer and measures it. "
         "Accuracies are fractions."
     )
 

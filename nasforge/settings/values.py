@@ -36,8 +36,8 @@ class DataConfig:
         source: a registered name (`digits`), a torchvision class (`FashionMNIST`), a `.npz` file or an image folder; or
             a data set that is made of one of these (`addnist:digits`).
         folder: where torchvision keeps its downloads.
-        validation: share of the training part that validates.
-        test: share that is sealed away; only where the source brings no test part of its own.
+        validation: share of the training split that validates.
+        test: share that is sealed away; only where the source brings no test split of its own.
         images: number of training and validation images to use, stratified; None: all.
         resolution: resize to this height and width in pixels.
         seed: of the division.

@@ -1,4 +1,4 @@
-"""Differentiable architecture search: weights and alphas learn in turn, on halves of the training part.
+"""Differentiable architecture search: weights and alphas learn in turn, on halves of the training split.
 
     min_alpha  L_val(w*(alpha), alpha)      with  w*(alpha) = argmin_w L_train(w, alpha)
 
@@ -64,7 +64,7 @@ class AlphaSteps(Hook):
 
         Args:
             relaxed: the training loop moves its supernet to `device`.
-            part: the alphas' half of the training part.
+            part: the alphas' half of the training split.
             settings: how they learn.
             steps: of the whole training.
             epochs: likewise.

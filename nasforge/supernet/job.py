@@ -66,7 +66,7 @@ def shared_training(
     Args:
         proposal: names a way to draw paths (`PATHS`) or a registered relaxation.
         supernet: of its space.
-        data: images; the validation part is for diagnostics only.
+        data: images; the validation split is for diagnostics only.
         recipe: of the weights.
         seed: of the draws.
         device: where the training will be.
@@ -201,7 +201,7 @@ def check_shared(recipe: Recipe) -> None:
 
 
 def halves(part: Part, share: float, seed: int) -> tuple[Part, Part]:
-    """Divide a training part in two at random: for the weights (`share` of it) and for the alphas."""
+    """Divide a training split in two at random: for the weights (`share` of it) and for the alphas."""
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
     cut = max(1, round(share * len(part)))
     return part.subset(order[:cut].sort().values), part.subset(order[cut:].sort().values)
@@ -224,7 +224,7 @@ def accuracies(
     Search", Zela et al. 2020, https://arxiv.org/abs/1909.09656).
 
     Returns:
-        `supernet/accuracy`, `supernet/derived_accuracy`, on (at most 1,000 images of) the validation part.
+        `supernet/accuracy`, `supernet/derived_accuracy`, on (at most 1,000 images of) the validation split.
     """
     supernet = relaxed.supernet
     validation = data.validation.subset(torch.arange(min(_DIAGNOSED_IMAGES, len(data.validation))))

@@ -36,7 +36,7 @@ def recalibrate(
 
     Args:
         network: takes normalised images; changed in place, its mode restored.
-        part: the training part.
+        part: the training split.
         recipe: augments its images.
         device: where the network is.
         batches: how many, fewer if the part has fewer; always the same ones for a seed.

@@ -32,7 +32,7 @@ def quantity_title(comparison: Comparison, quantity: str) -> str:
     title = {
         "signal": f"{goal.metric} (the search's signal) of the best so far",
         "final": f"{comparison.final} of the best so far",
-        "test": "best, retrained, on the sealed test part",
+        "test": "best, retrained, on the sealed test split",
         "hypervolume": "hypervolume (share of the box)",
         "regret": "normalised regret of the best so far (0: the table's best signal, 1: its worst)",
     }[quantity]

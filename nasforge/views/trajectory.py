@@ -36,7 +36,7 @@ class Trajectory:
             went on from a checkpoint was.
         shared: whether weights were shared in it: a supernet trained, or a measure on inherited ones.
         final: the incumbent's final figure by the table; None without one.
-        test: the incumbent's mean on the sealed test part; None where nothing was retrained.
+        test: the incumbent's mean on the sealed test split; None where nothing was retrained.
         points: each trial's objectives to maximise if it finished at the search's greatest fidelity, else None.
         counts: trials by status.
         running: whether trials were open when it was read.

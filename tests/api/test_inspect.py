@@ -135,7 +135,7 @@ def test_given_splits_are_kept_and_a_leak_between_them_is_said(tmp_path):
     shutil.copy(tmp_path / "data" / "train" / "cat" / "03.png", tmp_path / "data" / "test" / "cat" / "b.png")
     inspection = inspect(tmp_path / "data")
     assert inspection.parts == {"train": 24, "test": 3}
-    assert "1 image(s) of the test part repeat a training image" in inspection.notes[-1]
+    assert "1 image(s) of the test split repeat a training image" in inspection.notes[-1]
 
 
 def test_a_table_of_labels(photos, tmp_path):

@@ -441,7 +441,7 @@ def test_from_search_to_file(place, capfd):
     code, out, _ = nasforge_(capfd, "show", "way", "--trial", "0", "--rerun")
     assert code == 0 and "equal to the last bit" in out
     code, out, _ = nasforge_(capfd, "show", "way")
-    assert "Met the sealed test part" in out
+    assert "Met the sealed test split" in out
 
 
 @pytest.mark.parametrize("epochs", [0, 3])

@@ -30,7 +30,7 @@ def test_health_and_classes_of_a_trial(folder, monkeypatch, capfd):
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0")
     assert code == 0
     assert "Health after epoch 1" in out and "stage1" in out
-    assert "Classes on the validation part" in out and "most often taken for" in out
+    assert "Classes on the validation split" in out and "most often taken for" in out
     assert "health/" not in out  # the figures stand in a table of their own
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0", "--json")
     trial = json.loads(out)

@@ -55,7 +55,7 @@ def test_the_class_is_how_many_classes_the_four_pictures_have(npz: str) -> None:
         assert (whole == whole[:, ::2, ::2].repeat(2, 1).repeat(2, 2)).all(), "each quarter is one picture"
         classes = [len(set(row)) for row in (corners % CLASSES).tolist()]
         assert classes == (part.labels + 1).tolist()
-        if len(part) == 5000:  # the training part has 14 pictures of each class
+        if len(part) == 5000:  # the training split has 14 pictures of each class
             assert all(len(set(row)) == 4 for row in corners.tolist()), "no picture is twice in an image"
 
 

@@ -45,7 +45,7 @@ def test_colour_images_come_channels_first_and_keras_label_columns_are_taken(tmp
     assert data.shape == (3, 6, 5)
     whole = data.train.pixels
     assert np.array_equal(np.moveaxis(whole, 1, -1), colour)
-    assert len(data.open_test()) == 8  # a fifth was sealed away, there was no test part
+    assert len(data.open_test()) == 8  # a fifth was sealed away, there was no test split
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0])

@@ -33,7 +33,7 @@ ABSENT = "class 'c' has no validation images, so metrics leave them out"
 
 @pytest.fixture(autouse=True)
 def images(tmp_path, monkeypatch):
-    """A folder `d` whose validation part lacks class c and whose test part lacks b, with a file that is not read."""
+    """A folder `d` whose validation split lacks class c and whose test split lacks b, with a file that is not read."""
     from PIL import Image
 
     monkeypatch.setenv("NASFORGE_CACHE", str(tmp_path / "cache"))

@@ -108,7 +108,7 @@ def test_the_model_card_tells_what_matters(shipped):
     for text in ("digits", "4,928 multiply-adds", "`model.activation` | silu", "learning_rate", "1 x 8 x 8", "`torch`"):
         assert text in card, text
     assert f"compared on {shipped[0].images} validation images" in card
-    assert "the test part was not opened" in card
+    assert "the test split was not opened" in card
     assert "guided the search" in card
     assert not shipped[0].trained_on_these
 

@@ -1,4 +1,4 @@
-"""After the search: retrain the best from scratch, measure each once on the sealed test part, keep the first."""
+"""After the search: retrain the best from scratch, measure each once on the sealed test split, keep the first."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def retrain(
     trackers: Sequence[Tracker] = (),
     trust: bool = False,
 ) -> Finalists:
-    """Retrain the best architectures of a search and measure each retrained network on the sealed test part, once.
+    """Retrain the best architectures of a search and measure each retrained network on the sealed test split, once.
 
     Each is trained from scratch on all train and validation images (also those that the setting `images` kept from the
     search), its last epoch is kept: nothing is selected. The same call continues after an interruption; what has met
-    the test part is neither trained nor measured again. The first seed of the best becomes `best/`.
+    the test split is neither trained nor measured again. The first seed of the best becomes `best/`.
 
     Args:
         folder: `runs/<experiment>`.
@@ -81,7 +81,7 @@ def retrain(
             FLOPs, as a sequence or with commas between them. A name is registered (`resnet`, `vgg`), `timm:NAME`, or
             `module:function` of your own.
         progress: told after every epoch.
-        trackers: told of every opening of the test part.
+        trackers: told of every opening of the test split.
         trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
 
     Returns:
@@ -216,7 +216,7 @@ def _keep_best(folder: Path, first: Finalist) -> None:
         if _is_best(folder, source.name):
             return
         raise SearchError(
-            f"{error}. It met the test part, so it is not trained again; retrain with other --epochs or more --seeds",
+            f"{error}. It met the test split, so it is not trained again; retrain with other --epochs or more --seeds",
             kind="failed",
         ) from None
     save_network(folder / "best", network, network.description)

@@ -1,4 +1,4 @@
-"""One retraining of one network: trained and saved, here or on any worker; then measured on the sealed test part."""
+"""One retraining of one network: trained and saved, here or on any worker; then measured on the sealed test split."""
 
 from __future__ import annotations
 

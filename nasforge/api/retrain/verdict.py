@@ -13,7 +13,7 @@ from nasforge.core.goals import Objective
 from nasforge.views.statistics import LEVEL, Spread, spread
 
 ACCURACY = Objective("test/accuracy", maximise=True)
-"""What networks are judged by where the search's objective is not measured on the test part."""
+"""What networks are judged by where the search's objective is not measured on the test split."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Ensemble:
         name: of its folder in `finalists/`.
         members: names of its networks.
         costs: `cost/params` and `cost/flops`, the sums over the members.
-        test: figures on the test part.
+        test: figures on the test split.
     """
 
     name: str
@@ -152,10 +152,10 @@ class Finalists(Sequence[Finalist]):
         top: the best, each beside its reference.
         random: finished trials drawn at random from the others.
         ensemble: of `top`, one network of each; None for a single one.
-        agreement: of the search's order with the test part's, over `top` and `random`.
+        agreement: of the search's order with the test split's, over `top` and `random`.
         gains: of `top` over `random` (where there are any), over `reference`, and over each of the other references:
             `reference/NAME`.
-        figure: what `agreement` and `gains` are about: the search's objective on the test part, else `test/accuracy`.
+        figure: what `agreement` and `gains` are about: the search's objective on the test split, else `test/accuracy`.
         warning: a sentence where the best has learnt nothing; else "".
         compared: names under which the references were asked for; the first is `reference`.
     """
@@ -200,13 +200,13 @@ def judged(
     objective: Objective = ACCURACY,
     compared: tuple[str, ...] = ("resnet",),
 ) -> Finalists:
-    """Return the whole verdict over networks that have met the test part.
+    """Return the whole verdict over networks that have met the test split.
 
     Args:
         top: the best of the search.
         drawn: others of it.
         ensemble: of the best.
-        objective: of the search, `Finalist.merit`; the test part's figure of that name is compared where all have it.
+        objective: of the search, `Finalist.merit`; the test split's figure of that name is compared where all have it.
         compared: names of the references.
     """
     goal = _on_the_test_part(objective, [*top, *drawn])
@@ -233,7 +233,7 @@ def judged(
 
 
 def _on_the_test_part(objective: Objective, finalists: Sequence[Finalist]) -> Objective:
-    """Return the same figure on the test part; accuracy, where it was not measured on every network."""
+    """Return the same figure on the test split; accuracy, where it was not measured on every network."""
     key = objective.metric.replace("val/", "test/", 1)
     parts = [part for finalist in finalists for part in finalist.parts if part.test]
     return Objective(key, objective.maximise) if all(key in part.test for part in parts) else ACCURACY
@@ -304,6 +304,6 @@ def _mean_and_variance(side: Sequence[Spread]) -> tuple[float, float | None, int
 
 
 def mean_of(retrained: Retrained, goal: Objective = ACCURACY) -> float | None:
-    """Return the mean of a figure on the test part, where there is one."""
+    """Return the mean of a figure on the test split, where there is one."""
     over = retrained.test.get(goal.metric)
     return None if over is None or math.isnan(over.mean) else over.mean

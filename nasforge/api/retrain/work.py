@@ -1,4 +1,4 @@
-"""The work of one `retrain`: what is to be trained, who meets the test part, what came out."""
+"""The work of one `retrain`: what is to be trained, who meets the test split, what came out."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Work:
     # --- trained and measured, each once ----------------------------------------------------------------------------
 
     def _meet(self, retrainings: Sequence[Retraining], progress: Progress) -> None:
-        """Train what is not trained, and let every network meet the test part; only this process writes the journal."""
+        """Train what is not trained, and open the test split to every network; only this process writes the journal."""
         for retraining in retrainings:
             if self._tested(retraining.name) or retraining.trained:
                 self._test(retraining)
@@ -185,11 +185,11 @@ class Work:
                 self._test(retraining)
 
     def _tested(self, name: str) -> Mapping[str, float] | None:
-        """Its figures; None also where the test part was opened and the process killed before they were written."""
+        """Its figures; None also where the test split was opened and the process killed before they were written."""
         return self.experiment.state.tests.get(name) or None
 
     def _test(self, retraining: Retraining) -> None:
-        """Open the test part for a network as it lies on disk, if that has not been done; note the figures there."""
+        """Open the test split for a network as it lies on disk, if that has not been done; note the figures there."""
         folder = retraining.folder
         done = self._tested(retraining.name)
         if done is None:
@@ -230,14 +230,14 @@ class Work:
         if missing:
             views = " and ".join(_VIEWS[kind] for kind in missing)
             failures.append(
-                f"{network.label}: met the test part before without {views} and is not measured again; retrain with "
+                f"{network.label}: met the test split before without {views} and is not measured again; retrain with "
                 f"other --epochs for figures with {views}"
             )
         test = {key: spread([metrics[key] for metrics in tests]) for key in keys}
         return Retrained(network.label, tuple(names), network.costs, test, tuple(failures), network.notes)
 
     def _ensemble(self, best: Sequence[Finalist]) -> Ensemble | None:
-        """Return the first network of each of the best as one; it meets the test part once, like any other."""
+        """Return the first network of each of the best as one; it meets the test split once, like any other."""
         members = [finalist.retrained.networks[0] for finalist in best if finalist.retrained.networks]
         if len(members) < 2:
             return None
@@ -271,7 +271,7 @@ class Work:
 
 
 def _note(folder: Path, figures: Mapping[str, float]) -> None:
-    """Write what the test part said beside the network, if it is still there."""
+    """Write what the test split said beside the network, if it is still there."""
     if (folder / DESCRIPTION).is_file():
         network = load(folder)
         about = network.description

@@ -126,5 +126,5 @@ def test_networks_are_judged_by_what_the_search_was_for():
     assert verdict.figure == "test/loss" and verdict.to_json()["figure"] == "test/loss"
     assert verdict.gains["random"].difference == pytest.approx(0.2)  # less is better
     assert verdict.agreement.tau == pytest.approx(1)
-    other = judged(top, drawn, None, Objective("val/roc_auc", maximise=True))  # not measured on the test part
+    other = judged(top, drawn, None, Objective("val/roc_auc", maximise=True))  # not measured on the test split
     assert other.figure == "test/accuracy" and other.gains["random"].difference == pytest.approx(-0.05)
