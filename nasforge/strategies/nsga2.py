@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
+from nasforge.core.ranges import check_whole
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import (
@@ -39,7 +40,7 @@ class NSGA2:
 
     Args:
         spec: space and seed of the search; any number of objectives; with one it is an elitist genetic algorithm.
-        population: largest number of members; None: 10 for one objective, 20 for several.
+        population: largest number of members; None: 10 for one objective, 20 for several, at least `starts`.
         starts: random points at the beginning.
         crossover: probability that a child has two parents.
         tournament: members that compete to be a parent. The paper has 2; with 3, searches of 50 to 200 trials were
@@ -55,7 +56,9 @@ class NSGA2:
         crossover: float = 0.9,
         tournament: int = 3,
     ) -> None:
-        population = (10 if len(spec.objectives) == 1 else 20) if population is None else population
+        if population is None:
+            population = max(starts, 10 if len(spec.objectives) == 1 else 20)
+        check_whole(tournament, "strategy 'nsga2': tournament", 1)
         if not 2 <= starts <= population:
             raise ConfigError(
                 f"nsga2: needs 2 <= starts <= population, got starts {starts}, population {population}",
@@ -67,10 +70,6 @@ class NSGA2:
                 f"nsga2: crossover must be a probability from 0 to 1, got {crossover}",
                 kind="range",
                 key="strategy.crossover",
-            )
-        if tournament < 1:
-            raise ConfigError(
-                f"nsga2: tournament must be at least 1, got {tournament}", kind="range", key="strategy.tournament"
             )
         self._space = spec.space
         self._seed = spec.seed

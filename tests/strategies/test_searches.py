@@ -82,6 +82,17 @@ def test_nsga2_keeps_the_front_and_parents_come_from_it():
     assert kept == {"aaaaaa", "bbbbbb", "cccccc", "dddddd"}
 
 
+def test_nsga2_has_room_for_all_starts_where_the_population_is_not_set():
+    assert [NSGA2(spec_of(FLAT, seed=0), starts=starts)._size for starts in (2, 15)] == [10, 15]
+    assert NSGA2(spec_of(FLAT, seed=0, objectives=2), starts=15)._size == 20
+
+
+@pytest.mark.parametrize("tournament", [0, 2.5, True])
+def test_nsga2_refuses_a_tournament_that_is_no_whole_number_from_1(tournament):
+    with pytest.raises(ConfigError, match="tournament"):
+        NSGA2(spec_of(FLAT, seed=0), tournament=tournament)
+
+
 def test_nsga2_spreads_over_the_front():
     """As many a's and as many b's as can be: random search reaches neither end (1 point of 15,625 each)."""
     for seed in range(3):
