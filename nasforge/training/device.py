@@ -235,7 +235,8 @@ def free_memory_mb(device: torch.device) -> float | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return min((free + kept) / 2**20, free_share_mb(device) or math.inf)
+        share = free_share_mb(device)
+        return min((free + kept) / 2**20, math.inf if share is None else share)
     if device.type != "cpu":
         return None
     free_mb = [f for f in (_meminfo_mb(Path("/proc/meminfo")), _cgroup_mb(Path("/sys/fs/cgroup"))) if f is not None]

@@ -174,6 +174,9 @@ def test_free_memory_is_that_of_the_workers_share(card):
     assert devices.free_memory_mb(CUDA) == devices.free_share_mb(CUDA) == 1500
     card.free = 100
     assert devices.free_memory_mb(CUDA) == 400, "neighbours have taken the rest"
+    card.allocated = card.reserved = 2000
+    assert devices.free_memory_mb(CUDA) == 0, "the share is full"
+    card.allocated, card.reserved = 500, 800
     lend(None)
     assert devices.free_memory_mb(CUDA) == 400 and devices.free_share_mb(CUDA) is None
 
