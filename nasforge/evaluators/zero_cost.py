@@ -74,16 +74,28 @@ class ZeroCost:
             if (name, number) != ("threads", None):
                 check_whole(number, f"evaluator 'zero_cost': {name}", least)
         if proxies is None:
-            named = [goal.metric.removeprefix(PROXY) for goal in objectives if goal.metric.startswith(PROXY)]
-            proxies = list(dict.fromkeys([*spec.ladder[0].proxies, *named])) or _without_options()
+            scored = list(spec.ladder[0].proxies)
+            reported = set(map(proxy_metric, scored))  # an objective names a proxy without its options
+            goals = [goal.metric for goal in objectives if goal.metric.startswith(PROXY)]
+            named = [metric.removeprefix(PROXY) for metric in goals if metric not in reported]
+            proxies = [*scored, *dict.fromkeys(named)] or _without_options()
         if not proxies:
             raise ConfigError(
                 "evaluator 'zero_cost': proxies is empty; name at least one, such as synflow",
                 kind="empty",
                 key="evaluator.proxies",
             )
+        names: dict[str, str] = {}
         for name in proxies:
             proxy_of(name)
+            other = names.setdefault(proxy_metric(name), name)
+            if other != name:
+                raise ConfigError(
+                    f"evaluator 'zero_cost': proxies '{other}' and '{name}' are both reported as {proxy_metric(name)}; "
+                    "remove one of them",
+                    kind="duplicate",
+                    key="evaluator.proxies",
+                )
         self.space = spec.space
         self.data = data
         self.device = device
@@ -199,6 +211,8 @@ class ZeroCost:
                     score = float(proxy_of(name)(network, images, labels))
                 if not math.isfinite(score):
                     reasons[name] = (f"gave {score}", False)
+            except ConfigError:
+                raise  # an option of the proxy is wrong for every network
             except Exception as error:  # a user's network or proxy may raise anything
                 if is_out_of_memory(error):
                     raise

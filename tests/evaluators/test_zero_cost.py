@@ -253,6 +253,22 @@ def test_options_of_a_proxy_are_checked_before_the_search(name: str, expected: t
         evaluator(proxies=[name])
 
 
+def test_an_objective_names_a_proxy_of_the_ladder_without_its_options() -> None:
+    ladder = (Rung(proxies=("swap", "swap_regularised(params=9000)")), Rung(1))
+    made = ZeroCost(SearchSpec(SPACE, DATA, ladder, objectives=(Objective.parse("max:zc/swap_regularised"),)))
+    assert made.proxies == ladder[0].proxies
+
+
+def test_two_proxies_that_are_reported_under_one_name_are_refused() -> None:
+    with raises(ConfigError, "duplicate", "evaluator.proxies", "zc/swap_regularised"):
+        evaluator(proxies=["swap_regularised(params=9000)", "swap_regularised(params=90)"])
+
+
+def test_an_option_out_of_range_ends_the_search_instead_of_leaving_a_gap() -> None:
+    with raises(ConfigError, "range", None, "swap_regularised", "params"):
+        evaluator(proxies=["swap", "swap_regularised(params=-1)"])(Measure(POINTS[0]), Report())
+
+
 def test_counting_flops_is_the_work_of_one_image() -> None:
     result = evaluator(proxies=["log_flops", "log_params"])(Measure(POINTS[0]), Report())
     assert result.charged.multiply_adds == result.metrics["cost/flops"]
