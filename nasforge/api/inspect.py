@@ -435,6 +435,6 @@ def _across_parts(where: str, rows: Sequence[Row], parts: Mapping[str, int]) -> 
         twice = [row for row in rows if row.part == part and row.group in known] if part != "train" else []
         if twice:
             yield (
-                f"{where}: {len(twice)} image(s) of the {part} part repeat a training image, or share its group, so "
-                f"metrics of that part are too good (the first is {shown(twice[0].name)})"
+                f"{where}: {len(twice)} image(s) of the {part} split repeat a training image, or share its group, so "
+                f"metrics of that split are too good (the first is {shown(twice[0].name)})"
             )
