@@ -201,16 +201,21 @@ def optimum_of(config: ExperimentConfig, evaluator: Evaluator) -> float:
         NoOptimum: in words, why the table does not say it.
     """
     if not isinstance(evaluator, Tabulated):
-        raise NoOptimum(f"the evaluator '{config.evaluator.name}' is no table, its optimum is not known")
+        raise NoOptimum(
+            f"the evaluator '{config.evaluator.name}' is no table, its optimum is not known", kind="unsupported"
+        )
     metric = config.objectives[0].metric
     if evaluator.metric != metric:
-        raise NoOptimum(f"the evaluator's optimum is of {evaluator.metric}, the objective is {metric}")
+        raise NoOptimum(
+            f"the evaluator's optimum is of {evaluator.metric}, the objective is {metric}", kind="unsupported"
+        )
     if config.targets:  # the best so far may miss them, and be better than all that meet them
-        raise NoOptimum("with soft targets the best so far is not the best signal")
+        raise NoOptimum("with soft targets the best so far is not the best signal", kind="unsupported")
     optimum = evaluator.optimum(config.constraints)
     if optimum is None:
         limits = ", ".join(map(str, config.constraints))
-        raise NoOptimum(f"nothing in the table keeps {limits}" if limits else "no point of the space has a number")
+        why = f"nothing in the table keeps {limits}" if limits else "no point of the space has a number"
+        raise NoOptimum(why, kind="empty")
     return optimum
 
 

@@ -87,9 +87,9 @@ def _proxies(names: Any) -> tuple[str, ...]:
     """Check the names of proxies: each a text, none twice. Raises ConfigError."""
     wrong = f"ladder: proxies must be a list of different names such as [synflow, naswot], got {names!r}"
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
-        raise ConfigError(wrong)
+        raise ConfigError(wrong, kind="type", key="ladder")
     if len(set(names)) < len(names):
-        raise ConfigError(wrong)
+        raise ConfigError(wrong, kind="duplicate", key="ladder")
     return tuple(names)
 
 

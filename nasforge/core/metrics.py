@@ -115,7 +115,9 @@ def ask_for_direction(key: str, what: str = "objective") -> ConfigError:
     hint = f" (did you mean '{key.removesuffix(last)}{near[0]}'?)" if near else ""
     return ConfigError(
         f"{what} '{key}'{hint}: its name does not say whether more or less of it is better. "
-        f"Write max:{key} or min:{key}"
+        f"Write max:{key} or min:{key}",
+        kind="missing",
+        key=key,
     )
 
 

@@ -81,10 +81,12 @@ class Range:
             error: it is outside.
         """
         if value not in self:
-            raise _error(
-                error, f"{name} must be {self}, got {shown(value)}", name, "range" if is_number(value) else "type"
-            )
+            raise _error(error, f"{name} must be {self}, got {shown(value)}", name, self.kind_of(value))
         return value
+
+    def kind_of(self, value: Any) -> str:
+        """Return the kind of the error for a value outside: `range` for a number, `type` for any other."""
+        return "range" if is_number(value) else "type"
 
 
 def check_whole(

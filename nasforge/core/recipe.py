@@ -485,7 +485,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = [
-            Problem(problem, key=TRAIN + name)
+            Problem(problem, key=TRAIN + name, kind=setting.kind_of_problem(getattr(self, name)))
             for name, setting in SETTINGS.items()
             if (problem := setting.problem(getattr(self, name)))
         ]

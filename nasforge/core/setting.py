@@ -84,6 +84,12 @@ class Setting:
             return None if isinstance(value, bool) else f"got {shown(value)}, allowed: {FLAG}"
         return None if value in self.range else f"got {shown(value)}, allowed: {self.range}"
 
+    def kind_of_problem(self, value: Any) -> str:
+        """Return which of `KINDS` the problem of a refused value is."""
+        if self.choices:
+            return "unknown"
+        return "type" if self.kind is bool else self.range.kind_of(value)
+
 
 def settings_in(owner: type) -> dict[str, Setting]:
     """Return the settings of a dataclass, each with the name, type and default of its field.

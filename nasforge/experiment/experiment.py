@@ -154,7 +154,7 @@ class Experiment:
         if not self._repaired:
             self._repair()
         if self.state.faults_in_a_row >= self._faults_allowed:
-            raise SearchError(why_everything_breaks(self.state))
+            raise SearchError(why_everything_breaks(self.state), kind="failed")
         if self._waiting:
             return self._start(self._waiting.pop(0))
         while not self._stopping and not self.state.spent and not self._exhausted:
@@ -172,7 +172,7 @@ class Experiment:
             violating = self.state.rejected_in_a_row - self.state.unbuildable_in_a_row
             too_many = violating >= self._rejections_allowed
             if too_many or self.state.unbuildable_in_a_row >= self._unbuildable_allowed:
-                raise SearchError(why_nothing_is_admitted(self.state))
+                raise SearchError(why_nothing_is_admitted(self.state), kind="empty")
         return None
 
     def report(
@@ -434,7 +434,7 @@ class Experiment:
                 raise
             except Exception as error:
                 problem = f"strategy '{old.config['strategy']['name']}' cannot follow: {type(error).__name__}: {error}"
-                raise corrupt(self.journal.path, line, EventError(problem)) from error
+                raise corrupt(self.journal.path, line, EventError(problem, kind="failed")) from error
             if isinstance(event, Told):
                 self._retain(event.number)
 

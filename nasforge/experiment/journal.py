@@ -408,7 +408,7 @@ class Journal:
                 kind="busy",
             )
         if self._broken:
-            raise JournalError(self._broken)
+            raise JournalError(self._broken, kind="busy")
         ours = os.fstat(self._file)
         try:
             there: os.stat_result | None = self.path.stat()
@@ -424,7 +424,7 @@ class Journal:
             f"{self.path}: somebody else writes here: {change}. This driver stops; whatever it has written stays. Make "
             "sure that one driver alone runs, then run the same command to continue"
         )
-        raise JournalError(self._broken)
+        raise JournalError(self._broken, kind="busy")
 
     def close(self) -> None:
         """Let another driver in."""

@@ -261,7 +261,7 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
         raise ConfigError([Problem("expected a mapping of settings", str(path), kind="type")])
     if "decisions" in document.content:
         message = "a search space, not an experiment; search it by: nasforge search FILE"
-        raise ConfigError([document.problem(message, ("decisions",))])
+        raise ConfigError([document.problem(message, ("decisions",), "type")])
     settings = dict(document.content)
     space = settings.get("space")
     if isinstance(space, str) and (path.parent / space).is_file():
@@ -303,9 +303,9 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     """
     problems: list[Problem] = []
 
-    def wrong(message: str, key: str, kind: str = "invalid") -> None:
-        problem = document.problem(message, (key,)) if document else Problem(message, key=str(key))
-        problems.append(replace(problem, kind=kind))
+    def wrong(message: str, key: str, kind: str) -> None:
+        at = document.problem(message, (key,), kind) if document else Problem(message, key=str(key), kind=kind)
+        problems.append(at)
 
     def attempt(key: str, make: Callable[..., Any], *content: Any) -> Any:
         try:
@@ -319,7 +319,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         except NasforgeError as error:
             wrong(str(error), key, error.kind)
         except (TypeError, ValueError) as error:
-            wrong(str(error), key)
+            wrong(str(error), key, "invalid")
         return None
 
     for key in settings:
@@ -361,7 +361,11 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
         decided = {key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}  # nested ones too
         searched = [key for key in recipe if key in decided]
         if searched:
-            wrong(f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead", "recipe")
+            wrong(
+                f"{', '.join(searched)}: the space searches this; fix it with a smaller space instead",
+                "recipe",
+                "conflict",
+            )
     task = attempt("task", _task, present.get("task", CLASSIFICATION))
     start_from = attempt("start_from", starts_of, present.get("start_from", AUTOMATIC))
     if named["runner"] and evaluator and named["runner"].name == "ray_tune":

@@ -91,10 +91,10 @@ def load_recipe(source: str | Path) -> SearchSpace:
     document = _document(source, "recipe", shipped_recipes())
     recipe = _SpaceReader(document).read()
     parts = [part for part in ("builder", "arguments", *_FUNCTIONS) if document.content.get(part)]
-    problems = [document.problem("a recipe has no network; leave it out", (part,)) for part in parts]
+    problems = [document.problem("a recipe has no network; leave it out", (part,), "conflict") for part in parts]
     for part in ("decisions", "defaults"):
         if "model" in (document.content.get(part) or {}):
-            problems.append(document.problem("a recipe has no network; leave it out", (part, "model")))
+            problems.append(document.problem("a recipe has no network; leave it out", (part, "model"), "conflict"))
     if problems:
         raise ConfigError(problems)
     return recipe
@@ -122,32 +122,36 @@ class _SpaceReader:
         self.problems: list[Problem] = []
         self.keys: set[str] = set()
 
-    def report(self, message: str, path: tuple[Any, ...]) -> None:
-        self.problems.append(self.document.problem(message, path))
+    def report(self, message: str, path: tuple[Any, ...], kind: str) -> None:
+        self.problems.append(self.document.problem(message, path, kind))
 
     def read(self) -> SearchSpace:
         content = self.document.content
         if not isinstance(content, dict):
-            self.report("a search space is a mapping with name, builder and decisions", ())
+            self.report("a search space is a mapping with name, builder and decisions", (), "type")
             raise ConfigError(self.problems)
         if "space" in content:
-            self.report("an experiment, not a search space; run it by: nasforge search --config FILE", ("space",))
+            self.report(
+                "an experiment, not a search space; run it by: nasforge search --config FILE", ("space",), "type"
+            )
             raise ConfigError(self.problems)
         allowed = ("name", "builder", "arguments", "decisions", "defaults", *_FUNCTIONS)
         for key in content:
             if key not in allowed:
-                self.report(f"unknown; {did_you_mean(str(key), allowed)}", (key,))
+                self.report(f"unknown; {did_you_mean(str(key), allowed)}", (key,), "unknown")
         if not isinstance(content.get("name"), str) or not content.get("name"):
-            self.report(f"needs a text, got {content.get('name')!r}", ("name",))
+            self.report(
+                f"needs a text, got {content.get('name')!r}", ("name",), "type" if "name" in content else "missing"
+            )
         builder = content.get("builder", "")  # a space that is only looked up in a table needs none
         if not isinstance(builder, str) or ("builder" in content and not builder):
-            self.report(f"needs a text, got {builder!r}", ("builder",))
+            self.report(f"needs a text, got {builder!r}", ("builder",), "type")
         if isinstance(content.get("name"), str) and not NAME.fullmatch(content["name"]):
-            self.report("may hold letters, digits, '.', '_' and '-' only", ("name",))
+            self.report("may hold letters, digits, '.', '_' and '-' only", ("name",), "invalid")
         functions = {key: content.get(key, "") for key in _FUNCTIONS}
         for key, reference in functions.items():
             if not isinstance(reference, str) or (reference and ":" not in reference):
-                self.report(f"must look like module:function, got {reference!r}", (key,))
+                self.report(f"must look like module:function, got {reference!r}", (key,), "type")
         arguments = self.with_whole_path(self.mapping(content.get("arguments"), ("arguments",)))
         decisions = self.sections(content.get("decisions"))
         defaults = self.defaults(content.get("defaults"), decisions)
@@ -155,7 +159,7 @@ class _SpaceReader:
             try:
                 return SearchSpace(content["name"], decisions, builder, arguments, defaults, **functions)
             except SpaceError as error:
-                self.report(str(error), ("decisions",))
+                self.report(str(error), ("decisions",), error.kind)
         raise ConfigError(self.problems)
 
     def with_whole_path(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -169,19 +173,23 @@ class _SpaceReader:
         if content is None:
             return {}
         if not isinstance(content, dict):
-            self.report(f"must be a mapping, got {content!r}", path)
+            self.report(f"must be a mapping, got {content!r}", path, "type")
             return {}
         return content
 
     def sections(self, content: Any) -> tuple[Decision, ...]:
         if not isinstance(content, dict) or not content:
-            self.report("needs a mapping with the sections 'model' and/or 'train'", ("decisions",))
+            self.report(
+                "needs a mapping with the sections 'model' and/or 'train'",
+                ("decisions",),
+                "type" if content else "missing",
+            )
             return ()
         decisions: list[Decision] = []
         for section, entries in content.items():
             path = ("decisions", section)
             if section not in ("model", "train"):
-                self.report("unknown section; allowed: model (the network), train (the recipe)", path)
+                self.report("unknown section; allowed: model (the network), train (the recipe)", path, "unknown")
                 continue
             decisions += self.decisions(self.mapping(entries, path), path, f"{section}.")
         return tuple(decisions)
@@ -192,11 +200,11 @@ class _SpaceReader:
             for expanded in self.expand(str(name), (*path, name)):
                 key = prefix + expanded
                 if key in self.keys:
-                    self.report(f"decision '{key}' is declared twice", (*path, name))
+                    self.report(f"decision '{key}' is declared twice", (*path, name), "duplicate")
                     continue
                 self.keys.add(key)
                 if len(self.keys) > _DECISIONS:
-                    self.report(f"the space has more than {_DECISIONS:,} decisions; open fewer", (*path, name))
+                    self.report(f"the space has more than {_DECISIONS:,} decisions; open fewer", (*path, name), "range")
                     raise ConfigError(self.problems)
                 domain = self.domain(content, (*path, name), key)
                 if domain is not None:
@@ -206,14 +214,14 @@ class _SpaceReader:
     def expand(self, name: str, path: tuple[Any, ...]) -> Iterator[str]:
         """Expand `stage{0..1}.layer{1..2}` to stage0.layer1, stage0.layer2, stage1.layer1, stage1.layer2."""
         if re.search(r"[{}]", _RANGE.sub("", name)):
-            self.report("a range key looks like stage{0..2}.width", path)
+            self.report("a range key looks like stage{0..2}.width", path, "invalid")
             return
         ranges = [range(int(low), int(high) + 1) for low, high in _RANGE.findall(name)]
         if any(not numbers for numbers in ranges):
-            self.report("a range needs its lower end first", path)
+            self.report("a range needs its lower end first", path, "range")
             return
         if math.prod(len(numbers) for numbers in ranges) > _EXPANDED:
-            self.report(f"a range key may not stand for more than {_EXPANDED:,} decisions", path)
+            self.report(f"a range key may not stand for more than {_EXPANDED:,} decisions", path, "range")
             return
         pieces = _RANGE.sub("\0", name).split("\0")
         for numbers in itertools.product(*ranges):
@@ -230,12 +238,13 @@ class _SpaceReader:
                 if len(kinds) == 1:
                     return self.of_kind(kinds[0], content, path, key)
         except SpaceError as error:
-            self.report(str(error), path)
+            self.report(str(error), path, error.kind)
             return None
         self.report(
             f"got {repr(content)[:200]}; a decision is a list of options, {{choice: {{option: {{nested}}}}}}, "
             "{int: [low, high]} or {float: [low, high], log: true}",
             path,
+            "type",
         )
         return None
 
@@ -243,7 +252,7 @@ class _SpaceReader:
         allowed = ("choice",) if kind == "choice" else (kind, "step", "log")
         for name in content:
             if name not in allowed:
-                self.report(f"unknown; {did_you_mean(str(name), allowed)}", (*path, name))
+                self.report(f"unknown; {did_you_mean(str(name), allowed)}", (*path, name), "unknown")
         body = content[kind]
         if kind == "choice":
             if isinstance(body, list):
@@ -268,19 +277,19 @@ class _SpaceReader:
         for section, entries in self.mapping(content, ("defaults",)).items():
             path = ("defaults", section)
             if section not in ("model", "train"):
-                self.report("unknown section; allowed: model, train", path)
+                self.report("unknown section; allowed: model, train", path, "unknown")
                 continue
             for name, value in self.mapping(entries, path).items():
                 key = f"{section}.{name}"
                 if not isinstance(value, (str, int, float, bool)):
-                    self.report(f"needs one value, got {value!r}", (*path, name))
+                    self.report(f"needs one value, got {value!r}", (*path, name), "type")
                 elif key in domains:
                     try:
                         defaults[key] = domains[key].check(value)
                     except SpaceError as error:
-                        self.report(str(error), (*path, name))
+                        self.report(str(error), (*path, name), error.kind)
                 elif section == "model" and domains:
-                    self.report(f"no such decision; {did_you_mean(key, domains)}", (*path, name))
+                    self.report(f"no such decision; {did_you_mean(key, domains)}", (*path, name), "unknown")
                 else:
                     defaults[key] = value
         return defaults

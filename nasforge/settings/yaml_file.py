@@ -87,12 +87,13 @@ class Document:
     lines: Mapping[tuple[Any, ...], int]
     file: str
 
-    def problem(self, message: str, path: tuple[Any, ...]) -> Problem:
-        """Return a problem at `path` with the line of the nearest enclosing key."""
+    def problem(self, message: str, path: tuple[Any, ...], kind: str) -> Problem:
+        """Return a problem at `path`, of a kind of `KINDS`, with the line of the nearest enclosing key."""
         known = path
         while known and known not in self.lines:
             known = known[:-1]
-        return Problem(message, self.file, self.lines.get(known), ".".join(str(part) for part in path) or None)
+        key = ".".join(str(part) for part in path) or None
+        return Problem(message, self.file, self.lines.get(known), key, kind)
 
 
 def absolute_path(text: str | Path, folder: Path | None = None) -> str:
@@ -236,22 +237,25 @@ class _Reader:
                 return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
             return self._scalar(node, path)
 
-    def _report(self, message: str, node: yaml.Node, path: tuple[Any, ...]) -> None:
+    def _report(self, message: str, node: yaml.Node, path: tuple[Any, ...], kind: str) -> None:
         key = ".".join(map(str, path)) or None
-        self.problems.append(Problem(message, self._file or None, node.start_mark.line + 1, key))
+        self.problems.append(Problem(message, self._file or None, node.start_mark.line + 1, key, kind))
 
     def _check_tag(self, node: yaml.Node, kind: str, path: tuple[Any, ...]) -> None:
         if node.tag != _TAG + kind:
-            self._report(f"unknown tag {node.tag.replace(_TAG, '!!')}; leave it out", node, path)
+            self._report(f"unknown tag {node.tag.replace(_TAG, '!!')}; leave it out", node, path, "unsupported")
 
     def _scalar(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
         try:
             return self._loader.construct_object(node, deep=True)
         except yaml.YAMLError:
-            self._report(f"unknown tag {node.tag.replace(_TAG, '!!')}; leave it out", node, path)
+            self._report(f"unknown tag {node.tag.replace(_TAG, '!!')}; leave it out", node, path, "unsupported")
         except (ValueError, AttributeError, KeyError):  # `!!int x`, a number of thousands of digits
             self._report(
-                f"got {str(node.value)[:40]!r}, which cannot be read as {node.tag.replace(_TAG, '')}", node, path
+                f"got {str(node.value)[:40]!r}, which cannot be read as {node.tag.replace(_TAG, '')}",
+                node,
+                path,
+                "type",
             )
         return None
 
@@ -262,7 +266,7 @@ class _Reader:
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
                 if key_node.tag in keys:
-                    self._report("given twice; write <<: [*one, *other]", key_node, (*path, "<<"))
+                    self._report("given twice; write <<: [*one, *other]", key_node, (*path, "<<"), "duplicate")
                 keys.add(key_node.tag)
                 content = self._merged(value_node, path)
         for key_node, value_node in node.value:
@@ -271,10 +275,10 @@ class _Reader:
             key = self._scalar(key_node, path) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, (str, int, float, bool)):
                 shown = repr(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or a mapping"
-                self._report(f"a key must be a word or a number, got {shown}", key_node, ())
+                self._report(f"a key must be a word or a number, got {shown}", key_node, (), "type")
                 continue
             if key in keys:
-                self._report("given twice", key_node, (*path, key))
+                self._report("given twice", key_node, (*path, key), "duplicate")
             keys.add(key)
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             content[key] = self.value(value_node, (*path, key))
@@ -289,5 +293,5 @@ class _Reader:
                 with self._loader.inside(source.start_mark):
                     content |= self._mapping(source, path)
             else:
-                self._report("needs a mapping or a list of mappings", source, (*path, "<<"))
+                self._report("needs a mapping or a list of mappings", source, (*path, "<<"), "type")
         return content

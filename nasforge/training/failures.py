@@ -22,7 +22,7 @@ class TrainingFailed(NasforgeError):
     def __init__(self, cause: Cause, message: str, advice: str = "", charged: Charge = Charge()) -> None:
         self.failure = Failure(cause, message, advice)
         self.charged = charged
-        super().__init__(f"{message}; {advice}" if advice else message)
+        super().__init__(f"{message}; {advice}" if advice else message, kind="failed")
 
 
 Fail = Callable[[Cause, str, str], TrainingFailed]

@@ -342,9 +342,9 @@ def test_a_space_and_an_experiment_are_not_taken_for_each_other(tmp_path):
     space, experiment = tmp_path / "space.yaml", tmp_path / "experiment.yaml"
     space.write_text("name: s\ndecisions: {model: {width: [8, 16]}}\n")
     experiment.write_text("data: digits\nspace: tiny\n")
-    with pytest.raises(ConfigError, match=r"experiment.yaml:2: space: an experiment, .* --config FILE"):
+    with raises(ConfigError, "type", "space", "experiment.yaml:2", "--config FILE"):
         load_space(experiment)
-    with pytest.raises(ConfigError, match=r"space.yaml:2: decisions: a search space, .* nasforge search FILE"):
+    with raises(ConfigError, "type", "decisions", "space.yaml:2", "nasforge search FILE"):
         load_settings(space)
 
 

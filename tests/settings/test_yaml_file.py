@@ -88,6 +88,43 @@ def test_one_sentence_says_what_is_wrong(tmp_path: Path, content: str | bytes, w
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("content", "kinds"),
+    [
+        ("name: x\ndecisions: {model: {a: [1]}}\nname: y", {("duplicate", "name")}),
+        ("name: x\ndecisions: !mine {model: {a: [1]}}", {("unsupported", "decisions")}),
+        ("data: digits\nspace: tiny", {("type", "space")}),
+        ("decisions: {model: {a: [1]}}", {("missing", "name")}),
+        (
+            "name: x y\nbuild: z\nbuilder: 3\ndecisions: {model: {a: [], b: [1, 1]}, net: {}}",
+            {
+                ("invalid", "name"),
+                ("unknown", "build"),
+                ("type", "builder"),
+                ("empty", "decisions.model.a"),
+                ("duplicate", "decisions.model.b"),
+                ("unknown", "decisions.net"),
+            },
+        ),
+        (
+            "name: x\ndecisions: {model: {a: [1, 2], 'b{2..1}': [1], c: {int: [5, 1]}}}\ndefaults: {model: {d: 3}}",
+            {("range", "decisions.model.b{2..1}"), ("range", "decisions.model.c")},
+        ),
+        (
+            "name: x\ndecisions: {model: {a: [1, 2]}}\ndefaults: {model: {a: 3, d: 3}}",
+            {("unknown", "defaults.model.a"), ("unknown", "defaults.model.d")},
+        ),
+    ],
+)
+def test_each_mistake_of_a_space_has_its_kind_and_key(
+    tmp_path: Path, content: str, kinds: set[tuple[str, str]]
+) -> None:
+    (tmp_path / "space.yaml").write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_space(tmp_path / "space.yaml")
+    assert {(problem.kind, problem.key) for problem in caught.value.problems} == kinds
+
+
 @pytest.mark.parametrize("form", ["[{}]", "{{<<: [{}]}}"])
 def test_aliases_of_aliases_end_early(tmp_path: Path, form: str) -> None:
     lines = ["a0: &a0 {x: 1}"]

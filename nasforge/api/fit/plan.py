@@ -86,24 +86,26 @@ def read_plan(path: Path) -> dict[str, Any]:
     problems: list[Problem] = []
     if content.get("schema") != SCHEMA:
         message = f"got {content.get('schema')!r}, expected {SCHEMA}. Use the {PLAN} that a fit has written"
-        problems.append(document.problem(message, ("schema",)))
+        problems.append(document.problem(message, ("schema",), "unsupported" if "schema" in content else "missing"))
     for key in content:
         if key != "schema" and key not in _known():
-            problems.append(document.problem(f"no decision of a fit; {did_you_mean(str(key), _known())}", (key,)))
+            problems.append(
+                document.problem(f"no decision of a fit; {did_you_mean(str(key), _known())}", (key,), "unknown")
+            )
     problems += _problems(document, content, _DECISIONS, ())
     trainings = content.get("trainings")
     if "trainings" in content and not isinstance(trainings, Mapping):
         expected = f"expected a mapping of {', '.join(_TRAININGS)}"
-        problems.append(document.problem(f"got {trainings!r}, {expected}", ("trainings",)))
+        problems.append(document.problem(f"got {trainings!r}, {expected}", ("trainings",), "type"))
     elif isinstance(trainings, Mapping):
         for key in trainings:
             if key not in (*_TRAININGS, *_SHARE):
                 message = f"unknown; {did_you_mean(str(key), (*_TRAININGS, *_SHARE))}"
-                problems.append(document.problem(message, ("trainings", key)))
+                problems.append(document.problem(message, ("trainings", key), "unknown"))
         missing = [key for key in _TRAININGS if key not in trainings]
         if missing:
             message = f"{', '.join(missing)}: missing. Add them, or delete all of trainings"
-            problems.append(document.problem(message, ("trainings",)))
+            problems.append(document.problem(message, ("trainings",), "missing"))
         problems += _problems(document, trainings, {**_TRAININGS, **_SHARE}, ("trainings",))
     if problems:
         raise ConfigError(problems)
@@ -130,5 +132,7 @@ def _problems(
     for key, (allowed, remark) in expected.items():
         if key in content and content[key] not in allowed:
             words = str(allowed) if isinstance(allowed, Range) else f"one of {', '.join(allowed)}"
-            problems.append(document.problem(f"got {shown(content[key])}, expected {words}{remark}", (*above, key)))
+            kind = allowed.kind_of(content[key]) if isinstance(allowed, Range) else "unknown"
+            message = f"got {shown(content[key])}, expected {words}{remark}"
+            problems.append(document.problem(message, (*above, key), kind))
     return problems
