@@ -72,7 +72,11 @@ def configured(
         ConfigError: the numbers or the ladder do not do.
     """
     if networks < 3 or seeds < 1:
-        raise ConfigError(f"calibrate needs at least 3 networks and 1 seed, got {networks} and {seeds}", kind="range")
+        raise ConfigError(
+            f"calibrate needs at least 3 networks and 1 seed, got {networks} and {seeds}",
+            kind="range",
+            key="networks" if networks < 3 else "seeds",
+        )
     ladder = tuple(rung for rung in config.ladder if not rung.proxies)
     if len(ladder) < 2:
         raise ConfigError(

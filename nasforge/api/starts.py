@@ -122,7 +122,7 @@ def completed(space: SearchSpace, values: Mapping[str, Value]) -> Architecture:
     for key, value in values.items():
         if key not in point.values:
             raise SpaceError(
-                f"space '{space.name}': '{key}' is not active in this point; leave it out", kind="invalid", key=key
+                f"space '{space.name}': '{key}' is not active in this point; leave it out", kind="conflict", key=key
             )
         if not same(point.values[key], space.domains[key].check(value)):
             raise SpaceError(

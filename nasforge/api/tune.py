@@ -162,7 +162,7 @@ def _network_of(state: State, trial: int | None, architecture: Mapping[str, Valu
     """Return the network to be tuned, and the recipe that it had."""
     name = state.name
     if trial is not None and architecture is not None:
-        raise ConfigError("give a trial or an architecture, not both", kind="conflict")
+        raise ConfigError("give a trial or an architecture, not both", kind="conflict", key="trial")
     if architecture is not None:
         return Architecture(architecture)
     if trial is None:

@@ -129,10 +129,10 @@ def shown(value: Any) -> str:
 
 
 def _error(error: type[Exception], message: str, name: str, kind: str) -> Exception:
-    """Make an error of this type; one of ours carries the kind, and as its key `name` in the form `data.images`."""
+    """Make an error of this type; one of ours has the kind, and as key the name: `data.images`, `seeds` of --seeds."""
     if not issubclass(error, NasforgeError):
         return error(message)
-    return error(message, kind=kind, key=re.sub(r" '[^']*'", "", name).replace(": ", "."))
+    return error(message, kind=kind, key=re.sub(r" '[^']*'", "", name).replace(": ", ".").removeprefix("--"))
 
 
 def _text(limit: float) -> str:

@@ -82,6 +82,7 @@ def read_table(
             raise DataError(
                 f"{shown(table)}: no column is the {kind}'s, found {known}. Name it with --{kind}-column",
                 kind="missing",
+                key=f"{kind}_column",
             )
     assert image_at is not None and label_at is not None  # noqa: S101
     group_at = _column(table, titles, group_column, GROUP, "group")
@@ -97,7 +98,9 @@ def read_table(
         part = _PART_OF[line[part_at].strip().casefold()] if part_at is not None else None
         rows.append(Labelled(name, finder.find(name), label, group, part, number))
     if not rows:
-        raise DataError(f"{shown(table)}: no line has an image and a label; fill the table in", kind="empty")
+        raise DataError(
+            f"{shown(table)}: no line has an image and a label; fill the table in", kind="empty", key="labels"
+        )
     columns = [f"images in '{titles[image_at]}'", f"labels in '{titles[label_at]}'"]
     columns += [f"groups in '{titles[group_at]}'"] if group_at is not None else []
     columns += [f"splits in '{titles[part_at]}'"] if part_at is not None else []
@@ -120,7 +123,9 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         reason, advice = "it is no UTF-8 text", "save the table as CSV in UTF-8"
         if isinstance(error, OSError):
             reason, advice = str(error.strerror), "choose a CSV file"
-        raise DataError(f"labels {shown(table)} cannot be read ({reason}); {advice}", kind="unreadable") from error
+        raise DataError(
+            f"labels {shown(table)} cannot be read ({reason}); {advice}", kind="unreadable", key="labels"
+        ) from error
     head = text.split("\n", 1)[0]
     separator = max(",;\t", key=head.count)
     try:
@@ -129,19 +134,21 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise DataError(
-            f"labels {shown(table)} is not a CSV file ({error}); save it as one", kind="unreadable"
+            f"labels {shown(table)} is not a CSV file ({error}); save it as one", kind="unreadable", key="labels"
         ) from error
     if len(titles) < 2 or not lines:
         raise DataError(
             f"labels {shown(table)}: expected a line of titles and a line for each image, with an image and a label, "
             f"got {len(titles)} column(s) and {len(lines)} line(s); save the table as CSV",
             kind="unreadable",
+            key="labels",
         )
     for number, cells in lines:
         if len(cells) != len(titles):
             raise DataError(
                 f"labels {shown(table)}, line {number}: {len(cells)} cells, but {len(titles)} titles; correct the line",
                 kind="unreadable",
+                key="labels",
             )
     return titles, lines
 
@@ -153,6 +160,7 @@ def _column(table: Path, titles: Sequence[str], title: str | None, names: Sequen
             raise DataError(
                 f"{shown(table)}: no column '{title}' for --{kind}-column; {did_you_mean(title, titles)}",
                 kind="unknown",
+                key=f"{kind}_column",
             )
         return list(titles).index(title)
     plain = [re.sub(r"[^a-z0-9]+", "_", one.casefold()).strip("_") for one in titles]
@@ -208,5 +216,6 @@ class _Finder:
                 f"{shown(self.table)}: '{name}' may be {some}; choose the folder with only the images of the table, "
                 "or write paths into it",
                 kind="conflict",
+                key="labels",
             )
         return files[0] if files else None

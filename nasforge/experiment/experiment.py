@@ -420,6 +420,7 @@ class Experiment:
                 f"{self.folder}: holds another search; different: {'; '.join(changed)}. Use the settings it was "
                 "started with to continue it, or another --name for a new one",
                 kind="changed",
+                key=changed[0].removeprefix("the ").partition(" ")[0],
             )
         self.state = State(old, self.folder)
         for line, event in enumerate(events[1:], 2):

@@ -41,6 +41,7 @@ class Repeated:
                 f"got {networks} networks, but the space '{spec.space.name}' has only {spec.space.size:g} points; "
                 "ask for fewer",
                 kind="range",
+                key="networks",
             )
         self._space = spec.space
         self._seed = spec.seed

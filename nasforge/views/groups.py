@@ -63,6 +63,7 @@ def groups_of(searches: Sequence[Trajectory]) -> list[Group]:
                 f"'{first.experiment}' and '{other.experiment}' are not searches of the same problem; different: "
                 f"{'; '.join(changed)}. Compare searches with the same space, data, ladder, objectives and limits",
                 kind="conflict",
+                key=changed[0].partition(" ")[0],
             )
     varied = [p for p in ("pruner", "evaluator") if len({json.dumps(s.parts[p]["name"]) for s in searches}) > 1]
     groups: dict[str, list[Trajectory]] = {}

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from cli_toys import config_at
+from expecting import raises
 
 import nasforge.api.forecast
 from nasforge.api.forecast import count_workers, forecast
@@ -32,7 +33,7 @@ def test_a_space_without_a_network_that_can_be_built_says_the_reason(tmp_path, m
         raise BuildError("kernel 9 on 8 pixels")
 
     monkeypatch.setattr(nasforge.api.forecast, "make_check", lambda config, evaluator: check)
-    with pytest.raises(SearchError, match=r"none of 12 random points can be built.*kernel 9 on 8 pixels"):
+    with raises(SearchError, "failed", None, 12, "kernel 9 on 8 pixels"):
         forecast(config_at(tmp_path), samples=12)
 
 
@@ -48,7 +49,7 @@ def test_a_forecast_counts_the_training_of_supernets(tmp_path):
     assert estimate.supernets == 2 and estimate.supernet_seconds > 100 * estimate.seconds_per_trial
     assert estimate.seconds == pytest.approx(2 * estimate.supernet_seconds + estimate.seconds_per_trial)
     ahead = resolve({"space": space, "data": data, "strategy": {"name": "darts", "second_order": True}, **place})
-    with pytest.raises(ConfigError, match="second_order needs fixed widths"):
+    with raises(ConfigError, "unsupported", "second_order", "stage0.width"):
         forecast(ahead)
     assert not (tmp_path / "runs").exists()
 

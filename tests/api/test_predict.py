@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from expecting import raises
 from toy_photos import folder_of_photos, odd_files, photo
 
 from nasforge.api.inspect import inspect
@@ -130,9 +131,9 @@ def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
 
 
 def test_models_that_are_not_there(runs, tmp_path):
-    with pytest.raises(ExportError, match="did you mean 'plain'"):
+    with raises(ExportError, "unknown", "model", "did you mean 'plain'"):
         predictor("plan", runs_dir=runs)
-    with pytest.raises(ExportError, match="there is no trained network"):
+    with raises(ExportError, "missing", None, tmp_path):
         predictor(tmp_path)
-    with pytest.raises(DataError, match="no images"):
+    with raises(DataError, "empty", None, tmp_path):
         predict("plain", [tmp_path], runs_dir=runs)

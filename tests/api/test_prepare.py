@@ -2,6 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
+from expecting import raises
 from toy_photos import folder_of_photos, photo
 
 from nasforge.api.inspect import inspect
@@ -57,7 +58,7 @@ def test_it_is_read_as_data_and_near_duplicates_stay_in_one_fold(photos, tmp_pat
     for learnt, validated in in_folds(data, 4, config):
         assert repeated(learnt, validated) == 0
         assert len(learnt) + len(validated) == len(data.train_and_validation())
-    with pytest.raises(DataError, match="group"):
+    with raises(DataError, "empty", None, "19 group", 22):
         in_folds(data, 22, config)
 
 
@@ -98,5 +99,5 @@ def test_resolution_by_size_and_time(photos, tmp_path):
 
 def test_a_folder_that_cannot_be_written(photos, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
+    with raises(DataError, "failed", None, tmp_path / "file"):
         prepare(inspect(photos), tmp_path / "file", 8)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import cli_toys
 import pytest
 from cli_toys import config_at
+from expecting import raises
 
 from nasforge import search
 from nasforge.api.repeat import _check_again, _device, rerun
@@ -60,7 +61,7 @@ def test_a_trial_that_never_started_is_checked_again(tmp_path):
 
 def test_there_must_be_such_a_trial(tmp_path):
     search(config_at(tmp_path, budget={"trials": 1}))
-    with pytest.raises(JournalError, match="no trial 5"):
+    with raises(JournalError, "unknown", "trial", 5):
         rerun(tmp_path / "runs/toy", 5)
 
 

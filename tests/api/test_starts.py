@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from expecting import raises
 
 from nasforge.api.compare import campaign_configs
 from nasforge.api.search import make_strategy, search
@@ -31,7 +32,7 @@ def test_a_search_that_was_killed_before_its_first_line_begins_anew_unless_work_
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / JOURNAL).write_text(content)
     (tmp_path / "one" / "artifacts").mkdir()
-    with pytest.raises(JournalError, match="Restore the journal from a backup"):
+    with raises(JournalError, "missing", None, tmp_path / "one", "artifacts/"):
         search(**settings)
     (tmp_path / "one" / "artifacts").rmdir()
     assert search(**{**settings, "budget": {"trials": 1}}).counts()["finished"] == 1
@@ -69,7 +70,7 @@ def test_a_search_from_before_goes_on_without(settings, tmp_path):
     assert "start_from" not in load_state(tmp_path / "one").header.config
     state = search(**{**settings, "budget": {"trials": 3}})
     assert len(state.trials) == 3
-    with pytest.raises(JournalError, match="start_from"):
+    with raises(JournalError, "changed", "start_from"):
         search(**{**settings, "start_from": "default"})
 
 
@@ -88,30 +89,30 @@ def test_points_of_a_file_and_of_an_experiment(settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "kind", "names"),
     [
-        ("- {model: {stage0.width: 17}}", "point 0"),
-        ("- {model: {stage9.width: 8}}", "stage9"),
-        ("- {model: {stage0.layer1.block.bottleneck.reduction: 2}}", "not active"),
-        ("{model: {}}", "list of points"),
-        ("- 3", "mapping of decisions"),
+        ("- {model: {stage0.width: 17}}", "unknown", ("point 0", "model.stage0.width", 17)),
+        ("- {model: {stage9.width: 8}}", "unknown", ("point 0", "stage9.width")),
+        ("- {model: {stage0.layer1.block.bottleneck.reduction: 2}}", "conflict", ("point 0", "bottleneck.reduction")),
+        ("{model: {}}", "type", ()),
+        ("- 3", "type", ("point 0",)),
     ],
 )
-def test_what_is_no_point_of_the_space_is_refused_with_its_place(settings, tmp_path, content, message):
+def test_what_is_no_point_of_the_space_is_refused_with_its_place(settings, tmp_path, content, kind, names):
     file = tmp_path / "points.yaml"
     file.write_text(content)
-    with pytest.raises(ConfigError, match=message):
+    with raises(ConfigError, kind, "start_from", *names):
         points_of({**settings, "start_from": str(file)})
 
 
 def test_wrong_sources_are_refused(settings):
-    with pytest.raises(ConfigError, match="no file and no experiment"):
+    with raises(ConfigError, "unknown", "start_from", "nothing"):
         points_of({**settings, "start_from": "nothing"})
-    with pytest.raises(ConfigError, match="no portfolio"):
+    with raises(ConfigError, "missing", "start_from", "tiny"):
         points_of({**settings, "start_from": "portfolio"})
-    with pytest.raises(ConfigError, match="supernet"):
+    with raises(ConfigError, "unsupported", "start_from", "spos"):
         points_of({**settings, "strategy": "spos", "start_from": "default"})
-    with pytest.raises(ConfigError, match="start_from"):
+    with raises(ConfigError, "type", "start_from", 3):
         resolve({**settings, "start_from": 3})
 
 

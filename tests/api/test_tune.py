@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from expecting import raises
 
 import nasforge
 from nasforge.api.tune import _config_after, timm_space
@@ -172,23 +173,23 @@ def test_a_model_that_timm_does_not_know_leaves_no_experiment(place, capfd):
 
 def test_mistakes_of_the_python_api(place):
     searched(place, space=nested_space().fixed({"train.learning_rate": 0.3}))
-    with pytest.raises(ConfigError, match="opens no decision of the recipe"):
+    with raises(ConfigError, "missing", "recipe", "nested"):
         nasforge.tune("runs/first")
-    with pytest.raises(ConfigError, match=r"leaves model.block, .*model.depth open"):
+    with raises(ConfigError, "missing", "architecture", "model.block", "model.depth"):
         nasforge.tune("runs/first", architecture={"model.width": 8}, recipe="sgd")
-    with pytest.raises(ConfigError, match="not both"):
+    with raises(ConfigError, "conflict", "trial"):
         nasforge.tune("runs/first", architecture={"model.width": 8}, trial=1)
-    with pytest.raises(ConfigError, match="'objectives' is the experiment's own"):
+    with raises(ConfigError, "conflict", "objectives"):
         nasforge.tune("runs/first", objectives=["val/loss"])
     searched(place, name="none", budget={"trials": 1}, objectives=["max:val/nothing"])
-    with pytest.raises(JournalError, match="no trial of 'none' has finished"):
+    with raises(JournalError, "empty", None, "none"):
         nasforge.tune("runs/none")
 
 
 def test_a_timm_model_alone_with_two_objectives(place):
     space = timm_space("test_resnet", "sgd")
     config = resolve({"space": space, "data": "digits", "strategy": "optuna"})
-    with pytest.raises(ConfigError, match=r"no weights '\./trained\.safetensors' for 'test_resnet'"):
+    with raises(ConfigError, "missing", "weights", "./trained.safetensors", "test_resnet"):
         timm_space("test_resnet", "sgd", weights="./trained.safetensors")
     (place / "trained.safetensors").touch()
     begun = timm_space("test_resnet", "sgd", weights="./trained.safetensors")
@@ -252,5 +253,5 @@ def test_options_of_the_recipes_strategy():
     strategy = config(["tune.sampler=gp", "tune.revisit=0", "strategy.population=9"], tune="optuna").strategy
     assert strategy.options["recipe"] == {"name": "optuna", "sampler": "gp"} and strategy.options["revisit"] == 0
     assert strategy.options["model"] == {"name": "evolution", "population": 9}
-    with pytest.raises(ConfigError, match="say which strategy searches the recipe: --tune optuna"):
+    with raises(ConfigError, "missing", "tune", "--tune optuna"):
         config(["tune.sampler=gp"])

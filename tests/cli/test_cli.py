@@ -15,6 +15,7 @@ from pathlib import Path
 import cli_toys
 import pytest
 import typer
+from expecting import raises
 from rich.console import Console
 
 import nasforge.api.retrain
@@ -347,7 +348,7 @@ def test_values_are_json_or_texts(text, value):
 
 
 def test_an_assignment_needs_a_key(place):
-    with pytest.raises(ConfigError, match="must look like"):
+    with raises(ConfigError, "type", "set", "strategy.=3"):
         config_of(space="tiny", assignments=["strategy.=3"])
 
 

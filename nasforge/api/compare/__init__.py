@@ -269,8 +269,8 @@ def campaign_configs(
     if settings.get("tune") is not None:
         raise ConfigError(
             "tune: name the pair as a strategy: --strategies 'joint(model=evolution,recipe=optuna)'",
-            kind="invalid",
-            key="strategies",
+            kind="conflict",
+            key="tune",
         )
     runner = settings.get("runner") or CAMPAIGN_DEFAULTS["runner"]
     common = {"start_from": NO_STARTS, **settings, "runs_dir": folder, "tracking_uri": "none", "runner": runner}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from expecting import raises
 from sklearn.datasets import load_digits
 
 import nasforge
@@ -127,14 +128,14 @@ def test_a_plan_repeats_the_decisions(fitted, place, tmp_path, monkeypatch):
     assert {entry["name"]: entry["value"] for entry in decided} == kept
     assert {entry["reason"] for entry in decided} == {"as the plan says"}
     assert (tmp_path / "runs" / "few" / "plan.yaml").read_text() == plan.read_text()
-    with pytest.raises(ConfigError, match="other settings: plan"):
+    with raises(ConfigError, "changed", "name", "plan"):
         nasforge.fit(place / "few.npz", **settings(tmp_path))
-    with pytest.raises(ConfigError, match="Give one of the two"):
+    with raises(ConfigError, "conflict", "objective", "val/f1_macro", plan):
         nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan, objective="val/f1_macro"))
 
 
 def test_other_options_are_refused_by_name(fitted, place):
-    with pytest.raises(ConfigError, match="constraints"):
+    with raises(ConfigError, "changed", "name", "constraints"):
         nasforge.fit(place / "few.npz", **settings(place, constraints=["params<=10k"]))
 
 
@@ -178,17 +179,17 @@ def test_a_log_that_was_tampered_with_is_one_sentence(fitted, place, tmp_path):
     shutil.copytree(fitted.folder, copy)
     lines = (copy / FIT).read_text().splitlines(keepends=True)[:-1]
     (copy / FIT).write_text("".join(lines).replace('"folds":', '"folds":"many","not":'))
-    with pytest.raises(JournalError, match=r"trainings.*--name"):
+    with raises(JournalError, "unreadable", None, "trainings", "--name"):
         nasforge.fit(place / "few.npz", **settings(tmp_path))
 
 
 def test_constraints_that_nothing_meets_end_in_time(place, tmp_path):
-    with pytest.raises(SearchError, match=r"params<=1"):
+    with raises(SearchError, "empty", None, "params<=1"):
         nasforge.fit(place / "few.npz", **settings(tmp_path, constraints=["params<=1"]))
 
 
 def test_a_missing_folder_leaves_nothing_behind(tmp_path):
-    with pytest.raises(DataError, match="no file or folder"):
+    with raises(DataError, "missing", "data", tmp_path / "nothere"):
         nasforge.fit(tmp_path / "nothere", **settings(tmp_path))
     assert not (tmp_path / "runs").exists()
 
@@ -224,23 +225,23 @@ def test_changed_images_are_noticed(fitted, place, tmp_path):
     before = (place / "few.npz").stat()
     os.utime(place / "few.npz", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     try:
-        with pytest.raises(ConfigError, match="images or labels have changed"):
+        with raises(ConfigError, "changed", "name", "images or labels"):
             nasforge.fit(place / "few.npz", **settings(tmp_path))
     finally:
         os.utime(place / "few.npz", ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_too_little_time_is_one_sentence_that_says_how_much_is_needed(place, tmp_path):
-    with pytest.raises(ConfigError, match=r"Give --time \d+s"):
+    with raises(ConfigError, "range", "time", "Give --time "):
         nasforge.fit(place / "few.npz", **settings(tmp_path, time=1))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [({"seed": -1}, "seed must be a whole number of at least 0"), ({"name": ""}, "name .*starts with")],
+    ("options", "kind", "key"),
+    [({"seed": -1}, "range", "seed"), ({"name": ""}, "invalid", "name")],
 )
-def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, options, message):
-    with pytest.raises(ConfigError, match=message):
+def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, options, kind, key):
+    with raises(ConfigError, kind, key):
         nasforge.fit(tmp_path / "few.npz", **(settings(tmp_path) | options))
     assert not list(tmp_path.iterdir())
 
@@ -311,7 +312,7 @@ def test_an_unfinished_fit_has_no_result(tmp_path, capfd):
     show = ["show", "few", "--runs-dir", str(tmp_path)]
     with log.FitLog(tmp_path / "few", {}, time.monotonic()):
         assert main(show) == 0 and "It is running" in capfd.readouterr().out
-    with pytest.raises(JournalError, match="not come to its end"):
+    with raises(JournalError, "empty", None, tmp_path / "few"):
         Fitted.read(tmp_path / "few")
     assert main(show) == 0 and "Repeat its command to continue it" in capfd.readouterr().out
     assert main([*show, "--json"]) == 0

@@ -88,13 +88,13 @@ def test_two_workers_on_one_network_train_it_as_one_does(alone, folder):
 
 def test_runners_are_checked_before_anything_is_trained(folder, monkeypatch):
     monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained"))
-    for runner, message in (
-        ("simulated", "trains no networks"),
-        ({"name": "local", "cpus": 2}, "local has no options"),
-        ({"name": "ray_tune", "workers": 2}, "has no option 'workers'"),
-        ({"name": "ray_tune", "workers_per_network": 3}, "batch_size 64 cannot be divided among 3 workers"),
+    for runner, expected in (
+        ("simulated", ("unknown", "runner", "simulated")),
+        ({"name": "local", "cpus": 2}, ("unknown", "runner", "local", "cpus")),
+        ({"name": "ray_tune", "workers": 2}, ("unknown", "workers")),
+        ({"name": "ray_tune", "workers_per_network": 3}, ("conflict", "train.batch_size", 64, 3)),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with raises(ConfigError, *expected):
             retrain(folder, seeds=1, epochs=1, device="cpu", runner=runner)
 
 

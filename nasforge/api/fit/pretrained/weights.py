@@ -145,11 +145,12 @@ def check_known(name: str, option: str) -> None:
     if not timm.is_model(network):
         near = [known for known in timm.list_models() if known[:4] == network[:4]]
         advice = did_you_mean(network, near) if near else "timm.list_models() lists them"
-        raise ConfigError(f"{option}: timm has no network '{name}'; {advice}", kind="unknown")
+        raise ConfigError(f"{option}: timm has no network '{name}'; {advice}", kind="unknown", key=option)
     if name != network and name not in timm.list_pretrained(f"{network}.*"):
         raise ConfigError(
             f"{option}: timm has no weights '{name}'; {did_you_mean(name, timm.list_pretrained(f'{network}.*'))}",
             kind="unknown",
+            key=option,
         )
 
 
