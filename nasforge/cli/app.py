@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -100,8 +101,15 @@ def _options(
     """Take the options that stand before a command."""
 
 
+def _help_of(command: Callable[..., Outcome]) -> str:
+    """Return the help of a command: its docstring, whose paragraphs the terminal wraps; examples keep their lines."""
+    paragraphs = cleandoc(command.__doc__ or "").split("\n\n")
+    lines = (text.removeprefix("\b\n") if text.startswith("\b") else text.replace("\n", " ") for text in paragraphs)
+    return "\n\n".join(lines)
+
+
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, help=_help_of(_command))(_command)
 
 _CONTINUED = ("fit", "search", "tune", "calibrate", "compare", "retrain", "track")
 """Commands that resume where they were stopped."""

@@ -140,7 +140,8 @@ def compare(
     """Compare strategies over seeds at equal cost: existing experiments, or a campaign to run now.
 
     A campaign always includes random search. The same command continues it. Supernet trainings, pruned trials and
-    failed trials count. It writes comparison.json, comparison.html and comparison.png, and an MLflow run.
+    failed trials count towards the cost. It writes comparison.json, comparison.html and comparison.png, and an MLflow
+    run.
 
     [bold]Examples[/bold]
 

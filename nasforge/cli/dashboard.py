@@ -24,7 +24,7 @@ def dashboard(
         str, typer.Option(help="Address to listen on. The page has no login, so others should not reach it.")
     ] = "127.0.0.1",
 ) -> Outcome:
-    """Start the web page over the runs folder: results, searches while they run, trials, comparisons.
+    """Start the web page of the runs folder: results, searches while they run, trials, comparisons.
 
     Ctrl-C or SIGTERM ends it.
 

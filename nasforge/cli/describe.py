@@ -49,14 +49,15 @@ def describe(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of torchvision's downloads.")] = None,
     shape: Annotated[str, typer.Option(metavar="CxHxW", help="Image size.")] = "3x32x32",
-    classes: Annotated[int, typer.Option(min=2)] = 10,
+    classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of random points.")] = 0,
     draw: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With --point or a reference: draw the network into a .html or .png file."),
     ] = None,
     flops: Annotated[
-        float | None, typer.Option(help="Scale a reference to so many multiply-adds. Default: the width of its paper.")
+        float | None,
+        typer.Option(help="Scale a reference to this many multiply-adds. Default: the width of its paper."),
     ] = None,
     gradcheck: Annotated[
         bool,

@@ -24,11 +24,12 @@ def explain(
         list[str] | None,
         typer.Argument(
             metavar="[IMAGE]...",
-            help="Image files, or folders of images. None: the surest mistakes and right answers on validation images.",
+            help="Image files, or folders of images. Default: the most confident right and wrong answers on the "
+            "validation images.",
         ),
     ] = None,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Explain this class. Default: the likeliest class of each image.")
+        str | None, typer.Option("--class", help="Explain this class. Default: the most likely class of each image.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the pictures. Default: `explained` in the folder of the experiment.")

@@ -101,7 +101,7 @@ def fit(
     tracking_uri: options.TrackingUri = None,
     as_json: options.Json = False,
 ) -> Outcome:
-    """Turn a folder of images into a tested, exported model in a given time. The same command continues.
+    """Turn a folder of images into a tested, exported model in a given time. The same command continues a stopped fit.
 
     [bold]Examples[/bold]
 

@@ -26,7 +26,7 @@ _SILENT_S = 30.0
 def watch(name: options.Name, runs_dir: options.RunsDir = Path("runs"), as_json: options.Json = False) -> Outcome:
     """Follow a search that another process or another machine runs, until it ends.
 
-    It reads the journal only. Ctrl-C ends the watching, not the search.
+    It only reads the journal. Ctrl-C stops watching, not the search.
 
     [bold]Examples[/bold]
 

@@ -53,7 +53,7 @@ def inspect(
     data_dir: options.DataDir = None,
     as_json: options.Json = False,
 ) -> Outcome:
-    """Look at a data set: classes, sizes, unreadable images, duplicates. It trains and writes nothing.
+    """Look at a data set: classes, sizes, unreadable images, duplicates. It trains nothing and writes nothing.
 
     [bold]Examples[/bold]
 

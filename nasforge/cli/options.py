@@ -36,7 +36,7 @@ Until: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE",
-        help="Stop when a trial reaches val/accuracy=0.95. Repeat for more. optimum: a table's best.",
+        help="Stop when a trial reaches val/accuracy=0.95. Repeat for more. optimum: stop at a table's best value.",
     ),
 ]
 

@@ -28,8 +28,8 @@ def report(
 ) -> Outcome:
     """Write the report of a search or a fit and print its path: one HTML page to read, send and keep.
 
-    It says what came out and at what cost, and shows the front, the test results, the networks and the mistakes. It
-    works while the search runs, too.
+    It shows the outcome and its cost, the front, the test results, the networks and the mistakes. It also works while
+    the search runs.
 
     [bold]Examples[/bold]
 

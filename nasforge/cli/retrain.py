@@ -44,7 +44,7 @@ def retrain(
         str,
         typer.Option(
             help="Also average the predictions over views of an image. flip: it and its mirror image, at 2 forward "
-            "passes; crops: ten crops (centre, corners, mirrored), at 10; flip,crops: both; none: do not."
+            "passes; crops: ten crops (centre, corners, mirrored), at 10; flip,crops: both; none: no averaging."
         ),
     ] = "none",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1.")] = "auto",
@@ -72,7 +72,7 @@ def retrain(
         str,
         typer.Option(
             help="Networks to compare with, scaled to the same FLOPs: registered names such as resnet,vgg,mobilenet_v2 "
-            "(the first counts for the gain), timm:NAME, or module:function.",
+            "(the gain is over the first), timm:NAME, or module:function.",
             autocompletion=completion.plugins("reference"),
         ),
     ] = "resnet",

@@ -52,7 +52,8 @@ def search(
     ] = None,
     constraint: options.Constraint = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Soft limit. It affects rewards, a supernet's loss and the ranking.")
+        list[str] | None,
+        typer.Option(help="Soft limit: 'params<=10k'. It affects rewards, a supernet's loss and the ranking."),
     ] = None,
     recipe: Annotated[
         str | None,

@@ -1,11 +1,9 @@
-"""MLflow's store: the default, the check of a user's URI, and the command that opens the UI."""
+"""MLflow's store: the default, and the check of a user's URI."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -124,16 +122,3 @@ def _sqlite(uri: str) -> str:
             key="tracking_uri",
         )
     return with_absolute_file(uri)
-
-
-def ui_command(uri: str | None, runs_dir: Path) -> str:
-    """Return how to open the MLflow UI: a server's address, or the command for a database.
-
-    One worker and no job execution: the UI then starts in half the time and with six processes fewer.
-    """
-    full = tracking_uri(uri, runs_dir)
-    if not full.startswith(_DATABASES):
-        return without_password(full)
-    program = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).parent / "mlflow")
-    settings = "MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
-    return f"{settings} {quoted([program, 'ui', '--backend-store-uri', without_secrets(full), '--workers', '1'])}"

@@ -91,6 +91,15 @@ def test_help_has_examples_that_parse(command, capfd, monkeypatch):
         parse([word.strip("'") for word in example.split()[1:]])
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_texts_are_sentences_that_the_terminal_wraps(command):
+    described = typer.main.get_command(cli.app).commands[command]
+    text, _, _ = described.help.partition("\n\n[bold]Examples")
+    assert all(paragraph.endswith(".") and "\n" not in paragraph for paragraph in text.split("\n\n"))
+    poor = [option.name for option in described.params if not (option.help or "").endswith(".")]
+    assert not poor, "end each help with a full stop: " + ", ".join(poor)
+
+
 def test_search_json_is_one_object_and_nothing_else(place, capfd):
     arguments = [*SEARCH, "--name", "first", "--max-trials", "6", "--epochs", "3", "--json"]
     arguments[arguments.index("cli_toys:planted")] = "cli_toys:Noisy"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pytest
 
 from nasforge.core.errors import ConfigError, TrackingError
-from nasforge.core.tracking_uri import VARIABLE, chosen_uri, tracking_uri, ui_command
+from nasforge.core.tracking_uri import VARIABLE, chosen_uri, tracking_uri
 from nasforge.core.uri import sqlite_file
 from nasforge.settings.experiment import resolve
 
@@ -109,13 +108,3 @@ def test_the_header_of_a_journal_has_no_password() -> None:
     config = resolve({"space": "tiny", "data": "digits", "tracking_uri": "http://me:secret@host"})
     assert config.tracking_uri == "http://me:secret@host"
     assert config.to_json()["tracking_uri"] == "http://host"
-
-
-def test_the_ui_line() -> None:
-    assert ui_command("http://me:secret@host:5000", Path("runs")) == "http://host:5000"
-    assert "postgresql://me@host/db" in ui_command("postgresql://me:secret@host/db", Path("runs"))
-    line = ui_command(None, Path("/data/my runs"))
-    assert line.endswith("ui --backend-store-uri 'sqlite:////data/my runs/mlflow.db' --workers 1")
-    assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in line
-    words = shlex.split(ui_command(None, Path("/data/what? 'me'")))
-    assert sqlite_file(words[words.index("--backend-store-uri") + 1]) == Path("/data/what? 'me'/mlflow.db")

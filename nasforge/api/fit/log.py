@@ -125,7 +125,7 @@ class FitLog:
         Args:
             folder: of the fit.
             inputs: what is asked for: data and options, JSON-able. A continued fit must have the same; one in which
-                nothing was trained begins anew where they differ.
+                nothing was trained starts again where they differ.
             began: `time.monotonic()` of when this session began.
 
         Raises:

@@ -18,7 +18,7 @@ WEIGHTS = ("none", "balanced")
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "loss")
 _HEAD = """\
 # The decisions of a fit. Repeat them with: nasforge fit DATA --plan plan.yaml
-# Delete a line, or all of trainings, to let the next fit decide it anew.
+# Delete a line, or all of trainings, to let the next fit decide it again.
 """
 
 _ABOVE_0 = Range(over=0)

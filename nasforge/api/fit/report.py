@@ -124,7 +124,7 @@ def _errors(work: Work, answers: Path) -> list[str]:
     if len(names) > MOST_IN_MATRIX:
         ranks = (probabilities > probabilities[np.arange(len(truth)), truth][:, None]).sum(1)
         parts.append(
-            f"<p>The right class is among the {_TOP} likeliest for {(ranks < _TOP).mean():.1%} of the images.</p>"
+            f"<p>The right class is among the {_TOP} most likely for {(ranks < _TOP).mean():.1%} of the images.</p>"
         )
         parts += _pairs(confusions(truth, probabilities, _MOST_PAIRS), names)
     else:

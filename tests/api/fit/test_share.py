@@ -60,4 +60,4 @@ def test_a_learning_curve_is_left_out(fitted):
 
 def test_many_classes_have_the_top_accuracy_and_pairs_in_place_of_a_matrix(fitted):
     page = fitted.report.read_text()
-    assert "among the 5 likeliest for" in page and "taken for</th>" not in page
+    assert "among the 5 most likely for" in page and "taken for</th>" not in page

@@ -74,7 +74,7 @@ def tuned(
         head: the classifier to begin with; None: the one in the folder.
         seed: of order and augmentation.
         device: where.
-        checkpoint: file to continue from; None: it begins anew after an interruption.
+        checkpoint: file to continue from; None: it starts again after an interruption.
         tick: called after every epoch.
     """
     network = load(folder)
