@@ -135,6 +135,16 @@ def test_the_docs_show_every_command():
     assert shown == known
 
 
+def test_every_argument_and_option_has_a_help_and_a_plain_name():
+    group = typer.main.get_command(cli.app)
+    for name, command in group.commands.items():
+        with command.make_context(name, [], resilient_parsing=True) as context:
+            usage = command.get_usage(context)
+        assert not [param.name for param in command.params if not getattr(param, "help", None)], name
+        words = usage.split()[3:]
+        assert all(re.fullmatch(r"\[[A-Z]+\](\.\.\.)?|\{[A-Z]+\}(\.\.\.)?", word) for word in words), usage
+
+
 @pytest.mark.parametrize("block", cases("python"))
 def test_python_in_the_docs_compiles_and_its_imports_are_there(block):
     tree = ast.parse(block)

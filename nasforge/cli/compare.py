@@ -24,7 +24,7 @@ def compare(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME...",
+            metavar="NAME",
             help="Existing experiments, or a campaign's folder.",
             autocompletion=completion.experiments,
         ),

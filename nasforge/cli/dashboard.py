@@ -16,7 +16,7 @@ from nasforge.core.paths import whole_path
 
 def dashboard(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Begin with this experiment. Default: all of them.")
+        str | None, typer.Argument(metavar="NAME", help="Begin with this experiment. Default: all of them.")
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,

@@ -23,7 +23,7 @@ def explain(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE]...",
+            metavar="IMAGE",
             help="Image files, or folders of images. Default: the most confident right and wrong answers on the "
             "validation images.",
         ),

@@ -17,7 +17,9 @@ from nasforge.core.trust import view
 
 
 def mlflow(
-    name: Annotated[str | None, typer.Argument(help="Name of a search, fit or campaign. Default: all of them.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of a search, fit or campaign. Default: all of them.")
+    ] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow server or database. Default: where the search was tracked.")
     ] = None,

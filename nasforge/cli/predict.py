@@ -28,7 +28,7 @@ def predict(
             autocompletion=completion.models,
         ),
     ],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of images.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table with all probabilities.")] = False,
     runs_dir: options.RunsDir = Path("runs"),
     trust: options.Trust = False,
