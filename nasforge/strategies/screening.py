@@ -35,7 +35,8 @@ class Screening:
     def __init__(self, spec: SearchSpec, *, pool: int = 500, batch: int = 100, proxies: Sequence[str] = ()) -> None:
         for name, number in (("pool", pool), ("batch", batch)):
             check_whole(number, f"strategy 'screening': {name}", 1)
-        unknown = [name for name in proxies if spec.ladder[0].proxies and name not in spec.ladder[0].proxies]
+        reported = set(map(proxy_metric, spec.ladder[0].proxies))  # without their options
+        unknown = [name for name in proxies if reported and proxy_metric(name) not in reported]
         if unknown:
             raise ConfigError(
                 f"strategy 'screening': proxies names {unknown[0]}, but the ladder's first rung has "
@@ -104,9 +105,9 @@ class Screening:
         for point, metrics in zip(batch, result.scores, strict=True):
             if point.point_id in self._scored:
                 continue
-            names = self._names or [key for key in metrics if key.startswith(PROXY)]
-            missing = [name for name in names if name not in metrics]
-            if missing or not names:
+            self._names = self._names or tuple(key for key in metrics if key.startswith(PROXY))
+            missing = [name for name in self._names if name not in metrics]
+            if missing or not self._names:
                 raise SearchError(
                     f"strategy screening: the ladder's first rung reports no {missing[0] if missing else 'zc/...'}; "
                     "name the proxy there: ladder: [{proxies: [swap, expressivity]}, {epochs: N}]",
@@ -114,7 +115,7 @@ class Screening:
                     key="ladder",
                 )
             self._scored[point.point_id] = point
-            self._scores.append({name: metrics[name] for name in names})
+            self._scores.append({name: metrics[name] for name in self._names})
             if metrics.get("constraint/violation", 0.0) > 0:
                 self._violating.add(point.point_id)
         self._rank()
@@ -129,7 +130,7 @@ class Screening:
     def _rank(self) -> None:
         """Order the networks that keep the constraints, the best first."""
         points = list(self._scored.values())
-        sums = log_rank_sums({name: [row[name] for row in self._scores] for name in self._scores[0]})
+        sums = log_rank_sums({name: [row[name] for row in self._scores] for name in self._names})
         order = sorted(range(len(points)), key=lambda index: -sums[index])
         self._order = [points[index] for index in order if points[index].point_id not in self._violating]
 

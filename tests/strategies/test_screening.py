@@ -157,6 +157,18 @@ def test_several_proposals_at_once_and_back_out_of_order():
     assert len(points) == len(set(points)) >= 12
 
 
+def test_a_network_without_one_of_the_scores_is_an_error():
+    strategy = Screening(spec_of(FLAT, seed=0, ladder=LADDER), pool=2, batch=2)
+    strategy.ask(0)
+    with raises(SearchError, "missing", "ladder", "zc/luck"):
+        strategy.tell(0, Result("finished", scores=({"zc/good": 1.0, "zc/luck": 2.0}, {"zc/good": 1.0})))
+
+
+def test_a_proxy_may_be_named_without_its_options():
+    ladder = (Rung(proxies=("good", "luck(seed=1)")), Rung(9))
+    Screening(spec_of(FLAT, seed=0, ladder=ladder), proxies=["luck"])
+
+
 def test_scores_that_nobody_gives_are_an_error():
     with raises(ConfigError, "missing", "strategy.proxies", "synflow"):
         Screening(spec_of(FLAT, ladder=LADDER), proxies=["synflow"])
