@@ -181,6 +181,7 @@ def test_damaged_answers_are_no_answers(tmp_path: Path) -> None:
             {"truth": np.array([0]), "logits": np.zeros((2, 2))},
             {"truth": np.zeros(0, int), "logits": np.zeros((0, 2))},
             {"truth": np.array([0])},
+            {"truth": np.array([0]), "logits": np.zeros((1, 2)), "ids": np.array("one")},
         )
     ):
         np.savez(tmp_path / f"{number}.npz", **arrays)
@@ -188,6 +189,11 @@ def test_damaged_answers_are_no_answers(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no archive")
     assert read_answers(tmp_path / "text.npz", tmp_path) is None
     assert read_answers(tmp_path / "text.npz", tmp_path / "elsewhere") is None
+    np.savez_compressed(tmp_path / "whole.npz", truth=np.zeros(99, int), logits=np.arange(198.0).reshape(99, 2))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    for name, content in (("cut", whole[:-40]), ("changed", whole[:60] + bytes(60) + whole[120:])):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        assert read_answers(tmp_path / f"{name}.npz", tmp_path) is None
     np.savez(tmp_path / "right.npz", truth=np.array([1, 0]), logits=np.array([[9.0, 0], [0, 1]]))
     answers = read_answers(tmp_path / "right.npz", tmp_path)
     assert answers is not None
