@@ -110,6 +110,14 @@ def test_a_search_without_a_result_has_a_report(tmp_path: Path, events: list[Eve
     assert "The search has no result: " in words and "What was searched" in words
 
 
+def test_a_space_with_more_points_than_any_float(tmp_path: Path) -> None:
+    decisions = tuple(Decision(f"model.width{n}", Choice(tuple(range(10)))) for n in range(320))
+    space = replace(SPACE, decisions=decisions)
+    begun = replace(header(), config={**header().config, "space": space.to_json()})
+    words = words_of(report_of(write(tmp_path / "huge", [begun])))
+    assert re.search(r"points: about 10\^3\d\d", words)
+
+
 def test_a_table_without_networks_and_test_split(tmp_path: Path) -> None:
     looked_up = replace(
         header(), config={**header().config, "data": None, "evaluator": {"name": "lookup_table", "options": {}}}
