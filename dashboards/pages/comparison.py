@@ -32,7 +32,7 @@ from nasforge.views.trajectory import Trajectory
 LINES = {"strategies": "strategies, with a band over their seeds", "searches": "searches"}
 """What a line of the chart can stand for."""
 _RESULT = "comparison.json"
-_FAULTS = (NasforgeError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError, OverflowError)
+_FAULTS = (NasforgeError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError, OverflowError)
 """Errors of reading a file that may hold anything."""
 
 
@@ -83,7 +83,7 @@ def comparison_of(library: Library, entries: Sequence[Entry], query: Query) -> d
     if len(entries) == 1 and entries[0].kind == "campaign" and lines != "searches":
         stored, problem = _stored(entries[0], axis)
         if stored is not None:
-            return {**content, "axis": stored.axis, "source": _RESULT, "figures": _figures(stored, entries[0].name)}
+            return {**content, **stored, "source": _RESULT}
     courses = library.courses(entries)
     if courses.unread:
         done = len(courses.searches) + len(courses.broken)
@@ -96,20 +96,22 @@ def comparison_of(library: Library, entries: Sequence[Entry], query: Query) -> d
     return {**content, "figures": figures}
 
 
-def _stored(entry: Entry, axis: str) -> tuple[Comparison | None, str]:
-    """Return what `nasforge compare` wrote about a campaign, where it is up to date, and why it cannot be read."""
+def _stored(entry: Entry, axis: str) -> tuple[dict[str, Any] | None, str]:
+    """Return `axis` and `figures` of what `nasforge compare` wrote, where it is up to date, and why it cannot be read."""
     path = entry.folder / _RESULT
     try:
         written = path.stat().st_mtime
         if any((search.folder / JOURNAL).stat().st_mtime > written for search in searches_of(entry)):
             return None, ""
         stored = Comparison.from_json(json.loads(path.read_text(encoding="utf-8")))
+        if stored.axis not in AXIS_TITLES or axis not in ("", stored.axis):
+            return None, ""
+        return {"axis": stored.axis, "figures": _figures(stored, entry.name)}, ""
     except FileNotFoundError:
         return None, ""
     except _FAULTS as error:
         again = command_for(entry.folder, "compare")
         return None, f"The {_RESULT} of this campaign cannot be read ({type(error).__name__}). Write it again: {again}"
-    return (stored if stored.axis in AXIS_TITLES and axis in ("", stored.axis) else None), ""
 
 
 def _computed(courses: Courses, axis: str, lines: str, problem: str) -> _Figures | str:
