@@ -97,7 +97,7 @@ def comparison_of(library: Library, entries: Sequence[Entry], query: Query) -> d
 
 
 def _stored(entry: Entry, axis: str) -> tuple[dict[str, Any] | None, str]:
-    """Return `axis` and `figures` of what `nasforge compare` wrote, where it is up to date, and why it cannot be read."""
+    """Return `axis` and `figures` of an up-to-date `comparison.json`, or None, and why it cannot be read."""
     path = entry.folder / _RESULT
     try:
         written = path.stat().st_mtime
