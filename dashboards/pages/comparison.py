@@ -20,10 +20,10 @@ from nasforge.views.comparison_page import (
     AXIS_TITLES,
     comparison_chart,
     optimum_table,
+    optimum_title,
     quantities_drawn,
     quantity_title,
-    table_columns,
-    table_rows,
+    tables_at,
 )
 from nasforge.views.comparison_records import Comparison
 from nasforge.views.groups import Group, groups_of, some
@@ -160,17 +160,13 @@ def _figures(comparison: Comparison, campaign: str = "", *, samples: bool = True
         for quantity in quantities_drawn(comparison)
     ]
     tables: list[tuple[str, Sequence[str], list[list[str]]]] = []
-    for quantity in dict.fromkeys(row.quantity for row in comparison.rows):
-        for at in sorted({row.at for row in comparison.rows if row.quantity == quantity}):
-            title = f"{quantity_title(comparison, quantity)}, at {at:g} {AXIS_TITLES[comparison.axis]}"
-            columns, body = table_columns(comparison, quantity), table_rows(comparison, quantity, at)
-            if not samples:
-                columns, body = ("search", "value"), [row[:1] + row[2:3] for row in body]
+    for title, columns, body in tables_at(comparison):
+        if samples:
             tables.append((title, columns, body))
+        else:
+            tables.append((title, ("search", "value"), [row[:1] + row[2:3] for row in body]))
     if comparison.to_optimum and samples:
-        cap = comparison.to_optimum[0].cap
-        title = f"Charged trials to the optimum, {comparison.optimum:g}; a miss counts as {cap:g}"
-        tables.append((title, *optimum_table(comparison)))
+        tables.append((optimum_title(comparison), *optimum_table(comparison)))
     inside = f"{campaign}{IN_CAMPAIGN}" if campaign else ""
     searches = {
         label: [

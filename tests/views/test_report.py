@@ -213,8 +213,12 @@ def test_dashboard_and_show_say_the_same(tmp_path: Path) -> None:
     sentence = outcome_sentence(state, [], "stopped")
     assert sentence in words_of(report_of(tmp_path / "runs" / "made"))
     assert tables.effort(state) == {"trials": 7.0, "steps": 16.0, "worker_seconds": 32.5, "multiply_adds": 6_000_010.0}
-    titles = [title for title, _ in commands_for(tmp_path / "runs" / "made", state)]
-    assert titles[-2:] == ["Retrain the best from scratch and test it", "Export the best network"]
+    folder = tmp_path / "runs" / "made"
+    retrain, export = "Retrain the best from scratch and test it", "Export the best network"
+    assert [title for title, _ in commands_for(folder, state)][-1] == retrain, "no best/ to export yet"
+    (folder / "best").mkdir()
+    (folder / "best" / "network.json").write_text("{}")
+    assert [title for title, _ in commands_for(folder, state)][-2:] == [retrain, export]
 
 
 def test_names_and_files(tmp_path: Path) -> None:
