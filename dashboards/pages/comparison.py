@@ -20,10 +20,10 @@ from nasforge.views.comparison_page import (
     AXIS_TITLES,
     comparison_chart,
     optimum_table,
+    optimum_title,
     quantities_drawn,
     quantity_title,
-    table_columns,
-    table_rows,
+    tables_at,
 )
 from nasforge.views.comparison_records import Comparison
 from nasforge.views.groups import Group, groups_of, some
@@ -32,7 +32,7 @@ from nasforge.views.trajectory import Trajectory
 LINES = {"strategies": "strategies, with a band over their seeds", "searches": "searches"}
 """What a line of the chart can stand for."""
 _RESULT = "comparison.json"
-_FAULTS = (NasforgeError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError, OverflowError)
+_FAULTS = (NasforgeError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError, OverflowError)
 """Errors of reading a file that may hold anything."""
 
 
@@ -83,7 +83,7 @@ def comparison_of(library: Library, entries: Sequence[Entry], query: Query) -> d
     if len(entries) == 1 and entries[0].kind == "campaign" and lines != "searches":
         stored, problem = _stored(entries[0], axis)
         if stored is not None:
-            return {**content, "axis": stored.axis, "source": _RESULT, "figures": _figures(stored, entries[0].name)}
+            return {**content, **stored, "source": _RESULT}
     courses = library.courses(entries)
     if courses.unread:
         done = len(courses.searches) + len(courses.broken)
@@ -96,20 +96,22 @@ def comparison_of(library: Library, entries: Sequence[Entry], query: Query) -> d
     return {**content, "figures": figures}
 
 
-def _stored(entry: Entry, axis: str) -> tuple[Comparison | None, str]:
-    """Return what `nasforge compare` wrote about a campaign, where it is up to date, and why it cannot be read."""
+def _stored(entry: Entry, axis: str) -> tuple[dict[str, Any] | None, str]:
+    """Return `axis` and `figures` of an up-to-date `comparison.json`, or None, and why it cannot be read."""
     path = entry.folder / _RESULT
     try:
         written = path.stat().st_mtime
         if any((search.folder / JOURNAL).stat().st_mtime > written for search in searches_of(entry)):
             return None, ""
         stored = Comparison.from_json(json.loads(path.read_text(encoding="utf-8")))
+        if stored.axis not in AXIS_TITLES or axis not in ("", stored.axis):
+            return None, ""
+        return {"axis": stored.axis, "figures": _figures(stored, entry.name)}, ""
     except FileNotFoundError:
         return None, ""
     except _FAULTS as error:
         again = command_for(entry.folder, "compare")
         return None, f"The {_RESULT} of this campaign cannot be read ({type(error).__name__}). Write it again: {again}"
-    return (stored if stored.axis in AXIS_TITLES and axis in ("", stored.axis) else None), ""
 
 
 def _computed(courses: Courses, axis: str, lines: str, problem: str) -> _Figures | str:
@@ -158,17 +160,13 @@ def _figures(comparison: Comparison, campaign: str = "", *, samples: bool = True
         for quantity in quantities_drawn(comparison)
     ]
     tables: list[tuple[str, Sequence[str], list[list[str]]]] = []
-    for quantity in dict.fromkeys(row.quantity for row in comparison.rows):
-        for at in sorted({row.at for row in comparison.rows if row.quantity == quantity}):
-            title = f"{quantity_title(comparison, quantity)}, at {at:g} {AXIS_TITLES[comparison.axis]}"
-            columns, body = table_columns(comparison, quantity), table_rows(comparison, quantity, at)
-            if not samples:
-                columns, body = ("search", "value"), [row[:1] + row[2:3] for row in body]
+    for title, columns, body in tables_at(comparison):
+        if samples:
             tables.append((title, columns, body))
+        else:
+            tables.append((title, ("search", "value"), [row[:1] + row[2:3] for row in body]))
     if comparison.to_optimum and samples:
-        cap = comparison.to_optimum[0].cap
-        title = f"Charged trials to the optimum, {comparison.optimum:g}; a miss counts as {cap:g}"
-        tables.append((title, *optimum_table(comparison)))
+        tables.append((optimum_title(comparison), *optimum_table(comparison)))
     inside = f"{campaign}{IN_CAMPAIGN}" if campaign else ""
     searches = {
         label: [

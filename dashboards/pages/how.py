@@ -118,7 +118,7 @@ def _silent(view: View) -> str:
     if name in ("reinforce", "ppo", "enas") and len(trials) > 1 and not policies.policies_of(view.state):
         return "An earlier version of NASForge wrote this journal, so it does not hold the policy."
     if name == "predictor" and len(view.state.objectives) > 1:
-        return "With several objectives the predictor weighs them anew for each proposal, so it notes no forecast."
+        return "With several objectives the predictor draws new weights for each proposal, so it makes no forecast."
     return ""
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-from markupsafe import escape
-
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import NasforgeError, TrustError
 from nasforge.core.trial import Trial
 from nasforge.core.trust import view as only_looking
 from nasforge.dashboards.library import Entry, View
 from nasforge.views.network_svg import network_svg
+from nasforge.views.svg import missing
 from nasforge.views.winner import winner_and_reference
 
 _DRAWING = Lock()
@@ -38,16 +37,13 @@ def networks_of(view: View, chosen: Sequence[Trial]) -> Callable[[], str]:
                     problems.append(f"Not drawn: {error}. Draw it by: {command}")
                 except NasforgeError as error:
                     problems.append(f"Not drawn: {error}")
-        notes = "".join(f'<p class="missing">{escape(problem)}</p>' for problem in dict.fromkeys(problems))
-        return (network_svg(networks) if networks else "") + notes
+        return (network_svg(networks) if networks else "") + "".join(map(missing, dict.fromkeys(problems)))
 
     return draw
 
 
 def winner_drawing(entry: Entry) -> str:
-    """Return the network in `best/` next to the reference that was retrained with it, as SVG."""
+    """Return the network in `best/` next to its retrained reference as SVG, and why one of them is not drawn."""
     with _DRAWING, only_looking():
         networks, problems = winner_and_reference(entry.folder)
-    if networks:
-        return network_svg(networks)
-    return "".join(f'<p class="missing">{escape(problem)}</p>' for problem in problems[:1])
+    return (network_svg(networks) if networks else "") + "".join(map(missing, problems))

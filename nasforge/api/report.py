@@ -17,6 +17,7 @@ from nasforge.views.network_svg import network_svg
 from nasforge.views.picture import write
 from nasforge.views.reader import Reader
 from nasforge.views.report import Extras, report_page
+from nasforge.views.svg import missing
 from nasforge.views.winner import winner_and_reference
 
 REPORT = "report.html"
@@ -45,6 +46,12 @@ def report(model: str | Path, *, out: str | Path | None = None, runs_dir: str | 
     """
     folder = _folder_of(model, Path(runs_dir))
     place = folder / REPORT if out is None else whole_path(Path(out))
+    if not place.parent.is_dir():
+        raise ExportError(
+            f"{place}: the folder {place.parent} does not exist. Make it, or name another file",
+            kind="missing",
+            key="out",
+        )
     if (folder / FIT).is_file():
         from nasforge.api.fit.rewrite import rewrite_report
 
@@ -54,12 +61,6 @@ def report(model: str | Path, *, out: str | Path | None = None, runs_dir: str | 
         reader = Reader(folder)
         reader.refresh()
         page = search_report(reader)
-    if not place.parent.is_dir():
-        raise ExportError(
-            f"{place}: the folder {place.parent} does not exist. Make it, or name another file",
-            kind="missing",
-            key="out",
-        )
     write(place, page)
     return place
 
@@ -78,7 +79,9 @@ def search_report(reader: Reader, *, importance: bool = True) -> str:
         if importance:
             shares = _importance(reader.folder, state)
         else:
-            shares = _note(f"Not computed for this page. See it: {command_for(reader.folder, 'show', '--importance')}")
+            shares = missing(
+                f"Not computed for this page. See it: {command_for(reader.folder, 'show', '--importance')}"
+            )
         return report_page(reader, Extras(drawing, shares))
 
 
@@ -114,7 +117,7 @@ def _networks(folder: Path, state: State) -> str:
             networks[f"trial {best.number}"] = parts_of_trial(folder, state, best)
         except NasforgeError as error:
             problems.append(f"Not drawn: {error}")
-    return (network_svg(networks) if networks else "") + "".join(_note(problem) for problem in problems)
+    return (network_svg(networks) if networks else "") + "".join(missing(problem) for problem in problems)
 
 
 def _importance(folder: Path, state: State) -> str:
@@ -122,18 +125,14 @@ def _importance(folder: Path, state: State) -> str:
     count = len(state.finished())
     if count > MOST_RANKED:
         command = command_for(folder, "show", "--importance")
-        return _note(f"Not computed for more than {MOST_RANKED} finished trials, because it takes long: {command}")
+        return missing(f"Not computed for more than {MOST_RANKED} finished trials, because it takes long: {command}")
     from nasforge.views.optuna_study import importances
 
     try:
         shares_of = importances(state)
     except NasforgeError as error:
         text = str(error)
-        return _note(f"{text[:1].upper()}{text[1:]}.")
+        return missing(f"{text[:1].upper()}{text[1:]}.")
     return "".join(
         f"<h3>{escape(title_of(key))}</h3>{charts.importance_chart(shares)}" for key, shares in shares_of.items()
     )
-
-
-def _note(text: str) -> str:
-    return f'<p class="missing">{escape(text)}</p>'

@@ -16,7 +16,7 @@ import typer
 from nasforge import registry
 from nasforge.cli import completion
 from nasforge.cli.options import Json
-from nasforge.cli.output import Outcome, count_text, domain_text, line, size_json, size_text, table
+from nasforge.cli.output import Outcome, count_text, domain_text, line, size_json, table
 from nasforge.cli.settings import check_data
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, NasforgeError, RecipeError, SpaceError
@@ -24,6 +24,7 @@ from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.models.resolution import suited
 from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.settings.space_file import shipped_spaces
+from nasforge.views.texts import size_text
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part

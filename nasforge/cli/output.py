@@ -174,15 +174,6 @@ def count_text(value: float) -> str:
     return f"{value:g}"
 
 
-def size_text(size: float) -> str:
-    """Return the number of points of a space as text; `size` may exceed every float."""
-    if size == math.inf:
-        return "infinitely many (a continuous decision)"
-    if size < 1e9:
-        return f"{size:,.0f}"
-    return f"{size:.1e}" if size < 1e16 else f"about 10^{math.log10(size):.0f}"
-
-
 def size_json(key: str, size: float) -> dict[str, float | None]:
     """Return the size of a space for `--json`: `key`, null beyond 10^308, and its logarithm, null if infinite."""
     return {key: size, f"{key}_log10": math.log10(size) if size < math.inf else None}

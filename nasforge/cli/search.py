@@ -16,7 +16,6 @@ from nasforge.cli.output import (
     next_commands,
     seconds_text,
     size_json,
-    size_text,
     state_json,
     table,
 )
@@ -29,6 +28,7 @@ from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
 from nasforge.settings.experiment import ExperimentConfig, resolve
+from nasforge.views.texts import size_text
 
 
 def search(

@@ -7,8 +7,9 @@ from typing import Any
 
 from nasforge.cli.describe import architectures
 from nasforge.cli.options import Json
-from nasforge.cli.output import Outcome, line, size_json, size_text, table
+from nasforge.cli.output import Outcome, line, size_json, table
 from nasforge.settings.space_file import load_space, shipped_spaces
+from nasforge.views.texts import size_text
 
 
 def spaces(as_json: Json = False) -> Outcome:

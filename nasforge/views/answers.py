@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-from collections.abc import Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from nasforge.data.image_file import SUFFIXES
 from nasforge.experiment.state import State
+from nasforge.views.results import description_of
 
 FOLDER = "answers"
 """Folder of all answers, in the folder of a fit or an experiment."""
@@ -95,25 +96,19 @@ def answers_file(experiment: Path, network: str) -> Path:
 
 def best_answers_file(experiment: Path) -> Path | None:
     """Return the file with the answers of the network in `best/`; None where nothing says which one that is."""
-    about = _described(experiment)
-    finalist = str(about.get("trained", {}).get("finalist", ""))
+    finalist = finalist_in_best(experiment)
     return answers_file(experiment, finalist) if finalist and Path(finalist).name == finalist else None
+
+
+def finalist_in_best(experiment: Path) -> str:
+    """Return the name of the retrained network in `best/`; empty where nothing says which one that is."""
+    return str(description_of(experiment, "best").get("trained", {}).get("finalist", ""))
 
 
 def class_names(folder: Path) -> list[str]:
     """Return the classes of the network in `best/`, as its description says; empty where it cannot be read."""
-    names = _described(folder).get("class_names", [])
+    names = description_of(folder, "best").get("class_names", [])
     return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _described(folder: Path) -> Mapping[str, Any]:
-    path = folder / "best" / "network.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    whole = isinstance(content, dict) and isinstance(content.get("trained", {}), dict)
-    return content if whole else {}
 
 
 def read_answers(path: Path | None, root: Path) -> StoredAnswers | None:
@@ -135,9 +130,10 @@ def read_answers(path: Path | None, root: Path) -> StoredAnswers | None:
                 raised = np.exp(logits - logits.max(1, keepdims=True))
                 probabilities = raised / raised.sum(1, keepdims=True)
             ids = np.asarray(stored["ids"]) if "ids" in stored else np.arange(len(truth))
-    except (OSError, ValueError, KeyError, IndexError, EOFError, TypeError):
+    except (OSError, ValueError, LookupError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
-    consistent = truth.ndim == 1 and probabilities.ndim == 2 and len(truth) == len(probabilities) == len(ids) > 0
+    consistent = truth.ndim == ids.ndim == 1 and probabilities.ndim == 2
+    consistent = consistent and len(truth) == len(probabilities) == len(ids) > 0
     if not consistent or truth.min() < 0 or truth.max() >= probabilities.shape[1]:
         return None
     return StoredAnswers(truth, probabilities, [str(one) for one in ids], ids.dtype.kind == "U")

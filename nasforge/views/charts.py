@@ -209,14 +209,6 @@ def workers_chart(reader: Reader, link: Link) -> str:
     return plot.svg() + f'<ul class="legend">{legend}</ul>' + _note(hidden, "earlier attempts")
 
 
-def failures_chart(state: State) -> str:
-    """Draw the number of failed trials by cause."""
-    rows = tables.failures(state)
-    if not rows:
-        return missing("No trial has failed.")
-    return bars("Failed trials by cause", [Bar(r["cause"], r["count"], str(r["count"]), "failed") for r in rows])
-
-
 def importance_chart(shares: Mapping[str, float]) -> str:
     """Return the share of an objective's variance that each decision explains."""
     rows = [Bar(key, share, f"{share:.0%}") for key, share in list(shares.items())[:20]]

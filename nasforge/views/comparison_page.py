@@ -235,16 +235,27 @@ def p_text(value: float) -> str:
     return "-" if math.isnan(value) else "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
+def tables_at(comparison: Comparison) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
+    """Return title, columns and rows of the table of each quantity at each checkpoint."""
+    return [
+        (
+            f"{quantity_title(comparison, quantity)} at {at:g} {axis_title(comparison)}",
+            table_columns(comparison, quantity),
+            table_rows(comparison, quantity, at),
+        )
+        for quantity in dict.fromkeys(row.quantity for row in comparison.rows)
+        for at in sorted({row.at for row in comparison.rows if row.quantity == quantity})
+    ]
+
+
+def optimum_title(comparison: Comparison) -> str:
+    """Return the title of `optimum_table`."""
+    cap = comparison.to_optimum[0].cap
+    return f"Charged trials to the optimum of the signal ({comparison.optimum:g}); a miss counts as {cap:g}"
+
+
 def _tables(comparison: Comparison) -> list[str]:
-    parts = []
-    for quantity in dict.fromkeys(row.quantity for row in comparison.rows):
-        for at in sorted({row.at for row in comparison.rows if row.quantity == quantity}):
-            body = table_rows(comparison, quantity, at)
-            if body:
-                heading = f"{quantity_title(comparison, quantity)} at {at:g} {axis_title(comparison)}"
-                parts.append(page.section(heading, page.table(table_columns(comparison, quantity), body)))
+    parts = [page.section(title, page.table(columns, body)) for title, columns, body in tables_at(comparison)]
     if comparison.to_optimum:
-        cap = comparison.to_optimum[0].cap
-        heading = f"Charged trials to the optimum of the signal ({comparison.optimum:g}); a miss counts as {cap:g}"
-        parts.append(page.section(heading, page.table(*optimum_table(comparison))))
+        parts.append(page.section(optimum_title(comparison), page.table(*optimum_table(comparison))))
     return parts

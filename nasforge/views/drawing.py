@@ -72,10 +72,6 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
     return figure
 
 
-def _colour(layer: str) -> str:
-    return COLOURS.get(family_of(layer), COLOURS["other"])
-
-
 def _text(size: int) -> dict[str, Any]:
     return {"size": size, "color": "#222222"}  # said, or a page's own theme makes it pale
 

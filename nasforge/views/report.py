@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -29,7 +28,7 @@ from nasforge.views.network_svg import cells_svg
 from nasforge.views.reader import Reader
 from nasforge.views.results import bars_of_test, commands_for, measure_of, networks_on_test, outcome_sentence, remarks
 from nasforge.views.svg import number_text
-from nasforge.views.texts import metric_text, seconds_text, share_text, status_text, value_text, when_text
+from nasforge.views.texts import metric_text, seconds_text, share_text, size_text, status_text, value_text, when_text
 
 _TRIALS_BYTES = 500_000
 """Bytes of the trials that a click shows. Of the others the page names the command."""
@@ -95,7 +94,7 @@ def report_page(reader: Reader, extras: Extras) -> str:
         if extras.importance
         else "",
         _errors(folder, state),
-        _failures(state, shown),
+        _failures(state),
         _repeat(folder, state),
         '<aside id="detail" role="status" hidden></aside>',
         page.data_script("trials", _trials(folder, state, shown)),
@@ -125,17 +124,15 @@ def _settings(reader: Reader) -> list[tuple[str, str]]:
     state = reader.state
     assert state is not None  # noqa: S101
     config = state.header.config
-    domains = SearchSpace.from_json(config["space"]).domains
-    open_ = sum(domain.size > 1 for domain in domains.values())
-    size = SearchSpace.from_json(config["space"]).size
-    points = f"{size:,.0f}" if size < 1e9 else "infinitely many" if math.isinf(size) else f"about {size:.1e}"
+    space = SearchSpace.from_json(config["space"])
+    open_ = sum(domain.size > 1 for domain in space.domains.values())
     data = config.get("data") or {}
     about_data = [str(data.get("source", ""))] if data else []
     about_data += [f"{images:,} images to search with"] if (images := data.get("images")) else []
     about_data += [f"{side} × {side} pixels"] if (side := data.get("resolution")) else []
     limits = {**state.budget.limits, **{f"until {goal}": value for goal, value in state.budget.goals.items()}}
     rows = [
-        ("space", f"{config['space']['name']}: {open_} open decisions, {points} points"),
+        ("space", f"{space.name}; open decisions: {open_}; points: {size_text(space.size)}"),
         ("data", ", ".join(about_data)),
         *((kind, label_of(Named(**config[kind]))) for kind in ("strategy", "evaluator", "pruner")),
         ("objectives", ", ".join(map(str, state.objectives))),
@@ -225,7 +222,7 @@ def _errors(folder: Path, state: State) -> str:
     )
 
 
-def _failures(state: State, shown: _Shown) -> str:
+def _failures(state: State) -> str:
     rows = [
         [row["cause"], f"{row['count']:,}", _numbers(row["trials"]), row["message"], row["advice"]]
         for row in tables.failures(state)

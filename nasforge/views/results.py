@@ -29,7 +29,7 @@ _KINDS = ("trial", "reference", "random", "ensemble")
 
 
 def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
-    """Retrained networks with their result on the test split, over the seeds; the winner first.
+    """Return the retrained networks with their results on the test split, over the seeds; the winner first.
 
     Each row has `name`, `network`, `kind` (`trial`, `reference`, `random`, `ensemble` or `other`), `metric`, `value`
     (the mean), `n` (seeds), `low` and `high` (the 95 % interval of the mean; None with one seed), `params`, `flops`
@@ -234,5 +234,6 @@ def commands_for(folder: Path, state: State) -> list[tuple[str, str]]:
     commands.append(("Repeat the best trial and compare", command_for(folder, "show", "--trial", number, "--rerun")))
     if state.header.config.get("data") is not None:  # a table has no images to train on
         commands.append(("Retrain the best from scratch and test it", command_for(folder, "retrain")))
+    if (folder / "best" / "network.json").is_file():
         commands.append(("Export the best network", command_for(folder, "export", "--to", "onnx")))
     return commands

@@ -47,6 +47,15 @@ def bytes_text(size: int) -> str:
     return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
 
 
+def size_text(size: float) -> str:
+    """Return the number of points of a space as text; `size` may exceed every float."""
+    if size == math.inf:
+        return "infinitely many (a continuous decision)"
+    if size < 1e9:
+        return f"{size:,.0f}"
+    return f"{size:.1e}" if size < 1e16 else f"about 10^{math.log10(size):.0f}"
+
+
 def value_text(value: object) -> str:
     """Return the value of a decision; none stands for a decision that the network does not have."""
     if value is None or value == "":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ExportError, NasforgeError
 from nasforge.core.space import SearchSpace
 from nasforge.experiment.journal import loads
+from nasforge.views.answers import finalist_in_best
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part
@@ -27,7 +27,7 @@ def winner_and_reference(folder: Path) -> tuple[dict[str, list[Part]], list[str]
     """
     folders = {WINNER: folder / "best"}
     references = sorted((folder / "finalists").glob("*-for-*-seed*"))
-    mine = _finalist_of(folder / "best")
+    mine = finalist_in_best(folder).rpartition("-seed")[0]
     of_winner = [path for path in references if mine and f"-for-{mine}-seed" in path.name]
     for path in of_winner or references[:1]:
         folders.setdefault(path.name.partition("-for-")[0], path)  # the first of its seeds
@@ -65,12 +65,3 @@ def parts_of_folder(folder: Path) -> list[Part]:
             kind="unreadable",
         ) from None
     return parts_of(space, point, (channels, height, width), classes)
-
-
-def _finalist_of(folder: Path) -> str:
-    """Return the name of the finalist in a folder, without its seed and epochs; empty where nothing says it."""
-    try:
-        about = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        return str(about["trained"]["finalist"]).rpartition("-seed")[0]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return ""

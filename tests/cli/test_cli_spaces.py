@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from nasforge.cli import app as cli
-from nasforge.cli.output import domain_text, size_json, size_text
+from nasforge.cli.output import domain_text, size_json
 from nasforge.core.domains import Choice, Float, Int
 from nasforge.views.plain import plain
+from nasforge.views.texts import size_text
 
 DEEP = """\
 name: deep

@@ -117,7 +117,13 @@ def test_a_campaign_shows_the_comparison_that_was_written(tmp_path: Path) -> Non
     assert "figures of <code>comparison.json" in text
     assert 'href="/camp:random-s1"' in text
     assert "table/accuracy" not in page(browser, "/camp?axis=worker_seconds")
-    for broken in ("{", "[]", '{"curves": 3}', json.dumps({**plain(comparison.to_json()), "end": "x"})):
+    whole = json.loads(stored.read_text())
+    changed = (
+        {"end": "x"},
+        {"rows": [{**whole["rows"][0], "quantity": "unknown"}]},
+        {"curves": [{**whole["curves"][0], "low": []}]},
+    )
+    for broken in ("{", "[]", '{"curves": 3}', *(json.dumps({**whole, **change}) for change in changed)):
         stored.write_text(broken)
         assert "comparison.json of this campaign cannot be read" in page(client(tmp_path), "/camp")
     stored.write_text(json.dumps(plain(comparison.to_json())))

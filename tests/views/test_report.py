@@ -110,6 +110,14 @@ def test_a_search_without_a_result_has_a_report(tmp_path: Path, events: list[Eve
     assert "The search has no result: " in words and "What was searched" in words
 
 
+def test_a_space_with_more_points_than_any_float(tmp_path: Path) -> None:
+    decisions = tuple(Decision(f"model.width{n}", Choice(tuple(range(10)))) for n in range(320))
+    space = replace(SPACE, decisions=decisions)
+    begun = replace(header(), config={**header().config, "space": space.to_json()})
+    words = words_of(report_of(write(tmp_path / "huge", [begun])))
+    assert re.search(r"points: about 10\^3\d\d", words)
+
+
 def test_a_table_without_networks_and_test_split(tmp_path: Path) -> None:
     looked_up = replace(
         header(), config={**header().config, "data": None, "evaluator": {"name": "lookup_table", "options": {}}}
@@ -181,6 +189,7 @@ def test_damaged_answers_are_no_answers(tmp_path: Path) -> None:
             {"truth": np.array([0]), "logits": np.zeros((2, 2))},
             {"truth": np.zeros(0, int), "logits": np.zeros((0, 2))},
             {"truth": np.array([0])},
+            {"truth": np.array([0]), "logits": np.zeros((1, 2)), "ids": np.array("one")},
         )
     ):
         np.savez(tmp_path / f"{number}.npz", **arrays)
@@ -188,6 +197,11 @@ def test_damaged_answers_are_no_answers(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no archive")
     assert read_answers(tmp_path / "text.npz", tmp_path) is None
     assert read_answers(tmp_path / "text.npz", tmp_path / "elsewhere") is None
+    np.savez_compressed(tmp_path / "whole.npz", truth=np.zeros(99, int), logits=np.arange(198.0).reshape(99, 2))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    for name, content in (("cut", whole[:-40]), ("changed", whole[:60] + bytes(60) + whole[120:])):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        assert read_answers(tmp_path / f"{name}.npz", tmp_path) is None
     np.savez(tmp_path / "right.npz", truth=np.array([1, 0]), logits=np.array([[9.0, 0], [0, 1]]))
     answers = read_answers(tmp_path / "right.npz", tmp_path)
     assert answers is not None
@@ -199,8 +213,12 @@ def test_dashboard_and_show_say_the_same(tmp_path: Path) -> None:
     sentence = outcome_sentence(state, [], "stopped")
     assert sentence in words_of(report_of(tmp_path / "runs" / "made"))
     assert tables.effort(state) == {"trials": 7.0, "steps": 16.0, "worker_seconds": 32.5, "multiply_adds": 6_000_010.0}
-    titles = [title for title, _ in commands_for(tmp_path / "runs" / "made", state)]
-    assert titles[-2:] == ["Retrain the best from scratch and test it", "Export the best network"]
+    folder = tmp_path / "runs" / "made"
+    retrain, export = "Retrain the best from scratch and test it", "Export the best network"
+    assert [title for title, _ in commands_for(folder, state)][-1] == retrain, "no best/ to export yet"
+    (folder / "best").mkdir()
+    (folder / "best" / "network.json").write_text("{}")
+    assert [title for title, _ in commands_for(folder, state)][-2:] == [retrain, export]
 
 
 def test_names_and_files(tmp_path: Path) -> None:
