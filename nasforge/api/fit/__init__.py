@@ -2,7 +2,7 @@
 
 `fit` is a plan over the other verbs and never a second search loop: inspect the images, measure yardsticks that need
 no network, search from a portfolio of good networks on, choose the winner on images that no candidate was trained on,
-train it anew on everything but the test split, open the test split once, export, report.
+train it again on everything but the test split, open the test split once, export, report.
 """
 
 from __future__ import annotations
