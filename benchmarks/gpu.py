@@ -339,15 +339,15 @@ def memory(stage: Stage) -> None:
         with torch.device("meta"):
             planned = build(space, point, **options)
         estimate = memory_mb(planned, data.shape, batch)
-        part = data.train.subset(torch.arange(min(len(data.train), 3 * batch)))
-        part.on(stage.device)
+        split = data.train.subset(torch.arange(min(len(data.train), 3 * batch)))
+        split.on(stage.device)
         release_memory(stage.device)
         before = torch.cuda.memory_allocated() / 2**20 if on_gpu else 0.0
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         network = build(space, point, **options)
         recipe = Recipe(batch_size=batch, precision=precision, precise_bn=0)
-        train(network, part, recipe, epochs=1, seed=0, device=stage.device)
+        train(network, split, recipe, epochs=1, seed=0, device=stage.device)
         peak = torch.cuda.max_memory_allocated() / 2**20 - before if on_gpu else None
         del network
         release_memory(stage.device)

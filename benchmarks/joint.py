@@ -11,10 +11,10 @@ Data as in fashion_mnist.py: 6,000 training and 2,000 validation images, 3 epoch
   together (`evolution` with `tune: optuna`), networks with half of it and then the recipe of the best with the rest,
   and networks alone by the default recipe.
 
-What a search says of its own winner is too good; so every winner is trained again by its recipe, with seeds that no
+The score of a winner in its own search is too good. So every winner is trained again by its recipe, with seeds that no
 search had: 3 trainings of 3 epochs and 3 of `--final-epochs`. The test split stays sealed. Stop it at any time: the
-same command continues, also where the folder of its runs is gone. `--draw FILE` makes a picture of the result and
-trains nothing.
+same command continues, even without the folder of its runs. `--draw FILE` makes a picture of the result and trains
+nothing.
 """
 
 from __future__ import annotations

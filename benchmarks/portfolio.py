@@ -38,7 +38,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from nasforge.core.architecture import Architecture
 from nasforge.core.recipe import Recipe, recipe_of
 from nasforge.core.space import SearchSpace
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.models.network import fresh
 from nasforge.models.resolution import suited
 from nasforge.settings.experiment import load_space
@@ -83,11 +83,11 @@ def key_of(images: str, fold: int, entry: str, scale: float) -> str:
 
 def measured(images: str, fold: int, entry: str, scale: float) -> tuple[str, dict[str, float]]:
     """Train one entry on one fold and ask the network about the images that are left."""
-    part, test = parts_of(images, fold)
-    recipe = made(entry, part.shape)[2]
-    epochs = max(1, round(scale * epochs_of(entry, images, part)))
-    net, began = fresh_of(entry, part, fold), time.process_time()
-    trained = train(net, part, recipe, epochs=epochs, seed=fold)
+    split, test = splits_of(images, fold)
+    recipe = made(entry, split.shape)[2]
+    epochs = max(1, round(scale * epochs_of(entry, images, split)))
+    net, began = fresh_of(entry, split, fold), time.process_time()
+    trained = train(net, split, recipe, epochs=epochs, seed=fold)
     took = time.process_time() - began
     answered = answers(net, test)
     figures = score(net, test, extra=("balanced_accuracy",))
@@ -103,16 +103,16 @@ def measured(images: str, fold: int, entry: str, scale: float) -> tuple[str, dic
     }
 
 
-def epochs_of(entry: str, images: str, part: Part) -> int:
+def epochs_of(entry: str, images: str, split: Split) -> int:
     """Return the epochs of an entry that take as long as those of `plain`.
 
     The two networks take turns, so that the load of the machine falls on both; the least of three counts.
     """
     if entry == "plain":
         return EPOCHS[images]
-    some = part.subset(torch.arange(min(len(part), 192)))
+    some = split.subset(torch.arange(min(len(split), 192)))
     seconds: dict[str, list[float]] = {"plain": [], entry: []}
-    networks = {name: (fresh_of(name, part, 0), replace(made(name, part.shape)[2], precise_bn=0)) for name in seconds}
+    networks = {name: (fresh_of(name, split, 0), replace(made(name, split.shape)[2], precise_bn=0)) for name in seconds}
     for _ in range(3):
         for name, (network, recipe) in networks.items():
             began = time.process_time()
@@ -121,9 +121,9 @@ def epochs_of(entry: str, images: str, part: Part) -> int:
     return max(1, round(EPOCHS[images] * min(seconds["plain"]) / min(seconds[entry])))
 
 
-def fresh_of(entry: str, part: Part, seed: int) -> torch.nn.Module:
-    space, point, _ = made(entry, part.shape)
-    return fresh(space, point, seed, in_channels=part.shape[0], classes=part.classes)
+def fresh_of(entry: str, split: Split, seed: int) -> torch.nn.Module:
+    space, point, _ = made(entry, split.shape)
+    return fresh(space, point, seed, in_channels=split.shape[0], classes=split.classes)
 
 
 def made(entry: str, shape: tuple[int, int, int]) -> tuple[SearchSpace, Architecture, Recipe]:
@@ -157,7 +157,7 @@ def summary_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def parts_of(images: str, fold: int) -> tuple[Part, Part]:
+def splits_of(images: str, fold: int) -> tuple[Split, Split]:
     """Return the training split of a fold, and the images that it is judged on."""
     data = Path(os.environ["NASFORGE_DATA"])
     if images in ("wbc", "digits"):
@@ -176,11 +176,11 @@ def parts_of(images: str, fold: int) -> tuple[Part, Part]:
     scaled = pixels[train_index] / 255.0
     mean, std = tuple(scaled.mean((0, 2, 3))), tuple(scaled.std((0, 2, 3)))
     classes = int(labels.max()) + 1
-    made_parts = [
-        Part(pixels, np.asarray(index), torch.from_numpy(labels[index]), classes, mean, std)
+    made_splits = [
+        Split(pixels, np.asarray(index), torch.from_numpy(labels[index]), classes, mean, std)
         for index in (train_index, test_index)
     ]
-    return made_parts[0], made_parts[1]
+    return made_splits[0], made_splits[1]
 
 
 def channels_first(images: np.ndarray) -> np.ndarray:

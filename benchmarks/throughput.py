@@ -31,7 +31,7 @@ from torchvision import transforms
 
 from nasforge.core.recipe import Recipe
 from nasforge.data import ImageData, load_data
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.models.reference import resnet
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.device import device_of, memory_format, uses_bf16
@@ -44,18 +44,18 @@ RECIPE = Recipe(learning_rate=0.2, batch_size=256, schedule="one_cycle", crop_pi
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """A part as torchvision's own data sets give it: one PIL image at a time, transformed."""
+    """A split as torchvision's own data sets give it: one PIL image at a time, transformed."""
 
-    def __init__(self, part: Part) -> None:
-        edge = part.shape[1]
-        self.arrays = part.images[:, 0].numpy()
-        self.labels = part.labels.tolist()
+    def __init__(self, split: Split) -> None:
+        edge = split.shape[1]
+        self.arrays = split.images[:, 0].numpy()
+        self.labels = split.labels.tolist()
         self.transform = transforms.Compose(
             [
                 transforms.RandomCrop(edge, padding=RECIPE.crop_pixels),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
-                transforms.Normalize(part.mean, part.std),
+                transforms.Normalize(split.mean, split.std),
             ]
         )
 

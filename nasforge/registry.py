@@ -145,7 +145,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "failures": "nasforge.views.figures:failures_figure",
     },
 }
-"""Kind -> name -> what it stands for; `nasforge/core/protocols.py` says how each kind is called."""
+"""Kind -> name -> `module:attribute`; `nasforge/core/protocols.py` says how each kind is called."""
 
 _SPEC_FIRST = ". Make its first argument a nasforge.settings.spec.SearchSpec, and its own options keywords"
 _EXPECTED = {"strategy": _SPEC_FIRST, "pruner": _SPEC_FIRST, "evaluator": _SPEC_FIRST}

@@ -197,18 +197,18 @@ def test_proxies_are_the_cpus(name):
     "changes", [{}, {"mixup": 0.2, "cutmix": 1.0}, {"randaugment": 2}, {"ema_decay": 0.9}, {"clip_norm": 1.0}]
 )
 def test_a_step_does_not_wait_for_the_gpu(changes):
-    recipe, part = replace(PLAIN, batch_size=8, crop_pixels=1, flip=True, **changes), load_data(DATA).train
-    train(network(), part, recipe, epochs=1, seed=0, device="cuda")
+    recipe, split = replace(PLAIN, batch_size=8, crop_pixels=1, flip=True, **changes), load_data(DATA).train
+    train(network(), split, recipe, epochs=1, seed=0, device="cuda")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            train(network(), part, recipe, epochs=3, seed=0, device="cuda")
+            train(network(), split, recipe, epochs=3, seed=0, device="cuda")
         finally:
             torch.cuda.set_sync_debug_mode("default")
     waits = [w for w in caught if "synchronizing" in str(w.message)]
     places = {f"{Path(w.filename).name}:{w.lineno}" for w in waits}
-    steps = 3 * (len(part) // 8)
+    steps = 3 * (len(split) // 8)
     assert len(waits) < steps / 2, f"{len(waits)} waits in {steps} steps: {places}"
 
 
@@ -219,8 +219,8 @@ def test_alphas_learn(relaxation, second_order):
         pytest.skip("the second order is of softmax")
     space = load_space("nasbench201")
     space = replace(space, arguments={**space.arguments, "cells_per_stage": 1, "channels": 4})
-    part = load_data(DATA).train
-    for_weights, for_alphas = halves(part, 0.5, 0)
+    split = load_data(DATA).train
+    for_weights, for_alphas = halves(split, 0.5, 0)
     gradients = []
     for device in ("cpu", DEVICE):
         torch.manual_seed(0)

@@ -48,7 +48,7 @@ def calibrate(
         trials: of the search whose cost is forecast.
         config: a whole configuration, whose strategy, pruner and budget are replaced, under its name; or
         settings: as in `nasforge.resolve`, without those three.
-        trackers: watch the events, beside MLflow.
+        trackers: watch the events, in addition to MLflow.
         say: takes what the user should know while it runs.
         on_open: is given the experiment before the first trial.
 

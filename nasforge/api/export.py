@@ -299,10 +299,10 @@ def validation_images(
             kind="changed",
             key="data",
         )
-    part = data.validation
-    mixed = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))  # a part may be sorted by class
+    split = data.validation
+    mixed = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))  # a split may be sorted by class
     chosen = mixed[:largest]
-    return part.take(chosen), part.labels[chosen]
+    return split.take(chosen), split.labels[chosen]
 
 
 def _changes(network: Network, data: ImageData) -> str:

@@ -40,7 +40,7 @@ from nasforge.strategies.pieces import mean_piece
 from nasforge.views.statistics import wilson
 
 PROBE_IMAGES = 2000
-"""A probe trains on at most so many images; its seconds are scaled to all of them."""
+"""Most images that a probe trains on; its seconds are scaled to all of them."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from nasforge import registry
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
 from nasforge.data import cache, image_folder, label_table, sources
-from nasforge.data.decoded import PARTS
+from nasforge.data.decoded import SPLITS
 from nasforge.data.groups import chains, joined
 from nasforge.data.image_file import in_threads, shown
 from nasforge.data.looks import Look, exact_duplicates, look_at_arrays, look_at_file, near_duplicates
@@ -30,7 +30,7 @@ LEAST_OF_A_CLASS = 5
 LEAST_IMAGES = 20
 """Images that a data set needs."""
 _ALWAYS = 5000
-"""So many images are always looked at, and every class has `_LEAST_OF_SHARE` of its images in a share."""
+"""Least images of a share; every class has at least `_LEAST_OF_SHARE` of its images in it."""
 _LEAST_OF_SHARE = 20
 _TIMED = 200
 """Images whose look is timed."""
@@ -45,11 +45,11 @@ class Row:
     """An image that will be used.
 
     Attributes:
-        name: path inside the folder, or the part and row of an array.
+        name: path inside the folder, or the split and row of an array.
         file: where it is; empty for an array.
         row: of the array; -1 for a file.
         label: its class.
-        part: train, validation or test, as the source has it.
+        split: train, validation or test, as the source has it.
         group: number of its group: images of a patient or video, and near duplicates.
     """
 
@@ -57,7 +57,7 @@ class Row:
     file: str
     row: int
     label: str
-    part: str
+    split: str
     group: int
 
 
@@ -73,7 +73,7 @@ class Inspection:
         images: number of images that will be used.
         channels: 1 where all of them are grey, else 3; an array's own number where it has 2 or 4.
         shorter_side: smallest, median and largest shorter side in pixels.
-        parts: part -> images, of the parts that the source has.
+        parts: split -> images, of the splits that the source has.
         groups: number of groups; None where there is neither a column of groups nor a near duplicate.
         imbalance: images of the largest class, divided by those of the smallest.
         unreadable: image -> reason.
@@ -82,7 +82,7 @@ class Inspection:
         near_duplicates: sets of images that nearly repeat each other, without the sets above.
         two_labels: sets of images with equal content and different classes, each as `image: class`.
         notes: sentences for the user, without a full stop.
-        data_hash: of the images that will be used, their classes, parts and groups.
+        data_hash: of the images that will be used, their classes, splits and groups.
         rows: the images that will be used; not part of `to_json`.
     """
 
@@ -116,7 +116,7 @@ class _Image:
 
     name: str
     label: str
-    part: str
+    split: str
     file: Path | None = None
     row: int = -1
     group: str | None = None
@@ -187,21 +187,21 @@ def _of_source(source: str, data_dir: str | Path | None) -> _Listing:
     if folder.is_dir() and source not in registry.names("data"):
         listed, notes = image_folder.listing(folder)
         images = [
-            _Image(str(file.relative_to(folder)), label, part, file)
-            for part, files in listed.items()
+            _Image(str(file.relative_to(folder)), label, split, file)
+            for split, files in listed.items()
             for file, label in files
         ]
         return _Listing(images, sorted({image.label for image in images}), _look_at_files, list(notes))
     there = sources.find(config)
     decoded, _ = cache.decoded(there)
-    parts = [part for part, count in decoded.sizes.items() for _ in range(count)]
+    parts = [split for split, count in decoded.sizes.items() for _ in range(count)]
     rows = [row for count in decoded.sizes.values() for row in range(count)]
     groups: list[str | None] = [] if decoded.groups is None else [str(group) for group in decoded.groups]
     images = [
         _Image(
-            f"{part}/{row}", decoded.class_names[label], part, row=at, group=groups[at] if at < len(groups) else None
+            f"{split}/{row}", decoded.class_names[label], split, row=at, group=groups[at] if at < len(groups) else None
         )
-        for at, (part, row, label) in enumerate(zip(parts, rows, decoded.labels.tolist(), strict=True))
+        for at, (split, row, label) in enumerate(zip(parts, rows, decoded.labels.tolist(), strict=True))
     ]
 
     def look(chosen: Sequence[_Image]) -> Iterable[Look | str]:
@@ -223,7 +223,7 @@ def _of_table(
     rows, notes = label_table.read_table(table, folder, image_column, label_column, group_column)
     images = list(
         dict.fromkeys(
-            _Image(row.name, row.label, row.part or "train", row.file or folder / row.name, group=row.group)
+            _Image(row.name, row.label, row.split or "train", row.file or folder / row.name, group=row.group)
             for row in rows
         )
     )
@@ -235,7 +235,7 @@ def _of_table(
 
 
 def _share(source: str, listing: _Listing, seconds: float) -> _Listing:
-    """Keep as many images as can be looked at in this time, the same share of every class of every part."""
+    """Keep as many images as can be looked at in this time, the same share of every class of every split."""
     total = len(listing.images)
     if total <= _ALWAYS:
         return listing
@@ -247,7 +247,7 @@ def _share(source: str, listing: _Listing, seconds: float) -> _Listing:
         return listing
     members: dict[tuple[str, str], list[int]] = {}
     for number, image in enumerate(listing.images):
-        members.setdefault((image.part, image.label), []).append(number)
+        members.setdefault((image.split, image.label), []).append(number)
     rng = np.random.default_rng(0)
     kept = sorted(
         number
@@ -310,7 +310,7 @@ def _inspected(
             "" if image.file is None else str(image.file),
             image.row,
             image.label,
-            image.part,
+            image.split,
             int(groups[number]),
         )
         for number, image in ((number, images[number]) for number in kept)
@@ -318,11 +318,13 @@ def _inspected(
     counts = Counter(row.label for row in rows)
     classes = {name: counts[name] for name in listing.order if name in counts}
     sides = sorted(looks[number].shorter_side for number in kept)
-    sized = Counter(row.part for row in rows)
-    parts = {part: sized[part] for part in PARTS if part in sized}
+    sized = Counter(row.split for row in rows)
+    parts = {split: sized[split] for split in SPLITS if split in sized}
     notes += _across_parts(where, rows, parts)
     channels = 1 if all(looks[number].grey for number in kept) else 3
-    content = [[row.name, row.label, row.part, row.group, looks[at].digest] for row, at in zip(rows, kept, strict=True)]
+    content = [
+        [row.name, row.label, row.split, row.group, looks[at].digest] for row, at in zip(rows, kept, strict=True)
+    ]
     several = Counter(row.group for row in rows)
     return Inspection(
         source=source,
@@ -415,10 +417,10 @@ def _small_classes(images: Sequence[_Image], groups: np.ndarray) -> dict[str, st
     members: dict[str, list[int]] = {}
     for number, image in enumerate(images):
         members.setdefault(image.label, []).append(number)
-    divided = len({image.part for image in images}) > 1
+    divided = len({image.split for image in images}) > 1
     reasons = {}
     for name, numbers in members.items():
-        learnt = [number for number in numbers if images[number].part == "train"]
+        learnt = [number for number in numbers if images[number].split == "train"]
         many = len(set(groups[learnt].tolist()))
         if len(learnt) < LEAST_OF_A_CLASS:
             kind = "training image(s)" if divided else "image(s)"
@@ -429,12 +431,12 @@ def _small_classes(images: Sequence[_Image], groups: np.ndarray) -> dict[str, st
 
 
 def _across_parts(where: str, rows: Sequence[Row], parts: Mapping[str, int]) -> Iterable[str]:
-    """Say which images of a given part are in the training split too."""
-    known = {row.group for row in rows if row.part == "train"}
-    for part in parts:
-        twice = [row for row in rows if row.part == part and row.group in known] if part != "train" else []
+    """Say which images of a given split are in the training split too."""
+    known = {row.group for row in rows if row.split == "train"}
+    for split in parts:
+        twice = [row for row in rows if row.split == split and row.group in known] if split != "train" else []
         if twice:
             yield (
-                f"{where}: {len(twice)} image(s) of the {part} split repeat a training image, or share its group, so "
+                f"{where}: {len(twice)} image(s) of the {split} split repeat a training image, or share its group, so "
                 f"metrics of that split are too good (the first is {shown(twice[0].name)})"
             )

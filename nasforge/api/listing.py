@@ -28,7 +28,7 @@ _CALIBRATES = "nasforge.strategies.repeated:Repeated"
 
 
 def listing(runs_dir: Path) -> list[dict[str, Any]]:
-    """Return one row per search, campaign, calibration and fit of a runs folder, the latest begun first.
+    """Return one row per search, campaign, calibration and fit of a runs folder, the latest started first.
 
     The search of a fit and the searches of a campaign have no rows of their own. A row has `name`, `kind` (`search`,
     `campaign`, `calibration`, `fit`), `state`, `started` (seconds since the epoch; None where the journal has no

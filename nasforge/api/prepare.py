@@ -29,7 +29,7 @@ _PASSES = 20
 _MOST_SEEN = 200_000
 """Images that a training need not see more of: of more images a share is enough to compare networks."""
 _KEPT = 32
-"""Images of one size up to so many pixels keep it: the next smaller size saves less than it loses."""
+"""Images of one size up to this many pixels keep it: the next smaller size saves less than it loses."""
 _SHARE = 0.08
 """Of the time, that one training may take."""
 
@@ -89,33 +89,33 @@ def prepare(
     Raises:
         DataError: an image has vanished since the inspection, or the file cannot be written.
     """
-    index = {part: np.flatnonzero([row.part == part for row in inspection.rows]) for part in inspection.parts}
+    index = {split: np.flatnonzero([row.split == split for row in inspection.rows]) for split in inspection.parts}
     names = tuple(inspection.classes)
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[row.label] for row in inspection.rows], np.int64)
     group = np.array([row.group for row in inspection.rows], np.int64)
-    for part, share in (("test", test), ("validation", validation)):
-        if part not in index and share is not None:
+    for split, share in (("test", test), ("validation", validation)):
+        if split not in index and share is not None:
             first, second = groups.split(labels[index["train"]], group[index["train"]], share, seed)
-            index["train"], index[part] = index["train"][first], index["train"][second]
+            index["train"], index[split] = index["train"][first], index["train"][second]
     rule = prepared(inspection.channels) if inspection.channels in (1, 3) else None
     shape = (resolution, resolution, inspection.channels)
-    pixels = {part: np.empty((len(rows), *shape), np.uint8) for part, rows in index.items()}
-    place = {number: (part, at) for part, rows in index.items() for at, number in enumerate(rows.tolist())}
+    pixels = {split: np.empty((len(rows), *shape), np.uint8) for split, rows in index.items()}
+    place = {number: (split, at) for split, rows in index.items() for at, number in enumerate(rows.tolist())}
     for number, image in enumerate(_images(inspection, rule, resolution)):
-        part, at = place[number]
-        pixels[part][at] = np.moveaxis(image, 0, -1)
-    order = [part for part in ("train", "validation", "test") if part in index]
+        split, at = place[number]
+        pixels[split][at] = np.moveaxis(image, 0, -1)
+    order = [split for split in ("train", "validation", "test") if split in index]
     arrays = dict[str, np.ndarray]()
-    for part in order:
-        suffix = "val" if part == "validation" else part
-        arrays[f"x_{suffix}"] = pixels[part]
-        arrays[f"y_{suffix}"] = labels[index[part]]
+    for split in order:
+        suffix = "val" if split == "validation" else split
+        arrays[f"x_{suffix}"] = pixels[split]
+        arrays[f"y_{suffix}"] = labels[index[split]]
     arrays["class_names"] = np.array(names, dtype=np.str_)
-    learnt = np.concatenate([group[index[part]] for part in order if part != "test"])
+    learnt = np.concatenate([group[index[split]] for split in order if split != "test"])
     if len(np.unique(learnt)) < len(learnt):
         arrays["groups"] = learnt
-    arrays["files"] = np.array([inspection.rows[number].name for part in order for number in index[part]], np.str_)
+    arrays["files"] = np.array([inspection.rows[number].name for split in order for number in index[split]], np.str_)
     if rule is not None:
         arrays["input"] = np.array(json.dumps(rule.to_json()))
     return write_npz(folder / FILE, arrays)

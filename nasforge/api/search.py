@@ -61,7 +61,7 @@ def search(
         settings: as in `nasforge.resolve`.
         made_evaluator: by `make_evaluator` for this configuration, where several searches share one; else it is made
             here.
-        trackers: watch the events, beside MLflow.
+        trackers: watch the events, in addition to MLflow.
         say: takes what the user should know while it runs.
         on_open: is given the experiment before the first trial.
         patient: Ctrl-C waits for the trials that run; else they end at once, and go on from their checkpoints later.

@@ -20,7 +20,7 @@ from nasforge.settings.values import AUTOMATIC, DEFAULT_POINT, PORTFOLIO, Starts
 from nasforge.settings.yaml_file import read_yaml
 
 BEST = 5
-"""So many of the best trials of an experiment are taken."""
+"""Number of the best trials that are taken from an experiment."""
 CLASS_WEIGHTS = f"{TRAIN}class_weights"
 _TWIN = 2
 """Place of the portfolio's first point with the other class weights, where these are a decision."""

@@ -63,7 +63,7 @@ def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
     from nasforge.views.mlflow.position import is_delivered
 
     try:
-        if is_delivered(folder, uri):  # else the tracker of the search has said what is missing, and how to deliver it
+        if is_delivered(folder, uri):  # else the search's tracker has printed what is missing, and how to deliver it
             track(folder, uri, say=say)
     except NasforgeError as error:
         place = fit_of(folder) or folder

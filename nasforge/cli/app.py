@@ -165,7 +165,7 @@ def _run(arguments: list[str]) -> Outcome:
         return _failed(str(error), kind=error.kind, key=error.key)
     except KeyboardInterrupt:
         return Outcome(code=output.STOPPED)
-    except Exception as error:  # a plug-in's or ours: the traceback is for whoever fixes it
+    except Exception as error:  # a plug-in's or ours: the traceback helps to fix it
         traceback.print_exc()
         kept = ". The same command continues" if _command_of(arguments) in _CONTINUED else ""
         return _failed(f"unexpected {type(error).__name__}: {error}{kept}", 1, kind="failed")

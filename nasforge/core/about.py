@@ -25,7 +25,7 @@ class About:
         images: training images of one epoch; 0: it trains nothing.
         device: name of the device that it computes on (`auto`, `cpu`, `cuda:1`); empty: it computes nothing.
         instant: it looks results up, so no work is lost in a crash, and events need not wait for the disk.
-        notes: sentences for the user, said before the first trial.
+        notes: sentences for the user, printed before the first trial.
         unit: what the steps of a trial count.
     """
 

@@ -17,7 +17,7 @@ from nasforge.core.ranges import check_number
 from nasforge.core.space import Decision, Domain, SearchSpace, taking
 
 COST_TERMS = ("cost/flops", "cost/params")
-"""Cost terms that a supernet's loss can contain besides the loss on images."""
+"""Cost terms that a supernet's loss can contain in addition to the loss on images."""
 Alphas: TypeAlias = Mapping[str, Sequence[float]]
 """Decision key -> one number per option, in the order of the domain's options."""
 MIXED = 4096
@@ -108,7 +108,7 @@ def check_mixable(key: str, domain: Domain) -> None:
 
 
 def derive(space: SearchSpace, alphas: Alphas) -> Iterator[Architecture]:
-    """Return the architectures that alphas stand for, best first: by the space's own `derive`, else `by_odds`."""
+    """Return the architectures derived from alphas, best first: by the space's own `derive`, else `by_odds`."""
     return space.function("derive")(space, alphas) if space.derive else by_odds(space, alphas)
 
 

@@ -70,7 +70,7 @@ def event(content: Event) -> Event:
     """Check an event.
 
     Raises:
-        EventError: a field holds what it cannot hold.
+        EventError: a field is invalid.
     """
     checked: dict[str, Any] = {}
     match content:
@@ -123,7 +123,7 @@ def result(content: Any) -> Result:
     """Check an evaluator's result; long messages are cut.
 
     Raises:
-        EventError: it is no Result, or a field holds what it cannot hold.
+        EventError: it is not a Result, or a field is invalid.
     """
     if not isinstance(content, Result):
         raise EventError(f"the result must be a nasforge.core.trial.Result, got {type(content).__name__}", kind="type")
@@ -153,7 +153,7 @@ def proposal(content: Any) -> Proposal:
     """Check a strategy's proposal.
 
     Raises:
-        EventError: it is no Measure, Score or TrainShared, or a field holds what it cannot hold.
+        EventError: it is not a Measure, Score or TrainShared, or a field is invalid.
     """
     if isinstance(content, Measure):
         _architecture(content.architecture, "architecture")
@@ -209,7 +209,7 @@ def numbers(content: Any, what: str) -> dict[str, float]:
     """Check a mapping from texts to numbers; NaN and infinities are numbers.
 
     Raises:
-        EventError: it is no mapping, a key is no text, or a value is no number.
+        EventError: it is not a mapping, a key is not a text, or a value is not a number.
     """
     if type(content) is dict:
         for key, value in content.items():
@@ -224,7 +224,7 @@ def number(value: Any, what: str) -> float:
     """Check a number; scalars of numpy and torch become plain ones, truth values 0.0 and 1.0.
 
     Raises:
-        EventError: it is no number.
+        EventError: it is not a number.
     """
     if type(value) is float:
         return value
@@ -243,7 +243,7 @@ def whole(value: Any, what: str, least: int = 0) -> int:
     """Check a whole number.
 
     Raises:
-        EventError: it is no number, a fraction, a truth value, or below `least`.
+        EventError: it is not a number, a fraction, a truth value, or below `least`.
     """
     if type(value) is not int:
         value = _integer(value, what)
@@ -321,7 +321,7 @@ def _with(content: _Checked, checked: Mapping[str, Any]) -> _Checked:
     return content
 
 
-# --- parts -----------------------------------------------------------------------------------------------------------
+# --- fields ----------------------------------------------------------------------------------------------------------
 
 
 def _header(content: Header) -> Header:

@@ -143,11 +143,11 @@ class Moved:
 
 @dataclass(frozen=True)
 class TestOpened:
-    """A retrained network met the sealed test split: once, whatever came out.
+    """A retrained network was measured on the sealed test split. This happens once.
 
     Attributes:
         finalist: name of the retrained network, unique.
-        metrics: what the test split said.
+        metrics: of the network on the test split.
     """
 
     kind: ClassVar[str] = "test_opened"

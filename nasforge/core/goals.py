@@ -162,7 +162,7 @@ class Budget:
         """The values of `until`, each metric with its direction.
 
         Raises:
-            ConfigError: a metric's direction is neither said nor known.
+            ConfigError: a metric's direction is neither named nor known.
         """
         if isinstance(self.until, str):
             return {}

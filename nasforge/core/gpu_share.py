@@ -13,7 +13,7 @@ class _Lent:
 
 
 def lend(gpus: float | None) -> None:
-    """Let this process use so many GPUs.
+    """Limit the GPUs that this process uses.
 
     Args:
         gpus: 0: none, device `auto` is the CPU; 0.25: a quarter of the memory of one; None: every GPU that it sees.

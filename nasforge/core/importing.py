@@ -161,7 +161,7 @@ def files_named(content: Any) -> dict[str, Path]:
         module = text.partition(":")[0]
         try:
             files = _find(module, text, module).files
-        except ConfigError:  # whoever loads it says so
+        except ConfigError:  # the function that loads it reports this
             continue
         if files and files[-1].is_file():
             files_of_modules[module] = files[-1]

@@ -171,7 +171,7 @@ class Tabulated(Protocol):
 
     Attributes:
         metric: the metric whose best and worst values it knows.
-        final_metric: name of a figure that no search sees, such as a test accuracy; None where it has none.
+        final_metric: name of a number that no search sees, such as a test accuracy; None if there is none.
     """
 
     metric: str

@@ -1,6 +1,6 @@
 """Data sets: found, decoded once per node, divided, kept on the device, augmented there."""
 
 from nasforge.data.image_data import ImageData, load_data
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 
-__all__ = ["ImageData", "Part", "load_data"]
+__all__ = ["ImageData", "Split", "load_data"]

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches where they lie; every image draws its own numbers."""
+"""Augmentation of whole batches on their device; every image draws its own numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor
     count, _, height, width = images.shape
     angles = torch.deg2rad(degrees * (2 * torch.rand(count, generator=generator, device=images.device) - 1))
     cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    # affine_grid's axes run from -1 to 1 whatever the sides, so an angle has to be told their ratio
+    # affine_grid's axes run from -1 to 1 whatever the sides, so a rotation needs their ratio
     turns = torch.stack([cos, -sin * height / width, zero, sin * width / height, cos, zero], 1).view(count, 2, 3)
     grid = affine_grid(turns, list(images.shape), align_corners=False)
     turned = grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -85,7 +85,7 @@ def pca_noise(
     Args:
         inputs: normalised, N x 3 x H x W, on the generator's device.
         strength: standard deviation of a.
-        axes: p1 l1, p2 l2, p3 l3, see `nasforge.data.part.Part.colour_axes`.
+        axes: p1 l1, p2 l2, p3 l3, see `nasforge.data.split.Split.colour_axes`.
         std: the standard deviations that the inputs were divided by.
         generator: decides.
     """

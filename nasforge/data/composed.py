@@ -2,9 +2,9 @@
 
 Geada et al., "Insights from the Use of Previously Unseen Neural Architecture Search Datasets",
 https://arxiv.org/abs/2404.02189, make AddNIST of MNIST and CIFARTile of CIFAR-10; here any data set will do. Its splits
-stay apart: training images are made of its training split alone, and so on. So no picture of its test split is seen
-before the test. The classes of each split have equally many images. A split has as many images as that of the data set,
-or `FEWEST`, since pictures can be combined in many ways. The data's seed decides what is combined with what.
+stay apart: training images are made of its training split alone, and so on. So a picture of its test split is never
+seen before the test. The classes of each split have equally many images. A split has as many images as that of the
+data set, or `FEWEST`, since pictures can be combined in many ways. The data's seed decides what is combined with what.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from nasforge.core.errors import DataError
 from nasforge.data import cache
-from nasforge.data.decoded import PARTS, Allocate, Decoded, Source
+from nasforge.data.decoded import SPLITS, Allocate, Decoded, Source
 from nasforge.data.division import divided
 from nasforge.settings.experiment import DataConfig
 
@@ -26,7 +26,7 @@ FindInner: TypeAlias = Callable[[int | None], Source]
 """Gives the data set that another one is made of, its images resized to a height and width."""
 
 FEWEST = {"train": 5000, "validation": 1000, "test": 1000}
-"""Images of a part, at least."""
+"""Images of a split, at least."""
 
 _TRIES = 100
 _LUMA = (0.299, 0.587, 0.114)
@@ -103,27 +103,27 @@ def _key(name: str, config: DataConfig, inner: Source) -> object:
 def _composed(
     config: DataConfig, decoded: Decoded, combinations: Sequence[Sequence[Sequence[int]]], *, named: bool = True
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Draw the pictures of all images, part by part.
+    """Draw the pictures of all images, split by split.
 
     Args:
         config: shares and seed of the division.
         decoded: the pictures.
         combinations: of each class, what its images may consist of: a class number for each picture.
-        named: False if the numbers stand for any different classes, drawn anew for each image.
+        named: False if the numbers stand for any different classes, drawn again for each image.
 
     Returns:
-        Rows of the pictures, images x pictures of an image; the images' labels; part -> number of images.
+        Rows of the pictures, images x pictures of an image; the images' labels; split -> number of images.
     """
-    parts = divided(replace(config, images=None), decoded)
+    splits = divided(replace(config, images=None), decoded)
     classes = len(decoded.class_names)
     rows: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     sizes: dict[str, int] = {}
-    for number, part in enumerate(PARTS):
+    for number, split in enumerate(SPLITS):
         rng = np.random.default_rng([config.seed, number])
-        of_class = [parts[part][decoded.labels[parts[part]] == label] for label in range(classes)]
+        of_class = [splits[split][decoded.labels[splits[split]] == label] for label in range(classes)]
         present = np.flatnonzero([len(pictures) for pictures in of_class])
-        each = max(1, round(max(len(parts[part]), FEWEST[part]) / len(combinations)))
+        each = max(1, round(max(len(splits[split]), FEWEST[split]) / len(combinations)))
         for label, allowed in enumerate(combinations):
             possible = np.array(allowed)
             if named:
@@ -136,7 +136,7 @@ def _composed(
                 drawn = np.take_along_axis(order, drawn, axis=1)
             rows.append(_pictures(drawn, of_class, rng))
             labels.append(np.full(each, label))
-        sizes[part] = sum(map(len, labels)) - sum(sizes.values())
+        sizes[split] = sum(map(len, labels)) - sum(sizes.values())
     return np.concatenate(rows), np.concatenate(labels).astype(np.int64), sizes
 
 
@@ -165,5 +165,5 @@ def _grey(pictures: np.ndarray) -> np.ndarray:
 
 
 def _note(config: DataConfig, sizes: dict[str, int]) -> str:
-    counts = ", ".join(f"{count:,} for {part}" for part, count in sizes.items())
-    return f"data {config.source}: images are made of several pictures, {counts}; each part of its own pictures"
+    counts = ", ".join(f"{count:,} for {split}" for split, count in sizes.items())
+    return f"data {config.source}: images are made of several pictures, {counts}; each split of its own pictures"

@@ -17,7 +17,7 @@ from nasforge.data.input_rule import InputRule
 Allocate: TypeAlias = Callable[[tuple[int, ...]], np.ndarray]
 """Gives a uint8 array of a shape to fill: in memory, or a file of the cache."""
 
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 _MOST_NAMES = 5
 
 
@@ -28,7 +28,7 @@ class Decoded:
     Attributes:
         images: uint8, N x C x H x W: the training split, then validation and test where the source has them.
         labels: int64, class numbers from 0.
-        sizes: part -> number of images, in the order of `PARTS`.
+        sizes: split -> number of images, in the order of `SPLITS`.
         class_names: one per class.
         notes: sentences for the user about what decoding changed or left out; not part of the content.
         groups: int64, group of each training and validation image, in this order; groups stay on one side of every
@@ -45,7 +45,7 @@ class Decoded:
     input: InputRule | None = None
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of the images, the labels, the parts, the classes' names and the groups."""
+        """Return the SHA-256 of the images, the labels, the splits, the classes' names and the groups."""
         state = hashlib.sha256(repr((self.images.shape, self.sizes, self.class_names)).encode())
         for start in range(0, len(self.images), 4096):
             state.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
@@ -87,12 +87,12 @@ def number_classes(
     1..K, are named in sorted order.
 
     Args:
-        labels: one array per part, the training split first.
+        labels: one array per split, the training split first.
         names: of the classes.
         where: the source, for messages.
 
     Returns:
-        Class numbers per part, the classes' names, and notes for the user.
+        Class numbers per split, the classes' names, and notes for the user.
 
     Raises:
         DataError: labels and names do not fit, or a class has no training images.
@@ -100,7 +100,7 @@ def number_classes(
     kinds = {array.dtype.kind == "U" for array in labels}
     if len(kinds) > 1:
         raise DataError(
-            f"{where}: the labels of one part are texts and those of another numbers; save them alike", kind="type"
+            f"{where}: the labels of one split are texts and those of another numbers; save them alike", kind="type"
         )
     known = np.unique(labels[0])
     for other in labels[1:]:
@@ -114,7 +114,7 @@ def number_classes(
     if names is not None:
         known, chosen, notes = _named(known, names, where)
     order = np.argsort(known, kind="stable")
-    numbered = [order[np.searchsorted(known, part, sorter=order)].astype(np.int64) for part in labels]
+    numbered = [order[np.searchsorted(known, split, sorter=order)].astype(np.int64) for split in labels]
     return numbered, tuple(chosen), tuple(notes)
 
 

@@ -14,7 +14,7 @@ from nasforge.settings.experiment import DataConfig
 
 
 def divided(config: DataConfig, decoded: Decoded) -> dict[str, np.ndarray]:
-    """Return part -> rows of its images: the source's own parts, and those that it lacks cut off by `config`'s shares.
+    """Map each split to the rows of its images. A split that the source lacks is cut off by `config`'s share.
 
     Raises:
         DataError: there are too few images or classes, or fewer than `config.images`.
@@ -27,7 +27,7 @@ def divided(config: DataConfig, decoded: Decoded) -> dict[str, np.ndarray]:
             key="data.source",
         )
     bounds = np.cumsum([0, *decoded.sizes.values()])
-    index = {part: np.arange(bounds[i], bounds[i + 1]) for i, part in enumerate(decoded.sizes)}
+    index = {split: np.arange(bounds[i], bounds[i + 1]) for i, split in enumerate(decoded.sizes)}
     division = _Division(config, decoded.labels, decoded.class_names, decoded.groups)
     if "test" not in index:
         index["train"], index["test"] = division.cut(index["train"], config.test, "test")
@@ -40,9 +40,9 @@ def divided(config: DataConfig, decoded: Decoded) -> dict[str, np.ndarray]:
                 kind="range",
                 key="data.images",
             )
-        for part in ("train", "validation"):
-            if part in index and config.images < available:
-                index[part] = division.thin(index[part], config.images / available)
+        for split in ("train", "validation"):
+            if split in index and config.images < available:
+                index[split] = division.thin(index[split], config.images / available)
     if "validation" not in index:
         index["train"], index["validation"] = division.cut(index["train"], config.validation, "validation")
     return index
@@ -95,8 +95,8 @@ class _Division:
                 f"{self._advice(rows, share, what)}",
                 kind="range",
             )
-        rest, part = self._split(rows, taken)
-        for piece in (rest, part):
+        rest, split = self._split(rows, taken)
+        for piece in (rest, split):
             absent = np.setdiff1d(np.arange(classes), self.labels[piece])
             if len(absent):
                 name = self.class_names[absent[0]]
@@ -105,7 +105,7 @@ class _Division:
                     f"{share:g}; {self._advice(rows, share, what)}",
                     kind="empty",
                 )
-        return rest, part
+        return rest, split
 
     def _split(self, rows: np.ndarray, taken: int) -> tuple[np.ndarray, np.ndarray]:
         """Split off this many of `rows`, stratified; groups stay whole, so their number may differ a bit."""
@@ -113,8 +113,8 @@ class _Division:
         if self.groups is not None:
             first, second = groups.split(labels, self.groups[rows], taken / len(rows), self.config.seed)
             return rows[first], rows[second]
-        rest, part = train_test_split(rows, test_size=taken, stratify=labels, random_state=self.config.seed)
-        return rest, part
+        rest, split = train_test_split(rows, test_size=taken, stratify=labels, random_state=self.config.seed)
+        return rest, split
 
     def _advice(self, rows: np.ndarray, share: float, what: str) -> str:
         """Advise which share, nearest to `share` in hundredths, leaves every class in both pieces."""
@@ -123,8 +123,8 @@ class _Division:
         kept = 2 if what == "test" else 1  # of each class: the validation split is divided off the rest
 
         def works(taken: int) -> bool:
-            rest, part = (np.bincount(self.labels[piece], minlength=classes) for piece in self._split(rows, taken))
-            return bool(rest.min() >= kept and part.min() >= 1)
+            rest, split = (np.bincount(self.labels[piece], minlength=classes) for piece in self._split(rows, taken))
+            return bool(rest.min() >= kept and split.min() >= 1)
 
         for other in sorted((number / 100 for number in range(1, 100)), key=lambda other: abs(other - share)):
             taken = round(len(rows) * other)

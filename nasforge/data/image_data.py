@@ -13,7 +13,7 @@ from nasforge.data import cache, sources
 from nasforge.data.decoded import classes_have
 from nasforge.data.division import divided, stratified
 from nasforge.data.input_rule import InputRule
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.settings.experiment import DataConfig
 
 STATISTICS_IMAGES = 100_000
@@ -31,36 +31,36 @@ class ImageData:
         validation: to compare candidates on.
         mean: of the training split per channel, images scaled to 0..1.
         std: likewise.
-        fingerprint: hash of the images, labels and their division; equal data, equal figures.
+        fingerprint: hash of the images, labels and their division; equal data, equal fingerprints.
         notes: sentences for the user about what of the source is read and how, without a full stop.
-        groups: of all training and validation images of the source, by their row in `Part.pixels`; each group is on
+        groups: of all training and validation images of the source, by their row in `Split.pixels`; each group is on
             one side of every split. None: images are independent.
         input: how an image file becomes an input; None: squashed to height and width, as `InputRule` has it.
     """
 
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
-    train: Part
-    validation: Part
+    train: Split
+    validation: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
     notes: tuple[str, ...]
     groups: np.ndarray | None
     input: InputRule | None
-    _test: Part = field(repr=False)
-    _shares: dict[float, Part] = field(default_factory=dict, repr=False)
+    _test: Split = field(repr=False)
+    _shares: dict[float, Split] = field(default_factory=dict, repr=False)
 
     @property
     def test_images(self) -> int:
         """Number of images of the sealed test split."""
         return len(self._test)
 
-    def open_test(self) -> Part:
+    def open_test(self) -> Split:
         """Return the sealed test split. Only retraining a finalist opens it, once per network; the journal says so."""
         return self._test
 
-    def share_of_train(self, share: float) -> Part:
+    def share_of_train(self, share: float) -> Split:
         """Return a share of the training split, equal for every class; a smaller share is a subset of a larger one."""
         if share == 1.0:
             return self.train
@@ -70,11 +70,11 @@ class ImageData:
             self._shares[share] = self.train.subset(torch.from_numpy(np.sort(rows)))
         return self._shares[share]
 
-    def groups_of(self, part: Part) -> np.ndarray | None:
-        """Return the group of each image of a part of training and validation images; None: independent images."""
-        return None if self.groups is None else self.groups[part.index]
+    def groups_of(self, split: Split) -> np.ndarray | None:
+        """Return the group of each image of a split of training and validation images; None: independent images."""
+        return None if self.groups is None else self.groups[split.index]
 
-    def train_and_validation(self) -> Part:
+    def train_and_validation(self) -> Split:
         """Return both splits together, for retraining; normalised as the training split is."""
         index = np.concatenate([self.train.index, self.validation.index])
         labels = torch.cat([self.train.labels, self.validation.labels])
@@ -96,27 +96,27 @@ def load_data(config: DataConfig) -> ImageData:
     classes = len(decoded.class_names)
     index = divided(config, decoded)
     mean, std = _statistics(decoded.images, index["train"], config.seed)
-    parts = {
-        name: Part(decoded.images, np.sort(rows), torch.from_numpy(decoded.labels[np.sort(rows)]), classes, mean, std)
+    splits = {
+        name: Split(decoded.images, np.sort(rows), torch.from_numpy(decoded.labels[np.sort(rows)]), classes, mean, std)
         for name, rows in index.items()
     }
     notes = [*source.notes, *decoded.notes]
-    if parts["test"].absent:
-        absent = classes_have([decoded.class_names[number] for number in parts["test"].absent])
+    if splits["test"].absent:
+        absent = classes_have([decoded.class_names[number] for number in splits["test"].absent])
         notes.append(f"data {config.source}: {absent} no test images, so metrics of the test split leave them out")
-    split = [content_hash, config.validation, config.test, config.images, config.seed]
+    facts = [content_hash, config.validation, config.test, config.images, config.seed]
     return ImageData(
-        shape=parts["train"].shape,
+        shape=splits["train"].shape,
         class_names=decoded.class_names,
-        train=parts["train"],
-        validation=parts["validation"],
+        train=splits["train"],
+        validation=splits["validation"],
         mean=mean,
         std=std,
-        fingerprint=digest(split),
+        fingerprint=digest(facts),
         notes=tuple(notes),
         groups=decoded.groups,
         input=decoded.input,
-        _test=parts["test"],
+        _test=splits["test"],
     )
 
 

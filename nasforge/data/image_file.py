@@ -168,8 +168,8 @@ def in_threads(read: Callable[[Path], _Answer], files: Iterable[Path], workers: 
 def _opened(file: Path) -> Iterator[Image.Image]:
     """Open an image and check its header; Pillow's warnings are about metadata that are not used, so they are off.
 
-    Pillow gets the open file, not its name: it maps a named TIFF into memory, and then mixes up height and width where
-    the image lies on its side.
+    Pillow gets the open file, not its name: it maps a named TIFF into memory, and then mixes up height and width if the
+    image is stored on its side.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

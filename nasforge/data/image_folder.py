@@ -13,18 +13,18 @@ import numpy as np
 
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError, did_you_mean
-from nasforge.data.decoded import PARTS, Allocate, Decoded, Source, classes_have
+from nasforge.data.decoded import SPLITS, Allocate, Decoded, Source, classes_have
 from nasforge.data.image_file import SUFFIXES, read_header, read_image, shown
 from nasforge.data.input_rule import InputRule
 from nasforge.settings.experiment import DataConfig
 
-PART_NAMES = {
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-"""Part -> names of its folder, in any case."""
-_PART_OF = {name: part for part, names in PART_NAMES.items() for name in names}
+"""Split -> names of its folder, in any case."""
+_SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 # What systems put into folders: archives of macOS, network storage with its thumbnails, Windows, disks.
 _SYSTEM_FOLDERS = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
@@ -35,7 +35,7 @@ _MOST_ENDINGS = 5
 _MOST_NAMES = 5
 
 Files: TypeAlias = dict[str, list[tuple[Path, str]]]
-"""Part -> (file, class name)."""
+"""Split -> (file, class name)."""
 
 _Seen: TypeAlias = frozenset[tuple[int, int]]
 """Device and inode of the folders on the way down."""
@@ -45,10 +45,10 @@ def find(config: DataConfig, folder: Path) -> Source:
     """Find the images below `folder`.
 
     Raises:
-        DataError: there are none, or the folder does not say clearly which classes and parts they belong to.
+        DataError: there are none, or the folder does not say clearly which classes and splits they belong to.
     """
     files, notes = listing(folder)
-    stamps = [[part, name, str(file), *_stamp(file)] for part, rows in files.items() for file, name in rows]
+    stamps = [[split, name, str(file), *_stamp(file)] for split, rows in files.items() for file, name in rows]
     key = ["image_folder", str(folder), digest(stamps), config.resolution]
     return Source(key, lambda allocate: _read(folder, files, config.resolution, allocate), notes)
 
@@ -70,7 +70,7 @@ def images_below(folder: Path) -> list[Path]:
     return _class(folder, frozenset()).images
 
 
-# --- which files, in which class and part -----------------------------------------------------------------------------
+# --- which files, in which class and split ----------------------------------------------------------------------------
 
 
 @dataclass
@@ -114,7 +114,7 @@ class _Class:
 
 
 @dataclass
-class _Part:
+class _Split:
     """A folder with a folder per class."""
 
     level: _Level
@@ -179,60 +179,60 @@ def _class(path: Path, above: _Seen) -> _Class:
     )
 
 
-def _part(level: _Level, names: Iterable[str] | None = None) -> _Part:
+def _split(level: _Level, names: Iterable[str] | None = None) -> _Split:
     """Gather the classes in a folder: all folders in it, or those of `names`."""
     chosen = level.folders if names is None else names
-    return _Part(level, {name: _class(level.path / name, level.seen) for name in chosen})
+    return _Split(level, {name: _class(level.path / name, level.seen) for name in chosen})
 
 
 def listing(folder: Path) -> tuple[Files, tuple[str, ...]]:
-    """Return the files with an image's ending in each part, and what a user should know about the others.
+    """Return the files with an image's ending in each split, and notes for the user about the others.
 
     Raises:
-        DataError: there are none, or the folder does not say clearly which classes and parts they belong to.
+        DataError: there are none, or the folder does not say clearly which classes and splits they belong to.
     """
     root = _level(folder)
-    parts = _parts(root)
+    splits = _splits(root)
     notes: list[str] = []
-    if parts:
-        aside = [name for name in root.folders if name.casefold() not in _PART_OF]
+    if splits:
+        aside = [name for name in root.folders if name.casefold() not in _SPLIT_OF]
         if aside:
             notes.append(
-                f"data {shown(folder)}: only the folders {_some(part.path.name for part in parts.values())} are read, "
-                f"as parts; what lies next to them is left out: {_some(aside)}"
+                f"data {shown(folder)}: only the folders {_some(one.path.name for one in splits.values())} are read, "
+                f"as splits; what lies next to them is left out: {_some(aside)}"
             )
     else:
-        parts = {"train": _part(root)}
-        notes += _doubtful_classes(folder, parts["train"])
-    for part in parts.values():
-        if not part.images:
-            raise DataError(f"{shown(part.path)}: no images; {_why_none(part)}", kind="empty")
-    _check_names(folder, parts)
-    notes += _left_out(folder, root, parts)
+        splits = {"train": _split(root)}
+        notes += _doubtful_classes(folder, splits["train"])
+    for split in splits.values():
+        if not split.images:
+            raise DataError(f"{shown(split.path)}: no images; {_why_none(split)}", kind="empty")
+    _check_names(folder, splits)
+    notes += _left_out(folder, root, splits)
     files = {
-        name: [(file, label) for label, one in parts[name].classes.items() for file in one.images]
-        for name in PARTS
-        if name in parts
+        name: [(file, label) for label, one in splits[name].classes.items() for file in one.images]
+        for name in SPLITS
+        if name in splits
     }
     if len({label for _, label in files["train"]}) < 2:
-        raise DataError(_only_one_class(parts["train"], notes), kind="empty")
+        raise DataError(_only_one_class(splits["train"], notes), kind="empty")
     return files, tuple(notes)
 
 
-def _parts(root: _Level) -> dict[str, _Part]:
+def _splits(root: _Level) -> dict[str, _Split]:
     """Return the splits that a folder is divided into; empty if its folders are classes.
 
-    A folder called `train` is a part only if it has folders with images in it; else it is a class of this name.
+    A folder called `train` is a split only if it has folders with images in it; else it is a class of this name.
 
     Raises:
         DataError: it is ambiguous which folders are splits.
     """
     where = shown(root.path)
-    named = [name for name in root.folders if name.casefold() in _PART_OF]
-    parts_by_name = {name: _part(_level(root.path / name, root.seen)) for name in named}
-    divided = [name for name, part in parts_by_name.items() if part.images]
+    named = [name for name in root.folders if name.casefold() in _SPLIT_OF]
+    splits_by_name = {name: _split(_level(root.path / name, root.seen)) for name in named}
+    divided = [name for name, split in splits_by_name.items() if split.images]
     if not divided:
-        with_images = [name for name in parts_by_name if parts_by_name[name].level.images]
+        with_images = [name for name in splits_by_name if splits_by_name[name].level.images]
         others = [name for name in root.folders if name not in named]
         if with_images and not any(_class(root.path / name, root.seen).images for name in others):
             raise DataError(
@@ -241,58 +241,58 @@ def _parts(root: _Level) -> dict[str, _Part]:
                 kind="missing",
             )
         return {}
-    parts: dict[str, _Part] = {}
-    for name, part in parts_by_name.items():
-        kind = _PART_OF[name.casefold()]
-        if kind in parts:
+    splits: dict[str, _Split] = {}
+    for name, split in splits_by_name.items():
+        kind = _SPLIT_OF[name.casefold()]
+        if kind in splits:
             raise DataError(
-                f"{where}: both {parts[kind].path.name} and {name} are the {kind} part; keep one of them",
+                f"{where}: both {splits[kind].path.name} and {name} are the {kind} split; keep one of them",
                 kind="duplicate",
             )
-        parts[kind] = part
-    if "train" not in parts:
+        splits[kind] = split
+    if "train" not in splits:
         raise DataError(
             f"{where}: there is no folder train, but {_some(divided)} with folders of images inside, as splits have; "
             "add the folder train, or rename what is a class",
             kind="missing",
         )
     aside = [name for name in root.folders if name not in named]
-    alone = len(parts) == 1 and parts["train"].level.images
+    alone = len(splits) == 1 and splits["train"].level.images
     if alone and any(_class(root.path / name, root.seen).images for name in aside):
         raise DataError(
             f"{where}: {divided[0]} has images and also folders with images, and lies next to {_some(aside)}, so it "
-            "may be a part or a class; move its images into folders of classes, or rename it if it is a class",
+            "may be a split or a class; move its images into folders of classes, or rename it if it is a class",
             kind="conflict",
         )
-    return parts
+    return splits
 
 
-def _why_none(part: _Part) -> str:
+def _why_none(split: _Split) -> str:
     """Explain what a split without images should have, and what it has."""
     expected = f"expected one folder per class with {', '.join(sorted(SUFFIXES))} files"
-    if part.level.images:
+    if split.level.images:
         return (
-            f"{expected}, got {len(part.level.images)} image(s) directly in it; put them into a folder per class, "
+            f"{expected}, got {len(split.level.images)} image(s) directly in it; put them into a folder per class, "
             "or move them away"
         )
-    others = [file for one in part.classes.values() for file in one.others]
+    others = [file for one in split.classes.values() for file in one.others]
     return f"{expected}, got {_endings(others)}" if others else expected
 
 
-def _only_one_class(train: _Part, notes: Iterable[str]) -> str:
+def _only_one_class(train: _Split, notes: Iterable[str]) -> str:
     (name,) = (name for name, one in train.classes.items() if one.images)
     text = f"{shown(train.path)}: only one class, '{name}'; there is nothing to tell apart"
     nested = train.classes[name].nested
-    if len(nested) > 1 or any(inner.casefold() in _PART_OF for inner in nested):
-        text += f". Give {shown(train.path / name)} as data if {_some(nested)} are its classes or parts"
+    if len(nested) > 1 or any(inner.casefold() in _SPLIT_OF for inner in nested):
+        text += f". Give {shown(train.path / name)} as data if {_some(nested)} are its classes or splits"
     return "; ".join([text, *notes])
 
 
-def _check_names(folder: Path, parts: Mapping[str, _Part]) -> None:
+def _check_names(folder: Path, splits: Mapping[str, _Split]) -> None:
     """Refuse classes that cannot be named or learnt."""
-    known = [name for name, one in parts["train"].classes.items() if one.images]
-    for kind, part in parts.items():
-        for name, one in part.classes.items():
+    known = [name for name, one in splits["train"].classes.items() if one.images]
+    for kind, split in splits.items():
+        for name, one in split.classes.items():
             if not one.images:
                 continue
             try:
@@ -303,29 +303,29 @@ def _check_names(folder: Path, parts: Mapping[str, _Part]) -> None:
                 ) from None
             if name not in known:
                 raise DataError(
-                    f"{shown(folder)}: class '{name}' of the {kind} part has no training images; "
+                    f"{shown(folder)}: class '{name}' of the {kind} split has no training images; "
                     f"{did_you_mean(name, known)}",
                     kind="missing",
                 )
 
 
-def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
+def _doubtful_classes(folder: Path, train: _Split) -> list[str]:
     """Return notes on folders that are read as classes and may be splits.
 
     Raises:
-        DataError: the folders of classes are divided into parts each.
+        DataError: the folders of classes are divided into splits each.
     """
     classes = {name: one for name, one in train.classes.items() if one.images}
     for name, one in classes.items() if len(classes) > 1 else ():
-        inner = {_PART_OF.get(inner.casefold()) for inner in one.nested} - {None}
+        inner = {_SPLIT_OF.get(inner.casefold()) for inner in one.nested} - {None}
         if "train" in inner and len(inner) > 1:
             raise DataError(
-                f"{shown(folder)}: class '{name}' has folders for parts ({_some(one.nested)}); "
-                f"put the parts first: train/{name} instead of {name}/train",
+                f"{shown(folder)}: class '{name}' has folders for splits ({_some(one.nested)}); "
+                f"put the splits first: train/{name} instead of {name}/train",
                 kind="invalid",
             )
     notes = []
-    called = [name for name in classes if name.casefold() in _PART_OF]
+    called = [name for name in classes if name.casefold() in _SPLIT_OF]
     if len(called) > 1:
         notes.append(
             f"data {shown(folder)}: {_some(called)} have no folders of classes, so they are classes themselves"
@@ -334,26 +334,26 @@ def _doubtful_classes(folder: Path, train: _Part) -> list[str]:
     if len(classes) > 1 and len(kinds) == 1 and len(next(iter(kinds))) > 1:
         notes.append(
             f"data {shown(folder)}: {_some(classes)} are the classes, and all have the folders {_some(kinds.pop())}; "
-            "if they are parts, name them train, val and test"
+            "if they are splits, name them train, val and test"
         )
     return notes
 
 
-def _left_out(folder: Path, root: _Level, parts: Mapping[str, _Part]) -> list[str]:
+def _left_out(folder: Path, root: _Level, splits: Mapping[str, _Split]) -> list[str]:
     """Return notes on classes without images, and on files that are not read."""
     notes = []
-    full = {name for part in parts.values() for name, one in part.classes.items() if one.images}
-    empty = sorted({name for part in parts.values() for name in part.classes} - full)
+    full = {name for split in splits.values() for name, one in split.classes.items() if one.images}
+    empty = sorted({name for split in splits.values() for name in split.classes} - full)
     if empty:
         notes.append(f"data {shown(folder)}: {classes_have(empty)} no images, left out")
-    every = [one for part in parts.values() for one in part.classes.values()]
+    every = [one for split in splits.values() for one in split.classes.values()]
     others = [file for one in every for file in one.others]
     if others:
         notes.append(
             f"data {shown(folder)}: {len(others)} file(s) that are not read, left out: {_endings(others)} "
             f"(the first is {shown(others[0].relative_to(folder))})"
         )
-    levels = {level.path: level for level in (root, *(part.level for part in parts.values()))}.values()
+    levels = {level.path: level for level in (root, *(split.level for split in splits.values()))}.values()
     loose = [file for level in levels for file in level.images]
     if loose:
         notes.append(
@@ -411,7 +411,7 @@ def _read(folder: Path, files: Files, resolution: int | None, allocate: Allocate
         f"data {shown(folder)}: {len(which)} image(s) {remark} (the first is {shown(which[0].relative_to(folder))})"
         for remark, which in remarks.items()
     )
-    return Decoded(images, labels, {part: len(rows) for part, rows in files.items()}, class_names, notes)
+    return Decoded(images, labels, {split: len(rows) for split, rows in files.items()}, class_names, notes)
 
 
 def _common_channels(folder: Path, files: list[Path], resolution: int | None) -> int:

@@ -22,7 +22,7 @@ class InputRule:
         channels: 1 for grey, 3 for red, green and blue.
         resize: `SQUASH` or `CENTRE_CROP`.
         filter: Pillow's name of the resampling filter, in lower case.
-        background: red, green and blue of what lies below transparent pixels.
+        background: red, green and blue of the colour below transparent pixels.
         exif: True turns an image upright as its EXIF data say.
         jpeg_draft: a JPEG is decoded at the lowest resolution that still has this many times the pixels of the input
             on each side; 0 decodes it whole.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nasforge.core.errors import DataError, did_you_mean
 from nasforge.data.image_file import SUFFIXES, shown
-from nasforge.data.image_folder import PART_NAMES, images_below
+from nasforge.data.image_folder import SPLIT_NAMES, images_below
 
 IMAGE = (
     *("image", "file", "filename", "image_id", "image_name", "image_path", "imagepath", "filepath", "file_name"),
@@ -19,8 +19,8 @@ IMAGE = (
 )
 LABEL = ("label", "class", "class_label", "class_name", "classname", "category", "target", "diagnosis", "dx", "species")
 GROUP = ("group", "group_id", "patient", "patient_id", "video", "video_id", "subject", "subject_id", "lesion_id")
-PART = ("split", "subset", "part")
-_PART_OF = {name: part for part, names in PART_NAMES.items() for name in names}
+SPLIT = ("split", "subset", "part")
+_SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Labelled:
         file: where it is; None where there is no such file.
         label: its class.
         group: patient, video or the like; None where the table has no such column.
-        part: train, validation or test; None where the table has no such column.
+        split: train, validation or test; None where the table has no such column.
         line: in the table, from 1.
     """
 
@@ -40,7 +40,7 @@ class Labelled:
     file: Path | None
     label: str
     group: str | None
-    part: str | None
+    split: str | None
     line: int
 
 
@@ -86,7 +86,7 @@ def read_table(
             )
     assert image_at is not None and label_at is not None  # noqa: S101
     group_at = _column(table, titles, group_column, GROUP, "group")
-    part_at = _part_column(titles, lines)
+    split_at = _split_column(titles, lines)
     rows, notes = list[Labelled](), list[str]()
     without = 0
     for number, line in lines:
@@ -95,15 +95,15 @@ def read_table(
             without += 1
             continue
         group = line[group_at].strip() or f"line {number}" if group_at is not None else None
-        part = _PART_OF[line[part_at].strip().casefold()] if part_at is not None else None
-        rows.append(Labelled(name, finder.find(name), label, group, part, number))
+        split = _SPLIT_OF[line[split_at].strip().casefold()] if split_at is not None else None
+        rows.append(Labelled(name, finder.find(name), label, group, split, number))
     if not rows:
         raise DataError(
             f"{shown(table)}: no line has an image and a label; fill the table in", kind="empty", key="labels"
         )
     columns = [f"images in '{titles[image_at]}'", f"labels in '{titles[label_at]}'"]
     columns += [f"groups in '{titles[group_at]}'"] if group_at is not None else []
-    columns += [f"splits in '{titles[part_at]}'"] if part_at is not None else []
+    columns += [f"splits in '{titles[split_at]}'"] if split_at is not None else []
     notes.append(f"{shown(table)}: {', '.join(columns)}")
     if without:
         notes.append(f"{shown(table)}: {without} line(s) without an image or a label, left out")
@@ -167,11 +167,11 @@ def _column(table: Path, titles: Sequence[str], title: str | None, names: Sequen
     return next((plain.index(name) for name in names if name in plain), None)
 
 
-def _part_column(titles: Sequence[str], lines: Sequence[tuple[int, list[str]]]) -> int | None:
+def _split_column(titles: Sequence[str], lines: Sequence[tuple[int, list[str]]]) -> int | None:
     """Return the place of a column that says train, val or test in every line, training images included."""
     for at, title in enumerate(titles):
         values = {line[at].strip().casefold() for _, line in lines}
-        if title.casefold() in PART and values <= _PART_OF.keys() and "train" in {_PART_OF[one] for one in values}:
+        if title.casefold() in SPLIT and values <= _SPLIT_OF.keys() and "train" in {_SPLIT_OF[one] for one in values}:
             return at
     return None
 

@@ -18,13 +18,13 @@ from nasforge.settings.experiment import DataConfig
 
 _LAYOUT = "N x H x W, or N x H x W x C with 1 to 4 channels"
 _SUFFIXES = {"train": ("train",), "validation": ("val", "validation", "valid", "dev"), "test": ("test",)}
-"""Part -> how the names of its two arrays may end."""
+"""Split -> how the names of its two arrays may end."""
 _NAMES, _GROUPS, _INPUT = "class_names", "groups", "input"
 _FILES = "files"
 """Names of the images, for people: the pages name an image by it."""
 _READ = "x_train, y_train, x_val, y_val, x_test, y_test, class_names, groups and input"
 _OVERSHOOT = 1e-3
-"""Reals may lie so much outside of their range, relative to its end: resizing and rounding do that."""
+"""Tolerance for reals outside of their range, relative to its end: resizing and rounding cause it."""
 _DIM = 64
 """Least brightest pixel of 0..255; below it the user probably meant another range."""
 
@@ -75,7 +75,7 @@ def image_names(path: Path) -> list[str] | None:
 
 def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     arrays, unread = _arrays(path)
-    suffixes = _parts(path, arrays, unread)
+    suffixes = _splits(path, arrays, unread)
     pixels = {f"x_{suffix}": arrays[f"x_{suffix}"] for suffix in suffixes.values()}
     for name, array in pixels.items():
         _check_images(path, name, array)
@@ -96,7 +96,7 @@ def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     numbered, class_names, notes = number_classes(labels, names, str(path))
     whole = allocate((sum(map(len, images)), *images[0].shape[1:]))
     np.concatenate(images, out=whole)
-    sizes = {part: len(piece) for part, piece in zip(suffixes, images, strict=True)}
+    sizes = {split: len(piece) for split, piece in zip(suffixes, images, strict=True)}
     notes = (*_notes_on(path, pixels, scales, unread), *notes)
     groups = _groups(path, arrays[_GROUPS], sizes) if _GROUPS in arrays else None
     rule = _input(path, arrays[_INPUT], whole.shape[1]) if _INPUT in arrays else None
@@ -164,19 +164,19 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         ) from error
 
 
-def _parts(path: Path, arrays: Mapping[str, np.ndarray], unread: Iterable[str]) -> dict[str, str]:
+def _splits(path: Path, arrays: Mapping[str, np.ndarray], unread: Iterable[str]) -> dict[str, str]:
     """Map each split that the file has to the end of its arrays' names."""
     suffix_of = {}
-    for part, suffixes in _SUFFIXES.items():
+    for split, suffixes in _SUFFIXES.items():
         there = [suffix for suffix in suffixes if f"x_{suffix}" in arrays or f"y_{suffix}" in arrays]
         if len(there) > 1:
             raise DataError(
-                f"{path}: the {part} part appears as {' and as '.join(there)}; keep one of them",
+                f"{path}: the {split} split appears as {' and as '.join(there)}; keep one of them",
                 kind="duplicate",
-                key=part,
+                key=split,
             )
         suffix = there[0] if there else "train"
-        if part == "train" or there:
+        if split == "train" or there:
             for name in (f"x_{suffix}", f"y_{suffix}"):
                 if name not in arrays:
                     others = ", ".join(sorted([*arrays, *unread])) or "none"
@@ -185,7 +185,7 @@ def _parts(path: Path, arrays: Mapping[str, np.ndarray], unread: Iterable[str]) 
                         kind="missing",
                         key=name,
                     )
-            suffix_of[part] = suffix
+            suffix_of[split] = suffix
     return suffix_of
 
 
@@ -215,7 +215,7 @@ def _check_images(path: Path, name: str, array: np.ndarray) -> None:
         scaled = "(x - x.min()) / (x.max() - x.min())" if low < 0 else f"x / {high}"
         raise DataError(
             f"{path}: {name} has pixels from {low} to {high}, allowed: 0..255, or reals in 0..1. "
-            f"Scale all parts in the same way, for example {scaled}, with the numbers of x_train",
+            f"Scale all splits in the same way, for example {scaled}, with the numbers of x_train",
             kind="range",
             key=name,
         )

@@ -46,7 +46,7 @@ def find(config: DataConfig) -> Source:
 
 
 def image_names(config: DataConfig) -> list[str] | None:
-    """Return the name of each image of a source, by its row in `Part.pixels`; None where the source has no names.
+    """Return the name of each image of a source, by its row in `Split.pixels`; None where the source has no names.
 
     The names of a folder's images are their paths in it, with `/`. Those of a `.npz` file are in its array `files`.
 

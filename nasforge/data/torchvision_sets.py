@@ -60,16 +60,16 @@ def find(config: DataConfig) -> Source:
 
 
 def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -> Decoded:
-    splits = KNOWN[name]
-    arguments = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    parts = {
-        part: _open(name, folder, splits.argument, value) for part, value in arguments.items() if value is not None
+    values = KNOWN[name]
+    arguments = {"train": values.train, "validation": values.validation, "test": values.test}
+    splits = {
+        split: _open(name, folder, values.argument, value) for split, value in arguments.items() if value is not None
     }
-    total = sum(len(part) for part in parts.values())
+    total = sum(len(split) for split in splits.values())
     images: np.ndarray | None = None
     labels: list[int] = []
-    for part, dataset in parts.items():
-        for picture, label in _pictures(name, folder, part, dataset):
+    for split, dataset in splits.items():
+        for picture, label in _pictures(name, folder, split, dataset):
             pixels = _pixels(picture, resolution)
             if images is None:
                 images = allocate((total, *pixels.shape))
@@ -84,10 +84,10 @@ def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -
     if images is None:
         raise DataError(f"data set {name} in {folder} is empty; delete the folder and download it again", kind="empty")
     known = sorted(set(labels))
-    names = getattr(parts["train"], "classes", None) or known
+    names = getattr(splits["train"], "classes", None) or known
     names = names if len(names) == len(known) else known
     numbers = np.searchsorted(known, labels).astype(np.int64)
-    sizes = {part: len(dataset) for part, dataset in parts.items()}
+    sizes = {split: len(dataset) for split, dataset in splits.items()}
     return Decoded(images, numbers, sizes, tuple(str(name) for name in names))
 
 
@@ -111,14 +111,14 @@ def _open(name: str, folder: Path, argument: str, value: Any) -> Any:
             ) from error
 
 
-def _pictures(name: str, folder: Path, part: str, dataset: Any) -> Iterator[tuple[Any, Any]]:
+def _pictures(name: str, folder: Path, split: str, dataset: Any) -> Iterator[tuple[Any, Any]]:
     """Yield images and labels of a split, one after the other."""
     for number in range(len(dataset)):
         try:
             yield dataset[number]
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
-                f"data set {name}: image {number} of the {part} part in {folder} cannot be read ({one_line(error)}); "
+                f"data set {name}: image {number} of the {split} split in {folder} cannot be read ({one_line(error)}); "
                 "delete the folder and download it again",
                 kind="unreadable",
             ) from error

@@ -25,7 +25,7 @@ from nasforge.core.recipe import recipe_of
 from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Score, Status, TrainShared
 from nasforge.data import ImageData, load_data
 from nasforge.data.groups import per_class
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.training import Training, answers_of
 from nasforge.models.ensemble import Ensemble
@@ -41,10 +41,10 @@ from nasforge.training.meter import Limits
 from nasforge.training.scoring import Validation
 from nasforge.training.state import Checkpoint
 
-Split = tuple[Part, Part]
+Fold = tuple[Split, Split]
 """The training split and the validation split of one training."""
 
-Divide = Callable[[ImageData, int, DataConfig], Sequence[Split]]
+Divide = Callable[[ImageData, int, DataConfig], Sequence[Fold]]
 """Function of the data, the number of trainings and the data's settings to the splits of each. Picklable."""
 
 _SPREAD = "val/accuracy_std"
@@ -67,7 +67,7 @@ class Averaged:
         unit: Unit,
         keep_answers: bool = False,
     ) -> None:
-        """Store the parts.
+        """Store the splits.
 
         Args:
             name: of the evaluator.
@@ -103,7 +103,7 @@ class Averaged:
         self.training.check_first(proposal, self._validation)
 
     @property
-    def _validation(self) -> Part:
+    def _validation(self) -> Split:
         """Validation images of the first training; those of the others have the same classes."""
         return self._divide(load_data(self.training.data), self._count, self.training.data)[0][1]
 
@@ -134,9 +134,9 @@ class Averaged:
         data = load_data(training.data)
         splits = self._divide(data, self._count, training.data)
         trainings = range(1, self._count + 1)[proposal.rung]  # the rung's index counts trainings
-        members, done, answers = [], list[Trained](), list[tuple[Part, Answers]]()
+        members, done, answers = [], list[Trained](), list[tuple[Split, Answers]]()
         since = began
-        for number, (part, validation) in enumerate(splits[:trainings], 1):
+        for number, (trained_on, validation) in enumerate(splits[:trainings], 1):
             seed = int(digest([report.seed, number]), 16) % 2**31
             classes = len(data.class_names)
             network = fresh_and_whole(training.space, proposal.architecture, seed, shape=data.shape, classes=classes)
@@ -146,7 +146,7 @@ class Averaged:
                 done.append(
                     train(
                         network,
-                        part,
+                        trained_on,
                         recipe_of(training.space, proposal.architecture, training.recipe),
                         epochs=self._epochs,
                         seed=seed,
@@ -167,9 +167,9 @@ class Averaged:
                 recipe = recipe_of(training.space, proposal.architecture, training.recipe)
                 answers.append((validation, answers_of(network, validation, recipe, device, training.task)))
             members.append(network.cpu())
-            for each in (part, validation):
+            for each in (trained_on, validation):
                 if each is not data.train and each is not data.validation:
-                    each.release()  # the next fold's images lie on the device in other parts
+                    each.release()  # the next fold's images lie on the device in other splits
             since = time.monotonic()
             if not report(number, _mean(done)):
                 return _result("pruned", done, report)
@@ -192,7 +192,7 @@ def cross_validation(
     """Cross-validate in stratified folds over the train and validation splits; the test split stays sealed.
 
     The folds are the same for all trials (by the data's seed). Images are normalised by the statistics of the train
-    part, in every fold. Settings are checked, nothing is loaded.
+    split, in every fold. Settings are checked, nothing is loaded.
 
     Args:
         spec: the facts of the search; its ladder counts folds: 1, 2, ... `folds`. What its objectives need is measured.
@@ -263,7 +263,7 @@ def repeated_seeds(
     return Averaged("repeated_seeds", training, epochs, repeats, as_it_is, "repeats")
 
 
-def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Split]:
+def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Fold]:
     """Split train and validation together into stratified folds; each validates once, groups stay in one fold.
 
     Raises:
@@ -309,7 +309,7 @@ def _grouped_folds(
     return folds
 
 
-def as_it_is(data: ImageData, count: int, config: DataConfig) -> list[Split]:
+def as_it_is(data: ImageData, count: int, config: DataConfig) -> list[Fold]:
     """Return the data's own split every time."""
     return [(data.train, data.validation)] * count
 

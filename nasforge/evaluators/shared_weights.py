@@ -144,7 +144,7 @@ class SharedWeights:
 
         trained = train(
             shared.network,
-            shared.part,
+            shared.split,
             recipe,
             epochs=proposal.epochs,
             seed=report.seed,

@@ -18,7 +18,7 @@ from nasforge.core.protocols import Report
 from nasforge.core.ranges import check_flag, check_number, check_whole
 from nasforge.core.recipe import Recipe, check_recipes, extreme_points, recipe_of
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result, Score, TrainShared
-from nasforge.data import ImageData, Part, load_data
+from nasforge.data import ImageData, Split, load_data
 from nasforge.data.decoded import classes_have
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
@@ -154,7 +154,7 @@ class Training:
         """Sentences on settings of the recipe that have no effect."""
         return remarks_on(self.space, self.recipe, self.ladder[-1].epochs)
 
-    def data_notes(self, validation: Part | None = None) -> tuple[str, ...]:
+    def data_notes(self, validation: Split | None = None) -> tuple[str, ...]:
         """Return notes on data that are not read or not measured; `validation` as in `check_measured`."""
         data = load_data(self.data)
         absent = (data.validation if validation is None else validation).absent
@@ -163,7 +163,7 @@ class Training:
         whose = classes_have([data.class_names[number] for number in absent])
         return (*data.notes, f"data {self.data.source}: {whose} no validation images, so metrics leave them out")
 
-    def check_measured(self, validation: Part | None = None) -> None:
+    def check_measured(self, validation: Split | None = None) -> None:
         """Refuse metrics that the validation split cannot tell, since it lacks their class.
 
         Args:
@@ -198,7 +198,7 @@ class Training:
         """Refuse what no trial could do: see `check_first`."""
         self.check_first(proposal)
 
-    def check_first(self, proposal: Proposal, validation: Part | None = None) -> None:
+    def check_first(self, proposal: Proposal, validation: Split | None = None) -> None:
         """Refuse what no trial could do: a recipe that does not fit the default network, scores without proxies.
 
         Args:
@@ -276,9 +276,9 @@ class Training:
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
         if device.type == "cuda":  # the images are there before the free memory is looked at
-            for part in (load_data(self.data).train, load_data(self.data).validation):
-                if part.fits_on(device):
-                    part.on(device)
+            for split in (load_data(self.data).train, load_data(self.data).validation):
+                if split.fits_on(device):
+                    split.on(device)
         needed_mb, free_mb = report.costs.get("cost/memory_mb"), free_memory_mb(device)
         if needed_mb is not None and free_mb is not None and needed_mb > free_mb:
             message = f"training needs about {needed_mb:.0f} MB, {device} has {free_mb:.0f} MB free"
@@ -335,10 +335,10 @@ class Training:
             if rung.resolution is not None:
                 images = load_data(replace(self.data, resolution=rung.resolution))
                 counted = float(count_flops(network, images.shape))
-            part, validation = images.share_of_train(rung.share), images.validation
-            part = replace(part, mean=data.mean, std=data.std)  # normalised as all images are
+            split, validation = images.share_of_train(rung.share), images.validation
+            split = replace(split, mean=data.mean, std=data.std)  # normalised as all images are
             validation = replace(validation, mean=data.mean, std=data.std)
-            phases.append(Phase(rung.epochs, part, validation, counted))
+            phases.append(Phase(rung.epochs, split, validation, counted))
         return phases
 
     def _network(self, proposal: Measure, report: Report, data: ImageData) -> nn.Module:
@@ -359,11 +359,11 @@ class Training:
 
 
 def answers_of(
-    network: nn.Module, part: Part, recipe: Recipe, device: torch.device, task: Task = CLASSIFICATION
+    network: nn.Module, split: Split, recipe: Recipe, device: torch.device, task: Task = CLASSIFICATION
 ) -> Answers:
     """Compute a network's answers on a split, in the arithmetic of its training."""
     layout, bf16 = memory_format(recipe, device), uses_bf16(recipe, device)
-    return answers(network, part, device=device, bf16=bf16, memory_format=layout, task=task)
+    return answers(network, split, device=device, bf16=bf16, memory_format=layout, task=task)
 
 
 def _extra_figures(task: Task, objectives: Sequence[Objective], extra_metrics: Sequence[str]) -> tuple[str, ...]:

@@ -176,10 +176,10 @@ class ZeroCost:
 
     def _batch(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the same normalised training images and labels in every trial."""
-        part = load_data(self.data).train
-        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(self.data.seed))[: self.images]
-        images, labels = next(iter(part.batches(order, len(order), device)))
-        return normalise(images, part.mean, part.std), labels
+        split = load_data(self.data).train
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(self.data.seed))[: self.images]
+        images, labels = next(iter(split.batches(order, len(order), device)))
+        return normalise(images, split.mean, split.std), labels
 
     def _scores(
         self,

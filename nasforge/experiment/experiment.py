@@ -185,8 +185,8 @@ class Experiment:
     ) -> bool:
         """Report a running trial's metrics after `step`; returns False when the trial is closed and must stop.
 
-        It is closed as pruned, or as failed where the report is none. A step that an earlier attempt reported already
-        keeps what was said first.
+        It is closed as pruned, or as failed if the report is invalid. A step that an earlier attempt reported keeps its
+        first report.
         """
         trial = self.state.trials[number]
         if trial.result is not None or attempt != trial.attempts:
@@ -213,7 +213,7 @@ class Experiment:
     def tell(self, number: int, attempt: int, result: Result) -> None:
         """Record the outcome of a job. A lost worker's trial is retried; results of superseded attempts are ignored.
 
-        A result that is none closes the trial as failed.
+        An invalid result closes the trial as failed.
 
         Raises:
             SearchError: the trial is closed already.
@@ -286,10 +286,10 @@ class Experiment:
         self._out.clear()
 
     def open_test(self, finalist: str, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-        """Let a retrained network meet the sealed test split, once; later calls return what was found then.
+        """Measure a retrained network on the sealed test split, once; later calls return the same metrics.
 
-        The opening is journaled before it happens and its figures after; a crash between the two leaves an opening
-        without figures on record, and the next call measures the same network again.
+        The opening is journaled before it happens, and its metrics afterwards. After a crash between the two, the next
+        call measures the same network again.
 
         Args:
             finalist: name of the retrained network.
@@ -301,7 +301,7 @@ class Experiment:
         return self.state.tests[finalist]
 
     def note_place_of_data(self, config: Mapping[str, Any]) -> None:
-        """Write down where the data of a header's `config` lie, if the journal names another place."""
+        """Journal the place of the data in a header's `config`, if the journal names another one."""
         places = places_of(self.state.header.config, config)
         if any(self.state.header.config[key] != value for key, value in places.items()):
             self._write(Moved(places))

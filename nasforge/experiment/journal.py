@@ -97,7 +97,7 @@ def has_begun(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        return True  # whoever reads it says why it cannot be read
+        return True  # the reader reports why it cannot be read
 
 
 def experiment_of(folder: Path) -> Path:
@@ -112,7 +112,7 @@ def fit_of(folder: Path) -> Path | None:
 
 
 def fits_in(folder: Path, *, searching: bool = True) -> list[Path]:
-    """Return the folders of the fits in `folder`, by name; with `searching` only those whose search has begun."""
+    """Return the folders of the fits in `folder`, by name; with `searching` only those whose search has started."""
     fits = sorted(path.parent for path in folder.glob(f"*/{FIT}") if path.is_file())
     return [fit for fit in fits if not searching or (fit / SEARCH / JOURNAL).is_file()]
 
@@ -357,8 +357,8 @@ class Journal:
         """Write one event and wait until it is on the disk; returns what a reader will find.
 
         Raises:
-            JournalError: the event is none, the disk is full or gone, or the file is not as this driver left it.
-                Nothing is ever cut off but an unfinished line of this driver's own.
+            JournalError: the event is invalid, the disk is full or gone, or the file is not as this driver left it.
+                Only an unfinished line of this driver is ever removed.
         """
         try:
             event = checks.event(event)

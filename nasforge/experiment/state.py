@@ -48,7 +48,7 @@ class State:
         trials: number -> trial, in order of number.
         budget: the limits in force.
         reached_by: the first trial that reaches what the budget's `until` says; None while none does.
-        tests: finalist -> what the sealed test split said.
+        tests: finalist -> its metrics on the sealed test split.
         history: trial -> step -> values to maximise, for pruners.
         accepted: trials that passed the check; these are charged to the budget.
         rejected_in_a_row: rejections since the last accepted trial, those that cannot be built among them.
@@ -62,10 +62,10 @@ class State:
 
         Args:
             header: the first line.
-            folder: of the experiment, for its name and for messages; None for a journal that lies nowhere.
+            folder: of the experiment, for its name and for messages; None for a journal without a folder.
 
         Raises:
-            JournalError: the header's configuration is none.
+            JournalError: the header's configuration is invalid.
         """
         config = header.config
         self.header = header

@@ -20,7 +20,7 @@ _MARK = "found by NASForge and trained on"
 """Words by which cards are known that have no signature."""
 _SIGNATURE = re.compile(r"<!-- nasforge export wrote (?P<names>.*); sha256 of this card: (?P<digest>\w+) -->\n\Z")
 _UNSIGNED = ("model.onnx", "model.pt2", "weights.safetensors", "network.json")
-"""Files beside a card that has no signature."""
+"""Files next to a card that has no signature."""
 
 _BESIDE = {
     "labels.txt": "the classes, one a line, in the order of the outputs",
@@ -28,7 +28,7 @@ _BESIDE = {
     "and Pillow alone",
     "SHA256SUMS": "checksums: `sha256sum --check SHA256SUMS`",
 }
-"""What the files beside the network are."""
+"""Descriptions of the files next to the network."""
 
 
 def model_card(
@@ -44,7 +44,7 @@ def model_card(
         network: a loaded network.
         verified: format -> how well the export agreed.
         files: format -> file name, relative to the card.
-        shipped: names of all files beside the card.
+        shipped: names of all files next to the card.
         snippets: format -> Python code that loads its file.
     """
     about = network.description

@@ -281,7 +281,7 @@ def _untrained(folder: Path, description: Description) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):  # these weights are thrown away; the caller's random stream stays put
             return build(
-                without_start(description.space),  # whoever wrote the folder does not make us download weights
+                without_start(description.space),  # somebody else's folder must not make us download weights
                 description.architecture,
                 in_channels=description.shape[0],
                 classes=len(description.class_names),

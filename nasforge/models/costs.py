@@ -33,7 +33,7 @@ _SAME_SHAPE = frozenset(
 
 
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Mode in which the commonest element-wise operations and BN return an empty tensor of the right shape.
+    """Mode in which the most common element-wise operations and BN return an empty tensor of the right shape.
 
     The meta device works these out in Python, which is most of the time of a count. None of them multiplies matrices.
     """

@@ -37,7 +37,7 @@ def canonical(values: Mapping[str, Value]) -> str:
     """Return the expression that the cell computes: isomorphic cells share it, 6,466 of 15,625 differ.
 
     A node is the sorted sum of its inputs; `0` is the cell's input, `#` what `none` gives (or any operation whose
-    source is `#` alone), `skip_connect` disappears. So do the authors tell unique cells.
+    source is `#` alone), `skip_connect` disappears. The authors identify unique cells in this way.
 
     Args:
         values: the `model.*` values, keys without the prefix.

@@ -37,7 +37,7 @@ class Layout:
 def layout_for(pixels: int) -> Layout:
     """Return the layout of a space that follows the resolution, for images whose shorter side has this many pixels.
 
-    The figures are accuracies in equal time (`benchmarks/portfolio.py`). On 2,000 images of CIFAR-10, of 32 pixels, a
+    The numbers are accuracies in equal time (`benchmarks/portfolio.py`). On 2,000 images of CIFAR-10, of 32 pixels, a
     stem of stride 2 (entry `three stages`) reached .41 where one of stride 1 reached .32, and .47 to .45 in four times
     as much. On 299 photos of 64 pixels four stages (`plain`) reached .84, three stages .77 (two folds, 120 answers).
     """

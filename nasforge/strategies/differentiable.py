@@ -290,7 +290,7 @@ cost_aware = preset(
     "gumbel_hard",
     epochs=50,
     options=("temperature", "last_temperature", *_LEARNING),
-    # cheap options are wanted here: many of them have no weights, and the cheapest of all is none
+    # cheap options are the aim here: many have no weights, and `none` is the cheapest
     settings=Settings(stop_at_skips=1.0, underived=""),
     cost_weight=0.1,
 )

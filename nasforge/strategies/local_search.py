@@ -141,7 +141,7 @@ class LocalSearch:
     def _adopt(self, number: int, point: Architecture) -> None:
         """Assign a proposal, new or recalled, to the descent of its incumbent or neighbour, else to a new one.
 
-        This depends on the point alone, so that a replay comes to the same books as the search did.
+        This depends only on the point, so a replay gives the same descents as the search.
         """
         self._before = (list(self._descents), self._started)
         origin = next((d for d in self._best_first() if _near(d.point, point)), None)

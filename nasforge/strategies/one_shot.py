@@ -21,8 +21,8 @@ _AGAIN = 0.25
 class OneShot:
     """Rounds of a supernet's training and of measures on its weights, then separate trainings of the best.
 
-    What is measured is chosen by another strategy, which is told the results as if they were trained. Only measures on
-    the same weights are compared: a later round begins with the best of the round before, measured again. When the
+    Another strategy chooses the networks to measure. It hears the results as if they were trained. Only measures on the
+    same weights are compared: a later round begins with the best of the round before, measured again. When the
     rounds are over, the best of the last one are trained from an initialisation, one after the other, until the budget
     ends. Decisions of the recipe stay at their defaults.
 

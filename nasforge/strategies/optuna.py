@@ -49,9 +49,9 @@ class OptunaSampler:
 
     Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework" (https://arxiv.org/abs/1907.10902).
     Options that are all numbers are ordered for it. A point that was seen already is replaced by an unseen neighbour.
-    Failures are told as FAIL, pruned trials as PRUNED. TPE, NSGA-II and NSGA-III learn from rejections by their
-    violation, the other samplers see them as FAIL. The sampler of every ask is built again from
-    the study alone, so every search can be resumed.
+    Optuna hears of failures as FAIL, of pruned trials as PRUNED. TPE, NSGA-II and NSGA-III learn from rejections by
+    their violation; the other samplers see them as FAIL. Every ask builds its sampler from the study alone, so every
+    search can be resumed.
 
     Args:
         spec: space and seed of the search. Any number of objectives for tpe, gp, nsgaii, nsgaiii, qmc and random; one

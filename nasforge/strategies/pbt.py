@@ -168,7 +168,7 @@ class PBT:
         kept = [m.stand.checkpoint for m in going if m.stand is not None]
         last = -1 if len(self._members) < self._size else min((m.rung for m in self._members), default=self._top)
         for rung in range(max(0, last), self._top):
-            kept += [stand.checkpoint for stand in self._best(rung, of=self._most)]  # whoever may yet be one of them
+            kept += [stand.checkpoint for stand in self._best(rung, of=self._most)]  # each may still be among the best
         return kept
 
     def _next(self) -> _Member | None:

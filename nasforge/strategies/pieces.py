@@ -23,7 +23,7 @@ def mean_piece(
     edge: int = 0,
     checkpoints: bool = True,
 ) -> tuple[float, float]:
-    """Ask a strategy for its trials and tell it random figures, one after the other.
+    """Ask a strategy for its trials and tell it random results, one after the other.
 
     Args:
         strategy: fresh.

@@ -40,7 +40,7 @@ class Promotion:
     bracket has its share of them, and a trial that begins higher is compared with those promoted there. As in
     Hyperband they are then random ones: first results of different fidelity teach no strategy anything.
 
-    Another strategy proposes new points, which is told the first result of each of its points and nothing of the
+    Another strategy proposes new points. It hears the first result of each of its points and nothing of the
     promotions: values of different fidelity are never compared. With several objectives trials rank by non-dominated
     front and crowding; those that miss a soft target rank last.
 

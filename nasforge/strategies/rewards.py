@@ -20,7 +20,7 @@ _SMALLEST_RATIO = 1e-9
 
 
 class Rewards:
-    """Rewards of results in the order of telling, independent of the metric's scale.
+    """Rewards of results in the order of `tell`, independent of the metric's scale.
 
     A measured trial that beats the share q of all measured so far is rewarded by the exponential score -log(1 - q) - 1
     (Savage, "Contributions to the Theory of Rank Order Statistics", https://zbmath.org/?q=an:0073.13904): its mean

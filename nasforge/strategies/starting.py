@@ -28,7 +28,7 @@ class Starting:
         self._rung = rung
 
     def __getattr__(self, name: str) -> Any:
-        """Return the strategy's attributes besides the protocol's methods, such as `wanted` or `repeats`."""
+        """Return the strategy's attributes beyond the protocol's methods, such as `wanted` or `repeats`."""
         if name.startswith("__") or name == "_strategy":  # while it is copied or unpickled
             raise AttributeError(name)
         return getattr(self._strategy, name)

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from nasforge.core.alphas import Settings
 from nasforge.core.errors import ConfigError
 from nasforge.data.augment import normalise
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.mixed import mixtures_in
 from nasforge.supernet.network import Supernet
@@ -45,7 +45,7 @@ class AlphaSteps(Hook):
     def __init__(
         self,
         relaxed: Relaxed,
-        part: Part,
+        split: Split,
         settings: Settings,
         *,
         steps: int,
@@ -64,7 +64,7 @@ class AlphaSteps(Hook):
 
         Args:
             relaxed: the training loop moves its supernet to `device`.
-            part: the alphas' half of the training split.
+            split: the alphas' half of the training split.
             settings: how they learn.
             steps: of the whole training.
             epochs: likewise.
@@ -85,12 +85,12 @@ class AlphaSteps(Hook):
         check_order(settings, relaxed.relaxation, relaxed.supernet)
         self.relaxed = relaxed
         relaxed.underived = settings.underived
-        self._part = part
+        self._split = split
         self._settings = settings
         self._warmup_steps = settings.warmup_epochs * max(1, steps // max(1, epochs))
         self._steps = steps
         self._epochs = epochs
-        self._batch_size = min(batch_size, len(part))
+        self._batch_size = min(batch_size, len(split))
         self._seed = seed
         self._device = device
         self._bf16, self._layout = bf16, layout
@@ -106,7 +106,7 @@ class AlphaSteps(Hook):
         self._baseline: float | None = None
         self._skipping = 0
         self._terms = {
-            metric: CostTerm(relaxed, metric, weight, (bounds or {}).get(metric), part.shape)
+            metric: CostTerm(relaxed, metric, weight, (bounds or {}).get(metric), split.shape)
             for metric, weight in (cost_terms or {}).items()
         }
         self._without_weights = _options_without_weights(relaxed.supernet)
@@ -195,14 +195,14 @@ class AlphaSteps(Hook):
 
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the batch of a step, a function of its number, so that no batch state has to be saved."""
-        per_pass = max(1, len(self._part) // self._batch_size)
+        per_pass = max(1, len(self._split) // self._batch_size)
         turn, position = divmod(number, per_pass)
         if self._order[0] != turn:
             generator = torch.Generator().manual_seed(self._seed + turn)
-            self._order = (turn, torch.randperm(len(self._part), generator=generator))
+            self._order = (turn, torch.randperm(len(self._split), generator=generator))
         where = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
-        images, labels = next(iter(self._part.batches(where, self._batch_size, self._device)))
-        return normalise(images, self._part.mean, self._part.std).contiguous(memory_format=self._layout), labels
+        images, labels = next(iter(self._split.batches(where, self._batch_size, self._device)))
+        return normalise(images, self._split.mean, self._split.std).contiguous(memory_format=self._layout), labels
 
     def _train_loss(self, step: Step) -> Tensor:
         """Return the loss of the weights' step, with the same dropout in all comparisons."""

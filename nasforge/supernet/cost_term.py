@@ -45,7 +45,7 @@ class CostTerm:
         """Count the options.
 
         Args:
-            relaxed: whose alphas shall learn to be cheap; the supernet has to be told again what to run.
+            relaxed: network whose alphas learn to be cheap; activate the supernet again afterwards.
             metric: `cost/flops` or `cost/params`.
             weight: at the start.
             bound: of the metric; None: the term is relative to what is derived at the start.

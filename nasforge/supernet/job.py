@@ -16,7 +16,7 @@ from nasforge.core.recipe import SETTINGS, Recipe, steps_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import TrainShared
 from nasforge.data import ImageData
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.models.network import build
 from nasforge.supernet.bilevel import AlphaSteps, check_order
 from nasforge.supernet.inheritance import inherit
@@ -41,13 +41,13 @@ class SharedTraining:
 
     Attributes:
         network: what is trained; holds the supernet.
-        part: images for the weights.
+        split: images for the weights.
         flops: multiply-adds to charge for one image's forward pass, the alphas' share of the work in it.
         alphas: the steps of the alphas; None where paths are sampled.
     """
 
     network: nn.Module
-    part: Part
+    split: Split
     flops: float
     alphas: AlphaSteps | None = None
 
@@ -200,17 +200,17 @@ def check_shared(recipe: Recipe) -> None:
         raise ConfigError(problems)
 
 
-def halves(part: Part, share: float, seed: int) -> tuple[Part, Part]:
+def halves(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Divide a training split in two at random: for the weights (`share` of it) and for the alphas."""
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
-    cut = max(1, round(share * len(part)))
-    return part.subset(order[:cut].sort().values), part.subset(order[cut:].sort().values)
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    cut = max(1, round(share * len(split)))
+    return split.subset(order[:cut].sort().values), split.subset(order[cut:].sort().values)
 
 
 def accuracies(
     relaxed: Relaxed,
     data: ImageData,
-    part: Part,
+    split: Split,
     recipe: Recipe,
     device: torch.device,
     bf16: bool,
@@ -244,6 +244,6 @@ def accuracies(
     inherit(supernet.state_dict(), point, child)
     child.to(device)
     child.to(memory_format=layout)
-    recalibrate(child, part, recipe, device=device, batches=_DIAGNOSED_BATCHES, layout=layout)
+    recalibrate(child, split, recipe, device=device, batches=_DIAGNOSED_BATCHES, layout=layout)
     derived = score(child, validation, device=device, bf16=bf16, memory_format=layout)["accuracy"]
     return {"supernet/accuracy": mixed, "supernet/derived_accuracy": derived}

@@ -191,7 +191,7 @@ class Supernet(nn.Module):
         self._slices.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Supernet:
-        """Copy the network without its active path, which the copy must be told."""
+        """Copy the network without its active path; activate a path in the copy."""
         copied = Supernet.__new__(Supernet)
         nn.Module.__init__(copied)
         memo[id(self)] = copied

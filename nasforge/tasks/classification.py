@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from nasforge.core.recipe import Recipe
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.tasks.losses import criterion_of
 from nasforge.tasks.metrics import ALWAYS, EXTRA, extra_among, figures, unmeasured
 from nasforge.tasks.task import Answers, Criterion
@@ -26,9 +26,9 @@ class Classification:
     metrics: tuple[str, ...] = tuple(ALWAYS)
     on_request: tuple[str, ...] = tuple(EXTRA)
 
-    def criterion(self, recipe: Recipe, part: Part, device: torch.device) -> Criterion:
-        """Return cross-entropy or focal loss, with the class weights of `part` where the recipe asks for them."""
-        return criterion_of(recipe, part, device)
+    def criterion(self, recipe: Recipe, split: Split, device: torch.device) -> Criterion:
+        """Return cross-entropy or focal loss, with the class weights of `split` where the recipe asks for them."""
+        return criterion_of(recipe, split, device)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of the cross-entropies of a batch, without label smoothing and class weights."""
@@ -46,9 +46,9 @@ class Classification:
         """Return the names in metric keys such as `val/roc_auc` that are computed on request, each once."""
         return extra_among(metrics)
 
-    def unmeasured(self, names: Iterable[str], part: Part) -> tuple[str, ...]:
+    def unmeasured(self, names: Iterable[str], split: Split) -> tuple[str, ...]:
         """Return those of `names` that a split cannot measure: metrics of absent classes, AUC of a single class."""
-        return unmeasured(names, part)
+        return unmeasured(names, split)
 
 
 CLASSIFICATION = Classification()

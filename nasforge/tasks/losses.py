@@ -9,24 +9,24 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from nasforge.core.recipe import Recipe
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.tasks.task import Criterion
 
 
-def class_weights(part: Part) -> Tensor:
+def class_weights(split: Split) -> Tensor:
     """Return one weight for each class, inverse to its size, so that all classes weigh the same in sum; equal sizes: 1.
 
     scikit-learn's `class_weight="balanced"`, after "Logistic Regression in Rare Events Data", King & Zeng 2001. A class
     without images has weight 0.
     """
-    sizes = torch.bincount(part.labels, minlength=part.classes)
+    sizes = torch.bincount(split.labels, minlength=split.classes)
     present = int((sizes > 0).sum())
-    return torch.where(sizes > 0, len(part) / (present * sizes.clamp_min(1)), 0.0)
+    return torch.where(sizes > 0, len(split) / (present * sizes.clamp_min(1)), 0.0)
 
 
-def criterion_of(recipe: Recipe, part: Part, device: torch.device) -> Criterion:
-    """Make the loss that a recipe asks for; its weights are those of `part`'s classes."""
-    weight = class_weights(part).to(device) if recipe.class_weights == "balanced" else None
+def criterion_of(recipe: Recipe, split: Split, device: torch.device) -> Criterion:
+    """Make the loss that a recipe asks for; its weights are those of `split`'s classes."""
+    weight = class_weights(split).to(device) if recipe.class_weights == "balanced" else None
     if recipe.loss == "focal":
         return partial(focal_loss, gamma=recipe.focal_gamma, weight=weight, label_smoothing=recipe.label_smoothing)
     return partial(cross_entropy, weight=weight, label_smoothing=recipe.label_smoothing)

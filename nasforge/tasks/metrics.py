@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.tasks.task import Answers
 
 
@@ -61,7 +61,7 @@ EXTRA: dict[str, Callable[[Answers], float]] = {
     "balanced_accuracy": lambda answers: balanced_accuracy(answers.truth, answers.chosen),
     "roc_auc": _roc_auc,
 }
-"""Figures that are computed where they are asked for."""
+"""Metrics that are computed on request."""
 
 
 _OF_CLASS: dict[str, Callable[..., float]] = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
@@ -76,14 +76,14 @@ def figure_of(name: str) -> Callable[[Answers], float] | None:
     return lambda answers: float(_OF_CLASS[kind](answers.truth, answers.chosen, **settings))
 
 
-def unmeasured(names: Iterable[str], part: Part) -> tuple[str, ...]:
-    """Return those of `names` that say nothing on a part: figures of a class that it lacks, AUC of a single class."""
-    alone = len(part.absent) >= part.classes - 1
+def unmeasured(names: Iterable[str], split: Split) -> tuple[str, ...]:
+    """Return those of `names` that a split cannot measure: metrics of a class that it lacks, AUC of a single class."""
+    alone = len(split.absent) >= split.classes - 1
     return tuple(
         name
         for name in names
         if (name == "roc_auc" and alone)
-        or (figure_of(name) and name not in EXTRA and int(name.rpartition("_of_")[2]) in part.absent)
+        or (figure_of(name) and name not in EXTRA and int(name.rpartition("_of_")[2]) in split.absent)
     )
 
 

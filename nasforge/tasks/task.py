@@ -13,7 +13,7 @@ from torch import Tensor
 from nasforge import registry
 from nasforge.core.errors import ConfigError
 from nasforge.core.recipe import Recipe
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Outputs N x classes and labels N -> mean loss."""
@@ -52,7 +52,7 @@ class Task(Protocol):
     metrics: tuple[str, ...]
     on_request: tuple[str, ...]
 
-    def criterion(self, recipe: Recipe, part: Part, device: torch.device) -> Criterion:
+    def criterion(self, recipe: Recipe, split: Split, device: torch.device) -> Criterion:
         """Return the training loss that a recipe asks for on a split."""
         ...
 
@@ -72,7 +72,7 @@ class Task(Protocol):
         """Return the names in metric keys such as `val/roc_auc` that are computed on request, each once."""
         ...
 
-    def unmeasured(self, names: Iterable[str], part: Part) -> tuple[str, ...]:
+    def unmeasured(self, names: Iterable[str], split: Split) -> tuple[str, ...]:
         """Return those of `names` that are the same for every network on a split."""
         ...
 

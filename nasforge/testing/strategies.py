@@ -253,6 +253,6 @@ def _assert_point(space: SearchSpace, point: Architecture) -> None:
 
 
 def _points(lines: Iterable[Line]) -> list[str]:
-    """Return the points that were begun, in order; a training resumed at a higher rung is none."""
+    """Return the points whose training started, in order; a training resumed at a higher rung does not count."""
     measures = [content for _, content in lines if isinstance(content, Measure)]
     return [measure.architecture.point_id for measure in measures if measure.rung < 1]

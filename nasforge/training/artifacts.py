@@ -18,7 +18,7 @@ from torch import Tensor
 from nasforge.core.errors import DataError
 from nasforge.core.protocols import Report
 from nasforge.core.trial import CHECKPOINT, Artifact
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.tasks.task import Answers
 
 
@@ -45,13 +45,13 @@ ANSWERS = "answers"
 """The artifact of what networks say of images that they were not trained on."""
 
 
-def save_answers(by_part: Sequence[tuple[Part, Answers]], report: Report) -> Artifact:
-    """Write the answers on parts of one data set into the attempt's folder.
+def save_answers(by_split: Sequence[tuple[Split, Answers]], report: Report) -> Artifact:
+    """Write the answers on splits of one data set into the attempt's folder.
 
     Its tensors: `images`, N places in the source; `probabilities`, N x classes, half precision.
     """
-    images = torch.cat([torch.from_numpy(np.asarray(part.index, dtype=np.int64)) for part, _ in by_part])
-    probabilities = torch.cat([torch.from_numpy(answers.probabilities) for _, answers in by_part]).half()
+    images = torch.cat([torch.from_numpy(np.asarray(split.index, dtype=np.int64)) for split, _ in by_split])
+    probabilities = torch.cat([torch.from_numpy(answers.probabilities) for _, answers in by_split]).half()
     return save_weights({"images": images, "probabilities": probabilities}, report, ANSWERS)
 
 

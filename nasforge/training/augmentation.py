@@ -8,16 +8,16 @@ from torch import Tensor
 from nasforge.core.errors import Problem, RecipeError
 from nasforge.core.recipe import Recipe
 from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, pca_noise, rotate
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 
 
-def check_images(recipe: Recipe, part: Part) -> None:
+def check_images(recipe: Recipe, split: Split) -> None:
     """Check that the images can be augmented so.
 
     Raises:
         RecipeError: with all settings that do not fit.
     """
-    edge, channels = min(part.shape[1:]), part.shape[0]
+    edge, channels = min(split.shape[1:]), split.shape[0]
     problems = [
         Problem(
             f"is {getattr(recipe, name)}, but the images have only {edge} pixels; lower it",
@@ -38,19 +38,19 @@ def check_images(recipe: Recipe, part: Part) -> None:
 
 
 def augmented(
-    images: Tensor, part: Part, recipe: Recipe, generator: torch.Generator, host: torch.Generator | None = None
+    images: Tensor, split: Split, recipe: Recipe, generator: torch.Generator, host: torch.Generator | None = None
 ) -> Tensor:
     """Move, colour, normalise and blank images (uint8, N x C x H x W), each by its own random numbers.
 
     Args:
         images: on the generator's device.
-        part: says how to normalise, and has the colours' principal components.
+        split: says how to normalise, and has the colours' principal components.
         recipe: what to do.
         generator: decides; what the recipe leaves out draws nothing.
         host: decides on the CPU what Python has to know, for which it would have to wait for a GPU; None: `generator`.
     """
     if recipe.crop_pixels:
-        images = crop(images, recipe.crop_pixels, generator, part.mean if recipe.crop_fill == "mean" else None)
+        images = crop(images, recipe.crop_pixels, generator, split.mean if recipe.crop_fill == "mean" else None)
     if recipe.flip:
         images = flip(images, generator)
     if recipe.vertical_flip:
@@ -63,9 +63,9 @@ def augmented(
         from nasforge.data.randaugment import randaugment  # torchvision's transforms take a second
 
         images = randaugment(images, recipe.randaugment, recipe.randaugment_magnitude, host or generator)
-    inputs = normalise(images, part.mean, part.std)
+    inputs = normalise(images, split.mean, split.std)
     if recipe.pca_noise:
-        inputs = pca_noise(inputs, recipe.pca_noise, part.colour_axes, part.std, generator)
+        inputs = pca_noise(inputs, recipe.pca_noise, split.colour_axes, split.std, generator)
     if recipe.cutout_pixels:
         inputs = cutout(inputs, recipe.cutout_pixels, generator)
     if recipe.random_erasing:

@@ -188,7 +188,7 @@ def release_memory(device: torch.device, *, collect: bool = True) -> None:
     """Give what a training has left behind back to the device, or to the system.
 
     glibc keeps freed memory: a worker that had trained 18 of the flagship's networks held 5 GB; in a loop over six of
-    them this brought 1.7 GB down to 1.0 GB, where it had begun.
+    them this brought 1.7 GB down to 1.0 GB, its initial size.
 
     Args:
         device: what was computed on.

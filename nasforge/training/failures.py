@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nasforge.core.errors import DeviceLost, NasforgeError, one_line
 from nasforge.core.trial import Cause, Charge, Failure
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.training.device import still_computes
 
 SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
@@ -114,9 +114,11 @@ def _takes_contiguous(network: nn.Module, images: Tensor) -> bool:
     return True
 
 
-def check_shapes(network: nn.Module, part: Part, device: torch.device, layout: torch.memory_format, fail: Fail) -> None:
+def check_shapes(
+    network: nn.Module, split: Split, device: torch.device, layout: torch.memory_format, fail: Fail
+) -> None:
     """Run two images through `network`, in eval mode so that nothing changes."""
-    images = torch.zeros(2, *part.shape, device=device).contiguous(memory_format=layout)
+    images = torch.zeros(2, *split.shape, device=device).contiguous(memory_format=layout)
     try:
         with torch.no_grad():
             output = network.eval()(images)
@@ -124,13 +126,13 @@ def check_shapes(network: nn.Module, part: Part, device: torch.device, layout: t
         if is_out_of_memory(error) or is_of_the_gpu(error):
             raise
         reason = str(error).partition("\n")[0]
-        message = f"images of {' x '.join(map(str, part.shape))} do not go through the network: {reason}"
+        message = f"images of {' x '.join(map(str, split.shape))} do not go through the network: {reason}"
         advice = "use fewer strides, larger images (--resolution) or another builder"
         if layout is torch.channels_last and _takes_contiguous(network, images):
             message = f"the network does not take images in the memory layout channels_last: {reason}"
             advice = "write .reshape in place of .view in its forward, or set recipe.channels_last=false"
         raise fail("invalid_shape", message, advice) from error
     got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if got != (2, part.classes):
-        message = f"the network gives {got} for 2 images, wanted {(2, part.classes)}: one number per class"
+    if got != (2, split.classes):
+        message = f"the network gives {got} for 2 images, wanted {(2, split.classes)}: one number per class"
         raise fail("invalid_shape", message, "let the builder end with its argument `classes`")

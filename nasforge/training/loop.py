@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasforge.core.recipe import Recipe
 from nasforge.core.trial import Charge
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.tasks.classification import CLASSIFICATION
 from nasforge.tasks.task import Criterion, Task
 from nasforge.training.augmentation import augmented, check_images
@@ -56,7 +56,7 @@ class Trained:
 
 def train(
     network: nn.Module,
-    part: Part,
+    split: Split,
     recipe: Recipe,
     *,
     epochs: int,
@@ -79,15 +79,15 @@ def train(
 
     Args:
         network: takes normalised images N x C x H x W, returns logits N x classes.
-        part: images to train on.
+        split: images to train on.
         recipe: settings of the training.
-        epochs: passes over `part`; the schedule spans them.
+        epochs: passes over `split`; the schedule spans them.
         seed: seed of order, augmentation and dropout.
         device: device of the training.
         validation: images and metrics that score the network after every epoch, on the averaged weights where the
             recipe has them; None: the network is not scored.
         flops: multiply-adds of one image forward; a training step is charged three times that (forward, backward).
-        earlier: phases on fewer or smaller images, before `part` is trained on for the epochs that are left.
+        earlier: phases on fewer or smaller images, before `split` is trained on for the epochs that are left.
         fresh: the network is new, so the recipe may initialise it; else its weights are kept.
         checkpoint: files to continue from and to write.
         limits: limits of time and epochs. After a deadline (`trainings_end_by`) the training ends with its epoch.
@@ -103,12 +103,12 @@ def train(
     """
     device, meter = torch.device(device), Meter(limits)
     bf16, layout = uses_bf16(recipe, device), memory_format(without_overrun(recipe, device, network), device)
-    check_images(recipe, part)
+    check_images(recipe, split)
     set_dropout(network, recipe.dropout)
     set_drop_path(network, recipe.drop_path)
     if fresh:
         initialise(network, recipe, derived_seed(seed, "init"))
-    course = Course([*earlier, Phase(epochs, part, validation.part if validation else None, flops)], recipe)
+    course = Course([*earlier, Phase(epochs, split, validation.split if validation else None, flops)], recipe)
     with typed(meter.fail, device):
         network.to(device).to(memory_format=layout)
         frozen = freeze(network, recipe.frozen_stages)  # before the optimizer: it takes what learns
@@ -127,7 +127,7 @@ def train(
             device=device,
             bf16=bf16,
             layout=layout,
-            criterion=task.criterion(recipe, part, device),
+            criterion=task.criterion(recipe, split, device),
             task=task,
             mixing=mixing_of(network, recipe),
             on_epoch=on_epoch,
@@ -192,7 +192,7 @@ class _Loop:
         if state.resumed and progress.position == 0 and not self.on_epoch(progress.epoch, progress.metrics):
             return True
         for phase in self.course.phases:
-            check_shapes(state.network, phase.part, self.device, self.layout, state.meter.fail)
+            check_shapes(state.network, phase.split, self.device, self.layout, state.meter.fail)
         state.network.train()
         for module in self.frozen:
             module.eval()
@@ -218,11 +218,11 @@ class _Loop:
             *(state.network, state.optimizer, state.hooks),
             *(state.augmenting, state.host),
         )
-        phase, steps, whole = course.phase(progress.epoch), course.steps(progress.epoch), course.phases[-1].part
+        phase, steps, whole = course.phase(progress.epoch), course.steps(progress.epoch), course.phases[-1].split
         augmentation, earlier_steps = course.recipe(progress.epoch), course.done(progress.epoch, 0)
         self.loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=self.device)
         state.meter.begin_epoch()
-        batches = phase.part.batches(state.order(phase.part, steps), recipe.batch_size, self.device)
+        batches = phase.split.batches(state.order(phase.split, steps), recipe.batch_size, self.device)
         for images, labels in batches:
             number, is_last = course.place(progress.epoch, progress.position), progress.position == steps - 1
             state.schedule.step_update(number)
@@ -294,7 +294,7 @@ class _Loop:
         batches = recipe.precise_bn or (RECALIBRATION_BATCHES if averaged else 0)
         if batches and (validates or is_last):
             augmentation = self.course.recipe(self.state.progress.epoch)
-            recalibrate(judged, phase.part, augmentation, device=self.device, batches=batches, layout=self.layout)
+            recalibrate(judged, phase.split, augmentation, device=self.device, batches=batches, layout=self.layout)
         if not validates or phase.validation is None:
             return {}
         values = score(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nasforge.core.recipe import Recipe, steps_of
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.tasks.losses import class_weights
 
 
@@ -20,14 +20,14 @@ class Phase:
 
     Attributes:
         until: epochs done at its end, counted from the training's beginning.
-        part: to train on; an epoch is one pass over it.
+        split: to train on; an epoch is one pass over it.
         validation: scored after each of its epochs.
         flops: multiply-adds of one image of this size forward.
     """
 
     until: int
-    part: Part
-    validation: Part | None
+    split: Split
+    validation: Split | None
     flops: float
 
 
@@ -52,7 +52,7 @@ class Course:
 
     def steps(self, epoch: int) -> int:
         """Return the steps of an epoch, see `steps_of`."""
-        return steps_of(len(self.phase(epoch).part), self.whole_recipe)
+        return steps_of(len(self.phase(epoch).split), self.whole_recipe)
 
     @property
     def full_steps(self) -> int:
@@ -70,25 +70,25 @@ class Course:
     def recipe(self, epoch: int) -> Recipe:
         """Return the recipe of an epoch: sizes in pixels are those of whole images, and shrink with the images."""
         recipe = self.whole_recipe
-        ratio = min(self.phase(epoch).part.shape[1:]) / min(self.phases[-1].part.shape[1:])
+        ratio = min(self.phase(epoch).split.shape[1:]) / min(self.phases[-1].split.shape[1:])
         names = [name for name in ("crop_pixels", "cutout_pixels") if getattr(recipe, name)]
         return replace(recipe, **{name: max(1, round(getattr(recipe, name) * ratio)) for name in names})
 
     def to_json(self) -> list[Any]:
         """Return what a continued training must share: each phase's end, number of images and their shape."""
-        return [[phase.until, len(phase.part), list(phase.part.shape)] for phase in self.phases]
+        return [[phase.until, len(phase.split), list(phase.split.shape)] for phase in self.phases]
 
 
-def order_of(part: Part, images: int, sampling: str, generator: torch.Generator) -> Tensor:
+def order_of(split: Split, images: int, sampling: str, generator: torch.Generator) -> Tensor:
     """Draw the positions of one epoch's images.
 
     Args:
-        part: images to train on.
+        split: images to train on.
         images: number of positions, at most the number of images.
         sampling: `uniform`: every image at most once; `balanced`: with replacement, all classes equally often.
         generator: source of randomness.
     """
     if sampling == "uniform":
-        return torch.randperm(len(part), generator=generator)[:images]
-    weights, images = class_weights(part)[part.labels], min(images, len(part))
+        return torch.randperm(len(split), generator=generator)[:images]
+    weights, images = class_weights(split)[split.labels], min(images, len(split))
     return torch.multinomial(weights, images, replacement=True, generator=generator)

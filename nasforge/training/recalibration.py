@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nasforge.core.recipe import Recipe
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.training.augmentation import augmented
 from nasforge.training.depth import is_frozen
 
@@ -18,7 +18,7 @@ RECALIBRATION_BATCH_SIZE = 128
 
 def recalibrate(
     network: nn.Module,
-    part: Part,
+    split: Split,
     recipe: Recipe,
     *,
     device: torch.device | str = "cpu",
@@ -36,10 +36,10 @@ def recalibrate(
 
     Args:
         network: takes normalised images; changed in place, its mode restored.
-        part: the training split.
+        split: the training split.
         recipe: augments its images.
         device: where the network is.
-        batches: how many, fewer if the part has fewer; always the same ones for a seed.
+        batches: how many, fewer if the split has fewer; always the same ones for a seed.
         batch_size: of each.
         seed: chooses the images and their augmentation.
         layout: memory format of the images on a GPU; a CPU takes them as they are.
@@ -59,15 +59,15 @@ def recalibrate(
         norm.reset_running_stats()
         norm.train()
     hooks = [norm.register_forward_pre_hook(_PlainMean()) for norm in norms]
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     augmenting = torch.Generator(device).manual_seed(seed)
     host = torch.Generator().manual_seed(seed) if device.type == "cuda" else None
-    size = min(batch_size, len(part))
-    order = order[: min(batches, len(part) // size) * size]
+    size = min(batch_size, len(split))
+    order = order[: min(batches, len(split) // size) * size]
     try:
         with torch.no_grad():
-            for images, _ in part.batches(order, size, device):
-                inputs = augmented(images, part, recipe, augmenting, host)
+            for images, _ in split.batches(order, size, device):
+                inputs = augmented(images, split, recipe, augmenting, host)
                 network(inputs.contiguous(memory_format=layout) if device.type == "cuda" else inputs)
     finally:
         for hook in hooks:

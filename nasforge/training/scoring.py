@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nasforge.data.augment import normalise
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.tasks.classification import CLASSIFICATION
 from nasforge.tasks.task import Answers, Task
 
@@ -20,19 +20,19 @@ class Validation:
     """Validation settings of a training.
 
     Attributes:
-        part: images to score after each epoch.
+        split: images to score after each epoch.
         extra: metrics to compute in addition to the usual ones, see `Task.on_request`.
         at_end: score after the last epoch only. A recipe that stops early needs a score after every epoch and gets it.
     """
 
-    part: Part
+    split: Split
     extra: Collection[str] = ()
     at_end: bool = False
 
 
 def answers(
     network: nn.Module,
-    part: Part,
+    split: Split,
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
@@ -42,14 +42,14 @@ def answers(
 ) -> Answers:
     """Ask `network`, which takes normalised images, in eval mode; its modes are restored."""
     raw, loss = outputs_and_loss(
-        network, part, device=device, batch_size=batch_size, bf16=bf16, memory_format=memory_format, task=task
+        network, split, device=device, batch_size=batch_size, bf16=bf16, memory_format=memory_format, task=task
     )
-    return Answers(part.labels.numpy(), task.decode(raw).cpu().numpy(), loss)
+    return Answers(split.labels.numpy(), task.decode(raw).cpu().numpy(), loss)
 
 
 def outputs_and_loss(
     network: nn.Module,
-    part: Part,
+    split: Split,
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
@@ -64,22 +64,24 @@ def outputs_and_loss(
     device = torch.device(device)
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    order = torch.arange(len(part))
+    order = torch.arange(len(split))
     outputs, loss = [], torch.zeros((), dtype=torch.float64, device=device)
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            for images, labels in part.batches(order, batch_size, device):
-                logits = network(normalise(images, part.mean, part.std).contiguous(memory_format=memory_format)).float()
+            for images, labels in split.batches(order, batch_size, device):
+                logits = network(
+                    normalise(images, split.mean, split.std).contiguous(memory_format=memory_format)
+                ).float()
                 loss += task.loss(logits, labels)
                 outputs.append(logits)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return torch.cat(outputs), float(loss) / len(part)
+    return torch.cat(outputs), float(loss) / len(split)
 
 
 def score(
-    network: nn.Module, part: Part, *, extra: Collection[str] = (), task: Task = CLASSIFICATION, **settings: Any
+    network: nn.Module, split: Split, *, extra: Collection[str] = (), task: Task = CLASSIFICATION, **settings: Any
 ) -> dict[str, float]:
     """Compute the metrics of a network on a split; `settings` are those of `answers`."""
-    return task.scores(answers(network, part, task=task, **settings), extra)
+    return task.scores(answers(network, split, task=task, **settings), extra)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError, SearchError
 from nasforge.core.recipe import CHANGEABLE, Recipe
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.training.device import uses_bf16
 from nasforge.training.hooks import Hook
 from nasforge.training.meter import Meter
@@ -140,10 +140,10 @@ class TrainingState:
         self._identity = digest([settings, phases, seed, shapes, device.type, *precision])
         self._lineage = {"recipe": settings, "course": phases, "network": digest(shapes)}
 
-    def order(self, part: Part, steps: int) -> Tensor:
-        """Return the positions in `part` of the images that this epoch has yet to train on."""
+    def order(self, split: Split, steps: int) -> Tensor:
+        """Return the positions in `split` of the images that this epoch has yet to train on."""
         self._epochs_ordering = self.ordering.get_state()
-        images = order_of(part, steps * self._recipe.batch_size, self._recipe.sampling, self.ordering)
+        images = order_of(split, steps * self._recipe.batch_size, self._recipe.sampling, self.ordering)
         return images[self.progress.position * self._recipe.batch_size :]
 
     def save_is_due(self) -> bool:

@@ -289,7 +289,7 @@ def _to_optimum(group: Group, goal: Objective, optimum: float, fidelity: int, ca
 def _final_goal(groups: Sequence[Group], goal: Objective) -> Objective:
     """Return the table's final metric with its direction; an empty one without it.
 
-    The direction is the one that is said, else the one of the column's name, else the objective's.
+    The direction is the one that is written, else that of the column's name, else the objective's.
     """
     searches = [search for group in groups for search in group.searches if search.final is not None]
     text = str(searches[0].parts["evaluator"]["options"].get("final", "final figure")) if searches else ""

@@ -73,7 +73,7 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
 
 
 def _text(size: int) -> dict[str, Any]:
-    return {"size": size, "color": "#222222"}  # said, or a page's own theme makes it pale
+    return {"size": size, "color": "#222222"}  # set here, because the theme of a page would make it pale
 
 
 def shown_parts(parts: Sequence[Part]) -> list[Part]:

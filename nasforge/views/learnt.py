@@ -10,15 +10,15 @@ import torch
 from nasforge.core.recipe import recipe_of, steps_of
 from nasforge.core.trial import Trial
 from nasforge.data import load_data
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.experiment.state import State
 from nasforge.settings.experiment import TRAININGS, ExperimentConfig
 from nasforge.views.statistics import wilson
 
 FEWEST_IMAGES = 200
-"""Below so many validation images the accuracies of good trials differ by chance alone."""
+"""Below this number of validation images, the accuracies of good trials differ only by chance."""
 FEWEST_STEPS = 300
-"""Below so many optimizer steps a network has often learnt nothing yet."""
+"""Below this number of optimizer steps, a network has often learnt nothing yet."""
 _ACCURACY = "val/accuracy"
 _COMPARED = 5
 _EVALUATORS = ("training", "shared_weights", *TRAININGS)
@@ -32,17 +32,17 @@ def sentences_about(state: State, config: ExperimentConfig) -> list[str]:
     if _ACCURACY not in best.metrics or not best.result or not best.result.steps_done:
         return []
     data = load_data(config.data)
-    part = data.validation
+    split = data.validation
     if config.evaluator.name == "cross_validation":
-        part = data.train_and_validation()
+        split = data.train_and_validation()
     steps = _steps(best, config, len(data.train))
-    verdict = nothing_learnt(f"{_ACCURACY} of the best trial", best.metrics[_ACCURACY], len(part), part, steps)
+    verdict = nothing_learnt(f"{_ACCURACY} of the best trial", best.metrics[_ACCURACY], len(split), split, steps)
     accuracies = [trial.metrics[_ACCURACY] for trial in state.ranking()[:_COMPARED] if _ACCURACY in trial.metrics]
-    coarse = too_coarse(accuracies, len(part))
+    coarse = too_coarse(accuracies, len(split))
     return [sentence for sentence in (verdict, coarse) if sentence]
 
 
-def nothing_learnt(what: str, accuracy: float, images: int, labelled: Part, steps: int | None) -> str:
+def nothing_learnt(what: str, accuracy: float, images: int, labelled: Split, steps: int | None) -> str:
     """Return a warning where an accuracy may be that of a network that always gives the same answer; else "".
 
     Args:

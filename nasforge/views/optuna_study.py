@@ -26,7 +26,7 @@ _OURS = "nasforge.experiment"
 _FEWEST = 4
 _CONTOURS = 3
 _FAR = 3.0
-"""Values further behind the median than so many times the median is behind the best are drawn at that bound."""
+"""Bound of drawn values: their distance from the median, in multiples of the distance from the median to the best."""
 _STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "rejected": TrialState.FAIL}
 
 

@@ -21,7 +21,7 @@ _TAIL = 256
 _LINES = 64
 """Lines between two looks at the clock."""
 _MANY = 5_000
-"""So many new lines make so many objects that a garbage collection takes long."""
+"""Number of new lines above which their objects are frozen: each garbage collection would look through them."""
 _RESUMING = (Extended, Moved, TestOpened)
 
 
@@ -64,7 +64,7 @@ class Reader:
     """Follows the journal of one experiment, without a lock.
 
     `refresh` reads what was appended since the last call. A last line that is not whole yet is left for the next call.
-    A file that was replaced, shortened or rewritten is read anew from its beginning.
+    A file that was replaced, shortened or rewritten is read again from its beginning.
 
     Attributes:
         folder: of the experiment.
@@ -169,7 +169,7 @@ class Reader:
         return self.version != before
 
     def _check_same(self, file: IO[bytes]) -> None:
-        """Begin anew where this is not the file that was read so far, or no longer its content."""
+        """Start again if this is another file than before, or its content has changed."""
         status = os.fstat(file.fileno())
         self._size = status.st_size
         same = self._file in (None, (status.st_dev, status.st_ino)) and status.st_size >= self._offset

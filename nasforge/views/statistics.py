@@ -17,7 +17,7 @@ LEVEL = 0.95
 BAND_RESAMPLES = 1_000
 TEST_RESAMPLES = 10_000
 _CHUNK = 500
-_Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
+_Z = 1.959964  # 95 % of a normal distribution are within this many standard deviations
 _EXACT = 13  # pairs: 8,192 patterns of signs
 
 

@@ -62,7 +62,7 @@ def test_it_is_read_as_data_and_near_duplicates_stay_in_one_fold(photos, tmp_pat
         in_folds(data, 22, config)
 
 
-def test_splits_of_the_source_are_kept_and_a_validation_part_may_be_divided_off(photos, tmp_path):
+def test_splits_of_the_source_are_kept_and_a_validation_split_may_be_divided_off(photos, tmp_path):
     folder_of_photos(tmp_path / "parted" / "train", each=20)
     folder_of_photos(tmp_path / "parted" / "test", each=3)
     with np.load(prepare(inspect(tmp_path / "parted"), tmp_path / "p", 8, validation=0.25)) as file:

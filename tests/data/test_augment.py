@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, pca_noise, rotate
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 
 
 def images(count=64):
@@ -140,14 +140,14 @@ def coloured(count=300):
     return pixels.round().clip(0, 255).astype(np.uint8)
 
 
-def part_of(pixels):
+def split_of(pixels):
     count = len(pixels)
-    return Part(pixels, np.arange(count), torch.zeros(count, dtype=torch.int64), 2, (0.5,) * 3, (0.25, 0.2, 0.3))
+    return Split(pixels, np.arange(count), torch.zeros(count, dtype=torch.int64), 2, (0.5,) * 3, (0.25, 0.2, 0.3))
 
 
 def test_the_principal_components_are_those_of_numpys_covariance():
     pixels = coloured()
-    axes = np.array(part_of(pixels).colour_axes)
+    axes = np.array(split_of(pixels).colour_axes)
     covariance = np.cov(pixels.transpose(1, 0, 2, 3).reshape(3, -1) / 255, bias=True)
     lengths = np.linalg.norm(axes, axis=1)
     assert lengths == pytest.approx(np.linalg.eigvalsh(covariance), rel=1e-9)
@@ -159,22 +159,22 @@ def test_the_principal_components_are_those_of_numpys_covariance():
 
 def test_equal_images_give_equal_components_and_a_part_of_them_is_enough(monkeypatch):
     pixels = coloured()
-    assert part_of(pixels).colour_axes == part_of(pixels.copy()).colour_axes
-    monkeypatch.setattr("nasforge.data.part.COLOUR_IMAGES", 100)
-    few = part_of(pixels).colour_axes
-    assert few == part_of(pixels[np.linspace(0, 299, 100).round().astype(int)]).colour_axes
+    assert split_of(pixels).colour_axes == split_of(pixels.copy()).colour_axes
+    monkeypatch.setattr("nasforge.data.split.COLOUR_IMAGES", 100)
+    few = split_of(pixels).colour_axes
+    assert few == split_of(pixels[np.linspace(0, 299, 100).round().astype(int)]).colour_axes
 
 
 def test_pca_noise_shifts_an_image_as_a_whole_along_the_components():
-    part = part_of(coloured())
-    inputs = normalise(torch.from_numpy(part.pixels), part.mean, part.std)
-    noisy = pca_noise(inputs, 0.1, part.colour_axes, part.std, seeded())
-    shift = (noisy - inputs) * torch.tensor(part.std).view(1, 3, 1, 1)  # in colours from 0 to 1
+    split = split_of(coloured())
+    inputs = normalise(torch.from_numpy(split.pixels), split.mean, split.std)
+    noisy = pca_noise(inputs, 0.1, split.colour_axes, split.std, seeded())
+    shift = (noisy - inputs) * torch.tensor(split.std).view(1, 3, 1, 1)  # in colours from 0 to 1
     assert torch.allclose(shift, shift[:, :, :1, :1].expand_as(shift), atol=1e-6)
     numbers = torch.linalg.solve(
-        torch.tensor(part.colour_axes, dtype=torch.float64).T, shift[:, :, 0, 0].double().T
+        torch.tensor(split.colour_axes, dtype=torch.float64).T, shift[:, :, 0, 0].double().T
     )  # a1, a2, a3
     assert numbers.std(1).tolist() == pytest.approx([0.1] * 3, rel=0.15)
     assert numbers.mean(1).abs().max() < 0.02
-    assert torch.equal(noisy, pca_noise(inputs, 0.1, part.colour_axes, part.std, seeded()))
-    assert not torch.equal(noisy, pca_noise(inputs, 0.1, part.colour_axes, part.std, seeded(1)))
+    assert torch.equal(noisy, pca_noise(inputs, 0.1, split.colour_axes, split.std, seeded()))
+    assert not torch.equal(noisy, pca_noise(inputs, 0.1, split.colour_axes, split.std, seeded(1)))

@@ -1,4 +1,4 @@
-"""Data sets made of another one: their labels are true, their parts apart, balanced, and the seed decides them."""
+"""Data sets made of another one: their labels are true, their splits apart, balanced, and the seed decides them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from expecting import raises
 import nasforge
 from nasforge.core.errors import ConfigError, DataError
 from nasforge.data import load_data
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.settings.experiment import DataConfig, resolve
 from nasforge.settings.values import data_of
 
@@ -22,9 +22,9 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> str:
     levels = np.arange(240, dtype=np.uint8)
     path = tmp_path_factory.mktemp("data") / "levels.npz"
     pictures = np.broadcast_to(levels[:, None, None], (240, 2, 2))
-    parts = {"train": slice(0, 140), "val": slice(140, 180), "test": slice(180, 240)}
-    arrays = {f"x_{part}": pictures[where] for part, where in parts.items()}
-    labels = {f"y_{part}": levels[where] % CLASSES for part, where in parts.items()}
+    splits = {"train": slice(0, 140), "val": slice(140, 180), "test": slice(180, 240)}
+    arrays = {f"x_{split}": pictures[where] for split, where in splits.items()}
+    labels = {f"y_{split}": levels[where] % CLASSES for split, where in splits.items()}
     np.savez(path, **arrays, **labels)
     return str(path)
 
@@ -32,7 +32,7 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> str:
 BOUNDS = {"train": (0, 140), "validation": (140, 180), "test": (180, 240)}
 
 
-def parts_of(config: DataConfig) -> dict[str, Part]:
+def splits_of(config: DataConfig) -> dict[str, Split]:
     data = load_data(config)
     return {"train": data.train, "validation": data.validation, "test": data.open_test()}
 
@@ -40,52 +40,52 @@ def parts_of(config: DataConfig) -> dict[str, Part]:
 def test_the_class_is_the_sum_of_the_three_channels(npz: str) -> None:
     data = load_data(DataConfig(f"addnist:{npz}"))
     assert data.shape == (3, 2, 2) and data.class_names == tuple(map(str, range(1, 21)))
-    for part in parts_of(DataConfig(f"addnist:{npz}")).values():
-        levels = part.images.numpy()
+    for split in splits_of(DataConfig(f"addnist:{npz}")).values():
+        levels = split.images.numpy()
         assert (levels == levels[:, :, :1, :1]).all(), "a channel is one picture"
-        assert np.array_equal((levels[:, :, 0, 0] % CLASSES).sum(1), part.labels.numpy() + 1)
+        assert np.array_equal((levels[:, :, 0, 0] % CLASSES).sum(1), split.labels.numpy() + 1)
 
 
 def test_the_class_is_how_many_classes_the_four_pictures_have(npz: str) -> None:
     data = load_data(DataConfig(f"tile:{npz}"))
     assert data.shape == (1, 4, 4) and data.class_names == ("1 class", "2 classes", "3 classes", "4 classes")
-    for part in parts_of(DataConfig(f"tile:{npz}")).values():
-        corners = part.images.numpy()[:, 0, ::2, ::2].reshape(-1, 4)
-        whole = part.images.numpy()[:, 0]
+    for split in splits_of(DataConfig(f"tile:{npz}")).values():
+        corners = split.images.numpy()[:, 0, ::2, ::2].reshape(-1, 4)
+        whole = split.images.numpy()[:, 0]
         assert (whole == whole[:, ::2, ::2].repeat(2, 1).repeat(2, 2)).all(), "each quarter is one picture"
         classes = [len(set(row)) for row in (corners % CLASSES).tolist()]
-        assert classes == (part.labels + 1).tolist()
-        if len(part) == 5000:  # the training split has 14 pictures of each class
+        assert classes == (split.labels + 1).tolist()
+        if len(split) == 5000:  # the training split has 14 pictures of each class
             assert all(len(set(row)) == 4 for row in corners.tolist()), "no picture is twice in an image"
 
 
 @pytest.mark.parametrize("name", ["addnist", "tile"])
-def test_parts_are_made_of_their_own_pictures_alone(name: str, npz: str) -> None:
-    for part, images in parts_of(DataConfig(f"{name}:{npz}")).items():
-        low, high = BOUNDS[part]
+def test_splits_are_made_of_their_own_pictures_alone(name: str, npz: str) -> None:
+    for split, images in splits_of(DataConfig(f"{name}:{npz}")).items():
+        low, high = BOUNDS[split]
         levels = np.unique(images.images.numpy())
         assert low <= levels.min() and levels.max() < high
         assert len(levels) == high - low, "all of them are used"
 
 
-def test_pictures_of_a_source_without_parts_are_divided_before_they_are_combined(tmp_path: Path) -> None:
+def test_pictures_of_a_source_without_splits_are_divided_before_they_are_combined(tmp_path: Path) -> None:
     levels = np.arange(200, dtype=np.uint8)
     pictures = np.broadcast_to(levels[:, None, None], (200, 2, 2))
     path = tmp_path / "whole.npz"
     np.savez(path, x_train=pictures, y_train=levels % CLASSES)
     whole = load_data(DataConfig(str(path), seed=3))
-    composed = parts_of(DataConfig(f"tile:{path}", seed=3))
-    for part, images in {"train": whole.train, "validation": whole.validation, "test": whole.open_test()}.items():
-        assert set(np.unique(composed[part].images)) <= set(np.unique(images.images))
+    composed = splits_of(DataConfig(f"tile:{path}", seed=3))
+    for split, images in {"train": whole.train, "validation": whole.validation, "test": whole.open_test()}.items():
+        assert set(np.unique(composed[split].images)) <= set(np.unique(images.images))
 
 
 @pytest.mark.parametrize(("name", "classes"), [("addnist", 20), ("tile", 4)])
-def test_all_classes_of_a_part_have_equally_many_images(name: str, classes: int, npz: str) -> None:
+def test_all_classes_of_a_split_have_equally_many_images(name: str, classes: int, npz: str) -> None:
     sizes = {}
-    for part, images in parts_of(DataConfig(f"{name}:{npz}")).items():
+    for split, images in splits_of(DataConfig(f"{name}:{npz}")).items():
         counts = images.labels.bincount(minlength=classes)
         assert len(counts) == classes and counts.min() == counts.max()
-        sizes[part] = len(images)
+        sizes[split] = len(images)
     assert sizes == {"train": 5000, "validation": 1000, "test": 1000}
 
 
@@ -100,8 +100,8 @@ def test_the_seed_decides_what_is_combined_and_the_hash_says_so(name: str, npz: 
 
 
 def test_combinations_of_a_sum_are_equally_frequent(npz: str) -> None:
-    part = load_data(DataConfig(f"addnist:{npz}")).train
-    digits = part.images.numpy()[:, :, 0, 0][part.labels.numpy() == 1] % CLASSES  # the sum 2: 6 combinations
+    split = load_data(DataConfig(f"addnist:{npz}")).train
+    digits = split.images.numpy()[:, :, 0, 0][split.labels.numpy() == 1] % CLASSES  # the sum 2: 6 combinations
     kinds, counts = np.unique(digits, axis=0, return_counts=True)
     assert len(kinds) == 6 and counts.min() > 20 and counts.sum() == 250
 

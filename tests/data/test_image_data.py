@@ -15,7 +15,7 @@ FASHION = Path(os.environ.get("NASFORGE_DATA", "/nowhere")) / "fashion_mnist.npz
 
 
 def rows(data):
-    return [set(part.index.tolist()) for part in (data.train, data.validation, data.open_test())]
+    return [set(split.index.tolist()) for split in (data.train, data.validation, data.open_test())]
 
 
 def test_digits_need_nothing_and_are_divided_without_overlap():
@@ -32,21 +32,21 @@ def test_digits_need_nothing_and_are_divided_without_overlap():
 def test_the_division_is_stratified_and_seeded():
     data = load_data(DataConfig("digits"))
     shares = torch.bincount(data.train.labels) / len(data.train)
-    for part in (data.validation, data.open_test()):
-        assert torch.allclose(torch.bincount(part.labels) / len(part), shares, atol=0.01)
+    for split in (data.validation, data.open_test()):
+        assert torch.allclose(torch.bincount(split.labels) / len(split), shares, atol=0.01)
     again = load_data(DataConfig("digits", validation=0.1))
     load_data.cache_clear()
     assert rows(again) == rows(load_data(DataConfig("digits")))
     assert rows(load_data(DataConfig("digits", seed=1)))[2] != rows(data)[2]
 
 
-def test_the_sealed_part_does_not_depend_on_what_is_searched_with():
+def test_the_sealed_split_does_not_depend_on_what_is_searched_with():
     whole, few = load_data(DataConfig("digits")), load_data(DataConfig("digits", images=500, validation=0.2))
     assert np.array_equal(whole.open_test().index, few.open_test().index)
     assert (len(few.train), len(few.validation)) == (400, 100)
 
 
-def test_mean_and_std_are_of_the_training_part_alone():
+def test_mean_and_std_are_of_the_training_split_alone():
     data = load_data(DataConfig("digits"))
     pixels = data.train.images.double() / 255
     assert data.mean == pytest.approx([float(pixels.mean())])
@@ -126,8 +126,8 @@ def test_the_share_that_a_message_names_does(tmp_path, counts, settings):
             settings = {**settings, name: float(share)}
             refused += 1
     assert refused
-    for part in (data.train, data.validation, data.open_test()):
-        assert part.absent == ()
+    for split in (data.train, data.validation, data.open_test()):
+        assert split.absent == ()
 
 
 @pytest.mark.parametrize("images", [100, 1430, 1438])

@@ -141,7 +141,7 @@ def test_a_damaged_file_of_any_kind_is_an_error_that_names_it(tmp_path, name):
     image = Image.fromarray(rng.integers(0, 255, (12, 9, 3), dtype=np.uint8))
     image.save(tmp_path / name, **({} if name in ("a.gif", "a.bmp", "a.ppm") else {"exif": exif(6)}))
     whole = (tmp_path / name).read_bytes()
-    damaged = [whole[: len(whole) * part // 8] for part in range(1, 8)]
+    damaged = [whole[: len(whole) * eighths // 8] for eighths in range(1, 8)]
     for _ in range(20):
         content = bytearray(whole)
         for place in rng.integers(0, len(whole), 6):

@@ -39,8 +39,8 @@ def test_grey_images_have_one_channel(tmp_path):
 
 
 def test_own_train_val_and_test_folders_are_used(tmp_path):
-    for part, count in (("train", 5), ("val", 3), ("test", 2)):
-        fill(tmp_path / part, count)
+    for split, count in (("train", 5), ("val", 3), ("test", 2)):
+        fill(tmp_path / split, count)
     data = load_data(DataConfig(str(tmp_path)))
     assert (len(data.train), len(data.validation), len(data.open_test())) == (10, 6, 4)
     whole = data.train_and_validation()
@@ -130,9 +130,9 @@ def test_nested_folders_of_a_class_belong_to_it(tmp_path):
     ("train", "validation", "test"),
     [("Train", "Val", "Test"), ("TRAIN", "VALID", "TEST"), ("training", "Validation", "testing")],
 )
-def test_parts_are_known_in_any_case(tmp_path, train, validation, test):
-    for part, count in ((train, 5), (validation, 3), (test, 2)):
-        classes(tmp_path / part, "ant", "bee", count=count)
+def test_splits_are_known_in_any_case(tmp_path, train, validation, test):
+    for split, count in ((train, 5), (validation, 3), (test, 2)):
+        classes(tmp_path / split, "ant", "bee", count=count)
     data = load_data(DataConfig(str(tmp_path)))
     assert data.class_names == ("ant", "bee")
     assert sizes(data) == (10, 6, 4)
@@ -140,14 +140,14 @@ def test_parts_are_known_in_any_case(tmp_path, train, validation, test):
 
 
 @pytest.mark.parametrize("names", [("car", "train", "plane"), ("Test", "car"), ("val", "car")])
-def test_a_class_may_be_called_like_a_part(tmp_path, names):
+def test_a_class_may_be_called_like_a_split(tmp_path, names):
     classes(tmp_path, *names, count=20)
     data = load_data(DataConfig(str(tmp_path)))
     assert data.class_names == tuple(sorted(names))
     assert data.notes == ()
 
 
-def test_a_class_in_the_training_part_may_be_called_train(tmp_path):
+def test_a_class_in_the_training_split_may_be_called_train(tmp_path):
     classes(tmp_path / "train", "car", "train")
     classes(tmp_path / "test", "car", "train", count=3)
     data = load_data(DataConfig(str(tmp_path)))
@@ -180,25 +180,25 @@ def test_folders_that_do_not_say_what_is_a_class(tmp_path, folders, expected):
         load_data(DataConfig(str(tmp_path)))
 
 
-def test_a_part_without_images_is_refused(tmp_path):
+def test_a_split_without_images_is_refused(tmp_path):
     classes(tmp_path / "train", "ant", "bee")
     (tmp_path / "val" / "ant").mkdir(parents=True)
     with pytest.raises(DataError, match="val: no images"):
         load_data(DataConfig(str(tmp_path)))
 
 
-def test_folders_that_may_be_meant_as_parts_are_named(tmp_path):
-    for part in ("seg_train", "seg_test"):
-        classes(tmp_path / part, "ant", "bee")
+def test_folders_that_may_be_meant_as_splits_are_named(tmp_path):
+    for split in ("seg_train", "seg_test"):
+        classes(tmp_path / split, "ant", "bee")
     (note,) = load_data(DataConfig(str(tmp_path))).notes
-    assert "all have the folders ant, bee; if they are parts" in note
+    assert "all have the folders ant, bee; if they are splits" in note
     load_data.cache_clear()
     classes(tmp_path / "more", "train", "test", "car", count=20)
     (note,) = load_data(DataConfig(str(tmp_path / "more"))).notes
     assert "test, train have no folders of classes, so they are classes" in note
 
 
-def test_what_lies_next_to_the_parts_is_named(tmp_path):
+def test_what_lies_next_to_the_splits_is_named(tmp_path):
     classes(tmp_path / "train", "ant", "bee")
     classes(tmp_path, "masks")
     (note,) = load_data(DataConfig(str(tmp_path))).notes
@@ -317,7 +317,7 @@ def test_what_decoding_changes_is_said_from_the_cache_too(tmp_path):
     assert "1 image(s) with transparent pixels: they are laid over white (the first is ant/clear.png)" in first.notes[0]
 
 
-def test_a_part_that_lacks_a_class(tmp_path):
+def test_a_split_that_lacks_a_class(tmp_path):
     classes(tmp_path / "train", "ant", "bee", "cat")
     classes(tmp_path / "val", "ant", "bee")
     classes(tmp_path / "test", "ant", "cat")
@@ -328,10 +328,10 @@ def test_a_part_that_lacks_a_class(tmp_path):
 
 
 def test_the_name_of_a_row_is_that_of_its_file(tmp_path):
-    for part in ("train", "test"):
+    for split in ("train", "test"):
         for number, label in enumerate(("cat", "dog")):
             for copy in range(6):
-                picture(tmp_path / part / label / f"{copy}.png", (40 * number + copy + 100 * (part == "test"), 0, 0))
+                picture(tmp_path / split / label / f"{copy}.png", (40 * number + copy + 100 * (split == "test"), 0, 0))
     config = DataConfig(str(tmp_path), validation=0.3)
     names = image_names(config)
     test = load_data(config).open_test()

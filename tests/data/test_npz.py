@@ -29,7 +29,7 @@ def load(path, **settings):
     return load_data(DataConfig(str(path), validation=0.2, **settings))
 
 
-def test_grey_images_and_the_own_test_part(tmp_path):
+def test_grey_images_and_the_own_test_split(tmp_path):
     arrays = save(tmp_path / "a.npz")
     data = load(tmp_path / "a.npz")
     assert data.shape == (1, 6, 5)
@@ -87,7 +87,7 @@ def test_resolution_resizes(tmp_path):
     assert (data.train.images == 77).all()
 
 
-def part_of(data, name):
+def split_of(data, name):
     return {"train": data.train, "validation": data.validation, "test": data.open_test()}[name]
 
 
@@ -109,8 +109,8 @@ def test_labels_that_are_texts_are_looked_up_in_class_names(tmp_path, kind):
     data = labelled(tmp_path / "a.npz", texts, np.array(texts))
     assert data.class_names == tuple(ANIMALS)
     for name in ("train", "validation", "test"):
-        part = part_of(data, name)
-        assert (part.images[:, 0, 0, 0] == (part.labels + 1) * 80).all(), name
+        split = split_of(data, name)
+        assert (split.images[:, 0, 0, 0] == (split.labels + 1) * 80).all(), name
     swapped = labelled(tmp_path / "b.npz", texts, np.array(["cat", "none", "zebra", "ant"]))
     assert swapped.class_names == ("cat", "zebra", "ant")
     assert (swapped.train.images[swapped.train.labels == 1] == 80).all()
@@ -150,7 +150,7 @@ def test_whole_numbers_0_and_1_are_black_and_white(tmp_path, kind):
     assert same.notes == ()
 
 
-def test_all_parts_must_be_scaled_alike(tmp_path):
+def test_all_splits_must_be_scaled_alike(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 6, 5))
     for changes in (
         {"x_train": images / 255, "x_test": images[:10].astype(float)},
@@ -175,7 +175,7 @@ def test_reals_may_overshoot_a_little_and_a_dim_range_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "valid", "dev"])
-def test_a_validation_part_of_its_own_is_used(tmp_path, name):
+def test_a_validation_split_of_its_own_is_used(tmp_path, name):
     extra = {f"x_{name}": np.full((8, 6, 5), 9, np.uint8), f"y_{name}": np.arange(8) % 2}
     save(tmp_path / "a.npz", **extra)
     data = load(tmp_path / "a.npz")
@@ -293,7 +293,7 @@ def test_groups_stay_on_one_side_and_are_part_of_the_content(tmp_path):
     assert plain.groups is None and data.notes == named.notes == ()
     assert plain.fingerprint != data.fingerprint and np.array_equal(data.groups_of(data.train), data.train.index // 4)
     assert not set(data.train.index // 4) & set(data.validation.index // 4)
-    assert {label for part in (data.train, data.validation) for label in part.labels.tolist()} == {0, 1}
+    assert {label for split in (data.train, data.validation) for label in split.labels.tolist()} == {0, 1}
     load_data.cache_clear()
     again = load(tmp_path / "b.npz")  # from the cache
     assert np.array_equal(again.groups, data.groups) and again.fingerprint == data.fingerprint

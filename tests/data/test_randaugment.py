@@ -15,7 +15,7 @@ def images(count=6, channels=3):
 @pytest.mark.parametrize("magnitude", [0, 9, 30])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_is_torchvision_s(name, magnitude):
-    their_name = THEIRS.get(name, "".join(part.capitalize() for part in name.split("_")))
+    their_name = THEIRS.get(name, "".join(word.capitalize() for word in name.split("_")))
     levels, signed = RandAugment._AUGMENTATION_SPACE[their_name]
     scale = levels(31, *SIZE)
     level = 0.0 if scale is None else float(scale[magnitude])
@@ -27,7 +27,7 @@ def test_every_operation_is_torchvision_s(name, magnitude):
 
 
 def test_these_are_all_operations():
-    assert {THEIRS.get(name, "".join(part.capitalize() for part in name.split("_"))) for name in OPERATIONS} == set(
+    assert {THEIRS.get(name, "".join(word.capitalize() for word in name.split("_"))) for name in OPERATIONS} == set(
         RandAugment._AUGMENTATION_SPACE
     )
 

@@ -44,7 +44,7 @@ def test_a_damaged_image_of_a_set_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torchvision_sets, "_open", lambda *args: Broken([1, 2]))
     with pytest.raises(
-        DataError, match=r"data set CIFAR10: image 0 of the train part .*is truncated.*download it again"
+        DataError, match=r"data set CIFAR10: image 0 of the train split .*is truncated.*download it again"
     ):
         load_data(DataConfig("CIFAR10", folder=str(tmp_path)))
 

@@ -13,7 +13,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, DataError, NasforgeError
 from nasforge.core.ladder import Rung
 from nasforge.core.trial import ENSEMBLE, Measure, TrainShared
-from nasforge.data import Part, load_data
+from nasforge.data import Split, load_data
 from nasforge.evaluators.cross_validation import cross_validation, in_folds, repeated_seeds
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
@@ -65,14 +65,14 @@ def measured(tmp_path_factory):
 
 def test_images_of_a_fold_do_not_stay_on_the_device(tmp_path, monkeypatch):
     released = []
-    monkeypatch.setattr(Part, "release", lambda part: released.append(len(part)))
+    monkeypatch.setattr(Split, "release", lambda split: released.append(len(split)))
     folds()(Measure(POINT), Told(tmp_path, stop_after=2))
     whole = len(load_data(DATA).train_and_validation())
-    assert sum(released) == 2 * whole, "both parts of two folds"
+    assert sum(released) == 2 * whole, "both splits of two folds"
     released.clear()
     spec = SearchSpec(SPACE, DATA, LADDER[:2], {"precision": "fp32"})
     repeated_seeds(spec, device="cpu", repeats=2, epochs=1)(Measure(POINT), Told(tmp_path / "seeds", stop_after=1))
-    assert released == [], "other trials train on the same parts"
+    assert released == [], "other trials train on the same splits"
 
 
 def test_a_step_is_a_fold_and_its_value_the_mean_so_far(measured):
@@ -94,19 +94,19 @@ def test_all_folds_are_charged(measured):
     assert result.charged.multiply_adds == 3 * 3 * 128 * 1e6  # folds, forward + backward, two batches of 64 of 160
 
 
-def test_folds_are_stratified_disjoint_the_same_for_all_and_leave_the_test_part_alone():
+def test_folds_are_stratified_disjoint_the_same_for_all_and_leave_the_test_split_alone():
     data = load_data(DATA)
     splits, again = in_folds(data, 3, DATA), in_folds(data, 3, DATA)
     held = [set(validation.index.tolist()) for _, validation in splits]
     pool = set(data.train.index.tolist()) | set(data.validation.index.tolist())
     assert set.union(*held) == pool and sum(map(len, held)) == len(pool) == 240
     assert not pool & set(data.open_test().index.tolist())
-    for (part, validation), (_, other) in zip(splits, again, strict=True):
-        assert set(part.index.tolist()) == pool - set(validation.index.tolist())
+    for (split, validation), (_, other) in zip(splits, again, strict=True):
+        assert set(split.index.tolist()) == pool - set(validation.index.tolist())
         assert validation.index.tolist() == other.index.tolist()
         counts = validation.labels.bincount(minlength=10)
         assert counts.max() - counts.min() <= 3
-        assert (part.mean, part.std) == (data.train.mean, data.train.std)
+        assert (split.mean, split.std) == (data.train.mean, data.train.std)
 
 
 def test_the_models_are_kept_as_an_ensemble(measured):

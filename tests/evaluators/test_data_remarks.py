@@ -1,4 +1,4 @@
-"""What a user is told about their images before a search, and metrics that a part cannot tell."""
+"""What a user is told about their images before a search, and metrics that a split cannot tell."""
 
 import json
 
@@ -27,7 +27,7 @@ decisions:
   model: {activation: [relu], "stage{0..1}.width": [4, 8], "stage{0..1}.layer0.block": [residual, pair]}
   train: {learning_rate: {float: [0.03, 0.6], log: true}}
 """
-PARTS = {"train": "abc", "val": "ab", "test": "ac"}
+SPLITS = {"train": "abc", "val": "ab", "test": "ac"}
 ABSENT = "class 'c' has no validation images, so metrics leave them out"
 
 
@@ -41,9 +41,9 @@ def images(tmp_path, monkeypatch):
     load_data.cache_clear()
     (tmp_path / "one.yaml").write_text(SPACE)
     noise = np.random.default_rng(0).integers(0, 40, (9, 8, 8), dtype=np.uint8)
-    for part, names in PARTS.items():
+    for split, names in SPLITS.items():
         for name in names:
-            folder = tmp_path / "d" / part / name
+            folder = tmp_path / "d" / split / name
             folder.mkdir(parents=True)
             for i, pixels in enumerate(noise):
                 Image.fromarray(pixels + 70 * "abc".index(name)).save(folder / f"{i}.png")
@@ -77,7 +77,7 @@ def test_every_evaluator_tells_them(name):
     assert any(ABSENT in remark for remark in remarks)
 
 
-def test_folds_and_proxies_need_no_validation_part():
+def test_folds_and_proxies_need_no_validation_split():
     folds = make_evaluator(resolve(settings(evaluator="cross_validation"))).about.notes
     assert any(".heic" in remark for remark in folds)
     assert not any(ABSENT in remark for remark in folds)
@@ -116,7 +116,7 @@ def test_a_one_shot_search_is_refused_too():
         preflight(config, make_evaluator(config))
 
 
-def test_a_test_part_leaves_out_what_it_cannot_tell():
+def test_a_test_split_leaves_out_what_it_cannot_tell():
     objectives = [Objective("val/recall_of_1", True), Objective("val/recall_of_2", True)]
     space = load_space("one.yaml")
     network = build(space, space.default_point(), in_channels=1, classes=3)

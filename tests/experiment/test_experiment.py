@@ -553,7 +553,7 @@ def test_a_broken_tracker_is_dropped_and_the_search_goes_on(tmp_path: Path) -> N
     assert broken.heard == 1
 
 
-def test_a_crash_while_the_test_part_is_open_stays_on_record(tmp_path: Path) -> None:
+def test_a_crash_while_the_test_split_is_open_stays_on_record(tmp_path: Path) -> None:
     config = toy_config(tmp_path)
     with toy_experiment(config) as experiment:
         work(experiment, 1)

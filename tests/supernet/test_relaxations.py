@@ -416,6 +416,6 @@ def test_second_order_multiplies_all_bits(monkeypatch):
     monkeypatch.setattr(bilevel, "unrolled_gradient", watched)
     before = torch.backends.cudnn.conv.fp32_precision
     _, steps, _ = alpha_steps(second_order=True)
-    images = torch.randn(4, *steps._part.shape)
+    images = torch.randn(4, *steps._split.shape)
     steps.before_step(Step(10, False, images, torch.zeros(4, dtype=torch.long), 0.1))
     assert seen == ["ieee"] and torch.backends.cudnn.conv.fp32_precision == before

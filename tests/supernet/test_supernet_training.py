@@ -74,7 +74,7 @@ def test_fair_paths_take_every_option_equally_often(space):
     assert Counter(active) == {2: 4, 4: 4}
 
 
-def test_a_training_part_is_divided_without_overlap(data):
+def test_a_training_split_is_divided_without_overlap(data):
     first, second = halves(data.train, 0.5, 1)
     assert abs(len(first) - len(second)) <= 1
     assert set(first.index) | set(second.index) == set(data.train.index)

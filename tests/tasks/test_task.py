@@ -23,9 +23,9 @@ class Ordinal(Classification):
 
     metrics = (*Classification.metrics, "kappa")
 
-    def criterion(self, recipe, part, device):
-        SEEN.append(len(part))
-        entropy = super().criterion(recipe, part, device)
+    def criterion(self, recipe, split, device):
+        SEEN.append(len(split))
+        entropy = super().criterion(recipe, split, device)
 
         def criterion(outputs, labels):
             places = torch.arange(outputs.shape[1], dtype=outputs.dtype)

@@ -8,7 +8,7 @@ from torch import nn
 
 from nasforge.core.errors import RecipeError
 from nasforge.core.recipe import Recipe
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.training.augmentation import augmented
 from nasforge.training.loop import train
 from nasforge.training.state import Checkpoint
@@ -16,10 +16,10 @@ from nasforge.training.state import Checkpoint
 RECIPE = Recipe(batch_size=32, precision="fp32", pca_noise=0.5, flip=True)
 
 
-def part(channels=3):
+def split(channels=3):
     pixels = np.random.default_rng(0).integers(0, 256, (96, channels, 6, 6), dtype=np.uint8)
     labels = torch.arange(96) % 3
-    return Part(pixels, np.arange(96), labels, 3, (0.5,) * channels, (0.3,) * channels)
+    return Split(pixels, np.arange(96), labels, 3, (0.5,) * channels, (0.3,) * channels)
 
 
 def network(channels=3):
@@ -30,13 +30,13 @@ def network(channels=3):
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_images_without_three_colours_are_refused(channels):
     with raises(RecipeError, "unsupported", "train.pca_noise", "three channels", channels):
-        train(network(channels), part(channels), RECIPE, epochs=1, seed=0)
+        train(network(channels), split(channels), RECIPE, epochs=1, seed=0)
 
 
 def test_it_draws_nothing_where_it_is_off_and_acts_where_it_is_on():
-    images, plain = torch.from_numpy(part().pixels), Recipe(flip=True)
+    images, plain = torch.from_numpy(split().pixels), Recipe(flip=True)
     off, on = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
-    without, with_noise = augmented(images, part(), plain, off), augmented(images, part(), RECIPE, on)
+    without, with_noise = augmented(images, split(), plain, off), augmented(images, split(), RECIPE, on)
     assert torch.equal(torch.rand(1, generator=off), torch.rand(1, generator=_after_flips(images)))
     shift = with_noise - without
     assert shift.abs().max() > 0.01
@@ -57,15 +57,15 @@ def test_a_continued_training_has_the_same_noise(tmp_path):
         raise Stop
 
     whole, cut = network(), network()
-    train(whole, part(), RECIPE, epochs=2, seed=0)
+    train(whole, split(), RECIPE, epochs=2, seed=0)
     file = Checkpoint(tmp_path / "checkpoint.pt")
     with pytest.raises(Stop):
-        train(cut, part(), RECIPE, epochs=2, seed=0, checkpoint=file, on_epoch=stop)
+        train(cut, split(), RECIPE, epochs=2, seed=0, checkpoint=file, on_epoch=stop)
     continued = network()
-    train(continued, part(), RECIPE, epochs=2, seed=0, checkpoint=file)
+    train(continued, split(), RECIPE, epochs=2, seed=0, checkpoint=file)
     assert all(
         torch.equal(a, b) for a, b in zip(whole.state_dict().values(), continued.state_dict().values(), strict=True)
     )
     plain = network()
-    train(plain, part(), Recipe(batch_size=32, precision="fp32", flip=True), epochs=2, seed=0)
+    train(plain, split(), Recipe(batch_size=32, precision="fp32", flip=True), epochs=2, seed=0)
     assert not torch.equal(plain[0].weight, whole[0].weight)

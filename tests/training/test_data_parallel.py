@@ -28,7 +28,7 @@ def group(tmp_path):
 
 
 def trained(together, **settings):
-    part = load_data(DataConfig("digits", images=300)).train
+    split = load_data(DataConfig("digits", images=300)).train
     torch.manual_seed(0)
     space = load_space("tiny")
     smooth = space.point(
@@ -37,9 +37,9 @@ def trained(together, **settings):
     network = build(space, smooth, in_channels=1, classes=10)
     recipe = Recipe(**{"batch_size": 32, "clip_norm": 1.0, "precision": "fp32", "crop_pixels": 1, **settings})
     if not together:
-        return network, train(network, part, recipe, epochs=1, seed=1)
+        return network, train(network, split, recipe, epochs=1, seed=1)
     with data_parallel(network):
-        return network, train(network, part, recipe, epochs=1, seed=1)
+        return network, train(network, split, recipe, epochs=1, seed=1)
 
 
 def test_a_group_trains_what_one_process_trains(group):

@@ -50,9 +50,9 @@ FAULTS = [
 
 @pytest.mark.parametrize("error", FAULTS)
 def test_a_fault_of_the_gpu_is_no_fault_of_the_networks_shapes(error):
-    part = load_data(DataConfig("digits")).train
+    split = load_data(DataConfig("digits")).train
     with pytest.raises(type(error)) as caught:
-        check_shapes(Raises(error), part, CPU, torch.contiguous_format, Meter(Limits()).fail)
+        check_shapes(Raises(error), split, CPU, torch.contiguous_format, Meter(Limits()).fail)
     assert caught.value is error
 
 
@@ -69,14 +69,14 @@ def test_memory_that_runs_out_before_the_first_step_has_its_cause(monkeypatch):
 
 @pytest.mark.parametrize("error", FAULTS)
 def test_a_gpu_that_has_failed_is_no_failure_of_the_trial(error):
-    part, network = load_data(DataConfig("digits")).train, Raises(error)
+    split, network = load_data(DataConfig("digits")).train, Raises(error)
     network.weight = nn.Parameter(torch.zeros(2))
 
     def evaluates():
         raise error
 
     with raises(DeviceLost, "failed", "device", str(error)):
-        train(network, part, Recipe(), epochs=1, seed=0)
+        train(network, split, Recipe(), epochs=1, seed=0)
     with raises(DeviceLost, "failed", "device", str(error)):
         guarded(evaluates, CPU, 0.0, "")
     with raises(DeviceLost, "failed", "device", str(error)), watching(CPU):

@@ -10,7 +10,7 @@ from torch import nn
 from nasforge.core.errors import ConfigError
 from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
@@ -33,7 +33,7 @@ EVERYTHING = Recipe(
 )
 
 
-def parts(images=300) -> tuple[Part, Part]:
+def splits(images=300) -> tuple[Split, Split]:
     data = load_data(DataConfig("digits", images=images, validation=0.2))
     return data.train, data.validation
 
@@ -54,9 +54,9 @@ def network(seed=0, classes=10):
 
 def trained(recipe=EVERYTHING, net=None, epochs=3, seed=5, file=None, every_s=60, at_end=False, **settings):
     net = net if net is not None else network()
-    part, validation = parts()
+    split, validation = splits()
     settings |= {"checkpoint": Checkpoint(file, every_s), "validation": Validation(validation, at_end=at_end)}
-    outcome = train(net, part, recipe, epochs=epochs, seed=seed, **settings)
+    outcome = train(net, split, recipe, epochs=epochs, seed=seed, **settings)
     return net, outcome
 
 
@@ -243,7 +243,7 @@ def test_validation_and_the_outcome_are_on_the_averaged_weights():
     assert not same(averaged, plain)
     from nasforge.training.scoring import score
 
-    assert score(averaged, parts()[1])["loss"] == pytest.approx(outcome.metrics["val/loss"], rel=1e-5)
+    assert score(averaged, splits()[1])["loss"] == pytest.approx(outcome.metrics["val/loss"], rel=1e-5)
 
 
 def test_a_network_that_was_trained_before_is_not_initialised():
@@ -370,7 +370,7 @@ def test_a_recipe_that_does_not_fit_is_refused():
         trained(Recipe(zero_init=True), net=bare)
 
 
-def test_a_batch_larger_than_the_part_is_one_step():
+def test_a_batch_larger_than_the_split_is_one_step():
     _, outcome = trained(Recipe(batch_size=10_000), epochs=1, flops=1.0)
     assert outcome.metrics["work/multiply_adds"] == 3 * 240
 

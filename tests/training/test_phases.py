@@ -112,7 +112,7 @@ def test_a_mean_of_weights_has_the_statistics_of_the_images_that_it_is_validated
     trained(net, dataclasses.replace(EVERYTHING, ema_decay=0.0, swa_share=1.0), until=1)
     mean = net[1].running_mean.clone()
     crop = dataclasses.replace(EVERYTHING, crop_pixels=1, cutout_pixels=1)  # the images have half the size
-    recalibrate(net, phases()[0].part, crop)
+    recalibrate(net, phases()[0].split, crop)
     assert torch.equal(net[1].running_mean, mean)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.tasks.metrics import EXTRA, by_class, extra_among, figures
 from nasforge.training.scoring import answers, score
 
@@ -23,10 +23,10 @@ class Fixed(nn.Module):
 
 def test_figures_by_hand():
     pixels = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(2, 2)
-    part = Part(pixels, np.arange(4), torch.tensor([0, 0, 1, 2]), 3, mean=(0.0,), std=(1 / 255,))
+    split = Split(pixels, np.arange(4), torch.tensor([0, 0, 1, 2]), 3, mean=(0.0,), std=(1 / 255,))
     logits = torch.tensor([[2.0, 0, 0], [0, 2.0, 0], [0, 2.0, 0], [0, 0, 2.0]])  # answers 0, 1, 1, 2
     network = Fixed(logits).train()
-    scores = score(network, part, batch_size=3)
+    scores = score(network, split, batch_size=3)
     assert scores["accuracy"] == 0.75
     assert scores["f1_macro"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     right, wrong = -np.log(np.exp(2) / (np.exp(2) + 2)), -np.log(1 / (np.exp(2) + 2))
@@ -38,16 +38,16 @@ def test_scoring_changes_no_statistics():
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(4, 3)).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     pixels = np.random.default_rng(0).integers(0, 256, (9, 1, 1, 2), dtype=np.uint8)
-    score(network, Part(pixels, np.arange(9), torch.arange(9) % 3, 3, (0.5,), (0.2,)))
+    score(network, Split(pixels, np.arange(9), torch.arange(9) % 3, 3, (0.5,), (0.2,)))
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.items())
 
 
 def known():
     """Three of four right; class 3 has no image."""
     pixels = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(2, 2)
-    part = Part(pixels, np.arange(4), torch.tensor([0, 0, 1, 2]), 4, mean=(0.0,), std=(1 / 255,))
+    split = Split(pixels, np.arange(4), torch.tensor([0, 0, 1, 2]), 4, mean=(0.0,), std=(1 / 255,))
     logits = torch.tensor([[2.0, 0, 0, -1], [-0.5, 2.0, 0, -1], [0, 2.0, 0, -1], [0, 0, 2.0, -1]])
-    return answers(Fixed(logits), part)
+    return answers(Fixed(logits), split)
 
 
 def test_figures_on_request_by_hand():
@@ -62,8 +62,8 @@ def test_figures_on_request_by_hand():
 
 def test_answers_that_name_a_class_without_images_give_no_warning():
     pixels = np.arange(2, dtype=np.uint8)[:, None, None, None].repeat(2, 2)
-    part = Part(pixels, np.arange(2), torch.tensor([0, 1]), 3, mean=(0.0,), std=(1 / 255,))
-    answered = answers(Fixed(torch.tensor([[0.0, 0, 2], [0, 2, 0]])), part)
+    split = Split(pixels, np.arange(2), torch.tensor([0, 1]), 3, mean=(0.0,), std=(1 / 255,))
+    answered = answers(Fixed(torch.tensor([[0.0, 0, 2], [0, 2, 0]])), split)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scores = figures(answered, EXTRA)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_loop import EVERYTHING, Interrupted, breaking, network, parts, trained
+from test_loop import EVERYTHING, Interrupted, breaking, network, splits, trained
 
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits, Meter
@@ -53,7 +53,7 @@ def test_a_start_from_a_gpu_continues_on_a_cpu_with_new_generators(tmp_path):
     torch.save({**written, "augmenting": of_a_gpu, "dropout_cuda": of_a_gpu}, second)
     a, b = network(), network()
     for net in (a, b):
-        train(net, parts()[0], EVERYTHING, epochs=3, seed=5, checkpoint=Checkpoint(start=second))
+        train(net, splits()[0], EVERYTHING, epochs=3, seed=5, checkpoint=Checkpoint(start=second))
     assert all(torch.equal(tensor, b.state_dict()[key]) for key, tensor in a.state_dict().items())
     assert any(not torch.equal(tensor, written["network"][key]) for key, tensor in a.state_dict().items())
 
@@ -62,8 +62,8 @@ def test_precision_identifies_a_training_on_a_gpu_alone(monkeypatch):
     def identity(device, capability=(8, 0)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
         monkeypatch.setattr(torch, "Generator", lambda device=None: GENERATOR)  # there is none of CUDA here
-        net, part = network(), parts()[0]
-        course = Course([Phase(3, part, None, 0.0)], EVERYTHING)
+        net, split = network(), splits()[0]
+        course = Course([Phase(3, split, None, 0.0)], EVERYTHING)
         recipe = replace(EVERYTHING, precision="auto")
         options = {"seed": 5, "device": torch.device(device), "hooks": [], "meter": Meter(Limits())}
         return TrainingState(net, recipe, course, checkpoint=Checkpoint(), **options)._identity
@@ -76,7 +76,7 @@ def test_what_python_has_to_know_is_drawn_on_the_cpu(monkeypatch):
     really = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device=None: really())  # there is none of CUDA here
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    course = Course([Phase(3, parts()[0], None, 0.0)], EVERYTHING)
+    course = Course([Phase(3, splits()[0], None, 0.0)], EVERYTHING)
 
     def state(device):
         options = {"seed": 5, "device": torch.device(device), "hooks": [], "meter": Meter(Limits())}

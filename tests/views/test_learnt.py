@@ -13,8 +13,8 @@ from tests.api.retrain.conftest import SPACE
 @pytest.fixture
 def cells():
     """60 images of one class and 10 of another."""
-    part = load_data(DataConfig("digits")).train.subset(torch.arange(70))
-    return dataclasses.replace(part, labels=(torch.arange(70) >= 60).long(), classes=2)
+    split = load_data(DataConfig("digits")).train.subset(torch.arange(70))
+    return dataclasses.replace(split, labels=(torch.arange(70) >= 60).long(), classes=2)
 
 
 def test_the_largest_class_must_be_beaten_beyond_chance(cells):

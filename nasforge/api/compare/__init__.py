@@ -89,7 +89,7 @@ def compare(
     Args:
         experiments: searches already run: names in `runs_dir`, folders, or campaigns, which stand for all of theirs.
         strategies: or names of strategies to run, `evolution(sample=3)` or mappings with `name`; `random` is added.
-        seeds: so many, from 0, or these.
+        seeds: their number, from 0, or the seeds themselves.
         name: of the campaign; its folder in `runs_dir` takes searches and files. The same call continues it.
         axis: what is charged: `trials`, `worker_seconds` or `multiply_adds`.
         at: checkpoints of the table; left out, the whole charge that all have in common.
@@ -187,7 +187,7 @@ def _report(
     folder.mkdir(parents=True, exist_ok=True)
     content = plain(comparison.to_json())
     (folder / _RESULT).write_text(json.dumps(content, allow_nan=False, indent=1) + "\n")
-    for earlier in (_PAGE, _PICTURE):  # no figures of another comparison beside these, should this one not be drawn
+    for earlier in (_PAGE, _PICTURE):  # if this comparison cannot be drawn, no earlier drawing is left next to it
         (folder / earlier).unlink(missing_ok=True)
     networks: dict[str, list[Part]] = {}
     try:
@@ -277,7 +277,7 @@ def campaign_configs(
     firsts = [resolve({**common, "strategy": one, "seed": 0, "name": folder_name(one, 0)}, document) for one in named]
     firsts = [with_starts(suited_to_images(config)) for config in firsts]
     for place, config in enumerate(firsts):
-        make_strategy(config)  # a wrong option is said before anything runs
+        make_strategy(config)  # reports a wrong option before anything runs
         make_pruner(config)
         evaluator = evaluator_of(config)
         firsts[place] = with_goal(config, evaluator)

@@ -73,7 +73,7 @@ def parse_strategies(content: str | Sequence[str | Mapping[str, Any] | Named]) -
         raise ConfigError(f"--strategies: given twice: {', '.join(twice)}", kind="duplicate", key="strategies")
     for named in strategies:
         registry.check_named("strategy", named.name, named.options)
-        if ":" in named.name:  # a module of the user's that cannot be imported is said before anything runs
+        if ":" in named.name:  # reports a user's module that cannot be imported before anything runs
             registry.get("strategy", named.name)
     return strategies
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from nasforge.core.recipe import recipe_of, steps_of
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.evaluators.training import answers_of
 from nasforge.models.network import fresh
 from nasforge.training.device import device_of
@@ -169,7 +169,7 @@ def _measured(work: Work, trial: Trial, winner: Answered) -> dict[str, Any]:
         return {"omitted": f"{max(0.0, end - work.log.used):.0f} s are left, and a training takes {training:.0f} s"}
     points, right = [], []
     for share, rows in sorted(measured.items()):
-        images = np.mean([len(share_of(part, share, work.request.seed)) for part, _ in folds])
+        images = np.mean([len(share_of(split, share, work.request.seed)) for split, _ in folds])
         right.append(np.concatenate(rows))
         points.append(Point(share, round(float(images)), float(right[-1].mean())))
     twice = growth([point.images for point in points], right, work.request.seed)
@@ -185,21 +185,21 @@ def _known(work: Work, trial: Trial) -> dict[tuple[int, float], np.ndarray]:
     }
 
 
-def _right(asked: Part, winner: Answered, places: np.ndarray) -> np.ndarray:
+def _right(asked: Split, winner: Answered, places: np.ndarray) -> np.ndarray:
     """Which images of a fold the winner answered right in the search."""
     chosen = winner.probabilities[np.searchsorted(places, asked.index)].argmax(1)
     right: np.ndarray = chosen == asked.labels.numpy()
     return right
 
 
-def share_of(part: Part, share: float, seed: int) -> Part:
-    """Return a stratified share of a part, at least one image a class; a smaller share is within a larger one."""
-    labels, rng = part.labels.numpy(), np.random.default_rng(seed)
+def share_of(split: Split, share: float, seed: int) -> Split:
+    """Return a stratified share of a split, at least one image a class; a smaller share is within a larger one."""
+    labels, rng = split.labels.numpy(), np.random.default_rng(seed)
     kept = []
     for number in np.unique(labels):
         places = rng.permutation(np.flatnonzero(labels == number))
         kept.append(places[: max(1, math.ceil(share * len(places)))])
-    return part.subset(torch.from_numpy(np.sort(np.concatenate(kept))))
+    return split.subset(torch.from_numpy(np.sort(np.concatenate(kept))))
 
 
 def _trained(work: Work, trial: Trial, fold: int, share: float, end: float) -> np.ndarray | None:
@@ -207,12 +207,12 @@ def _trained(work: Work, trial: Trial, fold: int, share: float, end: float) -> n
     assert trial.architecture is not None  # noqa: S101
     config = work.config_of_search()
     space, recipe = config.space, recipe_of(config.space, trial.architecture, config.recipe)
-    part, asked = work.splits[fold]
-    fewer = share_of(part, share, work.request.seed)
+    split, asked = work.splits[fold]
+    fewer = share_of(split, share, work.request.seed)
     # as many steps as in the search: else the curve would show shorter trainings, not fewer images
-    epochs = max(1, round(work.plan.epochs * steps_of(len(part), recipe) / steps_of(len(fewer), recipe)))
+    epochs = max(1, round(work.plan.epochs * steps_of(len(split), recipe) / steps_of(len(fewer), recipe)))
     seed, device = work.request.seed + fold, device_of(work.request.device)
-    network = fresh(space, trial.architecture, seed, in_channels=work.data.shape[0], classes=part.classes)
+    network = fresh(space, trial.architecture, seed, in_channels=work.data.shape[0], classes=split.classes)
     latest = time.monotonic() + end - work.log.used
     try:
         trained = train(

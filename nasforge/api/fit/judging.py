@@ -243,7 +243,7 @@ def doubtful(truth: np.ndarray, answers: Sequence[np.ndarray], most: int = 20) -
     Args:
         truth: N class numbers, as the labels say.
         answers: out-of-fold probabilities of several networks, N x classes each.
-        most: so many at most, the surest first.
+        most: largest number of them, the surest first.
 
     Returns:
         (position, likely class, its mean probability).

@@ -12,7 +12,7 @@ from nasforge.core.events import Checked, Event, Reported, Told
 from nasforge.experiment.experiment import Experiment
 
 _NEVER_STOPPED = 3
-"""ASHA stops no trial before so many have come as far."""
+"""Trials that must have come as far before ASHA stops one."""
 _GRACE = 0.02
 """Share of the time of the fit by which a training that was forecast to fit may be late."""
 _SHOWN = {"val/accuracy": "accuracy", "val/f1_macro": "macro F1"}

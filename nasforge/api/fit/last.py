@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def train_last(work: Work, state: State, row: Row, until: float, share: float) -> tuple[Path, str]:
-    """Train a candidate from scratch on all images but those of the test split.
+    """Train a candidate from scratch on all images except the test split.
 
     Args:
         state: of the search.

@@ -22,7 +22,7 @@ from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone
 
 SCHEMA = 1
 FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
-"""What a fit's folder holds beside its log and its search."""
+"""Files in a fit's folder other than its log and its search."""
 NO_PRETRAINED = "none"
 """The value of `Request.pretrained` with which no cache is looked into."""
 _UNTRAINED = {"begun", "inspected", "decision", "prepared", "phase"}
@@ -151,7 +151,7 @@ class FitLog:
             asked = json.loads(dumps(dict(inputs)))
             kinds = {entry["kind"] for entry in self.entries}
             mended = bool(self.entries) and kinds <= _UNTRAINED and bool(_differing(self.entries[0]["inputs"], asked))
-            if mended or "refused" in kinds:  # nothing was trained: the user mends a mistake, or gives more time
+            if mended or "refused" in kinds:  # nothing was trained: the user corrects a mistake, or gives more time
                 os.ftruncate(self._file, 0)
                 self.entries = []
             self.resumed = bool(self.entries)
@@ -218,7 +218,7 @@ class FitLog:
         return next(fits, None)
 
     def decide(self, name: str, make: Callable[[], tuple[_Value, str]], say: Callable[[str], None]) -> _Value:
-        """Return a decision with its reason: read back where it was taken before, else taken, written and said.
+        """Return a decision with its reason: read back where it was taken before, else taken, written and printed.
 
         Args:
             name: of what is decided.

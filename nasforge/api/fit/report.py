@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
 
 _TOP, _MOST_PAIRS = 5, 20
-"""For more classes than `MOST_IN_MATRIX` the page has the accuracy of so many answers, and so many pairs."""
+"""With more classes than `MOST_IN_MATRIX`, the k of the top-k accuracy, and the number of confused pairs."""
 _YES_NO = {True: "yes", False: "no"}
 
 

@@ -14,26 +14,26 @@ PRESETS = {"quick": 0.6, "balanced": 1.0, "thorough": 1.8}
 """Name -> how long a training in the search is, relative to `balanced`."""
 
 FOLDED = 2000
-"""Below so many images to train and validate, candidates are compared on folds, else on one validation split."""
+"""Below this number of images, candidates are compared on folds, else on one validation split."""
 TEST_SHARE = 0.2
 """Of all images, where the data bring no test split."""
 VALIDATION_SHARE = 0.2
 """Of the other images, where the data bring no validation split."""
 FEWEST_VALIDATING = 200
-"""Images of a single validation split, at least; below so many answers candidates are ranked by log loss."""
+"""Least images of a single validation split; with fewer answers candidates are ranked by log loss."""
 IMBALANCED = 3.0
 """Above this ratio of the largest to the smallest class, the balanced accuracy is compared."""
 FEWEST_STEPS = 300
 """Optimizer steps of a training in the search, at least."""
 MOST_EPOCHS = 120
 LONGER = 6.0
-"""The last training is at most so many times as long as one in the search."""
+"""Longest last training, as a multiple of one in the search."""
 LAST_STEPS = 1800
 """Optimizer steps that it may have however short that one was."""
 LAST_EPOCHS = 30
 """Epochs, likewise."""
 _OVERHEAD = 1.15
-"""Validation and what else an epoch takes beside its steps."""
+"""Time of validation and the rest of an epoch, in addition to its steps."""
 _LATE = 1.5
 """A last training of the fewest epochs may take so much longer than its forecast."""
 _OVERRUN = 0.05
@@ -62,7 +62,7 @@ _PASSES = 3
 _CANDIDATE = {True: 0.14, False: 0.07}
 """Whether there are folds -> share of the whole time that one candidate's trainings take."""
 BESIDE = 0.25
-"""Share of the time for the last trainings that the reference has beside another winner."""
+"""Share of the time for the last trainings that the reference gets, if it is not the winner."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -138,7 +138,7 @@ def search_until(seconds: float, plan: Plan) -> float:
 def last_of(seconds: float, plan: Plan) -> float:
     """Return the seconds that are kept for the last trainings.
 
-    A network gains more from a long last training than from a few more candidates beside it, so a short fit keeps most
+    A network gains more from a long last training than from a few more candidates, so a short fit keeps most
     of its time.
 
     Args:
@@ -228,7 +228,7 @@ def least_seconds(used: float, per_step: float, images: int, batch_size: int, fo
 
 
 def _length(steps: float, images: int, batch_size: int) -> tuple[int, int]:
-    """Epochs and steps of a training of about so many steps."""
+    """Epochs and steps of a training of about this many steps."""
     each = max(1, math.ceil(images / batch_size))
     most = max(MOST_EPOCHS, math.ceil(FEWEST_STEPS / each))
     epochs = min(most, max(1, round(steps / each + 0.2)))
@@ -271,7 +271,7 @@ def last_training_may_take(fewest_epochs: int, allowed: float, seconds: float, s
     """Seconds after which the last training ends with the epoch, so that the fit keeps its time within a tenth.
 
     Args:
-        fewest_epochs: those of a training in the search; so many are always trained.
+        fewest_epochs: those of a training in the search; the last training never has fewer.
         allowed: seconds that are left for it.
         seconds: of the whole fit.
         second_per_epoch: as forecast, on all images.

@@ -116,7 +116,7 @@ def search(work: Work) -> State:
 
 
 def _quietly(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Pass on what the search says, but for notes that the inspection has said already."""
+    """Pass on the messages of the search, without the notes that the inspection has printed already."""
     return lambda text: None if text.startswith("Note: data ") else say(text)
 
 

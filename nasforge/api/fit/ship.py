@@ -14,7 +14,7 @@ from nasforge.api import export as exporting
 from nasforge.api.fit.judging import calibrated
 from nasforge.api.fit.log import BEST, EXPORTED
 from nasforge.api.fit.rows import Row
-from nasforge.data import Part
+from nasforge.data import Split
 from nasforge.data.npz import write_npz
 from nasforge.exporters.network_folder import Calibration, Network, load, save_network
 from nasforge.training.device import device_of
@@ -27,7 +27,7 @@ _BATCH, _LARGE_BATCH = 32, 512
 """Images at once, of a network that enlarges its input and of others."""
 
 
-def tested_once(work: Work, row: Row, what: str, answer: Callable[[Part], np.ndarray]) -> Row:
+def tested_once(work: Work, row: Row, what: str, answer: Callable[[Split], np.ndarray]) -> Row:
     """Return the row with its metrics on the test split, which it meets once; every meeting is on record before it.
 
     Args:
@@ -38,10 +38,10 @@ def tested_once(work: Work, row: Row, what: str, answer: Callable[[Part], np.nda
     done = work.log.last("tested", what=what)
     if done is None:
         work.log.write("opened", row=row.name, what=what)
-        part = work.data.open_test()
-        probabilities = answer(part)
-        write_npz(test_answers_of(work, what), {"truth": part.labels.numpy(), "probabilities": probabilities})
-        tested = row.tested(part.labels.numpy(), probabilities)
+        split = work.data.open_test()
+        probabilities = answer(split)
+        write_npz(test_answers_of(work, what), {"truth": split.labels.numpy(), "probabilities": probabilities})
+        tested = row.tested(split.labels.numpy(), probabilities)
         done = work.log.write("tested", row=row.name, what=what, figures=tested.to_json())
     figures = Row.from_json(done["figures"])
     return replace(row, test=figures.test, test_ci95=figures.test_ci95)
@@ -52,12 +52,12 @@ def test_answers_of(work: Work, what: str) -> Path:
     return work.folder / "answers" / f"{what.replace(' ', '_')}.npz"
 
 
-def answer_of(work: Work, folder: Path, temperature: float = 1.0) -> Callable[[Part], np.ndarray]:
+def answer_of(work: Work, folder: Path, temperature: float = 1.0) -> Callable[[Split], np.ndarray]:
     """Return the function that asks the network in a folder."""
 
-    def answer(part: Part) -> np.ndarray:
+    def answer(split: Split) -> np.ndarray:
         place = device_of(work.request.device)
-        return calibrated(ask(load(folder, place), part, place), temperature)
+        return calibrated(ask(load(folder, place), split, place), temperature)
 
     return answer
 
@@ -78,10 +78,10 @@ def ship(work: Work) -> exporting.Exported:
     return exporting.export(work.folder, ["onnx", "safetensors"], work.folder / EXPORTED)
 
 
-def ask(network: Network, part: Part, device: torch.device) -> np.ndarray:
-    """Return the probabilities, N x classes, that a network gives the images of a part."""
+def ask(network: Network, split: Split, device: torch.device) -> np.ndarray:
+    """Return the probabilities, N x classes, that a network gives the images of a split."""
     about = network.description
     # a network that enlarges its input needs far more memory than the images do
     size = _BATCH if about.space.arguments.get("resolution") else _LARGE_BATCH
-    normalised = replace(part, mean=about.mean, std=about.std)
+    normalised = replace(split, mean=about.mean, std=about.std)
     return answers(network.body.to(device), normalised, device=device, batch_size=size).probabilities

@@ -37,7 +37,7 @@ from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolutio
 from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace
-from nasforge.data import ImageData, Part, load_data
+from nasforge.data import ImageData, Split, load_data
 from nasforge.evaluators.cross_validation import in_folds
 from nasforge.experiment.journal import FIT, SEARCH, has_begun
 from nasforge.models.network import fresh
@@ -143,7 +143,7 @@ class Work:
         return load_data(self.whole_config)
 
     @cached_property
-    def pool(self) -> Part:
+    def pool(self) -> Split:
         """All images but those of the test split."""
         return self.whole.train_and_validation()
 
@@ -164,7 +164,7 @@ class Work:
             return [str(name) for name in arrays["files"]]
 
     @cached_property
-    def sample(self) -> Part:
+    def sample(self) -> Split:
         """The images of `pool` that the search uses: all, or a stratified share."""
         return self.data.train_and_validation()
 
@@ -226,12 +226,12 @@ class Work:
         config = config_of(self, epochs=1, folds=1)
         point = config.space.default_point()
         recipe = recipe_of(config.space, point, config.recipe)
-        part = self.whole.train
-        network = fresh(config.space, point, 0, in_channels=self.whole.shape[0], classes=part.classes)
-        threads, per_step = fastest_threads(network, part, recipe, device_of(self.request.device))
+        split = self.whole.train
+        network = fresh(config.space, point, 0, in_channels=self.whole.shape[0], classes=split.classes)
+        threads, per_step = fastest_threads(network, split, recipe, device_of(self.request.device))
         folds = self.possible_folds
         used = self.log.used + max(0.0, _testing(self.whole, per_step) - end_of(self.seconds) / 2)
-        fewest = max(FOLDED, _OF_CLASS * part.classes)
+        fewest = max(FOLDED, _OF_CLASS * split.classes)
         plan = plan_of(
             self.seconds, used, per_step, len(self.pool), recipe.batch_size, folds, self.request.preset, fewest
         )
@@ -259,7 +259,7 @@ class Work:
         )
 
     @cached_property
-    def splits(self) -> list[tuple[Part, Part]]:
+    def splits(self) -> list[tuple[Split, Split]]:
         """Pairs of the images to train on and the images to validate on."""
         if self.folds == 1:
             return [(self.data.train, self.data.validation)]
@@ -283,9 +283,9 @@ class Work:
         def decided() -> tuple[str, str]:
             if self.request.objective:
                 return self.request.objective.rpartition("/")[2], "as asked for"
-            part = self.pool if self.possible_folds[0] > 1 else self.whole.validation
-            if len(part) < FEWEST_VALIDATING:
-                return "loss", f"{len(part)} images are too few to compare shares of right answers"
+            split = self.pool if self.possible_folds[0] > 1 else self.whole.validation
+            if len(split) < FEWEST_VALIDATING:
+                return "loss", f"{len(split)} images are too few to compare shares of right answers"
             if self.imbalance > IMBALANCED:
                 return (
                     "balanced_accuracy",

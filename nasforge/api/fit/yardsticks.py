@@ -25,19 +25,19 @@ from nasforge.api.fit.judging import per_image
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import yardsticks_of
 from nasforge.data.npz import write_npz
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Answered, Work
 
 MAJORITY, FOREST = "largest class", "random forest"
 _EDGE = 16
-"""Images are shrunk to so many pixels a side."""
+"""Side of the shrunk images, in pixels."""
 _BINS = 8
 _MOST = 4000
 """Images that a yardstick learns from at most: an SVM's time grows with their square."""
 _MOST_CLASSES = 100
-"""Above so many classes only the forest is measured: an SVM has a classifier for every pair of them."""
+"""Number of classes above which only the forest is measured: an SVM has a classifier for every pair of them."""
 _PIECE = 2048
 """Rows of the SVM's kernel that are in memory at once."""
 _TIMED, _TIMED_ASKED, _GROWTH = 1000, 200, 1.5
@@ -83,11 +83,11 @@ MODELS: dict[str, Make] = {
 """Name -> a classifier with scikit-learn's interface."""
 
 
-def features(part: Part) -> np.ndarray:
-    """Small pixels and colour histograms of a part's images, N x features, float32."""
+def features(split: Split) -> np.ndarray:
+    """Small pixels and colour histograms of a split's images, N x features, float32."""
     pieces = []
-    for start in range(0, len(part), 1024):
-        images = part.take(slice(start, start + 1024))
+    for start in range(0, len(split), 1024):
+        images = split.take(slice(start, start + 1024))
         pixels = adaptive_avg_pool2d(images.float() / 255, min(_EDGE, *images.shape[2:])).flatten(1)
         pieces.append(np.concatenate([pixels.numpy(), _histograms(images.numpy())], axis=1))
     return np.concatenate(pieces).astype(np.float32)
@@ -112,7 +112,7 @@ def _counted(values: np.ndarray, bins: int) -> np.ndarray:
     return shares
 
 
-def majority(train: Part, asked: Part) -> np.ndarray:
+def majority(train: Split, asked: Split) -> np.ndarray:
     """Return the classes' shares in `train` for every image of `asked`, N x classes."""
     shares = np.bincount(train.labels.numpy(), minlength=train.classes) / len(train)
     return np.tile(shares, (len(asked), 1))
@@ -136,8 +136,8 @@ def answer(make: Make, train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, 
     return divided
 
 
-def _few(train: Part, seed: int) -> Part:
-    """Return so many of the images as a yardstick learns from."""
+def _few(train: Split, seed: int) -> Split:
+    """Return a sample of the images, as many as a baseline learns from."""
     if len(train) <= _MOST:
         return train
     return train.subset(torch.from_numpy(np.random.default_rng(seed).choice(len(train), _MOST, replace=False)))
@@ -163,7 +163,7 @@ def _forecast(make: Make, x: np.ndarray, y: np.ndarray, asked: int, seed: int) -
 
 
 def on_folds(
-    splits: Sequence[tuple[Part, Part]], seconds: float, seed: int, tested: int = 0
+    splits: Sequence[tuple[Split, Split]], seconds: float, seed: int, tested: int = 0
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray], float]]:
     """Yardstick after yardstick: its name, (places of the images, probabilities) over all folds, and its seconds.
 
@@ -194,7 +194,7 @@ def on_folds(
             yield name, (places, np.concatenate(answers)), time.monotonic() - began
 
 
-def on_test(name: str, train: Part, test: Part, seed: int) -> np.ndarray:
+def on_test(name: str, train: Split, test: Split, seed: int) -> np.ndarray:
     """Train a yardstick on `train` and return its probabilities for the test split, N x classes."""
     if name == MAJORITY:
         return majority(train, test)
@@ -226,6 +226,6 @@ def measure_yardsticks(work: Work) -> list[Answered]:
         return [work.answered(Row(val={}, **about), file[about["name"]]) for about in entry["rows"]]
 
 
-def yardstick_on_test(work: Work, name: str) -> Callable[[Part], np.ndarray]:
+def yardstick_on_test(work: Work, name: str) -> Callable[[Split], np.ndarray]:
     """Return the function that asks a yardstick, taught by all images but those of the test split."""
-    return lambda part: on_test(name, work.pool, part, work.request.seed)
+    return lambda split: on_test(name, work.pool, split, work.request.seed)

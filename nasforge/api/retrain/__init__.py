@@ -75,7 +75,7 @@ def retrain(
         data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
             `folder`; the experiment keeps the new place.
         runner: `local`: one training after the other in this process. `ray_tune`: side by side on Ray workers, with the
-            options that a search's runner has, and `workers_per_network`: each training by so many workers at once,
+            options that a search's runner has, and `workers_per_network`: each training by this many workers together,
             with the outcome of one worker up to the order of sums.
         reference: what each of the best is compared with: names of hand-designed networks that are scaled to the same
             FLOPs, as a sequence or with commas between them. A name is registered (`resnet`, `vgg`), `timm:NAME`, or
@@ -85,7 +85,7 @@ def retrain(
         trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
 
     Returns:
-        The best, each beside its reference, those drawn at random, the ensemble of the best, and what all that says.
+        The best, each with its reference, those drawn at random, the ensemble of the best, and the verdict.
 
     Raises:
         TrustError: the journal names code that you have not agreed to run.

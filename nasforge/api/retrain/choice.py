@@ -31,10 +31,10 @@ def ranked_of(state: State) -> list[Trial]:
 
 
 def drawn_of(ranked: Sequence[Trial], top: int, count: int, seed: int) -> list[Trial]:
-    """So many of the trials below the top, at random but always the same; more of them begin with the same ones.
+    """Return `count` trials below the top, at random but always the same; more of them begin with the same ones.
 
     Raises:
-        SearchError: there are not so many, or not even so many at the top.
+        SearchError: there are fewer trials, below the top or at it.
     """
     if top > len(ranked):
         raise SearchError(

@@ -21,8 +21,8 @@ from nasforge.core.recipe import Recipe
 from nasforge.core.space import SearchSpace
 from nasforge.data import load_data
 from nasforge.data.npz import write_npz
-from nasforge.data.part import Part
 from nasforge.data.sources import image_names
+from nasforge.data.split import Split
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
 from nasforge.models.ensemble import Ensemble, Mirrored, TenCrops
@@ -47,7 +47,7 @@ class Retraining:
 
     Attributes:
         name: of the network, unique in its experiment.
-        folder: where the network is kept, its checkpoint beside it while it is trained.
+        folder: where the network is kept, with its checkpoint while it is trained.
         space: names the builder.
         architecture: the point.
         recipe: how.
@@ -211,35 +211,35 @@ def measure(
         `test/accuracy`, `test/loss`, `test/f1_macro` and what the objectives need; with flips also `test_flip/...`,
         with crops `test_crops/...`.
     """
-    part, trained_for = load_data(data).open_test(), task_of(task)
+    split, trained_for = load_data(data).open_test(), task_of(task)
     extra = trained_for.requested(objective.metric for objective in objectives)
-    extra = tuple(name for name in extra if name not in trained_for.unmeasured(extra, part))
+    extra = tuple(name for name in extra if name not in trained_for.unmeasured(extra, split))
     with without_tf32():
-        logits, loss = outputs_and_loss(network, part, device=device, task=trained_for)
-    answered = Answers(part.labels.numpy(), trained_for.decode(logits).cpu().numpy(), loss)
+        logits, loss = outputs_and_loss(network, split, device=device, task=trained_for)
+    answered = Answers(split.labels.numpy(), trained_for.decode(logits).cpu().numpy(), loss)
     metrics = {f"test/{key}": value for key, value in trained_for.scores(answered, extra).items()}
     if answers is not None:
         names = image_names(data)
-        ids = np.arange(len(part)) if names is None else np.array(names, dtype=np.str_)[part.index]
+        ids = np.arange(len(split)) if names is None else np.array(names, dtype=np.str_)[split.index]
         write_npz(answers, {"truth": answered.truth, "logits": logits.cpu().numpy(), "ids": ids})
     if "flip" in tta:
         with without_tf32():
-            mirrored = score(Mirrored(network), part, extra=extra, device=device, task=trained_for)
+            mirrored = score(Mirrored(network), split, extra=extra, device=device, task=trained_for)
         metrics |= {f"test_flip/{key}": value for key, value in mirrored.items()}
     if "crops" in tta:
         with without_tf32():
-            cropped = score(_cropped(network, part, recipes), part, extra=extra, device=device, task=trained_for)
+            cropped = score(_cropped(network, split, recipes), split, extra=extra, device=device, task=trained_for)
         metrics |= {f"test_crops/{key}": value for key, value in cropped.items()}
     return metrics
 
 
-def _cropped(network: nn.Module, part: Part, recipes: Sequence[Mapping[str, Any]]) -> nn.Module:
+def _cropped(network: nn.Module, split: Split, recipes: Sequence[Mapping[str, Any]]) -> nn.Module:
     """Return a network that answers by ten views; each member of an ensemble sees those of its training."""
     members = list(network.members) if isinstance(network, Ensemble) else [network]
-    black = [-mean / std for mean, std in zip(part.mean, part.std, strict=True)]
+    black = [-mean / std for mean, std in zip(split.mean, split.std, strict=True)]
     views: list[nn.Module] = []
     for number, member in enumerate(members):
         recipe = recipes[number] if recipes else {}
-        shift = recipe.get("crop_pixels") or max(1, min(part.shape[1:]) // _SHIFTED_SHARE)
+        shift = recipe.get("crop_pixels") or max(1, min(split.shape[1:]) // _SHIFTED_SHARE)
         views.append(TenCrops(member, shift, [0.0] * len(black) if recipe.get("crop_fill") == "mean" else black))
     return Ensemble(views) if isinstance(network, Ensemble) else views[0]

@@ -93,7 +93,7 @@ class RankAgreement:
         tau: Kendall's tau-b, 1 for the same order, 0 for none, -1 for the reverse; None where it is not defined.
         p_value: two-sided, that there is no such agreement; exact without ties.
         n: networks compared.
-        least_p: the p value of perfect agreement among so many.
+        least_p: the p value of perfect agreement among this many.
     """
 
     tau: float | None
@@ -103,7 +103,7 @@ class RankAgreement:
 
     @property
     def too_few(self) -> bool:
-        """True if no order of so many networks could show anything at the level of 0.05."""
+        """True if there are too few networks for any order to be significant at 0.05."""
         return self.least_p > 1 - LEVEL
 
 
@@ -149,7 +149,7 @@ class Finalists(Sequence[Finalist]):
     """All that a retraining found; as a sequence it is the best of the search, best first.
 
     Attributes:
-        top: the best, each beside its reference.
+        top: the best, each with its reference.
         random: finished trials drawn at random from the others.
         ensemble: of `top`, one network of each; None for a single one.
         agreement: of the search's order with the test split's, over `top` and `random`.

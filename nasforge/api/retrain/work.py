@@ -173,7 +173,7 @@ class Work:
     # --- trained and measured, each once ----------------------------------------------------------------------------
 
     def _meet(self, retrainings: Sequence[Retraining], progress: Progress) -> None:
-        """Train what is not trained, and open the test split to every network; only this process writes the journal."""
+        """Train the untrained networks and test every network; only this process writes the journal."""
         for retraining in retrainings:
             if self._tested(retraining.name) or retraining.trained:
                 self._test(retraining)
@@ -271,7 +271,7 @@ class Work:
 
 
 def _note(folder: Path, figures: Mapping[str, float]) -> None:
-    """Write what the test split said beside the network, if it is still there."""
+    """Write the test metrics next to the network, if it is still there."""
     if (folder / DESCRIPTION).is_file():
         network = load(folder)
         about = network.description

@@ -119,7 +119,7 @@ def _fit(
     gpus = {kind: amounts.get("gpu", 0) for kind, amounts in resources_by_kind.items()}
     trainable = tune.with_parameters(Worker, shipped=[shipped], **known, modules=places(), gpus=gpus)
     trainable = tune.with_resources(trainable, placement)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is in the journal, said once
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are in the journal, so they appear once
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

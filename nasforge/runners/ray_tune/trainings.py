@@ -128,7 +128,7 @@ def _messages(progress: Progress) -> Iterator[Queue]:
                 if over.is_set():
                     return
             except ray.exceptions.RayError:
-                return  # the cluster is gone; whoever waits for results says so
+                return  # the cluster is gone; waiting for results raises the error
 
     thread = threading.Thread(target=listen, name="progress", daemon=True)
     thread.start()
@@ -208,7 +208,7 @@ def _in_groups(
     workers: int,
     joined: Cluster,
 ) -> Iterator[tuple[Item, str]]:
-    logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what failed is raised, said once
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # failures are raised, so they appear once
     outcomes, uses_gpu = Queue(actor_options={"num_cpus": 0}), resources.get("gpu", 0) > 0
     failed: list[BaseException] = []
     trainer = TorchTrainer(

@@ -133,7 +133,7 @@ class _Work:
             except NasforgeError as error:
                 self.messages.put((None, str(error)))
                 return
-            except BaseException as error:  # SystemExit too: whoever waits for this thread must hear of it
+            except BaseException as error:  # SystemExit too: the waiting thread must hear of it
                 result = Result.failed("error", f"the evaluator ended its thread: {type(error).__name__}: {error}")
             self.messages.put((None, result.to_json()))
 

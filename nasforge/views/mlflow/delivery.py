@@ -70,7 +70,7 @@ class Delivery:
         uri: of the store, maybe with a password.
         name: of the search, as MLflow and messages have it.
         shown: the URI without password.
-        progress: runs written so far, for whoever waits.
+        progress: number of runs written so far, to show while waiting.
         events: delivered so far by this object, and rows of a fit.
         complained: whether the user knows of trouble.
         end: MLflow's status for a search that ended otherwise than by its budget; empty for one that did not.

@@ -280,7 +280,7 @@ class Runs:
         run.tags["nasforge.pareto"] = "true"
 
     def common_tags(self, role: str) -> dict[str, str]:
-        """Return the tags of every run beside its search's; the layout of earlier versions has none."""
+        """Return the tags of every run in addition to its search's; the layout of earlier versions has none."""
         if not self.name:
             return {}
         return {"nasforge.experiment": self.name, "nasforge.role": role, "nasforge.pareto": "false"}

@@ -11,7 +11,7 @@ from nasforge.api.fit.rows import Row, more_photos
 from nasforge.api.fit.schedule import end_of
 from nasforge.api.fit.work import Answered
 from nasforge.core.trial import Charge, Measure, Result, Trial
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 from nasforge.settings.experiment import load_space
 
 
@@ -48,8 +48,8 @@ def test_folds_that_are_too_few_tell_nothing():
 def test_a_share_has_every_class_and_lies_within_a_larger_one():
     labels = torch.tensor([0] * 40 + [1] * 12 + [2])
     pixels = torch.zeros((53, 1, 4, 4), dtype=torch.uint8).numpy()
-    part = Part(pixels, np.arange(53), labels, 3, (0.5,), (0.5,))
-    half, quarter = share_of(part, 0.5, 0), share_of(part, 0.25, 0)
+    split = Split(pixels, np.arange(53), labels, 3, (0.5,), (0.5,))
+    half, quarter = share_of(split, 0.5, 0), share_of(split, 0.25, 0)
     assert half.labels.bincount().tolist() == [20, 6, 1] and quarter.labels.bincount().tolist() == [10, 3, 1]
     assert set(quarter.index) < set(half.index)
 
@@ -65,7 +65,7 @@ class Toy:
         rng = np.random.default_rng(0)
         pixels = rng.integers(0, 256, (160, 1, 8, 8), dtype=np.uint8)
         labels = torch.from_numpy(rng.integers(0, 2, 160))
-        whole = Part(pixels, np.arange(160), labels, 2, (0.5,), (0.3,))
+        whole = Split(pixels, np.arange(160), labels, 2, (0.5,), (0.3,))
         halves = [whole.subset(torch.arange(place, 160, 2)) for place in (0, 1)]
         self.splits, self.places, self.folds = [(halves[0], halves[1]), (halves[1], halves[0])], np.arange(160), 2
         self.seconds, self.log, self.labels = seconds, Log(used), labels.numpy()

@@ -6,7 +6,7 @@ import torch
 
 from nasforge.api.fit import speed
 from nasforge.core.recipe import Recipe
-from nasforge.data.part import Part
+from nasforge.data.split import Split
 
 
 @pytest.mark.parametrize(
@@ -19,14 +19,14 @@ from nasforge.data.part import Part
 def test_the_first_step_and_other_work_do_not_count(monkeypatch, durations, trainings, fastest):
     clock, lengths = [0.0], []
 
-    def train(network, part, recipe, **_):
+    def train(network, split, recipe, **_):
         clock[0] += durations[len(lengths)]
-        lengths.append(len(part))
+        lengths.append(len(split))
 
     monkeypatch.setattr(speed, "train", train)
     monkeypatch.setattr(speed.time, "monotonic", lambda: clock[0])
     pixels = np.zeros((300, 1, 4, 4), np.uint8)
-    part = Part(pixels, np.arange(300), torch.zeros(300, dtype=torch.int64), 2, (0.5,), (0.3,))
-    seconds = speed.second_per_step(torch.nn.Identity(), part, Recipe(batch_size=32), torch.device("cpu"))
+    split = Split(pixels, np.arange(300), torch.zeros(300, dtype=torch.int64), 2, (0.5,), (0.3,))
+    seconds = speed.second_per_step(torch.nn.Identity(), split, Recipe(batch_size=32), torch.device("cpu"))
     assert seconds == pytest.approx(fastest)
     assert lengths == [32, *[6 * 32] * (trainings - 1)]

@@ -46,12 +46,12 @@ def test_a_class_that_a_model_has_not_seen_has_hardly_a_probability():
 def test_colours_are_among_the_features():
     import torch
 
-    from nasforge.data.part import Part
+    from nasforge.data.split import Split
 
     pixels = np.zeros((2, 3, 20, 20), np.uint8)
     pixels[1, 0] = 255
-    part = Part(pixels, np.arange(2), torch.tensor([0, 1]), 2, (0.5,) * 3, (0.2,) * 3)
-    features = yardsticks.features(part)
+    split = Split(pixels, np.arange(2), torch.tensor([0, 1]), 2, (0.5,) * 3, (0.2,) * 3)
+    features = yardsticks.features(split)
     assert features.shape == (2, 3 * 16 * 16 + 3 * 8 + 64)
     assert not np.array_equal(features[0], features[1])
 

@@ -63,7 +63,7 @@ def test_nothing_of_a_reference_is_frozen(searched, tmp_path, monkeypatch):
     assert frozen == [1, 0]
 
 
-def test_everything_meets_the_test_part_once_the_ensemble_too(retrained):
+def test_everything_meets_the_test_split_once_the_ensemble_too(retrained):
     folder, outcome = retrained
     parts = [part for f in (*outcome.top, *outcome.random) for part in (f.retrained, f.reference) if part]
     names = [name for part in parts for name in part.networks]
@@ -143,7 +143,7 @@ def test_the_same_call_again_does_nothing(retrained, monkeypatch, tmp_path):
     assert (folder / "journal.jsonl").read_bytes() == before
 
 
-def test_a_network_that_met_the_test_part_without_flips_is_not_measured_again(folder):
+def test_a_network_that_met_the_test_split_without_flips_is_not_measured_again(folder):
     retrain(folder, seeds=1, epochs=1, device="cpu")
     before = opened(folder)
     (outcome,) = retrain(folder, seeds=1, epochs=1, tta="flip", device="cpu")
@@ -188,7 +188,7 @@ def test_mistakes(folder):
             retrain(folder, tta=wrong)
 
 
-def test_what_an_objective_needs_is_measured_on_the_test_part_too():
+def test_what_an_objective_needs_is_measured_on_the_test_split_too():
     config = DataConfig("digits", images=300, validation=0.2)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     outcome = networks.measure(network, config, torch.device("cpu"), "flip", [Objective("val/roc_auc", True)])

@@ -106,7 +106,7 @@ def test_retrain_gives_mean_and_std_beside_a_resnet_of_the_same_flops(retrained)
     json.dumps(finalist.to_json())
 
 
-def test_the_test_part_is_opened_once_per_retrained_network(retrained):
+def test_the_test_split_is_opened_once_per_retrained_network(retrained):
     folder, (finalist,), _ = retrained
     names = [event.finalist for event in opened(folder)]
     assert sorted(names) == sorted(finalist.retrained.networks + finalist.reference.networks)
@@ -132,7 +132,7 @@ def test_best_becomes_the_first_seed_of_the_first_finalist(retrained):
     assert best.description.trained["finalist"] == finalist.retrained.networks[0]
 
 
-def test_the_whole_train_and_validation_part_is_used_to_the_last_epoch(retrained):
+def test_the_whole_train_and_validation_split_is_used_to_the_last_epoch(retrained):
     folder, _, messages = retrained
     data = load_data(DataConfig("digits"))
     best = load(folder / "best").description
@@ -164,7 +164,7 @@ def test_the_same_call_again_trains_and_opens_nothing(retrained, monkeypatch, tm
     assert (folder / "journal.jsonl").read_bytes() == before
 
 
-def test_a_finalist_that_met_the_test_part_is_not_trained_again_even_when_its_folder_is_gone(
+def test_a_finalist_that_met_the_test_split_is_not_trained_again_even_when_its_folder_is_gone(
     retrained, tmp_path, monkeypatch
 ):
     folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nasforge.api.export import LARGEST
 from nasforge.api.fit.pretrained.weights import as_safetensors, backbone_point, backbone_space
 from nasforge.core.goals import Constraint
-from nasforge.data import ImageData, Part
+from nasforge.data import ImageData, Split
 from nasforge.data.augment import normalise
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network
@@ -125,7 +125,7 @@ def probe(
     weights: Path,
     data: ImageData,
     config: DataConfig,
-    splits: Sequence[tuple[Part, Part]],
+    splits: Sequence[tuple[Split, Split]],
     room: Room,
     *,
     scratch: Path,
@@ -162,11 +162,11 @@ def probe(
     per_image = (time.monotonic() - began) / len(pool)
     row_of = {place: row for row, place in enumerate(pool.index.tolist())}
 
-    def rows(part: Part) -> np.ndarray:
-        return np.array([row_of[place] for place in part.index.tolist()])
+    def rows(split: Split) -> np.ndarray:
+        return np.array([row_of[place] for place in split.index.tolist()])
 
-    def teach(part: Part, penalty: float) -> Head:
-        return learn(known[rows(part)], part.labels.numpy(), pool.classes, penalty, balanced=balanced, seed=seed)
+    def teach(split: Split, penalty: float) -> Head:
+        return learn(known[rows(split)], split.labels.numpy(), pool.classes, penalty, balanced=balanced, seed=seed)
 
     began = time.monotonic()
     heads = [teach(splits[0][0], _PENALTIES[1])]
@@ -250,9 +250,9 @@ def _resolutions(name: str, edge: int) -> list[int]:
     return sorted({max(size, edge) for size in sizes}, reverse=True)
 
 
-def second_per_image(network: nn.Module, part: Part, device: torch.device) -> float:
+def second_per_image(network: nn.Module, split: Split, device: torch.device) -> float:
     """Return the seconds of a forward pass per image, measured on a small batch after one that warms up."""
-    few = part.subset(torch.arange(min(len(part), _TIMED)))
+    few = split.subset(torch.arange(min(len(split), _TIMED)))
     answers(network, few.subset(torch.arange(1)), device=device)
     began = time.monotonic()
     answers(network, few, device=device)  # its result lies in main memory, so the device has ended
@@ -272,16 +272,16 @@ def classifier_of(network: nn.Module) -> nn.Linear:
     return classifier
 
 
-def features(network: nn.Module, part: Part, device: torch.device) -> np.ndarray:
-    """Return what reaches the classifier for every image of a part, N x features, float32."""
+def features(network: nn.Module, split: Split, device: torch.device) -> np.ndarray:
+    """Return what reaches the classifier for every image of a split, N x features, float32."""
     reached: list[Tensor] = []
     hook = classifier_of(network).register_forward_pre_hook(
         lambda module, inputs: reached.append(inputs[0].float().cpu())
     )
     try:
         with torch.inference_mode():
-            for images, _ in part.batches(torch.arange(len(part)), BATCH, device):
-                network(normalise(images, part.mean, part.std))
+            for images, _ in split.batches(torch.arange(len(split)), BATCH, device):
+                network(normalise(images, split.mean, split.std))
     finally:
         hook.remove()
     joined: np.ndarray = torch.cat(reached).numpy()

@@ -11,7 +11,7 @@ from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 
 from nasforge.api.fit.pretrained.probe import BATCH, Head
 from nasforge.core.recipe import Recipe
-from nasforge.data import Part
+from nasforge.data import Split
 from nasforge.exporters.network_folder import Network, load, save_network
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
@@ -52,7 +52,7 @@ def epochs_of_tuning(seconds: float, second_per_image: float, first: int, pool: 
 
 def tuned(
     folder: Path,
-    part: Part,
+    split: Split,
     recipe: Recipe,
     epochs: int,
     *,
@@ -62,13 +62,13 @@ def tuned(
     checkpoint: Path | None,
     tick: Callable[[], object],
 ) -> Network | None:
-    """Return the network of `folder` after so many epochs on a part; None where it diverged or met its deadline.
+    """Return the network of `folder`, trained on a split; None if it diverged or met its deadline.
 
     Batch normalisation keeps its statistics and weights: the classifier has learnt from features computed by these.
 
     Args:
         folder: of the probed network.
-        part: to train on.
+        split: to train on.
         recipe: how.
         epochs: how long.
         head: the classifier to begin with; None: the one in the folder.
@@ -90,7 +90,7 @@ def tuned(
     try:
         done = train(
             body.train(),
-            replace(part, mean=about.mean, std=about.std),
+            replace(split, mean=about.mean, std=about.std),
             recipe,
             epochs=epochs,
             seed=seed,

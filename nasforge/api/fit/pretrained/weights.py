@@ -221,7 +221,7 @@ def small_ones_cached() -> dict[str, Path]:
 
 
 def download(name: str, say: Callable[[str], None]) -> Path:
-    """Download timm's weights into the cache of Hugging Face, once size and licence are said.
+    """Download timm's weights into the cache of Hugging Face, after size and licence are printed.
 
     Raises:
         ConfigError: timm has no weights of this name, or they cannot be reached.

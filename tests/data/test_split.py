@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import torch
 
 from nasforge.core.gpu_share import lend
-from nasforge.data import load_data, part
+from nasforge.data import load_data, split
 from nasforge.settings.experiment import DataConfig
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def test_streamed_batches_equal_resident_ones(monkeypatch):
     train = load_data(DataConfig("digits")).train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:100]
     resident = list(train.batches(order, 32, CPU))
-    monkeypatch.setattr(part, "RESIDENT_BYTES", 1000)
+    monkeypatch.setattr(split, "RESIDENT_BYTES", 1000)
     assert train.streamed
     before = torch.random.get_rng_state()
     streamed = list(train.batches(order, 32, CPU))
@@ -34,7 +34,7 @@ def test_streamed_batches_equal_resident_ones(monkeypatch):
         assert torch.equal(x, y)
 
 
-def test_a_part_travels_without_what_lies_on_the_device():
+def test_a_split_travels_without_what_lies_on_the_device():
     train = load_data(DataConfig("digits")).train
     assert len(train.images)
     copy = pickle.loads(pickle.dumps(train))
@@ -55,15 +55,15 @@ def test_all_batches_of_an_order_take_one_copy_to_the_device():
     assert (len(batches), copies) == (4, [(100,)])
 
 
-def test_all_parts_on_a_gpu_share_a_tenth_of_what_the_process_may_use(monkeypatch):
+def test_all_splits_on_a_gpu_share_a_tenth_of_what_the_process_may_use(monkeypatch):
     train, cuda = load_data(DataConfig("digits")).train, torch.device("cuda")
     size = train.images.nbytes + train.labels.nbytes
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=25 * size))
     a, b, c = (train.subset(torch.arange(len(train))) for _ in range(3))
     assert a.fits_on(cuda) and not a.streamed
-    for part_on_it in (a, b):
-        part._HOLDERS.add(part_on_it)
-        part_on_it._resident["cuda"] = (train.images, train.labels)
+    for split_on_it in (a, b):
+        split._HOLDERS.add(split_on_it)
+        split_on_it._resident["cuda"] = (train.images, train.labels)
     assert a.fits_on(cuda) and not c.fits_on(cuda) and c.fits_on(CPU), "2.5 of them fit"
     b.release()
     assert c.fits_on(cuda)

@@ -1,4 +1,4 @@
-"""A part of a data set: images as bytes, labels, and how to normalise them."""
+"""A split of a data set: images as bytes, labels, mean and deviation."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ from nasforge.core.gpu_share import share_of_card
 COLOUR_IMAGES = 10_000
 """Most images that the principal components of the colours are computed from."""
 RESIDENT_BYTES = 2 * 1024**3
-"""Parts up to this size lie whole on the training device; larger ones are streamed from the memory-mapped cache."""
+"""Splits up to this size are kept on the training device; larger ones are streamed from the memory-mapped cache."""
 
-_HOLDERS: WeakSet[Part] = WeakSet()
-"""Parts of this process that have been put on a device."""
+_HOLDERS: WeakSet[Split] = WeakSet()
+"""Splits of this process that have been put on a device."""
 
 
 def _room_bytes(device: torch.device) -> float:
-    """Return what all parts of this process may take of a GPU: a tenth of the memory that it may use, up to 2 GiB."""
+    """Return what all splits of this process may take of a GPU: a tenth of the memory that it may use, up to 2 GiB."""
     whole = torch.cuda.get_device_properties(device).total_memory
     return min(RESIDENT_BYTES, whole * share_of_card() / 10)
 
 
 def _held_bytes(device: torch.device) -> int:
-    """Return what the parts of this process take of a device."""
-    places = {id(part._resident): part._resident for part in _HOLDERS}  # a part that is normalised otherwise shares it
+    """Return what the splits of this process take of a device."""
+    places = {
+        id(split._resident): split._resident for split in _HOLDERS
+    }  # a split that is normalised otherwise shares it
     kept = (place[str(device)] for place in places.values() if str(device) in place)
     return sum(tensor.nbytes for pair in kept for tensor in pair)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Split:
     """Some images of a data set, `N` of them.
 
     Attributes:
         pixels: uint8, all images of the source, M x C x H x W; may be memory-mapped.
-        index: which of them belong to this part, N whole numbers.
+        index: rows of the images of this split, N whole numbers.
         labels: int64, N class numbers.
-        classes: how many there are.
+        classes: number of classes.
         mean: of the training split per channel, images scaled to 0..1.
         std: likewise.
     """
@@ -72,31 +74,31 @@ class Part:
 
     @property
     def absent(self) -> tuple[int, ...]:
-        """Numbers of the classes without images in this part."""
+        """Numbers of the classes without images in this split."""
         return tuple((self.labels.bincount(minlength=self.classes) == 0).nonzero().flatten().tolist())
 
     @property
     def streamed(self) -> bool:
-        """True if the part is too large to be kept whole on a device."""
+        """True if the split is too large to be kept whole on a device."""
         return len(self) * int(np.prod(self.shape)) > RESIDENT_BYTES
 
     def fits_on(self, device: torch.device) -> bool:
-        """Return whether the part lies whole on a device, or may: on a GPU all parts of a process share a limit."""
+        """Return whether the split is or can be kept on a device. On a GPU all splits of a process share a limit."""
         if self.streamed or device.type != "cuda" or str(device) in self._resident:
             return not self.streamed
         return _held_bytes(device) + len(self) * (int(np.prod(self.shape)) + 8) <= _room_bytes(device)
 
     def release(self) -> None:
-        """Forget what lies on devices."""
+        """Free the copies on devices."""
         self._resident.clear()
 
     def take(self, positions: Tensor | slice) -> Tensor:
-        """Return the images at these positions of the part, uint8, in memory."""
+        """Return the images at these positions of the split, uint8, in memory."""
         where = positions.cpu().numpy() if isinstance(positions, Tensor) else positions
         return torch.from_numpy(np.ascontiguousarray(self.pixels[self.index[where]]))
 
-    def subset(self, positions: Tensor) -> Part:
-        """Return the part of these positions, normalised as this one."""
+    def subset(self, positions: Tensor) -> Split:
+        """Return the split of these positions, normalised as this one."""
         where = positions.cpu()
         return replace(self, index=self.index[where.numpy()], labels=self.labels[where], _resident={})
 
@@ -104,7 +106,7 @@ class Part:
     def colour_axes(self) -> tuple[tuple[float, ...], ...]:
         """Principal components of the colours, each times its eigenvalue: three rows of three numbers.
 
-        Of the covariance of all pixels of this part, scaled to 0..1; of `COLOUR_IMAGES` evenly spaced images where
+        Of the covariance of all pixels of this split, scaled to 0..1; of `COLOUR_IMAGES` evenly spaced images where
         there are more. The same images give the same numbers in every process, so checkpoints do not hold them.
         """
         rows = self.index[np.linspace(0, len(self) - 1, min(len(self), COLOUR_IMAGES)).round().astype(np.int64)]
@@ -153,17 +155,17 @@ class Part:
 
 
 class _Pieces(Dataset[tuple[Tensor, Tensor]]):
-    """A part as DataLoader workers read it: whole batches at once."""
+    """A split as DataLoader workers read it: whole batches at once."""
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
+    def __init__(self, split: Split) -> None:
+        self.split = split
 
     def __len__(self) -> int:
-        return len(self.part)
+        return len(self.split)
 
     def __getitems__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
         where = torch.tensor(positions)
-        return self.part.take(where), self.part.labels[where]
+        return self.split.take(where), self.split.labels[where]
 
 
 def _as_is(batch: Any) -> Any:
