@@ -76,8 +76,8 @@ def test_five_kills_each_lose_nothing_and_change_nothing(tmp_path: Path, strateg
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (None, ("invalid", None, "nasforge.core.trial.Result")),
-        (Result("finished", {"val/accuracy": "high"}), ("invalid", None, "val/accuracy", "high")),  # type: ignore[dict-item]
+        (None, ("failed", None, "nasforge.core.trial.Result")),
+        (Result("finished", {"val/accuracy": "high"}), ("failed", None, "val/accuracy", "high")),  # type: ignore[dict-item]
     ],
 )
 def test_what_an_evaluator_must_not_return(tmp_path: Path, answer: Any, expected: str) -> None:
