@@ -467,7 +467,7 @@ class Recipe:
     precision: Annotated[
         str,
         Setting(
-            "arithmetic; `auto`: bf16 where the device computes in it",
+            "arithmetic; `auto`: bf16 where the device is faster in it",
             group=_OTHER,
             choices=("auto", "fp32", "bf16"),
             implementation="torch",

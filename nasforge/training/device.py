@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import conv2d
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.gpu_share import lent, share_of_card
@@ -120,9 +121,9 @@ def _warn(text: str) -> None:
 def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
     """Return whether to compute under bfloat16 autocast.
 
-    `auto` says yes where the hardware multiplies bfloat16 numbers: CUDA from compute capability 8.0, CPUs with
-    AVX512-BF16 or AMX. Elsewhere it is emulated: on a Xeon without them a ResNet-8 step took 1.4 to 2 times as long as
-    in fp32 (benchmarks/throughput.py measures both).
+    `auto` says yes where this is faster: CUDA from compute capability 8.0, and CPUs with AVX512-BF16 or AMX on which
+    `bf16_is_faster` measures so. Elsewhere it is emulated: on a Xeon without them a ResNet-8 step took 1.4 to 2 times
+    as long as in fp32 (benchmarks/throughput.py measures both).
     """
     if recipe.precision == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         _warn(f"precision bf16 is emulated and slow on {torch.cuda.get_device_name(device)}; set precision fp32")
@@ -132,8 +133,30 @@ def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16")) and bf16_is_faster()
     return False
+
+
+@cache
+def bf16_is_faster() -> bool:
+    """Return whether a convolution and its gradients take at most .8 of the time in bfloat16 on this CPU.
+
+    Timed once a process, in .1 to .5 s. The processor's flags do not tell: a virtual machine may hide the AMX units
+    of a Xeon and show its AVX512-BF16, which torch 2.14 uses for convolutions that take 1.7 times as long as in fp32.
+    An AMD EPYC with AVX512-BF16 takes about half as long.
+    """
+    images = torch.full((16, 32, 14, 14), 0.5).to(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.full((32, 32, 3, 3), 0.01).to(memory_format=torch.channels_last).requires_grad_()
+
+    def seconds(bf16: bool) -> float:
+        start = time.perf_counter()
+        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            conv2d(images, weights, padding=1).float().mean().backward()  # type: ignore[no-untyped-call]
+        return time.perf_counter() - start
+
+    turns = [(seconds(True), seconds(False)) for _ in range(8)]
+    # the least: other processes only add
+    return min(fast for fast, _ in turns) <= 0.8 * min(plain for _, plain in turns)
 
 
 def without_overrun(recipe: Recipe, device: torch.device, network: nn.Module) -> Recipe:

@@ -60,11 +60,34 @@ def test_releasing_memory_hides_no_error_of_a_gpu_that_has_failed(monkeypatch):
 
 
 def test_bf16_only_where_the_cpu_multiplies_in_it(monkeypatch):
-    for able, expected in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
+    for able, faster, expected in (
+        ({"avx512_bf16": True}, True, True),
+        ({"amx_bf16": True}, True, True),
+        ({"avx512_bf16": True}, False, False),  # a Xeon whose virtual machine hides AMX
+        ({"avx512_f": True}, True, False),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        monkeypatch.setattr(devices, "bf16_is_faster", lambda faster=faster: faster)
         assert devices.uses_bf16(Recipe(), CPU) is expected
         assert devices.uses_bf16(Recipe(precision="bf16"), CPU) is True
         assert devices.uses_bf16(Recipe(precision="fp32"), CPU) is False
+
+
+@pytest.mark.parametrize(("bf16", "faster"), [(0.5, True), (0.9, False), (1.7, False)])
+def test_bf16_is_timed_against_fp32_without_a_random_number(monkeypatch, bf16, faster):
+    clock = [0.0]
+
+    class Autocast(torch.autocast):  # an hour passes in fp32, `bf16` hours in bfloat16
+        def __init__(self, device, dtype, *, enabled):
+            super().__init__(device, dtype, enabled=enabled)
+            clock[0] += bf16 if enabled else 1.0
+
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch, "autocast", Autocast)
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        assert devices.bf16_is_faster.__wrapped__() is faster
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_memory_format():
