@@ -84,6 +84,6 @@ def _why(chosen: Choice, metric: str) -> str:
             f"the best {metric.replace('_', ' ')} of {chosen.compared} candidates, and none is cheaper within the noise"
         )
     return (
-        f"the first of the cheapest of {chosen.compared} candidates within one standard error ({chosen.error:.4f}) of "
-        f"the best, {chosen.best}, {chosen.behind:.4f} behind it in {metric.replace('_', ' ')}"
+        f"the first of the cheapest of {chosen.compared} candidates that are not clearly behind the best, {chosen.best} "
+        f"(by {chosen.behind:.4f} in {metric.replace('_', ' ')}, standard error {chosen.error:.4f})"
     )

@@ -137,11 +137,15 @@ class Choice:
     compared: int
 
 
+CLEARLY = 2.0
+"""Standard errors by which a later candidate of equal cost must be ahead."""
+
+
 def choose(scores: Mapping[str, np.ndarray], costs: Mapping[str, float]) -> Choice:
     """Return the cheapest candidate within one standard error of the best, paired over the same images.
 
-    Of equally cheap ones the first is chosen: a few answers of short trainings cannot rank recipes of one network, and
-    the portfolio is in the order that long trainings have shown.
+    Of those that cost as much as the best, the first within `CLEARLY` standard errors is chosen. The portfolio is in
+    the order that long trainings have shown, and short ones favour recipes with little regularisation.
 
     Args:
         scores: name -> `per_image` of the candidate, in the order of their trials; all over the same images.
@@ -152,7 +156,7 @@ def choose(scores: Mapping[str, np.ndarray], costs: Mapping[str, float]) -> Choi
     for place, (name, of_images) in enumerate(scores.items()):
         behind = scores[best] - of_images
         error = float(behind.std(ddof=1) / math.sqrt(len(behind))) if len(behind) > 1 else 0.0
-        if behind.mean() <= error:
+        if behind.mean() <= (CLEARLY if costs[name] == costs[best] else 1) * error:
             near.append((costs[name], place, name, float(behind.mean()), error))
     _, _, winner, behind_by, error = min(near)
     return Choice(winner, best, behind_by, error, len(scores))

@@ -28,6 +28,8 @@ FEWEST_STEPS = 300
 MOST_EPOCHS = 120
 LONGER = 6.0
 """Longest last training, as a multiple of one in the search."""
+SPARE = 3.0
+"""A last training may be so many times longer than that where time is left over."""
 LAST_STEPS = 1800
 """Optimizer steps that it may have however short that one was."""
 LAST_EPOCHS = 30
@@ -151,7 +153,7 @@ def last_of(seconds: float, plan: Plan) -> float:
 
 
 def most_epochs(epochs: int, steps: int) -> int:
-    """Return the epochs of a last training that is not limited by time.
+    """Return the epochs of a last training for which time is kept.
 
     Args:
         epochs: of a training in the search.
@@ -244,7 +246,7 @@ def last_epochs(plan: Plan, seconds: float, second_per_epoch: float) -> int:
         second_per_epoch: of it, on all images.
     """
     affordable = int(seconds / max(second_per_epoch, 1e-9))
-    return max(plan.epochs, min(affordable, most_epochs(plan.epochs, plan.steps)))
+    return max(plan.epochs, min(affordable, round(SPARE * most_epochs(plan.epochs, plan.steps))))
 
 
 def last_share(plan: Plan, seconds: float, second_per_image: float, images: int) -> tuple[int | None, int]:

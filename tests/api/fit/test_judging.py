@@ -57,6 +57,19 @@ def test_the_cheapest_within_the_noise_of_the_best_wins(truth):
     assert is_ahead(scores["large"], scores["tiny"]) and not is_ahead(scores["tiny"], scores["large"])
 
 
+def test_of_equally_cheap_candidates_the_first_wins_unless_another_is_clearly_ahead(truth):
+    right = np.arange(len(truth)) % 10 > 0
+    some, many = right.copy(), right.copy()
+    some[[1, 2, 3]] = False  # 3 of 100 behind, by 1.7 standard errors
+    many[[1, 2, 3, 4, 5, 6, 7]] = False  # by 2.7
+    scores = {
+        name: per_image("accuracy", truth, answers(truth, hits))
+        for name, hits in {"many": many, "some": some, "right": right}.items()
+    }
+    assert choose(scores, dict.fromkeys(scores, 1.0)).winner == "some"
+    assert choose(scores, {"many": 1.0, "some": 0.5, "right": 1.0}).winner == "right"  # a cheaper one needs to be nearer
+
+
 def test_always_the_largest_class_is_is_constant(truth):
     constant = np.tile([0.6, 0.3, 0.1], (100, 1))
     assert is_constant(truth, constant)
