@@ -1,12 +1,16 @@
-"""Training throughput: our pipeline against DataLoader + torchvision transforms in fp32, same network, same machine.
+"""Training throughput: our pipeline against DataLoader + torchvision in fp32, and against a plain loop on tensors.
 
     python benchmarks/throughput.py          # Fashion-MNIST from $NASFORGE_DATA -> benchmarks/results/throughput.json
     python benchmarks/throughput.py --images 600 --repeats 1 --out /tmp/try.json
+    python benchmarks/throughput.py --sides plain_loop ours ours_fp32 plain_loop_fp32 --out /tmp/loops.json
 
 Both sides train the same ResNet-8 from the same initialisation by the same recipe (SGD, crop by 2 pixels, flip) and are
 validated on the same images. They take turns, so that a machine that slows down slows both; each ratio is of one turn.
 The reference tries DataLoader with and without worker processes and counts its faster one. `ours_fp32` is our pipeline
 without bf16 and channels_last: what keeping the data on the device alone is worth.
+
+`plain_loop` is `fast` of `benchmarks/plain_gpu.py`, which is without nasforge and written for speed: all images in
+memory, cropped and flipped by the epoch, channels_last, one fused optimizer. It has the precision that `ours` has.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import plain_gpu
 import torch
 import torchvision
 from PIL import Image
@@ -40,6 +45,13 @@ from nasforge.training.optimisation import optimizer_of, schedule_of
 from nasforge.training.scoring import Validation, score
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
+RATIOS = (
+    ("ours", "dataloader", "dataloader_fp32"),
+    ("ours_fp32", "dataloader", "dataloader_fp32"),
+    ("ours", "plain_loop", "plain_loop"),
+    ("ours_fp32_channels_last", "plain_loop", "plain_loop_fp32"),
+)
+"""Side, what it is compared with, and the name of that side."""
 RECIPE = Recipe(learning_rate=0.2, batch_size=256, schedule="one_cycle", crop_pixels=2, flip=True)
 
 
@@ -121,6 +133,21 @@ def by_nasforge(data: ImageData, epochs: int, seed: int, device: torch.device, r
     }
 
 
+def by_plain_loop(data: ImageData, epochs: int, seed: int, device: torch.device, bf16: bool) -> dict[str, float]:
+    """The loop of `plain_gpu.fast`."""
+    torch.manual_seed(seed)
+    net = network(data)
+    images, labels = data.train.on(device)
+    seconds = plain_gpu.fast(net, images, labels, epochs=epochs, batch=RECIPE.batch_size, bf16=bf16)
+    channels = data.shape[0]
+    validation = replace(data.validation, mean=(plain_gpu.MEAN,) * channels, std=(plain_gpu.STD,) * channels)
+    images_seen = epochs * (len(images) // RECIPE.batch_size) * RECIPE.batch_size
+    return {
+        "images_per_s": images_seen / sum(seconds),
+        "val_accuracy": score(net, validation, device=device, memory_format=torch.channels_last)["accuracy"],
+    }
+
+
 def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -142,20 +169,34 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="DataLoader worker counts to try")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--processor-time", action="store_true", help="count processor seconds; for a busy machine")
+    parser.add_argument("--sides", nargs="+", help="measure only these; default all")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.processor_time:
+        if options.threads != 1:
+            parser.error("--processor-time needs --threads 1: it adds up the seconds of all threads")
+        time.monotonic = time.perf_counter = time.process_time  # the clocks of both loops
     device = device_of(options.device)
     data = load_data(DataConfig(options.data, images=options.images))
     plain = replace(RECIPE, precision="fp32", channels_last=False)
+    fp32 = replace(RECIPE, precision="fp32", channels_last=True)
 
-    one_epoch = {w: by_dataloader(data, 1, 0, device, w)["images_per_s"] for w in options.workers}
-    workers = max(one_epoch, key=lambda w: one_epoch[w])
+    bf16 = uses_bf16(RECIPE, device)
     sides = {
         "dataloader_fp32": lambda seed: by_dataloader(data, options.epochs, seed, device, workers),
+        "plain_loop_fp32": lambda seed: by_plain_loop(data, options.epochs, seed, device, False),
+        "plain_loop": lambda seed: by_plain_loop(data, options.epochs, seed, device, bf16),
         "ours_fp32": lambda seed: by_nasforge(data, options.epochs, seed, device, plain),
+        "ours_fp32_channels_last": lambda seed: by_nasforge(data, options.epochs, seed, device, fp32),
         "ours": lambda seed: by_nasforge(data, options.epochs, seed, device, RECIPE),
     }
+    sides = {name: run for name, run in sides.items() if name in (options.sides or sides)}
+    one_epoch: dict[int, float] = {}
+    if "dataloader_fp32" in sides:
+        one_epoch = {w: by_dataloader(data, 1, 0, device, w)["images_per_s"] for w in options.workers}
+    workers = max(one_epoch, key=lambda w: one_epoch[w], default=0)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for seed in range(options.repeats):
         for name, run in sides.items():
@@ -170,6 +211,7 @@ def main() -> None:
             "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "threads": options.threads,
+            "clock": "processor time" if options.processor_time else "wall time",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "load_at_end": os.getloadavg()[0],
         },
@@ -189,18 +231,17 @@ def main() -> None:
         "dataloader_workers_tried_images_per_s": {str(w): speed for w, speed in one_epoch.items()},
         "dataloader_workers": workers,
         "images_per_s": {name: spread(values) for name, values in speeds.items()},
-        "ratio_ours_to_dataloader": spread(
-            [a / b for a, b in zip(speeds["ours"], speeds["dataloader_fp32"], strict=True)]
-        ),
-        "ratio_ours_fp32_to_dataloader": spread(
-            [a / b for a, b in zip(speeds["ours_fp32"], speeds["dataloader_fp32"], strict=True)]
-        ),
+        **{
+            f"ratio_{ours}_to_{other}": spread([a / b for a, b in zip(speeds[ours], speeds[theirs], strict=True)])
+            for ours, other, theirs in RATIOS
+            if ours in speeds and theirs in speeds
+        },
         "val_accuracy": {name: spread([run["val_accuracy"] for run in rows]) for name, rows in runs.items()},
         "runs": runs,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps({k: report[k] for k in ("ratio_ours_to_dataloader", "val_accuracy")}, indent=1))
+    print(json.dumps({k: v for k, v in report.items() if k.startswith(("ratio", "val"))}, indent=1))
 
 
 if __name__ == "__main__":

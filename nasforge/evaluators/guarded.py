@@ -10,7 +10,7 @@ import torch
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.trial import Charge, Result
 from nasforge.settings.experiment import DataConfig
-from nasforge.training.device import collection_is_due, crowded_out, release_memory
+from nasforge.training.device import collecting_new_objects, crowded_out, release_memory
 from nasforge.training.failures import SMALLER, TrainingFailed, device_lost, is_out_of_memory
 
 
@@ -35,14 +35,16 @@ def guarded(
         device: what it computes on.
         began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
         build_advice: what to do about a network that cannot be built.
-        collect: collect garbage after a job: on a GPU and after a failure always, else from time to time.
+        collect: collect garbage after the job: what `work` has made, and everything after a failure.
 
     Raises:
         DeviceLost: the GPU has failed, and every later job of this process would.
     """
     failed = True
     try:
-        result = work()
+        with collecting_new_objects():
+            result = work()
+            release_memory(device, collect=collect)
         failed = False
         return result
     except TrainingFailed as error:
@@ -61,8 +63,8 @@ def guarded(
             return _preempted(device, reason, Charge(time.monotonic() - began))
         return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
     finally:
-        needed_now = failed or device.type != "cpu"
-        release_memory(device, collect=collect and (needed_now or collection_is_due()))
+        if failed:  # older objects may hold memory as well
+            release_memory(device, collect=collect)
 
 
 def _preempted(device: torch.device, reason: str, charged: Charge) -> Result:

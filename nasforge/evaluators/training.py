@@ -46,6 +46,8 @@ from nasforge.training.remarks import remarks_on
 from nasforge.training.scoring import Validation, answers
 from nasforge.training.state import Checkpoint
 
+EPOCH_CHECKPOINT_S = 5.0
+"""Seconds of work that a killed trial may lose. A checkpoint takes .02 to .1 s, as long as many a small epoch."""
 _WORK = ("time/train_s", "time/worker_s", "work/multiply_adds")
 """Metrics of the cost of a training."""
 
@@ -298,7 +300,7 @@ class Training:
             seed=report.seed,
             device=device,
             validation=Validation(data.validation, self.extra),
-            checkpoint=Checkpoint(report.checkpoint, start=_start(proposal, report)),
+            checkpoint=Checkpoint(report.checkpoint, start=_start(proposal, report), epoch_s=EPOCH_CHECKPOINT_S),
             on_epoch=report,
             flops=report.costs.get("cost/flops", 0.0),
             limits=Limits(until, self.time_limit_s, began),

@@ -215,10 +215,11 @@ def release_memory(device: torch.device, *, collect: bool = True) -> None:
 
     Args:
         device: what was computed on.
-        collect: with a whole garbage collection, which takes tenths of a second.
+        collect: with a garbage collection. One that looks at every object takes tenths of a second, so call this
+            within `collecting_new_objects` where nothing older can be garbage.
     """
     if collect:
-        _collect()
+        gc.collect()
     if device.type == "cuda":
         with suppress(RuntimeError):  # after a fault of the GPU every call fails, and would hide the first error
             torch.cuda.empty_cache()
@@ -227,30 +228,21 @@ def release_memory(device: torch.device, *, collect: bool = True) -> None:
         trim(0)
 
 
-_COLLECTING_SHARE = 0.05
-"""Garbage collection takes at most this share of the time, where memory is not short."""
+@contextmanager
+def collecting_new_objects() -> Iterator[None]:
+    """Let garbage collections within the block look at objects made within it, and at no older ones.
 
-
-class _Collections:
-    """End and duration of this process's last garbage collection."""
-
-    ended = 0.0
-    seconds = 0.0
-
-
-def _collect() -> None:
-    began = time.monotonic()
-    gc.collect()
-    _Collections.ended = time.monotonic()
-    _Collections.seconds = _Collections.ended - began
-
-
-def collection_is_due() -> bool:
-    """Return whether the last garbage collection is so long ago that another one costs little.
-
-    One looks at every object of this process, and with torch loaded that takes tenths of a second.
+    With torch loaded a process has half a million objects, so a look at all of them takes .2 s. The older ones are
+    looked at again after the block. A process that has called `gc.freeze` itself keeps what it froze.
     """
-    return time.monotonic() - _Collections.ended >= _Collections.seconds / _COLLECTING_SHARE
+    frozen = gc.get_freeze_count() == 0
+    if frozen:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if frozen:
+            gc.unfreeze()
 
 
 def free_memory_mb(device: torch.device) -> float | None:

@@ -185,6 +185,11 @@ class _Loop:
         averaged = (hook.network for hook in self.state.hooks)
         return next((network for network in averaged if network is not None), self.state.network)
 
+    @property
+    def ended(self) -> bool:
+        """True when there is no epoch left to train."""
+        return self.state.progress.epoch >= self.end or any(hook.settled for hook in self.state.hooks)
+
     def run(self) -> bool:
         """Train epoch after epoch. Return True when `on_epoch` ended the training."""
         state, progress, recipe = self.state, self.state.progress, self.recipe
@@ -196,7 +201,7 @@ class _Loop:
         state.network.train()
         for module in self.frozen:
             module.eval()
-        while progress.epoch < self.end and not any(hook.settled for hook in state.hooks):
+        while not self.ended:
             late = False
             if recipe.early_stopping and progress.stale >= recipe.early_stopping:
                 progress.epoch += 1  # the network stays as it is, so that it can be compared after any epoch
@@ -204,7 +209,7 @@ class _Loop:
                 self.train_epoch()
                 late = state.meter.late
                 self.end_epoch(is_last=late or progress.epoch + 1 == self.end)
-            state.save()
+            state.save_epoch(to_be_continued=(late or self.ended) and self.end < self.course.epochs)
             if not self.on_epoch(progress.epoch, progress.metrics):
                 return True
             if late:

@@ -36,15 +36,18 @@ class Checkpoint:
     """Files that a training continues from and writes.
 
     Attributes:
-        file: the training continues from this file, and writes it at the end of every epoch; None: no checkpoint.
+        file: the training continues from this file, and writes it at the end of epochs; None: no checkpoint.
         every_s: seconds after which `file` is also written inside an epoch.
         start: checkpoint of another training, to continue from while `file` does not exist; None: from scratch. With
             the same recipe, both together equal one training that never stopped. Only the work done here is charged.
+        epoch_s: seconds since `file` was written, or the training began, after which the end of an epoch writes it. A
+            training that another one is to continue always writes it at its end.
     """
 
     file: Path | None = None
     every_s: float = CHECKPOINT_S
     start: Path | None = None
+    epoch_s: float = 0.0
 
 
 @dataclass
@@ -149,6 +152,11 @@ class TrainingState:
     def save_is_due(self) -> bool:
         """Return True when the last checkpoint is older than it may become inside an epoch."""
         return self._checkpoint.file is not None and time.monotonic() - self._saved_at >= self._checkpoint.every_s
+
+    def save_epoch(self, *, to_be_continued: bool) -> None:
+        """Write the checkpoint at the end of an epoch, if the last one is old or another training continues it."""
+        if to_be_continued or time.monotonic() - self._saved_at >= self._checkpoint.epoch_s:
+            self.save()
 
     def save(self) -> None:
         """Write the checkpoint, if this training has one."""

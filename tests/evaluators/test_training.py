@@ -1,7 +1,9 @@
 import dataclasses
+import itertools
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from nasforge.settings.space_file import load_recipe
 from nasforge.settings.spec import SearchSpec
 from nasforge.tasks.metrics import EXTRA
 from nasforge.training import device as devices
+from nasforge.training import state
 from nasforge.training.artifacts import load_weights
 from nasforge.training.scoring import score
 
@@ -133,7 +136,8 @@ def test_weights_of_another_trial_are_the_start(tmp_path):
         evaluator()(Measure(wider, weights=first.artifacts["weights"]), Told(tmp_path / "x"))
 
 
-def test_an_attempt_continues_the_one_before(tmp_path):
+def test_an_attempt_continues_the_one_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "EPOCH_CHECKPOINT_S", 0.0)
     report = Told(tmp_path)
 
     class Killed(Exception):
@@ -152,6 +156,18 @@ def test_an_attempt_continues_the_one_before(tmp_path):
     assert result.metrics["val/loss"] == whole.metrics["val/loss"]
     report.checkpoint.write_bytes(b"torn")
     assert evaluator()(Measure(POINT), report).metrics["work/checkpoints_lost"] == 1.0
+
+
+def test_short_trials_write_no_checkpoint_unless_another_trial_continues_them(tmp_path, monkeypatch):
+    short, long, below = (Told(tmp_path / name) for name in ("short", "long", "below"))
+    now = itertools.count()
+    monkeypatch.setattr(state, "time", SimpleNamespace(monotonic=lambda: next(now) * 1e-3))
+    assert evaluator()(Measure(POINT), short).status == "finished"
+    assert not short.checkpoint.exists()
+    assert evaluator()(Measure(POINT, rung=0), below).artifacts.keys() == {"weights", "checkpoint"}
+    monkeypatch.setattr(state, "time", SimpleNamespace(monotonic=lambda: next(now) * 5.0))
+    assert evaluator()(Measure(POINT), long).status == "finished"
+    assert long.checkpoint.exists()
 
 
 def test_memory_that_will_not_do_is_foreseen(tmp_path, monkeypatch):

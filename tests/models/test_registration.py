@@ -1,5 +1,7 @@
 """Layers and tensors that a network uses and does not save are named before anything is trained."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,10 @@ from torch import nn
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
 from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.models import network as models
 from nasforge.models.costs import costs_of
 from nasforge.models.network import fresh_and_whole
+from nasforge.settings.experiment import load_space
 
 
 class Forgetful(nn.Module):
@@ -113,3 +117,32 @@ def test_saved_random_numbers_and_noise_pass_and_change_no_stream(how):
     assert network.training
     assert torch.equal(torch.get_rng_state(), before)
     fresh_and_whole(SPACE, Architecture({"model.how": how}), 0, shape=(1, 9, 9), classes=3)  # not run: no such images
+
+
+class Foreign(nn.Identity):
+    """A block of a user."""
+
+    def __init__(self, in_channels, out_channels, stride, activation):
+        super().__init__()
+
+
+@pytest.mark.parametrize("space", ["tiny", "mobile", "nasbench201", "darts"])
+def test_networks_of_our_modules_are_built_once(space, monkeypatch):
+    monkeypatch.setattr(models, "check_state", lambda *networks: pytest.fail("built twice"))
+    known = load_space(space)
+    network = fresh_and_whole(known, known.default_point(), 0, shape=(3, 32, 32), classes=3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        again = models.build(known, known.default_point(), in_channels=3, classes=3)
+    assert all(map(torch.equal, network.state_dict().values(), again.state_dict().values()))
+
+
+def test_a_block_of_a_user_in_our_network_is_checked(monkeypatch):
+    tiny, checked = load_space("tiny"), []
+    monkeypatch.setattr(models, "check_state", lambda *networks: checked.append(networks))
+    blocks = {"foreign": f"{__name__}:Foreign"}
+    space = dataclasses.replace(tiny, arguments={**tiny.arguments, "blocks": blocks})
+    values = {**tiny.default_point().model, "stage0.layer1.block": "foreign"}
+    point = Architecture({f"model.{key}": value for key, value in values.items()})
+    fresh_and_whole(space, point, 0, shape=(1, 8, 8), classes=3)
+    assert len(checked) == 1

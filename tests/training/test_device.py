@@ -1,6 +1,8 @@
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from torch import nn
 from nasforge.core.errors import ConfigError
 from nasforge.core.gpu_share import lend
 from nasforge.core.recipe import Recipe
+from nasforge.core.trial import Result
 from nasforge.evaluators.guarded import guarded
 from nasforge.training import device as devices
 
@@ -230,3 +233,48 @@ def test_emulated_bf16_is_said(monkeypatch, caplog):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
         assert devices.uses_bf16(Recipe(precision=precision), CUDA) is (precision == "bf16")
         assert len(caplog.records) == warned
+
+
+class Circle:
+    """Garbage that only a collection frees."""
+
+    def __init__(self):
+        self.self = self
+
+
+def test_a_job_collects_its_own_garbage_and_does_not_look_at_older_objects():
+    older = Circle()
+    is_alive = weakref.ref(older)
+    gone = []
+
+    def work():
+        nonlocal older
+        older = None
+        gone.append(weakref.ref(Circle()))
+        return Result("finished")
+
+    gc.disable()
+    try:
+        guarded(work, CPU, 0.0, "")
+        assert gone[0]() is None and is_alive() is not None
+        assert gc.get_freeze_count() == 0
+        with pytest.raises(ValueError, match="broken"):
+            guarded(lambda: raising(ValueError("broken")), CPU, 0.0, "")
+        assert is_alive() is None  # after a failure everything is looked at
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.enable()
+
+
+def raising(error):
+    raise error
+
+
+def test_objects_that_a_process_has_frozen_itself_stay_frozen():
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        guarded(lambda: Result("finished"), CPU, 0.0, "")
+        assert gc.get_freeze_count() >= frozen > 0
+    finally:
+        gc.unfreeze()
