@@ -31,6 +31,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.goals import Budget
+from nasforge.core.image_counts import ImageCounts
 from nasforge.core.ranges import shown
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import (
@@ -337,7 +338,20 @@ def _header(content: Header) -> Header:
     for package, version in _mapping(content.versions, "versions").items():
         text(package, "versions")
         text(version, "versions")
+    if content.image_counts is not None:
+        _image_counts(content.image_counts)
     return content
+
+
+def _image_counts(content: Any) -> None:
+    if not isinstance(content, ImageCounts):
+        raise EventError(
+            f"image_counts must be a nasforge.core.image_counts.ImageCounts, got {shown(content)}", kind="type"
+        )
+    for name, least in (("train", 0), ("validated", 1), ("classes", 1)):
+        whole(getattr(content, name), f"image_counts: {name}", least)
+    if not 0 <= number(content.largest, "image_counts: largest") <= 1:
+        raise EventError(f"image_counts: largest must be from 0 to 1, got {shown(content.largest)}", kind="range")
 
 
 def _places(content: Any) -> Mapping[str, Any]:
@@ -424,7 +438,15 @@ def _forecast(content: Any) -> Forecast | None:
     mean = number(content.mean, "origin: forecast: mean")
     if not math.isfinite(mean):
         raise EventError(f"origin: forecast: mean must be a finite number, got {shown(mean)}", kind="type")
-    return _with(content, {"mean": mean, "deviation": _amount(content.deviation, "origin: forecast: deviation")})
+    deviation = _amount(content.deviation, "origin: forecast: deviation")
+    return _with(content, {"mean": mean, "deviation": deviation, "weights": _weights(content.weights)})
+
+
+def _weights(content: Any) -> tuple[float, ...]:
+    weights = _sequence(content, "origin: forecast: weights")
+    checked = tuple(_amount(weight, "origin: forecast: weights") for weight in weights)
+    same = isinstance(content, tuple) and all(one is other for one, other in zip(checked, content, strict=True))
+    return content if same else checked
 
 
 def _policy(content: Any) -> Mapping[str, tuple[float, ...]] | None:

@@ -14,11 +14,12 @@ from PIL import Image
 
 from nasforge.api.fit.judging import Confusion, confusions
 from nasforge.api.fit.log import shown
-from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
+from nasforge.api.fit.rows import METRICS
+from nasforge.core.errors import ConfigError
 from nasforge.exporters.network_folder import load
-from nasforge.tasks.task import Answers
 from nasforge.views import page
-from nasforge.views.answers import MOST_IN_MATRIX, StoredAnswers, confusion_of
+from nasforge.views.answers import MOST_IN_MATRIX, confusion_of, read_answers, surest_mistakes
+from nasforge.views.fit_remarks import more_photos, warnings_on
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import parts_of
 from nasforge.views.picture import write
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _TOP, _MOST_PAIRS = 5, 20
 """With more classes than `MOST_IN_MATRIX`, the k of the top-k accuracy, and the number of confused pairs."""
+_EDGE = 96
+"""Longer edge of a picture on the page, in pixels."""
 _YES_NO = {True: "yes", False: "no"}
 
 
@@ -42,6 +45,7 @@ def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Pa
 
     Raises:
         ExportError: the file cannot be written.
+        ConfigError: the answers cannot be read.
     """
     parts = [
         f"<h1>{html.escape(work.folder.name)}</h1>",
@@ -72,7 +76,7 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
 def _rows(content: Mapping[str, Any]) -> str:
     titles = [{"f1_macro": "macro F1"}.get(name, shown(name)) for name in METRICS]
     header = ["network", *(f"{title} ({split})" for split in ("val", "test") for title in titles)]
-    header += ["accuracy, 95 %", "params", "flops", "seconds"]
+    header += ["accuracy (test), 95\u00a0%", "params", "flops", "seconds"]
     body = []
     for row in content["rows"]:
         cells = [row["name"], *(f"{row[split][name]:.3f}" for split in ("val", "test") for name in METRICS)]
@@ -87,14 +91,11 @@ def _rows(content: Mapping[str, Any]) -> str:
 def _protocol(work: Work, content: Mapping[str, Any]) -> str:
     split = content["split"]
     where = f"on {split['folds']} folds" if split["folds"] > 1 else f"on {split['validation']} validation images"
-    again = (
-        " The test split was seen before, by an earlier decision of this fit." if content["test_seen_before"] else ""
-    )
     return (
         f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
         f"{content['compared']} that were trained to the end, of {content['tried']} that were tried, by "
         f"{content['metric'].replace('_', ' ')}: {content['reason']}. "
-        f"test: {split['test']} images, opened after the choice, once per row.{again}"
+        f"test: {split['test']} images, opened after the choice, once per row."
     )
 
 
@@ -115,9 +116,12 @@ def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
 
 
 def _errors(work: Work, answers: Path) -> list[str]:
-    with np.load(answers, allow_pickle=False) as arrays:
-        truth, probabilities = arrays["truth"], arrays["probabilities"]
-    predicted = Answers(truth, probabilities, 0.0)
+    stored = read_answers(answers, work.folder)
+    if stored is None:
+        raise ConfigError(
+            f"{answers}: this file is damaged, and the page shows what is in it. Restore it", kind="unreadable"
+        )
+    truth, probabilities = stored.truth, stored.probabilities
     part = work.data.open_test()  # for its pictures
     names = work.data.class_names
     parts = list[str]()
@@ -128,23 +132,13 @@ def _errors(work: Work, answers: Path) -> list[str]:
         )
         parts += _pairs(confusions(truth, probabilities, _MOST_PAIRS), names)
     else:
-        ids = [str(place) for place in range(len(truth))]
-        parts.append(page.confusion(confusion_of(StoredAnswers(truth, probabilities, ids, False), names)))
-    wrong = np.flatnonzero(predicted.chosen != predicted.truth)
-    wrong = wrong[np.argsort(-predicted.probabilities[wrong].max(1), kind="stable")][:12]
-    if len(wrong):
-        parts.append("<h3>The surest of its mistakes</h3>")
-        pictures = [
-            _figure(
-                part.take(slice(int(i), int(i) + 1))[0].numpy(),
-                f"is {names[truth[i]]}, predicted {names[predicted.chosen[i]]} ({probabilities[i].max():.0%})",
-            )
-            for i in wrong
-        ]
-        parts.append(f'<ul class="pictures mistakes">{"".join(pictures)}</ul>')
-    else:
-        parts.append("<p>It makes no mistake there.</p>")
-    return parts
+        parts.append(page.confusion(confusion_of(stored, names)))
+
+    def picture_of(place: int) -> str:
+        return _address(part.take(slice(place, place + 1))[0].numpy())
+
+    mistakes = surest_mistakes(stored, names, picture_of=picture_of)
+    return [*parts, page.mistakes(mistakes) or page.paragraph("It makes no mistake there.")]
 
 
 def _pairs(confused: Sequence[Confusion], names: Sequence[str]) -> list[str]:
@@ -167,12 +161,18 @@ def _list(confused: Iterable[tuple[str, str, int]]) -> str:
 
 def _figure(pixels: np.ndarray, text: str) -> str:
     """Return an image C x H x W of bytes with a line below it."""
+    text = html.escape(text)
+    return f'<li><img src="{_address(pixels)}" alt="{text}"><span>{text}</span></li>'
+
+
+def _address(pixels: np.ndarray) -> str:
+    """Return the `data:` address of an image C x H x W of bytes."""
     picture = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)))
+    if (times := _EDGE // max(picture.size)) > 1:  # a browser would blur so few pixels
+        picture = picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
     stream = io.BytesIO()
     picture.save(stream, "PNG")
-    data = base64.b64encode(stream.getvalue()).decode()
-    text = html.escape(text)
-    return f'<li><img src="data:image/png;base64,{data}" alt="{text}"><span>{text}</span></li>'
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
