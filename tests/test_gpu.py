@@ -95,14 +95,14 @@ def test_a_network_that_does_not_fit_fails_and_the_next_one_is_well(tmp_path):
 
     from nasforge.training.failures import TrainingFailed
 
-    held = torch.cuda.memory_reserved()
+    held = torch.cuda.memory_allocated()
     with pytest.raises(TrainingFailed) as caught:
         train(Hungry(), load_data(DATA).train, PLAIN, epochs=1, seed=0, device="cuda")
     assert caught.value.failure.cause == "out_of_memory"
     foreseen = outcome(64, "foreseen", **{"cost/memory_mb": 1e9})
     assert foreseen.error and foreseen.error.cause == "out_of_memory"
     assert outcome(64, "well").status == "finished"
-    assert torch.cuda.memory_reserved() <= held + 64 * 2**20
+    assert torch.cuda.memory_allocated() <= held + 64 * 2**20
 
 
 @cuda_alone

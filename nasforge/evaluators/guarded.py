@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 
 from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.gpu_share import share_of_card
 from nasforge.core.trial import Charge, Result
 from nasforge.settings.experiment import DataConfig
-from nasforge.training.device import collection_is_due, crowded_out, release_memory
+from nasforge.training.device import allocated_bytes, collection_is_due, crowded_out, release_memory
 from nasforge.training.failures import SMALLER, TrainingFailed, device_lost, is_out_of_memory
 
 
@@ -35,12 +36,13 @@ def guarded(
         device: what it computes on.
         began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
         build_advice: what to do about a network that cannot be built.
-        collect: collect garbage after a job: on a GPU and after a failure always, else from time to time.
+        collect: collect garbage after a failure, and from time to time. False for work that leaves no garbage behind.
+            Where memory of a GPU is left taken, it is collected in any case.
 
     Raises:
         DeviceLost: the GPU has failed, and every later job of this process would.
     """
-    failed = True
+    failed, held = True, allocated_bytes(device)
     try:
         result = work()
         failed = False
@@ -61,8 +63,9 @@ def guarded(
             return _preempted(device, reason, Charge(time.monotonic() - began))
         return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
     finally:
-        needed_now = failed or device.type != "cpu"
-        release_memory(device, collect=collect and (needed_now or collection_is_due()))
+        left_behind = allocated_bytes(device) > held
+        collects = left_behind or (collect and (failed or collection_is_due()))
+        release_memory(device, collect=collects, cached=failed or collects or share_of_card() < 1)
 
 
 def _preempted(device: torch.device, reason: str, charged: Charge) -> Result:
