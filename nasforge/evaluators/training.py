@@ -279,13 +279,15 @@ class Training:
             for split in (load_data(self.data).train, load_data(self.data).validation):
                 if split.fits_on(device):
                     split.on(device)
+        recipe = recipe_of(self.space, proposal.architecture, self.recipe)
         needed_mb, free_mb = report.costs.get("cost/memory_mb"), free_memory_mb(device)
+        if needed_mb is not None and device.type == "cuda" and uses_bf16(recipe, device):
+            needed_mb /= 2  # the estimate is for fp32; what autograd keeps may be half as large, nothing gets smaller
         if needed_mb is not None and free_mb is not None and needed_mb > free_mb:
             message = f"training needs about {needed_mb:.0f} MB, {device} has {free_mb:.0f} MB free"
             if needed_mb <= (free_share_mb(device) or 0.0):
                 return Result.failed("preempted", f"{message}, since other processes have taken more than their share")
             return Result.failed("out_of_memory", message, SMALLER)
-        recipe = recipe_of(self.space, proposal.architecture, self.recipe)
         data = load_data(self.data)
         network = self._network(proposal, report, data)
         until, epochs = self.ladder[proposal.rung].epochs, self.ladder[-1].epochs

@@ -15,7 +15,7 @@ from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, Int, SearchSpace
 from nasforge.core.trial import Measure, TrainShared
-from nasforge.data import load_data
+from nasforge.data import load_data, split
 from nasforge.evaluators import training
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
@@ -162,6 +162,27 @@ def test_memory_that_will_not_do_is_foreseen(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert devices.free_memory_mb(torch.device("cpu")) > 100
     assert evaluator()(Measure(POINT, rung=0), Told(tmp_path, costs={"cost/memory_mb": 1.0})).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("bf16", "needed_mb", "refused"), [(False, 1500, True), (True, 1500, False), (True, 2500, True)]
+)
+def test_on_a_gpu_bf16_may_need_half_of_the_estimate(bf16, needed_mb, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(split.Split, "fits_on", lambda self, device: False)
+    monkeypatch.setattr(training, "free_memory_mb", lambda device: 1000.0)
+    monkeypatch.setattr(training, "free_share_mb", lambda device: None)
+    monkeypatch.setattr(training, "uses_bf16", lambda recipe, device: bf16)
+    monkeypatch.setattr(Training, "_network", lambda *arguments: pytest.fail("built"))
+    report = Told(tmp_path, costs={"cost/memory_mb": float(needed_mb)})
+
+    def measured():
+        return evaluator()._measure(Measure(POINT), report, torch.device("cuda"), 0.0)
+
+    if refused:
+        assert measured().error.cause == "out_of_memory"
+    else:
+        with pytest.raises(pytest.fail.Exception, match="built"):
+            measured()
 
 
 def test_divergence_and_timeout_come_back_as_results(tmp_path):
