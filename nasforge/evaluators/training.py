@@ -66,6 +66,7 @@ class Training:
         extra_metrics: Sequence[str] = (),
         per_class: bool = False,
         keep_answers: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         """Check the settings; load nothing.
 
@@ -79,6 +80,8 @@ class Training:
             per_class: keep precision, recall and F1 of every class, and the confusion matrix, next to the weights.
             keep_answers: keep the predicted probabilities of the validation images next to the weights (artifact
                 `answers`).
+            cuda_graphs: on a GPU, record the forward and backward pass of each network and replay them. This saves the
+                launches of small networks. Networks that cannot be recorded are trained as usual, with a warning.
 
         Raises:
             ConfigError: a setting is unknown or out of range.
@@ -100,6 +103,7 @@ class Training:
         self.metrics = (*(f"val/{name}" for name in scores), "train/loss", *_WORK)
         self.per_class = check_flag(per_class, "evaluator: per_class")
         self.keep_answers = check_flag(keep_answers, "evaluator: keep_answers")
+        self.cuda_graphs = check_flag(cuda_graphs, "evaluator: cuda_graphs")
         if any(rung.proxies for rung in self.ladder):
             self._scoring()  # are there such proxies?
         check_recipes(self.space, self.recipe)
@@ -306,6 +310,7 @@ class Training:
             limits=Limits(until, self.time_limit_s, began),
             fresh=proposal.weights is None,
             task=self.task,
+            cuda_graphs=self.cuda_graphs,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         artifacts = {}
