@@ -11,9 +11,11 @@ folder to carry there. docs/howto/gpu.md is the short guide.
 The stages:
     tests      the tests marked `gpu`
     path       a search, the training of a supernet and a retraining, with the local runner
-    eager      images per second: our loop, a plain loop, one written for speed (`plain_gpu.py`); same network
-    workers    trials per minute of 1, 2, 4 and 8 workers on one GPU
-    memory     the estimate of a training's memory against its peak, and what is released between trainings
+    eager      images per second: our loop, also with CUDA graphs, cuDNN's benchmark and a fused SGD, a plain loop, one
+               written for speed (`plain_gpu.py`); same network
+    workers    trials per minute of 1, 2, 4 and 8 workers on one GPU, and with MPS where it is installed
+    memory     the estimate of a training's memory against its peak, what is released between trainings, and memory and
+               speed of a validation pass by its batch size
     darts      a step of a differentiable search against DARTS written plainly (`supernet_step.py`)
     syncs      how often a step waits for the GPU, by recipe
     fashion    Fashion-MNIST: ResNet-preact-20 and a network that was searched, by one recipe, seeds side by side
@@ -24,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -53,10 +56,12 @@ from nasforge.models.costs import count_flops, count_params, memory_mb
 from nasforge.models.network import build
 from nasforge.models.reference import resnet
 from nasforge.settings.experiment import DataConfig, load_space
-from nasforge.training.device import release_memory, uses_bf16
+from nasforge.training import state as training_state
+from nasforge.training.device import memory_format, release_memory, uses_bf16
 from nasforge.training.loop import train
 from nasforge.training.meter import trainings_end_by
-from nasforge.training.scoring import Validation, score
+from nasforge.training.optimisation import optimizer_of
+from nasforge.training.scoring import Validation, answers, score
 from nasforge.training.state import Checkpoint
 
 HERE = Path(__file__).parent
@@ -65,6 +70,7 @@ LIMIT_S = 480.0
 """A stage's longest time."""
 ENDS_BEFORE_S = 25.0
 """Before its limit a stage begins nothing new."""
+MPS_CONTROL = "nvidia-cuda-mps-control"
 PROVES_NOTHING = "MINIATURE: a few images on a CPU. These figures prove nothing of a GPU."
 LONG_RECIPE = Recipe(
     learning_rate=0.4,
@@ -225,8 +231,33 @@ def path(stage: Stage) -> None:
 # --- 3: our loop against plain ones -----------------------------------------------------------------------------------
 
 
+def with_cudnn_benchmark(run: Callable[[], float]) -> float:
+    """Let cuDNN try its algorithms for every new shape."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        return run()
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def with_fused_sgd(run: Callable[[], float]) -> float:
+    """Let SGD update all weights in one kernel."""
+
+    def fused(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+        optimizer = optimizer_of(network, recipe)
+        for group in optimizer.param_groups:
+            group.update(fused=True, foreach=False)
+        return optimizer
+
+    training_state.optimizer_of = fused
+    try:
+        return run()
+    finally:
+        training_state.optimizer_of = optimizer_of
+
+
 def eager(stage: Stage) -> None:
-    """Time an epoch of three loops in turn."""
+    """Time an epoch of three loops in turn; of ours also with what may make it faster."""
     from plain_gpu import fast, plain
 
     data = stage.images("cifar10_half.npz")
@@ -240,7 +271,7 @@ def eager(stage: Stage) -> None:
         torch.manual_seed(0)
         return resnet(depth, width, in_channels=data.shape[0], classes=len(data.class_names))
 
-    def ours(batch: int, **changes: Any) -> float:
+    def ours(batch: int, *, cuda_graphs: bool = False, **changes: Any) -> float:
         marks: list[float] = []
         train(
             network(),
@@ -250,6 +281,7 @@ def eager(stage: Stage) -> None:
             seed=0,
             device=stage.device,
             on_epoch=lambda epoch, metrics: marks.append(metrics["time/train_s"]) or True,
+            cuda_graphs=cuda_graphs,
         )
         return marks[-1] - (marks[-2] if len(marks) > 1 else 0.0)  # the last epoch alone: the first warms up
 
@@ -260,6 +292,12 @@ def eager(stage: Stage) -> None:
         sides: dict[str, Callable[[], float]] = {
             "ours": lambda batch=batch: ours(batch),
             "ours_without_batch_statistics": lambda batch=batch: ours(batch, precise_bn=0),
+            "ours_with_cuda_graphs": lambda batch=batch: ours(batch, cuda_graphs=True),
+            "ours_with_cudnn_benchmark": lambda batch=batch: with_cudnn_benchmark(lambda: ours(batch)),
+            "ours_with_fused_sgd": lambda batch=batch: with_fused_sgd(lambda: ours(batch)),
+            "ours_with_all_three": lambda batch=batch: with_cudnn_benchmark(
+                lambda: with_fused_sgd(lambda: ours(batch, cuda_graphs=True))
+            ),
             "plain": lambda batch=batch: theirs(plain, batch),
             "fast": lambda batch=batch: theirs(fast, batch),
         }
@@ -281,13 +319,34 @@ def eager(stage: Stage) -> None:
 # --- 4: workers on one GPU --------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def mps(control: str, folder: Path) -> Iterator[None]:
+    """Run NVIDIA's Multi-Process Service, with which kernels of several processes run at the same time.
+
+    Its clients are the processes that are started meanwhile: they know it by the environment.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    places = {f"CUDA_MPS_{kind}_DIRECTORY": str(folder) for kind in ("PIPE", "LOG")}
+    before = {key: os.environ.get(key) for key in places}
+    os.environ.update(places)
+    try:
+        subprocess.run([control, "-d"], check=True, timeout=30)
+        try:
+            yield
+        finally:
+            subprocess.run([control], input="quit\n", text=True, check=True, timeout=30)
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
 def workers(stage: Stage) -> None:
-    """Count trials per minute of several workers that share the GPU."""
+    """Count trials per minute of several workers that share the GPU, at last with MPS where it is installed."""
     from nasforge.core.events import Started, Told
     from nasforge.experiment.journal import read_lines
 
-    def minute(count: int, trials: int) -> dict[str, Any]:
-        name, cores = f"workers-{count}", os.cpu_count() or 1
+    def minute(count: int, trials: int, suffix: str = "") -> dict[str, Any]:
+        name, cores = f"workers-{count}{suffix}", os.cpu_count() or 1
         each = {"cpu": 1} if stage.miniature else {"cpu": max(1, cores // max(2, count) - 1), "gpu": 1 / count}
         state = nasforge.search(
             space="tiny" if stage.miniature else "blocks",
@@ -321,8 +380,16 @@ def workers(stage: Stage) -> None:
             "resources": each,
         }
 
+    trials = 2 if stage.miniature else 16
     for count in (1, 2) if stage.miniature else (1, 2, 4, 8):
-        stage.row(f"{count} workers", lambda count=count: minute(count, 2 if stage.miniature else 16))
+        stage.row(f"{count} workers", lambda count=count: minute(count, trials))
+    control = shutil.which(MPS_CONTROL)
+    if control is None:
+        stage.content["mps"] = f"not measured: no {MPS_CONTROL} on PATH"
+        return
+    for count in (2,) if stage.miniature else (4, 8):
+        with mps(control, stage.work / "mps"):
+            stage.row(f"{count} workers with MPS", lambda count=count: minute(count, trials, "-mps"))
 
 
 # --- 5: memory --------------------------------------------------------------------------------------------------------
@@ -332,6 +399,28 @@ def memory(stage: Stage) -> None:
     """Hold the estimate of a training's memory against its peak, for networks drawn from a space."""
     data = stage.images("cifar10_half.npz", 4000)
     space, on_gpu = load_space("tiny" if stage.miniature else "blocks"), stage.device.type == "cuda"
+
+    def validation_peaks(network: nn.Module, recipe: Recipe) -> dict[str, Any]:
+        """Return peak memory and speed of a validation pass by its batch size; the platform's is 512."""
+        peaks: dict[str, Any] = {}
+        images = data.train.subset(torch.arange(min(len(data.train), 4096)))
+        settings = {
+            "device": stage.device,
+            "bf16": uses_bf16(recipe, stage.device),
+            "memory_format": memory_format(recipe, stage.device),
+        }
+        for size in (512,) if stage.miniature else (512, 1024, 2048, 4096):
+            answers(network, images, batch_size=size, **settings)
+            release_memory(stage.device)
+            before = torch.cuda.memory_allocated() / 2**20 if on_gpu else 0.0
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+            began = time.perf_counter()
+            answers(network, images, batch_size=size, **settings)  # ends with a copy to the CPU, which waits
+            seconds = time.perf_counter() - began
+            peak = torch.cuda.max_memory_allocated() / 2**20 - before if on_gpu else None
+            peaks[f"batch {size}"] = {"images_per_s": len(images) / seconds, "peak_mb": peak}
+        return peaks
 
     def measured(number: int, precision: str, batch: int) -> dict[str, Any]:
         point = space.sample(Random(f"memory/{number}"))
@@ -349,6 +438,7 @@ def memory(stage: Stage) -> None:
         recipe = Recipe(batch_size=batch, precision=precision, precise_bn=0)
         train(network, split, recipe, epochs=1, seed=0, device=stage.device)
         peak = torch.cuda.max_memory_allocated() / 2**20 - before if on_gpu else None
+        with_validation = validation_peaks(network, recipe)
         del network
         release_memory(stage.device)
         return {
@@ -357,6 +447,7 @@ def memory(stage: Stage) -> None:
             "estimate_mb": estimate,
             "peak_mb": peak,
             "peak_to_estimate": peak / estimate if peak is not None else None,
+            "validation": with_validation,
             "allocated_after_mb": torch.cuda.memory_allocated() / 2**20 - before if on_gpu else None,
             "reserved_after_mb": torch.cuda.memory_reserved() / 2**20 if on_gpu else None,
         }

@@ -95,14 +95,14 @@ def test_a_network_that_does_not_fit_fails_and_the_next_one_is_well(tmp_path):
 
     from nasforge.training.failures import TrainingFailed
 
-    held = torch.cuda.memory_reserved()
+    held = torch.cuda.memory_allocated()
     with pytest.raises(TrainingFailed) as caught:
         train(Hungry(), load_data(DATA).train, PLAIN, epochs=1, seed=0, device="cuda")
     assert caught.value.failure.cause == "out_of_memory"
     foreseen = outcome(64, "foreseen", **{"cost/memory_mb": 1e9})
     assert foreseen.error and foreseen.error.cause == "out_of_memory"
     assert outcome(64, "well").status == "finished"
-    assert torch.cuda.memory_reserved() <= held + 64 * 2**20
+    assert torch.cuda.memory_allocated() <= held + 64 * 2**20
 
 
 @cuda_alone
@@ -174,6 +174,32 @@ def test_the_first_losses_are_the_cpus():
     recipe = replace(PLAIN, precision="fp32", learning_rate=0.01)
     here, there = (trained(recipe, device, epochs=1)[1].metrics["train/loss"] for device in ("cpu", DEVICE))
     assert there == pytest.approx(here, rel=0.02)
+
+
+@cuda_alone
+@pytest.mark.parametrize(
+    "changes", [{}, {"precision": "fp32"}, {"mixup": 0.2}, {"manifold_mixup": 1.0}, {"health": True}]
+)
+def test_cuda_graphs_train_as_the_eager_loop(changes, caplog):
+    recipe = replace(PLAIN, batch_size=16, crop_pixels=1, flip=True, **changes)
+    eager, recorded = (trained(recipe, cuda_graphs=graphs)[1].metrics for graphs in (False, True))
+    assert "without CUDA graphs" not in caplog.text
+    assert recorded["train/loss"] == pytest.approx(eager["train/loss"], rel=0.05)
+    assert recorded["val/accuracy"] == pytest.approx(eager["val/accuracy"], abs=0.1)
+
+
+@cuda_alone
+def test_a_network_that_waits_for_the_gpu_trains_without_graphs(caplog):
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = network()
+
+        def forward(self, x):
+            return self.body(x) * (1.0 if x.abs().max().item() >= 0 else 0.0)
+
+    outcome = train(Reads(), load_data(DATA).train, PLAIN, epochs=1, seed=0, device="cuda", cuda_graphs=True)
+    assert outcome.steps_done == 1 and "without CUDA graphs" in caplog.text
 
 
 @pytest.mark.parametrize("name", registry.names("proxy"))

@@ -36,7 +36,8 @@ def test_every_stage_runs_to_its_end_in_miniature(tmp_path: Path) -> None:
     rows = {name: json.loads((tmp_path / f"{name}.json").read_text())["rows"] for name in STAGES}
     assert rows["tests"]["gpu"]["failures"] == rows["tests"]["gpu"]["errors"] == 0 < rows["tests"]["gpu"]["tests"]
     assert rows["path"]["search"]["counts"]["finished"] == 2 and rows["path"]["retrain"]["networks"]
-    assert {key.split("/")[1] for key in rows["eager"]} >= {"ours", "plain", "fast"}
+    sides = {"ours", "ours_with_cuda_graphs", "ours_with_cudnn_benchmark", "ours_with_fused_sgd", "plain", "fast"}
+    assert {key.split("/")[1] for key in rows["eager"]} >= sides
     assert all(row["counts"]["failed"] == 0 for row in rows["workers"].values())
     assert not any("error" in row for row in rows["darts"].values())
     assert all(row["waits_per_step"] is None for row in rows["syncs"].values()), "a CPU is never waited for"
@@ -58,6 +59,21 @@ def test_a_stage_without_time_keeps_its_figures_and_continues(tmp_path: Path) ->
     content = json.loads((tmp_path / "syncs.json").read_text())
     assert content["complete"] and "ended_by" not in content
     assert content["rows"]["plain"] == {"measured": "earlier"} and "randaugment" in content["rows"]
+
+
+def test_mps_runs_for_the_workers_alone(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    calls = tmp_path / "calls"
+    control = tmp_path / "nvidia-cuda-mps-control"
+    control.write_text(f'#!/bin/sh\necho "$1 $CUDA_MPS_PIPE_DIRECTORY" >> {calls}\n[ -n "$1" ] || cat >> {calls}\n')
+    control.chmod(0o755)
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
+    mps = runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))["mps"]
+    with pytest.raises(ValueError, match="a trial"), mps(str(control), tmp_path / "mps"):
+        assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == str(tmp_path / "mps")
+        raise ValueError("a trial")
+    assert calls.read_text().splitlines() == [f"-d {tmp_path / 'mps'}", f" {tmp_path / 'mps'}", "quit"]
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from nasforge.core.gpu_share import share_of_card
 
@@ -19,6 +19,11 @@ COLOUR_IMAGES = 10_000
 """Most images that the principal components of the colours are computed from."""
 RESIDENT_BYTES = 2 * 1024**3
 """Splits up to this size are kept on the training device; larger ones are streamed from the memory-mapped cache."""
+
+_READERS = 4
+"""Most threads that read the batches of a streamed split."""
+_BATCHES_AHEAD = 2
+"""Batches that each of them reads ahead."""
 
 _HOLDERS: WeakSet[Split] = WeakSet()
 """Splits of this process that have been put on a device."""
@@ -140,33 +145,41 @@ class Split:
             for piece in torch.split(order.to(device), batch_size):
                 yield images[piece], labels[piece]
             return
-        pieces = torch.split(order, batch_size)
-        workers = min(4, torch.get_num_threads())
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            _Pieces(self),
-            batch_sampler=[piece.tolist() for piece in pieces],
-            collate_fn=_as_is,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # of its own: the default one belongs to the training and its checkpoints
-        )
-        for images, labels in loader:
-            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        yield from self._streamed(torch.split(order, batch_size), device)
+
+    def batch(self, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the images (uint8) and labels at these positions on `device`: one batch, read at once."""
+        if self.fits_on(device):
+            images, labels = self.on(device)
+            where = positions.to(device)
+            return images[where], labels[where]
+        return _moved(self._read(positions, device), device)
+
+    def _streamed(self, pieces: Sequence[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches at these positions, which threads read ahead.
+
+        Threads, since NumPy copies without the interpreter's lock, and processes would have to be forked anew for every
+        pass, from a process that may have a CUDA context and a network connection.
+        """
+        workers = min(_READERS, torch.get_num_threads())
+        ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        pool = ThreadPoolExecutor(workers, "batches")
+        try:
+            for piece in pieces:
+                ahead.append(pool.submit(self._read, piece, device))
+                if len(ahead) > _BATCHES_AHEAD * workers:
+                    yield _moved(ahead.popleft().result(), device)
+            while ahead:
+                yield _moved(ahead.popleft().result(), device)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the images and labels at these positions in main memory, for a GPU in memory that it can copy from."""
+        images, labels = self.take(positions), self.labels[positions]
+        return (images.pin_memory(), labels.pin_memory()) if device.type == "cuda" else (images, labels)
 
 
-class _Pieces(Dataset[tuple[Tensor, Tensor]]):
-    """A split as DataLoader workers read it: whole batches at once."""
-
-    def __init__(self, split: Split) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitems__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
-        where = torch.tensor(positions)
-        return self.split.take(where), self.split.labels[where]
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+def _moved(batch: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    images, labels = batch
+    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

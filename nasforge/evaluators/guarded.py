@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 
 from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.gpu_share import share_of_card
 from nasforge.core.trial import Charge, Result
 from nasforge.settings.experiment import DataConfig
-from nasforge.training.device import collecting_new_objects, crowded_out, release_memory
+from nasforge.training.device import allocated_bytes, collecting_new_objects, crowded_out, release_memory
 from nasforge.training.failures import SMALLER, TrainingFailed, device_lost, is_out_of_memory
 
 
@@ -35,16 +36,17 @@ def guarded(
         device: what it computes on.
         began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
         build_advice: what to do about a network that cannot be built.
-        collect: collect garbage after the job: what `work` has made, and everything after a failure.
+        collect: collect garbage after the job: what `work` has made, and everything after a failure. False for work
+            that leaves no garbage behind. Where memory of a GPU is left taken, everything is collected in any case.
 
     Raises:
         DeviceLost: the GPU has failed, and every later job of this process would.
     """
-    failed = True
+    failed, held = True, allocated_bytes(device)
     try:
         with collecting_new_objects():
             result = work()
-            release_memory(device, collect=collect)
+            release_memory(device, collect=collect, cached=share_of_card() < 1)
         failed = False
         return result
     except TrainingFailed as error:
@@ -63,8 +65,9 @@ def guarded(
             return _preempted(device, reason, Charge(time.monotonic() - began))
         return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
     finally:
-        if failed:  # older objects may hold memory as well
-            release_memory(device, collect=collect)
+        left_behind = allocated_bytes(device) > held
+        if failed or left_behind:  # older objects may hold memory as well
+            release_memory(device, collect=collect or left_behind)
 
 
 def _preempted(device: torch.device, reason: str, charged: Charge) -> Result:

@@ -68,6 +68,7 @@ class Training:
         extra_metrics: Sequence[str] = (),
         per_class: bool = False,
         keep_answers: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         """Check the settings; load nothing.
 
@@ -81,6 +82,8 @@ class Training:
             per_class: keep precision, recall and F1 of every class, and the confusion matrix, next to the weights.
             keep_answers: keep the predicted probabilities of the validation images next to the weights (artifact
                 `answers`).
+            cuda_graphs: on a GPU, record the forward and backward pass of each network and replay them. This saves the
+                launches of small networks. Networks that cannot be recorded are trained as usual, with a warning.
 
         Raises:
             ConfigError: a setting is unknown or out of range.
@@ -102,6 +105,7 @@ class Training:
         self.metrics = (*(f"val/{name}" for name in scores), "train/loss", *_WORK)
         self.per_class = check_flag(per_class, "evaluator: per_class")
         self.keep_answers = check_flag(keep_answers, "evaluator: keep_answers")
+        self.cuda_graphs = check_flag(cuda_graphs, "evaluator: cuda_graphs")
         if any(rung.proxies for rung in self.ladder):
             self._scoring()  # are there such proxies?
         check_recipes(self.space, self.recipe)
@@ -282,13 +286,15 @@ class Training:
             for split in (load_data(self.data).train, load_data(self.data).validation):
                 if split.fits_on(device):
                     split.on(device)
+        recipe = recipe_of(self.space, proposal.architecture, self.recipe)
         needed_mb, free_mb = report.costs.get("cost/memory_mb"), free_memory_mb(device)
+        if needed_mb is not None and device.type == "cuda" and uses_bf16(recipe, device):
+            needed_mb /= 2  # the estimate is for fp32; what autograd keeps may be half as large, nothing gets smaller
         if needed_mb is not None and free_mb is not None and needed_mb > free_mb:
             message = f"training needs about {needed_mb:.0f} MB, {device} has {free_mb:.0f} MB free"
             if needed_mb <= (free_share_mb(device) or 0.0):
                 return Result.failed("preempted", f"{message}, since other processes have taken more than their share")
             return Result.failed("out_of_memory", message, SMALLER)
-        recipe = recipe_of(self.space, proposal.architecture, self.recipe)
         data = load_data(self.data)
         network = self._network(proposal, report, data)
         until, epochs = self.ladder[proposal.rung].epochs, self.ladder[-1].epochs
@@ -307,6 +313,7 @@ class Training:
             limits=Limits(until, self.time_limit_s, began),
             fresh=proposal.weights is None,
             task=self.task,
+            cuda_graphs=self.cuda_graphs,
         )
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         artifacts = {}

@@ -142,8 +142,8 @@ class ZeroCost:
             torch.set_num_threads(self.threads)
         device = device_of(self.device)
         advice = "constrain the space or correct its builder"
-        collect = device.type != "cpu"  # nothing here refers to itself in circles, and a score takes moments
-        return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice, collect=collect)
+        # nothing here refers to itself in circles, and a score takes moments
+        return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice, collect=False)
 
     def _measure(self, proposal: Measure | Score, report: Report, device: torch.device, began: float) -> Result:
         batch, one = self._batch(device), isinstance(proposal, Measure)
@@ -178,7 +178,7 @@ class ZeroCost:
         """Return the same normalised training images and labels in every trial."""
         split = load_data(self.data).train
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(self.data.seed))[: self.images]
-        images, labels = next(iter(split.batches(order, len(order), device)))
+        images, labels = split.batch(order, device)
         return normalise(images, split.mean, split.std), labels
 
     def _scores(

@@ -201,7 +201,7 @@ class AlphaSteps(Hook):
             generator = torch.Generator().manual_seed(self._seed + turn)
             self._order = (turn, torch.randperm(len(self._split), generator=generator))
         where = self._order[1][position * self._batch_size : (position + 1) * self._batch_size]
-        images, labels = next(iter(self._split.batches(where, self._batch_size, self._device)))
+        images, labels = self._split.batch(where, self._device)
         return normalise(images, self._split.mean, self._split.std).contiguous(memory_format=self._layout), labels
 
     def _train_loss(self, step: Step) -> Tensor:

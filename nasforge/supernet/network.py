@@ -20,7 +20,9 @@ from nasforge.models.network import call_builder
 from nasforge.supernet.inheritance import leading_slices
 from nasforge.supernet.mixed import Mixed, Share, mixtures_in
 
-_KEPT_SLICES = 32
+_KEPT_SLICES = 192
+"""Paths of smaller widths that stay built. Building one takes .05 to .15 s on a CPU core, while a GPU waits, and its
+modules without numbers take up to .7 MB; the shipped spaces have up to 150 combinations of widths."""
 
 
 class Supernet(nn.Module):

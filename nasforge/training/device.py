@@ -207,7 +207,12 @@ def without_tf32() -> Iterator[None]:
             place.fp32_precision = precision
 
 
-def release_memory(device: torch.device, *, collect: bool = True) -> None:
+def allocated_bytes(device: torch.device) -> int:
+    """Return the memory that the tensors of this process take of a GPU; 0 on a CPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def release_memory(device: torch.device, *, collect: bool = True, cached: bool = True) -> None:
     """Give what a training has left behind back to the device, or to the system.
 
     glibc keeps freed memory: a worker that had trained 18 of the flagship's networks held 5 GB; in a loop over six of
@@ -217,10 +222,12 @@ def release_memory(device: torch.device, *, collect: bool = True) -> None:
         device: what was computed on.
         collect: with a garbage collection. One that looks at every object takes tenths of a second, so call this
             within `collecting_new_objects` where nothing older can be garbage.
+        cached: return the memory of a GPU that torch keeps for its next tensors to the driver, for other processes;
+            the next tensors must ask the driver again, and it waits for the GPU.
     """
     if collect:
         gc.collect()
-    if device.type == "cuda":
+    if cached and device.type == "cuda":
         with suppress(RuntimeError):  # after a fault of the GPU every call fails, and would hide the first error
             torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

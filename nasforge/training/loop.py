@@ -19,6 +19,7 @@ from nasforge.training.averaging import average_of
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
 from nasforge.training.device import memory_format, uses_bf16, without_overrun
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
+from nasforge.training.graphs import Forward, forward_of
 from nasforge.training.health import Health, where_not_finite
 from nasforge.training.hooks import Hook, Step, around_forward
 from nasforge.training.initialisation import initialise
@@ -71,6 +72,7 @@ def train(
     hooks: Sequence[Hook] = (),
     on_epoch: OnEpoch = lambda epoch, metrics: True,
     task: Task = CLASSIFICATION,
+    cuda_graphs: bool = False,
 ) -> Trained:
     """Train `network` in place.
 
@@ -95,6 +97,8 @@ def train(
         on_epoch: called with (epochs done, metrics), for the last epoch again after an interruption. False ends the
             training.
         task: what the network is trained for: its loss and metrics.
+        cuda_graphs: on a GPU, record the forward and backward pass and replay them, which saves the launches of small
+            networks (see `nasforge.training.graphs`). Python code in the network then runs only while it is recorded.
 
     Raises:
         TrainingFailed: diverged, timeout, out_of_memory or invalid_shape.
@@ -124,6 +128,7 @@ def train(
             end=epochs if limits.until is None else limits.until,
             validation=validation,
             frozen=frozen,
+            forward=forward_of(network, device, bf16=bf16, cuda_graphs=cuda_graphs),
             device=device,
             bf16=bf16,
             layout=layout,
@@ -152,6 +157,7 @@ class _Loop:
         end: epochs after which the training ends.
         validation: images and metrics of the score; None: no score.
         frozen: modules that stay in eval mode.
+        forward: forward pass of the network.
         device: device of the training.
         bf16: True to compute under bfloat16 autocast.
         layout: memory format of images and weights.
@@ -169,6 +175,7 @@ class _Loop:
     end: int
     validation: Validation | None
     frozen: Sequence[nn.Module]
+    forward: Forward
     device: torch.device
     bf16: bool
     layout: torch.memory_format
@@ -237,7 +244,7 @@ class _Loop:
             for hook in hooks:
                 hook.before_step(Step(number, is_last, inputs, labels, rate))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16), around_forward(hooks):
-                logits = mix.logits(network, inputs).float()
+                logits = mix.logits(self.forward, inputs).float()
             loss = mix.loss(self.criterion, logits, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -36,18 +36,15 @@ class Mix:
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     layer: nn.Module | None = None
 
-    def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
+    def logits(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """Return the network's logits of the mixed images, N x C x H x W -> N x classes."""
-        out: Tensor
         if self.layer is not None:
             hook = self.layer.register_forward_pre_hook(lambda layer, args: (self._blend(args[0]), *args[1:]))
             try:
-                out = network(inputs)
+                return network(inputs)
             finally:
                 hook.remove()
-            return out
-        out = network(self._paste(inputs) if self.kind == "cutmix" else self._blend(inputs))
-        return out
+        return network(self._paste(inputs) if self.kind == "cutmix" else self._blend(inputs))
 
     def loss(self, criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss by each of the two labels, in the proportion of their images."""
@@ -66,10 +63,9 @@ class Mix:
 class Unmixed:
     """A batch that stays as it is."""
 
-    def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
+    def logits(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """Return the network's logits, N x C x H x W -> N x classes."""
-        out: Tensor = network(inputs)
-        return out
+        return network(inputs)
 
     def loss(self, criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss."""

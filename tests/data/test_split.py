@@ -1,6 +1,8 @@
 import pickle
+import threading
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from nasforge.core.gpu_share import lend
@@ -32,6 +34,42 @@ def test_streamed_batches_equal_resident_ones(monkeypatch):
     for (a, x), (b, y) in zip(streamed, resident, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(x, y)
+
+
+def test_streamed_batches_are_read_ahead_by_threads_that_end_with_the_pass(monkeypatch):
+    train = load_data(DataConfig("digits")).train
+    monkeypatch.setattr(split, "RESIDENT_BYTES", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    read = []
+    monkeypatch.setattr(split.Split, "take", lambda self, where: (read.append(len(where)), torch.empty(0))[1])
+    threads = threading.active_count()
+    batches = train.batches(torch.arange(1000), 10, CPU)
+    assert read == [], "a pass begins with its first batch"
+    next(batches)
+    assert 1 <= len(read) <= 5, "two batches ahead for each of two threads"
+    next(batches)
+    batches.close()
+    assert len(read) <= 6
+    assert threading.active_count() == threads
+
+
+def test_an_error_of_a_reading_thread_is_raised(monkeypatch):
+    train = load_data(DataConfig("digits")).train
+    monkeypatch.setattr(split, "RESIDENT_BYTES", 1000)
+    with pytest.raises(IndexError):
+        list(train.batches(torch.tensor([0, 1, 10**6]), 2, CPU))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_one_batch_is_read_without_readers(streamed, monkeypatch):
+    train, where = load_data(DataConfig("digits")).train, torch.tensor([5, 3, 8])
+    images, labels = next(train.batches(where, 3, CPU))
+    if streamed:
+        monkeypatch.setattr(split, "RESIDENT_BYTES", 1000)
+        monkeypatch.setattr(split, "ThreadPoolExecutor", None)
+    assert train.streamed is streamed
+    batch = train.batch(where, CPU)
+    assert torch.equal(batch[0], images) and torch.equal(batch[1], labels)
 
 
 def test_a_split_travels_without_what_lies_on_the_device():

@@ -17,7 +17,7 @@ from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Evaluator
 from nasforge.core.space import Choice, Decision, Int, SearchSpace
 from nasforge.core.trial import Measure, TrainShared
-from nasforge.data import load_data
+from nasforge.data import load_data, split
 from nasforge.evaluators import training
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
@@ -180,6 +180,27 @@ def test_memory_that_will_not_do_is_foreseen(tmp_path, monkeypatch):
     assert evaluator()(Measure(POINT, rung=0), Told(tmp_path, costs={"cost/memory_mb": 1.0})).status == "finished"
 
 
+@pytest.mark.parametrize(
+    ("bf16", "needed_mb", "refused"), [(False, 1500, True), (True, 1500, False), (True, 2500, True)]
+)
+def test_on_a_gpu_bf16_may_need_half_of_the_estimate(bf16, needed_mb, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(split.Split, "fits_on", lambda self, device: False)
+    monkeypatch.setattr(training, "free_memory_mb", lambda device: 1000.0)
+    monkeypatch.setattr(training, "free_share_mb", lambda device: None)
+    monkeypatch.setattr(training, "uses_bf16", lambda recipe, device: bf16)
+    monkeypatch.setattr(Training, "_network", lambda *arguments: pytest.fail("built"))
+    report = Told(tmp_path, costs={"cost/memory_mb": float(needed_mb)})
+
+    def measured():
+        return evaluator()._measure(Measure(POINT), report, torch.device("cuda"), 0.0)
+
+    if refused:
+        assert measured().error.cause == "out_of_memory"
+    else:
+        with pytest.raises(pytest.fail.Exception, match="built"):
+            measured()
+
+
 def test_divergence_and_timeout_come_back_as_results(tmp_path):
     wild = dataclasses.replace(SPACE.fixed({}), decisions=tuple(d for d in SPACE.decisions if "learning" not in d.key))
     point = Architecture({k: v for k, v in POINT.values.items() if "learning" not in k})
@@ -298,5 +319,5 @@ def test_gpu_memory_is_given_back(tmp_path):
     held = []
     for i in range(3):
         Training(SearchSpec(SPACE, DATA, [Rung(1)]), device="cuda")(Measure(POINT), Told(tmp_path / str(i)))
-        held.append(torch.cuda.memory_reserved())
+        held.append(torch.cuda.memory_allocated())
     assert held[0] == held[2]

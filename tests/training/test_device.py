@@ -15,6 +15,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.gpu_share import lend
 from nasforge.core.recipe import Recipe
 from nasforge.core.trial import Result
+from nasforge.evaluators import guarded as guarded_module
 from nasforge.evaluators.guarded import guarded
 from nasforge.training import device as devices
 
@@ -278,3 +279,28 @@ def test_objects_that_a_process_has_frozen_itself_stay_frozen():
         assert gc.get_freeze_count() >= frozen > 0
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(
+    ("left_mb", "lent", "failed", "collections", "emptied"),
+    [(0, None, False, 1, 0), (0, 0.25, False, 1, 1), (300, None, False, 2, 1), (0, None, True, 1, 1)],
+    ids=["clean", "shared card", "memory left", "failed"],
+)
+def test_a_gpu_is_tidied_where_a_job_left_memory_or_others_need_it(
+    card, monkeypatch, left_mb, lent, failed, collections, emptied
+):
+    counts = {"collected": 0, "emptied": 0}
+    monkeypatch.setattr(devices.gc, "collect", lambda: counts.update(collected=counts["collected"] + 1))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: counts.update(emptied=counts["emptied"] + 1))
+    monkeypatch.setattr(guarded_module, "crowded_out", lambda device: False)
+    lend(lent)
+    card.allocated = 100
+
+    def evaluates():
+        card.allocated += left_mb
+        if failed:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Result("finished")
+
+    guarded(evaluates, CUDA, 0.0, "")
+    assert counts == {"collected": collections, "emptied": emptied}

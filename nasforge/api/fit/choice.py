@@ -84,6 +84,6 @@ def _why(chosen: Choice, metric: str) -> str:
             f"the best {metric.replace('_', ' ')} of {chosen.compared} candidates, and none is cheaper within the noise"
         )
     return (
-        f"the first of the cheapest of {chosen.compared} candidates that are not clearly behind the best, {chosen.best} "
-        f"(by {chosen.behind:.4f} in {metric.replace('_', ' ')}, standard error {chosen.error:.4f})"
+        f"the first of the cheapest of {chosen.compared} candidates that are not clearly behind the best, "
+        f"{chosen.best} (by {chosen.behind:.4f} in {metric.replace('_', ' ')}, standard error {chosen.error:.4f})"
     )

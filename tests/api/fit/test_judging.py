@@ -67,7 +67,7 @@ def test_of_equally_cheap_candidates_the_first_wins_unless_another_is_clearly_ah
         for name, hits in {"many": many, "some": some, "right": right}.items()
     }
     assert choose(scores, dict.fromkeys(scores, 1.0)).winner == "some"
-    assert choose(scores, {"many": 1.0, "some": 0.5, "right": 1.0}).winner == "right"  # a cheaper one needs to be nearer
+    assert choose(scores, {"many": 1.0, "some": 0.5, "right": 1.0}).winner == "right"  # a cheaper one must be nearer
 
 
 def test_always_the_largest_class_is_is_constant(truth):
