@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ __all__ = [
     "MlflowException",
     "NewRun",
     "TablesRefused",
+    "advice",
     "entities",
     "experiment_id",
     "experiment_of_key",
@@ -134,8 +137,12 @@ def experiment_id(client: Any, uri: str) -> str:
     raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made", kind="failed")
 
 
+_REVISIONS = {"dc11669786a5": "3.17", "f4a9b2c7d1e6": "3.18"}
+"""Revisions of MLflow's tables that `insert_runs` was tested with, and the first MLflow that has them."""
+
+
 class TablesRefused(Exception):
-    """The tables of a database take no runs at once; MLflow's own calls say what is wrong with them."""
+    """The tables of a database take no runs at once: their revision is unknown, or they refuse a value."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ class NewRun:
 def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[str] | None:
     """Insert whole runs into a database in one transaction, which takes a tenth of the time of MLflow's own calls.
 
-    Those are three calls and some forty statements a run. The rows are the same.
+    Those are three calls and some forty statements a run. The rows are the same, in tables of a revision that we know.
 
     Args:
         client: of the store.
@@ -175,13 +182,14 @@ def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[st
         The runs' ids; None, and nothing is written, where the store is a server.
 
     Raises:
-        TablesRefused: the tables are others, or refuse a value; nothing is written.
+        TablesRefused: the tables have another revision, or refuse a value; nothing is written.
+        MlflowException: the database cannot be reached, or breaks off; all runs may be written or none.
     """
     store = client._tracking_client.store
     if getattr(store, "ManagedSessionMaker", None) is None:
         return None
     from mlflow.store.tracking.dbmodels import models
-    from sqlalchemy import insert
+    from sqlalchemy import insert, text
     from sqlalchemy.exc import SQLAlchemyError
 
     place = client.get_experiment(experiment).artifact_location.rstrip("/")
@@ -205,10 +213,18 @@ def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[st
         tables[models.SqlLatestMetric] += latest.values()
     try:
         with store.ManagedSessionMaker(read_only=False) as session:
+            revisions = session.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+            if not _REVISIONS.keys() >= {*revisions}:
+                raise TablesRefused(
+                    f"their revision is {' and '.join(revisions)}, and this version of NASForge knows those of MLflow "
+                    f"{' and '.join(_REVISIONS.values())}"
+                )
             for table, rows in tables.items():
                 if rows:
                     session.execute(insert(table), rows)
     except (MlflowException, SQLAlchemyError, TypeError) as error:
+        if isinstance(error, MlflowException) and error.error_code == "TEMPORARILY_UNAVAILABLE":
+            raise  # the database is away or locked, which says nothing about its tables
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise TablesRefused(hide_secrets(lines[0], client.tracking_uri)[:200]) from None
     return ids
@@ -254,12 +270,40 @@ def save_pyfunc(
     )
 
 
+_STATUS = re.compile(r"error code (\d{3}) |^(\d{3}) (?:Client|Server) Error")
+_CODES = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
+
+
 def reason(error: Exception, uri: str) -> str:
     """Return the first line of what went wrong at `uri`, short enough for a message and without its secrets."""
     text = hide_secrets(str(error), uri).strip().splitlines()
     line = text[0] if text else type(error).__name__
+    if _status(error) == HTTPStatus.UNAUTHORIZED:
+        return "it refuses the user name or password"
+    if _status(error) == HTTPStatus.FORBIDDEN:
+        return "it refuses this user the permission"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the driver {error.name} is not installed"
     if "Connection refused" in line:
         return "connection refused"
     if "timeout" in line.lower() or "timed out" in line:
         return "it does not answer in time"
     return line[:200]
+
+
+def advice(error: Exception) -> str:
+    """Return what the user must do before MLflow takes a delivery, in the imperative; empty where waiting may help."""
+    if _status(error) == HTTPStatus.UNAUTHORIZED:
+        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if _status(error) == HTTPStatus.FORBIDDEN:
+        return "Ask the server's administrator for the permission to edit"
+    if isinstance(error, ModuleNotFoundError):
+        return f"Install {error.name}, or name another driver in the URI"
+    return ""
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that an error of MLflow's or of an upload comes from; 0 where it names none."""
+    match = _STATUS.search(str(error))
+    named = _CODES.get(str(getattr(error, "error_code", "")), 0)
+    return int(match[1] or match[2]) if match else named
