@@ -39,7 +39,16 @@ def errors_of_fit(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, 
             path = entry.folder / FOLDER / f"{str(line['what']).replace(' ', '_')}.npz"
             answers = answers or read_answers(path, entry.folder)
     names = [str(name) for name in (outcome or {}).get("classes", [])]
-    return _errors(answers, names, None)
+    return _errors(answers, names, _images_of_fit(entry) if answers is not None else None)
+
+
+def _images_of_fit(entry: Entry) -> Path | None:
+    """Return the folder that a fit has its images from; None where they come from no folder."""
+    begun = next((line for line in fit_lines(entry.folder) if line["kind"] == "begun"), {})
+    inputs = begun.get("inputs")
+    source = inputs.get("source") if isinstance(inputs, Mapping) else None
+    path = Path(source) if isinstance(source, str) else Path()
+    return path if path.is_absolute() and path.is_dir() else None
 
 
 def _errors(answers: StoredAnswers | None, names: list[str], images: Path | None) -> dict[str, Any]:

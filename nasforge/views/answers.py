@@ -6,7 +6,7 @@ import base64
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,13 +166,19 @@ def confusion_of(answers: StoredAnswers, names: Sequence[str]) -> Confusion:
     return Confusion(names, cells, wrong[:_MOST_PAIRS], len(answers.truth), int(np.trace(counts)))
 
 
-def surest_mistakes(answers: StoredAnswers, names: Sequence[str], images: Path | None = None) -> list[Mistake]:
+def surest_mistakes(
+    answers: StoredAnswers,
+    names: Sequence[str],
+    images: Path | None = None,
+    picture_of: Callable[[int], str] | None = None,
+) -> list[Mistake]:
     """Return the wrong answers with the highest probability, the surest first.
 
     Args:
         answers: on the test split.
         names: of the classes.
         images: folder that the names of images belong to, where the pictures are taken from; None for no pictures.
+        picture_of: returns the `data:` address of a picture by its place in `answers`; None to read it in `images`.
     """
     names = _names(names, answers.probabilities.shape[1])
     certainty = answers.probabilities.max(1)
@@ -181,13 +187,17 @@ def surest_mistakes(answers: StoredAnswers, names: Sequence[str], images: Path |
     mistakes = []
     for place in wrong.tolist():
         name = answers.ids[place]
+        if picture_of is not None:
+            picture = picture_of(place)
+        else:
+            picture = _picture(images, name) if answers.named and images is not None else ""
         mistakes.append(
             Mistake(
                 name if answers.named else f"test image {name}",
                 names[answers.truth[place]],
                 names[answers.chosen[place]],
                 float(certainty[place]),
-                _picture(images, name) if answers.named and images is not None else "",
+                picture,
             )
         )
     return mistakes

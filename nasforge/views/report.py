@@ -142,7 +142,7 @@ def _settings(reader: Reader) -> list[tuple[str, str]]:
         ("recipe", ", ".join(f"{key} {value_text(value)}" for key, value in config["recipe"].items())),
         ("budget", ", ".join(f"{name.replace('_', ' ')} {number_text(value)}" for name, value in limits.items())),
         ("seed", str(state.header.seed)),
-        ("begun", "" if reader.times.began is None else when_text(reader.times.began)),
+        ("started", "" if reader.times.began is None else when_text(reader.times.began)),
         ("last event", "" if reader.times.latest is None else when_text(reader.times.latest)),
     ]
     return [(name, value) for name, value in rows if value]

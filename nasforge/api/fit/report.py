@@ -15,10 +15,10 @@ from PIL import Image
 from nasforge.api.fit.judging import Confusion, confusions
 from nasforge.api.fit.log import shown
 from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
+from nasforge.core.errors import ConfigError
 from nasforge.exporters.network_folder import load
-from nasforge.tasks.task import Answers
 from nasforge.views import page
-from nasforge.views.answers import MOST_IN_MATRIX, StoredAnswers, confusion_of
+from nasforge.views.answers import MOST_IN_MATRIX, confusion_of, read_answers, surest_mistakes
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import parts_of
 from nasforge.views.picture import write
@@ -42,6 +42,7 @@ def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Pa
 
     Raises:
         ExportError: the file cannot be written.
+        ConfigError: the answers cannot be read.
     """
     parts = [
         f"<h1>{html.escape(work.folder.name)}</h1>",
@@ -115,9 +116,12 @@ def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
 
 
 def _errors(work: Work, answers: Path) -> list[str]:
-    with np.load(answers, allow_pickle=False) as arrays:
-        truth, probabilities = arrays["truth"], arrays["probabilities"]
-    predicted = Answers(truth, probabilities, 0.0)
+    stored = read_answers(answers, work.folder)
+    if stored is None:
+        raise ConfigError(
+            f"{answers}: this file is damaged, and the page shows what is in it. Restore it", kind="unreadable"
+        )
+    truth, probabilities = stored.truth, stored.probabilities
     part = work.data.open_test()  # for its pictures
     names = work.data.class_names
     parts = list[str]()
@@ -128,23 +132,13 @@ def _errors(work: Work, answers: Path) -> list[str]:
         )
         parts += _pairs(confusions(truth, probabilities, _MOST_PAIRS), names)
     else:
-        ids = [str(place) for place in range(len(truth))]
-        parts.append(page.confusion(confusion_of(StoredAnswers(truth, probabilities, ids, False), names)))
-    wrong = np.flatnonzero(predicted.chosen != predicted.truth)
-    wrong = wrong[np.argsort(-predicted.probabilities[wrong].max(1), kind="stable")][:12]
-    if len(wrong):
-        parts.append("<h3>The surest of its mistakes</h3>")
-        pictures = [
-            _figure(
-                part.take(slice(int(i), int(i) + 1))[0].numpy(),
-                f"is {names[truth[i]]}, predicted {names[predicted.chosen[i]]} ({probabilities[i].max():.0%})",
-            )
-            for i in wrong
-        ]
-        parts.append(f'<ul class="pictures mistakes">{"".join(pictures)}</ul>')
-    else:
-        parts.append("<p>It makes no mistake there.</p>")
-    return parts
+        parts.append(page.confusion(confusion_of(stored, names)))
+
+    def picture_of(place: int) -> str:
+        return _address(part.take(slice(place, place + 1))[0].numpy())
+
+    mistakes = surest_mistakes(stored, names, picture_of=picture_of)
+    return [*parts, page.mistakes(mistakes) or page.paragraph("It makes no mistake there.")]
 
 
 def _pairs(confused: Sequence[Confusion], names: Sequence[str]) -> list[str]:
@@ -167,12 +161,16 @@ def _list(confused: Iterable[tuple[str, str, int]]) -> str:
 
 def _figure(pixels: np.ndarray, text: str) -> str:
     """Return an image C x H x W of bytes with a line below it."""
+    text = html.escape(text)
+    return f'<li><img src="{_address(pixels)}" alt="{text}"><span>{text}</span></li>'
+
+
+def _address(pixels: np.ndarray) -> str:
+    """Return the `data:` address of an image C x H x W of bytes."""
     picture = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)))
     stream = io.BytesIO()
     picture.save(stream, "PNG")
-    data = base64.b64encode(stream.getvalue()).decode()
-    text = html.escape(text)
-    return f'<li><img src="data:image/png;base64,{data}" alt="{text}"><span>{text}</span></li>'
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 import nasforge
 from nasforge.api.fit import Fitted, _name_of, log
+from nasforge.api.fit.rewrite import rewrite_report
 from nasforge.cli.app import main
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
 from nasforge.experiment.journal import FIT
@@ -104,6 +105,35 @@ def test_the_page_needs_no_other_file(fitted):
     assert "default-src 'none'" in text and not re.search(r"""(?:src|href)=["']?(?!["']?(?:#|data:))""", text)
     for words in (fitted.content["winner"], "zero", "SVM", "95 %"):
         assert words in text
+
+
+def test_answers_name_their_images(fitted, place):
+    labels = np.load(place / "few.npz")["y_train"]
+    archives = sorted((fitted.folder / "answers").glob("*.npz"))
+    assert archives
+    for archive in archives:
+        stored = np.load(archive)
+        rows = [int(name.removeprefix("train/")) for name in stored["ids"].tolist()]
+        assert len(set(rows)) == len(rows) and (labels[rows] == stored["truth"]).all()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_page_names_the_images_of_mistakes(fitted, tmp_path, named):
+    folder = shutil.copytree(fitted.folder, tmp_path / fitted.folder.name)
+    what = [
+        entry["what"] for entry in entries(fitted) if entry["kind"] == "tested" and entry["row"] == fitted.winner.name
+    ]
+    archive = folder / "answers" / f"{what[-1].replace(' ', '_')}.npz"
+    stored = dict(np.load(archive))
+    stored["probabilities"] = np.roll(stored["probabilities"], 1, axis=1)  # all answers are wrong
+    names = stored["ids"] if named else [f"test image {place}" for place in range(len(stored["truth"]))]
+    if not named:  # as fits of earlier versions wrote them
+        del stored["ids"]
+    np.savez(archive, **stored)
+    text = rewrite_report(folder).read_text()
+    shown = re.findall(r"<b>([^<]*)</b><span>is (\w+), taken for (\w+)", text)
+    assert len(shown) == 12 and {name for name, _, _ in shown} <= set(names)
+    assert all(truth != answer for _, truth, answer in shown) and text.count('<img src="data:image/png') >= 12
 
 
 def test_a_finished_fit_is_printed_again_and_nothing_is_done(fitted, place):
