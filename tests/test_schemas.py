@@ -161,8 +161,13 @@ def test_a_predictor_notes_its_forecast_and_a_continued_search_the_same(tmp_path
     assert not any(origin.forecast for origin in origins if origin.operator == "start")
     forecasts = [origin.forecast for origin in origins if origin.forecast]
     assert all(-4 < forecast.mean < 4 and forecast.deviation >= 0 for forecast in forecasts)
+    assert not any(forecast.weights for forecast in forecasts)
     several = searched(tmp_path / "several", 12, strategy=strategy, objectives=["val/accuracy", "cost/params"])
-    assert not any(trial.proposal.origin.forecast for trial in load_state(several).trials.values())
+    origins = [trial.proposal.origin for trial in load_state(several).trials.values()]
+    forecasts = [origin.forecast for origin in origins if origin.forecast]
+    assert {origin.operator for origin in origins if origin.forecast} == {"predicted"}
+    assert all(len(one.weights) == 2 and sum(one.weights) == pytest.approx(1, abs=1e-5) for one in forecasts)
+    assert len({one.weights for one in forecasts}) == len(forecasts) > 2
 
 
 def test_a_rejection_says_which_constraint_and_by_how_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,10 @@ def _silent(view: View) -> str:
     if name in ("reinforce", "ppo", "enas") and len(trials) > 1 and not policies.policies_of(view.state):
         return "An earlier version of NASForge wrote this journal, so it does not hold the policy."
     if name == "predictor" and len(view.state.objectives) > 1:
-        return "With several objectives the predictor draws new weights for each proposal, so it makes no forecast."
+        origins = [getattr(trial.proposal, "origin", None) for trial in trials.values()]
+        predicted = [origin for origin in origins if origin is not None and origin.operator == "predicted"]
+        if predicted and not any(origin.forecast for origin in predicted):
+            return "An earlier version of NASForge wrote this journal, so it holds no forecasts for several objectives."
     return ""
 
 
@@ -130,6 +133,7 @@ def _forecasts(view: View) -> dict[str, Any] | None:
         return None
     return {
         "count": len(outcomes),
+        "weighed": len(state.objectives) > 1,
         "scatter": Markup(view.drawn(("scatter",), lambda: forecasts.forecast_chart(state, outcomes, link))),  # noqa: S704
         "over_time": Markup(view.drawn(("correlation",), lambda: forecasts.correlation_chart(outcomes))),  # noqa: S704
         "correlation": forecasts.correlation(outcomes),

@@ -74,4 +74,5 @@ def _forecast(view: View, one: Trial) -> str:
     if origin is None or origin.forecast is None:
         return ""
     outcomes = view.drawn(("outcomes",), lambda: forecasts.outcomes_of(view.state))
-    return next((forecasts.sentence(outcome) for outcome in outcomes if outcome.number == one.number), "")
+    metrics = [goal.metric for goal in view.state.objectives]
+    return next((forecasts.sentence(outcome, metrics) for outcome in outcomes if outcome.number == one.number), "")

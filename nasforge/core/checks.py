@@ -424,7 +424,15 @@ def _forecast(content: Any) -> Forecast | None:
     mean = number(content.mean, "origin: forecast: mean")
     if not math.isfinite(mean):
         raise EventError(f"origin: forecast: mean must be a finite number, got {shown(mean)}", kind="type")
-    return _with(content, {"mean": mean, "deviation": _amount(content.deviation, "origin: forecast: deviation")})
+    deviation = _amount(content.deviation, "origin: forecast: deviation")
+    return _with(content, {"mean": mean, "deviation": deviation, "weights": _weights(content.weights)})
+
+
+def _weights(content: Any) -> tuple[float, ...]:
+    weights = _sequence(content, "origin: forecast: weights")
+    checked = tuple(_amount(weight, "origin: forecast: weights") for weight in weights)
+    same = isinstance(content, tuple) and all(one is other for one, other in zip(checked, content, strict=True))
+    return content if same else checked
 
 
 def _policy(content: Any) -> Mapping[str, tuple[float, ...]] | None:

@@ -138,19 +138,26 @@ class Forecast:
     Attributes:
         mean: expected score.
         deviation: standard deviation of the outcome, at least 0.
+        weights: of the objectives, where there are several: the rank is that of the worst weighted objective, see
+            `nasforge.strategies.weighted_ranks`. Empty with one objective.
     """
 
     mean: float
     deviation: float
+    weights: tuple[float, ...] = ()
 
-    def to_json(self) -> dict[str, float]:
-        """Return the JSON-able form."""
-        return {"mean": self.mean, "deviation": self.deviation}
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON-able form without empty weights."""
+        weights = {"weights": list(self.weights)} if self.weights else {}
+        return {"mean": self.mean, "deviation": self.deviation, **weights}
 
     @staticmethod
     def from_json(content: Mapping[str, Any] | None) -> Forecast | None:
         """Rebuild the object from its `to_json` form; None stays None."""
-        return None if content is None else Forecast(**content)
+        if content is None:
+            return None
+        fields = dict(content)
+        return Forecast(**{**fields, "weights": tuple(fields.get("weights", ()))})
 
 
 @dataclass(frozen=True)

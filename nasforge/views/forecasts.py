@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nasforge.core.trial import Forecast, Measure, Trial
+from nasforge.core.metrics import title_of
+from nasforge.core.trial import Forecast, Measure
 from nasforge.experiment.state import State
-from nasforge.strategies.ranking import merit
+from nasforge.strategies.ranking import Merit, merit
+from nasforge.strategies.weighted_ranks import worst_weighted
 from nasforge.views.charts import STATUSES, Link, about
 from nasforge.views.statistics import wilson
 from nasforge.views.svg import Axis, Plot, Point, missing
@@ -23,7 +25,6 @@ WINDOW = 30
 _FEWEST = 10
 _MOST_POINTS = 800
 _NORMAL = NormalDist()
-_FAILED = (False, -1, float("-inf"))
 _SHARES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 
 
@@ -45,21 +46,67 @@ class Outcome(NamedTuple):
 
 def outcomes_of(state: State) -> list[Outcome]:
     """Return the forecasts of a search whose trials are closed, in order of trial; rejected ones have no outcome."""
-    known: dict[int, list[tuple[Any, ...]]] = {}
+    closed = [
+        (number, trial.proposal, trial.result)
+        for number, trial in state.trials.items()
+        if isinstance(trial.proposal, Measure) and trial.result is not None and trial.result.status != "rejected"
+    ]
+    if not any(proposal.origin and proposal.origin.forecast for _, proposal, _ in closed):
+        return []
+    objectives = len(state.objectives)
+    rungs: dict[int, _Ranked] = {}
     outcomes = []
-    for number, trial in state.trials.items():
-        proposal, result = trial.proposal, trial.result
-        if not isinstance(proposal, Measure) or result is None or result.status == "rejected":
-            continue
+    for number, proposal, result in closed:
         worth = merit(result)
-        order = _FAILED if worth is None else (worth.finished, worth.steps_done, worth.values[0])
-        ranked = known.setdefault(proposal.rung % len(state.ladder), [])
-        insort(ranked, order)
+        ranked = rungs.setdefault(proposal.rung % len(state.ladder), _Ranked(objectives))
+        ranked.add(worth)
         forecast = proposal.origin.forecast if proposal.origin else None
-        if forecast is not None:
-            rank = (bisect_left(ranked, order) + bisect_right(ranked, order)) / 2
-            outcomes.append(Outcome(number, forecast, _NORMAL.inv_cdf(rank / len(ranked)), result.status))
+        weights = forecast and (forecast.weights or (1.0,))
+        if forecast is not None and weights and len(weights) == objectives:
+            share = ranked.share_of_latest(worth, weights)
+            outcomes.append(Outcome(number, forecast, _NORMAL.inv_cdf(share), result.status))
     return outcomes
+
+
+class _Ranked:
+    """Trials of one rung in order of number; ranks the latest by any weights, as the strategy does."""
+
+    def __init__(self, objectives: int) -> None:
+        self._values = np.empty((objectives, 64))
+        self._twice = np.empty((objectives, 64))  # twice the ascending ranks: ties have halves
+        self._stages = np.empty((2, 64))  # finished, steps
+        self._count, self._failed = 0, 0
+
+    def add(self, worth: Merit | None) -> None:
+        if worth is None:
+            self._failed += 1
+            return
+        if self._count == self._values.shape[1]:
+            self._values, self._twice, self._stages = (
+                np.concatenate([array, np.empty_like(array)], axis=1)
+                for array in (self._values, self._twice, self._stages)
+            )
+        values = np.array(worth.values)[:, None]
+        earlier, last = self._values[:, : self._count], self._count
+        self._twice[:, :last] += (values < earlier).astype(int) + (values <= earlier)
+        self._twice[:, last] = (earlier < values).sum(1) + (earlier <= values).sum(1) + 1
+        self._values[:, last] = values[:, 0]
+        self._stages[:, last] = worth.finished, worth.steps_done
+        self._count += 1
+
+    def share_of_latest(self, worth: Merit | None, weights: Sequence[float]) -> float:
+        """Return the rank of the trial that was added last, as a share of all: above 0, below 1."""
+        every = self._count + self._failed
+        if worth is None:
+            return self._failed / 2 / every
+        count = self._count
+        value = worst_weighted(list(self._twice[:, :count] / 2), count, weights)
+        order = np.array([*self._stages[:, :count], value])
+        below, level = np.zeros(count, bool), np.ones(count, bool)
+        for row in order:
+            below |= level & (row < row[-1])
+            level &= row == row[-1]
+        return float((self._failed + below.sum() + level.sum() / 2) / every)
 
 
 def share_text(score: float) -> str:
@@ -69,12 +116,16 @@ def share_text(score: float) -> str:
     return f"{share:.{digits}f}%"
 
 
-def sentence(outcome: Outcome) -> str:
-    """Return a forecast and its outcome in words."""
+def sentence(outcome: Outcome, objectives: Sequence[str] = ()) -> str:
+    """Return a forecast and its outcome in words; `objectives` names the metrics, where there are several."""
     low, high = (outcome.forecast.mean + sign * _width(0.8) * outcome.forecast.deviation for sign in (-1, 1))
+    weights = [
+        f"{title_of(key)} {weight:.0%}" for key, weight in zip(objectives, outcome.forecast.weights, strict=False)
+    ]
+    weighed = f" Its objectives weighed: {', '.join(weights)}." if weights else ""
     return (
         f"The predictor expected it to beat {share_text(outcome.forecast.mean)} of the earlier trials "
-        f"(80 % interval {share_text(low)} to {share_text(high)}); it beat {share_text(outcome.score)}."
+        f"(80 % interval {share_text(low)} to {share_text(high)}); it beat {share_text(outcome.score)}.{weighed}"
     )
 
 
@@ -92,7 +143,7 @@ def forecast_chart(state: State, outcomes: Sequence[Outcome], link: Link) -> str
     left_out = 0
     for status in STATUSES:
         marks = [
-            Point(one.forecast.mean, one.score, _title(state.trials[one.number], one), link(one.number))
+            Point(one.forecast.mean, one.score, _title(state, one), link(one.number))
             for one in outcomes
             if one.status == status
         ]
@@ -150,5 +201,6 @@ def _width(level: float) -> float:
     return _NORMAL.inv_cdf((1 + level) / 2)
 
 
-def _title(trial: Trial, outcome: Outcome) -> str:
-    return f"{sentence(outcome)}\n{about(trial)}"
+def _title(state: State, outcome: Outcome) -> str:
+    metrics = [goal.metric for goal in state.objectives]
+    return f"{sentence(outcome, metrics)}\n{about(state.trials[outcome.number])}"

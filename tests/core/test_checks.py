@@ -180,6 +180,8 @@ def test_paths_of_artifacts(path: str) -> None:
         (Measure(POINT, origin=Origin(forecast=(1.0, 0.5))), "forecast must be"),  # type: ignore[arg-type]
         (Measure(POINT, origin=Origin(forecast=Forecast(math.nan, 0.5))), "mean must be a finite number"),
         (Measure(POINT, origin=Origin(forecast=Forecast(0.5, -1.0))), "deviation must be a finite number"),
+        (Measure(POINT, origin=Origin(forecast=Forecast(0.5, 1.0, (0.5, -0.5)))), "weights must be a finite number"),
+        (Measure(POINT, origin=Origin(forecast=Forecast(0.5, 1.0, 0.5))), "weights must be a list"),  # type: ignore[arg-type]
         (Measure(POINT, origin=Origin(policy={"model.block": (0.5, 1.5)})), "'model.block' must be a list of prob"),
         (Measure(POINT, origin=Origin(policy={"model.block": ()})), "'model.block' must be a list of prob"),
         (Score((POINT,), origin=Origin(policy={3: (1.0,)})), "policy needs texts"),  # type: ignore[dict-item]

@@ -366,6 +366,22 @@ def test_a_policy_and_forecasts_are_drawn(tmp_path: Path) -> None:
     assert "Rank correlation" in text and "outcome as forecast" in text and "95%" in text and "Policy" not in text
     assert "The predictor expected it to beat" in page(browser, "/predictor/trial/29")
     assert "expected" not in page(browser, "/predictor/trial/0")
+    assert "weights of the objectives" not in text
+    config = toy_config(
+        tmp_path, strategy="predictor", name="two", budget={"trials": 20}, objectives=["val/accuracy", "cost/flops"]
+    )
+    with toy_experiment(config, sync=False) as experiment:
+        run(experiment, Planted())
+    text = page(browser, "/two/how")
+    assert "outcome as forecast" in text and "draws weights of the objectives" in text
+    assert re.search(r"weighed: .* \d+%, .* \d+%\.", page(browser, "/two/trial/19"))
+    old = tmp_path / "two" / JOURNAL
+    lines = [json.loads(line) for line in old.read_text().splitlines()]
+    for line in lines:
+        line.get("proposal", {}).get("origin", {}).pop("forecast", None)
+    old.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page(browser, "/two/how")
+    assert "holds no forecasts for several objectives" in text and "outcome as forecast" not in text
     old = tmp_path / "ppo" / JOURNAL
     lines = [json.loads(line) for line in old.read_text().splitlines()]
     for line in lines:

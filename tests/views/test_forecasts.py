@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from made_journal import header, point, write
 from nasforge.core.events import Asked, Checked, Event, Started, Told
 from nasforge.core.trial import Failure, Forecast, Measure, Origin, Result
 from nasforge.experiment.state import State, load_state
+from nasforge.strategies.predictor import scalarised
+from nasforge.strategies.ranking import Merit
+from nasforge.strategies.weighted_ranks import drawn_weights
 from nasforge.views import forecasts
 
 
@@ -40,6 +44,41 @@ def test_an_outcome_is_the_rank_among_the_earlier_trials(tmp_path: Path) -> None
     )
     drawn = forecasts.forecast_chart(state, outcomes, lambda number: f"/trial/{number}")
     assert 'href="/trial/3"' in drawn and drawn.count("<circle") == 3 and "outcome as forecast" in drawn
+
+
+def test_an_outcome_of_several_objectives_is_by_the_weights_of_its_forecast(tmp_path: Path) -> None:
+    values = [(0.5, 30.0), (0.7, 20.0), (0.9, 10.0), (0.6, 5.0), None, (0.8, 40.0)]
+    config = header(objectives=["max:val/accuracy", "min:cost/params"], constraints=[], ladder=[{"epochs": 1}])
+    weights = {2: (1.0, 0.0), 3: (0.0, 1.0), 4: (0.5, 0.5), 5: (0.25, 0.75)}
+    events: list[Event] = [dataclasses.replace(config, schema=2)]
+    for number, pair in enumerate(values):
+        forecast = Forecast(0.0, 1.0, weights[number]) if number in weights else None
+        events += [Asked(number, Measure(point(number), origin=Origin(operator="predicted", forecast=forecast)))]
+        events += [Checked(number, {}, "accepted"), Started(number, 1)]
+        if pair is None:
+            events.append(Told(number, Result("failed", error=Failure("diverged", "NaN"))))
+        else:
+            metrics = {"val/accuracy": pair[0], "cost/params": pair[1]}
+            events.append(Told(number, Result("finished", metrics, (pair[0], -pair[1]), 1)))
+    state = load_state(write(tmp_path, events))
+    outcomes = forecasts.outcomes_of(state)
+    shares = [forecasts.share_text(one.score) for one in outcomes]
+    # best of 3 by accuracy; best of 4 by parameters; failed; the worst of 5 but better than the failure
+    assert shares == ["83%", "88%", "10%", "25%"]
+    assert "weighed: validation accuracy 25%, parameters 75%" in forecasts.sentence(
+        outcomes[-1], [goal.metric for goal in state.objectives]
+    )
+
+
+def test_the_page_ranks_as_the_predictor_does(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    merits = [Merit(rng.random() > 0.2, rng.choice([1, 2]), (rng.randrange(9) / 9, -rng.random())) for _ in range(150)]
+    ranked = forecasts._Ranked(2)
+    for count, worth in enumerate(merits, 1):
+        ranked.add(worth)
+        orders = scalarised(merits[:count], count)
+        rank = (bisect_left(sorted(orders), orders[-1]) + bisect_right(sorted(orders), orders[-1])) / 2
+        assert ranked.share_of_latest(worth, drawn_weights(count, 2)) == pytest.approx(rank / count)
 
 
 def test_a_good_predictor_is_told_from_a_bad_one(tmp_path: Path) -> None:

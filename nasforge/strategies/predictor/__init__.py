@@ -25,6 +25,7 @@ from nasforge.strategies.predictor.isomorphic import Twins
 from nasforge.strategies.predictor.regressors import Drawn, Lesson, Member, Numbers, Process, Targets, Trees
 from nasforge.strategies.predictor.scored import Scored
 from nasforge.strategies.ranking import Merit, beats, merit
+from nasforge.strategies.weighted_ranks import drawn_weights, worst_weighted
 
 Order: TypeAlias = tuple[bool, int, float]
 """Sort key of a merit: finished, fidelity, value."""
@@ -43,7 +44,7 @@ _FAILURES = 3
 _PATIENCE = 30
 _CANDIDATES = 300
 _SCREENED = 2000
-_DIGITS = 3
+_DIGITS, _DIGITS_OF_WEIGHTS = 3, 6
 
 
 class _Told(NamedTuple):
@@ -90,7 +91,7 @@ class Predictor:
     were not better than the best, every other ask is a `LocalSearch`'s, which climbs from random points on its own,
     until something better is found; the model learns from its trials too.
 
-    With one objective the origin of a proposal holds its `Forecast` by the member that was drawn.
+    The origin of a proposal holds its `Forecast` by the member that was drawn, with the weights of several objectives.
 
     Costs are no input, since a candidate's are known only after the check and follow from the decisions, unless
     zero-cost scores are asked for: then all candidates are scored in batches, each of them one trial, and their scores
@@ -136,7 +137,8 @@ class Predictor:
         self._seen = Seen()
         self._members: tuple[Member, ...] = (Process(), Process(rough=True), Trees())
         self._limits = Process()
-        self._single = len(spec.objectives) == 1
+        self._objectives = len(spec.objectives)
+        self._single = self._objectives == 1
         self._local = LocalSearch(replace(spec, objectives=spec.objectives[:1]), starts=1)
         self._local.seen = self._seen
         self._elsewhere: set[int] = set()
@@ -310,8 +312,9 @@ class Predictor:
             # Where the draw allows none, the one that seems to violate least.
             values = np.where(margins > 0, values, -np.inf) if (margins > 0).any() else margins
         best = int(np.argmax(values))
-        # With several objectives the scores depend on the weights of this ask, so no other trial has any like them.
-        forecast = _forecast(drawn, best) if drawn is not None and self._single else None
+        # with several objectives the score is by the weights of this ask
+        forecast_weights = () if self._single else drawn_weights(weights, self._objectives)
+        forecast = None if drawn is None else _forecast(drawn, best, forecast_weights)
         return _Promising(points[best], forecast)
 
     def _can_be_learnt(self, point: Architecture) -> bool:
@@ -356,29 +359,21 @@ class Predictor:
         return self._limits.draw(rows, draws).values
 
 
-def _forecast(drawn: Drawn, index: int) -> Forecast:
+def _forecast(drawn: Drawn, index: int, weights: Sequence[float]) -> Forecast:
     """Return the forecast of one candidate, rounded for the journal."""
-    return Forecast(round(float(drawn.means[index]), _DIGITS), round(float(drawn.deviations[index]), _DIGITS))
+    mean, deviation = float(drawn.means[index]), float(drawn.deviations[index])
+    rounded = tuple(round(weight, _DIGITS_OF_WEIGHTS) for weight in weights)
+    return Forecast(round(mean, _DIGITS), round(deviation, _DIGITS), rounded)
 
 
 def scalarised(merits: Sequence[Merit], weights: int) -> list[Order]:
     """Return merits as sortable values; several objectives are weighted by weights drawn from the seed."""
     if not merits or len(merits[0].values) == 1:
         return [(merit.finished, merit.steps_done, merit.values[0]) for merit in merits]
-    rng = random.Random(weights)
-    drawn = [rng.expovariate(1.0) for _ in merits[0].values]
-    missed = [0.0] * len(merits)
-    sums = [0.0] * len(merits)
-    for objective, weight in enumerate(drawn):
-        column = [merit.values[objective] for merit in merits]
-        for index, place in enumerate(_ranks(column)):
-            short = weight / sum(drawn) * (1 - place / len(column))
-            missed[index] = max(missed[index], short)
-            sums[index] += short
-    return [
-        (merit.finished, merit.steps_done, -most - 0.05 * total)
-        for merit, most, total in zip(merits, missed, sums, strict=True)
-    ]
+    objectives = len(merits[0].values)
+    places = [np.array(_ranks([merit.values[objective] for merit in merits])) for objective in range(objectives)]
+    values = worst_weighted(places, len(merits), drawn_weights(weights, objectives)).tolist()
+    return [(merit.finished, merit.steps_done, value) for merit, value in zip(merits, values, strict=True)]
 
 
 def normal_scores(values: Sequence[Any]) -> Numbers:
