@@ -169,11 +169,11 @@ def test_the_command(tmp_path, monkeypatch, capfd):
     assert printed["until"] == {"max:val/accuracy": 0.8} and printed["best"]["metrics"]["val/accuracy"] >= 0.8
     assert main([*words, "--until", "optimum", "--name", "b"]) == 0
     out = capfd.readouterr().out
-    assert "Reached by trial" in out and "max:val/accuracy 0.95" in out
+    assert "reached the goal: max:val/accuracy 0.95" in out
     assert main(["show", "b"]) == 0
     assert "until max:val/accuracy" in capfd.readouterr().out
     assert main([*words[:-4], "--max-trials", "2", *words[-4:], "--until", "val/accuracy=0.94", "--name", "c"]) == 0
-    assert "Not reached" in capfd.readouterr().out
+    assert "No trial reached the goal within the budget" in capfd.readouterr().out
     for wrong in (["val/accuracy"], ["optimum", "val/accuracy=1"], ["val/accuracy=1", "val/accuracy=2"]):
         assert main([*words, "--name", "d", *(w for text in wrong for w in ("--until", text))]) == 2
         assert "must look like val/accuracy=0.95" in capfd.readouterr().err

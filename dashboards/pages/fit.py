@@ -12,6 +12,7 @@ from nasforge.core.command_line import command_for, command_line, runs_dir_optio
 from nasforge.dashboards.library import Entry, fit_lines, fit_result, runs_now
 from nasforge.dashboards.pages.errors import errors_of_fit
 from nasforge.dashboards.pages.files import explanations, files_of
+from nasforge.views.fit_remarks import more_photos, sentences_on, warnings_on
 from nasforge.views.results import bars_of_test
 
 
@@ -41,6 +42,7 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
     """Return what the page of a result shows of a fit: rows, commands, decisions. A search has files only."""
     rows = []
     commands = []
+    remarks = []
     sentence = ""
     if outcome is not None:
         for row in outcome["rows"]:
@@ -62,6 +64,7 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
                 f"{name} answers {won['value']:.1%} of {outcome['split']['test']} test images correctly "
                 f"(95 % interval {won['low']:.1%} to {won['high']:.1%})."
             )
+        remarks = [*warnings_on(outcome), *([f"{photos}."] if (photos := more_photos(outcome)) else [])]
         source = next((line for line in fit_lines(entry.folder) if line["kind"] == "begun"), {}).get("inputs", {})
         plan = entry.folder / "plan.yaml"
         commands.append(("Name the class of new images", command_for(entry.folder, "predict", "image.jpg")))
@@ -79,16 +82,19 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
     has_network = (entry.folder / "best").is_dir()
     if has_network:
         commands.append(("Show where the network looks", command_for(entry.folder, "explain")))
-    decisions = []
+    decisions, images = [], []
     if entry.kind == "fit":
         for line in fit_lines(entry.folder):
+            if line["kind"] == "inspected":
+                images = sentences_on(line["inspection"])
             if line["kind"] == "decision" and not isinstance(line.get("value"), Mapping):
                 decisions.append((str(line.get("name")).replace("_", " "), line.get("value"), line.get("reason")))
     return {
         "rows": rows,
         "bars": Markup(bars_of_test(rows)),  # noqa: S704
         "sentence": sentence,
-        "remarks": [],
+        "remarks": remarks,
+        "images": images,
         "measure": "accuracy",
         "commands": commands,
         "files": files,

@@ -10,6 +10,7 @@ from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, metrics_of, trial_link
 from nasforge.dashboards.pages.plug_ins import further_figures
 from nasforge.views import charts, tables
+from nasforge.views.results import remarks
 
 
 def search(view: View, query: Query) -> dict[str, Any]:
@@ -24,6 +25,7 @@ def search(view: View, query: Query) -> dict[str, Any]:
     curve = query.get("curve", "") if query.get("curve") in reported else tables.curve_metric(state)
     return {
         **headline(view, "search"),
+        "remarks": remarks(state),
         "over": over,
         "axes": charts.AXES,
         "metrics": metrics,

@@ -140,7 +140,7 @@ def _search(
     if state.best is not None:
         from nasforge.views.learnt import sentences_about
 
-        for sentence in sentences_about(state, config):
+        for sentence in sentences_about(state, about.image_counts):
             say(sentence)
     if asked.soon and not (state.spent and not state.open_trials):
         raise StopNow(f"stopped {progress_of(state)}; {CONTINUES}")
@@ -367,6 +367,7 @@ def make_header(config: ExperimentConfig, about: About) -> Header:
         seed=config.seed,
         versions=versions_of(config),
         data_hash=about.data_hash,
+        image_counts=about.image_counts,
     )
 
 

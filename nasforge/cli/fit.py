@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from nasforge.api.fit.rows import more_photos, warnings_on
 from nasforge.cli import completion, options, output
 from nasforge.cli.inspect import GroupColumn, ImageColumn, LabelColumn, Labels, Strict
 from nasforge.cli.output import Outcome
@@ -18,6 +17,7 @@ from nasforge.cli.settings import check_data
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import StopNow
 from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, is_locked
+from nasforge.views.fit_remarks import more_photos, warnings_on
 
 
 def began() -> float:

@@ -17,6 +17,7 @@ from nasforge.core.trust import view
 from nasforge.experiment.journal import experiment_of
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
+from nasforge.views.results import remarks
 
 _LOOK_S = 1.0
 _SILENT_S = 30.0
@@ -40,7 +41,7 @@ def watch(name: options.Name, runs_dir: options.RunsDir = Path("runs"), as_json:
         reader = Reader(folder)
         reader.refresh()
         state = follow(reader, Watch(log()))
-        print_summary(state)
+        print_summary(state, remarks=remarks(state))
         line(f"See all of it: {command_for(fit or folder, 'show')}")
         if failed := state.failures():
             number = failed[-1].number

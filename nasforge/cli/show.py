@@ -34,6 +34,7 @@ from nasforge.experiment.journal import without_collection
 from nasforge.experiment.state import State, load_state
 from nasforge.views import tables
 from nasforge.views.reader import Reader
+from nasforge.views.results import remarks
 
 _BUDGETS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
 _FIGURES = "figures"
@@ -132,7 +133,8 @@ def _shown(reader: Reader, top: int) -> Outcome:
     times = standing(reader)
     if times:
         line(f"{reader.standing.capitalize()}: {times}.")
-    print_summary(state, top)
+    notes = remarks(state)
+    print_summary(state, top, notes)
     failures = tables.failures(state)
     if failures:
         rows = []
@@ -150,7 +152,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
     _print_budget(state)
     unit = tables.unit_of(state)
     return Outcome(
-        {**state_json(state), "counts": state.counts()},
+        {**state_json(state), "counts": state.counts(), "remarks": notes},
         more=lambda: {"trials": [trial_json(trial, unit) for _, trial in sorted(state.trials.items())]},
     )
 

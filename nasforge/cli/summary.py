@@ -7,13 +7,18 @@ from typing import Any
 
 from nasforge.cli.output import line, metric_text, table
 from nasforge.core.metrics import better
-from nasforge.core.trial import Measure, Trial
 from nasforge.experiment.state import State
 from nasforge.views import tables
 
 
-def print_summary(state: State, top: int = 5) -> None:
-    """Print the counts, the `top` best trials, the Pareto front and what the best one misses."""
+def print_summary(state: State, top: int = 5, remarks: Sequence[str] = ()) -> None:
+    """Print the counts, the `top` best trials, the Pareto front and remarks on the result.
+
+    Args:
+        state: of the search.
+        top: rows of the leaderboard.
+        remarks: from `nasforge.views.results`.
+    """
     counts = state.counts()
     counts_text = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
     line(f"{state.name}: {counts_text}", style="bold")
@@ -22,34 +27,8 @@ def print_summary(state: State, top: int = 5) -> None:
         _leaderboard(f"Best trials ({min(top, ranked)} of {ranked})", state, tables.leaderboard(state, top))
     if len(state.objectives) > 1 and ranked:
         _leaderboard("Pareto front", state, tables.pareto_front(state))
-    _print_goal(state)
-    best = state.best
-    missed = [] if best is None else state.missed(best)
-    if best is not None and missed:
-        costs = [f"{t.metric.removeprefix('cost/')} {metric_text(t.metric, best.metrics[t.metric])}" for t in missed]
-        limits = ", ".join(map(str, state.targets))
-        line(f"None of them meets {limits}: the best has {', '.join(costs)}", style="yellow")
-    if best is not None and isinstance(best.proposal, Measure) and best.proposal.weights and not _epochs(best):
-        line(
-            "They were measured on the supernet's weights; none is trained for itself yet. That begins after as many "
-            "as strategy.measures says: go on with a larger budget, or retrain the best",
-            style="yellow",
-        )
-
-
-def _print_goal(state: State) -> None:
-    """Return whether the search has reached what its budget's `until` says."""
-    goals = [f"{goal} {metric_text(goal.metric, value)}" for goal, value in state.budget.goals.items()]
-    if not goals:
-        return
-    if state.reached_by is not None:
-        line(f"Reached by trial {state.reached_by}: {', '.join(goals)}.", style="bold")
-    elif state.spent:
-        line(f"Not reached within the budget: {', '.join(goals)}. A larger one goes on.", style="yellow")
-
-
-def _epochs(trial: Trial) -> int:
-    return trial.result.steps_done if trial.result else 0
+    for sentence in remarks:
+        line(sentence, style="yellow")
 
 
 def _leaderboard(title: str, state: State, trials: Sequence[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nasforge.core.errors import ConfigError
+from nasforge.core.image_counts import ImageCounts
 from nasforge.core.ladder import Unit
 
 
@@ -22,6 +23,7 @@ class About:
             must see the same one.
         shape: channels, height and width of the networks' inputs; None: it builds no network.
         classes: number of the networks' outputs; None: it builds no network.
+        image_counts: numbers of images behind `val/accuracy`, for the remarks of views; None: it has none.
         images: training images of one epoch; 0: it trains nothing.
         device: name of the device that it computes on (`auto`, `cpu`, `cuda:1`); empty: it computes nothing.
         instant: it looks results up, so no work is lost in a crash, and events need not wait for the disk.
@@ -33,6 +35,7 @@ class About:
     data_hash: str = ""
     shape: tuple[int, int, int] | None = None
     classes: int | None = None
+    image_counts: ImageCounts | None = None
     images: int = 0
     device: str = ""
     instant: bool = False

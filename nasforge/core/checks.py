@@ -31,6 +31,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.goals import Budget
+from nasforge.core.image_counts import ImageCounts
 from nasforge.core.ranges import shown
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import (
@@ -337,7 +338,20 @@ def _header(content: Header) -> Header:
     for package, version in _mapping(content.versions, "versions").items():
         text(package, "versions")
         text(version, "versions")
+    if content.image_counts is not None:
+        _image_counts(content.image_counts)
     return content
+
+
+def _image_counts(content: Any) -> None:
+    if not isinstance(content, ImageCounts):
+        raise EventError(
+            f"image_counts must be a nasforge.core.image_counts.ImageCounts, got {shown(content)}", kind="type"
+        )
+    for name, least in (("train", 0), ("validated", 1), ("classes", 1)):
+        whole(getattr(content, name), f"image_counts: {name}", least)
+    if not 0 <= number(content.largest, "image_counts: largest") <= 1:
+        raise EventError(f"image_counts: largest must be from 0 to 1, got {shown(content.largest)}", kind="range")
 
 
 def _places(content: Any) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+from nasforge.core.image_counts import ImageCounts
 from nasforge.core.trial import Proposal, Result, Score, made, proposal_from_json
 
 SCHEMA = 2
@@ -35,6 +36,7 @@ class Header:
         seed: of the search.
         versions: package -> version; also `decoding`.
         data_hash: fingerprint of the data, empty where the evaluator has none.
+        image_counts: numbers of images, for views; None where the evaluator has none, or an earlier version wrote this.
     """
 
     kind: ClassVar[str] = "header"
@@ -45,6 +47,7 @@ class Header:
     seed: int
     versions: Mapping[str, str]
     data_hash: str
+    image_counts: ImageCounts | None = None
 
     @property
     def why_other_data(self) -> str:
@@ -182,12 +185,15 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
     content: dict[str, Any] = {"event": event.kind}
     for name, value in vars(event).items():
         content[name] = value.to_json() if hasattr(value, "to_json") else value
+    if isinstance(event, Header) and event.image_counts is None:
+        del content["image_counts"]
     if isinstance(event, Reported):
         del content["alphas"]
         if event.alphas:
             content["alphas"] = {key: list(row) for key, row in event.alphas.items()}
     if schema == 1:
         content.pop("alphas", None)
+        content.pop("image_counts", None)
         if isinstance(event, Asked):
             proposal = event.proposal
             content["proposal"] = proposal.to_schema_1() if isinstance(proposal, Score) else proposal.to_json()
@@ -207,6 +213,7 @@ def event_from_json(content: Mapping[str, Any]) -> Event:
     kind = _KINDS[fields.pop("event")]
     if kind is Header:
         fields["config"] = _with_units(fields["config"])
+        fields["image_counts"] = ImageCounts.from_json(fields.get("image_counts"))
     elif kind is Reported:
         fields.setdefault("alphas", None)
     elif kind is Asked:

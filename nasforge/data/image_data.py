@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from nasforge.core.architecture import digest
+from nasforge.core.image_counts import ImageCounts
 from nasforge.data import cache, sources
 from nasforge.data.decoded import classes_have
 from nasforge.data.division import divided, stratified
@@ -59,6 +60,12 @@ class ImageData:
     def open_test(self) -> Split:
         """Return the sealed test split. Only retraining a finalist opens it, once per network; the journal says so."""
         return self._test
+
+    def counts(self, validated: Split) -> ImageCounts:
+        """Return the numbers of images, where networks are validated on this split."""
+        sizes = torch.bincount(validated.labels, minlength=validated.classes)
+        images = len(validated)
+        return ImageCounts(len(self.train), images, validated.classes, int(sizes.max()) / max(1, images))
 
     def share_of_train(self, share: float) -> Split:
         """Return a share of the training split, equal for every class; a smaller share is a subset of a larger one."""

@@ -92,7 +92,11 @@ class Averaged:
         """The facts of this evaluator; loads the data, and makes sure that they can be divided so."""
         about = self.training.about
         notes = (*self.training.data_notes(self._validation), *self.training.recipe_notes)
-        return replace(about, metrics=(*self.training.metrics, _SPREAD), notes=notes, unit=self._unit)
+        data = load_data(self.training.data)
+        counts = data.counts(data.train_and_validation()) if self._unit == "folds" else about.image_counts
+        return replace(
+            about, metrics=(*self.training.metrics, _SPREAD), notes=notes, unit=self._unit, image_counts=counts
+        )
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Return the median milliseconds of one image's forward pass on this worker's device."""

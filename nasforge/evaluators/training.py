@@ -145,6 +145,7 @@ class Training:
             shape=data.shape,
             classes=len(data.class_names),
             images=len(data.train),
+            image_counts=data.counts(data.validation),
             device=self.device,
             notes=(*self.data_notes(), *self.recipe_notes),
         )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
+from nasforge.core.errors import NasforgeError
+from nasforge.core.image_counts import ImageCounts
 from nasforge.core.recipe import recipe_of, steps_of
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
-from nasforge.data import load_data
-from nasforge.data.split import Split
 from nasforge.experiment.state import State
-from nasforge.settings.experiment import TRAININGS, ExperimentConfig
+from nasforge.settings.experiment import TRAININGS
 from nasforge.views.statistics import wilson
 
 FEWEST_IMAGES = 200
@@ -21,45 +20,44 @@ FEWEST_STEPS = 300
 """Below this number of optimizer steps, a network has often learnt nothing yet."""
 _ACCURACY = "val/accuracy"
 _COMPARED = 5
-_EVALUATORS = ("training", "shared_weights", *TRAININGS)
 
 
-def sentences_about(state: State, config: ExperimentConfig) -> list[str]:
-    """Return warnings about the trials of a search whose networks were trained on images, most important first."""
-    best = state.best
-    if config.data is None or config.evaluator.name not in _EVALUATORS or best is None or best.architecture is None:
+def sentences_about(state: State, counts: ImageCounts | None = None) -> list[str]:
+    """Return warnings about the trials of a search whose networks were trained on images, most important first.
+
+    Args:
+        state: of the search.
+        counts: numbers of images, where the journal may lack them as an earlier version began it.
+    """
+    best, counts = state.best, state.header.image_counts or counts
+    if counts is None or best is None or best.architecture is None:
         return []
     if _ACCURACY not in best.metrics or not best.result or not best.result.steps_done:
         return []
-    data = load_data(config.data)
-    split = data.validation
-    if config.evaluator.name == "cross_validation":
-        split = data.train_and_validation()
-    steps = _steps(best, config, len(data.train))
-    verdict = nothing_learnt(f"{_ACCURACY} of the best trial", best.metrics[_ACCURACY], len(split), split, steps)
+    accuracy, steps = best.metrics[_ACCURACY], _steps(best, state, counts.train)
+    what = f"{_ACCURACY} of the best trial"
+    verdict = nothing_learnt(what, accuracy, counts.validated, counts.constant, steps)
     accuracies = [trial.metrics[_ACCURACY] for trial in state.ranking()[:_COMPARED] if _ACCURACY in trial.metrics]
-    coarse = too_coarse(accuracies, len(split))
+    coarse = too_coarse(accuracies, counts.validated)
     return [sentence for sentence in (verdict, coarse) if sentence]
 
 
-def nothing_learnt(what: str, accuracy: float, images: int, labelled: Split, steps: int | None) -> str:
+def nothing_learnt(what: str, accuracy: float, images: int, constant: float, steps: int | None) -> str:
     """Return a warning where an accuracy may be that of a network that always gives the same answer; else "".
 
     Args:
         what: the accuracy, as a subject of the sentence.
         accuracy: the share of right answers.
         images: how many it was measured on.
-        labelled: images that tell how large the classes are.
+        constant: the accuracy of always answering the largest class.
         steps: optimizer steps of the training; None where they are not known.
     """
-    sizes = torch.bincount(labelled.labels, minlength=labelled.classes)
-    baseline = max(int(sizes.max()) / max(1, len(labelled)), 1 / labelled.classes)
     low, high = wilson(accuracy * images, images)
-    if low > baseline:
+    if low > constant:
         return ""
     sentence = (
         f"Nothing was learnt: {what} is {accuracy:.3f} on {images:,} images (95 % interval {low:.3f} .. {high:.3f}), "
-        f"and always answering the largest class gives {baseline:.3f}."
+        f"and always answering the largest class gives {constant:.3f}."
     )
     if steps is not None and steps < FEWEST_STEPS:
         count = f"{steps} optimizer step{'s' * (steps > 1)}"
@@ -87,9 +85,15 @@ def too_coarse(accuracies: Sequence[float], images: int) -> str:
     )
 
 
-def _steps(trial: Trial, config: ExperimentConfig, images: int) -> int | None:
-    """Return the optimizer steps of a trial's training."""
+def _steps(trial: Trial, state: State, images: int) -> int | None:
+    """Return the optimizer steps of a trial's training; None where this version cannot read its recipe."""
     if trial.architecture is None or trial.result is None:
         return None
-    epochs = config.epochs if config.trainings > 1 else trial.result.steps_done
-    return epochs * steps_of(images, recipe_of(config.space, trial.architecture, config.recipe))
+    config, epochs = state.header.config, trial.result.steps_done
+    if config["evaluator"]["name"] in TRAININGS:  # its steps are whole trainings
+        epochs = int(config["evaluator"]["options"]["epochs"])
+    try:
+        recipe = recipe_of(SearchSpace.from_json(config["space"]), trial.architecture, config["recipe"])
+    except NasforgeError:
+        return None
+    return epochs * steps_of(images, recipe)

@@ -15,6 +15,7 @@ from nasforge.core.trial import Measure
 from nasforge.core.trust import view
 from nasforge.experiment.state import State
 from nasforge.settings.search_command import search_words
+from nasforge.views.learnt import sentences_about
 from nasforge.views.statistics import spread
 from nasforge.views.svg import Bar, bars
 from nasforge.views.texts import metric_text
@@ -194,6 +195,11 @@ def _shown(row: Mapping[str, Any], value: float) -> str:
 
 
 def remarks(state: State) -> list[str]:
+    """Return what a reader must know to judge the result, in sentences: that nothing was learnt, what limits it."""
+    return [*sentences_about(state), *limits_of(state)]
+
+
+def limits_of(state: State) -> list[str]:
     """Return what limits the result: missed targets, weights of a supernet, a goal that was not reached."""
     best = state.best
     sentences = []

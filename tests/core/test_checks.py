@@ -1,5 +1,6 @@
 """What plug-ins may say: plain numbers, whole steps, known words; scalars of numpy and torch are made plain."""
 
+import dataclasses
 import math
 from decimal import Decimal
 from fractions import Fraction
@@ -12,7 +13,8 @@ import torch
 from nasforge.core import checks
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import EventError
-from nasforge.core.events import Asked, Checked, Extended, Reported, Started
+from nasforge.core.events import Asked, Checked, Extended, Header, Reported, Started, event_from_json, event_to_json
+from nasforge.core.image_counts import ImageCounts
 from nasforge.core.trial import Artifact, Charge, Failure, Forecast, Measure, Origin, Result, Score
 
 POINT = Architecture({"model.width": 8})
@@ -155,6 +157,25 @@ def test_artifacts_lie_below_artifacts(path: Any) -> None:
         checks.result(Result("finished", artifacts={"weights": file}))
     with pytest.raises(EventError, match="path"):
         checks.proposal(Measure(POINT, weights=file))
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"train": 1}, "image_counts must be"),
+        (ImageCounts(-1, 2, 2, 0.5), "image_counts: train must be a whole number"),
+        (ImageCounts(1, 0, 2, 0.5), "image_counts: validated must be a whole number of at least 1"),
+        (ImageCounts(1, 2, 0, 0.5), "image_counts: classes must be a whole number of at least 1"),
+        (ImageCounts(1, 2, 2, 1.5), "image_counts: largest must be from 0 to 1"),
+        (ImageCounts(1, 2, 2, math.nan), "image_counts: largest must be from 0 to 1"),
+    ],
+    ids=str,
+)
+def test_image_counts_of_a_header(counts: Any, says: str) -> None:
+    header = Header(2, "toy", {}, "", 0, {}, "", ImageCounts(3, 2, 2, 0.5))
+    assert event_from_json(event_to_json(header)) == checks.event(header) == header
+    with pytest.raises(EventError, match=says):
+        checks.event(dataclasses.replace(header, image_counts=counts))
 
 
 @pytest.mark.parametrize("path", ["artifacts/0/weights.safetensors", "artifacts/12/attempt-1/a..b.pt", "artifacts/.x"])

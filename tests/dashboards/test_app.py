@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chromium import chromium
 from fastapi.testclient import TestClient
 from made_journal import header, trial, write
+from PIL import Image
 
 import nasforge
 from nasforge.core.errors import ConfigError
@@ -314,6 +315,27 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     for words in ("75.0%", "SVM", "3 of 4 images", "dog is taken for cat: 1", "classes are even", "finished"):
         assert words in text, words
     assert "0.7500" in page(browser, "/")
+    assert "test image 3" in text and "data:image/jpeg" not in text and "Nothing was learnt" not in text
+    (tmp_path / "images" / "dog").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "dog" / "3.png")
+    ids = np.array(["cat/0.png", "cat/1.png", "dog/2.png", "dog/3.png"])
+    np.savez(fit / "answers" / "w.npz", truth=np.array([0, 0, 1, 1]), probabilities=np.eye(2)[[0, 0, 1, 0]], ids=ids)
+    lines[0]["inputs"] = {"source": str(tmp_path / "images")}
+    inspection = {
+        **{"images": 9, "classes": {"cat": 5, "dog": 4}, "unreadable": {"a.png": "cut off"}, "left_out": {}},
+        **{"two_labels": [], "duplicates": [], "near_duplicates": [], "notes": ["hidden files are left out"]},
+    }
+    lines[1:1] = [{"kind": "inspected", "inspection": inspection, "at": 1.5, "used": 0.5}]
+    twice = {"gain": 0.02, "low": 0.01, "high": 0.03}
+    content |= {"nothing_learnt": True, "beaten_by": ["SVM"], "test_seen_before": True, "twice": twice}
+    (fit / "fit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page(browser, "/photos")
+    for words in (
+        *("dog/3.png", "data:image/jpeg", "Nothing was learnt: no network", "SVM is ahead of the network"),
+        *("The test split was seen before", "about +2.0 % accuracy", "9 images of 2 classes: cat (5), dog (4)"),
+        *("unreadable images, left out: 1, such as a.png: cut off", "hidden files are left out"),
+    ):
+        assert words in text, words
 
 
 def test_new_events_show_up_and_a_long_journal_is_read_in_pieces(made: Path) -> None:

@@ -14,11 +14,12 @@ from PIL import Image
 
 from nasforge.api.fit.judging import Confusion, confusions
 from nasforge.api.fit.log import shown
-from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
+from nasforge.api.fit.rows import METRICS
 from nasforge.core.errors import ConfigError
 from nasforge.exporters.network_folder import load
 from nasforge.views import page
 from nasforge.views.answers import MOST_IN_MATRIX, confusion_of, read_answers, surest_mistakes
+from nasforge.views.fit_remarks import more_photos, warnings_on
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import parts_of
 from nasforge.views.picture import write
@@ -88,14 +89,11 @@ def _rows(content: Mapping[str, Any]) -> str:
 def _protocol(work: Work, content: Mapping[str, Any]) -> str:
     split = content["split"]
     where = f"on {split['folds']} folds" if split["folds"] > 1 else f"on {split['validation']} validation images"
-    again = (
-        " The test split was seen before, by an earlier decision of this fit." if content["test_seen_before"] else ""
-    )
     return (
         f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
         f"{content['compared']} that were trained to the end, of {content['tried']} that were tried, by "
         f"{content['metric'].replace('_', ' ')}: {content['reason']}. "
-        f"test: {split['test']} images, opened after the choice, once per row.{again}"
+        f"test: {split['test']} images, opened after the choice, once per row."
     )
 
 

@@ -59,33 +59,6 @@ class Row:
         return Row(**{**content, "test_ci95": ends})
 
 
-def warnings_on(content: Mapping[str, Any]) -> list[str]:
-    """Return what a user must know before the result of a fit, in sentences; `content` is the object of `--json`."""
-    warnings = []
-    if content["nothing_learnt"]:
-        warnings.append(
-            "Nothing was learnt: no network is better than always answering the largest class. Check the labels, give "
-            "more time, or add images of the small classes."
-        )
-    for name in content["beaten_by"]:
-        warnings.append(
-            f"{name} is ahead of the network on images that neither was trained on, and needs no network. Prefer it, "
-            "or give more time or more images."
-        )
-    return warnings
-
-
-def more_photos(content: Mapping[str, Any]) -> str:
-    """Return the sentence on what twice the photos would give; empty where it was not measured."""
-    if "twice" not in content:
-        return ""
-    twice = content["twice"]
-    return (
-        f"Twice the photos: about {100 * twice['gain']:+.1f} % accuracy "
-        f"({100 * twice['low']:.1f} to {100 * twice['high']:.1f})"
-    )
-
-
 def metrics_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Return the `METRICS` of answers."""
     from nasforge.api.fit.judging import figures

@@ -44,6 +44,7 @@ from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
 from nasforge.training.device import device_of
 from nasforge.training.meter import trainings_end_by
+from nasforge.views.fit_remarks import sentences_on
 
 Say = Callable[[str], None]
 _TICK_S = 10.0
@@ -54,7 +55,6 @@ _LOOK = 0.08
 """Share of the time that the look at the images may take; to decode them takes as long again."""
 _MOST_TESTING = 10_000
 """Images that are sealed away as the test split, at most."""
-_MOST_CLASSES = 8
 
 
 @dataclass(frozen=True)
@@ -376,25 +376,6 @@ class Work:
 def _testing(data: ImageData, per_step: float) -> float:
     """Forecast the seconds in which two networks answer the test split: a forward pass is a third of a step."""
     return 2 * data.test_images * per_step / _USUAL_BATCH / 3
-
-
-def sentences_on(inspection: Mapping[str, Any]) -> list[str]:
-    """Return an inspection, JSON-able, as sentences for the user."""
-    classes = sorted(inspection["classes"].items(), key=lambda pair: -pair[1])
-    some = ", ".join(f"{name} ({count})" for name, count in classes[:_MOST_CLASSES])
-    more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
-    lines = [f"{inspection['images']:,} images of {len(classes)} classes: {some}{more}"]
-    listed = {
-        "unreadable images, left out": [f"{name}: {reason}" for name, reason in inspection["unreadable"].items()],
-        "classes left out": [f"{name}: {reason}" for name, reason in inspection["left_out"].items()],
-        "equal images with different classes": [" = ".join(names) for names in inspection["two_labels"]],
-        "equal images, kept on one side of every split": [" = ".join(names) for names in inspection["duplicates"]],
-        "nearly equal images, kept on one side of every split": [
-            " ~ ".join(names) for names in inspection["near_duplicates"]
-        ],
-    }
-    lines += [f"{what}: {len(every)}, such as {every[0]}" for what, every in listed.items() if every]
-    return [*lines, *inspection["notes"]]
 
 
 @contextmanager

@@ -92,7 +92,11 @@ class Work:
             return ""
         steps = self.epochs * steps_of(len(learnt_on), recipe)
         return nothing_learnt(
-            f"test/accuracy of {best.retrained.name}", accuracy, self.data.test_images, learnt_on, steps
+            f"test/accuracy of {best.retrained.name}",
+            accuracy,
+            self.data.test_images,
+            self.data.counts(learnt_on).constant,
+            steps,
         )
 
     @property

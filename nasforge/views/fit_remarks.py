@@ -1,0 +1,56 @@
+"""Sentences about the result of a fit and its images: the terminal, its report and the dashboard have the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_MOST_CLASSES = 8
+
+
+def warnings_on(content: Mapping[str, Any]) -> list[str]:
+    """Return what a user must know before the result of a fit, in sentences; `content` is the object of `--json`."""
+    warnings = []
+    if content.get("nothing_learnt"):
+        warnings.append(
+            "Nothing was learnt: no network is better than always answering the largest class. Check the labels, give "
+            "more time, or add images of the small classes."
+        )
+    for name in content.get("beaten_by", ()):
+        warnings.append(
+            f"{name} is ahead of the network on images that neither was trained on, and needs no network. Prefer it, "
+            "or give more time or more images."
+        )
+    if content.get("test_seen_before"):
+        warnings.append("The test split was seen before, by an earlier decision of this fit.")
+    return warnings
+
+
+def more_photos(content: Mapping[str, Any]) -> str:
+    """Return the sentence on what twice the photos would give; empty where it was not measured."""
+    if "twice" not in content:
+        return ""
+    twice = content["twice"]
+    return (
+        f"Twice the photos: about {100 * twice['gain']:+.1f} % accuracy "
+        f"({100 * twice['low']:.1f} to {100 * twice['high']:.1f})"
+    )
+
+
+def sentences_on(inspection: Mapping[str, Any]) -> list[str]:
+    """Return an inspection, JSON-able, as sentences for the user."""
+    classes = sorted(inspection["classes"].items(), key=lambda pair: -pair[1])
+    some = ", ".join(f"{name} ({count})" for name, count in classes[:_MOST_CLASSES])
+    more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
+    lines = [f"{inspection['images']:,} images of {len(classes)} classes: {some}{more}"]
+    listed = {
+        "unreadable images, left out": [f"{name}: {reason}" for name, reason in inspection["unreadable"].items()],
+        "classes left out": [f"{name}: {reason}" for name, reason in inspection["left_out"].items()],
+        "equal images with different classes": [" = ".join(names) for names in inspection["two_labels"]],
+        "equal images, kept on one side of every split": [" = ".join(names) for names in inspection["duplicates"]],
+        "nearly equal images, kept on one side of every split": [
+            " ~ ".join(names) for names in inspection["near_duplicates"]
+        ],
+    }
+    lines += [f"{what}: {len(every)}, such as {every[0]}" for what, every in listed.items() if every]
+    return [*lines, *inspection["notes"]]
