@@ -19,6 +19,7 @@ from nasforge.views.comparison import compare_groups
 from nasforge.views.comparison_page import (
     AXIS_TITLES,
     comparison_chart,
+    note_sentences,
     optimum_table,
     optimum_title,
     quantities_drawn,
@@ -175,5 +176,4 @@ def _figures(comparison: Comparison, campaign: str = "", *, samples: bool = True
         ]
         for label, about in comparison.strategies.items()
     }
-    notes = [f"{note[:1].upper()}{note[1:].removesuffix('.')}." for note in comparison.notes]
-    return _Figures(charts, tables, searches, notes, comparison.failed, samples)
+    return _Figures(charts, tables, searches, note_sentences(comparison), comparison.failed, samples)

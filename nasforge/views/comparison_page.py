@@ -69,7 +69,7 @@ def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequen
     parts += _tables(comparison)
     if networks:
         parts.append(page.section("The best network of each strategy, over all its seeds", network_svg(networks)))
-    items = "".join(f"<li>{html.escape(note)}</li>" for note in comparison.notes)
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in note_sentences(comparison))
     parts.append(page.section("Notes", f"<ul>{items}</ul>" if items else ""))
     if comparison.failed:
         rows = [[name, why] for name, why in comparison.failed.items()]
@@ -130,8 +130,13 @@ def comparison_chart(comparison: Comparison, quantity: str, width: int = 640, he
 
 def _short_title(comparison: Comparison, quantity: str) -> str:
     goal = Objective.parse(comparison.objectives[0])
-    name = {"signal": goal.metric, "final": comparison.final}.get(quantity, quantity)
-    return f"{name}, {better(_maximised(comparison, quantity))}"
+    metric = {"signal": goal.metric, "final": comparison.final}.get(quantity)
+    return f"{metric} of the best so far" if metric else quantity
+
+
+def note_sentences(comparison: Comparison) -> list[str]:
+    """Return the notes of a comparison as whole sentences."""
+    return [f"{note[:1].upper()}{note[1:].removesuffix('.')}." for note in comparison.notes]
 
 
 def _stepped(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

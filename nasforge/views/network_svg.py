@@ -41,13 +41,13 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
             y += _GAP if part.output[1:] != before.output[1:] else 0
             family = family_of(part.layer)
             families[family] = None
-            width = (0.42 + 0.4 * part.output[0] / widest) * _COLUMN
+            width = (0.6 + 0.26 * part.output[0] / widest) * _COLUMN
             share = f"{part.flops / (total or 1):.0%}"
             caption = (
                 f"{part.part}: {part.layer}\npasses on {part.size}\n{part.params:,} parameters\n"
                 f"{part.flops:,} multiply-adds ({share})"
             )
-            text = cut(f"{part.title}  {part.size.replace('x', '×')}  {share}", int(width / 6.9))
+            text = _fitting(int(width / 6.9), part.title, part.size.replace("x", "×"), share)
             left = middle - width / 2
             if family in _WITH_SHORTCUT and part.output == before.output:
                 right = left + width
@@ -67,6 +67,12 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
         f'<figure class="network plot"><svg viewBox="0 0 {width} {depth + 6:.0f}" role="img" aria-label="{label}" '
         f'width="{width}">{"".join(columns)}</svg><ul class="legend families">{legend}</ul></figure>'
     )
+
+
+def _fitting(letters: int, title: str, size: str, share: str) -> str:
+    """Return the text of a bar: without the size where all of it is too long, which the tooltip has."""
+    whole = f"{title}  {size}  {share}"
+    return whole if len(whole) <= letters else f"{cut(title, letters - len(share) - 2)}  {share}"
 
 
 def cells_svg(values: Mapping[str, Value]) -> str:
