@@ -206,7 +206,7 @@ def opened(page: Page, address: str) -> tuple[float, float]:
     page.call("Page.navigate", url="about:blank")
     page.wait_for("location.href === 'about:blank' && document.readyState === 'complete'")
     page.call("Page.navigate", url=address)
-    page.wait_for(f"location.href === {address!r} && {_IS_COMPLETE}", 600)
+    page.wait_for(f"location.href === {address!r} && {_IS_COMPLETE}", 1200)
     paint = "performance.getEntriesByName('first-contentful-paint')"
     page.wait_for(f"{paint}.length > 0")
     complete = float(page.evaluate("performance.now()")) / 1000

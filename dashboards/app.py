@@ -84,7 +84,8 @@ def create_app(
     @app.exception_handler(NasforgeError)
     def broken(request: Request, error: NasforgeError) -> HTMLResponse:
         entry = entry_of(runs_dir, str(request.path_params.get("name", "")))
-        return site.page("error.html", 200, title=entry.name if entry else "Error", entry=entry, message=str(error))
+        message = str(error).removesuffix(".") + "."
+        return site.page("error.html", 200, title=entry.name if entry else "Error", entry=entry, message=message)
 
     @app.get("/static/{file}")
     def static(file: str) -> Response:
@@ -252,7 +253,7 @@ class _Site:
     def entry(self, name: str) -> Entry:
         entry = entry_of(self.library.runs_dir, name)
         if entry is None:
-            raise HTTPException(404, f"There is no experiment {name} in {self.library.runs_dir}.")
+            raise HTTPException(404, f"There is no experiment '{name}' in {self.library.runs_dir}.")
         return entry
 
     def searching(self, name: str) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from markupsafe import Markup, escape
@@ -25,6 +26,11 @@ def breakable(text: str) -> Markup:
     return escape(text).replace(".", Markup(".<wbr>"))
 
 
+def without_modules(text: str) -> str:
+    """Return names of strategies without their modules: `my.module:Strategy` -> `Strategy`."""
+    return re.sub(r"[\w.]+:(?=\w)", "", text)
+
+
 def path_of(entry: Entry) -> list[tuple[str, str]]:
     """Name and address of an entry, after those of its campaign."""
     campaign, _, search = entry.name.partition(IN_CAMPAIGN)
@@ -38,6 +44,7 @@ FILTERS = {
     "bytes": bytes_text,
     "value": value_text,
     "breakable": breakable,
+    "without_modules": without_modules,
     "status": status_text,
     "path": path_of,
     "seconds": seconds_text,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nasforge.core.goals import Objective
-from nasforge.core.metrics import better
 from nasforge.views import page
 from nasforge.views.comparison_records import Comparison, Curve
 from nasforge.views.groups import BASELINE
@@ -34,9 +33,9 @@ def quantity_title(comparison: Comparison, quantity: str) -> str:
         "final": f"{comparison.final} of the best so far",
         "test": "best, retrained, on the sealed test split",
         "hypervolume": "hypervolume (share of the box)",
-        "regret": "normalised regret of the best so far (0: the table's best signal, 1: its worst)",
+        "regret": "normalised regret of the best so far, 0: the table's best signal, 1: its worst",
     }[quantity]
-    return f"{title}, {better(_maximised(comparison, quantity))}"
+    return f"{title} ({'higher' if _maximised(comparison, quantity) else 'lower'} is better)"
 
 
 def _maximised(comparison: Comparison, quantity: str) -> bool:

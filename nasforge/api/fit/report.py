@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _TOP, _MOST_PAIRS = 5, 20
 """With more classes than `MOST_IN_MATRIX`, the k of the top-k accuracy, and the number of confused pairs."""
+_EDGE = 96
+"""Longer edge of a picture on the page, in pixels."""
 _YES_NO = {True: "yes", False: "no"}
 
 
@@ -74,7 +76,7 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
 def _rows(content: Mapping[str, Any]) -> str:
     titles = [{"f1_macro": "macro F1"}.get(name, shown(name)) for name in METRICS]
     header = ["network", *(f"{title} ({split})" for split in ("val", "test") for title in titles)]
-    header += ["accuracy, 95 %", "params", "flops", "seconds"]
+    header += ["accuracy (test), 95\u00a0%", "params", "flops", "seconds"]
     body = []
     for row in content["rows"]:
         cells = [row["name"], *(f"{row[split][name]:.3f}" for split in ("val", "test") for name in METRICS)]
@@ -166,6 +168,8 @@ def _figure(pixels: np.ndarray, text: str) -> str:
 def _address(pixels: np.ndarray) -> str:
     """Return the `data:` address of an image C x H x W of bytes."""
     picture = Image.fromarray(pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)))
+    if (times := _EDGE // max(picture.size)) > 1:  # a browser would blur so few pixels
+        picture = picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
