@@ -67,7 +67,7 @@ class Graphs:
                 self._unchanged(),
                 torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False),
             ):
-                recorded: Forward = torch.cuda.make_graphed_callables(  # type: ignore[no-untyped-call]
+                recorded: Forward = torch.cuda.make_graphed_callables(  # type: ignore[no-untyped-call,assignment]
                     _Call(self._network),
                     (inputs.clone(),),
                     allow_unused_input=True,

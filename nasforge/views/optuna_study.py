@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
@@ -27,6 +28,8 @@ _FEWEST = 4
 _CONTOURS = 3
 _FAR = 3.0
 """Bound of drawn values: their distance from the median, in multiples of the distance from the median to the best."""
+MOST_EXPLAINED = 400
+"""Finished trials that `importances` is computed from, at most."""
 _STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "rejected": TrialState.FAIL}
 
 
@@ -92,6 +95,7 @@ def importances(state: State) -> dict[str, dict[str, float]]:
 
     Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance" (fANOVA,
     https://proceedings.mlr.press/v32/hutter14.html). Decisions that are not active in every finished trial have none.
+    Its time grows faster than the number of trials, so of more than `MOST_EXPLAINED` a random sample is taken.
 
     Raises:
         SearchError: too few trials, or neither a decision nor an objective varies.
@@ -103,6 +107,10 @@ def importances(state: State) -> dict[str, dict[str, float]]:
             f"importance needs at least {_FEWEST} finished trials of the last rung, '{state.name}' has {len(finished)}",
             kind="empty",
         )
+    if len(finished) > MOST_EXPLAINED:
+        finished = Random(0).sample(finished, MOST_EXPLAINED)
+        study = optuna.create_study(directions=study.directions)
+        study.add_trials(finished)
     varied = _varied(finished)
     if not varied:
         raise SearchError(f"no decision of '{state.name}' varies among its finished trials", kind="empty")

@@ -43,6 +43,24 @@ def searched(folder, *, trials=16, scripted=(), **settings):
     return load_state(config.folder)
 
 
+def test_many_trials_are_sampled_for_the_importance(tmp_path, monkeypatch):
+    state = searched(tmp_path, trials=40)
+    counts = []
+    real = optuna.importance.get_param_importances
+
+    def counted(study, **options):
+        counts.append(len(study.trials))
+        return real(study, **options)
+
+    monkeypatch.setattr(optuna.importance, "get_param_importances", counted)
+    whole = importances(state)["val/accuracy"]
+    monkeypatch.setattr("nasforge.views.optuna_study.MOST_EXPLAINED", 30)
+    sampled = importances(state)["val/accuracy"]
+    assert counts == [40, 30] and whole.keys() == sampled.keys() and sampled != whole
+    assert importances(state)["val/accuracy"] == sampled
+    assert max(sampled, key=sampled.get) == max(whole, key=whole.get)
+
+
 def test_the_study_says_what_the_journal_says(tmp_path):
     state = searched(tmp_path, scripted={2: Result.failed("diverged", "the loss became NaN")}, constraints=["flops<=6"])
     study = study_of(state)

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from nasforge.api.fit.curve import FEWEST, folds_within, growth, learning_curve, share_of, share_of_last
-from nasforge.api.fit.rows import Row, more_photos
+from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import end_of
 from nasforge.api.fit.work import Answered
 from nasforge.core.trial import Charge, Measure, Result, Trial
 from nasforge.data.split import Split
 from nasforge.settings.experiment import load_space
+from nasforge.views.fit_remarks import more_photos
 
 
 def answers(errors, count=1000):
